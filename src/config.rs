@@ -1,0 +1,237 @@
+//! The one configuration file: `nightshift.yaml`. Unknown keys are refused; secrets come from files or the environment.
+//!
+//! Invariant: a `Config` that exists has been checked; a secret never prints.
+
+use crate::model::{LabelMap, Span};
+use crate::policy::GuardLimits;
+use crate::world::KubeConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a secret comes from. Written as `{ file: /run/secrets/x }` or `{ env: NAME }`, never as the text itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Secret {
+    File(PathBuf),
+    Env(String),
+}
+
+impl Secret {
+    /// The secret's text, without the newline at its end. The error names the place, never the content.
+    pub fn read(&self) -> Result<String, String> {
+        todo!("config")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Database, lock file, signing key, local token.
+    pub data_dir: PathBuf,
+    pub runbooks_dir: PathBuf,
+    pub rules_dir: PathBuf,
+    pub integrations_dir: PathBuf,
+    /// A name for this installation; part of dedup keys, checkpoints and annotations.
+    pub install: String,
+    pub server: Server,
+    pub sources: BTreeMap<String, Source>,
+    pub channels: BTreeMap<String, Channel>,
+    pub clusters: BTreeMap<String, KubeConfig>,
+    pub prometheus: Option<PrometheusConfig>,
+    /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
+    pub http_allow: Vec<String>,
+    pub guards: GuardLimits,
+    /// No rule goes further than this, whatever its file says.
+    pub mode_ceiling: crate::model::Mode,
+    pub retention: Retention,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Loopback by default; any other address needs `behind_tls: true`, which says that a TLS proxy stands before it.
+    pub listen: SocketAddr,
+    pub behind_tls: bool,
+    /// Where people reach us, for links in notices.
+    pub public_url: Option<String>,
+    pub tokens: Vec<Token>,
+}
+
+/// What a token may do: `source` may only post events to its own source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Source,
+    /// Reads everything but secrets.
+    Viewer,
+    /// Also acknowledges and freezes.
+    Responder,
+    /// Also approves.
+    Approver,
+    /// Also runs runbooks, cancels, unfreezes.
+    Operator,
+    /// Also redacts.
+    Admin,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Who: shown in the ledger.
+    pub name: String,
+    pub role: Role,
+    /// For role `source`: the sources it may post to.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    pub secret: Secret,
+}
+
+/// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// `alertmanager`, or the name of a folder in `integrations/` with a `decode.rhai`.
+    pub kind: String,
+    /// Alertmanager's API, for the reconciler: `http://alertmanager:9093`.
+    #[serde(default)]
+    pub api: Option<String>,
+    #[serde(default)]
+    pub api_token: Option<Secret>,
+    /// An open episode that was not repeated for this long is asked about, then stale.
+    #[serde(default = "Source::default_stale_after")]
+    pub stale_after: Span,
+    #[serde(default)]
+    pub labels: LabelMap,
+    /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
+    #[serde(default)]
+    pub add_labels: BTreeMap<String, String>,
+}
+
+impl Source {
+    fn default_stale_after() -> Span {
+        // Twice Alertmanager's default repeat_interval of 4 h, and a little.
+        Span::minutes(8 * 60 + 30)
+    }
+}
+
+/// Where people hear.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Channel {
+    /// A Slack app: one message per incident, edited, details in its thread.
+    Slack {
+        channel: String,
+        token: Secret,
+        #[serde(default = "Channel::slack_api")]
+        api: String,
+    },
+    /// A Slack incoming webhook: the simple form, cannot edit.
+    SlackWebhook { url: Secret },
+    PagerDuty {
+        routing_key: Secret,
+        #[serde(default = "Channel::pagerduty_api")]
+        api: String,
+    },
+    Email {
+        /// `smtp://host:587` (STARTTLS, required), `smtps://host:465`, or `smtp+plain://127.0.0.1:1025` (loopback only).
+        server: String,
+        from: String,
+        to: Vec<String>,
+        #[serde(default)]
+        username: Option<String>,
+        #[serde(default)]
+        password: Option<Secret>,
+    },
+    /// `integrations/<shape>/encode.rhai` makes the request.
+    Webhook {
+        shape: String,
+        url: Secret,
+        #[serde(default)]
+        headers: BTreeMap<String, Secret>,
+    },
+    /// The structured log.
+    Log,
+}
+
+impl Channel {
+    fn slack_api() -> String {
+        "https://slack.com/api".to_owned()
+    }
+
+    fn pagerduty_api() -> String {
+        "https://events.pagerduty.com/v2/enqueue".to_owned()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusConfig {
+    pub url: String,
+    #[serde(default)]
+    pub token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Ended episodes, runs and incidents in the tables of what is current.
+    pub episodes: Span,
+    /// Bodies of ledger entries; their hashes stay for ever.
+    pub bodies: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// As in `RUST_LOG`: `info`, `nightshift=debug`.
+    pub level: String,
+    pub json: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: PathBuf::from("data"),
+            runbooks_dir: PathBuf::from("runbooks"),
+            rules_dir: PathBuf::from("rules"),
+            integrations_dir: PathBuf::from("integrations"),
+            install: "nightshift".to_owned(),
+            server: Server::default(),
+            sources: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            prometheus: None,
+            http_allow: Vec::new(),
+            guards: GuardLimits::default(),
+            mode_ceiling: crate::model::Mode::Auto,
+            retention: Retention::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7676)),
+            behind_tls: false,
+            public_url: None,
+            tokens: Vec::new(),
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { episodes: crate::limits::RETENTION_EPISODES, bodies: crate::limits::RETENTION_BODIES }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".to_owned(), json: true }
+    }
+}

@@ -1,0 +1,40 @@
+//! The nouns of Nightshift: plain values that every layer shares. No I/O, no clock, no decisions.
+//!
+//! Invariant: every type here is data that survives a trip through JSON unchanged, because the ledger keeps it so.
+
+mod action;
+mod entry;
+mod episode;
+mod event;
+mod id;
+mod incident;
+mod labels;
+mod notice;
+mod plan;
+mod rule;
+mod run;
+mod runbook;
+mod span;
+mod step;
+mod subject;
+mod verdict;
+
+pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach};
+pub use entry::{About, Actor, Entry, EntryKind, Freeze, HeardEvent};
+pub use episode::{Episode, EpisodeState};
+pub use event::{Event, Severity, Status};
+pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId};
+pub use incident::{Incident, IncidentState};
+pub use labels::Labels;
+pub use notice::{Ask, Delivery, Digest, DigestItem, Notice, Receipt, StoryLine};
+pub use plan::{Plan, PlanEnd, PlannedCall};
+pub use rule::{Argument, Mode, Repeat, Rule, Schedule};
+pub use run::{Approval, ApprovalState, Input, Run, RunState};
+pub use runbook::{Header, Param, Pin, UndoPolicy};
+pub use span::{Span, SpanError};
+pub use step::{Call, Failure, FailureKind, Outcome, Step};
+pub use subject::{LabelMap, Subject};
+pub use verdict::{Reason, ReasonCode, Verdict};
+
+/// A moment, to the microsecond; printed as RFC 3339 in UTC.
+pub type Time = jiff::Timestamp;

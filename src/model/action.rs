@@ -1,0 +1,178 @@
+//! What an action declares about itself: the table that `check`, the guards, the docs and the RBAC all read.
+//!
+//! Invariant: an effect has no default; who adds an action must say what a crash in its middle leaves behind.
+
+use super::Span;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What may be done when a crash or a lost reply leaves a step open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// No effect: perform again.
+    Read,
+    /// Declarative: perform again, the world converges.
+    Converge,
+    /// The target de-duplicates by the step's key: perform again with the same key.
+    Keyed,
+    /// Compare-and-set on a witness read before: changed means it happened, same means do it.
+    Witnessed,
+    /// Can be asked afterwards: ask, then decide.
+    Probed,
+    /// None of it: stop, a human decides.
+    Blind,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Effect::Read => "read",
+            Effect::Converge => "converge",
+            Effect::Keyed => "keyed",
+            Effect::Witnessed => "witnessed",
+            Effect::Probed => "probed",
+            Effect::Blind => "blind",
+        })
+    }
+}
+
+/// How much a call can hurt, from nothing to the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Changes nothing, or only what people read.
+    #[default]
+    None,
+    /// One pod.
+    Pod,
+    /// One workload: all replicas of a model, say.
+    Workload,
+    /// One node and all that runs on it.
+    Node,
+    /// More than one node.
+    Cluster,
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reach::None => "none",
+            Reach::Pod => "pod",
+            Reach::Workload => "workload",
+            Reach::Node => "node",
+            Reach::Cluster => "cluster",
+        })
+    }
+}
+
+/// The type of a parameter of a runbook or an action. Names of things are validated against the world before use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ParamType {
+    /// The name of an existing node.
+    Node,
+    /// A GPU of a node: an index, a UUID or a PCI address.
+    Gpu,
+    /// `namespace/name` of an existing pod.
+    Pod,
+    /// `namespace/name` of an existing Deployment or StatefulSet.
+    Workload,
+    Namespace,
+    /// The served name of a model.
+    Model,
+    /// A text such as `30m`.
+    Duration,
+    String,
+    Int,
+    Float,
+    Bool,
+    /// Any JSON value.
+    Any,
+}
+
+impl ParamType {
+    pub const ALL: [ParamType; 12] = [
+        ParamType::Node,
+        ParamType::Gpu,
+        ParamType::Pod,
+        ParamType::Workload,
+        ParamType::Namespace,
+        ParamType::Model,
+        ParamType::Duration,
+        ParamType::String,
+        ParamType::Int,
+        ParamType::Float,
+        ParamType::Bool,
+        ParamType::Any,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ParamType::Node => "Node",
+            ParamType::Gpu => "Gpu",
+            ParamType::Pod => "Pod",
+            ParamType::Workload => "Workload",
+            ParamType::Namespace => "Namespace",
+            ParamType::Model => "Model",
+            ParamType::Duration => "Duration",
+            ParamType::String => "String",
+            ParamType::Int => "Int",
+            ParamType::Float => "Float",
+            ParamType::Bool => "Bool",
+            ParamType::Any => "Any",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<ParamType> {
+        ParamType::ALL.into_iter().find(|ty| ty.name() == name)
+    }
+}
+
+/// One parameter of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParamSpec {
+    pub name: &'static str,
+    pub ty: ParamType,
+    pub required: bool,
+    pub doc: &'static str,
+}
+
+/// A right on the Kubernetes API that an action needs; the source of the generated RBAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Permission {
+    /// The API group; empty for core.
+    pub group: &'static str,
+    pub resource: &'static str,
+    pub verb: &'static str,
+}
+
+/// What an action declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionSpec {
+    /// The Rhai name, audit name and docs heading: `k8s::cordon`.
+    pub name: &'static str,
+    /// One line for the reference.
+    pub doc: &'static str,
+    /// Positional parameters, required ones first.
+    pub params: &'static [ParamSpec],
+    /// Keys of a trailing `#{…}` map; empty: no such map is taken.
+    pub options: &'static [ParamSpec],
+    /// What the script gets back, in words.
+    pub returns: &'static str,
+    pub effect: Effect,
+    pub reach: Reach,
+    /// Takes serving capacity away: counted by the blast radius and serialised per node.
+    pub disruptive: bool,
+    pub permissions: &'static [Permission],
+    /// The action that reverses it, where one does.
+    pub undo: Option<&'static str>,
+    /// After this long a begun effect is surely over; a successor settles the step only then.
+    pub deadline: Span,
+}
+
+impl ActionSpec {
+    /// Whether it leaves a trace in the world.
+    pub fn mutates(&self) -> bool {
+        self.effect != Effect::Read
+    }
+}

@@ -1,0 +1,238 @@
+//! One line of what happened. A run's journal and the audit trail are two readings of these.
+//!
+//! Invariant: entries are never changed or reordered; their order is their number, never their time.
+
+use super::{
+    ApprovalId, Call, Effect, EntryNo, EpisodeId, Event, IncidentId, Mode, Outcome, Pin, Plan, Reason, RunId, RunState,
+    Subject, Time,
+};
+use serde::{Deserialize, Serialize};
+
+/// Who did it: `engine`, a rule, a source, or a person by the name of their token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Actor(pub String);
+
+impl Actor {
+    pub fn engine() -> Actor {
+        Actor("engine".to_owned())
+    }
+
+    pub fn person(name: &str) -> Actor {
+        Actor(format!("person:{name}"))
+    }
+
+    pub fn source(name: &str) -> Actor {
+        Actor(format!("source:{name}"))
+    }
+}
+
+/// What an entry belongs to, for look-ups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct About {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub incident: Option<IncidentId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run: Option<RunId>,
+}
+
+/// The kill switch as it stands for one scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// `all`, `cluster:<name>` or `rule:<name>`.
+    pub scope: String,
+    pub by: String,
+    pub why: String,
+    pub since: Time,
+}
+
+/// What one event of a batch led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardEvent {
+    pub event: Event,
+    pub episode: EpisodeId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub incident: Option<IncidentId>,
+    /// `opened`, `reopened`, `resolved`, `late`: what it did to its episode.
+    pub change: String,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub runs: Vec<RunId>,
+    /// Why nothing (more) was started, one for each rule that had a say.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub reasons: Vec<Reason>,
+}
+
+/// What happened. Refreshes ("still firing") change a counter and are no entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EntryKind {
+    /// The engine started on this store.
+    Started {
+        version: String,
+        epoch: i64,
+    },
+    /// Events of one request of one source were accepted and decided.
+    Heard {
+        source: String,
+        events: Vec<HeardEvent>,
+    },
+    /// Something a source could not tell us: a truncated list, a gap, a body we had to refuse.
+    Gap {
+        source: String,
+        text: String,
+    },
+    IncidentOpened {
+        key: String,
+        title: String,
+        subject: Subject,
+    },
+    IncidentResolved {
+        why: String,
+    },
+    IncidentAcknowledged {
+        by: String,
+    },
+    RunCreated {
+        runbook: Pin,
+        rule: Option<String>,
+        episode: Option<EpisodeId>,
+        subject: Subject,
+        mode: Mode,
+        requested_by: String,
+    },
+    RunPlanned {
+        plan: Plan,
+    },
+    ApprovalAsked {
+        approval: ApprovalId,
+        question: String,
+        plan_hash: String,
+        expires_at: Time,
+    },
+    ApprovalDecided {
+        approval: ApprovalId,
+        approved: bool,
+        by: String,
+        why: String,
+    },
+    ApprovalExpired {
+        approval: ApprovalId,
+    },
+    /// Intent: durable before the effect is sent.
+    StepBegun {
+        step: u32,
+        call: Call,
+        effect: Effect,
+        target: Subject,
+        undoes: Option<u32>,
+    },
+    StepEnded {
+        step: u32,
+        outcome: Outcome,
+    },
+    StepHeld {
+        call: Call,
+        reason: Reason,
+        until: Time,
+    },
+    StepDenied {
+        call: Call,
+        reason: Reason,
+    },
+    RunEnded {
+        state: RunState,
+    },
+    /// A runbook spoke to a channel.
+    Told {
+        channel: String,
+        text: String,
+    },
+    Delivered {
+        channel: String,
+        upto: EntryNo,
+    },
+    DeliveryFailed {
+        channel: String,
+        why: String,
+        final_: bool,
+    },
+    Frozen {
+        freeze: Freeze,
+    },
+    Unfrozen {
+        scope: String,
+        by: String,
+        why: String,
+    },
+    /// A rule or runbook file was taken in.
+    CatalogLoaded {
+        rules: usize,
+        runbooks: usize,
+        hash: String,
+    },
+    /// A bad file keeps the last good one.
+    CatalogRefused {
+        file: String,
+        why: String,
+    },
+    /// Old rows were removed, as configured.
+    Swept {
+        table: String,
+        rows: u64,
+    },
+    /// A body was removed from beside the tree; its hash and place stay.
+    Redacted {
+        entry: EntryNo,
+        by: String,
+        why: String,
+    },
+    /// Something that should not be: shown to people, counted.
+    Trouble {
+        text: String,
+    },
+}
+
+impl EntryKind {
+    /// The `kind` word as it is stored.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EntryKind::Started { .. } => "started",
+            EntryKind::Heard { .. } => "heard",
+            EntryKind::Gap { .. } => "gap",
+            EntryKind::IncidentOpened { .. } => "incident_opened",
+            EntryKind::IncidentResolved { .. } => "incident_resolved",
+            EntryKind::IncidentAcknowledged { .. } => "incident_acknowledged",
+            EntryKind::RunCreated { .. } => "run_created",
+            EntryKind::RunPlanned { .. } => "run_planned",
+            EntryKind::ApprovalAsked { .. } => "approval_asked",
+            EntryKind::ApprovalDecided { .. } => "approval_decided",
+            EntryKind::ApprovalExpired { .. } => "approval_expired",
+            EntryKind::StepBegun { .. } => "step_begun",
+            EntryKind::StepEnded { .. } => "step_ended",
+            EntryKind::StepHeld { .. } => "step_held",
+            EntryKind::StepDenied { .. } => "step_denied",
+            EntryKind::RunEnded { .. } => "run_ended",
+            EntryKind::Told { .. } => "told",
+            EntryKind::Delivered { .. } => "delivered",
+            EntryKind::DeliveryFailed { .. } => "delivery_failed",
+            EntryKind::Frozen { .. } => "frozen",
+            EntryKind::Unfrozen { .. } => "unfrozen",
+            EntryKind::CatalogLoaded { .. } => "catalog_loaded",
+            EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::Swept { .. } => "swept",
+            EntryKind::Redacted { .. } => "redacted",
+            EntryKind::Trouble { .. } => "trouble",
+        }
+    }
+}
+
+/// One entry as it is read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub no: EntryNo,
+    pub at: Time,
+    pub actor: Actor,
+    pub about: About,
+    #[serde(flatten)]
+    pub kind: EntryKind,
+}

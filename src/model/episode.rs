@@ -1,0 +1,31 @@
+//! One firing-to-resolved span of one complaint.
+//!
+//! Invariant: at most one episode per (source, fingerprint) is open, and its start is the earliest one reported.
+
+use super::{EpisodeId, Event, IncidentId, Time};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpisodeState {
+    Open,
+    /// The source said that it ended.
+    Resolved,
+    /// The source fell silent: nobody knows. Nothing acts on a stale episode.
+    Stale,
+}
+
+/// An episode with the latest event that spoke of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Episode {
+    pub id: EpisodeId,
+    pub state: EpisodeState,
+    pub incident: Option<IncidentId>,
+    pub opened_at: Time,
+    pub last_seen: Time,
+    /// How often the source has said it, the first time included.
+    pub seen: u32,
+    /// How often it came back with the same start after a resolve.
+    pub reopened: u32,
+    pub event: Event,
+}

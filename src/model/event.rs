@@ -1,0 +1,83 @@
+//! One thing a source said about one subject, once, never changed.
+//!
+//! Invariant: an event of one source is identified by its fingerprint; nothing else in it is an identity.
+
+use super::{Labels, Subject, Time};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Whether the complaint holds or has ended, in the source's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Firing,
+    Resolved,
+}
+
+/// How bad a source says it is, from mild to grave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Info,
+    #[default]
+    Warning,
+    Error,
+    Critical,
+}
+
+impl Severity {
+    /// Reads the spellings in use; an unknown or missing one is a warning, so that nothing is silently mild.
+    pub fn from_label(text: &str) -> Severity {
+        match text.to_ascii_lowercase().as_str() {
+            "critical" | "page" | "fatal" | "emergency" | "p1" | "high" => Severity::Critical,
+            "error" | "major" | "p2" => Severity::Error,
+            "info" | "informational" | "none" | "notice" | "low" | "p4" | "p5" => Severity::Info,
+            _ => Severity::Warning,
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Critical => "critical",
+        })
+    }
+}
+
+/// One statement of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The logical source, e.g. an Alertmanager cluster; never a network address.
+    pub source: String,
+    /// The source's identity for the complaint: for Alertmanager, 16 hex digits over the labels.
+    pub fingerprint: String,
+    pub status: Status,
+    pub starts_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ends_at: Option<Time>,
+    pub labels: Labels,
+    #[serde(skip_serializing_if = "Labels::is_empty", default)]
+    pub annotations: Labels,
+    #[serde(skip_serializing_if = "Subject::is_empty", default)]
+    pub subject: Subject,
+    pub severity: Severity,
+    /// One line for a human: the summary annotation, else the alert's name.
+    pub summary: String,
+    /// Where the source shows more; text to display, never fetched.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub url: String,
+}
+
+impl Event {
+    /// The alert's name, or the fingerprint where a source has no such label.
+    pub fn name(&self) -> &str {
+        match self.labels.get("alertname") {
+            "" => &self.fingerprint,
+            name => name,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The episodes that are one problem for a human, and the state they add up to.
+//!
+//! Invariant: at most one incident with a given key is open at a time.
+
+use super::{IncidentId, Severity, Subject, Time};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncidentState {
+    Open,
+    Acknowledged,
+    Resolved,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    pub id: IncidentId,
+    /// What makes two episodes one incident, e.g. `node=gpu-3`.
+    pub key: String,
+    pub title: String,
+    pub subject: Subject,
+    pub severity: Severity,
+    pub state: IncidentState,
+    pub opened_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub acknowledged_by: Option<String>,
+    /// Episodes still firing.
+    pub firing: u32,
+    /// Episodes that ever joined.
+    pub episodes: u32,
+}

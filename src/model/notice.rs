@@ -1,0 +1,82 @@
+//! Something a human should hear, and one attempt to say it.
+//!
+//! Invariant: a notice is the incident's present state plus the story since the last delivery; a later one replaces it.
+
+use super::{ApprovalId, EntryNo, Incident, Severity, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+/// One line of an incident's story, made from one ledger entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoryLine {
+    pub no: EntryNo,
+    pub at: Time,
+    pub text: String,
+    /// Worth the main message; the rest goes to the thread only.
+    pub headline: bool,
+}
+
+/// A question that waits for an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    pub approval: ApprovalId,
+    pub question: String,
+    /// The planned mutating calls, a line each.
+    pub plan: Vec<String>,
+    pub expires_at: Time,
+}
+
+/// What one channel should show for one incident now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub incident: Incident,
+    /// Lines that this channel has not seen, oldest first.
+    pub fresh: Vec<StoryLine>,
+    /// The headlines so far, oldest first, bounded.
+    pub headlines: Vec<StoryLine>,
+    pub asks: Vec<Ask>,
+    /// Stable over the incident's life: `nightshift/<install>/i3`.
+    pub dedup_key: String,
+    /// Where a human can look closer, if the engine has a public address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub link: Option<String>,
+    /// This exact state may have been sent before (a crash between sending and recording).
+    pub maybe_repeat: bool,
+}
+
+/// One incident in a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestItem {
+    pub title: String,
+    pub severity: Severity,
+    pub line: String,
+}
+
+/// One message for many incidents, when a storm would flood a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    pub total: usize,
+    pub worst: Severity,
+    pub shown: Vec<DigestItem>,
+    pub since: Time,
+}
+
+/// What the channel gave back, kept so that the next notice edits instead of repeating (e.g. Slack's `ts`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt(pub Value);
+
+/// What became of one attempt to say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    Delivered(Receipt),
+    /// Not now: the channel is slow, limited or down.
+    Retry {
+        after: Option<Duration>,
+        why: String,
+    },
+    /// Never with these settings: a human must mend the configuration.
+    Refused {
+        why: String,
+    },
+}

@@ -1,0 +1,44 @@
+//! The calls a run would make, from a dry advance over a live, read-only world.
+//!
+//! Invariant: the hash covers every mutating call and its target, and nothing that changes from one reading to the next.
+
+use super::{Call, Effect, Outcome, Reach, Reason, Subject};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedCall {
+    pub call: Call,
+    pub effect: Effect,
+    pub reach: Reach,
+    pub target: Subject,
+    /// Read live for reads, foretold by the action's own model for the rest.
+    pub predicted: Outcome,
+}
+
+/// How the dry advance ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanEnd {
+    Done,
+    /// The runbook said `stop`.
+    Stopped(String),
+    /// It would fail: what and where.
+    Failed(String),
+    /// The plan is longer than the limit.
+    Cut(Reason),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub calls: Vec<PlannedCall>,
+    pub end: PlanEnd,
+    /// SHA-256 over the mutating calls, 64 hex digits.
+    pub hash: String,
+}
+
+impl Plan {
+    /// Whether the plan names this call: same action, same arguments.
+    pub fn names(&self, call: &Call) -> bool {
+        self.calls.iter().any(|planned| planned.call == *call)
+    }
+}

@@ -1,0 +1,125 @@
+//! When this matches, run that, in this mode, tell them, unless.
+//!
+//! Invariant: a rule is pure data as its file says it; matchers are text here and compiled by `policy`.
+
+use super::Span;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How far a rule may go, from looking to acting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Plan against the live world, write the plan down, disturb nobody.
+    #[default]
+    Observe,
+    /// The same, and tell people what would be done.
+    Suggest,
+    /// Freeze the plan, ask, and do only what was approved.
+    Approve,
+    /// Do it, within the guards.
+    Auto,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Observe => "observe",
+            Mode::Suggest => "suggest",
+            Mode::Approve => "approve",
+            Mode::Auto => "auto",
+        })
+    }
+}
+
+/// Where a runbook's parameter comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Argument {
+    /// `{ label: Hostname }`: the value of a label of the event.
+    Label { label: String },
+    /// Any other value, as it stands.
+    Value(serde_json::Value),
+}
+
+/// Act only when it happens again: `count` episodes within `within`, on the same `by` parts of the subject or labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    pub count: u32,
+    pub within: Span,
+    #[serde(default)]
+    pub by: Vec<String>,
+}
+
+/// Run on a schedule: a crontab line of five fields (or six with seconds) in a time zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub cron: String,
+    #[serde(default = "Schedule::utc")]
+    pub zone: String,
+}
+
+impl Schedule {
+    fn utc() -> String {
+        "UTC".to_owned()
+    }
+}
+
+/// One routing rule, as written in `rules/*.yaml`. Either `when` or `at` is given; `catalog` checks it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub name: String,
+    /// Alertmanager matchers, all of which must hold.
+    #[serde(default)]
+    pub when: Vec<String>,
+    #[serde(default)]
+    pub at: Option<Schedule>,
+    /// Each of these lines is a set of matchers; one set that holds mutes the rule.
+    #[serde(default)]
+    pub unless: Vec<String>,
+    /// The runbook's name; without one the rule only tells.
+    #[serde(default)]
+    pub run: Option<String>,
+    #[serde(default)]
+    pub with: BTreeMap<String, Argument>,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Names of channels from the configuration.
+    #[serde(default)]
+    pub tell: Vec<String>,
+    /// What makes episodes one incident: parts of the subject or label names. Empty: the design's default.
+    #[serde(default)]
+    pub group_by: Vec<String>,
+    #[serde(default)]
+    pub repeat: Option<Repeat>,
+    /// After a run on a subject, the next one waits this long; doubled each time.
+    #[serde(default = "Rule::default_cooldown")]
+    pub cooldown: Span,
+    /// Runs on one subject within 24 hours before people are asked instead.
+    #[serde(default = "Rule::default_attempts")]
+    pub attempts: u32,
+    /// How long people have to answer; no answer is no.
+    #[serde(default = "Rule::default_approval")]
+    pub approve_within: Span,
+    /// Names of those who may approve; empty: everybody with the role.
+    #[serde(default)]
+    pub approvers: Vec<String>,
+}
+
+impl Rule {
+    fn default_cooldown() -> Span {
+        crate::limits::COOLDOWN
+    }
+
+    fn default_attempts() -> u32 {
+        crate::limits::ATTEMPTS_PER_DAY
+    }
+
+    fn default_approval() -> Span {
+        crate::limits::APPROVAL_EXPIRY
+    }
+}

@@ -1,0 +1,134 @@
+//! A call, that call numbered in a run's journal, and the world's answer.
+//!
+//! Invariant: an outcome, once recorded, is final; a step without one is settled by its effect, never guessed.
+
+use super::{Effect, RunId, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// A named action with checked arguments. Arguments are by name, so that a journal reads like a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    pub action: String,
+    pub args: Map<String, Value>,
+}
+
+impl Call {
+    pub fn new(action: &str, args: impl IntoIterator<Item = (&'static str, Value)>) -> Call {
+        Call {
+            action: action.to_owned(),
+            args: args.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+
+    /// A text argument, or the empty string.
+    pub fn text(&self, name: &str) -> &str {
+        self.args.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.action)?;
+        for (at, (name, value)) in self.args.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            match value {
+                Value::String(text) => write!(f, "{comma}{name}: {text}")?,
+                other => write!(f, "{comma}{name}: {other}")?,
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+/// Why the world said no. Closed, so that scripts, metrics and tests can rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The thing is not there.
+    NotFound,
+    /// It changed under us, or belongs to somebody else.
+    Conflict,
+    /// A right is missing.
+    Forbidden,
+    /// A guard or a policy said no.
+    Refused,
+    /// The target did not answer, also after retries.
+    Unavailable,
+    /// It did not get done in the time given.
+    Timeout,
+    /// The arguments make no sense to the target.
+    Invalid,
+    /// The condition did not come true.
+    Unverified,
+}
+
+impl FailureKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::NotFound => "not_found",
+            FailureKind::Conflict => "conflict",
+            FailureKind::Forbidden => "forbidden",
+            FailureKind::Refused => "refused",
+            FailureKind::Unavailable => "unavailable",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Invalid => "invalid",
+            FailureKind::Unverified => "unverified",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into() }
+    }
+}
+
+/// The world's answer, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Ok(Value),
+    /// Thrown in the script where the call stands, so `try`/`catch` works and replays.
+    Failed(Failure),
+}
+
+/// A call in a run's journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub run: RunId,
+    /// From 0, in the order the script made the calls; undo calls follow after them.
+    pub no: u32,
+    pub call: Call,
+    pub effect: Effect,
+    /// The number of the step that this one reverses.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub undoes: Option<u32>,
+    pub begun_at: Time,
+    /// A successor settles an open step only after this.
+    pub deadline: Time,
+    /// How often it was performed, from 1.
+    pub attempt: u32,
+    /// What was read just before the first attempt, for a witnessed effect; also where a long step keeps its place.
+    #[serde(skip_serializing_if = "Value::is_null", default)]
+    pub carry: Value,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_at: Option<Time>,
+}
+
+impl Step {
+    /// The idempotency key at targets that take one: stable over crashes and retries.
+    pub fn key(&self) -> String {
+        format!("nightshift-{}-{}", self.run, self.no)
+    }
+}

@@ -1,0 +1,142 @@
+//! What is ill, with what contains it: cluster ⊃ node ⊃ GPU ⊃ slice; cluster ⊃ namespace ⊃ workload ⊃ pod; model.
+//!
+//! Invariant: a part that is unknown is absent, never the empty string.
+
+use super::Labels;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What an event, an incident or a call is about. Unknown parts are `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gpu: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slice: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub workload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub model: Option<String>,
+}
+
+/// For each part of a subject, the labels that may name it, the first non-empty one wins. Data, so that a site
+/// whose exporters use other names says so in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelMap {
+    pub cluster: Vec<String>,
+    pub node: Vec<String>,
+    pub gpu: Vec<String>,
+    pub slice: Vec<String>,
+    pub namespace: Vec<String>,
+    pub workload: Vec<String>,
+    pub pod: Vec<String>,
+    pub model: Vec<String>,
+}
+
+impl Default for LabelMap {
+    fn default() -> Self {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        LabelMap {
+            cluster: names(&["cluster"]),
+            // dcgm-exporter writes Hostname or hostname by version; kube-state-metrics writes node.
+            node: names(&["node", "Hostname", "hostname", "kubernetes_node", "nodename"]),
+            gpu: names(&["gpu", "GPU", "UUID", "gpu_uuid"]),
+            slice: names(&["GPU_I_ID"]),
+            // Prometheus renames colliding labels to exported_*: those are the workload's, the plain ones the exporter's.
+            namespace: names(&["exported_namespace", "namespace"]),
+            workload: names(&["deployment", "statefulset", "daemonset", "workload"]),
+            pod: names(&["exported_pod", "pod"]),
+            model: names(&["model_name", "model"]),
+        }
+    }
+}
+
+impl Subject {
+    pub fn node(name: impl Into<String>) -> Subject {
+        Subject { node: Some(name.into()), ..Subject::default() }
+    }
+
+    pub fn pod(namespace: impl Into<String>, name: impl Into<String>) -> Subject {
+        Subject { namespace: Some(namespace.into()), pod: Some(name.into()), ..Subject::default() }
+    }
+
+    pub fn workload(namespace: impl Into<String>, name: impl Into<String>) -> Subject {
+        Subject { namespace: Some(namespace.into()), workload: Some(name.into()), ..Subject::default() }
+    }
+
+    /// Reads a subject out of labels.
+    pub fn from_labels(labels: &Labels, map: &LabelMap) -> Subject {
+        let first = |names: &[String]| {
+            names.iter().map(|name| labels.get(name)).find(|value| !value.is_empty()).map(str::to_owned)
+        };
+        Subject {
+            cluster: first(&map.cluster),
+            node: first(&map.node),
+            gpu: first(&map.gpu),
+            slice: first(&map.slice),
+            namespace: first(&map.namespace),
+            workload: first(&map.workload),
+            pod: first(&map.pod),
+            model: first(&map.model),
+        }
+    }
+
+    /// The part named by a word of the design (`node`, `gpu`, …), or `None` if it is absent or no such part exists.
+    pub fn part(&self, name: &str) -> Option<&str> {
+        match name {
+            "cluster" => self.cluster.as_deref(),
+            "node" => self.node.as_deref(),
+            "gpu" => self.gpu.as_deref(),
+            "slice" => self.slice.as_deref(),
+            "namespace" => self.namespace.as_deref(),
+            "workload" => self.workload.as_deref(),
+            "pod" => self.pod.as_deref(),
+            "model" => self.model.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Subject::default()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("fleet");
+        }
+        let mut space = "";
+        for name in ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"] {
+            if let Some(value) = self.part(name) {
+                write!(f, "{space}{name} {value}")?;
+                space = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_read_from_the_spelling_of_several_exporters() {
+        let labels: Labels =
+            [("Hostname", "gpu-3"), ("gpu", "1"), ("exported_pod", "llm-0"), ("pod", "dcgm-x")].into_iter().collect();
+        let subject = Subject::from_labels(&labels, &LabelMap::default());
+        assert_eq!(subject.to_string(), "node gpu-3 gpu 1 pod llm-0");
+        assert_eq!(subject.part("pod"), Some("llm-0"));
+    }
+}

@@ -1,0 +1,156 @@
+//! Allow, hold or deny; always with words from a closed list.
+//!
+//! Invariant: there is no hold and no denial without a reason that a human can read.
+
+use super::Time;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why something was not done. Closed: it is a metric label, and each has a page in `nightshift why --explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    // intake: why an event started nothing
+    NoRuleMatched,
+    Muted,
+    StillFiring,
+    AlreadyRunning,
+    AlreadyHandled,
+    NotYetRepeated,
+    ParameterMissing,
+    NoRunbook,
+    // guards: why a run or step was held or denied
+    Mode,
+    Frozen,
+    Cooldown,
+    AttemptsUsedUp,
+    NodeBusy,
+    BlastRadius,
+    FleetUnknown,
+    Protected,
+    ForeignCordon,
+    NotApproved,
+    ApprovalExpired,
+    NotInPlan,
+    ReachExceeded,
+    EpisodeOver,
+    // runs: why one is stuck
+    Diverged,
+    InDoubt,
+    StepLimit,
+    ScriptBroken,
+    UndoFailed,
+    RunbookMissing,
+    // the world
+    TargetUnavailable,
+    Cancelled,
+}
+
+impl ReasonCode {
+    pub const ALL: [ReasonCode; 30] = {
+        use ReasonCode::*;
+        [
+            NoRuleMatched,
+            Muted,
+            StillFiring,
+            AlreadyRunning,
+            AlreadyHandled,
+            NotYetRepeated,
+            ParameterMissing,
+            NoRunbook,
+            Mode,
+            Frozen,
+            Cooldown,
+            AttemptsUsedUp,
+            NodeBusy,
+            BlastRadius,
+            FleetUnknown,
+            Protected,
+            ForeignCordon,
+            NotApproved,
+            ApprovalExpired,
+            NotInPlan,
+            ReachExceeded,
+            EpisodeOver,
+            Diverged,
+            InDoubt,
+            StepLimit,
+            ScriptBroken,
+            UndoFailed,
+            RunbookMissing,
+            TargetUnavailable,
+            Cancelled,
+        ]
+    };
+
+    pub fn name(self) -> &'static str {
+        use ReasonCode::*;
+        match self {
+            NoRuleMatched => "no_rule_matched",
+            Muted => "muted",
+            StillFiring => "still_firing",
+            AlreadyRunning => "already_running",
+            AlreadyHandled => "already_handled",
+            NotYetRepeated => "not_yet_repeated",
+            ParameterMissing => "parameter_missing",
+            NoRunbook => "no_runbook",
+            Mode => "mode",
+            Frozen => "frozen",
+            Cooldown => "cooldown",
+            AttemptsUsedUp => "attempts_used_up",
+            NodeBusy => "node_busy",
+            BlastRadius => "blast_radius",
+            FleetUnknown => "fleet_unknown",
+            Protected => "protected",
+            ForeignCordon => "foreign_cordon",
+            NotApproved => "not_approved",
+            ApprovalExpired => "approval_expired",
+            NotInPlan => "not_in_plan",
+            ReachExceeded => "reach_exceeded",
+            EpisodeOver => "episode_over",
+            Diverged => "diverged",
+            InDoubt => "in_doubt",
+            StepLimit => "step_limit",
+            ScriptBroken => "script_broken",
+            UndoFailed => "undo_failed",
+            RunbookMissing => "runbook_missing",
+            TargetUnavailable => "target_unavailable",
+            Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A word from the closed list and a sentence with the numbers at that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub code: ReasonCode,
+    pub text: String,
+}
+
+impl Reason {
+    pub fn new(code: ReasonCode, text: impl Into<String>) -> Reason {
+        Reason { code, text: text.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.text, self.code.name())
+    }
+}
+
+/// What a guard says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Allow,
+    /// Not now; ask again at `until`.
+    Hold {
+        reason: Reason,
+        until: Time,
+    },
+    /// Not at all.
+    Deny {
+        reason: Reason,
+    },
+}

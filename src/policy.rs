@@ -1,0 +1,15 @@
+//! Decisions: pure functions from what is known to what should be done. No I/O, no clock.
+//!
+//! Invariant: every "no" carries a `Reason`; the time is an argument.
+
+mod admit;
+mod backoff;
+mod correlate;
+mod matcher;
+mod select;
+
+pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit};
+pub use backoff::backoff;
+pub use correlate::{Change, Prior, hear, incident_key, incident_title};
+pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
+pub use select::{Chosen, RuleError, RuleSet, Selected, Start};

@@ -1,0 +1,98 @@
+//! May this step begin? The guards in order, over the levels that the store read in the same transaction.
+//!
+//! Invariant: pure; an unknown level is a hold, never an allow. Undo passes cooldown and budgets but not the kill switch.
+
+use crate::model::{Call, Effect, Freeze, Mode, Plan, Reach, RunId, Span, Subject, Time, Verdict};
+use serde::{Deserialize, Serialize};
+
+/// Limits that a site may set; the defaults are in `reference` of the README.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardLimits {
+    /// Nodes out of service at once, by anybody: at most this many …
+    pub nodes_at_once: u32,
+    /// … and at most this share of all GPU nodes (0.05 is 5 %), but never less than one node.
+    pub share_at_once: f64,
+    pub share_per_hour: f64,
+    pub share_per_day: f64,
+    pub protected: Protected,
+}
+
+/// What no runbook may touch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Protected {
+    pub nodes: Vec<String>,
+    pub namespaces: Vec<String>,
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        GuardLimits {
+            nodes_at_once: 1,
+            share_at_once: 0.05,
+            share_per_hour: 0.10,
+            share_per_day: 0.20,
+            protected: Protected::default(),
+        }
+    }
+}
+
+/// What the engine read from the live world just before: `None` where it could not.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Names of all GPU nodes' count and those out of service (cordoned or not ready), whoever did it.
+    pub nodes_total: Option<u32>,
+    pub nodes_out: Vec<String>,
+    /// Why the world says hands off: opt-out label, control plane, the node we run on. In words.
+    pub protected: Option<String>,
+    /// Who else cordoned the target node, if somebody did.
+    pub foreign_cordon: Option<String>,
+}
+
+/// The step that wants to begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    pub run: RunId,
+    pub epoch: i64,
+    pub call: Call,
+    pub effect: Effect,
+    pub reach: Reach,
+    pub disruptive: bool,
+    pub target: Subject,
+    /// Set when this takes back step number so.
+    pub undoes: Option<u32>,
+    pub deadline: Time,
+    /// The witness, read before.
+    pub carry: serde_json::Value,
+    pub facts: Facts,
+}
+
+/// What the store read in the transaction that would begin the step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Levels {
+    pub mode: Mode,
+    pub rule: Option<String>,
+    pub cooldown: Span,
+    pub attempts_max: u32,
+    /// The reach that the runbook's header declares.
+    pub declared_reach: Reach,
+    pub approved: Option<Plan>,
+    pub freezes: Vec<Freeze>,
+    /// The run that holds the target's node, if another one does.
+    pub node_holder: Option<RunId>,
+    /// Nodes that our runs hold now (the target's own hold not counted), for the level at once.
+    pub nodes_held: Vec<String>,
+    /// Distinct nodes that our runs took in the last hour and day, the target not counted.
+    pub nodes_hour: u32,
+    pub nodes_day: u32,
+    /// When earlier runs of this runbook began acting on this subject, within 24 h, oldest first, this run not counted.
+    pub attempts: Vec<Time>,
+    /// This run has acted before, so cooldown and attempts are settled.
+    pub acted: bool,
+}
+
+/// The verdict of all guards, first refusal wins.
+pub fn admit(_limits: &GuardLimits, _levels: &Levels, _proposal: &Proposal, _now: Time) -> Verdict {
+    todo!("policy")
+}

@@ -1,0 +1,1 @@
+//! `POST /in/<kind>/<source>`: body, source, limits, authentication, decode, intake.

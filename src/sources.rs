@@ -1,0 +1,24 @@
+//! The catalog of sources: what is said about the fleet, decoded into events. One file each.
+//!
+//! Invariant: a decoder is a pure function of the body; what it cannot tell is a gap in words, never a guess.
+
+use crate::model::Event;
+
+/// What a body said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decoded {
+    pub events: Vec<Event>,
+    /// What the source left out (a truncated list, an alert that could not be read), in words.
+    pub gaps: Vec<String>,
+}
+
+/// Why a body is refused. Nothing of it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 400 or 422: it can never be accepted.
+    #[error("{0}")]
+    Malformed(String),
+    /// 413: over a bound, which it names.
+    #[error("{0}")]
+    TooLarge(String),
+}

@@ -1,0 +1,349 @@
+//! What is durable: one append-only ledger and the tables of what is current, written in the same transaction.
+//!
+//! Invariant: a method that writes returns only after its commit is on stable storage, and a write of a run's journal
+//! under an old epoch changes nothing and says `Fenced`.
+
+pub mod ledger;
+mod sqlite;
+
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+use crate::model::{
+    About, Actor, Approval, ApprovalId, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event, Freeze, Incident,
+    IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Step, Subject, Time,
+};
+use crate::policy::{GuardLimits, Proposal, RuleSet};
+use ledger::{Checkpoint, LeafHash, SigningKey};
+use serde_json::Value;
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another epoch owns the run: drop it at once.
+    #[error("run {run} is owned by another epoch: this process must let go of it")]
+    Fenced { run: RunId },
+    #[error("there is no {what}")]
+    NotFound { what: String },
+    /// The request contradicts what is stored; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The queue to the writer is full: come again.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// Another process has the store open.
+    #[error("{0}")]
+    Locked(String),
+    #[error("{what} at {path}: {source}")]
+    Io { what: &'static str, path: String, source: std::io::Error },
+    #[error("database: {0}")]
+    Database(String),
+    /// What is stored cannot be read back as what it should be.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Events of one request, decided and stored in one transaction.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub source: String,
+    pub events: Vec<Event>,
+    /// Things the source could not tell us, in words; each becomes a `Gap` entry.
+    pub gaps: Vec<String>,
+    pub rules: Arc<RuleSet>,
+    pub now: Time,
+}
+
+/// What a batch came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub opened: usize,
+    pub reopened: usize,
+    pub refreshed: usize,
+    pub resolved: usize,
+    pub late: usize,
+    pub runs: Vec<RunId>,
+    /// Something became due: a run or a notice.
+    pub nudge: bool,
+}
+
+/// A run by hand or by schedule.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub pin: Pin,
+    pub input: Input,
+    pub subject: Subject,
+    pub mode: Mode,
+    pub rule: Option<String>,
+    pub requested_by: String,
+    /// A schedule's tick: a second start with the same one is the same run.
+    pub once: Option<String>,
+    pub now: Time,
+}
+
+/// What the loops should look at now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Due {
+    pub runs: Vec<RunId>,
+    pub notices: Vec<DueNotice>,
+    /// The earliest moment at which something more becomes due.
+    pub next: Option<Time>,
+}
+
+/// A channel that does not yet show what it should for an incident.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueNotice {
+    pub channel: String,
+    pub incident: IncidentId,
+    /// The entry up to which the channel should know.
+    pub want: EntryNo,
+    /// The entry up to which it knows; none before the first delivery.
+    pub shown: Option<EntryNo>,
+    pub receipt: Option<Receipt>,
+    pub attempts: u32,
+    /// A delivery was begun and never recorded: it may have arrived.
+    pub maybe_sent: bool,
+}
+
+/// A run as its owner sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    pub run: Run,
+    /// All steps in order of their number, undo steps too; only the last can be open.
+    pub journal: Vec<Step>,
+}
+
+/// What came of wanting to begin a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begun {
+    Step(Step),
+    /// Recorded as an entry; the run is parked until then.
+    Held {
+        reason: Reason,
+        until: Time,
+    },
+    /// Recorded as an entry; the caller decides what becomes of the run.
+    Denied {
+        reason: Reason,
+    },
+}
+
+/// A question to put to people.
+#[derive(Debug, Clone)]
+pub struct NewApproval {
+    pub question: String,
+    pub plan: Option<Plan>,
+    pub plan_hash: String,
+    pub step: Option<u32>,
+    pub approvers: Vec<String>,
+    pub expires_at: Time,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decided {
+    Now(Approval),
+    /// Somebody was faster, or it expired: the approval as it stands.
+    Already(Approval),
+}
+
+/// What people and reconcilers may change besides runs.
+#[derive(Debug, Clone)]
+pub enum Control {
+    Freeze(Freeze),
+    Unfreeze {
+        scope: String,
+        by: String,
+        why: String,
+    },
+    Acknowledge {
+        incident: IncidentId,
+        by: String,
+    },
+    /// End a run that is not final; it is denied with `Cancelled`.
+    Cancel {
+        run: RunId,
+        by: String,
+        why: String,
+    },
+    /// The source fell silent or says it is over: end these episodes.
+    EndEpisodes {
+        episodes: Vec<EpisodeId>,
+        stale: bool,
+        why: String,
+    },
+    /// Remove the body of an entry; its hash stays.
+    Redact {
+        entry: EntryNo,
+        by: String,
+        why: String,
+    },
+}
+
+/// What came of one attempt to deliver, as the courier saw it.
+#[derive(Debug, Clone)]
+pub enum Receipted {
+    /// About to send: a crash after this means "may have arrived".
+    Sending,
+    Delivered {
+        upto: EntryNo,
+        receipt: Receipt,
+    },
+    Retry {
+        why: String,
+        at: Time,
+    },
+    /// Given up until somebody changes the configuration or something new happens.
+    Refused {
+        upto: EntryNo,
+        why: String,
+    },
+}
+
+/// Which rows a read wants; everything is optional and `limit` is bounded by `limits::READ_LIMIT`.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub incident: Option<IncidentId>,
+    pub run: Option<RunId>,
+    /// Only open incidents, or runs that are not final.
+    pub open: bool,
+    /// Only entries of these kinds (`EntryKind::name`); empty: all.
+    pub kinds: Vec<&'static str>,
+    /// Rows with a number greater than this, ascending; otherwise the newest first.
+    pub after: Option<i64>,
+    pub limit: usize,
+}
+
+/// How much is there, for `/metrics`, `/readyz` and the idle loop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub episodes_open: u64,
+    pub incidents_open: u64,
+    pub runs_unfinished: u64,
+    pub approvals_open: u64,
+    pub notices_due: u64,
+    pub oldest_notice: Option<Time>,
+    pub entries: u64,
+    pub signed: u64,
+    pub freezes: u64,
+    pub nodes_held: u64,
+}
+
+/// The raw parts of one entry, for export and proofs. `body` and `salt` are gone once redacted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawEntry {
+    pub no: EntryNo,
+    /// Microseconds since 1970.
+    pub at: i64,
+    pub commit: LeafHash,
+    pub salt: Option<Vec<u8>>,
+    /// The exact JSON bytes that the commitment covers.
+    pub body: Option<Vec<u8>>,
+}
+
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ── intake ──
+    async fn intake(&self, batch: Batch) -> Result<Heard, StoreError>;
+    /// `Ok(None)`: that schedule tick has its run already.
+    async fn start(&self, run: NewRun) -> Result<Option<RunId>, StoreError>;
+
+    // ── what is due ──
+    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError>;
+    /// Expires approvals, closes finished incidents, releases what ended runs held. Returns how much it changed.
+    async fn tick(&self, now: Time) -> Result<u64, StoreError>;
+
+    // ── runs: every write is conditional on the epoch ──
+    /// Takes the run for this process; `None` if it is final or gone.
+    async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
+    /// Guards, reservation, step and ledger entry, in one transaction.
+    async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
+    /// The open step is performed once more: counts the attempt.
+    async fn attempt(&self, run: RunId, epoch: i64, step: u32, deadline: Time) -> Result<Step, StoreError>;
+    /// The step stays open and keeps its place; the run waits.
+    async fn park(
+        &self,
+        run: RunId,
+        epoch: i64,
+        carry: Option<(u32, Value)>,
+        state: RunState,
+        wake_at: Time,
+        now: Time,
+    ) -> Result<(), StoreError>;
+    /// Records the final outcome of a step, and what the runbook said to channels.
+    async fn end(
+        &self,
+        run: RunId,
+        epoch: i64,
+        step: u32,
+        outcome: Outcome,
+        tell: Vec<(String, String)>,
+        now: Time,
+    ) -> Result<(), StoreError>;
+    /// Records the plan (ledger entry `RunPlanned`).
+    async fn planned(&self, run: RunId, epoch: i64, plan: Plan, now: Time) -> Result<(), StoreError>;
+    /// Asks people and parks the run until they answer or the question expires.
+    async fn ask(&self, run: RunId, epoch: i64, question: NewApproval, now: Time) -> Result<ApprovalId, StoreError>;
+    /// The runbook failed: from now on its steps are taken back.
+    async fn unwind(&self, run: RunId, epoch: i64, why: String, now: Time) -> Result<(), StoreError>;
+    /// The final state; releases what the run held.
+    async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
+
+    // ── people ──
+    /// An answer. Plan approvals set the run's `approved` and make it ready; step approvals end the step with
+    /// `{"approved": bool, "by": …}`; a denied plan ends the run.
+    async fn decide(
+        &self,
+        approval: ApprovalId,
+        approved: bool,
+        by: &str,
+        why: &str,
+        now: Time,
+    ) -> Result<Decided, StoreError>;
+    async fn control(&self, control: Control, now: Time) -> Result<(), StoreError>;
+    /// A bare entry, for things that happen outside runs.
+    async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError>;
+
+    // ── notices ──
+    async fn receipted(
+        &self,
+        channel: &str,
+        incident: IncidentId,
+        what: Receipted,
+        now: Time,
+    ) -> Result<(), StoreError>;
+
+    // ── texts of runbooks, by hash ──
+    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError>;
+    async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;
+
+    // ── reading ──
+    async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError>;
+    async fn episodes(&self, filter: Filter) -> Result<Vec<Episode>, StoreError>;
+    async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError>;
+    async fn steps(&self, run: RunId) -> Result<Vec<Step>, StoreError>;
+    async fn approvals(&self, filter: Filter) -> Result<Vec<Approval>, StoreError>;
+    async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError>;
+    async fn freezes(&self) -> Result<Vec<Freeze>, StoreError>;
+    async fn counts(&self) -> Result<Counts, StoreError>;
+    /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.
+    async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError>;
+
+    // ── ledger ──
+    async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError>;
+    /// Signs the present tree and keeps the checkpoint; the last one if nothing is new.
+    async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError>;
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError>;
+    /// The leaf's hash and the audit path of `no` in the tree of the first `size` entries.
+    async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError>;
+
+    // ── upkeep ──
+    /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
+    async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;
+    /// The epoch of this process, and whether the writer answers.
+    async fn health(&self) -> Result<i64, StoreError>;
+    /// Commits what is queued, checkpoints the WAL, releases the lock file.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+// Only to keep the imports of the trait honest while implementations live in their own folders.
+const _: fn(Call) = |_| ();

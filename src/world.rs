@@ -1,0 +1,89 @@
+//! The clients that an action may use: the only code that opens a socket to something we change or ask.
+//!
+//! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
+
+mod facts;
+mod http;
+mod kube;
+mod prometheus;
+pub mod sim;
+
+pub use http::{Http, HttpAnswer, HttpRequest};
+pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
+pub use prometheus::{Prometheus, Sample};
+
+use crate::clock::Clock;
+use crate::model::{Failure, FailureKind, Subject};
+use crate::policy::Facts;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the world answered when it did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorldError {
+    #[error("{0} is not there")]
+    NotFound(String),
+    /// A precondition (resourceVersion, uid) did not hold, or the object exists already.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// Names the right that is missing, as in RBAC: `patch nodes`.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// 429: a limit or a disruption budget; `after` if the target said when.
+    #[error("refused for now: {why}")]
+    TooMany { why: String, after: Option<std::time::Duration> },
+    /// No answer, or 5xx: it may or may not have happened.
+    #[error("no answer: {0}")]
+    Unavailable(String),
+}
+
+impl WorldError {
+    /// As a step's failure, once retries are used up.
+    pub fn failure(&self) -> Failure {
+        let kind = match self {
+            WorldError::NotFound(_) => FailureKind::NotFound,
+            WorldError::Conflict(_) => FailureKind::Conflict,
+            WorldError::Forbidden(_) => FailureKind::Forbidden,
+            WorldError::Invalid(_) => FailureKind::Invalid,
+            WorldError::TooMany { .. } | WorldError::Unavailable(_) => FailureKind::Unavailable,
+        };
+        Failure::new(kind, self.to_string())
+    }
+
+    /// Whether asking again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, WorldError::TooMany { .. } | WorldError::Unavailable(_))
+    }
+}
+
+/// All clients. Built by `cli::serve` (and tests) alone.
+#[derive(Clone)]
+pub struct World {
+    /// By cluster name; the first is the default.
+    pub clusters: BTreeMap<String, Kube>,
+    pub default_cluster: String,
+    pub prometheus: Option<Prometheus>,
+    pub http: Http,
+    pub clock: Arc<dyn Clock>,
+    /// `nightshift/<install>`: field manager, annotation values, user agent.
+    pub identity: String,
+}
+
+impl World {
+    /// The cluster that a subject or call names, or the default one.
+    pub fn kube(&self, cluster: Option<&str>) -> Result<&Kube, WorldError> {
+        let name = cluster.unwrap_or(&self.default_cluster);
+        self.clusters.get(name).ok_or_else(|| {
+            WorldError::Invalid(format!(
+                "no cluster `{name}` is configured; add it under `clusters:` in the configuration"
+            ))
+        })
+    }
+
+    /// What the guards must know about a target, read live. Never fails: what cannot be read is left unknown.
+    pub async fn facts(&self, target: &Subject) -> Facts {
+        facts::read(self, target).await
+    }
+}

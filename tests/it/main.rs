@@ -1,0 +1,8 @@
+//! The integration tests, one binary. Each module is one story line; nothing here sleeps on the wall clock.
+
+mod actions;
+mod cli;
+mod ingest;
+mod notifiers;
+mod sim;
+mod store;
