@@ -1,34 +1,33 @@
-//! The loops: intake, runner, courier, janitor, scheduler. They hold no queues; they ask the store what is due.
+//! The loops: runner, courier, janitor, scheduler. They hold no queues; they ask the store what is due.
+//! (Intake is no loop: a request of a source is one transaction, `store.intake`.)
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
 mod courier;
+mod janitor;
+mod nudge;
+mod plan;
+mod reload;
+mod runner;
+mod scheduler;
+
 pub use courier::Courier;
+pub use nudge::Nudge;
+pub use plan::plan;
+pub use reload::{reload, take_in, watch_files};
+pub use runner::Runner;
+pub use scheduler::subject_of;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::notifiers::Notifier;
-use crate::store::Store;
+use crate::store::{Store, ledger::SigningKey};
 use crate::telemetry::Metrics;
 use crate::world::World;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::Notify;
-
-/// Wakes the loops early. Carries nothing, so nothing is lost when it is lost.
-#[derive(Clone, Default)]
-pub struct Nudge(Arc<Notify>);
-
-impl Nudge {
-    pub fn nudge(&self) {
-        self.0.notify_waiters();
-    }
-
-    pub async fn nudged(&self) {
-        self.0.notified().await;
-    }
-}
+use tokio::sync::watch;
 
 /// All that the loops and the server share.
 #[derive(Clone)]
@@ -41,13 +40,23 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub nudge: Nudge,
+    /// Signs the ledger's checkpoints.
+    pub key: Arc<SigningKey>,
 }
 
-/// What a run would do, from a dry advance over the live, read-only world. Errors are for people.
-pub async fn plan(
-    _parts: &Parts,
-    _runbook: &crate::script::Runbook,
-    _input: &crate::model::Input,
-) -> Result<crate::model::Plan, String> {
-    Err("the planner is being written".to_owned())
+/// Runs every loop until `shutdown` turns true, then returns once each has put down what it held.
+pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
+    let mut loops = tokio::task::JoinSet::new();
+    loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
+    loops.spawn(Courier::new(parts.clone()).run(shutdown.clone()));
+    loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
+    loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
+    loops.spawn(watch_files(parts, shutdown));
+    // A loop that ends before shutdown has met a bug; the others must not go on as if nothing were missing.
+    while let Some(ended) = loops.join_next().await {
+        if let Err(panic) = ended {
+            tracing::error!(%panic, "a loop of the engine has ended by a bug; the process stops, the ledger makes that safe");
+            std::process::exit(1);
+        }
+    }
 }

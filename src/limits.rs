@@ -62,6 +62,22 @@ pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;
 pub const APPROVAL_EXPIRY: Span = Span::minutes(30);
 
+/// Calls in a plan; longer ones are cut and say so.
+pub const PLAN_CALLS: usize = 200;
+/// Texts of old runbooks kept compiled for runs that still hold them.
+pub const OLD_RUNBOOKS: usize = 64;
+/// A step that is under way is not looked at more often than this.
+pub const AGAIN_MIN: Duration = Duration::from_millis(50);
+
+// ── upkeep ──
+pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+pub const RELOAD_POLL: Duration = Duration::from_secs(60);
+pub const SCHEDULE_POLL: Duration = Duration::from_secs(30);
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+/// An episode that was seen this recently is not asked about: its webhook may be under way.
+pub const RECONCILE_GRACE: Span = Span::minutes(2);
+
 // ── the world ──
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;

@@ -2,7 +2,12 @@
 
 mod actions;
 mod cli;
+mod crash;
+mod engine;
+mod harness;
 mod ingest;
+mod night;
 mod notifiers;
 mod sim;
 mod store;
+mod tidy;

@@ -1,0 +1,42 @@
+# Two commands: `make demo` runs the main job, `make test` shows that it works. Both install what they need.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CACHE := $(CURDIR)/.cache
+TOOLS := $(CACHE)/tools
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help demo test check fmt tools docs bench clean deny
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+tools: ## Fetch Prometheus, Alertmanager and an SMTP server into .cache/
+	@tools/fetch-prometheus.sh "$(TOOLS)"
+	@tools/fetch-aiosmtpd.sh "$(TOOLS)"
+
+demo: tools ## A simulated fleet, a real Prometheus and Alertmanager, and the engine; DEMO_SECONDS=90 ends by itself
+	cargo build --locked --quiet
+	target/debug/nightshift demo --tools "$(TOOLS)" $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+test: tools ## Everything, with real Prometheus, Alertmanager and SMTP
+	cargo test --locked --lib --bins
+	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it
+	tools/check-rules.sh "$(TOOLS)"
+	cargo run --locked --quiet -- check
+
+check: fmt deny ## Format, lints, licences
+	cargo clippy --locked --all-targets -- -D warnings
+
+fmt:
+	cargo fmt --check
+
+deny: ## Licences, bans and sources of dependencies
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root "$(CACHE)/cargo" --quiet
+	PATH="$(CACHE)/cargo/bin:$$PATH" cargo deny --log-level error check bans licenses sources
+
+bench: tools ## Measure; the figures of record are in benches/RESULTS.md
+	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo bench --locked
+
+docs: ## Write the generated pages again
+	UPDATE_DOCS=1 cargo test --locked --test it docs::

@@ -1,0 +1,90 @@
+//! `nightshift demo`: a simulated fleet, a real Prometheus and Alertmanager, this engine as a child process, and faults.
+//!
+//! Invariant: what is told comes from what happened (the fleet's own count, the people's inboxes, the ledger), never from a script.
+
+mod children;
+mod people;
+mod stories;
+
+use crate::world::sim::{SimFleet, SimOptions};
+use children::Children;
+use people::People;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End by itself after at most this many seconds: exit code 0 if every story ended as it should, 1 otherwise.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Where `bin/prometheus` and `bin/alertmanager` are, as `make tools` leaves them.
+    #[arg(long, default_value = ".cache/tools")]
+    tools: PathBuf,
+    /// The folder with rules, runbooks and demo configuration.
+    #[arg(long, default_value = ".")]
+    home: PathBuf,
+}
+
+/// Prints one line of the story: seconds since the beginning, who, what.
+#[derive(Clone)]
+pub(super) struct Narrator {
+    began: Instant,
+}
+
+impl Narrator {
+    pub(super) fn say(&self, who: &str, what: &str) {
+        let seconds = self.began.elapsed().as_secs_f32();
+        let mut out = std::io::stdout().lock();
+        // A closed pipe is no reason to stop the demo before its children are stopped.
+        let _ = writeln!(out, "{seconds:6.1}s  {who:<12}  {what}");
+        let _ = out.flush();
+    }
+
+    pub(super) fn heading(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "\n── {text}");
+        let _ = out.flush();
+    }
+}
+
+/// Everything that the stories look at and act on.
+pub(super) struct Stage {
+    pub fleet: SimFleet,
+    pub people: People,
+    pub children: Children,
+    pub say: Narrator,
+    pub deadline: Instant,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<u8> {
+    let say = Narrator { began: Instant::now() };
+    say.heading("setting the stage");
+    let fleet = SimFleet::start(SimOptions::default()).await;
+    say.say("fleet", &format!("4 nodes × 8 GPUs, three models; Kubernetes API and metrics at {}", fleet.url()));
+    let people = People::start(say.clone()).await?;
+    let children = Children::start(&args.tools, &args.home, fleet.url(), &people, &say).await?;
+    let patience = Duration::from_secs(args.seconds.unwrap_or(600));
+    let mut stage = Stage { fleet, people, children, say: say.clone(), deadline: say.began + patience };
+    stage.children.follow_the_ledger(&say);
+
+    let failed = tokio::select! {
+        failed = stories::all(&mut stage) => failed,
+        _ = tokio::signal::ctrl_c() => return Ok(130),
+    };
+    say.heading("the end of the stories");
+    for line in &failed {
+        say.say("FAILED", line);
+    }
+    if args.seconds.is_some() {
+        say.say("demo", if failed.is_empty() { "every story ended as it should" } else { "not every story ended as it should" });
+        return Ok(u8::from(!failed.is_empty()));
+    }
+    say.say("demo", "the fleet goes on; look closer with:");
+    for command in ["incidents", "show r1", "why gpu-2", "audit verify"] {
+        say.say("", &stage.children.command_line(command));
+    }
+    say.say("demo", "Ctrl-C ends it");
+    tokio::signal::ctrl_c().await?;
+    Ok(130)
+}

@@ -1,0 +1,66 @@
+//! Takes in changed rules, runbooks and integrations while the engine runs.
+//!
+//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger.
+
+use super::Parts;
+use crate::catalog;
+use crate::limits;
+use crate::model::{About, Actor, EntryKind};
+use tokio::sync::watch;
+
+/// Reads the files again, pins the texts, and writes down what came of it.
+pub async fn reload(parts: &Parts) {
+    let catalog = parts.catalog.clone();
+    let Ok((changed, problems)) = tokio::task::spawn_blocking(move || catalog.reload()).await else { return };
+    for problem in problems.iter().filter(|problem| problem.fatal) {
+        tracing::warn!(file = %problem.file, problem = %problem.text, "a file is refused; its last good text stays in force");
+        let kind = EntryKind::CatalogRefused { file: problem.file.clone(), why: problem.text.clone() };
+        note(parts, kind).await;
+    }
+    if changed {
+        take_in(parts).await;
+        tracing::info!("rules and runbooks were taken in");
+        parts.nudge.nudge();
+    }
+}
+
+/// Keeps the text of every current runbook, so that runs outlive their files, and records the catalog's hash.
+pub async fn take_in(parts: &Parts) {
+    let loaded = parts.catalog.current();
+    for runbook in loaded.runbooks.values() {
+        if let Err(error) = parts.store.pin(&runbook.pin, &runbook.text, parts.clock.now()).await {
+            tracing::error!(runbook = %runbook.pin.name, %error, "cannot keep the text of a runbook");
+        }
+    }
+    let kind = EntryKind::CatalogLoaded {
+        rules: loaded.rules.rules().count(),
+        runbooks: loaded.runbooks.len(),
+        hash: loaded.hash.clone(),
+    };
+    note(parts, kind).await;
+}
+
+/// Watches the folders until shutdown. Where watching is not possible, a slow poll does the same.
+pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    let changes = tokio::sync::Notify::new();
+    let changes = std::sync::Arc::new(changes);
+    let on_change = changes.clone();
+    let folders = parts.catalog.folders().clone();
+    let watcher = catalog::watch(&folders, move || on_change.notify_one());
+    if let Err(why) = &watcher {
+        tracing::warn!(%why, "cannot watch the files for changes; looking every minute instead");
+    }
+    while !*shutdown.borrow() {
+        tokio::select! {
+            () = changes.notified() => reload(&parts).await,
+            () = parts.clock.sleep_until(parts.clock.now() + limits::RELOAD_POLL) => reload(&parts).await,
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+async fn note(parts: &Parts, kind: EntryKind) {
+    if let Err(error) = parts.store.note(Actor::engine(), About::default(), kind, parts.clock.now()).await {
+        tracing::error!(%error, "cannot write to the ledger");
+    }
+}

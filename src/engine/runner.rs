@@ -1,0 +1,145 @@
+//! Runs what is due: an open step is performed, else the script is asked what comes next.
+//!
+//! Invariant: nothing is performed before its `begin` is committed, and the first pass after a crash is the recovery.
+
+mod slice;
+mod texts;
+
+pub use texts::Texts;
+
+use super::Parts;
+use crate::limits;
+use crate::model::{RunId, Time};
+use crate::policy::backoff;
+use crate::store::StoreError;
+use slice::Slice;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The loop that advances runs.
+pub struct Runner {
+    parts: Parts,
+    texts: Arc<Texts>,
+    /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest.
+    ailing: Mutex<HashMap<RunId, (u32, Time)>>,
+}
+
+impl Runner {
+    pub fn new(parts: Parts) -> Runner {
+        let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
+        Runner { parts, texts, ailing: Mutex::default() }
+    }
+
+    /// Runs until `shutdown`; slices in flight are finished, not cut off.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let this = Arc::new(self);
+        let mut nudged = this.parts.nudge.listen();
+        let mut slices: JoinSet<RunId> = JoinSet::new();
+        let mut in_flight: HashMap<RunId, ()> = HashMap::new();
+        while !*shutdown.borrow() {
+            let wake = this.launch(&mut slices, &mut in_flight).await;
+            tokio::select! {
+                () = nudged.heard() => {}
+                () = this.parts.clock.sleep_until(wake) => {}
+                Some(done) = slices.join_next(), if !slices.is_empty() => {
+                    forget(done, &mut in_flight);
+                    while let Some(done) = slices.try_join_next() {
+                        forget(done, &mut in_flight);
+                    }
+                }
+                _ = shutdown.changed() => {}
+            }
+        }
+        while slices.join_next().await.is_some() {}
+    }
+
+    /// Advances everything that is due, until nothing is: for tests and tools. Returns how many slices ran.
+    pub async fn drain(&self) -> usize {
+        let mut ran = 0;
+        loop {
+            let now = self.parts.clock.now();
+            let due = match self.parts.store.due(now, limits::DUE_BATCH).await {
+                Ok(due) => due,
+                Err(error) => {
+                    tracing::error!(%error, "cannot ask what is due");
+                    return ran;
+                }
+            };
+            let runs: Vec<RunId> = due.runs.into_iter().filter(|run| self.is_well(*run, now)).collect();
+            if runs.is_empty() {
+                return ran;
+            }
+            for run in runs {
+                self.slice(run).await;
+                ran += 1;
+            }
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut HashMap<RunId, ()>) -> Time {
+        let now = self.parts.clock.now();
+        let later = now + Duration::from_secs(1);
+        let due = match self.parts.store.due(now, limits::DUE_BATCH).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, "cannot ask what is due; asking again in a second");
+                return later;
+            }
+        };
+        for run in due.runs {
+            if in_flight.len() >= limits::RUNS_AT_ONCE {
+                break;
+            }
+            if !in_flight.contains_key(&run) && self.is_well(run, now) {
+                in_flight.insert(run, ());
+                let this = self.clone();
+                slices.spawn(async move {
+                    this.slice(run).await;
+                    run
+                });
+            }
+        }
+        // With everything in flight, the end of a slice wakes us; a poll each second is the net below that.
+        due.next.filter(|next| *next > now).map_or(later, |next| next.min(later))
+    }
+
+    async fn slice(&self, run: RunId) {
+        match Slice::new(&self.parts, &self.texts, run).go().await {
+            Ok(()) => {
+                self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
+            }
+            Err(StoreError::Fenced { .. }) => {
+                self.parts.metrics.fencing_rejected();
+                tracing::warn!(%run, "another owner has this run; letting go");
+            }
+            Err(error) => self.fell_ill(run, &error),
+        }
+    }
+
+    fn fell_ill(&self, run: RunId, error: &StoreError) {
+        let mut ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let attempt = ailing.get(&run).map_or(1, |(attempt, _)| attempt.saturating_add(1));
+        let wait = backoff(attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, run.0 as u64);
+        tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
+        ailing.insert(run, (attempt, self.parts.clock.now() + wait));
+    }
+
+    fn is_well(&self, run: RunId, now: Time) -> bool {
+        let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ailing.get(&run).is_none_or(|(_, until)| *until <= now)
+    }
+}
+
+fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut HashMap<RunId, ()>) {
+    match done {
+        Ok(run) => drop(in_flight.remove(&run)),
+        // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.
+        Err(panic) => {
+            tracing::error!(%panic, "a slice has panicked; the process stops");
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Runbooks by hash: a run sees the text it started with, whatever the files say now.
+//!
+//! Invariant: what is returned has exactly the wanted hash.
+
+use crate::catalog::{self, Catalog};
+use crate::limits;
+use crate::model::Pin;
+use crate::script::{self, Runbook};
+use crate::store::{Store, StoreError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Compiled runbooks, the current ones and those that unfinished runs still hold.
+pub struct Texts {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    old: Mutex<HashMap<String, Arc<Runbook>>>,
+}
+
+impl Texts {
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>) -> Texts {
+        Texts { store, catalog, old: Mutex::default() }
+    }
+
+    /// The runbook with this hash; `None` if its text is not kept or no longer compiles with this program.
+    pub async fn find(&self, pin: &Pin) -> Result<Option<Arc<Runbook>>, StoreError> {
+        if let Some(current) = self.catalog.current().runbooks.get(&pin.name)
+            && current.pin.hash == pin.hash
+        {
+            return Ok(Some(current.clone()));
+        }
+        if let Some(known) = self.old.lock().unwrap_or_else(PoisonError::into_inner).get(&pin.hash) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(text) = self.store.pinned(&pin.hash).await? else { return Ok(None) };
+        let name = pin.name.clone();
+        let compiled = tokio::task::spawn_blocking(move || script::compile(&name, &text, catalog::host_api())).await;
+        let Ok(Ok(runbook)) = compiled else { return Ok(None) };
+        if runbook.pin.hash != pin.hash {
+            return Ok(None);
+        }
+        let runbook = Arc::new(runbook);
+        let mut old = self.old.lock().unwrap_or_else(PoisonError::into_inner);
+        if old.len() >= limits::OLD_RUNBOOKS {
+            old.clear();
+        }
+        old.insert(pin.hash.clone(), runbook.clone());
+        Ok(Some(runbook))
+    }
+}

@@ -1,0 +1,185 @@
+//! Starts runbooks on their schedule, and asks sources about episodes that fell silent.
+//!
+//! Invariant: a tick starts at most one run however often it is seen; a silence is never taken for a recovery.
+
+use super::Parts;
+use crate::config::Source;
+use crate::limits;
+use crate::model::{Episode, Rule, Subject, Time};
+use crate::policy::RuleSet;
+use crate::sources::{alertmanager_api, cron};
+use crate::store::{Control, Filter, NewRun};
+use std::collections::HashMap;
+use tokio::sync::watch;
+
+pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    let mut looked = last_alive(&parts).await;
+    let mut reconciled: Option<Time> = None;
+    let mut nudged = parts.nudge.listen();
+    while !*shutdown.borrow() {
+        let now = parts.clock.now();
+        let next_tick = schedule(&parts, looked, now).await;
+        looked = now;
+        if reconciled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
+            reconcile(&parts, now).await;
+            reconciled = Some(now);
+        }
+        let later = now + limits::SCHEDULE_POLL;
+        let wake = next_tick.map_or(later, |next| next.min(later));
+        // A nudge may mean that new rules were taken in; it must not make us spin, so look at most once a second.
+        tokio::select! {
+            () = parts.clock.sleep_until(wake) => {}
+            () = async { nudged.heard().await; parts.clock.sleep_until(now + limits::JANITOR_EVERY).await } => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// Starts what fell due in `(looked, now]`, each schedule once, and says when the next tick is.
+async fn schedule(parts: &Parts, looked: Time, now: Time) -> Option<Time> {
+    let loaded = parts.catalog.current();
+    let mut next: Option<Time> = None;
+    for rule in loaded.rules.rules() {
+        let Some(at) = &rule.at else { continue };
+        // The catalog has checked every schedule; one that fails here was refused there.
+        let Ok(ticks) = cron::parse(at) else { continue };
+        if let Some(tick) = ticks.latest_missed(looked, now) {
+            start(parts, rule, tick, now).await;
+        }
+        if let Some(tick) = ticks.next_after(now) {
+            next = Some(next.map_or(tick, |earlier| earlier.min(tick)));
+        }
+    }
+    next
+}
+
+async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
+    let loaded = parts.catalog.current();
+    let Some(runbook) = rule.run.as_ref().and_then(|name| loaded.runbooks.get(name)) else { return };
+    let given = rule.with.iter().filter_map(|(name, argument)| match argument {
+        crate::model::Argument::Value(value) => Some((name.clone(), value.clone())),
+        crate::model::Argument::Label { .. } => None,
+    });
+    let input = match RuleSet::bind(&runbook.header, &given.collect(), None) {
+        Ok(input) => input,
+        Err(why) => {
+            tracing::error!(rule = %rule.name, %why, "a scheduled run cannot start");
+            return;
+        }
+    };
+    let new = NewRun {
+        pin: runbook.pin.clone(),
+        subject: subject_of(&input.params),
+        input,
+        mode: rule.mode.min(parts.config.mode_ceiling),
+        rule: Some(rule.name.clone()),
+        requested_by: "schedule".to_owned(),
+        once: Some(format!("{}@{tick}", rule.name)),
+        now,
+    };
+    match parts.store.start(new).await {
+        Ok(Some(run)) => {
+            tracing::info!(%run, rule = %rule.name, %tick, "a scheduled run was started");
+            parts.nudge.nudge();
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run"),
+    }
+}
+
+/// What a run by hand or by schedule is about, read from its parameters.
+pub fn subject_of(params: &serde_json::Map<String, serde_json::Value>) -> Subject {
+    let text = |name: &str| params.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let split =
+        |name: &str| text(name).and_then(|full| full.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let workload = split("workload");
+    let pod = split("pod");
+    let namespace = workload.as_ref().or(pod.as_ref()).map(|(namespace, _)| namespace.clone());
+    Subject {
+        cluster: text("cluster"),
+        node: text("node"),
+        gpu: text("gpu"),
+        slice: None,
+        namespace: namespace.or_else(|| text("namespace")),
+        workload: workload.map(|(_, name)| name),
+        pod: pod.map(|(_, name)| name),
+        model: text("model"),
+    }
+}
+
+/// The time of the newest entry before this start: ticks after it were missed while the engine was down.
+async fn last_alive(parts: &Parts) -> Time {
+    let now = parts.clock.now();
+    let filter = Filter { limit: 50, ..Filter::default() };
+    let entries = parts.store.entries(filter).await.unwrap_or_default();
+    let started = entries.iter().position(|entry| entry.kind.name() == "started");
+    // Newest first: what follows our own `started` was written by the process before us.
+    started.and_then(|at| entries.get(at + 1)).map_or(now, |entry| entry.at.min(now))
+}
+
+async fn reconcile(parts: &Parts, now: Time) {
+    for (name, source) in &parts.config.sources {
+        let asked = if source.api.is_some() { limits::RECONCILE_GRACE } else { source.stale_after };
+        let open = match parts.store.unseen(name, now - asked.0, limits::READ_LIMIT).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::error!(source = %name, %error, "cannot ask which episodes fell silent");
+                continue;
+            }
+        };
+        if open.is_empty() {
+            continue;
+        }
+        match &source.api {
+            Some(api) => ask_source(parts, name, source, api, open, now).await,
+            None => end(parts, stale(open, source, now), true, &silence(source)).await,
+        }
+    }
+}
+
+async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open: Vec<Episode>, now: Time) {
+    let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
+    let answer = match token {
+        Ok(token) => alertmanager_api::read(&parts.world.http, api, token.as_deref()).await,
+        Err(why) => Err(why),
+    };
+    match answer {
+        Ok(alerts) => {
+            let gone = alertmanager_api::gone(&open, &alerts);
+            let why = format!("{name} no longer has this alert, and sent no resolve");
+            end(parts, gone, false, &why).await;
+        }
+        Err(why) => {
+            // Not knowing is not "resolved": only a long silence makes an episode stale.
+            tracing::warn!(source = %name, %why, "cannot ask the source about its open alerts");
+            end(parts, stale(open, source, now), true, &silence(source)).await;
+        }
+    }
+}
+
+fn stale(open: Vec<Episode>, source: &Source, now: Time) -> Vec<Episode> {
+    open.into_iter().filter(|episode| episode.last_seen + source.stale_after.0 <= now).collect()
+}
+
+fn silence(source: &Source) -> String {
+    format!("the source has not repeated it for {}: nobody knows whether it still holds", source.stale_after)
+}
+
+async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
+    if episodes.is_empty() {
+        return;
+    }
+    let ids: Vec<_> = episodes.iter().map(|episode| episode.id).collect();
+    tracing::info!(episodes = ids.len(), stale, why, "episodes were ended without a word from the webhook");
+    let control = Control::EndEpisodes { episodes: ids, stale, why: why.to_owned() };
+    if let Err(error) = parts.store.control(control, parts.clock.now()).await {
+        tracing::error!(%error, "cannot end episodes");
+    }
+    parts.nudge.nudge();
+}
+
+/// Sources by name that have an API to ask; for `doctor`.
+pub fn reconciled(parts: &Parts) -> HashMap<String, String> {
+    let sources = parts.config.sources.iter();
+    sources.filter_map(|(name, source)| source.api.clone().map(|api| (name.clone(), api))).collect()
+}

@@ -1,0 +1,242 @@
+//! Stories of the engine: modes, questions, guards, undo, doubt, and files that change in the middle.
+//!
+//! Invariant: what was done is counted by the fleet; why it was not done is read from the ledger.
+
+use crate::night::Night;
+use nightshift::model::{Freeze, Mode, ReasonCode, RunState};
+use nightshift::store::{Control, Decided, Filter};
+use nightshift::world::sim::{ApiFault, Fault, Trouble};
+use serde_json::json;
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", "gpu-2"), ("gpu", "3")];
+
+const CORDON: &str = r#"//! Cordon a node.
+//!
+//! params:
+//!   node: Node
+//! reach: node
+//! undo: on-failure
+
+k8s::cordon(node, "test");
+"#;
+
+fn rule(mode: &str) -> String {
+    format!("rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: {mode}\n")
+}
+
+#[tokio::test]
+async fn a_rule_that_observes_writes_the_plan_down_and_touches_nothing() {
+    let night = Night::fall(&rule("observe"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    assert_eq!(run.state, RunState::Planned);
+    assert!(night.effects().is_empty(), "{:?}", night.effects());
+    let planned = night.entries().await.into_iter().filter(|entry| entry.kind.name() == "run_planned").count();
+    assert_eq!(planned, 1);
+}
+
+#[tokio::test]
+async fn a_rule_in_auto_acts_once_however_often_the_alert_is_repeated() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    assert_eq!(run.state, RunState::Done);
+    for _ in 0..5 {
+        let again = night.hear("firing", XID).await;
+        assert_eq!((again.refreshed, again.runs.len()), (1, 0));
+    }
+    night.settle().await;
+    assert_eq!(night.effects().into_iter().collect::<Vec<_>>(), [("patch nodes gpu-2".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_person_approves_the_frozen_plan_and_a_second_answer_is_too_late() {
+    let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    let RunState::Asking { approval } = run.state else { panic!("{:?}", run.state) };
+    assert!(night.effects().is_empty());
+    let answer = night.parts.store.decide(approval, true, "ada", "go", night.now()).await.unwrap();
+    assert!(matches!(answer, Decided::Now(_)));
+    let late = night.parts.store.decide(approval, false, "bob", "no", night.now()).await.unwrap();
+    let Decided::Already(approval) = late else { panic!("{late:?}") };
+    assert_eq!(approval.decided_by.as_deref(), Some("ada"));
+    assert_eq!(night.until_rest(run.id, MINUTE).await.state, RunState::Done);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
+
+#[tokio::test]
+async fn nobody_answers_and_that_is_a_no() {
+    let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    night.until_rest(heard.runs[0], MINUTE).await;
+    night.pass(MINUTE * 31).await;
+    night.settle().await;
+    let run = night.run(heard.runs[0]).await;
+    let RunState::Denied { reason } = run.state else { panic!("{:?}", run.state) };
+    assert_eq!(reason.code, ReasonCode::ApprovalExpired);
+    assert!(night.effects().is_empty());
+}
+
+#[tokio::test]
+async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "maintenance".into(), since: night.now() };
+    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+    let heard = night.hear("firing", XID).await;
+    night.settle().await;
+    let run = night.run(heard.runs[0]).await;
+    let RunState::Held { reason } = run.state else { panic!("{:?}", run.state) };
+    assert_eq!(reason.code, ReasonCode::Frozen);
+    assert!(reason.text.contains("ada"), "{reason}");
+    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "done".into() };
+    night.parts.store.control(thaw, night.now()).await.unwrap();
+    assert_eq!(night.until_rest(run.id, MINUTE).await.state, RunState::Done);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
+
+#[tokio::test]
+async fn the_second_node_is_held_while_the_first_is_out_and_goes_on_when_it_is_back() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let first = night.hear("firing", XID).await;
+    night.until_rest(first.runs[0], MINUTE).await;
+    let second = night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-3")]).await;
+    night.settle().await;
+    let held = night.run(second.runs[0]).await;
+    let RunState::Held { reason } = &held.state else { panic!("{:?}", held.state) };
+    assert_eq!(reason.code, ReasonCode::BlastRadius);
+    assert!(reason.text.contains("gpu-2"), "the reason names the node that is out: {reason}");
+    night.fleet.uncordon_by_hand("gpu-2");
+    assert_eq!(night.until_rest(held.id, MINUTE).await.state, RunState::Done);
+    assert_eq!(night.effects().get("patch nodes gpu-3"), Some(&1));
+}
+
+#[tokio::test]
+async fn a_failure_takes_back_what_was_done_in_reverse_order() {
+    let runbook = r#"//! Fails after two changes.
+//!
+//! params:
+//!   node: Node
+//! reach: workload
+//! undo: on-failure
+
+k8s::scale("inference/mistral-7b", 5);
+k8s::label(node, "nightshift.dev/test", "yes");
+k8s::scale("inference/no-such-thing", 2);
+"#;
+    let runbook = runbook.replace("reach: workload", "reach: node");
+    let night = Night::fall("rules: []", &[("fails", &runbook)]).await;
+    let run = night.start("fails", Mode::Auto, json!({"node": "gpu-1"})).await;
+    let run = night.until_rest(run, MINUTE).await;
+    assert!(matches!(run.state, RunState::Failed { undone: true, .. }), "{:?}", run.state);
+    let story = night.story(run.id).await;
+    assert_eq!(story.len(), 5, "{story:#?}");
+    assert!(story[2].ends_with("not_found"), "{story:#?}");
+    assert!(story[3].starts_with("undo: k8s::"), "{story:#?}");
+    assert!(story[4].starts_with("undo: k8s::scale"), "{story:#?}");
+}
+
+#[tokio::test]
+async fn somebody_elses_cordon_is_respected() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    night.fleet.cordon_by_hand("gpu-2");
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    let RunState::Denied { reason } = run.state else { panic!("{:?}", run.state) };
+    assert_eq!(reason.code, ReasonCode::ForeignCordon);
+    assert!(!night.effects().contains_key("patch nodes gpu-2"));
+}
+
+#[tokio::test]
+async fn a_complaint_that_ends_before_anything_was_done_starts_nothing() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    night.hear("resolved", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    let RunState::Denied { reason } = run.state else { panic!("{:?}", run.state) };
+    assert_eq!(reason.code, ReasonCode::EpisodeOver);
+    assert!(night.effects().is_empty());
+}
+
+#[tokio::test]
+async fn attempts_on_one_subject_cool_down_twice_as_long_each_time_and_end() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let mut started = Vec::new();
+    for attempt in 0..4 {
+        let run = night.start("cordon", Mode::Auto, json!({"node": "gpu-2"})).await;
+        let began = night.now();
+        let ended = night.until_rest(run, MINUTE * 60 * 20).await;
+        night.fleet.uncordon_by_hand("gpu-2");
+        let waited = (night.now().as_second() - began.as_second()) / 60;
+        started.push((attempt, waited, ended.state.name()));
+    }
+    let waits: Vec<i64> = started.iter().map(|(_, waited, _)| *waited).collect();
+    assert_eq!(waits[0], 0, "{started:?}");
+    assert!((29..=31).contains(&waits[1]), "{started:?}");
+    assert!((59..=61).contains(&waits[2]), "{started:?}");
+    assert_eq!(started[3].2, "denied", "{started:?}");
+}
+
+#[tokio::test]
+async fn a_run_keeps_the_runbook_it_started_with() {
+    let before = CORDON.replace("k8s::cordon(node, \"test\");", "sleep(\"10m\");\nk8s::cordon(node, \"before\");");
+    let night = Night::fall("rules: []", &[("cordon", &before)]).await;
+    let run = night.start("cordon", Mode::Auto, json!({"node": "gpu-2"})).await;
+    night.settle().await;
+    let after = before.replace("\"before\"", "\"after\"");
+    std::fs::write(night.path().join("runbooks/cordon.rhai"), after).unwrap();
+    nightshift::engine::reload(&night.parts).await;
+    let run = night.until_rest(run, MINUTE * 15).await;
+    assert_eq!(run.state, RunState::Done);
+    let story = night.story(run.id).await;
+    assert!(story.iter().any(|line| line.contains("before")), "{story:#?}");
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_is_asked_again_and_done_once() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    night.fleet.fault(ApiFault::next(2, "PATCH", "nodes/gpu-2", Trouble::LoseReply)).unwrap();
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
+    assert_eq!(run.state, RunState::Done);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
+
+#[tokio::test]
+async fn a_missing_right_is_named_and_ends_the_run() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    night.fleet.fault(Fault::Deny { verb: "patch".into(), resource: "nodes".into() }).unwrap();
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
+    let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
+    assert!(why.contains("patch") && why.contains("nodes"), "{why}");
+}
+
+#[tokio::test]
+async fn replaying_a_finished_run_makes_no_call() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    let loaded = night.parts.catalog.current();
+    let runbook = loaded.runbooks["cordon"].clone();
+    let (input, journal) = (run.input.clone(), night.steps(run.id).await);
+    let turn =
+        tokio::task::spawn_blocking(move || nightshift::script::advance(&runbook, &input, &journal)).await.unwrap();
+    assert!(matches!(turn, nightshift::script::Turn::Done(_)), "{turn:?}");
+}
+
+#[tokio::test]
+async fn one_episode_of_each_of_eight_gpus_is_one_incident_and_one_run_at_a_time_on_the_node() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    for gpu in 0..8 {
+        let gpu = gpu.to_string();
+        night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-2"), ("gpu", &gpu)]).await;
+    }
+    night.settle().await;
+    let incidents = night.parts.store.incidents(Filter { limit: 100, ..Filter::default() }).await.unwrap();
+    assert_eq!(incidents.len(), 1);
+    assert_eq!(incidents[0].firing, 8);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}

@@ -1,0 +1,180 @@
+//! The real binary as a child process, its configuration, and a client, for tests that start, kill and ask it.
+//!
+//! Invariant: a child never outlives its test.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again until the answer is there; the panic says what was waited for.
+pub async fn eventually<T, F, A>(what: &str, mut ask: A) -> T
+where
+    F: Future<Output = Option<T>>,
+    A: FnMut() -> F,
+{
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < give_up, "waited {PATIENCE:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await; // polls
+    }
+}
+
+/// A folder with a configuration, rules and runbooks for one engine.
+pub struct Site {
+    pub dir: tempfile::TempDir,
+    pub port: u16,
+}
+
+/// One running engine.
+pub struct Engine {
+    child: Child,
+    pub url: String,
+    token: String,
+    client: reqwest::Client,
+}
+
+impl Site {
+    /// `extra` is YAML appended to the configuration; rules and runbooks are (name, text).
+    pub fn new(extra: &str, rules: &str, runbooks: &[(&str, &str)]) -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        for folder in ["data", "rules", "runbooks", "integrations"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        let config = format!(
+            "data_dir: {d}/data\nrules_dir: {d}/rules\nrunbooks_dir: {d}/runbooks\nintegrations_dir: {d}/integrations\n\
+             server:\n  listen: 127.0.0.1:{port}\nlog:\n  level: info\n{extra}",
+            d = dir.path().display()
+        );
+        std::fs::write(dir.path().join("nightshift.yaml"), config).unwrap();
+        std::fs::write(dir.path().join("rules/test.yaml"), rules).unwrap();
+        for (name, text) in runbooks {
+            std::fs::write(dir.path().join(format!("runbooks/{name}.rhai")), text).unwrap();
+        }
+        Site { dir, port }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts the engine with these environment variables and waits until it is ready, or has died.
+    pub async fn start(&self, env: &[(&str, String)]) -> Option<Engine> {
+        let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve");
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
+        let mut child = command.spawn().unwrap();
+        let client = client();
+        let url = format!("http://127.0.0.1:{}", self.port);
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            let ready = client.get(format!("{url}/readyz")).send().await;
+            if ready.is_ok_and(|answer| answer.status().is_success()) {
+                break;
+            }
+            assert!(Instant::now() < give_up, "the engine was not ready in time; its log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await; // polls
+        }
+        let token = std::fs::read_to_string(self.path().join("data/token")).unwrap().trim().to_owned();
+        Some(Engine { child, url, token, client })
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Engine {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_dead(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// SIGKILL, and wait until it is gone.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
+    /// `None` if nobody answered.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send().await.ok()?;
+        answer.json().await.ok()
+    }
+
+    /// The status and body, or `None` if nobody answered.
+    pub async fn post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(body);
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        Some((status, answer.json().await.unwrap_or(Value::Null)))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn client() -> reqwest::Client {
+    nightshift::world::install_tls();
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Alertmanager's body for alerts of one group, each given by its labels.
+pub fn alertmanager_body(status: &str, starts_at: &str, alerts: &[&[(&str, &str)]]) -> Value {
+    let list: Vec<Value> = alerts
+        .iter()
+        .map(|labels| {
+            let labels: serde_json::Map<String, Value> =
+                labels.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+            let ends = if status == "firing" { "0001-01-01T00:00:00Z" } else { "2026-11-23T04:00:00Z" };
+            serde_json::json!({
+                "status": status, "labels": labels, "annotations": {"summary": "a test"},
+                "startsAt": starts_at, "endsAt": ends, "generatorURL": "",
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": status, "receiver": "nightshift",
+        "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "", "alerts": list,
+    })
+}
+
+/// The folder of tools that the Makefile fetches; a missing one fails the test, it never skips it.
+pub fn tool(name: &str) -> PathBuf {
+    let folder = std::env::var_os("NIGHTSHIFT_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools"), PathBuf::from);
+    let path = folder.join("bin").join(name);
+    assert!(path.exists(), "{} is missing: run `make tools` first", path.display());
+    path
+}

@@ -1,0 +1,309 @@
+//! The laws that a compiler does not keep: layers, dead files, openings, names, bounds, generated pages.
+//!
+//! Invariant: a rule here names the file and the line that breaks it, and what to do instead.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rows of the layer table, from the bottom; a module imports only from lower rows (or its own module).
+const LAYERS: [&[&str]; 8] = [
+    &["model", "limits"],
+    &["policy", "script"],
+    &["store", "world", "clock", "config", "telemetry"],
+    &["actions", "sources", "notifiers", "catalog", "node"],
+    &["engine", "agent"],
+    &["server"],
+    &["cli"],
+    &["main"],
+];
+
+const PURE_BANS: [&str; 9] = [
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::env",
+    "SystemTime",
+    "Instant::now",
+    "Timestamp::now",
+    "SystemRandom",
+];
+
+const BANNED_WORDS: [&str; 9] =
+    ["manager", "handler", "helper", "util", "common", "context", "service", "processor", "base"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(folder: &str, ending: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, ending, found);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), ending, &mut found);
+    found.sort();
+    found
+}
+
+fn short(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// The code of a file without its tests, line by line with numbers from 1.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.to_owned()));
+    lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]")).collect()
+}
+
+fn is_test_file(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem == "tests") || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+fn top_module(path: &Path) -> String {
+    let inner = path.strip_prefix(root().join("src")).unwrap();
+    let first = inner.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn row_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+fn refuse(broken: Vec<String>) {
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn a_module_imports_only_from_lower_rows() {
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs") {
+        let module = top_module(&path);
+        if module == "lib" || is_test_file(&path) {
+            continue;
+        }
+        let Some(row) = row_of(&module) else {
+            broken.push(format!("{}: module `{module}` is in no row of the layer table", short(&path)));
+            continue;
+        };
+        for (number, line) in code(&path) {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for part in line.split("crate::").skip(1).chain(line.split("nightshift::").skip(1)) {
+                let used: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let Some(used_row) = row_of(&used) else { continue };
+                if used != module
+                    && used_row >= row
+                    && !(row == 0 && used_row == 0)
+                    && !same_row_allowed(&module, &used)
+                {
+                    broken.push(format!(
+                        "{}:{number}: `{module}` (row {row}) imports `{used}` (row {used_row})",
+                        short(&path)
+                    ));
+                }
+                let row3_ban = row == 3 && (used == "store" || (used == "policy" && module != "catalog"));
+                if row3_ban {
+                    broken.push(format!("{}:{number}: `{module}` must not import `{used}`", short(&path)));
+                }
+            }
+        }
+    }
+    refuse(broken);
+}
+
+/// Row 2 holds plain edges (a clock, settings, counters) that its clients and stores use, and the catalog reads the actions' table.
+fn same_row_allowed(module: &str, used: &str) -> bool {
+    matches!((module, used), ("world", "clock" | "config") | ("store", "clock") | ("config", "world"))
+        || matches!((module, used), ("catalog", "actions" | "sources"))
+}
+
+#[test]
+fn the_core_names_no_io_no_clock_and_no_chance() {
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs") {
+        if row_of(&top_module(&path)).is_none_or(|row| row > 1) || is_test_file(&path) {
+            continue;
+        }
+        for (number, line) in code(&path) {
+            if let Some(ban) = PURE_BANS.iter().find(|ban| line.contains(**ban) && !line.trim_start().starts_with("//"))
+            {
+                broken.push(format!("{}:{number}: the core must not name `{ban}`", short(&path)));
+            }
+        }
+    }
+    refuse(broken);
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_and_an_invariant() {
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs").into_iter().chain(files_under("benches", ".rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        if !text.starts_with("//!") {
+            broken.push(format!("{}: does not open with `//!`", short(&path)));
+        }
+        let opening: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let is_source = path.starts_with(root().join("src"));
+        if is_source && !opening.contains("Invariant:") && !is_test_file(&path) {
+            broken.push(format!("{}: its opening names no `Invariant:`", short(&path)));
+        }
+    }
+    refuse(broken);
+}
+
+#[test]
+fn every_source_file_is_part_of_the_program() {
+    let files = files_under("src", ".rs");
+    let mut broken = Vec::new();
+    for path in &files {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let folder = path.parent().unwrap();
+        if matches!(stem.as_str(), "main" | "lib") {
+            continue;
+        }
+        let mouth = if folder == root().join("src") { root().join("src/lib.rs") } else { folder.with_extension("rs") };
+        let text = fs::read_to_string(&mouth).unwrap_or_default();
+        let declared = text.lines().any(|line| line.trim().ends_with(&format!("mod {stem};")));
+        if !declared {
+            broken.push(format!("{}: declared by no `mod` in {}", short(path), short(&mouth)));
+        }
+    }
+    refuse(broken);
+}
+
+#[test]
+fn no_file_or_type_is_named_by_a_word_that_says_nothing() {
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs") {
+        let stem = path.file_stem().unwrap().to_string_lossy().to_lowercase();
+        if stem.split('_').any(|part| BANNED_WORDS.contains(&part)) {
+            broken.push(format!("{}: a banned word in a file name", short(&path)));
+        }
+        for (number, line) in code(&path) {
+            let line = line.trim_start();
+            let named = ["struct ", "enum ", "trait ", "type "].iter().find_map(|key| {
+                let rest = line.strip_prefix("pub ").or(line.strip_prefix("pub(super) ")).unwrap_or(line);
+                rest.strip_prefix(key)
+            });
+            let Some(rest) = named else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+            if words(&name).iter().any(|word| BANNED_WORDS.contains(&word.as_str())) {
+                broken.push(format!("{}:{number}: type `{name}` has a banned word", short(&path)));
+            }
+        }
+    }
+    refuse(broken);
+}
+
+fn words(camel: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for letter in camel.chars() {
+        if letter.is_uppercase() {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut() {
+            word.extend(letter.to_lowercase());
+        }
+    }
+    words
+}
+
+#[test]
+fn nothing_is_unbounded_unfinished_or_unwrapped() {
+    let bans = [
+        ("unbounded_channel", "use a bounded channel with its size in limits.rs"),
+        ("unbounded()", "use a bounded channel with its size in limits.rs"),
+        ("mpsc::channel::<", "name the bound in limits.rs"),
+        (".unwrap()", "return an error, or `expect` with the invariant in words"),
+        ("todo!(", "finish it"),
+        ("unimplemented!(", "finish it"),
+        ("TODO", "finish it or write an issue"),
+        ("FIXME", "finish it or write an issue"),
+        ("dbg!(", "remove it"),
+    ];
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs").into_iter().filter(|path| !is_test_file(path)) {
+        for (number, line) in code(&path) {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for (ban, instead) in bans {
+                if line.contains(ban) && !(ban == "mpsc::channel::<" && line.contains("limits::")) {
+                    broken.push(format!("{}:{number}: `{ban}`: {instead}", short(&path)));
+                }
+            }
+        }
+    }
+    refuse(broken);
+}
+
+#[test]
+fn no_test_is_skipped_or_sleeps() {
+    let mut broken = Vec::new();
+    let files = files_under("tests", ".rs").into_iter().chain(files_under("src", ".rs"));
+    for path in files.filter(|path| path.file_name().is_none_or(|name| name != "tidy.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let in_tests = path.starts_with(root().join("tests"));
+        for (at, line) in text.lines().enumerate() {
+            if line.contains("#[ignore") {
+                broken.push(format!("{}:{}: an ignored test", short(&path), at + 1));
+            }
+            let sleeps = line.contains("thread::sleep") || line.contains("time::sleep(");
+            if in_tests && sleeps && !line.contains("// polls") {
+                broken.push(format!("{}:{}: a test sleeps; wait for the condition instead", short(&path), at + 1));
+            }
+        }
+    }
+    refuse(broken);
+}
+
+#[test]
+fn every_runbook_has_a_test_beside_it() {
+    let runbooks = files_under("runbooks", ".rhai");
+    assert!(runbooks.len() >= 4, "the shipped runbooks are missing");
+    let missing: Vec<String> = runbooks
+        .iter()
+        .filter(|path| !path.with_extension("test.yaml").exists())
+        .map(|path| format!("{}: no {} beside it", short(path), short(&path.with_extension("test.yaml"))))
+        .collect();
+    refuse(missing);
+}
+
+#[test]
+fn every_reason_code_and_every_limit_is_used() {
+    let mut all = String::new();
+    for path in files_under("src", ".rs") {
+        if !path.ends_with("limits.rs") && !path.ends_with("verdict.rs") {
+            all.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let limits = fs::read_to_string(root().join("src/limits.rs")).unwrap();
+    let names: BTreeSet<&str> = limits
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const "))
+        .filter_map(|rest| rest.split(':').next())
+        .collect();
+    let mut broken: Vec<String> = names
+        .into_iter()
+        .filter(|name| !all.contains(*name))
+        .map(|name| format!("src/limits.rs: `{name}` limits nothing"))
+        .collect();
+    for code in nightshift::model::ReasonCode::ALL {
+        if !all.contains(&format!("{code:?}")) {
+            broken.push(format!("src/model/verdict.rs: no code gives the reason `{}`", code.name()));
+        }
+    }
+    refuse(broken);
+}
