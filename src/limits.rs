@@ -84,6 +84,12 @@ pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const PODS_PER_NODE: usize = 512;
 pub const NODES: u32 = 20_000;
+/// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
+pub const SIM_HISTORY: usize = 256;
+/// Requests that the simulated fleet remembers for tests to count.
+pub const SIM_REQUESTS: usize = 10_000;
+/// As the real API server's limit on a request body.
+pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 // ── notices ──
 /// Incidents that may open on a channel within a minute before a digest takes over.
