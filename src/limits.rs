@@ -21,6 +21,29 @@ pub const CONNECTIONS: usize = 1_024;
 pub const INTAKE_QUEUE: usize = 1_024;
 /// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
+/// Gaps that one body may leave in the ledger; the rest become one line with their number.
+pub const GAPS_PER_BODY: usize = 20;
+/// An identity that a source gives itself (a dedup key); a longer one is hashed.
+pub const FINGERPRINT_BYTES: usize = 128;
+/// Headers that one request may have, and the bytes of all of them.
+pub const HEADERS: usize = 64;
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Bodies larger than this are decoded off the threads that serve requests.
+pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
+/// Prometheus says the same each minute; within this time a word-for-word repeat need not reach the disk. Far below
+/// any sensible `stale_after`, so that an episode never goes stale because of it.
+pub const REPEAT_WINDOW: Span = Span::minutes(4);
+/// Repeats that are remembered; beyond it they simply reach the disk.
+pub const REPEATS: usize = 65_536;
+/// A shorter token can be guessed.
+pub const TOKEN_BYTES_MIN: usize = 16;
+/// How long requests under way may take to end once the server stops.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The writer must answer within this time, or we are not ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence of an alert in Alertmanager's API counts only when neither we nor it are fresh: after its restart it knows
+/// nothing until Prometheus has spoken again.
+pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
 // ── store ──
 /// Operations that share one commit at most; the time is how long the first one waits for company at most.
@@ -115,6 +138,30 @@ pub const HEADLINES: usize = 12;
 pub const STORY_LINES: usize = 200;
 pub const DELIVERIES_AT_ONCE: usize = 8;
 pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+// ── configuration, command line, API ──
+/// The configuration is one hand-written file.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;
+/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
+pub const STALE_AFTER_MIN: Span = Span::minutes(5);
+/// What `why` must be able to look back on.
+pub const RETENTION_MIN: Span = Span::minutes(60);
+/// Tokens and keys are short; a longer file is the wrong file.
+pub const SECRET_BYTES: u64 = 64 * 1024;
+/// A request to `/api/v1` carries parameters and a reason, never a document.
+pub const API_BODY_BYTES: usize = 64 * 1024;
+/// Words that people give as a reason; they go into the ledger and into messages.
+pub const WHY_BYTES: usize = 2 * 1024;
+/// Rows of a list that a request gets when it does not say how many.
+pub const LIST_ROWS: usize = 50;
+/// What the command line waits for one answer of the engine.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that the command line reads from the engine: a full page of entries stays far below.
+pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How often `run --wait` looks.
+pub const WAIT_POLL: Duration = Duration::from_millis(500);
+/// From the signal to the end of the process; Kubernetes gives 30 s.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
