@@ -21,6 +21,29 @@ pub const CONNECTIONS: usize = 1_024;
 pub const INTAKE_QUEUE: usize = 1_024;
 /// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
+/// Gaps that one body may leave in the ledger; the rest become one line with their number.
+pub const GAPS_PER_BODY: usize = 20;
+/// An identity that a source gives itself (a dedup key); a longer one is hashed.
+pub const FINGERPRINT_BYTES: usize = 128;
+/// Headers that one request may have, and the bytes of all of them.
+pub const HEADERS: usize = 64;
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Bodies larger than this are decoded off the threads that serve requests.
+pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
+/// Prometheus says the same each minute; within this time a word-for-word repeat need not reach the disk. Far below
+/// any sensible `stale_after`, so that an episode never goes stale because of it.
+pub const REPEAT_WINDOW: Span = Span::minutes(4);
+/// Repeats that are remembered; beyond it they simply reach the disk.
+pub const REPEATS: usize = 65_536;
+/// A shorter token can be guessed.
+pub const TOKEN_BYTES_MIN: usize = 16;
+/// How long requests under way may take to end once the server stops.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The writer must answer within this time, or we are not ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence of an alert in Alertmanager's API counts only when neither we nor it are fresh: after its restart it knows
+/// nothing until Prometheus has spoken again.
+pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
 // ── store ──
 /// Operations that share one commit at most; the time is how long the first one waits for company at most.
