@@ -145,6 +145,9 @@ pub enum Channel {
         username: Option<String>,
         #[serde(default)]
         password: Option<Secret>,
+        /// PEM file of a certificate authority to trust besides the system's, for a mail server of one's own.
+        #[serde(default)]
+        ca_file: Option<PathBuf>,
     },
     /// `integrations/<shape>/encode.rhai` makes the request.
     Webhook {
