@@ -98,8 +98,6 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 pub const RELOAD_POLL: Duration = Duration::from_secs(60);
 pub const SCHEDULE_POLL: Duration = Duration::from_secs(30);
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
-/// An episode that was seen this recently is not asked about: its webhook may be under way.
-pub const RECONCILE_GRACE: Span = Span::minutes(2);
 
 // ── the world ──
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -112,7 +112,7 @@ impl Runner {
                 self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
             }
             Err(StoreError::Fenced { .. }) => {
-                self.parts.metrics.fencing_rejected();
+                self.parts.metrics.fenced(crate::telemetry::Fence::Store);
                 tracing::warn!(%run, "another owner has this run; letting go");
             }
             Err(error) => self.fell_ill(run, &error),

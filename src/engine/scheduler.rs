@@ -7,9 +7,8 @@ use crate::config::Source;
 use crate::limits;
 use crate::model::{Episode, Rule, Subject, Time};
 use crate::policy::RuleSet;
-use crate::sources::{alertmanager_api, cron};
+use crate::sources::{alertmanager_api, alertmanager_api::Found, cron};
 use crate::store::{Control, Filter, NewRun};
-use std::collections::HashMap;
 use tokio::sync::watch;
 
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
@@ -140,12 +139,18 @@ async fn reconcile(parts: &Parts, now: Time) {
 async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open: Vec<Episode>, now: Time) {
     let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
     let answer = match token {
-        Ok(token) => alertmanager_api::read(&parts.world.http, api, token.as_deref()).await,
+        Ok(token) => {
+            alertmanager_api::fetch(&parts.world.http, api, token.as_deref()).await.map_err(|error| error.to_string())
+        }
         Err(why) => Err(why),
     };
     match answer {
-        Ok(alerts) => {
-            let gone = alertmanager_api::gone(&open, &alerts);
+        Ok(snapshot) => {
+            let findings = alertmanager_api::reconcile(&open, &snapshot, now);
+            let gone = |episode: &Episode| {
+                findings.iter().any(|finding| finding.episode == episode.id && finding.found == Found::Gone)
+            };
+            let gone = open.into_iter().filter(gone).collect();
             let why = format!("{name} no longer has this alert, and sent no resolve");
             end(parts, gone, false, &why).await;
         }
@@ -176,10 +181,4 @@ async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
         tracing::error!(%error, "cannot end episodes");
     }
     parts.nudge.nudge();
-}
-
-/// Sources by name that have an API to ask; for `doctor`.
-pub fn reconciled(parts: &Parts) -> HashMap<String, String> {
-    let sources = parts.config.sources.iter();
-    sources.filter_map(|(name, source)| source.api.clone().map(|api| (name.clone(), api))).collect()
 }

@@ -14,6 +14,7 @@ use crate::model::{
 use crate::policy::{Facts, Proposal, backoff};
 use crate::script::{self, Runbook, Turn};
 use crate::store::{Begun, Claimed, Filter, NewApproval, StoreError};
+use crate::telemetry::{Ended, Phase, Settled};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ impl<'a> Slice<'a> {
                         Next::Go
                     }
                     Want::End(state) => {
+                        self.parts.metrics.run_ended(state.name());
                         self.parts.store.finish(self.id, claimed.run.epoch, state, self.now()).await?;
                         self.parts.nudge.nudge();
                         Next::Rest
@@ -181,11 +183,11 @@ impl<'a> Slice<'a> {
                 self.perform(claimed, action, step).await
             }
             Begun::Held { reason, .. } => {
-                self.parts.metrics.refused(&reason);
+                self.parts.metrics.action_refused(reason.code);
                 Ok(Next::Rest)
             }
             Begun::Denied { reason } => {
-                self.parts.metrics.refused(&reason);
+                self.parts.metrics.action_refused(reason.code);
                 self.denied(claimed, runbook, &call, reason).await
             }
         }
@@ -233,7 +235,7 @@ impl<'a> Slice<'a> {
     async fn wait_for_target(&self, run: &Run, why: String) -> Result<Next, StoreError> {
         let reason = Reason::new(ReasonCode::TargetUnavailable, why);
         let wake = self.now() + limits::HOLD_RECHECK.0;
-        self.parts.metrics.refused(&reason);
+        self.parts.metrics.action_refused(reason.code);
         self.parts.store.park(self.id, run.epoch, None, RunState::Held { reason }, wake, self.now()).await?;
         Ok(Next::Rest)
     }
@@ -306,7 +308,7 @@ impl<'a> Slice<'a> {
         if matches!(claimed.run.state, RunState::Waiting { .. }) {
             return self.perform(claimed, action, step).await;
         }
-        self.parts.metrics.ambiguous(step.effect);
+        self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
             Effect::Blind => {
                 let text =
@@ -336,7 +338,7 @@ impl<'a> Slice<'a> {
         let spec = action.spec();
         let began = std::time::Instant::now();
         let answer = tokio::time::timeout(spec.deadline.0, action.perform(&self.parts.world, &step)).await;
-        self.parts.metrics.performed(spec.effect, began.elapsed());
+        self.parts.metrics.step(Phase::Perform, began.elapsed());
         let performed = answer
             .unwrap_or_else(|_| Performed::Retry { why: format!("no answer within {}", spec.deadline), after: None });
         match performed {
@@ -385,7 +387,7 @@ impl<'a> Slice<'a> {
         tell: Vec<(String, String)>,
     ) -> Result<Next, StoreError> {
         let outcome = within_bounds(outcome);
-        self.parts.metrics.effect(step.effect, &outcome);
+        self.parts.metrics.effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
         let told = !tell.is_empty();
         self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
         if told {
@@ -435,6 +437,14 @@ impl<'a> Slice<'a> {
 
 fn succeeded(step: &Step) -> bool {
     matches!(step.outcome, Some(Outcome::Ok(_)))
+}
+
+fn settled_by(effect: Effect) -> Settled {
+    match effect {
+        Effect::Blind => Settled::Asked,
+        Effect::Witnessed | Effect::Probed => Settled::Witness,
+        Effect::Read | Effect::Converge | Effect::Keyed => Settled::Again,
+    }
 }
 
 fn acted(claimed: &Claimed) -> bool {
