@@ -60,10 +60,10 @@ pub(super) struct Stage {
 pub async fn run(args: Args) -> anyhow::Result<u8> {
     let say = Narrator { began: Instant::now() };
     say.heading("setting the stage");
-    let fleet = SimFleet::start(SimOptions::default()).await;
+    let fleet = SimFleet::start(SimOptions::default())?;
     say.say("fleet", &format!("4 nodes × 8 GPUs, three models; Kubernetes API and metrics at {}", fleet.url()));
     let people = People::start(say.clone()).await?;
-    let children = Children::start(&args.tools, &args.home, fleet.url(), &people, &say).await?;
+    let children = Children::start(&args.tools, &args.home, &fleet.url(), &people, &say).await?;
     let patience = Duration::from_secs(args.seconds.unwrap_or(600));
     let mut stage = Stage { fleet, people, children, say: say.clone(), deadline: say.began + patience };
     stage.children.follow_the_ledger(&say);

@@ -64,7 +64,7 @@ async fn is_done(engine: &Engine) -> Option<Value> {
 
 /// One life of the world: an engine that dies at `failpoint`, one that goes on. Returns the effects, and whether it died.
 async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool) {
-    let fleet = SimFleet::start(SimOptions::default()).await;
+    let fleet = SimFleet::start(SimOptions::default()).unwrap();
     let extra = format!("sources:\n  test:\n    kind: alertmanager\nclusters:\n  sim:\n    url: {}\n", fleet.url());
     let site = Site::new(&extra, RULES, &[("pull-the-plug", RUNBOOK)]);
     let env: Vec<(&str, String)> = failpoint.iter().map(|point| ("NIGHTSHIFT_FAILPOINT", point.clone())).collect();

@@ -108,7 +108,7 @@ async fn the_second_node_is_held_while_the_first_is_out_and_goes_on_when_it_is_b
     let RunState::Held { reason } = &held.state else { panic!("{:?}", held.state) };
     assert_eq!(reason.code, ReasonCode::BlastRadius);
     assert!(reason.text.contains("gpu-2"), "the reason names the node that is out: {reason}");
-    night.fleet.uncordon_by_hand("gpu-2");
+    night.by_hand("gpu-2", false).await;
     assert_eq!(night.until_rest(held.id, MINUTE).await.state, RunState::Done);
     assert_eq!(night.effects().get("patch nodes gpu-3"), Some(&1));
 }
@@ -141,7 +141,7 @@ k8s::scale("inference/no-such-thing", 2);
 #[tokio::test]
 async fn somebody_elses_cordon_is_respected() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
-    night.fleet.cordon_by_hand("gpu-2");
+    night.by_hand("gpu-2", true).await;
     let heard = night.hear("firing", XID).await;
     let run = night.until_rest(heard.runs[0], MINUTE).await;
     let RunState::Denied { reason } = run.state else { panic!("{:?}", run.state) };
@@ -168,7 +168,7 @@ async fn attempts_on_one_subject_cool_down_twice_as_long_each_time_and_end() {
         let run = night.start("cordon", Mode::Auto, json!({"node": "gpu-2"})).await;
         let began = night.now();
         let ended = night.until_rest(run, MINUTE * 60 * 20).await;
-        night.fleet.uncordon_by_hand("gpu-2");
+        night.by_hand("gpu-2", false).await;
         let waited = (night.now().as_second() - began.as_second()) / 60;
         started.push((attempt, waited, ended.state.name()));
     }

@@ -3,11 +3,13 @@
 mod actions;
 mod cli;
 mod crash;
+mod docs;
 mod engine;
 mod harness;
 mod ingest;
 mod night;
 mod notifiers;
+mod runbooks;
 mod sim;
 mod store;
 mod tidy;

@@ -65,17 +65,17 @@ impl Night {
     async fn fall_on(folders: Folders, dir: tempfile::TempDir) -> Night {
         install_tls();
         let clock = Arc::new(SimClock::new(NIGHT.parse().unwrap()));
-        let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).await;
+        let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
         let options = SqliteOptions { path: dir.path().join("nightshift.db"), ..SqliteOptions::default() };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let kube = KubeConfig { url: fleet.url().to_owned(), ..KubeConfig::default() };
+        let kube = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
         let kube = Kube::connect(&kube, "nightshift/test").await.unwrap();
         let world = World {
             clusters: BTreeMap::from([("sim".to_owned(), kube)]),
             default_cluster: "sim".to_owned(),
-            prometheus: Some(Prometheus::connect(fleet.url(), None).unwrap()),
+            prometheus: Some(Prometheus::connect(&fleet.url(), None).unwrap()),
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
             clock: clock.clone(),
             identity: "nightshift/test".to_owned(),
@@ -167,7 +167,14 @@ impl Night {
     /// Time passes for the engine and for the fleet.
     pub async fn pass(&self, by: Duration) {
         self.clock.advance(by);
-        self.fleet.tick();
+    }
+
+    /// As a person with kubectl would: cordon or uncordon a node.
+    pub async fn by_hand(&self, node: &str, unschedulable: bool) {
+        let request = crate::harness::client().patch(format!("{}/api/v1/nodes/{node}", self.fleet.url()));
+        let request = request.header("content-type", "application/merge-patch+json").header("user-agent", "kubectl");
+        let body = json!({"spec": {"unschedulable": unschedulable}}).to_string();
+        assert!(request.body(body).send().await.unwrap().status().is_success());
     }
 
     pub async fn run(&self, id: RunId) -> Run {
@@ -199,7 +206,7 @@ impl Night {
     /// Real changes that the fleet counted, by verb, resource and name, done by us.
     pub fn effects(&self) -> BTreeMap<String, usize> {
         let mut counted = BTreeMap::new();
-        for effect in self.fleet.effects().into_iter().filter(|effect| effect.changed) {
+        for effect in self.fleet.effects().into_iter().filter(|effect| effect.changed && effect.by.contains("nightshift")) {
             *counted.entry(format!("{} {} {}", effect.verb, effect.resource, effect.name)).or_default() += 1;
         }
         counted

@@ -96,6 +96,14 @@ impl Children {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// As `kubectl uncordon` does it: not through us, and not as us.
+    pub(super) async fn uncordon_by_hand(&self, fleet: &str, node: &str) -> Result<(), String> {
+        let request = self.client.patch(format!("{fleet}/api/v1/nodes/{node}"));
+        let request = request.header("content-type", "application/merge-patch+json").header("user-agent", "kubectl");
+        let answer = request.body(r#"{"spec":{"unschedulable":null}}"#).send().await.map_err(|error| error.to_string())?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("uncordoning {node} by hand: {}", answer.status())) }
+    }
+
     pub(super) fn command_line(&self, command: &str) -> String {
         let program = std::env::current_exe().map_or_else(|_| "nightshift".into(), |path| path.display().to_string());
         format!("{program} --config {} {command}", self.config.display())

@@ -64,12 +64,12 @@ async fn budget_holds(stage: &mut Stage) -> Result<(), String> {
         stage.say.say("why gpu-3", line.trim());
     }
     stage.say.say("you", "reset GPU 3, then `kubectl uncordon gpu-2`");
-    stage.fleet.repair("gpu-2");
-    stage.fleet.uncordon_by_hand("gpu-2");
+    stage.fleet.repair("gpu-2", None)?;
+    stage.children.uncordon_by_hand(&stage.fleet.url(), "gpu-2").await?;
     run_in_state(stage, "node-not-ready", &["waiting"]).await?;
     wait(stage, "gpu-3 to be cordoned", async |stage| (changes(stage, "patch", "nodes", "gpu-3") == 1).then_some(())).await?;
     stage.say.say("fleet", "gpu-3 is back");
-    stage.fleet.repair("gpu-3");
+    stage.fleet.repair("gpu-3", None)?;
     run_in_state(stage, "node-not-ready", &["done"]).await?;
     let changed = changes(stage, "patch", "nodes", "gpu-3");
     expect(changed == 2, format!("gpu-3 was changed {changed} times instead of twice (cordon, uncordon)"))
