@@ -9,7 +9,8 @@ mod letter;
 use super::{Nudge, Parts};
 use crate::clock::Clock;
 use crate::limits::{
-    BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_BACKOFF_MAX, DELIVERY_TIMEOUT, NOTICES_BATCH, RETRY_AFTER_MAX,
+    BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_BACKOFF_MAX, DELIVERY_TIMEOUT, GROUP_COMMIT_OPS, NOTICES_BATCH,
+    RETRY_AFTER_MAX,
 };
 use crate::model::{Delivery, EntryNo, Time};
 use crate::notifiers::Notifier;
@@ -17,6 +18,7 @@ use crate::policy::backoff;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
 use digest::Storm;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
@@ -112,14 +114,17 @@ impl Courier {
             passed.add(&lane);
         }
         drop(lanes);
-        self.end_storms(&HashSet::new()).await;
+        for channel in self.storms_over() {
+            let (_, lane) = self.end_storm(channel).await;
+            passed.add(&lane);
+        }
         Ok(passed)
     }
 
     /// Runs until `shutdown` turns true; deliveries under way are finished first. A channel that is slow keeps only its
     /// own lane busy: the others are served meanwhile.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let mut lanes = FuturesUnordered::new();
+        let mut lanes: FuturesUnordered<BoxFuture<'_, (String, Passed)>> = FuturesUnordered::new();
         let mut busy: HashSet<String> = HashSet::new();
         while !*shutdown.borrow() {
             // Listen before asking, so that what becomes due while we ask is not missed.
@@ -130,7 +135,7 @@ impl Courier {
                 Ok(due) => {
                     for (channel, rows) in by_channel(due.notices) {
                         if busy.insert(channel.clone()) {
-                            lanes.push(self.lane(channel, rows));
+                            lanes.push(Box::pin(self.lane(channel, rows)));
                         }
                     }
                     wake = due.next.map_or(wake, |next| next.min(wake)).max(self.clock.now() + BACKOFF_FIRST);
@@ -140,7 +145,11 @@ impl Courier {
                     wake = self.clock.now() + Duration::from_secs(1);
                 }
             }
-            self.end_storms(&busy).await;
+            for channel in self.storms_over() {
+                if busy.insert(channel.clone()) {
+                    lanes.push(Box::pin(self.end_storm(channel)));
+                }
+            }
             if let Some(end) = self.next_storm_end() {
                 wake = wake.min(end.max(self.clock.now() + BACKOFF_FIRST));
             }
@@ -281,21 +290,16 @@ impl Courier {
     }
 
     async fn postpone(&self, rows: &[&DueNotice], why: &str, at: Time) {
-        let write = |row: &DueNotice| {
-            let row = row.clone();
-            async move { self.record(&row, Receipted::Retry { why: why.to_owned(), at }).await }
-        };
-        self.all(rows, write).await;
+        self.record_all(rows, |_| Receipted::Retry { why: why.to_owned(), at }).await;
     }
 
     /// Writes of many rows together, so that they share commits.
-    async fn all<F: Future<Output = bool>>(&self, rows: &[&DueNotice], write: impl Fn(&DueNotice) -> F) -> usize {
-        let mut writes = futures::stream::iter(rows.iter().map(|row| write(row))).buffer_unordered(WRITES_AT_ONCE);
-        let mut good = 0;
-        while let Some(written) = writes.next().await {
-            good += usize::from(written);
+    async fn record_all(&self, rows: &[&DueNotice], what: impl Fn(&DueNotice) -> Receipted) {
+        let mut writes = Vec::with_capacity(rows.len());
+        for row in rows {
+            writes.push(self.record(row, what(row)));
         }
-        good
+        futures::stream::iter(writes).buffer_unordered(GROUP_COMMIT_OPS).for_each(|_| std::future::ready(())).await;
     }
 
     /// Whether it is written. If not, the row stays due and is looked at again.
@@ -311,9 +315,6 @@ impl Courier {
         self.storms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Rows written together: as many as may share a commit.
-const WRITES_AT_ONCE: usize = crate::limits::GROUP_COMMIT_OPS;
 
 /// Whether the channel goes on with the row behind.
 enum Next {

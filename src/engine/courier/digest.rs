@@ -3,14 +3,17 @@
 //! Invariant: each incident is told in a message or counted in a digest, never neither.
 
 use super::{Courier, Passed, Sorted};
-use crate::limits::{DIGEST_ITEMS, NOTICES_PER_MINUTE};
-use crate::model::{Delivery, Digest, DigestItem, Receipt, Severity, Time};
-use crate::notifiers::Notifier;
-use crate::store::{DueNotice, Receipted};
+use crate::limits::{DIGEST_ITEMS, NOTICES_PER_MINUTE, READ_LIMIT};
+use crate::model::{ApprovalId, Delivery, Digest, DigestItem, IncidentId, Receipt, RunState, Severity, Time};
+use crate::notifiers::{Notifier, one_line};
+use crate::store::{DueNotice, Filter, Receipted};
 use futures::StreamExt;
 use serde_json::json;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+/// Incidents read together for a digest.
+const READS_AT_ONCE: usize = 64;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -102,11 +105,7 @@ impl Courier {
             return;
         }
         let refs: Vec<&DueNotice> = rows.iter().collect();
-        self.all(&refs, |row| {
-            let row = row.clone();
-            async move { self.record(&row, Receipted::Sending).await }
-        })
-        .await;
+        self.record_all(&refs, |_| Receipted::Sending).await;
         passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
         let now = self.clock.now();
         let before = self.storms().entry(channel.to_owned()).or_default().open.clone();
@@ -126,11 +125,7 @@ impl Courier {
                 }
                 passed.sent += 1;
                 passed.digested += rows.len();
-                self.all(&refs, |row| {
-                    let row = row.clone();
-                    async move { self.record(&row, Receipted::Delivered { upto: row.want, receipt: receipt() }).await }
-                })
-                .await;
+                self.record_all(&refs, |row| Receipted::Delivered { upto: row.want, receipt: receipt() }).await;
             }
             Delivery::Retry { after, why } => {
                 passed.retried += rows.len();
@@ -138,33 +133,46 @@ impl Courier {
             }
             Delivery::Refused { why } => {
                 passed.refused += rows.len();
-                self.all(&refs, |row| {
-                    let (row, why) = (row.clone(), why.clone());
-                    async move { self.record(&row, Receipted::Refused { upto: row.want, why }).await }
-                })
-                .await;
+                self.record_all(&refs, |row| Receipted::Refused { upto: row.want, why: why.clone() }).await;
             }
         }
     }
 
     /// Counts the incidents of the rows, and names the worst ones.
     async fn take_in(&self, open: &mut Open, rows: &[DueNotice]) {
-        let mut incidents = futures::stream::iter(rows.iter().map(|row| self.incident(row))).buffered(64);
+        let asking = self.asking().await;
+        let mut reads = Vec::with_capacity(rows.len());
+        for row in rows {
+            reads.push(self.incident(row));
+        }
+        let mut incidents = futures::stream::iter(reads).buffered(READS_AT_ONCE);
         while let Some(found) = incidents.next().await {
             open.total += 1;
             // One that cannot be read is counted all the same.
             let Ok(Some(incident)) = found else { continue };
             open.worst = open.worst.max(incident.severity);
+            let asks = asking.get(&incident.id).map_or(String::new(), |id| format!("{ASKS} {id} "));
             open.shown.push(DigestItem {
-                title: crate::notifiers::one_line(&incident.title, 200),
+                title: one_line(&incident.title, 200),
                 severity: incident.severity,
-                line: crate::notifiers::one_line(&format!("{} {}", incident.id, incident.subject), 200),
+                line: one_line(&format!("{asks}({} {})", incident.id, incident.subject), 200),
             });
             if open.shown.len() > 4 * DIGEST_ITEMS {
                 keep_worst(&mut open.shown);
             }
         }
         keep_worst(&mut open.shown);
+    }
+
+    /// Incidents that wait for an answer: named first, as nobody else will ask before the storm is over.
+    async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
+        let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
+        let runs = self.store.runs(filter).await.unwrap_or_default();
+        let asking = runs.into_iter().filter_map(|run| match (run.incident, run.state) {
+            (Some(incident), RunState::Asking { approval }) => Some((incident, approval)),
+            _ => None,
+        });
+        asking.collect()
     }
 
     /// News of incidents that only the digest has told wait until it is over.
@@ -179,27 +187,30 @@ impl Courier {
         self.postpone(&refs, "told in the digest; more when the storm is over", end).await;
     }
 
-    /// Says on each channel that its storm is over, where a minute has passed without new incidents.
-    pub(super) async fn end_storms(&self, busy: &HashSet<String>) {
+    /// The channels whose storm is over: a minute has passed without new incidents.
+    pub(super) fn storms_over(&self) -> Vec<String> {
         let now = self.clock.now();
-        let over: Vec<(String, Open)> = {
-            let mut storms = self.storms();
-            let ready = storms
-                .iter_mut()
-                .filter(|(channel, storm)| !busy.contains(*channel) && storm.ends().is_some_and(|end| end <= now));
-            ready.filter_map(|(channel, storm)| storm.open.take().map(|open| (channel.clone(), open))).collect()
-        };
-        for (channel, open) in over {
-            let Some(notifier) = self.notifiers.get(&channel) else { continue };
-            let said = self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await;
-            match said {
-                Delivery::Delivered(_) => tracing::info!(%channel, total = open.total, "the storm is over"),
-                // Only the last words are missing; every incident is counted in the edition before.
-                Delivery::Retry { why, .. } | Delivery::Refused { why } => {
-                    tracing::warn!(%channel, %why, "the digest's last edition was not taken");
-                }
+        let storms = self.storms();
+        let over = storms.iter().filter(|(_, storm)| storm.ends().is_some_and(|end| end <= now));
+        over.map(|(channel, _)| channel.clone()).collect()
+    }
+
+    /// Says so on one of them, in the last edition of its digest.
+    pub(super) async fn end_storm(&self, channel: String) -> (String, Passed) {
+        let mut passed = Passed::default();
+        let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
+        let (Some(open), Some(notifier)) = (open, self.notifiers.get(&channel)) else { return (channel, passed) };
+        match self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await {
+            Delivery::Delivered(_) => {
+                passed.sent += 1;
+                tracing::info!(%channel, total = open.total, "the storm is over");
+            }
+            // Only the last words are missing; every incident is counted in the edition before.
+            Delivery::Retry { why, .. } | Delivery::Refused { why } => {
+                tracing::warn!(%channel, %why, "the digest's last edition was not taken");
             }
         }
+        (channel, passed)
     }
 
     pub(super) fn next_storm_end(&self) -> Option<Time> {
@@ -211,8 +222,11 @@ fn edition(open: &Open, over: bool) -> Digest {
     Digest { total: open.total, worst: open.worst, shown: open.shown.clone(), since: open.since, over }
 }
 
-/// Worst first; among equals the earlier one stays, so that an edited digest does not reshuffle.
+/// How the line of an incident begins that waits for an answer.
+const ASKS: &str = "needs an answer: nightshift approve";
+
+/// Questions first, then the worst; among equals the earlier one stays, so that an edited digest does not reshuffle.
 fn keep_worst(shown: &mut Vec<DigestItem>) {
-    shown.sort_by_key(|item| std::cmp::Reverse(item.severity));
+    shown.sort_by_key(|item| std::cmp::Reverse((item.line.starts_with(ASKS), item.severity)));
     shown.truncate(DIGEST_ITEMS);
 }
