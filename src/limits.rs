@@ -21,6 +21,29 @@ pub const CONNECTIONS: usize = 1_024;
 pub const INTAKE_QUEUE: usize = 1_024;
 /// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
+/// Gaps that one body may leave in the ledger; the rest become one line with their number.
+pub const GAPS_PER_BODY: usize = 20;
+/// An identity that a source gives itself (a dedup key); a longer one is hashed.
+pub const FINGERPRINT_BYTES: usize = 128;
+/// Headers that one request may have, and the bytes of all of them.
+pub const HEADERS: usize = 64;
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Bodies larger than this are decoded off the threads that serve requests.
+pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
+/// Prometheus says the same each minute; within this time a word-for-word repeat need not reach the disk. Far below
+/// any sensible `stale_after`, so that an episode never goes stale because of it.
+pub const REPEAT_WINDOW: Span = Span::minutes(4);
+/// Repeats that are remembered; beyond it they simply reach the disk.
+pub const REPEATS: usize = 65_536;
+/// A shorter token can be guessed.
+pub const TOKEN_BYTES_MIN: usize = 16;
+/// How long requests under way may take to end once the server stops.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The writer must answer within this time, or we are not ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence of an alert in Alertmanager's API counts only when neither we nor it are fresh: after its restart it knows
+/// nothing until Prometheus has spoken again.
+pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
 // ── store ──
 /// Operations that share one commit at most; the time is how long the first one waits for company at most.
@@ -119,6 +142,49 @@ pub const HEADLINES: usize = 12;
 pub const STORY_LINES: usize = 200;
 pub const DELIVERIES_AT_ONCE: usize = 8;
 pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+// ── configuration, command line, API ──
+/// The configuration is one hand-written file.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;
+/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
+pub const STALE_AFTER_MIN: Span = Span::minutes(5);
+/// What `why` must be able to look back on.
+pub const RETENTION_MIN: Span = Span::minutes(60);
+/// Tokens and keys are short; a longer file is the wrong file.
+pub const SECRET_BYTES: u64 = 64 * 1024;
+/// A request to `/api/v1` carries parameters and a reason, never a document.
+pub const API_BODY_BYTES: usize = 64 * 1024;
+/// Words that people give as a reason; they go into the ledger and into messages.
+pub const WHY_BYTES: usize = 2 * 1024;
+/// Rows of a list that a request gets when it does not say how many.
+pub const LIST_ROWS: usize = 50;
+/// What the command line waits for one answer of the engine.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that the command line reads from the engine: a full page of entries stays far below.
+pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How often `run --wait` looks.
+pub const WAIT_POLL: Duration = Duration::from_millis(500);
+/// From the signal to the end of the process; Kubernetes gives 30 s.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
+// ── rules and matchers ──
+/// One line of matchers; Alertmanager's own silences stay far below.
+pub const MATCHER_BYTES: usize = 4 * 1024;
+/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
+pub const REGEX_BYTES: usize = 1024 * 1024;
+pub const RULES: usize = 2_000;
+pub const RULE_NAME_CHARS: usize = 100;
+/// One line on a phone.
+pub const TITLE_CHARS: usize = 160;
+/// A longer key ends in a hash, so that a hostile label cannot fill the index.
+pub const INCIDENT_KEY_BYTES: usize = 256;
+/// Characters of a label's value that a reason repeats.
+pub const QUOTE_CHARS: usize = 80;
+/// The window in which attempts on one subject are counted.
+pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
+/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
+pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
+/// Names that a reason lists before it says how many more there are.
+pub const NAMES_SHOWN: usize = 5;
 /// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
@@ -149,23 +215,3 @@ pub const MAIL_SUBJECT_CHARS: usize = 150;
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A receipt is a row of the store: what a shape gives back must stay small.
 pub const RECEIPT_BYTES: usize = 16 * 1024;
-
-// ── rules and matchers ──
-/// One line of matchers; Alertmanager's own silences stay far below.
-pub const MATCHER_BYTES: usize = 4 * 1024;
-/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
-pub const REGEX_BYTES: usize = 1024 * 1024;
-pub const RULES: usize = 2_000;
-pub const RULE_NAME_CHARS: usize = 100;
-/// One line on a phone.
-pub const TITLE_CHARS: usize = 160;
-/// A longer key ends in a hash, so that a hostile label cannot fill the index.
-pub const INCIDENT_KEY_BYTES: usize = 256;
-/// Characters of a label's value that a reason repeats.
-pub const QUOTE_CHARS: usize = 80;
-/// The window in which attempts on one subject are counted.
-pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
-/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
-pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
-/// Names that a reason lists before it says how many more there are.
-pub const NAMES_SHOWN: usize = 5;

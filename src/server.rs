@@ -1,6 +1,78 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz` and `/readyz`.
+//! Invariant: no route without a role but `/healthz` and `/readyz`, and no body is read before its sender is known.
 
 mod api;
+mod auth;
+mod body;
+mod coalesce;
+mod health;
 mod ingest;
+mod listen;
+mod metrics_page;
+mod problem;
+
+pub use auth::{Caller, GivenToken, Tokens, local_token};
+pub use listen::{Pace, check_listen, serve};
+pub use problem::Problem;
+
+use crate::catalog::Loaded;
+use crate::engine::Parts;
+use crate::limits;
+use axum::Router;
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What is current in the catalog; a function, so that a test needs no folders.
+pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
+
+/// What every handler sees. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub parts: Parts,
+    pub tokens: Arc<Tokens>,
+    pub current: Current,
+    pub pace: Pace,
+    /// One permit for each byte of a body that is read, decoded or waits for its commit.
+    bytes: Arc<Semaphore>,
+    repeats: Arc<coalesce::Repeats>,
+}
+
+impl App {
+    pub fn new(parts: Parts, tokens: Tokens) -> App {
+        let catalog = Arc::clone(&parts.catalog);
+        App {
+            parts,
+            tokens: Arc::new(tokens),
+            current: Arc::new(move || catalog.current()),
+            pace: Pace::default(),
+            bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
+            repeats: Arc::default(),
+        }
+    }
+
+    /// The same with another source of rules and decoders.
+    pub fn with_current(self, current: Current) -> App {
+        App { current, ..self }
+    }
+
+    /// The same with other patience for slow clients.
+    pub fn with_pace(self, pace: Pace) -> App {
+        App { pace, ..self }
+    }
+}
+
+/// Every route, ready to serve.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .merge(ingest::routes())
+        .merge(api::routes())
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics_page::show))
+        .fallback(problem::no_such_page)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(axum::middleware::from_fn(problem::harden))
+        .with_state(app)
+}

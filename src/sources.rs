@@ -2,6 +2,13 @@
 //!
 //! Invariant: a decoder is a pure function of the body; what it cannot tell is a gap in words, never a guess.
 
+pub mod alertmanager;
+pub mod alertmanager_api;
+pub mod cloudevents;
+pub mod cron;
+mod draft;
+pub mod shape;
+
 use crate::model::Event;
 
 /// What a body said.

@@ -2,6 +2,388 @@
 //!
 //! Invariant: no label value comes from outside the program.
 
-/// Every metric.
-#[derive(Default)]
-pub struct Metrics {}
+mod logs;
+mod table;
+
+pub use logs::{init, printable};
+pub use table::{Kind, Metric, TABLE, reference};
+
+use crate::model::{Effect, ReasonCode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric as Registrable, Registry};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Words for one label.
+type One = [(&'static str, &'static str); 1];
+type Two = [(&'static str, &'static str); 2];
+type Level = Gauge<f64, AtomicU64>;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+        impl $name {
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+words!(
+    /// Why events were not taken now: the answer was 503.
+    Shed { Bytes => "bytes", Busy => "busy", Store => "store" }
+);
+words!(
+    /// Why a body was refused for good: the answer was 4xx.
+    Refused { Malformed => "malformed", TooLarge => "too_large", MediaType => "media_type", Slow => "slow" }
+);
+words!(
+    /// How a step ended.
+    Ended { Ok => "ok", Failed => "failed" }
+);
+words!(
+    /// How a step that a crash left open was settled.
+    Settled { Again => "performed_again", Witness => "witnessed", Asked => "asked_human" }
+);
+words!(
+    /// Where a write under an old epoch was turned away.
+    Fence { Store => "store", Target => "target" }
+);
+words!(
+    /// The parts of a step that are timed.
+    Phase { Advance => "advance", Begin => "begin", Perform => "perform", End => "end" }
+);
+words!(
+    /// What came of one attempt to deliver a notice.
+    Delivered { Delivered => "delivered", Retry => "retry", Refused => "refused" }
+);
+words!(
+    /// Kinds of channels.
+    ChannelKind {
+        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty", Email => "email",
+        Webhook => "webhook", Log => "log",
+    }
+);
+words!(
+    /// A budget that a guard keeps.
+    Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
+);
+
+/// What is current, read from the store when somebody looks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Levels {
+    pub episodes_open: u64,
+    pub incidents_open: u64,
+    pub runs_unfinished: u64,
+    pub approvals_open: u64,
+    pub notices_due: u64,
+    pub oldest_notice_seconds: f64,
+    pub entries: u64,
+    pub unsigned: u64,
+    pub freezes: u64,
+    pub nodes_held: u64,
+}
+
+/// Every metric. Cheap to update from any thread; build it once.
+pub struct Metrics {
+    registry: Registry,
+    events_acked: Counter,
+    events_stored: Counter,
+    events_duplicate: Counter,
+    events_late: Counter,
+    gaps: Counter,
+    ingest_seconds: Histogram,
+    ingest_shed: Family<One, Counter>,
+    ingest_refused: Family<One, Counter>,
+    auth_failures: Counter,
+    connections: Gauge,
+    commit_batch_size: Histogram,
+    fsync_seconds: Histogram,
+    match_lag: Histogram,
+    run_start_latency: Histogram,
+    step_seconds: Family<One, Histogram, fn() -> Histogram>,
+    effects: Family<Two, Counter>,
+    effects_ambiguous: Family<Two, Counter>,
+    fencing_rejected: Family<One, Counter>,
+    timer_lateness: Histogram,
+    budget_used: Family<One, Level>,
+    budget_limit: Family<One, Level>,
+    actions_refused: Family<One, Counter>,
+    runs_ended: Family<One, Counter>,
+    deliveries: Family<Two, Counter>,
+    replay_mismatch: Counter,
+    audit_verify_failures: Counter,
+    invariant_violation: Counter,
+    catalog_refused: Counter,
+    // levels
+    killswitch: Gauge,
+    approvals_open: Gauge,
+    episodes_open: Gauge,
+    incidents_open: Gauge,
+    runs_unfinished: Gauge,
+    outbox_due: Gauge,
+    outbox_oldest: Level,
+    audit_entries: Gauge,
+    audit_unanchored: Gauge,
+    nodes_held: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("nightshift");
+        let r = &mut registry;
+        Metrics {
+            events_acked: add(r, "events_acked", Counter::default()),
+            events_stored: add(r, "events_stored", Counter::default()),
+            events_duplicate: add(r, "events_duplicate", Counter::default()),
+            events_late: add(r, "events_late", Counter::default()),
+            gaps: add(r, "gaps", Counter::default()),
+            ingest_seconds: add(r, "ingest_seconds", seconds()),
+            ingest_shed: add(r, "ingest_shed", Family::default()),
+            ingest_refused: add(r, "ingest_refused", Family::default()),
+            auth_failures: add(r, "auth_failures", Counter::default()),
+            connections: add(r, "connections", Gauge::default()),
+            commit_batch_size: add(r, "commit_batch_size", sizes()),
+            fsync_seconds: add(r, "fsync_seconds", seconds()),
+            match_lag: add(r, "match_lag_seconds", seconds()),
+            run_start_latency: add(r, "run_start_latency_seconds", seconds()),
+            step_seconds: add(r, "step_seconds", Family::new_with_constructor(seconds as fn() -> Histogram)),
+            effects: add(r, "effects", Family::default()),
+            effects_ambiguous: add(r, "effects_ambiguous", Family::default()),
+            fencing_rejected: add(r, "fencing_rejected", Family::default()),
+            timer_lateness: add(r, "timer_lateness_seconds", seconds()),
+            budget_used: add(r, "budget_used", Family::default()),
+            budget_limit: add(r, "budget_limit", Family::default()),
+            actions_refused: add(r, "actions_refused", Family::default()),
+            runs_ended: add(r, "runs_ended", Family::default()),
+            deliveries: add(r, "deliveries", Family::default()),
+            replay_mismatch: add(r, "replay_mismatch", Counter::default()),
+            audit_verify_failures: add(r, "audit_verify_failures", Counter::default()),
+            invariant_violation: add(r, "invariant_violation", Counter::default()),
+            catalog_refused: add(r, "catalog_refused", Counter::default()),
+            killswitch: add(r, "killswitch_state", Gauge::default()),
+            approvals_open: add(r, "approvals_open", Gauge::default()),
+            episodes_open: add(r, "episodes_open", Gauge::default()),
+            incidents_open: add(r, "incidents_open", Gauge::default()),
+            runs_unfinished: add(r, "runs_unfinished", Gauge::default()),
+            outbox_due: add(r, "outbox_due", Gauge::default()),
+            outbox_oldest: add(r, "outbox_oldest_seconds", Gauge::default()),
+            audit_entries: add(r, "audit_entries", Gauge::default()),
+            audit_unanchored: add(r, "audit_unanchored_leaves", Gauge::default()),
+            nodes_held: add(r, "nodes_held", Gauge::default()),
+            registry,
+        }
+    }
+
+    /// OpenMetrics text of everything.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail; half a page would be noticed by its missing `# EOF`.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    // ── ingest ──
+    /// Events of one request were committed and are about to be acknowledged.
+    pub fn acked(&self, events: usize, took: Duration) {
+        self.events_acked.inc_by(events as u64);
+        self.ingest_seconds.observe(took.as_secs_f64());
+    }
+
+    /// What a batch of `said` events came to.
+    pub fn heard(&self, said: usize, refreshed: usize, late: usize) {
+        self.events_stored.inc_by(said.saturating_sub(refreshed + late) as u64);
+        self.events_duplicate.inc_by(refreshed as u64);
+        self.events_late.inc_by(late as u64);
+    }
+
+    pub fn gap(&self, count: usize) {
+        self.gaps.inc_by(count as u64);
+    }
+
+    pub fn shed(&self, why: Shed) {
+        self.ingest_shed.get_or_create(&[("reason", why.word())]).inc();
+    }
+
+    pub fn refused(&self, why: Refused) {
+        self.ingest_refused.get_or_create(&[("reason", why.word())]).inc();
+    }
+
+    pub fn auth_failed(&self) {
+        self.auth_failures.inc();
+    }
+
+    pub fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    // ── store ──
+    /// One commit: how many operations shared it and how long the disk took.
+    pub fn committed(&self, operations: usize, fsync: Duration) {
+        self.commit_batch_size.observe(operations as f64);
+        self.fsync_seconds.observe(fsync.as_secs_f64());
+    }
+
+    pub fn fenced(&self, at: Fence) {
+        self.fencing_rejected.get_or_create(&[("where", at.word())]).inc();
+    }
+
+    // ── engine ──
+    pub fn matched(&self, lag: Duration) {
+        self.match_lag.observe(lag.as_secs_f64());
+    }
+
+    pub fn run_started(&self, after: Duration) {
+        self.run_start_latency.observe(after.as_secs_f64());
+    }
+
+    /// `state` is `RunState::name()`, a closed list.
+    pub fn run_ended(&self, state: &'static str) {
+        self.runs_ended.get_or_create(&[("state", state)]).inc();
+    }
+
+    pub fn step(&self, phase: Phase, took: Duration) {
+        self.step_seconds.get_or_create(&[("phase", phase.word())]).observe(took.as_secs_f64());
+    }
+
+    pub fn effect(&self, class: Effect, outcome: Ended) {
+        self.effects.get_or_create(&[("class", effect(class)), ("outcome", outcome.word())]).inc();
+    }
+
+    pub fn ambiguous(&self, class: Effect, resolution: Settled) {
+        self.effects_ambiguous.get_or_create(&[("class", effect(class)), ("resolution", resolution.word())]).inc();
+    }
+
+    pub fn timer(&self, late: Duration) {
+        self.timer_lateness.observe(late.as_secs_f64());
+    }
+
+    /// A guard held or denied.
+    pub fn action_refused(&self, guard: ReasonCode) {
+        self.actions_refused.get_or_create(&[("guard", guard.name())]).inc();
+    }
+
+    pub fn budget(&self, scope: Budget, used: f64, limit: f64) {
+        self.budget_used.get_or_create(&[("scope", scope.word())]).set(used);
+        self.budget_limit.get_or_create(&[("scope", scope.word())]).set(limit);
+    }
+
+    pub fn delivery(&self, channel: ChannelKind, outcome: Delivered) {
+        self.deliveries.get_or_create(&[("channel", channel.word()), ("outcome", outcome.word())]).inc();
+    }
+
+    pub fn replay_mismatch(&self) {
+        self.replay_mismatch.inc();
+    }
+
+    pub fn audit_verify_failed(&self) {
+        self.audit_verify_failures.inc();
+    }
+
+    pub fn invariant_violated(&self) {
+        self.invariant_violation.inc();
+    }
+
+    pub fn catalog_refused(&self) {
+        self.catalog_refused.inc();
+    }
+
+    // ── levels ──
+    pub fn set_levels(&self, levels: &Levels) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.killswitch.set(whole(levels.freezes));
+        self.approvals_open.set(whole(levels.approvals_open));
+        self.episodes_open.set(whole(levels.episodes_open));
+        self.incidents_open.set(whole(levels.incidents_open));
+        self.runs_unfinished.set(whole(levels.runs_unfinished));
+        self.outbox_due.set(whole(levels.notices_due));
+        self.outbox_oldest.set(levels.oldest_notice_seconds);
+        self.audit_entries.set(whole(levels.entries));
+        self.audit_unanchored.set(whole(levels.unsigned));
+        self.nodes_held.set(whole(levels.nodes_held));
+    }
+}
+
+fn add<M: Registrable + Clone>(registry: &mut Registry, name: &'static str, metric: M) -> M {
+    registry.register(name, table::help(name), metric.clone());
+    metric
+}
+
+/// From half a millisecond to a minute.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    ])
+}
+
+fn sizes() -> Histogram {
+    Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0])
+}
+
+fn effect(class: Effect) -> &'static str {
+    match class {
+        Effect::Read => "read",
+        Effect::Converge => "converge",
+        Effect::Keyed => "keyed",
+        Effect::Witnessed => "witnessed",
+        Effect::Probed => "probed",
+        Effect::Blind => "blind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_page_name_the_same_metrics() {
+        let metrics = Metrics::new();
+        metrics.shed(Shed::Busy);
+        metrics.refused(Refused::Slow);
+        metrics.acked(100, Duration::from_millis(3));
+        metrics.heard(100, 40, 10);
+        metrics.step(Phase::Begin, Duration::from_millis(2));
+        metrics.effect(Effect::Keyed, Ended::Ok);
+        metrics.ambiguous(Effect::Blind, Settled::Asked);
+        metrics.fenced(Fence::Store);
+        metrics.action_refused(ReasonCode::BlastRadius);
+        metrics.run_ended("done");
+        metrics.budget(Budget::Hour, 1.0, 2.0);
+        metrics.delivery(ChannelKind::Slack, Delivered::Retry);
+        let page = metrics.render();
+        for metric in TABLE {
+            let line = format!("# HELP nightshift_{} ", metric.name);
+            assert!(page.contains(&line), "{} is not on the page", metric.name);
+        }
+        assert_eq!(page.matches("# HELP ").count(), TABLE.len());
+        assert!(page.contains("nightshift_events_stored_total 50"), "{page}");
+        assert!(page.contains("nightshift_events_duplicate_total 40"), "{page}");
+        assert!(page.contains(r#"nightshift_ingest_shed_total{reason="busy"} 1"#), "{page}");
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_reference_lists_every_metric_once() {
+        let text = reference();
+        for metric in TABLE {
+            let cell = format!("| `nightshift_{}", metric.name);
+            assert_eq!(text.matches(&cell).count(), TABLE.iter().filter(|m| m.name.starts_with(metric.name)).count());
+        }
+    }
+}

@@ -1,1 +1,250 @@
 //! `POST /in/<kind>/<source>`: body, source, limits, authentication, decode, intake.
+//!
+//! Invariant: 2xx is answered only after the commit; what can never be accepted is 4xx, what may be later is 503.
+
+use super::{App, Caller, Problem, body};
+use crate::config::Source;
+use crate::limits;
+use crate::sources::{self, Decoded, Refusal};
+use crate::store::{Batch, Heard, StoreError};
+use crate::telemetry::{Refused, Shed};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use serde_json::json;
+
+const ALERTMANAGER: &str = "alertmanager";
+
+pub(super) fn routes() -> Router<App> {
+    // PUT because Grafana may be set to it; OPTIONS is the handshake of CloudEvents.
+    Router::new()
+        .route("/in/{kind}/{source}", post(webhook).put(webhook).options(handshake))
+        .route("/in/alertmanager/{source}/api/v2/alerts", post(direct))
+}
+
+/// A vendor's webhook.
+async fn webhook(
+    State(app): State<App>,
+    Path((kind, source)): Path<(String, String)>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (headers, held) = admit(&app, &kind, &source, &caller, request).await?;
+    let bytes = held.bytes.clone();
+    let started = std::time::Instant::now();
+    let decoded = decode(&app, Form::Webhook { kind, headers }, &source, bytes).await?;
+    let gaps = decoded.gaps.len();
+    let accepted = decoded.events.len();
+    let heard = store(&app, &source, decoded).await?;
+    app.parts.metrics.acked(accepted, started.elapsed());
+    Ok(answer(StatusCode::OK, accepted, &heard, json!({ "gaps": gaps })))
+}
+
+/// A Prometheus that takes us for an Alertmanager: the good alerts are kept, and 400 tells of the others (rule 19).
+async fn direct(
+    State(app): State<App>,
+    Path(source): Path<String>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (_, held) = admit(&app, ALERTMANAGER, &source, &caller, request).await?;
+    let started = std::time::Instant::now();
+    let decoded = decode(&app, Form::Direct, &source, held.bytes.clone()).await?;
+    let accepted = decoded.events.len();
+    let now = app.parts.clock.now();
+    let fresh = app.repeats.fresh(decoded.events, now);
+    let marks = app.repeats.mark(&fresh);
+    // The sender hears of the bad ones each time it repeats them; a ledger entry a minute would say nothing more.
+    let heard = store(&app, &source, Decoded { events: fresh, gaps: Vec::new() }).await?;
+    app.repeats.remember(&marks, now);
+    app.parts.metrics.acked(accepted, started.elapsed());
+    if decoded.gaps.is_empty() {
+        return Ok(answer(StatusCode::OK, accepted, &heard, json!({})));
+    }
+    app.parts.metrics.refused(Refused::Malformed);
+    let why = json!({ "error": decoded.gaps.join("; "), "hint": "the other alerts of this request were accepted" });
+    Ok(answer(StatusCode::BAD_REQUEST, accepted, &heard, why))
+}
+
+/// CloudEvents' question whether we want to be posted to.
+async fn handshake(
+    State(app): State<App>,
+    Path((kind, source)): Path<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    known(&app, &kind, &source)?;
+    caller.need_source(&source)?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let out = response.headers_mut();
+    if let Some(origin) = headers.get("webhook-request-origin") {
+        out.insert("webhook-allowed-origin", origin.clone());
+    }
+    out.insert(header::ALLOW, http::HeaderValue::from_static("POST, PUT, OPTIONS"));
+    Ok(response)
+}
+
+/// Everything that is checked before a byte of the body is read, then the body.
+async fn admit(
+    app: &App,
+    kind: &str,
+    source: &str,
+    caller: &Caller,
+    request: Request,
+) -> Result<(HeaderMap, body::Held), Problem> {
+    caller.need_source(source)?;
+    known(app, kind, source)?;
+    let (parts, body): (_, Body) = request.into_parts();
+    media_type(app, &parts.headers)?;
+    let held = body::read(app, &parts.headers, body).await?;
+    Ok((parts.headers, held))
+}
+
+fn known<'a>(app: &'a App, kind: &str, source: &str) -> Result<&'a Source, Problem> {
+    let sources = &app.parts.config.sources;
+    let Some(found) = sources.get(source) else {
+        let names: Vec<_> = sources.iter().map(|(name, source)| format!("{}/{name}", source.kind)).collect();
+        let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Problem::not_found(
+            "no source of that name is configured",
+            format!("configured under `sources:` in nightshift.yaml: {list}"),
+        ));
+    };
+    if found.kind != kind {
+        return Err(Problem::not_found(
+            format!("source `{source}` is of another kind"),
+            format!("post to /in/{}/{source}", found.kind),
+        ));
+    }
+    Ok(found)
+}
+
+/// JSON in any of its names, or no name at all; a form or a text is another thing.
+fn media_type(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let name = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let json = name == "application/json" || (name.starts_with("application/") && name.ends_with("+json"));
+    if json || headers.contains_key("ce-id") {
+        return Ok(());
+    }
+    app.parts.metrics.refused(Refused::MediaType);
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the body is not JSON",
+        "send `Content-Type: application/json` (Datadog: switch off `Encode as form`)",
+    ))
+}
+
+enum Form {
+    Webhook { kind: String, headers: HeaderMap },
+    Direct,
+}
+
+async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Decoded, Problem> {
+    let now = app.parts.clock.now();
+    let cfg = app.parts.config.sources.get(source).cloned();
+    let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "look at `sources:`")) };
+    let name = source.to_owned();
+    let large = bytes.len() > limits::DECODE_INLINE_BYTES;
+    let decoded = match form {
+        Form::Webhook { kind, headers } if kind != ALERTMANAGER => {
+            let Some(shape) = (app.current)().decoders.get(&kind).cloned() else {
+                return Err(Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("there is no decoder for `{kind}`"),
+                    format!("put integrations/{kind}/decode.rhai in place; `nightshift check` says what is wrong"),
+                ));
+            };
+            let attributes = sources::cloudevents::attributes(
+                headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
+            );
+            // A script may take its whole time slice: never on a thread that serves requests.
+            tokio::task::spawn_blocking(move || sources::shape::decode(&shape, &bytes, attributes, &name, &cfg, now))
+                .await
+        }
+        Form::Webhook { .. } if large => {
+            tokio::task::spawn_blocking(move || sources::alertmanager::decode(&bytes, &name, &cfg, now)).await
+        }
+        Form::Webhook { .. } => Ok(sources::alertmanager::decode(&bytes, &name, &cfg, now)),
+        Form::Direct if large => {
+            tokio::task::spawn_blocking(move || sources::alertmanager::decode_direct(&bytes, &name, &cfg, now)).await
+        }
+        Form::Direct => Ok(sources::alertmanager::decode_direct(&bytes, &name, &cfg, now)),
+    };
+    let decoded = decoded.map_err(|panicked| {
+        tracing::error!(%panicked, source, "a decoder failed");
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the body could not be decoded",
+            "the log of the engine says why",
+        )
+    })?;
+    decoded.map_err(|refusal| refuse(app, source, refusal))
+}
+
+/// A refusal is loud here, because the sender will not say it to anybody.
+fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
+    tracing::warn!(source, why = %refusal, "a body was refused: what it said is lost unless it is sent again");
+    match refusal {
+        Refusal::Malformed(why) => {
+            app.parts.metrics.refused(Refused::Malformed);
+            Problem::new(StatusCode::BAD_REQUEST, why, "sending the same again will not help")
+        }
+        Refusal::TooLarge(why) => {
+            app.parts.metrics.refused(Refused::TooLarge);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why, "group less into one notification (group_by)")
+        }
+    }
+}
+
+async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Problem> {
+    if decoded.events.is_empty() && decoded.gaps.is_empty() {
+        return Ok(Heard::default());
+    }
+    let said = decoded.events.len();
+    let batch = Batch {
+        source: source.to_owned(),
+        events: decoded.events,
+        gaps: decoded.gaps,
+        rules: (app.current)().rules.clone(),
+        now: app.parts.clock.now(),
+    };
+    let heard = app.parts.store.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
+    app.parts.metrics.heard(said, heard.refreshed, heard.late);
+    if heard.nudge {
+        app.parts.nudge.nudge();
+    }
+    Ok(heard)
+}
+
+fn unstored(app: &App, source: &str, error: &StoreError) -> Problem {
+    if let StoreError::Busy(_) = error {
+        app.parts.metrics.shed(Shed::Busy);
+        return Problem::busy("the store is busy");
+    }
+    tracing::error!(%error, source, "events could not be stored");
+    app.parts.metrics.shed(Shed::Store);
+    // Words of the database may hold paths: the log has them, the sender does not need them.
+    Problem::busy("the events could not be stored")
+}
+
+fn answer(status: StatusCode, accepted: usize, heard: &Heard, more: serde_json::Value) -> Response {
+    let mut body = json!({
+        "accepted": accepted,
+        "opened": heard.opened,
+        "reopened": heard.reopened,
+        "refreshed": heard.refreshed,
+        "resolved": heard.resolved,
+        "late": heard.late,
+        "runs": heard.runs,
+    });
+    if let (Some(body), serde_json::Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,60 @@
+//! Word-for-word repeats of a Prometheus that speaks to us directly: it says everything again each minute.
+//!
+//! Invariant: only what was committed is remembered, and only for `REPEAT_WINDOW`; forgetting is always safe.
+
+use crate::limits;
+use crate::model::{Event, Time};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+/// What was said lately: (source, fingerprint) → (everything in the event, when).
+#[derive(Default)]
+pub(super) struct Repeats {
+    seen: Mutex<HashMap<u64, (u64, Time)>>,
+    hasher: RandomState,
+}
+
+impl Repeats {
+    /// The events that say something new, or that were said too long ago.
+    pub fn fresh(&self, events: Vec<Event>, now: Time) -> Vec<Event> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut here = HashSet::new();
+        let is_new = |event: &Event| {
+            let (key, words) = (self.key(event), self.words(event));
+            here.insert((key, words)) && seen.get(&key).is_none_or(|(said, at)| *said != words || expired(*at, now))
+        };
+        events.into_iter().filter(is_new).collect()
+    }
+
+    /// Call after the commit.
+    pub fn remember(&self, said: &[(u64, u64)], now: Time) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() + said.len() > limits::REPEATS {
+            seen.retain(|_, (_, at)| !expired(*at, now));
+        }
+        for (key, words) in said {
+            if seen.len() < limits::REPEATS || seen.contains_key(key) {
+                seen.insert(*key, (*words, now));
+            }
+        }
+    }
+
+    /// What `remember` wants to know of events that are about to be stored.
+    pub fn mark(&self, events: &[Event]) -> Vec<(u64, u64)> {
+        events.iter().map(|event| (self.key(event), self.words(event))).collect()
+    }
+
+    fn key(&self, event: &Event) -> u64 {
+        self.hasher.hash_one((&event.source, &event.fingerprint))
+    }
+
+    fn words(&self, event: &Event) -> u64 {
+        self.hasher.hash_one((event.status, event.starts_at, event.ends_at, &event.labels, &event.annotations))
+    }
+}
+
+fn expired(at: Time, now: Time) -> bool {
+    let age = now.as_microsecond() - at.as_microsecond();
+    age < 0 || age.unsigned_abs() >= limits::REPEAT_WINDOW.0.as_micros() as u64
+}

@@ -1,0 +1,33 @@
+//! `/healthz`: the process lives. `/readyz`: it can do its work, or says what it cannot.
+//!
+//! Invariant: ready means that the writer answered just now and rules are loaded.
+
+use super::App;
+use crate::limits;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn ready(State(app): State<App>) -> Response {
+    let store = match tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.health()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            // The words may hold paths, and whoever asks has shown no token: they go to the log.
+            tracing::error!(%error, "the store is not well");
+            Err("the store answers with an error; the log says which")
+        }
+        Err(_) => Err("the writer of the store did not answer in time"),
+    };
+    let loaded = (app.current)();
+    let catalog = if loaded.hash.is_empty() { Err("no rules or runbooks were loaded") } else { Ok(()) };
+    let ready = store.is_ok() && catalog.is_ok();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = |part: Result<(), &'static str>| part.err().unwrap_or("ok");
+    (status, Json(json!({ "ready": ready, "store": word(store), "catalog": word(catalog) }))).into_response()
+}

@@ -1,0 +1,132 @@
+//! The listener: a bounded number of connections, none of which may dawdle, and an end that lets requests finish.
+//!
+//! Invariant: no connection lives without a permit, and none waits for headers longer than the pace allows.
+
+use super::App;
+use crate::config::Server;
+use crate::limits;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt as _;
+
+/// How long slow clients are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    pub headers: Duration,
+    pub body: Duration,
+    pub shutdown: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { headers: limits::HEADER_TIMEOUT, body: limits::BODY_TIMEOUT, shutdown: limits::SHUTDOWN_GRACE }
+    }
+}
+
+/// Refuses an address that others can reach unless the configuration says that a TLS proxy stands before it.
+pub fn check_listen(server: &Server) -> Result<(), String> {
+    if server.listen.ip().is_loopback() || server.behind_tls {
+        return Ok(());
+    }
+    Err(format!(
+        "`server.listen: {}` can be reached from outside, and tokens would travel in the clear: \
+         listen on 127.0.0.1, or put a TLS proxy before it and set `server.behind_tls: true`",
+        server.listen
+    ))
+}
+
+/// Serves until `shutdown` is done, then lets requests under way end for as long as the pace allows.
+pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> std::io::Result<()> {
+    let pace = app.pace;
+    let metrics = Arc::clone(&app.parts.metrics);
+    let router = super::router(app);
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let mut shutdown = pin!(shutdown);
+    loop {
+        // A place first, then a connection: those beyond the bound wait in the kernel's queue.
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accepted => accepted,
+        };
+        let Ok(place) = place else { break };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, or the client was gone: wait a moment rather than spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (router, stopped, metrics) = (router.clone(), stopped.clone(), Arc::clone(&metrics));
+        tokio::spawn(async move {
+            metrics.connection_opened();
+            connection(stream, router, pace, stopped).await;
+            metrics.connection_closed();
+            drop(place);
+        });
+    }
+    drop(stopped);
+    drop(listener);
+    let _ = stop.send(());
+    // Every connection task holds a receiver, so this ends when the last one has.
+    if tokio::time::timeout(pace.shutdown, stop.closed()).await.is_err() {
+        tracing::warn!("some requests did not end in time and were cut");
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>) {
+    let service = TowerToHyperService::new(
+        router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new)),
+    );
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(pace.headers)
+        .max_headers(limits::HEADERS)
+        .max_buf_size(limits::HEADER_BYTES.max(64 * 1024))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that vanish or dawdle are ordinary; the counters of refusals tell the story.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_can_reach_needs_tls_before_it() {
+        let check = |listen: &str, behind_tls: bool| {
+            check_listen(&Server { listen: listen.parse().unwrap(), behind_tls, ..Server::default() })
+        };
+        assert!(check("127.0.0.1:7676", false).is_ok());
+        assert!(check("[::1]:7676", false).is_ok());
+        assert!(check("0.0.0.0:7676", true).is_ok());
+        for open in ["0.0.0.0:7676", "[::]:7676", "10.0.0.1:80", "[::ffff:10.0.0.1]:80"] {
+            assert!(check(open, false).unwrap_err().contains("behind_tls"), "{open}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `/metrics`: every metric in OpenMetrics text, levels read from the store at that moment.
+//!
+//! Invariant: a store that does not answer costs the levels, never the page.
+
+use super::{App, Caller};
+use crate::limits;
+use crate::telemetry::Levels;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
+    if let Ok(Ok(counts)) = tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.counts()).await {
+        let now = app.parts.clock.now();
+        let waiting = counts.oldest_notice.map_or(0, |since| (now.as_microsecond() - since.as_microsecond()).max(0));
+        app.parts.metrics.set_levels(&Levels {
+            episodes_open: counts.episodes_open,
+            incidents_open: counts.incidents_open,
+            runs_unfinished: counts.runs_unfinished,
+            approvals_open: counts.approvals_open,
+            notices_due: counts.notices_due,
+            oldest_notice_seconds: waiting as f64 / 1e6,
+            entries: counts.entries,
+            unsigned: counts.entries.saturating_sub(counts.signed),
+            freezes: counts.freezes,
+            nodes_held: counts.nodes_held,
+        });
+    }
+    let text = app.parts.metrics.render();
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,80 @@
+//! Answers that are a "no": a status, what happened, and what to do about it, as JSON.
+//!
+//! Invariant: a problem never repeats what a client sent, except names that were checked or are escaped by JSON.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 says which schemes are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub status: StatusCode,
+    pub error: String,
+    pub hint: String,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { status, error: error.into(), hint: hint.into() }
+    }
+
+    /// 503: come again. Alertmanager does so on its own; never 429, which it takes as final.
+    pub fn busy(error: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "try again in a moment; Alertmanager does so by itself")
+    }
+
+    pub fn not_found(error: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, error, hint)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": self.error, "hint": self.hint }));
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"nightshift\", Basic realm=\"nightshift\""),
+            );
+        }
+        response
+    }
+}
+
+pub(super) async fn no_such_page(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::not_found(
+        format!("there is nothing at {path}"),
+        "events go to POST /in/<kind>/<source>; the API is under /api/v1; health is at /healthz and /readyz",
+    )
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{path} does not take {method}"),
+        "the Allow header lists the methods it takes",
+    )
+}
+
+/// Headers that every answer carries, so that no browser makes more of it than it is.
+pub(super) async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}

@@ -1,0 +1,332 @@
+//! Alertmanager's webhook (version "4"), and what a Prometheus posts that takes us for an Alertmanager.
+//!
+//! Invariant: each alert stands for itself: its own status, its own times, and its label set as identity; the group's
+//! status and common labels decide nothing, because truncation makes them lie.
+
+use super::draft::{Draft, Gaps, json_error, quote, time, too_deep};
+use super::{Decoded, Refusal};
+use crate::config::Source;
+use crate::limits;
+use crate::model::{Labels, Status, Time};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Decodes a notification. An alert that cannot be read is a gap and costs no other one; a body of which nothing can
+/// be read is refused.
+pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
+    let text = json_text(body)?;
+    let body: Body = serde_json::from_str(text)
+        .map_err(|e| Refusal::Malformed(format!("not an Alertmanager notification: {}", json_error(&e))))?;
+    let alerts = check_shape(&body)?;
+    let mut gaps = Gaps::default();
+    if let Some(hidden) = body.truncated() {
+        gaps.push(format!(
+            "Alertmanager cut {hidden} alerts from a notification to {}: nobody knows how they stand; \
+             set `max_alerts: 0` for this receiver",
+            quote(&body.receiver())
+        ));
+    }
+    collect(alerts, source, cfg, now, Form::Webhook, gaps)
+}
+
+/// Decodes what Prometheus posts to `/api/v2/alerts`: a bare array. The gaps name the alerts that are not valid.
+pub fn decode_direct(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
+    let text = json_text(body)?;
+    let alerts: Alerts = serde_json::from_str(text)
+        .map_err(|e| Refusal::Malformed(format!("not a list of alerts: {}", json_error(&e))))?;
+    collect(&alerts, source, cfg, now, Form::Direct, Gaps::default())
+}
+
+/// A receiver's name as it is written in Alertmanager's configuration: it arrives quoted for a regular expression.
+pub fn receiver_name(quoted: &str) -> String {
+    let mut name = String::with_capacity(quoted.len());
+    let mut rest = quoted.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == '\\' && rest.peek().is_some_and(|next| r"\.+*?()|[]{}^$".contains(*next)) {
+            name.extend(rest.next());
+        } else {
+            name.push(c);
+        }
+    }
+    name
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// An alert says its status.
+    Webhook,
+    /// An alert is over once its end has passed.
+    Direct,
+}
+
+fn json_text(body: &[u8]) -> Result<&str, Refusal> {
+    let text = std::str::from_utf8(body)
+        .map_err(|e| Refusal::Malformed(format!("the body is not UTF-8 (first wrong byte at {})", e.valid_up_to())))?;
+    if too_deep(text) {
+        return Err(Refusal::Malformed(format!("the JSON is nested deeper than {}", limits::JSON_DEPTH)));
+    }
+    Ok(text)
+}
+
+fn check_shape<'b, 'a>(body: &'b Body<'a>) -> Result<&'b Alerts<'a>, Refusal> {
+    let wrong = |why: &str| Err(Refusal::Malformed(why.to_owned()));
+    match body.version.map(RawValue::get) {
+        Some("\"4\"") => {}
+        Some("\"1\"") => {
+            return wrong("version \"1\": this is a notification of Grafana, post it to /in/grafana/<source>");
+        }
+        Some(other) => {
+            return wrong(&format!("version {}: only version \"4\" of Alertmanager's webhook is read", quote(other)));
+        }
+        None => {
+            return wrong(
+                "no `version`: this is not Alertmanager's own notification; \
+                 remove `payload:` from the receiver, or add a shape in integrations/",
+            );
+        }
+    }
+    match &body.alerts {
+        Some(alerts) => Ok(alerts),
+        None => wrong("no `alerts`: this is not a whole Alertmanager notification"),
+    }
+}
+
+fn collect(
+    alerts: &Alerts,
+    source: &str,
+    cfg: &Source,
+    now: Time,
+    form: Form,
+    mut gaps: Gaps,
+) -> Result<Decoded, Refusal> {
+    if alerts.count > limits::ALERTS_PER_BODY {
+        return Err(Refusal::TooLarge(format!(
+            "{} alerts in one body, {} are allowed",
+            alerts.count,
+            limits::ALERTS_PER_BODY
+        )));
+    }
+    let mut events = Vec::with_capacity(alerts.list.len());
+    let mut first_bad = None;
+    for (at, raw) in alerts.list.iter().enumerate() {
+        let event = draft(raw, now, form).and_then(|draft| draft.finish(source, cfg, &mut gaps));
+        match event {
+            Ok(event) => events.push(event),
+            Err(why) => {
+                let why = format!("alert {} of {} could not be read: {why}", at + 1, alerts.count);
+                first_bad.get_or_insert_with(|| why.clone());
+                gaps.push(why);
+            }
+        }
+    }
+    match first_bad {
+        Some(why) if events.is_empty() => Err(Refusal::Malformed(why)),
+        _ => Ok(Decoded { events, gaps: gaps.finish() }),
+    }
+}
+
+fn draft(raw: &RawValue, now: Time, form: Form) -> Result<Draft, String> {
+    let alert: Alert = serde_json::from_str(raw.get()).map_err(|e| json_error(&e))?;
+    let labels = alert.labels.ok_or("it has no labels")?;
+    labels.check("labels")?;
+    let starts = optional_time(alert.starts_at.as_ref(), "startsAt")?;
+    let ends = optional_time(alert.ends_at.as_ref(), "endsAt")?;
+    let over = ends.is_some_and(|end| end <= now);
+    let status = match (form, alert.status.as_ref().map(Text::get)) {
+        (Form::Webhook, Some("firing")) => Status::Firing,
+        (Form::Webhook, Some("resolved")) => Status::Resolved,
+        (Form::Webhook, Some(other)) => {
+            return Err(format!("its status {} is neither firing nor resolved", quote(other)));
+        }
+        (Form::Webhook, None) | (Form::Direct, _) if over => Status::Resolved,
+        (Form::Webhook, None) | (Form::Direct, _) => Status::Firing,
+    };
+    if form == Form::Direct && starts.zip(ends).is_some_and(|(starts, ends)| starts > ends) {
+        return Err("it ends before it starts".to_owned());
+    }
+    // A firing alert's end, where there is one, is only when Alertmanager will forget it.
+    let ends_at = ends.filter(|_| status == Status::Resolved);
+    Ok(Draft {
+        // The labels are the identity, whatever `fingerprint` says: the same labels are the same complaint.
+        key: None,
+        status,
+        starts_at: starts.or(ends_at).unwrap_or(now),
+        ends_at,
+        labels: labels.into_labels(),
+        annotations: alert.annotations.map(Pairs::into_labels).unwrap_or_default(),
+        severity: None,
+        summary: None,
+        url: alert.generator_url.map(Text::into_string).unwrap_or_default(),
+    })
+}
+
+fn optional_time(text: Option<&Text>, field: &str) -> Result<Option<Time>, String> {
+    text.map_or(Ok(None), |text| time(text.get())).map_err(|why| format!("{field}: {why}"))
+}
+
+// ── the wire ── borrowed from the body wherever JSON has no escapes
+
+/// Fields that decide nothing are kept raw, so that no odd value in them can cost a body.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    version: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    alerts: Option<Alerts<'a>>,
+    #[serde(borrow, default, rename = "truncatedAlerts")]
+    truncated_alerts: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    receiver: Option<&'a RawValue>,
+}
+
+impl Body<'_> {
+    /// How many alerts are hidden, in words that may be odd; none if the list is whole.
+    fn truncated(&self) -> Option<String> {
+        let raw = self.truncated_alerts?.get();
+        match raw.parse::<f64>() {
+            Ok(0.0) => None,
+            Ok(_) => Some(raw.to_owned()),
+            Err(_) if raw == "null" => None,
+            Err(_) => Some("an unknown number of".to_owned()),
+        }
+    }
+
+    fn receiver(&self) -> String {
+        let text = self.receiver.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        receiver_name(&text.unwrap_or_default())
+    }
+}
+
+#[derive(Deserialize)]
+struct Alert<'a> {
+    #[serde(borrow, default)]
+    status: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    labels: Option<Pairs<'a>>,
+    #[serde(borrow, default)]
+    annotations: Option<Pairs<'a>>,
+    #[serde(borrow, default, rename = "startsAt")]
+    starts_at: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "endsAt")]
+    ends_at: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "generatorURL")]
+    generator_url: Option<Text<'a>>,
+}
+
+/// A list that stops keeping, but not counting, at the bound.
+struct Alerts<'a> {
+    list: Vec<&'a RawValue>,
+    count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Alerts<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Alerts<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of alerts")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Alerts<'de>, A::Error> {
+                let mut alerts = Alerts { list: Vec::new(), count: 0 };
+                while alerts.list.len() < limits::ALERTS_PER_BODY {
+                    let Some(raw) = seq.next_element::<&RawValue>()? else {
+                        alerts.count = alerts.list.len();
+                        return Ok(alerts);
+                    };
+                    alerts.list.push(raw);
+                }
+                alerts.count = alerts.list.len();
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    alerts.count += 1;
+                }
+                Ok(alerts)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// A text that borrows where it can; serde's own `Option<Cow<str>>` never does.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    fn get(&self) -> &str {
+        &self.0
+    }
+
+    fn into_string(self) -> String {
+        self.0.into_owned()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Words)
+    }
+}
+
+/// Names and values; stops keeping, but not counting, past the bound.
+struct Pairs<'a> {
+    list: Vec<(Text<'a>, Text<'a>)>,
+    count: usize,
+}
+
+impl Pairs<'_> {
+    fn check(&self, what: &str) -> Result<(), String> {
+        if self.count > self.list.len() {
+            return Err(format!("it has {} {what}, {} are allowed", self.count, limits::LABELS_PER_ALERT));
+        }
+        Ok(())
+    }
+
+    fn into_labels(self) -> Labels {
+        self.list.into_iter().map(|(name, value)| (name.into_string(), value.into_string())).collect()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object whose values are texts")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                // Twice the bound, because empty values do not count as labels.
+                let most = 2 * limits::LABELS_PER_ALERT;
+                let mut pairs = Pairs { list: Vec::with_capacity(12), count: 0 };
+                while pairs.list.len() < most {
+                    let Some(pair) = map.next_entry::<Text<'de>, Text<'de>>()? else {
+                        pairs.count = pairs.list.len();
+                        return Ok(pairs);
+                    };
+                    pairs.list.push(pair);
+                }
+                pairs.count = pairs.list.len();
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    pairs.count += 1;
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_map(Map)
+    }
+}

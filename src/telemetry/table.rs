@@ -1,0 +1,100 @@
+//! The table of every metric: name, kind, labels, help. The page and the reference are both made from it.
+//!
+//! Invariant: a metric that is not in the table cannot be registered.
+
+use std::fmt::Write as _;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; its name on the page ends in `_total`.
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Without the prefix `nightshift_` and without `_total`.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind, labels, help }
+}
+
+pub const TABLE: &[Metric] = &[
+    row("events_acked", Kind::Counter, &[], "Events answered with 2xx: they are on stable storage"),
+    row("events_stored", Kind::Counter, &[], "Events that changed an episode"),
+    row("events_duplicate", Kind::Counter, &[], "Events that said again what was known"),
+    row("events_late", Kind::Counter, &[], "Resolves of something that was not open"),
+    row("gaps", Kind::Counter, &[], "Things that a source left out or that could not be read"),
+    row("ingest_seconds", Kind::Histogram, &[], "From a body at hand to its commit"),
+    row("ingest_shed", Kind::Counter, &["reason"], "Requests answered with 503 because of load or the store"),
+    row("ingest_refused", Kind::Counter, &["reason"], "Bodies answered with 4xx: what they said is lost"),
+    row("auth_failures", Kind::Counter, &[], "Requests without a valid token"),
+    row("connections", Kind::Gauge, &[], "Open connections"),
+    row("commit_batch_size", Kind::Histogram, &[], "Operations that shared one commit"),
+    row("fsync_seconds", Kind::Histogram, &[], "How long a commit took"),
+    row("match_lag_seconds", Kind::Histogram, &[], "From the acknowledgement of an event to its matching"),
+    row("run_start_latency_seconds", Kind::Histogram, &[], "From the creation of a run to its first turn"),
+    row("step_seconds", Kind::Histogram, &["phase"], "The parts of a step"),
+    row("effects", Kind::Counter, &["class", "outcome"], "Steps performed, by class of effect"),
+    row(
+        "effects_ambiguous",
+        Kind::Counter,
+        &["class", "resolution"],
+        "Steps that a crash left open, and how they were settled",
+    ),
+    row("fencing_rejected", Kind::Counter, &["where"], "Writes under an old epoch that were turned away"),
+    row("timer_lateness_seconds", Kind::Histogram, &[], "How late a run that waited was looked at"),
+    row("budget_used", Kind::Gauge, &["scope"], "Nodes out of service, as the blast radius guard counts them"),
+    row("budget_limit", Kind::Gauge, &["scope"], "Nodes that may be out of service"),
+    row("actions_refused", Kind::Counter, &["guard"], "Steps that a guard held or denied"),
+    row("runs_ended", Kind::Counter, &["state"], "Runs that ended, by final state"),
+    row("deliveries", Kind::Counter, &["channel", "outcome"], "Attempts to deliver a notice"),
+    row("replay_mismatch", Kind::Counter, &[], "Runs whose runbook asked for another call than the journal holds"),
+    row("audit_verify_failures", Kind::Counter, &[], "Checks of the ledger that found damage; must stay 0"),
+    row("invariant_violation", Kind::Counter, &[], "Things that cannot be; must stay 0"),
+    row("catalog_refused", Kind::Counter, &[], "Rule and runbook files that were refused on reload"),
+    row("killswitch_state", Kind::Gauge, &[], "Freezes in force; 0 means that nothing is frozen"),
+    row("approvals_open", Kind::Gauge, &[], "Questions that wait for a human"),
+    row("episodes_open", Kind::Gauge, &[], "Complaints that hold now"),
+    row("incidents_open", Kind::Gauge, &[], "Incidents that are open now"),
+    row("runs_unfinished", Kind::Gauge, &[], "Runs that have not ended"),
+    row("outbox_due", Kind::Gauge, &[], "Notices that wait to be delivered"),
+    row("outbox_oldest_seconds", Kind::Gauge, &[], "Age of the oldest notice that waits"),
+    row("audit_entries", Kind::Gauge, &[], "Entries in the ledger"),
+    row("audit_unanchored_leaves", Kind::Gauge, &[], "Entries that no checkpoint covers yet"),
+    row("nodes_held", Kind::Gauge, &[], "Nodes that runs hold for themselves"),
+];
+
+/// The help of a metric; asking for one that is not in the table is a bug.
+pub(super) fn help(name: &str) -> &'static str {
+    let row = TABLE.iter().find(|metric| metric.name == name);
+    assert!(row.is_some(), "the metric {name} is missing in telemetry::TABLE");
+    row.map_or("", |metric| metric.help)
+}
+
+/// The table as Markdown, for the documentation.
+pub fn reference() -> String {
+    let mut text = String::from("| metric | kind | labels | what it says |\n|---|---|---|---|\n");
+    for metric in TABLE {
+        let (kind, suffix) = match metric.kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+            Kind::Histogram => ("histogram", ""),
+        };
+        let _ = writeln!(
+            text,
+            "| `nightshift_{}{suffix}` | {kind} | {} | {} |",
+            metric.name,
+            metric.labels.join(", "),
+            metric.help
+        );
+    }
+    text
+}
