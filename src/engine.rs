@@ -10,6 +10,7 @@ mod plan;
 mod reload;
 mod runner;
 mod scheduler;
+pub mod story;
 
 pub use courier::Courier;
 pub use nudge::Nudge;
