@@ -49,7 +49,7 @@ pub struct Parts {
 pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
-    loops.spawn(Courier::new(parts.clone()).run(shutdown.clone()));
+    loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
     loops.spawn(watch_files(parts, shutdown));

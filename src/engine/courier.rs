@@ -126,10 +126,9 @@ impl Courier {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut lanes: FuturesUnordered<BoxFuture<'_, (String, Passed)>> = FuturesUnordered::new();
         let mut busy: HashSet<String> = HashSet::new();
+        // Listen before asking, so that what becomes due while we ask is not missed.
+        let mut nudged = self.nudge.listen();
         while !*shutdown.borrow() {
-            // Listen before asking, so that what becomes due while we ask is not missed.
-            let nudged = self.nudge.nudged();
-            tokio::pin!(nudged);
             let mut wake = self.clock.now() + IDLE;
             match self.store.due(self.clock.now(), NOTICES_BATCH).await {
                 Ok(due) => {
@@ -155,7 +154,7 @@ impl Courier {
             }
             tokio::select! {
                 Some((channel, _)) = lanes.next() => drop(busy.remove(&channel)),
-                () = &mut nudged => {}
+                () = nudged.heard() => {}
                 () = self.clock.sleep_until(wake) => {}
                 gone = shutdown.changed() => if gone.is_err() { break },
             }
