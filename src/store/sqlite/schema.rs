@@ -23,8 +23,10 @@ const NETWORK: [(u64, &str); 5] =
 /// Takes the lock beside the database; it lasts as long as the file stays open.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let lock_path = path.with_extension("lock");
-    let shown = lock_path.display().to_string();
-    let io = |what| move |source: std::io::Error| StoreError::Io { what, path: shown.clone(), source };
+    let io = |what: &'static str| {
+        let path = lock_path.display().to_string();
+        move |source: std::io::Error| StoreError::Io { what, path, source }
+    };
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(io("cannot make the folder of the database"))?;
     }
