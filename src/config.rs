@@ -2,6 +2,13 @@
 //!
 //! Invariant: a `Config` that exists has been checked; a secret never prints.
 
+mod check;
+mod read;
+mod secret;
+
+pub use check::Problem;
+pub use read::{ConfigError, Found, closest};
+
 use crate::model::{LabelMap, Span};
 use crate::policy::GuardLimits;
 use crate::world::KubeConfig;
@@ -11,18 +18,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where a secret comes from. Written as `{ file: /run/secrets/x }` or `{ env: NAME }`, never as the text itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Secret {
     File(PathBuf),
     Env(String),
-}
-
-impl Secret {
-    /// The secret's text, without the newline at its end. The error names the place, never the content.
-    pub fn read(&self) -> Result<String, String> {
-        todo!("config")
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +129,7 @@ pub enum Channel {
         api: String,
     },
     /// A Slack incoming webhook: the simple form, cannot edit.
+    #[serde(rename = "slack-webhook")]
     SlackWebhook { url: Secret },
     PagerDuty {
         routing_key: Secret,
@@ -192,6 +193,23 @@ pub struct Log {
     /// As in `RUST_LOG`: `info`, `nightshift=debug`.
     pub level: String,
     pub json: bool,
+}
+
+impl Config {
+    /// The file of the database.
+    pub fn store_path(&self) -> PathBuf {
+        self.data_dir.join("nightshift.db")
+    }
+
+    /// The token that the command line on this machine uses; written by `serve` on its first start, role admin.
+    pub fn local_token_path(&self) -> PathBuf {
+        self.data_dir.join("token")
+    }
+
+    /// The Ed25519 key that signs checkpoints; written by `serve` on its first start.
+    pub fn key_path(&self) -> PathBuf {
+        self.data_dir.join("signing.key")
+    }
 }
 
 impl Default for Config {

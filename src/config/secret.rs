@@ -1,0 +1,168 @@
+//! References to secrets: where one lies, never what it is.
+//!
+//! Invariant: no error, debug print or serialised form of this file's types contains a secret's text.
+
+use super::Secret;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Starts every message about a secret, so that whoever renders it knows not to show the source line.
+pub(super) const MARK: &str = "a secret is written as a reference";
+const HOW: &str = "`{ file: /run/secrets/name }` or `{ env: NAME }`";
+
+impl Secret {
+    /// The secret's text, without one newline at its end. The error names the place, never the content.
+    pub fn read(&self) -> Result<String, String> {
+        let text = match self {
+            Secret::File(path) => read_file(path)?,
+            Secret::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => {
+                    format!("{self}: not set; set it in the environment of the process that reads it")
+                }
+                std::env::VarError::NotUnicode(_) => format!("{self}: is not UTF-8"),
+            })?,
+        };
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        if text.is_empty() {
+            return Err(format!("{self}: is empty; an empty secret would let everybody in"));
+        }
+        Ok(text.to_owned())
+    }
+
+    /// What is careless about where it lies, if anything is; for `doctor` and the log at start.
+    pub fn careless(&self) -> Option<String> {
+        let Secret::File(path) = self else { return None };
+        careless_mode(path)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::File(path) => write!(f, "secret file {}", path.display()),
+            Secret::Env(name) => write!(f, "secret environment variable {name}"),
+        }
+    }
+}
+
+/// Says so when everybody on the machine may read a file.
+fn careless_mode(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| {
+        format!(
+            "{path} can be read by everybody (mode {mode:04o}): chmod 600 {path}",
+            path = path.display(),
+            mode = mode & 0o7777
+        )
+    })
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let at = path.display();
+    let size = fs::metadata(path).map_err(|error| format!("secret file {at}: {error}"))?.len();
+    if size > crate::limits::SECRET_BYTES {
+        return Err(format!(
+            "secret file {at}: {size} bytes is more than {}; is it the right file?",
+            crate::limits::SECRET_BYTES
+        ));
+    }
+    // The reader's own error for bytes that are not UTF-8 does not print them.
+    fs::read_to_string(path).map_err(|error| format!("secret file {at}: {error}"))
+}
+
+impl<'de> de::Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reference)
+    }
+}
+
+struct Reference;
+
+impl Reference {
+    fn literal<T, E: de::Error>() -> Result<T, E> {
+        Err(E::custom(format!(
+            "{MARK}, {HOW}, never as the text itself: move it out of this file (and change it, if others could read the file)"
+        )))
+    }
+}
+
+impl<'de> Visitor<'de> for Reference {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HOW)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
+        let wrong = || de::Error::custom(format!("{MARK}, {HOW}: exactly one of the two keys"));
+        let secret = match map.next_key::<String>()?.as_deref() {
+            Some("file") => Secret::File(PathBuf::from(map.next_value::<String>()?)),
+            Some("env") => Secret::Env(map.next_value()?),
+            _ => return Err(wrong()),
+        };
+        if map.next_key::<String>()?.is_some() {
+            return Err(wrong());
+        }
+        Ok(secret)
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Secret, E> {
+        Reference::literal()
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+        Reference::literal()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Reference::literal()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+        Reference::literal()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Reference::literal()
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Secret, E> {
+        Err(E::custom(format!("{MARK}, {HOW}; here is nothing")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, Secret) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (dir, Secret::File(path))
+    }
+
+    #[test]
+    fn one_newline_is_trimmed_and_an_empty_secret_is_refused() {
+        assert_eq!(file("abc\n", 0o600).1.read().unwrap(), "abc");
+        assert_eq!(file(" abc \n\n", 0o600).1.read().unwrap(), " abc \n");
+        let (_dir, empty) = file("\n", 0o600);
+        assert!(empty.read().unwrap_err().contains("is empty"));
+        let gone = Secret::File(PathBuf::from("/nowhere/token"));
+        assert!(gone.read().unwrap_err().contains("/nowhere/token"));
+    }
+
+    #[test]
+    fn a_file_that_everybody_can_read_is_called_careless() {
+        let (_dir, open) = file("abc", 0o644);
+        assert!(open.careless().unwrap().contains("chmod 600"));
+        let (_dir, closed) = file("abc", 0o640);
+        assert_eq!(closed.careless(), None);
+    }
+}
