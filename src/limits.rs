@@ -130,3 +130,23 @@ pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
 pub const WAIT_POLL: Duration = Duration::from_millis(500);
 /// From the signal to the end of the process; Kubernetes gives 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
+
+// ── rules and matchers ──
+/// One line of matchers; Alertmanager's own silences stay far below.
+pub const MATCHER_BYTES: usize = 4 * 1024;
+/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
+pub const REGEX_BYTES: usize = 1024 * 1024;
+pub const RULES: usize = 2_000;
+pub const RULE_NAME_CHARS: usize = 100;
+/// One line on a phone.
+pub const TITLE_CHARS: usize = 160;
+/// A longer key ends in a hash, so that a hostile label cannot fill the index.
+pub const INCIDENT_KEY_BYTES: usize = 256;
+/// Characters of a label's value that a reason repeats.
+pub const QUOTE_CHARS: usize = 80;
+/// The window in which attempts on one subject are counted.
+pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
+/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
+pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
+/// Names that a reason lists before it says how many more there are.
+pub const NAMES_SHOWN: usize = 5;

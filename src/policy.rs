@@ -5,11 +5,13 @@
 mod admit;
 mod backoff;
 mod correlate;
+mod guards;
 mod matcher;
 mod select;
+mod suggest;
 
 pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
-pub use select::{Chosen, RuleError, RuleSet, Selected, Start};
+pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};

@@ -2,7 +2,8 @@
 //!
 //! Invariant: pure; an unknown level is a hold, never an allow. Undo passes cooldown and budgets but not the kill switch.
 
-use crate::model::{Call, Effect, Freeze, Mode, Plan, Reach, RunId, Span, Subject, Time, Verdict};
+use super::guards;
+use crate::model::{Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// Limits that a site may set; the defaults are in `reference` of the README.
@@ -74,6 +75,7 @@ pub struct Levels {
     pub mode: Mode,
     pub rule: Option<String>,
     pub cooldown: Span,
+    /// Zero means no cap, and is only so where no rule is behind the run (a person asked for it).
     pub attempts_max: u32,
     /// The reach that the runbook's header declares.
     pub declared_reach: Reach,
@@ -92,7 +94,51 @@ pub struct Levels {
     pub acted: bool,
 }
 
-/// The verdict of all guards, first refusal wins.
-pub fn admit(_limits: &GuardLimits, _levels: &Levels, _proposal: &Proposal, _now: Time) -> Verdict {
-    todo!("policy")
+/// The verdict of all guards, first refusal wins: cheap and absolute ones first, budgets last.
+pub fn admit(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
+    let asked = Asked { limits, levels, proposal, now };
+    guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
 }
+
+/// What every guard looks at.
+pub(super) struct Asked<'a> {
+    pub limits: &'a GuardLimits,
+    pub levels: &'a Levels,
+    pub proposal: &'a Proposal,
+    pub now: Time,
+}
+
+impl Asked<'_> {
+    pub(super) fn reads(&self) -> bool {
+        self.proposal.effect == Effect::Read
+    }
+
+    /// Whether it changes more than what people read. Words for people fail open, acts fail closed.
+    pub(super) fn acts(&self) -> bool {
+        let proposal = self.proposal;
+        !self.reads() && (proposal.reach > Reach::None || proposal.disruptive || proposal.effect == Effect::Blind)
+    }
+
+    pub(super) fn undoes(&self) -> bool {
+        self.proposal.undoes.is_some()
+    }
+
+    /// Whether it takes the node from the scheduler or gives it back.
+    pub(super) fn schedules(&self) -> bool {
+        matches!(self.proposal.call.action.as_str(), "k8s::cordon" | "k8s::uncordon" | "k8s::drain")
+    }
+
+    /// Not now; ask again after this long.
+    pub(super) fn hold(&self, code: ReasonCode, after: Span, text: String) -> Option<Verdict> {
+        // At the end of time there is no later moment; then holding until now is all that can be said.
+        let until = self.now.checked_add(after.0).unwrap_or(self.now);
+        Some(Verdict::Hold { reason: Reason::new(code, text), until })
+    }
+
+    pub(super) fn deny(&self, code: ReasonCode, text: String) -> Option<Verdict> {
+        Some(Verdict::Deny { reason: Reason::new(code, text) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,16 @@
 //!
 //! Invariant: a new episode opens only after an observed end; the same start after an end reopens the old one.
 
-use crate::model::{EpisodeState, Event, Time};
+use crate::limits;
+use crate::model::{EpisodeState, Event, Status, Subject, Time};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
 
 /// The latest episode of a (source, fingerprint), as the store holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prior {
     pub state: EpisodeState,
+    /// The earliest start that was reported for it.
     pub starts_at: Time,
 }
 
@@ -38,17 +42,157 @@ impl Change {
     }
 }
 
-pub fn hear(_prior: Option<&Prior>, _event: &Event) -> Change {
-    todo!("policy")
+/// What the event does to the latest episode of its complaint.
+pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
+    let Some(prior) = prior else {
+        return match event.status {
+            Status::Firing => Change::Opened,
+            Status::Resolved => Change::Late,
+        };
+    };
+    match (event.status, prior.state) {
+        // Starts move between replicas, so any start refreshes what is open; the earliest is kept.
+        (Status::Firing, EpisodeState::Open) => Change::Refreshed,
+        (Status::Firing, EpisodeState::Resolved | EpisodeState::Stale) => {
+            // A late duplicate of a replica, or an alert that had only timed out: nobody can tell, so it is the old one.
+            if event.starts_at <= prior.starts_at { Change::Reopened } else { Change::Opened }
+        }
+        (Status::Resolved, EpisodeState::Open) if is_of_an_earlier_span(event, prior) => Change::Late,
+        (Status::Resolved, EpisodeState::Open) => Change::Resolved,
+        (Status::Resolved, EpisodeState::Resolved | EpisodeState::Stale) => Change::Late,
+    }
 }
 
 /// The key of the incident: the values of `group_by` (parts of the subject or labels), or, where that is empty, the
 /// most telling container: cluster and node; else namespace and workload (or pod); else model; else alert name.
-pub fn incident_key(_event: &Event, _group_by: &[String]) -> String {
-    todo!("policy")
+pub fn incident_key(event: &Event, group_by: &[String]) -> String {
+    let mut parts: Vec<(&str, &str)> = group_by.iter().map(|name| (name.as_str(), value_of(event, name))).collect();
+    if parts.iter().all(|(_, value)| value.is_empty()) {
+        // Nothing of what the rule groups by is known: all such events must not become one incident.
+        parts = default_parts(event);
+    }
+    let mut key = String::new();
+    for (name, value) in parts {
+        if !key.is_empty() {
+            key.push(',');
+        }
+        key.push_str(name);
+        key.push('=');
+        push_value(&mut key, value);
+    }
+    bounded_key(key)
 }
 
-/// A title for people, from the first event.
-pub fn incident_title(_event: &Event) -> String {
-    todo!("policy")
+/// A title for people, from the first event: one line, bounded, with where it is.
+pub fn incident_title(event: &Event) -> String {
+    let what = [event.summary.as_str(), event.name(), "an alert without a name"]
+        .into_iter()
+        .map(one_line)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
+    let place = one_line(&place(&event.subject));
+    if place.is_empty() || what.contains(&place) {
+        return cut(&what, limits::TITLE_CHARS);
+    }
+    cut(&format!("{place}: {what}"), limits::TITLE_CHARS)
 }
+
+/// Whether a resolve speaks of a span that was over before the open one began: a peer that lags behind.
+fn is_of_an_earlier_span(event: &Event, prior: &Prior) -> bool {
+    event.starts_at < prior.starts_at && event.ends_at.is_some_and(|end| end <= prior.starts_at)
+}
+
+/// A part of the subject by that name, else a label, else the empty string.
+pub(super) fn value_of<'e>(event: &'e Event, name: &str) -> &'e str {
+    event.subject.part(name).unwrap_or_else(|| event.labels.get(name))
+}
+
+fn default_parts(event: &Event) -> Vec<(&'static str, &str)> {
+    let subject = &event.subject;
+    let mut parts: Vec<(&str, &str)> = subject.cluster.iter().map(|cluster| ("cluster", cluster.as_str())).collect();
+    let namespace = subject.namespace.as_deref().map(|name| ("namespace", name));
+    if let Some(node) = &subject.node {
+        parts.push(("node", node));
+    } else if let Some(workload) = &subject.workload {
+        parts.extend(namespace);
+        parts.push(("workload", workload));
+    } else if let Some(pod) = &subject.pod {
+        parts.extend(namespace);
+        parts.push(("pod", pod));
+    } else if let Some(model) = &subject.model {
+        parts.push(("model", model));
+    } else {
+        parts.push(("alertname", event.name()));
+    }
+    parts
+}
+
+/// Plain values stand as they are; others are quoted, so that a comma in a label cannot forge another key.
+fn push_value(key: &mut String, value: &str) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '/' | '-' | '@' | '+');
+    if value.chars().all(plain) {
+        key.push_str(value);
+    } else {
+        let _ = write!(key, "{value:?}");
+    }
+}
+
+fn bounded_key(key: String) -> String {
+    if key.len() <= limits::INCIDENT_KEY_BYTES {
+        return key;
+    }
+    let mut short = key[..key.floor_char_boundary(limits::INCIDENT_KEY_BYTES - 40)].to_owned();
+    short.push_str("…#");
+    for byte in &Sha256::digest(key.as_bytes())[..16] {
+        let _ = write!(short, "{byte:02x}");
+    }
+    short
+}
+
+/// The shortest name that tells people where to look.
+fn place(subject: &Subject) -> String {
+    let within = |name: &String| match &subject.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.clone(),
+    };
+    let inner = subject
+        .node
+        .clone()
+        .or_else(|| subject.workload.as_ref().map(within))
+        .or_else(|| subject.pod.as_ref().map(within))
+        .or_else(|| subject.model.clone())
+        .or_else(|| subject.namespace.clone());
+    match (&subject.cluster, inner) {
+        (Some(cluster), Some(inner)) => format!("{cluster}/{inner}"),
+        (Some(cluster), None) => cluster.clone(),
+        (None, Some(inner)) => inner,
+        (None, None) => String::new(),
+    }
+}
+
+/// Runs of blanks and control characters become one space; marks that turn the reading direction are dropped, for they
+/// can make a title show what it does not say.
+fn one_line(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let mut line = String::with_capacity(text.len().min(4 * limits::TITLE_CHARS));
+    for c in text.chars().filter(|c| !turns(*c)).take(4 * limits::TITLE_CHARS) {
+        if !c.is_whitespace() && !c.is_control() {
+            line.push(c);
+        } else if !line.ends_with(' ') {
+            line.push(' ');
+        }
+    }
+    line.trim().to_owned()
+}
+
+/// At most so many characters, the last one an ellipsis if something was cut.
+fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars - 1).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,13 @@
 //!
 //! Invariant: a regular expression is anchored at both ends, and a missing label is the empty string.
 
+mod parse;
+
+pub(super) use parse::anchored;
+pub use parse::parse_matchers;
+
 use crate::model::Labels;
+use std::fmt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -10,6 +16,17 @@ pub enum Op {
     NotEqual,
     Like,
     Unlike,
+}
+
+impl Op {
+    pub fn sign(self) -> &'static str {
+        match self {
+            Op::Equal => "=",
+            Op::NotEqual => "!=",
+            Op::Like => "=~",
+            Op::Unlike => "!~",
+        }
+    }
 }
 
 /// One compiled matcher.
@@ -21,7 +38,7 @@ pub struct Matcher {
     pub(super) regex: Option<regex::Regex>,
 }
 
-/// What is wrong with a matcher text, where (byte offset), and what to write instead.
+/// What is wrong with a matcher text, where (offset in characters, from 0), and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at character {at} of `{text}`: {hint}")]
 pub struct MatcherError {
@@ -31,17 +48,61 @@ pub struct MatcherError {
     pub hint: String,
 }
 
-/// Parses one matcher or a comma-separated list, with or without braces.
-pub fn parse_matchers(_text: &str) -> Result<Vec<Matcher>, MatcherError> {
-    todo!("policy")
+impl Matcher {
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.accepts(labels.get(&self.name))
+    }
+
+    /// Whether a label of this name with this value (empty: no such label) passes.
+    pub fn accepts(&self, value: &str) -> bool {
+        match (self.op, &self.regex) {
+            (Op::Equal, _) => self.value == value,
+            (Op::NotEqual, _) => self.value != value,
+            (Op::Like, Some(regex)) => regex.is_match(value),
+            (Op::Unlike, Some(regex)) => !regex.is_match(value),
+            // The parser compiles every expression; without one nothing may pass, whatever the sign.
+            (Op::Like | Op::Unlike, None) => false,
+        }
+    }
 }
 
-impl Matcher {
-    pub fn matches(&self, _labels: &Labels) -> bool {
-        todo!("policy")
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Matcher) -> bool {
+        (&self.name, self.op, &self.value) == (&other.name, other.op, &other.value)
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() || self.name.contains(parse::is_reserved) {
+            write_quoted(f, &self.name)?;
+        } else {
+            f.write_str(&self.name)?;
+        }
+        f.write_str(self.op.sign())?;
+        write_quoted(f, &self.value)
     }
 }
 
 pub fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels))
 }
+
+fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    use fmt::Write;
+    f.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' => f.write_str("\\\"")?,
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            other => f.write_char(other)?,
+        }
+    }
+    f.write_char('"')
+}
+
+#[cfg(test)]
+mod tests;

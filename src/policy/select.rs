@@ -2,8 +2,17 @@
 //!
 //! Invariant: every rule that has a say leaves a decision; a parameter from a label is data with a checked type.
 
-use super::{Matcher, MatcherError};
-use crate::model::{Event, Header, Input, Labels, Pin, Reason, Rule, Subject};
+mod bind;
+mod compile;
+mod syntax;
+
+pub use bind::subject_of;
+
+use super::{Matcher, MatcherError, Op, matches_all};
+use crate::model::{Argument, Event, Header, Input, Labels, Pin, Reason, ReasonCode, Rule, Schedule, Subject};
+use bind::Binder;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 /// What a rule would start for an event.
@@ -42,11 +51,24 @@ pub enum RuleError {
     Invalid { rule: String, what: String },
 }
 
+impl RuleError {
+    /// The rule's name as its file gives it.
+    pub fn rule(&self) -> &str {
+        match self {
+            RuleError::Matcher { rule, .. } | RuleError::Invalid { rule, .. } => rule,
+        }
+    }
+}
+
 /// Every rule, compiled, with the runbooks that they name.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
     pub(super) rules: Vec<Compiled>,
     pub(super) runbooks: HashMap<String, (Pin, Header)>,
+    /// Rules that ask for exactly this `alertname`, by position, in file order.
+    by_name: HashMap<String, Vec<usize>>,
+    /// Rules that any event may meet, in file order.
+    others: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,12 +76,22 @@ pub(super) struct Compiled {
     pub rule: Rule,
     pub when: Vec<Matcher>,
     pub unless: Vec<Vec<Matcher>>,
+    binder: Option<Binder>,
 }
 
 impl RuleSet {
-    /// Compiles rules against the runbooks at hand (name → pin and header).
-    pub fn compile(_rules: Vec<Rule>, _runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
-        todo!("policy")
+    /// Compiles rules against the runbooks at hand (name → pin and header). All errors come at once.
+    pub fn compile(rules: Vec<Rule>, runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
+        let compiled = compile::compile(rules, &runbooks)?;
+        let mut set = RuleSet { rules: compiled, runbooks, ..RuleSet::default() };
+        for (at, compiled) in set.rules.iter().enumerate().filter(|(_, compiled)| compiled.rule.at.is_none()) {
+            let wanted = compiled.when.iter().find(|m| m.op == Op::Equal && m.name == "alertname");
+            match wanted {
+                Some(matcher) => set.by_name.entry(matcher.value.clone()).or_default().push(at),
+                None => set.others.push(at),
+            }
+        }
+        Ok(set)
     }
 
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
@@ -70,22 +102,125 @@ impl RuleSet {
         self.rules().find(|rule| rule.name == name)
     }
 
+    /// The rules that run on a schedule, in file order.
+    pub fn scheduled(&self) -> impl Iterator<Item = (&Rule, &Schedule)> {
+        self.rules().filter_map(|rule| rule.at.as_ref().map(|schedule| (rule, schedule)))
+    }
+
+    /// What a rule with a schedule would start now.
+    pub fn start_scheduled(&self, rule: &str) -> Result<Start, Reason> {
+        let compiled = self.rules.iter().find(|compiled| compiled.rule.name == rule && compiled.rule.at.is_some());
+        let Some(compiled) = compiled else {
+            return Err(Reason::new(ReasonCode::NoRuleMatched, format!("no rule `{rule}` has a schedule")));
+        };
+        self.start(compiled, None)
+    }
+
     /// The rules that match, in file order, each with what it would do. Empty: no rule matched.
-    pub fn select<'a>(&'a self, _event: &Event) -> Vec<Selected<'a>> {
-        todo!("policy")
+    pub fn select<'a>(&'a self, event: &Event) -> Vec<Selected<'a>> {
+        self.candidates(event.labels.get("alertname"))
+            .map(|at| &self.rules[at])
+            .filter(|compiled| matches_all(&compiled.when, &event.labels))
+            .map(|compiled| Selected { rule: &compiled.rule, chosen: self.choose(compiled, event) })
+            .collect()
     }
 
     /// For `why`: each rule that does not match, with the first matcher that failed, in words.
-    pub fn near_misses(&self, _labels: &Labels) -> Vec<(String, String)> {
-        todo!("policy")
+    pub fn near_misses(&self, labels: &Labels) -> Vec<(String, String)> {
+        let event_rules = self.rules.iter().filter(|compiled| compiled.rule.at.is_none());
+        event_rules
+            .filter_map(|compiled| {
+                let failed = compiled.when.iter().find(|matcher| !matcher.matches(labels))?;
+                let has = match labels.get(&failed.name) {
+                    "" => format!("no label `{}`", failed.name),
+                    value => format!("{}={}", failed.name, syntax::quote(value)),
+                };
+                Some((compiled.rule.name.clone(), format!("it wants {failed}, and the event has {has}")))
+            })
+            .collect()
     }
 
     /// Binds and checks parameters for a run by hand or by schedule: unknown, missing or ill-typed ones are refused in words.
-    pub fn bind(
-        _header: &Header,
-        _given: &serde_json::Map<String, serde_json::Value>,
-        _event: Option<&Event>,
-    ) -> Result<Input, String> {
-        todo!("policy")
+    pub fn bind(header: &Header, given: &Map<String, Value>, event: Option<&Event>) -> Result<Input, String> {
+        let with = given.iter().map(|(name, value)| (name.clone(), Argument::Value(value.clone()))).collect();
+        let params =
+            Binder::new(header, &with).and_then(|binder| binder.bind(event)).map_err(|problems| problems.join("; "))?;
+        Ok(Input { params, event: event.map_or(Value::Null, as_seen_by_scripts) })
+    }
+
+    /// Positions of the rules that may match, merged back into file order. Allocates nothing.
+    fn candidates(&self, alertname: &str) -> impl Iterator<Item = usize> {
+        let named = self.by_name.get(alertname).map_or(&[][..], Vec::as_slice);
+        let (mut named, mut others) = (named.iter().copied().peekable(), self.others.iter().copied().peekable());
+        std::iter::from_fn(move || match (named.peek(), others.peek()) {
+            (Some(a), Some(b)) if a < b => named.next(),
+            (Some(_), None) => named.next(),
+            _ => others.next(),
+        })
+    }
+
+    fn choose(&self, compiled: &Compiled, event: &Event) -> Chosen {
+        if let Some(at) = compiled.unless.iter().position(|set| matches_all(set, &event.labels)) {
+            let text = format!("rule `{}` is muted by its `unless: {}`", compiled.rule.name, compiled.rule.unless[at]);
+            return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
+        }
+        if compiled.rule.run.is_none() {
+            return Chosen::Tell;
+        }
+        match self.start(compiled, Some(event)) {
+            Ok(start) => Chosen::Run(Box::new(start)),
+            Err(reason) => Chosen::Nothing(reason),
+        }
+    }
+
+    fn start(&self, compiled: &Compiled, event: Option<&Event>) -> Result<Start, Reason> {
+        let rule = &compiled.rule;
+        let runbook = rule.run.as_deref().unwrap_or_default();
+        let (Some((pin, header)), Some(binder)) = (self.runbooks.get(runbook), &compiled.binder) else {
+            let text = format!("rule `{}` wants runbook `{runbook}`, which does not exist", rule.name);
+            return Err(Reason::new(ReasonCode::NoRunbook, text));
+        };
+        let params = binder.bind(event).map_err(|problems| {
+            let text = format!("rule `{}` cannot start runbook `{runbook}`: {}", rule.name, problems.join("; "));
+            Reason::new(ReasonCode::ParameterMissing, text)
+        })?;
+        let subject = subject_of(header, &params, event.map(|event| &event.subject));
+        let bucket = bucket(&rule.name, &params);
+        let input = Input { params, event: event.map_or(Value::Null, as_seen_by_scripts) };
+        Ok(Start { pin: pin.clone(), input, subject, bucket })
     }
 }
+
+/// The event as a script sees it.
+fn as_seen_by_scripts(event: &Event) -> Value {
+    json!({
+        "source": event.source,
+        "labels": event.labels,
+        "annotations": event.annotations,
+        "subject": event.subject,
+        "summary": event.summary,
+        "severity": event.severity,
+        "starts_at": event.starts_at.to_string(),
+    })
+}
+
+/// 32 hex digits over the rule's name and the parameters in order of their names.
+fn bucket(rule: &str, params: &Map<String, Value>) -> String {
+    let mut sorted: Vec<(&String, String)> = params.iter().map(|(name, value)| (name, value.to_string())).collect();
+    sorted.sort();
+    let mut hash = Sha256::new();
+    // Lengths go in, so that no text can be shifted from one field to the next.
+    let mut eat = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    eat(rule);
+    for (name, value) in &sorted {
+        eat(name);
+        eat(value);
+    }
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,364 @@
+//! Tests of the guards: a table of one refusal each, and budgets under any sequence.
+//!
+//! Invariant: whatever the sequence, the level at once is never above its limit.
+
+use super::*;
+use crate::model::{Outcome, PlanEnd, PlannedCall};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+const NOW: i64 = 1_700_000_000;
+
+fn now() -> Time {
+    Time::from_second(NOW).unwrap()
+}
+
+fn ago(minutes: i64) -> Time {
+    Time::from_second(NOW - 60 * minutes).unwrap()
+}
+
+fn levels() -> Levels {
+    Levels {
+        mode: Mode::Auto,
+        rule: Some("xid-79".to_owned()),
+        cooldown: Span::minutes(30),
+        attempts_max: 3,
+        declared_reach: Reach::Node,
+        ..Levels::default()
+    }
+}
+
+fn cordon(node: &str) -> Proposal {
+    Proposal {
+        run: RunId(1),
+        epoch: 1,
+        call: Call::new("k8s::cordon", [("node", json!(node))]),
+        effect: Effect::Converge,
+        reach: Reach::Node,
+        disruptive: true,
+        target: Subject::node(node),
+        undoes: None,
+        deadline: now(),
+        carry: Value::Null,
+        facts: Facts { nodes_total: Some(40), ..Facts::default() },
+    }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Hold { .. } => "hold",
+        Verdict::Deny { .. } => "deny",
+    }
+}
+
+/// Asserts a refusal, its code, and that its text carries the wanted words.
+fn refused(levels: &Levels, proposal: &Proposal, how: &str, code: ReasonCode, words: &str) {
+    let verdict = admit(&GuardLimits::default(), levels, proposal, now());
+    let (Verdict::Hold { reason, .. } | Verdict::Deny { reason }) = &verdict else {
+        panic!("allowed, wanted {code:?}")
+    };
+    assert_eq!((word(&verdict), reason.code), (how, code), "{reason}");
+    assert!(reason.text.contains(words), "{reason}");
+}
+
+fn allowed(levels: &Levels, proposal: &Proposal) {
+    assert_eq!(admit(&GuardLimits::default(), levels, proposal, now()), Verdict::Allow);
+}
+
+#[test]
+fn a_step_within_all_limits_may_begin() {
+    allowed(&levels(), &cordon("gpu-3"));
+}
+
+#[test]
+fn reads_may_always_begin() {
+    let freeze = Freeze { scope: "all".into(), by: "ann".into(), why: "drill".into(), since: ago(5) };
+    let levels = Levels { mode: Mode::Observe, freezes: vec![freeze], declared_reach: Reach::None, ..levels() };
+    let read = Proposal { effect: Effect::Read, facts: Facts::default(), ..cordon("gpu-3") };
+    allowed(&levels, &read);
+}
+
+#[test]
+fn a_rule_that_only_looks_never_acts() {
+    for mode in [Mode::Observe, Mode::Suggest] {
+        refused(&Levels { mode, ..levels() }, &cordon("gpu-3"), "deny", ReasonCode::Mode, "k8s::cordon");
+    }
+}
+
+#[test]
+fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
+    let frozen = |scope: &str| Levels {
+        freezes: vec![Freeze { scope: scope.into(), by: "ann".into(), why: "drill".into(), since: ago(5) }],
+        ..levels()
+    };
+    refused(&frozen("all"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "frozen by ann");
+    refused(&frozen("rule:xid-79"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "drill");
+    refused(&frozen("cluster:eu"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "does not name its cluster");
+    refused(&frozen("galaxy:x"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "not known");
+    let undo = Proposal { undoes: Some(0), ..cordon("gpu-3") };
+    refused(&frozen("all"), &undo, "hold", ReasonCode::Frozen, "drill");
+    allowed(&frozen("rule:other"), &cordon("gpu-3"));
+    let target = Subject { cluster: Some("us".into()), ..Subject::node("gpu-3") };
+    allowed(&frozen("cluster:eu"), &Proposal { target, ..cordon("gpu-3") });
+    let tell = Proposal {
+        call: Call::new("tell", []),
+        effect: Effect::Keyed,
+        reach: Reach::None,
+        disruptive: false,
+        target: Subject::default(),
+        ..cordon("gpu-3")
+    };
+    allowed(&frozen("all"), &tell);
+    refused(&frozen("all"), &Proposal { effect: Effect::Blind, ..tell }, "hold", ReasonCode::Frozen, "drill");
+}
+
+#[test]
+fn what_is_protected_is_never_touched() {
+    let limits = GuardLimits {
+        protected: Protected { nodes: vec!["gpu-3".into()], namespaces: vec!["kube-system".into()] },
+        ..GuardLimits::default()
+    };
+    let code = |proposal: &Proposal| match admit(&limits, &levels(), proposal, now()) {
+        Verdict::Deny { reason } => Some(reason.code),
+        _ => None,
+    };
+    assert_eq!(code(&cordon("gpu-3")), Some(ReasonCode::Protected));
+    assert_eq!(code(&cordon("gpu-4")), None);
+    let pod = Proposal { target: Subject::pod("kube-system", "dns"), reach: Reach::Pod, ..cordon("gpu-4") };
+    assert_eq!(code(&pod), Some(ReasonCode::Protected));
+    let facts = Facts { protected: Some("it runs the control plane".into()), ..cordon("gpu-4").facts };
+    let undo = Proposal { facts, undoes: Some(0), ..cordon("gpu-4") };
+    refused(&levels(), &undo, "deny", ReasonCode::Protected, "control plane");
+}
+
+#[test]
+fn a_runbook_stays_within_the_reach_of_its_header() {
+    let low = Levels { declared_reach: Reach::Pod, ..levels() };
+    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`reach: pod`");
+}
+
+#[test]
+fn a_node_that_somebody_else_cordoned_is_left_alone() {
+    let facts = Facts { foreign_cordon: Some("bob (kubectl)".into()), ..cordon("gpu-3").facts };
+    let mine = Proposal { facts, ..cordon("gpu-3") };
+    refused(&levels(), &mine, "deny", ReasonCode::ForeignCordon, "bob");
+    let give_back = Proposal {
+        call: Call::new("k8s::uncordon", [("node", json!("gpu-3"))]),
+        disruptive: false,
+        undoes: Some(0),
+        ..mine.clone()
+    };
+    refused(&levels(), &give_back, "deny", ReasonCode::ForeignCordon, "bob");
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..mine };
+    allowed(&levels(), &label);
+}
+
+#[test]
+fn in_mode_approve_only_what_the_plan_names_may_begin() {
+    let levels = Levels { mode: Mode::Approve, ..levels() };
+    refused(&levels, &cordon("gpu-3"), "deny", ReasonCode::NotApproved, "needs an approved plan");
+    let step = cordon("gpu-3");
+    let planned = PlannedCall {
+        call: step.call.clone(),
+        effect: step.effect,
+        reach: step.reach,
+        target: step.target.clone(),
+        predicted: Outcome::Ok(Value::Null),
+    };
+    let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
+    let levels = Levels { approved: Some(plan), ..levels };
+    allowed(&levels, &step);
+    refused(&levels, &cordon("gpu-4"), "deny", ReasonCode::NotInPlan, "k8s::cordon(node: gpu-3)");
+    allowed(&levels, &Proposal { undoes: Some(0), ..cordon("gpu-4") });
+}
+
+#[test]
+fn the_wait_between_attempts_doubles_until_they_are_used_up() {
+    let after = |minutes: &[i64]| Levels { attempts: minutes.iter().map(|m| ago(*m)).collect(), ..levels() };
+    refused(&after(&[10]), &cordon("gpu-3"), "hold", ReasonCode::Cooldown, "attempt 2 of 3 waits 30m");
+    allowed(&after(&[31]), &cordon("gpu-3"));
+    refused(&after(&[100, 40]), &cordon("gpu-3"), "hold", ReasonCode::Cooldown, "attempt 3 of 3 waits 1h");
+    allowed(&after(&[200, 61]), &cordon("gpu-3"));
+    refused(&after(&[900, 700, 500]), &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "3 times");
+    allowed(&after(&[1441, 1500, 1600]), &cordon("gpu-3"));
+    allowed(&Levels { acted: true, ..after(&[3, 2, 1]) }, &cordon("gpu-3"));
+    allowed(&after(&[3, 2, 1]), &Proposal { undoes: Some(0), ..cordon("gpu-3") });
+    // A clock that jumped back: the wait is never longer than the wait.
+    let verdict = admit(&GuardLimits::default(), &after(&[-600]), &cordon("gpu-3"), now());
+    let Verdict::Hold { until, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(until.as_second(), NOW + 30 * 60);
+    // A person's own run has a wait, but no cap.
+    let by_hand = Levels { rule: None, attempts_max: 0, ..after(&[900, 700, 500]) };
+    allowed(&by_hand, &cordon("gpu-3"));
+}
+
+#[test]
+fn one_disruptive_run_has_a_node_at_a_time() {
+    let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
+    refused(&busy, &cordon("gpu-3"), "hold", ReasonCode::NodeBusy, "run r7 works on node gpu-3");
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..cordon("gpu-3") };
+    allowed(&busy, &label);
+}
+
+#[test]
+fn the_blast_radius_counts_what_others_took_out_too() {
+    let with = |total: Option<u32>, out: &[&str]| Proposal {
+        facts: Facts {
+            nodes_total: total,
+            nodes_out: out.iter().map(|name| (*name).to_owned()).collect(),
+            ..Facts::default()
+        },
+        ..cordon("gpu-3")
+    };
+    let limits = GuardLimits { nodes_at_once: 2, ..GuardLimits::default() };
+    let says = |levels: &Levels, proposal: &Proposal| match admit(&limits, levels, proposal, now()) {
+        Verdict::Allow => "allow".to_owned(),
+        Verdict::Hold { reason, .. } | Verdict::Deny { reason } => reason.text,
+    };
+    assert_eq!(says(&levels(), &with(Some(40), &["gpu-1"])), "allow");
+    assert_eq!(
+        says(&levels(), &with(Some(40), &["gpu-7", "gpu-1"])),
+        "2 of 40 nodes are out (gpu-1, gpu-7); the limit is 2 at once"
+    );
+    let held = Levels { nodes_held: vec!["gpu-1".into(), "gpu-9".into()], ..levels() };
+    assert_eq!(
+        says(&held, &with(Some(40), &["gpu-1"])),
+        "2 of 40 nodes are out (gpu-1, gpu-9); the limit is 2 at once"
+    );
+    assert_eq!(says(&levels(), &with(Some(40), &["gpu-3", "gpu-1"])), "allow", "the target does not count");
+    assert_eq!(says(&levels(), &with(Some(4), &["gpu-1"])), "1 of 4 nodes is out (gpu-1); the limit is 1 at once");
+    refused(&levels(), &with(None, &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
+    refused(&levels(), &with(Some(0), &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
+    refused(&levels(), &with(Some(1), &[]), "deny", ReasonCode::BlastRadius, "the only GPU node");
+    let hour = Levels { nodes_hour: 4, ..levels() };
+    refused(&hour, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "the limit is 4 (10 %)");
+    let day = Levels { nodes_day: 8, ..levels() };
+    refused(&day, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "within a day; the limit is 8 (20 %)");
+    let nameless = Proposal { target: Subject::default(), ..with(Some(40), &[]) };
+    refused(&levels(), &nameless, "deny", ReasonCode::BlastRadius, "names no node");
+    allowed(&hour, &Proposal { undoes: Some(0), ..with(None, &["a", "b", "c"]) });
+}
+
+#[test]
+fn the_last_node_in_service_stays_however_generous_the_limits() {
+    let limits = GuardLimits {
+        nodes_at_once: 100,
+        share_at_once: 1.0,
+        share_per_hour: 1.0,
+        share_per_day: 1.0,
+        protected: Protected::default(),
+    };
+    let facts = Facts { nodes_total: Some(3), nodes_out: vec!["gpu-1".into(), "gpu-2".into()], ..Facts::default() };
+    let verdict = admit(&limits, &levels(), &Proposal { facts, ..cordon("gpu-3") }, now());
+    let Verdict::Hold { reason, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(reason.text, "node gpu-3 is the last of 3 in service: gpu-1, gpu-2 are out");
+}
+
+/// Every kind of proposal, most of them odd.
+fn proposals() -> impl Strategy<Value = Proposal> {
+    let effect = prop::sample::select(vec![
+        Effect::Read,
+        Effect::Converge,
+        Effect::Keyed,
+        Effect::Witnessed,
+        Effect::Probed,
+        Effect::Blind,
+    ]);
+    let reach = prop::sample::select(vec![Reach::None, Reach::Pod, Reach::Workload, Reach::Node, Reach::Cluster]);
+    let action = prop::sample::select(vec!["k8s::cordon", "k8s::uncordon", "k8s::drain", "tell", "k8s::scale"]);
+    let total = prop::option::of(0u32..6);
+    let node = prop::option::of(0u32..6);
+    let out = prop::collection::vec(0u32..6, 0..5);
+    let words = (prop::option::of(Just("why".to_owned())), prop::option::of(Just("bob".to_owned())));
+    (effect, reach, action, any::<bool>(), (total, node, out), words, prop::option::of(0u32..3)).prop_map(
+        |(effect, reach, action, disruptive, (nodes_total, node, out), (protected, foreign_cordon), undoes)| {
+            let nodes_out = out.iter().map(|n| format!("gpu-{n}")).collect();
+            Proposal {
+                call: Call::new(action, []),
+                effect,
+                reach,
+                disruptive,
+                target: node.map(|n| Subject::node(format!("gpu-{n}"))).unwrap_or_default(),
+                undoes,
+                facts: Facts { nodes_total, nodes_out, protected, foreign_cordon },
+                ..cordon("x")
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_refusal_has_words_and_reads_are_never_refused(
+        proposal in proposals(), mode in prop::sample::select(vec![Mode::Observe, Mode::Suggest, Mode::Approve, Mode::Auto]),
+        attempts in prop::collection::vec(-2000i64..2000, 0..5), holder in prop::option::of(1i64..3),
+        nodes_hour in 0u32..4, acted in any::<bool>(),
+    ) {
+        let levels = Levels {
+            mode, attempts: attempts.into_iter().map(ago).collect(), node_holder: holder.map(RunId), nodes_hour, acted, ..levels()
+        };
+        match admit(&GuardLimits::default(), &levels, &proposal, now()) {
+            Verdict::Allow => {
+                let unknown = proposal.facts.nodes_total.is_none_or(|total| total == 0);
+                prop_assert!(
+                    proposal.effect == Effect::Read || proposal.undoes.is_some() || !(proposal.disruptive && unknown)
+                );
+                prop_assert!(proposal.effect == Effect::Read || mode >= Mode::Approve);
+            }
+            Verdict::Hold { reason, until } => {
+                prop_assert!(!reason.text.is_empty() && until > now());
+                prop_assert!(proposal.effect != Effect::Read);
+            }
+            Verdict::Deny { reason } => {
+                prop_assert!(!reason.text.is_empty());
+                prop_assert!(proposal.effect != Effect::Read);
+            }
+        }
+    }
+
+    /// A tiny ledger: runs take nodes and give them back, nodes fall ill and recover by themselves, in any order.
+    #[test]
+    fn no_sequence_exceeds_the_budget(
+        total in 1u32..30,
+        at_once in 0u32..6,
+        share in 0.0f64..0.5,
+        steps in prop::collection::vec((0u8..4, 0u32..30), 1..80),
+    ) {
+        let limits = GuardLimits {
+            nodes_at_once: at_once, share_at_once: share, share_per_hour: 0.5, share_per_day: 0.6,
+            ..GuardLimits::default()
+        };
+        let (mut held, mut ill) = (BTreeSet::new(), BTreeSet::new());
+        // One window for the whole sequence: nothing ages out of it.
+        let mut taken = BTreeSet::new();
+        for (what, node) in steps {
+            let name = format!("gpu-{}", node % total);
+            match what {
+                0 => drop(ill.insert(name)),
+                1 => drop(ill.remove(&name)),
+                2 => drop(held.remove(&name)),
+                _ => {
+                    let counted = |set: &BTreeSet<String>| set.iter().filter(|other| **other != name).count() as u32;
+                    let levels = Levels {
+                        nodes_held: held.iter().filter(|other| **other != name).cloned().collect(),
+                        nodes_hour: counted(&taken), nodes_day: counted(&taken), ..levels()
+                    };
+                    let facts = Facts {
+                        nodes_total: Some(total), nodes_out: ill.iter().chain(&held).cloned().collect(), ..Facts::default()
+                    };
+                    if admit(&limits, &levels, &Proposal { facts, ..cordon(&name) }, now()) == Verdict::Allow {
+                        held.insert(name.clone());
+                        taken.insert(name);
+                        let out = held.union(&ill).count() as f64;
+                        let most = (share * f64::from(total) + 1e-9).floor().max(1.0).min(f64::from(at_once));
+                        prop_assert!(out <= most, "{out} out, {most} allowed");
+                        prop_assert!(share > 0.0 && out < f64::from(total), "the last node was taken");
+                        prop_assert!(taken.len() as f64 <= (0.5 * f64::from(total)).floor().max(1.0));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The guards, one a file, in the order in which they are asked.
+//!
+//! Invariant: a guard says nothing or refuses with a reason that carries the numbers; it never allows over another's head.
+
+mod approval;
+mod blast_radius;
+mod cooldown;
+mod foreign_cordon;
+mod kill_switch;
+mod mode;
+mod node_lock;
+mod protected;
+mod reach;
+
+use super::admit::Asked;
+use crate::limits;
+use crate::model::Verdict;
+
+/// A guard: `None` where it has nothing to say.
+pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
+
+/// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
+pub(super) const ALL: [Guard; 9] = [
+    mode::check,
+    kill_switch::check,
+    protected::check,
+    reach::check,
+    foreign_cordon::check,
+    approval::check,
+    cooldown::check,
+    node_lock::check,
+    blast_radius::check,
+];
+
+/// A few names for a sentence: `gpu-1, gpu-7 and 3 more`.
+fn some_of<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
+    let more = names.len().saturating_sub(limits::NAMES_SHOWN);
+    let shown: Vec<&str> = names.take(limits::NAMES_SHOWN).collect();
+    match more {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,31 @@
+//! Approval: what people approved, and nothing else.
+//!
+//! Invariant: in mode approve an act is in the approved plan with the same arguments, or it takes back one that was.
+
+use super::some_of;
+use crate::model::{Effect, Mode, ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    if asked.levels.mode != Mode::Approve || !asked.acts() || asked.undoes() {
+        return None;
+    }
+    let call = &asked.proposal.call;
+    let Some(plan) = &asked.levels.approved else {
+        return asked.deny(ReasonCode::NotApproved, format!("{call} needs an approved plan, and there is none"));
+    };
+    if plan.names(call) {
+        return None;
+    }
+    let planned: Vec<String> = plan
+        .calls
+        .iter()
+        .filter(|planned| planned.effect != Effect::Read)
+        .map(|planned| planned.call.to_string())
+        .collect();
+    let names = match planned.len() {
+        0 => "nothing that changes anything".to_owned(),
+        _ => some_of(planned.iter().map(String::as_str)),
+    };
+    asked.deny(ReasonCode::NotInPlan, format!("{call} is not in the approved plan, which names {names}"))
+}

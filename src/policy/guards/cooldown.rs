@@ -1,0 +1,47 @@
+//! Cooldown with doubling, and a cap on attempts: the same remedy over and over does not heal.
+//!
+//! Invariant: asked once, when a run is about to act for the first time; within 24 hours no more attempts than the cap.
+
+use crate::limits;
+use crate::model::{ReasonCode, Span, Time, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    let levels = asked.levels;
+    if !asked.acts() || asked.undoes() || levels.acted {
+        return None;
+    }
+    let window = Span(limits::ATTEMPTS_WINDOW.0);
+    // An attempt in the future means that a clock jumped back: it counts.
+    let recent: Vec<Time> =
+        levels.attempts.iter().copied().filter(|attempt| after(*attempt, window) > asked.now).collect();
+    let last = *recent.iter().max()?;
+    let (made, cap) = (recent.len(), levels.attempts_max);
+    let uncapped = cap == 0 && levels.rule.is_none();
+    if !uncapped && made >= cap as usize {
+        let text = format!(
+            "this runbook has acted {made} times on {} within {window} (last at {last}), and the limit is {cap}: \
+             it does not help, a human must look",
+            asked.proposal.target
+        );
+        return asked.deny(ReasonCode::AttemptsUsedUp, text);
+    }
+    let doublings = u32::try_from(made - 1).unwrap_or(u32::MAX).min(31);
+    let wait = Span(levels.cooldown.0.saturating_mul(1 << doublings).min(window.0));
+    // Counted from now at most, so that a clock that jumped cannot hold it for years.
+    let until = after(last, wait).min(after(asked.now, wait));
+    if asked.now >= until {
+        return None;
+    }
+    let text = format!(
+        "this runbook acted on {} at {last}; attempt {} of {} waits {wait} after it, until {until}",
+        asked.proposal.target,
+        made + 1,
+        if uncapped { "any number".to_owned() } else { cap.to_string() },
+    );
+    Some(Verdict::Hold { reason: crate::model::Reason::new(ReasonCode::Cooldown, text), until })
+}
+
+fn after(time: Time, span: Span) -> Time {
+    time.checked_add(span.0).unwrap_or(Time::MAX)
+}

@@ -1,0 +1,17 @@
+//! Other people's cordon: somebody works on that node, so we keep away from it.
+//!
+//! Invariant: we never drain, disturb or give back a node that somebody else took out of service.
+
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    let who = asked.proposal.facts.foreign_cordon.as_ref()?;
+    if !asked.acts() || !(asked.proposal.disruptive || asked.schedules()) {
+        return None;
+    }
+    let target = &asked.proposal.target;
+    let text =
+        format!("{target} was cordoned by {who}, not by this run: {} is left to them", asked.proposal.call.action);
+    asked.deny(ReasonCode::ForeignCordon, text)
+}

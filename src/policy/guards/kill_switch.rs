@@ -1,0 +1,35 @@
+//! The kill switch: somebody froze everything, a cluster or a rule.
+//!
+//! Invariant: it holds undo too, and a scope that cannot be told apart from ours counts as ours.
+
+use crate::limits;
+use crate::model::{Freeze, ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    if !asked.acts() {
+        return None;
+    }
+    let (freeze, doubt) =
+        asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
+    let Freeze { scope, by, why, since } = freeze;
+    let text = format!("{scope} is frozen by {by} since {since}: {why}{doubt}");
+    asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
+}
+
+/// Whether a freeze covers the step, with a word about any doubt.
+fn covers(freeze: &Freeze, asked: &Asked<'_>) -> Option<&'static str> {
+    if freeze.scope == "all" {
+        return Some("");
+    }
+    if let Some(cluster) = freeze.scope.strip_prefix("cluster:") {
+        return match asked.proposal.target.cluster.as_deref() {
+            Some(ours) => (ours == cluster).then_some(""),
+            None => Some(" (the step does not name its cluster, so it may be this one)"),
+        };
+    }
+    if let Some(rule) = freeze.scope.strip_prefix("rule:") {
+        return (asked.levels.rule.as_deref() == Some(rule)).then_some("");
+    }
+    Some(" (a scope that is not known stops everything)")
+}

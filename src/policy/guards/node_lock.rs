@@ -1,0 +1,17 @@
+//! One run at a time takes a node apart.
+//!
+//! Invariant: while a run holds a node, no other run disturbs it or changes whether it is scheduled.
+
+use crate::limits;
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    let holder = asked.levels.node_holder?;
+    if !asked.acts() || holder == asked.proposal.run || !(asked.proposal.disruptive || asked.schedules()) {
+        return None;
+    }
+    let node = asked.proposal.target.node.as_deref().unwrap_or("the target's node");
+    let text = format!("run {holder} works on node {node}: one disruptive run per node");
+    asked.hold(ReasonCode::NodeBusy, limits::HOLD_RECHECK, text)
+}

@@ -1,0 +1,28 @@
+//! Protected subjects: what the site, the world or common sense says no runbook may touch.
+//!
+//! Invariant: protection holds for undo too; hands off means hands off.
+
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    if !asked.acts() {
+        return None;
+    }
+    let target = &asked.proposal.target;
+    let listed = &asked.limits.protected;
+    let hit = |list: &[String], name: &Option<String>| name.as_ref().filter(|name| list.contains(name)).cloned();
+    if let Some(node) = hit(&listed.nodes, &target.node) {
+        let text =
+            format!("node {node} is protected: it is listed under `guards.protected.nodes` in the configuration");
+        return asked.deny(ReasonCode::Protected, text);
+    }
+    if let Some(namespace) = hit(&listed.namespaces, &target.namespace) {
+        let text = format!(
+            "namespace {namespace} is protected: it is listed under `guards.protected.namespaces` in the configuration"
+        );
+        return asked.deny(ReasonCode::Protected, text);
+    }
+    let why = asked.proposal.facts.protected.as_ref()?;
+    asked.deny(ReasonCode::Protected, format!("{target} is protected: {why}"))
+}

@@ -1,0 +1,222 @@
+//! Parameters of a runbook from what a rule says, from the subject, from labels, from defaults; in this order.
+//!
+//! Invariant: what is bound has the type that the header declares; what cannot be bound is named, never guessed.
+
+use super::syntax;
+use crate::model::{Argument, Event, Header, Param, ParamType, Subject};
+use crate::policy::matcher::anchored;
+use crate::policy::suggest::did_you_mean;
+use regex::Regex;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// How to fill the parameters of one runbook, worked out once.
+#[derive(Debug, Clone)]
+pub(super) struct Binder {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    param: Param,
+    given: Option<Argument>,
+    pattern: Option<Regex>,
+    /// The part of the subject that it stands for, if it stands for one.
+    part: Option<&'static str>,
+}
+
+impl Binder {
+    /// Refuses unknown names, values of the wrong type, and bad patterns.
+    pub(super) fn new(header: &Header, with: &BTreeMap<String, Argument>) -> Result<Binder, Vec<String>> {
+        let names = || header.params.iter().map(|param| param.name.as_str());
+        let mut problems: Vec<String> = with
+            .keys()
+            .filter(|name| !names().any(|known| known == name.as_str()))
+            .map(|name| match names().next() {
+                None => format!("parameter `{name}` is given, but the runbook takes none"),
+                Some(_) => format!("the runbook has no parameter `{name}`{}", did_you_mean(name, names())),
+            })
+            .collect();
+        let mut slots = Vec::with_capacity(header.params.len());
+        for param in &header.params {
+            match Slot::new(param, header, with.get(&param.name)) {
+                Ok(slot) => slots.push(slot),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Binder { slots }) } else { Err(problems) }
+    }
+
+    /// Parameters that nothing can ever fill.
+    pub(super) fn never_filled(&self, scheduled: bool) -> Vec<String> {
+        let open = |slot: &&Slot| slot.given.is_none() && slot.param.default.is_none();
+        self.slots
+            .iter()
+            .filter(open)
+            .filter(|slot| scheduled || (slot.part.is_none() && slot.param.ty != ParamType::String))
+            .map(|slot| {
+                let (name, ty) = (&slot.param.name, slot.param.ty.name());
+                format!("parameter `{name}` ({ty}) is never given: add it under `with:`")
+            })
+            .collect()
+    }
+
+    /// All parameters, or every one that cannot be bound.
+    pub(super) fn bind(&self, event: Option<&Event>) -> Result<Map<String, Value>, Vec<String>> {
+        let mut params = Map::new();
+        let mut problems = Vec::new();
+        for slot in &self.slots {
+            match slot.fill(event) {
+                Ok(value) => drop(params.insert(slot.param.name.clone(), value)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(params) } else { Err(problems) }
+    }
+}
+
+impl Slot {
+    fn new(param: &Param, header: &Header, given: Option<&Argument>) -> Result<Slot, String> {
+        let pattern = param.pattern.as_deref().map(anchored).transpose().map_err(|error| {
+            format!("parameter `{}` has a bad pattern in the runbook's header: {error}", param.name)
+        })?;
+        let slot = Slot { param: param.clone(), given: given.cloned(), pattern, part: part_of(param, header) };
+        match given {
+            Some(Argument::Value(value)) => drop(slot.checked(value, || format!("is {}", shown(value)))?),
+            Some(Argument::Label { label }) if label.is_empty() => {
+                return Err(format!("parameter `{}` names an empty label", param.name));
+            }
+            _ => {}
+        }
+        Ok(slot)
+    }
+
+    fn fill(&self, event: Option<&Event>) -> Result<Value, String> {
+        if let Some(Argument::Value(value)) = &self.given {
+            return self.checked(value, || format!("is {}", shown(value)));
+        }
+        let found = event.and_then(|event| self.from_event(event));
+        if let Some((origin, text)) = found {
+            let said = || format!("is {} ({origin})", syntax::quote(&text));
+            return self.checked(&Value::from(text.as_str()), said);
+        }
+        match &self.param.default {
+            Some(default) => self.checked(default, || format!("is {} by default", shown(default))),
+            None => Err(self.missing(event.is_some())),
+        }
+    }
+
+    /// The text that the event has for it, and where it stands.
+    fn from_event(&self, event: &Event) -> Option<(String, String)> {
+        let namespaced = |name: &str| match &event.subject.namespace {
+            Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
+            _ => name.to_owned(),
+        };
+        let in_namespace = matches!(self.param.ty, ParamType::Pod | ParamType::Workload);
+        let (origin, text) = match (&self.given, self.part) {
+            (Some(Argument::Label { label }), _) => (format!("label `{label}`"), event.labels.get(label)),
+            (_, Some(part)) => (format!("the event's {part}"), event.subject.part(part).unwrap_or_default()),
+            (_, None) if self.param.ty == ParamType::String => {
+                (format!("label `{}`", self.param.name), event.labels.get(&self.param.name))
+            }
+            (_, None) => return None,
+        };
+        match text {
+            "" => None,
+            text if in_namespace => Some((origin, namespaced(text))),
+            text => Some((origin, text.to_owned())),
+        }
+    }
+
+    fn checked(&self, value: &Value, said: impl Fn() -> String) -> Result<Value, String> {
+        syntax::check(self.param.ty, self.pattern.as_ref(), value)
+            .map_err(|why| format!("parameter `{}` {}, which {why}", self.param.name, said()))
+    }
+
+    fn missing(&self, heard: bool) -> String {
+        let (name, ty) = (&self.param.name, self.param.ty.name());
+        let place = match (&self.given, self.part) {
+            (Some(Argument::Label { label }), _) => format!("the event has no label `{label}`"),
+            (_, Some(part)) if heard => format!("the event names no {part}"),
+            (_, None) if heard => format!("the event has no label `{name}`"),
+            _ => "it is not given and has no default".to_owned(),
+        };
+        format!("parameter `{name}` ({ty}) is missing: {place}")
+    }
+}
+
+/// What a run with these parameters is about: the things its parameters name with what contains them; where they name
+/// none, what the event is about. So cooldowns and locks go by what is acted on, not by which GPU complained.
+pub fn subject_of(header: &Header, params: &Map<String, Value>, heard: Option<&Subject>) -> Subject {
+    let none = Subject::default();
+    let heard = heard.unwrap_or(&none);
+    let mut subject = Subject { cluster: heard.cluster.clone(), ..Subject::default() };
+    let before = subject.clone();
+    for param in &header.params {
+        let Some(text) = params.get(&param.name).and_then(Value::as_str) else { continue };
+        let part = match (part_of(param, header), part_for(param.ty)) {
+            (Some(part), _) => part,
+            // The first of several of a type is the one that the run is about.
+            (None, Some(part)) if subject.part(part).is_none() => part,
+            _ => continue,
+        };
+        let (namespace, name) = match param.ty {
+            ParamType::Pod | ParamType::Workload => text.split_once('/').map_or((None, text), |(a, b)| (Some(a), b)),
+            _ => (None, text),
+        };
+        if let Some(namespace) = namespace {
+            subject.namespace = Some(namespace.to_owned());
+        }
+        let name = Some(name.to_owned());
+        match part {
+            "cluster" => subject.cluster = name,
+            "node" => subject.node = name,
+            "gpu" => subject.gpu = name,
+            "slice" => subject.slice = name,
+            "namespace" => subject.namespace = name,
+            "workload" => subject.workload = name,
+            "pod" => subject.pod = name,
+            _ => subject.model = name,
+        }
+    }
+    if subject == before {
+        return heard.clone();
+    }
+    if subject.node.is_none() && (subject.gpu.is_some() || subject.slice.is_some()) {
+        subject.node.clone_from(&heard.node);
+    }
+    subject
+}
+
+/// The part of a subject that a parameter stands for: by its type where it is the only one of that type, else by name.
+fn part_of(param: &Param, header: &Header) -> Option<&'static str> {
+    let alone = header.params.iter().filter(|other| other.ty == param.ty).count() == 1;
+    match part_for(param.ty) {
+        Some(part) if alone || param.name == part => Some(part),
+        None if param.ty == ParamType::String => {
+            ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"]
+                .into_iter()
+                .find(|part| *part == param.name)
+        }
+        _ => None,
+    }
+}
+
+fn part_for(ty: ParamType) -> Option<&'static str> {
+    match ty {
+        ParamType::Node => Some("node"),
+        ParamType::Gpu => Some("gpu"),
+        ParamType::Pod => Some("pod"),
+        ParamType::Workload => Some("workload"),
+        ParamType::Namespace => Some("namespace"),
+        ParamType::Model => Some("model"),
+        _ => None,
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => syntax::quote(text),
+        other => syntax::quote(&other.to_string()).trim_matches('"').to_owned(),
+    }
+}

@@ -1,0 +1,133 @@
+//! The checks of rules when files change: all that is wrong, at once, each with the rule's name.
+//!
+//! Invariant: a rule that compiles can be asked about any event without an error.
+
+use super::bind::Binder;
+use super::{Compiled, RuleError};
+use crate::limits;
+use crate::model::{Argument, Header, Mode, Pin, Rule, Span};
+use crate::policy::matcher::{Matcher, parse_matchers};
+use crate::policy::suggest::did_you_mean;
+use std::collections::{HashMap, HashSet};
+
+/// Compiles every rule or tells everything that is wrong.
+pub(super) fn compile(
+    rules: Vec<Rule>,
+    runbooks: &HashMap<String, (Pin, Header)>,
+) -> Result<Vec<Compiled>, Vec<RuleError>> {
+    let mut errors = Vec::new();
+    if rules.len() > limits::RULES {
+        let what = format!("there are {} rules; at most {} are taken", rules.len(), limits::RULES);
+        return Err(vec![RuleError::Invalid { rule: "*".to_owned(), what }]);
+    }
+    let mut seen = HashSet::new();
+    for rule in &rules {
+        if !seen.insert(rule.name.as_str()) {
+            errors
+                .push(invalid(rule, "the name is used twice; a name is how people freeze and find a rule".to_owned()));
+        }
+    }
+    let mut compiled = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let mut found = Vec::new();
+        let one = one(rule, runbooks, &mut found);
+        if found.is_empty() {
+            compiled.push(one);
+        }
+        errors.append(&mut found);
+    }
+    if errors.is_empty() { Ok(compiled) } else { Err(errors) }
+}
+
+fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<RuleError>) -> Compiled {
+    errors.extend(shape(&rule).into_iter().map(|what| invalid(&rule, what)));
+    let when: Vec<Matcher> =
+        rule.when.iter().flat_map(|line| matchers(&rule, "when", line, errors).unwrap_or_default()).collect();
+    let mut unless = Vec::new();
+    for line in &rule.unless {
+        match matchers(&rule, "unless", line, errors) {
+            Some(set) if set.is_empty() => {
+                errors.push(invalid(&rule, format!("`unless: {line}` would mute it always: write a matcher")));
+            }
+            Some(set) => unless.push(set),
+            None => {}
+        }
+    }
+    // The same law that Alertmanager has for silences, and for the same reason.
+    let broken = errors.iter().any(|error| matches!(error, RuleError::Matcher { .. }));
+    if rule.run.is_some() && !rule.when.is_empty() && !broken && when.iter().all(|matcher| matcher.accepts("")) {
+        let what =
+            "it runs a runbook for every event: add a matcher that asks for a label, as in `alertname=\"GpuXid\"`";
+        errors.push(invalid(&rule, what.to_owned()));
+    }
+    let binder = rule.run.as_deref().and_then(|name| match bound(&rule, name, runbooks) {
+        Ok(binder) => Some(binder),
+        Err(problems) => {
+            errors.extend(problems.into_iter().map(|what| invalid(&rule, what)));
+            None
+        }
+    });
+    Compiled { rule, when, unless, binder }
+}
+
+/// What is wrong with the rule apart from matchers and parameters.
+fn shape(rule: &Rule) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut no = |bad: bool, what: &str| {
+        if bad {
+            wrong.push(what.to_owned());
+        }
+    };
+    let name = &rule.name;
+    no(name.trim().is_empty(), "a rule needs a name");
+    no(name.chars().count() > limits::RULE_NAME_CHARS, "the name is longer than 100 characters");
+    no(
+        name.trim() != name || name.chars().any(char::is_control),
+        "the name has blanks around it or control characters",
+    );
+    no(rule.when.is_empty() && rule.at.is_none(), "it says neither `when` nor `at`: it would never do anything");
+    no(!rule.when.is_empty() && rule.at.is_some(), "it says both `when` and `at`: write two rules");
+    no(rule.run.is_none() && rule.tell.is_empty(), "it neither runs nor tells: add `run:` or `tell:`");
+    no(rule.run.is_none() && !rule.with.is_empty(), "`with` gives parameters, but there is no `run`");
+    no(rule.tell.iter().any(|channel| channel.trim().is_empty()), "`tell` holds an empty channel name");
+    no(rule.group_by.iter().any(|part| part.trim().is_empty()), "`group_by` holds an empty name");
+    no(rule.approvers.iter().any(|person| person.trim().is_empty()), "`approvers` holds an empty name");
+    no(rule.attempts == 0, "`attempts: 0` would never let it act: use `mode: observe` for that");
+    no(rule.mode == Mode::Approve && rule.approve_within == Span::default(), "`approve_within` is zero");
+    if let Some(repeat) = &rule.repeat {
+        no(repeat.count == 0, "`repeat.count` is zero: two means the second time");
+        no(repeat.within == Span::default(), "`repeat.within` is zero");
+        no(repeat.by.iter().any(|part| part.trim().is_empty()), "`repeat.by` holds an empty name");
+    }
+    if rule.at.is_some() {
+        no(rule.run.is_none(), "a rule with a schedule needs a `run`");
+        no(!rule.unless.is_empty(), "`unless` looks at events, and a schedule has none");
+        no(rule.repeat.is_some(), "`repeat` counts episodes, and a schedule has none");
+        no(!rule.group_by.is_empty(), "`group_by` groups episodes, and a schedule has none");
+        let from_label = |argument: &Argument| matches!(argument, Argument::Label { .. });
+        no(rule.with.values().any(from_label), "`with` takes a label, and a schedule has no event");
+    }
+    wrong
+}
+
+fn matchers(rule: &Rule, field: &'static str, line: &str, errors: &mut Vec<RuleError>) -> Option<Vec<Matcher>> {
+    parse_matchers(line)
+        .map_err(|source| errors.push(RuleError::Matcher { rule: rule.name.clone(), field, source }))
+        .ok()
+}
+
+fn bound(rule: &Rule, runbook: &str, runbooks: &HashMap<String, (Pin, Header)>) -> Result<Binder, Vec<String>> {
+    let Some((_, header)) = runbooks.get(runbook) else {
+        let near = did_you_mean(runbook, runbooks.keys().map(String::as_str));
+        return Err(vec![format!("there is no runbook `{runbook}`{near}")]);
+    };
+    let binder = Binder::new(header, &rule.with)?;
+    match binder.never_filled(rule.at.is_some()) {
+        problems if problems.is_empty() => Ok(binder),
+        problems => Err(problems),
+    }
+}
+
+fn invalid(rule: &Rule, what: String) -> RuleError {
+    RuleError::Invalid { rule: rule.name.clone(), what }
+}
