@@ -10,6 +10,9 @@ mod slack;
 mod text;
 mod webhook;
 
+/// Text from outside as one line of at most that many characters, with nothing invisible in it.
+pub use text::plain as one_line;
+
 use crate::config::Channel;
 use crate::model::{Ask, Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
 use crate::script::Shape;

@@ -142,7 +142,10 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         }
         // Unknown words may pass by themselves (internal_error, fatal_error, …): rather twice than never.
         _ => {
-            return Trouble::Doubtful(Delivery::Retry { after, why: format!("Slack answered {method} with `{error}`") });
+            return Trouble::Doubtful(Delivery::Retry {
+                after,
+                why: format!("Slack answered {method} with `{error}`"),
+            });
         }
     };
     Trouble::Not(Delivery::Refused { why: format!("Slack refused {method}: {error}: {mend}") })
