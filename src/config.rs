@@ -210,6 +210,11 @@ impl Config {
     pub fn key_path(&self) -> PathBuf {
         self.data_dir.join("signing.key")
     }
+
+    /// The public half of it, for auditors.
+    pub fn public_key_path(&self) -> PathBuf {
+        self.data_dir.join("signing.pub")
+    }
 }
 
 impl Default for Config {

@@ -193,6 +193,10 @@ pub const WAIT_POLL: Duration = Duration::from_millis(500);
 /// From the signal to the end of the process; Kubernetes gives 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
+/// For requests and loops after the first signal; what follows has the rest of the 10 s that people expect.
+pub const SHUTDOWN: Duration = Duration::from_secs(8);
+/// For threads that still hold a blocking call when everything is closed.
+pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
 pub const MATCHER_BYTES: usize = 4 * 1024;
@@ -242,6 +246,12 @@ pub const MAIL_SUBJECT_CHARS: usize = 150;
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A receipt is a row of the store: what a shape gives back must stay small.
 pub const RECEIPT_BYTES: usize = 16 * 1024;
+/// Below this, `doctor` warns: a day of a busy ledger and its WAL need as much.
+pub const DISK_FREE_MIB: u64 = 1_024;
+/// On this machine a listener answers at once.
+pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// More than this and certificates, silences and people's memory no longer agree.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 // ── configuration, command line, API ──
 /// The configuration is one hand-written file.
