@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod completions;
 mod config;
+mod demo;
 mod doctor;
 mod freeze;
 mod incidents;
@@ -87,6 +88,8 @@ enum Command {
     Audit(audit::Args),
     /// Look at everything this installation needs and say what to mend
     Doctor(doctor::Args),
+    /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
+    Demo(demo::Args),
     /// Print the configuration
     Config(config::Args),
     /// Print a completion script for a shell
@@ -132,6 +135,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
+        Command::Demo(args) => demo::run(args),
         Command::Config(args) => config::run(&args, invocation),
         Command::Completions(args) => completions::run::<Cli>(&args, invocation),
     }

@@ -193,8 +193,6 @@ pub const WAIT_POLL: Duration = Duration::from_millis(500);
 /// From the signal to the end of the process; Kubernetes gives 30 s.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// For requests and loops after the first signal; what follows has the rest of the 10 s that people expect.
-pub const SHUTDOWN: Duration = Duration::from_secs(8);
 /// For threads that still hold a blocking call when everything is closed.
 pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 // ── rules and matchers ──
@@ -253,46 +251,3 @@ pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-// ── configuration, command line, API ──
-/// The configuration is one hand-written file.
-pub const CONFIG_BYTES: u64 = 1024 * 1024;
-/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
-pub const STALE_AFTER_MIN: Span = Span::minutes(5);
-/// What `why` must be able to look back on.
-pub const RETENTION_MIN: Span = Span::minutes(60);
-/// Tokens and keys are short; a longer file is the wrong file.
-pub const SECRET_BYTES: u64 = 64 * 1024;
-/// A request to `/api/v1` carries parameters and a reason, never a document.
-pub const API_BODY_BYTES: usize = 64 * 1024;
-/// Words that people give as a reason; they go into the ledger and into messages.
-pub const WHY_BYTES: usize = 2 * 1024;
-/// Rows of a list that a request gets when it does not say how many.
-pub const LIST_ROWS: usize = 50;
-/// What the command line waits for one answer of the engine.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A body that the command line reads from the engine: a full page of entries stays far below.
-pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
-/// How often `run --wait` looks.
-pub const WAIT_POLL: Duration = Duration::from_millis(500);
-/// From the signal to the end of the process; Kubernetes gives 30 s.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
-
-// ── rules and matchers ──
-/// One line of matchers; Alertmanager's own silences stay far below.
-pub const MATCHER_BYTES: usize = 4 * 1024;
-/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
-pub const REGEX_BYTES: usize = 1024 * 1024;
-pub const RULES: usize = 2_000;
-pub const RULE_NAME_CHARS: usize = 100;
-/// One line on a phone.
-pub const TITLE_CHARS: usize = 160;
-/// A longer key ends in a hash, so that a hostile label cannot fill the index.
-pub const INCIDENT_KEY_BYTES: usize = 256;
-/// Characters of a label's value that a reason repeats.
-pub const QUOTE_CHARS: usize = 80;
-/// The window in which attempts on one subject are counted.
-pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
-/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
-pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
-/// Names that a reason lists before it says how many more there are.
-pub const NAMES_SHOWN: usize = 5;

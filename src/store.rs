@@ -3,8 +3,11 @@
 //! Invariant: a method that writes returns only after its commit is on stable storage, and a write of a run's journal
 //! under an old epoch changes nothing and says `Fenced`.
 
+mod failpoint;
 pub mod ledger;
 mod sqlite;
+
+pub use failpoint::Failpoint;
 
 pub use sqlite::{SqliteOptions, SqliteStore};
 

@@ -11,8 +11,6 @@ use super::invocation::Invocation;
 use super::stop::{Code, Stop};
 use crate::config::Config;
 use crate::engine::{self, Parts};
-use crate::store::Store;
-use crate::store::ledger::SigningKey;
 use crate::{limits, server, telemetry};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +48,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 async fn serve(config: Config) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
-    let (parts, key) = assemble::assemble(config).await?;
+    let parts = assemble::assemble(config).await?;
     let config = Arc::clone(&parts.config);
     let tokens = server::Tokens::load(&config.server, &config.data_dir)
         .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;
@@ -74,7 +72,7 @@ async fn serve(config: Config) -> Result<(), Stop> {
         if tokio::time::timeout(limits::SHUTDOWN, tasks.all()).await.is_err() {
             tracing::warn!("not everything ended in time; what was begun is settled at the next start");
         }
-        close(&parts, key).await
+        close(&parts).await
     };
     let closed = tokio::select! {
         closed = end => closed,
@@ -87,9 +85,9 @@ async fn serve(config: Config) -> Result<(), Stop> {
 }
 
 /// Signs what there is, and closes the store.
-async fn close(parts: &Parts, key: Arc<SigningKey>) -> Result<(), Stop> {
+async fn close(parts: &Parts) -> Result<(), Stop> {
     let hint = "nothing that was acknowledged is lost; start again and look with `nightshift audit verify`";
-    let signed = parts.store.checkpoint(key, parts.clock.now()).await;
+    let signed = parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await;
     let closed = parts.store.close().await;
     signed.map_err(|error| Stop::failure(format!("the last checkpoint could not be signed: {error}"), hint))?;
     closed.map_err(|error| Stop::failure(format!("the store could not be closed: {error}"), hint))

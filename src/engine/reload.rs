@@ -3,9 +3,10 @@
 //! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger.
 
 use super::Parts;
-use crate::catalog;
+use crate::catalog::{self, Folders};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Reads the files again, pins the texts, and writes down what came of it.
@@ -42,18 +43,22 @@ pub async fn take_in(parts: &Parts) {
 
 /// Watches the folders until shutdown. Where watching is not possible, a slow poll does the same.
 pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
-    let changes = tokio::sync::Notify::new();
-    let changes = std::sync::Arc::new(changes);
+    let changes = Arc::new(tokio::sync::Notify::new());
     let on_change = changes.clone();
-    let folders = parts.catalog.folders().clone();
-    let watcher = catalog::watch(&folders, move || on_change.notify_one());
-    if let Err(why) = &watcher {
-        tracing::warn!(%why, "cannot watch the files for changes; looking every minute instead");
+    let folders = Folders {
+        runbooks: parts.config.runbooks_dir.clone(),
+        rules: parts.config.rules_dir.clone(),
+        integrations: parts.config.integrations_dir.clone(),
+    };
+    let watching = catalog::watch(folders, move || on_change.notify_one());
+    if let Err(why) = &watching {
+        tracing::warn!(%why, "looking for changed files every minute instead");
     }
     while !*shutdown.borrow() {
+        let poll = parts.clock.now() + limits::RELOAD_POLL;
         tokio::select! {
             () = changes.notified() => reload(&parts).await,
-            () = parts.clock.sleep_until(parts.clock.now() + limits::RELOAD_POLL) => reload(&parts).await,
+            () = parts.clock.sleep_until(poll), if watching.is_err() => reload(&parts).await,
             _ = shutdown.changed() => {}
         }
     }

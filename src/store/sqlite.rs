@@ -18,7 +18,7 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, NewApproval, NewRun, RawEntry, Receipted,
+    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, NewApproval, NewRun, RawEntry, Receipted,
     Store, StoreError,
 };
 use crate::model::{
@@ -41,12 +41,14 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// No rule goes further than this, whatever its file says.
     pub ceiling: Mode,
+    /// Where this process shall die, in tests of that.
+    pub failpoint: Option<Failpoint>,
 }
 
 impl SqliteOptions {
     /// A database that lets every rule go as far as its file says.
     pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
-        SqliteOptions { path: path.into(), ceiling: Mode::Auto }
+        SqliteOptions { path: path.into(), ceiling: Mode::Auto, failpoint: None }
     }
 }
 
@@ -74,6 +76,7 @@ impl SqliteStore {
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         tx.conn.execute_batch("COMMIT")?;
+        tx.failpoint = options.failpoint;
         let last = move |tx: Tx| {
             // A log that was not folded back is read at the next start.
             let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));

@@ -8,7 +8,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::{Channel, Config, Secret};
 use crate::engine::{Nudge, Parts};
 use crate::store::ledger::SigningKey;
-use crate::store::{SqliteOptions, SqliteStore, Store};
+use crate::store::{SqliteOptions, SqliteStore};
 use crate::telemetry::Metrics;
 use crate::world::{Http, Kube, Prometheus, World};
 use crate::notifiers;
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody.
-pub(super) async fn assemble(config: Config) -> Result<(Parts, Arc<SigningKey>), Stop> {
+pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     let data = &config.data_dir;
     make_private(data)?;
     for (what, secret) in secrets(&config) {
@@ -42,12 +42,11 @@ pub(super) async fn assemble(config: Config) -> Result<(Parts, Arc<SigningKey>),
         .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))?;
     publish(&config.public_key_path(), &key)?;
     let metrics = Arc::new(Metrics::new());
-    let store = SqliteStore::open(SqliteOptions { path: config.store_path() })
+    let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
+    let failpoint = failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
+    let options = SqliteOptions { ceiling: config.mode_ceiling, failpoint, ..SqliteOptions::new(config.store_path()) };
+    let store = SqliteStore::open(options, clock.now())
         .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;
-    for runbook in loaded.runbooks.values() {
-        let pinned = store.pin(&runbook.pin, &runbook.text, clock.now()).await;
-        pinned.map_err(|error| Stop::failure(format!("runbook `{}`: {error}", runbook.pin.name), ""))?;
-    }
     let parts = Parts {
         config: Arc::new(config),
         store: Arc::new(store),
@@ -57,8 +56,10 @@ pub(super) async fn assemble(config: Config) -> Result<(Parts, Arc<SigningKey>),
         clock,
         metrics,
         nudge: Nudge::default(),
+        key: Arc::new(key),
     };
-    Ok((parts, Arc::new(key)))
+    crate::engine::take_in(&parts).await;
+    Ok(parts)
 }
 
 /// The clients; none of them connects yet.

@@ -29,6 +29,7 @@ pub(super) struct Tx {
     pub reaches: HashMap<String, Reach>,
     frontier: Frontier,
     random: SystemRandom,
+    pub failpoint: Option<crate::store::Failpoint>,
 }
 
 /// An entry without its number and time: these stand in the leaf itself.
@@ -59,9 +60,17 @@ impl Tx {
             reaches: HashMap::new(),
             frontier: Frontier::default(),
             random: SystemRandom::new(),
+            failpoint: None,
         };
         tx.reload()?;
         Ok(tx)
+    }
+
+    /// Where a planned death waits, if one does.
+    pub fn pass(&self, side: crate::store::failpoint::Side) {
+        if let Some(failpoint) = &self.failpoint {
+            failpoint.reached(side);
+        }
     }
 
     /// Reads numbers and the ledger's edge from the database: at start, and after something was undone.

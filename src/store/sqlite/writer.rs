@@ -6,6 +6,7 @@
 use super::tx::Tx;
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::failpoint::Side;
 use rusqlite::ErrorCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,7 +169,11 @@ fn transact(
             next = receiver.try_recv().ok();
         }
     }
-    let error = run(tx, "COMMIT").err()?;
+    tx.pass(Side::Before);
+    let Err(error) = run(tx, "COMMIT") else {
+        tx.pass(Side::After);
+        return None;
+    };
     let broken = Broken::new("the commit failed", &error);
     if !tx.conn.is_autocommit() {
         // Whether this works or not, the answer to everybody is the same.
