@@ -96,3 +96,18 @@ pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
 pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
 /// Names that a reason lists before it says how many more there are.
 pub const NAMES_SHOWN: usize = 5;
+
+// ── files ── runbooks, rules and shapes
+pub const RULE_FILE_BYTES: usize = 1024 * 1024;
+/// YAML nodes of one file of rules: some fifty for each of `RULES`.
+pub const RULE_FILE_NODES: usize = 100_000;
+/// Files of one folder that are read.
+pub const CATALOG_FILES: usize = 1_000;
+/// Names of one folder that are looked at.
+pub const CATALOG_ENTRIES: usize = 10_000;
+/// Files that changed are read when they were quiet for so long …
+pub const FILES_QUIET: Duration = Duration::from_millis(150);
+/// … or after so many looks, so that a file that never rests cannot keep the others out.
+pub const FILES_QUIET_LOOKS: usize = 20;
+/// For file systems that report no events.
+pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
