@@ -101,6 +101,8 @@ pub const NAMES_SHOWN: usize = 5;
 pub const RULE_FILE_BYTES: usize = 1024 * 1024;
 /// YAML nodes of one file of rules: some fifty for each of `RULES`.
 pub const RULE_FILE_NODES: usize = 100_000;
+/// Nesting of one file of rules; a value for a runbook is the deepest thing in it.
+pub const RULE_FILE_DEPTH: usize = 32;
 /// Files of one folder that are read.
 pub const CATALOG_FILES: usize = 1_000;
 /// Names of one folder that are looked at.

@@ -86,7 +86,11 @@ fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
     let read = || -> std::io::Result<(PathBuf, Vec<String>)> {
         let real = fs::canonicalize(root)?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(&real)?.take(limits::CATALOG_ENTRIES) {
+        for (at, entry) in fs::read_dir(&real)?.enumerate() {
+            if at >= limits::CATALOG_ENTRIES {
+                let text = format!("it holds more than {} names", limits::CATALOG_ENTRIES);
+                return Err(std::io::Error::other(text));
+            }
             // A name that is not UTF-8 cannot end in one of our endings as far as anybody could write it down.
             names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
         }

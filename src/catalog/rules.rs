@@ -22,7 +22,7 @@ struct Document {
 pub(super) fn parse(file: &File) -> (Option<Rules>, Vec<Problem>) {
     let options = serde_saphyr::options! {
         // Rules are written out: an anchor that is replayed a million times is not a rule.
-        budget: serde_saphyr::budget! { max_nodes: limits::RULE_FILE_NODES },
+        budget: serde_saphyr::budget! { max_nodes: limits::RULE_FILE_NODES, max_depth: limits::RULE_FILE_DEPTH },
     };
     match serde_saphyr::from_str_with_options::<Document>(&file.text, options) {
         Ok(document) => {

@@ -195,6 +195,17 @@ fn a_yaml_bomb_is_refused() {
     fatal(&site.load().err().unwrap(), "a.yaml", "budget breached");
 }
 
+#[test]
+fn a_deep_file_is_refused_and_not_a_stack_overflow() {
+    let site = Site::new();
+    site.write("rules/flow.yaml", format!("rules: {}", "[".repeat(100_000)));
+    site.write("rules/block.yaml", format!("rules:\n  {}x", "- ".repeat(100_000)));
+    let problems = site.load().err().unwrap();
+    fatal(&problems, "flow.yaml", "");
+    fatal(&problems, "block.yaml", "");
+    assert!(problems.iter().all(|problem| problem.text.len() < 10_000), "an error repeats only a little of the file");
+}
+
 /// The rules that we ship, compiled against the parameters that their runbooks take.
 fn shipped() -> RuleSet {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
