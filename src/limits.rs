@@ -76,6 +76,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const KUBE_AT_ONCE: usize = 8;
 /// Evictions in one pass of a drain: a pass must end well before the step's deadline.
 pub const EVICTIONS_PER_PASS: usize = 32;
+/// After a drain has forced pods out, how long they may take to end before the step gives up.
+pub const FORCED_GRACE: Span = Span::minutes(15);
+/// A larger number of replicas is a slip of the keyboard.
+pub const REPLICAS: u32 = 10_000;
 /// Nodes whose pods are counted to find one with free GPUs.
 pub const SPARE_CANDIDATES: usize = 16;
 /// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
@@ -87,6 +91,8 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 pub const REASON_CHARS: usize = 256;
 
 // ── notices ──
+/// A text that a runbook says or notes: Slack's section takes 3,000 characters.
+pub const TELL_BYTES: usize = 8 * 1024;
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;
