@@ -89,6 +89,12 @@ pub const POLL_MAX: Duration = Duration::from_secs(10);
 pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 /// The words kept of a reason in an annotation, and of a target's message in ours.
 pub const REASON_CHARS: usize = 256;
+/// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
+pub const SIM_HISTORY: usize = 256;
+/// Requests that the simulated fleet remembers for tests to count.
+pub const SIM_REQUESTS: usize = 10_000;
+/// As the real API server's limit on a request body.
+pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 // ── notices ──
 /// A text that a runbook says or notes: Slack's section takes 3,000 characters.
