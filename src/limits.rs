@@ -82,8 +82,37 @@ pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const PODS_PER_NODE: usize = 512;
 pub const NODES: u32 = 20_000;
+/// Objects in one page of a list, as kubectl asks; a page of node objects stays far below the bound on a body.
+pub const KUBE_PAGE: usize = 500;
+pub const KUBE_BODY_BYTES: usize = 64 * 1024 * 1024;
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests to one API server that a single step has in flight, so that a drain does not crowd out the others.
+pub const KUBE_AT_ONCE: usize = 8;
+/// Evictions in one pass of a drain: a pass must end well before the step's deadline.
+pub const EVICTIONS_PER_PASS: usize = 32;
+/// After a drain has forced pods out, how long they may take to end before the step gives up.
+pub const FORCED_GRACE: Span = Span::minutes(15);
+/// A larger number of replicas is a slip of the keyboard.
+pub const REPLICAS: u32 = 10_000;
+/// Nodes whose pods are counted to find one with free GPUs.
+pub const SPARE_CANDIDATES: usize = 16;
+/// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
+pub const POLL_FIRST: Duration = Duration::from_secs(1);
+pub const POLL_MAX: Duration = Duration::from_secs(10);
+/// No step waits longer, however it was asked to: a forgotten run must surface within a week.
+pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
+/// The words kept of a reason in an annotation, and of a target's message in ours.
+pub const REASON_CHARS: usize = 256;
+/// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
+pub const SIM_HISTORY: usize = 256;
+/// Requests that the simulated fleet remembers for tests to count.
+pub const SIM_REQUESTS: usize = 10_000;
+/// As the real API server's limit on a request body.
+pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 // ── notices ──
+/// A text that a runbook says or notes: Slack's section takes 3,000 characters.
+pub const TELL_BYTES: usize = 8 * 1024;
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;

@@ -8,6 +8,7 @@ mod kube;
 mod prometheus;
 pub mod sim;
 
+pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
 pub use prometheus::{Prometheus, Sample};
@@ -34,6 +35,9 @@ pub enum WorldError {
     /// 429: a limit or a disruption budget; `after` if the target said when.
     #[error("refused for now: {why}")]
     TooMany { why: String, after: Option<std::time::Duration> },
+    /// No connection: nothing was sent, so nothing happened.
+    #[error("not reached: {0}")]
+    Unreached(String),
     /// No answer, or 5xx: it may or may not have happened.
     #[error("no answer: {0}")]
     Unavailable(String),
@@ -47,15 +51,31 @@ impl WorldError {
             WorldError::Conflict(_) => FailureKind::Conflict,
             WorldError::Forbidden(_) => FailureKind::Forbidden,
             WorldError::Invalid(_) => FailureKind::Invalid,
-            WorldError::TooMany { .. } | WorldError::Unavailable(_) => FailureKind::Unavailable,
+            WorldError::TooMany { .. } | WorldError::Unreached(_) | WorldError::Unavailable(_) => {
+                FailureKind::Unavailable
+            }
         };
         Failure::new(kind, self.to_string())
     }
 
     /// Whether asking again may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, WorldError::TooMany { .. } | WorldError::Unavailable(_))
+        matches!(self, WorldError::TooMany { .. } | WorldError::Unreached(_) | WorldError::Unavailable(_))
     }
+
+    /// How long the target asked us to wait, if it did.
+    pub fn after(&self) -> Option<std::time::Duration> {
+        match self {
+            WorldError::TooMany { after, .. } => *after,
+            _ => None,
+        }
+    }
+}
+
+/// Makes ring the TLS provider of the process. Every client here calls it, so that no order of start-up matters.
+pub fn install_tls() {
+    // An error says that a provider is installed already, which is all that we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// All clients. Built by `cli::serve` (and tests) alone.

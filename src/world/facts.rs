@@ -2,10 +2,204 @@
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
-use super::World;
+use super::{Kube, Node, World, WorldError};
+use crate::limits;
 use crate::model::Subject;
 use crate::policy::Facts;
+use std::sync::OnceLock;
 
-pub(super) async fn read(_world: &World, _target: &Subject) -> Facts {
-    todo!("world")
+/// The annotation that says whose a cordon is: `<identity> <run> <why>`, written in the same patch as the cordon.
+pub const CORDONED_BY: &str = "nightshift.dev/cordoned-by";
+/// The label that takes a node out of our hands for good: `nightshift.dev/opt-out=true`.
+pub const OPT_OUT: &str = "nightshift.dev/opt-out";
+/// Who a cordon belongs to when nothing on the node says so.
+pub const NO_OWNER: &str = "somebody";
+
+/// Whether a node is cordoned, and whose that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cordon {
+    Open,
+    /// By this installation, in that run.
+    Ours {
+        run: String,
+    },
+    Foreign {
+        who: String,
+    },
+}
+
+/// The annotation's value for a cordon of ours.
+pub fn cordon_mark(identity: &str, run: &str, why: &str) -> String {
+    let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(limits::REASON_CHARS).collect();
+    format!("{identity} {run} {why}").trim_end().to_owned()
+}
+
+/// Whose cordon a node bears.
+pub fn cordon(node: &Node, identity: &str) -> Cordon {
+    if !node.unschedulable {
+        return Cordon::Open;
+    }
+    match node.annotations.get(CORDONED_BY).map(|mark| mark.split_once(' ').unwrap_or((mark, ""))) {
+        Some((by, rest)) if by == identity => {
+            Cordon::Ours { run: rest.split(' ').next().unwrap_or_default().to_owned() }
+        }
+        Some((by, _)) => Cordon::Foreign { who: by.to_owned() },
+        None => Cordon::Foreign { who: foreign_owner(node).to_owned() },
+    }
+}
+
+pub(super) async fn read(world: &World, target: &Subject) -> Facts {
+    let elsewhere = target.node.is_none() && target.pod.is_none() && target.namespace.is_none();
+    let Ok(kube) = world.kube(target.cluster.as_deref()) else { return Facts::default() };
+    if elsewhere {
+        return Facts::default();
+    }
+    let (node, nodes) = tokio::join!(node_of(kube, target), kube.nodes());
+    let mut facts = Facts::default();
+    if let Ok(nodes) = &nodes {
+        let any_gpu = nodes.iter().any(|node| node.gpus > 0);
+        let fleet = || nodes.iter().filter(|node| node.gpus > 0 || !any_gpu);
+        facts.nodes_total = Some(fleet().count() as u32);
+        facts.nodes_out =
+            fleet().filter(|node| node.unschedulable || !node.ready).map(|node| node.name.clone()).collect();
+    }
+    facts.protected = target.namespace.as_deref().and_then(protected_namespace);
+    match &node {
+        Ok(Some(node)) => {
+            facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
+            // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
+            if target.node.is_some()
+                && let Cordon::Foreign { who } = cordon(node, &world.identity)
+            {
+                facts.foreign_cordon = Some(who);
+            }
+        }
+        Ok(None) => {}
+        // It is not there, so nothing can be done to it, and the action will say so.
+        Err(WorldError::NotFound(_)) => {}
+        Err(error) => {
+            // Whether it is protected cannot be told, and without a total the guards hold.
+            facts.protected = facts.protected.or_else(|| Some(format!("it cannot be read: {error}")));
+            facts.nodes_total = None;
+        }
+    }
+    facts
+}
+
+/// The node that the target is or runs on; a workload runs on several, and none of them is meant.
+async fn node_of(kube: &Kube, target: &Subject) -> Result<Option<Node>, WorldError> {
+    if let Some(name) = &target.node {
+        return kube.node(name).await.map(Some);
+    }
+    let (Some(namespace), Some(pod)) = (&target.namespace, &target.pod) else { return Ok(None) };
+    let pod = kube.pod(namespace, pod).await?;
+    if pod.node.is_empty() { Ok(None) } else { kube.node(&pod.node).await.map(Some) }
+}
+
+fn protected_namespace(namespace: &str) -> Option<String> {
+    matches!(namespace, "kube-system" | "kube-public" | "kube-node-lease")
+        .then(|| format!("namespace {namespace} belongs to Kubernetes itself"))
+}
+
+fn protected_node(node: &Node, own: Option<&str>) -> Option<String> {
+    if node.labels.get(OPT_OUT).is_some_and(|value| value == "true") {
+        return Some(format!("node {} has the label {OPT_OUT}=true", node.name));
+    }
+    const ROLES: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+    let is_role = |key: &str| ROLES.contains(&key);
+    if node.labels.keys().any(|key| is_role(key)) || node.taints.iter().any(|(key, _, _)| is_role(key)) {
+        return Some(format!("node {} is part of the control plane", node.name));
+    }
+    (own == Some(node.name.as_str())).then(|| format!("node {} is where Nightshift itself runs", node.name))
+}
+
+/// The node that we run on, as the downward API says it.
+fn own_node() -> Option<&'static str> {
+    static OWN: OnceLock<Option<String>> = OnceLock::new();
+    OWN.get_or_init(|| std::env::var("NIGHTSHIFT_NODE_NAME").ok().filter(|name| !name.is_empty())).as_deref()
+}
+
+/// What others leave on a node that they cordon: a part of a label's, annotation's or taint's key, and who that is.
+const TRACES: [(&str, &str); 9] = [
+    ("weave.works/kured", "kured"),
+    ("ToBeDeletedByClusterAutoscaler", "the cluster autoscaler"),
+    ("karpenter.sh/disrupted", "Karpenter"),
+    ("medik8s.io/", "medik8s"),
+    ("quarantineHealthEvent", "NVSentinel"),
+    ("k8saas.nvidia.com/cordon-by", "NVSentinel"),
+    ("draino/", "draino"),
+    ("upgrade.cattle.io/", "the Rancher upgrade controller"),
+    ("maintenance.nvidia.com/", "the NVIDIA maintenance operator"),
+];
+
+fn foreign_owner(node: &Node) -> &'static str {
+    let keys = || {
+        let taints = node.taints.iter().map(|(key, _, _)| key.as_str());
+        node.annotations.keys().chain(node.labels.keys()).map(String::as_str).chain(taints)
+    };
+    if let Some((_, who)) = TRACES.iter().find(|(trace, _)| keys().any(|key| key.contains(trace))) {
+        return who;
+    }
+    // The GPU operator keeps this label for ever, so only its value tells.
+    match node.labels.get("nvidia.com/gpu-driver-upgrade-state").map(String::as_str) {
+        None | Some("" | "upgrade-done" | "upgrade-required" | "unknown") => NO_OWNER,
+        Some(_) => "the GPU operator's driver upgrade",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> Node {
+        Node {
+            name: "gpu-1".to_owned(),
+            uid: "u".to_owned(),
+            resource_version: "1".to_owned(),
+            labels: [].into(),
+            annotations: [].into(),
+            unschedulable: true,
+            taints: vec![],
+            taints_sent: vec![],
+            ready: true,
+            boot_id: "b".to_owned(),
+            gpus: 8,
+            gpus_allocatable: 8,
+        }
+    }
+
+    #[test]
+    fn a_cordon_is_ours_only_with_our_mark() {
+        let mut node = node();
+        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Foreign { who: NO_OWNER.to_owned() });
+        node.annotations.insert(CORDONED_BY.to_owned(), cordon_mark("nightshift/a", "r7", "XID 79\non gpu 3"));
+        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Ours { run: "r7".to_owned() });
+        assert_eq!(cordon(&node, "nightshift/ab"), Cordon::Foreign { who: "nightshift/a".to_owned() });
+        node.unschedulable = false;
+        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Open);
+    }
+
+    #[test]
+    fn others_are_known_by_what_they_leave_on_a_node() {
+        let mut node = node();
+        node.labels.insert("nvidia.com/gpu-driver-upgrade-state".to_owned(), "upgrade-done".to_owned());
+        assert_eq!(foreign_owner(&node), NO_OWNER);
+        node.labels.insert("nvidia.com/gpu-driver-upgrade-state".to_owned(), "drain-required".to_owned());
+        assert_eq!(foreign_owner(&node), "the GPU operator's driver upgrade");
+        node.taints.push(("karpenter.sh/disrupted".to_owned(), String::new(), "NoSchedule".to_owned()));
+        assert_eq!(foreign_owner(&node), "Karpenter");
+    }
+
+    #[test]
+    fn what_nobody_may_touch_says_why() {
+        let mut node = node();
+        assert_eq!(protected_node(&node, Some("gpu-2")), None);
+        assert!(protected_node(&node, Some("gpu-1")).unwrap().contains("Nightshift itself"));
+        node.taints.push(("node-role.kubernetes.io/control-plane".to_owned(), String::new(), "NoSchedule".to_owned()));
+        assert!(protected_node(&node, None).unwrap().contains("control plane"));
+        node.labels.insert(OPT_OUT.to_owned(), "true".to_owned());
+        assert!(protected_node(&node, None).unwrap().contains("opt-out"));
+        assert!(protected_namespace("kube-system").is_some());
+        assert!(protected_namespace("prod").is_none());
+    }
 }

@@ -2,10 +2,17 @@
 //!
 //! Invariant: no redirect is followed, no proxy is taken from the environment, no body is read past its bound.
 
+mod reach;
+
 use super::WorldError;
+use crate::limits;
+use reach::{Allow, Lookup, Space};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use url::Url;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HttpRequest {
@@ -27,22 +34,174 @@ pub struct HttpAnswer {
     pub retry_after: Option<u64>,
 }
 
+/// Cheap to clone; connections are pooled per kind of destination, so a checked one never serves an unchecked one.
 #[derive(Clone)]
 pub struct Http {
-    // client, allow-list
+    configured: reqwest::Client,
+    public: reqwest::Client,
+    private: reqwest::Client,
+    allow: Arc<[Allow]>,
 }
 
 impl Http {
-    /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach.
-    pub fn new(_identity: &str, _allow: &[String]) -> Result<Http, WorldError> {
-        todo!("world")
+    /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
+    /// only, unless it is written `private+http://…` or `private+https://…`: then loopback and private networks too
+    /// (link-local, multicast and the cloud's metadata addresses never).
+    pub fn new(identity: &str, allow: &[String]) -> Result<Http, WorldError> {
+        Http::with_lookup(identity, allow, reach::system_lookup())
     }
-    /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds.
-    pub async fn send(&self, _request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
-        todo!("world")
+
+    fn with_lookup(identity: &str, allow: &[String], lookup: Lookup) -> Result<Http, WorldError> {
+        super::install_tls();
+        let build = |space: Option<Space>| {
+            let mut builder = client(identity);
+            if let Some(space) = space {
+                builder = builder.dns_resolver(reach::Checked { space, lookup: lookup.clone() });
+            }
+            builder.build().map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))
+        };
+        Ok(Http {
+            configured: build(None)?,
+            public: build(Some(Space::Public))?,
+            private: build(Some(Space::Private))?,
+            allow: allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?,
+        })
     }
+
+    /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
+    /// be a secret (Slack's are), so errors name the host alone.
+    pub async fn send(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
+        let url = parse(&request.url)?;
+        exchange(&self.configured, url, request).await
+    }
+
     /// For runbooks: the allow-list decides, every resolved address is checked, and the connection goes to that address.
-    pub async fn send_for_runbook(&self, _request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
-        todo!("world")
+    pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
+        let url = parse(&request.url)?;
+        if let Some(name) = request.headers.keys().find(|name| is_ours(name)) {
+            return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
+        }
+        let client = match reach::space_of(&self.allow, &url)? {
+            Space::Public => &self.public,
+            Space::Private => &self.private,
+        };
+        exchange(client, url, request).await
     }
 }
+
+/// The bounds that every client here has.
+pub(super) fn client(identity: &str) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(identity)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(limits::HTTP_TIMEOUT)
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+}
+
+/// The whole body, unless it is larger than allowed.
+pub(super) async fn read_body(mut answer: reqwest::Response, place: &str) -> Result<Vec<u8>, WorldError> {
+    let status = answer.status();
+    let too_large = || {
+        let mib = limits::HTTP_BODY_BYTES / (1024 * 1024);
+        WorldError::Invalid(format!("{place} answered {status} with more than {mib} MiB, which is not read"))
+    };
+    if answer.content_length().is_some_and(|length| length > limits::HTTP_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limits::HTTP_BODY_BYTES => return Err(too_large()),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => {
+                return Err(WorldError::Unavailable(format!("{place}: the answer broke off: {}", last(&error))));
+            }
+        }
+    }
+}
+
+/// Why there is no answer: refused by our own check, never connected, or silence after sending.
+pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref::<reach::Refused>() {
+            return WorldError::Forbidden(refused.to_string());
+        }
+        cause = error.source();
+    }
+    let why = if error.is_timeout() { "timed out".to_owned() } else { last(error) };
+    if error.is_connect() || error.is_builder() {
+        WorldError::Unreached(format!("{place}: {why}"))
+    } else {
+        WorldError::Unavailable(format!("{place}: {why}"))
+    }
+}
+
+/// Scheme, host and port: enough to know where, without a secret path or query.
+pub(super) fn place(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn parse(text: &str) -> Result<Url, WorldError> {
+    let url = Url::parse(text).map_err(|error| WorldError::Invalid(format!("the URL cannot be read: {error}")))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => Err(WorldError::Invalid(format!("`{other}` is not http or https"))),
+    }
+}
+
+async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
+    let place = place(&url);
+    let method: reqwest::Method = request
+        .method
+        .parse()
+        .map_err(|_| WorldError::Invalid(format!("`{}` is not an HTTP method", request.method)))?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let wrong = || WorldError::Invalid(format!("the header `{}` cannot be sent", name.escape_debug()));
+        let name: HeaderName = name.parse().map_err(|_| wrong())?;
+        headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
+    }
+    let typed = headers.contains_key(reqwest::header::CONTENT_TYPE);
+    let mut builder = client.request(method, url).headers(headers);
+    builder = match &request.body {
+        Value::Null => builder,
+        Value::String(text) => builder.body(text.clone()),
+        json if typed => builder.body(json.to_string()),
+        json => builder.header(reqwest::header::CONTENT_TYPE, "application/json").body(json.to_string()),
+    };
+    let answer = builder.send().await.map_err(|error| unanswered(&error, &place))?;
+    let status = answer.status().as_u16();
+    let retry_after =
+        answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = read_body(answer, &place).await?;
+    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after })
+}
+
+/// Headers that decide where a request goes or how long it is.
+fn is_ours(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    const OURS: [&str; 8] =
+        ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "expect", "keep-alive"];
+    OURS.contains(&name.as_str()) || name.starts_with("proxy-")
+}
+
+/// The innermost cause, which is the one that a person can act on; it holds no URL.
+fn last(error: &reqwest::Error) -> String {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    match cause.downcast_ref::<reqwest::Error>() {
+        // Only reqwest's own error prints the URL, and it has no source here.
+        Some(own) if own.is_timeout() => "timed out".to_owned(),
+        Some(own) if own.is_body() || own.is_decode() => "the body could not be read".to_owned(),
+        Some(_) => "the request could not be sent".to_owned(),
+        None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

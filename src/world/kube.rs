@@ -2,10 +2,20 @@
 //!
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
+mod answer;
+mod wire;
+
 use super::WorldError;
+use crate::limits;
+use answer::{Asked, refusal, unanswered};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use wire::{List, NodeWire, PodWire, WorkloadWire};
 
 /// How to reach one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,6 +25,7 @@ pub struct KubeConfig {
     pub url: String,
     pub kubeconfig: Option<std::path::PathBuf>,
     pub context: Option<String>,
+    /// Read again as it rotates, like the certificate.
     pub token_file: Option<std::path::PathBuf>,
     pub ca_file: Option<std::path::PathBuf>,
 }
@@ -30,6 +41,9 @@ pub struct Node {
     pub unschedulable: bool,
     /// key, value, effect
     pub taints: Vec<(String, String, String)>,
+    /// The taints as the API server sent them, for patches: they must keep fields that we do not know.
+    #[serde(skip)]
+    pub taints_sent: Vec<Value>,
     pub ready: bool,
     pub boot_id: String,
     /// `nvidia.com/gpu` in capacity and allocatable.
@@ -51,6 +65,7 @@ pub struct Pod {
     /// Kind and name of the controlling owner.
     pub owner: Option<(String, String)>,
     pub mirror: bool,
+    /// Has an emptyDir on disk. One in memory is shared memory of the processes and dies with them anyway.
     pub empty_dir: bool,
     /// GPUs (or MIG devices) requested over all containers.
     pub gpus: u32,
@@ -59,12 +74,18 @@ pub struct Pod {
 /// A Deployment (or StatefulSet): replicas wanted, ready, and its template's labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
+    /// `Deployment` or `StatefulSet`.
+    pub kind: String,
     pub namespace: String,
     pub name: String,
     pub resource_version: String,
     pub annotations: BTreeMap<String, String>,
     pub replicas: u32,
+    /// Pods of any age and template.
+    pub total: u32,
     pub ready: u32,
+    /// Ready for as long as the workload asks.
+    pub available: u32,
     pub updated: u32,
     pub generation: i64,
     pub observed_generation: i64,
@@ -89,70 +110,343 @@ pub enum EvictAnswer {
 /// One cluster.
 #[derive(Clone)]
 pub struct Kube {
-    // client
+    client: kube::Client,
+    /// The field manager, as a query parameter's value.
+    manager: String,
 }
 
 impl Kube {
-    pub async fn connect(_config: &KubeConfig, _identity: &str) -> Result<Kube, WorldError> {
-        todo!("world")
+    /// Builds the client; asks the API server nothing, so that a start does not depend on it.
+    pub async fn connect(config: &KubeConfig, identity: &str) -> Result<Kube, WorldError> {
+        super::install_tls();
+        let mut settings = settings(config).await?;
+        settings.default_retry = false;
+        settings.connect_timeout = Some(limits::CONNECT_TIMEOUT);
+        settings.write_timeout = Some(limits::KUBE_TIMEOUT);
+        let agent = http::HeaderValue::from_str(identity)
+            .map_err(|_| WorldError::Invalid(format!("`{identity}` cannot be a user agent: use plain ASCII")))?;
+        settings.headers.push((http::header::USER_AGENT, agent));
+        let client = kube::Client::try_from(settings)
+            .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
+        Ok(Kube { client, manager: escape(identity) })
     }
-    pub async fn node(&self, _name: &str) -> Result<Node, WorldError> {
-        todo!("world")
+
+    pub async fn node(&self, name: &str) -> Result<Node, WorldError> {
+        let path = format!("/api/v1/nodes/{}", segment("node", name)?);
+        let node: NodeWire = self.get(Asked::new("get", "", "nodes", name), path).await?;
+        Ok(node.into())
     }
+
     pub async fn nodes(&self) -> Result<Vec<Node>, WorldError> {
-        todo!("world")
+        let asked = Asked::new("list", "", "nodes", "");
+        self.list::<NodeWire, Node>(asked, "/api/v1/nodes", "", limits::NODES as usize).await
     }
+
     /// A JSON merge patch of a node, conditional on `resource_version` if given. Returns the node as it is now.
     pub async fn patch_node(
         &self,
-        _name: &str,
-        _patch: Value,
-        _resource_version: Option<&str>,
+        name: &str,
+        patch: Value,
+        resource_version: Option<&str>,
     ) -> Result<Node, WorldError> {
-        todo!("world")
+        let path = format!("/api/v1/nodes/{}?fieldManager={}", segment("node", name)?, self.manager);
+        let body = conditional(patch, resource_version);
+        let node: NodeWire = self.write(Asked::new("patch", "", "nodes", name), Method::PATCH, path, &body).await?;
+        Ok(node.into())
     }
-    pub async fn pods_on(&self, _node: &str) -> Result<Vec<Pod>, WorldError> {
-        todo!("world")
+
+    pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, WorldError> {
+        let filter = format!("fieldSelector={}", escape(&format!("spec.nodeName={}", segment("node", node)?)));
+        let asked = Asked::new("list", "", "pods", "");
+        self.list::<PodWire, Pod>(asked, "/api/v1/pods", &filter, limits::PODS_PER_NODE).await
     }
-    pub async fn pods(&self, _namespace: &str, _selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, WorldError> {
-        todo!("world")
+
+    pub async fn pods(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, WorldError> {
+        let terms: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let filter = format!("labelSelector={}", escape(&terms.join(",")));
+        let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
+        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), &path, &filter, limits::NODES as usize).await
     }
-    pub async fn pod(&self, _namespace: &str, _name: &str) -> Result<Pod, WorldError> {
-        todo!("world")
+
+    pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, WorldError> {
+        let asked = Asked::new("get", "", "pods", name).within(namespace);
+        let pod: PodWire = self.get(asked, pod_path(namespace, name)?).await?;
+        Ok(pod.into())
     }
+
     /// The eviction subresource, conditional on the pod's uid.
     pub async fn evict(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _uid: &str,
-        _grace_seconds: Option<i64>,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        grace_seconds: Option<i64>,
     ) -> Result<EvictAnswer, WorldError> {
-        todo!("world")
+        let mut options = json!({ "preconditions": { "uid": uid } });
+        if let Some(seconds) = grace_seconds {
+            options["gracePeriodSeconds"] = json!(seconds);
+        }
+        let body = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": { "namespace": namespace, "name": name },
+            "deleteOptions": options,
+        });
+        let asked = Asked::new("create", "", "pods/eviction", name).within(namespace);
+        let path = format!("{}/eviction", pod_path(namespace, name)?);
+        let (status, headers, bytes) = self.exchange(&asked, Method::POST, path, Some(&body)).await?;
+        answer::eviction(&asked, status, &headers, &bytes)
     }
+
     /// Deletes exactly the pod with this uid: `Conflict` if another one bears the name, `NotFound` if none does.
-    pub async fn delete_pod(&self, _namespace: &str, _name: &str, _uid: &str) -> Result<(), WorldError> {
-        todo!("world")
+    pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
+        let asked = Asked::new("delete", "", "pods", name).within(namespace);
+        let body = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": uid } });
+        self.write::<serde::de::IgnoredAny>(asked, Method::DELETE, pod_path(namespace, name)?, &body).await.map(drop)
     }
-    pub async fn workload(&self, _namespace: &str, _name: &str) -> Result<Workload, WorldError> {
-        todo!("world")
+
+    pub async fn workload(&self, namespace: &str, name: &str) -> Result<Workload, WorldError> {
+        let first = self.workload_of(DEPLOYMENT, namespace, name).await;
+        match first {
+            Err(WorldError::NotFound(_)) => match self.workload_of(STATEFUL_SET, namespace, name).await {
+                Err(WorldError::NotFound(_)) => {
+                    Err(WorldError::NotFound(format!("Deployment or StatefulSet {namespace}/{name}")))
+                }
+                second => second,
+            },
+            first => first,
+        }
     }
-    /// A JSON merge patch of a Deployment, conditional on `resource_version` if given.
+
+    /// A JSON merge patch of a Deployment or StatefulSet, conditional on `resource_version` if given.
     pub async fn patch_workload(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _patch: Value,
-        _resource_version: Option<&str>,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+        resource_version: Option<&str>,
     ) -> Result<Workload, WorldError> {
-        todo!("world")
+        let body = conditional(patch, resource_version);
+        let first: Result<WorkloadWire, _> = self.patch_workload_of(DEPLOYMENT, namespace, name, "", &body).await;
+        if !matches!(first, Err(WorldError::NotFound(_))) {
+            return Ok(first?.named(DEPLOYMENT.name).into());
+        }
+        // Nothing of that name was there, so nothing happened, and the other kind may be asked.
+        let second: WorkloadWire = self.patch_workload_of(STATEFUL_SET, namespace, name, "", &body).await?;
+        Ok(second.named(STATEFUL_SET.name).into())
     }
+
     /// The scale subresource.
-    pub async fn scale(&self, _namespace: &str, _name: &str, _replicas: u32) -> Result<(), WorldError> {
-        todo!("world")
+    pub async fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<(), WorldError> {
+        let body = json!({ "spec": { "replicas": replicas } });
+        let first = self.patch_workload_of::<serde::de::IgnoredAny>(DEPLOYMENT, namespace, name, "/scale", &body);
+        match first.await {
+            Err(WorldError::NotFound(_)) => self
+                .patch_workload_of::<serde::de::IgnoredAny>(STATEFUL_SET, namespace, name, "/scale", &body)
+                .await
+                .map(drop),
+            first => first.map(drop),
+        }
     }
-    /// Whether we may do this, by SelfSubjectAccessReview.
-    pub async fn may(&self, _group: &str, _resource: &str, _verb: &str) -> Result<bool, WorldError> {
-        todo!("world")
+
+    /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
+    pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let attributes = json!({ "group": group, "resource": resource, "subresource": subresource, "verb": verb });
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": { "resourceAttributes": attributes },
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
+        let asked = Asked::new("create", "authorization.k8s.io", "selfsubjectaccessreviews", "");
+        let review: Value = self.write(asked, Method::POST, path, &body).await?;
+        Ok(review["status"]["allowed"].as_bool().unwrap_or(false))
     }
+
+    async fn workload_of(&self, kind: Kind, namespace: &str, name: &str) -> Result<Workload, WorldError> {
+        let asked = Asked::new("get", "apps", kind.resource, name).within(namespace);
+        let sent: WorkloadWire = self.get(asked, kind.path(namespace, name)?).await?;
+        Ok(sent.named(kind.name).into())
+    }
+
+    async fn patch_workload_of<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        part: &str,
+        body: &Value,
+    ) -> Result<T, WorldError> {
+        let path = format!("{}{part}?fieldManager={}", kind.path(namespace, name)?, self.manager);
+        let resource = if part.is_empty() { kind.resource } else { kind.scale };
+        self.write(Asked::new("patch", "apps", resource, name).within(namespace), Method::PATCH, path, body).await
+    }
+
+    /// All pages of a list. More than `most` objects is an error: a list cut short would look like the truth.
+    async fn list<W, T>(&self, asked: Asked<'_>, path: &str, filter: &str, most: usize) -> Result<Vec<T>, WorldError>
+    where
+        W: DeserializeOwned + Into<T>,
+    {
+        let mut all = Vec::new();
+        let mut from = String::new();
+        loop {
+            let mut page = format!("{path}?limit={}", limits::KUBE_PAGE);
+            if !filter.is_empty() {
+                page.push('&');
+                page.push_str(filter);
+            }
+            if !from.is_empty() {
+                page.push_str("&continue=");
+                page.push_str(&escape(&from));
+            }
+            let list: List<W> = self.get(asked, page).await?;
+            all.extend(list.items.unwrap_or_default().into_iter().map(Into::into));
+            if all.len() > most {
+                return Err(WorldError::Invalid(format!("{asked}: more than {most} objects, which is our bound")));
+            }
+            from = list.metadata.more;
+            if from.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, asked: Asked<'_>, path: String) -> Result<T, WorldError> {
+        let (status, headers, bytes) = self.exchange(&asked, Method::GET, path, None).await?;
+        decode(&asked, status, &headers, &bytes)
+    }
+
+    async fn write<T: DeserializeOwned>(
+        &self,
+        asked: Asked<'_>,
+        method: Method,
+        path: String,
+        body: &Value,
+    ) -> Result<T, WorldError> {
+        let (status, headers, bytes) = self.exchange(&asked, method, path, Some(body)).await?;
+        decode(&asked, status, &headers, &bytes)
+    }
+
+    /// One request and its answer, whatever its status; silence is the only error.
+    async fn exchange(
+        &self,
+        asked: &Asked<'_>,
+        method: Method,
+        path: String,
+        body: Option<&Value>,
+    ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
+        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
+            .body(Body::from(body.map(|value| value.to_string().into_bytes()).unwrap_or_default()))
+            .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
+        let talk = async {
+            let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
+            let (head, body) = answer.into_parts();
+            let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)
+                .collect()
+                .await
+                .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer broke off: {error}")))?;
+            Ok((head.status, head.headers, bytes.to_bytes()))
+        };
+        tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
+            let seconds = limits::KUBE_TIMEOUT.as_secs();
+            Err(WorldError::Unavailable(format!("{asked}: no answer within {seconds} s")))
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    resource: &'static str,
+    scale: &'static str,
+}
+
+const DEPLOYMENT: Kind = Kind { name: "Deployment", resource: "deployments", scale: "deployments/scale" };
+const STATEFUL_SET: Kind = Kind { name: "StatefulSet", resource: "statefulsets", scale: "statefulsets/scale" };
+
+impl Kind {
+    fn path(self, namespace: &str, name: &str) -> Result<String, WorldError> {
+        let (namespace, name) = (segment("namespace", namespace)?, segment("name", name)?);
+        Ok(format!("/apis/apps/v1/namespaces/{namespace}/{}/{name}", self.resource))
+    }
+}
+
+async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+    if !config.url.is_empty() {
+        let url = config.url.parse().map_err(|error| {
+            WorldError::Invalid(format!("`{}` is not the URL of an API server: {error}", config.url))
+        })?;
+        let mut settings = kube::Config::new(url);
+        settings.root_cert_file = config.ca_file.clone();
+        settings.auth_info.token_file = config.token_file.as_ref().map(|path| path.to_string_lossy().into_owned());
+        return Ok(settings);
+    }
+    let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
+    let unread = |what: &str, error: &dyn std::fmt::Display| {
+        WorldError::Invalid(format!("{what}: {error}; set `url` or `kubeconfig` of the cluster in the configuration"))
+    };
+    if let Some(path) = &config.kubeconfig {
+        let file = Kubeconfig::read_from(path).map_err(|error| unread(&path.display().to_string(), &error))?;
+        return kube::Config::from_custom_kubeconfig(file, &options)
+            .await
+            .map_err(|error| unread(&path.display().to_string(), &error));
+    }
+    if config.context.is_none()
+        && let Ok(settings) = kube::Config::incluster()
+    {
+        return Ok(settings);
+    }
+    kube::Config::from_kubeconfig(&options)
+        .await
+        .map_err(|error| unread("neither in a cluster nor with a kubeconfig file", &error))
+}
+
+fn decode<T: DeserializeOwned>(
+    asked: &Asked<'_>,
+    status: http::StatusCode,
+    headers: &http::HeaderMap,
+    bytes: &[u8],
+) -> Result<T, WorldError> {
+    if !status.is_success() {
+        return Err(refusal(asked, status, headers, bytes));
+    }
+    // The effect of a write has happened, but what answered may be a proxy: let the step ask again.
+    serde_json::from_slice(bytes)
+        .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer is not what the API sends: {error}")))
+}
+
+fn conditional(mut patch: Value, resource_version: Option<&str>) -> Value {
+    if let Some(version) = resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    patch
+}
+
+fn pod_path(namespace: &str, name: &str) -> Result<String, WorldError> {
+    Ok(format!("/api/v1/namespaces/{}/pods/{}", segment("namespace", namespace)?, segment("pod", name)?))
+}
+
+/// A name that is one path segment and nothing more: DNS-1123 letters only, so that no label can bend the path.
+fn segment<'a>(what: &str, name: &'a str) -> Result<&'a str, WorldError> {
+    let fits = !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && !name.starts_with(['.', '-'])
+        && !name.ends_with(['.', '-']);
+    if fits {
+        return Ok(name);
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(WorldError::Invalid(format!("{shown:?} is no {what}: Kubernetes allows small letters, digits, `-` and `.`")))
+}
+
+fn escape(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

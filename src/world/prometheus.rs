@@ -2,11 +2,13 @@
 //!
 //! Invariant: "no data" is an empty list and never zero.
 
-use super::WorldError;
+use super::{WorldError, http};
+use crate::limits;
 use crate::model::Labels;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// One series of an instant vector.
+/// One series of an instant vector. A scalar is one series without labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub labels: Labels,
@@ -17,14 +19,149 @@ pub struct Sample {
 
 #[derive(Clone)]
 pub struct Prometheus {
-    // client
+    client: prometheus_http_query::Client,
+    place: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    status: String,
+    #[serde(default)]
+    data: Data,
+    #[serde(default, rename = "errorType")]
+    kind: String,
+    #[serde(default)]
+    error: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Data {
+    result_type: String,
+    result: Value,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    #[serde(default)]
+    metric: Labels,
+    /// Absent for a native histogram.
+    value: Option<(f64, String)>,
 }
 
 impl Prometheus {
-    pub fn connect(_url: &str, _token: Option<String>) -> Result<Prometheus, WorldError> {
-        todo!("world")
+    /// `token`: a bearer token, never shown.
+    pub fn connect(url: &str, token: Option<String>) -> Result<Prometheus, WorldError> {
+        super::install_tls();
+        let parsed = url::Url::parse(url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| WorldError::Invalid("the URL of Prometheus must be http:// or https://".to_owned()))?;
+        let mut builder = http::client("nightshift");
+        if let Some(token) = token {
+            let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| WorldError::Invalid("the token for Prometheus cannot be sent in a header".to_owned()))?;
+            value.set_sensitive(true);
+            builder = builder.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
+        }
+        let client = builder.build().map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))?;
+        let client = prometheus_http_query::Client::from(client, url)
+            .map_err(|error| WorldError::Invalid(format!("the URL of Prometheus: {error}")))?;
+        Ok(Prometheus { client, place: format!("Prometheus at {}", http::place(&parsed)) })
     }
-    pub async fn query(&self, _promql: &str) -> Result<Vec<Sample>, WorldError> {
-        todo!("world")
+
+    pub async fn query(&self, promql: &str) -> Result<Vec<Sample>, WorldError> {
+        // Prometheus gives up a little before we do, so that the answer says why.
+        let patience = limits::HTTP_TIMEOUT.as_millis() as i64 * 9 / 10;
+        let asked = self.client.query(promql).timeout(patience);
+        // A long query does not fit into the URL that proxies allow.
+        let sent = if promql.len() < 2_000 { asked.get_raw().await } else { asked.post_raw().await };
+        let answer = sent.map_err(|error| self.unanswered(&error))?;
+        let code = answer.status().as_u16();
+        let body = http::read_body(answer, &self.place).await?;
+        let envelope: Envelope = serde_json::from_slice(&body).map_err(|_| match code {
+            401 | 403 => WorldError::Forbidden(format!("{} answered {code}: check its token", self.place)),
+            400..=499 => WorldError::Invalid(format!("{} answered {code}, and not in its own words", self.place)),
+            _ => WorldError::Unavailable(format!("{} answered {code}, and not in its own words", self.place)),
+        })?;
+        if envelope.status != "success" {
+            let said: String =
+                format!("{}: {}", envelope.kind, envelope.error).chars().take(limits::REASON_CHARS).collect();
+            return Err(match envelope.kind.as_str() {
+                "bad_data" | "execution" | "not_found" | "not_acceptable" => {
+                    WorldError::Invalid(format!("{} refused the query: {said}", self.place))
+                }
+                _ => WorldError::Unavailable(format!("{} answered {code}: {said}", self.place)),
+            });
+        }
+        samples(envelope.data).map_err(|what| WorldError::Invalid(format!("{}: {what}", self.place)))
+    }
+
+    fn unanswered(&self, error: &prometheus_http_query::Error) -> WorldError {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if let Some(own) = error.downcast_ref::<reqwest::Error>() {
+                return http::unanswered(own, &self.place);
+            }
+            cause = error.source();
+        }
+        // The crate hands out its source's source, so look at the error itself.
+        match error {
+            prometheus_http_query::Error::Client(_) => {
+                WorldError::Unavailable(format!("{} does not answer", self.place))
+            }
+            other => WorldError::Invalid(format!("{}: {other}", self.place)),
+        }
+    }
+}
+
+fn samples(data: Data) -> Result<Vec<Sample>, String> {
+    let unread = |error: serde_json::Error| format!("the result cannot be read: {error}");
+    match data.result_type.as_str() {
+        "vector" => {
+            let series: Vec<Series> = serde_json::from_value(data.result).map_err(unread)?;
+            series
+                .into_iter()
+                .map(|one| match one.value {
+                    Some((at, text)) => Ok(Sample { labels: one.metric, value: number(&text)?, at }),
+                    None => Err("a native histogram is no number: ask for a quantile or a count of it".to_owned()),
+                })
+                .collect()
+        }
+        "scalar" => {
+            let (at, text): (f64, String) = serde_json::from_value(data.result).map_err(unread)?;
+            Ok(vec![Sample { labels: Labels::default(), value: number(&text)?, at }])
+        }
+        other => Err(format!("the query gives a {other}, which is no instant vector: leave out the range `[…]`")),
+    }
+}
+
+/// Prometheus writes numbers as text: `1`, `NaN`, `+Inf`, `1e+00`.
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(kind: &str, result: Value) -> Result<Vec<f64>, String> {
+        let data = Data { result_type: kind.to_owned(), result };
+        samples(data).map(|list| list.into_iter().map(|sample| sample.value).collect())
+    }
+
+    #[test]
+    fn values_are_texts_and_no_data_is_an_empty_list() {
+        assert_eq!(read("vector", json!([])), Ok(vec![]));
+        let series = |value: &str| json!({ "metric": { "a": "b" }, "value": [1.5, value] });
+        assert_eq!(
+            read("vector", json!([series("1"), series("+Inf"), series("1e+00")])),
+            Ok(vec![1.0, f64::INFINITY, 1.0])
+        );
+        assert!(read("vector", json!([series("NaN")])).unwrap()[0].is_nan());
+        assert_eq!(read("scalar", json!([1.5, "-2"])), Ok(vec![-2.0]));
+        assert!(read("matrix", json!([])).unwrap_err().contains("leave out the range"));
+        assert!(read("vector", json!([{ "metric": {}, "histogram": [] }])).unwrap_err().contains("histogram"));
     }
 }

@@ -1,0 +1,225 @@
+//! What the API server's answer means: status codes and Status bodies as our errors.
+//!
+//! Invariant: a refusal names the request, and a missing right names the RBAC line to add.
+
+use super::{EvictAnswer, WorldError};
+use crate::limits;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use std::fmt;
+use std::time::Duration;
+
+/// The request, in the words of RBAC, for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    verb: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    pub fn new(verb: &'static str, group: &'static str, resource: &'static str, name: &'a str) -> Asked<'a> {
+        Asked { verb, group, resource, namespace: "", name }
+    }
+
+    pub fn within(self, namespace: &'a str) -> Asked<'a> {
+        Asked { namespace, ..self }
+    }
+
+    fn object(&self) -> String {
+        let slash = if self.namespace.is_empty() { "" } else { "/" };
+        format!("{} {}{slash}{}", self.resource, self.namespace, self.name).trim_end().to_owned()
+    }
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.object())
+    }
+}
+
+/// The parts of a `Status` that decide something.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    message: String,
+    reason: String,
+    details: Details,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: u64,
+    causes: Vec<Cause>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Cause {
+    reason: String,
+    message: String,
+}
+
+/// An answer other than 2xx.
+pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) -> WorldError {
+    let status = read(body);
+    let said = words(&status, body);
+    match code.as_u16() {
+        404 => WorldError::NotFound(asked.object()),
+        409 => WorldError::Conflict(format!("{asked}: {said}")),
+        401 => {
+            WorldError::Forbidden(format!("{asked}: the API server does not know us (401); check the token: {said}"))
+        }
+        403 => WorldError::Forbidden(format!("{asked}: {}; {said}", missing_right(asked))),
+        429 => WorldError::TooMany { why: format!("{asked}: {said}"), after: retry_after(&status, headers) },
+        400..=499 => WorldError::Invalid(format!("{asked}: {code}: {said}")),
+        _ => WorldError::Unavailable(format!("{asked}: {code}: {said}")),
+    }
+}
+
+/// The eviction API says four things with status codes that mean something else everywhere else.
+pub(super) fn eviction(
+    asked: &Asked<'_>,
+    code: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<EvictAnswer, WorldError> {
+    if code.is_success() {
+        return Ok(EvictAnswer::Accepted);
+    }
+    let status = read(body);
+    let said = words(&status, body);
+    let lower = said.to_lowercase();
+    let budget =
+        lower.contains("disruption budget") || status.details.causes.iter().any(|c| c.reason == "DisruptionBudget");
+    match code.as_u16() {
+        // Only the API server itself can say that a pod is gone; a proxy's 404 says nothing about pods.
+        404 if status.reason == "NotFound" => Ok(EvictAnswer::Gone),
+        404 => Err(WorldError::Unavailable(format!("{asked}: a 404 that is not the API server's: {said}"))),
+        409 if lower.contains("uid") => Ok(EvictAnswer::Gone),
+        429 if budget => Ok(EvictAnswer::Blocked { why: with_causes(said, &status) }),
+        500 if lower.contains("poddisruptionbudget") => Ok(EvictAnswer::Misconfigured { why: said }),
+        _ => Err(refusal(asked, code, headers, body)),
+    }
+}
+
+/// No answer at all.
+pub(super) fn unanswered(asked: &Asked<'_>, error: &kube::Error) -> WorldError {
+    let mut message = format!("{asked}: ");
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut connecting = false;
+    let mut last = String::new();
+    while let Some(error) = cause {
+        if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            connecting |= client.is_connect();
+        }
+        last = error.to_string();
+        cause = error.source();
+    }
+    // The innermost cause is the one that a person can act on: "connection refused", "certificate expired".
+    message.push_str(&last);
+    match error {
+        kube::Error::Auth(_) => WorldError::Forbidden(message),
+        _ if connecting => WorldError::Unreached(message),
+        _ => WorldError::Unavailable(message),
+    }
+}
+
+fn read(body: &[u8]) -> Status {
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+fn words(status: &Status, body: &[u8]) -> String {
+    let text = if status.message.is_empty() { String::from_utf8_lossy(body) } else { status.message.as_str().into() };
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.trim().chars().take(limits::REASON_CHARS).collect()
+}
+
+fn with_causes(said: String, status: &Status) -> String {
+    let causes: Vec<&str> = status.details.causes.iter().map(|cause| cause.message.as_str()).collect();
+    let more = causes.join("; ");
+    if more.is_empty() || said.contains(&more) {
+        said
+    } else {
+        format!("{said} {more}").chars().take(2 * limits::REASON_CHARS).collect()
+    }
+}
+
+fn missing_right(asked: &Asked<'_>) -> String {
+    format!(
+        "add to the role: {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"]}}",
+        asked.group, asked.resource, asked.verb
+    )
+}
+
+fn retry_after(status: &Status, headers: &HeaderMap) -> Option<Duration> {
+    let header = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = Some(status.details.retry_after_seconds).filter(|seconds| *seconds > 0);
+    header.or(body).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Asked<'static> {
+        Asked::new("create", "", "pods/eviction", "llm-0").within("prod")
+    }
+
+    fn evict(code: u16, body: &str) -> Result<EvictAnswer, WorldError> {
+        eviction(&asked(), StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), body.as_bytes())
+    }
+
+    #[test]
+    fn the_eviction_api_is_understood_in_each_of_its_answers() {
+        assert_eq!(evict(201, ""), Ok(EvictAnswer::Accepted));
+        assert_eq!(evict(404, r#"{"reason":"NotFound","message":"pods \"llm-0\" not found"}"#), Ok(EvictAnswer::Gone));
+        assert!(matches!(evict(404, "no such page"), Err(WorldError::Unavailable(_))), "a proxy's 404 is no answer");
+        assert_eq!(
+            evict(
+                409,
+                r#"{"reason":"Conflict","message":"the UID in the precondition (a) does not match the UID in record (b)"}"#
+            ),
+            Ok(EvictAnswer::Gone)
+        );
+        assert!(matches!(evict(409, r#"{"message":"try again"}"#), Err(WorldError::Conflict(_))));
+        let blocked = evict(
+            429,
+            r#"{"message":"Cannot evict pod as it would violate the pod's disruption budget.",
+                "details":{"causes":[{"reason":"DisruptionBudget","message":"The disruption budget llm needs 2 healthy pods and has 2 currently"}]}}"#,
+        );
+        assert!(
+            matches!(&blocked, Ok(EvictAnswer::Blocked { why }) if why.contains("needs 2 healthy pods")),
+            "{blocked:?}"
+        );
+        let shed =
+            evict(429, r#"{"message":"too many requests, please try again later","details":{"retryAfterSeconds":7}}"#);
+        assert!(matches!(shed, Err(WorldError::TooMany { after: Some(after), .. }) if after.as_secs() == 7));
+        let two = evict(
+            500,
+            r#"{"message":"This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."}"#,
+        );
+        assert!(matches!(two, Ok(EvictAnswer::Misconfigured { .. })));
+        assert!(matches!(evict(500, "etcd leader changed"), Err(WorldError::Unavailable(_))));
+    }
+
+    #[test]
+    fn a_status_code_becomes_the_error_of_its_meaning() {
+        let refuse = |code: u16| refusal(&asked(), StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), b"{}");
+        assert!(matches!(refuse(400), WorldError::Invalid(_)));
+        assert!(matches!(refuse(401), WorldError::Forbidden(_)));
+        assert!(matches!(refuse(404), WorldError::NotFound(what) if what == "pods/eviction prod/llm-0"));
+        assert!(matches!(refuse(409), WorldError::Conflict(_)));
+        assert!(matches!(refuse(422), WorldError::Invalid(_)));
+        assert!(matches!(refuse(429), WorldError::TooMany { after: None, .. }));
+        for code in [500, 502, 503, 504] {
+            assert!(matches!(refuse(code), WorldError::Unavailable(_)), "{code}");
+        }
+        let forbidden = refuse(403).to_string();
+        let line = r#"{apiGroups: [""], resources: ["pods/eviction"], verbs: ["create"]}"#;
+        assert!(forbidden.contains(line), "{forbidden}");
+    }
+}

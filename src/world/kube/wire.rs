@@ -1,0 +1,330 @@
+//! The fields of Kubernetes objects that we read, and no others: a node object is mostly images and managed fields.
+//!
+//! Invariant: a missing field is its zero, as the API server leaves out what is empty.
+
+use super::{Node, Pod, Workload};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+#[derive(Deserialize)]
+pub(super) struct List<T> {
+    #[serde(default)]
+    pub metadata: ListMeta,
+    /// Null for an empty list, from some servers.
+    pub items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct ListMeta {
+    #[serde(rename = "continue", default)]
+    pub more: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Meta {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    generation: i64,
+    deletion_timestamp: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    owner_references: Vec<Owner>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Owner {
+    kind: String,
+    name: String,
+    controller: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct NodeWire {
+    metadata: Meta,
+    spec: NodeSpec,
+    status: NodeStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeSpec {
+    unschedulable: bool,
+    #[serde(deserialize_with = "or_default")]
+    taints: Vec<Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeStatus {
+    #[serde(deserialize_with = "or_default")]
+    capacity: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "or_default")]
+    allocatable: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
+    node_info: NodeInfo,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeInfo {
+    #[serde(rename = "bootID")]
+    boot_id: String,
+}
+
+/// `"8"` or `8`; what is not a whole number (memory, say) counts as none, since we only ask for devices.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Text(String),
+    Number(u32),
+    Other(serde::de::IgnoredAny),
+}
+
+impl Quantity {
+    fn count(&self) -> u32 {
+        match self {
+            Quantity::Text(text) => text.parse().unwrap_or(0),
+            Quantity::Number(number) => *number,
+            Quantity::Other(_) => 0,
+        }
+    }
+}
+
+impl From<NodeWire> for Node {
+    fn from(wire: NodeWire) -> Node {
+        let text = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_owned();
+        let count =
+            |quantities: &BTreeMap<String, Quantity>| quantities.get("nvidia.com/gpu").map_or(0, Quantity::count);
+        Node {
+            taints: wire.spec.taints.iter().map(|t| (text(t, "key"), text(t, "value"), text(t, "effect"))).collect(),
+            taints_sent: wire.spec.taints,
+            unschedulable: wire.spec.unschedulable,
+            ready: is_true(&wire.status.conditions, "Ready"),
+            boot_id: wire.status.node_info.boot_id,
+            gpus: count(&wire.status.capacity),
+            gpus_allocatable: count(&wire.status.allocatable),
+            name: wire.metadata.name,
+            uid: wire.metadata.uid,
+            resource_version: wire.metadata.resource_version,
+            labels: wire.metadata.labels,
+            annotations: wire.metadata.annotations,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct PodWire {
+    metadata: Meta,
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    node_name: String,
+    #[serde(deserialize_with = "or_default")]
+    containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    init_containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    volumes: Vec<Volume>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Container {
+    resources: Resources,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Resources {
+    #[serde(deserialize_with = "or_default")]
+    limits: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "or_default")]
+    requests: BTreeMap<String, Quantity>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Volume {
+    empty_dir: Option<EmptyDir>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct EmptyDir {
+    medium: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
+}
+
+impl Container {
+    /// GPUs and MIG devices, as `nvidia.com/gpu` or `nvidia.com/mig-1g.10gb`; limits equal requests for devices.
+    fn gpus(&self) -> u32 {
+        let devices = |list: &BTreeMap<String, Quantity>| -> u32 {
+            list.iter()
+                .filter(|(name, _)| *name == "nvidia.com/gpu" || name.starts_with("nvidia.com/mig-"))
+                .map(|(_, quantity)| quantity.count())
+                .sum()
+        };
+        devices(&self.resources.limits).max(devices(&self.resources.requests))
+    }
+}
+
+impl From<PodWire> for Pod {
+    fn from(wire: PodWire) -> Pod {
+        let owner = wire.metadata.owner_references.into_iter().find(|owner| owner.controller);
+        let running: u32 = wire.spec.containers.iter().map(Container::gpus).sum();
+        let starting = wire.spec.init_containers.iter().map(Container::gpus).max().unwrap_or(0);
+        Pod {
+            namespace: wire.metadata.namespace,
+            name: wire.metadata.name,
+            uid: wire.metadata.uid,
+            node: wire.spec.node_name,
+            phase: wire.status.phase,
+            ready: is_true(&wire.status.conditions, "Ready"),
+            terminating: wire.metadata.deletion_timestamp.is_some(),
+            labels: wire.metadata.labels,
+            owner: owner.map(|owner| (owner.kind, owner.name)),
+            mirror: wire.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
+            empty_dir: wire.spec.volumes.iter().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory")),
+            gpus: running.max(starting),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct WorkloadWire {
+    kind: String,
+    metadata: Meta,
+    spec: WorkloadSpec,
+    status: WorkloadStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WorkloadSpec {
+    replicas: Option<u32>,
+    selector: Selector,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Selector {
+    #[serde(deserialize_with = "or_default")]
+    match_labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct WorkloadStatus {
+    replicas: u32,
+    ready_replicas: u32,
+    available_replicas: u32,
+    updated_replicas: u32,
+    observed_generation: i64,
+}
+
+impl WorkloadWire {
+    pub fn named(mut self, kind: &str) -> WorkloadWire {
+        kind.clone_into(&mut self.kind);
+        self
+    }
+}
+
+impl From<WorkloadWire> for Workload {
+    fn from(wire: WorkloadWire) -> Workload {
+        Workload {
+            kind: wire.kind,
+            namespace: wire.metadata.namespace,
+            name: wire.metadata.name,
+            resource_version: wire.metadata.resource_version,
+            annotations: wire.metadata.annotations,
+            // Absent means one, says the API.
+            replicas: wire.spec.replicas.unwrap_or(1),
+            total: wire.status.replicas,
+            ready: wire.status.ready_replicas,
+            available: wire.status.available_replicas,
+            updated: wire.status.updated_replicas,
+            generation: wire.metadata.generation,
+            observed_generation: wire.status.observed_generation,
+            selector: wire.spec.selector.match_labels,
+        }
+    }
+}
+
+fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.r#type == kind && condition.status == "True")
+}
+
+/// Go writes an empty list or map as null in places.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_that_holds_a_gpu_or_a_slice_is_known_as_one() {
+        let pod = |resources: Value, volumes: Value| -> Pod {
+            let wire: PodWire = serde_json::from_value(json!({
+                "metadata": { "name": "llm-0", "namespace": "prod", "uid": "u", "ownerReferences": null,
+                    "deletionTimestamp": "2026-01-01T00:00:00Z" },
+                "spec": { "nodeName": "gpu-1", "containers": [{ "resources": resources }], "volumes": volumes },
+                "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "False" }] },
+            }))
+            .unwrap();
+            wire.into()
+        };
+        let slice = pod(json!({ "limits": { "nvidia.com/mig-1g.10gb": "2", "memory": "4Gi" } }), Value::Null);
+        assert_eq!((slice.gpus, slice.terminating, slice.ready, slice.owner), (2, true, false, None));
+        assert_eq!(pod(json!({ "requests": { "nvidia.com/gpu": 4 } }), Value::Null).gpus, 4);
+        assert!(!pod(json!({}), json!([{ "emptyDir": { "medium": "Memory" } }])).empty_dir, "/dev/shm is no data");
+        assert!(pod(json!({}), json!([{ "emptyDir": {} }])).empty_dir);
+    }
+
+    #[test]
+    fn a_taint_keeps_the_fields_that_we_do_not_know() {
+        let taint = json!({ "key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z" });
+        let wire: NodeWire = serde_json::from_value(json!({
+            "metadata": { "name": "n" },
+            "spec": { "taints": [taint] },
+            "status": { "capacity": { "nvidia.com/gpu": "8", "memory": "2Ti" }, "allocatable": { "nvidia.com/gpu": "7" } },
+        }))
+        .unwrap();
+        let node: Node = wire.into();
+        assert_eq!(node.taints, [("k".to_owned(), String::new(), "NoExecute".to_owned())]);
+        assert_eq!(node.taints_sent, [taint]);
+        assert_eq!((node.gpus, node.gpus_allocatable, node.ready), (8, 7, false));
+    }
+}
