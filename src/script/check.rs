@@ -194,13 +194,23 @@ fn namespaces(host: &Host) -> String {
 /// Line and column of a position; without one, the end of the text.
 pub(super) fn spot(text: &str, at: Position) -> (usize, usize) {
     match (at.line(), at.position()) {
-        (Some(line), Some(column)) => (line, column),
+        (Some(line), Some(column)) => (line, column - namespace_before(text, line, column)),
         (Some(line), None) => (line, 1),
         _ => {
             let last = text.lines().last().unwrap_or_default();
             (text.lines().count().max(1), last.chars().count().max(1))
         }
     }
+}
+
+/// Rhai places `k8s::cordon` at `cordon`; people look at the whole of it.
+fn namespace_before(text: &str, line: usize, column: usize) -> usize {
+    let Some(line) = text.lines().nth(line - 1) else { return 0 };
+    let before: String = line.chars().take(column - 1).collect();
+    if !before.ends_with("::") {
+        return 0;
+    }
+    before.chars().rev().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').count()
 }
 
 /// The word (with `::`) that starts at a place, to underline it.

@@ -86,6 +86,9 @@ pub(super) fn message(error: &EvalAltResult) -> String {
                 "the map has no property `{property}`; where it may be missing, write `map.get(\"{property}\") ?? default`"
             )
         }
+        EvalAltResult::ErrorDataRace(..) => {
+            "a closure uses the variable that the call around it works on; copy it into another one first".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -54,7 +54,7 @@ fn wrong_arguments_fail_with_the_place_and_what_to_write() {
     let table = [
         (
             "let x = 5; k8s::cordon(x);",
-            "test.rhai:7:12: k8s::cordon: `node` must be the name of a node, not a whole number [invalid]",
+            "test.rhai:7:17: k8s::cordon: `node` must be the name of a node, not a whole number [invalid]",
         ),
         ("let x = \"\"; k8s::cordon(x);", "k8s::cordon: `node`: an empty text names no Node [invalid]"),
         ("let x = #{withn: 1}; k8s::drain(node, x);", "there is no option `withn`; did you mean `within`?"),
@@ -89,14 +89,14 @@ fn a_failure_is_thrown_caught_and_replayed() {
     let (last, journal) = play(&book, |_, _| failed(FailureKind::Forbidden, "no right"));
     assert_eq!(journal.len(), 1);
     // Thrown again where the catch stands; kind, action and words stay.
-    assert_eq!(last, Turn::Failed("test.rhai:8:27: k8s::drain: no right [forbidden]".to_owned()));
+    assert_eq!(last, Turn::Failed("test.rhai:8:28: k8s::drain: no right [forbidden]".to_owned()));
 }
 
 #[test]
 fn an_uncaught_failure_names_its_place_and_the_calls_on_the_way() {
     let book = runbook("fn empty(n) {\n    k8s::drain(n);\n}\nempty(node);");
     let (last, _) = play(&book, |_, _| failed(FailureKind::Timeout, "3 pods left"));
-    let words = "test.rhai:8:5: k8s::drain: 3 pods left [timeout], in `empty` called at test.rhai:10:1";
+    let words = "test.rhai:8:10: k8s::drain: 3 pods left [timeout], in `empty` called at test.rhai:10:1";
     assert_eq!(last, Turn::Failed(words.to_owned()));
 }
 
@@ -128,8 +128,8 @@ fn another_call_than_the_journal_holds_is_a_divergence() {
             other => panic!("{body}: {other:?}"),
         }
     };
-    let names = "step 1 of the journal is k8s::drain(node: n1), but the script now asks for k8s::uncordon(node: n1) at test.rhai:7:1";
-    check("k8s::cordon(node);\nk8s::uncordon(node);", &journal, &names.replace("7:1", "8:1"));
+    let names = "step 1 of the journal is k8s::drain(node: n1), but the script now asks for k8s::uncordon(node: n1) at test.rhai:7:6";
+    check("k8s::cordon(node);\nk8s::uncordon(node);", &journal, &names.replace("7:6", "8:6"));
     check("k8s::cordon(node);\nk8s::drain(\"n2\");", &journal, "asks for k8s::drain(node: n2)");
     check("k8s::cordon(node);\nk8s::drain(node, #{within: \"1m\"});", &journal, "within: 1m");
     // The other way: the script ends, stops or fails while the journal still holds steps.
