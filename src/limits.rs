@@ -251,7 +251,6 @@ pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-
 // ── files ── runbooks, rules and shapes
 pub const RULE_FILE_BYTES: usize = 1024 * 1024;
 /// YAML nodes of one file of rules: some fifty for each of `RULES`.

@@ -6,6 +6,7 @@ mod children;
 mod people;
 mod stories;
 
+use super::stop::{Code, Stop};
 use crate::world::sim::{SimFleet, SimOptions};
 use children::Children;
 use people::People;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// End by itself after at most this many seconds: exit code 0 if every story ended as it should, 1 otherwise.
     #[arg(long)]
     seconds: Option<u64>,
@@ -28,12 +29,12 @@ pub struct Args {
 
 /// Prints one line of the story: seconds since the beginning, who, what.
 #[derive(Clone)]
-pub(super) struct Narrator {
+struct Narrator {
     began: Instant,
 }
 
 impl Narrator {
-    pub(super) fn say(&self, who: &str, what: &str) {
+    fn say(&self, who: &str, what: &str) {
         let seconds = self.began.elapsed().as_secs_f32();
         let mut out = std::io::stdout().lock();
         // A closed pipe is no reason to stop the demo before its children are stopped.
@@ -41,7 +42,7 @@ impl Narrator {
         let _ = out.flush();
     }
 
-    pub(super) fn heading(&self, text: &str) {
+    fn heading(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "\n── {text}");
         let _ = out.flush();
@@ -49,7 +50,7 @@ impl Narrator {
 }
 
 /// Everything that the stories look at and act on.
-pub(super) struct Stage {
+struct Stage {
     pub fleet: SimFleet,
     pub people: People,
     pub children: Children,
@@ -57,7 +58,16 @@ pub(super) struct Stage {
     pub deadline: Instant,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<u8> {
+pub(super) fn run(args: Args) -> Result<(), Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+    let hint = "`make tools` fetches Prometheus and Alertmanager; `make demo` does both";
+    runtime.block_on(play(args)).map_err(|error| Stop::failure(format!("{error:#}"), hint))?
+}
+
+async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
     let say = Narrator { began: Instant::now() };
     say.heading("setting the stage");
     let fleet = SimFleet::start(SimOptions::default())?;
@@ -70,15 +80,22 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
 
     let failed = tokio::select! {
         failed = stories::all(&mut stage) => failed,
-        _ = tokio::signal::ctrl_c() => return Ok(130),
+        _ = tokio::signal::ctrl_c() => return Ok(Err(Stop::said(Code::Interrupted))),
     };
     say.heading("the end of the stories");
     for line in &failed {
         say.say("FAILED", line);
     }
+    if !failed.is_empty() {
+        say.say("demo", "not every story ended as it should; the engine's log ends:");
+        say.say("", &stage.children.engine_log());
+    }
     if args.seconds.is_some() {
-        say.say("demo", if failed.is_empty() { "every story ended as it should" } else { "not every story ended as it should" });
-        return Ok(u8::from(!failed.is_empty()));
+        if failed.is_empty() {
+            say.say("demo", "every story ended as it should");
+            return Ok(Ok(()));
+        }
+        return Ok(Err(Stop::said(Code::Failure)));
     }
     say.say("demo", "the fleet goes on; look closer with:");
     for command in ["incidents", "show r1", "why gpu-2", "audit verify"] {
@@ -86,5 +103,5 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     }
     say.say("demo", "Ctrl-C ends it");
     tokio::signal::ctrl_c().await?;
-    Ok(130)
+    Ok(Err(Stop::said(Code::Interrupted)))
 }

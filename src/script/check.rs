@@ -213,11 +213,14 @@ fn namespace_before(text: &str, line: usize, column: usize) -> usize {
     before.chars().rev().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').count()
 }
 
-/// The word (with `::`) that starts at a place, to underline it.
+/// The word (with `::`) or the text literal that starts at a place, to underline it.
 pub(super) fn word_at(text: &str, (line, column): (usize, usize)) -> &str {
     let Some(line) = text.lines().nth(line.saturating_sub(1)) else { return "" };
     let start = line.char_indices().nth(column.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
     let rest = &line[start..];
+    if let Some(inside) = rest.strip_prefix('"') {
+        return inside.find('"').map_or(rest, |end| &rest[..end + 2]);
+    }
     let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
     rest[..end].trim_end_matches(':')
 }

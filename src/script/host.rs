@@ -68,10 +68,6 @@ impl Host {
         self.by_name.get(name).copied()
     }
 
-    pub(super) fn spec(&self, name: &str) -> Option<&'static ActionSpec> {
-        self.find(name).map(|at| self.specs[at])
-    }
-
     /// Every name that a runbook may write before a `(`.
     pub(super) fn callable(&self) -> impl Iterator<Item = &str> {
         self.specs.iter().map(|spec| spec.name).chain(BUILT_IN)

@@ -25,7 +25,7 @@ thread_local! {
 pub(super) fn engine() -> Engine {
     static SEED: Once = Once::new();
     // Somebody who set another seed before us keeps it; it is fixed all the same.
-    SEED.call_once(|| drop(rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED))));
+    SEED.call_once(|| rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED)).unwrap_or_default());
     let mut engine = Engine::new_raw();
     // Left out on purpose: LanguageCorePackage (its `sleep` blocks the thread, `exit` ends a run out of a closure),
     // BasicTimePackage (a clock), BasicBlobPackage (JSON has no blobs).

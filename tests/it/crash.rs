@@ -73,15 +73,11 @@ async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool)
     if let Some(mut engine) = site.start(&env).await {
         acknowledged = deliver(&engine).await;
         // It dies somewhere on the way, or the failpoint lies beyond the story's last commit.
-        died = eventually("the end of the first life", || {
-            let dead = engine.is_dead();
-            let engine = &engine;
-            async move {
-                if dead {
-                    return Some(true);
-                }
-                is_done(engine).await.map(|_| false)
+        died = eventually("the end of the first life", async || {
+            if engine.is_dead() {
+                return Some(true);
             }
+            is_done(&engine).await.map(|_| false)
         })
         .await;
     }
@@ -91,7 +87,7 @@ async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool)
             // What was not acknowledged is the source's to send again.
             assert!(deliver(&engine).await, "the second life refuses the alert; log:\n{}", site.log());
         }
-        eventually("the run's end in the second life", || is_done(&engine)).await;
+        eventually("the run's end in the second life", async || is_done(&engine).await).await;
         let runs = engine.get("/api/v1/runs").await.unwrap();
         let runs = runs.as_array().or_else(|| runs["runs"].as_array()).unwrap().len();
         assert_eq!(runs, 1, "one episode starts one run");

@@ -11,11 +11,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks again until the answer is there; the panic says what was waited for.
-pub async fn eventually<T, F, A>(what: &str, mut ask: A) -> T
-where
-    F: Future<Output = Option<T>>,
-    A: FnMut() -> F,
-{
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {

@@ -66,8 +66,8 @@ impl Night {
         install_tls();
         let clock = Arc::new(SimClock::new(NIGHT.parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
-        let options = SqliteOptions { path: dir.path().join("nightshift.db"), ..SqliteOptions::default() };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).unwrap());
+        let options = SqliteOptions::new(dir.path().join("nightshift.db"));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, clock.now()).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let kube = KubeConfig { url: fleet.url(), ..KubeConfig::default() };

@@ -3,7 +3,7 @@
 //! Invariant: a case runs the shipped runbook through the real engine against the simulated fleet; nothing is skipped.
 
 use crate::night::Night;
-use nightshift::model::{Mode, Outcome, Run, RunState, Span};
+use nightshift::model::{Labels, Mode, Outcome, Run, RunState, Span};
 use nightshift::world::sim::{Fault, SimSample};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -103,7 +103,7 @@ async fn play(runbook: &str, case: &Case) -> Vec<String> {
 
 fn answer(night: &Night, answers: &BTreeMap<String, f64>) {
     for (expression, value) in answers {
-        night.fleet.set_prometheus(expression, vec![SimSample { labels: BTreeMap::new(), value: *value }]);
+        night.fleet.set_prometheus(expression, vec![SimSample { labels: Labels::default(), value: *value }]);
     }
 }
 

@@ -104,6 +104,10 @@ impl Children {
         if answer.status().is_success() { Ok(()) } else { Err(format!("uncordoning {node} by hand: {}", answer.status())) }
     }
 
+    pub(super) fn engine_log(&self) -> String {
+        tail(&std::fs::read_to_string(self.dir.join("engine.log")).unwrap_or_default())
+    }
+
     pub(super) fn command_line(&self, command: &str) -> String {
         let program = std::env::current_exe().map_or_else(|_| "nightshift".into(), |path| path.display().to_string());
         format!("{program} --config {} {command}", self.config.display())

@@ -7,8 +7,9 @@ use super::super::host::{BUILT_IN, Host};
 use super::super::near::nearest;
 use super::super::verify;
 use super::{Diagnostic, spot, word_at};
+use crate::limits;
 use crate::model::{ActionSpec, Header, ParamSpec, ParamType, Reach};
-use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, ScriptFnMetadata, Stmt};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,10 +47,13 @@ pub(super) fn walk(text: &str, ast: &AST, header: &Header, host: &Host) -> Walke
         diagnostics: Vec::new(),
     };
     walk.sequence(ast.statements());
-    ast.walk(&mut |path| {
+    ast.clone_statements_only().walk(&mut |path| {
         walk.node(path);
         true
     });
+    for function in ast.iter_functions() {
+        walk.function(ast, &function);
+    }
     walk.hidden_actions();
     walk.missing_verify();
     walk.unused_params();
@@ -74,12 +78,40 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// One function or closure. Only its parameters are in view (what a closure captures is among them), but the parser
+    /// takes the header's names for known everywhere.
+    fn function(&mut self, ast: &AST, function: &ScriptFnMetadata<'_>) {
+        // Not `clone_functions_only_filtered`: rhai 1.27 filters nothing there where the target is empty.
+        let mut alone = ast.clone_functions_only();
+        alone.retain_functions(|_, _, name, params| name == function.name && params == function.params.len());
+        let mut ended = None;
+        alone.walk(&mut |path| {
+            if let [ASTNode::Stmt(statement)] = path {
+                if let Some(word) = ended.take() {
+                    self.unreachable(statement, word);
+                }
+                ended = never_goes_on(statement);
+            }
+            if let Some(ASTNode::Expr(Expr::Variable(variable, None, at))) = path.last() {
+                let (index, name, namespace, _) = &**variable;
+                let outer = index.is_none() && namespace.is_empty() && !function.params.contains(&name.as_str());
+                if outer && (name == "event" || self.header.params.iter().any(|param| param.name == name.as_str())) {
+                    let message = format!("there is no variable `{name}` inside a function");
+                    let help = format!("a function sees only its own parameters: give `{name}` to it as one");
+                    self.error("undefined-variable", *at, message, &help);
+                }
+            }
+            self.node(path);
+            true
+        });
+    }
+
     fn node(&mut self, path: &[ASTNode<'_>]) {
         match path.last() {
             Some(ASTNode::Stmt(statement)) => self.statement(statement),
             Some(ASTNode::Expr(Expr::FnCall(call, at))) => self.call(call, *at, Style::Function),
             Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.call(call, *at, Style::Method),
-            Some(ASTNode::Expr(Expr::Variable(variable, ..))) => drop(self.used.insert(variable.1.to_string())),
+            Some(ASTNode::Expr(Expr::Variable(variable, ..))) => self.used.extend([variable.1.to_string()]),
             Some(ASTNode::Expr(Expr::Stmt(block))) => self.sequence(block.statements()),
             _ => {}
         }
@@ -113,7 +145,7 @@ impl Walk<'_> {
             Stmt::Do(flow, ..) => self.sequence(flow.body.statements()),
             Stmt::For(parts, _) => self.sequence(parts.2.body.statements()),
             Stmt::Block(block) => self.sequence(block.statements()),
-            Stmt::Share(names) => names.iter().for_each(|(name, _)| drop(self.used.insert(name.name.to_string()))),
+            Stmt::Share(names) => self.used.extend(names.iter().map(|(name, _)| name.name.to_string())),
             _ => {}
         }
     }
@@ -123,15 +155,14 @@ impl Walk<'_> {
         for pair in statements.windows(2) {
             let [first, next] = pair else { continue };
             if let Some(word) = never_goes_on(first) {
-                self.warn(
-                    "unreachable",
-                    next.position(),
-                    format!("this is never reached: `{word}` before it ends the runbook or block"),
-                    "remove it, or move it before",
-                );
-                return;
+                return self.unreachable(next, word);
             }
         }
+    }
+
+    fn unreachable(&mut self, next: &Stmt, word: &str) {
+        let message = format!("this is never reached: `{word}` before it ends the runbook or block");
+        self.warn("unreachable", next.position(), message, "remove it, or move it before");
     }
 
     fn call(&mut self, call: &FnCallExpr, at: Position, style: Style) {
@@ -339,10 +370,10 @@ impl Walk<'_> {
 
     /// A function of the language's library, or none at all.
     fn other(&mut self, name: &str, given: usize, style: Style, at: Position) {
-        let known = self.host.functions.iter().any(|(other, _)| other == name);
-        if LANGUAGE.contains(&name) || self.host.functions.contains(&(name.to_owned(), given)) {
+        if self.full() || LANGUAGE.contains(&name) || self.host.functions.contains(&(name.to_owned(), given)) {
             return;
         }
+        let known = self.host.functions.iter().any(|(other, _)| other == name);
         if style == Style::Method {
             // A map can hold a closure under any name, so this is no more than a suspicion.
             if !known && !self.functions.contains_key(name) {
@@ -370,7 +401,15 @@ impl Walk<'_> {
         near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default()
     }
 
+    /// Whether enough is said: suggestions cost time, and a hostile text has thousands of wrong names.
+    fn full(&self) -> bool {
+        self.diagnostics.len() >= limits::DIAGNOSTICS
+    }
+
     fn unknown_action(&mut self, full: &str, at: Position) {
+        if self.full() {
+            return;
+        }
         let near = nearest(full, self.host.callable());
         let namespace = full.rsplit_once("::").map_or("", |(namespace, _)| namespace);
         let of = |spec: &&&ActionSpec| spec.name.rsplit_once("::").is_some_and(|(other, _)| other == namespace);
@@ -445,6 +484,10 @@ impl Walk<'_> {
     }
 
     fn warn(&mut self, code: &'static str, at: Position, message: String, help: &str) {
+        // Warnings leave room for errors: a text with an error must never pass for one without.
+        if self.diagnostics.len() >= limits::DIAGNOSTICS / 2 {
+            return;
+        }
         let place = spot(self.text, at);
         let length = word_at(self.text, place).chars().count().max(1);
         self.diagnostics.push(Diagnostic::warning(code, place, length, message).help(help));

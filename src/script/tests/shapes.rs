@@ -32,7 +32,7 @@ fn numbers_and_times_go_both_ways() {
 #[test]
 fn a_shape_that_does_not_compile_says_where() {
     let table = [
-        ("fn decode(body) {\n  let x = ;\n}", 2, "expecting"),
+        ("fn decode(body) {\n  let x = ;\n}", 2, "unexpected"),
         ("fn decode(a, b) { a }", 1, "write `fn decode(body)"),
         ("let x = 1;\nfn decode(body) { body }", 1, "only functions"),
         ("fn decode(body) { k8s::cordon(\"n1\") }", 1, "k8s"),
