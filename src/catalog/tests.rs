@@ -2,11 +2,10 @@
 //!
 //! Invariant: after any sequence of edits what is current is whole.
 
+mod runbooks;
+mod shipped;
+
 use super::*;
-use crate::model::{
-    Event, Header, LabelMap, Labels, Mode, Param, ParamType, Pin, Reach, Severity, Status, Subject, Time, UndoPolicy,
-};
-use crate::policy::{Chosen, Selected};
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
@@ -206,91 +205,6 @@ fn a_deep_file_is_refused_and_not_a_stack_overflow() {
     assert!(problems.iter().all(|problem| problem.text.len() < 10_000), "an error repeats only a little of the file");
 }
 
-fn event(labels: Labels) -> Event {
-    Event {
-        source: "am".to_owned(),
-        fingerprint: "1".to_owned(),
-        status: Status::Firing,
-        starts_at: Time::UNIX_EPOCH,
-        ends_at: None,
-        subject: Subject::from_labels(&labels, &LabelMap::default()),
-        labels,
-        annotations: Labels::default(),
-        severity: Severity::Critical,
-        summary: String::new(),
-        url: String::new(),
-    }
-}
-
-/// The rules that we ship, compiled against the parameters that their runbooks take.
-fn shipped() -> RuleSet {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
-    let listing = files::flat(&folder, &["yaml"], crate::limits::RULE_FILE_BYTES);
-    assert!(listing.broken.is_empty() && listing.files.len() >= 3, "{listing:?}");
-    let all = listing.files.iter().flat_map(|file| match rules::parse(file) {
-        (Some(rules), problems) if problems.is_empty() => rules.into_iter().map(|(_, rule)| rule),
-        (_, problems) => panic!("{problems:#?}"),
-    });
-    let runbooks = [
-        ("gpu-fell-off-the-bus", vec!["node", "gpu"]),
-        ("gpu-contained-memory-error", vec!["node", "gpu"]),
-        ("gpu-uncontained-memory-error", vec!["node", "gpu"]),
-        ("node-not-ready", vec!["node"]),
-        ("inference-no-progress", vec!["workload"]),
-    ];
-    let known = runbooks.into_iter().map(|(name, params)| {
-        let params = params.into_iter().map(|part| Param {
-            name: part.to_owned(),
-            ty: match part {
-                "node" => ParamType::Node,
-                "gpu" => ParamType::Gpu,
-                _ => ParamType::Workload,
-            },
-            default: None,
-            pattern: None,
-            doc: String::new(),
-        });
-        let header = Header {
-            title: name.to_owned(),
-            params: params.collect(),
-            reach: Reach::Node,
-            undo: UndoPolicy::Never,
-            approvers: Vec::new(),
-        };
-        (name.to_owned(), (Pin { name: name.to_owned(), hash: String::new() }, header))
-    });
-    RuleSet::compile(all.collect(), known.collect()).unwrap_or_else(|errors| panic!("{errors:#?}"))
-}
-
-#[test]
-fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() {
-    let rules = shipped();
-    assert!(rules.rules().all(|rule| rule.mode == Mode::Observe));
-    let says = |labels: &[(&str, &str)]| {
-        let event = event(labels.iter().copied().collect());
-        let one = |selected: &Selected<'_>| match &selected.chosen {
-            Chosen::Run(start) => format!("{} on {}", start.pin.name, start.subject),
-            Chosen::Tell => format!("{} tells", selected.rule.name),
-            Chosen::Nothing(reason) => reason.code.name().to_owned(),
-        };
-        rules.select(&event).iter().map(one).collect::<Vec<_>>().join("; ")
-    };
-    let xid = |xid: &str| says(&[("alertname", "GpuXid"), ("xid", xid), ("node", "gpu-3"), ("gpu", "1")]);
-    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1");
-    assert_eq!(
-        xid("94"),
-        "gpu-contained-memory-error on node gpu-3 gpu 1; gpu-uncontained-memory-error on node gpu-3 gpu 1"
-    );
-    assert_eq!(xid("95"), "gpu-uncontained-memory-error on node gpu-3 gpu 1");
-    assert_eq!(xid("48"), "gpu-other-xid tells");
-    assert_eq!(xid("45"), "muted");
-    assert_eq!(says(&[("alertname", "KubeNodeNotReady"), ("node", "gpu-3")]), "node-not-ready on node gpu-3");
-    let stuck = [("alertname", "InferenceNoProgress"), ("namespace", "serve"), ("deployment", "llama")];
-    assert_eq!(says(&stuck), "inference-no-progress on namespace serve workload llama");
-    assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
-    assert_eq!(says(&[("alertname", "Watchdog")]), "");
-}
-
 /// Watches a site, and waits for the call at the start.
 fn watched(site: &Site) -> (mpsc::Receiver<()>, Watch) {
     let (send, changes) = mpsc::sync_channel(100);
@@ -335,105 +249,4 @@ fn a_folder_in_place_of_another_is_watched_in_its_turn() {
     changes.recv_timeout(Duration::from_secs(60)).unwrap();
     site.write("rules/a.yaml", tells(&["c"]));
     changes.recv_timeout(Duration::from_secs(60)).unwrap();
-}
-
-const BUS: &str = "//! The GPU fell off the bus.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n";
-
-fn bus(site: &Site, body: &str) {
-    site.write("runbooks/bus.rhai", format!("{BUS}{body}\n"));
-}
-
-fn real(site: &Site) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
-    Catalog::load(site.folders())
-}
-
-const RUNS_BUS: &str = "rules:\n  - name: r\n    when: [alertname=X]\n    run: bus\n";
-
-#[test]
-fn a_runbook_that_breaks_keeps_its_last_good_text_and_says_where() {
-    let site = Site::new();
-    bus(&site, "k8s::cordon(node, \"why\");");
-    site.write("rules/r.yaml", RUNS_BUS);
-    let (catalog, problems) = real(&site).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert!(problems.iter().all(|problem| !problem.fatal), "{problems:#?}");
-    let first = catalog.current();
-    bus(&site, "k8s::corden(node, \"why\");");
-    let (changed, problems) = catalog.reload();
-    assert!(!changed);
-    fatal(&problems, "runbooks/bus.rhai", "corden");
-    assert_eq!(catalog.current().runbooks["bus"].pin, first.runbooks["bus"].pin);
-    bus(&site, "k8s::cordon(node, \"because\");");
-    assert!(catalog.reload().0);
-    let now = catalog.current();
-    assert_ne!(now.runbooks["bus"].pin, first.runbooks["bus"].pin);
-    let labels: Labels = [("alertname", "X"), ("node", "gpu-3")].into_iter().collect();
-    let event = event(labels);
-    let Chosen::Run(start) = &now.rules.select(&event)[0].chosen else { panic!("no run") };
-    assert_eq!(start.pin, now.runbooks["bus"].pin, "rules start the text that is in force");
-}
-
-#[test]
-fn a_runbook_that_no_longer_fits_its_rule_waits_until_the_rule_follows() {
-    let site = Site::new();
-    bus(&site, "k8s::cordon(node, \"why\");");
-    site.write("runbooks/other.rhai", format!("{BUS}note(\"one\");\n"));
-    site.write("rules/r.yaml", RUNS_BUS);
-    let (catalog, _) = real(&site).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let before = catalog.current();
-    let wants_more = BUS.replace("//! reach", "//!   count: Int\n//! reach");
-    site.write("runbooks/bus.rhai", format!("{wants_more}k8s::cordon(node, `${{count}}`);\n"));
-    site.write("runbooks/other.rhai", format!("{BUS}note(\"two\");\n"));
-    let (changed, problems) = catalog.reload();
-    assert!(changed, "the other runbook does not wait");
-    fatal(&problems, "rules/r.yaml:2", "`count` (Int) is never given");
-    let now = catalog.current();
-    assert_eq!(now.runbooks["bus"].pin, before.runbooks["bus"].pin);
-    assert_ne!(now.runbooks["other"].pin, before.runbooks["other"].pin);
-    site.write("rules/r.yaml", format!("{RUNS_BUS}    with: {{count: 3}}\n"));
-    let (changed, problems) = catalog.reload();
-    assert!(changed && problems.iter().all(|problem| !problem.fatal), "{problems:#?}");
-    assert_ne!(catalog.current().runbooks["bus"].pin, before.runbooks["bus"].pin);
-}
-
-#[test]
-fn a_runbook_that_a_rule_still_runs_is_kept_when_its_file_is_gone() {
-    let site = Site::new();
-    bus(&site, "k8s::cordon(node, \"why\");");
-    site.write("rules/r.yaml", RUNS_BUS);
-    let (catalog, _) = real(&site).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    fs::remove_file(site.path("runbooks/bus.rhai")).unwrap();
-    let (changed, problems) = catalog.reload();
-    assert!(!changed && catalog.current().runbooks.contains_key("bus"));
-    fatal(&problems, "rules/r.yaml:2", "there is no runbook `bus`");
-    fs::remove_file(site.path("rules/r.yaml")).unwrap();
-    assert_eq!(catalog.reload(), (true, vec![]));
-    assert!(catalog.current().runbooks.is_empty());
-}
-
-#[test]
-fn shapes_are_known_by_their_vendors_folder() {
-    let site = Site::new();
-    site.write("integrations/acme/decode.rhai", "fn decode(body) { body }");
-    site.write("integrations/acme/encode.rhai", "fn encode(notice) { notice }");
-    site.write("integrations/acme/README.md", "# Acme");
-    site.write("integrations/README.md", "# Vendors");
-    let (catalog, problems) = real(&site).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert_eq!(problems, []);
-    let loaded = catalog.current();
-    assert!(loaded.decoders.contains_key("acme") && loaded.encoders.contains_key("acme"));
-    site.write("integrations/acme/decode.rhai", "fn decode( { }");
-    site.write("integrations/beta/decode.rhai", "fn decode(body) { [] }");
-    let (changed, problems) = catalog.reload();
-    assert!(changed && catalog.current().decoders.len() == 2);
-    fatal(&problems, "integrations/acme/decode.rhai", "acme");
-}
-
-#[test]
-fn a_hostile_runbook_costs_one_file_and_not_the_process() {
-    let site = Site::new();
-    site.write("runbooks/deep.rhai", format!("{BUS}{}1{};\n", "(".repeat(50_000), ")".repeat(50_000)));
-    site.write("runbooks/latin.rhai", b"//! caf\xe9");
-    let problems = real(&site).err().unwrap();
-    fatal(&problems, "deep.rhai", "");
-    fatal(&problems, "latin.rhai", "not UTF-8");
 }
