@@ -40,7 +40,9 @@ async fn rule_01_unknown_fields_are_ignored_and_a_body_without_version_or_alerts
         (set(good.clone(), "version", json!("1")), "Grafana"),
         (set(good.clone(), "alerts", json!("none")), "list of alerts"),
         (json!({ "text": "a custom payload" }), "payload"),
-        (json!([]), "not an Alertmanager notification"),
+        (json!([]), "no JSON object"),
+        (json!(["4", [alert("A", "firing")]]), "no JSON object"),
+        (set(good.clone(), "alerts", json!([["firing", { "alertname": "A" }]])), "no JSON object"),
     ] {
         let answer = rig.post(AM, &bytes(&value)).await;
         assert_eq!(answer.status, 400, "{value}");
