@@ -2,18 +2,37 @@
 //!
 //! Invariant: `advance` acts on nothing, and its turn depends on its arguments alone.
 
+mod arguments;
 mod check;
+mod failure;
 mod header;
 mod host;
+mod near;
+mod reference;
+mod render;
 mod sandbox;
 mod session;
 mod shape;
+mod value;
+mod verify;
+
+#[cfg(test)]
+mod tests;
 
 pub use check::{Diagnostic, Level, check, render};
 pub use shape::{Shape, ShapeError};
 
-use crate::model::{ActionSpec, Call, Header, Input, Pin, Reason, Step};
-use serde_json::Value;
+use crate::limits;
+use crate::model::{ActionSpec, Call, Header, Input, Pin, Reason, ReasonCode, Step};
+use rhai::{AST, Scope};
+use serde_json::{Map, Value};
+use session::Intent;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Part of every pin: a change in what the host makes of a text makes it another runbook.
+pub const HOST_API_VERSION: &str = "nightshift-host-1";
 
 /// The actions that scripts may call.
 #[derive(Clone)]
@@ -27,7 +46,14 @@ pub struct Runbook {
     pub pin: Pin,
     pub text: String,
     pub header: Header,
-    // compiled parts: private to script
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    host: Arc<host::Host>,
+    ast: AST,
+    /// By the number of the action in the host.
+    allowed: Arc<[bool]>,
 }
 
 /// What happens next in a run, given all that happened.
@@ -45,12 +71,84 @@ pub enum Turn {
 }
 
 /// Compiles and checks; errors prevent it, warnings do not (ask `check` for those).
-pub fn compile(_name: &str, _text: &str, _api: &HostApi) -> Result<Runbook, Vec<Diagnostic>> {
-    todo!("script")
+pub fn compile(name: &str, text: &str, api: &HostApi) -> Result<Runbook, Vec<Diagnostic>> {
+    let host = host::of(api);
+    let check::Analysis { header, ast, actions, diagnostics } = check::analyse(text, &host);
+    let ast = match ast {
+        Some(ast) if diagnostics.iter().all(|one| one.level != Level::Error) => ast,
+        _ => return Err(diagnostics),
+    };
+    let allowed = (0..host.specs.len()).map(|number| actions.contains(&number)).collect();
+    let pin = Pin { name: name.to_owned(), hash: hash(text) };
+    Ok(Runbook { pin, text: text.to_owned(), header, compiled: Arc::new(Compiled { host, ast, allowed }) })
+}
+
+impl Runbook {
+    /// Every action that it can call, in alphabetic order: what a person reviews, and all that a run may do.
+    pub fn actions(&self) -> Vec<&'static ActionSpec> {
+        let compiled = &self.compiled;
+        let numbers = compiled.host.specs.iter().zip(compiled.allowed.iter());
+        let mut specs: Vec<_> = numbers.filter(|(_, allowed)| **allowed).map(|(spec, _)| *spec).collect();
+        specs.sort_by_key(|spec| spec.name);
+        specs
+    }
+
+    /// The parameters of a run from what a rule or a person gives: typed, matched against patterns, defaults filled in.
+    /// The error says in words what does not fit. Whether the things named exist, only the world can say.
+    pub fn bind(&self, given: &Map<String, Value>) -> Result<Map<String, Value>, String> {
+        header::bind(&self.header, given)
+    }
 }
 
 /// Runs the script from the top. `journal` holds the ended steps of the script in order (undo steps left out).
 /// Needs a thread with `limits::SCRIPT_STACK_BYTES` of stack.
-pub fn advance(_runbook: &Runbook, _input: &Input, _journal: &[Step]) -> Turn {
-    todo!("script")
+pub fn advance(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
+    turn(runbook, input, journal, Intent::Advance)
+}
+
+/// The same for a plan, whose journal holds predictions: `verify` looks once and takes the condition as true, for in a
+/// dry run no time passes and nothing gets better.
+pub fn advance_plan(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
+    turn(runbook, input, journal, Intent::Plan)
+}
+
+/// The reference page of all actions, in Markdown.
+pub fn reference(api: &HostApi) -> String {
+    reference::reference(api)
+}
+
+fn turn(runbook: &Runbook, input: &Input, journal: &[Step], intent: Intent) -> Turn {
+    let name = runbook.pin.name.as_str();
+    let mut scope = Scope::with_capacity(runbook.header.params.len() + 8);
+    for param in &runbook.header.params {
+        let Some(value) = input.params.get(&param.name).or(param.default.as_ref()) else {
+            let text = format!("{name}.rhai needs the parameter `{}`, which the run was not given", param.name);
+            return Turn::Broken(Reason::new(ReasonCode::ParameterMissing, text));
+        };
+        scope.push_dynamic(param.name.as_str(), value::to_dynamic(value));
+    }
+    scope.push_dynamic("event", value::to_dynamic(&input.event));
+    let Compiled { host, ast, allowed } = &*runbook.compiled;
+    session::turn(name, intent, allowed.clone(), journal, || sandbox::run_ast(&host.engine, &mut scope, ast))
+}
+
+/// SHA-256 over host API version and text, 64 hex digits.
+fn hash(text: &str) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(HOST_API_VERSION);
+    hasher.update([0]);
+    hasher.update(text);
+    hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        hex
+    })
+}
+
+/// Runs on a thread whose stack survives whatever text it parses; callers may sit on a small one.
+fn on_stack<T: Send>(body: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(limits::SCRIPT_STACK_BYTES).spawn_scoped(scope, body);
+        let thread = thread.map_err(|why| format!("no thread for the parser: {why}"))?;
+        thread.join().map_err(|_| "the parser panicked on this text; please report it".to_owned())
+    })
 }

@@ -2,9 +2,17 @@
 //!
 //! Invariant: every diagnostic has a place, says what is wrong, and suggests what to write.
 
-use super::HostApi;
+mod walk;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+use super::host::Host;
+use super::near::nearest;
+use super::{HostApi, header, host, on_stack};
+use crate::limits;
+use crate::model::{Header, Reach, UndoPolicy};
+use rhai::{AST, Dynamic, LexError, ParseError, ParseErrorType, Position, Scope};
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Error,
@@ -26,12 +34,190 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
+impl Diagnostic {
+    pub(super) fn error(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
+        Diagnostic { level: Level::Error, code, message, line: at.0, column: at.1, length, help: None }
+    }
+
+    pub(super) fn warning(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
+        Diagnostic { level: Level::Warning, ..Diagnostic::error(code, at, length, message) }
+    }
+
+    pub(super) fn help(mut self, help: &str) -> Diagnostic {
+        self.help = (!help.is_empty()).then(|| help.to_owned());
+        self
+    }
+}
+
 /// All that can be said about a runbook without running it, errors first.
-pub fn check(_name: &str, _text: &str, _api: &HostApi) -> Vec<Diagnostic> {
-    todo!("script")
+pub fn check(_name: &str, text: &str, api: &HostApi) -> Vec<Diagnostic> {
+    analyse(text, &host::of(api)).diagnostics
 }
 
 /// Renders diagnostics with the source line, a caret and the suggestion; colours only if asked.
-pub fn render(_name: &str, _text: &str, _diagnostics: &[Diagnostic], _colour: bool) -> String {
-    todo!("script")
+pub fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
+    super::render::render(name, text, diagnostics, colour)
+}
+
+/// A runbook taken apart.
+pub(super) struct Analysis {
+    pub(super) header: Header,
+    /// None where the text does not parse.
+    pub(super) ast: Option<AST>,
+    /// Numbers of the actions that the text names: what a person reviews, and all that a run may call.
+    pub(super) actions: BTreeSet<usize>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// Everything that a runbook's text says.
+pub(super) fn analyse(text: &str, host: &Host) -> Analysis {
+    if text.len() > limits::SCRIPT_BYTES {
+        return too_long(text);
+    }
+    match on_stack(|| take_apart(text, host)) {
+        Ok(analysis) => analysis,
+        Err(why) => refused(Diagnostic::error("syntax", (0, 0), 1, why)),
+    }
+}
+
+fn take_apart(text: &str, host: &Host) -> Analysis {
+    let (header, mut diagnostics) = header::parse(text);
+    let mut scope = Scope::new();
+    for param in &header.params {
+        scope.push_dynamic(param.name.as_str(), Dynamic::UNIT);
+    }
+    scope.push_dynamic("event", Dynamic::UNIT);
+    let mut actions = BTreeSet::new();
+    let ast = match host.engine.compile_with_scope(&scope, text) {
+        Ok(ast) => {
+            let walked = walk::walk(text, &ast, &header, host);
+            diagnostics.extend(walked.diagnostics);
+            actions = walked.actions;
+            Some(ast)
+        }
+        Err(error) => {
+            diagnostics.push(parse_error(text, &header, host, &error));
+            None
+        }
+    };
+    diagnostics.sort_by(|a, b| (a.level, a.line, a.column, a.code).cmp(&(b.level, b.line, b.column, b.code)));
+    diagnostics.dedup();
+    diagnostics.truncate(limits::DIAGNOSTICS);
+    Analysis { header, ast, actions, diagnostics }
+}
+
+fn too_long(text: &str) -> Analysis {
+    let message = format!("the runbook has {} bytes; the most is {}", text.len(), limits::SCRIPT_BYTES);
+    let help = "split it: a runbook is a script that an on-call person can read aloud";
+    refused(Diagnostic::error("too-long", (0, 0), 1, message).help(help))
+}
+
+fn refused(diagnostic: Diagnostic) -> Analysis {
+    let header = Header {
+        title: String::new(),
+        params: Vec::new(),
+        reach: Reach::None,
+        undo: UndoPolicy::Never,
+        approvers: Vec::new(),
+    };
+    Analysis { header, ast: None, actions: BTreeSet::new(), diagnostics: vec![diagnostic] }
+}
+
+/// The one error that Rhai's parser stops at, in our words.
+fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> Diagnostic {
+    let at = spot(text, error.position());
+    let length = word_at(text, at).chars().count().max(1);
+    let (code, message, help) = match error.err_type() {
+        ParseErrorType::VariableUndefined(name) => {
+            ("undefined-variable", format!("there is no variable `{name}`"), undefined_help(text, header, name))
+        }
+        ParseErrorType::ModuleUndefined(name) => {
+            let word = word_at(text, at);
+            let near = nearest(word, host.callable()).map(|near| format!("did you mean `{near}`?"));
+            let known = || format!("the namespaces are {}", namespaces(host));
+            ("unknown-action", format!("there is no namespace `{name}`"), near.unwrap_or_else(known))
+        }
+        ParseErrorType::Reserved(word) | ParseErrorType::BadInput(LexError::ImproperSymbol(word, _))
+            if word == "eval" =>
+        {
+            (
+                "eval",
+                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "write the code itself".to_owned(),
+            )
+        }
+        ParseErrorType::ExprTooDeep => (
+            "too-deep",
+            "this is nested too deeply".to_owned(),
+            "take parts out into variables or functions".to_owned(),
+        ),
+        ParseErrorType::WrongDocComment => (
+            "syntax",
+            "a `///` comment stands before something that is no function".to_owned(),
+            "write `//`".to_owned(),
+        ),
+        ParseErrorType::MissingToken(token, _) if token == ";" => {
+            ("syntax", "a `;` is missing before this".to_owned(), "end the statement before it with `;`".to_owned())
+        }
+        other => ("syntax", other.to_string(), String::new()),
+    };
+    Diagnostic::error(code, at, length, message).help(&help)
+}
+
+fn undefined_help(text: &str, header: &Header, name: &str) -> String {
+    let mut known: Vec<&str> = header.params.iter().map(|param| param.name.as_str()).chain(["event"]).collect();
+    if known.contains(&name) || declared(text).any(|other| other == name) {
+        return format!("a function sees only its own parameters: give `{name}` to it as one");
+    }
+    known.extend(declared(text));
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("declare it in the header (`//! params:`) or with `let {name} = …;`"),
+    }
+}
+
+/// Names after `let` and `const`, found roughly: good enough for a suggestion.
+fn declared(text: &str) -> impl Iterator<Item = &str> {
+    let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+    std::iter::from_fn(move || {
+        words.by_ref().find(|word| matches!(*word, "let" | "const"))?;
+        words.next()
+    })
+}
+
+fn namespaces(host: &Host) -> String {
+    let names: BTreeSet<&str> =
+        host.specs.iter().filter_map(|spec| spec.name.rsplit_once("::")).map(|(ns, _)| ns).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Line and column of a position; without one, the end of the text.
+pub(super) fn spot(text: &str, at: Position) -> (usize, usize) {
+    match (at.line(), at.position()) {
+        (Some(line), Some(column)) => (line, column - namespace_before(text, line, column)),
+        (Some(line), None) => (line, 1),
+        _ => {
+            let last = text.lines().last().unwrap_or_default();
+            (text.lines().count().max(1), last.chars().count().max(1))
+        }
+    }
+}
+
+/// Rhai places `k8s::cordon` at `cordon`; people look at the whole of it.
+fn namespace_before(text: &str, line: usize, column: usize) -> usize {
+    let Some(line) = text.lines().nth(line - 1) else { return 0 };
+    let before: String = line.chars().take(column - 1).collect();
+    if !before.ends_with("::") {
+        return 0;
+    }
+    before.chars().rev().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').count()
+}
+
+/// The word (with `::`) that starts at a place, to underline it.
+pub(super) fn word_at(text: &str, (line, column): (usize, usize)) -> &str {
+    let Some(line) = text.lines().nth(line.saturating_sub(1)) else { return "" };
+    let start = line.char_indices().nth(column.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
+    let rest = &line[start..];
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
+    rest[..end].trim_end_matches(':')
 }

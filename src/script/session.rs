@@ -1,1 +1,213 @@
-//! (being written)
+//! One advance: the journal's answers, what the script asks, and the turn that follows.
+//!
+//! Invariant: the session decides the turn, never the script's result, because a script can swallow the stop.
+
+use super::sandbox::{self, Ran};
+use super::value::{maps_alike, to_dynamic, to_json};
+use super::{Turn, failure};
+use crate::limits;
+use crate::model::{Call, Failure, Outcome, Reason, ReasonCode, Step};
+use rhai::{Dynamic, EvalAltResult, Position};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::mem;
+use std::sync::Arc;
+
+type Thrown = Box<EvalAltResult>;
+
+thread_local! {
+    /// The session of the script that runs on this thread. Rhai hands no borrowed state to host functions.
+    static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
+}
+
+/// Whether a script runs for real or to see what it would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intent {
+    Advance,
+    Plan,
+}
+
+struct Session {
+    intent: Intent,
+    /// By the number of the action: whether the runbook's reviewed list has it.
+    allowed: Arc<[bool]>,
+    /// What the journal answers, in order.
+    answers: Vec<Result<Dynamic, Failure>>,
+    /// What the script asked and the journal answered, in order, and where.
+    asked: Vec<(Call, Position)>,
+    end: Option<End>,
+}
+
+enum End {
+    Ask(Call),
+    Stopped(String),
+    Broken(Reason),
+}
+
+/// Runs `script` with the journal's answers and says what comes next.
+pub(super) fn turn(
+    name: &str,
+    intent: Intent,
+    allowed: Arc<[bool]>,
+    journal: &[Step],
+    script: impl FnOnce() -> Ran<Dynamic>,
+) -> Turn {
+    let answers: Vec<_> = journal.iter().map_while(|step| step.outcome.as_ref()).map(answer).collect();
+    let asked = Vec::with_capacity(answers.len());
+    SESSION.set(Some(Session { intent, allowed, answers, asked, end: None }));
+    let ran = script();
+    // A panic cannot leave it borrowed: the guard is dropped while unwinding.
+    let session = SESSION.take().unwrap_or_else(|| unreachable!("set above, and nobody else takes it"));
+    session.settle(name, journal, ran)
+}
+
+fn answer(outcome: &Outcome) -> Result<Dynamic, Failure> {
+    match outcome {
+        Outcome::Ok(value) => Ok(to_dynamic(value)),
+        Outcome::Failed(failure) => Err(failure.clone()),
+    }
+}
+
+/// A call of the script: the journal's answer, or the end of this run of the script.
+pub(super) fn ask(action: usize, call: Call, at: Position) -> Result<Dynamic, Thrown> {
+    with(|session| {
+        let no = session.asked.len();
+        if session.end.is_some() {
+            return Err(stop_here(at));
+        }
+        if !session.allowed.get(action).is_some_and(|allowed| *allowed) {
+            let text = format!("the runbook calls {call} by a computed name; its list of actions does not have it");
+            return Err(session.end(End::Broken(Reason::new(ReasonCode::ScriptBroken, text)), at));
+        }
+        if no >= limits::STEPS_PER_RUN {
+            let text =
+                format!("the runbook asks for more than {} steps; the next would be {call}", limits::STEPS_PER_RUN);
+            return Err(session.end(End::Broken(Reason::new(ReasonCode::StepLimit, text)), at));
+        }
+        let Some(answer) = session.answers.get_mut(no) else {
+            return Err(session.end(End::Ask(call), at));
+        };
+        let answer = mem::replace(answer, Ok(Dynamic::UNIT));
+        let thrown = answer.map_err(|failure| failure::thrown(&call.action, &failure, at));
+        session.asked.push((call, at));
+        thrown
+    })
+}
+
+/// `stop(reason)`: the runbook ends itself, and nothing in it can hold that up.
+pub(super) fn stop(reason: String, at: Position) -> Thrown {
+    with(|session| match session.end {
+        Some(_) => stop_here(at),
+        None => session.end(End::Stopped(reason), at),
+    })
+}
+
+/// The run cannot go on, for a reason that a human must look at.
+pub(super) fn break_off(reason: Reason, at: Position) -> Thrown {
+    with(|session| match session.end {
+        Some(_) => stop_here(at),
+        None => session.end(End::Broken(reason), at),
+    })
+}
+
+/// Whether this run of the script is over, whatever it still does.
+pub(super) fn ended() -> bool {
+    with(|session| session.end.is_some())
+}
+
+pub(super) fn planning() -> bool {
+    with(|session| session.intent == Intent::Plan)
+}
+
+/// The error that ends the script: not catchable where it is raised, and the fuel is gone where it is swallowed.
+fn stop_here(at: Position) -> Thrown {
+    sandbox::halt();
+    EvalAltResult::ErrorTerminated(Dynamic::UNIT, at).into()
+}
+
+fn with<T>(use_it: impl FnOnce(&mut Session) -> T) -> T {
+    SESSION.with_borrow_mut(|session| {
+        use_it(session.as_mut().unwrap_or_else(|| unreachable!("host functions run only inside `turn`")))
+    })
+}
+
+impl Session {
+    fn end(&mut self, end: End, at: Position) -> Thrown {
+        self.end = Some(end);
+        stop_here(at)
+    }
+
+    /// Order matters: an answer to another question than was asked makes all that follows it meaningless.
+    fn settle(mut self, name: &str, journal: &[Step], ran: Ran<Dynamic>) -> Turn {
+        if let Some(reason) = self.diverged(name, journal) {
+            return Turn::Broken(reason);
+        }
+        if let Ran::Panicked(text) = &ran {
+            return broken(format!("the interpreter of {name}.rhai panicked: {text}"));
+        }
+        match self.end.take() {
+            Some(End::Ask(call)) => return Turn::Call(call),
+            Some(End::Broken(reason)) => return Turn::Broken(reason),
+            Some(End::Stopped(why)) => return self.answers_used(name, journal, "stopped itself", Turn::Stopped(why)),
+            None => {}
+        }
+        match ran {
+            Ran::Ended(Ok(value)) => {
+                // A last value that JSON cannot hold (a closure, say) is nobody's: the run is done all the same.
+                let done = Turn::Done(to_json(&value).unwrap_or(Value::Null));
+                self.answers_used(name, journal, "came to its end", done)
+            }
+            Ran::Ended(Err(error)) if failure::is_limit(&error) => broken(failure::words(name, error)),
+            Ran::Ended(Err(error)) => {
+                let words = failure::words(name, error);
+                self.answers_used(name, journal, "failed", Turn::Failed(words))
+            }
+            Ran::OutOfFuel => {
+                let last =
+                    self.asked.last().map(|(call, at)| format!("; its last call was {call} at {}", place(name, *at)));
+                let last = last.unwrap_or_default();
+                broken(format!(
+                    "{name}.rhai ran for more than {} operations without end{last}",
+                    limits::SCRIPT_OPERATIONS
+                ))
+            }
+            Ran::Panicked(_) => unreachable!("returned above"),
+        }
+    }
+
+    /// The first place where the script asked for something else than the journal holds.
+    fn diverged(&self, name: &str, journal: &[Step]) -> Option<Reason> {
+        let differs = |(_, (step, (call, _))): &(usize, (&Step, &(Call, Position)))| {
+            step.call.action != call.action || !maps_alike(&step.call.args, &call.args)
+        };
+        let (no, (step, (call, at))) = journal.iter().zip(&self.asked).enumerate().find(differs)?;
+        let text = format!(
+            "step {no} of the journal is {}, but the script now asks for {call} at {}",
+            step.call,
+            place(name, *at)
+        );
+        Some(Reason::new(ReasonCode::Diverged, text))
+    }
+
+    /// The script ended: right only if it asked for everything that was done.
+    fn answers_used(&self, name: &str, journal: &[Step], how: &str, turn: Turn) -> Turn {
+        let asked = self.asked.len();
+        if asked == self.answers.len() {
+            return turn;
+        }
+        let text = format!(
+            "{name}.rhai {how} after {asked} calls, but the journal holds {}: step {asked} is {}",
+            self.answers.len(),
+            journal[asked].call
+        );
+        Turn::Broken(Reason::new(ReasonCode::Diverged, text))
+    }
+}
+
+fn broken(text: String) -> Turn {
+    Turn::Broken(Reason::new(ReasonCode::ScriptBroken, text))
+}
+
+fn place(name: &str, at: Position) -> String {
+    failure::place(name, at)
+}

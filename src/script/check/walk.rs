@@ -1,0 +1,503 @@
+//! A walk over every call and statement of a parsed runbook.
+//!
+//! Invariant: the actions it finds are all that a run may call; what it cannot see, the session refuses.
+
+use super::super::arguments::{normal, plural, takes_options, typed, unknown_option, usage};
+use super::super::host::{BUILT_IN, Host};
+use super::super::near::nearest;
+use super::super::verify;
+use super::{Diagnostic, spot, word_at};
+use crate::model::{ActionSpec, Header, ParamSpec, ParamType, Reach};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Words that the language itself answers, and that are no functions of the engine.
+const LANGUAGE: [&str; 10] =
+    ["print", "debug", "type_of", "Fn", "call", "curry", "is_def_var", "is_def_fn", "is_shared", "this"];
+
+pub(super) struct Walked {
+    pub(super) actions: BTreeSet<usize>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+pub(super) fn walk(text: &str, ast: &AST, header: &Header, host: &Host) -> Walked {
+    let mut functions: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for function in ast.iter_functions() {
+        functions.entry(function.name).or_default().push(function.params.len());
+    }
+    let mut declared = BTreeSet::new();
+    ast.walk(&mut |path| {
+        if let Some(ASTNode::Stmt(Stmt::Var(var, ..))) = path.last() {
+            declared.insert(var.0.name.to_string());
+        }
+        true
+    });
+    let mut walk = Walk {
+        text,
+        header,
+        host,
+        functions,
+        declared,
+        actions: BTreeSet::new(),
+        used: BTreeSet::new(),
+        changes: None,
+        verified: None,
+        diagnostics: Vec::new(),
+    };
+    walk.sequence(ast.statements());
+    ast.walk(&mut |path| {
+        walk.node(path);
+        true
+    });
+    walk.hidden_actions();
+    walk.missing_verify();
+    walk.unused_params();
+    Walked { actions: walk.actions, diagnostics: walk.diagnostics }
+}
+
+struct Walk<'a> {
+    text: &'a str,
+    header: &'a Header,
+    host: &'a Host,
+    /// Functions of the script, with their numbers of parameters.
+    functions: BTreeMap<&'a str, Vec<usize>>,
+    /// Names that `let` and `const` declare; a parameter of the same name is hidden.
+    declared: BTreeSet<String>,
+    actions: BTreeSet<usize>,
+    used: BTreeSet<String>,
+    /// The last call that changes something.
+    changes: Option<(Position, &'static str)>,
+    /// The last `verify`.
+    verified: Option<Position>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, path: &[ASTNode<'_>]) {
+        match path.last() {
+            Some(ASTNode::Stmt(statement)) => self.statement(statement),
+            Some(ASTNode::Expr(Expr::FnCall(call, at))) => self.call(call, *at, Style::Function),
+            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.call(call, *at, Style::Method),
+            Some(ASTNode::Expr(Expr::Variable(variable, ..))) => drop(self.used.insert(variable.1.to_string())),
+            Some(ASTNode::Expr(Expr::Stmt(block))) => self.sequence(block.statements()),
+            _ => {}
+        }
+    }
+
+    fn statement(&mut self, statement: &Stmt) {
+        match statement {
+            Stmt::FnCall(call, at) => self.call(call, *at, Style::Function),
+            Stmt::Import(_, at) => self.error(
+                "import",
+                *at,
+                "`import` is not allowed: a run keeps one text, with its hash".to_owned(),
+                "put the functions into this file",
+            ),
+            Stmt::If(flow, _) | Stmt::TryCatch(flow, _) => {
+                self.sequence(flow.body.statements());
+                self.sequence(flow.branch.statements());
+            }
+            Stmt::While(flow, at) => {
+                self.sequence(flow.body.statements());
+                let for_ever = matches!(flow.expr, Expr::Unit(_) | Expr::BoolConstant(true, _));
+                if for_ever && !flow.body.statements().iter().any(leaves_loop) {
+                    self.warn(
+                        "endless-loop",
+                        *at,
+                        "this loop has no `break`".to_owned(),
+                        "bound it (`for i in 0..10`), or use `verify` to wait for something",
+                    );
+                }
+            }
+            Stmt::Do(flow, ..) => self.sequence(flow.body.statements()),
+            Stmt::For(parts, _) => self.sequence(parts.2.body.statements()),
+            Stmt::Block(block) => self.sequence(block.statements()),
+            Stmt::Share(names) => names.iter().for_each(|(name, _)| drop(self.used.insert(name.name.to_string()))),
+            _ => {}
+        }
+    }
+
+    /// What stands after a statement that never goes on.
+    fn sequence(&mut self, statements: &[Stmt]) {
+        for pair in statements.windows(2) {
+            let [first, next] = pair else { continue };
+            if let Some(word) = never_goes_on(first) {
+                self.warn(
+                    "unreachable",
+                    next.position(),
+                    format!("this is never reached: `{word}` before it ends the runbook or block"),
+                    "remove it, or move it before",
+                );
+                return;
+            }
+        }
+    }
+
+    fn call(&mut self, call: &FnCallExpr, at: Position, style: Style) {
+        if call.op_token.is_some() || call.name.starts_with("anon$") {
+            return;
+        }
+        let args = Arguments { exprs: &call.args, receiver: usize::from(style == Style::Method) };
+        if !call.namespace.is_empty() {
+            let full = format!("{}::{}", call.namespace, call.name);
+            return match self.host.find(&full) {
+                Some(number) => self.action(number, &args, at),
+                None => self.unknown_action(&full, at),
+            };
+        }
+        let name = call.name.as_str();
+        if self.functions.contains_key(name) && style == Style::Function {
+            return self.own_function(name, args.exprs.len(), at);
+        }
+        match name {
+            // Rhai writes `curry` itself for a closure that captures.
+            "curry" => {}
+            "Fn" => self.error(
+                "computed-call",
+                at,
+                "a function made from its name escapes review".to_owned(),
+                "write a closure: `|x| name(x)`",
+            ),
+            "eval" => self.error(
+                "eval",
+                at,
+                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "write the code itself",
+            ),
+            "stop" => self.built_in_arity(name, 1..=1, args.count(), "stop(\"why\")", at),
+            "verify" => self.verify(&args, at),
+            _ => match self.host.find(name) {
+                Some(number) => self.action(number, &args, at),
+                None => self.other(name, args.count(), style, at),
+            },
+        }
+    }
+
+    fn action(&mut self, number: usize, args: &Arguments<'_>, at: Position) {
+        let spec = self.host.specs[number];
+        self.actions.insert(number);
+        if spec.mutates() && spec.reach > Reach::None && self.changes.is_none_or(|(last, _)| last < at) {
+            self.changes = Some((at, spec.name));
+        }
+        if spec.reach > self.header.reach {
+            self.error(
+                "reach-exceeded",
+                at,
+                format!(
+                    "`{}` reaches a {}, but the header declares `reach: {}`",
+                    spec.name, spec.reach, self.header.reach
+                ),
+                &format!("write `//! reach: {}` in the header, if that is meant", spec.reach),
+            );
+        }
+        self.arity(spec, args, at);
+        for (place, expr) in args.exprs.iter().enumerate() {
+            let count = args.receiver + place + 1;
+            let last = place + 1 == args.exprs.len();
+            if let Expr::Map(map, _) = expr
+                && last
+                && takes_options(spec, count)
+            {
+                self.options(spec, map.0.iter().map(|(key, value)| (key.name.as_str(), key.pos, value)));
+            } else if let Some(param) = spec.params.get(count - 1) {
+                self.argument(param, expr);
+            }
+        }
+    }
+
+    fn arity(&mut self, spec: &ActionSpec, args: &Arguments<'_>, at: Position) {
+        let count = args.count();
+        let last = args.exprs.last();
+        let takes = count > 0 && takes_options(spec, count);
+        let most = if takes && last.is_some_and(|last| matches!(last, Expr::Map(..))) { count - 1 } else { count };
+        let least = if takes && last.is_some_and(may_be_map) { count - 1 } else { count };
+        let required = spec.params.iter().filter(|param| param.required).count();
+        if most < required {
+            let missing = spec.params[most].name;
+            self.error(
+                "wrong-arity",
+                at,
+                format!("`{}` needs `{missing}`", spec.name),
+                &format!("write `{}`", usage(spec)),
+            );
+        } else if least > spec.params.len() {
+            let most = spec.params.len();
+            let message = format!("`{}` takes at most {most} {}, not {count}", spec.name, plural(most));
+            self.error("wrong-arity", at, message, &format!("write `{}`", usage(spec)));
+        }
+    }
+
+    fn argument(&mut self, param: &ParamSpec, expr: &Expr) {
+        let at = expr.start_position();
+        let wrong = match expr {
+            Expr::InterpolatedString(..) => {
+                // Whatever it says, it is a text that is not empty.
+                let text = match param.ty {
+                    ParamType::Duration => "1s",
+                    _ => "text",
+                };
+                typed(param, &Dynamic::from(text)).err()
+            }
+            Expr::Variable(variable, ..) => self.parameter(&variable.1, param),
+            Expr::Map(..) => typed(param, &Dynamic::from_map(rhai::Map::new())).err(),
+            Expr::Array(..) => typed(param, &Dynamic::from_array(Vec::new())).err(),
+            other => other.get_literal_value(None).and_then(|value| match value.is_unit() && !param.required {
+                true => None,
+                false => typed(param, &value).err(),
+            }),
+        };
+        if let Some(wrong) = wrong {
+            let bad_span = param.ty == ParamType::Duration && matches!(expr, Expr::StringConstant(..));
+            let code = if bad_span { "bad-duration" } else { "wrong-type" };
+            self.error(code, at, wrong, &format!("`{}` is {}", param.name, param.doc));
+        }
+    }
+
+    /// A parameter of the header given where another type of thing is wanted.
+    fn parameter(&self, name: &str, wanted: &ParamSpec) -> Option<String> {
+        if self.declared.contains(name) {
+            return None;
+        }
+        let given = self.header.params.iter().find(|param| param.name == name)?;
+        let text = |ty| !matches!(ty, ParamType::Int | ParamType::Float | ParamType::Bool | ParamType::Any);
+        let thing = |ty| text(ty) && !matches!(ty, ParamType::String);
+        let clash = match (given.ty, wanted.ty) {
+            (ParamType::Any, _) | (_, ParamType::Any) => false,
+            (given, wanted) if given == wanted => false,
+            (given, wanted) if thing(given) && thing(wanted) => true,
+            (given, wanted) if text(given) && text(wanted) => false,
+            (ParamType::Int, wanted) => normal(wanted, Value::from(1)).is_err(),
+            (ParamType::Float, wanted) => normal(wanted, Value::from(1.5)).is_err(),
+            (ParamType::Bool, wanted) => normal(wanted, Value::Bool(true)).is_err(),
+            (_, wanted) => normal(wanted, Value::from("text")).is_err(),
+        };
+        clash
+            .then(|| format!("`{}` must be a {}, but `{name}` is a {}", wanted.name, wanted.ty.name(), given.ty.name()))
+    }
+
+    fn options<'e>(&mut self, spec: &ActionSpec, given: impl Iterator<Item = (&'e str, Position, &'e Expr)>) {
+        for (key, at, value) in given {
+            match spec.options.iter().find(|option| option.name == key) {
+                Some(option) => self.argument(option, value),
+                None => self.error(
+                    "unknown-option",
+                    at,
+                    format!("`{}`: {}", spec.name, unknown_option(spec, key)),
+                    &format!("write `{}`", usage(spec)),
+                ),
+            }
+        }
+    }
+
+    fn verify(&mut self, args: &Arguments<'_>, at: Position) {
+        self.verified = self.verified.max(Some(at));
+        for name in ["now", "sleep"] {
+            self.actions.extend(self.host.find(name));
+        }
+        self.built_in_arity("verify", 1..=2, args.count(), "verify(|| condition, #{hold: \"10m\"})", at);
+        let Some(Expr::Map(map, _)) = args.exprs.last() else { return };
+        for (key, value) in &map.0 {
+            if verify::OPTIONS.iter().any(|(name, _)| *name == key.name.as_str()) {
+                let param =
+                    ParamSpec { name: "the option", ty: ParamType::Duration, required: true, doc: "a length of time" };
+                self.argument(&param, value);
+            } else {
+                self.error(
+                    "unknown-option",
+                    key.pos,
+                    format!("`verify`: {}", verify::unknown_option(&key.name)),
+                    "write `verify(|| condition, #{hold: \"10m\", within: \"30m\"})`",
+                );
+            }
+        }
+    }
+
+    fn own_function(&mut self, name: &str, given: usize, at: Position) {
+        let arities = &self.functions[name];
+        if arities.contains(&given) || self.host.functions.contains(&(name.to_owned(), given)) {
+            return;
+        }
+        let takes: Vec<String> = arities.iter().map(usize::to_string).collect();
+        let message = format!("the function `{name}` takes {} arguments, not {given}", takes.join(" or "));
+        self.error("wrong-arity", at, message, "");
+    }
+
+    fn built_in_arity(
+        &mut self,
+        name: &str,
+        takes: std::ops::RangeInclusive<usize>,
+        given: usize,
+        usage: &str,
+        at: Position,
+    ) {
+        if !takes.contains(&given) {
+            let message = format!("`{name}` does not take {given} {}", plural(given));
+            self.error("wrong-arity", at, message, &format!("write `{usage}`"));
+        }
+    }
+
+    /// A function of the language's library, or none at all.
+    fn other(&mut self, name: &str, given: usize, style: Style, at: Position) {
+        let known = self.host.functions.iter().any(|(other, _)| other == name);
+        if LANGUAGE.contains(&name) || self.host.functions.contains(&(name.to_owned(), given)) {
+            return;
+        }
+        if style == Style::Method {
+            // A map can hold a closure under any name, so this is no more than a suspicion.
+            if !known && !self.functions.contains_key(name) {
+                self.warn("unknown-function", at, format!("there is no method `{name}`"), &self.meant(name));
+            }
+        } else if known {
+            self.error("wrong-arity", at, format!("no function `{name}` takes {given} {}", plural(given)), "");
+        } else {
+            self.error("unknown-function", at, format!("there is no function `{name}`"), &self.meant(name));
+        }
+    }
+
+    fn meant(&self, name: &str) -> String {
+        // `cordon(node)` for `k8s::cordon(node)` is the mistake that everybody makes once.
+        let bare = self.host.specs.iter().map(|spec| spec.name).find(|full| full.rsplit("::").next() == Some(name));
+        let own = self.functions.keys().copied();
+        let library = self
+            .host
+            .functions
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
+        let known: Vec<&str> = self.host.callable().chain(own).chain(library).collect();
+        let near = bare.or_else(|| nearest(name, known));
+        near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default()
+    }
+
+    fn unknown_action(&mut self, full: &str, at: Position) {
+        let near = nearest(full, self.host.callable());
+        let namespace = full.rsplit_once("::").map_or("", |(namespace, _)| namespace);
+        let of = |spec: &&&ActionSpec| spec.name.rsplit_once("::").is_some_and(|(other, _)| other == namespace);
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let names: Vec<&str> = self.host.specs.iter().filter(of).map(|spec| spec.name).collect();
+                format!("`{namespace}` has {}", names.join(", "))
+            }
+        };
+        self.error("unknown-action", at, format!("there is no action `{full}`"), &help);
+    }
+
+    /// A function of the script with the name of an action would take its place, unseen by the journal.
+    fn hidden_actions(&mut self) {
+        let hidden: Vec<&str> = self
+            .functions
+            .keys()
+            .copied()
+            .filter(|name| BUILT_IN.contains(name) || self.host.find(name).is_some())
+            .collect();
+        for name in hidden {
+            let line = self.text.lines().position(|line| {
+                let mut words =
+                    line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+                words.any(|word| word == "fn") && words.next() == Some(name)
+            });
+            let line = line.map_or(1, |at| at + 1);
+            let column = self
+                .text
+                .lines()
+                .nth(line - 1)
+                .and_then(|text| text.find(name).map(|at| text[..at].chars().count() + 1));
+            let message = format!("the function `{name}` hides the action of that name");
+            let one = Diagnostic::error("hidden-action", (line, column.unwrap_or(1)), name.chars().count(), message);
+            self.diagnostics.push(one.help("give it another name"));
+        }
+    }
+
+    fn missing_verify(&mut self) {
+        let Some((at, name)) = self.changes else { return };
+        if self.verified.is_none() {
+            self.warn(
+                "missing-verify",
+                at,
+                format!("nothing verifies that `{name}` helped"),
+                "end with `verify(|| …, #{hold: \"10m\"});`",
+            );
+        }
+    }
+
+    fn unused_params(&mut self) {
+        for param in self.header.params.iter().filter(|param| !self.used.contains(&param.name)) {
+            let line = self.text.lines().position(|line| {
+                line.trim_start()
+                    .strip_prefix("//!")
+                    .and_then(|rest| rest.trim_start().strip_prefix(param.name.as_str()))
+                    .is_some_and(|rest| rest.trim_start().starts_with(':'))
+            });
+            let line = line.map_or(1, |at| at + 1);
+            let column = self.text.lines().nth(line - 1).and_then(|text| text.find(&param.name)).map_or(1, |at| at + 1);
+            let message = format!("the parameter `{}` is never used", param.name);
+            let one = Diagnostic::warning("unused-param", (line, column), param.name.chars().count(), message);
+            self.diagnostics.push(one.help("use it, or take it out of the header"));
+        }
+    }
+
+    fn error(&mut self, code: &'static str, at: Position, message: String, help: &str) {
+        let place = spot(self.text, at);
+        let length = word_at(self.text, place).chars().count().max(1);
+        self.diagnostics.push(Diagnostic::error(code, place, length, message).help(help));
+    }
+
+    fn warn(&mut self, code: &'static str, at: Position, message: String, help: &str) {
+        let place = spot(self.text, at);
+        let length = word_at(self.text, place).chars().count().max(1);
+        self.diagnostics.push(Diagnostic::warning(code, place, length, message).help(help));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Function,
+    Method,
+}
+
+/// What a call is given; of a method the receiver is the first.
+struct Arguments<'e> {
+    exprs: &'e [Expr],
+    receiver: usize,
+}
+
+impl Arguments<'_> {
+    fn count(&self) -> usize {
+        self.exprs.len() + self.receiver
+    }
+}
+
+fn may_be_map(expr: &Expr) -> bool {
+    matches!(expr, Expr::Map(..))
+        || expr.get_literal_value(None).is_none() && !matches!(expr, Expr::InterpolatedString(..) | Expr::Array(..))
+}
+
+fn leaves_loop(statement: &Stmt) -> bool {
+    let mut leaves = false;
+    statement.walk(&mut Vec::new(), &mut |path: &[ASTNode<'_>]| {
+        leaves |= matches!(path.last(), Some(ASTNode::Stmt(Stmt::BreakLoop(_, ASTFlags::BREAK, _) | Stmt::Return(..))));
+        leaves |= matches!(path.last(), Some(ASTNode::Stmt(Stmt::FnCall(call, _)) ) if is_stop(call));
+        leaves |= matches!(path.last(), Some(ASTNode::Expr(Expr::FnCall(call, _)) ) if is_stop(call));
+        true
+    });
+    leaves
+}
+
+fn is_stop(call: &FnCallExpr) -> bool {
+    call.namespace.is_empty() && call.name == "stop"
+}
+
+fn never_goes_on(statement: &Stmt) -> Option<&'static str> {
+    match statement {
+        Stmt::Return(_, flags, _) => Some(if flags.contains(ASTFlags::BREAK) { "throw" } else { "return" }),
+        Stmt::BreakLoop(_, flags, _) => Some(if flags.contains(ASTFlags::BREAK) { "break" } else { "continue" }),
+        Stmt::FnCall(call, _) if is_stop(call) => Some("stop"),
+        Stmt::Expr(expr) => match &**expr {
+            Expr::FnCall(call, _) if is_stop(call) => Some("stop"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
