@@ -56,6 +56,18 @@ pub const RETENTION_BODIES: Span = Span::seconds(400 * 86_400);
 /// Rows removed in one transaction by the janitor, so that intake never waits for it.
 pub const SWEEP_ROWS: usize = 1_000;
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// A transaction takes in no more operations after this, so that the first one is not kept waiting by those behind it.
+pub const GROUP_COMMIT_TIME: Duration = Duration::from_millis(20);
+/// Pages in the write-ahead log before the writer folds them back: 16 MiB, so that pages written often are copied once.
+pub const WAL_PAGES: i64 = 4_096;
+/// Page caches: the writer's holds the inner pages of its indexes, a reader's one page of a screen.
+pub const WRITER_CACHE_KIB: i64 = 32 * 1024;
+pub const READER_CACHE_KIB: i64 = 2 * 1024;
+pub const READERS: usize = 4;
+/// Prepared statements kept for each connection; there are fewer.
+pub const STATEMENTS: usize = 256;
+/// Nobody else writes, so this only covers another program's look into the file.
+pub const SQLITE_BUSY: Duration = Duration::from_secs(5);
 
 // ── scripts ── measured with rhai 1.27: these survive hostile recursion in a 16 MiB stack
 pub const SCRIPT_OPERATIONS: u64 = 1_000_000;

@@ -336,6 +336,9 @@ pub trait Store: Send + Sync + 'static {
     /// The leaf's hash and the audit path of `no` in the tree of the first `size` entries.
     async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError>;
 
+    /// The proof that the tree of the first `new` entries extends that of the first `old`.
+    async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError>;
+
     // ── upkeep ──
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;

@@ -2,10 +2,324 @@
 //!
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
+mod begin;
+mod incidents;
+mod intake;
+mod notices;
+mod people;
+mod read;
+mod rows;
+mod runs;
+mod schema;
+mod sql;
+mod sweep;
+mod tx;
+mod writer;
+
+use super::ledger::{Checkpoint, LeafHash, SigningKey};
+use super::{
+    Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, NewApproval, NewRun, RawEntry, Receipted,
+    Store, StoreError,
+};
+use crate::model::{
+    About, Actor, Approval, ApprovalId, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId, Mode,
+    Outcome, Pin, Plan, Run, RunId, RunState, Span, Step, Time,
+};
+use crate::policy::{GuardLimits, Proposal};
+use read::Readers;
+use rusqlite::params;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tx::Tx;
+use writer::{Queue, WhenFull};
+
 /// Where and how.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    pub path: std::path::PathBuf,
+    /// The database file; a lock file and SQLite's log stand beside it.
+    pub path: PathBuf,
+    /// No rule goes further than this, whatever its file says.
+    pub ceiling: Mode,
 }
 
-pub struct SqliteStore {}
+impl SqliteOptions {
+    /// A database that lets every rule go as far as its file says.
+    pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
+        SqliteOptions { path: path.into(), ceiling: Mode::Auto }
+    }
+}
+
+pub struct SqliteStore {
+    epoch: i64,
+    readers: Readers,
+    /// None once closed.
+    writer: Mutex<Option<Writer>>,
+}
+
+struct Writer {
+    queue: Queue,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database, takes its lock, begins a new epoch. Blocks: call it before the loops start.
+    pub fn open(options: SqliteOptions, now: Time) -> Result<SqliteStore, StoreError> {
+        let lock = schema::lock(&options.path)?;
+        let mut conn = schema::open_writer(&options.path)?;
+        schema::migrate(&mut conn, now)?;
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let epoch = schema::new_epoch(&conn)?;
+        let mut tx = Tx::open(conn, epoch, options.ceiling)?;
+        let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
+        tx.append(&Actor::engine(), About::default(), &started, now)?;
+        tx.conn.execute_batch("COMMIT")?;
+        let last = move |tx: Tx| {
+            // A log that was not folded back is read at the next start.
+            let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+            drop(tx);
+            drop(lock);
+        };
+        let (queue, thread) = Queue::start(tx, last)?;
+        let readers = Readers::new(options.path);
+        Ok(SqliteStore { epoch, readers, writer: Mutex::new(Some(Writer { queue, thread })) })
+    }
+
+    fn queue(&self) -> Result<Queue, StoreError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || StoreError::Database("the store is closed".to_owned());
+        writer.as_ref().map(|writer| writer.queue.clone()).ok_or_else(closed)
+    }
+
+    async fn write<T, F>(&self, op: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.queue()?.write(WhenFull::Wait, op).await
+    }
+
+    /// Lets the writer end; what it took is committed before.
+    fn stop(&self) -> Option<std::thread::JoinHandle<()>> {
+        self.readers.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        writer.map(|writer| writer.thread)
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if let Some(thread) = self.stop() {
+            // A writer that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for SqliteStore {
+    async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
+        let prepared = intake::Prepared::new(batch)?;
+        self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
+    }
+
+    async fn start(&self, run: NewRun) -> Result<Option<RunId>, StoreError> {
+        self.write(move |tx| runs::start(tx, &run)).await
+    }
+
+    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
+        self.readers.read(move |conn| read::due(conn, now, limit)).await
+    }
+
+    async fn tick(&self, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| people::tick(tx, now)).await
+    }
+
+    async fn claim(&self, run: RunId, _now: Time) -> Result<Option<Claimed>, StoreError> {
+        self.write(move |tx| runs::claim(tx, run)).await
+    }
+
+    async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError> {
+        self.write(move |tx| begin::begin(tx, proposal, &limits, now)).await
+    }
+
+    async fn attempt(&self, run: RunId, epoch: i64, step: u32, deadline: Time) -> Result<Step, StoreError> {
+        self.write(move |tx| runs::attempt(tx, run, epoch, step, deadline)).await
+    }
+
+    async fn park(
+        &self,
+        run: RunId,
+        epoch: i64,
+        carry: Option<(u32, Value)>,
+        state: RunState,
+        wake_at: Time,
+        _now: Time,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| runs::park(tx, run, epoch, carry, &state, wake_at)).await
+    }
+
+    async fn end(
+        &self,
+        run: RunId,
+        epoch: i64,
+        step: u32,
+        outcome: Outcome,
+        tell: Vec<(String, String)>,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| runs::end(tx, run, epoch, step, outcome, tell, now)).await
+    }
+
+    async fn planned(&self, run: RunId, epoch: i64, plan: Plan, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| runs::planned(tx, run, epoch, plan, now)).await
+    }
+
+    async fn ask(&self, run: RunId, epoch: i64, question: NewApproval, now: Time) -> Result<ApprovalId, StoreError> {
+        self.write(move |tx| runs::ask(tx, run, epoch, question, now)).await
+    }
+
+    async fn unwind(&self, run: RunId, epoch: i64, why: String, _now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| runs::unwind(tx, run, epoch, why)).await
+    }
+
+    async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
+    }
+
+    async fn decide(
+        &self,
+        approval: ApprovalId,
+        approved: bool,
+        by: &str,
+        why: &str,
+        now: Time,
+    ) -> Result<Decided, StoreError> {
+        let answer = people::Answer { approval, approved, by: by.to_owned(), why: why.to_owned() };
+        self.write(move |tx| people::decide(tx, &answer, now)).await
+    }
+
+    async fn control(&self, control: Control, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| people::control(tx, control, now)).await
+    }
+
+    async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
+        self.write(move |tx| tx.append(&actor, about, &kind, now)).await
+    }
+
+    async fn receipted(
+        &self,
+        channel: &str,
+        incident: IncidentId,
+        what: Receipted,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        let channel = channel.to_owned();
+        self.write(move |tx| notices::receipted(tx, &channel, incident, what, now)).await
+    }
+
+    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError> {
+        let (pin, text) = (pin.clone(), text.to_owned());
+        self.write(move |tx| {
+            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (hash) DO NOTHING";
+            sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now)]).map(drop)
+        })
+        .await
+    }
+
+    async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError> {
+        let hash = hash.to_owned();
+        self.readers.read(move |conn| read::pinned(conn, &hash)).await
+    }
+
+    async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
+        self.readers.read(move |conn| read::incidents(conn, &filter)).await
+    }
+
+    async fn episodes(&self, filter: Filter) -> Result<Vec<Episode>, StoreError> {
+        self.readers.read(move |conn| read::episodes(conn, &filter)).await
+    }
+
+    async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
+        self.readers.read(move |conn| read::runs(conn, &filter)).await
+    }
+
+    async fn steps(&self, run: RunId) -> Result<Vec<Step>, StoreError> {
+        self.readers.read(move |conn| read::steps(conn, run)).await
+    }
+
+    async fn approvals(&self, filter: Filter) -> Result<Vec<Approval>, StoreError> {
+        self.readers.read(move |conn| read::approvals(conn, &filter)).await
+    }
+
+    async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
+        self.readers.read(move |conn| read::entries(conn, &filter)).await
+    }
+
+    async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
+        self.readers.read(read::freezes).await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        self.readers.read(read::counts).await
+    }
+
+    async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError> {
+        let source = source.to_owned();
+        self.readers.read(move |conn| read::unseen(conn, &source, before, limit)).await
+    }
+
+    async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError> {
+        self.readers.read(move |conn| read::raw_entries(conn, after, limit)).await
+    }
+
+    async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
+        self.write(move |tx| {
+            let (size, root) = tx.root();
+            let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
+            let map = |row: &rusqlite::Row<'_>| {
+                Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? })
+            };
+            let last = sql::one(&tx.conn, sql, [], map)?;
+            if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
+                return Ok(last);
+            }
+            let new = key.sign(size, root);
+            let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";
+            sql::exec(&tx.conn, sql, params![new.size as i64, sql::micros(now), new.note])?;
+            Ok(Some(new))
+        })
+        .await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
+        self.readers.read(read::checkpoints).await
+    }
+
+    async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
+        self.readers.read(move |conn| read::inclusion(conn, no, size)).await
+    }
+
+    async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError> {
+        self.readers.read(move |conn| read::consistency(conn, old, new)).await
+    }
+
+    async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| sweep::sweep(tx, episodes, bodies, now)).await
+    }
+
+    async fn health(&self) -> Result<i64, StoreError> {
+        self.queue()?.sound()?;
+        self.write(|_| Ok(())).await?;
+        Ok(self.epoch)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let Some(thread) = self.stop() else { return Ok(()) };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        match joined {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(StoreError::Database("the writer did not end in order".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The export of a ledger as JSON lines, and a verifier that needs nothing but the export and a public key.
+//!
+//! Invariant: a report comes only from an export whose every line was checked; the first bad entry is named.
+
+use super::{Checkpoint, EntryLeaf, Frontier, LeafHash, PublicKey, commitment, verify_note};
+use crate::model::EntryNo;
+use crate::store::RawEntry;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::{BufRead, Read, Write};
+
+/// The format's name and version, in the header line.
+const FORMAT: &str = "nightshift-ledger/1";
+/// No line is longer: a body of one request, escaped as JSON inside JSON, and some.
+const LINE_BYTES: u64 = 8 * crate::limits::BODY_BYTES as u64;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: String,
+    entries: u64,
+    public_key: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    no: i64,
+    at: i64,
+    commit: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    salt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    body: Option<String>,
+}
+
+/// What a good export holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub entries: u64,
+    /// Entries whose body was removed on purpose; their place and hash are proven all the same.
+    pub redacted: u64,
+    pub checkpoints: u64,
+    /// Entries that the last checkpoint covers; later ones are not yet vouched for.
+    pub signed: u64,
+    pub root: LeafHash,
+}
+
+/// What is wrong, and where first.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("cannot read the export: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("line {line}: {what}")]
+    Malformed { line: u64, what: String },
+    #[error("entry #{no} is not what was written: {what}")]
+    BadEntry { no: u64, what: String },
+    #[error("the checkpoint over {size} entries: {what}")]
+    BadCheckpoint { size: u64, what: String },
+    #[error(
+        "the entries after #{after} and up to #{upto} do not give the root that was signed: one of them was altered, \
+         removed or added"
+    )]
+    WrongRoot { after: i64, upto: u64 },
+    #[error("the export has no checkpoint: nothing in it is vouched for")]
+    Unsigned,
+    #[error("the export holds {found} entries, its header says {said}")]
+    Incomplete { said: u64, found: u64 },
+}
+
+/// Writes header, entries and checkpoints, a line of JSON each.
+pub fn write_export<W: Write>(
+    out: &mut W,
+    public_key: &PublicKey,
+    size: u64,
+    entries: impl IntoIterator<Item = RawEntry>,
+    checkpoints: &[Checkpoint],
+) -> std::io::Result<()> {
+    let mut line = |value: &dyn erased::Json| -> std::io::Result<()> {
+        value.write(out)?;
+        out.write_all(b"\n")
+    };
+    line(&Header { format: FORMAT.to_owned(), entries: size, public_key: public_key.to_string() })?;
+    for entry in entries {
+        let body = entry.body.map(String::from_utf8).transpose().map_err(std::io::Error::other)?;
+        let salt = entry.salt.as_deref().map(hex);
+        line(&Line { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
+    }
+    checkpoints.iter().try_for_each(|checkpoint| line(checkpoint))
+}
+
+/// Checks an export: every body against its commitment, every entry's place, and every checkpoint's root and signature.
+pub fn verify_export<R: BufRead>(mut reader: R, public_key: &PublicKey) -> Result<Report, VerifyError> {
+    let mut lines = Lines { reader: &mut reader, line: 0, text: Vec::new() };
+    let header: Header = lines.next()?.ok_or_else(|| malformed(1, "the export is empty"))?;
+    if header.format != FORMAT {
+        return Err(malformed(1, format!("the format is `{}`, not `{FORMAT}`", header.format)));
+    }
+    if header.public_key != public_key.to_string() {
+        return Err(malformed(1, format!("the export names another public key: `{}`", header.public_key)));
+    }
+    let mut frontier = Frontier::default();
+    let mut redacted = 0;
+    // Roots are needed at the sizes of checkpoints, which come last: they are looked up among the leaves kept here.
+    let mut leaves = Vec::new();
+    while frontier.size() < header.entries {
+        let no = frontier.size();
+        let line = match lines.next::<Line>() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Err(VerifyError::Incomplete { said: header.entries, found: no }),
+            Err(VerifyError::Malformed { line, what }) => {
+                return Err(VerifyError::BadEntry { no, what: format!("line {line}: {what}") });
+            }
+            Err(error) => return Err(error),
+        };
+        let leaf = check_entry(&line, no)?;
+        redacted += u64::from(line.body.is_none());
+        frontier.push(leaf);
+        leaves.push(leaf);
+    }
+    let root = frontier.root();
+    let (checkpoints, signed) = check_checkpoints(&mut lines, &leaves, public_key)?;
+    if checkpoints == 0 {
+        return Err(VerifyError::Unsigned);
+    }
+    Ok(Report { entries: header.entries, redacted, checkpoints, signed, root })
+}
+
+fn check_entry(line: &Line, no: u64) -> Result<LeafHash, VerifyError> {
+    let bad = |what: &str| VerifyError::BadEntry { no, what: what.to_owned() };
+    if u64::try_from(line.no) != Ok(no) {
+        return Err(VerifyError::BadEntry { no, what: format!("its place is taken by #{}", line.no) });
+    }
+    let commit = unhex(&line.commit).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| bad("no commitment"))?;
+    let commit = LeafHash(commit);
+    match (&line.salt, &line.body) {
+        (None, None) => {}
+        (Some(salt), Some(body)) => {
+            let salt = unhex(salt).ok_or_else(|| bad("its salt is not hex"))?;
+            if commitment(&salt, body.as_bytes()) != commit {
+                return Err(bad("body and commitment differ"));
+            }
+        }
+        _ => return Err(bad("salt and body must go together")),
+    }
+    Ok(EntryLeaf { no: EntryNo(line.no), at: line.at, commit }.hash())
+}
+
+/// Checks the checkpoints in order of their size, so that the first wrong root bounds where the damage is.
+fn check_checkpoints<R: BufRead>(
+    lines: &mut Lines<'_, R>,
+    leaves: &[LeafHash],
+    public_key: &PublicKey,
+) -> Result<(u64, u64), VerifyError> {
+    let mut claims: HashMap<u64, Vec<LeafHash>> = HashMap::new();
+    let mut count = 0;
+    while let Some(checkpoint) = lines.next::<Checkpoint>()? {
+        let bad = |what: String| VerifyError::BadCheckpoint { size: checkpoint.size, what };
+        let said = verify_note(&checkpoint.note, public_key).map_err(|error| bad(error.to_string()))?;
+        if said.size != checkpoint.size {
+            return Err(bad(format!("its note speaks of {} entries", said.size)));
+        }
+        if said.size > leaves.len() as u64 {
+            return Err(bad(format!("the export ends at {} entries: the rest was cut off", leaves.len())));
+        }
+        claims.entry(said.size).or_default().push(said.root);
+        count += 1;
+    }
+    let mut sizes: Vec<u64> = claims.keys().copied().collect();
+    sizes.sort_unstable();
+    let mut frontier = Frontier::default();
+    let mut good = 0;
+    for size in sizes {
+        for leaf in &leaves[good as usize..size as usize] {
+            frontier.push(*leaf);
+        }
+        if claims[&size].iter().any(|root| *root != frontier.root()) {
+            return Err(VerifyError::WrongRoot { after: good as i64 - 1, upto: size.saturating_sub(1) });
+        }
+        good = size;
+    }
+    Ok((count, good))
+}
+
+struct Lines<'a, R> {
+    reader: &'a mut R,
+    line: u64,
+    text: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<'_, R> {
+    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, VerifyError> {
+        self.text.clear();
+        self.line += 1;
+        let read = self.reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut self.text)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if self.text.last() != Some(&b'\n') {
+            return Err(malformed(self.line, "the line is cut off"));
+        }
+        serde_json::from_slice(&self.text).map(Some).map_err(|error| malformed(self.line, error.to_string()))
+    }
+}
+
+fn malformed(line: u64, what: impl Into<String>) -> VerifyError {
+    VerifyError::Malformed { line, what: what.into() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let plain = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    plain.then(|| (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
+}
+
+/// One closure for lines of several types.
+mod erased {
+    pub trait Json {
+        fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()>;
+    }
+    impl<T: serde::Serialize> Json for T {
+        fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+            serde_json::to_writer(out, self).map_err(std::io::Error::from)
+        }
+    }
+}

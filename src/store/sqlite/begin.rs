@@ -1,0 +1,210 @@
+//! The door to the world: guards, reservation, step and ledger entry, in one transaction.
+//!
+//! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
+
+use super::runs::{about, owned};
+use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
+use super::tx::Tx;
+use crate::limits;
+use crate::model::{
+    Actor, Effect, EntryKind, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
+};
+use crate::policy::{GuardLimits, Levels, Proposal, admit};
+use crate::store::{Begun, StoreError};
+use rusqlite::{Connection, params};
+use std::time::Duration;
+
+const HOUR: i64 = 3_600_000_000;
+const DAY: i64 = 24 * HOUR;
+
+pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: Time) -> Result<Begun, StoreError> {
+    let run = owned(tx, proposal.run, proposal.epoch)?;
+    let sql = "SELECT count(*), count(*) - count(ended_at) FROM step WHERE run = ?1";
+    let counted = one(&tx.conn, sql, [run.id.0], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))?;
+    let (no, open) = counted.unwrap_or_default();
+    if open > 0 {
+        return Err(StoreError::Refused(format!("{} has an open step: settle that one first", run.id)));
+    }
+    // Steps that take others back come on top of those that the runbook may make.
+    if no as usize >= 2 * limits::STEPS_PER_RUN {
+        return Err(StoreError::Refused(format!("{} has {no} steps: that is the limit", run.id)));
+    }
+    let levels = levels(tx, &run, &proposal, now)?;
+    match admit(limits, &levels, &proposal, now) {
+        Verdict::Allow => allow(tx, &run, no, &levels, proposal, now).map(Begun::Step),
+        Verdict::Hold { reason, until } => {
+            hold(tx, &run, &proposal, &reason, until, now)?;
+            Ok(Begun::Held { reason, until })
+        }
+        Verdict::Deny { reason } => {
+            let entry = EntryKind::StepDenied { call: proposal.call, reason: reason.clone() };
+            tx.append(&Actor::engine(), about(&run), &entry, now)?;
+            Ok(Begun::Denied { reason })
+        }
+    }
+}
+
+/// Everything that the guards weigh, as it stands in this transaction.
+fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Levels, StoreError> {
+    let conn = &tx.conn;
+    let sql = "SELECT cooldown, attempts FROM run WHERE id = ?1";
+    let set = one(conn, sql, [run.id.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?)))?;
+    let (cooldown, attempts_max) = set.unwrap_or_default();
+    let cluster = proposal.target.cluster.as_deref().unwrap_or_default();
+    let node = proposal.target.node.as_deref().unwrap_or_default();
+    let now = micros(now);
+    let sql = "SELECT run FROM hold WHERE cluster = ?1 AND node = ?2 AND run <> ?3";
+    let node_holder = one(conn, sql, params![cluster, node, run.id.0], |row| Ok(RunId(row.get(0)?)))?;
+    let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 ORDER BY node";
+    let nodes_held = all(conn, sql, params![cluster, node], |row| row.get(0))?;
+    let sql = "SELECT at FROM attempt WHERE runbook = ?1 AND subject = ?2 AND at > ?3 AND run <> ?4 ORDER BY at";
+    let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
+    let attempts = all(conn, sql, tried, |row| time(row, 0))?;
+    Ok(Levels {
+        mode: run.mode,
+        rule: run.rule.clone(),
+        cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
+        attempts_max,
+        declared_reach: Reach::None,
+        approved: run.approved.clone(),
+        freezes: all(conn, "SELECT scope, by, why, since FROM freeze ORDER BY scope", [], super::rows::freeze)?,
+        node_holder,
+        nodes_held,
+        nodes_hour: taken_since(conn, cluster, node, now - HOUR)?,
+        nodes_day: taken_since(conn, cluster, node, now - DAY)?,
+        attempts,
+        acted: number(conn, "SELECT count(*) FROM attempt WHERE run = ?1", [run.id.0])? > 0,
+    })
+    .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
+}
+
+fn taken_since(conn: &Connection, cluster: &str, node: &str, since: i64) -> Result<u32, StoreError> {
+    let sql = "SELECT count(DISTINCT node) FROM taken WHERE at > ?3 AND cluster = ?1 AND node <> ?2";
+    Ok(number(conn, sql, params![cluster, node, since])? as u32)
+}
+
+/// The reach in the header of the pinned text; none where there is no text, so that nothing is allowed by accident.
+fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
+    if let Some(reach) = tx.reaches.get(hash) {
+        return Ok(*reach);
+    }
+    let text = one(&tx.conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get::<_, String>(0))?;
+    let Some(text) = text else { return Ok(Reach::None) };
+    let reach = reach_of(&text);
+    tx.reaches.insert(hash.to_owned(), reach);
+    Ok(reach)
+}
+
+fn reach_of(text: &str) -> Reach {
+    let header = text.lines().map_while(|line| line.trim_start().strip_prefix("//!"));
+    let word = header.filter_map(|line| line.trim().strip_prefix("reach:")).map(str::trim).next();
+    match word {
+        Some("pod") => Reach::Pod,
+        Some("workload") => Reach::Workload,
+        Some("node") => Reach::Node,
+        Some("cluster") => Reach::Cluster,
+        _ => Reach::None,
+    }
+}
+
+fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, now: Time) -> Result<Step, StoreError> {
+    if let (true, Some(node)) = (proposal.disruptive, &proposal.target.node) {
+        reserve(tx, run.id, proposal.target.cluster.as_deref().unwrap_or_default(), node, now)?;
+    }
+    // Speaking to people is not acting on the subject.
+    if proposal.effect != Effect::Read && proposal.reach > Reach::None && !levels.acted {
+        let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";
+        exec(&tx.conn, sql, params![run.id.0, run.runbook.name, run.subject.to_string(), micros(now)])?;
+    }
+    let step = Step {
+        run: run.id,
+        no,
+        call: proposal.call,
+        effect: proposal.effect,
+        undoes: proposal.undoes,
+        begun_at: now,
+        deadline: proposal.deadline,
+        attempt: 1,
+        carry: proposal.carry,
+        outcome: None,
+        ended_at: None,
+    };
+    exec(
+        &tx.conn,
+        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8)",
+        params![
+            run.id.0,
+            no,
+            to_json(&step.call)?,
+            to_word(&step.effect)?,
+            step.undoes,
+            micros(now),
+            micros(step.deadline),
+            to_json(&step.carry)?
+        ],
+    )?;
+    exec(
+        &tx.conn,
+        "UPDATE run SET held = NULL, state = ?2 WHERE id = ?1",
+        params![run.id.0, to_json(&RunState::Ready)?],
+    )?;
+    let begun = EntryKind::StepBegun {
+        step: no,
+        call: step.call.clone(),
+        effect: step.effect,
+        target: proposal.target,
+        undoes: step.undoes,
+    };
+    tx.append(&Actor::engine(), about(run), &begun, now)?;
+    Ok(step)
+}
+
+/// Takes the node for this run. Policy has seen that nobody else holds it; the primary key sees it once more.
+fn reserve(tx: &Tx, run: RunId, cluster: &str, node: &str, now: Time) -> Result<(), StoreError> {
+    let sql = "INSERT INTO hold (cluster, node, run) VALUES (?1, ?2, ?3) ON CONFLICT (cluster, node) DO NOTHING";
+    if exec(&tx.conn, sql, params![cluster, node, run.0])? > 0 {
+        let sql = "INSERT INTO taken (cluster, node, run, at) VALUES (?1, ?2, ?3, ?4)";
+        exec(&tx.conn, sql, params![cluster, node, run.0, micros(now)])?;
+        return Ok(());
+    }
+    let sql = "SELECT count(*) FROM hold WHERE cluster = ?1 AND node = ?2 AND run = ?3";
+    if number(&tx.conn, sql, params![cluster, node, run.0])? == 0 {
+        return Err(StoreError::Refused(format!("node {node} is held by another run")));
+    }
+    Ok(())
+}
+
+/// Parks the run; the same reason again is no second entry.
+fn hold(
+    tx: &mut Tx,
+    run: &Run,
+    proposal: &Proposal,
+    reason: &Reason,
+    until: Time,
+    now: Time,
+) -> Result<(), StoreError> {
+    let seen = to_json(&(reason.code, &proposal.call))?;
+    let sql = "UPDATE run SET held = ?2 WHERE id = ?1 AND held IS NOT ?2";
+    if exec(&tx.conn, sql, params![run.id.0, seen])? > 0 {
+        let entry = EntryKind::StepHeld { call: proposal.call.clone(), reason: reason.clone(), until };
+        tx.append(&Actor::engine(), about(run), &entry, now)?;
+    }
+    super::runs::set_state(tx, run.id, &RunState::Held { reason: reason.clone() }, Some(until))
+}
+
+// `ReasonCode` is part of what is remembered of a hold, so it must stay a small closed list.
+const _: fn(ReasonCode) -> &'static str = ReasonCode::name;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reach_is_read_from_the_header_and_from_nowhere_else() {
+        assert_eq!(reach_of("//! Title\n//!\n//! reach: node\nlet x = 1;\n"), Reach::Node);
+        assert_eq!(reach_of("//! Title\nlet x = 1;\n//! reach: cluster\n"), Reach::None);
+        assert_eq!(reach_of("// reach: node\n"), Reach::None);
+        assert_eq!(reach_of(""), Reach::None);
+    }
+}

@@ -1,0 +1,445 @@
+//! Events in: one transaction decides and stores a whole batch, with one ledger entry for all of it.
+//!
+//! Invariant: each event leaves either a counter (refreshed, late) or a line in the batch's `Heard` entry with what
+//! came of it; the event's bytes are kept there and nowhere else.
+
+use super::incidents::{self, Touched};
+use super::sql::{exec, micros, one, time};
+use super::tx::Tx;
+use crate::model::{
+    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, ReasonCode, Rule,
+    RunId, Time,
+};
+use crate::policy::{Change, Chosen, Prior, Selected, Start, hear};
+use crate::store::{Batch, Heard, StoreError};
+use ring::digest;
+use rusqlite::params;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+
+/// A batch with all the work done that needs no database.
+pub(super) struct Prepared {
+    batch: Batch,
+    /// The JSON of all events, one behind the other, and where each ends.
+    json: Vec<u8>,
+    ends: Vec<usize>,
+    complaints: Vec<i64>,
+}
+
+impl Prepared {
+    pub fn new(batch: Batch) -> Result<Prepared, StoreError> {
+        let mut json = Vec::with_capacity(batch.events.len() * 768);
+        let mut ends = Vec::with_capacity(batch.events.len());
+        for event in &batch.events {
+            serde_json::to_writer(&mut json, event)
+                .map_err(|error| StoreError::Refused(format!("an event that is not JSON: {error}")))?;
+            ends.push(json.len());
+        }
+        let complaints = batch.events.iter().map(|event| complaint(&event.source, &event.fingerprint)).collect();
+        Ok(Prepared { batch, json, ends, complaints })
+    }
+}
+
+/// A small key for (source, fingerprint); equal keys are compared by their texts.
+fn complaint(source: &str, fingerprint: &str) -> i64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(source.as_bytes());
+    context.update(&[0]);
+    context.update(fingerprint.as_bytes());
+    let mut key = [0; 8];
+    key.copy_from_slice(&context.finish().as_ref()[..8]);
+    i64::from_be_bytes(key)
+}
+
+/// The latest episode of a complaint.
+struct Known {
+    id: EpisodeId,
+    prior: Prior,
+    incident: Option<IncidentId>,
+}
+
+/// What the rules made of one event.
+#[derive(Default)]
+struct Say {
+    incident: Option<IncidentId>,
+    runs: Vec<RunId>,
+    reasons: Vec<Reason>,
+}
+
+/// One batch on its way.
+struct Intake<'t> {
+    tx: &'t mut Tx,
+    now: Time,
+    actor: Actor,
+    /// The number that the `Heard` entry will have, and its body as far as it is written.
+    no: EntryNo,
+    body: Vec<u8>,
+    /// What follows from it: entries written behind it.
+    later: Vec<(Actor, About, EntryKind)>,
+    touched: BTreeMap<IncidentId, Touched>,
+    open: HashMap<String, IncidentId>,
+    told: BTreeSet<(IncidentId, String)>,
+    heard: Heard,
+}
+
+pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
+    let batch = &prepared.batch;
+    let actor = Actor::source(&batch.source);
+    let mut body = Vec::with_capacity(prepared.json.len() + prepared.ends.len() * 64 + 128);
+    let quoted = |value: &str| super::sql::to_json(&value);
+    let head = format!(
+        r#"{{"actor":{},"about":{{}},"kind":"heard","source":{},"events":["#,
+        quoted(&actor.0)?,
+        quoted(&batch.source)?
+    );
+    body.extend_from_slice(head.as_bytes());
+    let no = tx.next_no();
+    let mut intake = Intake {
+        tx,
+        now: batch.now,
+        actor,
+        no,
+        body,
+        later: Vec::new(),
+        touched: BTreeMap::new(),
+        open: HashMap::new(),
+        told: BTreeSet::new(),
+        heard: Heard::default(),
+    };
+    let mut start = 0;
+    for ((event, end), complaint) in batch.events.iter().zip(&prepared.ends).zip(&prepared.complaints) {
+        intake.event(batch, event, &prepared.json[start..*end], *complaint)?;
+        start = *end;
+    }
+    intake.finish(batch)
+}
+
+impl Intake<'_> {
+    fn event(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: i64) -> Result<(), StoreError> {
+        let known = self.known(event, complaint)?;
+        let change = hear(known.as_ref().map(|known| &known.prior), event);
+        match (change, known) {
+            (Change::Opened, _) => {
+                let start = self.quote(json);
+                let episode = EpisodeId(self.tx.next.episode);
+                self.tx.next.episode += 1;
+                let say = self.consult(batch, event, episode, None, change)?;
+                self.touch(say.incident, |touched| {
+                    touched.firing += 1;
+                    touched.episodes += 1;
+                    touched.severity = touched.severity.max(Some(event.severity));
+                });
+                self.insert(event, complaint, episode, say.incident, start, json.len())?;
+                self.heard.opened += 1;
+                self.unquote(episode, change, &say)
+            }
+            (Change::Reopened, Some(known)) => {
+                let start = self.quote(json);
+                let before = match known.incident {
+                    Some(incident) => Some(self.reopen(incident)?),
+                    None => None,
+                };
+                let say = self.consult(batch, event, known.id, before, change)?;
+                self.touch(say.incident, |touched| {
+                    touched.firing += 1;
+                    touched.episodes += i64::from(say.incident != known.incident);
+                    touched.severity = touched.severity.max(Some(event.severity));
+                });
+                exec(
+                    &self.tx.conn,
+                    "UPDATE episode SET state = 0, incident = ?2, last_seen = ?3, seen = seen + 1, \
+                     reopened = reopened + 1, heard = ?4, start = ?5, length = ?6 WHERE id = ?1",
+                    params![
+                        known.id.0,
+                        say.incident.map(|id| id.0),
+                        micros(self.now),
+                        self.no.0,
+                        start,
+                        json.len() as i64
+                    ],
+                )?;
+                self.heard.reopened += 1;
+                self.unquote(known.id, change, &say)
+            }
+            (Change::Refreshed, Some(known)) => {
+                exec(
+                    &self.tx.conn,
+                    "UPDATE episode SET last_seen = ?2, seen = seen + 1, starts_at = min(starts_at, ?3) WHERE id = ?1",
+                    params![known.id.0, micros(self.now), micros(event.starts_at)],
+                )?;
+                self.heard.refreshed += 1;
+                Ok(())
+            }
+            (Change::Resolved, Some(known)) => {
+                let start = self.quote(json);
+                exec(
+                    &self.tx.conn,
+                    "UPDATE episode SET state = 1, last_seen = ?2, starts_at = min(starts_at, ?3), heard = ?4, start = ?5, \
+                     length = ?6 WHERE id = ?1",
+                    params![known.id.0, micros(self.now), micros(event.starts_at), self.no.0, start, json.len() as i64],
+                )?;
+                self.touch(known.incident, |touched| touched.firing -= 1);
+                self.heard.resolved += 1;
+                self.unquote(known.id, change, &Say { incident: known.incident, ..Say::default() })
+            }
+            (Change::Late, _) => {
+                self.heard.late += 1;
+                Ok(())
+            }
+            (Change::Reopened | Change::Refreshed | Change::Resolved, None) => {
+                unreachable!("policy changes an episode that is not there")
+            }
+        }
+    }
+
+    fn known(&self, event: &Event, complaint: i64) -> Result<Option<Known>, StoreError> {
+        one(
+            &self.tx.conn,
+            "SELECT id, state, starts_at, incident FROM episode WHERE complaint = ?1 AND fingerprint = ?2 AND source = ?3 \
+             ORDER BY id DESC LIMIT 1",
+            params![complaint, event.fingerprint, event.source],
+            |row| {
+                let state = super::rows::episode_state(row.get(1)?);
+                Ok(Known {
+                    id: EpisodeId(row.get(0)?),
+                    prior: Prior { state, starts_at: time(row, 2)? },
+                    incident: row.get::<_, Option<i64>>(3)?.map(IncidentId),
+                })
+            },
+        )
+    }
+
+    fn insert(
+        &self,
+        event: &Event,
+        complaint: i64,
+        id: EpisodeId,
+        incident: Option<IncidentId>,
+        start: i64,
+        length: usize,
+    ) -> Result<(), StoreError> {
+        exec(
+            &self.tx.conn,
+            "INSERT INTO episode (id, complaint, state, incident, starts_at, opened_at, last_seen, seen, reopened, heard, \
+             start, length, source, fingerprint) VALUES (?1, ?2, 0, ?3, ?4, ?5, ?5, 1, 0, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                id.0,
+                complaint,
+                incident.map(|id| id.0),
+                micros(event.starts_at),
+                micros(self.now),
+                self.no.0,
+                start,
+                length as i64,
+                event.source,
+                event.fingerprint
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Begins the event's line in the body; returns where its own bytes begin.
+    fn quote(&mut self, json: &[u8]) -> i64 {
+        if self.body.last() != Some(&b'[') {
+            self.body.push(b',');
+        }
+        self.body.extend_from_slice(br#"{"event":"#);
+        let start = self.body.len();
+        self.body.extend_from_slice(json);
+        start as i64
+    }
+
+    /// Ends the event's line with what came of it.
+    fn unquote(&mut self, episode: EpisodeId, change: Change, say: &Say) -> Result<(), StoreError> {
+        let broken =
+            |error: &dyn std::fmt::Display| StoreError::Refused(format!("a decision that is not JSON: {error}"));
+        let body = &mut self.body;
+        write!(body, r#","episode":"{episode}""#).map_err(|error| broken(&error))?;
+        if let Some(incident) = say.incident {
+            write!(body, r#","incident":"{incident}""#).map_err(|error| broken(&error))?;
+        }
+        write!(body, r#","change":"{}""#, change.name()).map_err(|error| broken(&error))?;
+        if !say.runs.is_empty() {
+            body.extend_from_slice(br#","runs":"#);
+            serde_json::to_writer(&mut *body, &say.runs).map_err(|error| broken(&error))?;
+        }
+        if !say.reasons.is_empty() {
+            body.extend_from_slice(br#","reasons":"#);
+            serde_json::to_writer(&mut *body, &say.reasons).map_err(|error| broken(&error))?;
+        }
+        body.push(b'}');
+        Ok(())
+    }
+
+    fn touch(&mut self, incident: Option<IncidentId>, change: impl FnOnce(&mut Touched)) {
+        if let Some(incident) = incident {
+            change(self.touched.entry(incident).or_default());
+        }
+    }
+
+    /// Asks the rules, and does what they say.
+    fn consult(
+        &mut self,
+        batch: &Batch,
+        event: &Event,
+        episode: EpisodeId,
+        before: Option<IncidentId>,
+        change: Change,
+    ) -> Result<Say, StoreError> {
+        let selected = batch.rules.select(event);
+        let mut say = Say { incident: before, ..Say::default() };
+        if selected.is_empty() {
+            say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, "no rule matches this event"));
+        }
+        for Selected { rule, chosen } in &selected {
+            if let Chosen::Nothing(reason) = chosen {
+                say.reasons.push(reason.clone());
+                if reason.code == ReasonCode::Muted {
+                    continue;
+                }
+            }
+            let incident = match say.incident {
+                Some(incident) => incident,
+                None => self.join(event, rule)?,
+            };
+            say.incident = Some(incident);
+            if rule.mode.min(self.tx.ceiling) >= Mode::Suggest || rule.run.is_none() {
+                self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
+            }
+            if let Chosen::Run(start) = chosen {
+                match self.start(rule, start, event, episode, incident, change)? {
+                    Ok(run) => say.runs.push(run),
+                    Err(reason) => say.reasons.push(reason),
+                }
+            }
+        }
+        Ok(say)
+    }
+
+    /// The open incident that the event belongs to, or a new one.
+    fn join(&mut self, event: &Event, rule: &Rule) -> Result<IncidentId, StoreError> {
+        let key = crate::policy::incident_key(event, &rule.group_by);
+        if let Some(incident) = self.open.get(&key) {
+            return Ok(*incident);
+        }
+        let incident = match incidents::open_with(&self.tx.conn, &key)? {
+            Some(incident) => incident,
+            None => {
+                let title = crate::policy::incident_title(event);
+                let (incident, entry) =
+                    incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+                incident
+            }
+        };
+        self.open.insert(key, incident);
+        Ok(incident)
+    }
+
+    /// An ended incident opens again with its episode, unless another one has taken its place.
+    fn reopen(&mut self, incident: IncidentId) -> Result<IncidentId, StoreError> {
+        let (incident, entry) = incidents::reopen(self.tx, incident)?;
+        if let Some(entry) = entry {
+            self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+        }
+        Ok(incident)
+    }
+
+    /// Creates the run that a rule wants, or says why not.
+    fn start(
+        &mut self,
+        rule: &Rule,
+        start: &Start,
+        event: &Event,
+        episode: EpisodeId,
+        incident: IncidentId,
+        change: Change,
+    ) -> Result<Result<RunId, Reason>, StoreError> {
+        if change == Change::Reopened
+            && let Some(run) = super::runs::of_episode(&self.tx.conn, &rule.name, episode)?
+        {
+            let text = format!("{run} of rule {} was for this same episode", rule.name);
+            return Ok(Err(Reason::new(ReasonCode::AlreadyHandled, text)));
+        }
+        if let Some(reason) = self.not_yet(rule, event, change)? {
+            return Ok(Err(reason));
+        }
+        if let Some(run) = super::runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
+            let text = format!("{run} of rule {} does the same for {incident} already", rule.name);
+            return Ok(Err(Reason::new(ReasonCode::AlreadyRunning, text)));
+        }
+        let new = super::runs::New {
+            pin: &start.pin,
+            input: &start.input,
+            subject: &start.subject,
+            mode: rule.mode.min(self.tx.ceiling),
+            rule: Some(&rule.name),
+            requested_by: "rule",
+            once: None,
+            bucket: Some(&start.bucket),
+            incident: Some(incident),
+            episode: Some(episode),
+            cooldown: rule.cooldown,
+            attempts: rule.attempts,
+        };
+        let (run, entry) = super::runs::create(self.tx, &new, self.now)?;
+        let about = About { incident: Some(incident), run: Some(run) };
+        self.later.push((Actor(format!("rule:{}", rule.name)), about, entry));
+        self.heard.runs.push(run);
+        Ok(Ok(run))
+    }
+
+    /// A rule with `repeat` acts only at the n-th time.
+    fn not_yet(&mut self, rule: &Rule, event: &Event, change: Change) -> Result<Option<Reason>, StoreError> {
+        let Some(repeat) = &rule.repeat else { return Ok(None) };
+        let about: Vec<&str> =
+            repeat.by.iter().map(|name| event.subject.part(name).unwrap_or_else(|| event.labels.get(name))).collect();
+        let about = super::sql::to_json(&about)?;
+        let now = micros(self.now);
+        if change == Change::Opened {
+            let sql = "INSERT INTO hit (rule, about, at) VALUES (?1, ?2, ?3)";
+            exec(&self.tx.conn, sql, params![rule.name, about, now])?;
+        }
+        let since = now.saturating_sub(i64::try_from(repeat.within.0.as_micros()).unwrap_or(i64::MAX));
+        let sql = "SELECT count(*) FROM hit WHERE rule = ?1 AND about = ?2 AND at > ?3";
+        let count = super::sql::number(&self.tx.conn, sql, params![rule.name, about, since])?;
+        Ok((count < i64::from(repeat.count)).then(|| {
+            let text = format!("{count} of {} within {} so far", repeat.count, repeat.within);
+            Reason::new(ReasonCode::NotYetRepeated, text)
+        }))
+    }
+
+    /// Writes the entries, the incidents' counters, and what channels should show.
+    fn finish(mut self, batch: &Batch) -> Result<Heard, StoreError> {
+        for (incident, touched) in std::mem::take(&mut self.touched) {
+            if let Some(entry) = incidents::settle(self.tx, incident, &touched, self.now)? {
+                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+            }
+        }
+        if self.body.last() != Some(&b'[') {
+            self.body.extend_from_slice(b"]}");
+            self.tx.append_body("heard", About::default(), &self.body, self.now)?;
+        }
+        for text in &batch.gaps {
+            let gap = EntryKind::Gap { source: batch.source.clone(), text: text.clone() };
+            self.tx.append_quietly(&self.actor, About::default(), &gap, self.now)?;
+        }
+        let mut last: BTreeMap<IncidentId, EntryNo> = BTreeMap::new();
+        for (actor, about, kind) in &self.later {
+            let no = self.tx.append_quietly(actor, *about, kind, self.now)?;
+            last.extend(about.incident.map(|incident| (incident, no)));
+        }
+        for (incident, channel) in &self.told {
+            self.tx.want(*incident, channel, *last.get(incident).unwrap_or(&self.no), self.now)?;
+        }
+        let mut bumped = false;
+        for (incident, no) in last {
+            bumped |= self.tx.bump(incident, no, self.now)?;
+        }
+        self.heard.nudge = bumped || !self.told.is_empty() || !self.heard.runs.is_empty();
+        Ok(self.heard)
+    }
+}
+
+const _: () =
+    assert!(EpisodeState::Open as u8 == 0 && EpisodeState::Resolved as u8 == 1, "as written in the statements");

@@ -1,0 +1,59 @@
+//! The outbox: what each channel should show of each incident, and what came of telling it.
+//!
+//! Invariant: a channel that failed keeps wanting; its next attempt is later, and nothing behind it waits.
+
+use super::sql::{exec, micros, one};
+use super::tx::Tx;
+use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Time};
+use crate::store::{Receipted, StoreError};
+use rusqlite::params;
+
+pub(super) fn receipted(
+    tx: &mut Tx,
+    channel: &str,
+    incident: IncidentId,
+    what: Receipted,
+    now: Time,
+) -> Result<(), StoreError> {
+    let sql = "SELECT attempts FROM outbox WHERE incident = ?1 AND channel = ?2";
+    let attempts = one(&tx.conn, sql, params![incident.0, channel], |row| row.get::<_, u32>(0))?;
+    let Some(attempts) = attempts else {
+        return Err(StoreError::NotFound { what: format!("notice of {incident} for channel `{channel}`") });
+    };
+    match what {
+        Receipted::Sending => {
+            let sql = "UPDATE outbox SET sending = 1 WHERE incident = ?1 AND channel = ?2";
+            exec(&tx.conn, sql, params![incident.0, channel])?;
+            Ok(())
+        }
+        Receipted::Delivered { upto, receipt } => {
+            let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), shown = max(coalesce(shown, -1), ?3), \
+                       receipt = ?4, next_at = ?5 WHERE incident = ?1 AND channel = ?2";
+            let receipt = super::sql::to_json(&receipt)?;
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(now)])?;
+            record(tx, incident, EntryKind::Delivered { channel: channel.to_owned(), upto }, now)
+        }
+        Receipted::Retry { why, at } => {
+            let sql = "UPDATE outbox SET sending = 0, attempts = attempts + 1, next_at = ?3 \
+                       WHERE incident = ?1 AND channel = ?2";
+            exec(&tx.conn, sql, params![incident.0, channel, micros(at)])?;
+            // One line for a series of failures: the attempts are counted in the row.
+            if attempts > 0 {
+                return Ok(());
+            }
+            record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: false }, now)
+        }
+        Receipted::Refused { upto, why } => {
+            let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), next_at = ?4 \
+                       WHERE incident = ?1 AND channel = ?2";
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, micros(now)])?;
+            record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: true }, now)
+        }
+    }
+}
+
+fn record(tx: &mut Tx, incident: IncidentId, kind: EntryKind, now: Time) -> Result<(), StoreError> {
+    let about = About { incident: Some(incident), run: None };
+    let _: EntryNo = tx.append(&Actor::engine(), about, &kind, now)?;
+    Ok(())
+}

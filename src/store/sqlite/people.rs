@@ -1,0 +1,220 @@
+//! People: answers to questions, controls, bare notes; and what becomes of questions that nobody answered.
+//!
+//! Invariant: an approval is decided once; no answer in time is no.
+
+use super::sql::{all, exec, micros, one, to_json};
+use super::tx::Tx;
+use super::{incidents, rows, runs};
+use crate::limits;
+use crate::model::{
+    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Freeze, IncidentId, Outcome,
+    Reason, ReasonCode, RunId, RunState, Time,
+};
+use crate::store::{Control, Decided, StoreError};
+use rusqlite::params;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// An answer of a person.
+pub(super) struct Answer {
+    pub approval: ApprovalId,
+    pub approved: bool,
+    pub by: String,
+    pub why: String,
+}
+
+pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided, StoreError> {
+    let found = get(tx, answer.approval)?;
+    if found.state != ApprovalState::Open {
+        return Ok(Decided::Already(found));
+    }
+    if found.expires_at <= now {
+        expire(tx, &found, now)?;
+        return Ok(Decided::Already(get(tx, answer.approval)?));
+    }
+    if !found.approvers.is_empty() && !found.approvers.contains(&answer.by) {
+        let names = found.approvers.join(", ");
+        return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
+    }
+    let state = if answer.approved { ApprovalState::Approved } else { ApprovalState::Denied };
+    settle(tx, found.id, state, Some(&answer.by), now)?;
+    let run = runs::get(&tx.conn, found.run)?;
+    let actor = Actor::person(&answer.by);
+    let decided = EntryKind::ApprovalDecided {
+        approval: found.id,
+        approved: answer.approved,
+        by: answer.by.clone(),
+        why: answer.why.clone(),
+    };
+    tx.append(&actor, runs::about(&run), &decided, now)?;
+    let why = if answer.why.is_empty() { String::new() } else { format!(": {}", answer.why) };
+    let reason = Reason::new(ReasonCode::NotApproved, format!("{} said no{why}", answer.by));
+    resume(tx, &found, answer.approved, &answer.by, reason, now)?;
+    Ok(Decided::Now(get(tx, answer.approval)?))
+}
+
+fn get(tx: &Tx, approval: ApprovalId) -> Result<Approval, StoreError> {
+    let sql = format!("SELECT {} FROM approval WHERE id = ?1", rows::APPROVAL);
+    let found = one(&tx.conn, &sql, [approval.0], rows::approval)?;
+    found.ok_or_else(|| StoreError::NotFound { what: format!("approval {approval}") })
+}
+
+fn settle(tx: &Tx, approval: ApprovalId, state: ApprovalState, by: Option<&str>, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE approval SET state = ?2, decided_by = ?3, decided_at = ?4 WHERE id = ?1 AND state = 'open'";
+    exec(&tx.conn, sql, params![approval.0, super::sql::to_word(&state)?, by, micros(now)])?;
+    Ok(())
+}
+
+/// What an answer does to the run: a step gets its outcome; a plan is approved, or the run ends.
+fn resume(
+    tx: &mut Tx,
+    approval: &Approval,
+    approved: bool,
+    by: &str,
+    reason: Reason,
+    now: Time,
+) -> Result<(), StoreError> {
+    let run = runs::get(&tx.conn, approval.run)?;
+    if run.state.is_final() {
+        return Ok(());
+    }
+    match (approval.step, approved) {
+        (Some(step), _) => {
+            runs::record(tx, &run, step, Outcome::Ok(json!({ "approved": approved, "by": by })), now)?;
+            runs::set_state(tx, run.id, &RunState::Ready, Some(now))
+        }
+        (None, true) => {
+            let plan = approval.plan.as_ref().map(to_json).transpose()?;
+            exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, plan])?;
+            runs::set_state(tx, run.id, &RunState::Ready, Some(now))
+        }
+        (None, false) => runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::engine(), now),
+    }
+}
+
+fn expire(tx: &mut Tx, approval: &Approval, now: Time) -> Result<(), StoreError> {
+    settle(tx, approval.id, ApprovalState::Expired, None, now)?;
+    let run = runs::get(&tx.conn, approval.run)?;
+    tx.append(&Actor::engine(), runs::about(&run), &EntryKind::ApprovalExpired { approval: approval.id }, now)?;
+    let reason = Reason::new(ReasonCode::ApprovalExpired, format!("nobody answered {} in time", approval.id));
+    resume(tx, approval, false, "nobody", reason, now)
+}
+
+/// The plan changed or the run ended: open questions are moot.
+pub(super) fn void_approvals(tx: &Tx, run: RunId, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE approval SET state = 'void', decided_at = ?2 WHERE run = ?1 AND state = 'open'";
+    exec(&tx.conn, sql, params![run.0, micros(now)])?;
+    Ok(())
+}
+
+pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM approval WHERE state = 'open' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
+        rows::APPROVAL
+    );
+    let expired = all(&tx.conn, &sql, params![micros(now), limits::DUE_BATCH as i64], rows::approval)?;
+    let mut changed = expired.len() as u64;
+    for approval in &expired {
+        expire(tx, approval, now)?;
+    }
+    let sql = "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1";
+    for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
+        changed += runs::release(tx, run, now)?;
+    }
+    Ok(changed)
+}
+
+pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
+    match control {
+        Control::Freeze(freeze) => self::freeze(tx, freeze, now),
+        Control::Unfreeze { scope, by, why } => unfreeze(tx, scope, by, why, now),
+        Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        Control::Cancel { run, by, why } => {
+            let run = runs::get(&tx.conn, run)?;
+            if run.state.is_final() {
+                return Err(StoreError::Refused(format!("{} is over already: {}", run.id, run.state.name())));
+            }
+            let reason = Reason::new(ReasonCode::Cancelled, format!("cancelled by {by}: {why}"));
+            runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)
+        }
+        Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
+        Control::Redact { entry, by, why } => redact(tx, entry, by, why, now),
+    }
+}
+
+fn freeze(tx: &mut Tx, freeze: Freeze, now: Time) -> Result<(), StoreError> {
+    let named =
+        ["cluster:", "rule:"].iter().any(|kind| freeze.scope.strip_prefix(kind).is_some_and(|name| !name.is_empty()));
+    if freeze.scope != "all" && !named {
+        let wrong = format!("`{}` cannot be frozen: write `all`, `cluster:<name>` or `rule:<name>`", freeze.scope);
+        return Err(StoreError::Refused(wrong));
+    }
+    let sql = "INSERT INTO freeze (scope, by, why, since) VALUES (?1, ?2, ?3, ?4) \
+               ON CONFLICT (scope) DO UPDATE SET by = excluded.by, why = excluded.why, since = excluded.since";
+    exec(&tx.conn, sql, params![freeze.scope, freeze.by, freeze.why, micros(freeze.since)])?;
+    tx.append(&Actor::person(&freeze.by.clone()), About::default(), &EntryKind::Frozen { freeze }, now)?;
+    Ok(())
+}
+
+fn unfreeze(tx: &mut Tx, scope: String, by: String, why: String, now: Time) -> Result<(), StoreError> {
+    if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
+        return Err(StoreError::NotFound { what: format!("freeze of `{scope}`") });
+    }
+    tx.append(&Actor::person(&by.clone()), About::default(), &EntryKind::Unfrozen { scope, by, why }, now)?;
+    Ok(())
+}
+
+fn acknowledge(tx: &mut Tx, incident: IncidentId, by: String, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT closed_at IS NOT NULL, acknowledged_by FROM incident WHERE id = ?1";
+    let found = one(&tx.conn, sql, [incident.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Option<String>>(1)?)))?;
+    match found {
+        None => Err(StoreError::NotFound { what: format!("incident {incident}") }),
+        Some((true, _)) => Err(StoreError::Refused(format!("{incident} is resolved already"))),
+        // Twice is once; who was first stays named.
+        Some((false, Some(_))) => Ok(()),
+        Some((false, None)) => {
+            exec(&tx.conn, "UPDATE incident SET acknowledged_by = ?2 WHERE id = ?1", params![incident.0, by])?;
+            let about = About { incident: Some(incident), run: None };
+            tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAcknowledged { by }, now)?;
+            Ok(())
+        }
+    }
+}
+
+fn end_episodes(tx: &mut Tx, episodes: &[EpisodeId], stale: bool, why: &str, now: Time) -> Result<(), StoreError> {
+    let mut touched: BTreeMap<IncidentId, incidents::Touched> = BTreeMap::new();
+    let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for id in episodes {
+        let sql = "UPDATE episode SET state = ?2 WHERE id = ?1 AND state = 0 RETURNING incident, source";
+        let values = params![id.0, if stale { 2 } else { 1 }];
+        let row = one(&tx.conn, sql, values, |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, String>(1)?)))?;
+        let Some((incident, source)) = row else { continue };
+        ended.entry(source).or_default().push(id.to_string());
+        if let Some(incident) = incident {
+            touched.entry(IncidentId(incident)).or_default().firing -= 1;
+        }
+    }
+    for (source, ids) in ended {
+        let state = if stale { "stale" } else { "ended" };
+        let text = format!("{} now {state}, {why}: {}", ids.len(), ids.join(" "));
+        tx.append(&Actor::engine(), About::default(), &EntryKind::Gap { source, text }, now)?;
+    }
+    for (incident, touched) in touched {
+        if incidents::settle(tx, incident, &touched, now)?.is_some() {
+            let about = About { incident: Some(incident), run: None };
+            tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn redact(tx: &mut Tx, entry: EntryNo, by: String, why: String, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT body IS NULL FROM entry WHERE no = ?1";
+    match one(&tx.conn, sql, [entry.0], |row| row.get::<_, bool>(0))? {
+        None => return Err(StoreError::NotFound { what: format!("entry {entry}") }),
+        Some(true) => return Err(StoreError::Refused(format!("the body of {entry} is gone already"))),
+        Some(false) => exec(&tx.conn, "UPDATE entry SET body = NULL, salt = NULL WHERE no = ?1", [entry.0])?,
+    };
+    tx.append(&Actor::person(&by.clone()), About::default(), &EntryKind::Redacted { entry, by, why }, now)?;
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! Reading: a few connections that cannot write, each on a thread of its own while it works.
+//!
+//! Invariant: a read sees only what is committed, and returns at most `limits::READ_LIMIT` rows.
+
+use super::sql::{all, micros, number, one, time_opt};
+use super::tx::Nodes;
+use super::{rows, schema};
+use crate::limits;
+use crate::model::{Approval, Entry, EntryNo, Episode, Freeze, Incident, IncidentId, Receipt, Run, RunId, Step, Time};
+use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
+use crate::store::{Counts, Due, DueNotice, Filter, RawEntry, StoreError};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params, params_from_iter};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Connections for reading.
+#[derive(Clone)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub fn new(path: PathBuf) -> Readers {
+        Readers { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(limits::READERS)) }
+    }
+
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let closed = || StoreError::Database("the store is closed".to_owned());
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| closed())?;
+        let (idle, path) = (self.idle.clone(), self.path.clone());
+        let work = move || {
+            let _turn = turn;
+            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let conn = free.map_or_else(|| schema::open_reader(&path), Ok)?;
+            let result = query(&conn);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            result
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(panic) => Err(StoreError::Database(format!("a read did not end: {panic}"))),
+        }
+    }
+
+    pub fn close(&self) {
+        self.turns.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
+pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending FROM outbox \
+     WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+pub(super) const NEXT_DUE: [&str; 3] = [
+    "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
+    "SELECT min(next_at) FROM outbox WHERE want > done AND next_at > ?1",
+    "SELECT min(expires_at) FROM approval WHERE state = 'open' AND expires_at > ?1",
+];
+
+pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, StoreError> {
+    let limit = limit.min(limits::READ_LIMIT) as i64;
+    let now = micros(now);
+    let runs = all(conn, DUE_RUNS, params![now, limit], |row| Ok(RunId(row.get(0)?)))?;
+    let notices = all(conn, DUE_NOTICES, params![now, limit], |row| {
+        Ok(DueNotice {
+            channel: row.get(0)?,
+            incident: IncidentId(row.get(1)?),
+            want: EntryNo(row.get(2)?),
+            shown: row.get::<_, Option<i64>>(3)?.map(EntryNo),
+            receipt: super::sql::json_opt::<Receipt>(row, 4)?,
+            attempts: row.get(5)?,
+            maybe_sent: row.get(6)?,
+        })
+    })?;
+    let mut next: Option<Time> = None;
+    for sql in NEXT_DUE {
+        let at = one(conn, sql, [now], |row| time_opt(row, 0))?.flatten();
+        next = [next, at].into_iter().flatten().min();
+    }
+    Ok(Due { runs, notices, next })
+}
+
+/// A `SELECT` that a filter puts together.
+struct Query {
+    sql: String,
+    terms: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Query {
+    fn new(columns: &str, from: &str) -> Query {
+        Query { sql: format!("SELECT {columns} FROM {from}"), terms: Vec::new(), values: Vec::new() }
+    }
+
+    /// A term with one `?`.
+    fn with(mut self, term: &str, value: Option<i64>) -> Query {
+        if let Some(value) = value {
+            self.terms.push(term.to_owned());
+            self.values.push(Value::Integer(value));
+        }
+        self
+    }
+
+    fn only(mut self, term: &str, wanted: bool) -> Query {
+        if wanted {
+            self.terms.push(term.to_owned());
+        }
+        self
+    }
+
+    fn rows<T>(
+        mut self,
+        conn: &Connection,
+        filter: &Filter,
+        key: &str,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        self = self.with(&format!("{key} > ?"), filter.after);
+        let and = if self.terms.is_empty() { "" } else { " WHERE " };
+        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+        let limit = filter.limit.min(limits::READ_LIMIT);
+        let sql = format!("{}{and}{} ORDER BY {key} {order} LIMIT {limit}", self.sql, self.terms.join(" AND "));
+        all(conn, &sql, params_from_iter(self.values), map)
+    }
+}
+
+pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incident>, StoreError> {
+    Query::new(rows::INCIDENT, "incident")
+        .with("id = ?", filter.incident.map(|id| id.0))
+        .with("id = (SELECT incident FROM run WHERE id = ?)", filter.run.map(|id| id.0))
+        .only("closed_at IS NULL", filter.open)
+        .rows(conn, filter, "id", rows::incident)
+}
+
+pub(super) fn episodes(conn: &Connection, filter: &Filter) -> Result<Vec<Episode>, StoreError> {
+    Query::new(rows::EPISODE, rows::EPISODE_FROM)
+        .with("e.incident = ?", filter.incident.map(|id| id.0))
+        .with("e.id = (SELECT episode FROM run WHERE id = ?)", filter.run.map(|id| id.0))
+        .only("e.state = 0", filter.open)
+        .rows(conn, filter, "e.id", rows::episode)
+}
+
+pub(super) fn runs(conn: &Connection, filter: &Filter) -> Result<Vec<Run>, StoreError> {
+    Query::new(rows::RUN, "run")
+        .with("incident = ?", filter.incident.map(|id| id.0))
+        .with("id = ?", filter.run.map(|id| id.0))
+        .only("final = 0", filter.open)
+        .rows(conn, filter, "id", rows::run)
+}
+
+pub(super) fn approvals(conn: &Connection, filter: &Filter) -> Result<Vec<Approval>, StoreError> {
+    Query::new(rows::APPROVAL, "approval")
+        .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
+        .with("run = ?", filter.run.map(|id| id.0))
+        .only("state = 'open'", filter.open)
+        .rows(conn, filter, "id", rows::approval)
+}
+
+/// `Heard` entries speak of many incidents; for one of them they are found only when asked for by kind.
+pub(super) fn entries(conn: &Connection, filter: &Filter) -> Result<Vec<Entry>, StoreError> {
+    let mut query =
+        Query::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
+    query = match filter.incident {
+        Some(id) if filter.kinds.contains(&"heard") => {
+            let (about, heard) =
+                ("SELECT no FROM entry WHERE incident = ?", "SELECT heard FROM episode WHERE incident = ?");
+            query = query.with(&format!("no IN ({about} UNION {heard})"), Some(id.0));
+            query.values.push(Value::Integer(id.0));
+            query
+        }
+        incident => query.with("incident = ?", incident.map(|id| id.0)),
+    };
+    if !filter.kinds.is_empty() {
+        query.terms.push(format!("kind IN ({})", vec!["?"; filter.kinds.len()].join(", ")));
+        query.values.extend(filter.kinds.iter().map(|kind| Value::Text((*kind).to_owned())));
+    }
+    query.rows(conn, filter, "no", rows::raw)?.into_iter().map(entry).collect()
+}
+
+/// An entry from its row: number and time stand outside the body.
+fn entry(raw: RawEntry) -> Result<Entry, StoreError> {
+    let damaged = |what: String| StoreError::Damaged(format!("entry {}: {what}", raw.no));
+    let body = raw.body.as_deref().unwrap_or_default();
+    let body: super::tx::Stored = serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
+    let at = Time::from_microsecond(raw.at).map_err(|error| damaged(error.to_string()))?;
+    Ok(Entry { no: raw.no, at, actor: body.actor, about: body.about, kind: body.kind })
+}
+
+pub(super) fn freezes(conn: &Connection) -> Result<Vec<Freeze>, StoreError> {
+    all(conn, "SELECT scope, by, why, since FROM freeze ORDER BY scope", [], rows::freeze)
+}
+
+pub(super) fn counts(conn: &Connection) -> Result<Counts, StoreError> {
+    let count = |sql: &str| Ok::<u64, StoreError>(number(conn, sql, [])? as u64);
+    Ok(Counts {
+        episodes_open: count("SELECT count(*) FROM episode WHERE state = 0")?,
+        incidents_open: count("SELECT count(*) FROM incident WHERE closed_at IS NULL")?,
+        runs_unfinished: count("SELECT count(*) FROM run WHERE final = 0")?,
+        approvals_open: count("SELECT count(*) FROM approval WHERE state = 'open'")?,
+        notices_due: count("SELECT count(*) FROM outbox WHERE want > done")?,
+        oldest_notice: one(conn, "SELECT min(next_at) FROM outbox WHERE want > done", [], |row| time_opt(row, 0))?
+            .flatten(),
+        entries: count("SELECT coalesce(max(no), -1) + 1 FROM entry")?,
+        signed: count("SELECT coalesce(max(size), 0) FROM checkpoint")?,
+        freezes: count("SELECT count(*) FROM freeze")?,
+        nodes_held: count("SELECT count(*) FROM hold")?,
+    })
+}
+
+pub(super) fn unseen(conn: &Connection, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE e.source = ?1 AND e.state = 0 AND e.last_seen < ?2 ORDER BY e.last_seen LIMIT ?3",
+        rows::EPISODE,
+        rows::EPISODE_FROM
+    );
+    all(conn, &sql, params![source, micros(before), limit.min(limits::READ_LIMIT) as i64], rows::episode)
+}
+
+pub(super) fn steps(conn: &Connection, run: RunId) -> Result<Vec<Step>, StoreError> {
+    super::runs::journal(conn, run)
+}
+
+pub(super) fn pinned(conn: &Connection, hash: &str) -> Result<Option<String>, StoreError> {
+    one(conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get(0))
+}
+
+pub(super) fn raw_entries(
+    conn: &Connection,
+    after: Option<EntryNo>,
+    limit: usize,
+) -> Result<Vec<RawEntry>, StoreError> {
+    let sql = format!("SELECT {} FROM entry WHERE no > ?1 ORDER BY no LIMIT ?2", rows::RAW);
+    let after = after.map_or(-1, |no| no.0);
+    all(conn, &sql, params![after, limit.min(limits::READ_LIMIT) as i64], rows::raw)
+}
+
+pub(super) fn checkpoints(conn: &Connection) -> Result<Vec<Checkpoint>, StoreError> {
+    all(conn, "SELECT size, note FROM checkpoint ORDER BY size", [], |row| {
+        Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? })
+    })
+}
+
+/// That the tree holds so many entries.
+fn has(conn: &Connection, size: u64) -> Result<(), StoreError> {
+    let there = number(conn, "SELECT coalesce(max(no), -1) + 1 FROM entry", [])? as u64;
+    if size > there {
+        return Err(StoreError::Refused(format!("the ledger has {there} entries, not {size}")));
+    }
+    Ok(())
+}
+
+pub(super) fn inclusion(conn: &Connection, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
+    has(conn, size)?;
+    let index = u64::try_from(no.0).ok().filter(|index| *index < size);
+    let index = index.ok_or_else(|| StoreError::Refused(format!("{no} is not among the first {size} entries")))?;
+    let leaf = one(conn, "SELECT no, at, commitment FROM entry WHERE no = ?1", [no.0], |row| {
+        Ok(EntryLeaf { no, at: row.get(1)?, commit: LeafHash(row.get(2)?) }.hash())
+    })?;
+    let leaf = leaf.ok_or_else(|| StoreError::Damaged(format!("entry {no} is missing")))?;
+    Ok((leaf, inclusion_proof(&mut Nodes { conn }, index, size)?))
+}
+
+pub(super) fn consistency(conn: &Connection, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError> {
+    has(conn, new)?;
+    if old == 0 || old > new {
+        return Err(StoreError::Refused(format!(
+            "a proof goes from a smaller tree to a larger one, not from {old} to {new}"
+        )));
+    }
+    consistency_proof(&mut Nodes { conn }, old, new)
+}

@@ -1,0 +1,170 @@
+//! How rows become nouns again.
+//!
+//! Invariant: one list of columns and one reader for each noun.
+
+use super::sql::{json, json_opt, time, time_opt, word};
+use crate::model::{
+    Approval, ApprovalId, EntryNo, Episode, EpisodeId, EpisodeState, Event, Freeze, Incident, IncidentId,
+    IncidentState, Labels, Pin, Run, RunId, Severity, Status, Step, Subject,
+};
+use crate::store::RawEntry;
+use crate::store::ledger::LeafHash;
+use rusqlite::{Result, Row};
+use serde_json::Value;
+
+pub(super) const RUN: &str = "id, rule, incident, episode, runbook, hash, input, subject, mode, state, wake_at, epoch, \
+     approved, unwinding, created_at, ended_at, requested_by";
+
+pub(super) fn run(row: &Row<'_>) -> Result<Run> {
+    Ok(Run {
+        id: RunId(row.get(0)?),
+        rule: row.get(1)?,
+        incident: row.get::<_, Option<i64>>(2)?.map(IncidentId),
+        episode: row.get::<_, Option<i64>>(3)?.map(EpisodeId),
+        runbook: Pin { name: row.get(4)?, hash: row.get(5)? },
+        input: json(row, 6)?,
+        subject: json(row, 7)?,
+        mode: word(row, 8)?,
+        state: json(row, 9)?,
+        wake_at: time_opt(row, 10)?,
+        epoch: row.get(11)?,
+        approved: json_opt(row, 12)?,
+        unwinding: row.get(13)?,
+        created_at: time(row, 14)?,
+        ended_at: time_opt(row, 15)?,
+        requested_by: row.get(16)?,
+    })
+}
+
+pub(super) const STEP: &str = "run, no, call, effect, undoes, begun_at, deadline, attempt, carry, outcome, ended_at";
+
+pub(super) fn step(row: &Row<'_>) -> Result<Step> {
+    Ok(Step {
+        run: RunId(row.get(0)?),
+        no: row.get(1)?,
+        call: json(row, 2)?,
+        effect: word(row, 3)?,
+        undoes: row.get(4)?,
+        begun_at: time(row, 5)?,
+        deadline: time(row, 6)?,
+        attempt: row.get(7)?,
+        carry: json::<Value>(row, 8)?,
+        outcome: json_opt(row, 9)?,
+        ended_at: time_opt(row, 10)?,
+    })
+}
+
+pub(super) const APPROVAL: &str = "id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, \
+     decided_by, decided_at";
+
+pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
+    Ok(Approval {
+        id: ApprovalId(row.get(0)?),
+        run: RunId(row.get(1)?),
+        question: row.get(2)?,
+        plan_hash: row.get(3)?,
+        plan: json_opt(row, 4)?,
+        step: row.get(5)?,
+        state: word(row, 6)?,
+        asked_at: time(row, 7)?,
+        expires_at: time(row, 8)?,
+        approvers: json(row, 9)?,
+        decided_by: row.get(10)?,
+        decided_at: time_opt(row, 11)?,
+    })
+}
+
+pub(super) const INCIDENT: &str =
+    "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes";
+
+pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
+    let (closed_at, acknowledged_by) = (time_opt(row, 6)?, row.get::<_, Option<String>>(7)?);
+    let state = match (&closed_at, &acknowledged_by) {
+        (Some(_), _) => IncidentState::Resolved,
+        (None, Some(_)) => IncidentState::Acknowledged,
+        (None, None) => IncidentState::Open,
+    };
+    Ok(Incident {
+        id: IncidentId(row.get(0)?),
+        key: row.get(1)?,
+        title: row.get(2)?,
+        subject: json(row, 3)?,
+        severity: severity(row.get(4)?),
+        state,
+        opened_at: time(row, 5)?,
+        closed_at,
+        acknowledged_by,
+        firing: row.get(8)?,
+        episodes: row.get(9)?,
+    })
+}
+
+fn severity(rank: i64) -> Severity {
+    match rank {
+        0 => Severity::Info,
+        1 => Severity::Warning,
+        2 => Severity::Error,
+        _ => Severity::Critical,
+    }
+}
+
+/// The event is cut out of the body of the entry that heard it; none once that body is gone.
+pub(super) const EPISODE: &str = "e.id, e.state, e.incident, e.opened_at, e.last_seen, e.seen, e.reopened, e.source, \
+     e.fingerprint, e.starts_at, CAST(substr(n.body, e.start + 1, e.length) AS TEXT)";
+pub(super) const EPISODE_FROM: &str = "episode e JOIN entry n ON n.no = e.heard";
+
+pub(super) fn episode(row: &Row<'_>) -> Result<Episode> {
+    let state = episode_state(row.get(1)?);
+    let mut event = match json_opt::<Event>(row, 10)? {
+        Some(event) => event,
+        None => Event {
+            source: row.get(7)?,
+            fingerprint: row.get(8)?,
+            status: if state == EpisodeState::Open { Status::Firing } else { Status::Resolved },
+            starts_at: time(row, 9)?,
+            ends_at: None,
+            labels: Labels::default(),
+            annotations: Labels::default(),
+            subject: Subject::default(),
+            severity: Severity::default(),
+            summary: "(what was said has been removed)".to_owned(),
+            url: String::new(),
+        },
+    };
+    // Replicas of a source need not agree on the start: the earliest one counts.
+    event.starts_at = time(row, 9)?;
+    Ok(Episode {
+        id: EpisodeId(row.get(0)?),
+        state,
+        incident: row.get::<_, Option<i64>>(2)?.map(IncidentId),
+        opened_at: time(row, 3)?,
+        last_seen: time(row, 4)?,
+        seen: row.get(5)?,
+        reopened: row.get(6)?,
+        event,
+    })
+}
+
+pub(super) fn episode_state(number: i64) -> EpisodeState {
+    match number {
+        0 => EpisodeState::Open,
+        1 => EpisodeState::Resolved,
+        _ => EpisodeState::Stale,
+    }
+}
+
+pub(super) const RAW: &str = "no, at, commitment, salt, body";
+
+pub(super) fn raw(row: &Row<'_>) -> Result<RawEntry> {
+    Ok(RawEntry {
+        no: EntryNo(row.get(0)?),
+        at: row.get(1)?,
+        commit: LeafHash(row.get(2)?),
+        salt: row.get(3)?,
+        body: row.get(4)?,
+    })
+}
+
+pub(super) fn freeze(row: &Row<'_>) -> Result<Freeze> {
+    Ok(Freeze { scope: row.get(0)?, by: row.get(1)?, why: row.get(2)?, since: time(row, 3)? })
+}

@@ -1,0 +1,339 @@
+//! Runs and their journals: created, claimed, parked, ended. Every write is conditional on the epoch.
+//!
+//! Invariant: a run in a final state never changes again, but for the outcome of a step that was open when it ended.
+
+use super::incidents;
+use super::sql::{all, exec, micros, number, one, to_json, to_word};
+use super::tx::Tx;
+use super::{people, rows};
+use crate::limits;
+use crate::model::{
+    About, Actor, ApprovalId, EntryKind, EpisodeId, IncidentId, Input, Mode, Outcome, Pin, Plan, Run, RunId, RunState,
+    Severity, Span, Step, Subject, Time,
+};
+use crate::store::{Claimed, NewApproval, NewRun, StoreError};
+use rusqlite::{Connection, params};
+use serde_json::Value;
+
+/// What a new run is made of.
+pub(super) struct New<'a> {
+    pub pin: &'a Pin,
+    pub input: &'a Input,
+    pub subject: &'a Subject,
+    pub mode: Mode,
+    pub rule: Option<&'a str>,
+    pub requested_by: &'a str,
+    pub once: Option<&'a str>,
+    pub bucket: Option<&'a str>,
+    pub incident: Option<IncidentId>,
+    pub episode: Option<EpisodeId>,
+    pub cooldown: Span,
+    pub attempts: u32,
+}
+
+/// Inserts a run that is due now; the caller appends the entry that comes back.
+pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, EntryKind), StoreError> {
+    let id = RunId(tx.next.run);
+    tx.next.run += 1;
+    exec(
+        &tx.conn,
+        "INSERT INTO run (id, rule, incident, episode, bucket, runbook, hash, input, subject, mode, state, final, wake_at, \
+         epoch, created_at, requested_by, once, cooldown, attempts) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, 0, ?12, ?13, ?14, ?15, ?16)",
+        params![
+            id.0,
+            new.rule,
+            new.incident.map(|id| id.0),
+            new.episode.map(|id| id.0),
+            new.bucket,
+            new.pin.name,
+            new.pin.hash,
+            to_json(new.input)?,
+            to_json(new.subject)?,
+            to_word(&new.mode)?,
+            to_json(&RunState::Ready)?,
+            micros(now),
+            new.requested_by,
+            new.once,
+            i64::try_from(new.cooldown.0.as_micros()).unwrap_or(i64::MAX),
+            new.attempts
+        ],
+    )?;
+    let entry = EntryKind::RunCreated {
+        runbook: new.pin.clone(),
+        rule: new.rule.map(str::to_owned),
+        episode: new.episode,
+        subject: new.subject.clone(),
+        mode: new.mode,
+        requested_by: new.requested_by.to_owned(),
+    };
+    Ok((id, entry))
+}
+
+pub(super) fn of_episode(conn: &Connection, rule: &str, episode: EpisodeId) -> Result<Option<RunId>, StoreError> {
+    let sql = "SELECT id FROM run WHERE rule = ?1 AND episode = ?2 AND episode IS NOT NULL";
+    one(conn, sql, params![rule, episode.0], |row| Ok(RunId(row.get(0)?)))
+}
+
+pub(super) fn unfinished(
+    conn: &Connection,
+    incident: IncidentId,
+    rule: &str,
+    bucket: &str,
+) -> Result<Option<RunId>, StoreError> {
+    let sql = "SELECT id FROM run WHERE incident = ?1 AND rule = ?2 AND bucket = ?3 AND final = 0";
+    one(conn, sql, params![incident.0, rule, bucket], |row| Ok(RunId(row.get(0)?)))
+}
+
+pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreError> {
+    if let Some(once) = &new.once
+        && number(&tx.conn, "SELECT count(*) FROM run WHERE once = ?1 AND once IS NOT NULL", [once])? > 0
+    {
+        return Ok(None);
+    }
+    // A rule's schedule is its own pace, and a person knows what was tried: no cooldown, no cap on attempts.
+    let row = New {
+        pin: &new.pin,
+        input: &new.input,
+        subject: &new.subject,
+        mode: if new.rule.is_some() { new.mode.min(tx.ceiling) } else { new.mode },
+        rule: new.rule.as_deref(),
+        requested_by: &new.requested_by,
+        once: new.once.as_deref(),
+        bucket: None,
+        incident: None,
+        episode: None,
+        cooldown: Span::default(),
+        attempts: u32::MAX,
+    };
+    let (run, entry) = create(tx, &row, new.now)?;
+    let actor = match new.requested_by.as_str() {
+        "schedule" | "rule" => Actor(new.requested_by.clone()),
+        name => Actor::person(name),
+    };
+    tx.append(&actor, About { incident: None, run: Some(run) }, &entry, new.now)?;
+    Ok(Some(run))
+}
+
+pub(super) fn get(conn: &Connection, run: RunId) -> Result<Run, StoreError> {
+    let sql = format!("SELECT {} FROM run WHERE id = ?1", rows::RUN);
+    one(conn, &sql, [run.0], rows::run)?.ok_or_else(|| StoreError::NotFound { what: format!("run {run}") })
+}
+
+pub(super) fn journal(conn: &Connection, run: RunId) -> Result<Vec<Step>, StoreError> {
+    all(conn, &format!("SELECT {} FROM step WHERE run = ?1 ORDER BY no", rows::STEP), [run.0], rows::step)
+}
+
+/// The run, if this epoch owns it and it is not final.
+pub(super) fn owned(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> {
+    let found = get(&tx.conn, run)?;
+    if found.epoch != epoch || found.state.is_final() {
+        return Err(StoreError::Fenced { run });
+    }
+    Ok(found)
+}
+
+pub(super) fn about(run: &Run) -> About {
+    About { incident: run.incident, run: Some(run.id) }
+}
+
+pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreError> {
+    let epoch = tx.epoch;
+    let sql = "UPDATE run SET epoch = ?2 WHERE id = ?1 AND final = 0";
+    if exec(&tx.conn, sql, params![id.0, epoch])? == 0 {
+        return Ok(None);
+    }
+    let mut run = get(&tx.conn, id)?;
+    // Whoever waits for a timer or a guard is looked at now; whoever asks people still waits for them.
+    if matches!(run.state, RunState::Waiting { .. } | RunState::Held { .. }) {
+        run.state = RunState::Ready;
+        exec(&tx.conn, "UPDATE run SET state = ?2 WHERE id = ?1", params![id.0, to_json(&run.state)?])?;
+    }
+    let journal = journal(&tx.conn, id)?;
+    Ok(Some(Claimed { run, journal }))
+}
+
+/// The open step of a run, which must have this number.
+fn open_step(tx: &Tx, run: RunId, step: u32) -> Result<Step, StoreError> {
+    let sql = format!("SELECT {} FROM step WHERE run = ?1 AND no = ?2", rows::STEP);
+    let found = one(&tx.conn, &sql, params![run.0, step], rows::step)?;
+    let found = found.ok_or_else(|| StoreError::NotFound { what: format!("step {step} of {run}") })?;
+    if found.outcome.is_some() {
+        return Err(StoreError::Refused(format!("step {step} of {run} has its outcome, and an outcome is final")));
+    }
+    Ok(found)
+}
+
+pub(super) fn attempt(tx: &mut Tx, run: RunId, epoch: i64, step: u32, deadline: Time) -> Result<Step, StoreError> {
+    owned(tx, run, epoch)?;
+    open_step(tx, run, step)?;
+    let sql = "UPDATE step SET attempt = attempt + 1, deadline = ?3 WHERE run = ?1 AND no = ?2";
+    exec(&tx.conn, sql, params![run.0, step, micros(deadline)])?;
+    open_step(tx, run, step)
+}
+
+pub(super) fn park(
+    tx: &mut Tx,
+    run: RunId,
+    epoch: i64,
+    carry: Option<(u32, Value)>,
+    state: &RunState,
+    wake_at: Time,
+) -> Result<(), StoreError> {
+    if state.is_final() {
+        return Err(StoreError::Refused(format!("{run} cannot be parked as {}: that state is final", state.name())));
+    }
+    owned(tx, run, epoch)?;
+    if let Some((step, carry)) = carry {
+        open_step(tx, run, step)?;
+        let sql = "UPDATE step SET carry = ?3 WHERE run = ?1 AND no = ?2";
+        exec(&tx.conn, sql, params![run.0, step, to_json(&carry)?])?;
+    }
+    set_state(tx, run, state, Some(wake_at))
+}
+
+/// For states that are not final.
+pub(super) fn set_state(tx: &Tx, run: RunId, state: &RunState, wake_at: Option<Time>) -> Result<(), StoreError> {
+    let sql = "UPDATE run SET state = ?2, wake_at = ?3 WHERE id = ?1 AND final = 0";
+    exec(&tx.conn, sql, params![run.0, to_json(state)?, wake_at.map(micros)])?;
+    Ok(())
+}
+
+pub(super) fn end(
+    tx: &mut Tx,
+    id: RunId,
+    epoch: i64,
+    step: u32,
+    outcome: Outcome,
+    tell: Vec<(String, String)>,
+    now: Time,
+) -> Result<(), StoreError> {
+    // A run that was cancelled while its step was on the way still learns how that ended.
+    let mut run = get(&tx.conn, id)?;
+    if run.epoch != epoch {
+        return Err(StoreError::Fenced { run: id });
+    }
+    record(tx, &run, step, outcome, now)?;
+    if run.state.is_final() {
+        release(tx, id, now)?;
+    }
+    for (channel, text) in tell {
+        let incident = match run.incident {
+            Some(incident) => incident,
+            None => own_incident(tx, &mut run, now)?,
+        };
+        let told = EntryKind::Told { channel: channel.clone(), text };
+        let no = tx.append(&Actor::engine(), about(&run), &told, now)?;
+        tx.want(incident, &channel, no, now)?;
+    }
+    Ok(())
+}
+
+/// A run by hand or by schedule that speaks to people gets an incident to speak of.
+fn own_incident(tx: &mut Tx, run: &mut Run, now: Time) -> Result<IncidentId, StoreError> {
+    let title = format!("{} ({})", run.runbook.name, run.subject);
+    let key = format!("run={}", run.id);
+    let (incident, entry) = incidents::create(tx, &key, &title, &run.subject, Severity::Info, now)?;
+    exec(&tx.conn, "UPDATE run SET incident = ?2 WHERE id = ?1", params![run.id.0, incident.0])?;
+    run.incident = Some(incident);
+    tx.append(&Actor::engine(), about(run), &entry, now)?;
+    Ok(incident)
+}
+
+/// Writes the outcome of an open step.
+pub(super) fn record(tx: &mut Tx, run: &Run, step: u32, outcome: Outcome, now: Time) -> Result<(), StoreError> {
+    open_step(tx, run.id, step)?;
+    let text = to_json(&outcome)?;
+    if text.len() > limits::OUTCOME_BYTES {
+        let (size, most) = (text.len(), limits::OUTCOME_BYTES);
+        return Err(StoreError::Refused(format!(
+            "the outcome of step {step} of {} has {size} bytes, {most} at most",
+            run.id
+        )));
+    }
+    let sql = "UPDATE step SET outcome = ?3, ended_at = ?4 WHERE run = ?1 AND no = ?2";
+    exec(&tx.conn, sql, params![run.id.0, step, text, micros(now)])?;
+    tx.append(&Actor::engine(), about(run), &EntryKind::StepEnded { step, outcome }, now)?;
+    Ok(())
+}
+
+pub(super) fn planned(tx: &mut Tx, run: RunId, epoch: i64, plan: Plan, now: Time) -> Result<(), StoreError> {
+    let run = owned(tx, run, epoch)?;
+    tx.append(&Actor::engine(), about(&run), &EntryKind::RunPlanned { plan }, now)?;
+    Ok(())
+}
+
+pub(super) fn ask(tx: &mut Tx, run: RunId, epoch: i64, new: NewApproval, now: Time) -> Result<ApprovalId, StoreError> {
+    let run = owned(tx, run, epoch)?;
+    if let Some(step) = new.step {
+        open_step(tx, run.id, step)?;
+    }
+    people::void_approvals(tx, run.id, now)?;
+    let id = ApprovalId(tx.next.approval);
+    tx.next.approval += 1;
+    exec(
+        &tx.conn,
+        "INSERT INTO approval (id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9)",
+        params![
+            id.0,
+            run.id.0,
+            new.question,
+            new.plan_hash,
+            new.plan.as_ref().map(to_json).transpose()?,
+            new.step,
+            micros(now),
+            micros(new.expires_at),
+            to_json(&new.approvers)?
+        ],
+    )?;
+    // Nothing wakes it but an answer, or `tick` when the question expires.
+    set_state(tx, run.id, &RunState::Asking { approval: id }, None)?;
+    let asked = EntryKind::ApprovalAsked {
+        approval: id,
+        question: new.question,
+        plan_hash: new.plan_hash,
+        expires_at: new.expires_at,
+    };
+    tx.append(&Actor::engine(), about(&run), &asked, now)?;
+    Ok(id)
+}
+
+pub(super) fn unwind(tx: &mut Tx, run: RunId, epoch: i64, why: String) -> Result<(), StoreError> {
+    let run = owned(tx, run, epoch)?;
+    if run.unwinding.is_none() {
+        exec(&tx.conn, "UPDATE run SET unwinding = ?2 WHERE id = ?1", params![run.id.0, why])?;
+    }
+    Ok(())
+}
+
+pub(super) fn finish(tx: &mut Tx, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError> {
+    if !state.is_final() {
+        return Err(StoreError::Refused(format!("{run} cannot finish as {}: that state is not final", state.name())));
+    }
+    let run = owned(tx, run, epoch)?;
+    conclude(tx, &run, state, &Actor::engine(), now)
+}
+
+/// The end of a run: its questions are moot, what it held is free, people hear of it.
+pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, now: Time) -> Result<(), StoreError> {
+    people::void_approvals(tx, run.id, now)?;
+    exec(
+        &tx.conn,
+        "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0",
+        params![run.id.0, to_json(&state)?, micros(now)],
+    )?;
+    release(tx, run.id, now)?;
+    tx.append(actor, about(run), &EntryKind::RunEnded { state }, now)?;
+    match run.incident {
+        Some(incident) => incidents::resolve_bare(tx, incident, now),
+        None => Ok(()),
+    }
+}
+
+/// Frees the nodes of a run that is over, unless the effect of a step may still be under way.
+pub(super) fn release(tx: &Tx, run: RunId, now: Time) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM hold WHERE run = ?1 \
+               AND NOT EXISTS (SELECT 1 FROM step WHERE run = ?1 AND ended_at IS NULL AND deadline > ?2)";
+    Ok(exec(&tx.conn, sql, params![run.0, micros(now)])? as u64)
+}

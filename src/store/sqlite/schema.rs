@@ -1,0 +1,170 @@
+//! Opening: the lock, the settings that durability rests on (set and read back), and the numbered migrations.
+//!
+//! Invariant: nothing is written through a connection whose settings were not confirmed, nor by a second process.
+
+use super::sql::{exec, number, one};
+use crate::limits;
+use crate::model::Time;
+use crate::store::StoreError;
+use ring::digest;
+use rusqlite::{Connection, OpenFlags, params};
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+/// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
+const MIGRATIONS: [(&str, &str); 1] = [("0001_first", include_str!("schema/0001_first.sql"))];
+
+/// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
+const NETWORK: [(u64, &str); 5] =
+    [(0x6969, "NFS"), (0xff53_4d42, "CIFS"), (0xfe53_4d42, "SMB"), (0x517b, "SMB"), (0x0102_1997, "9P")];
+
+/// Takes the lock beside the database; it lasts as long as the file stays open.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    let lock_path = path.with_extension("lock");
+    let io = |what: &'static str| {
+        let path = lock_path.display().to_string();
+        move |source: std::io::Error| StoreError::Io { what, path, source }
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(io("cannot make the folder of the database"))?;
+    }
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(io("cannot open the lock file"))?;
+    let kind = rustix::fs::fstatfs(&file).map_err(|error| io("cannot ask for the file system")(error.into()))?;
+    if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == kind.f_type as u64 & 0xffff_ffff) {
+        let path = path.display();
+        return Err(StoreError::Refused(format!(
+            "{path} is on a network file system ({name}), where locks and fsync cannot be trusted: put data_dir on a local disk"
+        )));
+    }
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut owner = String::new();
+        // Only for the message: a lock without a readable owner is a lock all the same.
+        let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut owner);
+        let owner =
+            if owner.trim().is_empty() { "another process".to_owned() } else { format!("process {}", owner.trim()) };
+        let path = path.display();
+        return Err(StoreError::Locked(format!(
+            "{path} is in use by {owner}: stop it first, or give this one its own data_dir"
+        )));
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(io("cannot write the lock file"))?;
+    Ok(file)
+}
+
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let version = rusqlite::version_number();
+    if version < limits::SQLITE_VERSION_MIN {
+        return Err(StoreError::Refused(format!(
+            "SQLite {} is too old: {} or later is needed, older ones can corrupt a write-ahead log",
+            rusqlite::version(),
+            limits::SQLITE_VERSION_MIN
+        )));
+    }
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", limits::WAL_PAGES)?;
+    conn.pragma_update(None, "secure_delete", "ON")?;
+    confine(&conn, limits::WRITER_CACHE_KIB)?;
+    confirm(&conn, "journal_mode", "wal")?;
+    confirm(&conn, "synchronous", "2")?;
+    Ok(conn)
+}
+
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    confine(&conn, limits::READER_CACHE_KIB)?;
+    conn.pragma_update(None, "query_only", "ON")?;
+    confirm(&conn, "query_only", "1")?;
+    Ok(conn)
+}
+
+fn confine(conn: &Connection, cache_kib: i64) -> Result<(), StoreError> {
+    conn.set_prepared_statement_cache_capacity(limits::STATEMENTS);
+    conn.busy_timeout(limits::SQLITE_BUSY)?;
+    for (name, value, read) in [
+        ("foreign_keys", "ON", "1"),
+        ("trusted_schema", "OFF", "0"),
+        ("cell_size_check", "ON", "1"),
+        ("temp_store", "MEMORY", "2"),
+    ] {
+        conn.pragma_update(None, name, value)?;
+        confirm(conn, name, read)?;
+    }
+    conn.pragma_update(None, "mmap_size", 0)?;
+    conn.pragma_update(None, "cache_size", -cache_kib)?;
+    Ok(())
+}
+
+fn confirm(conn: &Connection, pragma: &str, wanted: &str) -> Result<(), StoreError> {
+    let found = conn.pragma_query_value(None, pragma, |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+            other => other.as_str()?.to_owned(),
+        })
+    })?;
+    if found != wanted {
+        return Err(StoreError::Refused(format!("SQLite keeps {pragma} at {found} although {wanted} was set")));
+    }
+    Ok(())
+}
+
+/// Brings the tables up to date, all or nothing.
+pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError> {
+    let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    exec(
+        &change,
+        "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, \
+         at INTEGER NOT NULL) STRICT",
+        [],
+    )?;
+    let newest = number(&change, "SELECT coalesce(max(version), 0) FROM migration", [])?;
+    if newest > MIGRATIONS.len() as i64 {
+        let known = MIGRATIONS.len();
+        return Err(StoreError::Refused(format!(
+            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+        )));
+    }
+    for (version, (name, text)) in (1_i64..).zip(MIGRATIONS) {
+        let hash = digest::digest(&digest::SHA256, text.as_bytes());
+        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let done =
+            one(&change, "SELECT sha256 FROM migration WHERE version = ?1", [version], |row| row.get::<_, String>(0))?;
+        match done {
+            Some(kept) if kept == hash => {}
+            Some(_) => {
+                return Err(StoreError::Damaged(format!("migration {name} is not the one that made this database")));
+            }
+            None => {
+                change.execute_batch(text)?;
+                let sql = "INSERT INTO migration (version, name, sha256, at) VALUES (?1, ?2, ?3, ?4)";
+                exec(&change, sql, params![version, name, hash, now.as_microsecond()])?;
+            }
+        }
+    }
+    change.commit()?;
+    Ok(())
+}
+
+/// A new epoch for this process: what an earlier one owned is no longer owned.
+pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "UPDATE setting SET value = value + 1 WHERE name = 'epoch' RETURNING value";
+    number(conn, sql, [])
+}

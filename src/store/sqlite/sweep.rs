@@ -1,0 +1,80 @@
+//! Upkeep: old rows go, a bounded number at a time; the ledger's hashes stay for ever.
+//!
+//! Invariant: nothing that is open, owned or wanted is removed, and no number is ever given twice.
+
+use super::sql::{exec, micros};
+use super::tx::Tx;
+use crate::limits;
+use crate::model::{About, Actor, EntryKind, Span, Time};
+use crate::store::StoreError;
+use rusqlite::params;
+
+/// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
+/// of a table always stays, because the next number is counted from it.
+const EPISODES: [(&str, &str); 8] = [
+    (
+        "episode",
+        "DELETE FROM episode WHERE id IN (SELECT id FROM episode WHERE state <> 0 AND last_seen < ?1 \
+         AND id < (SELECT max(id) FROM episode) LIMIT ?2)",
+    ),
+    (
+        "step",
+        "DELETE FROM step WHERE rowid IN (SELECT step.rowid FROM run JOIN step ON step.run = run.id \
+         WHERE run.ended_at < ?1 LIMIT ?2)",
+    ),
+    (
+        "approval",
+        "DELETE FROM approval WHERE id IN (SELECT approval.id FROM run JOIN approval ON approval.run = run.id \
+         WHERE run.ended_at < ?1 AND approval.id < (SELECT max(id) FROM approval) LIMIT ?2)",
+    ),
+    (
+        "run",
+        "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_at < ?1 AND id < (SELECT max(id) FROM run) \
+         AND NOT EXISTS (SELECT 1 FROM step WHERE step.run = run.id) \
+         AND NOT EXISTS (SELECT 1 FROM approval WHERE approval.run = run.id) \
+         AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) LIMIT ?2)",
+    ),
+    (
+        "outbox",
+        "DELETE FROM outbox WHERE rowid IN (SELECT outbox.rowid FROM incident JOIN outbox ON outbox.incident = incident.id \
+         WHERE incident.closed_at < ?1 LIMIT ?2)",
+    ),
+    (
+        "incident",
+        "DELETE FROM incident WHERE id IN (SELECT id FROM incident WHERE closed_at < ?1 \
+         AND id < (SELECT max(id) FROM incident) \
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.incident = incident.id) \
+         AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.incident = incident.id) \
+         AND NOT EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id) LIMIT ?2)",
+    ),
+    ("attempt", "DELETE FROM attempt WHERE run IN (SELECT run FROM attempt WHERE at < ?1 LIMIT ?2)"),
+    ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
+];
+const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
+/// The text of an entry that an open episode still shows stays with it.
+const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SELECT no FROM entry WHERE at < ?1 \
+     AND body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.heard = entry.no AND state = 0) LIMIT ?2)";
+
+pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
+    let cutoff = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
+    let mut left = limits::SWEEP_ROWS as u64;
+    let old = cutoff(episodes);
+    // Guards look back a day, whatever the retention is.
+    let guarded = old.min(cutoff(Span::seconds(86_400)));
+    let jobs = EPISODES
+        .iter()
+        .map(|(table, sql)| (*table, *sql, if matches!(*table, "attempt" | "hit") { guarded } else { old }))
+        .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))]);
+    for (table, sql, cutoff) in jobs {
+        if left == 0 {
+            break;
+        }
+        let rows = exec(&tx.conn, sql, params![cutoff, left as i64])? as u64;
+        left -= rows.min(left);
+        if rows > 0 {
+            let swept = EntryKind::Swept { table: table.to_owned(), rows };
+            tx.append(&Actor::engine(), About::default(), &swept, now)?;
+        }
+    }
+    Ok(limits::SWEEP_ROWS as u64 - left)
+}

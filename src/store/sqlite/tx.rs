@@ -1,0 +1,216 @@
+//! The writer's desk: its connection, the right edge of the ledger, the next numbers. What every operation gets.
+//!
+//! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
+
+use super::sql::{exec, micros, number, one};
+use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Time};
+use crate::store::StoreError;
+use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
+use ring::rand::{SecureRandom, SystemRandom};
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// The numbers that come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Next {
+    pub episode: i64,
+    pub incident: i64,
+    pub run: i64,
+    pub approval: i64,
+}
+
+pub(super) struct Tx {
+    pub conn: Connection,
+    pub next: Next,
+    pub epoch: i64,
+    pub ceiling: Mode,
+    /// The reach that a pinned runbook declares, by hash.
+    pub reaches: HashMap<String, Reach>,
+    frontier: Frontier,
+    random: SystemRandom,
+}
+
+/// An entry without its number and time: these stand in the leaf itself.
+#[derive(Serialize)]
+struct Body<'a> {
+    actor: &'a Actor,
+    about: &'a About,
+    #[serde(flatten)]
+    kind: &'a EntryKind,
+}
+
+/// The same, read back.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    pub actor: Actor,
+    pub about: About,
+    #[serde(flatten)]
+    pub kind: EntryKind,
+}
+
+impl Tx {
+    pub fn open(conn: Connection, epoch: i64, ceiling: Mode) -> Result<Tx, StoreError> {
+        let mut tx = Tx {
+            conn,
+            next: Next { episode: 0, incident: 0, run: 0, approval: 0 },
+            epoch,
+            ceiling,
+            reaches: HashMap::new(),
+            frontier: Frontier::default(),
+            random: SystemRandom::new(),
+        };
+        tx.reload()?;
+        Ok(tx)
+    }
+
+    /// Reads numbers and the ledger's edge from the database: at start, and after something was undone.
+    pub fn reload(&mut self) -> Result<(), StoreError> {
+        let after = |table| number(&self.conn, &format!("SELECT coalesce(max(id), 0) + 1 FROM {table}"), []);
+        self.next = Next {
+            episode: after("episode")?,
+            incident: after("incident")?,
+            run: after("run")?,
+            approval: after("approval")?,
+        };
+        let size = number(&self.conn, "SELECT coalesce(max(no), -1) + 1 FROM entry", [])?;
+        self.frontier = Frontier::load(&mut Nodes { conn: &self.conn }, size as u64)?;
+        Ok(())
+    }
+
+    /// The number of the entry that will be appended next.
+    pub fn next_no(&self) -> EntryNo {
+        EntryNo(self.frontier.size() as i64)
+    }
+
+    pub fn root(&self) -> (u64, LeafHash) {
+        (self.frontier.size(), self.frontier.root())
+    }
+
+    /// Appends an entry; channels that show its incident come to want it.
+    pub fn append(&mut self, actor: &Actor, about: About, kind: &EntryKind, now: Time) -> Result<EntryNo, StoreError> {
+        let no = self.append_quietly(actor, about, kind, now)?;
+        if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
+            self.bump(incident, no, now)?;
+        }
+        Ok(no)
+    }
+
+    /// Appends an entry, for a caller that bumps the channels once for many.
+    pub fn append_quietly(
+        &mut self,
+        actor: &Actor,
+        about: About,
+        kind: &EntryKind,
+        now: Time,
+    ) -> Result<EntryNo, StoreError> {
+        let body = serde_json::to_vec(&Body { actor, about: &about, kind })
+            .map_err(|error| StoreError::Refused(format!("an entry that is not JSON: {error}")))?;
+        self.append_body(kind.name(), about, &body, now)
+    }
+
+    /// Appends an entry whose body is already text.
+    pub fn append_body(&mut self, kind: &str, about: About, body: &[u8], now: Time) -> Result<EntryNo, StoreError> {
+        let mut salt = [0; 16];
+        let dry = |_| StoreError::Database("the system gives no random numbers".to_owned());
+        self.random.fill(&mut salt).map_err(dry)?;
+        let leaf = EntryLeaf { no: self.next_no(), at: micros(now), commit: commitment(&salt, body) };
+        exec(
+            &self.conn,
+            "INSERT INTO entry (no, at, kind, incident, run, commitment, salt, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                leaf.no.0,
+                leaf.at,
+                kind,
+                about.incident.map(|id| id.0),
+                about.run.map(|id| id.0),
+                leaf.commit.0,
+                salt,
+                body
+            ],
+        )?;
+        for tile in self.frontier.push(leaf.hash()) {
+            let bytes: Vec<u8> = tile.nodes.iter().flat_map(|node| node.0).collect();
+            exec(
+                &self.conn,
+                "INSERT INTO tile (level, no, nodes) VALUES (?1, ?2, ?3)",
+                params![tile.level, tile.no as i64, bytes],
+            )?;
+        }
+        Ok(leaf.no)
+    }
+
+    /// The channels of an incident should now know up to `no`.
+    pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
+        let rows = exec(
+            &self.conn,
+            "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want > done THEN next_at ELSE ?3 END, \
+             attempts = CASE WHEN want > done THEN attempts ELSE 0 END WHERE incident = ?1",
+            params![incident.0, no.0, micros(now)],
+        )?;
+        Ok(rows > 0)
+    }
+
+    /// This channel, too, should show the incident.
+    pub fn want(&self, incident: IncidentId, channel: &str, no: EntryNo, now: Time) -> Result<(), StoreError> {
+        exec(
+            &self.conn,
+            "INSERT INTO outbox (incident, channel, want, done, attempts, next_at, sending) \
+             VALUES (?1, ?2, ?3, -1, 0, ?4, 0) ON CONFLICT (incident, channel) DO NOTHING",
+            params![incident.0, channel, no.0, micros(now)],
+        )?;
+        Ok(())
+    }
+}
+
+/// Deliveries about deliveries would never end; what was heard shows in the entries that follow from it.
+fn people_hear_of(kind: &EntryKind) -> bool {
+    !matches!(kind, EntryKind::Heard { .. } | EntryKind::Delivered { .. } | EntryKind::DeliveryFailed { .. })
+}
+
+/// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.
+pub(super) struct Nodes<'a> {
+    pub conn: &'a Connection,
+}
+
+impl NodeSource for Nodes<'_> {
+    type Error = StoreError;
+
+    fn nodes(&mut self, level: u32, from: u64, to: u64) -> Result<Vec<LeafHash>, StoreError> {
+        if from == to {
+            return Ok(Vec::new());
+        }
+        let tile = from / TILE;
+        let stored: Option<Vec<u8>> = one(
+            self.conn,
+            "SELECT nodes FROM tile WHERE level = ?1 AND no = ?2",
+            params![level, tile as i64],
+            |row| row.get(0),
+        )?;
+        if let Some(bytes) = stored {
+            let (nodes, rest) = bytes.as_chunks::<32>();
+            if nodes.len() as u64 != TILE || !rest.is_empty() {
+                return Err(StoreError::Damaged(format!("tile {tile} of level {level} has {} bytes", bytes.len())));
+            }
+            let (first, last) = ((from - tile * TILE) as usize, (to - tile * TILE) as usize);
+            return Ok(nodes[first..last].iter().map(|node| LeafHash(*node)).collect());
+        }
+        if level > 0 {
+            return (from..to)
+                .map(|node| {
+                    Ok(crate::store::ledger::tree_hash(&self.nodes(level - 1, node * TILE, (node + 1) * TILE)?))
+                })
+                .collect();
+        }
+        let leaves = super::sql::all(
+            self.conn,
+            "SELECT no, at, commitment FROM entry WHERE no >= ?1 AND no < ?2 ORDER BY no",
+            params![from as i64, to as i64],
+            |row| Ok(EntryLeaf { no: EntryNo(row.get(0)?), at: row.get(1)?, commit: LeafHash(row.get(2)?) }.hash()),
+        )?;
+        if leaves.len() as u64 != to - from {
+            return Err(StoreError::Damaged(format!("entries are missing between #{from} and #{to}")));
+        }
+        Ok(leaves)
+    }
+}

@@ -1,0 +1,202 @@
+//! The one writer: a thread that takes operations from a bounded queue and lets those that wait share a commit.
+//!
+//! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that
+//! failed nothing is written any more.
+
+use super::tx::Tx;
+use crate::limits;
+use crate::store::StoreError;
+use rusqlite::ErrorCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// One operation on its way through the writer.
+trait Work: Send {
+    /// `false`: it failed, and what it wrote must be undone.
+    fn perform(&mut self, tx: &mut Tx) -> bool;
+    /// Answers; `failure` says why nothing of the transaction stands.
+    fn answer(self: Box<Self>, failure: Option<&str>);
+}
+
+struct Task<T, F> {
+    op: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send> Work for Task<T, F> {
+    fn perform(&mut self, tx: &mut Tx) -> bool {
+        self.result = self.op.take().map(|op| op(tx));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&str>) {
+        let answer = match (failure, self.result) {
+            // What was refused stays refused, whatever became of the others.
+            (_, Some(Err(error))) => Err(error),
+            (None, Some(Ok(value))) => Ok(value),
+            (failure, _) => Err(StoreError::Database(failure.unwrap_or("the operation never ran").to_owned())),
+        };
+        // Who asked may have gone away; what was written stands all the same.
+        let _ = reply(self.reply, answer);
+    }
+}
+
+fn reply<T>(to: oneshot::Sender<T>, answer: T) -> Result<(), T> {
+    to.send(answer)
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(super) struct Queue {
+    sender: mpsc::Sender<Box<dyn Work>>,
+    broken: Arc<AtomicBool>,
+}
+
+/// What to do when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    Wait,
+    Refuse,
+}
+
+impl Queue {
+    /// Starts the thread; it ends when the last queue is dropped, and then runs `last`.
+    pub fn start(
+        tx: Tx,
+        last: impl FnOnce(Tx) + Send + 'static,
+    ) -> Result<(Queue, std::thread::JoinHandle<()>), StoreError> {
+        let (sender, receiver) = mpsc::channel(limits::INTAKE_QUEUE);
+        let broken = Arc::new(AtomicBool::new(false));
+        let seen = broken.clone();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || last(serve(tx, receiver, &seen)))
+            .map_err(|error| StoreError::Database(format!("cannot start the writer's thread: {error}")))?;
+        Ok((Queue { sender, broken }, thread))
+    }
+
+    /// Runs `op` in a transaction and returns when that is durable.
+    pub async fn write<T, F>(&self, when_full: WhenFull, op: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.sound()?;
+        let (reply, answer) = oneshot::channel();
+        let work: Box<dyn Work> = Box::new(Task { op: Some(op), result: None, reply });
+        let gone = || StoreError::Database("the writer has ended".to_owned());
+        match when_full {
+            WhenFull::Wait => self.sender.send(work).await.map_err(|_| gone())?,
+            WhenFull::Refuse => self.sender.try_send(work).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    StoreError::Busy(format!("{} operations wait for the disk already", limits::INTAKE_QUEUE))
+                }
+                mpsc::error::TrySendError::Closed(_) => gone(),
+            })?,
+        }
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// An error once a commit has failed.
+    pub fn sound(&self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::Acquire) {
+            let what = "an earlier commit failed, so nothing is written any more: look at the disk and start again";
+            return Err(StoreError::Database(what.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn serve(mut tx: Tx, mut receiver: mpsc::Receiver<Box<dyn Work>>, broken: &AtomicBool) -> Tx {
+    let mut group: Vec<Box<dyn Work>> = Vec::new();
+    while let Some(first) = receiver.blocking_recv() {
+        if broken.load(Ordering::Acquire) {
+            first.answer(Some("an earlier commit failed"));
+            continue;
+        }
+        let failure = transact(&mut tx, first, &mut receiver, &mut group);
+        if let Some(failure) = &failure {
+            broken.fetch_or(failure.fatal, Ordering::AcqRel);
+            if !failure.fatal && tx.reload().is_err() {
+                broken.store(true, Ordering::Release);
+            }
+        }
+        for work in group.drain(..) {
+            work.answer(failure.as_ref().map(|failure| failure.text.as_str()));
+        }
+    }
+    tx
+}
+
+/// Why nothing of a transaction stands.
+struct Broken {
+    text: String,
+    /// Nobody knows what is on the disk: this process must not write again.
+    fatal: bool,
+}
+
+impl Broken {
+    fn new(what: &str, error: &rusqlite::Error) -> Broken {
+        let full = matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy));
+        Broken { text: format!("{what}: {error}"), fatal: !full }
+    }
+}
+
+/// One transaction: the first operation, and those that came meanwhile. A lone one never waits for company.
+fn transact(
+    tx: &mut Tx,
+    first: Box<dyn Work>,
+    receiver: &mut mpsc::Receiver<Box<dyn Work>>,
+    group: &mut Vec<Box<dyn Work>>,
+) -> Option<Broken> {
+    let begun = Instant::now();
+    let mut next = Some(first);
+    if let Err(error) = run(tx, "BEGIN IMMEDIATE") {
+        group.extend(next);
+        return Some(Broken::new("cannot begin a transaction", &error));
+    }
+    while let Some(mut work) = next.take() {
+        let done = guarded(tx, work.as_mut());
+        group.push(work);
+        if let Err(broken) = done {
+            return Some(broken);
+        }
+        if group.len() < limits::GROUP_COMMIT_OPS && begun.elapsed() < limits::GROUP_COMMIT_TIME {
+            next = receiver.try_recv().ok();
+        }
+    }
+    let error = run(tx, "COMMIT").err()?;
+    let broken = Broken::new("the commit failed", &error);
+    if !tx.conn.is_autocommit() {
+        // Whether this works or not, the answer to everybody is the same.
+        let _ = run(tx, "ROLLBACK");
+    }
+    Some(broken)
+}
+
+/// Runs one operation so that its failure undoes it alone. `Err`: the whole transaction is gone.
+fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
+    let lost = |what: &str, error: &rusqlite::Error| Broken::new(what, error);
+    run(tx, "SAVEPOINT op").map_err(|error| lost("cannot begin an operation", &error))?;
+    let (numbers, edge) = (tx.next, tx.next_no());
+    let kept = work.perform(tx);
+    if tx.conn.is_autocommit() {
+        return Err(Broken { text: "the disk refused a write and undid the transaction".to_owned(), fatal: false });
+    }
+    if kept {
+        return run(tx, "RELEASE op").map_err(|error| lost("cannot end an operation", &error));
+    }
+    let undone = run(tx, "ROLLBACK TO op").and_then(|()| run(tx, "RELEASE op"));
+    undone.map_err(|error| lost("cannot undo an operation", &error))?;
+    if numbers != tx.next || edge != tx.next_no() {
+        tx.reload().map_err(|error| Broken { text: error.to_string(), fatal: true })?;
+    }
+    Ok(())
+}
+
+fn run(tx: &Tx, sql: &str) -> rusqlite::Result<()> {
+    tx.conn.prepare_cached(sql)?.execute([]).map(drop)
+}
