@@ -2,6 +2,36 @@
 //!
 //! Invariant: `perform` is the only way to touch the world, and is called only after a committed `begin`.
 
+mod answer;
+mod approve;
+mod args;
+mod http_get;
+mod http_post;
+mod k8s_annotate;
+mod k8s_cordon;
+mod k8s_delete_pod;
+mod k8s_drain;
+mod k8s_evict;
+mod k8s_label;
+mod k8s_node;
+mod k8s_pods_on;
+mod k8s_ready_replicas;
+mod k8s_rollout_restart;
+mod k8s_scale;
+mod k8s_spare_node;
+mod k8s_taint;
+mod k8s_uncordon;
+mod k8s_untaint;
+mod keys;
+mod metadata;
+mod note;
+mod now;
+mod prom_query;
+mod prom_value;
+mod rights;
+mod sleep;
+mod tell;
+
 use crate::model::{ActionSpec, Call, Outcome, Step, Subject};
 use crate::world::{World, WorldError};
 use serde_json::Value;
@@ -45,12 +75,113 @@ pub trait Action: Send + Sync {
     }
 }
 
+/// One line an action, in alphabetic order of their names.
+static CATALOG: [&dyn Action; 24] = [
+    &approve::Approve,
+    &http_get::HttpGet,
+    &http_post::HttpPost,
+    &k8s_annotate::K8sAnnotate,
+    &k8s_cordon::K8sCordon,
+    &k8s_delete_pod::K8sDeletePod,
+    &k8s_drain::K8sDrain,
+    &k8s_evict::K8sEvict,
+    &k8s_label::K8sLabel,
+    &k8s_node::K8sNode,
+    &k8s_pods_on::K8sPodsOn,
+    &k8s_ready_replicas::K8sReadyReplicas,
+    &k8s_rollout_restart::K8sRolloutRestart,
+    &k8s_scale::K8sScale,
+    &k8s_spare_node::K8sSpareNode,
+    &k8s_taint::K8sTaint,
+    &k8s_uncordon::K8sUncordon,
+    &k8s_untaint::K8sUntaint,
+    &note::Note,
+    &now::Now,
+    &prom_query::PromQuery,
+    &prom_value::PromValue,
+    &sleep::Sleep,
+    &tell::Tell,
+];
+
 /// Every action, in alphabetic order.
 pub fn catalog() -> Vec<&'static dyn Action> {
-    todo!("actions")
+    CATALOG.to_vec()
 }
 
 /// The action of that name.
 pub fn find(name: &str) -> Option<&'static dyn Action> {
-    catalog().into_iter().find(|action| action.spec().name == name)
+    CATALOG.binary_search_by(|action| action.spec().name.cmp(name)).ok().map(|at| CATALOG[at])
+}
+
+/// Whether an ended step says that it changed something: what `undo` asks first.
+fn changed(step: &Step) -> bool {
+    matches!(&step.outcome, Some(Outcome::Ok(value)) if value["changed"] == Value::Bool(true))
+}
+
+/// What an ended step says was there before, if it changed it.
+fn changed_from(step: &Step) -> Option<&Value> {
+    match &step.outcome {
+        Some(Outcome::Ok(value)) if changed(step) => value.get("before"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Effect, Reach};
+    use std::path::Path;
+
+    #[test]
+    fn the_catalog_is_sorted_and_each_action_is_found_by_its_name() {
+        let names: Vec<&str> = catalog().iter().map(|action| action.spec().name).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(names, sorted);
+        for name in names {
+            assert_eq!(find(name).map(|action| action.spec().name), Some(name));
+        }
+        assert!(find("k8s::reboot").is_none());
+    }
+
+    #[test]
+    fn each_action_has_the_file_of_its_name() {
+        for action in catalog() {
+            let file = format!("src/actions/{}.rs", action.spec().name.replace("::", "_"));
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).is_file(), "{file}");
+        }
+    }
+
+    #[test]
+    fn every_declaration_makes_sense() {
+        const VERBS: [&str; 5] = ["get", "list", "create", "patch", "delete"];
+        for action in catalog() {
+            let spec = action.spec();
+            let name = spec.name;
+            let first_optional = spec.params.iter().position(|param| !param.required).unwrap_or(spec.params.len());
+            assert!(spec.params[first_optional..].iter().all(|param| !param.required), "{name}: required ones first");
+            assert!(spec.options.iter().all(|option| !option.required), "{name}: an option may be left out");
+            for param in spec.params.iter().chain(spec.options) {
+                assert!(!param.doc.is_empty(), "{name}: {} has no words", param.name);
+            }
+            assert!(!spec.doc.is_empty() && !spec.returns.is_empty(), "{name} has no words");
+            for right in spec.permissions {
+                assert!(VERBS.contains(&right.verb), "{name}: {}", right.verb);
+                assert!(matches!(right.group, "" | "apps"), "{name}: {}", right.group);
+                let writes = !matches!(right.verb, "get" | "list");
+                assert!(!writes || spec.mutates(), "{name} reads, but wants to {}", right.verb);
+            }
+            assert!(spec.permissions.is_sorted(), "{name}: permissions in order");
+            assert!(!spec.disruptive || spec.reach > Reach::None, "{name} disrupts, so it reaches something");
+            assert!(spec.effect != Effect::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
+            assert!(spec.undo.is_none_or(|undo| find(undo).is_some()), "{name}: its undo is an action");
+            assert!(
+                spec.deadline.0 >= std::time::Duration::from_secs(10),
+                "{name}: a deadline that one attempt fits in"
+            );
+            let kube = spec.name.starts_with("k8s::");
+            assert_eq!(kube, !spec.permissions.is_empty(), "{name}: rights on the cluster");
+        }
+    }
 }

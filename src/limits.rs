@@ -125,6 +125,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const KUBE_AT_ONCE: usize = 8;
 /// Evictions in one pass of a drain: a pass must end well before the step's deadline.
 pub const EVICTIONS_PER_PASS: usize = 32;
+/// After a drain has forced pods out, how long they may take to end before the step gives up.
+pub const FORCED_GRACE: Span = Span::minutes(15);
+/// A larger number of replicas is a slip of the keyboard.
+pub const REPLICAS: u32 = 10_000;
 /// Nodes whose pods are counted to find one with free GPUs.
 pub const SPARE_CANDIDATES: usize = 16;
 /// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
@@ -134,8 +138,16 @@ pub const POLL_MAX: Duration = Duration::from_secs(10);
 pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 /// The words kept of a reason in an annotation, and of a target's message in ours.
 pub const REASON_CHARS: usize = 256;
+/// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
+pub const SIM_HISTORY: usize = 256;
+/// Requests that the simulated fleet remembers for tests to count.
+pub const SIM_REQUESTS: usize = 10_000;
+/// As the real API server's limit on a request body.
+pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 // ── notices ──
+/// A text that a runbook says or notes: Slack's section takes 3,000 characters.
+pub const TELL_BYTES: usize = 8 * 1024;
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;
@@ -186,3 +198,20 @@ pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
 pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
 /// Names that a reason lists before it says how many more there are.
 pub const NAMES_SHOWN: usize = 5;
+
+// ── files ── runbooks, rules and shapes
+pub const RULE_FILE_BYTES: usize = 1024 * 1024;
+/// YAML nodes of one file of rules: some fifty for each of `RULES`.
+pub const RULE_FILE_NODES: usize = 100_000;
+/// Nesting of one file of rules; a value for a runbook is the deepest thing in it.
+pub const RULE_FILE_DEPTH: usize = 32;
+/// Files of one folder that are read.
+pub const CATALOG_FILES: usize = 1_000;
+/// Names of one folder that are looked at.
+pub const CATALOG_ENTRIES: usize = 10_000;
+/// Files that changed are read when they were quiet for so long …
+pub const FILES_QUIET: Duration = Duration::from_millis(150);
+/// … or after so many looks, so that a file that never rests cannot keep the others out.
+pub const FILES_QUIET_LOOKS: usize = 20;
+/// For file systems that report no events.
+pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);

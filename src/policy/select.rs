@@ -14,6 +14,7 @@ use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fmt::Write;
 
 /// What a rule would start for an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,7 +220,10 @@ fn bucket(rule: &str, params: &Map<String, Value>) -> String {
         eat(name);
         eat(value);
     }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 #[cfg(test)]

@@ -242,6 +242,24 @@ fn the_blast_radius_counts_what_others_took_out_too() {
 }
 
 #[test]
+fn limits_that_nobody_can_mean_are_refused() {
+    assert_eq!(GuardLimits::default().check(), Ok(()));
+    for share in [5.0, -0.1, f64::NAN] {
+        let limits = GuardLimits { share_at_once: share, ..GuardLimits::default() };
+        assert!(limits.check().unwrap_err().contains("guards.share_at_once"), "{share}");
+    }
+    let protected = Protected { nodes: vec!["gpu-*".to_owned()], ..Protected::default() };
+    assert!(GuardLimits { protected, ..GuardLimits::default() }.check().is_err());
+}
+
+#[test]
+fn who_is_denied_for_ever_is_not_told_to_wait() {
+    let both =
+        Levels { attempts: vec![ago(90), ago(60), ago(30)], node_holder: Some(RunId(7)), nodes_hour: 30, ..levels() };
+    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a human must look");
+}
+
+#[test]
 fn the_last_node_in_service_stays_however_generous_the_limits() {
     let limits = GuardLimits {
         nodes_at_once: 100,

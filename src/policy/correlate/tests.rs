@@ -107,6 +107,34 @@ proptest! {
         prop_assert!(!title.chars().any(char::is_control));
     }
 
+    /// Any sequence, each event twice: the second time changes nothing, and nothing is open that was not said to fire.
+    #[test]
+    fn the_same_event_again_changes_a_counter_and_nothing_else(said in prop::collection::vec((any::<bool>(), 0i64..6), 1..30)) {
+        let mut prior: Option<Prior> = None;
+        for (firing, starts) in said {
+            let event = match firing {
+                true => event(Status::Firing, starts, None),
+                false => event(Status::Resolved, starts, Some(starts + 1)),
+            };
+            for again in [false, true] {
+                let change = hear(prior.as_ref(), &event);
+                let quiet = matches!(change, Change::Refreshed | Change::Late);
+                prop_assert!(!again || quiet, "{change:?} the second time");
+                let earliest = |prior: &Option<Prior>| prior.as_ref().map_or(event.starts_at, |p| p.starts_at.min(event.starts_at));
+                prior = match change {
+                    Change::Opened => Some(Prior { state: EpisodeState::Open, starts_at: event.starts_at }),
+                    Change::Reopened | Change::Refreshed => {
+                        Some(Prior { state: EpisodeState::Open, starts_at: earliest(&prior) })
+                    }
+                    Change::Resolved => prior.map(|prior| Prior { state: EpisodeState::Resolved, ..prior }),
+                    Change::Late => prior,
+                };
+            }
+            let open = prior.as_ref().is_some_and(|prior| prior.state == EpisodeState::Open);
+            prop_assert!(!firing || open, "what fires is open");
+        }
+    }
+
     #[test]
     fn two_different_values_never_share_a_key(a in "[a,=\"\\\\ ]{0,6}", b in "[a,=\"\\\\ ]{0,6}", c in "[a,=\"\\\\ ]{0,6}", d in "[a,=\"\\\\ ]{0,6}") {
         let names = ["x".to_owned(), "y".to_owned()];

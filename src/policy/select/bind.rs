@@ -95,7 +95,7 @@ impl Slot {
         if let Some(Argument::Value(value)) = &self.given {
             return self.checked(value, || format!("is {}", shown(value)));
         }
-        let found = event.and_then(|event| self.from_event(event));
+        let found = event.and_then(|event| self.said_by(event));
         if let Some((origin, text)) = found {
             let said = || format!("is {} ({origin})", syntax::quote(&text));
             return self.checked(&Value::from(text.as_str()), said);
@@ -107,7 +107,7 @@ impl Slot {
     }
 
     /// The text that the event has for it, and where it stands.
-    fn from_event(&self, event: &Event) -> Option<(String, String)> {
+    fn said_by(&self, event: &Event) -> Option<(String, String)> {
         let namespaced = |name: &str| match &event.subject.namespace {
             Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
             _ => name.to_owned(),

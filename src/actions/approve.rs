@@ -1,0 +1,47 @@
+//! `approve`: asks a person. The engine holds the run and records the answer; this file only declares the words.
+//!
+//! Invariant: no answer is ever made here: performed directly it fails, and never says yes.
+
+use super::answer::failed;
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::json;
+
+pub(super) struct Approve;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "approve",
+    doc: "Asks a person and waits. Denied or not answered in time throws `refused`.",
+    params: &[args::required("question", ParamType::String, "what to approve, in one sentence")],
+    options: &[args::optional("within", ParamType::Duration, "how long to wait for an answer (30m)")],
+    returns: "the name of the person who approved",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(10),
+};
+
+#[async_trait::async_trait]
+impl Action for Approve {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, _world: &World, _step: &Step) -> Performed {
+        Performed::Done(failed(FailureKind::Invalid, "approve: only the engine can ask a person, and it did not"))
+    }
+
+    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+        match args::text(call, "question") {
+            Ok(_) => Outcome::Ok(json!("somebody")),
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+}

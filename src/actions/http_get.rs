@@ -1,0 +1,58 @@
+//! `http::get`: reads a URL of the allow-list.
+//!
+//! Invariant: any HTTP status is an answer; only silence is a failure.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{HttpAnswer, HttpRequest, World};
+use serde_json::{Value, json};
+
+pub(super) struct HttpGet;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "http::get",
+    doc: "GETs a URL that `http_allow` names. Any status is an answer; look at it.",
+    params: &[args::required("url", ParamType::String, "the URL")],
+    options: &[],
+    returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for HttpGet {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    let request =
+        HttpRequest { method: "GET".to_owned(), url: args::text(call, "url")?.to_owned(), ..HttpRequest::default() };
+    Ok(shown(&world.http.send_for_runbook(&request).await?))
+}
+
+/// An answer as a script sees it: the body once, as JSON where it is JSON.
+pub(super) fn shown(answer: &HttpAnswer) -> Value {
+    match serde_json::from_str::<Value>(&answer.body) {
+        Ok(parsed) => json!({ "status": answer.status, "body": "", "json": parsed }),
+        Err(_) => json!({ "status": answer.status, "body": answer.body, "json": null }),
+    }
+}

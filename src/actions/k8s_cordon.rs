@@ -1,0 +1,92 @@
+//! `k8s::cordon`: no new pods on a node, and a mark that says the cordon is ours.
+//!
+//! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon, cordon_mark};
+use serde_json::{Value, json};
+
+pub(super) struct K8sCordon;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::cordon",
+    doc: "Keeps new pods off a node; the ones that run stay. Fails with `conflict` if somebody else cordoned it.",
+    params: &[args::NODE, args::required("why", ParamType::String, "why, for the people who look at the node")],
+    options: &[],
+    returns: "#{changed, before: #{unschedulable}}; changed is false if it was ours already",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: true,
+    permissions: rights::PATCH_NODE,
+    undo: Some("k8s::uncordon"),
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sCordon {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let node = world.kube(None)?.node(call.text("node")).await?;
+        Ok(json!({ "unschedulable": node.unschedulable }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let node = world.kube(None)?.node(args::text(call, "node")?).await?;
+                let changed = !ours(&node, world)?;
+                Ok(report(changed, node.unschedulable))
+            }
+            .await,
+        )
+    }
+
+    fn undo(&self, step: &Step) -> Option<Call> {
+        super::changed(step).then(|| Call::new("k8s::uncordon", [("node", json!(step.call.text("node")))]))
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let kube = world.kube(None)?;
+    let name = args::text(&step.call, "node")?;
+    let node = kube.node(name).await?;
+    if ours(&node, world)? {
+        // Ours already: by an attempt of this step whose answer was lost, or by an earlier step.
+        let was_open = step.carry["unschedulable"] == json!(false);
+        return Ok(done(report(was_open, !was_open)));
+    }
+    let mark = cordon_mark(&world.identity, &step.run.to_string(), args::text(&step.call, "why")?);
+    let patch = json!({ "metadata": { "annotations": { CORDONED_BY: mark } }, "spec": { "unschedulable": true } });
+    kube.patch_node(name, patch, Some(&node.resource_version)).await?;
+    Ok(done(report(true, false)))
+}
+
+/// Whether the cordon is there and ours; somebody else's is a failure.
+fn ours(node: &Node, world: &World) -> Result<bool, Failure> {
+    match cordon(node, &world.identity) {
+        Cordon::Open => Ok(false),
+        Cordon::Ours { .. } => Ok(true),
+        Cordon::Foreign { who } => Err(Failure::new(
+            FailureKind::Conflict,
+            format!("node {} was cordoned by {who}; Nightshift does not take it over", node.name),
+        )),
+    }
+}
+
+fn report(changed: bool, unschedulable_before: bool) -> Value {
+    json!({ "changed": changed, "before": { "unschedulable": unschedulable_before } })
+}

@@ -1,0 +1,71 @@
+//! `k8s::delete_pod`: deletes one pod, whatever disruption budgets say.
+//!
+//! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::k8s_evict::witness;
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::world::{World, WorldError};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(super) struct K8sDeletePod;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::delete_pod",
+    doc: "Deletes one pod, without asking disruption budgets and without waiting; prefer `k8s::evict`.",
+    params: &[args::POD],
+    options: &[],
+    returns: "#{changed, uid}",
+    effect: Effect::Witnessed,
+    reach: Reach::Pod,
+    disruptive: true,
+    permissions: rights::DELETE_POD,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sDeletePod {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::pod_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        witness(world, call).await
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let witness = witness(world, call).await?;
+                Ok(json!({ "changed": true, "uid": witness["uid"] }))
+            }
+            .await,
+        )
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let (namespace, name) = args::pair(&step.call, "pod")?;
+    let Some(uid) = step.carry["uid"].as_str() else {
+        // Without a witness a lost answer could cost a second pod, so take one first and come back with it.
+        let carry = witness(world, &step.call).await?;
+        return Ok(Performed::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
+    };
+    match world.kube(None)?.delete_pod(namespace, name, uid).await {
+        Ok(()) | Err(WorldError::NotFound(_) | WorldError::Conflict(_)) => {
+            Ok(done(json!({ "changed": true, "uid": uid })))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,273 @@
+//! `k8s::drain`: moves pods off a cordoned node by eviction, as one step, however long that takes.
+//!
+//! Invariant: a pod is evicted by its uid, never against a disruption budget unless `then: "force"` says so in the
+//! runbook, and success means that every pod that was meant is gone.
+
+mod sort;
+
+use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::{Action, Performed, args, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sort::{Sorted, names, sort};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+pub(super) struct K8sDrain;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::drain",
+    doc: "Evicts the pods of a cordoned node and waits until they are gone, patient with disruption budgets. \
+          DaemonSet, mirror and finished pods stay. A node that is not (or no longer) cordoned fails with `conflict`.",
+    params: &[args::NODE],
+    options: &[
+        args::optional("within", ParamType::Duration, "how long it may take (30m)"),
+        args::optional(
+            "only",
+            ParamType::String,
+            "`gpu-pods` (those that hold GPUs or MIG slices) or `all` (gpu-pods)",
+        ),
+        args::optional(
+            "then",
+            ParamType::String,
+            "when the time is up: `fail`; `hold`: go on waiting, at most a week; `force`: delete, whatever budgets say (fail)",
+        ),
+        args::optional("grace", ParamType::Duration, "time for a pod to end itself (what the pod says)"),
+        args::optional("delete_empty_dir", ParamType::Bool, "also pods that lose an emptyDir on disk (false)"),
+        args::optional("evict_bare", ParamType::Bool, "also pods that nothing will start again (false)"),
+    ],
+    returns: "#{evicted, forced, left, waited}; left lists the pods that were not meant",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: true,
+    permissions: rights::DRAIN,
+    undo: None,
+    deadline: Span::seconds(120),
+};
+
+/// What the runbook asked for.
+struct Orders<'a> {
+    node: &'a str,
+    within: Span,
+    gpu_only: bool,
+    then: &'static str,
+    grace: Option<i64>,
+    delete_empty_dir: bool,
+    evict_bare: bool,
+}
+
+/// Where a drain stands, carried from one pass to the next.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Progress {
+    /// `namespace/name` of pods whose eviction was accepted.
+    evicted: BTreeSet<String>,
+    /// Deleted against their budgets, after the time was up.
+    forced: BTreeSet<String>,
+}
+
+#[async_trait::async_trait]
+impl Action for K8sDrain {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(predict(world, call).await)
+    }
+}
+
+async fn predict(world: &World, call: &Call) -> Settled<Value> {
+    let orders = orders(call)?;
+    let sorted = sort(world.kube(None)?.pods_on(orders.node).await?, &orders);
+    refuse_stuck(&orders, &sorted)?;
+    Ok(json!({ "evicted": names(&sorted.meant), "forced": [], "left": sorted.left, "waited": "0s" }))
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let orders = orders(&step.call)?;
+    let kube = world.kube(None)?;
+    let spent = waited(world, step);
+    let mut progress: Progress = serde_json::from_value(step.carry.clone()).unwrap_or_default();
+    // The API server may well be silent for a while in half an hour; only the drain's own time ends it.
+    let latest = if orders.then == "hold" { limits::STEP_WAIT_MAX } else { orders.within };
+    let silent = |error: WorldError, progress: &Progress| patient(error, spent, latest, json!(progress));
+
+    let (node, pods) = tokio::join!(kube.node(orders.node), kube.pods_on(orders.node));
+    let node = node.map_err(|error| silent(error, &progress))?;
+    let sorted = sort(pods.map_err(|error| silent(error, &progress))?, &orders);
+    if sorted.meant.is_empty() && sorted.stuck.is_empty() {
+        return Ok(done(report(&progress, &sorted, spent)));
+    }
+    if !node.unschedulable {
+        // Evicted pods would come straight back; and a person who uncordons a node during a drain means "stop".
+        let what = format!("node {} is not cordoned (or no longer is), so it is not drained", node.name);
+        return Ok(Performed::Done(failed(FailureKind::Conflict, what)));
+    }
+    refuse_stuck(&orders, &sorted)?;
+    if spent >= orders.within.0 {
+        return overdue(kube, &orders, sorted, progress, spent).await;
+    }
+    let asked = ask(kube, &orders, &sorted, &mut progress).await?;
+    Ok(poll(spent, why(&sorted, &asked, ""), json!(progress)))
+}
+
+/// Pods that need an opt-in that the runbook does not give: said before anything is evicted. Only `hold` waits for
+/// them to end by themselves.
+fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
+    if sorted.stuck.is_empty() || orders.then == "hold" {
+        return Ok(());
+    }
+    let list: Vec<String> = sorted.stuck.iter().take(5).map(|(pod, why)| format!("{} {why}", name(pod))).collect();
+    let more = sorted.stuck.len().saturating_sub(list.len());
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Failure::new(
+        FailureKind::Refused,
+        format!(
+            "node {} is not drained: {}{tail}; the runbook may say so in the options",
+            orders.node,
+            list.join("; ")
+        ),
+    ))
+}
+
+/// What evictions said in one pass.
+#[derive(Default)]
+struct Asked {
+    blocked: Vec<String>,
+    misconfigured: Vec<String>,
+    silent: Vec<String>,
+}
+
+/// Evicts what does not go yet, a bounded number at once.
+async fn ask(kube: &Kube, orders: &Orders<'_>, sorted: &Sorted, progress: &mut Progress) -> Settled<Asked> {
+    // Built first and run after: a stream that borrows in its closure is not `Send` for every lifetime.
+    let mut requests = Vec::new();
+    for pod in sorted.meant.iter().filter(|pod| !pod.terminating).take(limits::EVICTIONS_PER_PASS) {
+        requests.push(evict(kube, pod, orders.grace));
+    }
+    let answers: Vec<_> = futures::stream::iter(requests).buffer_unordered(limits::KUBE_AT_ONCE).collect().await;
+    let mut asked = Asked::default();
+    let mut refused = None;
+    for (pod, answer) in answers {
+        match answer {
+            Ok(EvictAnswer::Accepted) => drop(progress.evicted.insert(name(pod))),
+            Ok(EvictAnswer::Gone) => {}
+            Ok(EvictAnswer::Blocked { why }) => asked.blocked.push(format!("{}: {why}", name(pod))),
+            Ok(EvictAnswer::Misconfigured { why }) => asked.misconfigured.push(format!("{}: {why}", name(pod))),
+            Err(error @ (WorldError::Forbidden(_) | WorldError::Invalid(_))) => refused = Some(error),
+            Err(error) => asked.silent.push(error.to_string()),
+        }
+    }
+    // A missing right does not come by waiting, but the answers above are looked at first.
+    match refused {
+        Some(error) => Err(error.into()),
+        None => Ok(asked),
+    }
+}
+
+async fn evict<'a>(kube: &Kube, pod: &'a Pod, grace: Option<i64>) -> (&'a Pod, Result<EvictAnswer, WorldError>) {
+    (pod, kube.evict(&pod.namespace, &pod.name, &pod.uid, grace).await)
+}
+
+/// The time is up.
+async fn overdue(
+    kube: &Kube,
+    orders: &Orders<'_>,
+    sorted: Sorted,
+    mut progress: Progress,
+    spent: Duration,
+) -> Settled<Performed> {
+    let grace = limits::FORCED_GRACE;
+    match orders.then {
+        "hold" if spent < limits::STEP_WAIT_MAX.0 => {
+            let asked = ask(kube, orders, &sorted, &mut progress).await?;
+            let late = format!("overdue: {} were given; ", orders.within);
+            Ok(poll(spent, why(&sorted, &asked, &late), json!(progress)))
+        }
+        "force" if spent < orders.within.0 + grace.0 => {
+            for pod in sorted.meant.iter().filter(|pod| !pod.terminating).take(limits::EVICTIONS_PER_PASS) {
+                match kube.delete_pod(&pod.namespace, &pod.name, &pod.uid).await {
+                    Ok(()) => drop(progress.forced.insert(name(pod))),
+                    // Gone, or another pod bears the name: either way this one is no more.
+                    Err(WorldError::NotFound(_) | WorldError::Conflict(_)) => {}
+                    Err(error) => return Err(patient(error, spent, Span(orders.within.0 + grace.0), json!(progress))),
+                }
+            }
+            let late = format!("overdue: {} were given, so pods are deleted; ", orders.within);
+            Ok(poll(Duration::ZERO, why(&sorted, &Asked::default(), &late), json!(progress)))
+        }
+        _ => {
+            let still: Vec<String> =
+                sorted.meant.iter().chain(sorted.stuck.iter().map(|(pod, _)| pod)).map(describe).collect();
+            let count = still.len();
+            let list = still.into_iter().take(8).collect::<Vec<_>>().join(", ");
+            let what =
+                format!("node {} is not empty after {}: {count} still there: {list}", orders.node, spoken(spent));
+            Ok(Performed::Done(failed(FailureKind::Timeout, what)))
+        }
+    }
+}
+
+fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
+    let grace = call.args.get("grace").filter(|grace| !grace.is_null());
+    let grace = grace.map(|_| args::span(call, "grace", Span::default())).transpose()?;
+    Ok(Orders {
+        node: args::text(call, "node")?,
+        within: args::span(call, "within", Span::minutes(30))?,
+        gpu_only: args::choice(call, "only", &["gpu-pods", "all"])? == "gpu-pods",
+        then: args::choice(call, "then", &["fail", "hold", "force"])?,
+        grace: grace.map(|grace| i64::try_from(grace.0.as_secs()).unwrap_or(i64::MAX)),
+        delete_empty_dir: args::flag(call, "delete_empty_dir"),
+        evict_bare: args::flag(call, "evict_bare"),
+    })
+}
+
+fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
+    let going = sorted.meant.iter().filter(|pod| pod.terminating).count();
+    let mut why = format!("{late}{} pods to go, {going} of them ending", sorted.meant.len() + sorted.stuck.len());
+    let first = |list: &[String]| list.first().cloned().unwrap_or_default();
+    if !asked.misconfigured.is_empty() {
+        why.push_str(&format!("; A PERSON MUST MEND a disruption budget: {}", first(&asked.misconfigured)));
+    }
+    if !asked.blocked.is_empty() {
+        why.push_str(&format!("; {} blocked by a disruption budget: {}", asked.blocked.len(), first(&asked.blocked)));
+    }
+    if !asked.silent.is_empty() {
+        why.push_str(&format!("; {}", first(&asked.silent)));
+    }
+    if let Some((pod, reason)) = sorted.stuck.first() {
+        why.push_str(&format!("; waiting for {} to end by itself: it {reason}", name(pod)));
+    }
+    why
+}
+
+fn report(progress: &Progress, sorted: &Sorted, spent: Duration) -> Value {
+    json!({
+        "evicted": progress.evicted,
+        "forced": progress.forced,
+        "left": sorted.left,
+        "waited": spoken(spent).to_string(),
+    })
+}
+
+fn name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+fn describe(pod: &Pod) -> String {
+    let state = if pod.terminating { " (ending)" } else { "" };
+    format!("{}{state}", name(pod))
+}

@@ -1,0 +1,57 @@
+//! `k8s::label`: sets one label of a node.
+//!
+//! Invariant: the value before is in the outcome, so that undo can restore it.
+
+use super::answer::{foresee, settle};
+use super::metadata::{self, Part};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{World, WorldError};
+use serde_json::Value;
+
+pub(super) struct K8sLabel;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::label",
+    doc: "Sets a label of a node. Keys of Kubernetes itself (`*.kubernetes.io/…`) are refused.",
+    params: &[
+        args::NODE,
+        args::required("key", ParamType::String, "the key, as `domain/name`"),
+        args::required("value", ParamType::String, "at most 63 letters, digits, `-`, `_` and `.`"),
+    ],
+    options: &[args::optional("if_value", ParamType::String, "do it only while the key has this value")],
+    returns: "#{changed, before}; before is () if there was none",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: false,
+    permissions: rights::PATCH_NODE,
+    undo: Some("k8s::label"),
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sLabel {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        metadata::witness(Part::Labels, world, call).await
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(metadata::perform(Part::Labels, world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(metadata::predict(Part::Labels, world, call).await)
+    }
+
+    fn undo(&self, step: &Step) -> Option<Call> {
+        metadata::undo(step)
+    }
+}

@@ -1,0 +1,60 @@
+//! `k8s::pods_on`: the pods of a node.
+//!
+//! Invariant: all of them or a failure, never a part.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::{Value, json};
+
+pub(super) struct K8sPodsOn;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::pods_on",
+    doc: "Lists the pods on a node, of every namespace, in order of their names.",
+    params: &[args::NODE],
+    options: &[],
+    returns: "[#{pod, phase, ready, terminating, owner, gpus}]; pod is `namespace/name`, owner is `Kind/name` or empty",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::READ_PODS,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sPodsOn {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    let mut pods = world.kube(None)?.pods_on(args::text(call, "node")?).await?;
+    pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    let list = pods.iter().map(|pod| {
+        json!({
+            "pod": format!("{}/{}", pod.namespace, pod.name),
+            "phase": pod.phase,
+            "ready": pod.ready,
+            "terminating": pod.terminating,
+            "owner": pod.owner.as_ref().map(|(kind, name)| format!("{kind}/{name}")).unwrap_or_default(),
+            "gpus": pod.gpus,
+        })
+    });
+    Ok(list.collect())
+}

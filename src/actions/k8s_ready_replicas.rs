@@ -1,0 +1,49 @@
+//! `k8s::ready_replicas`: how many pods of a workload are ready.
+//!
+//! Invariant: reads only.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::{Value, json};
+
+pub(super) struct K8sReadyReplicas;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::ready_replicas",
+    doc: "How many pods of a workload are ready now.",
+    params: &[args::WORKLOAD],
+    options: &[],
+    returns: "a number",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::READ_WORKLOAD,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sReadyReplicas {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::workload_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    let (namespace, name) = args::pair(call, "workload")?;
+    Ok(json!(world.kube(None)?.workload(namespace, name).await?.ready))
+}

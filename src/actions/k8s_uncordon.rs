@@ -1,0 +1,107 @@
+//! `k8s::uncordon`: gives a node back, if we were the ones who took it.
+//!
+//! Invariant: only a cordon that bears our mark is lifted, in one conditional patch that also removes the mark.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon};
+use serde_json::{Value, json};
+
+pub(super) struct K8sUncordon;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::uncordon",
+    doc: "Lifts a cordon that Nightshift set, in this run or an earlier one. Fails with `conflict` if it is somebody else's.",
+    params: &[args::NODE],
+    options: &[],
+    returns: "#{changed, before: #{unschedulable}}; changed is false if the node was open already",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: false,
+    permissions: rights::PATCH_NODE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+/// What to do about a node.
+enum Need {
+    Nothing,
+    /// A human has uncordoned it, but our mark is still there.
+    Mark,
+    Both,
+}
+
+#[async_trait::async_trait]
+impl Action for K8sUncordon {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let node = world.kube(None)?.node(call.text("node")).await?;
+        Ok(json!({ "unschedulable": node.unschedulable }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let node = world.kube(None)?.node(args::text(call, "node")?).await?;
+                let need = need(&node, world)?;
+                Ok(report(matches!(need, Need::Both), node.unschedulable))
+            }
+            .await,
+        )
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let kube = world.kube(None)?;
+    let name = args::text(&step.call, "node")?;
+    let node = kube.node(name).await?;
+    // A null removes the key in a merge patch.
+    let mark = json!({ "annotations": { CORDONED_BY: null } });
+    match need(&node, world)? {
+        Need::Nothing => {
+            let was_cordoned = step.carry["unschedulable"] == json!(true);
+            return Ok(done(report(was_cordoned, was_cordoned)));
+        }
+        Need::Mark => {
+            kube.patch_node(name, json!({ "metadata": mark }), Some(&node.resource_version)).await?;
+            Ok(done(report(false, false)))
+        }
+        Need::Both => {
+            let patch = json!({ "metadata": mark, "spec": { "unschedulable": null } });
+            kube.patch_node(name, patch, Some(&node.resource_version)).await?;
+            Ok(done(report(true, true)))
+        }
+    }
+}
+
+fn need(node: &Node, world: &World) -> Result<Need, Failure> {
+    match cordon(node, &world.identity) {
+        Cordon::Open if mark_is_ours(node, world) => Ok(Need::Mark),
+        Cordon::Open => Ok(Need::Nothing),
+        Cordon::Ours { .. } => Ok(Need::Both),
+        Cordon::Foreign { who } => Err(Failure::new(
+            FailureKind::Conflict,
+            format!("node {} was cordoned by {who}; only they may give it back", node.name),
+        )),
+    }
+}
+
+fn mark_is_ours(node: &Node, world: &World) -> bool {
+    node.annotations.get(CORDONED_BY).is_some_and(|mark| mark.split(' ').next() == Some(world.identity.as_str()))
+}
+
+fn report(changed: bool, unschedulable_before: bool) -> Value {
+    json!({ "changed": changed, "before": { "unschedulable": unschedulable_before } })
+}

@@ -1,0 +1,96 @@
+//! `k8s::untaint`: removes the taints of one key from a node.
+//!
+//! Invariant: what was removed is in the outcome as it was, and the other taints are sent back exactly as they came.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, keys, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{Node, World, WorldError};
+use serde_json::{Value, json};
+
+pub(super) struct K8sUntaint;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "k8s::untaint",
+    doc: "Removes the taints of one key from a node, of one effect or of all. Fine if there is none.",
+    params: &[args::NODE, args::required("key", ParamType::String, "the key, as `domain/name`")],
+    options: &[
+        args::optional("effect", ParamType::String, "only the taint of this effect"),
+        args::optional("if_value", ParamType::String, "only a taint with this value"),
+    ],
+    returns: "#{changed, before}; before lists the taints that were removed",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: false,
+    permissions: rights::PATCH_NODE,
+    undo: Some("k8s::taint"),
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for K8sUntaint {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let node = world.kube(None)?.node(call.text("node")).await?;
+        Ok(json!({ "before": split(&node, call).0 }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                check(call)?;
+                let node = world.kube(None)?.node(args::text(call, "node")?).await?;
+                let (gone, _) = split(&node, call);
+                Ok(json!({ "changed": !gone.is_empty(), "before": gone }))
+            }
+            .await,
+        )
+    }
+
+    fn undo(&self, step: &Step) -> Option<Call> {
+        let before = super::changed_from(step)?;
+        let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
+        Some(Call::new("k8s::taint", [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let kube = world.kube(None)?;
+    check(&step.call)?;
+    let name = args::text(&step.call, "node")?;
+    let node = kube.node(name).await?;
+    let (gone, stay) = split(&node, &step.call);
+    if gone.is_empty() {
+        let before = step.carry.get("before").and_then(Value::as_array).cloned().unwrap_or_default();
+        return Ok(done(json!({ "changed": !before.is_empty(), "before": before })));
+    }
+    kube.patch_node(name, json!({ "spec": { "taints": stay } }), Some(&node.resource_version)).await?;
+    Ok(done(json!({ "changed": true, "before": gone })))
+}
+
+fn check(call: &Call) -> Result<(), Failure> {
+    keys::check_key(args::text(call, "key")?)?;
+    args::choice(call, "effect", &super::k8s_taint::EFFECTS).map(drop)
+}
+
+/// The taints that the call means, and the others.
+fn split(node: &Node, call: &Call) -> (Vec<Value>, Vec<Value>) {
+    let is = |taint: &Value, name: &str, wanted: &str| taint[name].as_str().unwrap_or_default() == wanted;
+    let given = |name: &str| call.args.get(name).and_then(Value::as_str);
+    node.taints_sent.iter().cloned().partition(|taint| {
+        is(taint, "key", call.text("key"))
+            && given("effect").is_none_or(|effect| is(taint, "effect", effect))
+            && given("if_value").is_none_or(|value| is(taint, "value", value))
+    })
+}

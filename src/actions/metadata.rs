@@ -1,0 +1,102 @@
+//! What `k8s::label` and `k8s::annotate` share: one key of a node's metadata, set, or removed to undo.
+//!
+//! Invariant: a write is conditional on the node that was read, and an undo changes only what is still as we left it.
+
+use super::Performed;
+use super::answer::{Settled, done};
+use super::{args, keys};
+use crate::model::{Call, Failure, Step};
+use crate::world::{Node, World, WorldError};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Which part of the metadata.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Labels,
+    Annotations,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Labels => "labels",
+            Part::Annotations => "annotations",
+        }
+    }
+
+    fn of(self, node: &Node) -> &BTreeMap<String, String> {
+        match self {
+            Part::Labels => &node.labels,
+            Part::Annotations => &node.annotations,
+        }
+    }
+}
+
+/// A checked call: set the key to the value, or remove it.
+struct Wanted<'a> {
+    node: &'a str,
+    key: &'a str,
+    value: Option<&'a str>,
+    /// Only while the key has this value.
+    if_value: Option<&'a str>,
+}
+
+fn wanted(part: Part, call: &Call) -> Result<Wanted<'_>, Failure> {
+    let key = args::text(call, "key")?;
+    keys::check_key(key)?;
+    let value = call.args.get("value").and_then(Value::as_str);
+    match part {
+        Part::Labels => keys::check_label_value(value.unwrap_or_default())?,
+        Part::Annotations => keys::check_annotation_value(value.unwrap_or_default())?,
+    }
+    let if_value = call.args.get("if_value").and_then(Value::as_str);
+    Ok(Wanted { node: args::text(call, "node")?, key, value, if_value })
+}
+
+pub(super) async fn witness(part: Part, world: &World, call: &Call) -> Result<Value, WorldError> {
+    let node = world.kube(None)?.node(call.text("node")).await?;
+    Ok(json!({ "before": part.of(&node).get(call.text("key")) }))
+}
+
+pub(super) async fn perform(part: Part, world: &World, step: &Step) -> Settled<Performed> {
+    let kube = world.kube(None)?;
+    let wanted = wanted(part, &step.call)?;
+    let node = kube.node(wanted.node).await?;
+    let now = part.of(&node).get(wanted.key).map(String::as_str);
+    if now == wanted.value {
+        // So already: changed by an attempt of this step whose answer was lost if the witness saw another value.
+        let before = step.carry.get("before").map_or(now, Value::as_str);
+        return Ok(done(report(before != now, before)));
+    }
+    if moved_on(&wanted, now) {
+        return Ok(done(report(false, now)));
+    }
+    let mut entry = serde_json::Map::new();
+    entry.insert(wanted.key.to_owned(), json!(wanted.value));
+    let patch = json!({ "metadata": { part.name(): entry } });
+    kube.patch_node(wanted.node, patch, Some(&node.resource_version)).await?;
+    Ok(done(report(true, now)))
+}
+
+pub(super) async fn predict(part: Part, world: &World, call: &Call) -> Settled<Value> {
+    let wanted = wanted(part, call)?;
+    let node = world.kube(None)?.node(wanted.node).await?;
+    let now = part.of(&node).get(wanted.key).map(String::as_str);
+    Ok(report(now != wanted.value && !moved_on(&wanted, now), now))
+}
+
+pub(super) fn undo(step: &Step) -> Option<Call> {
+    let before = super::changed_from(step)?;
+    let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
+    let args = [("node", arg("node")), ("key", arg("key")), ("value", before.clone()), ("if_value", arg("value"))];
+    Some(Call::new(&step.call.action, args))
+}
+
+fn moved_on(wanted: &Wanted<'_>, now: Option<&str>) -> bool {
+    wanted.if_value.is_some() && wanted.if_value != now
+}
+
+fn report(changed: bool, before: Option<&str>) -> Value {
+    json!({ "changed": changed, "before": before })
+}

@@ -1,0 +1,58 @@
+//! `note`: writes a line into the run's story.
+//!
+//! Invariant: the journal entry of the step is the note; nothing else is touched.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::Value;
+
+pub(super) struct Note;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "note",
+    doc: "Writes a line into the run's story, for whoever reads it later. Disturbs nobody.",
+    params: &[args::required("text", ParamType::String, "the line")],
+    options: &[],
+    returns: "()",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(10),
+};
+
+#[async_trait::async_trait]
+impl Action for Note {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, _world: &World, step: &Step) -> Performed {
+        settle(check(&step.call).map(done))
+    }
+
+    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+        foresee(check(call))
+    }
+}
+
+fn check(call: &Call) -> Settled<Value> {
+    let text = args::text(call, "text")?;
+    if text.len() > limits::TELL_BYTES {
+        return Err(args::invalid(format!(
+            "note: {} bytes are too many, {} is the most",
+            text.len(),
+            limits::TELL_BYTES
+        ))
+        .into());
+    }
+    Ok(Value::Null)
+}

@@ -1,0 +1,62 @@
+//! `prom::value`: the value of one series.
+//!
+//! Invariant: a number or a failure; no data is never zero.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::{Value, json};
+
+pub(super) struct PromValue;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "prom::value",
+    doc: "Asks Prometheus for one number. Throws `not_found` if there is no data (or NaN), `invalid` if there are several series.",
+    params: &[args::required("query", ParamType::String, "PromQL that gives one series or a scalar")],
+    options: &[],
+    returns: "a float",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for PromValue {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    let samples = super::prom_query::ask(world, call).await?;
+    let query = call.text("query");
+    match samples.as_slice() {
+        [one] if one.value.is_finite() => Ok(json!(one.value)),
+        [one] if one.value.is_nan() => {
+            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, which says nothing")).into())
+        }
+        [one] => Err(args::invalid(format!("`{query}` is {}, which is no number to compare with", one.value)).into()),
+        [] => Err(Failure::new(FailureKind::NotFound, format!("`{query}` has no data, which is not zero")).into()),
+        many => Err(args::invalid(format!(
+            "`{query}` has {} series, and one is wanted: aggregate it with `sum`, `max` or the like",
+            many.len()
+        ))
+        .into()),
+    }
+}

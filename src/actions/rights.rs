@@ -1,0 +1,36 @@
+//! The rights that actions declare, spelled once: the generated RBAC is made of these.
+//!
+//! Invariant: what an action does not declare here, its service account cannot do.
+
+use crate::model::Permission;
+
+const fn core(resource: &'static str, verb: &'static str) -> Permission {
+    Permission { group: "", resource, verb }
+}
+
+const fn apps(resource: &'static str, verb: &'static str) -> Permission {
+    Permission { group: "apps", resource, verb }
+}
+
+pub(super) const NONE: &[Permission] = &[];
+pub(super) const READ_NODE: &[Permission] = &[core("nodes", "get")];
+pub(super) const READ_PODS: &[Permission] = &[core("pods", "list")];
+pub(super) const FIND_SPARE: &[Permission] = &[core("nodes", "get"), core("nodes", "list"), core("pods", "list")];
+pub(super) const PATCH_NODE: &[Permission] = &[core("nodes", "get"), core("nodes", "patch")];
+pub(super) const DRAIN: &[Permission] =
+    &[core("nodes", "get"), core("pods", "delete"), core("pods", "list"), core("pods/eviction", "create")];
+pub(super) const EVICT: &[Permission] = &[core("pods", "get"), core("pods/eviction", "create")];
+pub(super) const DELETE_POD: &[Permission] = &[core("pods", "delete"), core("pods", "get")];
+pub(super) const READ_WORKLOAD: &[Permission] = &[apps("deployments", "get"), apps("statefulsets", "get")];
+pub(super) const PATCH_WORKLOAD: &[Permission] = &[
+    apps("deployments", "get"),
+    apps("deployments", "patch"),
+    apps("statefulsets", "get"),
+    apps("statefulsets", "patch"),
+];
+pub(super) const SCALE: &[Permission] = &[
+    apps("deployments", "get"),
+    apps("deployments/scale", "patch"),
+    apps("statefulsets", "get"),
+    apps("statefulsets/scale", "patch"),
+];

@@ -1,0 +1,62 @@
+//! `sleep`: lets time pass, holding nothing.
+//!
+//! Invariant: it ends at or after its time by the world's clock, however often the program restarts meanwhile.
+
+use super::answer::{Settled, done, foresee, settle, spoken, waited};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::Value;
+
+pub(super) struct Sleep;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "sleep",
+    doc: "Waits. Costs nothing, survives restarts; at most 7d.",
+    params: &[args::required("duration", ParamType::Duration, "how long, as in `10m`")],
+    options: &[],
+    returns: "()",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(10),
+};
+
+#[async_trait::async_trait]
+impl Action for Sleep {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step))
+    }
+
+    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+        foresee(duration(call).map(|_| Value::Null))
+    }
+}
+
+fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let duration = duration(&step.call)?;
+    let left = duration.0.saturating_sub(waited(world, step));
+    if left.is_zero() {
+        return Ok(done(Value::Null));
+    }
+    Ok(Performed::Again {
+        after: left,
+        why: format!("sleeps for {duration}, {} left", spoken(left)),
+        carry: Value::Null,
+    })
+}
+
+fn duration(call: &Call) -> Settled<Span> {
+    args::text(call, "duration")?;
+    Ok(args::span(call, "duration", Span::default())?)
+}

@@ -1,0 +1,65 @@
+//! `tell`: says something on a channel.
+//!
+//! Invariant: saying is the courier's work; the step only hands the words over, in the commit that ends it.
+
+use super::answer::{Settled, foresee, settle};
+use super::{Action, Performed, args, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::Value;
+
+pub(super) struct Tell;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "tell",
+    doc: "Says a text on a channel of the configuration, in the incident's thread where there is one.",
+    params: &[
+        args::required("channel", ParamType::String, "the channel's name in the configuration"),
+        args::required("text", ParamType::String, "what to say; shown as text, never as markup"),
+    ],
+    options: &[],
+    returns: "()",
+    effect: Effect::Keyed,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(10),
+};
+
+#[async_trait::async_trait]
+impl Action for Tell {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, _call: &Call) -> Subject {
+        Subject::default()
+    }
+
+    async fn perform(&self, _world: &World, step: &Step) -> Performed {
+        settle(perform(step))
+    }
+
+    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+        foresee(words(call).map(|_| Value::Null).map_err(Performed::from))
+    }
+}
+
+fn perform(step: &Step) -> Settled<Performed> {
+    let (channel, text) = words(&step.call)?;
+    Ok(Performed::Tell(Outcome::Ok(Value::Null), vec![(channel.to_owned(), text.to_owned())]))
+}
+
+fn words(call: &Call) -> Result<(&str, &str), Failure> {
+    let (channel, text) = (args::text(call, "channel")?, args::text(call, "text")?);
+    if text.len() > limits::TELL_BYTES {
+        return Err(args::invalid(format!(
+            "tell: {} bytes are too many, {} is the most",
+            text.len(),
+            limits::TELL_BYTES
+        )));
+    }
+    Ok((channel, text))
+}

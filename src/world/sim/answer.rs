@@ -1,0 +1,151 @@
+//! Answers of the simulated API: objects, and `Status` bodies in the words of a real API server.
+//!
+//! Invariant: every refusal is a `Status` object with a reason and the code that the HTTP status line bears.
+
+use super::object::Kind;
+use serde_json::{Value, json};
+
+/// An HTTP answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub code: u16,
+    pub retry_after: Option<u64>,
+    pub body: Body,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    Json(Value),
+    Text(&'static str, String),
+}
+
+impl Answer {
+    pub fn json(code: u16, value: Value) -> Answer {
+        Answer { code, retry_after: None, body: Body::Json(value) }
+    }
+
+    pub fn ok(value: Value) -> Answer {
+        Answer::json(200, value)
+    }
+
+    pub fn text(kind: &'static str, text: String) -> Answer {
+        Answer { code: 200, retry_after: None, body: Body::Text(kind, text) }
+    }
+
+    /// A failed request.
+    pub fn refusal(code: u16, reason: &str, message: impl Into<String>, details: Value) -> Answer {
+        let mut body = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message.into(), "code": code,
+        });
+        if !reason.is_empty() {
+            body["reason"] = reason.into();
+        }
+        if !details.is_null() {
+            body["details"] = details;
+        }
+        Answer::json(code, body)
+    }
+
+    pub fn success(code: u16, details: Value) -> Answer {
+        let mut body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
+        if !details.is_null() {
+            body["details"] = details;
+        }
+        Answer::json(code, body)
+    }
+
+    pub fn not_found(kind: Kind, name: &str) -> Answer {
+        let what = qualified(kind);
+        Answer::refusal(404, "NotFound", format!("{what} \"{name}\" not found"), details(kind, name))
+    }
+
+    pub fn no_such_path() -> Answer {
+        Answer::refusal(404, "NotFound", "the server could not find the requested resource", json!({}))
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Answer {
+        Answer::refusal(400, "BadRequest", message, Value::Null)
+    }
+
+    pub fn modified(kind: Kind, name: &str) -> Answer {
+        let what = qualified(kind);
+        let message = format!(
+            "Operation cannot be fulfilled on {what} \"{name}\": the object has been modified; \
+             please apply your changes to the latest version and try again"
+        );
+        Answer::refusal(409, "Conflict", message, details(kind, name))
+    }
+
+    pub fn precondition(kind: Kind, name: &str, field: &str, wanted: &str, found: &str) -> Answer {
+        let what = qualified(kind);
+        let message = format!(
+            "Operation cannot be fulfilled on {what} \"{name}\": Precondition failed: {field} in precondition: \
+             {wanted}, {field} in object meta: {found}"
+        );
+        Answer::refusal(409, "Conflict", message, details(kind, name))
+    }
+
+    pub fn exists(kind: Kind, name: &str) -> Answer {
+        let what = qualified(kind);
+        Answer::refusal(409, "AlreadyExists", format!("{what} \"{name}\" already exists"), details(kind, name))
+    }
+
+    pub fn invalid(kind: Kind, name: &str, field: &str, why: &str) -> Answer {
+        let resource = kind.resource();
+        let message = format!("{} \"{name}\" is invalid: {field}: {why}", resource.name);
+        let mut details = details(kind, name);
+        details["kind"] = resource.name.into();
+        details["causes"] = json!([{"reason": "FieldValueInvalid", "message": why, "field": field}]);
+        Answer::refusal(422, "Invalid", message, details)
+    }
+
+    pub fn forbidden(kind: Kind, name: &str, verb: &str) -> Answer {
+        let resource = kind.resource();
+        let message = format!(
+            "{} \"{name}\" is forbidden: User \"system:serviceaccount:nightshift:nightshift\" cannot {verb} resource \
+             \"{}\" in API group \"{}\" at the cluster scope",
+            qualified(kind),
+            resource.plural,
+            resource.group
+        );
+        Answer::refusal(403, "Forbidden", message, details(kind, name))
+    }
+
+    /// What a fault makes the API say.
+    pub fn fault(code: u16, retry_after: Option<u64>) -> Answer {
+        let (reason, message) = match code {
+            401 => ("Unauthorized", "Unauthorized"),
+            403 => ("Forbidden", "forbidden by the simulated fleet"),
+            409 => (
+                "Conflict",
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ),
+            429 => ("TooManyRequests", "Too many requests, please try again later."),
+            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            _ => ("InternalError", "Internal error occurred: etcdserver: request timed out"),
+        };
+        let details = retry_after.map_or(Value::Null, |s| json!({"retryAfterSeconds": s}));
+        Answer { retry_after, ..Answer::refusal(code, reason, message, details) }
+    }
+}
+
+/// `deployments.apps`, as the API server names a resource in its messages.
+fn qualified(kind: Kind) -> String {
+    let resource = kind.resource();
+    if resource.group.is_empty() {
+        resource.plural.to_owned()
+    } else {
+        format!("{}.{}", resource.plural, resource.group)
+    }
+}
+
+fn details(kind: Kind, name: &str) -> Value {
+    let resource = kind.resource();
+    let mut details = json!({"name": name, "kind": resource.plural});
+    if !resource.group.is_empty() {
+        details["group"] = resource.group.into();
+    }
+    details
+}

@@ -1,0 +1,386 @@
+//! The served part of the Kubernetes API: which path means what, reads, and the special subresources.
+//!
+//! Invariant: a request is answered wholly under the fleet's lock, so readers see whole changes alone.
+
+use super::answer::Answer;
+use super::controllers::{repair, terminate};
+use super::disruption;
+use super::health::Fault;
+use super::object::{Key, Kind, RESOURCES, Resource, list, number, text};
+use super::selector::Selector;
+use super::state::State;
+use super::write::{self, Writer};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A request as far as the fleet cares.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    pub content_type: String,
+    pub user_agent: String,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    pub fn query(&self, name: &str) -> &str {
+        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
+    }
+
+    /// The body as JSON; an empty one reads as null.
+    pub fn json(&self) -> Result<Value, Answer> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&self.body).map_err(|e| {
+            Answer::bad_request(format!("the object provided is unrecognized (must be of type JSON): {e}"))
+        })
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.query("dryRun") == "All"
+    }
+
+    fn writer<'a>(&'a self, verb: &'a str) -> Writer<'a> {
+        let manager = self.query("fieldManager");
+        let by = if manager.is_empty() { &self.user_agent } else { manager };
+        Writer { verb, by, dry_run: self.is_dry_run() }
+    }
+}
+
+/// What a path names.
+struct Target {
+    resource: &'static Resource,
+    namespace: String,
+    name: Option<String>,
+    subresource: Option<String>,
+}
+
+/// Answers one request of the Kubernetes API; reads see the fleet as it was `back` changes ago.
+pub(super) fn handle(state: &mut State, request: &Request, back: usize) -> Answer {
+    let path = request.path.trim_matches('/');
+    match path {
+        "readyz" | "livez" | "healthz" => return Answer::text("text/plain; charset=utf-8", "ok".to_owned()),
+        "version" => return Answer::ok(version()),
+        "apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => return review(state, request),
+        _ => {}
+    }
+    let Some(target) = target(path) else { return Answer::no_such_path() };
+    let verb = verb(request, &target);
+    let resource = match &target.subresource {
+        Some(sub) => format!("{}/{sub}", target.resource.plural),
+        None => target.resource.plural.to_owned(),
+    };
+    if state.health.denied.contains(&(verb.to_owned(), resource)) {
+        return Answer::forbidden(target.resource.kind, target.name.as_deref().unwrap_or_default(), verb);
+    }
+    route(state, request, &target, back).unwrap_or_else(|refusal| refusal)
+}
+
+fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> Result<Answer, Answer> {
+    let kind = target.resource.kind;
+    let Some(name) = &target.name else {
+        return match request.method.as_str() {
+            "GET" => list_objects(state, request, target, back),
+            "POST" => write::create(state, kind, &target.namespace, request.json()?, &request.writer("create")),
+            _ => Err(method_not_allowed()),
+        };
+    };
+    let key = Key::new(kind, &target.namespace, name);
+    match (request.method.as_str(), target.subresource.as_deref()) {
+        ("GET", None | Some("status")) => {
+            let found = state.get_stale(&key, back).ok_or_else(|| Answer::not_found(kind, name))?;
+            Ok(Answer::ok(shown(state, kind, &found)))
+        }
+        ("PATCH", None) => {
+            let (content, body) = (&request.content_type, request.json()?);
+            write::patch(state, &key, content, &body, &request.writer("patch"))
+        }
+        ("PUT", None) => write::update(state, &key, request.json()?, &request.writer("update")),
+        ("DELETE", None) => delete(state, request, &key),
+        ("POST", Some("eviction")) if kind == Kind::Pod => evict(state, request, &key),
+        (method, Some("scale")) if matches!(kind, Kind::Deployment | Kind::StatefulSet) => {
+            scale(state, request, &key, method)
+        }
+        _ => Err(method_not_allowed()),
+    }
+}
+
+fn method_not_allowed() -> Answer {
+    let message = "the server does not allow this method on the requested resource";
+    Answer::refusal(405, "MethodNotAllowed", message, json!({}))
+}
+
+fn verb(request: &Request, target: &Target) -> &'static str {
+    match (request.method.as_str(), &target.name) {
+        ("GET", Some(_)) => "get",
+        ("GET", None) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        _ => "delete",
+    }
+}
+
+fn target(path: &str) -> Option<Target> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return None,
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+        rest => ("", rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, None, None),
+        [plural, name] => (*plural, Some((*name).to_owned()), None),
+        [plural, name, sub] => (*plural, Some((*name).to_owned()), Some((*sub).to_owned())),
+        _ => return None,
+    };
+    let resource = RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)?;
+    if !resource.namespaced && !namespace.is_empty() || resource.namespaced && namespace.is_empty() && name.is_some() {
+        return None;
+    }
+    Some(Target { resource, namespace: namespace.to_owned(), name, subresource })
+}
+
+/// The object as the API shows it, with its type on it.
+pub(super) fn shown(state: &State, kind: Kind, object: &Value) -> Value {
+    let resource = kind.resource();
+    let mut object = match kind {
+        Kind::DisruptionBudget => disruption::with_status(state, object.clone()),
+        _ => object.clone(),
+    };
+    object["kind"] = resource.name.into();
+    object["apiVersion"] = api_version(resource).into();
+    object
+}
+
+fn api_version(resource: &Resource) -> String {
+    if resource.group.is_empty() {
+        resource.version.to_owned()
+    } else {
+        format!("{}/{}", resource.group, resource.version)
+    }
+}
+
+fn list_objects(state: &State, request: &Request, target: &Target, back: usize) -> Result<Answer, Answer> {
+    let resource = target.resource;
+    if matches!(request.query("watch"), "true" | "1") {
+        return Err(Answer::bad_request("the simulated fleet serves no watch: list again instead"));
+    }
+    let read = |name: &str| Selector::parse(request.query(name)).map_err(Answer::bad_request);
+    let (labels, fields) = (read("labelSelector")?, read("fieldSelector")?);
+    let matches = |object: &Arc<Value>| labels.matches(&object["metadata"]["labels"]) && fields.matches_fields(object);
+    let found: Vec<Arc<Value>> =
+        state.list(resource.kind, &target.namespace, back).into_iter().filter(matches).collect();
+    let offset = request.query("continue").parse().unwrap_or(0).min(found.len());
+    let limit = request.query("limit").parse().ok().filter(|n| *n > 0).unwrap_or(usize::MAX);
+    let end = offset.saturating_add(limit).min(found.len());
+    let items: Vec<Value> = found[offset..end].iter().map(|o| shown(state, resource.kind, o)).collect();
+    let mut metadata = json!({"resourceVersion": state.version.to_string()});
+    if end < found.len() {
+        metadata["continue"] = end.to_string().into();
+        metadata["remainingItemCount"] = (found.len() - end).into();
+    }
+    Ok(Answer::ok(json!({
+        "kind": format!("{}List", resource.name), "apiVersion": api_version(resource),
+        "metadata": metadata, "items": items,
+    })))
+}
+
+fn delete(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Answer> {
+    let options = request.json()?;
+    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?.clone();
+    for (field, pointer, label) in
+        [("uid", "/metadata/uid", "UID"), ("resourceVersion", "/metadata/resourceVersion", "ResourceVersion")]
+    {
+        let wanted = text(&options["preconditions"], &format!("/{field}"));
+        let found = text(&object, pointer);
+        if !wanted.is_empty() && wanted != found {
+            return Err(Answer::precondition(key.kind, &key.name, label, wanted, found));
+        }
+    }
+    let was_terminating = super::object::is_terminating(&object);
+    if !request.is_dry_run() {
+        if key.kind == Kind::Pod {
+            let in_query = request.query("gracePeriodSeconds").parse().ok();
+            terminate(state, key, in_query.or_else(|| options["gracePeriodSeconds"].as_i64()));
+        } else {
+            state.remove(key);
+            state.dirty.insert(key.clone());
+        }
+        let gone = state.get(key).is_none();
+        let changed = !was_terminating || gone;
+        write::note(state, key, json!({"uid": object["metadata"]["uid"]}), changed, &request.writer("delete"));
+    }
+    let details = json!({"name": key.name, "kind": key.kind.resource().plural, "uid": object["metadata"]["uid"]});
+    Ok(match state.get(key) {
+        Some(ending) => Answer::ok(shown(state, key.kind, ending)),
+        None => Answer::success(200, details),
+    })
+}
+
+fn evict(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Answer> {
+    let body = request.json()?;
+    let uid = state.get(key).map(|pod| pod["metadata"]["uid"].clone()).unwrap_or_default();
+    let (answer, changed) = disruption::evict(state, key, &body);
+    if answer.code == 201 && !request.is_dry_run() {
+        write::note(state, key, json!({"uid": uid}), changed, &request.writer("evict"));
+    }
+    Ok(answer)
+}
+
+fn scale(state: &mut State, request: &Request, key: &Key, method: &str) -> Result<Answer, Answer> {
+    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?;
+    if method != "GET" {
+        let body = request.json()?;
+        let body = match method {
+            "PUT" => {
+                json!({"spec": {"replicas": body["spec"]["replicas"]}, "metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}})
+            }
+            "PATCH" => body,
+            _ => return Err(method_not_allowed()),
+        };
+        if object["spec"]["replicas"].is_null()
+            || body.pointer("/spec/replicas").and_then(Value::as_i64).is_none_or(|n| n < 0)
+        {
+            return Err(Answer::invalid(
+                key.kind,
+                &key.name,
+                "spec.replicas",
+                "must be a number greater than or equal to 0",
+            ));
+        }
+        write::patch(state, key, "application/merge-patch+json", &without_nulls(body), &request.writer("scale"))?;
+    }
+    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?;
+    let selector = super::object::texts(object, "/spec/selector/matchLabels");
+    let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let metadata = &object["metadata"];
+    Ok(Answer::ok(json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"]},
+        "spec": {"replicas": object["spec"]["replicas"]},
+        "status": {"replicas": number(object, "/status/replicas"), "selector": selector.join(",")},
+    })))
+}
+
+/// A null in a PUT means "not given", in a merge patch it would mean "remove".
+fn without_nulls(mut body: Value) -> Value {
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|_, value| !value.is_null());
+    }
+    body
+}
+
+fn review(state: &State, request: &Request) -> Answer {
+    let body = match request.json() {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let asked = |field: &str| text(&body, &format!("/spec/resourceAttributes/{field}")).to_owned();
+    let resource = match asked("subresource") {
+        sub if sub.is_empty() => asked("resource"),
+        sub => format!("{}/{sub}", asked("resource")),
+    };
+    let denied = state.health.denied.contains(&(asked("verb"), resource));
+    let mut answer = body;
+    answer["kind"] = "SelfSubjectAccessReview".into();
+    answer["apiVersion"] = "authorization.k8s.io/v1".into();
+    answer["metadata"] = json!({});
+    answer["status"] =
+        json!({"allowed": !denied, "reason": if denied { "" } else { "RBAC: allowed by the simulated fleet" }});
+    Answer::json(201, answer)
+}
+
+fn version() -> Value {
+    json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0-nightshift-sim", "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64"})
+}
+
+/// Makes something go wrong. The error says what does not exist.
+pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
+    match fault {
+        Fault::Xid { node, gpu, code } => {
+            let ill = gpu_of(state, &node, gpu)?;
+            *ill.xids.entry(code).or_default() += 1;
+            ill.last_xid = code;
+            state.dirty.insert(Key::node(&node));
+        }
+        Fault::Ecc { node, gpu } => {
+            gpu_of(state, &node, gpu)?.ecc += 1;
+            state.dirty.insert(Key::node(&node));
+        }
+        Fault::Hot { node, gpu } => {
+            gpu_of(state, &node, gpu)?.hot = true;
+            state.dirty.insert(Key::node(&node));
+        }
+        Fault::NodeNotReady { node } => {
+            known_node(state, &node)?;
+            state.dirty.insert(Key::node(&node));
+            state.health.not_ready.insert(node);
+        }
+        Fault::Stalled { namespace, deployment } => {
+            let now = state.now;
+            let pods = super::metrics::pods_of(state, &namespace, &deployment);
+            if pods.is_empty() {
+                return Err(format!("no deployment {namespace}/{deployment} with pods"));
+            }
+            state.health.stalled.extend(pods.into_iter().map(|uid| (uid, now)));
+        }
+        Fault::WeightsStale { node, model } => {
+            known_node(state, &node)?;
+            state.health.stale_weights.insert((node, model));
+        }
+        Fault::Deny { verb, resource } => {
+            state.health.denied.insert((verb, resource));
+        }
+        Fault::Api(fault) => state.health.add_api(fault)?,
+    }
+    Ok(())
+}
+
+/// Ends all illness of a node, or of one of its GPUs.
+pub(super) fn mend(state: &mut State, node: &str, gpu: Option<u32>) -> Result<(), String> {
+    known_node(state, node)?;
+    repair(state, node, gpu);
+    Ok(())
+}
+
+fn known_node(state: &State, node: &str) -> Result<(), String> {
+    state.get(&Key::node(node)).map(drop).ok_or_else(|| format!("no node `{node}` in the fleet"))
+}
+
+fn gpu_of<'a>(state: &'a mut State, node: &str, gpu: u32) -> Result<&'a mut super::health::Illness, String> {
+    known_node(state, node)?;
+    let gpus = state.seats.get(node).map_or(0, |seat| seat.slots.len());
+    if gpu as usize >= gpus {
+        return Err(format!("node `{node}` has {gpus} GPUs, so there is no GPU {gpu}"));
+    }
+    Ok(state.health.gpus.entry((node.to_owned(), gpu)).or_default())
+}
+
+/// Drops what the API server would not keep: false, and empty lists and maps.
+pub(super) fn tidy_node(node: &mut Value) {
+    if let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|_, value| !value.is_null() && *value != false && value.as_array().is_none_or(|a| !a.is_empty()));
+    }
+    if let Some(metadata) = node.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty()));
+    }
+}
+
+/// Whether a taint is one that the API server would take.
+pub(super) fn taint_error(node: &Value) -> Option<String> {
+    list(node, "/spec/taints").iter().find_map(|taint| {
+        let effect = text(taint, "/effect");
+        let known = matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute");
+        (!known || text(taint, "/key").is_empty()).then(|| format!("Unsupported value: \"{effect}\""))
+    })
+}

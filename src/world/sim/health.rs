@@ -1,0 +1,217 @@
+//! What is ill in the fleet, and which requests the API will mistreat.
+//!
+//! Invariant: with one seed, the same requests in the same order meet the same faults.
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something that goes wrong. As JSON: `{"fault": "xid", "node": "gpu-2", "gpu": 3, "code": 79}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// The driver logs an XID; the GPU leaves `allocatable` unless it is an application's error.
+    Xid { node: String, gpu: u32, code: u32 },
+    /// An uncorrectable memory error is counted.
+    Ecc { node: String, gpu: u32 },
+    /// The GPU runs at 96 °C.
+    Hot { node: String, gpu: u32 },
+    /// The kubelet is silent: pods lose readiness, and what is terminating there stays.
+    NodeNotReady { node: String },
+    /// Running pods of a deployment take requests and make no tokens; new pods are well.
+    Stalled { namespace: String, deployment: String },
+    /// The weights on the node's volume are of an older revision than the ones served elsewhere.
+    WeightsStale { node: String, model: String },
+    /// A right is missing: requests get 403, and access reviews say so.
+    Deny { verb: String, resource: String },
+    /// The API mistreats requests.
+    Api(ApiFault),
+}
+
+/// Which requests meet which trouble.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiFault {
+    /// Any method if absent.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// A regular expression on path and query, found anywhere in it.
+    #[serde(default)]
+    pub path: String,
+    /// So many requests meet it; for ever if absent.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// Of the requests that match, this share meets it, by the fleet's seed.
+    #[serde(default = "always")]
+    pub probability: f64,
+    pub trouble: Trouble,
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+impl ApiFault {
+    /// The next `times` requests with this method whose path and query match.
+    pub fn next(times: u32, method: &str, path: &str, trouble: Trouble) -> Fault {
+        let (method, path) = (Some(method.to_owned()), path.to_owned());
+        Fault::Api(ApiFault { method, path, times: Some(times), probability: 1.0, trouble })
+    }
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Not done; this status is answered, with Retry-After in seconds if given.
+    Status { code: u16, retry_after: Option<u64> },
+    /// Not done; the connection is closed.
+    Cut,
+    /// Done; the connection is closed without an answer.
+    LoseReply,
+    /// Done and answered, so many milliseconds later.
+    Delay { millis: u64 },
+    /// A read is answered from so many changes ago.
+    Stale { versions: usize },
+    /// Done; the answer is 200 and not JSON.
+    Garbage,
+}
+
+/// XIDs that an application causes; the device plugin keeps the GPU.
+const APPLICATION_XIDS: [u32; 6] = [13, 31, 43, 45, 68, 109];
+
+/// One GPU's illness.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Illness {
+    /// How often each code was logged.
+    pub xids: BTreeMap<u32, u32>,
+    pub last_xid: u32,
+    pub ecc: u32,
+    pub hot: bool,
+}
+
+impl Illness {
+    /// The device plugin has taken the GPU away.
+    pub fn is_out(&self) -> bool {
+        self.ecc > 0 || self.xids.keys().any(|code| !APPLICATION_XIDS.contains(code))
+    }
+}
+
+pub(super) struct Health {
+    pub gpus: BTreeMap<(String, u32), Illness>,
+    pub not_ready: BTreeSet<String>,
+    /// UIDs of pods that make no tokens, and since when.
+    pub stalled: BTreeMap<String, crate::model::Time>,
+    /// node, model
+    pub stale_weights: BTreeSet<(String, String)>,
+    /// verb, resource
+    pub denied: BTreeSet<(String, String)>,
+    /// Nodes that wait for `Timer::Heals`.
+    pub healing: BTreeSet<String>,
+    api: Vec<(ApiFault, Regex)>,
+    random: u64,
+}
+
+impl Health {
+    pub fn new(seed: u64) -> Health {
+        Health {
+            gpus: BTreeMap::new(),
+            not_ready: BTreeSet::new(),
+            stalled: BTreeMap::new(),
+            stale_weights: BTreeSet::new(),
+            denied: BTreeSet::new(),
+            healing: BTreeSet::new(),
+            api: Vec::new(),
+            random: seed,
+        }
+    }
+
+    pub fn is_out(&self, node: &str, gpu: u32) -> bool {
+        self.gpu(node, gpu).is_some_and(Illness::is_out)
+    }
+
+    pub fn gpu(&self, node: &str, gpu: u32) -> Option<&Illness> {
+        self.gpus.get(&(node.to_owned(), gpu))
+    }
+
+    pub fn is_ill(&self, node: &str) -> bool {
+        self.not_ready.contains(node) || self.gpus_out(node) > 0 || self.gpus.keys().any(|(n, _)| n == node)
+    }
+
+    pub fn gpus_out(&self, node: &str) -> u32 {
+        let out = self.gpus.range((node.to_owned(), 0)..=(node.to_owned(), u32::MAX)).filter(|(_, i)| i.is_out());
+        u32::try_from(out.count()).unwrap_or(u32::MAX)
+    }
+
+    pub fn add_api(&mut self, fault: ApiFault) -> Result<(), String> {
+        let regex = Regex::new(&fault.path).map_err(|e| format!("the fault's path is no regular expression: {e}"))?;
+        self.api.push((fault, regex));
+        Ok(())
+    }
+
+    pub fn clear_api(&mut self) {
+        self.api.clear();
+    }
+
+    /// The trouble that this request meets: the first fault that matches, has some left and is drawn.
+    pub fn meet(&mut self, method: &str, path: &str) -> Option<Trouble> {
+        let Health { api, random, .. } = self;
+        for (fault, regex) in api {
+            let is_method = fault.method.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method));
+            if !is_method || fault.times == Some(0) || !regex.is_match(path) || draw(random) >= fault.probability {
+                continue;
+            }
+            fault.times = fault.times.map(|n| n - 1);
+            return Some(fault.trouble.clone());
+        }
+        None
+    }
+}
+
+/// SplitMix64, as a share of one: enough for faults, and the same everywhere.
+fn draw(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_from_json() {
+        let check = |text: &str, expect: Fault| assert_eq!(serde_json::from_str::<Fault>(text).unwrap(), expect);
+        check(
+            r#"{"fault":"xid","node":"gpu-2","gpu":3,"code":79}"#,
+            Fault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 },
+        );
+        check(
+            r#"{"fault":"api","method":"PATCH","path":"/nodes/","times":2,"trouble":{"status":{"code":503,"retry_after":1}}}"#,
+            ApiFault::next(2, "PATCH", "/nodes/", Trouble::Status { code: 503, retry_after: Some(1) }),
+        );
+        assert!(serde_json::from_str::<Fault>(r#"{"fault":"xid","node":"gpu-2"}"#).is_err());
+    }
+
+    #[test]
+    fn faults_are_used_up_and_drawn_by_the_seed() {
+        let mut health = Health::new(1);
+        let Fault::Api(twice) = ApiFault::next(2, "GET", "^/api", Trouble::Cut) else { unreachable!() };
+        health.add_api(twice.clone()).unwrap();
+        let met: Vec<bool> = (0..4).map(|_| health.meet("GET", "/api/v1/nodes").is_some()).collect();
+        assert_eq!(met, [true, true, false, false]);
+        assert_eq!(health.meet("POST", "/api"), None);
+
+        let drawn = |seed| {
+            let mut health = Health::new(seed);
+            health.add_api(ApiFault { times: None, probability: 0.5, ..twice.clone() }).unwrap();
+            (0..64).map(|_| health.meet("GET", "/api").is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        let share = drawn(7).iter().filter(|met| **met).count();
+        assert!((16..48).contains(&share), "{share}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Kubernetes objects as JSON: which kinds there are, how they are named, and how their fields are read.
+//!
+//! Invariant: an object is only ever replaced as a whole; nobody holds a half-changed one.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The kinds that the simulated API serves. The order is that of storage alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    Namespace,
+    Node,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    ReplicaSet,
+    Pod,
+    DisruptionBudget,
+    Event,
+    NewEvent,
+    Lease,
+    ConfigMap,
+}
+
+/// One kind's place in the API.
+pub(super) struct Resource {
+    pub kind: Kind,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub name: &'static str,
+    pub namespaced: bool,
+}
+
+const fn resource(
+    kind: Kind,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    name: &'static str,
+) -> Resource {
+    Resource { kind, group, version, plural, name, namespaced: !matches!(kind, Kind::Node | Kind::Namespace) }
+}
+
+pub(super) const RESOURCES: [Resource; 12] = [
+    resource(Kind::Namespace, "", "v1", "namespaces", "Namespace"),
+    resource(Kind::Node, "", "v1", "nodes", "Node"),
+    resource(Kind::Pod, "", "v1", "pods", "Pod"),
+    resource(Kind::Event, "", "v1", "events", "Event"),
+    resource(Kind::ConfigMap, "", "v1", "configmaps", "ConfigMap"),
+    resource(Kind::NewEvent, "events.k8s.io", "v1", "events", "Event"),
+    resource(Kind::Deployment, "apps", "v1", "deployments", "Deployment"),
+    resource(Kind::StatefulSet, "apps", "v1", "statefulsets", "StatefulSet"),
+    resource(Kind::DaemonSet, "apps", "v1", "daemonsets", "DaemonSet"),
+    resource(Kind::ReplicaSet, "apps", "v1", "replicasets", "ReplicaSet"),
+    resource(Kind::DisruptionBudget, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    resource(Kind::Lease, "coordination.k8s.io", "v1", "leases", "Lease"),
+];
+
+impl Kind {
+    pub fn resource(self) -> &'static Resource {
+        RESOURCES.iter().find(|r| r.kind == self).expect("every kind is in the table")
+    }
+
+    /// The kind that a controller reference names.
+    pub fn named(name: &str) -> Option<Kind> {
+        RESOURCES.iter().find(|r| r.name == name).map(|r| r.kind)
+    }
+}
+
+/// Where an object is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
+        Key { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    pub fn node(name: &str) -> Key {
+        Key::new(Kind::Node, "", name)
+    }
+
+    pub fn of(kind: Kind, object: &Value) -> Key {
+        Key::new(kind, text(object, "/metadata/namespace"), text(object, "/metadata/name"))
+    }
+}
+
+/// The text at a JSON pointer; absent reads as empty.
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(super) fn number(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+pub(super) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The texts of an object of texts, as in labels.
+pub(super) fn texts(object: &Value, pointer: &str) -> BTreeMap<String, String> {
+    let map = object.pointer(pointer).and_then(Value::as_object);
+    map.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+}
+
+pub(super) fn is_terminating(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some()
+}
+
+/// Whether the condition of that type says "True".
+pub(super) fn condition(object: &Value, kind: &str) -> bool {
+    list(object, "/status/conditions").iter().any(|c| text(c, "/type") == kind && text(c, "/status") == "True")
+}
+
+/// Sets the condition of that type to a word (`True`, `False`, `Unknown`), keeping its transition time if the word stays.
+pub(super) fn set_condition(object: &mut Value, kind: &str, word: &str, reason: &str, now: &str) {
+    let mut fresh = serde_json::json!({
+        "type": kind, "status": word, "reason": reason, "lastTransitionTime": now,
+    });
+    if reason.is_empty() {
+        fresh.as_object_mut().map(|c| c.remove("reason"));
+    }
+    if !object["status"]["conditions"].is_array() {
+        object["status"]["conditions"] = Value::Array(Vec::new());
+    }
+    let Some(conditions) = object["status"]["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|c| text(c, "/type") == kind) {
+        Some(old) => {
+            if text(old, "/status") == word {
+                fresh["lastTransitionTime"] = old["lastTransitionTime"].clone();
+            }
+            *old = fresh;
+        }
+        None => conditions.push(fresh),
+    }
+}
+
+/// The controlling owner: kind and name.
+pub(super) fn controller(object: &Value) -> Option<(Kind, &str)> {
+    let owner = list(object, "/metadata/ownerReferences")
+        .iter()
+        .find(|o| o.get("controller").and_then(Value::as_bool).unwrap_or_default())?;
+    Some((Kind::named(text(owner, "/kind"))?, text(owner, "/name")))
+}
+
+/// A reference that makes `owner` the controller of another object.
+pub(super) fn owner_reference(kind: Kind, owner: &Value) -> Value {
+    let resource = kind.resource();
+    serde_json::json!([{
+        "apiVersion": format!("{}/{}", resource.group, resource.version),
+        "kind": resource.name,
+        "name": text(owner, "/metadata/name"),
+        "uid": text(owner, "/metadata/uid"),
+        "controller": true,
+        "blockOwnerDeletion": true,
+    }])
+}
+
+/// GPUs (or MIG devices) that a pod's containers ask for.
+pub(super) fn gpus_wanted(pod: &Value) -> u32 {
+    let containers = list(pod, "/spec/containers").iter();
+    let limits = containers.filter_map(|c| c.pointer("/resources/limits")?.as_object());
+    limits
+        .flatten()
+        .filter(|(name, _)| *name == "nvidia.com/gpu" || name.starts_with("nvidia.com/mig-"))
+        .filter_map(|(_, amount)| amount.as_u64().or_else(|| amount.as_str()?.parse().ok()))
+        .map(|n| u32::try_from(n).unwrap_or(u32::MAX))
+        .sum()
+}
+
+/// A short name for a text: the same text always gives the same ten letters.
+pub(super) fn short_hash(text: &str) -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut hash = fnv(text);
+    (0..10)
+        .map(|_| {
+            let letter = LETTERS[(hash % 27) as usize] as char;
+            hash = (hash / 27) ^ (hash << 37);
+            letter
+        })
+        .collect()
+}
+
+/// FNV-1a: stable over builds, which the standard hasher does not promise.
+pub(super) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,140 @@
+//! Label and field selectors as Kubernetes writes them in URLs and objects.
+//!
+//! Invariant: an empty selector in a URL matches everything; what cannot be read is refused, never ignored.
+
+use super::object::text;
+use serde_json::Value;
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Selector {
+    terms: Vec<Term>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Term {
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    Exists(String),
+    Absent(String),
+}
+
+impl Selector {
+    /// `a=b,c!=d,e in (f,g),h notin (i),j,!k`
+    pub fn parse(text: &str) -> Result<Selector, String> {
+        let mut terms = Vec::new();
+        for part in split(text) {
+            let part = part.trim();
+            if part.is_empty() {
+                continue;
+            }
+            terms.push(Self::term(part).ok_or_else(|| format!("unable to parse requirement: `{part}`"))?);
+        }
+        Ok(Selector { terms })
+    }
+
+    fn term(part: &str) -> Option<Term> {
+        let one = |v: &str| vec![v.trim().to_owned()];
+        let set = |v: &str| {
+            let inner = v.trim().strip_prefix('(')?.strip_suffix(')')?;
+            Some(inner.split(',').map(|s| s.trim().to_owned()).collect::<Vec<_>>())
+        };
+        if let Some((key, values)) = part.split_once(" notin ") {
+            Some(Term::NotIn(key.trim().to_owned(), set(values)?))
+        } else if let Some((key, values)) = part.split_once(" in ") {
+            Some(Term::In(key.trim().to_owned(), set(values)?))
+        } else if let Some((key, value)) = part.split_once("!=") {
+            Some(Term::NotIn(key.trim().to_owned(), one(value)))
+        } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+            Some(Term::In(key.trim().to_owned(), one(value)))
+        } else if let Some(key) = part.strip_prefix('!') {
+            Some(Term::Absent(key.trim().to_owned()))
+        } else {
+            (!part.contains([' ', '('])).then(|| Term::Exists(part.to_owned()))
+        }
+    }
+
+    /// `spec.selector` of a workload or budget.
+    pub fn from_object(selector: &Value) -> Selector {
+        let mut terms: Vec<Term> = super::object::texts(selector, "/matchLabels")
+            .into_iter()
+            .map(|(key, value)| Term::In(key, vec![value]))
+            .collect();
+        for expression in super::object::list(selector, "/matchExpressions") {
+            let key = text(expression, "/key").to_owned();
+            let values = super::object::list(expression, "/values");
+            let values = values.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+            terms.push(match text(expression, "/operator") {
+                "In" => Term::In(key, values),
+                "NotIn" => Term::NotIn(key, values),
+                "DoesNotExist" => Term::Absent(key),
+                _ => Term::Exists(key),
+            });
+        }
+        Selector { terms }
+    }
+
+    pub fn matches(&self, labels: &Value) -> bool {
+        self.terms.iter().all(|term| match term {
+            Term::In(key, values) => labels[key].as_str().is_some_and(|v| values.iter().any(|w| w == v)),
+            Term::NotIn(key, values) => labels[key].as_str().is_none_or(|v| values.iter().all(|w| w != v)),
+            Term::Exists(key) => labels.get(key).is_some(),
+            Term::Absent(key) => labels.get(key).is_none(),
+        })
+    }
+
+    /// As a field selector: the keys are paths such as `spec.nodeName`.
+    pub fn matches_fields(&self, object: &Value) -> bool {
+        self.terms.iter().all(|term| match term {
+            Term::In(path, values) => values.iter().any(|v| v == field(object, path)),
+            Term::NotIn(path, values) => values.iter().all(|v| v != field(object, path)),
+            Term::Exists(_) | Term::Absent(_) => false,
+        })
+    }
+}
+
+fn field<'a>(object: &'a Value, path: &str) -> &'a str {
+    text(object, &format!("/{}", path.replace('.', "/")))
+}
+
+/// Splits at commas that stand outside brackets.
+fn split(text: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_selector_matches_as_in_kubernetes() {
+        let labels = json!({"app": "llama", "tier": "gpu"});
+        let check =
+            |text: &str, expect: bool| assert_eq!(Selector::parse(text).unwrap().matches(&labels), expect, "{text}");
+        check("", true);
+        check("app=llama", true);
+        check("app==llama,tier!=cpu", true);
+        check("app in (a, llama),tier notin (cpu)", true);
+        check("app notin (llama)", false);
+        check("missing!=x", true);
+        check("missing notin (x)", true);
+        check("tier,!missing", true);
+        check("!tier", false);
+        assert!(Selector::parse("app in llama").is_err());
+        let pod = json!({"spec": {"nodeName": "gpu-1"}, "status": {"phase": "Running"}});
+        assert!(Selector::parse("spec.nodeName=gpu-1,status.phase!=Failed").unwrap().matches_fields(&pod));
+    }
+}

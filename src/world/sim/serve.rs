@@ -1,0 +1,222 @@
+//! The fleet behind a socket: one connection loop for all its APIs, with the troubles that a request may meet.
+//!
+//! Invariant: whether a cut request was done or not is decided by its trouble alone, never by timing.
+
+use super::answer::{Answer, Body};
+use super::api::{self, Request};
+use super::controllers::settle;
+use super::effects::Asked;
+use super::health::{Fault, Trouble};
+use super::prometheus::SimSample;
+use super::state::State;
+use super::{metrics, prometheus};
+use crate::clock::Clock;
+use crate::limits;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpListener;
+
+/// The state, shared between the socket and the Rust API.
+#[derive(Clone)]
+pub(super) struct Shared {
+    state: Arc<Mutex<State>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Shared {
+    pub fn new(state: State) -> Shared {
+        let clock = state.options.clock.clone();
+        Shared { state: Arc::new(Mutex::new(state)), clock }
+    }
+
+    /// The state as it is now: everything due has happened.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        settle(&mut state, self.clock.now());
+        state
+    }
+}
+
+/// Why a connection ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the simulated fleet closed the connection")]
+struct Cut;
+
+/// Accepts connections until it is dropped.
+pub(super) async fn run(listener: TcpListener, shared: Shared) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(shared.clone(), request));
+            let mut server = hyper::server::conn::http1::Builder::new();
+            // A connection that ends in an error is what the caller asked for, or its own fault.
+            let _ = server
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits::HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, limits::SIM_BODY_BYTES).collect().await.map_err(|_| Cut)?.to_bytes();
+    let header = |name| parts.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
+    let query = parts.uri.query().unwrap_or_default();
+    let request = Request {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+        content_type: header(header::CONTENT_TYPE).to_owned(),
+        user_agent: header(header::USER_AGENT).to_owned(),
+        body: body.to_vec(),
+    };
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    let is_ours = path.starts_with("/sim/") || path == "/metrics";
+    let trouble = if is_ours { None } else { shared.lock().health.meet(&request.method, &path) };
+    let answer = answer_in_trouble(&shared, &request, path, trouble.as_ref());
+    if let Some(Trouble::Delay { millis }) = trouble {
+        let until = shared.clock.now() + std::time::Duration::from_millis(millis);
+        shared.clock.sleep_until(until).await;
+    }
+    answer.map(encode).ok_or(Cut)
+}
+
+/// Does the request as far as its trouble lets it; `None` if nobody will hear of it.
+fn answer_in_trouble(shared: &Shared, request: &Request, path: String, trouble: Option<&Trouble>) -> Option<Answer> {
+    let mut state = shared.lock();
+    let before = state.effects.applied.len();
+    let back = if let Some(Trouble::Stale { versions }) = trouble { *versions } else { 0 };
+    let (answer, is_heard) = match trouble {
+        Some(Trouble::Cut) => (None, false),
+        Some(Trouble::Status { code, retry_after }) => (Some(Answer::fault(*code, *retry_after)), true),
+        Some(Trouble::LoseReply) => (Some(route(&mut state, request, back)), false),
+        Some(Trouble::Garbage) => {
+            route(&mut state, request, back);
+            (Some(Answer::text("application/json", "<html>garbage".to_owned())), true)
+        }
+        _ => (Some(route(&mut state, request, back)), true),
+    };
+    if !is_heard {
+        state.effects.lose_since(before);
+    }
+    if !path.starts_with("/sim/") {
+        let (at, code) = (state.now, answer.as_ref().map_or(0, |a| a.code));
+        state.effects.ask(Asked { at, method: request.method.clone(), path, code });
+    }
+    answer.filter(|_| is_heard)
+}
+
+fn encode(answer: Answer) -> Response<Full<Bytes>> {
+    let (kind, body) = match answer.body {
+        Body::Json(value) => ("application/json", value.to_string()),
+        Body::Text(kind, text) => (kind, text),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    if let Some(seconds) = answer.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn route(state: &mut State, request: &Request, back: usize) -> Answer {
+    let method = request.method.as_str();
+    match (method, request.path.as_str()) {
+        ("GET", "/metrics") => Answer::text("text/plain; version=0.0.4; charset=utf-8", metrics::page(state)),
+        ("GET" | "POST", "/api/v1/query") => prometheus::query(state, request),
+        ("GET", "/-/ready" | "/-/healthy") => Answer::text("text/plain; charset=utf-8", "ok".to_owned()),
+        (_, path) if path.starts_with("/sim/") => control(state, request).unwrap_or_else(|refusal| refusal),
+        _ => api::handle(state, request, back),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repair {
+    node: String,
+    #[serde(default)]
+    gpu: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    expression: String,
+    samples: Vec<SimSample>,
+}
+
+/// The fleet's own doors for tests and the demo, where no trouble is met.
+fn control(state: &mut State, request: &Request) -> Result<Answer, Answer> {
+    fn read<T: for<'de> Deserialize<'de>>(request: &Request) -> Result<T, Answer> {
+        serde_json::from_slice(&request.body).map_err(|e| Answer::bad_request(format!("cannot read the body: {e}")))
+    }
+    let done = |result: Result<(), String>| match result {
+        Ok(()) => Ok(Answer::ok(json!({"done": true}))),
+        Err(why) => Err(Answer::bad_request(why)),
+    };
+    match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/sim/fault") => done(api::inject(state, read::<Fault>(request)?)),
+        ("POST", "/sim/repair") => {
+            let repair: Repair = read(request)?;
+            done(api::mend(state, &repair.node, repair.gpu))
+        }
+        ("POST", "/sim/calm") => {
+            state.health.clear_api();
+            state.health.denied.clear();
+            done(Ok(()))
+        }
+        ("POST", "/sim/prometheus") => {
+            let script: Script = read(request)?;
+            state.table.set(&script.expression, script.samples);
+            done(Ok(()))
+        }
+        ("GET", "/sim/effects") => Ok(Answer::ok(json!(state.effects.applied))),
+        ("GET", "/sim/requests") => Ok(Answer::ok(json!(state.effects.asked))),
+        ("GET", "/sim/state") => Ok(Answer::ok(overview(state))),
+        _ => Err(Answer::no_such_path()),
+    }
+}
+
+/// The fleet at a glance.
+fn overview(state: &State) -> Value {
+    use super::object::{Kind, condition, gpus_wanted, is_terminating, number, text};
+    let nodes: Vec<Value> = state
+        .keys(Kind::Node, "")
+        .map(|(key, node)| {
+            let seat = state.seats.get(&key.name).cloned().unwrap_or_default();
+            let sick =
+                (0..seat.slots.len()).filter(|g| state.health.gpu(&key.name, u32::try_from(*g).unwrap_or(0)).is_some());
+            json!({"name": key.name, "ready": seat.ready, "schedulable": seat.schedulable, "gpus": seat.slots.len(),
+                "allocatable": seat.allocatable, "free": seat.free(), "ill_gpus": sick.collect::<Vec<_>>(),
+                "boot_id": text(node, "/status/nodeInfo/bootID"), "taints": node["spec"]["taints"]})
+        })
+        .collect();
+    let pods: Vec<Value> = state
+        .keys(Kind::Pod, "")
+        .map(|(key, pod)| {
+            json!({"namespace": key.namespace, "name": key.name, "node": text(pod, "/spec/nodeName"),
+                "phase": text(pod, "/status/phase"), "ready": condition(pod, "Ready"),
+                "terminating": is_terminating(pod), "gpus": gpus_wanted(pod)})
+        })
+        .collect();
+    let deployments: Vec<Value> = state
+        .keys(Kind::Deployment, "")
+        .map(|(key, d)| {
+            json!({"namespace": key.namespace, "name": key.name, "replicas": number(d, "/spec/replicas"),
+                "ready": number(d, "/status/readyReplicas"), "updated": number(d, "/status/updatedReplicas")})
+        })
+        .collect();
+    json!({"now": state.now, "version": state.version, "nodes": nodes, "pods": pods, "deployments": deployments,
+        "effects": state.effects.applied.len()})
+}
