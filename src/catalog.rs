@@ -2,11 +2,20 @@
 //!
 //! Invariant: what is current is whole and checked; a bad file keeps the last good one and says so.
 
+mod build;
+mod files;
+mod kept;
+mod rules;
+mod watch;
+
+pub use watch::{Watch, WatchError, watch};
+
 use crate::policy::RuleSet;
-use crate::script::{Runbook, Shape};
+use crate::script::{HostApi, Runbook, Shape};
+use build::State;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Everything that was read, at one moment.
 #[derive(Clone, Default)]
@@ -39,21 +48,43 @@ pub struct Folders {
 
 /// The current files, swapped whole when they change.
 pub struct Catalog {
-    // folders, RwLock<Arc<Loaded>>
+    /// What each file was and is; one reload at a time.
+    state: Mutex<State>,
+    current: RwLock<Arc<Loaded>>,
 }
 
 impl Catalog {
     /// Reads everything. Fatal problems of a first load are an error; warnings come back with it.
-    pub fn load(_folders: Folders) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
-        todo!("catalog")
+    pub fn load(folders: Folders) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
+        let specs = crate::actions::catalog().into_iter().map(|action| action.spec()).collect();
+        Catalog::load_with(folders, HostApi { specs })
+    }
+
+    /// The same, with the actions that runbooks may call given.
+    pub fn load_with(folders: Folders, api: HostApi) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
+        let mut state = State::new(folders, api);
+        let (loaded, problems) = state.reload(&Loaded::default());
+        if problems.iter().any(|problem| problem.fatal) {
+            return Err(problems);
+        }
+        let current = RwLock::new(Arc::new(loaded.unwrap_or_default()));
+        Ok((Catalog { state: Mutex::new(state), current }, problems))
     }
 
     pub fn current(&self) -> Arc<Loaded> {
-        todo!("catalog")
+        // Nothing panics while it holds the lock, and what it guards is swapped whole.
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads again. A file with a fatal problem keeps its last good text. `true` if anything changed.
     pub fn reload(&self) -> (bool, Vec<Problem>) {
-        todo!("catalog")
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (loaded, problems) = state.reload(&self.current());
+        let Some(loaded) = loaded else { return (false, problems) };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+        (true, problems)
     }
 }
+
+#[cfg(test)]
+mod tests;

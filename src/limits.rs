@@ -235,3 +235,18 @@ pub const DISK_FREE_MIB: u64 = 1_024;
 pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+// ── files ── runbooks, rules and shapes
+pub const RULE_FILE_BYTES: usize = 1024 * 1024;
+/// YAML nodes of one file of rules: some fifty for each of `RULES`.
+pub const RULE_FILE_NODES: usize = 100_000;
+/// Files of one folder that are read.
+pub const CATALOG_FILES: usize = 1_000;
+/// Names of one folder that are looked at.
+pub const CATALOG_ENTRIES: usize = 10_000;
+/// Files that changed are read when they were quiet for so long …
+pub const FILES_QUIET: Duration = Duration::from_millis(150);
+/// … or after so many looks, so that a file that never rests cannot keep the others out.
+pub const FILES_QUIET_LOOKS: usize = 20;
+/// For file systems that report no events.
+pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -1,0 +1,118 @@
+//! What is kept of each file: its last reading, compiled or not, and the one that is in force.
+//!
+//! Invariant: a text is compiled once; what is in force changes only by `settle`.
+
+use super::Problem;
+use super::files::{File, Listing};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All files of one kind, by path.
+pub(super) struct Kept<T> {
+    slots: BTreeMap<String, Slot<T>>,
+    /// Why the folder could not be listed the last time.
+    unlisted: Option<Problem>,
+}
+
+struct Slot<T> {
+    name: String,
+    /// The text that was compiled last.
+    seen: Option<[u8; 32]>,
+    fresh: Option<Arc<T>>,
+    problems: Vec<Problem>,
+    good: Option<([u8; 32], Arc<T>)>,
+    gone: bool,
+}
+
+/// Which version of a file is meant.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Version {
+    /// The newest that compiles.
+    Newest,
+    /// The one in force, also if the file is gone.
+    InForce,
+}
+
+impl<T> Kept<T> {
+    pub(super) fn new() -> Kept<T> {
+        Kept { slots: BTreeMap::new(), unlisted: None }
+    }
+
+    /// Takes in what the folder holds now. `compile` is asked about changed texts only; what it gives back beside the
+    /// problems is the compiled file, if it compiles.
+    pub(super) fn take(&mut self, listing: Listing, mut compile: impl FnMut(&File) -> (Option<T>, Vec<Problem>)) {
+        self.unlisted = listing.unlisted;
+        if self.unlisted.is_some() {
+            // Nothing is known, so everything stays as it is: a mount that is away for a moment removes no rule.
+            return;
+        }
+        for slot in self.slots.values_mut() {
+            slot.gone = true;
+        }
+        for problem in listing.broken {
+            let slot = self.slots.entry(problem.file.clone()).or_insert_with(|| Slot::new(""));
+            (slot.seen, slot.fresh, slot.gone) = (None, None, false);
+            slot.problems = vec![problem];
+        }
+        for file in listing.files {
+            let slot = self.slots.entry(file.path.clone()).or_insert_with(|| Slot::new(&file.name));
+            slot.gone = false;
+            slot.name.clone_from(&file.name);
+            if slot.seen != Some(file.hash) {
+                let (fresh, problems) = compile(&file);
+                (slot.seen, slot.fresh, slot.problems) = (Some(file.hash), fresh.map(Arc::new), problems);
+            }
+        }
+    }
+
+    /// Path, name and compiled file of each; `which` chooses the version by path and name.
+    pub(super) fn files<'k>(
+        &'k self,
+        which: impl Fn(&str, &str) -> Version + 'k,
+    ) -> impl Iterator<Item = (&'k str, &'k str, &'k Arc<T>)> + 'k {
+        self.slots.iter().filter_map(move |(path, slot)| {
+            let file = slot.at(which(path, &slot.name))?;
+            Some((path.as_str(), slot.name.as_str(), file))
+        })
+    }
+
+    /// Puts the chosen versions in force; files that are gone and not held are forgotten.
+    pub(super) fn settle(&mut self, which: impl Fn(&str, &str) -> Version) {
+        for (path, slot) in &mut self.slots {
+            if which(path, &slot.name) == Version::InForce {
+                continue;
+            }
+            match (&slot.fresh, slot.seen) {
+                _ if slot.gone => slot.good = None,
+                (Some(fresh), Some(seen)) => slot.good = Some((seen, fresh.clone())),
+                _ => {}
+            }
+        }
+        self.slots.retain(|_, slot| !slot.gone || slot.good.is_some());
+    }
+
+    /// Path and hash of each file in force.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
+        self.slots.iter().filter_map(|(path, slot)| Some((path.as_str(), &slot.good.as_ref()?.0)))
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let of_files = self.slots.values().filter(|slot| !slot.gone).flat_map(|slot| &slot.problems);
+        self.unlisted.iter().chain(of_files)
+    }
+}
+
+impl<T> Slot<T> {
+    fn new(name: &str) -> Slot<T> {
+        Slot { name: name.to_owned(), seen: None, fresh: None, problems: Vec::new(), good: None, gone: false }
+    }
+
+    fn at(&self, version: Version) -> Option<&Arc<T>> {
+        let good = self.good.as_ref().map(|(_, file)| file);
+        match version {
+            Version::InForce => good,
+            Version::Newest if self.gone => None,
+            Version::Newest => self.fresh.as_ref().or(good),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! One file of rules: `rules: [ … ]`, and the line of each, so that a problem has a place.
+//!
+//! Invariant: an unknown key is refused; a misspelt `unless` must not silently never mute.
+
+use super::Problem;
+use super::files::File;
+use crate::limits;
+use crate::model::Rule;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// The rules of a file, each with its line.
+pub(super) type Rules = Vec<(u64, Rule)>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    rules: Vec<Spanned<Rule>>,
+}
+
+/// Parses a file; the parser's own words show the source line and a caret.
+pub(super) fn parse(file: &File) -> (Option<Rules>, Vec<Problem>) {
+    let options = serde_saphyr::options! {
+        // Rules are written out: an anchor that is replayed a million times is not a rule.
+        budget: serde_saphyr::budget! { max_nodes: limits::RULE_FILE_NODES },
+    };
+    match serde_saphyr::from_str_with_options::<Document>(&file.text, options) {
+        Ok(document) => {
+            let rules = document.rules.into_iter().map(|rule| (rule.referenced.line(), rule.value)).collect();
+            (Some(rules), Vec::new())
+        }
+        Err(error) => {
+            let said = error.to_string().replace("<input>", &file.path);
+            let text = format!("{said}\na file of rules looks like this:\n{EXAMPLE}");
+            (None, vec![Problem { file: file.path.clone(), text, fatal: true }])
+        }
+    }
+}
+
+const EXAMPLE: &str = r#"  rules:
+    - name: gpu-fell-off-the-bus
+      when: ['alertname="GpuXid"', 'xid="79"']
+      run: gpu-fell-off-the-bus
+      tell: [oncall]"#;

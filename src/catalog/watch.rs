@@ -1,0 +1,141 @@
+//! Noticing that files changed: events of the file system, waited out until quiet, and a slow look for those that lie.
+//!
+//! Invariant: after a change there is a call, never two at once, and none where nothing changed; reading is no change.
+
+use super::Folders;
+use crate::limits;
+use notify::{RecursiveMode, Watcher};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+
+/// Watches until it is dropped.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("files cannot be watched: {0}; on Linux, look at fs.inotify.max_user_instances")]
+    Notify(#[from] notify::Error),
+    #[error("files cannot be watched: no thread ({0})")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Calls `on_change`, on a thread of its own: once at the start, for what changed since the files were read, and then
+/// each time after files in the folders changed and were quiet for a moment. Editors
+/// that save by renaming, `git checkout` and the link swap of a Kubernetes ConfigMap are each one change. What cannot
+/// be watched (a folder that is not there yet, a network file system) is looked at every half minute.
+pub fn watch(folders: Folders, mut on_change: impl FnMut() + Send + 'static) -> Result<Watch, WatchError> {
+    let (wake, woken) = sync_channel(1);
+    let events = wake.clone();
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // Full means that a look is due already, which is all that an event says.
+        let _ = events.try_send(());
+    })?;
+    let roots = [folders.runbooks, folders.rules, folders.integrations];
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let mut watched = BTreeMap::new();
+    follow(&mut watcher, &roots, &mut watched);
+    let mut last = stamp(&roots);
+    std::thread::Builder::new().name("files".to_owned()).spawn(move || {
+        on_change();
+        while wait(&woken, &stopped) {
+            follow(&mut watcher, &roots, &mut watched);
+            let now = stamp(&roots);
+            if now == last {
+                continue;
+            }
+            last = quiet(now, &roots, &stopped);
+            if !stopped.load(Ordering::Acquire) {
+                on_change();
+            }
+        }
+    })?;
+    Ok(Watch { stop, wake })
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.wake.try_send(());
+    }
+}
+
+/// Waits for an event or for the slow look; `false` when it is over.
+fn wait(woken: &Receiver<()>, stopped: &AtomicBool) -> bool {
+    match woken.recv_timeout(limits::FILES_LOOK_EVERY) {
+        Err(RecvTimeoutError::Disconnected) => false,
+        Ok(()) | Err(RecvTimeoutError::Timeout) => !stopped.load(Ordering::Acquire),
+    }
+}
+
+/// Looks again until two looks agree, or until enough is enough: then the last look counts.
+fn quiet(mut seen: Stamp, roots: &[PathBuf], stopped: &AtomicBool) -> Stamp {
+    for _ in 0..limits::FILES_QUIET_LOOKS {
+        std::thread::sleep(limits::FILES_QUIET);
+        let now = stamp(roots);
+        if now == seen || stopped.load(Ordering::Acquire) {
+            break;
+        }
+        seen = now;
+    }
+    seen
+}
+
+/// Watches each folder that is there, anew where another one stands in its place.
+fn follow(watcher: &mut impl Watcher, roots: &[PathBuf], watched: &mut BTreeMap<PathBuf, (u64, u64)>) {
+    for root in roots {
+        let identity = fs::metadata(root).ok().map(|meta| (meta.dev(), meta.ino()));
+        if identity.as_ref() == watched.get(root) {
+            continue;
+        }
+        if watched.remove(root).is_some() {
+            // The folder it stood for is gone, so this may well fail.
+            let _ = watcher.unwatch(root);
+        }
+        if let (Some(identity), Ok(())) = (identity, watcher.watch(root, RecursiveMode::Recursive)) {
+            watched.insert(root.clone(), identity);
+        }
+    }
+}
+
+/// What tells one state of the folders from another: for each file its place, inode, size and times, links followed.
+type Stamp = BTreeMap<PathBuf, Look>;
+
+/// Inode, size, and the times of content and inode in seconds and nanoseconds.
+type Look = (u64, u64, (i64, i64), (i64, i64));
+
+fn stamp(roots: &[PathBuf]) -> Stamp {
+    let mut stamp = Stamp::new();
+    for root in roots {
+        for path in children(root) {
+            if path.is_dir() {
+                stamp.extend(children(&path).into_iter().filter_map(|inner| Some((inner.clone(), look(&inner)?))));
+            }
+            if let Some(look) = look(&path) {
+                stamp.insert(path, look);
+            }
+        }
+    }
+    stamp
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let visible = |path: &PathBuf| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
+    entries.take(limits::CATALOG_ENTRIES).filter_map(|entry| Some(entry.ok()?.path())).filter(visible).collect()
+}
+
+fn look(path: &Path) -> Option<Look> {
+    let meta = fs::metadata(path).ok()?;
+    // A folder's own times change with every editor's scratch file; its files speak for it.
+    let times = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+    (!meta.is_dir()).then(|| (meta.ino(), meta.size(), times.0, times.1))
+}
