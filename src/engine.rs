@@ -52,3 +52,8 @@ pub async fn plan(
 ) -> Result<crate::model::Plan, String> {
     Err("the planner is being written".to_owned())
 }
+
+/// Runs the loops until told to stop; returns when what was under way is recorded.
+pub async fn run(parts: Parts, shutdown: tokio::sync::watch::Receiver<bool>) {
+    Courier::new(&parts).run(shutdown).await;
+}

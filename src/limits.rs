@@ -180,8 +180,6 @@ pub const WAIT_POLL: Duration = Duration::from_millis(500);
 pub const SHUTDOWN: Duration = Duration::from_secs(8);
 /// For threads that still hold a blocking call when everything is closed.
 pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
-/// From the signal to the end of the process; Kubernetes gives 30 s.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
