@@ -1,1 +1,159 @@
-//! The command line: one subcommand a file.
+//! The command line: one subcommand a file. Data goes to stdout, everything else to stderr.
+//!
+//! Invariant: every way out is one of the exit codes of `Code`, and every failure says what to do.
+
+mod approve;
+mod audit;
+mod check;
+mod client;
+mod completions;
+mod config;
+mod doctor;
+mod freeze;
+mod incidents;
+mod invocation;
+mod page;
+mod reasons;
+mod run;
+mod runs;
+mod serve;
+mod show;
+mod simulate;
+mod status;
+mod stop;
+mod why;
+
+use clap::{Parser, Subcommand};
+use invocation::{Global, Invocation};
+use std::process::ExitCode;
+use stop::Stop;
+
+const CODES: &str = "\
+Exit codes:
+  0    ok
+  1    failure
+  2    wrong usage, or a configuration that cannot be used
+  3    partly done, or only warnings where --strict was asked
+  4    not allowed: the token is missing, wrong, or its role is too small
+  5    there is no such thing
+  130  interrupted
+
+Data goes to stdout, everything else to stderr. JSON has times in RFC 3339 (UTC) and keys that stay.
+Start with `nightshift demo`, or `nightshift doctor` on a real fleet.";
+
+/// Takes the night shift: hears alerts, runs checked runbooks within guards, tells people, and can prove what it did.
+#[derive(Parser)]
+#[command(name = "nightshift", version, after_help = CODES, propagate_version = false, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the engine
+    Serve(serve::Args),
+    /// Check runbooks, rules and integrations without running anything
+    Check(check::Args),
+    /// Show what a runbook would do now, against the live, read-only world
+    Simulate(simulate::Args),
+    /// Start a runbook by hand
+    Run(run::Args),
+    /// The story of a run, an incident or an approval
+    Show(show::Args),
+    /// Why something was done, or was not
+    Why(why::Args),
+    /// Say yes to what a run asks; without an ID, list what is asked
+    Approve(approve::Args),
+    /// Say no to what a run asks
+    Deny(approve::DenyArgs),
+    /// Incidents, the open ones first
+    Incidents(incidents::Args),
+    /// Acknowledge an incident: somebody looks at it
+    Ack(incidents::AckArgs),
+    /// Runs, the unfinished ones first
+    Runs(runs::Args),
+    /// End a run that is not over
+    Cancel(runs::CancelArgs),
+    /// Stop all actions, at once: of everything, a cluster or a rule
+    Freeze(freeze::Args),
+    /// Let actions go on
+    Unfreeze(freeze::UnfreezeArgs),
+    /// How the engine stands: counts, guards, freezes
+    Status(status::Args),
+    /// The ledger: verify, export, prove, read
+    Audit(audit::Args),
+    /// Look at everything this installation needs and say what to mend
+    Doctor(doctor::Args),
+    /// Print the configuration
+    Config(config::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Parses the arguments, does what they say, and turns the end into an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to stdout; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { stop::Code::Usage } else { stop::Code::Ok } as u8);
+        }
+    };
+    let invocation = Invocation::new(cli.global);
+    match dispatch(cli.command, &invocation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => {
+            stop.print(&invocation);
+            ExitCode::from(stop.code as u8)
+        }
+    }
+}
+
+fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
+    match command {
+        Command::Serve(args) => serve::run(&args, invocation),
+        Command::Check(args) => check::run(&args, invocation),
+        Command::Simulate(args) => simulate::run(&args, invocation),
+        Command::Run(args) => run::run(&args, invocation),
+        Command::Show(args) => show::run(&args, invocation),
+        Command::Why(args) => why::run(&args, invocation),
+        Command::Approve(args) => approve::run(&args, invocation),
+        Command::Deny(args) => approve::deny(&args, invocation),
+        Command::Incidents(args) => incidents::run(&args, invocation),
+        Command::Ack(args) => incidents::ack(&args, invocation),
+        Command::Runs(args) => runs::run(&args, invocation),
+        Command::Cancel(args) => runs::cancel(&args, invocation),
+        Command::Freeze(args) => freeze::run(&args, invocation),
+        Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
+        Command::Status(args) => status::run(&args, invocation),
+        Command::Audit(args) => audit::run(&args, invocation),
+        Command::Doctor(args) => doctor::run(&args, invocation),
+        Command::Config(args) => config::run(&args, invocation),
+        Command::Completions(args) => completions::run::<Cli>(&args, invocation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_and_every_option_says_what_it_is() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}

@@ -145,6 +145,9 @@ pub enum Channel {
         username: Option<String>,
         #[serde(default)]
         password: Option<Secret>,
+        /// PEM file of a certificate authority to trust besides the system's, for a mail server of one's own.
+        #[serde(default)]
+        ca_file: Option<PathBuf>,
     },
     /// `integrations/<shape>/encode.rhai` makes the request.
     Webhook {
@@ -206,6 +209,11 @@ impl Config {
     /// The Ed25519 key that signs checkpoints; written by `serve` on its first start.
     pub fn key_path(&self) -> PathBuf {
         self.data_dir.join("signing.key")
+    }
+
+    /// The public half of it, for auditors.
+    pub fn public_key_path(&self) -> PathBuf {
+        self.data_dir.join("signing.pub")
     }
 }
 

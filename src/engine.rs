@@ -3,6 +3,7 @@
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
 mod courier;
+pub mod story;
 pub use courier::Courier;
 
 use crate::catalog::Catalog;
@@ -50,4 +51,9 @@ pub async fn plan(
     _input: &crate::model::Input,
 ) -> Result<crate::model::Plan, String> {
     Err("the planner is being written".to_owned())
+}
+
+/// Runs the loops until told to stop; returns when what was under way is recorded.
+pub async fn run(parts: Parts, shutdown: tokio::sync::watch::Receiver<bool>) {
+    Courier::new(&parts).run(shutdown).await;
 }

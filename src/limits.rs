@@ -176,8 +176,10 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// How often `run --wait` looks.
 pub const WAIT_POLL: Duration = Duration::from_millis(500);
-/// From the signal to the end of the process; Kubernetes gives 30 s.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
+/// For requests and loops after the first signal; what follows has the rest of the 10 s that people expect.
+pub const SHUTDOWN: Duration = Duration::from_secs(8);
+/// For threads that still hold a blocking call when everything is closed.
+pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
@@ -198,6 +200,42 @@ pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
 pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
 /// Names that a reason lists before it says how many more there are.
 pub const NAMES_SHOWN: usize = 5;
+/// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// Due notices taken up in one pass.
+pub const NOTICES_BATCH: usize = 1_024;
+/// Incidents named in a digest; the rest is a number and a command.
+pub const DIGEST_ITEMS: usize = 20;
+/// Questions shown in one message; the rest is a number and a command.
+pub const ASKS: usize = 4;
+/// Characters of one story line, so that a hostile label cannot push the others out.
+pub const STORY_LINE_CHARS: usize = 400;
+/// Messages whose place is remembered between a failed attempt and the next one.
+pub const MESSAGES_REMEMBERED: usize = 4_096;
+
+// ── vendors' own limits ── exceeding one loses the message
+pub const SLACK_BLOCKS: usize = 50;
+pub const SLACK_SECTION_CHARS: usize = 3_000;
+pub const SLACK_HEADER_CHARS: usize = 150;
+/// Undocumented: blocks of more than about 13,200 characters in all fail.
+pub const SLACK_TOTAL_CHARS: usize = 13_000;
+pub const SLACK_TEXT_CHARS: usize = 1_000;
+pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
+pub const PAGERDUTY_KEY_CHARS: usize = 255;
+/// As Alertmanager counts; PagerDuty says 512 KB.
+pub const PAGERDUTY_BODY_BYTES: usize = 512_000;
+pub const MAIL_SUBJECT_CHARS: usize = 150;
+pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A receipt is a row of the store: what a shape gives back must stay small.
+pub const RECEIPT_BYTES: usize = 16 * 1024;
+/// Below this, `doctor` warns: a day of a busy ledger and its WAL need as much.
+pub const DISK_FREE_MIB: u64 = 1_024;
+/// On this machine a listener answers at once.
+pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// More than this and certificates, silences and people's memory no longer agree.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 // ── files ── runbooks, rules and shapes
 pub const RULE_FILE_BYTES: usize = 1024 * 1024;

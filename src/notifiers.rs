@@ -2,7 +2,23 @@
 //!
 //! Invariant: a notifier says what an incident is now, edits what it said before, and never decides whether to speak.
 
-use crate::model::{Delivery, Digest, Notice, Receipt};
+mod answer;
+mod email;
+mod log;
+mod pagerduty;
+mod slack;
+mod text;
+mod webhook;
+
+/// Text from outside as one line of at most that many characters, with nothing invisible in it.
+pub use text::plain as one_line;
+
+use crate::config::Channel;
+use crate::model::{Ask, Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
+use crate::script::Shape;
+use crate::world::Http;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// One configured channel.
 #[async_trait::async_trait]
@@ -13,9 +29,122 @@ pub trait Notifier: Send + Sync {
     /// Says it; `prior` is what the last delivery for this incident gave back.
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery;
 
-    /// Says that there is too much to say one by one.
+    /// Says that there is too much to say one by one; `prior` is what the last edition of this digest gave back.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery;
 
     /// For `doctor`: sends nothing that pages anybody; says what works or what to mend.
     async fn probe(&self) -> Result<String, String>;
+}
+
+/// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
+/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder.
+pub fn build(
+    channels: &BTreeMap<String, Channel>,
+    encoders: &HashMap<String, Arc<Shape>>,
+    http: &Http,
+    install: &str,
+) -> Result<BTreeMap<String, Box<dyn Notifier>>, Vec<String>> {
+    let mut built = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (name, channel) in channels {
+        match one(name, channel, encoders, http, install) {
+            Ok(notifier) => drop(built.insert(name.clone(), notifier)),
+            Err(why) => wrong.push(format!("channel `{name}`: {why}")),
+        }
+    }
+    if wrong.is_empty() { Ok(built) } else { Err(wrong) }
+}
+
+/// The catalog: a line a kind.
+fn one(
+    name: &str,
+    channel: &Channel,
+    encoders: &HashMap<String, Arc<Shape>>,
+    http: &Http,
+    install: &str,
+) -> Result<Box<dyn Notifier>, String> {
+    Ok(match channel {
+        Channel::Slack { channel, token, api } => {
+            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api))
+        }
+        Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
+        Channel::PagerDuty { routing_key, api } => {
+            Box::new(pagerduty::PagerDuty::new(http.clone(), routing_key.read()?, api.clone(), install)?)
+        }
+        Channel::Email { server, from, to, username, password, ca_file } => {
+            Box::new(email::Email::new(email::Settings {
+                server,
+                from,
+                to,
+                username: username.as_deref(),
+                password: password.as_ref().map(|secret| secret.read()).transpose()?,
+                ca_file: ca_file.as_deref(),
+                install,
+            })?)
+        }
+        Channel::Webhook { shape, url, headers } => {
+            let encode = encoders.get(shape).ok_or_else(|| {
+                let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
+                format!("there is no `integrations/{shape}/encode.rhai`; there are: {}", sorted(known).join(", "))
+            })?;
+            let headers = headers
+                .iter()
+                .map(|(header, secret)| Ok((header.clone(), secret.read()?)))
+                .collect::<Result<BTreeMap<_, _>, String>>()?;
+            Box::new(webhook::Webhook::new(http.clone(), encode.clone(), url.read()?, headers)?)
+        }
+        Channel::Log => Box::new(log::LogNotifier { channel: name.to_owned() }),
+    })
+}
+
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+    names.sort_unstable();
+    names
+}
+
+/// The state of an incident as messages say it.
+fn word(state: IncidentState) -> &'static str {
+    match state {
+        IncidentState::Open => "open",
+        IncidentState::Acknowledged => "acknowledged",
+        IncidentState::Resolved => "resolved",
+    }
+}
+
+/// A mark that can be told apart at arm's length.
+fn mark(state: IncidentState, severity: Severity) -> &'static str {
+    match (state, severity) {
+        (IncidentState::Resolved, _) => "✅",
+        (IncidentState::Acknowledged, _) => "👀",
+        (IncidentState::Open, Severity::Critical) => "🔴",
+        (IncidentState::Open, Severity::Error) => "🟠",
+        (IncidentState::Open, Severity::Warning) => "🟡",
+        (IncidentState::Open, Severity::Info) => "🔵",
+    }
+}
+
+/// `03:12`, in UTC.
+fn clock_time(at: Time) -> String {
+    at.strftime("%H:%M").to_string()
+}
+
+/// `23 Nov 03:12 UTC`.
+fn date_time(at: Time) -> String {
+    at.strftime("%-d %b %H:%M UTC").to_string()
+}
+
+/// How to answer, where there is no button: the command, and what silence means.
+fn how_to_answer(ask: &Ask) -> (String, String) {
+    let deadline = format!("expires {} UTC; no answer is no", clock_time(ask.expires_at));
+    (format!("nightshift approve {}", ask.approval), deadline)
+}
+
+/// `2 alerts firing`.
+fn firing(firing: u32, ever: u32) -> String {
+    match (firing, ever) {
+        (0, _) => "nothing firing any more".to_owned(),
+        (1, 1) => "1 alert firing".to_owned(),
+        (firing, ever) if firing == ever => format!("{firing} alerts firing"),
+        (firing, ever) => format!("{firing} of {ever} alerts firing"),
+    }
 }

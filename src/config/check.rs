@@ -2,9 +2,9 @@
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
-use super::{Channel, Config, Role, Secret, Source};
+use super::{Channel, Config, Role, Secret, Source, Token};
 use crate::world::KubeConfig;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use url::Url;
 
@@ -94,7 +94,7 @@ fn check_server(config: &Config, found: &mut Findings) {
 }
 
 fn check_tokens(config: &Config, found: &mut Findings) {
-    let mut names = BTreeSet::new();
+    let mut names: BTreeMap<&str, &Token> = BTreeMap::new();
     let mut places: Vec<&Secret> = Vec::new();
     for (at, token) in config.server.tokens.iter().enumerate() {
         let path = format!("server.tokens[{at}]");
@@ -106,11 +106,14 @@ fn check_tokens(config: &Config, found: &mut Findings) {
                 "choose another name",
             );
         }
-        if !names.insert(token.name.as_str()) {
+        // Two secrets for one name are how a token is rotated; two meanings for one name are a mistake.
+        if let Some(other) = names.insert(&token.name, token)
+            && (other.role, &other.sources) != (token.role, &token.sources)
+        {
             found.say(
                 &format!("{path}.name"),
-                format!("`{}` is there twice", token.name),
-                "a name tells who did it: give each token its own",
+                format!("`{}` is there twice with different rights", token.name),
+                "a name tells who did it: choose another one, or give both the same role and sources",
             );
         }
         check_secret(&format!("{path}.secret"), Some(&token.secret), found);
@@ -204,7 +207,7 @@ fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
             check_secret(&format!("{path}.routing_key"), Some(routing_key), found);
             check_safe_url(&format!("{path}.api"), api, found);
         }
-        Channel::Email { server, from, to, username, password } => {
+        Channel::Email { server, from, to, username, password, ca_file: _ } => {
             check_mail_server(&format!("{path}.server"), server, found);
             check_address(&format!("{path}.from"), from, found);
             if to.is_empty() {

@@ -1,6 +1,352 @@
 //! Delivers due notices: asks the store, tells the notifier, records the receipt.
 //!
-//! Invariant: one message per incident and channel, edited; a failing channel never blocks another.
+//! Invariant: one message per incident and channel, edited; a failing channel never blocks another; an incident that is
+//! not told by itself is counted in a digest.
+
+mod digest;
+mod letter;
+
+use super::{Nudge, Parts};
+use crate::clock::Clock;
+use crate::limits::{
+    BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_BACKOFF_MAX, DELIVERY_TIMEOUT, GROUP_COMMIT_OPS, NOTICES_BATCH,
+    RETRY_AFTER_MAX,
+};
+use crate::model::{Delivery, EntryNo, Time};
+use crate::notifiers::Notifier;
+use crate::policy::backoff;
+use crate::store::{DueNotice, Receipted, Store, StoreError};
+use digest::Storm;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
 
 /// The loop.
-pub struct Courier {}
+pub struct Courier {
+    store: Arc<dyn Store>,
+    notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
+    clock: Arc<dyn Clock>,
+    nudge: Nudge,
+    install: String,
+    public_url: Option<String>,
+    /// Deliveries under way at once, over all channels.
+    slots: Semaphore,
+    storms: Mutex<HashMap<String, Storm>>,
+}
+
+/// What one pass came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Rows that the store called due.
+    pub due: usize,
+    /// Messages posted or edited, digests included.
+    pub sent: usize,
+    /// Incidents told in a digest instead of a message of their own.
+    pub digested: usize,
+    /// Rows with nothing new to show.
+    pub quiet: usize,
+    pub retried: usize,
+    pub refused: usize,
+    /// Deliveries that may have arrived twice, after a crash between sending and recording.
+    pub repeats: usize,
+}
+
+impl Passed {
+    fn add(&mut self, other: &Passed) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.digested += other.digested;
+        self.quiet += other.quiet;
+        self.retried += other.retried;
+        self.refused += other.refused;
+        self.repeats += other.repeats;
+    }
+}
+
+/// How long the loop waits when nothing is announced and nothing nudges it.
+const IDLE: Duration = Duration::from_secs(30);
+
+impl Courier {
+    pub fn new(parts: &Parts) -> Courier {
+        Courier::with(
+            parts.store.clone(),
+            parts.notifiers.clone(),
+            parts.clock.clone(),
+            parts.nudge.clone(),
+            &parts.config.install,
+            parts.config.server.public_url.as_deref(),
+        )
+    }
+
+    /// From exactly what it needs. `public_url`: where people reach us, for links.
+    pub fn with(
+        store: Arc<dyn Store>,
+        notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
+        clock: Arc<dyn Clock>,
+        nudge: Nudge,
+        install: &str,
+        public_url: Option<&str>,
+    ) -> Courier {
+        Courier {
+            store,
+            notifiers,
+            clock,
+            nudge,
+            install: install.to_owned(),
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            slots: Semaphore::new(DELIVERIES_AT_ONCE),
+            storms: Mutex::default(),
+        }
+    }
+
+    /// One pass over what is due now, until every channel has had its turn.
+    pub async fn pass(&self) -> Result<Passed, StoreError> {
+        let due = self.store.due(self.clock.now(), NOTICES_BATCH).await?;
+        let mut lanes: FuturesUnordered<_> =
+            by_channel(due.notices).into_iter().map(|(channel, rows)| self.lane(channel, rows)).collect();
+        let mut passed = Passed::default();
+        while let Some((_, lane)) = lanes.next().await {
+            passed.add(&lane);
+        }
+        drop(lanes);
+        for channel in self.storms_over() {
+            let (_, lane) = self.end_storm(channel).await;
+            passed.add(&lane);
+        }
+        Ok(passed)
+    }
+
+    /// Runs until `shutdown` turns true; deliveries under way are finished first. A channel that is slow keeps only its
+    /// own lane busy: the others are served meanwhile.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut lanes: FuturesUnordered<BoxFuture<'_, (String, Passed)>> = FuturesUnordered::new();
+        let mut busy: HashSet<String> = HashSet::new();
+        while !*shutdown.borrow() {
+            // Listen before asking, so that what becomes due while we ask is not missed.
+            let nudged = self.nudge.nudged();
+            tokio::pin!(nudged);
+            let mut wake = self.clock.now() + IDLE;
+            match self.store.due(self.clock.now(), NOTICES_BATCH).await {
+                Ok(due) => {
+                    for (channel, rows) in by_channel(due.notices) {
+                        if busy.insert(channel.clone()) {
+                            lanes.push(Box::pin(self.lane(channel, rows)));
+                        }
+                    }
+                    wake = due.next.map_or(wake, |next| next.min(wake)).max(self.clock.now() + BACKOFF_FIRST);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the courier could not ask what is due");
+                    wake = self.clock.now() + Duration::from_secs(1);
+                }
+            }
+            for channel in self.storms_over() {
+                if busy.insert(channel.clone()) {
+                    lanes.push(Box::pin(self.end_storm(channel)));
+                }
+            }
+            if let Some(end) = self.next_storm_end() {
+                wake = wake.min(end.max(self.clock.now() + BACKOFF_FIRST));
+            }
+            tokio::select! {
+                Some((channel, _)) = lanes.next() => drop(busy.remove(&channel)),
+                () = &mut nudged => {}
+                () = self.clock.sleep_until(wake) => {}
+                gone = shutdown.changed() => if gone.is_err() { break },
+            }
+        }
+        while lanes.next().await.is_some() {}
+    }
+
+    /// The rows of one channel, in order. Never fails: what goes wrong is recorded with the row.
+    async fn lane(&self, channel: String, rows: Vec<DueNotice>) -> (String, Passed) {
+        let mut passed = Passed { due: rows.len(), ..Passed::default() };
+        let Some(notifier) = self.notifiers.get(&channel) else {
+            for row in &rows {
+                let why = format!("no channel `{channel}` is configured; a rule names it under `tell`");
+                self.record(row, Receipted::Refused { upto: row.want, why }).await;
+            }
+            passed.refused += rows.len();
+            return (channel, passed);
+        };
+        let sorted = self.sort(&channel, rows);
+        for row in &sorted.single {
+            match self.single(notifier.as_ref(), row, &mut passed).await {
+                Next::GoOn => {}
+                Next::Postpone { why, at } => {
+                    // Slow or limited is the channel, not the row: the rest would only wait for the same answer.
+                    let rest: Vec<&DueNotice> = sorted.after(row);
+                    passed.retried += rest.len();
+                    self.postpone(&rest, &format!("the channel did not take the one before: {why}"), at).await;
+                    return (channel, passed);
+                }
+            }
+        }
+        self.in_digest(&channel, notifier.as_ref(), &sorted.stormy, &mut passed).await;
+        self.wait_for_the_storm(&channel, &sorted.waiting, &mut passed).await;
+        (channel, passed)
+    }
+
+    /// One row: load, mark, deliver, record.
+    async fn single(&self, notifier: &dyn Notifier, row: &DueNotice, passed: &mut Passed) -> Next {
+        let letter = match self.letter(row).await {
+            Ok(Some(letter)) => letter,
+            Ok(None) => {
+                let why = format!("{} is no longer stored", row.incident);
+                self.record(row, Receipted::Refused { upto: row.want, why }).await;
+                passed.refused += 1;
+                return Next::GoOn;
+            }
+            Err(error) => {
+                tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a notice could not be written");
+                passed.retried += 1;
+                let at = self.again(row, None);
+                self.record(row, Receipted::Retry { why: error.to_string(), at }).await;
+                return Next::GoOn;
+            }
+        };
+        let prior = row.receipt.as_ref().filter(|receipt| !digest::is_digest(receipt));
+        if let (Some(receipt), true) = (prior, letter.is_quiet(row)) {
+            passed.quiet += 1;
+            self.record(row, Receipted::Delivered { upto: letter.upto, receipt: receipt.clone() }).await;
+            return Next::GoOn;
+        }
+        if row.receipt.is_some() && prior.is_none() && letter.is_over() {
+            // It opened and ended within a storm; the digest has counted it.
+            passed.quiet += 1;
+            let receipt = row.receipt.clone().unwrap_or_else(digest::receipt);
+            self.record(row, Receipted::Delivered { upto: letter.upto, receipt }).await;
+            return Next::GoOn;
+        }
+        if !self.record(row, Receipted::Sending).await {
+            // Nothing is said before it is written down that it may have been.
+            passed.retried += 1;
+            return Next::GoOn;
+        }
+        if row.maybe_sent {
+            passed.repeats += 1;
+            tracing::warn!(incident = %row.incident, channel = %row.channel, "this notice may have been sent before");
+        }
+        let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
+        let first = prior.is_none();
+        match &delivery {
+            Delivery::Delivered(_) => {
+                passed.sent += 1;
+                if first {
+                    self.storms().entry(row.channel.clone()).or_default().told(self.clock.now());
+                }
+            }
+            Delivery::Retry { .. } => passed.retried += 1,
+            Delivery::Refused { .. } => passed.refused += 1,
+        }
+        self.settle(row, letter.upto, delivery).await
+    }
+
+    /// Records what came of it.
+    async fn settle(&self, row: &DueNotice, upto: EntryNo, delivery: Delivery) -> Next {
+        match delivery {
+            Delivery::Delivered(receipt) => {
+                self.record(row, Receipted::Delivered { upto, receipt }).await;
+                Next::GoOn
+            }
+            Delivery::Retry { after, why } => {
+                let at = self.again(row, after);
+                tracing::warn!(incident = %row.incident, channel = %row.channel, %why, again = %at, "not delivered yet");
+                self.record(row, Receipted::Retry { why: why.clone(), at }).await;
+                Next::Postpone { why, at }
+            }
+            Delivery::Refused { why } => {
+                tracing::error!(incident = %row.incident, channel = %row.channel, %why, "a channel refuses its notices");
+                self.record(row, Receipted::Refused { upto, why }).await;
+                Next::GoOn
+            }
+        }
+    }
+
+    /// A notifier has its own timeouts; this one is for the day when they fail.
+    async fn in_time(&self, delivery: impl Future<Output = Delivery>) -> Delivery {
+        let Ok(_slot) = self.slots.acquire().await else {
+            return Delivery::Retry { after: None, why: "the courier is stopping".to_owned() };
+        };
+        tokio::select! {
+            delivery = delivery => delivery,
+            () = self.clock.sleep_until(self.clock.now() + DELIVERY_TIMEOUT) => {
+                let why = format!("the channel did not answer within {} s", DELIVERY_TIMEOUT.as_secs());
+                Delivery::Retry { after: None, why }
+            }
+        }
+    }
+
+    /// When to try again: what the channel asks for, or longer and longer.
+    fn again(&self, row: &DueNotice, after: Option<Duration>) -> Time {
+        let seed = row.incident.0.unsigned_abs();
+        let wait = backoff(row.attempts.saturating_add(1), BACKOFF_FIRST, DELIVERY_BACKOFF_MAX, seed);
+        self.clock.now() + after.unwrap_or_default().min(RETRY_AFTER_MAX).max(wait)
+    }
+
+    async fn postpone(&self, rows: &[&DueNotice], why: &str, at: Time) {
+        self.record_all(rows, |_| Receipted::Retry { why: why.to_owned(), at }).await;
+    }
+
+    /// Writes of many rows together, so that they share commits.
+    async fn record_all(&self, rows: &[&DueNotice], what: impl Fn(&DueNotice) -> Receipted) {
+        let mut writes = Vec::with_capacity(rows.len());
+        for row in rows {
+            writes.push(self.record(row, what(row)));
+        }
+        futures::stream::iter(writes).buffer_unordered(GROUP_COMMIT_OPS).for_each(|_| std::future::ready(())).await;
+    }
+
+    /// Whether it is written. If not, the row stays due and is looked at again.
+    async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
+        let written = self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a delivery could not be recorded");
+        }
+        written.is_ok()
+    }
+
+    fn storms(&self) -> MutexGuard<'_, HashMap<String, Storm>> {
+        self.storms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the channel goes on with the row behind.
+enum Next {
+    GoOn,
+    Postpone { why: String, at: Time },
+}
+
+/// Rows of one channel, by how they are told.
+#[derive(Default)]
+struct Sorted {
+    single: Vec<DueNotice>,
+    /// New incidents beyond what a channel takes in a minute.
+    stormy: Vec<DueNotice>,
+    /// News of incidents that only a digest has told, while the storm goes on.
+    waiting: Vec<DueNotice>,
+}
+
+impl Sorted {
+    /// What comes after a row that could not be told.
+    fn after(&self, row: &DueNotice) -> Vec<&DueNotice> {
+        let rest = self.single.iter().skip_while(|other| *other != row).skip(1);
+        rest.chain(&self.stormy).chain(&self.waiting).collect()
+    }
+}
+
+fn by_channel(rows: Vec<DueNotice>) -> BTreeMap<String, Vec<DueNotice>> {
+    let mut lanes: BTreeMap<String, Vec<DueNotice>> = BTreeMap::new();
+    for row in rows {
+        lanes.entry(row.channel.clone()).or_default().push(row);
+    }
+    lanes
+}
+
+#[cfg(test)]
+mod tests;

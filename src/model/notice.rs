@@ -60,6 +60,9 @@ pub struct Digest {
     pub worst: Severity,
     pub shown: Vec<DigestItem>,
     pub since: Time,
+    /// The storm is over: nothing more is added to this digest.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// What the channel gave back, kept so that the next notice edits instead of repeating (e.g. Slack's `ts`).

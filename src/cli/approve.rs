@@ -1,0 +1,89 @@
+//! `nightshift approve` and `nightshift deny`: the answers to what a run asks.
+//!
+//! Invariant: an answer is for the plan that is shown; the engine voids it when the plan changes.
+
+use super::client::Client;
+use super::invocation::Invocation;
+use super::page;
+use super::show::{approval_page, understood};
+use super::stop::Stop;
+use crate::model::Approval;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The approval (a5); left out: list the open ones
+    id: Option<String>,
+    /// Why; it goes into the ledger
+    #[arg(short, long, default_value = "")]
+    why: String,
+    /// Do not show the plan and ask first; for scripts
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DenyArgs {
+    /// The approval (a5)
+    id: String,
+    /// Why; it goes into the ledger
+    #[arg(short, long, default_value = "")]
+    why: String,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let client = Client::new(invocation)?;
+    let Some(id) = &args.id else { return list(invocation, &client) };
+    let id = id.to_ascii_lowercase();
+    // On a terminal the plan is shown once more; a script has read it with `show`.
+    if !args.yes && invocation.can_ask() && !invocation.json() {
+        let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
+        approval_page(invocation, &understood(answer["approval"].clone())?)?;
+        let answer = invocation.ask(&format!("Approve {id}? [y/N]"))?;
+        if !matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Err(Stop::failure(
+                "not approved, nothing was answered",
+                format!("to say no: nightshift deny {id}"),
+            ));
+        }
+    }
+    answer(invocation, &client, &id, true, &args.why)
+}
+
+pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), Stop> {
+    answer(invocation, &Client::new(invocation)?, &args.id.to_ascii_lowercase(), false, &args.why)
+}
+
+fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why: &str) -> Result<(), Stop> {
+    let answer: Value = client.post(&format!("approvals/{id}"), &json!({ "approve": approve, "why": why }))?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let approval: Approval = understood(answer["approval"].clone())?;
+    let word = if approve { "approved" } else { "denied" };
+    invocation.line(&format!("{} {word}", approval.id))?;
+    invocation.say(&format!("look with `nightshift show {}`", approval.run));
+    Ok(())
+}
+
+fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+    let answer: Value = client.get("approvals", &[("open", "true".to_owned())])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let approvals: Vec<Approval> = understood(answer["approvals"].clone())?;
+    if approvals.is_empty() {
+        invocation.say("nothing is asked");
+        return Ok(());
+    }
+    let rows = approvals.iter().map(|approval| {
+        [
+            approval.id.to_string(),
+            approval.run.to_string(),
+            page::text(&approval.question),
+            invocation.age(approval.asked_at),
+            approval.expires_at.strftime("%H:%M:%S UTC").to_string(),
+        ]
+    });
+    invocation.table(["ID", "RUN", "QUESTION", "AGE", "NO AFTER"], rows.collect())
+}

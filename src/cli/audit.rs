@@ -1,0 +1,391 @@
+//! `nightshift audit`: verify, export, prove and read the ledger.
+//!
+//! Invariant: verification happens here, with the public key alone; nothing that the engine says is taken on trust.
+
+use super::client::Client;
+use super::invocation::{Invocation, Paint, clean};
+use super::page;
+use super::show::understood;
+use super::stop::{Code, Stop};
+use crate::limits;
+use crate::model::{Entry, EntryNo, StoryLine};
+use crate::store::RawEntry;
+use crate::store::ledger::{
+    Checkpoint, LeafHash, PublicKey, Report, VerifyError, verify_export, verify_inclusion, verify_note, write_export,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Recompute the whole tree and check every signature: of the running engine, or of an export
+    Verify {
+        /// An export to verify instead, offline
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+        /// The public key to trust [default: <data_dir>/signing.pub]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Write the whole ledger to a file that can be verified offline
+    Export {
+        /// The file; it must not exist yet
+        file: PathBuf,
+    },
+    /// Prove that one entry is in the signed ledger, and show it
+    Proof {
+        /// The entry's number (12)
+        entry: String,
+        /// The public key to trust [default: <data_dir>/signing.pub]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Print the public key: keep it somewhere else
+    Key,
+    /// Recent entries, oldest first
+    Log {
+        /// Only this kind, e.g. step_denied
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only of this run (r17)
+        #[arg(long)]
+        run: Option<String>,
+        /// Only of this incident (i3)
+        #[arg(long)]
+        incident: Option<String>,
+        /// At most so many
+        #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS)]
+        limit: usize,
+    },
+    /// Remove the body of an entry for ever; its hash and place stay
+    Redact {
+        /// The entry's number (12)
+        entry: String,
+        /// Why; it goes into the ledger
+        #[arg(short, long)]
+        why: String,
+        /// Do not ask; for scripts
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    match &args.what {
+        What::Verify { export: Some(file), key } => verify_file(invocation, file, key.as_deref()),
+        What::Verify { export: None, key } => verify_engine(invocation, key.as_deref()),
+        What::Export { file } => export(invocation, file),
+        What::Proof { entry, key } => proof(invocation, entry, key.as_deref()),
+        What::Key => {
+            let key = public_key(invocation, None)?;
+            if invocation.json() {
+                invocation.print_json(&json!({ "public_key": key.to_string() }))
+            } else {
+                invocation.line(&key.to_string())
+            }
+        }
+        What::Log { kind, run, incident, limit } => {
+            log(invocation, kind.as_ref(), run.as_ref(), incident.as_ref(), *limit)
+        }
+        What::Redact { entry, why, yes } => redact(invocation, entry, why, *yes),
+    }
+}
+
+fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Result<(), Stop> {
+    let key = public_key(invocation, key)?;
+    let opened = File::open(file).map_err(|error| {
+        Stop::failure(format!("{}: {error}", file.display()), "make one with `nightshift audit export`")
+    })?;
+    verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
+}
+
+/// The same check over what the engine gives, piped so that no size matters.
+fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop> {
+    let key = public_key(invocation, key)?;
+    let client = Client::new(invocation)?;
+    let (reader, writer) = std::io::pipe().map_err(|error| Stop::failure(format!("pipe: {error}"), ""))?;
+    let verified = std::thread::scope(|scope| {
+        let verifier = scope.spawn(|| verify_export(BufReader::new(reader), &key));
+        let written = write_all(&client, &key, BufWriter::new(writer));
+        let verified = verifier.join().map_err(|_| Stop::failure("the verifier itself failed", "report this"))?;
+        match (verified, written) {
+            // A verifier that has seen enough closes the pipe: its verdict is the better one.
+            (Err(error), Err(_))
+                if !matches!(error, VerifyError::Incomplete { .. } | VerifyError::Malformed { .. }) =>
+            {
+                Ok(Err(error))
+            }
+            (_, Err(stop)) => Err(stop),
+            (verified, Ok(())) => Ok(verified),
+        }
+    })?;
+    verdict(invocation, "the ledger", verified)
+}
+
+fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
+    let key = public_key(invocation, None)?;
+    let client = Client::new(invocation)?;
+    let wrong = |error: std::io::Error| {
+        Stop::failure(format!("{}: {error}", file.display()), "name a file that does not exist yet")
+    };
+    let out = File::create_new(file).map_err(wrong)?;
+    if let Err(stop) = write_all(&client, &key, BufWriter::new(&out)) {
+        // Half an export is worse than none.
+        let _ = std::fs::remove_file(file);
+        return Err(stop);
+    }
+    out.sync_all().map_err(wrong)?;
+    invocation
+        .say(&format!("verify it anywhere: nightshift audit verify --export {} --key <signing.pub>", file.display()));
+    invocation.line(&file.display().to_string())
+}
+
+/// Fetches everything, page by page, and writes it as an export.
+fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
+    let answer: Value = client.get("audit/checkpoints", &[])?;
+    let mut checkpoints: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
+    let status: Value = client.get("status", &[])?;
+    // Entries go on arriving: the export ends where it began to be made.
+    let size = status["entries"].as_u64().unwrap_or_default();
+    checkpoints.retain(|checkpoint| checkpoint.size <= size);
+    checkpoints.sort_by_key(|checkpoint| checkpoint.size);
+    let mut pages = Pages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
+    let written = write_export(&mut out, key, size, &mut pages, &checkpoints).and_then(|()| out.flush());
+    if let Some(stop) = pages.failed {
+        return Err(stop);
+    }
+    written.map_err(|error| Stop::failure(format!("cannot write: {error}"), ""))
+}
+
+/// Raw entries in order, fetched as they are wanted.
+struct Pages<'a> {
+    client: &'a Client,
+    next: u64,
+    size: u64,
+    page: std::vec::IntoIter<RawEntry>,
+    failed: Option<Stop>,
+}
+
+impl Iterator for Pages<'_> {
+    type Item = RawEntry;
+
+    fn next(&mut self) -> Option<RawEntry> {
+        if self.next >= self.size || self.failed.is_some() {
+            return None;
+        }
+        if self.page.len() == 0 {
+            match fetch(self.client, self.next) {
+                Ok(page) => self.page = page.into_iter(),
+                Err(stop) => self.failed = Some(stop),
+            }
+        }
+        self.next += 1;
+        self.page.next()
+    }
+}
+
+fn fetch(client: &Client, from: u64) -> Result<Vec<RawEntry>, Stop> {
+    let mut query = vec![("limit", limits::READ_LIMIT.to_string())];
+    if from > 0 {
+        query.push(("after", (from - 1).to_string()));
+    }
+    let answer: Value = client.get("audit/raw", &query)?;
+    let raw: Vec<Raw> = understood(answer["raw"].clone())?;
+    raw.into_iter().map(Raw::entry).collect()
+}
+
+/// An entry as the API gives it.
+#[derive(Deserialize)]
+struct Raw {
+    no: EntryNo,
+    at: i64,
+    commit: String,
+    salt: Option<String>,
+    body: Option<String>,
+}
+
+impl Raw {
+    fn entry(self) -> Result<RawEntry, Stop> {
+        let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose();
+        let garbled = |_| Stop::failure(format!("entry {} came garbled", self.no), "try again");
+        let commit = unhex(&self.commit)?;
+        let (salt, body) = (bytes(self.salt).map_err(garbled)?, bytes(self.body).map_err(garbled)?);
+        Ok(RawEntry { no: self.no, at: self.at, commit, salt, body })
+    }
+}
+
+fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyError>) -> Result<(), Stop> {
+    match verified {
+        Ok(report) => {
+            if invocation.json() {
+                return invocation.print_json(&json!({
+                    "ok": true, "entries": report.entries, "signed": report.signed, "checkpoints": report.checkpoints,
+                    "redacted": report.redacted, "root": report.root.to_string(),
+                }));
+            }
+            invocation.line(&format!(
+                "{} {what}: {} entries, {} of them signed by {} checkpoint(s), {} redacted, none altered",
+                invocation.paint(Paint::Good, "good"),
+                report.entries,
+                report.signed,
+                report.checkpoints,
+                report.redacted
+            ))?;
+            invocation.line(&format!("root {}", report.root))
+        }
+        Err(error) => {
+            if invocation.json() {
+                invocation.print_json(&json!({ "ok": false, "error": error.to_string() }))?;
+                return Err(Stop::said(Code::Failure));
+            }
+            Err(Stop::failure(
+                format!("{what} does not verify: {error}"),
+                "keep the store as it is, compare with an earlier export, and find out who had access",
+            ))
+        }
+    }
+}
+
+/// One entry's path to a signed root, recomputed here.
+fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(), Stop> {
+    #[derive(Deserialize)]
+    struct Proof {
+        entry: EntryNo,
+        leaf: String,
+        path: Vec<String>,
+        checkpoint: Checkpoint,
+        raw: Option<Raw>,
+    }
+    let key = public_key(invocation, key)?;
+    let number = entry.trim_start_matches('#');
+    let answer: Value = Client::new(invocation)?.get(&format!("audit/proof/{number}"), &[])?;
+    let proof: Proof = understood(answer.clone())?;
+    let broken = |what: &str| {
+        Stop::failure(
+            format!("the proof of {} does not hold: {what}", proof.entry),
+            "keep the store as it is and run `nightshift audit verify`",
+        )
+    };
+    let said = verify_note(&proof.checkpoint.note, &key).map_err(|error| broken(&error.to_string()))?;
+    let path: Vec<LeafHash> = proof.path.iter().map(|hash| unhex(hash)).collect::<Result<_, _>>()?;
+    let leaf = unhex(&proof.leaf)?;
+    let index = u64::try_from(proof.entry.0).unwrap_or(u64::MAX);
+    if !verify_inclusion(leaf, index, said.size, &path, said.root) {
+        return Err(broken("the path does not lead to the signed root"));
+    }
+    let raw = proof.raw.map(Raw::entry).transpose()?;
+    if let Some(raw) = &raw {
+        let same = crate::store::ledger::EntryLeaf { no: raw.no, at: raw.at, commit: raw.commit }.hash() == leaf;
+        let body = match (&raw.salt, &raw.body) {
+            (Some(salt), Some(body)) => crate::store::ledger::commitment(salt, body) == raw.commit,
+            _ => true,
+        };
+        if !same || !body {
+            return Err(broken("the entry that was shown is not the one that was signed"));
+        }
+    }
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    invocation.line(&format!(
+        "{} {} is entry {} of {} that {} signed",
+        invocation.paint(Paint::Good, "good"),
+        proof.entry,
+        index + 1,
+        said.size,
+        said.origin
+    ))?;
+    match raw.and_then(|raw| raw.body) {
+        Some(body) => invocation.line(&clean(&String::from_utf8_lossy(&body), 100_000)),
+        None => invocation.line("its body was redacted; its place and hash are proven all the same"),
+    }
+}
+
+fn log(
+    invocation: &Invocation,
+    kind: Option<&String>,
+    run: Option<&String>,
+    incident: Option<&String>,
+    limit: usize,
+) -> Result<(), Stop> {
+    let mut query = vec![("limit", limit.to_string())];
+    query.extend(kind.map(|kind| ("kind", kind.clone())));
+    query.extend(run.map(|run| ("run", run.to_ascii_lowercase())));
+    query.extend(incident.map(|incident| ("incident", incident.to_ascii_lowercase())));
+    let answer: Value = Client::new(invocation)?.get("entries", &query)?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let mut entries: Vec<Entry> = understood(answer["entries"].clone())?;
+    let story: Vec<StoryLine> = understood(answer["story"].clone())?;
+    entries.sort_by_key(|entry| entry.no);
+    let rows = entries.iter().map(|entry| {
+        // Not every entry is a line of a story; its kind says at least what it was.
+        let text = story.iter().find(|line| line.no == entry.no).map_or("", |line| line.text.as_str());
+        [
+            entry.no.to_string(),
+            entry.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            entry.kind.name().to_owned(),
+            page::text(&entry.actor.0),
+            entry
+                .about
+                .run
+                .map(|id| id.to_string())
+                .or(entry.about.incident.map(|id| id.to_string()))
+                .unwrap_or_default(),
+            clean(text, 160),
+        ]
+    });
+    invocation.table(["NO", "AT (UTC)", "KIND", "WHO", "ABOUT", "WHAT"], rows.collect())
+}
+
+fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<(), Stop> {
+    let number = entry.trim_start_matches('#');
+    if !yes {
+        if !invocation.can_ask() {
+            return Err(Stop::usage("a redaction cannot be taken back, and nobody can be asked here", "say --yes"));
+        }
+        let answer =
+            invocation.ask(&format!("The body of #{} goes for ever. Type its number again:", page::text(number)))?;
+        if answer.trim_start_matches('#') != number {
+            return Err(Stop::failure("not the same number: nothing was redacted", ""));
+        }
+    }
+    let answer: Value = Client::new(invocation)?.post("audit/redact", &json!({ "entry": number, "why": why }))?;
+    if invocation.json() {
+        invocation.print_json(&answer)
+    } else {
+        invocation.line(&format!("#{} redacted", page::text(number)))
+    }
+}
+
+fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey, Stop> {
+    let path = match file {
+        Some(file) => file.to_owned(),
+        None => invocation.config()?.0.public_key_path(),
+    };
+    let hint = "name the file with --key; `nightshift audit key` on the engine's machine prints it";
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))?;
+    text.trim().parse().map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))
+}
+
+fn unhex(text: &str) -> Result<LeafHash, Stop> {
+    let digit = |at: usize| text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..32).map(digit).collect();
+    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+        Some(bytes) if text.len() == 64 => Ok(LeafHash(bytes)),
+        _ => Err(Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again")),
+    }
+}

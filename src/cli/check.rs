@@ -1,0 +1,233 @@
+//! `nightshift check`: everything that can be said about runbooks, rules and integrations without running them.
+//!
+//! Invariant: offline and read-only; 0 means no errors (with --strict, no warnings either).
+
+use super::invocation::{Invocation, Paint};
+use super::serve::{folders, misfits};
+use super::stop::{Code, Stop};
+use crate::catalog::{Catalog, Folders, Problem};
+use crate::config::Config;
+use crate::limits;
+use crate::script::{self, HostApi, Level};
+use serde::Serialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Runbooks (.rhai) and rule files (.yaml) [default: everything in the configured folders]
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Warnings count too: end with 3 where there are only warnings
+    #[arg(long)]
+    strict: bool,
+}
+
+/// One thing that was found.
+#[derive(Serialize)]
+struct Finding {
+    file: String,
+    level: Level,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    /// As a person reads it, with the source line.
+    #[serde(skip)]
+    rendered: String,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let (config, _) = invocation.config()?;
+    let colour = invocation.colour() && !invocation.json();
+    let files = args.files.clone();
+    // Hostile nesting in a runbook needs the stack that the engine gives it.
+    let checked = std::thread::Builder::new()
+        .stack_size(limits::SCRIPT_STACK_BYTES)
+        .spawn(move || check_all(&config, &files, colour))
+        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .join()
+        .map_err(|_| Stop::failure("the check itself failed", "report this with the file that was checked"))?;
+    let (looked_at, findings) = checked?;
+    let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
+    let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+    if invocation.json() {
+        invocation.print_json(
+            &json!({ "checked": looked_at, "errors": errors, "warnings": warnings, "findings": findings }),
+        )?;
+    } else {
+        for finding in &findings {
+            invocation.line(&format!("{}\n", finding.rendered.trim_end()))?;
+        }
+        let paint = if errors > 0 { Paint::Bad } else { Paint::Good };
+        let verdict = format!("{looked_at} checked, {errors} error(s), {warnings} warning(s)");
+        invocation.say(&invocation.on_stderr(paint, &verdict));
+    }
+    match (errors, warnings) {
+        (0, 0) => Ok(()),
+        (0, _) if !args.strict => Ok(()),
+        (0, _) => Err(Stop::said(Code::Partial)),
+        _ => Err(Stop::said(Code::Failure)),
+    }
+}
+
+/// What was looked at, in words, and what was found.
+fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
+    let mut findings = Vec::new();
+    if !files.is_empty() {
+        for file in files {
+            check_file(config, file, colour, &mut findings)?;
+        }
+        return Ok((format!("{} file(s)", files.len()), findings));
+    }
+    let runbooks = listed(&config.runbooks_dir)?;
+    for file in &runbooks {
+        check_runbook(file, colour, &mut findings)?;
+    }
+    let (problems, fit) = load(config, folders(config));
+    let ours = |problem: &Problem| {
+        Path::new(&problem.file).extension().is_none_or(|ext| ext != "rhai") || !within(&problem.file, &runbooks)
+    };
+    findings.extend(problems.into_iter().filter(ours).map(finding));
+    findings.extend(fit);
+    let place = |path: &Path| path.display().to_string();
+    let looked_at = format!(
+        "{} runbook(s) in {}, rules in {}, integrations in {}",
+        runbooks.len(),
+        place(&config.runbooks_dir),
+        place(&config.rules_dir),
+        place(&config.integrations_dir)
+    );
+    Ok((looked_at, findings))
+}
+
+fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    if !file.is_file() {
+        return Err(Stop::new(
+            Code::NotFound,
+            format!("{} is not a file", file.display()),
+            "name runbooks (.rhai) or rules (.yaml)",
+        ));
+    }
+    let shape = ["decode.rhai", "encode.rhai"].iter().find(|name| file.file_name().is_some_and(|is| is == **name));
+    match (file.extension().and_then(|ext| ext.to_str()), shape) {
+        (Some("rhai"), Some(name)) => check_shape(file, name, findings),
+        (Some("rhai"), None) => check_runbook(file, colour, findings),
+        (Some("yaml" | "yml"), _) => {
+            let parent = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let (problems, _) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
+            let this = |problem: &Problem| within(&problem.file, &[file.to_owned()]);
+            findings.extend(problems.into_iter().filter(this).map(finding));
+            Ok(())
+        }
+        _ => Err(Stop::usage(
+            format!("{} is neither a runbook nor a rule file", file.display()),
+            "name .rhai or .yaml files",
+        )),
+    }
+}
+
+fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    let shown = file.display().to_string();
+    let text = read(file)?;
+    let api = HostApi { specs: crate::actions::catalog().iter().map(|action| action.spec()).collect() };
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    for diagnostic in script::check(stem, &text, &api) {
+        let rendered = script::render(&shown, &text, std::slice::from_ref(&diagnostic), colour);
+        findings.push(Finding {
+            file: shown.clone(),
+            level: diagnostic.level,
+            code: Some(diagnostic.code),
+            message: diagnostic.message,
+            line: (diagnostic.line > 0).then_some(diagnostic.line),
+            column: (diagnostic.line > 0).then_some(diagnostic.column),
+            help: diagnostic.help,
+            rendered,
+        });
+    }
+    Ok(())
+}
+
+fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    let function = if name == "decode.rhai" { "decode" } else { "encode" };
+    let shown = file.display().to_string();
+    if let Err(error) = script::Shape::compile(&shown, &read(file)?, function) {
+        findings.push(finding(Problem { file: shown, text: error.to_string(), fatal: true }));
+    }
+    Ok(())
+}
+
+/// Loads the whole catalog for its problems, and what does not fit between it and the configuration.
+fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>) {
+    match Catalog::load(folders) {
+        Ok((catalog, problems)) => {
+            let found = misfits(config, &catalog.current());
+            let misfit = |text: String| finding(Problem { file: "configuration".to_owned(), text, fatal: true });
+            (problems, found.into_iter().map(misfit).collect())
+        }
+        Err(problems) => (problems, Vec::new()),
+    }
+}
+
+fn finding(problem: Problem) -> Finding {
+    let level = if problem.fatal { Level::Error } else { Level::Warning };
+    let word = if problem.fatal { "error" } else { "warning" };
+    // A rendered text begins with its own heading; a bare sentence gets one.
+    let rendered = if problem.text.contains('\n') {
+        problem.text.clone()
+    } else {
+        format!("{word}: {}\n --> {}", problem.text, problem.file)
+    };
+    Finding {
+        file: problem.file,
+        level,
+        code: None,
+        message: problem.text,
+        line: None,
+        column: None,
+        help: None,
+        rendered,
+    }
+}
+
+/// Whether a problem's file is one of these, however its path is written.
+fn within(file: &str, files: &[PathBuf]) -> bool {
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let named = canonical(Path::new(file));
+    files
+        .iter()
+        .any(|path| canonical(path) == named || path.file_name().is_some_and(|name| Path::new(file) == Path::new(name)))
+}
+
+/// The runbooks of a folder, by name. A folder that is not there holds none.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
+    let wrong = |error: std::io::Error| {
+        Stop::failure(format!("{}: {error}", folder.display()), "mend `runbooks_dir` in the configuration")
+    };
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        if path.extension().is_some_and(|ext| ext == "rhai") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String, Stop> {
+    let wrong = |why: String| Stop::failure(format!("{}: {why}", file.display()), "");
+    let size = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
+    if size > limits::SCRIPT_BYTES as u64 {
+        return Err(wrong(format!("{size} bytes is more than a script may have ({})", limits::SCRIPT_BYTES)));
+    }
+    std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! The client of a running engine's `/api/v1`.
+//!
+//! Invariant: the token goes to the engine that was named and nowhere else: no redirect, no proxy, and never onto a screen.
+
+use super::invocation::Invocation;
+use super::stop::{Code, Stop};
+use crate::config::Config;
+use crate::limits;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::Path;
+use tokio::runtime::Runtime;
+
+pub(super) struct Client {
+    base: Url,
+    token: String,
+    http: reqwest::Client,
+    runtime: Runtime,
+}
+
+impl Client {
+    pub fn new(invocation: &Invocation) -> Result<Client, Stop> {
+        // The configuration is read only for what the options leave open.
+        let named = invocation.global.server.is_some();
+        let given = given_token(invocation)?;
+        let config = if named && given.is_some() { Config::default() } else { invocation.config()?.0 };
+        let base = base(invocation.global.server.as_deref(), &config)?;
+        let token = match given {
+            Some(token) => token,
+            None => local_token(&config.local_token_path())?,
+        };
+        if base.scheme() == "http" && !is_local(&base) {
+            invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
+        }
+        crate::world::install_tls();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(limits::CLIENT_TIMEOUT)
+            .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Stop::failure(format!("HTTP client: {error}"), ""))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        Ok(Client { base, token, http, runtime })
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Stop> {
+        self.send(Method::GET, path, query, None)
+    }
+
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Stop> {
+        let body = serde_json::to_value(body).map_err(|error| Stop::failure(format!("request: {error}"), ""))?;
+        self.send(Method::POST, path, &[], Some(body))
+    }
+
+    /// Waits a little, or until Ctrl-C.
+    pub fn pause(&self) -> Result<(), Stop> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(limits::WAIT_POLL) => Ok(()),
+                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine goes on; see `nightshift runs`")),
+            }
+        })
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> Result<T, Stop> {
+        let (status, bytes) = self.runtime.block_on(self.exchange(method, path, query, body))?;
+        if !status.is_success() {
+            return Err(refused(status, &bytes));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Stop::failure(
+                format!("the answer of {} is not understood: {error}", self.base),
+                "is it a Nightshift engine of this version? See `nightshift status` and `nightshift --version`",
+            )
+        })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Vec<u8>), Stop> {
+        let mut url = self.base.clone();
+        // Segments are escaped one by one, so that an id from the shell stays one segment.
+        url.path_segments_mut()
+            .map_err(|()| Stop::usage(format!("{} cannot be a server", self.base), "write http://host:port"))?
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            .extend(path.split('/'));
+        let mut request = self.http.request(method, url).bearer_auth(&self.token).query(query);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if bytes.len() + chunk.len() > limits::CLIENT_BODY_BYTES {
+                return Err(Stop::failure("the answer is endless", "ask for less with --limit"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok((status, bytes))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Stop {
+        if error.is_timeout() {
+            return Stop::failure(
+                format!("{} did not answer in time", self.base),
+                "look at the engine's log and at `nightshift doctor`",
+            );
+        }
+        let why = std::error::Error::source(error).map_or(error.to_string(), deepest);
+        Stop::failure(
+            format!("no engine answers at {}: {why}", self.base),
+            "start it with `nightshift serve`, or say where it is with --server or NIGHTSHIFT_SERVER",
+        )
+    }
+}
+
+/// The last error of a chain is the one that says what happened.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn given_token(invocation: &Invocation) -> Result<Option<String>, Stop> {
+    if let Some(path) = &invocation.global.token_file {
+        let secret = crate::config::Secret::File(path.clone());
+        return secret.read().map(Some).map_err(|why| Stop::new(Code::Auth, why, "name a file with one token in it"));
+    }
+    Ok(std::env::var("NIGHTSHIFT_TOKEN").ok().filter(|token| !token.is_empty()))
+}
+
+fn local_token(path: &Path) -> Result<String, Stop> {
+    crate::config::Secret::File(path.to_owned()).read().map_err(|why| {
+        Stop::new(
+            Code::Auth,
+            format!("no token: {why}"),
+            "set NIGHTSHIFT_TOKEN or --token-file; on the engine's own machine `serve` writes one at its first start",
+        )
+    })
+}
+
+fn base(named: Option<&str>, config: &Config) -> Result<Url, Stop> {
+    let text = match named {
+        Some(named) => named.to_owned(),
+        None => {
+            let mut listen = config.server.listen;
+            if listen.ip().is_unspecified() {
+                let ip: std::net::IpAddr = if listen.is_ipv4() {
+                    std::net::Ipv4Addr::LOCALHOST.into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                };
+                listen.set_ip(ip);
+            }
+            format!("http://{listen}")
+        }
+    };
+    match Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(Stop::usage(
+            format!("`{text}` is not the address of a server"),
+            "write http://host:port or https://host",
+        )),
+    }
+}
+
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn refused(status: StatusCode, bytes: &[u8]) -> Stop {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let word = |key: &str| super::invocation::clean(body[key].as_str().unwrap_or_default(), 2_000);
+    let error = match word("error") {
+        text if text.is_empty() => format!("the engine said {status}"),
+        text => text,
+    };
+    let code = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Code::Auth,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::BAD_REQUEST => Code::Usage,
+        _ => Code::Failure,
+    };
+    Stop::new(code, error, word("hint"))
+}

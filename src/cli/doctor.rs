@@ -1,0 +1,125 @@
+//! `nightshift doctor`: looks at everything that this installation needs, and says what to paste to mend it.
+//!
+//! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
+
+mod inside;
+mod outside;
+
+use super::invocation::{Invocation, Paint, clean};
+use super::stop::{Code, Stop};
+use crate::config::Config;
+use serde::Serialize;
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Only what can be seen on this machine: ask no cluster, no Prometheus, no channel
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Good,
+    Odd,
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    area: String,
+    health: Health,
+    what: String,
+    /// What to paste; empty where nothing is to mend.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mend: String,
+}
+
+/// Everything that was looked at so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn good(&mut self, area: &str, what: impl Into<String>) {
+        self.add(area, Health::Good, what, "");
+    }
+
+    fn odd(&mut self, area: &str, what: impl Into<String>, mend: impl Into<String>) {
+        self.add(area, Health::Odd, what, mend);
+    }
+
+    fn bad(&mut self, area: &str, what: impl Into<String>, mend: impl Into<String>) {
+        self.add(area, Health::Bad, what, mend);
+    }
+
+    fn add(&mut self, area: &str, health: Health, what: impl Into<String>, mend: impl Into<String>) {
+        self.0.push(Finding { area: area.to_owned(), health, what: what.into(), mend: mend.into() });
+    }
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    // A configuration that cannot be read has been explained already: there is nothing else to look at.
+    let (config, found) = invocation.config()?;
+    let offline = args.offline;
+    let place = found.to_string();
+    let looked = std::thread::Builder::new()
+        .stack_size(crate::limits::SCRIPT_STACK_BYTES)
+        .spawn(move || look(&config, &place, offline))
+        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .join()
+        .map_err(|_| Stop::failure("doctor itself failed", "report this"))?;
+    let findings = looked?.0;
+    report(invocation, &findings)?;
+    let worst = |health: Health| findings.iter().any(|finding| finding.health == health);
+    match (worst(Health::Bad), worst(Health::Odd)) {
+        (true, _) => Err(Stop::said(Code::Failure)),
+        (false, true) => Err(Stop::said(Code::Partial)),
+        (false, false) => Ok(()),
+    }
+}
+
+fn look(config: &Config, place: &str, offline: bool) -> Result<Findings, Stop> {
+    let mut findings = Findings::default();
+    findings.good("configuration", place.to_owned());
+    inside::secrets(config, &mut findings);
+    inside::files(config, &mut findings);
+    let loaded = inside::catalog(config, &mut findings);
+    inside::tokens(config, &mut findings);
+    inside::port(config, &mut findings);
+    if !offline {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        runtime.block_on(outside::all(config, loaded.as_deref(), &mut findings))?;
+    }
+    Ok(findings)
+}
+
+fn report(invocation: &Invocation, findings: &[Finding]) -> Result<(), Stop> {
+    if invocation.json() {
+        return invocation.print_json(&json!({ "findings": findings }));
+    }
+    let width = findings.iter().map(|finding| finding.area.chars().count()).max().unwrap_or_default();
+    for finding in findings {
+        let (paint, word) = match finding.health {
+            Health::Good => (Paint::Good, "good"),
+            Health::Odd => (Paint::Odd, "odd "),
+            Health::Bad => (Paint::Bad, "bad "),
+        };
+        invocation.line(&format!(
+            "{}  {:<width$}  {}",
+            invocation.paint(paint, word),
+            finding.area,
+            clean(&finding.what, 400)
+        ))?;
+        for line in finding.mend.lines() {
+            invocation.line(&format!("      {}", invocation.paint(Paint::Dim, &clean(line, 400))))?;
+        }
+    }
+    let count = |health: Health| findings.iter().filter(|finding| finding.health == health).count();
+    invocation.say(&format!("{} good, {} odd, {} bad", count(Health::Good), count(Health::Odd), count(Health::Bad)));
+    Ok(())
+}

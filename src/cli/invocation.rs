@@ -1,0 +1,226 @@
+//! One invocation: the global options, the configuration they lead to, and how to speak on stdout and stderr.
+//!
+//! Invariant: colours appear on a terminal only, unless asked for; control characters from outside never reach one.
+
+use super::stop::Stop;
+use crate::clock::{Clock, RealClock};
+use crate::config::{Config, Found};
+use crate::model::Time;
+use clap::{Args, ValueEnum};
+use comfy_table::Table;
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct Global {
+    /// Configuration file [env: NIGHTSHIFT_CONFIG] [default: ./nightshift.yaml, then /etc/nightshift/nightshift.yaml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Colours; `auto` means on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: When,
+    /// The engine to talk to [default: what the configuration says]
+    #[arg(long, global = true, value_name = "URL", env = "NIGHTSHIFT_SERVER")]
+    pub server: Option<String>,
+    /// File with the token to use [default: NIGHTSHIFT_TOKEN, else <data_dir>/token]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What a piece of text means; the colour follows.
+#[derive(Clone, Copy)]
+pub(super) enum Paint {
+    Strong,
+    Dim,
+    Good,
+    Odd,
+    Bad,
+}
+
+pub(super) struct Invocation {
+    pub global: Global,
+    pub now: Time,
+    stdout_colour: bool,
+    stderr_colour: bool,
+}
+
+impl Invocation {
+    pub fn new(global: Global) -> Invocation {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let colour = |terminal: bool| match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && !plain,
+        };
+        let (stdout_colour, stderr_colour) = (colour(io::stdout().is_terminal()), colour(io::stderr().is_terminal()));
+        Invocation { global, now: RealClock.now(), stdout_colour, stderr_colour }
+    }
+
+    pub fn json(&self) -> bool {
+        self.global.output == Format::Json
+    }
+
+    pub fn colour(&self) -> bool {
+        self.stdout_colour
+    }
+
+    /// The configuration, and where it was found.
+    pub fn config(&self) -> Result<(Config, Found), Stop> {
+        let found = Config::find(self.global.config.as_deref());
+        match Config::load_found(&found) {
+            Ok(config) => Ok((config, found)),
+            Err(error) => Err(Stop::usage(error, "")),
+        }
+    }
+
+    /// A line of data.
+    pub fn line(&self, text: &str) -> Result<(), Stop> {
+        self.print(&format!("{text}\n"))
+    }
+
+    /// Data as it stands. A reader that went away (`| head`) is no failure of ours.
+    pub fn print(&self, text: &str) -> Result<(), Stop> {
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Stop::said(super::stop::Code::Ok)),
+            Err(error) => Err(Stop::failure(format!("stdout: {error}"), "")),
+        }
+    }
+
+    /// Data as JSON, with the same keys always.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Stop::failure(format!("cannot print as JSON: {error}"), ""))?;
+        self.line(&text)
+    }
+
+    /// A table without borders, as kubectl prints them.
+    pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), Stop> {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING).force_no_tty();
+        table.set_header(head.map(|name| self.paint(Paint::Dim, name)));
+        for row in rows {
+            table.add_row(row);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 3));
+        }
+        self.line(&table.trim_fmt())
+    }
+
+    /// Something that is no data: progress, hints, warnings.
+    pub fn say(&self, text: &str) {
+        // Nothing can be done about a stderr that is gone.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.say(&format!("{} {text}", self.on_stderr(Paint::Odd, "warning:")));
+    }
+
+    pub fn paint(&self, paint: Paint, text: &str) -> String {
+        painted(self.stdout_colour, paint, text)
+    }
+
+    pub fn on_stderr(&self, paint: Paint, text: &str) -> String {
+        painted(self.stderr_colour, paint, text)
+    }
+
+    /// How long ago, as a person would say it.
+    pub fn age(&self, then: Time) -> String {
+        age(self.now, then)
+    }
+
+    /// Whether a person can be asked.
+    pub fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks a person; the answer without the newline.
+    pub fn ask(&self, question: &str) -> Result<String, Stop> {
+        let wrong = |error| Stop::failure(format!("cannot ask: {error}"), "say --yes to go without asking");
+        write!(io::stderr(), "{question} ").and_then(|()| io::stderr().flush()).map_err(wrong)?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map_err(wrong)?;
+        Ok(answer.trim().to_owned())
+    }
+}
+
+fn painted(on: bool, paint: Paint, text: &str) -> String {
+    if !on || text.is_empty() {
+        return text.to_owned();
+    }
+    let code = match paint {
+        Paint::Strong => "1",
+        Paint::Dim => "2",
+        Paint::Good => "32",
+        Paint::Odd => "33",
+        Paint::Bad => "31",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// The largest unit that is not zero, two of them below a day: `45s`, `12m`, `3h20m`, `5d`.
+fn age(now: Time, then: Time) -> String {
+    let seconds = (now.as_second() - then.as_second()).max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Text from outside as it may be shown: no control characters, no invisible reordering, and not endless.
+pub(super) fn clean(text: &str, most: usize) -> String {
+    let shown = |c: char| match c {
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    let mut chars = text.chars();
+    let mut kept: String = chars.by_ref().take(most).map(shown).collect();
+    if chars.next().is_some() {
+        kept.pop();
+        kept.push('…');
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_said_as_people_say_it() {
+        let now = Time::from_second(1_000_000).unwrap();
+        let ago = |seconds: i64| age(now, Time::from_second(1_000_000 - seconds).unwrap());
+        assert_eq!([ago(-5), ago(59), ago(61), ago(3_660), ago(90_000)], ["0s", "59s", "1m", "1h01m", "1d"]);
+    }
+
+    #[test]
+    fn text_from_outside_cannot_drive_a_terminal() {
+        assert_eq!(clean("a\x1b[31mb\n\u{202e}c", 80), "a [31mb \u{fffd}c");
+        assert_eq!(clean("abcdef", 4), "abc…");
+        assert_eq!(clean("abcd", 4), "abcd");
+    }
+}

@@ -1,0 +1,172 @@
+//! How a story, a plan and a state look in a terminal; shared by `show`, `simulate`, `run` and `approve`.
+//!
+//! Invariant: everything that came from outside goes through `clean`.
+
+use super::invocation::{Invocation, Paint, clean};
+use super::stop::Stop;
+use crate::model::{
+    Effect, IncidentState, Outcome, Plan, PlanEnd, Run, RunState, Severity, Span, StoryLine, Subject, Time,
+};
+use std::time::Duration;
+
+/// Widest line of text from outside.
+const WIDE: usize = 400;
+
+pub(super) fn text(text: &str) -> String {
+    clean(text, WIDE)
+}
+
+pub(super) fn subject(subject: &Subject) -> String {
+    clean(&subject.to_string(), WIDE)
+}
+
+/// `02:14:07` in UTC; with the date where it is not the day of `beside`.
+pub(super) fn clock(at: Time, beside: Time) -> String {
+    let full = at.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let day = beside.strftime("%Y-%m-%d").to_string();
+    match full.strip_prefix(&day) {
+        Some(time) => time.trim_start().to_owned(),
+        None => full,
+    }
+}
+
+/// `+0s`, `+1m 20s`: since the story's beginning, in the two largest units.
+fn offset(start: Time, at: Time) -> String {
+    let seconds = (at.as_second() - start.as_second()).max(0).unsigned_abs();
+    let rounded = match seconds {
+        0..3_600 => seconds,
+        3_600..86_400 => seconds / 60 * 60,
+        _ => seconds / 3_600 * 3_600,
+    };
+    format!("+{}", Span(Duration::from_secs(rounded)))
+}
+
+/// The lines of a story: time, offset, what. Continuation lines are aligned under the text.
+pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(), Stop> {
+    let Some(first) = story.first() else {
+        return invocation.line("  nothing is recorded");
+    };
+    let rows: Vec<(String, String, &StoryLine)> =
+        story.iter().map(|line| (clock(line.at, first.at), offset(first.at, line.at), line)).collect();
+    let times = rows.iter().map(|row| row.0.len()).max().unwrap_or_default();
+    let offsets = rows.iter().map(|row| row.1.len()).max().unwrap_or_default();
+    for (time, offset, line) in rows {
+        let lead = format!("  {time:>times$}  {}  ", invocation.paint(Paint::Dim, &format!("{offset:>offsets$}")));
+        let indent = " ".repeat(2 + times + 2 + offsets + 2);
+        let paint = if line.headline { Paint::Strong } else { Paint::Dim };
+        for (at, part) in line.text.lines().enumerate() {
+            let part = text(part);
+            let part = if line.headline && at == 0 { invocation.paint(paint, &part) } else { part };
+            invocation.line(&format!("{}{part}", if at == 0 { &lead } else { &indent }))?;
+        }
+    }
+    Ok(())
+}
+
+/// A run's state as a word with a colour.
+pub(super) fn state(invocation: &Invocation, state: &RunState) -> String {
+    let paint = match state {
+        RunState::Done => Paint::Good,
+        RunState::Failed { .. } | RunState::Stuck { .. } => Paint::Bad,
+        RunState::Held { .. } | RunState::Asking { .. } | RunState::Denied { .. } | RunState::Stopped { .. } => {
+            Paint::Odd
+        }
+        RunState::Ready | RunState::Waiting { .. } | RunState::Planned => Paint::Strong,
+    };
+    invocation.paint(paint, state.name())
+}
+
+pub(super) fn severity(invocation: &Invocation, severity: Severity) -> String {
+    let paint = match severity {
+        Severity::Critical | Severity::Error => Paint::Bad,
+        Severity::Warning => Paint::Odd,
+        Severity::Info => Paint::Dim,
+    };
+    invocation.paint(paint, &severity.to_string())
+}
+
+pub(super) fn incident_state(state: IncidentState) -> &'static str {
+    match state {
+        IncidentState::Open => "open",
+        IncidentState::Acknowledged => "acknowledged",
+        IncidentState::Resolved => "resolved",
+    }
+}
+
+/// Why a run stands where it stands, and what can be typed about it.
+pub(super) fn stands(run: &Run) -> Vec<String> {
+    let explain = |code: &str| format!("nightshift why --explain {code}");
+    let again = run.wake_at.map(|at| format!(", looks again at {}", at.strftime("%H:%M:%S UTC"))).unwrap_or_default();
+    match &run.state {
+        RunState::Ready => vec!["goes on as soon as the engine comes to it".to_owned()],
+        RunState::Waiting { why } => vec![format!("waits: {}{again}", text(why))],
+        RunState::Held { reason } => {
+            vec![format!("held by a guard: {}{again}", text(&reason.text)), explain(reason.code.name())]
+        }
+        RunState::Asking { approval } => vec![
+            format!(
+                "asks people{}",
+                run.wake_at
+                    .map(|at| format!("; no answer until {} is no", at.strftime("%H:%M:%S UTC")))
+                    .unwrap_or_default()
+            ),
+            format!("nightshift approve {approval}"),
+            format!("nightshift deny {approval} --why '…'"),
+        ],
+        RunState::Done => vec!["done".to_owned()],
+        RunState::Planned => vec![format!("planned only, because its mode is {}: nothing was done", run.mode)],
+        RunState::Stopped { why } => vec![format!("stopped itself, on purpose: {}", text(why))],
+        RunState::Failed { why, undone } => {
+            let undone = if *undone { "what it did was taken back" } else { "what it did was left as it is" };
+            vec![format!("failed: {}; {undone}", text(why)), format!("nightshift why {}", run.id)]
+        }
+        RunState::Stuck { reason } => {
+            vec![format!("stuck, needs a person: {}", text(&reason.text)), explain(reason.code.name())]
+        }
+        RunState::Denied { reason } => vec![format!("not done: {}", text(&reason.text)), explain(reason.code.name())],
+    }
+}
+
+/// The calls of a plan, those that change something marked.
+pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
+    for (at, planned) in plan.calls.iter().enumerate() {
+        let mark = if planned.effect == Effect::Read { " " } else { "*" };
+        let call = text(&planned.call.to_string());
+        let call = if planned.effect == Effect::Read { call } else { invocation.paint(Paint::Strong, &call) };
+        invocation.line(&format!("  {:>2} {mark} {call}", at + 1))?;
+        let foretold = match &planned.predicted {
+            Outcome::Ok(value) if value.is_null() => continue,
+            Outcome::Ok(value) => clean(&value.to_string(), 160),
+            Outcome::Failed(failure) => format!("would fail, {}: {}", failure.kind.name(), text(&failure.message)),
+        };
+        invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
+    }
+    let writes = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+    let end = match &plan.end {
+        PlanEnd::Done => "and would be done".to_owned(),
+        PlanEnd::Stopped(why) => format!("and would stop itself: {}", text(why)),
+        PlanEnd::Failed(why) => format!("and would fail: {}", text(why)),
+        PlanEnd::Cut(reason) => format!("and more: {}", text(&reason.text)),
+    };
+    let marked = if writes == 0 { String::new() } else { ", marked *".to_owned() };
+    invocation.line(&format!("{} call(s), {writes} of them change something{marked}; {end}", plan.calls.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_shows_its_day_only_where_that_changed() {
+        let at = |text: &str| text.parse::<Time>().unwrap();
+        assert_eq!(clock(at("2026-11-23T02:14:07Z"), at("2026-11-23T02:00:00Z")), "02:14:07");
+        assert_eq!(clock(at("2026-11-24T00:00:01Z"), at("2026-11-23T23:59:59Z")), "2026-11-24 00:00:01");
+    }
+
+    #[test]
+    fn an_offset_keeps_the_two_largest_units() {
+        let start = Time::UNIX_EPOCH;
+        let after = |seconds: i64| offset(start, Time::from_second(seconds).unwrap());
+        assert_eq!([after(0), after(80), after(3_725), after(90_061)], ["+0s", "+1m 20s", "+1h 2m", "+1d 1h"]);
+    }
+}

@@ -1,0 +1,128 @@
+//! `nightshift run`: starts a runbook by hand. The plan is shown first, and the target is named back before it is touched.
+//!
+//! Invariant: nothing that changes the world is started without `--yes` or a person who typed the target's name.
+
+use super::client::Client;
+use super::invocation::Invocation;
+use super::page;
+use super::show::{show_run, understood};
+use super::simulate::{self, Simulated};
+use super::stop::{Code, Stop};
+use crate::clock::{Clock, RealClock};
+use crate::model::{Effect, Mode, Run, RunState, Span};
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The runbook's name: its file without `.rhai`
+    runbook: String,
+    /// A parameter of the runbook; a value that is not JSON is taken as text
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    params: Vec<(String, Value)>,
+    /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
+    #[arg(long, value_parser = mode)]
+    mode: Option<Mode>,
+    /// Print the plan and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
+    /// Wait until the run is over, and end with its outcome
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "10m", requires = "wait")]
+    timeout: Span,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let client = Client::new(invocation)?;
+    let acts = args.mode.is_none_or(|mode| mode >= Mode::Approve);
+    if args.dry_run || (acts && !args.yes) {
+        let answer = simulate::plan(&client, &args.runbook, &args.params, None)?;
+        if args.dry_run {
+            return if invocation.json() {
+                invocation.print_json(&answer)
+            } else {
+                simulate::show(invocation, &understood(answer)?)
+            };
+        }
+        confirm(invocation, args, &understood(answer)?)?;
+    }
+    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&args.params)? });
+    if let Some(mode) = args.mode {
+        body["mode"] = json!(mode);
+    }
+    let answer: Value = client.post("runs", &body)?;
+    let run: Run = understood(answer["run"].clone())?;
+    if !args.wait {
+        if invocation.json() {
+            return invocation.print_json(&answer);
+        }
+        invocation.say(&format!("started in mode {}; look with `nightshift show {}`", run.mode, run.id));
+        return invocation.line(&run.id.to_string());
+    }
+    invocation.say(&format!("started {} in mode {}; Ctrl-C stops waiting, not the run", run.id, run.mode));
+    wait(args, invocation, &client, run)
+}
+
+/// Names the target back. Without a terminal there is nobody to ask.
+fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Result<(), Stop> {
+    let writes = simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+    if writes == 0 {
+        return Ok(());
+    }
+    let subject = &simulated.subject;
+    let parts = ["pod", "workload", "node", "model", "namespace", "cluster"];
+    let target = parts.iter().find_map(|part| subject.part(part)).unwrap_or(&args.runbook).to_owned();
+    let what = format!("`{}` would make {writes} call(s) that change {}", args.runbook, page::subject(subject));
+    if !invocation.can_ask() {
+        return Err(Stop::usage(
+            format!("{what}, and nobody can be asked here"),
+            "look with --dry-run, then say --yes",
+        ));
+    }
+    for planned in simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read) {
+        invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
+    }
+    invocation.say(&format!("{what} (reach {}).", simulated.header.reach));
+    let answer = invocation.ask(&format!("To start it, type `{}`:", page::text(&target)))?;
+    if answer == target {
+        return Ok(());
+    }
+    Err(Stop::failure(format!("`{}` is not `{}`: nothing was started", page::text(&answer), page::text(&target)), ""))
+}
+
+fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> Result<(), Stop> {
+    let end = invocation.now + args.timeout.0;
+    let mut shown = String::new();
+    while !run.state.is_final() {
+        if let Some(first) = page::stands(&run).first()
+            && *first != shown
+        {
+            invocation.say(&format!("{}: {first}", run.id));
+            shown.clone_from(first);
+        }
+        if RealClock.now() >= end {
+            return Err(Stop::new(
+                Code::Partial,
+                format!("{} is not over after {}: {}", run.id, args.timeout, run.state.name()),
+                format!("it goes on; see `nightshift show {}`", run.id),
+            ));
+        }
+        client.pause()?;
+        let answer: Value = client.get(&format!("runs/{}", run.id), &[])?;
+        run = understood(answer["run"].clone())?;
+    }
+    show_run(invocation, client, &run.id.to_string())?;
+    match run.state {
+        RunState::Done | RunState::Planned | RunState::Stopped { .. } => Ok(()),
+        _ => Err(Stop::said(Code::Failure)),
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let all = [Mode::Observe, Mode::Suggest, Mode::Approve, Mode::Auto];
+    all.into_iter().find(|mode| mode.to_string() == text).ok_or("write observe, suggest, approve or auto".to_owned())
+}

@@ -1,0 +1,73 @@
+//! `nightshift runs` and `nightshift cancel`.
+//!
+//! Invariant: a table has relative ages, JSON has RFC 3339.
+
+use super::client::Client;
+use super::invocation::Invocation;
+use super::page;
+use super::show::understood;
+use super::stop::Stop;
+use crate::model::Run;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Also those that are over
+    #[arg(short, long)]
+    all: bool,
+    /// Only of this incident (i3)
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
+    /// At most so many
+    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS)]
+    limit: usize,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CancelArgs {
+    /// The run (r17)
+    id: String,
+    /// Why; it goes into the ledger
+    #[arg(short, long)]
+    why: String,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let mut query =
+        vec![("limit", args.limit.to_string()), ("open", (!args.all && args.incident.is_none()).to_string())];
+    if let Some(incident) = &args.incident {
+        query.push(("incident", incident.to_ascii_lowercase()));
+    }
+    let answer: Value = Client::new(invocation)?.get("runs", &query)?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let runs: Vec<Run> = understood(answer["runs"].clone())?;
+    if runs.is_empty() {
+        invocation.say(if args.all { "no runs" } else { "no unfinished runs; --all shows the others" });
+        return Ok(());
+    }
+    let rows = runs.iter().map(|run| {
+        [
+            run.id.to_string(),
+            page::state(invocation, &run.state),
+            page::text(&run.runbook.name),
+            page::subject(&run.subject),
+            run.mode.to_string(),
+            page::text(run.rule.as_deref().unwrap_or(&run.requested_by)),
+            run.incident.map(|id| id.to_string()).unwrap_or_default(),
+            invocation.age(run.created_at),
+        ]
+    });
+    invocation.table(["ID", "STATE", "RUNBOOK", "ON", "MODE", "BY", "INCIDENT", "AGE"], rows.collect())
+}
+
+pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let id = args.id.to_ascii_lowercase();
+    let answer: Value = Client::new(invocation)?.post(&format!("runs/{id}/cancel"), &json!({ "why": args.why }))?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let run: Run = understood(answer["run"].clone())?;
+    invocation.line(&format!("{} {}", run.id, run.state.name()))
+}

@@ -1,0 +1,173 @@
+//! `nightshift serve`: puts the parts together, runs them, and ends them in order.
+//!
+//! Invariant: nothing is accepted before everything that was promised stands; the first signal ends gracefully, the second
+//! at once.
+
+mod assemble;
+
+pub(super) use assemble::{assemble_world, folders, misfits, secrets};
+
+use super::invocation::Invocation;
+use super::stop::{Code, Stop};
+use crate::config::Config;
+use crate::engine::{self, Parts};
+use crate::store::ledger::SigningKey;
+use crate::{limits, server, telemetry};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Listen here instead of `server.listen`; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let (mut config, found) = invocation.config()?;
+    invocation.say(&found.to_string());
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    server::check_listen(&config.server).map_err(|why| Stop::usage(why, ""))?;
+    telemetry::init(&config.log.level, config.log.json).map_err(|why| Stop::usage(why, "mend `log.level`"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("nightshift")
+        .thread_stack_size(limits::SCRIPT_STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+    // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
+    let served = runtime.block_on(runtime.spawn(serve(config)));
+    runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
+    served.map_err(|bug| {
+        Stop::failure(
+            format!("a bug ended the engine: {bug}"),
+            "start it again: what was recorded goes on; and report this",
+        )
+    })?
+}
+
+async fn serve(config: Config) -> Result<(), Stop> {
+    let mut signals = Signals::new()?;
+    let (parts, key) = assemble::assemble(config).await?;
+    let config = Arc::clone(&parts.config);
+    let tokens = server::Tokens::load(&config.server, &config.data_dir)
+        .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;
+    let listener = TcpListener::bind(config.server.listen).await.map_err(|error| {
+        Stop::failure(
+            format!("cannot listen on {}: {error}", config.server.listen),
+            "is another engine running here? Choose another `server.listen`",
+        )
+    })?;
+    let address = listener.local_addr().unwrap_or(config.server.listen);
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = Tasks {
+        server: tokio::spawn(server::serve(server::App::new(parts.clone(), tokens), listener, ended(stopped.clone()))),
+        engine: tokio::spawn(engine::run(parts.clone(), stopped)),
+    };
+    eprintln!("{}", ready(&parts, address));
+    let early = tokio::select! {
+        () = signals.next() => None,
+        why = tasks.first() => Some(why),
+    };
+    let _ = stop.send(true);
+    tracing::info!("stopping: no new requests, commits under way are finished");
+    let end = async {
+        if tokio::time::timeout(limits::SHUTDOWN, tasks.all()).await.is_err() {
+            tracing::warn!("not everything ended in time; what was begun is settled at the next start");
+        }
+        close(&parts, key).await
+    };
+    let closed = tokio::select! {
+        closed = end => closed,
+        () = signals.next() => return Err(Stop::new(Code::Interrupted, "ended at once by a second signal", "what was begun is settled at the next start")),
+    };
+    match early {
+        Some(why) => Err(Stop::failure(why, "start it again: what was recorded goes on; and report this")),
+        None => closed,
+    }
+}
+
+/// Signs what there is, and closes the store.
+async fn close(parts: &Parts, key: Arc<SigningKey>) -> Result<(), Stop> {
+    let hint = "nothing that was acknowledged is lost; start again and look with `nightshift audit verify`";
+    let signed = parts.store.checkpoint(key, parts.clock.now()).await;
+    let closed = parts.store.close().await;
+    signed.map_err(|error| Stop::failure(format!("the last checkpoint could not be signed: {error}"), hint))?;
+    closed.map_err(|error| Stop::failure(format!("the store could not be closed: {error}"), hint))
+}
+
+/// The one line that says that it works.
+fn ready(parts: &Parts, address: SocketAddr) -> String {
+    let loaded = parts.catalog.current();
+    format!(
+        "nightshift {} ready on http://{address} (store {}, {} rules, {} runbooks, mode ceiling {})",
+        env!("CARGO_PKG_VERSION"),
+        parts.config.store_path().display(),
+        loaded.rules.rules().count(),
+        loaded.runbooks.len(),
+        parts.config.mode_ceiling
+    )
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// The two halves of the engine. Neither may end before it is told to.
+struct Tasks {
+    server: JoinHandle<std::io::Result<()>>,
+    engine: JoinHandle<()>,
+}
+
+impl Tasks {
+    /// Which one ended first, and how.
+    async fn first(&mut self) -> String {
+        tokio::select! {
+            ended = &mut self.server => match ended {
+                Ok(Ok(())) => "the server ended by itself".to_owned(),
+                Ok(Err(error)) => format!("the server failed: {error}"),
+                Err(bug) => format!("a bug ended the server: {bug}"),
+            },
+            ended = &mut self.engine => match ended {
+                Ok(()) => "the loops ended by themselves".to_owned(),
+                Err(bug) => format!("a bug ended the loops: {bug}"),
+            },
+        }
+    }
+
+    async fn all(&mut self) {
+        // A task that has ended may not be asked again.
+        if !self.server.is_finished() {
+            let _ = (&mut self.server).await;
+        }
+        if !self.engine.is_finished() {
+            let _ = (&mut self.engine).await;
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Stop> {
+        let listen = |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

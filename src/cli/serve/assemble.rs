@@ -1,0 +1,195 @@
+//! From a configuration to the parts that loops and server share.
+//!
+//! Invariant: either all parts stand, or the words say what to mend.
+
+use crate::catalog::{Catalog, Folders, Loaded, Problem};
+use crate::cli::stop::Stop;
+use crate::clock::{Clock, RealClock};
+use crate::config::{Channel, Config, Secret};
+use crate::engine::{Nudge, Parts};
+use crate::notifiers;
+use crate::store::ledger::SigningKey;
+use crate::store::{SqliteOptions, SqliteStore, Store};
+use crate::telemetry::Metrics;
+use crate::world::{Http, Kube, Prometheus, World};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody.
+pub(super) async fn assemble(config: Config) -> Result<(Parts, Arc<SigningKey>), Stop> {
+    let data = &config.data_dir;
+    make_private(data)?;
+    for (what, secret) in secrets(&config) {
+        if let Some(careless) = secret.careless() {
+            tracing::warn!(secret = %what, "{careless}");
+        }
+    }
+    let (catalog, problems) = Catalog::load(folders(&config)).map_err(|problems| refused(&problems))?;
+    for problem in problems {
+        tracing::warn!(file = %problem.file, "{}", problem.text);
+    }
+    let loaded = catalog.current();
+    let misfits = misfits(&config, &loaded);
+    if !misfits.is_empty() {
+        return Err(Stop::usage(misfits.join("\n  "), "mend the configuration or the rules, then `nightshift check`"));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(RealClock);
+    let world = assemble_world(&config, Arc::clone(&clock)).await?;
+    let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install)
+        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
+    let key = SigningKey::open_or_create(&config.key_path(), &config.install)
+        .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))?;
+    publish(&config.public_key_path(), &key)?;
+    let metrics = Arc::new(Metrics::new());
+    let options = SqliteOptions { path: config.store_path(), ceiling: config.mode_ceiling };
+    let store = SqliteStore::open(options, clock.now())
+        .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;
+    for runbook in loaded.runbooks.values() {
+        let pinned = store.pin(&runbook.pin, &runbook.text, clock.now()).await;
+        pinned.map_err(|error| Stop::failure(format!("runbook `{}`: {error}", runbook.pin.name), ""))?;
+    }
+    let parts = Parts {
+        config: Arc::new(config),
+        store: Arc::new(store),
+        catalog: Arc::new(catalog),
+        world,
+        notifiers: Arc::new(notifiers),
+        clock,
+        metrics,
+        nudge: Nudge::default(),
+    };
+    Ok((parts, Arc::new(key)))
+}
+
+/// The clients; none of them connects yet.
+pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, Stop> {
+    let identity = format!("nightshift/{}", config.install);
+    let mut clusters = BTreeMap::new();
+    for (name, cluster) in &config.clusters {
+        let kube = Kube::connect(cluster, &identity).await.map_err(|error| {
+            Stop::usage(
+                format!("cluster `{name}`: {error}"),
+                format!("mend `clusters.{name}`, then look with `nightshift doctor`"),
+            )
+        })?;
+        clusters.insert(name.clone(), kube);
+    }
+    let prometheus = match &config.prometheus {
+        None => None,
+        Some(settings) => {
+            let wrong = |why: String| Stop::usage(format!("prometheus: {why}"), "mend `prometheus`");
+            let token = settings.token.as_ref().map(Secret::read).transpose().map_err(wrong)?;
+            Some(Prometheus::connect(&settings.url, token).map_err(|error| wrong(error.to_string()))?)
+        }
+    };
+    let http = Http::new(&identity, &config.http_allow)
+        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
+    let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
+    Ok(World { clusters, default_cluster, prometheus, http, clock, identity })
+}
+
+/// What the files and the configuration say of each other and is not so.
+pub(crate) fn misfits(config: &Config, loaded: &Loaded) -> Vec<String> {
+    let near = |word: &str, known: Vec<&str>| match crate::config::closest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    let mut found = Vec::new();
+    for rule in loaded.rules.rules() {
+        for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
+            let known = config.channels.keys().map(String::as_str).collect();
+            found.push(format!(
+                "rule `{}` tells `{channel}`, which is no channel: {}",
+                rule.name,
+                near(channel, known)
+            ));
+        }
+    }
+    for (name, source) in &config.sources {
+        if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
+            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
+            found.push(format!(
+                "sources.{name}: there is no integrations/{}/decode.rhai: {}",
+                source.kind,
+                near(&source.kind, known)
+            ));
+        }
+    }
+    for (name, channel) in &config.channels {
+        if let Channel::Webhook { shape, .. } = channel
+            && !loaded.encoders.contains_key(shape)
+        {
+            let known = loaded.encoders.keys().map(String::as_str).collect();
+            found
+                .push(format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {}", near(shape, known)));
+        }
+    }
+    found
+}
+
+pub(crate) fn folders(config: &Config) -> Folders {
+    Folders {
+        runbooks: config.runbooks_dir.clone(),
+        rules: config.rules_dir.clone(),
+        integrations: config.integrations_dir.clone(),
+    }
+}
+
+/// Every secret reference of a configuration, with its path.
+pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
+    let mut found: Vec<(String, &Secret)> = Vec::new();
+    for token in &config.server.tokens {
+        found.push((format!("server.tokens `{}`", token.name), &token.secret));
+    }
+    for (name, source) in &config.sources {
+        found.extend(source.api_token.iter().map(|secret| (format!("sources.{name}.api_token"), secret)));
+    }
+    for (name, channel) in &config.channels {
+        match channel {
+            Channel::Slack { token, .. } => found.push((format!("channels.{name}.token"), token)),
+            Channel::SlackWebhook { url } => found.push((format!("channels.{name}.url"), url)),
+            Channel::PagerDuty { routing_key, .. } => found.push((format!("channels.{name}.routing_key"), routing_key)),
+            Channel::Email { password, .. } => {
+                found.extend(password.iter().map(|secret| (format!("channels.{name}.password"), secret)));
+            }
+            Channel::Webhook { url, headers, .. } => {
+                found.push((format!("channels.{name}.url"), url));
+                found.extend(
+                    headers.iter().map(|(header, secret)| (format!("channels.{name}.headers.{header}"), secret)),
+                );
+            }
+            Channel::Log => {}
+        }
+    }
+    if let Some(prometheus) = &config.prometheus {
+        found.extend(prometheus.token.iter().map(|secret| ("prometheus.token".to_owned(), secret)));
+    }
+    found
+}
+
+/// The folder holds a signing key and an admin's token: nobody else may look.
+fn make_private(folder: &Path) -> Result<(), Stop> {
+    use std::os::unix::fs::DirBuilderExt;
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Stop::failure(format!("data_dir {}: {error}", folder.display()), "make the folder, or set `data_dir`")
+    })
+}
+
+/// The public half, for auditors.
+fn publish(path: &Path, key: &SigningKey) -> Result<(), Stop> {
+    let text = format!("{}\n", key.public());
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(|error| Stop::failure(format!("{}: {error}", path.display()), ""))
+}
+
+fn refused(problems: &[Problem]) -> Stop {
+    let texts: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.file, problem.text)).collect();
+    Stop::failure(format!("the files cannot be used\n\n{}\n", texts.join("\n\n")), "see `nightshift check`")
+}

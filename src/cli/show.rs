@@ -1,0 +1,190 @@
+//! `nightshift show ID`: the story of a run, an incident or an approval, readable at 3 a.m.
+//!
+//! Invariant: it prints what the engine recorded, in the order of the ledger, and invents nothing.
+
+use super::client::Client;
+use super::invocation::{Invocation, Paint};
+use super::page;
+use super::stop::{Code, Stop};
+use crate::model::{Approval, ApprovalState, Incident, Run, StoryLine};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A run (r17), an incident (i3) or an approval (a5)
+    id: String,
+}
+
+/// The parts of the answers that a person reads; `-o json` prints all of it.
+#[derive(Deserialize)]
+struct RunPage {
+    run: Run,
+    approvals: Vec<Approval>,
+    story: Vec<StoryLine>,
+}
+
+#[derive(Deserialize)]
+struct IncidentPage {
+    incident: Incident,
+    runs: Vec<Run>,
+    approvals: Vec<Approval>,
+    story: Vec<StoryLine>,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let id = args.id.trim().to_ascii_lowercase();
+    let client = Client::new(invocation)?;
+    match id.chars().next() {
+        Some('r') => show_run(invocation, &client, &id),
+        Some('i') => show_incident(invocation, &client, &id),
+        Some('a') => show_approval(invocation, &client, &id),
+        _ => Err(Stop::usage(
+            format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
+            "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
+        )),
+    }
+}
+
+pub(super) fn show_run(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+    let answer: Value = client.get(&format!("runs/{id}"), &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let page: RunPage = understood(answer)?;
+    run_head(invocation, &page.run)?;
+    invocation.line("")?;
+    page::timeline(invocation, &page.story)?;
+    invocation.line("")?;
+    run_foot(invocation, &page.run, &page.approvals)
+}
+
+fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+    let answer: Value = client.get(&format!("incidents/{id}"), &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let page: IncidentPage = understood(answer)?;
+    let incident = &page.incident;
+    invocation.line(&format!(
+        "{}  {}  {}  {}",
+        invocation.paint(Paint::Strong, &incident.id.to_string()),
+        invocation.paint(Paint::Strong, &page::text(&incident.title)),
+        page::severity(invocation, incident.severity),
+        page::incident_state(incident.state),
+    ))?;
+    let by = incident
+        .acknowledged_by
+        .as_ref()
+        .map(|by| format!(" · acknowledged by {}", page::text(by)))
+        .unwrap_or_default();
+    let closed = incident.closed_at.map(|at| format!(" · closed {} ago", invocation.age(at))).unwrap_or_default();
+    invocation.line(&invocation.paint(
+        Paint::Dim,
+        &format!(
+            "{} · {} of {} episode(s) firing · opened {} UTC, {} ago{by}{closed}",
+            page::subject(&incident.subject),
+            incident.firing,
+            incident.episodes,
+            incident.opened_at.strftime("%Y-%m-%d %H:%M:%S"),
+            invocation.age(incident.opened_at),
+        ),
+    ))?;
+    invocation.line("")?;
+    page::timeline(invocation, &page.story)?;
+    for run in &page.runs {
+        invocation.line("")?;
+        run_head(invocation, run)?;
+        run_foot(invocation, run, &page.approvals)?;
+    }
+    Ok(())
+}
+
+fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+    let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let approval: Approval = understood(answer["approval"].clone())?;
+    approval_page(invocation, &approval)
+}
+
+/// What is asked, the frozen plan, and how to answer.
+pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), Stop> {
+    let state = match approval.state {
+        ApprovalState::Open => format!("open until {}", approval.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        ApprovalState::Approved => "approved".to_owned(),
+        ApprovalState::Denied => "denied".to_owned(),
+        ApprovalState::Expired => "expired, which is no".to_owned(),
+        ApprovalState::Void => "void: the plan changed or the run ended".to_owned(),
+    };
+    let by = approval.decided_by.as_ref().map(|by| format!(" by {}", page::text(by))).unwrap_or_default();
+    invocation.line(&format!(
+        "{}  {}",
+        invocation.paint(Paint::Strong, &approval.id.to_string()),
+        invocation.paint(Paint::Strong, &page::text(&approval.question))
+    ))?;
+    invocation.line(&invocation.paint(Paint::Dim, &format!("run {} · {state}{by}", approval.run)))?;
+    if !approval.approvers.is_empty() {
+        invocation.line(&format!("may be answered by: {}", page::text(&approval.approvers.join(", "))))?;
+    }
+    if let Some(plan) = &approval.plan {
+        invocation.line("")?;
+        page::plan(invocation, plan)?;
+    }
+    Ok(())
+}
+
+fn run_head(invocation: &Invocation, run: &Run) -> Result<(), Stop> {
+    invocation.line(&format!(
+        "{}  {}  on {}  {}",
+        invocation.paint(Paint::Strong, &run.id.to_string()),
+        invocation.paint(Paint::Strong, &page::text(&run.runbook.name)),
+        page::subject(&run.subject),
+        page::state(invocation, &run.state),
+    ))?;
+    let by = match &run.rule {
+        Some(rule) => format!("rule {}", page::text(rule)),
+        None => format!("by {}", page::text(&run.requested_by)),
+    };
+    let incident = run.incident.map(|id| format!(" · incident {id}")).unwrap_or_default();
+    let ended = run.ended_at.map(|at| format!(" · ended {} ago", invocation.age(at))).unwrap_or_default();
+    let started = run.created_at.strftime("%Y-%m-%d %H:%M:%S");
+    let age = invocation.age(run.created_at);
+    let hash = run.runbook.hash.get(..12).unwrap_or(&run.runbook.hash);
+    invocation.line(&invocation.paint(
+        Paint::Dim,
+        &format!("{by} · mode {}{incident} · started {started} UTC, {age} ago{ended} · runbook {hash}", run.mode),
+    ))
+}
+
+/// Why it stands where it stands, and the commands for it.
+fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Result<(), Stop> {
+    let mut lines = page::stands(run).into_iter();
+    if let Some(first) = lines.next() {
+        invocation.line(&format!("now: {first}"))?;
+    }
+    if let Some(failure) = &run.unwinding
+        && !run.state.is_final()
+    {
+        invocation.line(&format!("     taking its steps back, because: {}", page::text(failure)))?;
+    }
+    let open = |approval: &&Approval| approval.run == run.id && approval.state == ApprovalState::Open;
+    for approval in approvals.iter().filter(open) {
+        invocation.line(&format!("     asked: {}", page::text(&approval.question)))?;
+    }
+    for command in lines {
+        invocation.line(&format!("     {}", invocation.paint(Paint::Good, &command)))?;
+    }
+    Ok(())
+}
+
+pub(super) fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Stop> {
+    serde_json::from_value(answer).map_err(|error| {
+        Stop::new(
+            Code::Failure,
+            format!("the engine's answer is not understood: {error}"),
+            "use the engine's own version of this program, or -o json",
+        )
+    })
+}

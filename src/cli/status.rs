@@ -1,0 +1,52 @@
+//! `nightshift status`: how the engine stands.
+//!
+//! Invariant: a level that could not be read is said to be unknown, not zero.
+
+use super::client::Client;
+use super::freeze;
+use super::invocation::{Invocation, Paint};
+use super::show::understood;
+use super::stop::Stop;
+use crate::model::Freeze;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let client = Client::new(invocation)?;
+    let status: Value = client.get("status", &[])?;
+    let guards: Value = client.get("guards", &[])?;
+    if invocation.json() {
+        return invocation.print_json(&json!({ "status": status, "guards": guards }));
+    }
+    let number = |value: &Value| value.as_u64().map_or("unknown".to_owned(), |number| number.to_string());
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    invocation.line(&format!(
+        "{} {}  (mode ceiling {})",
+        invocation.paint(Paint::Strong, &word(&status["install"])),
+        word(&status["version"]),
+        word(&status["mode_ceiling"])
+    ))?;
+    let out = guards["nodes_out"].as_array().map_or(0, Vec::len);
+    let rows = [
+        ("incidents open", number(&status["incidents_open"])),
+        ("runs not over", number(&status["runs_unfinished"])),
+        ("approvals asked", number(&status["approvals_open"])),
+        ("notices due", number(&status["notices_due"])),
+        ("rules, runbooks", format!("{}, {}", number(&status["rules"]), number(&status["runbooks"]))),
+        ("ledger", format!("{} entries, {} signed", number(&status["entries"]), number(&status["signed"]))),
+        (
+            "nodes out",
+            match guards["nodes_total"].as_u64() {
+                Some(total) => format!("{out} of {total}, {} allowed at once", number(&guards["nodes_out_allowed"])),
+                None => "unknown: no step that disturbs a node may begin".to_owned(),
+            },
+        ),
+    ];
+    for (name, value) in rows {
+        invocation.line(&format!("  {name:<16}  {value}"))?;
+    }
+    let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
+    if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
+}

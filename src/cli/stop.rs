@@ -1,0 +1,56 @@
+//! How a command ends when it does not end well.
+//!
+//! Invariant: the codes are stable; scripts rely on them.
+
+use super::invocation::{Invocation, Paint};
+use std::fmt::Display;
+
+/// Exit codes, as `nightshift --help` documents them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Code {
+    Ok = 0,
+    Failure = 1,
+    Usage = 2,
+    Partial = 3,
+    Auth = 4,
+    NotFound = 5,
+    Interrupted = 130,
+}
+
+/// Why a command stops, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub code: Code,
+    /// Empty: everything was said already.
+    pub message: String,
+    pub hint: String,
+}
+
+impl Stop {
+    pub fn new(code: Code, message: impl Display, hint: impl Display) -> Stop {
+        Stop { code, message: message.to_string(), hint: hint.to_string() }
+    }
+
+    pub fn failure(message: impl Display, hint: impl Display) -> Stop {
+        Stop::new(Code::Failure, message, hint)
+    }
+
+    pub fn usage(message: impl Display, hint: impl Display) -> Stop {
+        Stop::new(Code::Usage, message, hint)
+    }
+
+    /// The output has said it all; only the code is left.
+    pub fn said(code: Code) -> Stop {
+        Stop::new(code, "", "")
+    }
+
+    pub fn print(&self, invocation: &Invocation) {
+        if !self.message.is_empty() {
+            invocation.say(&format!("{} {}", invocation.on_stderr(Paint::Bad, "error:"), self.message));
+        }
+        if !self.hint.is_empty() {
+            invocation.say(&format!("  {} {}", invocation.on_stderr(Paint::Good, "help:"), self.hint));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Storms: beyond so many new incidents a minute, a channel gets one digest that is edited, not a message each.
+//!
+//! Invariant: each incident is told in a message or counted in a digest, never neither.
+
+use super::{Courier, Passed, Sorted};
+use crate::limits::{DIGEST_ITEMS, NOTICES_PER_MINUTE, READ_LIMIT};
+use crate::model::{ApprovalId, Delivery, Digest, DigestItem, IncidentId, Receipt, RunState, Severity, Time};
+use crate::notifiers::{Notifier, one_line};
+use crate::store::{DueNotice, Filter, Receipted};
+use futures::StreamExt;
+use serde_json::json;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Incidents read together for a digest.
+const READS_AT_ONCE: usize = 64;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What a channel was told lately, and the digest that is open on it.
+#[derive(Default)]
+pub(super) struct Storm {
+    /// When new incidents were last told, in messages or digests; only as many as matter.
+    told: VecDeque<Time>,
+    open: Option<Open>,
+}
+
+/// Kept in memory alone: after a restart a storm that goes on has a new digest.
+#[derive(Clone)]
+struct Open {
+    since: Time,
+    total: usize,
+    worst: Severity,
+    shown: Vec<DigestItem>,
+    receipt: Option<Receipt>,
+}
+
+impl Storm {
+    pub fn told(&mut self, now: Time) {
+        self.told.push_back(now);
+        while self.told.len() > NOTICES_PER_MINUTE {
+            self.told.pop_front();
+        }
+    }
+
+    /// New incidents that may have a message of their own now.
+    fn allowance(&mut self, now: Time) -> usize {
+        while self.told.front().is_some_and(|at| *at + MINUTE <= now) {
+            self.told.pop_front();
+        }
+        // A clock that was set back must not silence the channel.
+        self.told.retain(|at| *at <= now);
+        NOTICES_PER_MINUTE.saturating_sub(self.told.len())
+    }
+
+    /// When the channel has had a quiet enough minute.
+    fn ends(&self) -> Option<Time> {
+        self.open.as_ref().map(|open| self.told.back().map_or(open.since, |last| *last + MINUTE))
+    }
+}
+
+/// The receipt of an incident that only a digest has told.
+pub(super) fn receipt() -> Receipt {
+    Receipt(json!({ "digest": true }))
+}
+
+pub(super) fn is_digest(receipt: &Receipt) -> bool {
+    receipt.0.get("digest") == Some(&json!(true))
+}
+
+impl Courier {
+    /// How each row of a channel is to be told.
+    pub(super) fn sort(&self, channel: &str, rows: Vec<DueNotice>) -> Sorted {
+        let now = self.clock.now();
+        let mut storms = self.storms();
+        let storm = storms.entry(channel.to_owned()).or_default();
+        let mut allowance = if storm.open.is_some() { 0 } else { storm.allowance(now) };
+        let mut sorted = Sorted::default();
+        for row in rows {
+            let known = row.receipt.as_ref().is_some_and(|receipt| !is_digest(receipt));
+            let only_digest = row.receipt.as_ref().is_some_and(is_digest);
+            if known {
+                sorted.single.push(row);
+            } else if allowance > 0 {
+                allowance -= 1;
+                sorted.single.push(row);
+            } else if only_digest {
+                sorted.waiting.push(row);
+            } else {
+                sorted.stormy.push(row);
+            }
+        }
+        sorted
+    }
+
+    /// Tells many new incidents in the channel's one digest.
+    pub(super) async fn in_digest(
+        &self,
+        channel: &str,
+        notifier: &dyn Notifier,
+        rows: &[DueNotice],
+        passed: &mut Passed,
+    ) {
+        if rows.is_empty() {
+            return;
+        }
+        let refs: Vec<&DueNotice> = rows.iter().collect();
+        self.record_all(&refs, |_| Receipted::Sending).await;
+        passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
+        let now = self.clock.now();
+        let before = self.storms().entry(channel.to_owned()).or_default().open.clone();
+        let mut open =
+            before.unwrap_or(Open { since: now, total: 0, worst: Severity::Info, shown: Vec::new(), receipt: None });
+        self.take_in(&mut open, rows).await;
+        let delivery = self.in_time(notifier.digest(&edition(&open, false), open.receipt.as_ref())).await;
+        match delivery {
+            Delivery::Delivered(given) => {
+                open.receipt = Some(given);
+                tracing::warn!(%channel, total = open.total, "a storm: incidents are told in a digest");
+                {
+                    let mut storms = self.storms();
+                    let storm = storms.entry(channel.to_owned()).or_default();
+                    rows.iter().take(NOTICES_PER_MINUTE).for_each(|_| storm.told(now));
+                    storm.open = Some(open);
+                }
+                passed.sent += 1;
+                passed.digested += rows.len();
+                self.record_all(&refs, |row| Receipted::Delivered { upto: row.want, receipt: receipt() }).await;
+            }
+            Delivery::Retry { after, why } => {
+                passed.retried += rows.len();
+                self.postpone(&refs, &why, self.again(&rows[0], after)).await;
+            }
+            Delivery::Refused { why } => {
+                passed.refused += rows.len();
+                self.record_all(&refs, |row| Receipted::Refused { upto: row.want, why: why.clone() }).await;
+            }
+        }
+    }
+
+    /// Counts the incidents of the rows, and names the worst ones.
+    async fn take_in(&self, open: &mut Open, rows: &[DueNotice]) {
+        let asking = self.asking().await;
+        let mut reads = Vec::with_capacity(rows.len());
+        for row in rows {
+            reads.push(self.incident(row));
+        }
+        let mut incidents = futures::stream::iter(reads).buffered(READS_AT_ONCE);
+        while let Some(found) = incidents.next().await {
+            open.total += 1;
+            // One that cannot be read is counted all the same.
+            let Ok(Some(incident)) = found else { continue };
+            open.worst = open.worst.max(incident.severity);
+            let asks = asking.get(&incident.id).map_or(String::new(), |id| format!("{ASKS} {id} "));
+            open.shown.push(DigestItem {
+                title: one_line(&incident.title, 200),
+                severity: incident.severity,
+                line: one_line(&format!("{asks}({} {})", incident.id, incident.subject), 200),
+            });
+            if open.shown.len() > 4 * DIGEST_ITEMS {
+                keep_worst(&mut open.shown);
+            }
+        }
+        keep_worst(&mut open.shown);
+    }
+
+    /// Incidents that wait for an answer: named first, as nobody else will ask before the storm is over.
+    async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
+        let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
+        let runs = self.store.runs(filter).await.unwrap_or_default();
+        let asking = runs.into_iter().filter_map(|run| match (run.incident, run.state) {
+            (Some(incident), RunState::Asking { approval }) => Some((incident, approval)),
+            _ => None,
+        });
+        asking.collect()
+    }
+
+    /// News of incidents that only the digest has told wait until it is over.
+    pub(super) async fn wait_for_the_storm(&self, channel: &str, rows: &[DueNotice], passed: &mut Passed) {
+        if rows.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let end = self.storms().get(channel).and_then(Storm::ends).unwrap_or(now + MINUTE).max(now + MINUTE / 12);
+        passed.retried += rows.len();
+        let refs: Vec<&DueNotice> = rows.iter().collect();
+        self.postpone(&refs, "told in the digest; more when the storm is over", end).await;
+    }
+
+    /// The channels whose storm is over: a minute has passed without new incidents.
+    pub(super) fn storms_over(&self) -> Vec<String> {
+        let now = self.clock.now();
+        let storms = self.storms();
+        let over = storms.iter().filter(|(_, storm)| storm.ends().is_some_and(|end| end <= now));
+        over.map(|(channel, _)| channel.clone()).collect()
+    }
+
+    /// Says so on one of them, in the last edition of its digest.
+    pub(super) async fn end_storm(&self, channel: String) -> (String, Passed) {
+        let mut passed = Passed::default();
+        let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
+        let (Some(open), Some(notifier)) = (open, self.notifiers.get(&channel)) else { return (channel, passed) };
+        match self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await {
+            Delivery::Delivered(_) => {
+                passed.sent += 1;
+                tracing::info!(%channel, total = open.total, "the storm is over");
+            }
+            // Only the last words are missing; every incident is counted in the edition before.
+            Delivery::Retry { why, .. } | Delivery::Refused { why } => {
+                tracing::warn!(%channel, %why, "the digest's last edition was not taken");
+            }
+        }
+        (channel, passed)
+    }
+
+    pub(super) fn next_storm_end(&self) -> Option<Time> {
+        self.storms().values().filter_map(Storm::ends).min()
+    }
+}
+
+fn edition(open: &Open, over: bool) -> Digest {
+    Digest { total: open.total, worst: open.worst, shown: open.shown.clone(), since: open.since, over }
+}
+
+/// How the line of an incident begins that waits for an answer.
+const ASKS: &str = "needs an answer: nightshift approve";
+
+/// Questions first, then the worst; among equals the earlier one stays, so that an edited digest does not reshuffle.
+fn keep_worst(shown: &mut Vec<DigestItem>) {
+    shown.sort_by_key(|item| std::cmp::Reverse((item.line.starts_with(ASKS), item.severity)));
+    shown.truncate(DIGEST_ITEMS);
+}

@@ -1,0 +1,122 @@
+//! Writes a notice: the incident as it is now, its headlines, what the channel has not heard, the open questions.
+//!
+//! Invariant: what is left out of a notice is said in it.
+
+use super::Courier;
+use crate::engine::story;
+use crate::limits::{HEADLINES, READ_LIMIT, STORY_LINES};
+use crate::model::{
+    Approval, Ask, Effect, Entry, EntryNo, Incident, IncidentState, Notice, RunId, RunState, StoryLine,
+};
+use crate::store::{DueNotice, Filter, StoreError};
+use std::collections::HashSet;
+
+/// A notice, and up to where it tells the story.
+pub(super) struct Letter {
+    pub notice: Notice,
+    pub upto: EntryNo,
+}
+
+impl Letter {
+    /// Nothing new for people: the message stands as it is. In doubt, speak.
+    pub fn is_quiet(&self, row: &DueNotice) -> bool {
+        self.notice.fresh.is_empty() && row.shown.is_some() && !row.maybe_sent
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.notice.incident.state == IncidentState::Resolved
+    }
+}
+
+impl Courier {
+    /// None: the incident is gone.
+    pub(super) async fn letter(&self, row: &DueNotice) -> Result<Option<Letter>, StoreError> {
+        let about = || Filter { incident: Some(row.incident), ..Filter::default() };
+        let Some(incident) = self.incident(row).await? else { return Ok(None) };
+        let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
+        entries.sort_by_key(|entry| entry.no);
+        let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
+        let told = story::lines(&entries);
+        let open = self.store.runs(Filter { open: true, limit: READ_LIMIT, ..about() }).await?;
+        let runs: HashSet<RunId> = open.iter().map(|run| run.id).collect();
+        let asks = match open.iter().any(|run| matches!(run.state, RunState::Asking { .. })) {
+            true => self.asks(row, &runs).await?,
+            false => Vec::new(),
+        };
+        let mut headlines = headlines(&told);
+        for run in &open {
+            // The ledger has no line for a wait; people want to know what holds it up right now.
+            if let RunState::Waiting { .. } = &run.state {
+                let text = story::run_words(&format!("{} ({})", run.runbook.name, run.id), &run.state);
+                let text = crate::notifiers::one_line(&text, crate::limits::STORY_LINE_CHARS);
+                headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true });
+            }
+        }
+        let notice = Notice {
+            dedup_key: format!("nightshift/{}/{}", self.install, incident.id),
+            link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
+            fresh: fresh(told, row, &entries),
+            headlines,
+            asks,
+            maybe_repeat: row.maybe_sent,
+            incident,
+        };
+        Ok(Some(Letter { notice, upto }))
+    }
+
+    pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
+        let filter = Filter { incident: Some(row.incident), limit: 1, ..Filter::default() };
+        Ok(self.store.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
+    }
+
+    async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<Ask>, StoreError> {
+        let filter = Filter { incident: Some(row.incident), open: true, limit: READ_LIMIT, ..Filter::default() };
+        let approvals = self.store.approvals(filter).await?;
+        Ok(approvals.into_iter().filter(|approval| runs.contains(&approval.run)).map(ask).collect())
+    }
+}
+
+fn ask(approval: Approval) -> Ask {
+    let calls = approval.plan.map(|plan| plan.calls).unwrap_or_default();
+    Ask {
+        approval: approval.id,
+        question: approval.question,
+        plan: calls
+            .iter()
+            .filter(|planned| planned.effect != Effect::Read)
+            .map(|planned| story::planned_words(&planned.call, &planned.target))
+            .collect(),
+        expires_at: approval.expires_at,
+    }
+}
+
+/// The first one, which says how it began, and the latest.
+fn headlines(told: &[StoryLine]) -> Vec<StoryLine> {
+    let all: Vec<&StoryLine> = told.iter().filter(|line| line.headline).collect();
+    let latest = all.len().saturating_sub(HEADLINES - 1);
+    let first = all.first().filter(|_| latest > 0).copied();
+    let skip = if first.is_some() { latest } else { all.len().saturating_sub(HEADLINES) };
+    first.into_iter().chain(all[skip..].iter().copied()).cloned().collect()
+}
+
+/// What the channel has not heard, bounded, with a line for what was left out.
+fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryLine> {
+    let shown = row.shown.map_or(-1, |no| no.0);
+    let about_deliveries = |line: &StoryLine| {
+        let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok();
+        at.is_some_and(|at| matches!(entries[at].kind.name(), "delivered" | "delivery_failed"))
+    };
+    let mut fresh: Vec<StoryLine> =
+        told.into_iter().filter(|line| line.no.0 > shown && !about_deliveries(line)).collect();
+    let cut = entries.len() >= READ_LIMIT && entries.first().is_some_and(|first| first.no.0 > shown + 1);
+    if fresh.len() >= STORY_LINES || (cut && shown >= 0) {
+        let newest = fresh.split_off(fresh.len().saturating_sub(STORY_LINES - 1));
+        let left_out = if cut { "some".to_owned() } else { fresh.len().to_string() };
+        fresh = newest;
+        if let Some(first) = fresh.first() {
+            let text = format!("{left_out} earlier lines are not shown here: nightshift why {}", row.incident);
+            fresh.insert(0, StoryLine { no: EntryNo(first.no.0 - 1), at: first.at, text, headline: false });
+        }
+    }
+    fresh
+}

@@ -1,0 +1,213 @@
+//! Every kind of entry, in words, in one picture.
+//!
+//! Invariant: a kind without a sample here fails `every_kind_of_entry_has_words`.
+
+use super::*;
+use crate::model::*;
+use serde_json::json;
+
+fn at(minute: i64) -> Time {
+    "2026-11-23T03:00:00Z".parse::<Time>().unwrap() + jiff::SignedDuration::from_mins(minute)
+}
+
+fn entry(no: i64, run: Option<i64>, kind: EntryKind) -> Entry {
+    let about = About { incident: Some(IncidentId(3)), run: run.map(RunId) };
+    Entry { no: EntryNo(no), at: at(no), actor: Actor::engine(), about, kind }
+}
+
+fn call(action: &str, args: serde_json::Value) -> Call {
+    let serde_json::Value::Object(args) = args else { panic!("arguments are a map") };
+    Call { action: action.to_owned(), args }
+}
+
+fn event() -> Event {
+    Event {
+        source: "am".into(),
+        fingerprint: "f".into(),
+        status: Status::Firing,
+        starts_at: at(0),
+        ends_at: None,
+        labels: Labels::default(),
+        annotations: Labels::default(),
+        subject: Subject::node("gpu-3"),
+        severity: Severity::Critical,
+        summary: "XID 79 on gpu-3".into(),
+        url: String::new(),
+    }
+}
+
+fn heard(reason: Option<Reason>, runs: Vec<RunId>) -> HeardEvent {
+    HeardEvent {
+        event: event(),
+        episode: EpisodeId(1),
+        incident: Some(IncidentId(3)),
+        change: "opened".into(),
+        runs,
+        reasons: reason.into_iter().collect(),
+    }
+}
+
+fn held(limit: &str) -> EntryKind {
+    EntryKind::StepHeld {
+        call: call("k8s::cordon", json!({ "node": "gpu-3", "why": "XID 79" })),
+        reason: Reason::new(
+            ReasonCode::BlastRadius,
+            format!("1 of 4 nodes is out (gpu-2); the limit is {limit} at once"),
+        ),
+        until: at(9),
+    }
+}
+
+/// The call, as begun.
+fn begun(step: u32, call: Call, effect: Effect, undoes: Option<u32>) -> EntryKind {
+    let target = Subject::node(call.text("node"));
+    EntryKind::StepBegun { step, call, effect, target, undoes }
+}
+
+fn story() -> Vec<(Option<i64>, EntryKind)> {
+    use EntryKind::*;
+    let cordon = call("k8s::cordon", json!({ "node": "gpu-3", "why": "XID 79 on GPU 1" }));
+    let drain = call("k8s::drain", json!({ "node": "gpu-3", "within": "30m", "only": "gpu-pods" }));
+    let uncordon = call("k8s::uncordon", json!({ "node": "gpu-3" }));
+    let read = call("k8s::node", json!({ "node": "gpu-3" }));
+    let odd = call("acme::poke", json!({ "where": "rack 7" }));
+    let pin = Pin { name: "xid-79".into(), hash: "0".repeat(64) };
+    let plan = Plan {
+        calls: [&cordon, &drain]
+            .map(|call| PlannedCall {
+                call: call.clone(),
+                effect: Effect::Converge,
+                reach: Reach::Node,
+                target: Subject::node("gpu-3"),
+                predicted: Outcome::Ok(json!(null)),
+            })
+            .to_vec(),
+        end: PlanEnd::Stopped("needs hands".into()),
+        hash: "1".repeat(64),
+    };
+    let freeze = Freeze { scope: "all".into(), by: "ana".into(), why: "storage upgrade".into(), since: at(0) };
+    let ok = |step| StepEnded { step, outcome: Outcome::Ok(json!({ "changed": true })) };
+    let stuck = RunState::Stuck { reason: Reason::new(ReasonCode::InDoubt, "the reboot may have happened") };
+    let no_rule = Reason::new(ReasonCode::NoRuleMatched, "none of 3 rules matches");
+    vec![
+        (None, Started { version: "0.1.0".into(), epoch: 4 }),
+        (None, CatalogLoaded { rules: 1, runbooks: 5, hash: "2".repeat(64) }),
+        (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
+        (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
+        (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
+        (None, Gap { source: "am".into(), text: "40 alerts were cut off".into() }),
+        (
+            None,
+            IncidentOpened {
+                key: "node=gpu-3".into(),
+                title: "XID 79 on gpu-3".into(),
+                subject: Subject::node("gpu-3"),
+            },
+        ),
+        (
+            Some(17),
+            RunCreated {
+                runbook: pin,
+                rule: Some("xid79".into()),
+                episode: Some(EpisodeId(1)),
+                subject: Subject::node("gpu-3"),
+                mode: Mode::Approve,
+                requested_by: "rule".into(),
+            },
+        ),
+        (Some(17), RunPlanned { plan }),
+        (
+            Some(17),
+            ApprovalAsked {
+                approval: ApprovalId(3),
+                question: "run xid-79 on gpu-3?".into(),
+                plan_hash: "1".repeat(64),
+                expires_at: at(40),
+            },
+        ),
+        (Some(17), ApprovalDecided { approval: ApprovalId(3), approved: true, by: "ana".into(), why: "go".into() }),
+        (Some(17), ApprovalDecided { approval: ApprovalId(4), approved: false, by: "bo".into(), why: String::new() }),
+        (Some(17), ApprovalExpired { approval: ApprovalId(5) }),
+        (Some(17), held("1")),
+        (Some(17), held("1")),
+        (Some(17), held("2")),
+        (Some(17), begun(0, cordon.clone(), Effect::Converge, None)),
+        (Some(17), ok(0)),
+        (Some(17), begun(1, read.clone(), Effect::Read, None)),
+        (Some(17), ok(1)),
+        (Some(17), begun(2, drain, Effect::Converge, None)),
+        (
+            Some(17),
+            StepEnded {
+                step: 2,
+                outcome: Outcome::Failed(Failure::new(
+                    FailureKind::Timeout,
+                    "2 pods are left after 30m: a/llm-0, a/llm-1",
+                )),
+            },
+        ),
+        (Some(17), begun(3, uncordon, Effect::Converge, Some(0))),
+        (Some(17), StepEnded { step: 3, outcome: Outcome::Ok(json!({ "changed": false })) }),
+        (Some(17), begun(4, odd, Effect::Keyed, None)),
+        (Some(17), begun(5, call("note", json!({ "text": "rack 7 is warm" })), Effect::Read, None)),
+        (Some(17), ok(5)),
+        (Some(17), ok(9)),
+        (
+            Some(17),
+            StepDenied { call: cordon, reason: Reason::new(ReasonCode::Protected, "gpu-3 runs Nightshift itself") },
+        ),
+        (Some(17), Told { channel: "hardware".into(), text: "GPU 1 did not come back".into() }),
+        (
+            Some(17),
+            RunEnded {
+                state: RunState::Waiting { why: "PodDisruptionBudget llama-70b allows no eviction now".into() },
+            },
+        ),
+        (Some(17), RunEnded { state: RunState::Failed { why: "drain timed out".into(), undone: true } }),
+        (Some(18), RunEnded { state: stuck }),
+        (Some(18), RunEnded { state: RunState::Done }),
+        (None, IncidentAcknowledged { by: "ana".into() }),
+        (None, Delivered { channel: "oncall".into(), upto: EntryNo(9) }),
+        (None, DeliveryFailed { channel: "mail".into(), why: "550 no such user".into(), final_: true }),
+        (None, Frozen { freeze }),
+        (None, Unfrozen { scope: "all".into(), by: "ana".into(), why: String::new() }),
+        (None, IncidentResolved { why: "all alerts have ended".into() }),
+        (None, Swept { table: "episode".into(), rows: 12 }),
+        (None, Redacted { entry: EntryNo(7), by: "ana".into(), why: "a password in a label".into() }),
+        (None, Trouble { text: "the disk is 95 % full".into() }),
+    ]
+}
+
+fn entries() -> Vec<Entry> {
+    story().into_iter().enumerate().map(|(no, (run, kind))| entry(no as i64, run, kind)).collect()
+}
+
+#[test]
+fn every_kind_of_entry_has_words() {
+    let shown: Vec<String> = lines(&entries())
+        .iter()
+        .map(|line| format!("{} {}", if line.headline { "*" } else { " " }, line.text))
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"), @"");
+    let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 26, "a kind of entry has no sample here");
+}
+
+#[test]
+fn one_entry_alone_still_has_words() {
+    for entry in entries() {
+        let quiet = matches!(&entry.kind, EntryKind::StepBegun { effect: Effect::Read, .. });
+        assert_eq!(line(&entry).is_none(), quiet, "{:?}", entry.kind);
+    }
+}
+
+#[test]
+fn a_hostile_label_stays_one_bounded_line() {
+    let title = format!("a\nb\u{202e}{}", "x".repeat(100_000));
+    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default() };
+    let line = line(&entry(0, None, kind)).unwrap();
+    assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
+    assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);
+}

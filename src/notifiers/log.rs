@@ -1,0 +1,58 @@
+//! The structured log as a channel: for a first day without any account, and beside the others.
+//!
+//! Invariant: it always succeeds.
+
+use super::{Notifier, text};
+use crate::limits::STORY_LINE_CHARS;
+use crate::model::{Delivery, Digest, Notice, Receipt};
+use serde_json::json;
+
+pub struct LogNotifier {
+    pub channel: String,
+}
+
+#[async_trait::async_trait]
+impl Notifier for LogNotifier {
+    fn kind(&self) -> &'static str {
+        "log"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        let incident = &notice.incident;
+        tracing::info!(
+            channel = %self.channel,
+            incident = %incident.id,
+            state = super::word(incident.state),
+            severity = %incident.severity,
+            subject = %text::plain(&incident.subject.to_string(), STORY_LINE_CHARS),
+            firing = incident.firing,
+            "{}",
+            text::plain(&incident.title, STORY_LINE_CHARS),
+        );
+        for line in &notice.fresh {
+            tracing::info!(channel = %self.channel, incident = %incident.id, entry = %line.no, "{}", text::plain(&line.text, STORY_LINE_CHARS));
+        }
+        for ask in &notice.asks {
+            let question = text::plain(&ask.question, STORY_LINE_CHARS);
+            tracing::warn!(channel = %self.channel, incident = %incident.id, approval = %ask.approval, expires_at = %ask.expires_at, "{question}");
+        }
+        let times = prior.and_then(|receipt| receipt.0["times"].as_u64()).unwrap_or(0);
+        Delivery::Delivered(Receipt(json!({ "times": times + 1 })))
+    }
+
+    async fn digest(&self, digest: &Digest, _prior: Option<&Receipt>) -> Delivery {
+        tracing::warn!(
+            channel = %self.channel,
+            total = digest.total,
+            worst = %digest.worst,
+            since = %digest.since,
+            over = digest.over,
+            "many incidents at once; see `nightshift incidents`",
+        );
+        Delivery::Delivered(Receipt(json!({ "digest": digest.total })))
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        Ok("writes to the log of the engine".to_owned())
+    }
+}

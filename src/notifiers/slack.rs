@@ -1,0 +1,277 @@
+//! Slack: an app that posts one message per incident and edits it, and the incoming webhook as the simple form.
+//!
+//! Invariant: an incident whose message is known is edited; one whose message may exist is looked for before it is posted.
+
+mod api;
+mod blocks;
+mod render;
+mod webhook;
+
+pub use webhook::Webhook;
+
+use super::{Notifier, text};
+use crate::limits::MESSAGES_REMEMBERED;
+use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::world::Http;
+use api::{Api, Form, Said, Trouble, arguments};
+use blocks::Message;
+use render::FirstPost;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// The type of the metadata that our messages carry, so that one can be found again after a crash.
+const METADATA: &str = "nightshift_incident";
+
+/// A Slack app with a bot token (`chat:write`, and `channels:history` to look for a message after a crash).
+pub struct App {
+    api: Api,
+    channel: String,
+    /// What is known about messages between a failed attempt and the next one, by dedup key.
+    remembered: Mutex<HashMap<String, Remembered>>,
+}
+
+/// Where an incident's message is: the receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    channel: String,
+    ts: String,
+}
+
+#[derive(Debug, Clone)]
+enum Remembered {
+    /// Posted, but the attempt failed later.
+    At(Place),
+    /// Slack did not answer: it may be there.
+    Perhaps,
+}
+
+impl App {
+    pub fn new(http: Http, channel: String, token: &str, api: &str) -> App {
+        let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
+        App { api, channel, remembered: Mutex::new(HashMap::new()) }
+    }
+
+    fn remember(&self, key: &str, what: Option<Remembered>) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        match what {
+            Some(what) => {
+                // Forgetting costs at most a repeated message, so the simplest bound will do.
+                if remembered.len() >= MESSAGES_REMEMBERED {
+                    remembered.clear();
+                }
+                remembered.insert(key.to_owned(), what);
+            }
+            None => drop(remembered.remove(key)),
+        }
+    }
+
+    fn recall(&self, key: &str) -> Option<Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// The incident's message, if there is one already or one can be found.
+    async fn place(&self, notice: &Notice, prior: Option<&Receipt>) -> Option<Place> {
+        if let Some(place) = prior.and_then(|receipt| Place::deserialize(&receipt.0).ok()) {
+            return Some(place);
+        }
+        match self.recall(&notice.dedup_key) {
+            Some(Remembered::At(place)) => Some(place),
+            Some(Remembered::Perhaps) => self.find(&notice.dedup_key).await,
+            None if notice.maybe_repeat => self.find(&notice.dedup_key).await,
+            None => None,
+        }
+    }
+
+    /// Looks through the channel's latest messages for ours. A name instead of an id, or a missing right, finds nothing:
+    /// then the message is posted again and says so.
+    async fn find(&self, key: &str) -> Option<Place> {
+        let query = [("channel", self.channel.as_str()), ("include_all_metadata", "true"), ("limit", "200")];
+        let said = self.api.get("conversations.history", &query).await.ok()?;
+        let found = said.messages.into_iter().find(|posted| {
+            posted.metadata["event_type"] == METADATA && posted.metadata["event_payload"]["dedup_key"] == key
+        })?;
+        Some(Place { channel: self.channel.clone(), ts: found.ts })
+    }
+
+    /// Whether the thread has this line already: only asked when a crash makes it doubtful.
+    async fn threaded(&self, place: &Place, upto: i64) -> bool {
+        let query = [
+            ("channel", place.channel.as_str()),
+            ("ts", place.ts.as_str()),
+            ("include_all_metadata", "true"),
+            ("limit", "200"),
+        ];
+        let Ok(said) = self.api.get("conversations.replies", &query).await else { return false };
+        said.messages.iter().any(|posted| {
+            posted.metadata["event_type"] == METADATA
+                && posted.metadata["event_payload"]["upto"].as_i64().is_some_and(|seen| seen >= upto)
+                && posted.ts != place.ts
+        })
+    }
+
+    /// Edits the message, or posts it where there is none or it is gone.
+    async fn show(&self, notice: &Notice, place: Option<Place>) -> Result<(Place, FirstPost), Trouble> {
+        let full = render::incident(notice);
+        let metadata = metadata(notice);
+        if let Some(place) = place {
+            match self.say("chat.update", Some(&place), &full, notice, &metadata).await {
+                Ok(_) => return Ok((place, FirstPost::No)),
+                Err(Trouble::Gone) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        let said = self.say("chat.postMessage", None, &full, notice, &metadata).await?;
+        Ok((posted_at(&said, &self.channel)?, FirstPost::Yes))
+    }
+
+    /// One message; shorter if it is too long, without blocks if Slack does not like them.
+    async fn say(
+        &self,
+        method: &str,
+        place: Option<&Place>,
+        full: &Message,
+        notice: &Notice,
+        metadata: &Value,
+    ) -> Result<Said, Trouble> {
+        let body = |message: &Message, form: Form| {
+            let channel = place.map_or(self.channel.as_str(), |place| place.channel.as_str());
+            let mut body = arguments(channel, message, form);
+            if let Some(place) = place {
+                body["ts"] = json!(place.ts);
+            }
+            if form == Form::Blocks {
+                body["metadata"] = metadata.clone();
+            }
+            body
+        };
+        match self.api.post(method, &body(full, Form::Blocks)).await {
+            Err(Trouble::TooLong) => self.api.post(method, &body(&render::compact(notice), Form::Blocks)).await,
+            Err(Trouble::BadBlocks) => self.api.post(method, &body(full, Form::Words)).await,
+            other => other,
+        }
+    }
+
+    /// Says the fresh lines in the thread of the message.
+    async fn say_in_thread(&self, notice: &Notice, place: &Place, first: FirstPost) -> Result<(), Trouble> {
+        let Some(message) = render::thread(notice, first) else { return Ok(()) };
+        let upto = notice.fresh.last().map_or(0, |line| line.no.0);
+        let doubtful = notice.maybe_repeat && first == FirstPost::No;
+        if doubtful && self.threaded(place, upto).await {
+            return Ok(());
+        }
+        let mut body = arguments(&place.channel, &message, Form::Blocks);
+        body["thread_ts"] = json!(place.ts);
+        body["metadata"] =
+            json!({ "event_type": METADATA, "event_payload": { "thread_of": notice.dedup_key, "upto": upto } });
+        match self.api.post("chat.postMessage", &body).await {
+            Err(Trouble::BadBlocks | Trouble::TooLong) => {
+                let mut body = arguments(&place.channel, &message, Form::Words);
+                body["thread_ts"] = json!(place.ts);
+                self.api.post("chat.postMessage", &body).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Notifier for App {
+    fn kind(&self) -> &'static str {
+        "slack"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        let key = &notice.dedup_key;
+        let place = self.place(notice, prior).await;
+        let (place, first) = match self.show(notice, place).await {
+            Ok(shown) => shown,
+            Err(trouble) => {
+                // Not sent for sure keeps what was known; in doubt, the next attempt looks before it posts.
+                if matches!(trouble, Trouble::Doubtful(_)) && self.recall(key).is_none() && prior.is_none() {
+                    self.remember(key, Some(Remembered::Perhaps));
+                }
+                return delivery(trouble);
+            }
+        };
+        if let Err(trouble) = self.say_in_thread(notice, &place, first).await {
+            self.remember(key, Some(Remembered::At(place)));
+            return delivery(trouble);
+        }
+        self.remember(key, None);
+        Delivery::Delivered(Receipt(json!(place)))
+    }
+
+    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+        let message = render::digest(digest);
+        let place = prior.and_then(|receipt| Place::deserialize(&receipt.0).ok());
+        if let Some(place) = place {
+            let mut body = arguments(&place.channel, &message, Form::Blocks);
+            body["ts"] = json!(place.ts);
+            match self.api.post("chat.update", &body).await {
+                Ok(_) => return Delivery::Delivered(Receipt(json!(place))),
+                Err(Trouble::Gone) => {}
+                Err(trouble) => return delivery(trouble),
+            }
+        }
+        let said = self.api.post("chat.postMessage", &arguments(&self.channel, &message, Form::Blocks)).await;
+        match said.and_then(|said| posted_at(&said, &self.channel)) {
+            Ok(place) => Delivery::Delivered(Receipt(json!(place))),
+            Err(trouble) => delivery(trouble),
+        }
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        match self.api.post("auth.test", &json!({})).await {
+            Ok(said) => Ok(format!(
+                "the token is valid: {} in {}; whether it may post to {} shows with the first message",
+                text::plain(&said.user, 80),
+                text::plain(&said.team, 80),
+                self.channel
+            )),
+            Err(trouble) => Err(why(delivery(trouble))),
+        }
+    }
+}
+
+fn metadata(notice: &Notice) -> Value {
+    let upto = notice.headlines.iter().chain(&notice.fresh).map(|line| line.no.0).max().unwrap_or(0);
+    json!({
+        "event_type": METADATA,
+        "event_payload": {
+            "dedup_key": notice.dedup_key,
+            "rev": format!("{}-{}-{upto}", super::word(notice.incident.state), notice.asks.len()),
+        },
+    })
+}
+
+/// Slack answers with the channel's id, which `chat.update` needs, whatever name was configured.
+fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
+    if said.ts.is_empty() {
+        let why = "Slack says ok but not where the message is".to_owned();
+        return Err(Trouble::Doubtful(Delivery::Retry { after: None, why }));
+    }
+    let channel = said.channel.as_str().unwrap_or(channel);
+    Ok(Place { channel: text::plain(channel, 100), ts: text::plain(&said.ts, 100) })
+}
+
+fn delivery(trouble: Trouble) -> Delivery {
+    match trouble {
+        Trouble::Doubtful(delivery) | Trouble::Not(delivery) => delivery,
+        Trouble::TooLong => refused("Slack finds even the short form of this message too long"),
+        Trouble::BadBlocks => refused("Slack refuses this message even without blocks"),
+        Trouble::Gone => refused("Slack says that the thread of this message is gone"),
+    }
+}
+
+fn refused(why: &str) -> Delivery {
+    Delivery::Refused { why: why.to_owned() }
+}
+
+fn why(delivery: Delivery) -> String {
+    match delivery {
+        Delivery::Delivered(_) => String::new(),
+        Delivery::Retry { why, .. } | Delivery::Refused { why } => why,
+    }
+}

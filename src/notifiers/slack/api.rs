@@ -1,0 +1,175 @@
+//! Slack's Web API: one call, and what its answer asks of us.
+//!
+//! Invariant: HTTP 200 is not success; only `ok: true` is.
+
+use super::blocks::Message;
+use crate::model::Delivery;
+use crate::notifiers::{answer, text};
+use crate::world::{Http, HttpRequest};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+#[derive(Clone)]
+pub struct Api {
+    pub http: Http,
+    pub base: String,
+    pub token: String,
+}
+
+/// What Slack says when it has done it.
+#[derive(Debug, Default, Deserialize)]
+pub struct Said {
+    #[serde(default)]
+    pub ok: bool,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    needed: String,
+    #[serde(default)]
+    pub ts: String,
+    #[serde(default)]
+    pub channel: Value,
+    #[serde(default)]
+    pub messages: Vec<Posted>,
+    #[serde(default)]
+    pub team: String,
+    #[serde(default)]
+    pub user: String,
+}
+
+/// A message as `conversations.history` and `conversations.replies` list it.
+#[derive(Debug, Default, Deserialize)]
+pub struct Posted {
+    #[serde(default)]
+    pub ts: String,
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+/// Why it was not done.
+#[derive(Debug)]
+pub enum Trouble {
+    /// It may have been done: a timeout, a 5xx, an answer that makes no sense.
+    Doubtful(Delivery),
+    /// It was not done.
+    Not(Delivery),
+    /// `msg_too_long`, `msg_blocks_too_long`: say it shorter.
+    TooLong,
+    /// Slack does not like our blocks: say it without.
+    BadBlocks,
+    /// The message to edit is gone or may not be edited any more.
+    Gone,
+}
+
+impl Api {
+    pub async fn post(&self, method: &str, body: &Value) -> Result<Said, Trouble> {
+        self.call("POST", &format!("{}/{method}", self.base), body.clone(), method).await
+    }
+
+    /// Reads take their arguments in the query.
+    pub async fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<Said, Trouble> {
+        let url = url::Url::parse_with_params(&format!("{}/{method}", self.base), query)
+            .map_err(|error| Trouble::Not(Delivery::Refused { why: format!("the address of Slack's API: {error}") }))?;
+        self.call("GET", url.as_str(), Value::Null, method).await
+    }
+
+    async fn call(&self, verb: &str, url: &str, body: Value, method: &str) -> Result<Said, Trouble> {
+        let mut headers = std::collections::BTreeMap::new();
+        headers.insert("authorization".to_owned(), format!("Bearer {}", self.token));
+        if body.is_object() {
+            headers.insert("content-type".to_owned(), "application/json; charset=utf-8".to_owned());
+        }
+        let request = HttpRequest { method: verb.to_owned(), url: url.to_owned(), headers, body };
+        let sent = self.http.send(&request).await;
+        let answered = sent.map_err(|error| doubt(answer::no_answer("Slack", &error)))?;
+        let after = answered.retry_after.map(Duration::from_secs);
+        if !(200..300).contains(&answered.status) {
+            return Err(match answered.status {
+                500..=599 | 408 => Trouble::Doubtful(answer::unaccepted("Slack", &answered)),
+                _ => Trouble::Not(answer::unaccepted("Slack", &answered)),
+            });
+        }
+        let said: Said = serde_json::from_str(&answered.body).map_err(|_| {
+            let why =
+                format!("Slack answered {method} with something that is not its JSON{}", answer::quote(&answered.body));
+            Trouble::Doubtful(Delivery::Retry { after, why })
+        })?;
+        if said.ok { Ok(said) } else { Err(trouble(method, &said, after)) }
+    }
+}
+
+/// A delivery that was refused was not made; any other may have been.
+fn doubt(delivery: Delivery) -> Trouble {
+    match delivery {
+        refused @ Delivery::Refused { .. } => Trouble::Not(refused),
+        other => Trouble::Doubtful(other),
+    }
+}
+
+/// Slack's words for what is wrong, and what to mend.
+fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
+    let error = text::plain(&said.error, 80);
+    let mend = match said.error.as_str() {
+        "msg_too_long" | "msg_blocks_too_long" => return Trouble::TooLong,
+        "invalid_blocks" | "invalid_blocks_format" | "invalid_metadata_format" => return Trouble::BadBlocks,
+        "message_not_found" | "cant_update_message" | "edit_window_closed" | "thread_not_found" | "is_inactive" => {
+            return Trouble::Gone;
+        }
+        "not_authed"
+        | "invalid_auth"
+        | "account_inactive"
+        | "token_revoked"
+        | "token_expired"
+        | "not_allowed_token_type" => {
+            "the bot token is not valid: install the app anew and put its `xoxb-` token into the channel's secret"
+        }
+        "channel_not_found" => {
+            "there is no such channel, or the bot may not see it: check `channel`, invite the bot if it is private"
+        }
+        "not_in_channel" => "the bot is not in the channel: write `/invite @nightshift` there",
+        "is_archived" => "the channel is archived: choose another one",
+        "missing_scope" | "no_permission" | "restricted_action" | "access_denied" => {
+            let needed = text::plain(&said.needed, 80);
+            let why = format!(
+                "Slack refused {method}: {error}: the app lacks a right{}{needed}; add it and install the app anew",
+                if needed.is_empty() { "" } else { ": " }
+            );
+            return Trouble::Not(Delivery::Refused { why });
+        }
+        "ratelimited" | "rate_limited" | "message_limit_exceeded" => {
+            return Trouble::Not(Delivery::Retry { after, why: format!("Slack asks us to slow down ({error})") });
+        }
+        // Unknown words may pass by themselves (internal_error, fatal_error, …): rather twice than never.
+        _ => {
+            return Trouble::Doubtful(Delivery::Retry {
+                after,
+                why: format!("Slack answered {method} with `{error}`"),
+            });
+        }
+    };
+    Trouble::Not(Delivery::Refused { why: format!("Slack refused {method}: {error}: {mend}") })
+}
+
+/// The arguments of a message, in one of its forms.
+pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
+    let mut body = json!({
+        "channel": channel,
+        "text": message.text,
+        "parse": "none",
+        "link_names": false,
+        "unfurl_links": false,
+        "unfurl_media": false,
+    });
+    if form == Form::Blocks {
+        body["blocks"] = json!(message.blocks);
+    }
+    body
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Blocks,
+    /// Only the fallback text, for when Slack refuses the blocks.
+    Words,
+}

@@ -1,0 +1,176 @@
+//! Block Kit as types: what cannot be written here cannot be sent, so a label can never become a mention or a button.
+//!
+//! Invariant: a `Message` never has more blocks or characters than Slack takes; what did not fit is said in its last line.
+
+use crate::limits::{SLACK_BLOCKS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS};
+use crate::notifiers::text;
+use serde::Serialize;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Block {
+    Header { text: Text },
+    Section { text: Text },
+    Context { elements: Vec<Text> },
+}
+
+/// Text from outside is `plain_text`, which Slack shows as it stands. Only our own words are mrkdwn.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type")]
+pub enum Text {
+    #[serde(rename = "plain_text")]
+    Plain { text: String, emoji: bool },
+    #[serde(rename = "mrkdwn")]
+    Marked { text: String, verbatim: bool },
+}
+
+impl Text {
+    /// Text that somebody else wrote. Escaped too: Slack reads `&lt;` in plain text as `<`.
+    pub fn outside(words: &str, max: usize) -> Text {
+        Text::Plain { text: text::slack(words, max), emoji: false }
+    }
+
+    /// Lines of text that somebody else wrote, each escaped before.
+    fn lines(escaped: String) -> Text {
+        Text::Plain { text: escaped, emoji: false }
+    }
+
+    /// Our own words with formatting; nothing from outside may be in them.
+    pub fn ours(words: impl Into<String>) -> Text {
+        Text::Marked { text: words.into(), verbatim: true }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Text::Plain { text, .. } | Text::Marked { text, .. } => text.encode_utf16().count(),
+        }
+    }
+}
+
+/// What goes to `chat.postMessage`, `chat.update` and incoming webhooks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Shown in notifications and by clients that know no blocks; already escaped.
+    pub text: String,
+    pub blocks: Vec<Block>,
+    left: usize,
+    closing: bool,
+}
+
+/// Kept free for the line that says what was left out.
+const TAIL: usize = 200;
+
+impl Message {
+    pub fn new(fallback: &str) -> Message {
+        Message {
+            text: text::slack(fallback, SLACK_TEXT_CHARS),
+            blocks: Vec::new(),
+            left: SLACK_TOTAL_CHARS - TAIL,
+            closing: false,
+        }
+    }
+
+    pub fn header(&mut self, words: &str) {
+        self.push(Block::Header { text: Text::outside(words, SLACK_HEADER_CHARS) });
+    }
+
+    pub fn section(&mut self, text: Text) -> bool {
+        self.push(Block::Section { text })
+    }
+
+    pub fn context(&mut self, elements: Vec<Text>) -> bool {
+        self.push(Block::Context { elements })
+    }
+
+    /// The newest lines that fit into `budget` characters, oldest first, in as few sections as possible.
+    /// Returns how many older lines were left out.
+    pub fn story(&mut self, lines: &[String], budget: usize) -> usize {
+        let budget = budget.min(self.left);
+        let mut used = 0;
+        let mut first = lines.len();
+        while first > 0 {
+            let size = lines[first - 1].encode_utf16().count() + 1;
+            if used + size > budget {
+                break;
+            }
+            used += size;
+            first -= 1;
+        }
+        let mut page = String::new();
+        for line in &lines[first..] {
+            let full = page.encode_utf16().count() + line.encode_utf16().count() + 1 > SLACK_SECTION_CHARS;
+            if full && !page.is_empty() {
+                self.section(Text::lines(std::mem::take(&mut page)));
+            }
+            if !page.is_empty() {
+                page.push('\n');
+            }
+            page.push_str(line);
+        }
+        if !page.is_empty() {
+            self.section(Text::lines(page));
+        }
+        first
+    }
+
+    /// The last line; there is always room for it.
+    pub fn tail(&mut self, words: &str) {
+        self.left += TAIL;
+        self.closing = true;
+        self.context(vec![Text::ours(text::plain(words, TAIL))]);
+        self.left = 0;
+    }
+
+    fn push(&mut self, block: Block) -> bool {
+        let size = match &block {
+            Block::Header { text } | Block::Section { text } => text.size(),
+            Block::Context { elements } => elements.iter().map(Text::size).sum(),
+        };
+        // Slack refuses an empty text, and a section over its own bound.
+        let fits = size > 0
+            && size <= self.left
+            && self.blocks.len() < SLACK_BLOCKS - 1 + usize::from(self.closing)
+            && size <= SLACK_SECTION_CHARS;
+        if fits {
+            self.left -= size;
+            self.blocks.push(block);
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_amount_of_text_makes_a_message_that_slack_refuses() {
+        let mut message = Message::new(&"x<".repeat(100_000));
+        message.header(&"<!channel>".repeat(10_000));
+        let lines: Vec<String> = (0..5_000).map(|n| text::slack(&format!("line {n} <&>").repeat(20), 400)).collect();
+        let left_out = message.story(&lines, usize::MAX);
+        assert!(left_out > 4_900 && left_out < 5_000, "{left_out}");
+        for _ in 0..100 {
+            message.section(Text::outside("more", 100));
+        }
+        message.tail("the end");
+        let total: usize = message
+            .blocks
+            .iter()
+            .map(|block| match block {
+                Block::Header { text } | Block::Section { text } => text.size(),
+                Block::Context { elements } => elements.iter().map(Text::size).sum(),
+            })
+            .sum();
+        assert!(message.blocks.len() <= 50 && total <= 13_000, "{} blocks, {total} characters", message.blocks.len());
+        assert!(message.text.encode_utf16().count() <= SLACK_TEXT_CHARS);
+        assert!(matches!(message.blocks.last(), Some(Block::Context { .. })), "the tail has its room");
+    }
+
+    #[test]
+    fn an_empty_text_is_no_block() {
+        let mut message = Message::new("x");
+        assert!(!message.section(Text::outside("", 10)));
+        assert!(message.blocks.is_empty());
+    }
+}

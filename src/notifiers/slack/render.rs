@@ -1,0 +1,164 @@
+//! What an incident looks like in Slack: the one message that changes, the lines of its thread, a digest.
+//!
+//! Invariant: every text that came from outside passes `Text::outside` or `text::slack`.
+
+use super::blocks::{Message, Text};
+use crate::limits::{ASKS, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
+use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine};
+use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, text, word};
+
+/// The message that is posted once and edited from then on.
+pub fn incident(notice: &Notice) -> Message {
+    let mut message = brief(notice);
+    for ask in notice.asks.iter().take(ASKS) {
+        ask_blocks(&mut message, ask);
+    }
+    if notice.asks.len() > ASKS {
+        message
+            .section(Text::ours(format!("… and {} more questions: `nightshift incidents`", notice.asks.len() - ASKS)));
+    }
+    let left_out = message.story(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
+    ending(&mut message, notice, left_out);
+    message
+}
+
+/// The same in few words, for when Slack finds the other one too long.
+pub fn compact(notice: &Notice) -> Message {
+    let mut message = brief(notice);
+    for ask in notice.asks.iter().take(1) {
+        message.section(Text::outside(&ask.question, 300));
+        message.section(answer_line(ask));
+    }
+    ending(&mut message, notice, notice.headlines.len());
+    message
+}
+
+/// Lines that the channel has not seen, for the thread. None: nothing that the message does not show already.
+pub fn thread(notice: &Notice, first_post: FirstPost) -> Option<Message> {
+    let shown =
+        |line: &StoryLine| first_post == FirstPost::Yes && notice.headlines.iter().any(|head| head.no == line.no);
+    let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| !shown(line)).cloned().collect();
+    let last = fresh.last()?;
+    let mut message = Message::new(&format!("{} {}", clock_time(last.at), last.text));
+    let left_out = message.story(&lines(&fresh), usize::MAX);
+    if left_out > 0 {
+        message.tail(&format!("{left_out} earlier lines: `nightshift why {}`", notice.incident.id));
+    }
+    Some(message)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstPost {
+    Yes,
+    No,
+}
+
+pub fn digest(digest: &Digest) -> Message {
+    let since = date_time(digest.since);
+    let told = format!("{} incidents since {since}, worst: {}", digest.total, digest.worst);
+    let mut message = Message::new(&told);
+    message.header(&format!("{} {} incidents at once", mark(IncidentState::Open, digest.worst), digest.total));
+    let now = if digest.over {
+        "The storm is over; new incidents are told one by one again."
+    } else {
+        "More may follow; this message is edited."
+    };
+    message.section(Text::ours(format!("Since {since}, worst: *{}*. {now}", digest.worst)));
+    let shown: Vec<String> = digest
+        .shown
+        .iter()
+        .map(|item| {
+            let line = if item.line.is_empty() { String::new() } else { format!(" — {}", item.line) };
+            text::slack(&format!("{} {}{line}", mark(IncidentState::Open, item.severity), item.title), STORY_LINE_CHARS)
+        })
+        .collect();
+    let unfit = message.story(&shown, SLACK_TOTAL_CHARS / 2);
+    let more = digest.total - (shown.len() - unfit).min(digest.total);
+    message.tail(&format!(
+        "{}All of them: `nightshift incidents`",
+        if more > 0 { format!("… and {more} more. ") } else { String::new() }
+    ));
+    message
+}
+
+/// The posts of an incoming webhook, which cannot edit: what is new, below what it is about.
+pub fn simple(notice: &Notice) -> Message {
+    let mut message = brief(notice);
+    for ask in notice.asks.iter().take(ASKS) {
+        ask_blocks(&mut message, ask);
+    }
+    let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| line.headline).cloned().collect();
+    let left_out = message.story(&lines(&fresh), SLACK_TOTAL_CHARS / 2);
+    ending(&mut message, notice, left_out);
+    message
+}
+
+fn brief(notice: &Notice) -> Message {
+    let incident = &notice.incident;
+    let asks = if notice.asks.is_empty() { "" } else { "needs an answer · " };
+    let title = format!("{} {asks}{}", mark(incident.state, incident.severity), incident.title);
+    let latest = notice.headlines.last().map(|line| format!(" — {}", line.text)).unwrap_or_default();
+    let mut message = Message::new(&format!("{}{latest}", text::plain(&title, SLACK_SECTION_CHARS)));
+    message.header(&title);
+    message.context(vec![
+        Text::ours(state_line(incident)),
+        Text::outside(&incident.subject.to_string(), STORY_LINE_CHARS),
+        by(incident),
+    ]);
+    if notice.maybe_repeat {
+        message.context(vec![Text::ours("_Nightshift was interrupted while it sent this; you may see it twice._")]);
+    }
+    message
+}
+
+fn state_line(incident: &Incident) -> String {
+    let mut parts = vec![format!("*{}*", word(incident.state)), incident.severity.to_string()];
+    match incident.closed_at {
+        Some(closed) => parts.push(format!("{} – {}", date_time(incident.opened_at), clock_time(closed))),
+        None => {
+            parts.push(firing(incident.firing, incident.episodes));
+            parts.push(format!("since {}", date_time(incident.opened_at)));
+        }
+    }
+    parts.join(" · ")
+}
+
+fn by(incident: &Incident) -> Text {
+    match &incident.acknowledged_by {
+        Some(by) => Text::outside(&format!("{} · acknowledged by {by}", incident.id), 200),
+        None => Text::outside(&incident.id.to_string(), 200),
+    }
+}
+
+fn ask_blocks(message: &mut Message, ask: &Ask) {
+    message.section(Text::outside(&format!("❓ {}", ask.question), 600));
+    let plan: Vec<String> =
+        ask.plan.iter().enumerate().map(|(at, call)| text::slack(&format!("{}. {call}", at + 1), 200)).collect();
+    let unfit = message.story(&plan, 1_500);
+    if unfit > 0 {
+        message.section(Text::ours(format!(
+            "… {unfit} earlier steps of the plan are not shown: `nightshift why {}`",
+            ask.approval
+        )));
+    }
+    message.section(answer_line(ask));
+}
+
+fn answer_line(ask: &Ask) -> Text {
+    let (command, deadline) = how_to_answer(ask);
+    Text::ours(format!("`{command}`  {deadline}"))
+}
+
+fn ending(message: &mut Message, notice: &Notice, left_out: usize) {
+    let id = notice.incident.id;
+    let earlier = if left_out > 0 { format!("{left_out} earlier lines · ") } else { String::new() };
+    let more = match notice.link.as_deref().and_then(text::link).filter(|link| link.len() < 120) {
+        Some(link) => format!("{earlier}<{link}|look closer>"),
+        None => format!("{earlier}`nightshift why {id}`"),
+    };
+    message.tail(&more);
+}
+
+fn lines(story: &[StoryLine]) -> Vec<String> {
+    story.iter().map(|line| text::slack(&format!("{}  {}", clock_time(line.at), line.text), STORY_LINE_CHARS)).collect()
+}

@@ -1,0 +1,83 @@
+//! Slack's incoming webhook: the simple form. It cannot edit, so it speaks only when there is something to hear.
+//!
+//! Invariant: a notice that opens nothing, changes no headline and asks nothing posts nothing.
+
+use super::blocks::Message;
+use super::render;
+use crate::model::{Ask, Delivery, Digest, Notice, Receipt};
+use crate::notifiers::{Notifier, answer, text, word};
+use crate::world::{Http, HttpRequest};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+pub struct Webhook {
+    http: Http,
+    url: String,
+}
+
+/// What was said last: the receipt.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Said {
+    state: String,
+    /// Approvals that were shown.
+    asks: Vec<String>,
+}
+
+impl Webhook {
+    pub fn new(http: Http, url: String) -> Result<Webhook, String> {
+        match url::Url::parse(&url) {
+            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => Ok(Webhook { http, url }),
+            _ => Err("`url` is not a web address; Slack gives one like https://hooks.slack.com/services/…".to_owned()),
+        }
+    }
+
+    async fn post(&self, message: &Message) -> Result<(), Delivery> {
+        let body = json!({ "text": message.text, "blocks": message.blocks });
+        let request = HttpRequest { method: "POST".to_owned(), url: self.url.clone(), headers: BTreeMap::new(), body };
+        let sent = self.http.send(&request).await;
+        let answered =
+            answer::accepted("Slack's webhook", sent).map_err(|delivery| answer::without(&self.url, delivery))?;
+        // Anything but `ok` is no webhook of Slack's: a proxy's login page answers 200 too.
+        if answered.body.trim() == "ok" {
+            return Ok(());
+        }
+        let why = format!("Slack's webhook answered something else than ok{}", answer::quote(&answered.body));
+        Err(answer::without(&self.url, Delivery::Retry { after: None, why }))
+    }
+}
+
+#[async_trait::async_trait]
+impl Notifier for Webhook {
+    fn kind(&self) -> &'static str {
+        "slackwebhook"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        let before = prior.and_then(|receipt| Said::deserialize(&receipt.0).ok()).unwrap_or_default();
+        let ids = |asks: &[Ask]| asks.iter().map(|ask| ask.approval.to_string()).collect::<Vec<_>>();
+        let now = Said { state: word(notice.incident.state).to_owned(), asks: ids(&notice.asks) };
+        let asked = now.asks.iter().any(|ask| !before.asks.contains(ask));
+        let news = now.state != before.state || asked || notice.fresh.iter().any(|line| line.headline);
+        if news && let Err(delivery) = self.post(&render::simple(notice)).await {
+            return delivery;
+        }
+        Delivery::Delivered(Receipt(json!(now)))
+    }
+
+    /// One post when the storm begins and one when it is over.
+    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+        if (prior.is_none() || digest.over)
+            && let Err(delivery) = self.post(&render::digest(digest)).await
+        {
+            return delivery;
+        }
+        Delivery::Delivered(Receipt(json!({ "digest": digest.total })))
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        let host =
+            url::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        Ok(format!("{} can only be tried by posting; nothing was sent", text::plain(&host, 200)))
+    }
+}

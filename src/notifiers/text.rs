@@ -1,0 +1,123 @@
+//! Text from outside, made fit for a message: one line, nothing invisible or reordering, never longer than it may be.
+//!
+//! Invariant: what comes out has at most `max` UTF-16 units, no control or bidirectional character, and is cut between
+//! characters (and between escapes), with an ellipsis where something was left out.
+
+/// For places that show text as it stands: plain-text blocks, mail, JSON.
+pub fn plain(text: &str, max: usize) -> String {
+    fit(text, max, |_| None)
+}
+
+/// For Slack's mrkdwn: `&`, `<` and `>` are what makes a mention, a channel or a link, so they never get through.
+pub fn slack(text: &str, max: usize) -> String {
+    fit(text, max, |c| match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        _ => None,
+    })
+}
+
+/// For the text and attributes of HTML.
+pub fn html(text: &str, max: usize) -> String {
+    fit(text, max, |c| match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '"' => Some("&quot;"),
+        '\'' => Some("&#39;"),
+        _ => None,
+    })
+}
+
+/// An address that a human may follow: http or https and nothing that could end the place it stands in.
+pub fn link(text: &str) -> Option<&str> {
+    let web = text.starts_with("https://") || text.starts_with("http://");
+    let clean = text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '|' | '"' | '\'' | '&'));
+    (web && clean && text.len() <= 1_000).then_some(text)
+}
+
+fn fit(text: &str, max: usize, escape: impl Fn(char) -> Option<&'static str>) -> String {
+    let mut out = String::with_capacity(text.len().min(max));
+    let mut units = 0;
+    // Where the text ends if the ellipsis must follow: the last place with one unit to spare.
+    let mut spare = 0;
+    let mut buffer = [0; 4];
+    let mut visible = String::new();
+    for c in text.chars() {
+        let piece = if is_break(c) {
+            " "
+        } else if is_unseen(c) {
+            visible.clear();
+            visible.extend(c.escape_unicode());
+            visible.as_str()
+        } else if let Some(escaped) = escape(c) {
+            escaped
+        } else {
+            c.encode_utf8(&mut buffer)
+        };
+        let size = piece.encode_utf16().count();
+        if units + size > max {
+            out.truncate(spare);
+            out.push('…');
+            return out;
+        }
+        out.push_str(piece);
+        units += size;
+        if units < max {
+            spare = out.len();
+        }
+    }
+    out
+}
+
+fn is_break(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Characters that cannot be seen but change what is: controls, direction marks, zero width, tags, specials.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffc}')
+        || matches!(c, '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mention_a_link_and_a_tag_lose_their_power() {
+        assert_eq!(slack("<!channel> & <https://x|y>", 100), "&lt;!channel&gt; &amp; &lt;https://x|y&gt;");
+        assert_eq!(html("</script>'\"", 100), "&lt;/script&gt;&#39;&quot;");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_made_visible_and_lines_are_joined() {
+        assert_eq!(plain("a\u{202e}b\0c\r\nd\u{1b}[31m", 100), "a\\u{202e}b\\u{0}c  d\\u{1b}[31m");
+        assert_eq!(plain("größe 👩‍🔧 日本", 100), "größe 👩‍🔧 日本");
+    }
+
+    #[test]
+    fn a_cut_falls_between_characters_and_never_inside_an_escape() {
+        assert_eq!(plain("abcdef", 6), "abcdef");
+        assert_eq!(plain("abcdefg", 6), "abcde…");
+        assert_eq!(slack("ab<<<<", 8), "ab&lt;…");
+        assert_eq!(plain("👍👍👍", 4), "👍…");
+        assert_eq!(plain("ab", 1), "…");
+        for max in 1..40 {
+            let cut = slack(&"<é👍&\u{202e}".repeat(50), max);
+            assert!(cut.encode_utf16().count() <= max, "{max}: {cut}");
+            assert!(cut.ends_with('…'));
+        }
+    }
+
+    #[test]
+    fn a_link_is_only_what_a_browser_opens_and_cannot_leave_its_place() {
+        assert_eq!(link("https://ns.example/incidents/i3"), Some("https://ns.example/incidents/i3"));
+        for wrong in ["javascript:alert(1)", "https://x/>|<!channel", "https://x/ y", "", "http://x/\"onclick"] {
+            assert_eq!(link(wrong), None, "{wrong}");
+        }
+    }
+}

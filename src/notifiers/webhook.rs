@@ -1,0 +1,130 @@
+//! A generic webhook: `integrations/<shape>/encode.rhai` turns a notice into a request.
+//!
+//! Invariant: the shape decides the body, never the address: that and the secret headers come from the configuration.
+
+use super::{Notifier, answer, text};
+use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES};
+use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::script::Shape;
+use crate::world::{Http, HttpRequest};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub struct Webhook {
+    http: Http,
+    encode: Arc<Shape>,
+    url: String,
+    headers: BTreeMap<String, String>,
+}
+
+/// What `encode` returns; `()` means: nothing to say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encoded {
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: Value,
+    /// Kept and given back as `prior` with the next notice of the incident.
+    #[serde(default)]
+    receipt: Option<Value>,
+}
+
+impl Webhook {
+    pub fn new(
+        http: Http,
+        encode: Arc<Shape>,
+        url: String,
+        headers: BTreeMap<String, String>,
+    ) -> Result<Webhook, String> {
+        match url::Url::parse(&url) {
+            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => Ok(Webhook { http, encode, url, headers }),
+            _ => Err("`url` is not a web address".to_owned()),
+        }
+    }
+
+    async fn say(&self, input: Value, prior: Option<&Receipt>) -> Delivery {
+        let unchanged = || prior.cloned().unwrap_or_else(|| Receipt(json!({ "said": "nothing yet" })));
+        let encoded = match self.encoded(input).await {
+            Ok(Some(encoded)) => encoded,
+            Ok(None) => return Delivery::Delivered(unchanged()),
+            Err(why) => return Delivery::Refused { why },
+        };
+        let mut headers = encoded.headers;
+        headers.extend(self.headers.clone());
+        let request = HttpRequest {
+            method: encoded.method.unwrap_or_else(|| "POST".to_owned()),
+            url: self.url.clone(),
+            headers,
+            body: encoded.body,
+        };
+        match answer::accepted("the webhook", self.http.send(&request).await) {
+            Ok(_) => Delivery::Delivered(encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt)),
+            Err(delivery) => self
+                .headers
+                .values()
+                .fold(answer::without(&self.url, delivery), |delivery, secret| answer::without(secret, delivery)),
+        }
+    }
+
+    /// Asks the shape. Its mistakes are the integration's author's to mend, so they are refusals in words.
+    async fn encoded(&self, input: Value) -> Result<Option<Encoded>, String> {
+        let shape = self.encode.clone();
+        // A script needs time and stack of its own, away from the threads that carry everything else.
+        let called = tokio::task::spawn_blocking(move || shape.call(&input)).await;
+        let value = called
+            .map_err(|_| format!("{} did not end well; see the log", self.encode.name))?
+            .map_err(|error| text::plain(&error.to_string(), 500))?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        let name = &self.encode.name;
+        let encoded: Encoded = serde_json::from_value(value).map_err(|error| {
+            format!(
+                "{name}: encode must return #{{ method, headers, body, receipt }} or (): {}",
+                text::plain(&error.to_string(), 200)
+            )
+        })?;
+        if let Some(method) = &encoded.method
+            && !matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "GET" | "DELETE")
+        {
+            return Err(format!("{name}: `{}` is no method of HTTP", text::plain(method, 20)));
+        }
+        if encoded.headers.len() > LABELS_PER_ALERT {
+            return Err(format!("{name}: more than {LABELS_PER_ALERT} headers"));
+        }
+        if encoded.receipt.as_ref().is_some_and(|receipt| receipt.to_string().len() > RECEIPT_BYTES) {
+            return Err(format!("{name}: the receipt is longer than {RECEIPT_BYTES} bytes"));
+        }
+        Ok(Some(encoded))
+    }
+}
+
+#[async_trait::async_trait]
+impl Notifier for Webhook {
+    fn kind(&self) -> &'static str {
+        "webhook"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        self.say(json!({ "what": "notice", "notice": notice, "prior": prior }), prior).await
+    }
+
+    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+        self.say(json!({ "what": "digest", "digest": digest, "prior": prior }), prior).await
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        let host =
+            url::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        Ok(format!(
+            "{} with {}; it can only be tried by sending, and nothing was sent",
+            text::plain(&host, 200),
+            self.encode.name
+        ))
+    }
+}

@@ -1,0 +1,322 @@
+//! What people may change: start, cancel, approve, acknowledge, freeze, redact. Each goes through the store, which writes
+//! its ledger entry in the same commit.
+//!
+//! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
+
+use super::{Allowed, App, Body, Problem, read, refuse};
+use crate::model::{EntryNo, Freeze, Header, IncidentId, Input, Mode, ParamType, RunId, Subject};
+use crate::policy::RuleSet;
+use crate::script::Runbook;
+use crate::store::{Control, Decided, NewRun};
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A runbook with its parameters, as a person asks for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    runbook: String,
+    #[serde(default)]
+    params: Map<String, Value>,
+    /// The event that the script sees; for `simulate` alone.
+    #[serde(default)]
+    event: Option<crate::model::Event>,
+    /// For a start alone. Left out: as far as the ceiling allows.
+    #[serde(default)]
+    mode: Option<Mode>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Why {
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Answer {
+    approve: bool,
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scope {
+    scope: String,
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redaction {
+    entry: String,
+    #[serde(default)]
+    why: String,
+}
+
+pub(super) async fn start(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(wanted): Body<Wanted>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let parts = &app.parts;
+    if wanted.event.is_some() {
+        return Err(refuse::bad("a run by hand has no event", "leave `event` out, or use `simulate`"));
+    }
+    let (runbook, input) = bind(&app, &wanted)?;
+    let ceiling = parts.config.mode_ceiling;
+    let mode = wanted.mode.unwrap_or(ceiling);
+    if mode > ceiling {
+        return Err(refuse::conflict(
+            format!("mode {mode} is above this installation's ceiling, {ceiling}"),
+            format!("ask for `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
+        ));
+    }
+    let now = parts.clock.now();
+    parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
+    let new = NewRun {
+        pin: runbook.pin.clone(),
+        subject: subject_of(&runbook.header, &input),
+        input,
+        mode,
+        rule: None,
+        requested_by: caller.name,
+        once: None,
+        now,
+    };
+    let id = parts.store.start(new).await.map_err(refuse::store)?;
+    parts.nudge.nudge();
+    let id = id.ok_or_else(|| refuse::conflict("this run was started already", "see `nightshift runs`"))?;
+    let run = read::find_run(&app, id).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "run": run }))))
+}
+
+pub(super) async fn simulate(
+    _: Allowed,
+    State(app): State<App>,
+    Body(wanted): Body<Wanted>,
+) -> Result<Json<Value>, Problem> {
+    let (runbook, input) = bind(&app, &wanted)?;
+    let plan = crate::engine::plan(&app.parts, &runbook, &input).await.map_err(|error| {
+        refuse::with(StatusCode::UNPROCESSABLE_ENTITY, error, "mend what it says, or look with `nightshift doctor`")
+    })?;
+    let subject = subject_of(&runbook.header, &input);
+    Ok(Json(json!({
+        "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
+    })))
+}
+
+pub(super) async fn cancel(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body<Why>,
+) -> Result<Json<Value>, Problem> {
+    let id: RunId = refuse::id(&id)?;
+    let run = read::find_run(&app, id).await?;
+    if run.state.is_final() {
+        let state = run.state.name();
+        return Err(refuse::conflict(format!("run {id} is over: {state}"), format!("see `nightshift show {id}`")));
+    }
+    let why = refuse::reason(&body.why)?;
+    control(&app, Control::Cancel { run: id, by: caller.name, why }).await?;
+    Ok(Json(json!({ "run": read::find_run(&app, id).await? })))
+}
+
+pub(super) async fn decide(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(answer): Body<Answer>,
+) -> Result<Json<Value>, Problem> {
+    let approval = read::find_approval(&app, refuse::id(&id)?).await?;
+    if !approval.approvers.is_empty() && !approval.approvers.contains(&caller.name) {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            format!("{} may not answer {}", caller.name, approval.id),
+            format!("ask one of: {}", approval.approvers.join(", ")),
+        ));
+    }
+    let why = refuse::bounded(&answer.why)?;
+    let parts = &app.parts;
+    let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
+    parts.nudge.nudge();
+    match decided.map_err(refuse::store)? {
+        Decided::Now(approval) => Ok(Json(json!({ "approval": approval }))),
+        Decided::Already(approval) => {
+            let state = serde_json::to_value(approval.state).unwrap_or_default();
+            let by = approval.decided_by.as_deref().unwrap_or("nobody");
+            Err(refuse::conflict(
+                format!("{} is {} already (by {by})", approval.id, state.as_str().unwrap_or("answered")),
+                format!("see `nightshift show {}`", approval.run),
+            ))
+        }
+    }
+}
+
+pub(super) async fn acknowledge(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let id: IncidentId = refuse::id(&id)?;
+    let incident = read::find_incident(&app, id).await?;
+    if incident.closed_at.is_some() {
+        return Err(refuse::conflict(format!("incident {id} is over"), format!("see `nightshift show {id}`")));
+    }
+    control(&app, Control::Acknowledge { incident: id, by: caller.name }).await?;
+    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+}
+
+pub(super) async fn freeze(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(body): Body<Scope>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    check_scope(&app, &body.scope)?;
+    let why = refuse::reason(&body.why)?;
+    let freeze = Freeze { scope: body.scope, by: caller.name, why, since: app.parts.clock.now() };
+    control(&app, Control::Freeze(freeze.clone())).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "freeze": freeze }))))
+}
+
+pub(super) async fn unfreeze(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(body): Body<Scope>,
+) -> Result<Json<Value>, Problem> {
+    let why = refuse::reason(&body.why)?;
+    let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
+    if !freezes.iter().any(|freeze| freeze.scope == body.scope) {
+        let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
+        let hint =
+            if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
+        return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
+    }
+    control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why }).await?;
+    Ok(Json(json!({ "unfrozen": body.scope })))
+}
+
+pub(super) async fn redact(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(body): Body<Redaction>,
+) -> Result<Json<Value>, Problem> {
+    let entry = entry_no(&body.entry)?;
+    let why = refuse::reason(&body.why)?;
+    control(&app, Control::Redact { entry, by: caller.name, why }).await?;
+    Ok(Json(json!({ "redacted": entry })))
+}
+
+/// `#12` or `12`: a shell takes the first one for a comment.
+pub(super) fn entry_no(text: &str) -> Result<EntryNo, Problem> {
+    refuse::id(&format!("#{}", text.trim_start_matches('#')))
+}
+
+async fn control(app: &App, control: Control) -> Result<(), Problem> {
+    let done = app.parts.store.control(control, app.parts.clock.now()).await;
+    app.parts.nudge.nudge();
+    done.map_err(refuse::store)
+}
+
+/// Finds the runbook and checks the parameters against its header.
+fn bind(app: &App, wanted: &Wanted) -> Result<(Arc<Runbook>, Input), Problem> {
+    let loaded = (app.current)();
+    let Some(runbook) = loaded.runbooks.get(&wanted.runbook) else {
+        let near = crate::config::closest(&wanted.runbook, loaded.runbooks.keys().map(String::as_str));
+        let hint = near
+            .map_or("see `nightshift status` for what is loaded".to_owned(), |near| format!("did you mean `{near}`?"));
+        return Err(refuse::missing(format!("runbook `{}`", wanted.runbook.escape_debug()), hint));
+    };
+    let input = RuleSet::bind(&runbook.header, &wanted.params, wanted.event.as_ref()).map_err(|error| {
+        let needs: Vec<String> =
+            runbook.header.params.iter().map(|param| format!("{}: {}", param.name, param.ty.name())).collect();
+        refuse::bad(
+            error,
+            format!(
+                "`{}` takes {}",
+                wanted.runbook,
+                if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") }
+            ),
+        )
+    })?;
+    Ok((runbook.clone(), input))
+}
+
+/// What a run by hand is about: its parameters whose types name things.
+fn subject_of(header: &Header, input: &Input) -> Subject {
+    let mut subject = Subject::default();
+    for param in &header.params {
+        let Some(value) = input.params.get(&param.name).and_then(Value::as_str) else { continue };
+        let named = value.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        match (param.ty, named) {
+            (ParamType::Node, _) => subject.node = Some(value.to_owned()),
+            (ParamType::Gpu, _) => subject.gpu = Some(value.to_owned()),
+            (ParamType::Namespace, _) => subject.namespace = Some(value.to_owned()),
+            (ParamType::Model, _) => subject.model = Some(value.to_owned()),
+            (ParamType::Pod, Some((namespace, name))) => {
+                subject.namespace = Some(namespace);
+                subject.pod = Some(name);
+            }
+            (ParamType::Workload, Some((namespace, name))) => {
+                subject.namespace = Some(namespace);
+                subject.workload = Some(name);
+            }
+            _ => {}
+        }
+    }
+    subject
+}
+
+/// A freeze of something that does not exist would look like safety and be none.
+fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
+    let (known, what, name): (Vec<String>, _, _) = match scope.split_once(':') {
+        None if scope == "all" => return Ok(()),
+        Some(("cluster", name)) => (app.parts.config.clusters.keys().cloned().collect(), "cluster", name),
+        Some(("rule", name)) => ((app.current)().rules.rules().map(|rule| rule.name.clone()).collect(), "rule", name),
+        _ => {
+            let scope = scope.escape_debug();
+            return Err(refuse::bad(
+                format!("`{scope}` is no scope"),
+                "write `all`, `cluster:<name>` or `rule:<name>`",
+            ));
+        }
+    };
+    if known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let hint = match crate::config::closest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{what}:{near}`? To stop everything at once: `all`"),
+        None => format!("there are: {}. To stop everything at once: `all`", known.join(", ")),
+    };
+    Err(refuse::missing(format!("{what} `{}`", name.escape_debug()), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Param, Reach, UndoPolicy};
+
+    #[test]
+    fn a_run_by_hand_is_about_what_its_parameters_name() {
+        let param =
+            |name: &str, ty| Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
+        let header = Header {
+            title: "x".to_owned(),
+            params: vec![param("node", ParamType::Node), param("pod", ParamType::Pod), param("why", ParamType::String)],
+            reach: Reach::Node,
+            undo: UndoPolicy::Never,
+            approvers: Vec::new(),
+        };
+        let params = json!({ "node": "gpu-3", "pod": "llm/llm-0", "why": "a/b" });
+        let input = Input { params: params.as_object().unwrap().clone(), event: Value::Null };
+        assert_eq!(subject_of(&header, &input).to_string(), "node gpu-3 namespace llm pod llm-0");
+    }
+}

@@ -1,0 +1,70 @@
+//! The ledger for auditors: checkpoints, inclusion proofs, raw entries.
+//!
+//! Invariant: read only; whoever verifies needs nothing from here but bytes, and trusts none of them.
+
+use super::{Allowed, App, Asked, Problem, act, refuse};
+use crate::model::EntryNo;
+use crate::store::ledger::LeafHash;
+use axum::Json;
+use axum::extract::{Path, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<i64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn checkpoints(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let checkpoints = app.parts.store.checkpoints().await.map_err(refuse::store)?;
+    Ok(Json(json!({ "checkpoints": checkpoints })))
+}
+
+/// The path from one entry to the root of the newest checkpoint that covers it.
+pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<String>) -> Result<Json<Value>, Problem> {
+    let no = act::entry_no(&no)?;
+    let store = &app.parts.store;
+    let entries = store.counts().await.map_err(refuse::store)?.entries;
+    if no.0 as u64 >= entries {
+        return Err(refuse::missing(format!("entry {no}"), format!("the ledger has {entries}, from #0")));
+    }
+    let checkpoints = store.checkpoints().await.map_err(refuse::store)?;
+    let newest = checkpoints.into_iter().max_by_key(|checkpoint| checkpoint.size);
+    let Some(checkpoint) = newest.filter(|checkpoint| checkpoint.size > no.0 as u64) else {
+        let every = crate::limits::CHECKPOINT_EVERY.as_secs();
+        return Err(refuse::conflict(
+            format!("entry {no} is not signed yet"),
+            format!("a checkpoint is signed every {every} s: try again then"),
+        ));
+    };
+    let (leaf, path) = store.inclusion(no, checkpoint.size).await.map_err(refuse::store)?;
+    let before = EntryNo(no.0 - 1);
+    let raw = store.raw_entries((no.0 > 0).then_some(before), 1).await.map_err(refuse::store)?;
+    let raw = raw.into_iter().next().filter(|raw| raw.no == no);
+    Ok(Json(json!({
+        "entry": no,
+        "leaf": hex(&leaf),
+        "path": path.iter().map(hex).collect::<Vec<_>>(),
+        "checkpoint": checkpoint,
+        "raw": raw.as_ref().map(raw_json),
+    })))
+}
+
+pub(super) async fn raw(_: Allowed, State(app): State<App>, Asked(page): Asked<Page>) -> Result<Json<Value>, Problem> {
+    let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT).min(crate::limits::READ_LIMIT);
+    let entries = app.parts.store.raw_entries(page.after.map(EntryNo), limit).await.map_err(refuse::store)?;
+    Ok(Json(json!({ "raw": entries.iter().map(raw_json).collect::<Vec<_>>() })))
+}
+
+fn raw_json(raw: &crate::store::RawEntry) -> Value {
+    let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
+    json!({ "no": raw.no, "at": raw.at, "commit": hex(&raw.commit), "salt": bytes(&raw.salt), "body": bytes(&raw.body) })
+}
+
+fn hex(hash: &LeafHash) -> String {
+    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}

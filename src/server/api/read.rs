@@ -1,0 +1,267 @@
+//! What can be read: incidents, runs, approvals, entries, guards, status.
+//!
+//! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
+
+use super::{Allowed, App, Asked, Problem, refuse};
+use crate::model::{ApprovalId, Entry, Incident, IncidentId, Run, RunId, StoryLine, Subject};
+use crate::store::Filter;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The words of `EntryKind::name`.
+const KINDS: [&str; 26] = [
+    "started",
+    "heard",
+    "gap",
+    "incident_opened",
+    "incident_resolved",
+    "incident_acknowledged",
+    "run_created",
+    "run_planned",
+    "approval_asked",
+    "approval_decided",
+    "approval_expired",
+    "step_begun",
+    "step_ended",
+    "step_held",
+    "step_denied",
+    "run_ended",
+    "told",
+    "delivered",
+    "delivery_failed",
+    "frozen",
+    "unfrozen",
+    "catalog_loaded",
+    "catalog_refused",
+    "swept",
+    "redacted",
+    "trouble",
+];
+
+/// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct List {
+    open: bool,
+    limit: Option<usize>,
+    /// Ascending from here; otherwise the newest first.
+    after: Option<i64>,
+    incident: Option<IncidentId>,
+    run: Option<RunId>,
+    /// One kind of entry, e.g. `step_denied`.
+    kind: Option<String>,
+}
+
+impl List {
+    fn filter(self) -> Filter {
+        Filter {
+            incident: self.incident,
+            run: self.run,
+            open: self.open,
+            after: self.after,
+            limit: self.limit.unwrap_or(crate::limits::LIST_ROWS).min(crate::limits::READ_LIMIT),
+            ..Filter::default()
+        }
+    }
+}
+
+pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let parts = &app.parts;
+    let epoch = parts.store.health().await.map_err(refuse::store)?;
+    let counts = parts.store.counts().await.map_err(refuse::store)?;
+    let loaded = (app.current)();
+    Ok(Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "install": parts.config.install,
+        "now": parts.clock.now(),
+        "epoch": epoch,
+        "mode_ceiling": parts.config.mode_ceiling,
+        "rules": loaded.rules.rules().count(),
+        "runbooks": loaded.runbooks.len(),
+        "catalog": loaded.hash,
+        "sources": parts.config.sources.keys().collect::<Vec<_>>(),
+        "channels": parts.config.channels.keys().collect::<Vec<_>>(),
+        "episodes_open": counts.episodes_open,
+        "incidents_open": counts.incidents_open,
+        "runs_unfinished": counts.runs_unfinished,
+        "approvals_open": counts.approvals_open,
+        "notices_due": counts.notices_due,
+        "oldest_notice": counts.oldest_notice,
+        "entries": counts.entries,
+        "signed": counts.signed,
+        "freezes": counts.freezes,
+        "nodes_held": counts.nodes_held,
+    })))
+}
+
+pub(super) async fn incidents(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
+    let incidents = app.parts.store.incidents(list.filter()).await.map_err(refuse::store)?;
+    Ok(Json(json!({ "incidents": incidents })))
+}
+
+pub(super) async fn incident(
+    _: Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let incident = find_incident(&app, refuse::id(&id)?).await?;
+    let store = &app.parts.store;
+    let about = || Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
+    let episodes = store.episodes(about()).await.map_err(refuse::store)?;
+    let runs = store.runs(about()).await.map_err(refuse::store)?;
+    let approvals = store.approvals(about()).await.map_err(refuse::store)?;
+    let entries = oldest_first(&app, about()).await?;
+    let story = story(&entries);
+    Ok(Json(json!({
+        "incident": incident, "episodes": episodes, "runs": runs, "approvals": approvals,
+        "story": story, "entries": entries,
+    })))
+}
+
+pub(super) async fn runs(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
+    let runs = app.parts.store.runs(list.filter()).await.map_err(refuse::store)?;
+    Ok(Json(json!({ "runs": runs })))
+}
+
+pub(super) async fn run(_: Allowed, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let run = find_run(&app, refuse::id(&id)?).await?;
+    let store = &app.parts.store;
+    let about = || Filter { run: Some(run.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
+    let steps = store.steps(run.id).await.map_err(refuse::store)?;
+    let approvals = store.approvals(about()).await.map_err(refuse::store)?;
+    let entries = oldest_first(&app, about()).await?;
+    let story = story(&entries);
+    Ok(Json(json!({ "run": run, "steps": steps, "approvals": approvals, "story": story, "entries": entries })))
+}
+
+pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let loaded = (app.current)();
+    let mut runbooks: Vec<_> = loaded.runbooks.values().collect();
+    runbooks.sort_by(|a, b| a.pin.name.cmp(&b.pin.name));
+    let runbooks: Vec<Value> =
+        runbooks.into_iter().map(|runbook| json!({ "runbook": runbook.pin, "header": runbook.header })).collect();
+    Ok(Json(json!({ "runbooks": runbooks })))
+}
+
+pub(super) async fn rules(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let loaded = (app.current)();
+    Ok(Json(json!({ "rules": loaded.rules.rules().collect::<Vec<_>>() })))
+}
+
+pub(super) async fn approvals(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
+    let approvals = app.parts.store.approvals(list.filter()).await.map_err(refuse::store)?;
+    Ok(Json(json!({ "approvals": approvals })))
+}
+
+pub(super) async fn approval(
+    _: Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let approval = find_approval(&app, refuse::id(&id)?).await?;
+    Ok(Json(json!({ "approval": approval })))
+}
+
+pub(super) async fn entries(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
+    let kind = match &list.kind {
+        None => None,
+        Some(word) => match KINDS.iter().find(|kind| **kind == word.as_str()) {
+            Some(kind) => Some(*kind),
+            None => {
+                return Err(refuse::bad(
+                    format!("`{word}` is no kind of entry"),
+                    format!("kinds: {}", KINDS.join(", ")),
+                ));
+            }
+        },
+    };
+    let filter = Filter { kinds: kind.into_iter().collect(), ..list.filter() };
+    let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
+    let story = story(&entries);
+    Ok(Json(json!({ "entries": entries, "story": story })))
+}
+
+pub(super) async fn freezes(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
+    Ok(Json(json!({ "freezes": freezes })))
+}
+
+/// The guards' limits and how much of them is used now.
+pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let parts = &app.parts;
+    let counts = parts.store.counts().await.map_err(refuse::store)?;
+    let freezes = parts.store.freezes().await.map_err(refuse::store)?;
+    let facts = parts.world.facts(&Subject::default()).await;
+    let at_once = facts
+        .nodes_total
+        .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
+    Ok(Json(json!({
+        "limits": parts.config.guards,
+        "mode_ceiling": parts.config.mode_ceiling,
+        "nodes_total": facts.nodes_total,
+        "nodes_out": facts.nodes_out,
+        "nodes_out_allowed": at_once,
+        "nodes_held": counts.nodes_held,
+        "freezes": freezes,
+    })))
+}
+
+/// The smaller of the count and the share, but never less than one node.
+fn allowed(total: u32, share: f64, count: u32) -> u32 {
+    let by_share = (f64::from(total) * share).floor() as u32;
+    by_share.max(1).min(count)
+}
+
+pub(super) async fn find_incident(app: &App, id: IncidentId) -> Result<Incident, Problem> {
+    let filter = Filter { incident: Some(id), limit: 1, ..Filter::default() };
+    let found = app.parts.store.incidents(filter).await.map_err(refuse::store)?;
+    found.into_iter().find(|incident| incident.id == id).ok_or_else(|| {
+        refuse::missing(
+            format!("incident {id}"),
+            "see `nightshift incidents --all`; old ones leave after their retention",
+        )
+    })
+}
+
+pub(super) async fn find_run(app: &App, id: RunId) -> Result<Run, Problem> {
+    let filter = Filter { run: Some(id), limit: 1, ..Filter::default() };
+    let found = app.parts.store.runs(filter).await.map_err(refuse::store)?;
+    found.into_iter().find(|run| run.id == id).ok_or_else(|| {
+        refuse::missing(format!("run {id}"), "see `nightshift runs --all`; old ones leave after their retention")
+    })
+}
+
+pub(super) async fn find_approval(app: &App, id: ApprovalId) -> Result<crate::model::Approval, Problem> {
+    // "After" is exclusive and ascending, so this page begins with the one that is wanted.
+    let filter = Filter { after: Some(id.0 - 1), limit: 1, ..Filter::default() };
+    let found = app.parts.store.approvals(filter).await.map_err(refuse::store)?;
+    found
+        .into_iter()
+        .find(|approval| approval.id == id)
+        .ok_or_else(|| refuse::missing(format!("approval {id}"), "see `nightshift approve` for the open ones"))
+}
+
+/// A story begins at its beginning; more than a page of it is cut at the old end.
+pub(super) async fn oldest_first(app: &App, filter: Filter) -> Result<Vec<Entry>, Problem> {
+    let mut entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
+    entries.sort_by_key(|entry| entry.no);
+    Ok(entries)
+}
+
+pub(super) fn story(entries: &[Entry]) -> Vec<StoryLine> {
+    entries.iter().filter_map(crate::engine::story::line).collect()
+}

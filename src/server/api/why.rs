@@ -1,0 +1,300 @@
+//! `GET /api/v1/why?subject=`: action and inaction explained from the ledger.
+//!
+//! Invariant: every sentence comes from an entry, but for the near misses, which say that they speak of the rules as they
+//! are now.
+
+use super::{Allowed, App, Asked, Problem, read, refuse};
+use crate::model::{About, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, RunId, Time};
+use crate::policy::RuleSet;
+use crate::store::Filter;
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Events of one subject that are explained: the newest ones.
+const EVENTS: usize = 5;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    subject: String,
+}
+
+/// The answer: blocks of lines, oldest first.
+#[derive(Serialize)]
+struct Explanation {
+    subject: String,
+    blocks: Vec<Block>,
+}
+
+/// One event or one run.
+#[derive(Serialize)]
+struct Block {
+    title: String,
+    at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<IncidentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<RunId>,
+    lines: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    /// The entry that says so; none for near misses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no: Option<EntryNo>,
+    /// `did`, `did not`, `decided` or `now`.
+    what: &'static str,
+    text: String,
+    /// The reason's code, for `why --explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+pub(super) async fn why(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(question): Asked<Question>,
+) -> Result<Json<Value>, Problem> {
+    let subject = question.subject.trim().to_owned();
+    if subject.is_empty() {
+        return Err(refuse::bad("`subject` is empty", "name a run, an incident, an alert's fingerprint or a node"));
+    }
+    let rules = (app.current)().rules.clone();
+    let blocks = match parse(&subject) {
+        Named::Run(id) => {
+            let run = read::find_run(&app, id).await?;
+            let entries = read::oldest_first(&app, about(None, Some(id))).await?;
+            let mut blocks = Vec::new();
+            if let (Some(incident), Some(episode)) = (run.incident, run.episode) {
+                let around = read::oldest_first(&app, about(Some(incident), None)).await?;
+                blocks.extend(heard(&around, &rules, |heard| heard.episode == episode));
+            }
+            blocks.extend(runs(&entries));
+            blocks
+        }
+        Named::Incident(id) => {
+            read::find_incident(&app, id).await?;
+            let entries = read::oldest_first(&app, about(Some(id), None)).await?;
+            let mut blocks = heard(&entries, &rules, |heard| heard.incident == Some(id));
+            blocks.extend(runs(&entries));
+            blocks
+        }
+        Named::Words(words) => search(&app, &rules, &words).await?,
+    };
+    if blocks.is_empty() {
+        return Err(refuse::missing(
+            format!("event, run or incident known as `{}`", subject.escape_debug()),
+            "nothing was heard of it, so nothing was done: is its source pointed at us? See `nightshift audit log --kind heard`",
+        ));
+    }
+    let answer = serde_json::to_value(Explanation { subject, blocks });
+    answer.map(Json).map_err(|error| {
+        refuse::with(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the answer cannot be written: {error}"),
+            "report this",
+        )
+    })
+}
+
+enum Named {
+    Run(RunId),
+    Incident(IncidentId),
+    Words(String),
+}
+
+fn parse(subject: &str) -> Named {
+    let lower = subject.to_ascii_lowercase();
+    if let Ok(id) = lower.parse() {
+        return Named::Run(id);
+    }
+    match lower.parse() {
+        Ok(id) => Named::Incident(id),
+        Err(_) => Named::Words(subject.to_owned()),
+    }
+}
+
+fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
+    Filter { incident, run, limit: crate::limits::READ_LIMIT, ..Filter::default() }
+}
+
+/// The newest events that are about these words (fingerprint, part of the subject, name, label value), with their runs.
+async fn search(app: &App, rules: &RuleSet, words: &str) -> Result<Vec<Block>, Problem> {
+    let filter = Filter { kinds: vec!["heard", "run_created"], ..about(None, None) };
+    let entries = read::oldest_first(app, filter).await?;
+    let mut blocks = heard(&entries, rules, |heard| speaks_of(&heard.event, heard, words));
+    let skip = blocks.len().saturating_sub(EVENTS);
+    blocks.drain(..skip);
+    let mut ids: Vec<RunId> = entries.iter().filter_map(|entry| started(entry, words, &blocks)).collect();
+    ids.sort();
+    ids.dedup();
+    let skip = ids.len().saturating_sub(EVENTS);
+    for id in ids.split_off(skip) {
+        blocks.extend(runs(&read::oldest_first(app, about(None, Some(id))).await?));
+    }
+    Ok(blocks)
+}
+
+fn speaks_of(event: &Event, heard: &HeardEvent, words: &str) -> bool {
+    event.fingerprint == words
+        || event.name() == words
+        || heard.episode.to_string() == words
+        || event.labels.iter().any(|(_, value)| value == words)
+        || ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"]
+            .iter()
+            .any(|part| event.subject.part(part) == Some(words))
+}
+
+/// The run that this entry created, if it is about the words or belongs to an incident that was found.
+fn started(entry: &Entry, words: &str, blocks: &[Block]) -> Option<RunId> {
+    let EntryKind::RunCreated { subject, .. } = &entry.kind else { return None };
+    let ours = entry.about.incident.is_some_and(|id| blocks.iter().any(|block| block.incident == Some(id)));
+    let parts = ["cluster", "node", "gpu", "namespace", "workload", "pod", "model"];
+    let named = parts.iter().any(|part| subject.part(part) == Some(words));
+    if ours || named { entry.about.run } else { None }
+}
+
+fn heard(entries: &[Entry], rules: &RuleSet, wanted: impl Fn(&HeardEvent) -> bool) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for entry in entries {
+        let EntryKind::Heard { source, events } = &entry.kind else { continue };
+        for heard in events.iter().filter(|heard| wanted(heard)) {
+            blocks.push(explain_event(entry, source, heard, rules));
+        }
+    }
+    blocks
+}
+
+fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSet) -> Block {
+    let event = &heard.event;
+    let mut lines: Vec<Line> = Vec::new();
+    for run in &heard.runs {
+        lines.push(Line { no: Some(entry.no), what: "did", text: format!("run {run} was started"), code: None });
+    }
+    lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
+    // A resolve starts nothing by its nature; near misses would only be noise.
+    if heard.change == "opened" || heard.change == "reopened" {
+        for (rule, why) in rules.near_misses(&event.labels) {
+            let text = format!("rule `{rule}`, as it is now, does not match: {why}");
+            lines.push(Line { no: None, what: "now", text, code: None });
+        }
+    }
+    if lines.is_empty() {
+        let text = format!("it {} its episode {}; that starts nothing", heard.change, heard.episode);
+        lines.push(Line { no: Some(entry.no), what: "did not", text, code: None });
+    }
+    let title = format!("{source} said: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
+    Block { title, at: entry.at, incident: heard.incident, run: None, lines }
+}
+
+/// A block for each run that these entries tell of.
+fn runs(entries: &[Entry]) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for entry in entries {
+        let About { incident, run: Some(run) } = entry.about else { continue };
+        let Some(line) = explain_run(entry) else { continue };
+        match blocks.iter_mut().find(|block| block.run == Some(run)) {
+            Some(block) => block.lines.push(line),
+            None => blocks.push(Block {
+                title: format!("run {run}"),
+                at: entry.at,
+                incident,
+                run: Some(run),
+                lines: vec![line],
+            }),
+        }
+    }
+    blocks
+}
+
+fn explain_run(entry: &Entry) -> Option<Line> {
+    let line = |what, text: String| Some(Line { no: Some(entry.no), what, text, code: None });
+    match &entry.kind {
+        EntryKind::RunCreated { runbook, rule, subject, mode, requested_by, .. } => {
+            let by = rule.as_ref().map_or(format!("by hand ({requested_by})"), |rule| format!("by rule `{rule}`"));
+            let far = match mode {
+                Mode::Observe => "observe: plans are written down, nothing is done",
+                Mode::Suggest => "suggest: people are told what would be done",
+                Mode::Approve => "approve: people are asked first",
+                Mode::Auto => "auto: it acts within the guards",
+            };
+            line("did", format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
+        }
+        EntryKind::RunPlanned { plan } => {
+            let acts = plan.calls.iter().filter(|call| call.effect != crate::model::Effect::Read).count();
+            line("did", format!("planned {acts} call(s) that change something"))
+        }
+        EntryKind::ApprovalAsked { approval, question, expires_at, .. } => {
+            line("decided", format!("{approval} was asked: {question} (no answer until {expires_at} is no)"))
+        }
+        EntryKind::ApprovalDecided { approval, approved, by, why } => {
+            let word = if *approved { "approved" } else { "denied" };
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            line("decided", format!("{by} {word} {approval}{why}"))
+        }
+        EntryKind::ApprovalExpired { approval } => line("did not", format!("nobody answered {approval}, which is no")),
+        EntryKind::StepBegun { step, call, .. } => line("did", format!("step {step}: {call}; all guards allowed it")),
+        EntryKind::StepHeld { call, reason, until } => {
+            let held = refusal(entry.no, reason);
+            Some(Line { text: format!("{call} was held until {until}: {}", reason.text), ..held })
+        }
+        EntryKind::StepDenied { call, reason } => {
+            let denied = refusal(entry.no, reason);
+            Some(Line { text: format!("{call} was denied: {}", reason.text), ..denied })
+        }
+        EntryKind::RunEnded { state } => {
+            use crate::model::RunState::{Denied, Failed, Stopped, Stuck};
+            match state {
+                Stuck { reason } | Denied { reason } => {
+                    let ended = refusal(entry.no, reason);
+                    Some(Line { text: format!("ended {}: {}", state.name(), reason.text), ..ended })
+                }
+                Failed { why, undone } => {
+                    let undone = if *undone { ", and what it did was taken back" } else { "" };
+                    line("did", format!("ended failed: {why}{undone}"))
+                }
+                Stopped { why } => line("did", format!("stopped itself: {why}")),
+                other => line("did", format!("ended {}", other.name())),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn refusal(no: EntryNo, reason: &Reason) -> Line {
+    Line { no: Some(no), what: "did not", text: reason.text.clone(), code: Some(reason.code.name()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Actor, Call, ReasonCode};
+
+    #[test]
+    fn a_denied_step_is_explained_with_its_code_and_numbers() {
+        let entry = Entry {
+            no: EntryNo(7),
+            at: Time::UNIX_EPOCH,
+            actor: Actor::engine(),
+            about: About { incident: None, run: Some(RunId(3)) },
+            kind: EntryKind::StepDenied {
+                call: Call::new("k8s::cordon", [("node", Value::from("gpu-3"))]),
+                reason: Reason::new(ReasonCode::BlastRadius, "2 of 4 nodes are out, 1 is allowed"),
+            },
+        };
+        let blocks = runs(&[entry]);
+        assert_eq!(blocks.len(), 1);
+        assert_eq!(blocks[0].lines[0].code, Some("blast_radius"));
+        assert_eq!(blocks[0].lines[0].text, "k8s::cordon(node: gpu-3) was denied: 2 of 4 nodes are out, 1 is allowed");
+    }
+
+    #[test]
+    fn an_identifier_is_told_from_a_name() {
+        assert!(matches!(parse("R17"), Named::Run(RunId(17))));
+        assert!(matches!(parse("i3"), Named::Incident(IncidentId(3))));
+        assert!(matches!(parse("gpu-3"), Named::Words(_)));
+    }
+}
