@@ -61,3 +61,8 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
         }
     }
 }
+
+/// Runs the loops until told to stop; returns when what was under way is recorded.
+pub async fn run(parts: Parts, shutdown: tokio::sync::watch::Receiver<bool>) {
+    Courier::new(&parts).run(shutdown).await;
+}

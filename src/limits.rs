@@ -195,6 +195,7 @@ pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// For threads that still hold a blocking call when everything is closed.
 pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
+
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
 pub const MATCHER_BYTES: usize = 4 * 1024;

@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
+use super::page;
 use super::show::{approval_page, understood};
 use super::stop::Stop;
-use super::page;
 use crate::model::Approval;
 use serde_json::{Value, json};
 
@@ -41,7 +41,10 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         approval_page(invocation, &understood(answer["approval"].clone())?)?;
         let answer = invocation.ask(&format!("Approve {id}? [y/N]"))?;
         if !matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
-            return Err(Stop::failure("not approved, nothing was answered", format!("to say no: nightshift deny {id}")));
+            return Err(Stop::failure(
+                "not approved, nothing was answered",
+                format!("to say no: nightshift deny {id}"),
+            ));
         }
     }
     answer(invocation, &client, &id, true, &args.why)

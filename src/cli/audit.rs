@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint, clean};
+use super::page;
 use super::show::understood;
 use super::stop::{Code, Stop};
-use super::page;
 use crate::limits;
 use crate::model::{Entry, EntryNo, StoryLine};
 use crate::store::RawEntry;
@@ -89,16 +89,24 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         What::Proof { entry, key } => proof(invocation, entry, key.as_deref()),
         What::Key => {
             let key = public_key(invocation, None)?;
-            if invocation.json() { invocation.print_json(&json!({ "public_key": key.to_string() })) } else { invocation.line(&key.to_string()) }
+            if invocation.json() {
+                invocation.print_json(&json!({ "public_key": key.to_string() }))
+            } else {
+                invocation.line(&key.to_string())
+            }
         }
-        What::Log { kind, run, incident, limit } => log(invocation, kind.as_ref(), run.as_ref(), incident.as_ref(), *limit),
+        What::Log { kind, run, incident, limit } => {
+            log(invocation, kind.as_ref(), run.as_ref(), incident.as_ref(), *limit)
+        }
         What::Redact { entry, why, yes } => redact(invocation, entry, why, *yes),
     }
 }
 
 fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Result<(), Stop> {
     let key = public_key(invocation, key)?;
-    let opened = File::open(file).map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "make one with `nightshift audit export`"))?;
+    let opened = File::open(file).map_err(|error| {
+        Stop::failure(format!("{}: {error}", file.display()), "make one with `nightshift audit export`")
+    })?;
     verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
 }
 
@@ -113,7 +121,11 @@ fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop
         let verified = verifier.join().map_err(|_| Stop::failure("the verifier itself failed", "report this"))?;
         match (verified, written) {
             // A verifier that has seen enough closes the pipe: its verdict is the better one.
-            (Err(error), Err(_)) if !matches!(error, VerifyError::Incomplete { .. } | VerifyError::Malformed { .. }) => Ok(Err(error)),
+            (Err(error), Err(_))
+                if !matches!(error, VerifyError::Incomplete { .. } | VerifyError::Malformed { .. }) =>
+            {
+                Ok(Err(error))
+            }
             (_, Err(stop)) => Err(stop),
             (verified, Ok(())) => Ok(verified),
         }
@@ -124,7 +136,9 @@ fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop
 fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
     let key = public_key(invocation, None)?;
     let client = Client::new(invocation)?;
-    let wrong = |error: std::io::Error| Stop::failure(format!("{}: {error}", file.display()), "name a file that does not exist yet");
+    let wrong = |error: std::io::Error| {
+        Stop::failure(format!("{}: {error}", file.display()), "name a file that does not exist yet")
+    };
     let out = File::create_new(file).map_err(wrong)?;
     if let Err(stop) = write_all(&client, &key, BufWriter::new(&out)) {
         // Half an export is worse than none.
@@ -132,7 +146,8 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
         return Err(stop);
     }
     out.sync_all().map_err(wrong)?;
-    invocation.say(&format!("verify it anywhere: nightshift audit verify --export {} --key <signing.pub>", file.display()));
+    invocation
+        .say(&format!("verify it anywhere: nightshift audit verify --export {} --key <signing.pub>", file.display()));
     invocation.line(&file.display().to_string())
 }
 
@@ -256,7 +271,12 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     let number = entry.trim_start_matches('#');
     let answer: Value = Client::new(invocation)?.get(&format!("audit/proof/{number}"), &[])?;
     let proof: Proof = understood(answer.clone())?;
-    let broken = |what: &str| Stop::failure(format!("the proof of {} does not hold: {what}", proof.entry), "keep the store as it is and run `nightshift audit verify`");
+    let broken = |what: &str| {
+        Stop::failure(
+            format!("the proof of {} does not hold: {what}", proof.entry),
+            "keep the store as it is and run `nightshift audit verify`",
+        )
+    };
     let said = verify_note(&proof.checkpoint.note, &key).map_err(|error| broken(&error.to_string()))?;
     let path: Vec<LeafHash> = proof.path.iter().map(|hash| unhex(hash)).collect::<Result<_, _>>()?;
     let leaf = unhex(&proof.leaf)?;
@@ -292,7 +312,13 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     }
 }
 
-fn log(invocation: &Invocation, kind: Option<&String>, run: Option<&String>, incident: Option<&String>, limit: usize) -> Result<(), Stop> {
+fn log(
+    invocation: &Invocation,
+    kind: Option<&String>,
+    run: Option<&String>,
+    incident: Option<&String>,
+    limit: usize,
+) -> Result<(), Stop> {
     let mut query = vec![("limit", limit.to_string())];
     query.extend(kind.map(|kind| ("kind", kind.clone())));
     query.extend(run.map(|run| ("run", run.to_ascii_lowercase())));
@@ -312,7 +338,12 @@ fn log(invocation: &Invocation, kind: Option<&String>, run: Option<&String>, inc
             entry.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             entry.kind.name().to_owned(),
             page::text(&entry.actor.0),
-            entry.about.run.map(|id| id.to_string()).or(entry.about.incident.map(|id| id.to_string())).unwrap_or_default(),
+            entry
+                .about
+                .run
+                .map(|id| id.to_string())
+                .or(entry.about.incident.map(|id| id.to_string()))
+                .unwrap_or_default(),
             clean(text, 160),
         ]
     });
@@ -325,13 +356,18 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
         if !invocation.can_ask() {
             return Err(Stop::usage("a redaction cannot be taken back, and nobody can be asked here", "say --yes"));
         }
-        let answer = invocation.ask(&format!("The body of #{} goes for ever. Type its number again:", page::text(number)))?;
+        let answer =
+            invocation.ask(&format!("The body of #{} goes for ever. Type its number again:", page::text(number)))?;
         if answer.trim_start_matches('#') != number {
             return Err(Stop::failure("not the same number: nothing was redacted", ""));
         }
     }
     let answer: Value = Client::new(invocation)?.post("audit/redact", &json!({ "entry": number, "why": why }))?;
-    if invocation.json() { invocation.print_json(&answer) } else { invocation.line(&format!("#{} redacted", page::text(number))) }
+    if invocation.json() {
+        invocation.print_json(&answer)
+    } else {
+        invocation.line(&format!("#{} redacted", page::text(number)))
+    }
 }
 
 fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey, Stop> {
@@ -340,7 +376,8 @@ fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey,
         None => invocation.config()?.0.public_key_path(),
     };
     let hint = "name the file with --key; `nightshift audit key` on the engine's machine prints it";
-    let text = std::fs::read_to_string(&path).map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))?;
     text.trim().parse().map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))
 }
 

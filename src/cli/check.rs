@@ -57,7 +57,9 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
     let (errors, warnings) = (count(Level::Error), count(Level::Warning));
     if invocation.json() {
-        invocation.print_json(&json!({ "checked": looked_at, "errors": errors, "warnings": warnings, "findings": findings }))?;
+        invocation.print_json(
+            &json!({ "checked": looked_at, "errors": errors, "warnings": warnings, "findings": findings }),
+        )?;
     } else {
         for finding in &findings {
             invocation.line(&format!("{}\n", finding.rendered.trim_end()))?;
@@ -88,7 +90,9 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
         check_runbook(file, colour, &mut findings)?;
     }
     let (problems, fit) = load(config, folders(config));
-    let ours = |problem: &Problem| Path::new(&problem.file).extension().is_none_or(|ext| ext != "rhai") || !within(&problem.file, &runbooks);
+    let ours = |problem: &Problem| {
+        Path::new(&problem.file).extension().is_none_or(|ext| ext != "rhai") || !within(&problem.file, &runbooks)
+    };
     findings.extend(problems.into_iter().filter(ours).map(finding));
     findings.extend(fit);
     let place = |path: &Path| path.display().to_string();
@@ -104,7 +108,11 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
 
 fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
     if !file.is_file() {
-        return Err(Stop::new(Code::NotFound, format!("{} is not a file", file.display()), "name runbooks (.rhai) or rules (.yaml)"));
+        return Err(Stop::new(
+            Code::NotFound,
+            format!("{} is not a file", file.display()),
+            "name runbooks (.rhai) or rules (.yaml)",
+        ));
     }
     let shape = ["decode.rhai", "encode.rhai"].iter().find(|name| file.file_name().is_some_and(|is| is == **name));
     match (file.extension().and_then(|ext| ext.to_str()), shape) {
@@ -117,7 +125,10 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
             findings.extend(problems.into_iter().filter(this).map(finding));
             Ok(())
         }
-        _ => Err(Stop::usage(format!("{} is neither a runbook nor a rule file", file.display()), "name .rhai or .yaml files")),
+        _ => Err(Stop::usage(
+            format!("{} is neither a runbook nor a rule file", file.display()),
+            "name .rhai or .yaml files",
+        )),
     }
 }
 
@@ -172,19 +183,32 @@ fn finding(problem: Problem) -> Finding {
     } else {
         format!("{word}: {}\n --> {}", problem.text, problem.file)
     };
-    Finding { file: problem.file, level, code: None, message: problem.text, line: None, column: None, help: None, rendered }
+    Finding {
+        file: problem.file,
+        level,
+        code: None,
+        message: problem.text,
+        line: None,
+        column: None,
+        help: None,
+        rendered,
+    }
 }
 
 /// Whether a problem's file is one of these, however its path is written.
 fn within(file: &str, files: &[PathBuf]) -> bool {
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let named = canonical(Path::new(file));
-    files.iter().any(|path| canonical(path) == named || path.file_name().is_some_and(|name| Path::new(file) == Path::new(name)))
+    files
+        .iter()
+        .any(|path| canonical(path) == named || path.file_name().is_some_and(|name| Path::new(file) == Path::new(name)))
 }
 
 /// The runbooks of a folder, by name. A folder that is not there holds none.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
-    let wrong = |error: std::io::Error| Stop::failure(format!("{}: {error}", folder.display()), "mend `runbooks_dir` in the configuration");
+    let wrong = |error: std::io::Error| {
+        Stop::failure(format!("{}: {error}", folder.display()), "mend `runbooks_dir` in the configuration")
+    };
     if !folder.exists() {
         return Ok(Vec::new());
     }

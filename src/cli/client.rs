@@ -68,7 +68,13 @@ impl Client {
         })
     }
 
-    fn send<T: DeserializeOwned>(&self, method: Method, path: &str, query: &[(&str, String)], body: Option<Value>) -> Result<T, Stop> {
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> Result<T, Stop> {
         let (status, bytes) = self.runtime.block_on(self.exchange(method, path, query, body))?;
         if !status.is_success() {
             return Err(refused(status, &bytes));
@@ -81,7 +87,13 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, query: &[(&str, String)], body: Option<Value>) -> Result<(StatusCode, Vec<u8>), Stop> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Vec<u8>), Stop> {
         let mut url = self.base.clone();
         // Segments are escaped one by one, so that an id from the shell stays one segment.
         url.path_segments_mut()
@@ -107,7 +119,10 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> Stop {
         if error.is_timeout() {
-            return Stop::failure(format!("{} did not answer in time", self.base), "look at the engine's log and at `nightshift doctor`");
+            return Stop::failure(
+                format!("{} did not answer in time", self.base),
+                "look at the engine's log and at `nightshift doctor`",
+            );
         }
         let why = std::error::Error::source(error).map_or(error.to_string(), deepest);
         Stop::failure(
@@ -150,8 +165,11 @@ fn base(named: Option<&str>, config: &Config) -> Result<Url, Stop> {
         None => {
             let mut listen = config.server.listen;
             if listen.ip().is_unspecified() {
-                let ip: std::net::IpAddr =
-                    if listen.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+                let ip: std::net::IpAddr = if listen.is_ipv4() {
+                    std::net::Ipv4Addr::LOCALHOST.into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                };
                 listen.set_ip(ip);
             }
             format!("http://{listen}")
@@ -159,7 +177,10 @@ fn base(named: Option<&str>, config: &Config) -> Result<Url, Stop> {
     };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(Stop::usage(format!("`{text}` is not the address of a server"), "write http://host:port or https://host")),
+        _ => Err(Stop::usage(
+            format!("`{text}` is not the address of a server"),
+            "write http://host:port or https://host",
+        )),
     }
 }
 

@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
+use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use super::page;
 use crate::model::Freeze;
 use serde_json::{Value, json};
 
@@ -38,7 +38,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         return invocation.print_json(&answer);
     }
     invocation.line(&format!("frozen: {}", page::text(&args.scope)))?;
-    invocation.say("steps that have begun are finished; no other one begins. To go on: `nightshift unfreeze --why '…'`");
+    invocation
+        .say("steps that have begun are finished; no other one begins. To go on: `nightshift unfreeze --why '…'`");
     Ok(())
 }
 

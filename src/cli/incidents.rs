@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
+use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use super::page;
 use crate::model::Incident;
 use serde_json::{Value, json};
 

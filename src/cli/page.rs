@@ -68,7 +68,9 @@ pub(super) fn state(invocation: &Invocation, state: &RunState) -> String {
     let paint = match state {
         RunState::Done => Paint::Good,
         RunState::Failed { .. } | RunState::Stuck { .. } => Paint::Bad,
-        RunState::Held { .. } | RunState::Asking { .. } | RunState::Denied { .. } | RunState::Stopped { .. } => Paint::Odd,
+        RunState::Held { .. } | RunState::Asking { .. } | RunState::Denied { .. } | RunState::Stopped { .. } => {
+            Paint::Odd
+        }
         RunState::Ready | RunState::Waiting { .. } | RunState::Planned => Paint::Strong,
     };
     invocation.paint(paint, state.name())
@@ -102,7 +104,12 @@ pub(super) fn stands(run: &Run) -> Vec<String> {
             vec![format!("held by a guard: {}{again}", text(&reason.text)), explain(reason.code.name())]
         }
         RunState::Asking { approval } => vec![
-            format!("asks people{}", run.wake_at.map(|at| format!("; no answer until {} is no", at.strftime("%H:%M:%S UTC"))).unwrap_or_default()),
+            format!(
+                "asks people{}",
+                run.wake_at
+                    .map(|at| format!("; no answer until {} is no", at.strftime("%H:%M:%S UTC")))
+                    .unwrap_or_default()
+            ),
             format!("nightshift approve {approval}"),
             format!("nightshift deny {approval} --why '…'"),
         ],

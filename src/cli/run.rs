@@ -4,10 +4,10 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
+use super::page;
 use super::show::{show_run, understood};
 use super::simulate::{self, Simulated};
 use super::stop::{Code, Stop};
-use super::page;
 use crate::clock::{Clock, RealClock};
 use crate::model::{Effect, Mode, Run, RunState, Span};
 use serde_json::{Value, json};
@@ -42,7 +42,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if args.dry_run || (acts && !args.yes) {
         let answer = simulate::plan(&client, &args.runbook, &args.params, None)?;
         if args.dry_run {
-            return if invocation.json() { invocation.print_json(&answer) } else { simulate::show(invocation, &understood(answer)?) };
+            return if invocation.json() {
+                invocation.print_json(&answer)
+            } else {
+                simulate::show(invocation, &understood(answer)?)
+            };
         }
         confirm(invocation, args, &understood(answer)?)?;
     }
@@ -74,7 +78,10 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Resul
     let target = parts.iter().find_map(|part| subject.part(part)).unwrap_or(&args.runbook).to_owned();
     let what = format!("`{}` would make {writes} call(s) that change {}", args.runbook, page::subject(subject));
     if !invocation.can_ask() {
-        return Err(Stop::usage(format!("{what}, and nobody can be asked here"), "look with --dry-run, then say --yes"));
+        return Err(Stop::usage(
+            format!("{what}, and nobody can be asked here"),
+            "look with --dry-run, then say --yes",
+        ));
     }
     for planned in simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));

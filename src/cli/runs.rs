@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
+use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use super::page;
 use crate::model::Run;
 use serde_json::{Value, json};
 
@@ -33,7 +33,8 @@ pub(super) struct CancelArgs {
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let mut query = vec![("limit", args.limit.to_string()), ("open", (!args.all && args.incident.is_none()).to_string())];
+    let mut query =
+        vec![("limit", args.limit.to_string()), ("open", (!args.all && args.incident.is_none()).to_string())];
     if let Some(incident) = &args.incident {
         query.push(("incident", incident.to_ascii_lowercase()));
     }

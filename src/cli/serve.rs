@@ -43,7 +43,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
     let served = runtime.block_on(runtime.spawn(serve(config)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
-    served.map_err(|bug| Stop::failure(format!("a bug ended the engine: {bug}"), "start it again: what was recorded goes on; and report this"))?
+    served.map_err(|bug| {
+        Stop::failure(
+            format!("a bug ended the engine: {bug}"),
+            "start it again: what was recorded goes on; and report this",
+        )
+    })?
 }
 
 async fn serve(config: Config) -> Result<(), Stop> {
@@ -53,7 +58,10 @@ async fn serve(config: Config) -> Result<(), Stop> {
     let tokens = server::Tokens::load(&config.server, &config.data_dir)
         .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;
     let listener = TcpListener::bind(config.server.listen).await.map_err(|error| {
-        Stop::failure(format!("cannot listen on {}: {error}", config.server.listen), "is another engine running here? Choose another `server.listen`")
+        Stop::failure(
+            format!("cannot listen on {}: {error}", config.server.listen),
+            "is another engine running here? Choose another `server.listen`",
+        )
     })?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
     let (stop, stopped) = watch::channel(false);

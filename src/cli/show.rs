@@ -73,7 +73,11 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
         page::severity(invocation, incident.severity),
         page::incident_state(incident.state),
     ))?;
-    let by = incident.acknowledged_by.as_ref().map(|by| format!(" · acknowledged by {}", page::text(by))).unwrap_or_default();
+    let by = incident
+        .acknowledged_by
+        .as_ref()
+        .map(|by| format!(" · acknowledged by {}", page::text(by)))
+        .unwrap_or_default();
     let closed = incident.closed_at.map(|at| format!(" · closed {} ago", invocation.age(at))).unwrap_or_default();
     invocation.line(&invocation.paint(
         Paint::Dim,
@@ -177,6 +181,10 @@ fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Resul
 
 pub(super) fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Stop> {
     serde_json::from_value(answer).map_err(|error| {
-        Stop::new(Code::Failure, format!("the engine's answer is not understood: {error}"), "use the engine's own version of this program, or -o json")
+        Stop::new(
+            Code::Failure,
+            format!("the engine's answer is not understood: {error}"),
+            "use the engine's own version of this program, or -o json",
+        )
     })
 }

@@ -4,9 +4,9 @@
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
+use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use super::page;
 use crate::model::{Header, Pin, Plan, Subject};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -37,7 +37,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let event: Option<Value> = match &args.event {
         None => None,
         Some(path) => {
-            let wrong = |why: String| Stop::usage(format!("{}: {why}", path.display()), "give one event as JSON, as `nightshift audit log -o json` shows them");
+            let wrong = |why: String| {
+                Stop::usage(
+                    format!("{}: {why}", path.display()),
+                    "give one event as JSON, as `nightshift audit log -o json` shows them",
+                )
+            };
             let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
             Some(serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?)
         }
@@ -51,7 +56,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// Asks the engine for a plan.
-pub(super) fn plan(client: &Client, runbook: &str, params: &[(String, Value)], event: Option<Value>) -> Result<Value, Stop> {
+pub(super) fn plan(
+    client: &Client,
+    runbook: &str,
+    params: &[(String, Value)],
+    event: Option<Value>,
+) -> Result<Value, Stop> {
     let mut body = json!({ "runbook": runbook, "params": gather(params)? });
     if let Some(event) = event {
         body["event"] = event;

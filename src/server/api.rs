@@ -88,11 +88,19 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let bytes = axum::body::Bytes::from_request(request, app).await.map_err(|rejection| {
             let bound = crate::limits::API_BODY_BYTES;
-            refuse::with(rejection.status(), "the body could not be read", format!("send at most {bound} bytes of JSON"))
+            refuse::with(
+                rejection.status(),
+                "the body could not be read",
+                format!("send at most {bound} bytes of JSON"),
+            )
         })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let value = serde_json::from_slice(text)
-            .map_err(|error| refuse::bad(format!("the body is not what this route takes: {error}"), "send a JSON object with the keys that the API describes"))?;
+        let value = serde_json::from_slice(text).map_err(|error| {
+            refuse::bad(
+                format!("the body is not what this route takes: {error}"),
+                "send a JSON object with the keys that the API describes",
+            )
+        })?;
         Ok(Body(value))
     }
 }
@@ -106,7 +114,9 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(value)) => Ok(Asked(value)),
-            Err(error) => Err(refuse::bad(error.body_text(), "see `nightshift <command> --help` for what can be asked")),
+            Err(error) => {
+                Err(refuse::bad(error.body_text(), "see `nightshift <command> --help` for what can be asked"))
+            }
         }
     }
 }

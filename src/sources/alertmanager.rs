@@ -129,6 +129,9 @@ fn collect(
 }
 
 fn draft(raw: &RawValue, now: Time, form: Form) -> Result<Draft, String> {
+    if !raw.get().starts_with('{') {
+        return Err("it is no JSON object".to_owned());
+    }
     let alert: Alert = serde_json::from_str(raw.get()).map_err(|e| json_error(&e))?;
     let labels = alert.labels.ok_or("it has no labels")?;
     labels.check("labels")?;

@@ -280,7 +280,9 @@ impl Store for SqliteStore {
         self.write(move |tx| {
             let (size, root) = tx.root();
             let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
-            let map = |row: &rusqlite::Row<'_>| Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? });
+            let map = |row: &rusqlite::Row<'_>| {
+                Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? })
+            };
             let last = sql::one(&tx.conn, sql, [], map)?;
             if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
                 return Ok(last);

@@ -40,7 +40,11 @@ pub(super) fn files(config: &Config, findings: &mut Findings) {
                 findings.odd("data_dir", what, format!("chmod 700 {shown}"));
             }
             if rustix::fs::access(data, rustix::fs::Access::WRITE_OK).is_err() {
-                findings.bad("data_dir", format!("{shown} cannot be written by this user"), format!("sudo chown -R $(id -un) {shown}"));
+                findings.bad(
+                    "data_dir",
+                    format!("{shown} cannot be written by this user"),
+                    format!("sudo chown -R $(id -un) {shown}"),
+                );
             } else {
                 space(data, findings);
             }
@@ -51,13 +55,19 @@ pub(super) fn files(config: &Config, findings: &mut Findings) {
             let mode = meta.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 let path = path.display();
-                findings.bad("files", format!("{path} can be read by others (mode {mode:03o})"), format!("chmod 600 {path}"));
+                findings.bad(
+                    "files",
+                    format!("{path} can be read by others (mode {mode:03o})"),
+                    format!("chmod 600 {path}"),
+                );
             }
         }
     }
     match std::fs::metadata(config.store_path()) {
         Ok(meta) => findings.good("store", format!("{}, {} KiB", config.store_path().display(), meta.len() / 1024)),
-        Err(_) => findings.odd("store", format!("{} is not there yet; `serve` makes it", config.store_path().display()), ""),
+        Err(_) => {
+            findings.odd("store", format!("{} is not there yet; `serve` makes it", config.store_path().display()), "")
+        }
     }
 }
 
@@ -122,7 +132,11 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
         }
     }
     if config.sources.is_empty() {
-        findings.odd("sources", "none is configured: nothing is heard", "sources:\n  prod: { kind: alertmanager, api: 'http://alertmanager:9093' }");
+        findings.odd(
+            "sources",
+            "none is configured: nothing is heard",
+            "sources:\n  prod: { kind: alertmanager, api: 'http://alertmanager:9093' }",
+        );
     }
     if config.channels.is_empty() {
         findings.odd("channels", "none is configured: nobody is told", "channels:\n  log: { kind: log }");
@@ -133,10 +147,15 @@ pub(super) fn port(config: &Config, findings: &mut Findings) {
     let listen = config.server.listen;
     let mut local = listen;
     if listen.ip().is_unspecified() {
-        local.set_ip(if listen.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        local.set_ip(if listen.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     if TcpStream::connect_timeout(&local, limits::DOCTOR_CONNECT).is_ok() {
-        findings.good("port", format!("something listens on {listen}: `nightshift status` says whether it is the engine"));
+        findings
+            .good("port", format!("something listens on {listen}: `nightshift status` says whether it is the engine"));
         return;
     }
     match TcpListener::bind(listen) {

@@ -30,7 +30,11 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
         cluster(name, kube, &rights, findings).await;
     }
     if world.clusters.is_empty() {
-        findings.odd("clusters", "none is configured: runbooks that touch Kubernetes cannot run", "clusters:\n  main: {}      # in-cluster, else ~/.kube/config");
+        findings.odd(
+            "clusters",
+            "none is configured: runbooks that touch Kubernetes cannot run",
+            "clusters:\n  main: {}      # in-cluster, else ~/.kube/config",
+        );
     }
     prometheus(config, &world, findings).await;
     alertmanagers(config, &world, findings).await;
@@ -40,7 +44,8 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
 
 /// The rights of every action that a loaded runbook names; of all actions where none is loaded.
 fn needed(loaded: Option<&Loaded>) -> BTreeSet<Permission> {
-    let texts: Vec<&str> = loaded.iter().flat_map(|loaded| loaded.runbooks.values()).map(|runbook| runbook.text.as_str()).collect();
+    let texts: Vec<&str> =
+        loaded.iter().flat_map(|loaded| loaded.runbooks.values()).map(|runbook| runbook.text.as_str()).collect();
     let used = |name: &str| texts.is_empty() || texts.iter().any(|text| text.contains(name));
     let specs = actions::catalog().into_iter().map(|action| action.spec());
     let mut rights: BTreeSet<Permission> =
@@ -58,11 +63,19 @@ async fn cluster(name: &str, kube: &Kube, rights: &BTreeSet<Permission>, finding
             findings.good(&area, format!("answers: {} nodes, {gpus} GPUs", nodes.len()));
         }
         Ok(Err(error)) => {
-            findings.bad(&area, error.to_string(), format!("try `kubectl get nodes` with the same settings as `clusters.{name}`"));
+            findings.bad(
+                &area,
+                error.to_string(),
+                format!("try `kubectl get nodes` with the same settings as `clusters.{name}`"),
+            );
             return;
         }
         Err(_) => {
-            findings.bad(&area, format!("does not answer within {} s", limits::KUBE_TIMEOUT.as_secs()), "check the address, the firewall and the API server");
+            findings.bad(
+                &area,
+                format!("does not answer within {} s", limits::KUBE_TIMEOUT.as_secs()),
+                "check the address, the firewall and the API server",
+            );
             return;
         }
     }
@@ -92,7 +105,10 @@ async fn cluster(name: &str, kube: &Kube, rights: &BTreeSet<Permission>, finding
 /// The rules to paste into a ClusterRole.
 fn rules(missing: &[Permission]) -> String {
     let line = |right: &Permission| {
-        format!("- {{ apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"] }}", right.group, right.resource, right.verb)
+        format!(
+            "- {{ apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"] }}",
+            right.group, right.resource, right.verb
+        )
     };
     let lines: Vec<String> = missing.iter().map(line).collect();
     format!("rules:      # of a ClusterRole that is bound to this identity\n{}", lines.join("\n"))
@@ -101,7 +117,11 @@ fn rules(missing: &[Permission]) -> String {
 /// Prometheus, and with its answer the clock.
 async fn prometheus(config: &Config, world: &World, findings: &mut Findings) {
     let Some(client) = &world.prometheus else {
-        findings.odd("prometheus", "none is configured: `prom::` and `verify` by metrics cannot run", "prometheus:\n  url: http://prometheus:9090");
+        findings.odd(
+            "prometheus",
+            "none is configured: `prom::` and `verify` by metrics cannot run",
+            "prometheus:\n  url: http://prometheus:9090",
+        );
         return;
     };
     let url = config.prometheus.as_ref().map_or("", |settings| settings.url.as_str());
@@ -112,7 +132,11 @@ async fn prometheus(config: &Config, world: &World, findings: &mut Findings) {
             if let Some(sample) = samples.first() {
                 let skew = (sample.value - asked.as_second() as f64).abs();
                 if skew > limits::CLOCK_SKEW.as_secs_f64() {
-                    findings.bad("clock", format!("this machine and Prometheus differ by {skew:.0} s"), "timedatectl set-ntp true      # on the one that is wrong");
+                    findings.bad(
+                        "clock",
+                        format!("this machine and Prometheus differ by {skew:.0} s"),
+                        "timedatectl set-ntp true      # on the one that is wrong",
+                    );
                 } else {
                     findings.good("clock", "agrees with Prometheus");
                 }
@@ -127,7 +151,11 @@ async fn alertmanagers(config: &Config, world: &World, findings: &mut Findings) 
     for (name, source) in &config.sources {
         let Some(api) = &source.api else {
             if source.kind == "alertmanager" {
-                findings.odd("sources", format!("{name}: no `api`, so lost resolves are found only after {}", source.stale_after), format!("sources:\n  {name}: {{ kind: alertmanager, api: 'http://alertmanager:9093' }}"));
+                findings.odd(
+                    "sources",
+                    format!("{name}: no `api`, so lost resolves are found only after {}", source.stale_after),
+                    format!("sources:\n  {name}: {{ kind: alertmanager, api: 'http://alertmanager:9093' }}"),
+                );
             }
             continue;
         };
@@ -140,10 +168,22 @@ async fn alertmanagers(config: &Config, world: &World, findings: &mut Findings) 
             request.headers.insert("Authorization".to_owned(), format!("Bearer {token}"));
         }
         match timeout(limits::HTTP_TIMEOUT, world.http.send(&request)).await {
-            Ok(Ok(answer)) if answer.status == 200 => findings.good("sources", format!("{name}: Alertmanager's API answers")),
-            Ok(Ok(answer)) => findings.bad("sources", format!("{name}: {api} said {}", answer.status), format!("check `sources.{name}.api` and `api_token`")),
-            Ok(Err(error)) => findings.bad("sources", format!("{name}: {error}"), format!("check `sources.{name}.api`")),
-            Err(_) => findings.bad("sources", format!("{name}: {api} does not answer in time"), format!("check `sources.{name}.api`")),
+            Ok(Ok(answer)) if answer.status == 200 => {
+                findings.good("sources", format!("{name}: Alertmanager's API answers"))
+            }
+            Ok(Ok(answer)) => findings.bad(
+                "sources",
+                format!("{name}: {api} said {}", answer.status),
+                format!("check `sources.{name}.api` and `api_token`"),
+            ),
+            Ok(Err(error)) => {
+                findings.bad("sources", format!("{name}: {error}"), format!("check `sources.{name}.api`"))
+            }
+            Err(_) => findings.bad(
+                "sources",
+                format!("{name}: {api} does not answer in time"),
+                format!("check `sources.{name}.api`"),
+            ),
         }
     }
 }

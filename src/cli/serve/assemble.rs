@@ -7,11 +7,11 @@ use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
 use crate::config::{Channel, Config, Secret};
 use crate::engine::{Nudge, Parts};
+use crate::notifiers;
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore};
 use crate::telemetry::Metrics;
 use crate::world::{Http, Kube, Prometheus, World};
-use crate::notifiers;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +68,10 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let mut clusters = BTreeMap::new();
     for (name, cluster) in &config.clusters {
         let kube = Kube::connect(cluster, &identity).await.map_err(|error| {
-            Stop::usage(format!("cluster `{name}`: {error}"), format!("mend `clusters.{name}`, then look with `nightshift doctor`"))
+            Stop::usage(
+                format!("cluster `{name}`: {error}"),
+                format!("mend `clusters.{name}`, then look with `nightshift doctor`"),
+            )
         })?;
         clusters.insert(name.clone(), kube);
     }
@@ -97,13 +100,21 @@ pub(crate) fn misfits(config: &Config, loaded: &Loaded) -> Vec<String> {
     for rule in loaded.rules.rules() {
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let known = config.channels.keys().map(String::as_str).collect();
-            found.push(format!("rule `{}` tells `{channel}`, which is no channel: {}", rule.name, near(channel, known)));
+            found.push(format!(
+                "rule `{}` tells `{channel}`, which is no channel: {}",
+                rule.name,
+                near(channel, known)
+            ));
         }
     }
     for (name, source) in &config.sources {
         if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
             let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
-            found.push(format!("sources.{name}: there is no integrations/{}/decode.rhai: {}", source.kind, near(&source.kind, known)));
+            found.push(format!(
+                "sources.{name}: there is no integrations/{}/decode.rhai: {}",
+                source.kind,
+                near(&source.kind, known)
+            ));
         }
     }
     for (name, channel) in &config.channels {
@@ -111,7 +122,8 @@ pub(crate) fn misfits(config: &Config, loaded: &Loaded) -> Vec<String> {
             && !loaded.encoders.contains_key(shape)
         {
             let known = loaded.encoders.keys().map(String::as_str).collect();
-            found.push(format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {}", near(shape, known)));
+            found
+                .push(format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {}", near(shape, known)));
         }
     }
     found
@@ -144,7 +156,9 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
             }
             Channel::Webhook { url, headers, .. } => {
                 found.push((format!("channels.{name}.url"), url));
-                found.extend(headers.iter().map(|(header, secret)| (format!("channels.{name}.headers.{header}"), secret)));
+                found.extend(
+                    headers.iter().map(|(header, secret)| (format!("channels.{name}.headers.{header}"), secret)),
+                );
             }
             Channel::Log => {}
         }

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, Problem, App, Body, read, refuse};
+use super::{Allowed, App, Body, Problem, read, refuse};
 use crate::model::{EntryNo, Freeze, Header, IncidentId, Input, Mode, ParamType, RunId, Subject};
 use crate::policy::RuleSet;
 use crate::script::Runbook;
@@ -194,7 +194,8 @@ pub(super) async fn unfreeze(
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     if !freezes.iter().any(|freeze| freeze.scope == body.scope) {
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
-        let hint = if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
+        let hint =
+            if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
     }
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why }).await?;
@@ -228,13 +229,21 @@ fn bind(app: &App, wanted: &Wanted) -> Result<(Arc<Runbook>, Input), Problem> {
     let loaded = (app.current)();
     let Some(runbook) = loaded.runbooks.get(&wanted.runbook) else {
         let near = crate::config::closest(&wanted.runbook, loaded.runbooks.keys().map(String::as_str));
-        let hint = near.map_or("see `nightshift status` for what is loaded".to_owned(), |near| format!("did you mean `{near}`?"));
+        let hint = near
+            .map_or("see `nightshift status` for what is loaded".to_owned(), |near| format!("did you mean `{near}`?"));
         return Err(refuse::missing(format!("runbook `{}`", wanted.runbook.escape_debug()), hint));
     };
     let input = RuleSet::bind(&runbook.header, &wanted.params, wanted.event.as_ref()).map_err(|error| {
         let needs: Vec<String> =
             runbook.header.params.iter().map(|param| format!("{}: {}", param.name, param.ty.name())).collect();
-        refuse::bad(error, format!("`{}` takes {}", wanted.runbook, if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") }))
+        refuse::bad(
+            error,
+            format!(
+                "`{}` takes {}",
+                wanted.runbook,
+                if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") }
+            ),
+        )
     })?;
     Ok((runbook.clone(), input))
 }
@@ -269,12 +278,13 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
     let (known, what, name): (Vec<String>, _, _) = match scope.split_once(':') {
         None if scope == "all" => return Ok(()),
         Some(("cluster", name)) => (app.parts.config.clusters.keys().cloned().collect(), "cluster", name),
-        Some(("rule", name)) => {
-            ((app.current)().rules.rules().map(|rule| rule.name.clone()).collect(), "rule", name)
-        }
+        Some(("rule", name)) => ((app.current)().rules.rules().map(|rule| rule.name.clone()).collect(), "rule", name),
         _ => {
             let scope = scope.escape_debug();
-            return Err(refuse::bad(format!("`{scope}` is no scope"), "write `all`, `cluster:<name>` or `rule:<name>`"));
+            return Err(refuse::bad(
+                format!("`{scope}` is no scope"),
+                "write `all`, `cluster:<name>` or `rule:<name>`",
+            ));
         }
     };
     if known.iter().any(|known| known == name) {
@@ -294,7 +304,8 @@ mod tests {
 
     #[test]
     fn a_run_by_hand_is_about_what_its_parameters_name() {
-        let param = |name: &str, ty| Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
+        let param =
+            |name: &str, ty| Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
         let header = Header {
             title: "x".to_owned(),
             params: vec![param("node", ParamType::Node), param("pod", ParamType::Pod), param("why", ParamType::String)],

@@ -2,9 +2,9 @@
 //!
 //! Invariant: read only; whoever verifies needs nothing from here but bytes, and trusts none of them.
 
-use super::{Allowed, Problem, App, Asked, act, refuse};
-use crate::store::ledger::LeafHash;
+use super::{Allowed, App, Asked, Problem, act, refuse};
 use crate::model::EntryNo;
+use crate::store::ledger::LeafHash;
 use axum::Json;
 use axum::extract::{Path, State};
 use base64::Engine as _;
@@ -36,7 +36,10 @@ pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<Str
     let newest = checkpoints.into_iter().max_by_key(|checkpoint| checkpoint.size);
     let Some(checkpoint) = newest.filter(|checkpoint| checkpoint.size > no.0 as u64) else {
         let every = crate::limits::CHECKPOINT_EVERY.as_secs();
-        return Err(refuse::conflict(format!("entry {no} is not signed yet"), format!("a checkpoint is signed every {every} s: try again then")));
+        return Err(refuse::conflict(
+            format!("entry {no} is not signed yet"),
+            format!("a checkpoint is signed every {every} s: try again then"),
+        ));
     };
     let (leaf, path) = store.inclusion(no, checkpoint.size).await.map_err(refuse::store)?;
     let before = EntryNo(no.0 - 1);

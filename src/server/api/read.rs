@@ -2,10 +2,8 @@
 //!
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
-use super::{Allowed, Problem, App, Asked, refuse};
-use crate::model::{
-    ApprovalId, Entry, Incident, IncidentId, Run, RunId, StoryLine, Subject,
-};
+use super::{Allowed, App, Asked, Problem, refuse};
+use crate::model::{ApprovalId, Entry, Incident, IncidentId, Run, RunId, StoryLine, Subject};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,10 +12,32 @@ use serde_json::{Value, json};
 
 /// The words of `EntryKind::name`.
 const KINDS: [&str; 26] = [
-    "started", "heard", "gap", "incident_opened", "incident_resolved", "incident_acknowledged", "run_created",
-    "run_planned", "approval_asked", "approval_decided", "approval_expired", "step_begun", "step_ended", "step_held",
-    "step_denied", "run_ended", "told", "delivered", "delivery_failed", "frozen", "unfrozen", "catalog_loaded",
-    "catalog_refused", "swept", "redacted", "trouble",
+    "started",
+    "heard",
+    "gap",
+    "incident_opened",
+    "incident_resolved",
+    "incident_acknowledged",
+    "run_created",
+    "run_planned",
+    "approval_asked",
+    "approval_decided",
+    "approval_expired",
+    "step_begun",
+    "step_ended",
+    "step_held",
+    "step_denied",
+    "run_ended",
+    "told",
+    "delivered",
+    "delivery_failed",
+    "frozen",
+    "unfrozen",
+    "catalog_loaded",
+    "catalog_refused",
+    "swept",
+    "redacted",
+    "trouble",
 ];
 
 /// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`.
@@ -76,12 +96,20 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
     })))
 }
 
-pub(super) async fn incidents(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
+pub(super) async fn incidents(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
     let incidents = app.parts.store.incidents(list.filter()).await.map_err(refuse::store)?;
     Ok(Json(json!({ "incidents": incidents })))
 }
 
-pub(super) async fn incident(_: Allowed, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn incident(
+    _: Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let incident = find_incident(&app, refuse::id(&id)?).await?;
     let store = &app.parts.store;
     let about = || Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
@@ -126,22 +154,39 @@ pub(super) async fn rules(_: Allowed, State(app): State<App>) -> Result<Json<Val
     Ok(Json(json!({ "rules": loaded.rules.rules().collect::<Vec<_>>() })))
 }
 
-pub(super) async fn approvals(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
+pub(super) async fn approvals(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
     let approvals = app.parts.store.approvals(list.filter()).await.map_err(refuse::store)?;
     Ok(Json(json!({ "approvals": approvals })))
 }
 
-pub(super) async fn approval(_: Allowed, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn approval(
+    _: Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let approval = find_approval(&app, refuse::id(&id)?).await?;
     Ok(Json(json!({ "approval": approval })))
 }
 
-pub(super) async fn entries(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
+pub(super) async fn entries(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<List>,
+) -> Result<Json<Value>, Problem> {
     let kind = match &list.kind {
         None => None,
         Some(word) => match KINDS.iter().find(|kind| **kind == word.as_str()) {
             Some(kind) => Some(*kind),
-            None => return Err(refuse::bad(format!("`{word}` is no kind of entry"), format!("kinds: {}", KINDS.join(", ")))),
+            None => {
+                return Err(refuse::bad(
+                    format!("`{word}` is no kind of entry"),
+                    format!("kinds: {}", KINDS.join(", ")),
+                ));
+            }
         },
     };
     let filter = Filter { kinds: kind.into_iter().collect(), ..list.filter() };
@@ -161,7 +206,9 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
     let facts = parts.world.facts(&Subject::default()).await;
-    let at_once = facts.nodes_total.map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
+    let at_once = facts
+        .nodes_total
+        .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
     Ok(Json(json!({
         "limits": parts.config.guards,
         "mode_ceiling": parts.config.mode_ceiling,
@@ -183,17 +230,19 @@ pub(super) async fn find_incident(app: &App, id: IncidentId) -> Result<Incident,
     let filter = Filter { incident: Some(id), limit: 1, ..Filter::default() };
     let found = app.parts.store.incidents(filter).await.map_err(refuse::store)?;
     found.into_iter().find(|incident| incident.id == id).ok_or_else(|| {
-        refuse::missing(format!("incident {id}"), "see `nightshift incidents --all`; old ones leave after their retention")
+        refuse::missing(
+            format!("incident {id}"),
+            "see `nightshift incidents --all`; old ones leave after their retention",
+        )
     })
 }
 
 pub(super) async fn find_run(app: &App, id: RunId) -> Result<Run, Problem> {
     let filter = Filter { run: Some(id), limit: 1, ..Filter::default() };
     let found = app.parts.store.runs(filter).await.map_err(refuse::store)?;
-    found
-        .into_iter()
-        .find(|run| run.id == id)
-        .ok_or_else(|| refuse::missing(format!("run {id}"), "see `nightshift runs --all`; old ones leave after their retention"))
+    found.into_iter().find(|run| run.id == id).ok_or_else(|| {
+        refuse::missing(format!("run {id}"), "see `nightshift runs --all`; old ones leave after their retention")
+    })
 }
 
 pub(super) async fn find_approval(app: &App, id: ApprovalId) -> Result<crate::model::Approval, Problem> {

@@ -32,7 +32,9 @@ pub(super) fn store(error: StoreError) -> Problem {
         StoreError::Fenced { run } => {
             conflict(format!("run {run} belongs to another engine"), "ask the engine that runs it")
         }
-        StoreError::Busy(why) => with(StatusCode::SERVICE_UNAVAILABLE, format!("the store is busy: {why}"), "try again in a moment"),
+        StoreError::Busy(why) => {
+            with(StatusCode::SERVICE_UNAVAILABLE, format!("the store is busy: {why}"), "try again in a moment")
+        }
         other => with(
             StatusCode::INTERNAL_SERVER_ERROR,
             other.to_string(),

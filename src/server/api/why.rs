@@ -4,9 +4,7 @@
 //! are now.
 
 use super::{Allowed, App, Asked, Problem, read, refuse};
-use crate::model::{
-    About, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, RunId, Time,
-};
+use crate::model::{About, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, RunId, Time};
 use crate::policy::RuleSet;
 use crate::store::Filter;
 use axum::Json;
@@ -94,7 +92,11 @@ pub(super) async fn why(
     }
     let answer = serde_json::to_value(Explanation { subject, blocks });
     answer.map(Json).map_err(|error| {
-        refuse::with(http::StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}"), "report this")
+        refuse::with(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the answer cannot be written: {error}"),
+            "report this",
+        )
     })
 }
 
@@ -286,10 +288,7 @@ mod tests {
         let blocks = runs(&[entry]);
         assert_eq!(blocks.len(), 1);
         assert_eq!(blocks[0].lines[0].code, Some("blast_radius"));
-        assert_eq!(
-            blocks[0].lines[0].text,
-            "k8s::cordon(node: gpu-3) was denied: 2 of 4 nodes are out, 1 is allowed"
-        );
+        assert_eq!(blocks[0].lines[0].text, "k8s::cordon(node: gpu-3) was denied: 2 of 4 nodes are out, 1 is allowed");
     }
 
     #[test]
