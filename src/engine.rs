@@ -17,7 +17,6 @@ pub use nudge::Nudge;
 pub use plan::plan;
 pub use reload::{reload, take_in, watch_files};
 pub use runner::Runner;
-pub use scheduler::subject_of;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -60,9 +59,4 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
             std::process::exit(1);
         }
     }
-}
-
-/// Runs the loops until told to stop; returns when what was under way is recorded.
-pub async fn run(parts: Parts, shutdown: tokio::sync::watch::Receiver<bool>) {
-    Courier::new(&parts).run(shutdown).await;
 }

@@ -5,8 +5,7 @@
 use super::Parts;
 use crate::config::Source;
 use crate::limits;
-use crate::model::{Episode, Rule, Subject, Time};
-use crate::policy::RuleSet;
+use crate::model::{Episode, Rule, Time};
 use crate::sources::{alertmanager_api, alertmanager_api::Found, cron};
 use crate::store::{Control, Filter, NewRun};
 use tokio::sync::watch;
@@ -38,10 +37,14 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 async fn schedule(parts: &Parts, looked: Time, now: Time) -> Option<Time> {
     let loaded = parts.catalog.current();
     let mut next: Option<Time> = None;
-    for rule in loaded.rules.rules() {
-        let Some(at) = &rule.at else { continue };
-        // The catalog has checked every schedule; one that fails here was refused there.
-        let Ok(ticks) = cron::parse(at) else { continue };
+    for (rule, at) in loaded.rules.scheduled() {
+        let ticks = match cron::parse(at) {
+            Ok(ticks) => ticks,
+            Err(why) => {
+                tracing::error!(rule = %rule.name, %why, "this schedule cannot be followed");
+                continue;
+            }
+        };
         if let Some(tick) = ticks.latest_missed(looked, now) {
             start(parts, rule, tick, now).await;
         }
@@ -53,23 +56,17 @@ async fn schedule(parts: &Parts, looked: Time, now: Time) -> Option<Time> {
 }
 
 async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
-    let loaded = parts.catalog.current();
-    let Some(runbook) = rule.run.as_ref().and_then(|name| loaded.runbooks.get(name)) else { return };
-    let given = rule.with.iter().filter_map(|(name, argument)| match argument {
-        crate::model::Argument::Value(value) => Some((name.clone(), value.clone())),
-        crate::model::Argument::Label { .. } => None,
-    });
-    let input = match RuleSet::bind(&runbook.header, &given.collect(), None) {
-        Ok(input) => input,
+    let start = match parts.catalog.current().rules.start_scheduled(&rule.name) {
+        Ok(start) => start,
         Err(why) => {
             tracing::error!(rule = %rule.name, %why, "a scheduled run cannot start");
             return;
         }
     };
     let new = NewRun {
-        pin: runbook.pin.clone(),
-        subject: subject_of(&input.params),
-        input,
+        pin: start.pin,
+        subject: start.subject,
+        input: start.input,
         mode: rule.mode.min(parts.config.mode_ceiling),
         rule: Some(rule.name.clone()),
         requested_by: "schedule".to_owned(),
@@ -83,26 +80,6 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
         }
         Ok(None) => {}
         Err(error) => tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run"),
-    }
-}
-
-/// What a run by hand or by schedule is about, read from its parameters.
-pub fn subject_of(params: &serde_json::Map<String, serde_json::Value>) -> Subject {
-    let text = |name: &str| params.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    let split =
-        |name: &str| text(name).and_then(|full| full.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())));
-    let workload = split("workload");
-    let pod = split("pod");
-    let namespace = workload.as_ref().or(pod.as_ref()).map(|(namespace, _)| namespace.clone());
-    Subject {
-        cluster: text("cluster"),
-        node: text("node"),
-        gpu: text("gpu"),
-        slice: None,
-        namespace: namespace.or_else(|| text("namespace")),
-        workload: workload.map(|(_, name)| name),
-        pod: pod.map(|(_, name)| name),
-        model: text("model"),
     }
 }
 

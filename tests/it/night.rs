@@ -132,7 +132,7 @@ impl Night {
         let input: Input = RuleSet::bind(&runbook.header, &given, None).unwrap();
         let new = NewRun {
             pin: runbook.pin.clone(),
-            subject: nightshift::engine::subject_of(&input.params),
+            subject: nightshift::policy::subject_of(&runbook.header, &input.params, None),
             input,
             mode,
             rule: None,

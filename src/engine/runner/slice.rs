@@ -203,7 +203,8 @@ impl<'a> Slice<'a> {
     ) -> Result<Proposal, String> {
         let spec = action.spec();
         let mut target = action.target(&call);
-        target.cluster = target.cluster.or_else(|| run.subject.cluster.clone());
+        let cluster = || run.subject.cluster.clone().unwrap_or_else(|| self.parts.world.default_cluster.clone());
+        target.cluster = Some(target.cluster.unwrap_or_else(cluster)).filter(|name| !name.is_empty());
         let (facts, carry) = if spec.reach > Reach::None {
             let (facts, witness) =
                 tokio::join!(self.parts.world.facts(&target), action.witness(&self.parts.world, &call));
