@@ -164,10 +164,12 @@ async fn a_complaint_that_ends_before_anything_was_done_starts_nothing() {
 async fn attempts_on_one_subject_cool_down_twice_as_long_each_time_and_end() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     let mut started = Vec::new();
-    for attempt in 0..4 {
-        let run = night.start("cordon", Mode::Auto, json!({"node": "gpu-2"})).await;
+    for attempt in ["first", "second", "third", "fourth"] {
+        let labels = [("alertname", "GpuXid"), ("node", "gpu-2"), ("boot", attempt)];
+        let heard = night.hear("firing", &labels).await;
         let began = night.now();
-        let ended = night.until_rest(run, MINUTE * 60 * 20).await;
+        let ended = night.until_rest(heard.runs[0], MINUTE * 60 * 20).await;
+        night.hear("resolved", &labels).await;
         night.by_hand("gpu-2", false).await;
         let waited = (night.now().as_second() - began.as_second()) / 60;
         started.push((attempt, waited, ended.state.name()));
