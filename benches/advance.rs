@@ -6,7 +6,7 @@ use nightshift::limits;
 use nightshift::model::{
     ActionSpec, Call, Effect, Input, Outcome, ParamSpec, ParamType, Reach, RunId, Span, Step, Time,
 };
-use nightshift::script::{HostApi, Runbook, Turn, advance, check, compile};
+use nightshift::script::{Brake, HostApi, Runbook, Turn, advance, advance_with, check, compile};
 use serde_json::{Value, json};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ fn measure(api: &HostApi) {
     hostile(api);
 }
 
-/// The longest that scripts which mean harm keep the thread.
+/// How long scripts that mean harm keep the thread, with a brake pulled after the limit.
 fn hostile(api: &HostApi) {
     let bodies = [
         ("empty loop", "loop { if false { break; } }"),
@@ -126,7 +126,13 @@ fn hostile(api: &HostApi) {
     for (what, body) in bodies {
         let runbook = compile("hostile", body, api).unwrap_or_else(|wrong| panic!("{wrong:?}"));
         let start = Instant::now();
-        let turn = advance(&runbook, &Input::default(), &[]);
+        let brake = Brake::default();
+        let watch = brake.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(limits::SCRIPT_WALL);
+            watch.pull();
+        });
+        let turn = advance_with(&runbook, &Input::default(), &[], &brake);
         let end = match turn {
             Turn::Broken(_) => "stopped",
             _ => "ended",

@@ -70,7 +70,8 @@ pub const STATEMENTS: usize = 256;
 pub const SQLITE_BUSY: Duration = Duration::from_secs(5);
 
 // ── scripts ── measured with rhai 1.27: these survive hostile recursion in a 16 MiB stack
-pub const SCRIPT_OPERATIONS: u64 = 1_000_000;
+/// A replay of 1000 steps takes some 20,000; an empty loop of this many is over in 10 ms.
+pub const SCRIPT_OPERATIONS: u64 = 250_000;
 pub const SCRIPT_CALL_LEVELS: usize = 32;
 pub const SCRIPT_EXPR_DEPTH: usize = 64;
 pub const SCRIPT_STRING_BYTES: usize = 64 * 1024;

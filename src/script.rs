@@ -20,6 +20,7 @@ mod verify;
 mod tests;
 
 pub use check::{Diagnostic, Level, check, render};
+pub use sandbox::Brake;
 pub use shape::{Shape, ShapeError};
 
 use crate::limits;
@@ -104,6 +105,12 @@ impl Runbook {
 /// Needs a thread with `limits::SCRIPT_STACK_BYTES` of stack.
 pub fn advance(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
     turn(runbook, input, journal, Intent::Advance)
+}
+
+/// `advance`, ended early when somebody pulls the brake: then the turn is `Broken(ScriptBroken)`. A script of slow
+/// operations (copies of large arrays) can keep a thread for many seconds within its operations.
+pub fn advance_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &Brake) -> Turn {
+    sandbox::with_brake(brake, || advance(runbook, input, journal))
 }
 
 /// The same for a plan, whose journal holds predictions: `verify` looks once and takes the condition as true, for in a

@@ -8,9 +8,10 @@ use rhai::packages::{
     BasicStringPackage, BitFieldPackage, LogicPackage, MoreStringPackage, Package,
 };
 use rhai::{AST, Dynamic, Engine, OptimizationLevel, Scope};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 /// Names of closures are made from hashes; with a fixed seed they are equal in every process.
 const HASHING_SEED: [u64; 4] = [0x6e69_6768, 0x7473_6869, 0x6674_2072, 0x756e_626b];
@@ -19,6 +20,38 @@ thread_local! {
     /// Operations left to the script on this thread. Rhai counts operations itself, but forgets those made inside
     /// closures that a native function calls (`map`, `filter`), so a nest of them could run almost for ever.
     static FUEL: Cell<u64> = const { Cell::new(0) };
+    /// Somebody else's wish that the script on this thread end.
+    static BRAKE: RefCell<Option<Brake>> = const { RefCell::new(None) };
+}
+
+/// Operations between two looks at the brake; one operation can take a tenth of a millisecond.
+const BRAKE_EVERY: u64 = 16;
+
+/// Ends a script from outside when it takes too long: operations bound a script, but a few of them can be slow ones, and
+/// this layer reads no clock. Pull it from another thread after `limits::SCRIPT_WALL`.
+#[derive(Clone, Default)]
+pub struct Brake(Arc<AtomicBool>);
+
+impl Brake {
+    pub fn pull(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn pulled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs `body` with the brake at hand for every script on this thread.
+pub(super) fn with_brake<T>(brake: &Brake, body: impl FnOnce() -> T) -> T {
+    let before = BRAKE.replace(Some(brake.clone()));
+    let result = body();
+    BRAKE.set(before);
+    result
+}
+
+fn braked() -> bool {
+    BRAKE.with_borrow(|brake| brake.as_ref().is_some_and(Brake::pulled))
 }
 
 /// A raw engine without any host function. Costs some hundred microseconds; make one and share it.
@@ -57,6 +90,10 @@ pub(super) fn engine() -> Engine {
     engine.on_print(|_| ()).on_debug(|_, _, _| ());
     engine.on_progress(|_| match FUEL.get() {
         0 => Some(Dynamic::UNIT),
+        left if left % BRAKE_EVERY == 0 && braked() => {
+            FUEL.set(0);
+            Some(Dynamic::UNIT)
+        }
         left => {
             FUEL.set(left - 1);
             None
@@ -75,6 +112,8 @@ pub(super) enum Ran<T> {
     Ended(Result<T, Box<rhai::EvalAltResult>>),
     /// It used up its operations; the result means nothing.
     OutOfFuel,
+    /// The brake was pulled.
+    Braked,
     Panicked(String),
 }
 
@@ -88,6 +127,7 @@ pub(super) fn run<T>(body: impl FnOnce() -> Result<T, Box<rhai::EvalAltResult>>)
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             Ran::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
         }
+        Ok(_) if left == 0 && braked() => Ran::Braked,
         Ok(_) if left == 0 => Ran::OutOfFuel,
         Ok(Err(error)) if matches!(error.unwrap_inner(), rhai::EvalAltResult::ErrorTooManyOperations(..)) => {
             Ran::OutOfFuel

@@ -171,6 +171,7 @@ impl Session {
                     limits::SCRIPT_OPERATIONS
                 ))
             }
+            Ran::Braked => broken(format!("{name}.rhai took longer than {:?} for one turn", limits::SCRIPT_WALL)),
             Ran::Panicked(_) => unreachable!("returned above"),
         }
     }

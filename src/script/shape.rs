@@ -92,6 +92,7 @@ impl Shape {
             Ran::OutOfFuel => {
                 Err(wrong(format!("it ran for more than {} operations without end", limits::SCRIPT_OPERATIONS)))
             }
+            Ran::Braked => Err(wrong("it took too long".to_owned())),
             Ran::Panicked(text) => Err(wrong(format!("the interpreter panicked: {text}"))),
         }
     }

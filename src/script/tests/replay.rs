@@ -206,7 +206,7 @@ fn script() -> impl Strategy<Value = (String, Vec<String>)> {
             )
         }),
     ];
-    let block = leaf.prop_recursive(3, 24, 4, |inner| {
+    leaf.prop_recursive(3, 24, 4, |inner| {
         let many = prop::collection::vec(inner, 1..4).prop_map(|parts| {
             parts.into_iter().fold((String::new(), Vec::new()), |(text, mut calls), (more, then)| {
                 calls.extend(then);
@@ -223,8 +223,7 @@ fn script() -> impl Strategy<Value = (String, Vec<String>)> {
             ),
             _ => (format!("let f = || {{ {text} }}; f.call();"), calls),
         })
-    });
-    block
+    })
 }
 
 proptest! {
