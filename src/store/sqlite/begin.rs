@@ -89,6 +89,9 @@ fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
     let text = one(&tx.conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get::<_, String>(0))?;
     let Some(text) = text else { return Ok(Reach::None) };
     let reach = reach_of(&text);
+    if tx.reaches.len() >= limits::STATEMENTS {
+        tx.reaches.clear();
+    }
     tx.reaches.insert(hash.to_owned(), reach);
     Ok(reach)
 }
