@@ -3,14 +3,13 @@
 //! Invariant: each event leaves either a counter (refreshed, late) or a line in the batch's `Heard` entry with what
 //! came of it; the event's bytes are kept there and nowhere else.
 
+mod consult;
+
 use super::incidents::{self, Touched};
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
-use crate::model::{
-    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, ReasonCode, Rule,
-    RunId, Time,
-};
-use crate::policy::{Change, Chosen, Prior, Selected, Start, hear};
+use crate::model::{About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Reason, RunId, Time};
+use crate::policy::{Change, Prior, hear};
 use crate::store::{Batch, Heard, StoreError};
 use ring::digest;
 use rusqlite::params;
@@ -119,48 +118,9 @@ impl Intake<'_> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
         match (change, known) {
-            (Change::Opened, _) => {
-                let start = self.quote(json);
-                let episode = EpisodeId(self.tx.next.episode);
-                self.tx.next.episode += 1;
-                let say = self.consult(batch, event, episode, None, change)?;
-                self.touch(say.incident, |touched| {
-                    touched.firing += 1;
-                    touched.episodes += 1;
-                    touched.severity = touched.severity.max(Some(event.severity));
-                });
-                self.insert(event, complaint, episode, say.incident, start, json.len())?;
-                self.heard.opened += 1;
-                self.unquote(episode, change, &say)
-            }
-            (Change::Reopened, Some(known)) => {
-                let start = self.quote(json);
-                let before = match known.incident {
-                    Some(incident) => Some(self.reopen(incident)?),
-                    None => None,
-                };
-                let say = self.consult(batch, event, known.id, before, change)?;
-                self.touch(say.incident, |touched| {
-                    touched.firing += 1;
-                    touched.episodes += i64::from(say.incident != known.incident);
-                    touched.severity = touched.severity.max(Some(event.severity));
-                });
-                exec(
-                    &self.tx.conn,
-                    "UPDATE episode SET state = 0, incident = ?2, last_seen = ?3, seen = seen + 1, \
-                     reopened = reopened + 1, heard = ?4, start = ?5, length = ?6 WHERE id = ?1",
-                    params![
-                        known.id.0,
-                        say.incident.map(|id| id.0),
-                        micros(self.now),
-                        self.no.0,
-                        start,
-                        json.len() as i64
-                    ],
-                )?;
-                self.heard.reopened += 1;
-                self.unquote(known.id, change, &say)
-            }
+            (Change::Opened, _) => self.opened(batch, event, json, complaint),
+            (Change::Reopened, Some(known)) => self.reopened(batch, event, json, &known),
+            (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
             (Change::Refreshed, Some(known)) => {
                 exec(
                     &self.tx.conn,
@@ -170,18 +130,6 @@ impl Intake<'_> {
                 self.heard.refreshed += 1;
                 Ok(())
             }
-            (Change::Resolved, Some(known)) => {
-                let start = self.quote(json);
-                exec(
-                    &self.tx.conn,
-                    "UPDATE episode SET state = 1, last_seen = ?2, starts_at = min(starts_at, ?3), heard = ?4, start = ?5, \
-                     length = ?6 WHERE id = ?1",
-                    params![known.id.0, micros(self.now), micros(event.starts_at), self.no.0, start, json.len() as i64],
-                )?;
-                self.touch(known.incident, |touched| touched.firing -= 1);
-                self.heard.resolved += 1;
-                self.unquote(known.id, change, &Say { incident: known.incident, ..Say::default() })
-            }
             (Change::Late, _) => {
                 self.heard.late += 1;
                 Ok(())
@@ -190,6 +138,56 @@ impl Intake<'_> {
                 unreachable!("policy changes an episode that is not there")
             }
         }
+    }
+
+    fn opened(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: i64) -> Result<(), StoreError> {
+        let start = self.quote(json);
+        let episode = EpisodeId(self.tx.next.episode);
+        self.tx.next.episode += 1;
+        let say = self.consult(batch, event, episode, None, Change::Opened)?;
+        self.touch(say.incident, |touched| {
+            touched.firing += 1;
+            touched.episodes += 1;
+            touched.severity = touched.severity.max(Some(event.severity));
+        });
+        self.insert(event, complaint, episode, say.incident, start, json.len())?;
+        self.heard.opened += 1;
+        self.unquote(episode, Change::Opened, &say)
+    }
+
+    fn reopened(&mut self, batch: &Batch, event: &Event, json: &[u8], known: &Known) -> Result<(), StoreError> {
+        let start = self.quote(json);
+        let before = match known.incident {
+            Some(incident) => Some(self.reopen(incident)?),
+            None => None,
+        };
+        let say = self.consult(batch, event, known.id, before, Change::Reopened)?;
+        self.touch(say.incident, |touched| {
+            touched.firing += 1;
+            touched.episodes += i64::from(say.incident != known.incident);
+            touched.severity = touched.severity.max(Some(event.severity));
+        });
+        exec(
+            &self.tx.conn,
+            "UPDATE episode SET state = 0, incident = ?2, last_seen = ?3, seen = seen + 1, reopened = reopened + 1, \
+             heard = ?4, start = ?5, length = ?6 WHERE id = ?1",
+            params![known.id.0, say.incident.map(|id| id.0), micros(self.now), self.no.0, start, json.len() as i64],
+        )?;
+        self.heard.reopened += 1;
+        self.unquote(known.id, Change::Reopened, &say)
+    }
+
+    fn resolved(&mut self, event: &Event, json: &[u8], known: &Known) -> Result<(), StoreError> {
+        let start = self.quote(json);
+        exec(
+            &self.tx.conn,
+            "UPDATE episode SET state = 1, last_seen = ?2, starts_at = min(starts_at, ?3), heard = ?4, start = ?5, \
+             length = ?6 WHERE id = ?1",
+            params![known.id.0, micros(self.now), micros(event.starts_at), self.no.0, start, json.len() as i64],
+        )?;
+        self.touch(known.incident, |touched| touched.firing -= 1);
+        self.heard.resolved += 1;
+        self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
     }
 
     fn known(&self, event: &Event, complaint: i64) -> Result<Option<Known>, StoreError> {
@@ -275,138 +273,6 @@ impl Intake<'_> {
         if let Some(incident) = incident {
             change(self.touched.entry(incident).or_default());
         }
-    }
-
-    /// Asks the rules, and does what they say.
-    fn consult(
-        &mut self,
-        batch: &Batch,
-        event: &Event,
-        episode: EpisodeId,
-        before: Option<IncidentId>,
-        change: Change,
-    ) -> Result<Say, StoreError> {
-        let selected = batch.rules.select(event);
-        let mut say = Say { incident: before, ..Say::default() };
-        if selected.is_empty() {
-            say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, "no rule matches this event"));
-        }
-        for Selected { rule, chosen } in &selected {
-            if let Chosen::Nothing(reason) = chosen {
-                say.reasons.push(reason.clone());
-                if reason.code == ReasonCode::Muted {
-                    continue;
-                }
-            }
-            let incident = match say.incident {
-                Some(incident) => incident,
-                None => self.join(event, rule)?,
-            };
-            say.incident = Some(incident);
-            if rule.mode.min(self.tx.ceiling) >= Mode::Suggest || rule.run.is_none() {
-                self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
-            }
-            if let Chosen::Run(start) = chosen {
-                match self.start(rule, start, event, episode, incident, change)? {
-                    Ok(run) => say.runs.push(run),
-                    Err(reason) => say.reasons.push(reason),
-                }
-            }
-        }
-        Ok(say)
-    }
-
-    /// The open incident that the event belongs to, or a new one.
-    fn join(&mut self, event: &Event, rule: &Rule) -> Result<IncidentId, StoreError> {
-        let key = crate::policy::incident_key(event, &rule.group_by);
-        if let Some(incident) = self.open.get(&key) {
-            return Ok(*incident);
-        }
-        let incident = match incidents::open_with(&self.tx.conn, &key)? {
-            Some(incident) => incident,
-            None => {
-                let title = crate::policy::incident_title(event);
-                let (incident, entry) =
-                    incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
-                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
-                incident
-            }
-        };
-        self.open.insert(key, incident);
-        Ok(incident)
-    }
-
-    /// An ended incident opens again with its episode, unless another one has taken its place.
-    fn reopen(&mut self, incident: IncidentId) -> Result<IncidentId, StoreError> {
-        let (incident, entry) = incidents::reopen(self.tx, incident)?;
-        if let Some(entry) = entry {
-            self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
-        }
-        Ok(incident)
-    }
-
-    /// Creates the run that a rule wants, or says why not.
-    fn start(
-        &mut self,
-        rule: &Rule,
-        start: &Start,
-        event: &Event,
-        episode: EpisodeId,
-        incident: IncidentId,
-        change: Change,
-    ) -> Result<Result<RunId, Reason>, StoreError> {
-        if change == Change::Reopened
-            && let Some(run) = super::runs::of_episode(&self.tx.conn, &rule.name, episode)?
-        {
-            let text = format!("{run} of rule {} was for this same episode", rule.name);
-            return Ok(Err(Reason::new(ReasonCode::AlreadyHandled, text)));
-        }
-        if let Some(reason) = self.not_yet(rule, event, change)? {
-            return Ok(Err(reason));
-        }
-        if let Some(run) = super::runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
-            let text = format!("{run} of rule {} does the same for {incident} already", rule.name);
-            return Ok(Err(Reason::new(ReasonCode::AlreadyRunning, text)));
-        }
-        let new = super::runs::New {
-            pin: &start.pin,
-            input: &start.input,
-            subject: &start.subject,
-            mode: rule.mode.min(self.tx.ceiling),
-            rule: Some(&rule.name),
-            requested_by: "rule",
-            once: None,
-            bucket: Some(&start.bucket),
-            incident: Some(incident),
-            episode: Some(episode),
-            cooldown: rule.cooldown,
-            attempts: rule.attempts,
-        };
-        let (run, entry) = super::runs::create(self.tx, &new, self.now)?;
-        let about = About { incident: Some(incident), run: Some(run) };
-        self.later.push((Actor(format!("rule:{}", rule.name)), about, entry));
-        self.heard.runs.push(run);
-        Ok(Ok(run))
-    }
-
-    /// A rule with `repeat` acts only at the n-th time.
-    fn not_yet(&mut self, rule: &Rule, event: &Event, change: Change) -> Result<Option<Reason>, StoreError> {
-        let Some(repeat) = &rule.repeat else { return Ok(None) };
-        let about: Vec<&str> =
-            repeat.by.iter().map(|name| event.subject.part(name).unwrap_or_else(|| event.labels.get(name))).collect();
-        let about = super::sql::to_json(&about)?;
-        let now = micros(self.now);
-        if change == Change::Opened {
-            let sql = "INSERT INTO hit (rule, about, at) VALUES (?1, ?2, ?3)";
-            exec(&self.tx.conn, sql, params![rule.name, about, now])?;
-        }
-        let since = now.saturating_sub(i64::try_from(repeat.within.0.as_micros()).unwrap_or(i64::MAX));
-        let sql = "SELECT count(*) FROM hit WHERE rule = ?1 AND about = ?2 AND at > ?3";
-        let count = super::sql::number(&self.tx.conn, sql, params![rule.name, about, since])?;
-        Ok((count < i64::from(repeat.count)).then(|| {
-            let text = format!("{count} of {} within {} so far", repeat.count, repeat.within);
-            Reason::new(ReasonCode::NotYetRepeated, text)
-        }))
     }
 
     /// Writes the entries, the incidents' counters, and what channels should show.

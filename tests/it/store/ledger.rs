@@ -83,10 +83,11 @@ pub async fn every_changed_byte_of_an_export_is_noticed_and_named(open: Open<'_>
         let mut bad = good.clone();
         bad[at] ^= 1;
         let error = verify_export(bad.as_slice(), key.public()).expect_err(&format!("byte {at}"));
+        // A header that lies about the number of entries may make any line the first bad one.
         match error {
-            VerifyError::BadEntry { no, .. } => assert_eq!(no, line - 1, "byte {at}: {error}"),
+            VerifyError::BadEntry { no, .. } => assert!(line == 0 || no == line - 1, "byte {at}: {error}"),
             VerifyError::WrongRoot { after, upto } => {
-                assert!(after < line as i64 && line - 1 <= upto, "byte {at}: {error}")
+                assert!(after < line as i64 && line <= upto + 1, "byte {at} of line {line}: {error}");
             }
             _ => assert!(line == 0 || line > entries, "byte {at} of line {line}: {error}"),
         }

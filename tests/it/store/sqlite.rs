@@ -40,7 +40,7 @@ async fn the_ledger_cannot_be_altered_through_sql() {
         "DELETE FROM entry WHERE no = 1",
         "DELETE FROM entry",
         "UPDATE entry SET at = at + 1 WHERE no = 1",
-        "UPDATE entry SET body = 'x' WHERE no = 1",
+        "UPDATE entry SET body = x'00' WHERE no = 1",
         "UPDATE entry SET salt = zeroblob(16) WHERE no = 1",
         "UPDATE entry SET no = 77 WHERE no = 1",
         "UPDATE entry SET commitment = zeroblob(32), body = NULL, salt = NULL WHERE no = 1",
