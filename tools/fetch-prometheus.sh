@@ -11,6 +11,8 @@ tools=$root/.cache/tools
 bin=$tools/bin
 programs=(prometheus promtool alertmanager amtool)
 packages=(prometheus prometheus-alertmanager)
+# Newer suites have promtool in a package of its own, older ones inside prometheus.
+apart=promtool
 
 say() { printf 'fetch-prometheus: %s\n' "$*" >&2; }
 die() {
@@ -79,8 +81,8 @@ mirror() {
 private_apt() {
     local dir=$1
     shift
-    apt-get -q -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::Preferences=- \
-        -o Dir::Etc::PreferencesParts=- -o Dir::State="$dir/state" -o Dir::State::status="$dir/status" \
+    apt-get -q -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::Preferences=/dev/null \
+        -o Dir::Etc::PreferencesParts=/dev/null -o Dir::State="$dir/state" -o Dir::State::status="$dir/status" \
         -o Dir::Cache="$dir/cache" -o APT::Update::Post-Invoke-Success::= -o Acquire::Languages=none \
         -o Acquire::Retries=3 -o Debug::NoLocking=1 -o APT::Sandbox::User= "$@"
 }
@@ -93,7 +95,11 @@ from_suite() {
     printf 'deb %s%s %s main\n' "$options" "$uri" "$suite" >"$dir/sources.list"
     say "reading the package list of $suite"
     private_apt "$dir" update >"$dir/log" 2>&1 || return 1
-    (cd "$dir" && rm -f ./*.deb && private_apt "$dir" download "${packages[@]}" >>"$dir/log" 2>&1) || return 1
+    (
+        cd "$dir" && rm -f ./*.deb
+        private_apt "$dir" download "${packages[@]}" "$apart" >>"$dir/log" 2>&1 ||
+            private_apt "$dir" download "${packages[@]}" >>"$dir/log" 2>&1
+    ) || return 1
     unpacked=$dir/root
     rm -rf "$unpacked"
     for deb in "$dir"/*.deb; do
@@ -120,7 +126,7 @@ main() {
     local suite uri key running
     if ! all_work "$bin"; then
         from_path || {
-            command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+            { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
                 die "needs apt-get and dpkg-deb, or prometheus, promtool, alertmanager and amtool in PATH"
             # shellcheck disable=SC1091
             running=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-stable}")
