@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 /// A stage where the case's call has something to do, and how many changes that took.
 async fn ready(name: &str) -> (Stage, Case, usize) {
-    let stage = Stage::new().await;
+    let is_kube = name.starts_with("k8s::");
+    let stage = if is_kube { Stage::of_kube(SimOptions::default()).await } else { Stage::new().await };
     let case = case(&stage, name).unwrap_or_else(|| panic!("{name} has no case: write one in cases.rs"));
     for call in &case.before {
         ok(stage.run(call.clone()).await);
@@ -36,6 +37,20 @@ fn names() -> Vec<&'static str> {
 
 fn writers() -> Vec<&'static str> {
     names().into_iter().filter(|name| name.starts_with("k8s::") && action(name).spec().effect != Effect::Read).collect()
+}
+
+#[tokio::test]
+async fn every_action_of_the_catalog_has_a_case() {
+    let stage = Stage::new().await;
+    for action in catalog() {
+        let name = action.spec().name;
+        let case = case(&stage, name).unwrap_or_else(|| panic!("{name} has no case: write one in cases.rs"));
+        assert_eq!(case.call.action, name);
+        // A case that leaves out what the action requires would show a failure of its own making.
+        for param in action.spec().params {
+            assert!(case.call.args.contains_key(param.name), "{name}: {}", param.name);
+        }
+    }
 }
 
 #[tokio::test]

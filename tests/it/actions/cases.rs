@@ -73,7 +73,7 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
             write: Some(("POST", "/eviction")),
         },
         "k8s::label" => patches(vec![], call(name, &[node.clone(), key.clone(), value])),
-        "k8s::node" | "k8s::pods_on" | "k8s::spare_node" => reads(&[node.clone()]),
+        "k8s::node" | "k8s::pods_on" | "k8s::spare_node" => reads(std::slice::from_ref(&node)),
         "k8s::ready_replicas" => reads(&[workload]),
         "k8s::rollout_restart" => Case {
             before: vec![],
@@ -88,7 +88,7 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
             write: Some(("PATCH", "/scale")),
         },
         "k8s::taint" => patches(vec![], taint()),
-        "k8s::uncordon" => patches(vec![cordon("gpu-1")], call(name, &[node.clone()])),
+        "k8s::uncordon" => patches(vec![cordon("gpu-1")], call(name, std::slice::from_ref(&node))),
         "k8s::untaint" => patches(vec![taint()], call(name, &[node.clone(), key.clone()])),
         "note" => reads(&[("text", json!("the second time this week"))]),
         "now" => reads(&[]),
