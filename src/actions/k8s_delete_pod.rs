@@ -62,10 +62,16 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         let carry = witness(world, &step.call).await?;
         return Ok(Performed::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
     };
-    match world.kube(None)?.delete_pod(namespace, name, uid).await {
-        Ok(()) | Err(WorldError::NotFound(_) | WorldError::Conflict(_)) => {
-            Ok(done(json!({ "changed": true, "uid": uid })))
-        }
-        Err(error) => Err(error.into()),
+    let kube = world.kube(None)?;
+    match kube.delete_pod(namespace, name, uid).await {
+        Ok(()) | Err(WorldError::NotFound(_)) => {}
+        // Nearly always another pod bears the name; but look, since "deleted" must be true.
+        Err(WorldError::Conflict(why)) => match kube.pod(namespace, name).await {
+            Ok(pod) if pod.uid == uid => return Ok(Performed::Retry { why, after: None }),
+            Ok(_) | Err(WorldError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        },
+        Err(error) => return Err(error.into()),
     }
+    Ok(done(json!({ "changed": true, "uid": uid })))
 }

@@ -72,7 +72,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     match need(&node, world)? {
         Need::Nothing => {
             let was_cordoned = step.carry["unschedulable"] == json!(true);
-            return Ok(done(report(was_cordoned, was_cordoned)));
+            Ok(done(report(was_cordoned, was_cordoned)))
         }
         Need::Mark => {
             kube.patch_node(name, json!({ "metadata": mark }), Some(&node.resource_version)).await?;

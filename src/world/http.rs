@@ -38,8 +38,9 @@ pub struct HttpAnswer {
 #[derive(Clone)]
 pub struct Http {
     configured: reqwest::Client,
-    public: reqwest::Client,
-    private: reqwest::Client,
+    /// Only where the allow-list has an entry for it: a client reads the system's certificates when it is built.
+    public: Option<reqwest::Client>,
+    private: Option<reqwest::Client>,
     allow: Arc<[Allow]>,
 }
 
@@ -60,12 +61,9 @@ impl Http {
             }
             builder.build().map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))
         };
-        Ok(Http {
-            configured: build(None)?,
-            public: build(Some(Space::Public))?,
-            private: build(Some(Space::Private))?,
-            allow: allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?,
-        })
+        let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
+        let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
+        Ok(Http { configured: build(None)?, public: wanted(Space::Public)?, private: wanted(Space::Private)?, allow })
     }
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
@@ -85,6 +83,7 @@ impl Http {
             Space::Public => &self.public,
             Space::Private => &self.private,
         };
+        let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
         exchange(client, url, request).await
     }
 }

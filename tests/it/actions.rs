@@ -1,1 +1,163 @@
-//! (being written)
+//! The action battery: every action against the simulated fleet, once, twice, and through every trouble of the API.
+//!
+//! Invariant: what happened is counted at the fleet, never believed from an outcome.
+// What a test sets up must be there; clippy knows only functions that are tests themselves.
+#![allow(clippy::unwrap_used)]
+
+mod battery;
+mod cases;
+mod drain;
+mod outside;
+
+use nightshift::actions::{Action, Performed, find};
+use nightshift::clock::{Clock, SimClock};
+use nightshift::limits;
+use nightshift::model::{Call, FailureKind, Outcome, RunId, Step};
+use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
+use nightshift::world::{Http, Kube, KubeConfig, Prometheus, World};
+use serde_json::Value;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// A fleet, a world that reaches it, and the clock that both go by.
+struct Stage {
+    fleet: SimFleet,
+    world: World,
+    clock: Arc<SimClock>,
+}
+
+impl Stage {
+    async fn new() -> Stage {
+        Stage::with(SimOptions::default()).await
+    }
+
+    async fn with(options: SimOptions) -> Stage {
+        let mut stage = Stage::of_kube(options).await;
+        stage.world.prometheus = Some(Prometheus::connect(&stage.fleet.url(), None).unwrap());
+        let allow = [format!("private+{}/", stage.fleet.url())];
+        stage.world.http = Http::new(&stage.world.identity, &allow).unwrap();
+        stage
+    }
+
+    /// Without Prometheus and HTTP: a client takes a while to build, and the battery sets up many stages.
+    async fn of_kube(options: SimOptions) -> Stage {
+        static NOWHERE: LazyLock<Http> = LazyLock::new(|| Http::new("nightshift/test", &[]).unwrap());
+        let clock = Arc::new(SimClock::new("2026-03-29T00:30:00Z".parse().unwrap()));
+        let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..options }).unwrap();
+        let identity = "nightshift/test".to_owned();
+        let config = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
+        let kube = Kube::connect(&config, &identity).await.unwrap();
+        let world = World {
+            clusters: [("default".to_owned(), kube)].into(),
+            default_cluster: "default".to_owned(),
+            prometheus: None,
+            http: NOWHERE.clone(),
+            clock: clock.clone(),
+            identity,
+        };
+        Stage { fleet, world, clock }
+    }
+
+    fn kube(&self) -> &Kube {
+        self.world.kube(None).unwrap()
+    }
+
+    /// As the engine begins a step: the witness is read first.
+    async fn begin(&self, call: Call) -> Step {
+        let action = find(&call.action).unwrap();
+        let carry = action.witness(&self.world, &call).await.unwrap_or_default();
+        let now = self.clock.now();
+        Step {
+            run: RunId(7),
+            no: 0,
+            effect: action.spec().effect,
+            call,
+            undoes: None,
+            begun_at: now,
+            deadline: now + action.spec().deadline.0,
+            attempt: 1,
+            carry,
+            outcome: None,
+            ended_at: None,
+        }
+    }
+
+    /// As the engine performs a step to its end: carries, waits and retries. Also says what it waited for.
+    async fn finish(&self, step: &mut Step) -> (Outcome, Vec<String>) {
+        let action = find(&step.call.action).unwrap();
+        let mut waits = Vec::new();
+        for _ in 0..5_000 {
+            let (wait, why) = match action.perform(&self.world, step).await {
+                Performed::Done(outcome) | Performed::Tell(outcome, _) => {
+                    step.outcome = Some(outcome.clone());
+                    return (outcome, waits);
+                }
+                Performed::Again { after, why, carry } => {
+                    step.carry = carry;
+                    (after, why)
+                }
+                Performed::Retry { why, after } => {
+                    step.attempt += 1;
+                    if step.attempt > limits::STEP_ATTEMPTS {
+                        let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                        return (Outcome::Failed(failure), waits);
+                    }
+                    (after.unwrap_or(limits::BACKOFF_FIRST), why)
+                }
+            };
+            waits.push(why);
+            self.clock.advance(wait);
+        }
+        panic!("{} never ends: {:?}", step.call, waits.last());
+    }
+
+    async fn run(&self, call: Call) -> Outcome {
+        let mut step = self.begin(call).await;
+        self.finish(&mut step).await.0
+    }
+
+    /// What the fleet says was changed: verb and resource, with how often, whatever the names.
+    fn changes(&self) -> Vec<String> {
+        let mut list: Vec<String> =
+            self.fleet.changes().iter().map(|applied| format!("{} {}", applied.verb, applied.resource)).collect();
+        list.sort();
+        list
+    }
+
+    fn trouble(&self, times: u32, method: &str, path: &str, trouble: Trouble) {
+        self.fleet.fault(ApiFault::next(times, method, path, trouble)).unwrap();
+    }
+
+    /// The first pod of a deployment on any node: `namespace/name`.
+    fn pod_of(&self, deployment: &str) -> String {
+        let nodes = ["gpu-1", "gpu-2", "gpu-3", "gpu-4"];
+        let pods = nodes.iter().flat_map(|node| self.fleet.pods_on(node));
+        let found = pods.map(|(namespace, name)| format!("{namespace}/{name}")).find(|pod| pod.contains(deployment));
+        found.unwrap_or_else(|| panic!("no pod of {deployment}"))
+    }
+}
+
+fn action(name: &str) -> &'static dyn Action {
+    find(name).unwrap_or_else(|| panic!("no action {name}"))
+}
+
+fn ok(outcome: Outcome) -> Value {
+    match outcome {
+        Outcome::Ok(value) => value,
+        Outcome::Failed(failure) => panic!("{:?}: {failure}", failure.kind),
+    }
+}
+
+fn refused(outcome: Outcome, kind: FailureKind, words: &str) {
+    match outcome {
+        Outcome::Failed(failure) => {
+            assert_eq!(failure.kind, kind, "{failure}");
+            assert!(failure.message.contains(words), "`{words}` is not in: {failure}");
+        }
+        Outcome::Ok(value) => panic!("wanted a failure with `{words}`, got {value}"),
+    }
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}

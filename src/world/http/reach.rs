@@ -47,6 +47,10 @@ impl Allow {
         Ok(Allow { space, prefix })
     }
 
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
     fn covers(&self, url: &Url) -> bool {
         self.prefix.scheme() == url.scheme()
             && self.prefix.host() == url.host()
