@@ -93,3 +93,21 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
     assert_eq!(says(&[("alertname", "Watchdog")]), "");
 }
+
+#[test]
+fn the_example_of_the_readme_is_a_file_of_rules() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/README.md")).unwrap();
+    let example = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = files::File {
+        path: "rules/README.md".to_owned(),
+        name: "README".to_owned(),
+        text: example.to_owned(),
+        hash: [0; 32],
+    };
+    let (parsed, problems) = rules::parse(&file);
+    assert_eq!(problems, []);
+    let parsed = parsed.unwrap();
+    let lines: Vec<_> = parsed.iter().flat_map(|(_, rule)| rule.when.iter().chain(&rule.unless)).collect();
+    assert_eq!((parsed.len(), lines.len()), (2, 4));
+    assert!(lines.into_iter().all(|line| crate::policy::parse_matchers(line).is_ok()));
+}
