@@ -87,6 +87,45 @@ private_apt() {
         -o Acquire::Retries=3 -o Debug::NoLocking=1 -o APT::Sandbox::User= "$@"
 }
 
+# Debian's alertmanager reads its default templates from a fixed place under /usr/share. In our copy that path, and no
+# other byte, becomes one of the same length that leads through file descriptor 9, which a wrapper opens. So nothing has to
+# be installed, and neither root nor a namespace is needed.
+mend_alertmanager() {
+    local binary=$1 templates=$2 wrapper=$3
+    local fixed=/usr/share/prometheus/alertmanager
+    local ours=/proc/self/fd/9///////////////////
+    [ -r "$templates/default.tmpl" ] || return 0
+    LC_ALL=C sed -i "s#$fixed\\([^/]\\)#$ours\\1#g" "$binary"
+    rm -f "$wrapper"
+    printf '#!/bin/bash\nexec 9<%q && exec %q "$@"\n' "$templates" "$binary" >"$wrapper"
+    chmod +x "$wrapper"
+}
+
+# Whether it not only prints its version but loads a configuration, which needs the templates: it listens only after that.
+serves() {
+    local dir pid turn
+    dir=$(mktemp -d)
+    : >"$dir/log"
+    printf 'route: {receiver: x}\nreceivers: [{name: x}]\n' >"$dir/config.yml"
+    "$1" --config.file="$dir/config.yml" --storage.path="$dir" --web.listen-address=127.0.0.1:0 \
+        --cluster.listen-address= >"$dir/log" 2>&1 &
+    pid=$!
+    for turn in {1..50}; do
+        if grep -q 'Listening on' "$dir/log" || ! kill -0 "$pid" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    if grep -q 'Listening on' "$dir/log"; then
+        rm -rf "$dir"
+        return 0
+    fi
+    say "alertmanager does not start (look $turn of 50):"
+    cat "$dir/log" >&2
+    rm -rf "$dir"
+    return 1
+}
+
 from_suite() {
     local suite=$1 uri=$2 key=$3 dir=$tools/apt-$1 options='' unpacked deb program found
     mkdir -p "$dir/state/lists/partial" "$dir/cache/archives/partial"
@@ -118,6 +157,8 @@ from_suite() {
         fi
         ln -sf "$found" "$bin/$program"
     done
+    mend_alertmanager "$(readlink "$bin/alertmanager")" "$unpacked/usr/share/prometheus/alertmanager" "$bin/alertmanager"
+    serves "$bin/alertmanager" || return 1
     # The lists are large and read once.
     rm -rf "$dir/state" "$dir/cache" "$dir"/*.deb
 }

@@ -35,12 +35,13 @@ pub(super) struct Seat {
     pub allocatable: u32,
     /// Who holds which GPU.
     pub slots: Vec<Option<Key>>,
+    /// How many are held: counted along, since the scheduler asks every seat for every pod.
+    used: u32,
 }
 
 impl Seat {
     pub fn free(&self) -> u32 {
-        let used = self.slots.iter().filter(|s| s.is_some()).count();
-        self.allocatable.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+        self.allocatable.saturating_sub(self.used)
     }
 }
 
@@ -268,6 +269,7 @@ impl State {
         let capacity = gpus(node, "/status/capacity/nvidia.com~1gpu");
         let seat = self.seats.entry(key.name.clone()).or_default();
         seat.slots.resize(capacity as usize, None);
+        seat.used = u32::try_from(seat.slots.iter().flatten().count()).unwrap_or(u32::MAX);
         seat.allocatable = gpus(node, "/status/allocatable/nvidia.com~1gpu");
         seat.ready = condition(node, "Ready");
         seat.schedulable = !node.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or_default();
@@ -286,6 +288,7 @@ impl State {
         for (gpu, slot) in seat.slots.iter_mut().enumerate() {
             if left > 0 && slot.is_none() && !health.is_out(node, u32::try_from(gpu).unwrap_or(u32::MAX)) {
                 *slot = Some(key.clone());
+                seat.used += 1;
                 left -= 1;
             }
         }
@@ -295,6 +298,7 @@ impl State {
         let Some(seat) = self.seats.get_mut(node) else { return };
         for slot in seat.slots.iter_mut().filter(|s| s.as_ref() == Some(key)) {
             *slot = None;
+            seat.used -= 1;
             self.room = true;
         }
     }
