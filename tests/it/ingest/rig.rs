@@ -2,12 +2,13 @@
 //!
 //! Invariant: nothing here waits for the wall clock but with a deadline.
 
-use nightshift::catalog::{Catalog, Loaded};
+use nightshift::catalog::{Catalog, Folders, Loaded};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::config::{Config, Role, Source};
 use nightshift::engine::{Nudge, Parts};
 use nightshift::model::*;
 use nightshift::policy::{Change, GuardLimits, Prior, Proposal, hear};
+use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
@@ -102,7 +103,7 @@ pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
     let parts = Parts {
         config: Arc::new(config),
         store: Arc::clone(&store) as Arc<dyn Store>,
-        catalog: Arc::new(catalog()),
+        catalog: Arc::new(catalog(folder.path())),
         world: world(Arc::clone(&clock) as Arc<dyn Clock>),
         notifiers: Arc::default(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -121,8 +122,14 @@ pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
 }
 
 /// The server reads rules through `with_current`, so the catalog itself stays empty.
-fn catalog() -> Catalog {
-    Catalog {}
+fn catalog(folder: &std::path::Path) -> Catalog {
+    let at = |name: &str| {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        folder.join(name)
+    };
+    let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
+    let loaded = Catalog::load_with(folders, HostApi { specs: Vec::new() });
+    loaded.unwrap_or_else(|problems| panic!("{problems:?}")).0
 }
 
 fn world(clock: Arc<dyn Clock>) -> World {
