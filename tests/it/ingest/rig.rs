@@ -415,6 +415,9 @@ impl Store for MemoryStore {
     async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
         unimplemented!()
     }
+    async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
+        unimplemented!()
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         unimplemented!()
     }
