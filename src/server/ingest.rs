@@ -163,9 +163,9 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
             let attributes = sources::cloudevents::attributes(
                 headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
             );
-            // A script may take its whole time slice: never on a thread that serves requests.
-            tokio::task::spawn_blocking(move || sources::shape::decode(&shape, &bytes, attributes, &name, &cfg, now))
-                .await
+            // A script may take its whole time slice and a deep stack: never on a thread that serves requests.
+            let work = move || sources::shape::decode(&shape, &bytes, attributes, &name, &cfg, now);
+            tokio::task::spawn_blocking(move || on_deep_stack(work)).await
         }
         Form::Webhook { .. } if large => {
             tokio::task::spawn_blocking(move || sources::alertmanager::decode(&bytes, &name, &cfg, now)).await
@@ -185,6 +185,15 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
         )
     })?;
     decoded.map_err(|refusal| refuse(app, source, refusal))
+}
+
+/// Runs a script where it cannot overflow: its limits are made for this much stack.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> Result<T, Refusal> {
+    let broken = || Refusal::Malformed("the decoder broke on this body".to_owned());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(limits::SCRIPT_STACK_BYTES).spawn_scoped(scope, work);
+        thread.map_err(|_| broken())?.join().map_err(|_| broken())?
+    })
 }
 
 /// A refusal is loud here, because the sender will not say it to anybody.

@@ -18,6 +18,10 @@ use std::fmt;
 /// be read is refused.
 pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
     let text = json_text(body)?;
+    // Otherwise a list would be read as the fields in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(Refusal::Malformed("not an Alertmanager notification: it is no JSON object".to_owned()));
+    }
     let body: Body = serde_json::from_str(text)
         .map_err(|e| Refusal::Malformed(format!("not an Alertmanager notification: {}", json_error(&e))))?;
     let alerts = check_shape(&body)?;

@@ -1,0 +1,275 @@
+//! Durable ingest over loopback HTTP: how many alerts a second, and how long until each is acknowledged.
+//!
+//! Invariant: every alert is new, every 2xx is behind an fsync, and the peer gets the same bytes from the same generator
+//! in the same run. `cargo bench --bench ingest`; `ALERTMANAGER=/path/to/alertmanager` adds the peer; `INGEST_SECONDS=10`.
+
+use nightshift::catalog::{Catalog, Folders};
+use nightshift::clock::RealClock;
+use nightshift::config::{Config, Role, Source};
+use nightshift::engine::{Nudge, Parts};
+use nightshift::model::Time;
+use nightshift::script::HostApi;
+use nightshift::server::{App, GivenToken, Tokens, serve};
+use nightshift::store::{SqliteOptions, SqliteStore, Store};
+use nightshift::telemetry::Metrics;
+use nightshift::world::{Http, World};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const TOKEN: &str = "bench-token-0123456789abcdef";
+
+/// The loads of the bar: (connections, alerts per request).
+const LOADS: [(usize, usize); 2] = [(4, 100), (256, 1)];
+
+struct Figure {
+    alerts_per_second: f64,
+    p50: Duration,
+    p99: Duration,
+    refused: u64,
+}
+
+#[tokio::main]
+async fn main() {
+    let seconds = std::env::var("INGEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let span = Duration::from_secs(seconds);
+    println!("| target | form | connections × alerts | alerts/s | ack p50 | ack p99 | not 2xx |");
+    println!("|---|---|---|---|---|---|---|");
+    let peer = std::env::var("ALERTMANAGER").ok().or_else(|| {
+        let kept = format!("{}/.cache/tools/alertmanager", env!("CARGO_MANIFEST_DIR"));
+        Path::new(&kept).exists().then_some(kept)
+    });
+    for (connections, per_request) in LOADS {
+        let webhook = ours("/in/alertmanager/bench", Form::Webhook, connections, per_request, span).await;
+        row("nightshift", "webhook", connections, per_request, &webhook);
+        let direct = ours("/in/alertmanager/bench/api/v2/alerts", Form::Direct, connections, per_request, span).await;
+        row("nightshift", "api/v2", connections, per_request, &direct);
+        if let Some(binary) = &peer {
+            let theirs = peers(binary, connections, per_request, span).await;
+            row("alertmanager", "api/v2", connections, per_request, &theirs);
+            println!(
+                "| ratio | | {connections} × {per_request} | {:.2} webhook, {:.2} api/v2 | | | |",
+                webhook.alerts_per_second / theirs.alerts_per_second,
+                direct.alerts_per_second / theirs.alerts_per_second
+            );
+        }
+    }
+    println!("\nresident at the end: {} MiB (generator and server in one process)", resident_mib());
+}
+
+fn row(target: &str, form: &str, connections: usize, per_request: usize, figure: &Figure) {
+    println!(
+        "| {target} | {form} | {connections} × {per_request} | {:.0} | {:.1} ms | {:.1} ms | {} |",
+        figure.alerts_per_second,
+        figure.p50.as_secs_f64() * 1e3,
+        figure.p99.as_secs_f64() * 1e3,
+        figure.refused
+    );
+}
+
+async fn ours(path: &str, form: Form, connections: usize, per_request: usize, span: Duration) -> Figure {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store =
+        Arc::new(SqliteStore::open(SqliteOptions::new(folder.path().join("bench.db")), Time::now()).expect("a store"));
+    let source: Source = serde_json::from_value(serde_json::json!({ "kind": "alertmanager" })).expect("a source");
+    let config = Config { sources: BTreeMap::from([("bench".to_owned(), source)]), ..Config::default() };
+    let at = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        path
+    };
+    let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
+    let (catalog, _) = Catalog::load_with(folders, HostApi { specs: Vec::new() }).unwrap_or_else(|p| panic!("{p:?}"));
+    let clock = Arc::new(RealClock);
+    let parts = Parts {
+        config: Arc::new(config),
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        catalog: Arc::new(catalog),
+        world: World {
+            clusters: BTreeMap::new(),
+            default_cluster: "none".to_owned(),
+            prometheus: None,
+            http: Http::new("nightshift/bench", &[]).expect("a client"),
+            clock: clock.clone(),
+            identity: "nightshift/bench".to_owned(),
+        },
+        notifiers: Arc::default(),
+        clock,
+        metrics: Arc::new(Metrics::new()),
+        nudge: Nudge::default(),
+    };
+    let token = GivenToken {
+        name: "bench".to_owned(),
+        role: Role::Source,
+        sources: vec!["bench".to_owned()],
+        text: TOKEN.to_owned(),
+    };
+    let app = App::new(parts, Tokens::new(vec![token]).expect("a token"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(app, listener, async move {
+        let _ = stopped.await;
+    }));
+    let figure = load(address, path, form, connections, per_request, span).await;
+    let _ = stop.send(());
+    let _ = server.await;
+    store.close().await.expect("the store closes");
+    figure
+}
+
+async fn peers(binary: &str, connections: usize, per_request: usize, span: Duration) -> Figure {
+    struct Killed(Child);
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("alertmanager.yml");
+    std::fs::write(&config, "route: { receiver: none }\nreceivers: [{ name: none }]\n").expect("a configuration");
+    let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+    let _peer = Killed(
+        Command::new(binary)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(["--cluster.listen-address=", "--log.level=error"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("alertmanager starts"),
+    );
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let begun = Instant::now();
+    while TcpStream::connect(address).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "alertmanager did not listen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    load(address, "/api/v2/alerts", Form::Direct, connections, per_request, span).await
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Webhook,
+    Direct,
+}
+
+/// Each connection sends its next request when the last one is answered. Every alert is a new one.
+async fn load(
+    address: SocketAddr,
+    path: &str,
+    form: Form,
+    connections: usize,
+    per_request: usize,
+    span: Duration,
+) -> Figure {
+    let number = Arc::new(AtomicU64::new(0));
+    let begun = Instant::now();
+    let clients: Vec<_> = (0..connections)
+        .map(|_| tokio::spawn(client(address, path.to_owned(), form, per_request, Arc::clone(&number), begun + span)))
+        .collect();
+    let (mut times, mut refused) = (Vec::new(), 0);
+    for client in clients {
+        let (taken, bad) = client.await.expect("a client ends");
+        times.extend(taken);
+        refused += bad;
+    }
+    let took = begun.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+    Figure { alerts_per_second: (times.len() * per_request) as f64 / took, p50: at(0.50), p99: at(0.99), refused }
+}
+
+async fn client(
+    address: SocketAddr,
+    path: String,
+    form: Form,
+    per_request: usize,
+    number: Arc<AtomicU64>,
+    until: Instant,
+) -> (Vec<Duration>, u64) {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.set_nodelay(true).expect("no delay");
+    let (mut times, mut refused) = (Vec::new(), 0);
+    let (mut request, mut body, mut answer) = (String::new(), String::new(), vec![0_u8; 16 * 1024]);
+    while Instant::now() < until {
+        body.clear();
+        write_body(&mut body, form, per_request, number.fetch_add(per_request as u64, Ordering::Relaxed));
+        request.clear();
+        let _ = write!(
+            request,
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let sent = Instant::now();
+        stream.write_all(request.as_bytes()).await.expect("a request is sent");
+        if read_status(&mut stream, &mut answer).await / 100 == 2 {
+            times.push(sent.elapsed());
+        } else {
+            refused += 1;
+        }
+    }
+    (times, refused)
+}
+
+fn write_body(body: &mut String, form: Form, per_request: usize, first: u64) {
+    let status = match form {
+        Form::Webhook => {
+            body.push_str(r#"{"version":"4","groupKey":"{}:{}","truncatedAlerts":0,"status":"firing","receiver":"bench","groupLabels":{},"commonLabels":{},"commonAnnotations":{},"externalURL":"","alerts":["#);
+            r#""status":"firing","#
+        }
+        Form::Direct => {
+            body.push('[');
+            ""
+        }
+    };
+    for at in 0..per_request as u64 {
+        let comma = if at == 0 { "" } else { "," };
+        let no = first + at;
+        let _ = write!(
+            body,
+            r#"{comma}{{{status}"labels":{{"alertname":"GpuXid","cluster":"eu-1","node":"gpu-{}","gpu":"{}","severity":"critical","job":"dcgm","no":"{no}"}},"annotations":{{"summary":"XID 79 on a GPU","description":"The GPU has fallen off the bus"}},"startsAt":"2026-11-02T02:50:00.123Z","generatorURL":"http://prometheus:9090/graph?g0.expr=xid"}}"#,
+            no % 1000,
+            no % 8
+        );
+    }
+    body.push_str(match form {
+        Form::Webhook => "]}",
+        Form::Direct => "]",
+    });
+}
+
+/// Reads one answer with a Content-Length, whole, and returns its status.
+async fn read_status(stream: &mut TcpStream, buffer: &mut [u8]) -> u16 {
+    let mut have = 0;
+    loop {
+        let read = stream.read(&mut buffer[have..]).await.expect("an answer");
+        assert!(read > 0, "the connection was closed");
+        have += read;
+        let Some(end) = buffer[..have].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = std::str::from_utf8(&buffer[..end]).expect("a head in ASCII").to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        if have >= end + 4 + length.unwrap_or(0_usize) {
+            return head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        }
+    }
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
