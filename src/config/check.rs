@@ -207,7 +207,7 @@ fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
             check_secret(&format!("{path}.routing_key"), Some(routing_key), found);
             check_safe_url(&format!("{path}.api"), api, found);
         }
-        Channel::Email { server, from, to, username, password } => {
+        Channel::Email { server, from, to, username, password, ca_file: _ } => {
             check_mail_server(&format!("{path}.server"), server, found);
             check_address(&format!("{path}.from"), from, found);
             if to.is_empty() {
