@@ -52,9 +52,9 @@ impl SimClock {
 
     /// Moves the clock; sleepers whose time has come wake.
     pub fn advance(&self, by: Duration) {
-        // Read first: a borrow that lives on in this statement would deadlock with the jump.
-        let now = self.now();
-        self.jump(now + by);
+        // Read first: `jump` must not wait for a borrow that its own argument holds.
+        let to = *self.now.borrow() + by;
+        self.jump(to);
     }
 
     /// Sets the clock to any moment, forwards or back.

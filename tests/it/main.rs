@@ -4,5 +4,6 @@ mod actions;
 mod cli;
 mod ingest;
 mod notifiers;
+mod recording;
 mod sim;
 mod store;
