@@ -336,3 +336,26 @@ async fn a_shape_makes_the_request_of_a_webhook() {
     assert_eq!(title, "&lt;at&gt;all&lt;/at&gt; \\[x\\](https://evil)");
     assert!(webhook("nobody").err().unwrap()[0].contains("integrations/nobody/encode.rhai"));
 }
+
+/// What the documentation shows is what is sent.
+#[tokio::test]
+async fn the_samples_are_what_the_vendors_receive() {
+    let sample = |path: &str| -> Value {
+        let path = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let opened = (6, "opened: XID 79 on gpu-3 (node gpu-3)");
+    let mut notice = open(&[opened, (7, "cordoned gpu-3 (XID 79 on GPU 1)")]);
+    notice.incident.subject = Subject::node("gpu-3");
+    notice.dedup_key = "nightshift/prod/i3".into();
+    let server = Recording::slack().await;
+    let api = server.url.clone();
+    let slack = build(|token| Channel::Slack { channel: "C0123456789".into(), token, api }, "x").unwrap();
+    delivered(slack.deliver(&notice, None).await);
+    assert_eq!(server.seen()[0].body, sample("slack/samples/postMessage.json"));
+    let server = Recording::pagerduty().await;
+    delivered(pagerduty(&server).deliver(&notice, None).await);
+    assert_eq!(server.seen()[0].body, sample("pagerduty/samples/trigger.json"));
+    let made = encoders()["webhook-json"].call(&sample("webhook-json/samples/notice.json")).unwrap();
+    assert_eq!(made, sample("webhook-json/samples/request.json"));
+}
