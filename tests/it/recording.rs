@@ -26,8 +26,8 @@ pub enum Answer {
     /// Status, `Retry-After`, body.
     Later(u16, u64, &'static str),
     Text(u16, &'static str),
-    /// Never.
-    Silence,
+    /// A head, and then the connection closes.
+    BreakOff,
 }
 
 type DefaultBody = fn(&Seen, usize) -> Value;
@@ -114,6 +114,9 @@ async fn answer(
             response.headers_mut().insert("retry-after", after.into());
             response
         }
-        Answer::Silence => std::future::pending().await,
+        Answer::BreakOff => {
+            let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("the server fell over"))]);
+            Response::builder().status(202).body(Body::from_stream(broken)).unwrap()
+        }
     }
 }
