@@ -17,7 +17,6 @@ use render::Mail;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use std::error::Error as _;
 use std::path::Path;
 use url::Url;
 
@@ -94,8 +93,8 @@ impl Email {
     }
 
     fn unsent(&self, error: &lettre::transport::smtp::Error) -> Delivery {
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        let why = format!("{}: {}", self.server, text::plain(&format!("{error}{cause}"), 300));
+        let said = text::plain(&error.to_string(), 300);
+        let why = format!("{}: {said}", self.server);
         if error.is_permanent() {
             let hint = match error.status().map(u16::from) {
                 Some(530 | 534 | 535 | 538) => "; check username and password of this channel",
@@ -104,7 +103,8 @@ impl Email {
             };
             return Delivery::Refused { why: format!("{why}{hint}") };
         }
-        let hint = if error.is_tls() {
+        // A failed handshake is a failed connection to lettre; only its words name the certificate.
+        let hint = if error.is_tls() || said.contains("certificate") {
             "; is the certificate valid for this name, and its authority known (`ca_file`)?"
         } else {
             ""
