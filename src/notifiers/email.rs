@@ -189,6 +189,9 @@ impl Notifier for Email {
 
 /// `smtp://` demands STARTTLS, `smtps://` is encrypted from the first byte, `smtp+plain://` stays on this machine.
 fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
+    // The pool of connections starts a task of its own, and panics where it cannot.
+    tokio::runtime::Handle::try_current()
+        .map_err(|_| "a mail channel can only be built inside the engine's runtime")?;
     let shown = text::plain(settings.server, 200);
     let url = Url::parse(settings.server).map_err(|error| format!("`server: {shown}` is not an address: {error}"))?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(format!("`server: {shown}` names no host"))?;
@@ -262,8 +265,8 @@ mod tests {
         Settings { server, from: "n@x.example", to: &[], username: None, password: None, ca_file: None, install: "t" }
     }
 
-    #[test]
-    fn plain_smtp_never_leaves_the_machine() {
+    #[tokio::test]
+    async fn plain_smtp_never_leaves_the_machine() {
         for good in ["smtp+plain://127.0.0.1:1025", "smtp+plain://localhost", "smtp+plain://[::1]:25"] {
             assert!(transport(&settings(good)).is_ok(), "{good}");
         }
