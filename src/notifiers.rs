@@ -37,7 +37,8 @@ pub trait Notifier: Send + Sync {
 }
 
 /// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
-/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder.
+/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder. Call it inside a tokio runtime: a mail
+/// channel keeps connections.
 pub fn build(
     channels: &BTreeMap<String, Channel>,
     encoders: &HashMap<String, Arc<Shape>>,

@@ -17,11 +17,12 @@ use crate::notifiers::Notifier;
 use crate::policy::backoff;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
 use digest::Storm;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -37,6 +38,7 @@ pub struct Courier {
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
     storms: Mutex<HashMap<String, Storm>>,
+    stopping: AtomicBool,
 }
 
 /// What one pass came to.
@@ -101,6 +103,7 @@ impl Courier {
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -159,6 +162,7 @@ impl Courier {
                 gone = shutdown.changed() => if gone.is_err() { break },
             }
         }
+        self.stopping.store(true, Ordering::Relaxed);
         while lanes.next().await.is_some() {}
     }
 
@@ -175,6 +179,10 @@ impl Courier {
         };
         let sorted = self.sort(&channel, rows);
         for row in &sorted.single {
+            if self.stopping.load(Ordering::Relaxed) {
+                // What is not said stays due, for the next start.
+                return (channel, passed);
+            }
             match self.single(notifier.as_ref(), row, &mut passed).await {
                 Next::GoOn => {}
                 Next::Postpone { why, at } => {

@@ -17,7 +17,6 @@ use render::Mail;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use std::error::Error as _;
 use std::path::Path;
 use url::Url;
 
@@ -94,8 +93,8 @@ impl Email {
     }
 
     fn unsent(&self, error: &lettre::transport::smtp::Error) -> Delivery {
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        let why = format!("{}: {}", self.server, text::plain(&format!("{error}{cause}"), 300));
+        let said = text::plain(&error.to_string(), 300);
+        let why = format!("{}: {said}", self.server);
         if error.is_permanent() {
             let hint = match error.status().map(u16::from) {
                 Some(530 | 534 | 535 | 538) => "; check username and password of this channel",
@@ -104,7 +103,8 @@ impl Email {
             };
             return Delivery::Refused { why: format!("{why}{hint}") };
         }
-        let hint = if error.is_tls() {
+        // A failed handshake is a failed connection to lettre; only its words name the certificate.
+        let hint = if error.is_tls() || said.contains("certificate") {
             "; is the certificate valid for this name, and its authority known (`ca_file`)?"
         } else {
             ""
@@ -189,6 +189,9 @@ impl Notifier for Email {
 
 /// `smtp://` demands STARTTLS, `smtps://` is encrypted from the first byte, `smtp+plain://` stays on this machine.
 fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
+    // The pool of connections starts a task of its own, and panics where it cannot.
+    tokio::runtime::Handle::try_current()
+        .map_err(|_| "a mail channel can only be built inside the engine's runtime")?;
     let shown = text::plain(settings.server, 200);
     let url = Url::parse(settings.server).map_err(|error| format!("`server: {shown}` is not an address: {error}"))?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(format!("`server: {shown}` names no host"))?;
@@ -262,8 +265,8 @@ mod tests {
         Settings { server, from: "n@x.example", to: &[], username: None, password: None, ca_file: None, install: "t" }
     }
 
-    #[test]
-    fn plain_smtp_never_leaves_the_machine() {
+    #[tokio::test]
+    async fn plain_smtp_never_leaves_the_machine() {
         for good in ["smtp+plain://127.0.0.1:1025", "smtp+plain://localhost", "smtp+plain://[::1]:25"] {
             assert!(transport(&settings(good)).is_ok(), "{good}");
         }

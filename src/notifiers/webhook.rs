@@ -3,7 +3,7 @@
 //! Invariant: the shape decides the body, never the address: that and the secret headers come from the configuration.
 
 use super::{Notifier, answer, text};
-use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES};
+use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES, SCRIPT_STACK_BYTES};
 use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::script::Shape;
 use crate::world::{Http, HttpRequest};
@@ -74,10 +74,16 @@ impl Webhook {
     /// Asks the shape. Its mistakes are the integration's author's to mend, so they are refusals in words.
     async fn encoded(&self, input: Value) -> Result<Option<Encoded>, String> {
         let shape = self.encode.clone();
-        // A script needs time and stack of its own, away from the threads that carry everything else.
-        let called = tokio::task::spawn_blocking(move || shape.call(&input)).await;
+        // A script needs time and a deep stack, away from the threads that carry everything else.
+        let called = tokio::task::spawn_blocking(move || {
+            let thread = std::thread::Builder::new().name("encode".to_owned()).stack_size(SCRIPT_STACK_BYTES);
+            thread.spawn(move || shape.call(&input)).ok()?.join().ok()
+        })
+        .await;
         let value = called
-            .map_err(|_| format!("{} did not end well; see the log", self.encode.name))?
+            .ok()
+            .flatten()
+            .ok_or_else(|| format!("{} did not end well; see the log", self.encode.name))?
             .map_err(|error| text::plain(&error.to_string(), 500))?;
         if value.is_null() {
             return Ok(None);

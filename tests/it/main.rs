@@ -10,6 +10,7 @@ mod ingest;
 mod night;
 mod notifiers;
 mod runbooks;
+mod recording;
 mod sim;
 mod store;
 mod tidy;

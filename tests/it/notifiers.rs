@@ -1,1 +1,359 @@
-//! (being written)
+//! Notifiers against servers in the exact shape of the vendors': what is said, what is edited, what a failure means.
+//!
+//! Invariant: every message that leaves is looked at as the vendor would see it.
+
+mod mail;
+
+use crate::recording::{Answer, Recording};
+use nightshift::config::{Channel, Secret};
+use nightshift::model::*;
+use nightshift::notifiers::{self, Notifier};
+use nightshift::script::Shape;
+use nightshift::world::Http;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+const HOSTILE: &str = "<!channel> <@U1> <https://evil|x> </script> ]}\" \u{202e}gnp \0 & *b*";
+
+/// Builds one channel as the program does, with its secret in a file.
+fn build(make: impl FnOnce(Secret) -> Channel, secret: &str) -> Result<Box<dyn Notifier>, Vec<String>> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, secret).unwrap();
+    let channels = BTreeMap::from([("it".to_owned(), make(Secret::File(file)))]);
+    let http = Http::new("nightshift/test", &[]).unwrap();
+    notifiers::build(&channels, &encoders(), &http, "test").map(|mut built| built.remove("it").unwrap())
+}
+
+fn encoders() -> HashMap<String, Arc<Shape>> {
+    let shape = |name: &str| {
+        let path = format!("{}/integrations/{name}/encode.rhai", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        (name.to_owned(), Arc::new(Shape::compile(&path, &text, "encode").unwrap()))
+    };
+    ["webhook-json", "teams"].map(shape).into_iter().collect()
+}
+
+fn slack(server: &Recording) -> Box<dyn Notifier> {
+    let api = server.url.clone();
+    build(|token| Channel::Slack { channel: "#gpu".into(), token, api }, "xoxb-1\n").unwrap()
+}
+
+fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
+    let api = format!("{}/v2/enqueue", server.url);
+    build(|routing_key| Channel::PagerDuty { routing_key, api }, KEY).unwrap()
+}
+
+fn line(no: i64, text: &str) -> StoryLine {
+    let at = "2026-11-23T03:12:00Z".parse().unwrap();
+    StoryLine { no: EntryNo(no), at, text: text.into(), headline: true }
+}
+
+pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -> Notice {
+    let at = "2026-11-23T03:12:00Z".parse().unwrap();
+    let lines: Vec<StoryLine> = fresh.iter().map(|(no, text)| line(*no, text)).collect();
+    Notice {
+        incident: Incident {
+            id: IncidentId(3),
+            key: "node=gpu-3".into(),
+            title: title.into(),
+            subject: Subject::node(title),
+            severity: Severity::Critical,
+            state,
+            opened_at: at,
+            closed_at: None,
+            acknowledged_by: None,
+            firing: 1,
+            episodes: 1,
+        },
+        headlines: lines.clone(),
+        fresh: lines,
+        asks: Vec::new(),
+        dedup_key: "nightshift/test/i3".into(),
+        link: Some("https://ns.example/incidents/i3".into()),
+        maybe_repeat: false,
+    }
+}
+
+pub(crate) fn open(fresh: &[(i64, &str)]) -> Notice {
+    notice(IncidentState::Open, "XID 79 on gpu-3", fresh)
+}
+
+pub(crate) fn ask(text: &str) -> Ask {
+    Ask {
+        approval: ApprovalId(3),
+        question: text.into(),
+        plan: vec![text.into()],
+        expires_at: "2026-11-23T03:40:00Z".parse().unwrap(),
+    }
+}
+
+pub(crate) fn delivered(delivery: Delivery) -> Receipt {
+    match delivery {
+        Delivery::Delivered(receipt) => receipt,
+        other => panic!("not delivered: {other:?}"),
+    }
+}
+
+fn retry(delivery: Delivery) -> (Option<Duration>, String) {
+    match delivery {
+        Delivery::Retry { after, why } => (after, why),
+        other => panic!("not a retry: {other:?}"),
+    }
+}
+
+fn refused(delivery: Delivery) -> String {
+    match delivery {
+        Delivery::Refused { why } => why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn slack_has_one_message_that_is_edited_and_a_thread_for_the_rest() {
+    let server = Recording::slack().await;
+    let slack = slack(&server);
+    let receipt = delivered(slack.deliver(&open(&[(1, "opened: XID 79")]), None).await);
+    assert_eq!(receipt.0, json!({ "channel": "C1", "ts": "1700.0001" }));
+    let receipt = delivered(slack.deliver(&open(&[(2, "cordoned gpu-3")]), Some(&receipt)).await);
+    delivered(slack.deliver(&notice(IncidentState::Resolved, "XID 79", &[(3, "resolved")]), Some(&receipt)).await);
+    assert_eq!(
+        server.paths(),
+        ["/chat.postMessage", "/chat.update", "/chat.postMessage", "/chat.update", "/chat.postMessage"]
+    );
+    let seen = server.seen();
+    assert!(seen.iter().all(|seen| seen.authorization == "Bearer xoxb-1" && seen.method == "POST"));
+    assert_eq!(seen[0].body["metadata"]["event_payload"]["dedup_key"], "nightshift/test/i3");
+    assert_eq!((&seen[1].body["ts"], &seen[1].body["channel"]), (&json!("1700.0001"), &json!("C1")));
+    assert_eq!(seen[2].body["thread_ts"], "1700.0001");
+    assert!(seen[2].text.contains("03:12  cordoned gpu-3"));
+}
+
+#[tokio::test]
+async fn a_question_in_slack_carries_the_command_that_answers_it() {
+    let server = Recording::slack().await;
+    let mut notice = open(&[(1, "opened")]);
+    notice.asks.push(ask("drain gpu-3?"));
+    delivered(slack(&server).deliver(&notice, None).await);
+    assert!(server.seen()[0].text.contains("`nightshift approve a3`  expires 03:40 UTC; no answer is no"));
+}
+
+#[tokio::test]
+async fn a_hostile_label_is_never_a_mention_a_link_or_a_button() {
+    let server = Recording::slack().await;
+    for title in [HOSTILE.to_owned(), HOSTILE.repeat(2_000)] {
+        let mut notice = notice(IncidentState::Open, &title, &[(1, &title), (2, &title)]);
+        notice.asks = (0..20).map(|_| ask(&title)).collect();
+        notice.headlines = (0..50).map(|no| line(no, &title)).collect();
+        delivered(slack(&server).deliver(&notice, None).await);
+        for seen in server.seen() {
+            assert!(seen.body.is_object(), "no valid JSON: {}", seen.text);
+            assert!(seen.text.contains("&lt;!channel&gt;"), "the label is shown, as text");
+            check_blocks(&seen.body);
+        }
+    }
+}
+
+/// As Slack reads it: bounds, known blocks alone, and no control sequence but our own link.
+fn check_blocks(body: &Value) {
+    let blocks = body["blocks"].as_array().unwrap();
+    let mut total = 0;
+    let mut texts: Vec<&Value> = Vec::new();
+    for block in blocks {
+        match block["type"].as_str().unwrap() {
+            "header" | "section" => texts.push(&block["text"]),
+            "context" => texts.extend(block["elements"].as_array().unwrap()),
+            other => panic!("a {other} block"),
+        }
+    }
+    for text in texts {
+        let words = text["text"].as_str().unwrap();
+        total += words.chars().count();
+        assert!((1..=3_000).contains(&words.chars().count()));
+        let without = words.replace("<https://ns.example/incidents/i3|look closer>", "");
+        assert!(!without.contains(['<', '>', '\0', '\u{202e}']), "{words}");
+        assert!(text["type"] == "plain_text" || text["verbatim"] == true);
+    }
+    assert!(blocks.len() <= 50 && total <= 13_000, "{} blocks, {total} characters", blocks.len());
+    assert!(!body["text"].as_str().unwrap().contains(['<', '>']));
+}
+
+#[tokio::test]
+async fn what_slack_says_decides_between_later_and_never() {
+    let server = Recording::slack().await;
+    let slack = slack(&server);
+    let notice = open(&[(1, "opened")]);
+    server.then(Answer::Later(429, 7, r#"{"ok":false,"error":"ratelimited"}"#));
+    assert_eq!(retry(slack.deliver(&notice, None).await).0, Some(Duration::from_secs(7)));
+    server.then(Answer::Later(200, 9, r#"{"ok":false,"error":"ratelimited"}"#));
+    assert_eq!(retry(slack.deliver(&notice, None).await).0, Some(Duration::from_secs(9)));
+    server.then(Answer::Json(200, json!({ "ok": false, "error": "invalid_auth" })));
+    assert!(refused(slack.deliver(&notice, None).await).contains("xoxb-"));
+    server.then(Answer::Json(200, json!({ "ok": false, "error": "channel_not_found" })));
+    assert!(refused(slack.deliver(&notice, None).await).contains("no such channel"));
+    server.then(Answer::Text(200, "<html>login</html>"));
+    assert!(retry(slack.deliver(&notice, None).await).1.contains("not its JSON: <html>login"));
+    server.then(Answer::Json(200, json!({ "ok": true, "messages": [] }))).then(Answer::Text(503, "down"));
+    assert!(retry(slack.deliver(&notice, None).await).1.contains("503: down"));
+    server.then(Answer::Json(200, json!({ "ok": true, "messages": [] })));
+    server.then(Answer::Json(200, json!({ "ok": false, "error": "msg_blocks_too_long" })));
+    delivered(slack.deliver(&notice, None).await);
+    server.then(Answer::Json(200, json!({ "ok": false, "error": "message_not_found" })));
+    let gone = Receipt(json!({ "channel": "C1", "ts": "1.1" }));
+    assert_ne!(delivered(slack.deliver(&notice, Some(&gone)).await), gone, "posted anew");
+}
+
+#[tokio::test]
+async fn a_message_that_may_be_there_is_looked_for_before_it_is_posted_again() {
+    let server = Recording::slack().await;
+    let mut notice = open(&[(1, "opened")]);
+    notice.maybe_repeat = true;
+    let metadata = json!({ "event_type": "nightshift_incident", "event_payload": { "dedup_key": notice.dedup_key } });
+    server.then(Answer::Json(200, json!({ "ok": true, "messages": [{ "ts": "9.9", "metadata": metadata }] })));
+    let receipt = delivered(slack(&server).deliver(&notice, None).await);
+    assert_eq!(receipt.0["ts"], "9.9");
+    assert_eq!(server.paths()[..2], ["/conversations.history", "/chat.update"]);
+}
+
+#[tokio::test]
+async fn a_post_whose_thread_failed_is_edited_not_posted_twice() {
+    let server = Recording::slack().await;
+    let slack = slack(&server);
+    let mut notice = open(&[(1, "opened"), (2, "a detail")]);
+    notice.headlines.truncate(1);
+    server.then(Answer::Json(200, json!({ "ok": true, "channel": "C1", "ts": "5.5" })));
+    server.then(Answer::Later(429, 1, ""));
+    retry(slack.deliver(&notice, None).await);
+    assert_eq!(delivered(slack.deliver(&notice, None).await).0["ts"], "5.5");
+    assert_eq!(server.paths()[2..], ["/chat.update", "/chat.postMessage"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_or_never_comes_is_a_retry() {
+    let server = Recording::pagerduty().await;
+    server.then(Answer::BreakOff);
+    let pagerduty = pagerduty(&server);
+    assert!(retry(pagerduty.deliver(&open(&[]), None).await).1.starts_with("PagerDuty: "));
+}
+
+#[tokio::test]
+async fn slacks_webhook_posts_what_is_new_and_nothing_else() {
+    let server = Recording::start(200, |_, _| json!({})).await;
+    let webhook = build(|url| Channel::SlackWebhook { url }, &format!("{}/services/T/B/secret", server.url)).unwrap();
+    server.then(Answer::Text(200, "ok"));
+    let receipt = delivered(webhook.deliver(&open(&[(1, "opened")]), None).await);
+    let mut quiet = open(&[(2, "a detail")]);
+    quiet.fresh[0].headline = false;
+    let receipt = delivered(webhook.deliver(&quiet, Some(&receipt)).await);
+    server.then(Answer::Text(404, "no_service"));
+    let why = refused(webhook.deliver(&notice(IncidentState::Resolved, "x", &[]), Some(&receipt)).await);
+    assert!(why.contains("no_service") && !why.contains("secret/"), "{why}");
+    server.then(Answer::Text(200, "<html>"));
+    assert!(retry(webhook.deliver(&open(&[(1, "opened")]), None).await).1.contains("something else than ok"));
+    assert_eq!(server.seen().len(), 3);
+    check_blocks(&server.seen()[0].body);
+}
+
+#[tokio::test]
+async fn pagerduty_hears_a_state_once_under_one_key() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    let mut receipt = delivered(pagerduty.deliver(&notice(IncidentState::Open, HOSTILE, &[(1, HOSTILE)]), None).await);
+    for state in
+        [IncidentState::Open, IncidentState::Acknowledged, IncidentState::Acknowledged, IncidentState::Resolved]
+    {
+        receipt = delivered(pagerduty.deliver(&notice(state, "changed", &[(2, "news")]), Some(&receipt)).await);
+    }
+    let seen = server.seen();
+    let said: Vec<&str> = seen.iter().map(|seen| seen.body["event_action"].as_str().unwrap()).collect();
+    assert_eq!(said, ["trigger", "acknowledge", "resolve"]);
+    assert!(seen.iter().all(|seen| seen.body["dedup_key"] == "nightshift/test/i3" && seen.body["routing_key"] == KEY));
+    assert_eq!(seen[0].body["payload"]["severity"], "critical");
+    assert!(seen[0].body["payload"]["summary"].as_str().unwrap().contains("\\u{202e}gnp \\u{0}"));
+}
+
+#[tokio::test]
+async fn a_huge_label_still_pages() {
+    let server = Recording::pagerduty().await;
+    let huge = "x\u{202e}".repeat(50_000);
+    let mut notice = notice(IncidentState::Open, &huge, &[(1, &huge)]);
+    notice.headlines = (0..12).map(|no| line(no, &huge)).collect();
+    delivered(pagerduty(&server).deliver(&notice, None).await);
+    let seen = server.seen();
+    assert!(seen[0].text.len() <= 512_000);
+    assert!(seen[0].body["payload"]["summary"].as_str().unwrap().chars().count() <= 1_024);
+}
+
+#[tokio::test]
+async fn what_pagerduty_says_decides_between_later_and_never() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    server.then(Answer::Json(
+        400,
+        json!({ "status": "invalid event", "message": "Event object is invalid", "errors": ["'summary' is missing"] }),
+    ));
+    assert!(
+        refused(pagerduty.deliver(&open(&[]), None).await).contains("Event object is invalid: 'summary' is missing")
+    );
+    server.then(Answer::Later(429, 30, ""));
+    assert_eq!(retry(pagerduty.deliver(&open(&[]), None).await).0, Some(Duration::from_secs(30)));
+    for answer in [Answer::Text(500, "oh"), Answer::Text(200, "<html>hotel wifi</html>"), Answer::Text(202, "?")] {
+        server.then(answer);
+        retry(pagerduty.deliver(&open(&[]), None).await);
+    }
+}
+
+#[test]
+fn a_rest_key_is_no_routing_key() {
+    let api = "http://127.0.0.1:1".to_owned();
+    let wrong = build(|routing_key| Channel::PagerDuty { routing_key, api }, "u+abcdefghijklmnopqr").err().unwrap();
+    assert!(wrong[0].contains("channel `it`") && wrong[0].contains("REST API key"), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_shape_makes_the_request_of_a_webhook() {
+    let server = Recording::start(200, |_, _| json!({})).await;
+    let webhook = |shape: &str| {
+        let shape = shape.to_owned();
+        build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new() }, &format!("{}/hook", server.url))
+    };
+    let json_ = webhook("webhook-json").unwrap();
+    let receipt = delivered(json_.deliver(&open(&[(1, HOSTILE)]), None).await);
+    assert_eq!(receipt.0, json!({ "revision": "open-#1" }));
+    assert_eq!(server.seen()[0].body["incident"]["title"], "XID 79 on gpu-3");
+    let teams = webhook("teams").unwrap();
+    let hostile = notice(IncidentState::Open, "<at>all</at> [x](https://evil)", &[(1, "opened")]);
+    let receipt = delivered(teams.deliver(&hostile, None).await);
+    delivered(teams.deliver(&hostile, Some(&receipt)).await);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2, "the second card would say the same");
+    let title = &seen[1].body["attachments"][0]["content"]["body"][0]["text"];
+    assert_eq!(title, "&lt;at&gt;all&lt;/at&gt; \\[x\\](https://evil)");
+    assert!(webhook("nobody").err().unwrap()[0].contains("integrations/nobody/encode.rhai"));
+}
+
+/// What the documentation shows is what is sent.
+#[tokio::test]
+async fn the_samples_are_what_the_vendors_receive() {
+    let sample = |path: &str| -> Value {
+        let path = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let opened = (6, "opened: XID 79 on gpu-3 (node gpu-3)");
+    let mut notice = open(&[opened, (7, "cordoned gpu-3 (XID 79 on GPU 1)")]);
+    notice.incident.subject = Subject::node("gpu-3");
+    notice.dedup_key = "nightshift/prod/i3".into();
+    let server = Recording::slack().await;
+    let api = server.url.clone();
+    let slack = build(|token| Channel::Slack { channel: "C0123456789".into(), token, api }, "x").unwrap();
+    delivered(slack.deliver(&notice, None).await);
+    assert_eq!(server.seen()[0].body, sample("slack/samples/postMessage.json"));
+    let server = Recording::pagerduty().await;
+    delivered(pagerduty(&server).deliver(&notice, None).await);
+    assert_eq!(server.seen()[0].body, sample("pagerduty/samples/trigger.json"));
+    let made = encoders()["webhook-json"].call(&sample("webhook-json/samples/notice.json")).unwrap();
+    assert_eq!(made, sample("webhook-json/samples/request.json"));
+}

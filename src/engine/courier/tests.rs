@@ -1,1 +1,297 @@
+//! The courier with a store in memory, channels that remember, and a clock that a test moves.
+//!
+//! Invariant: nothing here waits for the wall clock.
 
+mod fake;
+
+use super::*;
+use crate::clock::SimClock;
+use crate::limits::NOTICES_PER_MINUTE;
+use crate::model::*;
+use fake::{Ear, FakeChannel, FakeStore, later, night};
+use serde_json::json;
+
+struct Scene {
+    store: Arc<FakeStore>,
+    clock: Arc<SimClock>,
+    courier: Courier,
+    nudge: Nudge,
+    slack: Ear,
+    mail: Ear,
+}
+
+/// Channels `slack` and `mail`, and `dead`, which never answers.
+fn scene() -> Scene {
+    let (store, clock, nudge) = (Arc::new(FakeStore::default()), night(), Nudge::default());
+    let (slack, mail) = (Ear::default(), Ear::default());
+    let channel = |ear: &Ear, dead| Box::new(FakeChannel { ear: ear.clone(), dead }) as Box<dyn Notifier>;
+    let channels = BTreeMap::from([
+        ("slack".to_owned(), channel(&slack, false)),
+        ("mail".to_owned(), channel(&mail, false)),
+        ("dead".to_owned(), channel(&Ear::default(), true)),
+    ]);
+    let url = Some("https://ns.example/");
+    let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url);
+    Scene { store, clock, courier, nudge, slack, mail }
+}
+
+fn acknowledged() -> EntryKind {
+    EntryKind::IncidentAcknowledged { by: "ana".into() }
+}
+
+#[tokio::test]
+async fn an_incident_is_posted_once_and_edited_from_then_on() {
+    let s = scene();
+    s.store.open(3, Severity::Critical, &["slack"], s.clock.now());
+    assert_eq!(s.courier.pass().await.unwrap().sent, 1);
+    for event in 0..100 {
+        s.store.happen(3, EntryKind::Trouble { text: format!("event {event}") }, s.clock.now());
+    }
+    s.courier.pass().await.unwrap();
+    s.store.resolve(3, later(&s.clock, 60));
+    s.courier.pass().await.unwrap();
+    assert_eq!(s.courier.pass().await.unwrap(), Passed::default(), "nothing is left to say");
+    s.slack.with(|told| {
+        assert_eq!(told.posts.len(), 3);
+        let (first, prior) = &told.posts[0];
+        assert_eq!(prior, &None);
+        assert_eq!(first.dedup_key, "nightshift/prod/i3");
+        assert_eq!(first.link.as_deref(), Some("https://ns.example/incidents/i3"));
+        let (second, prior) = &told.posts[1];
+        assert_eq!(prior, &Some(Receipt(json!({ "ts": "i3" }))), "the second edits the first");
+        assert_eq!(second.fresh.len(), 100);
+        assert_eq!(second.headlines.len(), crate::limits::HEADLINES);
+        assert!(second.headlines[0].text.starts_with("opened:"), "the beginning stays in sight");
+        let (third, _) = &told.posts[2];
+        assert_eq!(
+            third.fresh.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
+            ["resolved: all alerts have ended"]
+        );
+    });
+    let words = s.store.with(|shelf| shelf.log.iter().map(|(.., word)| *word).collect::<Vec<_>>());
+    assert_eq!(words, ["sending", "delivered", "sending", "delivered", "sending", "delivered"]);
+}
+
+#[tokio::test]
+async fn a_channel_that_fails_is_tried_later_and_later_and_the_other_one_is_served() {
+    let s = scene();
+    s.slack.with(|told| told.answers.extend((0..3).map(|_| Delivery::Retry { after: None, why: "503".into() })));
+    s.store.open(1, Severity::Warning, &["slack", "mail"], s.clock.now());
+    s.store.open(2, Severity::Warning, &["slack", "mail"], s.clock.now());
+    let passed = s.courier.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.retried), (2, 2));
+    assert_eq!(s.slack.with(|told| told.posts.len()), 1, "the second row would only get the same answer");
+    assert_eq!(s.mail.with(|told| told.posts.len()), 2);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0, "not before its time");
+    for _ in 0..3 {
+        later(&s.clock, 300);
+        s.courier.pass().await.unwrap();
+    }
+    assert_eq!(s.store.row(1, "slack").due.receipt, Some(Receipt(json!({ "ts": "i1" }))));
+    assert_eq!(s.store.row(2, "slack").due.receipt, Some(Receipt(json!({ "ts": "i2" }))));
+}
+
+#[tokio::test]
+async fn what_a_channel_asks_us_to_wait_is_obeyed_up_to_a_bound() {
+    let s = scene();
+    s.store.open(1, Severity::Warning, &["slack"], s.clock.now());
+    for (asked, wait) in [(77, 77), (86_400, 3_600)] {
+        let after = Some(Duration::from_secs(asked));
+        s.slack.with(|told| told.answers.push_back(Delivery::Retry { after, why: "429".into() }));
+        s.courier.pass().await.unwrap();
+        assert_eq!(s.store.row(1, "slack").at, s.clock.now() + Duration::from_secs(wait));
+        later(&s.clock, wait);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_never_answers_is_given_up_after_a_while_and_blocks_nobody() {
+    let s = scene();
+    s.store.open(1, Severity::Critical, &["dead", "mail"], s.clock.now());
+    let (stop, stopped) = watch::channel(false);
+    let loop_ = tokio::spawn(s.courier.run(stopped));
+    eventually(|| s.mail.with(|told| told.posts.len()) == 1).await;
+    s.store.open(2, Severity::Critical, &["dead", "mail"], s.clock.now());
+    s.nudge.nudge();
+    eventually(|| s.mail.with(|told| told.posts.len()) == 2).await;
+    assert!(s.store.row(1, "dead").due.maybe_sent, "it may have arrived");
+    later(&s.clock, DELIVERY_TIMEOUT.as_secs() + 1);
+    eventually(|| s.store.row(1, "dead").due.attempts == 1).await;
+    stop.send_replace(true);
+    later(&s.clock, DELIVERY_TIMEOUT.as_secs() + 1);
+    loop_.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_between_sending_and_recording_is_a_marked_repeat_and_counted() {
+    let s = scene();
+    s.store.open(1, Severity::Critical, &["slack"], s.clock.now());
+    s.store.with(|shelf| shelf.rows.values_mut().for_each(|row| row.due.maybe_sent = true));
+    assert_eq!(s.courier.pass().await.unwrap().repeats, 1);
+    assert!(s.slack.with(|told| told.posts[0].0.maybe_repeat));
+    s.store.happen(1, acknowledged(), s.clock.now());
+    assert_eq!(s.courier.pass().await.unwrap().repeats, 0);
+}
+
+#[tokio::test]
+async fn a_storm_is_one_digest_and_no_incident_is_lost() {
+    let s = scene();
+    for id in 0..10_000 {
+        let severity = if id == 9_999 { Severity::Critical } else { Severity::Warning };
+        s.store.open(id, severity, &["slack"], s.clock.now());
+    }
+    let mut all = Passed::default();
+    loop {
+        let passed = s.courier.pass().await.unwrap();
+        if passed.due == 0 {
+            break;
+        }
+        all.add(&passed);
+    }
+    s.slack.with(|told| {
+        assert_eq!(told.posts.len(), NOTICES_PER_MINUTE);
+        assert!(told.digests.len() <= 10_000 / NOTICES_BATCH + 1, "{} editions", told.digests.len());
+        assert_eq!(told.digests[0].1, None);
+        assert!(told.digests[1..].iter().all(|(_, prior)| prior.is_some()), "one message, edited");
+        let last = &told.digests.last().unwrap().0;
+        assert_eq!(last.total + told.posts.len(), 10_000, "each is told or counted");
+        assert_eq!((last.worst, last.over), (Severity::Critical, false));
+        assert_eq!(last.shown[0].severity, Severity::Critical, "the worst is named first");
+        assert!(last.shown.len() <= crate::limits::DIGEST_ITEMS);
+    });
+    assert_eq!(all.digested + NOTICES_PER_MINUTE, 10_000);
+    // An incident that has a message of its own is still edited in the storm; one of the digest waits.
+    s.store.happen(0, acknowledged(), s.clock.now());
+    s.store.happen(9_000, acknowledged(), s.clock.now());
+    s.store.resolve(9_001, s.clock.now());
+    let passed = s.courier.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.retried), (1, 2));
+    later(&s.clock, 61);
+    s.courier.pass().await.unwrap();
+    later(&s.clock, 61);
+    s.courier.pass().await.unwrap();
+    s.slack.with(|told| {
+        assert!(told.digests.last().unwrap().0.over, "the digest says that it is over");
+        let new: Vec<IncidentId> =
+            told.posts[NOTICES_PER_MINUTE..].iter().map(|(notice, _)| notice.incident.id).collect();
+        assert_eq!(new, [IncidentId(0), IncidentId(9_000)], "the open one is told now, the resolved one is not");
+        assert_eq!(told.posts.last().unwrap().1, None, "its first message of its own");
+    });
+    assert_eq!(s.courier.pass().await.unwrap().due, 0);
+}
+
+#[tokio::test]
+async fn a_digest_that_cannot_be_sent_loses_nobody() {
+    let s = scene();
+    for id in 0..30 {
+        s.store.open(id, Severity::Warning, &["slack"], s.clock.now());
+    }
+    let fail = Delivery::Retry { after: None, why: "503".into() };
+    let good = |id: usize| Delivery::Delivered(Receipt(json!({ "ts": id })));
+    s.slack.with(|told| told.answers.extend((0..NOTICES_PER_MINUTE).map(good).chain([fail])));
+    assert_eq!(s.courier.pass().await.unwrap().retried, 10);
+    later(&s.clock, 30);
+    assert_eq!(s.courier.pass().await.unwrap().digested, 10);
+    assert_eq!(s.slack.with(|told| told.digests.last().unwrap().0.total), 10, "counted once");
+}
+
+#[tokio::test]
+async fn a_channel_nobody_configured_is_refused_in_words() {
+    let s = scene();
+    s.store.open(1, Severity::Warning, &["pager"], s.clock.now());
+    assert_eq!(s.courier.pass().await.unwrap().refused, 1);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0);
+}
+
+#[tokio::test]
+async fn a_hold_that_goes_on_is_told_once() {
+    let s = scene();
+    s.store.open(1, Severity::Warning, &["slack"], s.clock.now());
+    s.courier.pass().await.unwrap();
+    for round in 0..5 {
+        let call = Call::new("k8s::cordon", [("node", json!("gpu-1"))]);
+        let reason = Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out (gpu-2); the limit is 1 at once");
+        let until = later(&s.clock, 15);
+        s.store.happen(1, EntryKind::StepHeld { call, reason, until }, until);
+        let passed = s.courier.pass().await.unwrap();
+        assert_eq!((passed.sent, passed.quiet), if round == 0 { (1, 0) } else { (0, 1) });
+    }
+    let text = s.slack.with(|told| told.posts[1].0.fresh[0].text.clone());
+    assert_eq!(text, "held cordon gpu-1: 1 of 4 nodes is out (gpu-2); the limit is 1 at once [blast_radius]");
+}
+
+#[tokio::test]
+async fn questions_and_waits_of_the_incidents_own_runs_are_shown() {
+    let s = scene();
+    s.store.open(1, Severity::Warning, &["slack"], s.clock.now());
+    let now = s.clock.now();
+    s.store.with(|shelf| {
+        shelf.runs.push(run(1, RunState::Asking { approval: ApprovalId(3) }, now));
+        shelf.runs.push(run(
+            2,
+            RunState::Waiting { why: "PodDisruptionBudget llama-70b allows no eviction now".into() },
+            now,
+        ));
+        shelf.approvals.extend([approval(3, 1, now), approval(4, 99, now)]);
+    });
+    s.courier.pass().await.unwrap();
+    s.slack.with(|told| {
+        let notice = &told.posts[0].0;
+        assert_eq!(
+            notice.asks.iter().map(|ask| ask.approval).collect::<Vec<_>>(),
+            [ApprovalId(3)],
+            "not another run's"
+        );
+        let last = notice.headlines.last().unwrap();
+        assert_eq!(last.text, "waiting: PodDisruptionBudget llama-70b allows no eviction now");
+    });
+}
+
+fn run(id: i64, state: RunState, now: Time) -> Run {
+    Run {
+        id: RunId(id),
+        rule: None,
+        incident: Some(IncidentId(1)),
+        episode: None,
+        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
+        input: Input::default(),
+        subject: Subject::default(),
+        mode: Mode::Approve,
+        state,
+        wake_at: None,
+        epoch: 1,
+        approved: None,
+        unwinding: None,
+        created_at: now,
+        ended_at: None,
+        requested_by: "rule".into(),
+    }
+}
+
+fn approval(id: i64, run: i64, now: Time) -> Approval {
+    Approval {
+        id: ApprovalId(id),
+        run: RunId(run),
+        question: "drain gpu-1?".into(),
+        plan_hash: String::new(),
+        plan: None,
+        step: None,
+        state: ApprovalState::Open,
+        asked_at: now,
+        expires_at: now + Duration::from_secs(1_800),
+        approvers: Vec::new(),
+        decided_by: None,
+        decided_at: None,
+    }
+}
+
+/// Polls a condition, letting every other task run in between; fails after far more turns than it needs.
+async fn eventually(condition: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it did not come to pass");
+}

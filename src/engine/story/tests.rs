@@ -188,7 +188,44 @@ fn every_kind_of_entry_has_words() {
         .iter()
         .map(|line| format!("{} {}", if line.headline { "*" } else { " " }, line.text))
         .collect();
-    insta::assert_snapshot!(shown.join("\n"), @"");
+    insta::assert_snapshot!(shown.join("\n"), @r"
+      Nightshift 0.1.0 started (epoch 4)
+      1 rule and 5 runbooks in force
+    * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
+      am says opened: XID 79 on gpu-3 and 1 more; started r17
+      am says opened: XID 79 on gpu-3; nothing started: none of 3 rules matches [no_rule_matched]
+    * gap in what am told us: 40 alerts were cut off
+    * opened: XID 79 on gpu-3 (node gpu-3)
+    * r17 xid-79 for node gpu-3, mode approve, by rule xid79
+    * plan: cordon gpu-3 (XID 79 on GPU 1), drain gpu-3 (only gpu-pods, within 30m); then it would stop: needs hands
+    * asked: run xid-79 on gpu-3? — expires 03:40 UTC; nightshift approve a3
+    * a3 approved by ana: go
+    * a4 denied by bo
+    * a5 expired: nobody answered, so it is not done
+    * held cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 1 at once [blast_radius]
+    * held cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 2 at once [blast_radius]
+    * cordoned gpu-3 (XID 79 on GPU 1)
+    * could not drain gpu-3 (only gpu-pods, within 30m): 2 pods are left after 30m: a/llm-0, a/llm-1
+    * uncordoned gpu-3; nothing had to change
+    * begins: acme::poke(where: rack 7)
+    * note: rack 7 is warm
+      step 9 done
+    * not done: cordon gpu-3 (XID 79 on GPU 1): gpu-3 runs Nightshift itself [protected]
+    * said to hardware: GPU 1 did not come back
+    * waiting: PodDisruptionBudget llama-70b allows no eviction now
+    * xid-79 (r17) failed and took back what it did: drain timed out
+    * r18 is stuck and needs a human: the reboot may have happened [in_doubt]
+    * r18 done
+    * acknowledged by ana
+      oncall was told
+    * could not tell mail: 550 no such user; given up until something new happens
+    * frozen: all by ana: storage upgrade
+    * no longer frozen: all, by ana
+    * resolved: all alerts have ended
+      removed 12 old rows of episode
+    * #7 was redacted by ana: a password in a label
+    * trouble: the disk is 95 % full
+    ");
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();

@@ -1,0 +1,334 @@
+//! A store that knows incidents and deliveries alone, and a channel that remembers what it was told.
+//!
+//! Invariant: every other method of the store panics, so that the courier cannot come to need it unseen.
+
+use crate::clock::{Clock, SimClock};
+use crate::model::*;
+use crate::notifiers::Notifier;
+use crate::policy::{GuardLimits, Proposal};
+use crate::store::ledger::{Checkpoint, LeafHash, SigningKey};
+use crate::store::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Default)]
+pub struct Shelf {
+    pub rows: BTreeMap<(IncidentId, String), Row>,
+    pub incidents: BTreeMap<IncidentId, Incident>,
+    pub entries: Vec<Entry>,
+    pub runs: Vec<Run>,
+    pub approvals: Vec<Approval>,
+    /// What was recorded, in order: (incident, channel, word).
+    pub log: Vec<(IncidentId, String, &'static str)>,
+}
+
+/// One row of the outbox.
+#[derive(Clone)]
+pub struct Row {
+    pub due: DueNotice,
+    pub done: EntryNo,
+    pub at: Time,
+}
+
+#[derive(Default)]
+pub struct FakeStore(pub Mutex<Shelf>);
+
+impl FakeStore {
+    pub fn with<T>(&self, change: impl FnOnce(&mut Shelf) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
+    }
+
+    /// A new incident that these channels should show.
+    pub fn open(&self, id: i64, severity: Severity, channels: &[&str], now: Time) {
+        self.with(|shelf| {
+            let incident = Incident {
+                id: IncidentId(id),
+                key: format!("node=gpu-{id}"),
+                title: format!("XID 79 on gpu-{id}"),
+                subject: Subject::node(format!("gpu-{id}")),
+                severity,
+                state: IncidentState::Open,
+                opened_at: now,
+                closed_at: None,
+                acknowledged_by: None,
+                firing: 1,
+                episodes: 1,
+            };
+            for channel in channels {
+                let due = DueNotice {
+                    channel: (*channel).to_owned(),
+                    incident: incident.id,
+                    want: EntryNo(-1),
+                    shown: None,
+                    receipt: None,
+                    attempts: 0,
+                    maybe_sent: false,
+                };
+                let row = Row { due, done: EntryNo(-1), at: now };
+                shelf.rows.insert((incident.id, (*channel).to_owned()), row);
+            }
+            shelf.incidents.insert(incident.id, incident.clone());
+        });
+        let title = format!("XID 79 on gpu-{id}");
+        let subject = Subject::node(format!("gpu-{id}"));
+        self.happen(id, EntryKind::IncidentOpened { key: format!("node=gpu-{id}"), title, subject }, now);
+    }
+
+    /// Something that the incident's channels should hear.
+    pub fn happen(&self, id: i64, kind: EntryKind, now: Time) {
+        self.with(|shelf| {
+            let no = EntryNo(shelf.entries.len() as i64);
+            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(id)) };
+            shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
+            for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
+                if row.due.want <= row.done {
+                    row.at = now;
+                    row.due.attempts = 0;
+                }
+                row.due.want = no;
+            }
+        });
+    }
+
+    pub fn resolve(&self, id: i64, now: Time) {
+        self.with(|shelf| shelf.incidents.get_mut(&IncidentId(id)).unwrap().state = IncidentState::Resolved);
+        self.happen(id, EntryKind::IncidentResolved { why: "all alerts have ended".into() }, now);
+    }
+
+    pub fn row(&self, id: i64, channel: &str) -> Row {
+        self.with(|shelf| shelf.rows[&(IncidentId(id), channel.to_owned())].clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for FakeStore {
+    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
+        Ok(self.with(|shelf| {
+            let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
+            Due {
+                runs: Vec::new(),
+                notices: waiting().filter(|row| row.at <= now).take(limit).map(|row| row.due.clone()).collect(),
+                next: waiting().map(|row| row.at).min(),
+            }
+        }))
+    }
+
+    async fn receipted(&self, channel: &str, incident: IncidentId, what: Receipted, _: Time) -> Result<(), StoreError> {
+        self.with(|shelf| {
+            let row = shelf.rows.get_mut(&(incident, channel.to_owned())).unwrap();
+            let word = match what {
+                Receipted::Sending => {
+                    row.due.maybe_sent = true;
+                    "sending"
+                }
+                Receipted::Delivered { upto, receipt } => {
+                    (row.done, row.due.shown, row.due.receipt) = (upto, Some(upto), Some(receipt));
+                    (row.due.maybe_sent, row.due.attempts) = (false, 0);
+                    "delivered"
+                }
+                Receipted::Retry { at, .. } => {
+                    (row.at, row.due.maybe_sent) = (at, false);
+                    row.due.attempts += 1;
+                    "retry"
+                }
+                Receipted::Refused { upto, .. } => {
+                    (row.done, row.due.maybe_sent) = (upto, false);
+                    "refused"
+                }
+            };
+            shelf.log.push((incident, channel.to_owned(), word));
+        });
+        Ok(())
+    }
+
+    async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
+        let wanted = filter.incident.expect("the courier asks for one");
+        Ok(self.with(|shelf| shelf.incidents.get(&wanted).cloned().into_iter().collect()))
+    }
+
+    async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.with(|shelf| {
+            let ours = shelf.entries.iter().rev().filter(|entry| entry.about.incident == filter.incident);
+            ours.take(filter.limit).cloned().collect()
+        }))
+    }
+
+    async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
+        let ours = |run: &&Run| filter.incident.is_none() || run.incident == filter.incident;
+        Ok(self.with(|shelf| shelf.runs.iter().filter(ours).cloned().collect()))
+    }
+
+    /// Gives all, as a store may that does not look up approvals by incident.
+    async fn approvals(&self, _: Filter) -> Result<Vec<Approval>, StoreError> {
+        Ok(self.with(|shelf| shelf.approvals.clone()))
+    }
+
+    async fn intake(&self, _: Batch) -> Result<Heard, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn start(&self, _: NewRun) -> Result<Option<RunId>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn tick(&self, _: Time) -> Result<u64, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn claim(&self, _: RunId, _: Time) -> Result<Option<Claimed>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn attempt(&self, _: RunId, _: i64, _: u32, _: Time) -> Result<Step, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn park(
+        &self,
+        _: RunId,
+        _: i64,
+        _: Option<(u32, Value)>,
+        _: RunState,
+        _: Time,
+        _: Time,
+    ) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn end(
+        &self,
+        _: RunId,
+        _: i64,
+        _: u32,
+        _: Outcome,
+        _: Vec<(String, String)>,
+        _: Time,
+    ) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn planned(&self, _: RunId, _: i64, _: Plan, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn ask(&self, _: RunId, _: i64, _: NewApproval, _: Time) -> Result<ApprovalId, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn unwind(&self, _: RunId, _: i64, _: String, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn finish(&self, _: RunId, _: i64, _: RunState, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn decide(&self, _: ApprovalId, _: bool, _: &str, _: &str, _: Time) -> Result<Decided, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn control(&self, _: Control, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn note(&self, _: Actor, _: About, _: EntryKind, _: Time) -> Result<EntryNo, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn pin(&self, _: &Pin, _: &str, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn pinned(&self, _: &str) -> Result<Option<String>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn episodes(&self, _: Filter) -> Result<Vec<Episode>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn steps(&self, _: RunId) -> Result<Vec<Step>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn checkpoint(&self, _: Arc<SigningKey>, _: Time) -> Result<Option<Checkpoint>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn health(&self) -> Result<i64, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+}
+
+/// What a channel was told.
+#[derive(Default)]
+pub struct Told {
+    pub posts: Vec<(Notice, Option<Receipt>)>,
+    pub digests: Vec<(Digest, Option<Receipt>)>,
+    /// Answers to give before all is well again.
+    pub answers: VecDeque<Delivery>,
+}
+
+#[derive(Clone, Default)]
+pub struct Ear(pub Arc<Mutex<Told>>);
+
+impl Ear {
+    pub fn with<T>(&self, look: impl FnOnce(&mut Told) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+}
+
+pub struct FakeChannel {
+    pub ear: Ear,
+    /// Never answers.
+    pub dead: bool,
+}
+
+#[async_trait::async_trait]
+impl Notifier for FakeChannel {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        if self.dead {
+            return std::future::pending().await;
+        }
+        self.ear.with(|heard| {
+            heard.posts.push((notice.clone(), prior.cloned()));
+            let given = Receipt(json!({ "ts": notice.incident.id }));
+            heard.answers.pop_front().unwrap_or(Delivery::Delivered(given))
+        })
+    }
+
+    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+        self.ear.with(|heard| {
+            heard.digests.push((digest.clone(), prior.cloned()));
+            heard.answers.pop_front().unwrap_or(Delivery::Delivered(Receipt(json!({ "ts": "digest" }))))
+        })
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        Ok(String::new())
+    }
+}
+
+/// A clock at the start of a night.
+pub fn night() -> Arc<SimClock> {
+    Arc::new(SimClock::new("2026-11-23T03:00:00Z".parse().unwrap()))
+}
+
+pub fn later(clock: &SimClock, seconds: u64) -> Time {
+    clock.advance(Duration::from_secs(seconds));
+    clock.now()
+}
