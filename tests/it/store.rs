@@ -1,1 +1,91 @@
-//! (being written)
+//! The store's conformance suite: what every store must do, each case run against SQLite on a real disk.
+//!
+//! Invariant: a case knows only the trait; it opens its store through the function it is given, as often as it likes.
+
+mod crash;
+mod fixtures;
+mod intake;
+mod ledger;
+mod notices;
+mod people;
+mod random;
+mod runs;
+mod sqlite;
+
+use nightshift::store::{SqliteOptions, SqliteStore, Store};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens the store of a case: the same one each time it is called, once the earlier one is closed.
+type Open<'a> = &'a dyn Fn() -> Arc<dyn Store>;
+
+fn sqlite(dir: &Path) -> Arc<dyn Store> {
+    let options = SqliteOptions::new(dir.join("store.db"));
+    Arc::new(SqliteStore::open(options, fixtures::start()).unwrap())
+}
+
+macro_rules! conformance {
+    ($($module:ident :: { $($case:ident),* $(,)? })*) => {
+        mod on_sqlite {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let dir = tempfile::tempdir().unwrap();
+                    super::$module::$case(&|| super::sqlite(dir.path())).await;
+                }
+            )*)*
+        }
+    };
+}
+
+conformance! {
+    intake::{
+        a_new_event_opens_an_episode_an_incident_a_run_and_a_notice,
+        the_same_event_again_changes_a_counter_and_nothing_else,
+        an_end_and_the_same_start_again_reopen_the_episode_without_a_second_run,
+        a_newer_start_after_an_end_is_a_new_episode_with_a_new_run,
+        an_event_that_no_rule_matches_is_kept_with_its_reason,
+        a_muted_event_makes_no_incident,
+        a_rule_without_a_runbook_tells_in_any_mode,
+        two_events_with_one_bucket_share_a_run,
+        a_rule_with_repeat_acts_at_the_nth_time,
+        gaps_are_entries,
+        the_earliest_start_is_kept,
+        a_batch_with_duplicates_counts_each_once,
+        episodes_that_fell_silent_are_found_and_ended,
+        many_batches_at_once_are_all_kept,
+    }
+    runs::{
+        a_step_is_begun_ended_and_final,
+        a_write_under_an_old_epoch_is_fenced,
+        a_final_run_never_changes,
+        a_cancelled_run_still_learns_how_its_open_step_ended,
+        a_disruptive_step_reserves_its_node_until_the_run_ends,
+        a_frozen_rule_holds_the_step_and_says_so_once,
+        an_outcome_that_is_too_large_is_refused_and_changes_nothing,
+        a_tick_of_a_schedule_starts_one_run,
+        a_parked_run_is_due_at_its_time_and_not_before,
+        what_a_runbook_says_reaches_the_channel,
+    }
+    people::{
+        an_approval_is_decided_once,
+        an_answer_after_expiry_is_no,
+        nobody_answering_ends_the_run_at_the_tick,
+        a_stranger_may_not_approve,
+        a_question_of_a_step_is_answered_into_its_outcome,
+        freezes_are_set_listed_and_lifted,
+        an_incident_is_acknowledged_once,
+    }
+    notices::{
+        a_delivery_settles_the_notice_until_something_happens,
+        a_failing_channel_is_noted_once_and_tried_later,
+        a_refused_notice_rests_until_something_new_happens,
+        a_crash_while_sending_says_it_may_have_arrived,
+    }
+    ledger::{
+        checkpoints_proofs_and_export_verify,
+        every_changed_byte_of_an_export_is_noticed_and_named,
+        a_redacted_body_is_gone_everywhere_and_the_proof_holds,
+        old_rows_are_swept_and_the_ledger_still_verifies,
+    }
+}

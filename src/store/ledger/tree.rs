@@ -341,7 +341,7 @@ mod tests {
 
         #[test]
         fn every_inclusion_proof_verifies_and_none_does_with_a_flipped_bit(
-            size in 1_u64..700, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0..8,
+            size in 1_u64..700, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0_u8..8,
         ) {
             let all = leaves(size);
             let index = pick.index(size as usize) as u64;
@@ -352,14 +352,14 @@ mod tests {
             let mut bytes: Vec<LeafHash> = path.clone();
             bytes.extend([leaf, root]);
             let at = byte.index(bytes.len() * 32);
-            bytes[at / 32].0[at % 32] ^= 1 << bit;
+            bytes[at / 32].0[at % 32] ^= 1_u8 << bit;
             let (path, ends) = bytes.split_at(path.len());
             prop_assert!(!verify_inclusion(ends[0], index, size, path, ends[1]));
         }
 
         #[test]
         fn every_consistency_proof_verifies_and_none_does_with_a_flipped_bit(
-            new in 2_u64..700, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0..8,
+            new in 2_u64..700, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0_u8..8,
         ) {
             let all = leaves(new);
             let old = 1 + pick.index(new as usize - 1) as u64;
@@ -369,7 +369,7 @@ mod tests {
             let mut bytes = proof.clone();
             bytes.extend([old_root, new_root]);
             let at = byte.index(bytes.len() * 32);
-            bytes[at / 32].0[at % 32] ^= 1 << bit;
+            bytes[at / 32].0[at % 32] ^= 1_u8 << bit;
             let (proof, ends) = bytes.split_at(proof.len());
             prop_assert!(!verify_consistency(old, ends[0], new, ends[1], proof));
         }

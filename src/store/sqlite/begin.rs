@@ -2,13 +2,11 @@
 //!
 //! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
 
-use super::runs::{about, owned};
+use super::runs::{about, at_work};
 use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{
-    Actor, Effect, EntryKind, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
-};
+use crate::model::{Actor, Effect, EntryKind, Reach, Reason, Run, RunId, RunState, Span, Step, Time, Verdict};
 use crate::policy::{GuardLimits, Levels, Proposal, admit};
 use crate::store::{Begun, StoreError};
 use rusqlite::{Connection, params};
@@ -18,7 +16,7 @@ const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
 pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: Time) -> Result<Begun, StoreError> {
-    let run = owned(tx, proposal.run, proposal.epoch)?;
+    let run = at_work(tx, proposal.run, proposal.epoch)?;
     let sql = "SELECT count(*), count(*) - count(ended_at) FROM step WHERE run = ?1";
     let counted = one(&tx.conn, sql, [run.id.0], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))?;
     let (no, open) = counted.unwrap_or_default();
@@ -91,6 +89,9 @@ fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
     let text = one(&tx.conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get::<_, String>(0))?;
     let Some(text) = text else { return Ok(Reach::None) };
     let reach = reach_of(&text);
+    if tx.reaches.len() >= limits::STATEMENTS {
+        tx.reaches.clear();
+    }
     tx.reaches.insert(hash.to_owned(), reach);
     Ok(reach)
 }
@@ -192,9 +193,6 @@ fn hold(
     }
     super::runs::set_state(tx, run.id, &RunState::Held { reason: reason.clone() }, Some(until))
 }
-
-// `ReasonCode` is part of what is remembered of a hold, so it must stay a small closed list.
-const _: fn(ReasonCode) -> &'static str = ReasonCode::name;
 
 #[cfg(test)]
 mod tests {

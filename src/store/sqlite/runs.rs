@@ -133,6 +133,15 @@ pub(super) fn owned(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> 
     Ok(found)
 }
 
+/// The same, and it does not wait for people: until they answer, nothing of it goes on.
+pub(super) fn at_work(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> {
+    let found = owned(tx, run, epoch)?;
+    if let RunState::Asking { approval } = found.state {
+        return Err(StoreError::Refused(format!("{run} waits for the answer to {approval}")));
+    }
+    Ok(found)
+}
+
 pub(super) fn about(run: &Run) -> About {
     About { incident: run.incident, run: Some(run.id) }
 }
@@ -183,7 +192,7 @@ pub(super) fn park(
     if state.is_final() {
         return Err(StoreError::Refused(format!("{run} cannot be parked as {}: that state is final", state.name())));
     }
-    owned(tx, run, epoch)?;
+    at_work(tx, run, epoch)?;
     if let Some((step, carry)) = carry {
         open_step(tx, run, step)?;
         let sql = "UPDATE step SET carry = ?3 WHERE run = ?1 AND no = ?2";

@@ -200,3 +200,71 @@ fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
 fn run(tx: &Tx, sql: &str) -> rusqlite::Result<()> {
     tx.conn.prepare_cached(sql)?.execute([]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{About, Actor, EntryKind, EntryNo, Mode, Time};
+    use crate::store::sqlite::schema;
+
+    fn queue(dir: &std::path::Path) -> Queue {
+        let mut conn = schema::open_writer(&dir.join("store.db")).unwrap();
+        schema::migrate(&mut conn, Time::UNIX_EPOCH).unwrap();
+        Queue::start(Tx::open(conn, 1, Mode::Auto).unwrap(), drop).unwrap().0
+    }
+
+    fn note(tx: &mut Tx, bytes: usize) -> Result<EntryNo, StoreError> {
+        let kind = EntryKind::Trouble { text: "x".repeat(bytes) };
+        tx.append(&Actor::engine(), About::default(), &kind, Time::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_the_write_and_not_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        let limit = |pages: &'static str| {
+            queue.write(WhenFull::Wait, move |tx| Ok(tx.conn.pragma_update(None, "max_page_count", pages)?))
+        };
+        limit("1").await.unwrap();
+        let full = queue.write(WhenFull::Wait, |tx| note(tx, 1_000_000)).await;
+        assert!(matches!(&full, Err(StoreError::Database(text)) if text.contains("full")), "{full:?}");
+        limit("1000000").await.unwrap();
+        queue.sound().unwrap();
+        assert_eq!(
+            queue.write(WhenFull::Wait, |tx| note(tx, 1_000_000)).await.unwrap(),
+            EntryNo(0),
+            "no number is lost"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_undid_is_answered_so_and_the_store_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        let lost = queue
+            .write(WhenFull::Wait, |tx| {
+                note(tx, 1)?;
+                Ok(tx.conn.execute_batch("ROLLBACK")?)
+            })
+            .await;
+        assert!(matches!(&lost, Err(StoreError::Database(_))), "{lost:?}");
+        assert_eq!(queue.write(WhenFull::Wait, |tx| note(tx, 1)).await.unwrap(), EntryNo(0));
+    }
+
+    #[tokio::test]
+    async fn after_a_commit_that_failed_nothing_is_written_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        let lost = queue
+            .write(WhenFull::Wait, |tx| {
+                // A constraint that is only looked at by COMMIT stands for whatever makes a commit fail.
+                tx.conn.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+                Ok(tx.conn.execute_batch("INSERT INTO hold (cluster, node, run) VALUES ('', 'a', 77)")?)
+            })
+            .await;
+        assert!(matches!(&lost, Err(StoreError::Database(text)) if text.contains("commit failed")), "{lost:?}");
+        assert!(queue.sound().is_err());
+        let after = queue.write(WhenFull::Wait, |tx| note(tx, 1)).await;
+        assert!(matches!(&after, Err(StoreError::Database(text)) if text.contains("disk")), "{after:?}");
+    }
+}

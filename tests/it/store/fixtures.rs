@@ -1,0 +1,135 @@
+//! Events, rules and proposals for the cases.
+//!
+//! Invariant: nothing here is random and nothing reads a clock.
+
+use nightshift::model::{
+    Call, Effect, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject,
+    Time, UndoPolicy,
+};
+use nightshift::policy::{Facts, GuardLimits, Proposal, RuleSet};
+use nightshift::store::{Batch, Claimed, Filter, Heard, Store};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const TEXT: &str = "//! Empty the node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\nk8s::cordon(node);\n";
+
+pub fn start() -> Time {
+    "2026-03-01T03:00:00Z".parse().unwrap()
+}
+
+pub fn at(seconds: u64) -> Time {
+    start() + Duration::from_secs(seconds)
+}
+
+pub fn pin() -> Pin {
+    Pin { name: "xid79".to_owned(), hash: "ab".repeat(32) }
+}
+
+pub fn event(alert: &str, node: &str) -> Event {
+    let labels: Labels = [("alertname", alert), ("node", node)].into_iter().collect();
+    Event {
+        source: "am".to_owned(),
+        fingerprint: format!("{:016x}", labels.fingerprint()),
+        status: Status::Firing,
+        starts_at: start(),
+        ends_at: None,
+        labels,
+        annotations: Labels::default(),
+        subject: Subject::node(node),
+        severity: Severity::Critical,
+        summary: format!("{alert} on {node}"),
+        url: String::new(),
+    }
+}
+
+pub fn resolved(mut event: Event) -> Event {
+    event.status = Status::Resolved;
+    event.ends_at = Some(at(60));
+    event
+}
+
+/// Rules from JSON, over the one runbook `xid79` with the parameter `node`.
+pub fn rules(list: Value) -> Arc<RuleSet> {
+    let rules: Vec<Rule> = serde_json::from_value(list).unwrap();
+    let node = nightshift::model::Param {
+        name: "node".to_owned(),
+        ty: ParamType::Node,
+        default: None,
+        pattern: None,
+        doc: String::new(),
+    };
+    let header = Header {
+        title: "Empty the node.".to_owned(),
+        params: vec![node],
+        reach: Reach::Node,
+        undo: UndoPolicy::Never,
+        approvers: Vec::new(),
+    };
+    Arc::new(RuleSet::compile(rules, HashMap::from([("xid79".to_owned(), (pin(), header))])).unwrap())
+}
+
+pub fn rule(mode: Mode) -> Value {
+    json!({
+        "name": "xid", "when": ["alertname=\"Xid79\""], "run": "xid79", "with": { "node": { "label": "node" } },
+        "mode": mode.to_string(), "tell": ["slack"],
+    })
+}
+
+pub fn auto() -> Arc<RuleSet> {
+    rules(json!([rule(Mode::Auto)]))
+}
+
+pub async fn hear(store: &Arc<dyn Store>, rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Heard {
+    store.intake(batch(rules, events, now)).await.unwrap()
+}
+
+pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Batch {
+    Batch { source: "am".to_owned(), events, gaps: Vec::new(), rules: rules.clone(), now }
+}
+
+/// A claimed run of rule `xid` for a node, its runbook pinned.
+pub async fn running(store: &Arc<dyn Store>, node: &str) -> Claimed {
+    store.pin(&pin(), TEXT, start()).await.unwrap();
+    let heard = hear(store, &auto(), vec![event("Xid79", node)], start()).await;
+    store.claim(heard.runs[0], start()).await.unwrap().unwrap()
+}
+
+pub fn cordon(claimed: &Claimed, node: &str) -> Proposal {
+    Proposal {
+        run: claimed.run.id,
+        epoch: claimed.run.epoch,
+        call: Call::new("k8s::cordon", [("node", json!(node))]),
+        effect: Effect::Converge,
+        reach: Reach::Node,
+        disruptive: true,
+        target: Subject::node(node),
+        undoes: None,
+        deadline: at(60),
+        carry: Value::Null,
+        facts: Facts { nodes_total: Some(100), ..Facts::default() },
+    }
+}
+
+pub fn guards() -> Arc<GuardLimits> {
+    Arc::new(GuardLimits { nodes_at_once: 5, ..GuardLimits::default() })
+}
+
+pub fn all() -> Filter {
+    Filter { limit: 1_000, ..Filter::default() }
+}
+
+pub fn of_run(run: RunId) -> Filter {
+    Filter { run: Some(run), ..all() }
+}
+
+/// The kinds of all entries, oldest first.
+pub async fn story(store: &Arc<dyn Store>) -> Vec<&'static str> {
+    let entries = store.entries(Filter { after: Some(-1), ..all() }).await.unwrap();
+    entries.iter().map(|entry| entry.kind.name()).collect()
+}
+
+pub fn hour() -> Span {
+    Span::minutes(60)
+}

@@ -1,0 +1,214 @@
+//! What runs and their journals do.
+//!
+//! Invariant: each case claims its run as an engine does.
+
+use super::Open;
+use super::fixtures::*;
+use nightshift::limits;
+use nightshift::model::{
+    Call, Effect, EntryKind, Failure, FailureKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunState,
+    Subject,
+};
+use nightshift::store::{Begun, Control, Filter, NewRun, Store, StoreError};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub async fn a_step_is_begun_ended_and_final(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    let Begun::Step(step) = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap() else {
+        panic!("the guards let it pass");
+    };
+    assert_eq!((step.no, step.attempt, &step.outcome), (0, 1, &None));
+    let again = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await;
+    assert!(matches!(again, Err(StoreError::Refused(_))), "one open step at a time: {again:?}");
+    let step = store.attempt(run, epoch, 0, at(120)).await.unwrap();
+    assert_eq!((step.attempt, step.deadline), (2, at(120)));
+
+    let done = Outcome::Ok(json!({ "changed": true }));
+    store.end(run, epoch, 0, done.clone(), Vec::new(), at(2)).await.unwrap();
+    let other = Outcome::Failed(Failure::new(FailureKind::Timeout, "no"));
+    assert!(matches!(store.end(run, epoch, 0, other, Vec::new(), at(3)).await, Err(StoreError::Refused(_))));
+    let missing = store.end(run, epoch, 7, done.clone(), Vec::new(), at(3)).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })));
+    let steps = store.steps(run).await.unwrap();
+    assert_eq!((steps.len(), &steps[0].outcome, steps[0].ended_at), (1, &Some(done), Some(at(2))));
+    let claimed = store.claim(run, at(4)).await.unwrap().unwrap();
+    assert_eq!(claimed.journal, steps);
+    let kinds = story(&store).await;
+    assert_eq!(kinds[kinds.len() - 2..], ["step_begun", "step_ended"]);
+}
+
+pub async fn a_write_under_an_old_epoch_is_fenced(open: Open<'_>) {
+    let store = open();
+    let old = running(&store, "gpu-3").await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    let new = store.claim(old.run.id, at(5)).await.unwrap().unwrap();
+    assert!(new.run.epoch > old.run.epoch);
+    let before = store.counts().await.unwrap();
+    let (run, epoch) = (old.run.id, old.run.epoch);
+    let fenced =
+        |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::Fenced { .. })), "{result:?}");
+    fenced(store.begin(cordon(&old, "gpu-3"), guards(), at(6)).await.map(drop));
+    fenced(store.park(run, epoch, None, RunState::Ready, at(9), at(6)).await);
+    fenced(store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(6)).await);
+    fenced(store.unwind(run, epoch, "x".to_owned(), at(6)).await);
+    fenced(store.finish(run, epoch, RunState::Done, at(6)).await);
+    assert_eq!(store.counts().await.unwrap(), before);
+    store.finish(run, new.run.epoch, RunState::Done, at(7)).await.unwrap();
+}
+
+pub async fn a_final_run_never_changes(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    let not_final = store.finish(run, epoch, RunState::Ready, at(1)).await;
+    assert!(matches!(not_final, Err(StoreError::Refused(_))));
+    store.finish(run, epoch, RunState::Stopped { why: "enough".to_owned() }, at(1)).await.unwrap();
+    let before = store.runs(of_run(run)).await.unwrap();
+    assert_eq!((before[0].ended_at, before[0].wake_at), (Some(at(1)), None));
+    assert!(store.finish(run, epoch, RunState::Done, at(2)).await.is_err());
+    assert!(store.park(run, epoch, None, RunState::Ready, at(3), at(2)).await.is_err());
+    assert_eq!(store.claim(run, at(2)).await.unwrap(), None);
+    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "late".to_owned() };
+    assert!(matches!(store.control(cancel, at(2)).await, Err(StoreError::Refused(_))));
+    assert_eq!(store.runs(of_run(run)).await.unwrap(), before);
+    assert!(store.due(at(9_999), 10).await.unwrap().runs.is_empty());
+}
+
+pub async fn a_cancelled_run_still_learns_how_its_open_step_ended(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
+    store.control(cancel, at(2)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 1, "its effect may still be under way");
+    store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(3)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 0);
+    let run = store.runs(of_run(run)).await.unwrap().remove(0);
+    assert!(matches!(run.state, RunState::Denied { reason } if reason.code == ReasonCode::Cancelled));
+}
+
+pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'_>) {
+    let store = open();
+    let first = running(&store, "gpu-3").await;
+    store.begin(cordon(&first, "gpu-3"), guards(), at(1)).await.unwrap();
+    let by_hand = NewRun {
+        pin: pin(),
+        input: Input::default(),
+        subject: Subject::node("gpu-3"),
+        mode: Mode::Auto,
+        rule: None,
+        requested_by: "kim".to_owned(),
+        once: None,
+        now: at(2),
+    };
+    let second = store.start(by_hand).await.unwrap().unwrap();
+    let second = store.claim(second, at(2)).await.unwrap().unwrap();
+    let begun = store.begin(cordon(&second, "gpu-3"), guards(), at(3)).await.unwrap();
+    assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::NodeBusy), "{begun:?}");
+    let (run, epoch) = (first.run.id, first.run.epoch);
+    store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(4)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 1, "held until the run ends");
+    store.finish(run, epoch, RunState::Done, at(5)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 0);
+    let begun = store.begin(cordon(&second, "gpu-3"), guards(), at(6)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
+pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let freeze =
+        Freeze { scope: "all".to_owned(), by: "kim".to_owned(), why: "change window".to_owned(), since: at(0) };
+    store.control(Control::Freeze(freeze), at(0)).await.unwrap();
+    for second in 1..4 {
+        let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(second)).await.unwrap();
+        assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{begun:?}");
+    }
+    let kinds = story(&store).await;
+    assert_eq!(kinds.iter().filter(|kind| **kind == "step_held").count(), 1, "{kinds:?}");
+    let run = store.runs(of_run(claimed.run.id)).await.unwrap().remove(0);
+    assert!(matches!(run.state, RunState::Held { .. }) && run.wake_at > Some(at(3)), "{run:?}");
+    assert!(store.steps(run.id).await.unwrap().is_empty());
+}
+
+pub async fn an_outcome_that_is_too_large_is_refused_and_changes_nothing(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let before = story(&store).await;
+    let huge = Outcome::Ok(json!("x".repeat(limits::OUTCOME_BYTES)));
+    let result = store.end(claimed.run.id, claimed.run.epoch, 0, huge, Vec::new(), at(2)).await;
+    assert!(matches!(result, Err(StoreError::Refused(_))));
+    assert_eq!(store.steps(claimed.run.id).await.unwrap()[0].outcome, None);
+    assert_eq!(story(&store).await, before);
+}
+
+pub async fn a_tick_of_a_schedule_starts_one_run(open: Open<'_>) {
+    let store = open();
+    let tick = NewRun {
+        pin: pin(),
+        input: Input::default(),
+        subject: Subject::default(),
+        mode: Mode::Auto,
+        rule: Some("nightly".to_owned()),
+        requested_by: "schedule".to_owned(),
+        once: Some("nightly@2026-03-01T03:00:00Z".to_owned()),
+        now: at(0),
+    };
+    assert!(store.start(tick.clone()).await.unwrap().is_some());
+    assert_eq!(store.start(tick).await.unwrap(), None);
+    assert_eq!(store.runs(all()).await.unwrap().len(), 1);
+}
+
+pub async fn a_parked_run_is_due_at_its_time_and_not_before(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let waiting = RunState::Waiting { why: "draining".to_owned() };
+    store.park(run, epoch, Some((0, json!({ "left": 3 }))), waiting.clone(), at(100), at(1)).await.unwrap();
+    let due = store.due(at(99), 10).await.unwrap();
+    assert_eq!((due.runs, due.next), (Vec::new(), Some(at(100))));
+    assert_eq!(store.due(at(100), 10).await.unwrap().runs, [run]);
+    assert_eq!(store.runs(of_run(run)).await.unwrap()[0].state, waiting);
+    let claimed = store.claim(run, at(100)).await.unwrap().unwrap();
+    assert_eq!(claimed.journal[0].carry, json!({ "left": 3 }));
+    let end = RunState::Stuck { reason: Reason::new(ReasonCode::InDoubt, "x") };
+    assert!(matches!(store.park(run, epoch, None, end, at(101), at(100)).await, Err(StoreError::Refused(_))));
+}
+
+pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
+    let store: Arc<dyn Store> = open();
+    store.pin(&pin(), TEXT, start()).await.unwrap();
+    let by_hand = NewRun {
+        pin: pin(),
+        input: Input::default(),
+        subject: Subject::node("gpu-3"),
+        mode: Mode::Auto,
+        rule: None,
+        requested_by: "kim".to_owned(),
+        once: None,
+        now: at(0),
+    };
+    let run = store.start(by_hand).await.unwrap().unwrap();
+    let claimed = store.claim(run, at(0)).await.unwrap().unwrap();
+    let mut tell = cordon(&claimed, "gpu-3");
+    tell.call = Call::new("tell", [("channel", json!("hardware"))]);
+    (tell.effect, tell.reach, tell.disruptive) = (Effect::Converge, Reach::None, false);
+    store.begin(tell, guards(), at(1)).await.unwrap();
+    let said = vec![("hardware".to_owned(), "needs hands".to_owned())];
+    store.end(run, claimed.run.epoch, 0, Outcome::Ok(Value::Null), said, at(2)).await.unwrap();
+    let due = store.due(at(2), 10).await.unwrap();
+    assert_eq!(due.notices[0].channel, "hardware");
+    let told = store.entries(Filter { kinds: vec!["told"], ..all() }).await.unwrap().remove(0);
+    assert_eq!(told.about.incident, Some(due.notices[0].incident), "a run by hand gets an incident to speak of");
+    assert!(matches!(told.kind, EntryKind::Told { text, .. } if text == "needs hands"));
+    store.finish(run, claimed.run.epoch, RunState::Done, at(3)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().incidents_open, 0, "which ends with the run");
+}

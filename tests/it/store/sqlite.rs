@@ -1,0 +1,131 @@
+//! What only SQLite's side can show: settings, triggers, query plans, the lock.
+//!
+//! Invariant: a second connection looks at the file from outside, as an attacker or a curious admin would.
+
+use super::fixtures::*;
+use nightshift::model::{About, Actor, EntryKind, Mode, Outcome};
+use nightshift::store::{SqliteOptions, SqliteStore, Store, StoreError};
+use rusqlite::Connection;
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+async fn filled(dir: &Path) -> Arc<dyn Store> {
+    let store = super::sqlite(dir);
+    hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
+    store
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_who_has_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = filled(dir.path()).await;
+    let second = SqliteStore::open(SqliteOptions::new(dir.path().join("store.db")), start());
+    let Err(StoreError::Locked(text)) = second.map(drop) else { panic!("it opened") };
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    first.close().await.unwrap();
+    assert!(matches!(first.health().await, Err(StoreError::Database(_))));
+    assert!(matches!(first.counts().await, Err(StoreError::Database(_))));
+    let again = super::sqlite(dir.path());
+    assert_eq!(again.health().await.unwrap(), 2, "each start is a new epoch");
+    assert_eq!(again.counts().await.unwrap().episodes_open, 1);
+}
+
+#[tokio::test]
+async fn the_ledger_cannot_be_altered_through_sql() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = filled(dir.path()).await;
+    let conn = Connection::open(dir.path().join("store.db")).unwrap();
+    for attack in [
+        "DELETE FROM entry WHERE no = 1",
+        "DELETE FROM entry",
+        "UPDATE entry SET at = at + 1 WHERE no = 1",
+        "UPDATE entry SET body = x'00' WHERE no = 1",
+        "UPDATE entry SET salt = zeroblob(16) WHERE no = 1",
+        "UPDATE entry SET no = 77 WHERE no = 1",
+        "UPDATE entry SET commitment = zeroblob(32), body = NULL, salt = NULL WHERE no = 1",
+        "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE no = 1",
+        "INSERT INTO entry SELECT 77, at, kind, incident, run, commitment, salt, body FROM entry WHERE no = 1",
+        "INSERT INTO entry SELECT -1, at, kind, incident, run, commitment, salt, body FROM entry WHERE no = 1",
+    ] {
+        let error = conn.execute(attack, []).expect_err(attack).to_string();
+        assert!(error.contains("append-only"), "{attack}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_is_found_by_index_however_many_runs_sleep() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    let conn = Connection::open(dir.path().join("store.db")).unwrap();
+    let queries = [
+        ("SELECT id FROM run WHERE wake_at <= 1 ORDER BY wake_at LIMIT 2", "run_due"),
+        ("SELECT min(wake_at) FROM run WHERE wake_at > 1", "run_due"),
+        ("SELECT channel FROM outbox WHERE want > done AND next_at <= 1 ORDER BY next_at LIMIT 2", "outbox_due"),
+        ("SELECT min(next_at) FROM outbox WHERE want > done AND next_at > 1", "outbox_due"),
+        ("SELECT min(expires_at) FROM approval WHERE state = 'open' AND expires_at > 1", "approval_open"),
+        (
+            "SELECT id FROM episode WHERE complaint = 1 AND fingerprint = 'a' AND source = 'b' ORDER BY id DESC LIMIT 1",
+            "episode_complaint",
+        ),
+        ("SELECT id FROM run WHERE incident = 1 AND rule = 'a' AND bucket = 'b' AND final = 0", "run_open"),
+        ("SELECT id FROM run WHERE rule = 'a' AND episode = 1 AND episode IS NOT NULL", "run_episode"),
+        ("SELECT id FROM incident WHERE key = 'a' AND closed_at IS NULL", "incident_open"),
+        ("SELECT count(*) FROM episode WHERE state = 0", "episode_open"),
+    ];
+    for (sql, index) in queries {
+        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: Vec<String> = explain.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+        let plan = plan.join("; ");
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+    }
+    drop(store);
+}
+
+#[tokio::test]
+async fn no_rule_goes_further_than_the_ceiling() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { ceiling: Mode::Observe, ..SqliteOptions::new(dir.path().join("store.db")) };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, start()).unwrap());
+    let heard = hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
+    assert_eq!(store.runs(of_run(heard.runs[0])).await.unwrap()[0].mode, Mode::Observe);
+    assert!(store.due(at(1), 10).await.unwrap().notices.is_empty(), "and observing disturbs nobody");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_or_with_another_history_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await.unwrap();
+    let conn = Connection::open(dir.path().join("store.db")).unwrap();
+    let open = || SqliteStore::open(SqliteOptions::new(dir.path().join("store.db")), start()).map(drop);
+    conn.execute("INSERT INTO migration SELECT 99, 'later', sha256, at FROM migration", []).unwrap();
+    assert!(matches!(open(), Err(StoreError::Refused(text)) if text.contains("newer")));
+    conn.execute("DELETE FROM migration WHERE version = 99", []).unwrap();
+    conn.execute("UPDATE migration SET sha256 = 'x'", []).unwrap();
+    assert!(matches!(open(), Err(StoreError::Damaged(_))));
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_is_undone_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    let claimed = running(&store, "z").await;
+    store.begin(cordon(&claimed, "z"), guards(), at(1)).await.unwrap();
+    let before = store.counts().await.unwrap().entries;
+    let mut tasks = Vec::new();
+    for no in 0..100 {
+        let (store, claimed) = (store.clone(), claimed.clone());
+        tasks.push(tokio::spawn(async move {
+            if no % 2 == 0 {
+                let note = EntryKind::Trouble { text: no.to_string() };
+                return store.note(Actor::engine(), About::default(), note, at(2)).await.map(drop);
+            }
+            let told = vec![("c".repeat(no), "x".to_owned())];
+            store.end(claimed.run.id, claimed.run.epoch, 7, Outcome::Ok(json!(no)), told, at(2)).await
+        }));
+    }
+    let results = futures::future::join_all(tasks).await;
+    assert_eq!(results.into_iter().filter(|result| matches!(result, Ok(Ok(())))).count(), 50);
+    assert_eq!(store.counts().await.unwrap().entries, before + 50);
+    assert_eq!(store.health().await.unwrap(), 1);
+}
