@@ -244,6 +244,14 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
             ))?;
             invocation.line(&format!("root {}", report.root))
         }
+        Err(VerifyError::Unsigned) => {
+            let every = limits::CHECKPOINT_EVERY.as_secs();
+            Err(Stop::new(
+                Code::Partial,
+                format!("{what} has no checkpoint yet: nothing in it is vouched for"),
+                format!("one is signed every {every} s and at every orderly end: try again then"),
+            ))
+        }
         Err(error) => {
             if invocation.json() {
                 invocation.print_json(&json!({ "ok": false, "error": error.to_string() }))?;

@@ -134,11 +134,13 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
 
 fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
     let shown = file.display().to_string();
+    // A rendered diagnostic names a runbook, and adds the ending itself.
+    let named = file.with_extension("").display().to_string();
     let text = read(file)?;
     let api = HostApi { specs: crate::actions::catalog().iter().map(|action| action.spec()).collect() };
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     for diagnostic in script::check(stem, &text, &api) {
-        let rendered = script::render(&shown, &text, std::slice::from_ref(&diagnostic), colour);
+        let rendered = script::render(&named, &text, std::slice::from_ref(&diagnostic), colour);
         findings.push(Finding {
             file: shown.clone(),
             level: diagnostic.level,

@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 fn look(config: &Config, place: &str, offline: bool) -> Result<Findings, Stop> {
     let mut findings = Findings::default();
-    findings.good("configuration", place.to_owned());
+    findings.good("configuration", place.strip_prefix("configuration ").unwrap_or(place));
     inside::secrets(config, &mut findings);
     inside::files(config, &mut findings);
     let loaded = inside::catalog(config, &mut findings);

@@ -34,16 +34,18 @@ struct IncidentPage {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.trim().to_ascii_lowercase();
-    let client = Client::new(invocation)?;
-    match id.chars().next() {
-        Some('r') => show_run(invocation, &client, &id),
-        Some('i') => show_incident(invocation, &client, &id),
-        Some('a') => show_approval(invocation, &client, &id),
-        _ => Err(Stop::usage(
-            format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
-            "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
-        )),
-    }
+    let show = match id.chars().next() {
+        Some('r') => show_run,
+        Some('i') => show_incident,
+        Some('a') => show_approval,
+        _ => {
+            return Err(Stop::usage(
+                format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
+                "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
+            ));
+        }
+    };
+    show(invocation, &Client::new(invocation)?, &id)
 }
 
 pub(super) fn show_run(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {

@@ -1,1 +1,406 @@
-//! (being written)
+//! The command line as people meet it: the real binary, its exit codes, its words, and what it never prints.
+
+use nightshift::config::Config;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nightshift");
+
+const SUBCOMMANDS: [&str; 19] = [
+    "serve",
+    "check",
+    "simulate",
+    "run",
+    "show",
+    "why",
+    "approve",
+    "deny",
+    "incidents",
+    "ack",
+    "runs",
+    "cancel",
+    "freeze",
+    "unfreeze",
+    "status",
+    "audit",
+    "doctor",
+    "config",
+    "completions",
+];
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// An empty folder, with this configuration if it is not empty.
+    fn new(config: &str) -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        if !config.is_empty() {
+            place.write("nightshift.yaml", config);
+        }
+        place
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs the binary here, with nothing of the caller's environment that it listens to.
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(args).current_dir(self.path()).stdin(std::process::Stdio::null());
+        for name in ["NIGHTSHIFT_CONFIG", "NIGHTSHIFT_SERVER", "NIGHTSHIFT_TOKEN", "NO_COLOR", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn help_names_every_subcommand_and_every_exit_code() {
+    let help = Place::new("").run(&["--help"]);
+    assert_eq!(code(&help), 0);
+    let text = stdout(&help);
+    for name in SUBCOMMANDS {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(name)), "{name} is missing in\n{text}");
+    }
+    for line in [
+        "0    ok",
+        "1    failure",
+        "2    wrong usage",
+        "3    partly",
+        "4    not allowed",
+        "5    there is no",
+        "130  interrupted",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+    assert_eq!(stderr(&help), "");
+}
+
+#[test]
+fn every_subcommand_explains_itself_on_stdout() {
+    let place = Place::new("");
+    for name in SUBCOMMANDS {
+        let help = place.run(&[name, "--help"]);
+        assert_eq!(code(&help), 0, "{name}");
+        assert!(stdout(&help).contains(&format!("Usage: nightshift {name}")), "{name}: {}", stdout(&help));
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_so_on_stderr() {
+    let place = Place::new("");
+    for args in
+        [&["chek"][..], &[], &["show"], &["run", "x", "--mode", "bold"], &["show", "x1"], &["-o", "xml", "runs"]]
+    {
+        let refused = place.run(args);
+        assert_eq!(code(&refused), 2, "{args:?}: {}", stderr(&refused));
+        assert_eq!(stdout(&refused), "", "{args:?}");
+    }
+    assert!(stderr(&place.run(&["chek"])).contains("check"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
+    let place = Place::new("install: x\nchanels: {}\n");
+    let refused = place.run(&["config"]);
+    assert_eq!(code(&refused), 2);
+    let text = stderr(&refused);
+    for part in ["unknown key `chanels`", "nightshift.yaml:2:1", "did you mean `channels`?"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_named_at_once() {
+    let place = Place::new("server: { listen: '0.0.0.0:1' }\nguards: { share_per_day: 7 }\n");
+    let text = stderr(&place.run(&["config"]));
+    for part in ["2 things to mend", "server.listen:", "behind_tls", "guards.share_per_day:"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_effective_configuration_reads_back_and_holds_no_secret() {
+    let config = "channels: { ops: { kind: slack, channel: C1, token: { file: token.txt } } }\n\
+                  prometheus: { url: 'http://p:9090', token: { env: CANARY } }\n";
+    let place = Place::new(config);
+    place.write("token.txt", "xoxb-canary\n");
+    let printed = place.command(&["config", "--effective"]).env("CANARY", "env-canary").output().unwrap();
+    assert_eq!(code(&printed), 0, "{}", stderr(&printed));
+    let all = stdout(&printed) + &stderr(&printed);
+    assert!(!all.contains("canary"), "{all}");
+    let expect = Config::parse("given", config).unwrap();
+    assert_eq!(Config::parse("printed", &stdout(&printed)).unwrap(), expect);
+}
+
+#[test]
+fn a_literal_secret_is_refused_without_being_repeated() {
+    let place = Place::new("channels:\n  ops: { kind: slack, channel: C1, token: xoxb-canary }\n");
+    let refused = place.run(&["config"]);
+    assert_eq!(code(&refused), 2);
+    let text = stderr(&refused);
+    assert!(!text.contains("canary"), "{text}");
+    assert!(text.contains("{ file: /run/secrets/name }"), "{text}");
+}
+
+#[test]
+fn the_configuration_is_found_by_option_then_environment_then_place() {
+    let place = Place::new("install: here\n");
+    place.write("a.yaml", "install: by-option\n");
+    place.write("b.yaml", "install: by-environment\n");
+    let install = |command: &mut Command| stdout(&command.output().unwrap());
+    let mut all = place.command(&["config", "--effective", "--config", "a.yaml"]);
+    assert!(install(all.env("NIGHTSHIFT_CONFIG", "b.yaml")).contains("install: by-option"));
+    let mut environment = place.command(&["config", "--effective"]);
+    assert!(install(environment.env("NIGHTSHIFT_CONFIG", "b.yaml")).contains("install: by-environment"));
+    assert!(install(&mut place.command(&["config", "--effective"])).contains("install: here"));
+    let missing = place.run(&["config", "--config", "gone.yaml"]);
+    assert_eq!(code(&missing), 2);
+    assert!(stderr(&missing).contains("gone.yaml"));
+}
+
+#[test]
+fn the_example_is_good_as_it_stands_and_with_everything_turned_on() {
+    let example = include_str!("../../nightshift.example.yaml");
+    let config = Config::parse("example", example).unwrap();
+    assert_eq!(config.check(), []);
+    // An option under an empty `{}` or `[]` replaces it.
+    let lines: Vec<&str> = example.lines().collect();
+    let on: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(|(at, line)| {
+            let opened = !line.starts_with("#~") && lines.get(at + 1).is_some_and(|next| next.starts_with("#~"));
+            let line = if opened { line.trim_end_matches(" {}").trim_end_matches(" []") } else { line };
+            line.replacen("#~", "", 1)
+        })
+        .collect();
+    let everything = Config::parse("example, all on", &on.join("\n")).unwrap();
+    assert_eq!(everything.check(), []);
+    assert_eq!(everything.channels.len(), 6);
+    assert_eq!(everything.clusters.len(), 3);
+    assert_eq!(everything.http_allow.len(), 2);
+}
+
+#[test]
+fn check_points_at_the_mistake_in_a_runbook_and_ends_with_1() {
+    let place = Place::new("");
+    let text = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordn(node, \"x\");\n";
+    place.write("bad.rhai", text);
+    let checked = place.run(&["check", "bad.rhai"]);
+    assert_eq!(code(&checked), 1, "{}", stderr(&checked));
+    let text = stdout(&checked);
+    for part in ["bad.rhai:7", "k8s::cordn", "k8s::cordon", "^"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "colours in a pipe");
+    let json = place.run(&["check", "bad.rhai", "-o", "json"]);
+    assert_eq!(code(&json), 1);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(value["findings"][0]["line"], 7);
+    assert_eq!(value["findings"][0]["level"], "error");
+}
+
+#[test]
+fn a_file_that_is_not_there_ends_with_5() {
+    let place = Place::new("");
+    assert_eq!(code(&place.run(&["check", "gone.rhai"])), 5);
+    let page = place.run(&["why", "--explain", "blast_radios"]);
+    assert_eq!(code(&page), 5);
+    assert!(stderr(&page).contains("did you mean `blast_radius`?"));
+}
+
+#[test]
+fn the_page_of_a_reason_needs_no_engine() {
+    let page = Place::new("").run(&["why", "--explain", "blast_radius"]);
+    assert_eq!(code(&page), 0);
+    assert!(stdout(&page).contains("nightshift status"));
+}
+
+#[test]
+fn without_an_engine_or_a_token_the_words_say_what_to_do() {
+    // Port 9 of this machine: nothing listens there.
+    let place = Place::new("server: { listen: '127.0.0.1:9' }\n");
+    let refused = place.run(&["runs"]);
+    assert_eq!(code(&refused), 4);
+    assert!(stderr(&refused).contains("NIGHTSHIFT_TOKEN"));
+    let silent = place.command(&["runs"]).env("NIGHTSHIFT_TOKEN", "canary-of-a-token-canary").output().unwrap();
+    assert_eq!(code(&silent), 1);
+    assert!(stderr(&silent).contains("no engine answers at http://127.0.0.1:9"), "{}", stderr(&silent));
+    assert!(!stderr(&silent).contains("canary"));
+    assert_eq!(stdout(&silent), "");
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let place = Place::new("");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&["completions", shell]);
+        assert_eq!(code(&script), 0);
+        assert!(stdout(&script).contains("unfreeze"), "{shell}");
+    }
+}
+
+mod running {
+    //! One engine with an empty catalog but a rule and a runbook, on a free port.
+
+    use super::{Place, code, stderr, stdout};
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Stdio};
+
+    struct Engine {
+        place: Place,
+        child: Child,
+        url: String,
+    }
+
+    impl Engine {
+        fn start() -> Engine {
+            let place = Place::new("log: { level: warn }\nchannels: { log: { kind: log } }\n");
+            place.write("rules/a.yaml", "rules:\n  - { name: all, when: ['severity=\"critical\"'], tell: [log] }\n");
+            place.write(
+                "runbooks/look.rhai",
+                "//! Look at a node.\n//!\n//! params:\n//!   why: String\n//! reach: none\n\nnote(why);\n",
+            );
+            again(place)
+        }
+
+        fn run(&self, args: &[&str]) -> std::process::Output {
+            self.place.command(args).env("NIGHTSHIFT_SERVER", &self.url).output().unwrap()
+        }
+
+        fn json(&self, args: &[&str]) -> serde_json::Value {
+            let output = self.run(&[args, &["-o", "json"]].concat());
+            assert_eq!(code(&output), 0, "{args:?}: {}", stderr(&output));
+            serde_json::from_slice(&output.stdout).unwrap()
+        }
+
+        /// SIGTERM, and the exit code of the engine.
+        fn stop(mut self) -> (Place, Option<i32>) {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            let code = self.child.wait().unwrap().code();
+            (std::mem::replace(&mut self.place, Place::new("")), code)
+        }
+    }
+
+    impl Drop for Engine {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn a_run_by_hand_is_started_shown_and_explained() {
+        let engine = Engine::start();
+        let refused = engine.run(&["run", "lok", "--yes"]);
+        assert_eq!(code(&refused), 5);
+        assert!(stderr(&refused).contains("did you mean `look`?"), "{}", stderr(&refused));
+        let refused = engine.run(&["run", "look", "--yes"]);
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("why: String"), "{}", stderr(&refused));
+        let started = engine.run(&["run", "look", "--yes", "-p", "why=test", "--mode", "observe"]);
+        assert_eq!((code(&started), stdout(&started).as_str()), (0, "r1\n"), "{}", stderr(&started));
+        let shown = engine.run(&["show", "R1"]);
+        assert!(stdout(&shown).starts_with("r1  look  on fleet"), "{}", stdout(&shown));
+        assert!(stdout(&shown).contains("by local · mode observe"), "{}", stdout(&shown));
+        let why = engine.run(&["why", "r1"]);
+        assert!(stdout(&why).contains("started by hand (local)"), "{}", stdout(&why));
+        assert_eq!(engine.json(&["runs", "--all"])["runs"][0]["requested_by"], "local");
+    }
+
+    #[test]
+    fn what_does_not_exist_ends_with_5_and_a_wrong_token_with_4() {
+        let engine = Engine::start();
+        for args in [
+            &["show", "r9"][..],
+            &["show", "i9"],
+            &["show", "a9"],
+            &["approve", "a9", "--yes"],
+            &["ack", "i9"],
+            &["why", "nobody"],
+        ] {
+            let missing = engine.run(args);
+            assert_eq!(code(&missing), 5, "{args:?}: {}", stderr(&missing));
+        }
+        let wrong = engine
+            .place
+            .command(&["runs"])
+            .env("NIGHTSHIFT_SERVER", &engine.url)
+            .env("NIGHTSHIFT_TOKEN", "wrong")
+            .output();
+        assert_eq!(code(&wrong.unwrap()), 4);
+    }
+
+    #[test]
+    fn a_freeze_names_who_and_why_and_only_freezes_what_exists() {
+        let engine = Engine::start();
+        let refused = engine.run(&["freeze", "--scope", "rule:al", "--why", "x"]);
+        assert_eq!(code(&refused), 5);
+        assert!(stderr(&refused).contains("rule:all"), "{}", stderr(&refused));
+        assert_eq!(code(&engine.run(&["freeze", "--why", "  "])), 2);
+        assert_eq!(code(&engine.run(&["freeze", "--why", "storm"])), 0);
+        let freezes = engine.json(&["freeze"]);
+        assert_eq!((&freezes["freezes"][0]["by"], &freezes["freezes"][0]["why"]), (&"local".into(), &"storm".into()));
+        assert_eq!(code(&engine.run(&["unfreeze", "--why", "over"])), 0);
+        assert_eq!(code(&engine.run(&["unfreeze", "--why", "over"])), 5);
+    }
+
+    #[test]
+    fn a_stopped_engine_ends_with_0_and_leaves_a_signed_ledger_that_verifies() {
+        let engine = Engine::start();
+        assert_eq!(code(&engine.run(&["freeze", "--why", "to have an entry"])), 0);
+        let (place, ended) = engine.stop();
+        assert_eq!(ended, Some(0));
+        let engine = again(place);
+        assert_eq!(engine.json(&["audit", "verify"])["ok"], true);
+        let proof = engine.run(&["audit", "proof", "1"]);
+        assert_eq!(code(&proof), 0, "{}", stderr(&proof));
+        assert_eq!(code(&engine.run(&["audit", "export", "ledger.jsonl"])), 0);
+        assert_eq!(code(&engine.run(&["audit", "verify", "--export", "ledger.jsonl"])), 0);
+        let path = engine.place.path().join("ledger.jsonl");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("to have an entry", "to hide an entry", 1)).unwrap();
+        let broken = engine.run(&["audit", "verify", "--export", "ledger.jsonl"]);
+        assert_eq!(code(&broken), 1);
+        assert!(stderr(&broken).contains("#1"), "{}", stderr(&broken));
+    }
+
+    /// Starts an engine in a place, perhaps once more.
+    fn again(place: Place) -> Engine {
+        let mut command = place.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // The stream ends if the engine does, so this cannot wait for ever on one that failed.
+        let ready = lines.by_ref().map_while(Result::ok).find(|line| line.contains(" ready on ")).unwrap();
+        // Keeps reading, so that the engine never blocks on its log.
+        std::thread::spawn(move || lines.for_each(drop));
+        assert!(ready.contains("1 rules, 1 runbooks, mode ceiling auto"), "{ready}");
+        let url = ready.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+        Engine { place, child, url }
+    }
+}

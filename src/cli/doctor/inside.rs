@@ -96,7 +96,11 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
             let (rules, runbooks) = (loaded.rules.rules().count(), loaded.runbooks.len());
             findings.good("catalog", format!("{rules} rules, {runbooks} runbooks"));
             if rules == 0 {
-                findings.odd("catalog", format!("no rules in {}: events are kept and nobody is told", config.rules_dir.display()), "write a rule, e.g.\n- name: everything\n  when: ['severity=~\"critical|error\"']\n  tell: [<channel>]");
+                findings.odd(
+                    "catalog",
+                    format!("no rules in {}: events are kept and nobody is told", config.rules_dir.display()),
+                    "rules:\n  - name: everything\n    when: ['severity=~\"critical|error\"']\n    tell: [<channel>]",
+                );
             }
             for problem in problems {
                 let first = problem.text.lines().next().unwrap_or_default();
