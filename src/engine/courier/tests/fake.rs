@@ -259,6 +259,9 @@ impl Store for FakeStore {
     async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
         panic!("not the courier's")
     }
+    async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
+        panic!("not the courier's")
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         panic!("not the courier's")
     }
