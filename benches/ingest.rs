@@ -10,6 +10,7 @@ use nightshift::engine::{Nudge, Parts};
 use nightshift::model::Time;
 use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Tokens, serve};
+use nightshift::store::ledger::SigningKey;
 use nightshift::store::{SqliteOptions, SqliteStore, Store};
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Http, World};
@@ -107,6 +108,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
         clock,
         metrics: Arc::new(Metrics::new()),
         nudge: Nudge::default(),
+        key: Arc::new(SigningKey::open_or_create(&folder.path().join("key"), "bench").expect("a key")),
     };
     let token = GivenToken {
         name: "bench".to_owned(),

@@ -4,6 +4,7 @@
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
 mod courier;
+mod evaluate;
 mod janitor;
 mod nudge;
 mod plan;

@@ -113,6 +113,11 @@ pub fn advance_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &
     sandbox::with_brake(brake, || advance(runbook, input, journal))
 }
 
+/// `advance_plan` with a brake.
+pub fn advance_plan_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &Brake) -> Turn {
+    sandbox::with_brake(brake, || advance_plan(runbook, input, journal))
+}
+
 /// The same for a plan, whose journal holds predictions: `verify` looks once and takes the condition as true, for in a
 /// dry run no time passes and nothing gets better.
 pub fn advance_plan(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {

@@ -3,13 +3,14 @@
 //! Invariant: nothing that changes the world is performed; every mutating call is foretold by its action's own model.
 
 use super::Parts;
-use crate::actions::{self, Performed};
+use super::evaluate::{self, For};
+use crate::actions;
 use crate::limits;
 use crate::model::{
     Call, Effect, Failure, FailureKind, Input, Outcome, Plan, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, RunId,
     Step,
 };
-use crate::script::{self, Runbook, Turn};
+use crate::script::{Runbook, Turn};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -23,9 +24,9 @@ pub async fn plan(parts: &Parts, runbook: &Arc<Runbook>, input: &Input, journal:
             let text = format!("the plan has more than {} calls", limits::PLAN_CALLS);
             break PlanEnd::Cut(Reason::new(ReasonCode::StepLimit, text));
         }
-        match advance_dry(runbook, input, &steps).await {
+        match evaluate::advance(runbook, input, steps.clone(), For::Plan).await {
             Turn::Call(call) => {
-                let planned = foresee(parts, &call, steps.len() as u32).await;
+                let planned = foresee(parts, &call).await;
                 steps.push(as_step(parts, &planned, steps.len() as u32));
                 calls.push(planned);
             }
@@ -44,15 +45,7 @@ pub fn lines(plan: &Plan) -> Vec<String> {
     plan.calls.iter().filter(|planned| planned.reach > Reach::None).map(|planned| planned.call.to_string()).collect()
 }
 
-async fn advance_dry(runbook: &Arc<Runbook>, input: &Input, journal: &[Step]) -> Turn {
-    let (runbook, input, journal) = (runbook.clone(), input.clone(), journal.to_vec());
-    let turn = tokio::task::spawn_blocking(move || script::advance_plan(&runbook, &input, &journal)).await;
-    turn.unwrap_or_else(|panic| {
-        Turn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}")))
-    })
-}
-
-async fn foresee(parts: &Parts, call: &Call, no: u32) -> PlannedCall {
+async fn foresee(parts: &Parts, call: &Call) -> PlannedCall {
     let Some(action) = actions::find(&call.action) else {
         let failure = Failure::new(FailureKind::Invalid, format!("there is no action `{}`", call.action));
         return PlannedCall {
@@ -64,47 +57,29 @@ async fn foresee(parts: &Parts, call: &Call, no: u32) -> PlannedCall {
         };
     };
     let spec = action.spec();
-    // Time and people cannot be asked in advance: those calls are foretold although they change nothing.
-    let live = spec.effect == Effect::Read && !matches!(spec.name, "sleep" | "approve");
-    let predicted = if live {
-        let step = blank_step(parts, call.clone(), spec.effect, no);
-        let answer = tokio::time::timeout(spec.deadline.0, action.perform(&parts.world, &step)).await;
-        match answer {
-            Ok(Performed::Done(outcome) | Performed::Tell(outcome, _)) => outcome,
-            Ok(Performed::Retry { why, .. } | Performed::Again { why, .. }) => {
-                Outcome::Failed(Failure::new(FailureKind::Unavailable, why))
-            }
-            Err(_) => {
-                Outcome::Failed(Failure::new(FailureKind::Timeout, format!("no answer within {}", spec.deadline)))
-            }
-        }
-    } else {
-        action.predict(&parts.world, call).await
-    };
+    // An action that only reads foretells by reading.
+    let answer = tokio::time::timeout(spec.deadline.0, action.predict(&parts.world, call)).await;
+    let predicted = answer.unwrap_or_else(|_| {
+        Outcome::Failed(Failure::new(FailureKind::Timeout, format!("no answer within {}", spec.deadline)))
+    });
     PlannedCall { call: call.clone(), effect: spec.effect, reach: spec.reach, target: action.target(call), predicted }
 }
 
+/// A step as if it had been made, for the next dry advance.
 fn as_step(parts: &Parts, planned: &PlannedCall, no: u32) -> Step {
-    let mut step = blank_step(parts, planned.call.clone(), planned.effect, no);
-    step.outcome = Some(planned.predicted.clone());
-    step.ended_at = Some(step.begun_at);
-    step
-}
-
-fn blank_step(parts: &Parts, call: Call, effect: Effect, no: u32) -> Step {
     let now = parts.clock.now();
     Step {
         run: RunId(0),
         no,
-        call,
-        effect,
+        call: planned.call.clone(),
+        effect: planned.effect,
         undoes: None,
         begun_at: now,
         deadline: now,
         attempt: 1,
         carry: Value::Null,
-        outcome: None,
-        ended_at: None,
+        outcome: Some(planned.predicted.clone()),
+        ended_at: Some(now),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::Texts;
 use crate::actions::{self, Action, Performed};
+use crate::engine::evaluate::{self, For};
 use crate::engine::{Parts, plan};
 use crate::limits;
 use crate::model::{
@@ -12,7 +13,7 @@ use crate::model::{
     RunId, RunState, Span, Step, UndoPolicy,
 };
 use crate::policy::{Facts, Proposal, backoff};
-use crate::script::{self, Runbook, Turn};
+use crate::script::{Runbook, Turn};
 use crate::store::{Begun, Claimed, Filter, NewApproval, StoreError};
 use crate::telemetry::{Ended, Phase, Settled};
 use serde_json::Value;
@@ -124,19 +125,13 @@ impl<'a> Slice<'a> {
         if let Some(why) = &claimed.run.unwinding {
             return self.want_undo(claimed, why);
         }
-        let (script, input) = (runbook.clone(), claimed.run.input.clone());
         let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
-        let turn = tokio::task::spawn_blocking(move || script::advance(&script, &input, &journal)).await;
-        match turn {
-            Ok(Turn::Call(call)) => Want::Begin { call, undoes: None },
-            Ok(Turn::Done(_)) => Want::End(RunState::Done),
-            Ok(Turn::Stopped(why)) => Want::End(RunState::Stopped { why }),
-            Ok(Turn::Failed(why)) => after_failure(claimed, runbook, why),
-            Ok(Turn::Broken(reason)) => Want::End(RunState::Stuck { reason }),
-            Err(panic) => {
-                let reason = Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}"));
-                Want::End(RunState::Stuck { reason })
-            }
+        match evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await {
+            Turn::Call(call) => Want::Begin { call, undoes: None },
+            Turn::Done(_) => Want::End(RunState::Done),
+            Turn::Stopped(why) => Want::End(RunState::Stopped { why }),
+            Turn::Failed(why) => after_failure(claimed, runbook, why),
+            Turn::Broken(reason) => Want::End(RunState::Stuck { reason }),
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn start(
     parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
     let new = NewRun {
         pin: runbook.pin.clone(),
-        subject: subject_of(&runbook.header, &input),
+        subject: subject_of(&runbook.header, &input.params, None),
         input,
         mode,
         rule: None,
@@ -105,7 +105,7 @@ pub(super) async fn simulate(
 ) -> Result<Json<Value>, Problem> {
     let (runbook, input) = bind(&app, &wanted)?;
     let plan = crate::engine::plan(&app.parts, &runbook, &input, &[]).await;
-    let subject = subject_of(&runbook.header, &input);
+    let subject = subject_of(&runbook.header, &input.params, None);
     Ok(Json(json!({
         "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
     })))
@@ -248,31 +248,6 @@ fn bind(app: &App, wanted: &Wanted) -> Result<(Arc<Runbook>, Input), Problem> {
     Ok((runbook.clone(), input))
 }
 
-/// What a run by hand is about: its parameters whose types name things.
-fn subject_of(header: &Header, input: &Input) -> Subject {
-    let mut subject = Subject::default();
-    for param in &header.params {
-        let Some(value) = input.params.get(&param.name).and_then(Value::as_str) else { continue };
-        let named = value.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        match (param.ty, named) {
-            (ParamType::Node, _) => subject.node = Some(value.to_owned()),
-            (ParamType::Gpu, _) => subject.gpu = Some(value.to_owned()),
-            (ParamType::Namespace, _) => subject.namespace = Some(value.to_owned()),
-            (ParamType::Model, _) => subject.model = Some(value.to_owned()),
-            (ParamType::Pod, Some((namespace, name))) => {
-                subject.namespace = Some(namespace);
-                subject.pod = Some(name);
-            }
-            (ParamType::Workload, Some((namespace, name))) => {
-                subject.namespace = Some(namespace);
-                subject.workload = Some(name);
-            }
-            _ => {}
-        }
-    }
-    subject
-}
-
 /// A freeze of something that does not exist would look like safety and be none.
 fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
     let (known, what, name): (Vec<String>, _, _) = match scope.split_once(':') {
@@ -315,6 +290,6 @@ mod tests {
         };
         let params = json!({ "node": "gpu-3", "pod": "llm/llm-0", "why": "a/b" });
         let input = Input { params: params.as_object().unwrap().clone(), event: Value::Null };
-        assert_eq!(subject_of(&header, &input).to_string(), "node gpu-3 namespace llm pod llm-0");
+        assert_eq!(subject_of(&header, &input.params, None).to_string(), "node gpu-3 namespace llm pod llm-0");
     }
 }
