@@ -3,10 +3,12 @@
 //! Invariant: `settle` ends only when nobody wants to change anything more at this time.
 
 use super::object::{Key, Kind, condition, gpus_wanted, is_terminating, list, number, set_condition, text};
-use super::state::{State, Timer, gpus};
+use super::state::{Seat, State, Timer, gpus};
 use super::workloads;
 use crate::model::Time;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Taints of a silent node are tolerated so long by ordinary pods, as on a real cluster.
@@ -174,28 +176,31 @@ fn is_daemon(state: &State, key: &Key) -> bool {
     })
 }
 
-/// Seats every waiting pod that fits somewhere: on the node with the most free GPUs.
+/// Seats every waiting pod that fits somewhere: on the node with the most free GPUs, of equals the first by name, so that
+/// the same fleet is always laid out alike.
 fn schedule(state: &mut State) {
+    let open = state.seats.iter().filter(|(_, seat)| seat.ready && seat.schedulable);
+    let mut order: BTreeSet<(Reverse<u32>, String)> =
+        open.map(|(name, seat)| (Reverse(seat.free()), name.clone())).collect();
     for key in state.unscheduled.clone() {
         let Some(pod) = state.get(&key) else { continue };
         let wanted = gpus_wanted(pod);
-        let tolerated: Vec<String> =
-            list(pod, "/spec/tolerations").iter().map(|t| text(t, "/key").to_owned()).collect();
-        let fits = state.seats.iter().filter(|(_, seat)| {
-            seat.ready
-                && seat.schedulable
-                && seat.free() >= wanted
-                && seat.taints.iter().all(|taint| tolerated.contains(taint))
-        });
-        // The first of equals by name, so that the same fleet is always laid out alike.
-        let best = fits.max_by(|a, b| a.1.free().cmp(&b.1.free()).then(b.0.cmp(a.0)));
-        match best.map(|(name, _)| name.clone()) {
-            Some(node) => bind(state, &key, &node),
-            None => {
-                let now = state.stamp();
-                state.edit(&key, |pod| set_condition(pod, "PodScheduled", "False", "Unschedulable", &now));
-            }
+        let tolerated: Vec<&str> = list(pod, "/spec/tolerations").iter().map(|t| text(t, "/key")).collect();
+        let is_welcome = |name: &str| {
+            state.seats.get(name).is_some_and(|s| s.taints.iter().all(|taint| tolerated.contains(&taint.as_str())))
+        };
+        let best = order.iter().take_while(|(free, _)| free.0 >= wanted).find(|(_, name)| is_welcome(name)).cloned();
+        if let Some(seat) = best {
+            order.remove(&seat);
+            let node = seat.1;
+            bind(state, &key, &node);
+            let free = state.seats.get(&node).map_or(0, Seat::free);
+            order.insert((Reverse(free), node));
+        } else {
+            let now = state.stamp();
+            state.edit(&key, |pod| set_condition(pod, "PodScheduled", "False", "Unschedulable", &now));
         }
+        // Binding and marking are no new room.
         state.room = false;
     }
 }

@@ -102,7 +102,8 @@ impl State {
 
     /// The object as it was `back` changes of the whole fleet ago.
     pub fn get_stale(&self, key: &Key, back: usize) -> Option<Arc<Value>> {
-        let oldest = self.before.iter().rev().take(back).filter(|(k, _)| k == key).last();
+        let from = self.before.len().saturating_sub(back);
+        let oldest = self.before.iter().skip(from).find(|(k, _)| k == key);
         oldest.map_or_else(|| self.objects.get(key).cloned(), |(_, was)| was.clone())
     }
 

@@ -165,12 +165,10 @@ fn check(kind: Kind, object: &Value) -> Result<(), Answer> {
             return Err(Answer::bad_request(message));
         }
     }
-    if kind == Kind::Node {
-        if let Some(why) = taint_error(object) {
-            return Err(Answer::invalid(kind, name, "spec.taints", &why));
-        }
+    match taint_error(object).filter(|_| kind == Kind::Node) {
+        Some(why) => Err(Answer::invalid(kind, name, "spec.taints", &why)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn is_label_value(value: &str) -> bool {
