@@ -1,6 +1,7 @@
 //! Notifiers against servers in the exact shape of the vendors': what is said, what is edited, what a failure means.
 //!
 //! Invariant: every message that leaves is looked at as the vendor would see it.
+#![allow(clippy::unwrap_used)] // a test says what it expects by unwrapping
 
 mod mail;
 

@@ -1,6 +1,7 @@
 //! A server in the shape of a vendor's API that writes down what it was sent and answers what a test tells it.
 //!
 //! Invariant: it listens on a free loopback port and answers requests in the order of its script, then by default.
+#![allow(clippy::unwrap_used)] // a test says what it expects by unwrapping
 
 use axum::Router;
 use axum::body::{Body, Bytes};
