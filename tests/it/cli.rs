@@ -268,7 +268,7 @@ mod running {
     //! One engine with an empty catalog but a rule and a runbook, on a free port.
 
     use super::{Place, code, stderr, stdout};
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::process::{Child, Stdio};
 
     struct Engine {
@@ -279,7 +279,9 @@ mod running {
 
     impl Engine {
         fn start() -> Engine {
-            let place = Place::new("log: { level: warn }\nchannels: { log: { kind: log } }\n");
+            let place = Place::new(
+                "log: { level: warn }\nchannels: { log: { kind: log } }\nsources: { prod: { kind: alertmanager } }\n",
+            );
             place.write("rules/a.yaml", "rules:\n  - { name: all, when: ['severity=\"critical\"'], tell: [log] }\n");
             place.write(
                 "runbooks/look.rhai",
@@ -296,6 +298,22 @@ mod running {
             let output = self.run(&[args, &["-o", "json"]].concat());
             assert_eq!(code(&output), 0, "{args:?}: {}", stderr(&output));
             serde_json::from_slice(&output.stdout).unwrap()
+        }
+
+        /// Posts as Alertmanager does, with this machine's own token; the status line of the answer.
+        fn post(&self, path: &str, body: &str) -> String {
+            let token = std::fs::read_to_string(self.place.path().join("data/token")).unwrap();
+            let mut stream = std::net::TcpStream::connect(self.url.trim_start_matches("http://")).unwrap();
+            let (token, size) = (token.trim(), body.len());
+            write!(
+                stream,
+                "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+                 Content-Length: {size}\r\nConnection: close\r\n\r\n{body}"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer.lines().next().unwrap().to_owned()
         }
 
         /// SIGTERM, and the exit code of the engine.
@@ -331,6 +349,32 @@ mod running {
         let why = engine.run(&["why", "r1"]);
         assert!(stdout(&why).contains("started by hand (local)"), "{}", stdout(&why));
         assert_eq!(engine.json(&["runs", "--all"])["runs"][0]["requested_by"], "local");
+    }
+
+    #[test]
+    fn why_explains_what_an_alert_did_not_start_by_incident_and_by_node() {
+        let engine = Engine::start();
+        let alert = serde_json::json!({
+            "status": "firing", "labels": { "alertname": "GpuXid", "severity": "warning", "node": "gpu-3" },
+            "annotations": { "summary": "XID 79 on gpu-3" }, "startsAt": "2026-11-23T02:14:07Z",
+            "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "aaaaaaaaaaaaaaaa",
+        });
+        let body = serde_json::json!({
+            "version": "4", "groupKey": "g", "status": "firing", "receiver": "x", "groupLabels": {}, "commonLabels": {},
+            "commonAnnotations": {}, "externalURL": "", "alerts": [alert],
+        });
+        let answer = engine.post("/in/alertmanager/prod", &body.to_string());
+        assert!(answer.contains(" 200 "), "{answer}");
+        let incidents = engine.json(&["incidents"]);
+        let mut subjects = vec!["gpu-3".to_owned(), "GpuXid".to_owned()];
+        subjects.extend(incidents["incidents"][0]["id"].as_str().map(str::to_owned));
+        for subject in subjects {
+            let why = engine.run(&["why", &subject]);
+            assert_eq!(code(&why), 0, "{subject}: {}", stderr(&why));
+            for part in ["XID 79 on gpu-3", "rule `all`", "severity=\"critical\""] {
+                assert!(stdout(&why).contains(part), "{subject}: {part} is missing in\n{}", stdout(&why));
+            }
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(super) async fn why(
             let entries = read::oldest_first(&app, about(None, Some(id))).await?;
             let mut blocks = Vec::new();
             if let (Some(incident), Some(episode)) = (run.incident, run.episode) {
-                let around = read::oldest_first(&app, about(Some(incident), None)).await?;
+                let around = heard_since(&app, incident).await?;
                 blocks.extend(heard(&around, &rules, |heard| heard.episode == episode));
             }
             blocks.extend(runs(&entries));
@@ -78,7 +78,7 @@ pub(super) async fn why(
         Named::Incident(id) => {
             read::find_incident(&app, id).await?;
             let entries = read::oldest_first(&app, about(Some(id), None)).await?;
-            let mut blocks = heard(&entries, &rules, |heard| heard.incident == Some(id));
+            let mut blocks = heard(&heard_since(&app, id).await?, &rules, |heard| heard.incident == Some(id));
             blocks.extend(runs(&entries));
             blocks
         }
@@ -119,6 +119,16 @@ fn parse(subject: &str) -> Named {
 
 fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
     Filter { incident, run, limit: crate::limits::READ_LIMIT, ..Filter::default() }
+}
+
+/// What was heard since an incident began. One `heard` entry speaks of many incidents and so belongs to none: it stands
+/// before what its batch led to, never farther than a batch can reach.
+async fn heard_since(app: &App, id: IncidentId) -> Result<Vec<Entry>, Problem> {
+    let first = Filter { kinds: vec!["incident_opened"], limit: 1, ..about(Some(id), None) };
+    let opened = read::oldest_first(app, first).await?.first().map_or(0, |entry| entry.no.0);
+    let reach = 4 * crate::limits::ALERTS_PER_BODY as i64;
+    let filter = Filter { kinds: vec!["heard"], after: Some((opened - reach).max(-1)), ..about(None, None) };
+    read::oldest_first(app, filter).await
 }
 
 /// The newest events that are about these words (fingerprint, part of the subject, name, label value), with their runs.
