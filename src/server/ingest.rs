@@ -215,7 +215,7 @@ async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Probl
     if decoded.events.is_empty() && decoded.gaps.is_empty() {
         return Ok(Heard::default());
     }
-    let said = decoded.events.len();
+    let (said, gaps) = (decoded.events.len(), decoded.gaps.len());
     let batch = Batch {
         source: source.to_owned(),
         events: decoded.events,
@@ -225,6 +225,7 @@ async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Probl
     };
     let heard = app.parts.store.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
     app.parts.metrics.heard(said, heard.refreshed, heard.late);
+    app.parts.metrics.gap(gaps);
     if heard.nudge {
         app.parts.nudge.nudge();
     }
