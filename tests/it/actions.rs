@@ -1,8 +1,6 @@
 //! The action battery: every action against the simulated fleet, once, twice, and through every trouble of the API.
 //!
 //! Invariant: what happened is counted at the fleet, never believed from an outcome.
-// What a test sets up must be there; clippy knows only functions that are tests themselves.
-#![allow(clippy::unwrap_used)]
 
 mod battery;
 mod cases;

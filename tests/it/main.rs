@@ -1,5 +1,8 @@
 //! The integration tests, one binary. Each module is one story line; nothing here sleeps on the wall clock.
 
+// Tests say what they expect by unwrapping, in the functions they share as well.
+#![allow(clippy::unwrap_used)]
+
 mod actions;
 mod cli;
 mod crash;

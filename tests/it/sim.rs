@@ -2,8 +2,6 @@
 //!
 //! Invariant: time here is a clock that the test moves, so nothing waits.
 
-// Clippy knows a test by its attribute, and so does not see that these functions serve nothing else.
-#![allow(clippy::unwrap_used)]
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};

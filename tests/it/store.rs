@@ -2,8 +2,6 @@
 //!
 //! Invariant: a case knows only the trait; it opens its store through the function it is given, as often as it likes.
 
-// Clippy knows tests by their attribute only, and the cases here carry none.
-#![allow(clippy::unwrap_used)]
 
 mod crash;
 mod fixtures;

@@ -4,8 +4,8 @@
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
 use super::{Allowed, App, Body, Problem, read, refuse};
-use crate::model::{EntryNo, Freeze, Header, IncidentId, Input, Mode, ParamType, RunId, Subject};
-use crate::policy::RuleSet;
+use crate::model::{EntryNo, Freeze, IncidentId, Input, Mode, RunId};
+use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::store::{Control, Decided, NewRun};
 use axum::Json;
@@ -275,7 +275,7 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Param, Reach, UndoPolicy};
+    use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
 
     #[test]
     fn a_run_by_hand_is_about_what_its_parameters_name() {
