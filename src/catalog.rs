@@ -48,8 +48,9 @@ pub struct Folders {
 
 /// What runbooks may call: the actions of this program.
 pub fn host_api() -> &'static HostApi {
-    static API: LazyLock<HostApi> =
-        LazyLock::new(|| HostApi { specs: crate::actions::catalog().into_iter().map(|action| action.spec()).collect() });
+    static API: LazyLock<HostApi> = LazyLock::new(|| HostApi {
+        specs: crate::actions::catalog().into_iter().map(|action| action.spec()).collect(),
+    });
     &API
 }
 

@@ -28,5 +28,7 @@ pub(super) async fn advance(runbook: &Arc<Runbook>, input: &Input, journal: Vec<
             evaluation.await
         }
     };
-    turn.unwrap_or_else(|panic| Turn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}"))))
+    turn.unwrap_or_else(|panic| {
+        Turn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}")))
+    })
 }

@@ -18,8 +18,8 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, NewApproval, NewRun, RawEntry, Receipted,
-    Store, StoreError,
+    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, NewApproval, NewRun, RawEntry,
+    Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, Approval, ApprovalId, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId, Mode,

@@ -209,7 +209,9 @@ impl Night {
     /// Real changes that the fleet counted, by verb, resource and name, done by us.
     pub fn effects(&self) -> BTreeMap<String, usize> {
         let mut counted = BTreeMap::new();
-        for effect in self.fleet.effects().into_iter().filter(|effect| effect.changed && effect.by.contains("nightshift")) {
+        for effect in
+            self.fleet.effects().into_iter().filter(|effect| effect.changed && effect.by.contains("nightshift"))
+        {
             *counted.entry(format!("{} {} {}", effect.verb, effect.resource, effect.name)).or_default() += 1;
         }
         counted

@@ -123,7 +123,11 @@ async fn compare(night: &Night, run: &Run, expect: &Expect) -> Vec<String> {
             Some(Outcome::Failed(failure)) => Some(format!("{}: {failure}", step.call)),
             _ => None,
         });
-        wrong.push(format!("called {calls:?}, expected {:?}; failures: {:?}", expect.calls, failed.collect::<Vec<_>>()));
+        wrong.push(format!(
+            "called {calls:?}, expected {:?}; failures: {:?}",
+            expect.calls,
+            failed.collect::<Vec<_>>()
+        ));
     }
     let mut effects = night.effects();
     let evicted: usize = effects.iter().filter(|(what, _)| what.contains("evict")).map(|(_, count)| count).sum();

@@ -2,7 +2,6 @@
 //!
 //! Invariant: time here is a clock that the test moves, so nothing waits.
 
-
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;

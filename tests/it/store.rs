@@ -2,7 +2,6 @@
 //!
 //! Invariant: a case knows only the trait; it opens its store through the function it is given, as often as it likes.
 
-
 mod crash;
 mod fixtures;
 mod intake;

@@ -100,8 +100,13 @@ impl Children {
     pub(super) async fn uncordon_by_hand(&self, fleet: &str, node: &str) -> Result<(), String> {
         let request = self.client.patch(format!("{fleet}/api/v1/nodes/{node}"));
         let request = request.header("content-type", "application/merge-patch+json").header("user-agent", "kubectl");
-        let answer = request.body(r#"{"spec":{"unschedulable":null}}"#).send().await.map_err(|error| error.to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("uncordoning {node} by hand: {}", answer.status())) }
+        let answer =
+            request.body(r#"{"spec":{"unschedulable":null}}"#).send().await.map_err(|error| error.to_string())?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(format!("uncordoning {node} by hand: {}", answer.status()))
+        }
     }
 
     pub(super) fn engine_log(&self) -> String {
@@ -172,7 +177,12 @@ impl Drop for Children {
 }
 
 /// Entries after a number, each with its line of story if it has one; `None` while the engine is away.
-async fn read_story(client: &reqwest::Client, url: &str, token_file: &Path, after: i64) -> Option<Vec<(i64, Option<String>)>> {
+async fn read_story(
+    client: &reqwest::Client,
+    url: &str,
+    token_file: &Path,
+    after: i64,
+) -> Option<Vec<(i64, Option<String>)>> {
     let token = std::fs::read_to_string(token_file).ok()?;
     let request = client.get(format!("{url}/api/v1/entries?after={after}&limit=200")).bearer_auth(token.trim());
     let answer: Value = request.send().await.ok()?.json().await.ok()?;
@@ -189,11 +199,11 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
     let home = home.canonicalize().with_context(|| format!("{} is not a folder", home.display()))?;
     let fill = |text: String| {
         text.replace("@FLEET@", fleet.trim_start_matches("http://"))
-            .replace("@FLEET_URL@", fleet)
             .replace("@PEOPLE@", &people.address.to_string())
-            .replace("@ENGINE_PORT@", &ports.engine.to_string())
-            .replace("@PROMETHEUS_PORT@", &ports.prometheus.to_string())
-            .replace("@ALERTMANAGER_PORT@", &ports.alertmanager.to_string())
+            .replace("@NIGHTSHIFT@", &format!("127.0.0.1:{}", ports.engine))
+            .replace("@PROMETHEUS@", &format!("127.0.0.1:{}", ports.prometheus))
+            .replace("@ALERTMANAGER@", &format!("127.0.0.1:{}", ports.alertmanager))
+            .replace("@RULES@", &home.join("deploy/demo/rules.yml").display().to_string())
             .replace("@TOKEN_FILE@", &dir.join("data/token").display().to_string())
             .replace("@DIR@", &dir.display().to_string())
             .replace("@HOME@", &home.display().to_string())
@@ -205,26 +215,7 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
     }
     std::fs::write(dir.join("slack-token"), "xoxb-demo\n")?;
     std::fs::write(dir.join("pagerduty-key"), "0123456789abcdef0123456789abcdef\n")?;
-    shorten_alert_rules(&home.join("rules/prometheus"), &dir.join("alert-rules"))?;
     Ok(dir.join("nightshift.yaml"))
-}
-
-/// The shipped alert rules with every `for:` cut to a second, so that a demo need not wait as long as a fleet should.
-fn shorten_alert_rules(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for file in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?.flatten() {
-        let path = file.path();
-        if path.extension().is_none_or(|ending| ending != "yml") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path)?;
-        let short = |line: &str| match line.split_once("for: ") {
-            Some((indent, _)) if indent.trim().is_empty() || indent.trim() == "keep_firing_" => format!("{indent}for: 1s\n"),
-            _ => format!("{line}\n"),
-        };
-        std::fs::write(to.join(file.file_name()), text.lines().map(short).collect::<String>())?;
-    }
-    Ok(())
 }
 
 fn prometheus_flags(dir: &Path, ports: &Ports) -> Vec<String> {

@@ -35,7 +35,10 @@ impl People {
         let routes = Router::new()
             .route("/slack/chat.postMessage", post(posted))
             .route("/slack/chat.update", post(edited))
-            .route("/slack/auth.test", post(|| async { Json(json!({"ok": true, "team": "demo", "user": "nightshift"})) }))
+            .route(
+                "/slack/auth.test",
+                post(|| async { Json(json!({"ok": true, "team": "demo", "user": "nightshift"})) }),
+            )
             .route("/pagerduty", post(paged))
             .with_state(people.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });

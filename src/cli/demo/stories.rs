@@ -67,7 +67,8 @@ async fn budget_holds(stage: &mut Stage) -> Result<(), String> {
     stage.fleet.repair("gpu-2", None)?;
     stage.children.uncordon_by_hand(&stage.fleet.url(), "gpu-2").await?;
     run_in_state(stage, "node-not-ready", &["waiting"]).await?;
-    wait(stage, "gpu-3 to be cordoned", async |stage| (changes(stage, "patch", "nodes", "gpu-3") == 1).then_some(())).await?;
+    wait(stage, "gpu-3 to be cordoned", async |stage| (changes(stage, "patch", "nodes", "gpu-3") == 1).then_some(()))
+        .await?;
     stage.say.say("fleet", "gpu-3 is back");
     stage.fleet.repair("gpu-3", None)?;
     run_in_state(stage, "node-not-ready", &["done"]).await?;
@@ -82,7 +83,10 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     let ask = wait(stage, "a question to people", async |stage| {
         let answer = stage.children.get("/api/v1/approvals?open=true").await?;
         let list = answer.as_array().or_else(|| answer["approvals"].as_array())?;
-        list.iter().find(|approval| approval["state"] == "open").and_then(|approval| approval["id"].as_str()).map(str::to_owned)
+        list.iter()
+            .find(|approval| approval["state"] == "open")
+            .and_then(|approval| approval["id"].as_str())
+            .map(str::to_owned)
     })
     .await?;
     let touched = changes(stage, "patch", "deployments", "mistral-7b");
@@ -129,7 +133,10 @@ async fn wait<T>(stage: &Stage, what: &str, ask: impl AsyncFn(&Stage) -> Option<
 fn changes(stage: &Stage, verb: &str, resource: &str, name: &str) -> usize {
     let by_us = |by: &str| by.contains("nightshift");
     let effects = stage.fleet.effects();
-    effects.iter().filter(|e| e.changed && e.verb == verb && e.resource == resource && e.name == name && by_us(&e.by)).count()
+    effects
+        .iter()
+        .filter(|e| e.changed && e.verb == verb && e.resource == resource && e.name == name && by_us(&e.by))
+        .count()
 }
 
 fn evictions(stage: &Stage) -> Vec<String> {

@@ -43,7 +43,8 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     publish(&config.public_key_path(), &key)?;
     let metrics = Arc::new(Metrics::new());
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
-    let failpoint = failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
+    let failpoint =
+        failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
     let options = SqliteOptions { ceiling: config.mode_ceiling, failpoint, ..SqliteOptions::new(config.store_path()) };
     let store = SqliteStore::open(options, clock.now())
         .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;

@@ -383,7 +383,9 @@ impl<'a> Slice<'a> {
         tell: Vec<(String, String)>,
     ) -> Result<Next, StoreError> {
         let outcome = within_bounds(outcome);
-        self.parts.metrics.effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
+        self.parts
+            .metrics
+            .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
         let told = !tell.is_empty();
         self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
         if told {
