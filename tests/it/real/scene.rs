@@ -5,7 +5,7 @@
 use crate::harness::{Engine, Site, client, eventually, free_port, tool};
 use crate::notifiers::mail;
 use crate::recording::{Recording, Seen};
-use nightshift::world::sim::{Fault, SimFleet, SimOptions};
+use nightshift::world::sim::{Fault, SimFleet, SimOptions, SimWorkload};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,9 +87,9 @@ impl Part {
 
 /// The sum of the series of one metric on a page.
 pub fn sum(page: &str, name: &str, with: &str) -> f64 {
-    let series = page.lines().filter(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(with)
-    });
+    let series = page
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(with));
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -115,7 +115,12 @@ impl Drop for Scene {
 impl Scene {
     /// Everything but the engine.
     pub async fn set(heard: Heard, repeats: Repeats) -> Scene {
+        // Two small pods on each node, of which the budget lets one go at a time: a drain takes a few passes.
         let options = SimOptions {
+            workloads: vec![
+                SimWorkload::deployment("llama-70b", "meta-llama/Llama-3.3-70B-Instruct", 4, 4),
+                SimWorkload::deployment("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.3", 8, 1),
+            ],
             pod_ready_after: Duration::from_millis(500),
             pod_stops_after: Duration::from_millis(200),
             ..SimOptions::default()
@@ -287,7 +292,11 @@ fn write_parts(site: &Site, fleet: &SimFleet, ports: &Ports, heard: Heard, repea
     let read = |name: &str| std::fs::read_to_string(demo.join(name)).unwrap();
     let mut text = read("alertmanager.yml.in").replace("@NIGHTSHIFT@", &engine).replace("@TOKEN_FILE@", &token);
     if repeats == Repeats::Always {
-        text = swap(&swap(&text, "repeat_interval: 1h", "repeat_interval: 1s"), "group_interval: 5s", "group_interval: 1s");
+        text = swap(
+            &swap(&text, "repeat_interval: 1h", "repeat_interval: 1s"),
+            "group_interval: 5s",
+            "group_interval: 1s",
+        );
     }
     std::fs::write(site.path().join("alertmanager.yml"), text).unwrap();
     let mut text = read("prometheus.yml.in");
