@@ -1,4 +1,5 @@
 //! The fuzz targets without a fuzzer: each is fed some thousand mutations of its seeds, the same ones in every run.
+//! `FUZZ_SEED=7 FUZZ_SECONDS=60` feeds others for longer.
 //!
 //! Invariant: an input that breaks a target is printed whole, so that it can become a seed.
 
@@ -120,21 +121,24 @@ fn mutate(input: &mut Vec<u8>, seeds: &[Vec<u8>], chance: &mut Chance) {
 
 fn feed(target: fn(&[u8]), places: &[&str]) {
     let seeds = seeds(places);
-    let mut chance = Chance(0x6e69_6768_7473_6869);
-    let until = Instant::now() + TIME;
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let mut chance = Chance(asked("FUZZ_SEED").map_or(0x6e69_6768_7473_6869, |seed| seed.wrapping_mul(2) + 1));
+    let (inputs, time) = asked("FUZZ_SECONDS").map_or((INPUTS, TIME), |s| (usize::MAX, Duration::from_secs(s)));
+    let until = Instant::now() + time;
     let bare = seeds.iter().cloned();
-    let mut inputs = bare.chain(std::iter::repeat_with(|| {
+    let mut feed = bare.chain(std::iter::repeat_with(|| {
         let mut input = seeds[chance.below(seeds.len())].clone();
         for _ in 0..=chance.below(4) {
             mutate(&mut input, &seeds, &mut chance);
         }
         input
     }));
-    for done in 0..INPUTS {
+    for done in 0..inputs {
         if done >= FEWEST.max(seeds.len()) && Instant::now() > until {
+            eprintln!("{done} inputs in {time:?}");
             return;
         }
-        let Some(input) = inputs.next() else { return };
+        let Some(input) = feed.next() else { return };
         if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
             panic!(
                 "input {done} breaks it:\n{}\n{:?}",
