@@ -83,14 +83,15 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
     }
 }
 
-/// The time of the newest entry before this start: ticks after it were missed while the engine was down.
+/// The time of the newest entry before this start, or of the start itself on a new store: ticks after it were missed.
 async fn last_alive(parts: &Parts) -> Time {
     let now = parts.clock.now();
     let filter = Filter { limit: 50, ..Filter::default() };
     let entries = parts.store.entries(filter).await.unwrap_or_default();
     let started = entries.iter().position(|entry| entry.kind.name() == "started");
     // Newest first: what follows our own `started` was written by the process before us.
-    started.and_then(|at| entries.get(at + 1)).map_or(now, |entry| entry.at.min(now))
+    let alive = started.and_then(|at| entries.get(at + 1).or(entries.get(at)));
+    alive.map_or(now, |entry| entry.at.min(now))
 }
 
 async fn reconcile(parts: &Parts, now: Time) {
