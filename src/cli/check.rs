@@ -3,10 +3,11 @@
 //! Invariant: offline and read-only; 0 means no errors (with --strict, no warnings either).
 
 use super::invocation::{Invocation, Paint};
-use super::serve::{folders, misfits};
+use super::serve::folders;
 use super::stop::{Code, Stop};
 use crate::catalog::{Catalog, Folders, Problem};
 use crate::config::Config;
+use crate::engine::{Misfit, misfits};
 use crate::limits;
 use crate::script::{self, HostApi, Level};
 use serde::Serialize;
@@ -169,7 +170,7 @@ fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
             let found = misfits(config, &catalog.current());
-            let misfit = |text: String| finding(Problem { file: "configuration".to_owned(), text, fatal: true });
+            let misfit = |Misfit { text, fatal }| finding(Problem { file: "configuration".to_owned(), text, fatal });
             (problems, found.into_iter().map(misfit).collect())
         }
         Err(problems) => (problems, Vec::new()),

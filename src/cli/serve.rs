@@ -5,7 +5,7 @@
 
 mod assemble;
 
-pub(super) use assemble::{assemble_world, folders, misfits, secrets};
+pub(super) use assemble::{assemble_world, folders, secrets};
 
 use super::invocation::Invocation;
 use super::stop::{Code, Stop};
