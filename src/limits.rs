@@ -175,6 +175,8 @@ pub const REASON_CHARS: usize = 256;
 // ── notices ──
 /// A text that a runbook says or notes: Slack's section takes 3,000 characters.
 pub const TELL_BYTES: usize = 8 * 1024;
+/// Between two editions of one message: Slack takes about one a second for a channel, and people read slower.
+pub const NOTICE_PACE: Duration = Duration::from_secs(2);
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;

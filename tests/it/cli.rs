@@ -431,7 +431,7 @@ mod running {
         std::fs::write(&path, text.replacen("to have an entry", "to hide an entry", 1)).unwrap();
         let broken = engine.run(&["audit", "verify", "--export", "ledger.jsonl"]);
         assert_eq!(code(&broken), 1);
-        assert!(stderr(&broken).contains("#1"), "{}", stderr(&broken));
+        assert!(stderr(&broken).contains("#2"), "{}", stderr(&broken));
     }
 
     /// Starts an engine in a place, perhaps once more.

@@ -14,6 +14,8 @@ mod night;
 mod notifiers;
 mod recording;
 mod runbooks;
+mod scheduler;
+mod seeds;
 mod sim;
 mod store;
 mod tidy;

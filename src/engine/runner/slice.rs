@@ -269,11 +269,12 @@ impl<'a> Slice<'a> {
     }
 
     async fn ask_for_plan(&self, run: &Run, runbook: &Arc<Runbook>, planned: Plan) -> Result<(), StoreError> {
+        let title = runbook.header.title.trim_end_matches('.');
         let question = match &planned.end {
-            PlanEnd::Done | PlanEnd::Stopped(_) => format!("{} on {}?", runbook.header.title, run.subject),
-            PlanEnd::Failed(why) => format!("{} on {}? It would fail: {why}", runbook.header.title, run.subject),
+            PlanEnd::Done | PlanEnd::Stopped(_) => format!("{title} on {}?", run.subject),
+            PlanEnd::Failed(why) => format!("{title} on {}? It would fail: {why}", run.subject),
             PlanEnd::Cut(reason) => {
-                format!("{} on {}? Only the beginning is known: {reason}", runbook.header.title, run.subject)
+                format!("{title} on {}? Only the beginning is known: {reason}", run.subject)
             }
         };
         let rules = self.parts.catalog.current();

@@ -16,9 +16,14 @@ use std::sync::Arc;
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations");
     let mut list: Vec<_> =
-        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()).collect();
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|p| decodes(p)).collect();
     list.sort();
     list
+}
+
+/// Other folders hold notifiers.
+fn decodes(folder: &Path) -> bool {
+    folder.join("decode.rhai").exists() || folder.ends_with("alertmanager")
 }
 
 fn name(path: &Path) -> String {
