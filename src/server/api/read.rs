@@ -3,7 +3,7 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, StoryLine, Subject};
+use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, StoryLine};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -175,7 +175,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let parts = &app.parts;
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
-    let facts = parts.world.facts(&Subject::default()).await;
+    let facts = parts.world.fleet().await;
     let at_once = facts
         .nodes_total
         .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
