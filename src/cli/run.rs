@@ -16,9 +16,12 @@ use serde_json::{Value, json};
 pub(super) struct Args {
     /// The runbook's name: its file without `.rhai`
     runbook: String,
-    /// A parameter of the runbook; a value that is not JSON is taken as text
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    /// Parameters of the runbook, as in `node=gpu-3`
+    #[arg(value_name = "NAME=VALUE", value_parser = simulate::param)]
     params: Vec<(String, Value)>,
+    /// The same as an option
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    more: Vec<(String, Value)>,
     /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
     #[arg(long, value_parser = mode)]
     mode: Option<Mode>,
@@ -38,9 +41,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
+    let params = [args.params.clone(), args.more.clone()].concat();
     let acts = args.mode.is_none_or(|mode| mode >= Mode::Approve);
     if args.dry_run || (acts && !args.yes) {
-        let answer = simulate::plan(&client, &args.runbook, &args.params, None)?;
+        let answer = simulate::plan(&client, &args.runbook, &params, None)?;
         if args.dry_run {
             return if invocation.json() {
                 invocation.print_json(&answer)
@@ -50,7 +54,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         }
         confirm(invocation, args, &understood(answer)?)?;
     }
-    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&args.params)? });
+    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&params)? });
     if let Some(mode) = args.mode {
         body["mode"] = json!(mode);
     }
@@ -76,7 +80,8 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Resul
     let subject = &simulated.subject;
     let parts = ["pod", "workload", "node", "model", "namespace", "cluster"];
     let target = parts.iter().find_map(|part| subject.part(part)).unwrap_or(&args.runbook).to_owned();
-    let what = format!("`{}` would make {writes} call(s) that change {}", args.runbook, page::subject(subject));
+    let what =
+        format!("`{}` would make {} that change {}", args.runbook, page::count(writes, "call"), page::subject(subject));
     if !invocation.can_ask() {
         return Err(Stop::usage(
             format!("{what}, and nobody can be asked here"),

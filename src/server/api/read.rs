@@ -3,42 +3,12 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{ApprovalId, Entry, Incident, IncidentId, Run, RunId, StoryLine, Subject};
+use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, StoryLine};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// The words of `EntryKind::name`.
-const KINDS: [&str; 26] = [
-    "started",
-    "heard",
-    "gap",
-    "incident_opened",
-    "incident_resolved",
-    "incident_acknowledged",
-    "run_created",
-    "run_planned",
-    "approval_asked",
-    "approval_decided",
-    "approval_expired",
-    "step_begun",
-    "step_ended",
-    "step_held",
-    "step_denied",
-    "run_ended",
-    "told",
-    "delivered",
-    "delivery_failed",
-    "frozen",
-    "unfrozen",
-    "catalog_loaded",
-    "catalog_refused",
-    "swept",
-    "redacted",
-    "trouble",
-];
 
 /// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`.
 #[derive(Deserialize, Default)]
@@ -179,12 +149,12 @@ pub(super) async fn entries(
 ) -> Result<Json<Value>, Problem> {
     let kind = match &list.kind {
         None => None,
-        Some(word) => match KINDS.iter().find(|kind| **kind == word.as_str()) {
+        Some(word) => match EntryKind::NAMES.iter().find(|kind| **kind == word.as_str()) {
             Some(kind) => Some(*kind),
             None => {
                 return Err(refuse::bad(
                     format!("`{word}` is no kind of entry"),
-                    format!("kinds: {}", KINDS.join(", ")),
+                    format!("kinds: {}", EntryKind::NAMES.join(", ")),
                 ));
             }
         },
@@ -205,7 +175,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let parts = &app.parts;
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
-    let facts = parts.world.facts(&Subject::default()).await;
+    let facts = parts.world.fleet().await;
     let at_once = facts
         .nodes_total
         .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
+/// Rules whose first failed matcher is told when none matched.
+const NEAR_MISSES: usize = 12;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,8 +189,17 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSe
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
     // A resolve starts nothing by its nature; near misses would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
-        for (rule, why) in rules.near_misses(&event.labels) {
+        let misses = rules.near_misses(&event.labels);
+        // Where a rule did match, or there are many, those that did not are only counted: the nearest ones stay.
+        let shown = if lines.is_empty() { NEAR_MISSES } else { 0 };
+        let rest = misses.len().saturating_sub(shown);
+        for (rule, why) in misses.into_iter().take(shown) {
             let text = format!("rule `{rule}`, as it is now, does not match: {why}");
+            lines.push(Line { no: None, what: "now", text, code: None });
+        }
+        if rest > 0 {
+            let other = if shown > 0 || !lines.is_empty() { "other " } else { "" };
+            let text = format!("{rest} {other}rule(s), as they are now, do not match it");
             lines.push(Line { no: None, what: "now", text, code: None });
         }
     }
@@ -235,7 +246,8 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         }
         EntryKind::RunPlanned { plan } => {
             let acts = plan.calls.iter().filter(|call| call.effect != crate::model::Effect::Read).count();
-            line("did", format!("planned {acts} call(s) that change something"))
+            let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
+            line("did", if acts == 0 { "planned: nothing would change".to_owned() } else { list })
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => {
             line("decided", format!("{approval} was asked: {question} (no answer until {expires_at} is no)"))
