@@ -204,6 +204,11 @@ fn finding(problem: Problem) -> Finding {
 
 /// Whether a problem's file is one of these, however its path is written.
 fn within(file: &str, files: &[PathBuf]) -> bool {
+    // A rule's problem has its line behind the path.
+    let file = match file.rsplit_once(':') {
+        Some((path, line)) if line.bytes().all(|c| c.is_ascii_digit()) => path,
+        _ => file,
+    };
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let named = canonical(Path::new(file));
     files

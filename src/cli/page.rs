@@ -7,7 +7,8 @@ use super::stop::Stop;
 use crate::engine::story;
 use crate::limits::NAMES_SHOWN;
 use crate::model::{
-    Effect, IncidentState, Outcome, Plan, PlanEnd, Run, RunState, Severity, Span, StoryLine, Subject, Time,
+    Effect, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity, Span, StoryLine,
+    Subject, Time,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -135,38 +136,45 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// The calls of a plan in words, those that change something marked; what a read saw stands beneath it.
+/// The calls of a plan in words, those that change something marked; what was read or foretold stands beneath.
 pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
+    let changes = |planned: &PlannedCall| planned.reach > Reach::None;
     for (at, planned) in plan.calls.iter().enumerate() {
-        let read = planned.effect == Effect::Read;
-        let words = if read { planned.call.to_string() } else { story::planned_words(&planned.call, &planned.target) };
-        let words = if read { text(&words) } else { invocation.paint(Paint::Strong, &text(&words)) };
-        invocation.line(&format!("  {:>2} {} {words}", at + 1, if read { " " } else { "*" }))?;
-        let foretold = match &planned.predicted {
-            Outcome::Ok(value) if read => seen(value),
-            Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
-            Outcome::Ok(_) => None,
-            Outcome::Failed(failure) => {
-                Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message)))
-            }
+        let words = match planned.effect {
+            Effect::Read => planned.call.to_string(),
+            _ => story::planned_words(&planned.call, &planned.target),
         };
-        if let Some(foretold) = foretold {
+        let words = if changes(planned) { invocation.paint(Paint::Strong, &text(&words)) } else { text(&words) };
+        invocation.line(&format!("  {:>2} {} {words}", at + 1, if changes(planned) { "*" } else { " " }))?;
+        if let Some(foretold) = foretold(planned) {
             invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
         }
     }
-    let writes = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
     let end = match &plan.end {
         PlanEnd::Done => "then it would be done".to_owned(),
         PlanEnd::Stopped(why) => format!("then it would stop itself: {}", text(why)),
         PlanEnd::Failed(why) => format!("then it would fail: {}", text(why)),
         PlanEnd::Cut(reason) => format!("and more: {}", text(&reason.text)),
     };
-    let marked = match writes {
+    let marked = match plan.calls.iter().filter(|planned| changes(planned)).count() {
         0 => "nothing would change".to_owned(),
         1 => "1 of them changes something (*)".to_owned(),
         many => format!("{many} of them change something (*)"),
     };
     invocation.line(&format!("  {}, {marked}; {end}", count(plan.calls.len(), "call")))
+}
+
+/// What a call of a plan gave or would give, where that says more than the call itself.
+fn foretold(planned: &PlannedCall) -> Option<String> {
+    match &planned.predicted {
+        Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
+        Outcome::Ok(value) if planned.effect == Effect::Read => seen(value),
+        Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
+        Outcome::Ok(value) => {
+            let moved = value["evicted"].as_array().filter(|pods| !pods.is_empty())?;
+            Some(format!("evicts {}", seen(&Value::from(moved.clone()))?))
+        }
+    }
 }
 
 /// What a read gave, as a person would say it; none where it gave nothing.

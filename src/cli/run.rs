@@ -9,7 +9,7 @@ use super::show::{show_run, understood};
 use super::simulate::{self, Simulated};
 use super::stop::{Code, Stop};
 use crate::clock::{Clock, RealClock};
-use crate::model::{Effect, Mode, Run, RunState, Span};
+use crate::model::{Mode, Reach, Run, RunState, Span};
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 /// Names the target back. Without a terminal there is nobody to ask.
 fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Result<(), Stop> {
-    let writes = simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+    let writes = simulated.plan.calls.iter().filter(|call| call.reach > Reach::None).count();
     if writes == 0 {
         return Ok(());
     }
@@ -88,7 +88,7 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Resul
             "look with --dry-run, then say --yes",
         ));
     }
-    for planned in simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read) {
+    for planned in simulated.plan.calls.iter().filter(|call| call.reach > Reach::None) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
     }
     invocation.say(&format!("{what} (reach {}).", simulated.header.reach));

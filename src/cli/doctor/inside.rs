@@ -108,14 +108,10 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
                 findings.odd("catalog", format!("{}: {first}", problem.file), "nightshift check");
             }
             for misfit in misfits(config, &loaded) {
-                if misfit.fatal {
-                    findings.bad("catalog", misfit.text, "mend the configuration or the rules");
-                } else {
-                    findings.odd(
-                        "catalog",
-                        misfit.text,
-                        "channels:\n  oncall: { kind: log }   # or slack, pagerduty, email",
-                    );
+                // That there are no channels at all is said below, once.
+                if misfit.fatal || !config.channels.is_empty() {
+                    let say = if misfit.fatal { Findings::bad } else { Findings::odd };
+                    say(findings, "catalog", misfit.text, "mend the configuration or the rules");
                 }
             }
             Some(loaded)
@@ -155,7 +151,11 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
         );
     }
     if config.channels.is_empty() {
-        findings.odd("channels", "none is configured: nobody is told", "channels:\n  log: { kind: log }");
+        findings.odd(
+            "channels",
+            "none is configured: what rules tell people goes to the engine's log only",
+            "channels:\n  oncall: { kind: log }   # or slack, pagerduty, email: see nightshift.example.yaml",
+        );
     }
 }
 

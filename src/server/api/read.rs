@@ -161,7 +161,7 @@ pub(super) async fn entries(
     };
     let filter = Filter { kinds: kind.into_iter().collect(), ..list.filter() };
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
-    let story = story(&entries);
+    let story = crate::engine::story::each(&entries);
     Ok(Json(json!({ "entries": entries, "story": story })))
 }
 
@@ -232,6 +232,7 @@ pub(super) async fn oldest_first(app: &App, filter: Filter) -> Result<Vec<Entry>
     Ok(entries)
 }
 
+/// The story of a run or an incident, from entries in ascending order.
 pub(super) fn story(entries: &[Entry]) -> Vec<StoryLine> {
-    entries.iter().filter_map(crate::engine::story::line).collect()
+    crate::engine::story::lines(entries)
 }
