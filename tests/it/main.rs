@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod docs;
 mod engine;
+mod flood;
 mod fuzz_smoke;
 mod harness;
 mod ingest;
