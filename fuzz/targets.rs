@@ -9,7 +9,7 @@ use nightshift::catalog::host_api;
 use nightshift::config::{Config, Source};
 use nightshift::limits;
 use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Step, Time};
-use nightshift::policy::{matches_all, parse_matchers};
+use nightshift::policy::{RuleSet, matches_all, parse_matchers};
 use nightshift::script::{self, Brake, Shape, Turn};
 use nightshift::sources::{self, Decoded};
 use nightshift::store::ledger::{PublicKey, verify_export};
@@ -113,8 +113,8 @@ fn replay(runbook: &script::Runbook, brake: &Brake) {
     let given = [("node", "gpu-3"), ("gpu", "0"), ("workload", "inference/mistral-7b")];
     let wanted = given.into_iter().filter(|(name, _)| runbook.header.params.iter().any(|param| param.name == *name));
     let given: Map<String, Value> = wanted.map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let Ok(params) = runbook.bind(&given) else { return };
-    let input = Input { params, event: json!({ "labels": { "alertname": "GpuXid" } }) };
+    let Ok(bound) = RuleSet::bind(&runbook.header, &given, None) else { return };
+    let input = Input { event: json!({ "labels": { "alertname": "GpuXid" } }), ..bound };
     let mut journal = Vec::new();
     for no in 0..TURNS {
         let turn = script::advance_with(runbook, &input, &journal, brake);

@@ -7,7 +7,7 @@ mod people;
 mod stories;
 
 use super::stop::{Code, Stop};
-use crate::world::sim::{SimFleet, SimOptions};
+use crate::world::sim::{SimFleet, SimOptions, SimWorkload};
 use children::Children;
 use people::People;
 use std::io::Write as _;
@@ -49,6 +49,16 @@ impl Narrator {
     }
 }
 
+/// Pods take a moment to end, as real ones do, so that there is a middle in which to pull the plug.
+fn options() -> SimOptions {
+    let workloads = vec![
+        SimWorkload::deployment("llama-70b", "meta-llama/Llama-3.3-70B-Instruct", 3, 4),
+        SimWorkload::deployment("mistral-7b", "mistralai/Mistral-7B-Instruct-v0.3", 6, 1),
+        SimWorkload::deployment("qwen-32b", "Qwen/Qwen2.5-32B-Instruct", 3, 2),
+    ];
+    SimOptions { workloads, pod_stops_after: Duration::from_secs(3), ..SimOptions::default() }
+}
+
 /// Everything that the stories look at and act on.
 struct Stage {
     pub fleet: SimFleet,
@@ -70,7 +80,7 @@ pub(super) fn run(args: Args) -> Result<(), Stop> {
 async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
     let say = Narrator { began: Instant::now() };
     say.heading("setting the stage");
-    let fleet = SimFleet::start(SimOptions::default())?;
+    let fleet = SimFleet::start(options())?;
     say.say("fleet", &format!("4 nodes × 8 GPUs, three models; Kubernetes API and metrics at {}", fleet.url()));
     let people = People::start(say.clone()).await?;
     let children = Children::start(&args.tools, &args.home, &fleet.url(), &people, &say).await?;

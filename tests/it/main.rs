@@ -17,6 +17,8 @@ mod notifiers;
 mod real;
 mod recording;
 mod runbooks;
+mod scheduler;
+mod seeds;
 mod sim;
 mod store;
 mod tidy;

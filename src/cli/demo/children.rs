@@ -186,13 +186,18 @@ async fn read_story(
     let token = std::fs::read_to_string(token_file).ok()?;
     let request = client.get(format!("{url}/api/v1/entries?after={after}&limit=200")).bearer_auth(token.trim());
     let answer: Value = request.send().await.ok()?.json().await.ok()?;
-    let list = answer.as_array().or_else(|| answer["entries"].as_array())?;
+    let number = |item: &Value| item["no"].as_str()?.trim_start_matches('#').parse::<i64>().ok();
+    let story = answer["story"].as_array()?;
+    let words = |no: i64| story.iter().find(|line| number(line) == Some(no)).and_then(|line| line["text"].as_str());
     let read = |item: &Value| {
-        let no = item["no"].as_str()?.trim_start_matches('#').parse().ok()?;
+        let no = number(item)?;
         let whose = item["about"]["run"].as_str().or(item["about"]["incident"].as_str()).unwrap_or("");
-        Some((no, item["story"].as_str().map(|line| format!("{whose:<4} {line}"))))
+        // What people were told shows in their inboxes, and a step that went well in the next one's beginning.
+        let is_noise = item["kind"] == "delivered" || !item["outcome"]["ok"].is_null();
+        let line = words(no).filter(|_| !is_noise);
+        Some((no, line.map(|line| format!("{whose:<4} {}", line.trim_start_matches(whose).trim_start()))))
     };
-    Some(list.iter().filter_map(read).collect())
+    Some(answer["entries"].as_array()?.iter().filter_map(read).collect())
 }
 
 fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &Ports) -> anyhow::Result<PathBuf> {
@@ -213,9 +218,15 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
         let text = std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
         std::fs::write(dir.join(name), fill(text))?;
     }
-    std::fs::write(dir.join("slack-token"), "xoxb-demo\n")?;
-    std::fs::write(dir.join("pagerduty-key"), "0123456789abcdef0123456789abcdef\n")?;
+    write_secret(&dir.join("slack-token"), "xoxb-demo\n")?;
+    write_secret(&dir.join("pagerduty-key"), "0123456789abcdef0123456789abcdef\n")?;
     Ok(dir.join("nightshift.yaml"))
+}
+
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(std::io::Write::write_all(&mut file, text.as_bytes())?)
 }
 
 fn prometheus_flags(dir: &Path, ports: &Ports) -> Vec<String> {

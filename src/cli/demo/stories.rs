@@ -27,10 +27,7 @@ async fn fell_off_the_bus(stage: &mut Stage) -> Result<(), String> {
     stage.say.heading("1. XID 79 on gpu-2, GPU 3; the engine is killed in the middle of the drain");
     stage.fleet.fault(Fault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 })?;
     stage.say.say("fleet", "GPU 3 on gpu-2 has fallen off the bus");
-    wait(stage, "the first eviction on gpu-2", async |stage| {
-        stage.fleet.effects().iter().any(|effect| effect.resource.contains("evict")).then_some(())
-    })
-    .await?;
+    wait(stage, "the first eviction on gpu-2", async |stage| (!evictions(stage).is_empty()).then_some(())).await?;
     stage.children.pull_the_plug();
     stage.say.say("you", "kill -9 of the engine, in the middle of the drain");
     stage.children.start_engine(&stage.say).await.map_err(|error| error.to_string())?;
@@ -82,7 +79,7 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     stage.say.say("fleet", "mistral-7b stands still, requests wait");
     let ask = wait(stage, "a question to people", async |stage| {
         let answer = stage.children.get("/api/v1/approvals?open=true").await?;
-        let list = answer.as_array().or_else(|| answer["approvals"].as_array())?;
+        let list = answer["approvals"].as_array()?;
         list.iter()
             .find(|approval| approval["state"] == "open")
             .and_then(|approval| approval["id"].as_str())
@@ -110,7 +107,7 @@ async fn the_ledger_is_whole(stage: &mut Stage) -> Result<(), String> {
 async fn run_in_state(stage: &Stage, runbook: &str, states: &[&str]) -> Result<Value, String> {
     wait(stage, &format!("run of {runbook} to be {}", states.join(" or ")), async |stage| {
         let answer = stage.children.get("/api/v1/runs").await?;
-        let list = answer.as_array().or_else(|| answer["runs"].as_array())?;
+        let list = answer["runs"].as_array()?;
         let of_runbook = |run: &&Value| run["runbook"]["name"] == runbook;
         let in_state = |run: &&Value| states.iter().any(|state| run["state"]["is"] == *state);
         list.iter().filter(of_runbook).find(in_state).cloned()
@@ -141,7 +138,7 @@ fn changes(stage: &Stage, verb: &str, resource: &str, name: &str) -> usize {
 
 fn evictions(stage: &Stage) -> Vec<String> {
     let effects = stage.fleet.effects();
-    effects.iter().filter(|e| e.changed && e.resource.contains("evict")).map(|e| e.name.clone()).collect()
+    effects.iter().filter(|e| e.changed && e.verb == "evict").map(|e| e.name.clone()).collect()
 }
 
 fn expect(holds: bool, otherwise: String) -> Result<(), String> {

@@ -30,7 +30,9 @@ pub(super) fn receipted(
             let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), shown = max(coalesce(shown, -1), ?3), \
                        receipt = ?4, next_at = ?5 WHERE incident = ?1 AND channel = ?2";
             let receipt = super::sql::to_json(&receipt)?;
-            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(now)])?;
+            // What happens within the next moments goes into one more edit, not into one each.
+            let next = now + crate::limits::NOTICE_PACE;
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(next)])?;
             record(tx, incident, EntryKind::Delivered { channel: channel.to_owned(), upto }, now)
         }
         Receipted::Retry { why, at } => {

@@ -153,7 +153,7 @@ impl Tx {
     pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
         let rows = exec(
             &self.conn,
-            "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want > done THEN next_at ELSE ?3 END, \
+            "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want > done THEN next_at ELSE max(next_at, ?3) END, \
              attempts = CASE WHEN want > done THEN attempts ELSE 0 END WHERE incident = ?1",
             params![incident.0, no.0, micros(now)],
         )?;
