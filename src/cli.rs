@@ -19,6 +19,7 @@ mod run;
 mod runs;
 mod serve;
 mod show;
+mod sim;
 mod simulate;
 mod status;
 mod stop;
@@ -90,6 +91,9 @@ enum Command {
     Doctor(doctor::Args),
     /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
     Demo(demo::Args),
+    /// Serve a simulated fleet, to try rules and runbooks against
+    #[command(hide = true)]
+    Sim(sim::Args),
     /// Print the configuration
     Config(config::Args),
     /// Print a completion script for a shell
@@ -136,6 +140,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
         Command::Demo(args) => demo::run(args),
+        Command::Sim(args) => sim::run(&args, invocation),
         Command::Config(args) => config::run(&args, invocation),
         Command::Completions(args) => completions::run::<Cli>(&args, invocation),
     }

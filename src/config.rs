@@ -192,7 +192,8 @@ pub struct Retention {
 pub struct Log {
     /// As in `RUST_LOG`: `info`, `nightshift=debug`.
     pub level: String,
-    pub json: bool,
+    /// Left out: plain lines on a terminal, JSON everywhere else.
+    pub json: Option<bool>,
 }
 
 impl Config {
@@ -258,6 +259,6 @@ impl Default for Retention {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".to_owned(), json: true }
+        Log { level: "info".to_owned(), json: None }
     }
 }

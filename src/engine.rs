@@ -6,6 +6,7 @@
 mod courier;
 mod evaluate;
 mod janitor;
+mod misfits;
 mod nudge;
 mod plan;
 mod reload;
@@ -14,6 +15,7 @@ mod scheduler;
 pub mod story;
 
 pub use courier::Courier;
+pub use misfits::{Misfit, misfits};
 pub use nudge::Nudge;
 pub use plan::plan;
 pub use reload::{reload, take_in, watch_files};

@@ -45,6 +45,26 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing until Prometheus has spoken again.
 pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
+// ── rules and matchers ──
+/// One line of matchers; Alertmanager's own silences stay far below.
+pub const MATCHER_BYTES: usize = 4 * 1024;
+/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
+pub const REGEX_BYTES: usize = 1024 * 1024;
+pub const RULES: usize = 2_000;
+pub const RULE_NAME_CHARS: usize = 100;
+/// One line on a phone.
+pub const TITLE_CHARS: usize = 160;
+/// A longer key ends in a hash, so that a hostile label cannot fill the index.
+pub const INCIDENT_KEY_BYTES: usize = 256;
+/// Characters of a label's value that a reason repeats.
+pub const QUOTE_CHARS: usize = 80;
+/// The window in which attempts on one subject are counted.
+pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
+/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
+pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
+/// Names that a reason lists before it says how many more there are.
+pub const NAMES_SHOWN: usize = 5;
+
 // ── store ──
 /// Operations that share one commit at most; the time is how long the first one waits for company at most.
 pub const GROUP_COMMIT_OPS: usize = 512;
@@ -113,20 +133,12 @@ pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;
 pub const APPROVAL_EXPIRY: Span = Span::minutes(30);
-
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
 /// Texts of old runbooks kept compiled for runs that still hold them.
 pub const OLD_RUNBOOKS: usize = 64;
 /// A step that is under way is not looked at more often than this.
 pub const AGAIN_MIN: Duration = Duration::from_millis(50);
-
-// ── upkeep ──
-pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
-pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
-pub const RELOAD_POLL: Duration = Duration::from_secs(60);
-pub const SCHEDULE_POLL: Duration = Duration::from_secs(30);
-pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 
 // ── the world ──
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,53 +185,6 @@ pub const HEADLINES: usize = 12;
 pub const STORY_LINES: usize = 200;
 pub const DELIVERIES_AT_ONCE: usize = 8;
 pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(300);
-
-// ── configuration, command line, API ──
-/// The configuration is one hand-written file.
-pub const CONFIG_BYTES: u64 = 1024 * 1024;
-/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
-pub const STALE_AFTER_MIN: Span = Span::minutes(5);
-/// What `why` must be able to look back on.
-pub const RETENTION_MIN: Span = Span::minutes(60);
-/// Tokens and keys are short; a longer file is the wrong file.
-pub const SECRET_BYTES: u64 = 64 * 1024;
-/// A request to `/api/v1` carries parameters and a reason, never a document.
-pub const API_BODY_BYTES: usize = 64 * 1024;
-/// Words that people give as a reason; they go into the ledger and into messages.
-pub const WHY_BYTES: usize = 2 * 1024;
-/// Rows of a list that a request gets when it does not say how many.
-pub const LIST_ROWS: usize = 50;
-/// What the command line waits for one answer of the engine.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A body that the command line reads from the engine: a full page of entries stays far below.
-pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
-/// How often `run --wait` looks.
-pub const WAIT_POLL: Duration = Duration::from_millis(500);
-/// From the signal to the end of the process; Kubernetes gives 30 s.
-pub const SHUTDOWN: Duration = Duration::from_secs(10);
-
-/// For threads that still hold a blocking call when everything is closed.
-pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
-
-// ── rules and matchers ──
-/// One line of matchers; Alertmanager's own silences stay far below.
-pub const MATCHER_BYTES: usize = 4 * 1024;
-/// Memory of one compiled regular expression, so that `(\w{500}){500}` is refused and not served.
-pub const REGEX_BYTES: usize = 1024 * 1024;
-pub const RULES: usize = 2_000;
-pub const RULE_NAME_CHARS: usize = 100;
-/// One line on a phone.
-pub const TITLE_CHARS: usize = 160;
-/// A longer key ends in a hash, so that a hostile label cannot fill the index.
-pub const INCIDENT_KEY_BYTES: usize = 256;
-/// Characters of a label's value that a reason repeats.
-pub const QUOTE_CHARS: usize = 80;
-/// The window in which attempts on one subject are counted.
-pub const ATTEMPTS_WINDOW: Span = Span::seconds(86_400);
-/// A budget over an hour or a day frees up slowly, so it is asked less often than a lock.
-pub const HOLD_RECHECK_BUDGET: Span = Span::minutes(5);
-/// Names that a reason lists before it says how many more there are.
-pub const NAMES_SHOWN: usize = 5;
 /// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
@@ -250,12 +215,6 @@ pub const MAIL_SUBJECT_CHARS: usize = 150;
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A receipt is a row of the store: what a shape gives back must stay small.
 pub const RECEIPT_BYTES: usize = 16 * 1024;
-/// Below this, `doctor` warns: a day of a busy ledger and its WAL need as much.
-pub const DISK_FREE_MIB: u64 = 1_024;
-/// On this machine a listener answers at once.
-pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
-/// More than this and certificates, silences and people's memory no longer agree.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 // ── files ── runbooks, rules and shapes
 pub const RULE_FILE_BYTES: usize = 1024 * 1024;
@@ -273,3 +232,42 @@ pub const FILES_QUIET: Duration = Duration::from_millis(150);
 pub const FILES_QUIET_LOOKS: usize = 20;
 /// For file systems that report no events.
 pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
+
+// ── upkeep ──
+pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+pub const RELOAD_POLL: Duration = Duration::from_secs(60);
+pub const SCHEDULE_POLL: Duration = Duration::from_secs(30);
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+
+// ── configuration, command line, API ──
+/// The configuration is one hand-written file.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;
+/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
+pub const STALE_AFTER_MIN: Span = Span::minutes(5);
+/// What `why` must be able to look back on.
+pub const RETENTION_MIN: Span = Span::minutes(60);
+/// Tokens and keys are short; a longer file is the wrong file.
+pub const SECRET_BYTES: u64 = 64 * 1024;
+/// A request to `/api/v1` carries parameters and a reason, never a document.
+pub const API_BODY_BYTES: usize = 64 * 1024;
+/// Words that people give as a reason; they go into the ledger and into messages.
+pub const WHY_BYTES: usize = 2 * 1024;
+/// Rows of a list that a request gets when it does not say how many.
+pub const LIST_ROWS: usize = 50;
+/// What the command line waits for one answer of the engine.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that the command line reads from the engine: a full page of entries stays far below.
+pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How often `run --wait` looks.
+pub const WAIT_POLL: Duration = Duration::from_millis(500);
+/// From the signal to the end of the process; Kubernetes gives 30 s.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
+/// For threads that still hold a blocking call when everything is closed.
+pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
+/// Below this, `doctor` warns: a day of a busy ledger and its WAL need as much.
+pub const DISK_FREE_MIB: u64 = 1_024;
+/// On this machine a listener answers at once.
+pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// More than this and certificates, silences and people's memory no longer agree.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

@@ -36,6 +36,10 @@ pub trait Notifier: Send + Sync {
     async fn probe(&self) -> Result<String, String>;
 }
 
+/// Where news goes for a channel that nobody configured: notices fail open, so a first day without any account has them
+/// in the log. It is there only while no channel is configured at all; no channel can have this name.
+pub const ANYWHERE: &str = "*";
+
 /// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
 /// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder. Call it inside a tokio runtime: a mail
 /// channel keeps connections.
@@ -52,6 +56,9 @@ pub fn build(
             Ok(notifier) => drop(built.insert(name.clone(), notifier)),
             Err(why) => wrong.push(format!("channel `{name}`: {why}")),
         }
+    }
+    if channels.is_empty() {
+        built.insert(ANYWHERE.to_owned(), one("log", &Channel::Log, encoders, http, install).map_err(|why| vec![why])?);
     }
     if wrong.is_empty() { Ok(built) } else { Err(wrong) }
 }

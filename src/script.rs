@@ -26,7 +26,7 @@ pub use shape::{Shape, ShapeError};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Header, Input, Pin, Reason, ReasonCode, Step};
 use rhai::{AST, Scope};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use session::Intent;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -92,12 +92,6 @@ impl Runbook {
         let mut specs: Vec<_> = numbers.filter(|(_, allowed)| **allowed).map(|(spec, _)| *spec).collect();
         specs.sort_by_key(|spec| spec.name);
         specs
-    }
-
-    /// The parameters of a run from what a rule or a person gives: typed, matched against patterns, defaults filled in.
-    /// The error says in words what does not fit. Whether the things named exist, only the world can say.
-    pub fn bind(&self, given: &Map<String, Value>) -> Result<Map<String, Value>, String> {
-        header::bind(&self.header, given)
     }
 }
 

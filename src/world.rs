@@ -109,6 +109,11 @@ impl World {
         World { default_cluster, ..self.clone() }
     }
 
+    /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.
+    pub async fn fleet(&self) -> Facts {
+        facts::fleet(self).await
+    }
+
     /// What the guards must know about a target, read live. Never fails: what cannot be read is left unknown.
     pub async fn facts(&self, target: &Subject) -> Facts {
         facts::read(self, target).await

@@ -237,7 +237,9 @@ fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
 
 fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
     let going = sorted.meant.iter().filter(|pod| pod.terminating).count();
-    let mut why = format!("{late}{} pods to go, {going} of them ending", sorted.meant.len() + sorted.stuck.len());
+    let left = sorted.meant.len() + sorted.stuck.len();
+    let pods = if left == 1 { "pod" } else { "pods" };
+    let mut why = format!("{late}{left} {pods} to go, {going} of them ending");
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     if !asked.misconfigured.is_empty() {
         why.push_str(&format!("; A PERSON MUST MEND a disruption budget: {}", first(&asked.misconfigured)));

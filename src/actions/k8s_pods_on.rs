@@ -15,7 +15,7 @@ static SPEC: ActionSpec = ActionSpec {
     doc: "Lists the pods on a node, of every namespace, in order of their names.",
     params: &[args::NODE],
     options: &[],
-    returns: "[#{pod, phase, ready, terminating, owner, gpus}]; pod is `namespace/name`, owner is `Kind/name` or empty",
+    returns: "[#{pod, namespace, name, phase, ready, terminating, owner, daemon, gpus}]; pod is `namespace/name`, owner is `Kind/name` or empty, daemon: a DaemonSet or the kubelet itself puts it there",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
@@ -49,10 +49,13 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     let list = pods.iter().map(|pod| {
         json!({
             "pod": format!("{}/{}", pod.namespace, pod.name),
+            "namespace": pod.namespace,
+            "name": pod.name,
             "phase": pod.phase,
             "ready": pod.ready,
             "terminating": pod.terminating,
             "owner": pod.owner.as_ref().map(|(kind, name)| format!("{kind}/{name}")).unwrap_or_default(),
+            "daemon": pod.mirror || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet"),
             "gpus": pod.gpus,
         })
     });

@@ -6,6 +6,7 @@ use super::Problem;
 use super::files::File;
 use crate::limits;
 use crate::model::Rule;
+use crate::sources::cron;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -26,8 +27,9 @@ pub(super) fn parse(file: &File) -> (Option<Rules>, Vec<Problem>) {
     };
     match serde_saphyr::from_str_with_options::<Document>(&file.text, options) {
         Ok(document) => {
-            let rules = document.rules.into_iter().map(|rule| (rule.referenced.line(), rule.value)).collect();
-            (Some(rules), Vec::new())
+            let rules: Rules = document.rules.into_iter().map(|rule| (rule.referenced.line(), rule.value)).collect();
+            let problems: Vec<Problem> = rules.iter().filter_map(|(line, rule)| schedule(file, *line, rule)).collect();
+            (problems.is_empty().then_some(rules), problems)
         }
         Err(error) => {
             let said = error.to_string().replace("<input>", &file.path);
@@ -35,6 +37,13 @@ pub(super) fn parse(file: &File) -> (Option<Rules>, Vec<Problem>) {
             (None, vec![Problem { file: file.path.clone(), text, fatal: true }])
         }
     }
+}
+
+/// A schedule that cannot be followed is told now, not on the night when nothing happens.
+fn schedule(file: &File, line: u64, rule: &Rule) -> Option<Problem> {
+    let why = cron::parse(rule.at.as_ref()?).err()?;
+    let text = format!("rule `{}`, `at`: {why}", rule.name);
+    Some(Problem { file: format!("{}:{line}", file.path), text, fatal: true })
 }
 
 const EXAMPLE: &str = r#"  rules:

@@ -235,11 +235,11 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
                 }));
             }
             invocation.line(&format!(
-                "{} {what}: {} entries, {} of them signed by {} checkpoint(s), {} redacted, none altered",
+                "{}  {what}: {} entries, none altered; {} signed by {}, {} redacted",
                 invocation.paint(Paint::Good, "good"),
                 report.entries,
                 report.signed,
-                report.checkpoints,
+                super::page::count(report.checkpoints as usize, "checkpoint"),
                 report.redacted
             ))?;
             invocation.line(&format!("root {}", report.root))

@@ -3,15 +3,18 @@
 //! Invariant: offline and read-only; 0 means no errors (with --strict, no warnings either).
 
 use super::invocation::{Invocation, Paint};
-use super::serve::{folders, misfits};
+use super::page;
+use super::serve::folders;
 use super::stop::{Code, Stop};
-use crate::catalog::{Catalog, Folders, Problem};
+use crate::catalog::{Catalog, Folders, Loaded, Problem};
 use crate::config::Config;
+use crate::engine::{Misfit, misfits};
 use crate::limits;
 use crate::script::{self, HostApi, Level};
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -65,7 +68,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             invocation.line(&format!("{}\n", finding.rendered.trim_end()))?;
         }
         let paint = if errors > 0 { Paint::Bad } else { Paint::Good };
-        let verdict = format!("{looked_at} checked, {errors} error(s), {warnings} warning(s)");
+        let (errors, warnings) = (page::count(errors, "error"), page::count(warnings, "warning"));
+        let verdict = format!("{looked_at} checked: {errors}, {warnings}");
         invocation.say(&invocation.on_stderr(paint, &verdict));
     }
     match (errors, warnings) {
@@ -83,25 +87,25 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
         for file in files {
             check_file(config, file, colour, &mut findings)?;
         }
-        return Ok((format!("{} file(s)", files.len()), findings));
+        return Ok((page::count(files.len(), "file"), findings));
     }
     let runbooks = listed(&config.runbooks_dir)?;
     for file in &runbooks {
         check_runbook(file, colour, &mut findings)?;
     }
-    let (problems, fit) = load(config, folders(config));
+    let (problems, fit, loaded) = load(config, folders(config));
     let ours = |problem: &Problem| {
         Path::new(&problem.file).extension().is_none_or(|ext| ext != "rhai") || !within(&problem.file, &runbooks)
     };
     findings.extend(problems.into_iter().filter(ours).map(finding));
     findings.extend(fit);
-    let place = |path: &Path| path.display().to_string();
+    let rules = loaded.as_ref().map_or(0, |loaded| loaded.rules.rules().count());
+    let shapes = loaded.as_ref().map_or(0, |loaded| loaded.decoders.len() + loaded.encoders.len());
     let looked_at = format!(
-        "{} runbook(s) in {}, rules in {}, integrations in {}",
-        runbooks.len(),
-        place(&config.runbooks_dir),
-        place(&config.rules_dir),
-        place(&config.integrations_dir)
+        "{}{}{}",
+        page::count(runbooks.len(), "runbook"),
+        if rules > 0 { format!(", {}", page::count(rules, "rule")) } else { String::new() },
+        if shapes > 0 { format!(", {}", page::count(shapes, "vendor shape")) } else { String::new() },
     );
     Ok((looked_at, findings))
 }
@@ -120,7 +124,7 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
         (Some("rhai"), None) => check_runbook(file, colour, findings),
         (Some("yaml" | "yml"), _) => {
             let parent = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let (problems, _) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
+            let (problems, ..) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
             let this = |problem: &Problem| within(&problem.file, &[file.to_owned()]);
             findings.extend(problems.into_iter().filter(this).map(finding));
             Ok(())
@@ -165,14 +169,15 @@ fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(
 }
 
 /// Loads the whole catalog for its problems, and what does not fit between it and the configuration.
-fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>) {
+fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Option<Arc<Loaded>>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
-            let found = misfits(config, &catalog.current());
-            let misfit = |text: String| finding(Problem { file: "configuration".to_owned(), text, fatal: true });
-            (problems, found.into_iter().map(misfit).collect())
+            let loaded = catalog.current();
+            let misfit = |Misfit { text, fatal }| finding(Problem { file: "configuration".to_owned(), text, fatal });
+            let found = misfits(config, &loaded).into_iter().map(misfit).collect();
+            (problems, found, Some(loaded))
         }
-        Err(problems) => (problems, Vec::new()),
+        Err(problems) => (problems, Vec::new(), None),
     }
 }
 
@@ -199,6 +204,11 @@ fn finding(problem: Problem) -> Finding {
 
 /// Whether a problem's file is one of these, however its path is written.
 fn within(file: &str, files: &[PathBuf]) -> bool {
+    // A rule's problem has its line behind the path.
+    let file = match file.rsplit_once(':') {
+        Some((path, line)) if line.bytes().all(|c| c.is_ascii_digit()) => path,
+        _ => file,
+    };
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let named = canonical(Path::new(file));
     files

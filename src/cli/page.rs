@@ -4,9 +4,13 @@
 
 use super::invocation::{Invocation, Paint, clean};
 use super::stop::Stop;
+use crate::engine::story;
+use crate::limits::NAMES_SHOWN;
 use crate::model::{
-    Effect, IncidentState, Outcome, Plan, PlanEnd, Run, RunState, Severity, Span, StoryLine, Subject, Time,
+    Effect, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity, Span, StoryLine,
+    Subject, Time,
 };
+use serde_json::Value;
 use std::time::Duration;
 
 /// Widest line of text from outside.
@@ -127,29 +131,78 @@ pub(super) fn stands(run: &Run) -> Vec<String> {
     }
 }
 
-/// The calls of a plan, those that change something marked.
+/// `1 run`, `2 runs`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// The calls of a plan in words, those that change something marked; what was read or foretold stands beneath.
 pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
+    let changes = |planned: &PlannedCall| planned.reach > Reach::None;
     for (at, planned) in plan.calls.iter().enumerate() {
-        let mark = if planned.effect == Effect::Read { " " } else { "*" };
-        let call = text(&planned.call.to_string());
-        let call = if planned.effect == Effect::Read { call } else { invocation.paint(Paint::Strong, &call) };
-        invocation.line(&format!("  {:>2} {mark} {call}", at + 1))?;
-        let foretold = match &planned.predicted {
-            Outcome::Ok(value) if value.is_null() => continue,
-            Outcome::Ok(value) => clean(&value.to_string(), 160),
-            Outcome::Failed(failure) => format!("would fail, {}: {}", failure.kind.name(), text(&failure.message)),
+        let words = match planned.effect {
+            Effect::Read => planned.call.to_string(),
+            _ => story::planned_words(&planned.call, &planned.target),
         };
-        invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
+        let words = if changes(planned) { invocation.paint(Paint::Strong, &text(&words)) } else { text(&words) };
+        invocation.line(&format!("  {:>2} {} {words}", at + 1, if changes(planned) { "*" } else { " " }))?;
+        if let Some(foretold) = foretold(planned) {
+            invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
+        }
     }
-    let writes = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
     let end = match &plan.end {
-        PlanEnd::Done => "and would be done".to_owned(),
-        PlanEnd::Stopped(why) => format!("and would stop itself: {}", text(why)),
-        PlanEnd::Failed(why) => format!("and would fail: {}", text(why)),
+        PlanEnd::Done => "then it would be done".to_owned(),
+        PlanEnd::Stopped(why) => format!("then it would stop itself: {}", text(why)),
+        PlanEnd::Failed(why) => format!("then it would fail: {}", text(why)),
         PlanEnd::Cut(reason) => format!("and more: {}", text(&reason.text)),
     };
-    let marked = if writes == 0 { String::new() } else { ", marked *".to_owned() };
-    invocation.line(&format!("{} call(s), {writes} of them change something{marked}; {end}", plan.calls.len()))
+    let marked = match plan.calls.iter().filter(|planned| changes(planned)).count() {
+        0 => "nothing would change".to_owned(),
+        1 => "1 of them changes something (*)".to_owned(),
+        many => format!("{many} of them change something (*)"),
+    };
+    invocation.line(&format!("  {}, {marked}; {end}", count(plan.calls.len(), "call")))
+}
+
+/// What a call of a plan gave or would give, where that says more than the call itself.
+fn foretold(planned: &PlannedCall) -> Option<String> {
+    match &planned.predicted {
+        Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
+        Outcome::Ok(value) if planned.effect == Effect::Read => seen(value),
+        Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
+        Outcome::Ok(value) => {
+            let moved = value["evicted"].as_array().filter(|pods| !pods.is_empty())?;
+            Some(format!("evicts {}", seen(&Value::from(moved.clone()))?))
+        }
+    }
+}
+
+/// What a read gave, as a person would say it; none where it gave nothing.
+fn seen(value: &Value) -> Option<String> {
+    let short = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => count(items.len(), "item"),
+        Value::Object(fields) => count(fields.len(), "field"),
+        other => other.to_string(),
+    };
+    Some(match value {
+        Value::Null => return None,
+        Value::Array(items) => {
+            let named = |item: &Value| ["pod", "name"].iter().find_map(|key| item[*key].as_str().map(str::to_owned));
+            let names: Vec<String> =
+                items.iter().take(NAMES_SHOWN).map(|item| named(item).unwrap_or(short(item))).collect();
+            let more = if items.len() > NAMES_SHOWN { ", …" } else { "" };
+            match names.is_empty() {
+                true => "none".to_owned(),
+                false => clean(&format!("{}: {}{more}", items.len(), names.join(", ")), 160),
+            }
+        }
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", short(value))).collect();
+            clean(&fields.join(" "), 160)
+        }
+        other => clean(&short(other), 160),
+    })
 }
 
 #[cfg(test)]

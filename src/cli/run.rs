@@ -9,16 +9,19 @@ use super::show::{show_run, understood};
 use super::simulate::{self, Simulated};
 use super::stop::{Code, Stop};
 use crate::clock::{Clock, RealClock};
-use crate::model::{Effect, Mode, Run, RunState, Span};
+use crate::model::{Mode, Reach, Run, RunState, Span};
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The runbook's name: its file without `.rhai`
     runbook: String,
-    /// A parameter of the runbook; a value that is not JSON is taken as text
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    /// Parameters of the runbook, as in `node=gpu-3`
+    #[arg(value_name = "NAME=VALUE", value_parser = simulate::param)]
     params: Vec<(String, Value)>,
+    /// The same as an option
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    more: Vec<(String, Value)>,
     /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
     #[arg(long, value_parser = mode)]
     mode: Option<Mode>,
@@ -38,9 +41,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
+    let params = [args.params.clone(), args.more.clone()].concat();
     let acts = args.mode.is_none_or(|mode| mode >= Mode::Approve);
     if args.dry_run || (acts && !args.yes) {
-        let answer = simulate::plan(&client, &args.runbook, &args.params, None)?;
+        let answer = simulate::plan(&client, &args.runbook, &params, None)?;
         if args.dry_run {
             return if invocation.json() {
                 invocation.print_json(&answer)
@@ -50,7 +54,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         }
         confirm(invocation, args, &understood(answer)?)?;
     }
-    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&args.params)? });
+    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&params)? });
     if let Some(mode) = args.mode {
         body["mode"] = json!(mode);
     }
@@ -69,21 +73,22 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 /// Names the target back. Without a terminal there is nobody to ask.
 fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Result<(), Stop> {
-    let writes = simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+    let writes = simulated.plan.calls.iter().filter(|call| call.reach > Reach::None).count();
     if writes == 0 {
         return Ok(());
     }
     let subject = &simulated.subject;
     let parts = ["pod", "workload", "node", "model", "namespace", "cluster"];
     let target = parts.iter().find_map(|part| subject.part(part)).unwrap_or(&args.runbook).to_owned();
-    let what = format!("`{}` would make {writes} call(s) that change {}", args.runbook, page::subject(subject));
+    let what =
+        format!("`{}` would make {} that change {}", args.runbook, page::count(writes, "call"), page::subject(subject));
     if !invocation.can_ask() {
         return Err(Stop::usage(
             format!("{what}, and nobody can be asked here"),
             "look with --dry-run, then say --yes",
         ));
     }
-    for planned in simulated.plan.calls.iter().filter(|call| call.effect != Effect::Read) {
+    for planned in simulated.plan.calls.iter().filter(|call| call.reach > Reach::None) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
     }
     invocation.say(&format!("{what} (reach {}).", simulated.header.reach));

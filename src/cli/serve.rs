@@ -5,13 +5,14 @@
 
 mod assemble;
 
-pub(super) use assemble::{assemble_world, folders, misfits, secrets};
+pub(super) use assemble::{assemble_world, folders, secrets};
 
 use super::invocation::Invocation;
 use super::stop::{Code, Stop};
 use crate::config::Config;
 use crate::engine::{self, Parts};
 use crate::{limits, server, telemetry};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -33,7 +34,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         config.server.listen = listen;
     }
     server::check_listen(&config.server).map_err(|why| Stop::usage(why, ""))?;
-    telemetry::init(&config.log.level, config.log.json).map_err(|why| Stop::usage(why, "mend `log.level`"))?;
+    let json = config.log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
+    telemetry::init(&config.log.level, json).map_err(|why| Stop::usage(why, "mend `log.level`"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("nightshift")
         .thread_stack_size(limits::SCRIPT_STACK_BYTES)

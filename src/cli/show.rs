@@ -6,7 +6,7 @@ use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
 use super::stop::{Code, Stop};
-use crate::model::{Approval, ApprovalState, Incident, Run, StoryLine};
+use crate::model::{Approval, ApprovalState, Entry, EntryKind, Incident, Plan, Run, RunState, StoryLine};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ pub(super) struct Args {
 #[derive(Deserialize)]
 struct RunPage {
     run: Run,
+    entries: Vec<Entry>,
     approvals: Vec<Approval>,
     story: Vec<StoryLine>,
 }
@@ -57,8 +58,21 @@ pub(super) fn show_run(invocation: &Invocation, client: &Client, id: &str) -> Re
     run_head(invocation, &page.run)?;
     invocation.line("")?;
     page::timeline(invocation, &page.story)?;
+    if page.run.state == RunState::Planned
+        && let Some(plan) = page.entries.iter().find_map(planned)
+    {
+        invocation.line("\nwhat it would do:")?;
+        page::plan(invocation, plan)?;
+    }
     invocation.line("")?;
     run_foot(invocation, &page.run, &page.approvals)
+}
+
+fn planned(entry: &Entry) -> Option<&Plan> {
+    match &entry.kind {
+        EntryKind::RunPlanned { plan } => Some(plan),
+        _ => None,
+    }
 }
 
 fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
@@ -84,10 +98,10 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     invocation.line(&invocation.paint(
         Paint::Dim,
         &format!(
-            "{} · {} of {} episode(s) firing · opened {} UTC, {} ago{by}{closed}",
+            "{} · {} of {} firing · opened {} UTC, {} ago{by}{closed}",
             page::subject(&incident.subject),
             incident.firing,
-            incident.episodes,
+            page::count(incident.episodes as usize, "alert"),
             incident.opened_at.strftime("%Y-%m-%d %H:%M:%S"),
             invocation.age(incident.opened_at),
         ),
@@ -98,6 +112,10 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
         invocation.line("")?;
         run_head(invocation, run)?;
         run_foot(invocation, run, &page.approvals)?;
+        if run.state == RunState::Planned {
+            let command = format!("nightshift show {}", run.id);
+            invocation.line(&format!("     {}  has the whole plan", invocation.paint(Paint::Good, &command)))?;
+        }
     }
     Ok(())
 }

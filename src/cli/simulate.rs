@@ -16,9 +16,12 @@ use std::path::PathBuf;
 pub(super) struct Args {
     /// The runbook's name: its file without `.rhai`
     runbook: String,
-    /// A parameter of the runbook; a value that is not JSON is taken as text
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    /// Parameters of the runbook, as in `node=gpu-3`
+    #[arg(value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, Value)>,
+    /// The same as an option
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    more: Vec<(String, Value)>,
     /// A file with an event, as JSON, that the script sees as `event`
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
@@ -48,7 +51,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         }
     };
     let client = Client::new(invocation)?;
-    let answer = plan(&client, &args.runbook, &args.params, event)?;
+    let answer = plan(&client, &args.runbook, &[args.params.clone(), args.more.clone()].concat(), event)?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }

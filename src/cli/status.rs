@@ -34,13 +34,14 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
         ("runs not over", number(&status["runs_unfinished"])),
         ("approvals asked", number(&status["approvals_open"])),
         ("notices due", number(&status["notices_due"])),
-        ("rules, runbooks", format!("{}, {}", number(&status["rules"]), number(&status["runbooks"]))),
+        ("rules", number(&status["rules"])),
+        ("runbooks", number(&status["runbooks"])),
         ("ledger", format!("{} entries, {} signed", number(&status["entries"]), number(&status["signed"]))),
         (
             "nodes out",
             match guards["nodes_total"].as_u64() {
                 Some(total) => format!("{out} of {total}, {} allowed at once", number(&guards["nodes_out_allowed"])),
-                None => "unknown: no step that disturbs a node may begin".to_owned(),
+                None => "unknown (no cluster answers), so no step that disturbs a node may begin".to_owned(),
             },
         ),
     ];

@@ -47,7 +47,9 @@ impl Stop {
 
     pub fn print(&self, invocation: &Invocation) {
         if !self.message.is_empty() {
-            invocation.say(&format!("{} {}", invocation.on_stderr(Paint::Bad, "error:"), self.message));
+            // A diagnostic brings its own heading.
+            let message = self.message.strip_prefix("error: ").unwrap_or(&self.message);
+            invocation.say(&format!("{} {message}", invocation.on_stderr(Paint::Bad, "error:")));
         }
         if !self.hint.is_empty() {
             invocation.say(&format!("  {} {}", invocation.on_stderr(Paint::Good, "help:"), self.hint));

@@ -280,6 +280,13 @@ fn check_guards(config: &Config, found: &mut Findings) {
             "write at least 1; to forbid all action say `mode_ceiling: suggest`, to stop now use `nightshift freeze`",
         );
     }
+    if let Err(why) = guards.protected.check() {
+        found.say(
+            "guards.protected",
+            why,
+            "write each name out, or give the nodes the label nightshift.dev/opt-out=true",
+        );
+    }
     let shares = [
         ("guards.share_at_once", guards.share_at_once),
         ("guards.share_per_hour", guards.share_per_hour),

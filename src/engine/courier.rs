@@ -13,7 +13,7 @@ use crate::limits::{
     RETRY_AFTER_MAX,
 };
 use crate::model::{Delivery, EntryNo, Time};
-use crate::notifiers::Notifier;
+use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::backoff;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
 use digest::Storm;
@@ -169,7 +169,7 @@ impl Courier {
     /// The rows of one channel, in order. Never fails: what goes wrong is recorded with the row.
     async fn lane(&self, channel: String, rows: Vec<DueNotice>) -> (String, Passed) {
         let mut passed = Passed { due: rows.len(), ..Passed::default() };
-        let Some(notifier) = self.notifiers.get(&channel) else {
+        let Some(notifier) = self.notifier(&channel) else {
             for row in &rows {
                 let why = format!("no channel `{channel}` is configured; a rule names it under `tell`");
                 self.record(row, Receipted::Refused { upto: row.want, why }).await;
@@ -183,7 +183,7 @@ impl Courier {
                 // What is not said stays due, for the next start.
                 return (channel, passed);
             }
-            match self.single(notifier.as_ref(), row, &mut passed).await {
+            match self.single(notifier, row, &mut passed).await {
                 Next::GoOn => {}
                 Next::Postpone { why, at } => {
                     // Slow or limited is the channel, not the row: the rest would only wait for the same answer.
@@ -194,7 +194,7 @@ impl Courier {
                 }
             }
         }
-        self.in_digest(&channel, notifier.as_ref(), &sorted.stormy, &mut passed).await;
+        self.in_digest(&channel, notifier, &sorted.stormy, &mut passed).await;
         self.wait_for_the_storm(&channel, &sorted.waiting, &mut passed).await;
         (channel, passed)
     }
@@ -316,6 +316,10 @@ impl Courier {
             tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a delivery could not be recorded");
         }
         written.is_ok()
+    }
+
+    fn notifier(&self, channel: &str) -> Option<&dyn Notifier> {
+        self.notifiers.get(channel).or_else(|| self.notifiers.get(ANYWHERE)).map(Box::as_ref)
     }
 
     fn storms(&self) -> MutexGuard<'_, HashMap<String, Storm>> {

@@ -21,6 +21,10 @@ pub async fn reload(parts: &Parts) {
     if changed {
         take_in(parts).await;
         tracing::info!("rules and runbooks were taken in");
+        for misfit in super::misfits(&parts.config, &parts.catalog.current()) {
+            tracing::warn!("{}", misfit.text);
+            note(parts, EntryKind::Trouble { text: misfit.text }).await;
+        }
         parts.nudge.nudge();
     }
 }

@@ -93,7 +93,7 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     }
 }
 
-/// The time of the newest entry before this start: ticks after it were missed while the engine was down.
+/// The time of the newest entry before this start, or of the start itself on a new store: ticks after it were missed.
 async fn last_alive(parts: &Parts) -> Time {
     let now = parts.clock.now();
     let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
@@ -102,7 +102,8 @@ async fn last_alive(parts: &Parts) -> Time {
     // What stands before our own `started` was written by the process before us.
     let filter = Filter { after: Some(started.no.0 - 2), limit: 1, ..Filter::default() };
     let before = parts.store.entries(filter).await.unwrap_or_default();
-    before.first().filter(|entry| entry.no < started.no).map_or(now, |entry| entry.at.min(now))
+    // On a new store nothing does, and what counts is its first breath.
+    before.first().unwrap_or(started).at.min(now)
 }
 
 async fn reconcile(parts: &Parts, now: Time) {

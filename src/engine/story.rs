@@ -6,7 +6,8 @@ mod phrase;
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, RunId, RunState, StoryLine, Subject, Time,
+    Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId, RunState, StoryLine,
+    Subject, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
@@ -14,6 +15,14 @@ use std::collections::HashMap;
 /// The line of one entry by itself; none for what only machines care about (a read that went well).
 pub fn line(entry: &Entry) -> Option<StoryLine> {
     Teller::default().line(entry)
+}
+
+/// A line for each entry that has words, in any order: nothing is left out because another line says it too.
+pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
+    let mut sorted: Vec<&Entry> = entries.iter().collect();
+    sorted.sort_by_key(|entry| entry.no);
+    let mut teller = Teller::default();
+    sorted.into_iter().filter_map(|entry| teller.line(entry)).collect()
 }
 
 /// The lines of entries in ascending order: the end of a step is told in the words of its beginning, and what only
@@ -209,7 +218,7 @@ fn planned(plan: &Plan) -> String {
     let calls: Vec<String> = plan
         .calls
         .iter()
-        .filter(|planned| planned.effect != Effect::Read)
+        .filter(|planned| planned.reach > Reach::None)
         .map(|planned| phrase::todo(&planned.call, Some(&planned.target)))
         .collect();
     let list = match calls.as_slice() {

@@ -199,6 +199,36 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Every word that `name` gives.
+    pub const NAMES: [&'static str; 26] = [
+        "started",
+        "heard",
+        "gap",
+        "incident_opened",
+        "incident_resolved",
+        "incident_acknowledged",
+        "run_created",
+        "run_planned",
+        "approval_asked",
+        "approval_decided",
+        "approval_expired",
+        "step_begun",
+        "step_ended",
+        "step_held",
+        "step_denied",
+        "run_ended",
+        "told",
+        "delivered",
+        "delivery_failed",
+        "frozen",
+        "unfrozen",
+        "catalog_loaded",
+        "catalog_refused",
+        "swept",
+        "redacted",
+        "trouble",
+    ];
+
     /// The `kind` word as it is stored.
     pub fn name(&self) -> &'static str {
         match self {

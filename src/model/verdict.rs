@@ -13,7 +13,6 @@ pub enum ReasonCode {
     // intake: why an event started nothing
     NoRuleMatched,
     Muted,
-    StillFiring,
     AlreadyRunning,
     AlreadyHandled,
     NotYetRepeated,
@@ -47,12 +46,11 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 30] = {
+    pub const ALL: [ReasonCode; 29] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
             Muted,
-            StillFiring,
             AlreadyRunning,
             AlreadyHandled,
             NotYetRepeated,
@@ -88,7 +86,6 @@ impl ReasonCode {
         match self {
             NoRuleMatched => "no_rule_matched",
             Muted => "muted",
-            StillFiring => "still_firing",
             AlreadyRunning => "already_running",
             AlreadyHandled => "already_handled",
             NotYetRepeated => "not_yet_repeated",

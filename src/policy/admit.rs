@@ -39,24 +39,12 @@ impl Default for GuardLimits {
     }
 }
 
-impl GuardLimits {
-    /// Refuses numbers that nobody can mean, so that a slip such as `share_at_once: 5` is not taken for 5 %.
+impl Protected {
+    /// Refuses what looks like a pattern: it would protect nothing.
     pub fn check(&self) -> Result<(), String> {
-        let shares = [
-            ("share_at_once", self.share_at_once),
-            ("share_per_hour", self.share_per_hour),
-            ("share_per_day", self.share_per_day),
-        ];
-        for (name, share) in shares {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(format!("guards.{name} is {share}: a share is between 0 and 1, as in 0.05 for 5 %"));
-            }
-        }
-        let names = self.protected.nodes.iter().chain(&self.protected.namespaces);
+        let names = self.nodes.iter().chain(&self.namespaces);
         match names.into_iter().find(|name| name.is_empty() || name.contains(['*', ' '])) {
-            Some(name) => {
-                Err(format!("guards.protected holds `{name}`: write whole names, patterns are not known here"))
-            }
+            Some(name) => Err(format!("`{name}` is no whole name; patterns are not known here")),
             None => Ok(()),
         }
     }

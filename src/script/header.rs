@@ -5,9 +5,8 @@
 use super::arguments::{Wrong, normal, wants};
 use super::check::Diagnostic;
 use super::near::nearest;
-use crate::limits;
 use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const KEYS: [&str; 4] = ["params", "reach", "undo", "approvers"];
 const REACHES: [(&str, Reach); 5] = [
@@ -331,37 +330,4 @@ fn fits(param: &Param, value: &Value) -> Result<Value, String> {
         }
     }
     Ok(value)
-}
-
-/// The parameters of a run from what a rule or a person gives: text from labels and the command line becomes the type
-/// that the header says, defaults fill gaps, and anything that does not fit is refused in words.
-pub(super) fn bind(header: &Header, given: &Map<String, Value>) -> Result<Map<String, Value>, String> {
-    if let Some(name) = given.keys().find(|name| header.params.iter().all(|param| param.name != **name)) {
-        let help = nearest(name, header.params.iter().map(|param| param.name.as_str()));
-        let help = help.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        return Err(format!("the runbook has no parameter `{name}`{help}"));
-    }
-    let mut bound = Map::new();
-    for param in &header.params {
-        let value = match (given.get(&param.name), &param.default) {
-            (Some(value), _) => from_text(param.ty, value),
-            (None, Some(default)) => default.clone(),
-            (None, None) => return Err(format!("the parameter `{}` ({}) is missing", param.name, param.ty.name())),
-        };
-        if value.as_str().is_some_and(|text| text.len() > limits::LABEL_VALUE_BYTES) {
-            return Err(format!("`{}` is longer than {} bytes", param.name, limits::LABEL_VALUE_BYTES));
-        }
-        bound.insert(param.name.clone(), fits(param, &value)?);
-    }
-    Ok(bound)
-}
-
-fn from_text(ty: ParamType, value: &Value) -> Value {
-    let parsed = match (ty, value.as_str()) {
-        (ParamType::Int, Some(text)) => text.parse::<i64>().ok().map(Value::from),
-        (ParamType::Float, Some(text)) => text.parse::<f64>().ok().map(Value::from),
-        (ParamType::Bool, Some(text)) => text.parse::<bool>().ok().map(Value::from),
-        _ => None,
-    };
-    parsed.unwrap_or_else(|| value.clone())
 }

@@ -56,14 +56,8 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     }
     let read_at = world.clock.now();
     let (node, nodes) = tokio::join!(node_of(kube, target), kube.nodes());
-    let mut facts = Facts { read_at: Some(read_at), ..Facts::default() };
-    if let Ok(nodes) = &nodes {
-        let any_gpu = nodes.iter().any(|node| node.gpus > 0);
-        let fleet = || nodes.iter().filter(|node| node.gpus > 0 || !any_gpu);
-        facts.nodes_total = Some(fleet().count() as u32);
-        facts.nodes_out =
-            fleet().filter(|node| node.unschedulable || !node.ready).map(|node| node.name.clone()).collect();
-    }
+    let counted = nodes.as_deref().map(count).unwrap_or_default();
+    let mut facts = Facts { read_at: Some(read_at), ..counted };
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
     match &node {
         Ok(Some(node)) => {
@@ -90,6 +84,19 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
         }
     }
     facts
+}
+
+pub(super) async fn fleet(world: &World) -> Facts {
+    let Ok(kube) = world.kube(None) else { return Facts::default() };
+    kube.nodes().await.as_deref().map(count).unwrap_or_default()
+}
+
+/// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.
+fn count(nodes: &[Node]) -> Facts {
+    let any_gpu = nodes.iter().any(|node| node.gpus > 0);
+    let fleet = || nodes.iter().filter(|node| node.gpus > 0 || !any_gpu);
+    let out = fleet().filter(|node| node.unschedulable || !node.ready).map(|node| node.name.clone());
+    Facts { nodes_total: Some(fleet().count() as u32), nodes_out: out.collect(), ..Facts::default() }
 }
 
 /// The node that the target is or runs on; a workload runs on several, and none of them is meant.

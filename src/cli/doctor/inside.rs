@@ -6,6 +6,7 @@ use super::Findings;
 use crate::catalog::{Catalog, Loaded};
 use crate::cli::serve;
 use crate::config::{Config, Role};
+use crate::engine::misfits;
 use crate::limits;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -106,8 +107,12 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
                 let first = problem.text.lines().next().unwrap_or_default();
                 findings.odd("catalog", format!("{}: {first}", problem.file), "nightshift check");
             }
-            for misfit in serve::misfits(config, &loaded) {
-                findings.bad("catalog", misfit, "");
+            for misfit in misfits(config, &loaded) {
+                // That there are no channels at all is said below, once.
+                if misfit.fatal || !config.channels.is_empty() {
+                    let say = if misfit.fatal { Findings::bad } else { Findings::odd };
+                    say(findings, "catalog", misfit.text, "mend the configuration or the rules");
+                }
             }
             Some(loaded)
         }
@@ -126,9 +131,12 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
         let url = format!("{base}/in/{}/{name}", source.kind);
         match config.server.tokens.iter().find(opens) {
             Some(token) => findings.good("sources", format!("{name}: `{}` may post to {url}", token.name)),
-            None => findings.bad(
+            None => findings.odd(
                 "sources",
-                format!("{name}: no token may post to it, so nothing can arrive"),
+                format!(
+                    "{name}: only this machine's own token ({}) may post to it, and that one may do everything",
+                    config.local_token_path().display()
+                ),
                 format!(
                     "openssl rand -hex 32 > {name}.token && chmod 600 {name}.token\nserver:\n  tokens:\n    - {{ name: {name}, role: source, sources: [{name}], secret: {{ file: {name}.token }} }}\nand there: url: {url}, http_config: {{ authorization: {{ credentials_file: {name}.token }} }}"
                 ),
@@ -143,7 +151,11 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
         );
     }
     if config.channels.is_empty() {
-        findings.odd("channels", "none is configured: nobody is told", "channels:\n  log: { kind: log }");
+        findings.odd(
+            "channels",
+            "none is configured: what rules tell people goes to the engine's log only",
+            "channels:\n  oncall: { kind: log }   # or slack, pagerduty, email: see nightshift.example.yaml",
+        );
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Invariant: either all parts stand, or the words say what to mend.
 
-use crate::catalog::{Catalog, Folders, Loaded, Problem};
+use crate::catalog::{Catalog, Folders, Problem};
 use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
 use crate::config::{Channel, Config, Secret};
-use crate::engine::{Nudge, Parts};
+use crate::engine::{Misfit, Nudge, Parts, misfits};
 use crate::notifiers;
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore};
@@ -30,9 +30,14 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
         tracing::warn!(file = %problem.file, "{}", problem.text);
     }
     let loaded = catalog.current();
-    let misfits = misfits(&config, &loaded);
-    if !misfits.is_empty() {
-        return Err(Stop::usage(misfits.join("\n  "), "mend the configuration or the rules, then `nightshift check`"));
+    let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) =
+        misfits(&config, &loaded).into_iter().partition(|misfit| misfit.fatal);
+    for misfit in odd {
+        tracing::warn!("{}", misfit.text);
+    }
+    if !fatal.is_empty() {
+        let fatal: Vec<String> = fatal.into_iter().map(|misfit| misfit.text).collect();
+        return Err(Stop::usage(fatal.join("\n  "), "mend the configuration or the rules, then `nightshift check`"));
     }
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let world = assemble_world(&config, Arc::clone(&clock)).await?;
@@ -88,46 +93,6 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
     Ok(World { clusters, default_cluster, prometheus, http, clock, identity })
-}
-
-/// What the files and the configuration say of each other and is not so.
-pub(crate) fn misfits(config: &Config, loaded: &Loaded) -> Vec<String> {
-    let near = |word: &str, known: Vec<&str>| match crate::config::closest(word, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "there are none".to_owned(),
-        None => format!("there are: {}", known.join(", ")),
-    };
-    let mut found = Vec::new();
-    for rule in loaded.rules.rules() {
-        for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
-            let known = config.channels.keys().map(String::as_str).collect();
-            found.push(format!(
-                "rule `{}` tells `{channel}`, which is no channel: {}",
-                rule.name,
-                near(channel, known)
-            ));
-        }
-    }
-    for (name, source) in &config.sources {
-        if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
-            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
-            found.push(format!(
-                "sources.{name}: there is no integrations/{}/decode.rhai: {}",
-                source.kind,
-                near(&source.kind, known)
-            ));
-        }
-    }
-    for (name, channel) in &config.channels {
-        if let Channel::Webhook { shape, .. } = channel
-            && !loaded.encoders.contains_key(shape)
-        {
-            let known = loaded.encoders.keys().map(String::as_str).collect();
-            found
-                .push(format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {}", near(shape, known)));
-        }
-    }
-    found
 }
 
 pub(crate) fn folders(config: &Config) -> Folders {

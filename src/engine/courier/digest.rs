@@ -199,7 +199,7 @@ impl Courier {
     pub(super) async fn end_storm(&self, channel: String) -> (String, Passed) {
         let mut passed = Passed::default();
         let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
-        let (Some(open), Some(notifier)) = (open, self.notifiers.get(&channel)) else { return (channel, passed) };
+        let (Some(open), Some(notifier)) = (open, self.notifier(&channel)) else { return (channel, passed) };
         match self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await {
             Delivery::Delivered(_) => {
                 passed.sent += 1;

@@ -162,7 +162,7 @@ impl<'a> Slice<'a> {
             let text = format!("taking back failed at `{}`, after: {why}", failed.call);
             return Want::End(RunState::Stuck { reason: Reason::new(ReasonCode::UndoFailed, text) });
         }
-        for step in claimed.journal.iter().rev().filter(|step| step.undoes.is_none() && succeeded(step)) {
+        for step in claimed.journal.iter().rev().filter(|step| step.undoes.is_none()) {
             let call = actions::find(&step.call.action).and_then(|action| action.undo(step));
             if let Some(call) = call
                 && !undone(step.no)
@@ -324,7 +324,7 @@ fn acted(claimed: &Claimed) -> bool {
 
 fn after_failure(claimed: &Claimed, runbook: &Runbook, why: String) -> Want {
     let undoable = |step: &Step| actions::find(&step.call.action).is_some_and(|action| action.undo(step).is_some());
-    let has_something = claimed.journal.iter().any(|step| succeeded(step) && undoable(step));
+    let has_something = claimed.journal.iter().any(undoable);
     if runbook.header.undo == UndoPolicy::OnFailure && has_something {
         Want::Unwind(why)
     } else {

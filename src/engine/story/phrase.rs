@@ -41,6 +41,7 @@ pub fn todo(call: &Call, target: Option<&Subject>) -> String {
     match call.action.as_str() {
         "sleep" => format!("wait {}", first(call)),
         "note" => format!("note: {}", first(call)),
+        "tell" => format!("tell {}: {}", call.text("channel"), call.text("text")),
         action => match verb(action) {
             Some((todo, _)) => format!("{todo} {}{}", name(call, target), details(call)),
             None => call.to_string(),

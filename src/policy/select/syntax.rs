@@ -14,6 +14,10 @@ pub(super) fn check(ty: ParamType, pattern: Option<&Regex>, value: &Value) -> Re
         ParamType::Int => whole(value),
         ParamType::Float => float(value),
         ParamType::Bool => boolean(value),
+        // An index is written as a number in YAML and on the command line; so may a short name be.
+        ParamType::Gpu | ParamType::Node | ParamType::Namespace | ParamType::Model if value.is_u64() => {
+            named(ty, pattern, &value.to_string())
+        }
         _ => {
             let text = value.as_str().ok_or_else(|| format!("is not a text; a {} is written in quotes", ty.name()))?;
             named(ty, pattern, text)
@@ -210,6 +214,7 @@ mod tests {
         ] {
             good(Gpu, name, name);
         }
+        good(Gpu, 3, "3");
         bad(Gpu, &["", "01", "1234", "-1", "GPU-", "GPU-x", "0000:3b:00.9", "nvidia0", "0; rm", "MIG-GPU-x/1"]);
     }
 

@@ -5,7 +5,7 @@
 use super::catalog::*;
 use crate::model::{Param, ParamType, Reach, UndoPolicy};
 use crate::script::{Diagnostic, check};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 #[test]
 fn a_header_says_what_the_runbook_is() {
@@ -82,26 +82,4 @@ fn a_file_without_a_header_is_told_so_gently() {
     let found = check("test", "note(\"x\");", &api());
     assert_eq!((found.len(), found[0].code), (1, "missing-title"));
     assert!(crate::script::compile("test", "note(\"x\");", &api()).is_ok());
-}
-
-#[test]
-fn parameters_are_bound_from_labels_typed_and_matched() {
-    let book = whole(
-        "//! T\n//! params:\n//!   node: Node\n//!   n: Int = 3\n//!   tag: String = a matching /[a-z]+/\nnote(`${node}${n}${tag}`);",
-    );
-    let bind = |given: Value| book.bind(given.as_object().unwrap_or(&Map::new()));
-    assert_eq!(bind(json!({"node": "n1"})).map(Value::Object), Ok(json!({"node": "n1", "n": 3, "tag": "a"})));
-    assert_eq!(bind(json!({"node": "n1", "n": "7"})).unwrap()["n"], json!(7));
-    let refused = [
-        (json!({}), "the parameter `node` (Node) is missing"),
-        (json!({"node": ""}), "an empty text names no Node"),
-        (json!({"node": "n1", "n": "x"}), "`n` must be a whole number"),
-        (json!({"node": "n1", "tag": "ok; rm -rf"}), "does not match /[a-z]+/"),
-        (json!({"node": "n1", "nod": 1}), "no parameter `nod`; did you mean `node`?"),
-        (json!({"node": "n".repeat(5000)}), "longer than"),
-    ];
-    for (given, words) in refused {
-        let why = bind(given).unwrap_err();
-        assert!(why.contains(words), "{why}");
-    }
 }

@@ -4,6 +4,7 @@
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
 use super::{Allowed, App, Body, Problem, read, refuse};
+use crate::catalog::Loaded;
 use crate::model::{EntryNo, Freeze, IncidentId, Input, Mode, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
@@ -225,13 +226,19 @@ async fn control(app: &App, control: Control) -> Result<(), Problem> {
     done.map_err(refuse::store)
 }
 
+fn names(loaded: &Loaded) -> String {
+    let mut names: Vec<&str> = loaded.runbooks.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names.truncate(crate::limits::LIST_ROWS);
+    if names.is_empty() { "there are none".to_owned() } else { format!("there are: {}", names.join(", ")) }
+}
+
 /// Finds the runbook and checks the parameters against its header.
 fn bind(app: &App, wanted: &Wanted) -> Result<(Arc<Runbook>, Input), Problem> {
     let loaded = (app.current)();
     let Some(runbook) = loaded.runbooks.get(&wanted.runbook) else {
         let near = crate::config::closest(&wanted.runbook, loaded.runbooks.keys().map(String::as_str));
-        let hint = near
-            .map_or("see `nightshift status` for what is loaded".to_owned(), |near| format!("did you mean `{near}`?"));
+        let hint = near.map_or_else(|| names(&loaded), |near| format!("did you mean `{near}`?"));
         return Err(refuse::missing(format!("runbook `{}`", wanted.runbook.escape_debug()), hint));
     };
     let input = RuleSet::bind(&runbook.header, &wanted.params, wanted.event.as_ref()).map_err(|error| {

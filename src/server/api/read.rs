@@ -3,42 +3,12 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{ApprovalId, Entry, Incident, IncidentId, Run, RunId, StoryLine, Subject};
+use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, StoryLine};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// The words of `EntryKind::name`.
-const KINDS: [&str; 26] = [
-    "started",
-    "heard",
-    "gap",
-    "incident_opened",
-    "incident_resolved",
-    "incident_acknowledged",
-    "run_created",
-    "run_planned",
-    "approval_asked",
-    "approval_decided",
-    "approval_expired",
-    "step_begun",
-    "step_ended",
-    "step_held",
-    "step_denied",
-    "run_ended",
-    "told",
-    "delivered",
-    "delivery_failed",
-    "frozen",
-    "unfrozen",
-    "catalog_loaded",
-    "catalog_refused",
-    "swept",
-    "redacted",
-    "trouble",
-];
 
 /// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`.
 #[derive(Deserialize, Default)]
@@ -179,19 +149,19 @@ pub(super) async fn entries(
 ) -> Result<Json<Value>, Problem> {
     let kind = match &list.kind {
         None => None,
-        Some(word) => match KINDS.iter().find(|kind| **kind == word.as_str()) {
+        Some(word) => match EntryKind::NAMES.iter().find(|kind| **kind == word.as_str()) {
             Some(kind) => Some(*kind),
             None => {
                 return Err(refuse::bad(
                     format!("`{word}` is no kind of entry"),
-                    format!("kinds: {}", KINDS.join(", ")),
+                    format!("kinds: {}", EntryKind::NAMES.join(", ")),
                 ));
             }
         },
     };
     let filter = Filter { kinds: kind.into_iter().collect(), ..list.filter() };
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
-    let story = story(&entries);
+    let story = crate::engine::story::each(&entries);
     Ok(Json(json!({ "entries": entries, "story": story })))
 }
 
@@ -205,7 +175,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let parts = &app.parts;
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
-    let facts = parts.world.facts(&Subject::default()).await;
+    let facts = parts.world.fleet().await;
     let at_once = facts
         .nodes_total
         .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
@@ -262,6 +232,7 @@ pub(super) async fn oldest_first(app: &App, filter: Filter) -> Result<Vec<Entry>
     Ok(entries)
 }
 
+/// The story of a run or an incident, from entries in ascending order.
 pub(super) fn story(entries: &[Entry]) -> Vec<StoryLine> {
-    entries.iter().filter_map(crate::engine::story::line).collect()
+    crate::engine::story::lines(entries)
 }

@@ -4,8 +4,10 @@
 //! are now.
 
 use super::{Allowed, App, Asked, Problem, read, refuse};
-use crate::model::{About, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, RunId, Time};
-use crate::policy::RuleSet;
+use crate::model::{
+    About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Time,
+};
+use crate::policy::{Chosen, RuleSet};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::State;
@@ -14,6 +16,8 @@ use serde_json::Value;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
+/// Rules whose first failed matcher is told when none matched.
+const NEAR_MISSES: usize = 12;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,11 +189,26 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSe
         lines.push(Line { no: Some(entry.no), what: "did", text: format!("run {run} was started"), code: None });
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
-    // A resolve starts nothing by its nature; near misses would only be noise.
+    // A resolve starts nothing by its nature; what rules think of it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
-        for (rule, why) in rules.near_misses(&event.labels) {
-            let text = format!("rule `{rule}`, as it is now, does not match: {why}");
-            lines.push(Line { no: None, what: "now", text, code: None });
+        let now = |text: String| Line { no: None, what: "now", text, code: None };
+        for told in rules.select(event).iter().filter(|selected| selected.chosen == Chosen::Tell) {
+            let channels = told.rule.tell.join(", ");
+            let text =
+                format!("rule `{}`, as it is now, matches: it tells {channels} and runs nothing", told.rule.name);
+            lines.push(now(text));
+        }
+        // Where a rule did match, those that did not are only counted.
+        let matched = lines.iter().any(|line| line.code != Some(ReasonCode::NoRuleMatched.name()));
+        let misses = rules.near_misses(&event.labels);
+        let shown = if matched { 0 } else { NEAR_MISSES };
+        let rest = misses.len().saturating_sub(shown);
+        for (rule, why) in misses.into_iter().take(shown) {
+            lines.push(now(format!("rule `{rule}`, as it is now, does not match: {why}")));
+        }
+        if rest > 0 {
+            let rules = if rest == 1 { "1 other rule does".to_owned() } else { format!("{rest} other rules do") };
+            lines.push(now(format!("{rules} not match, as they are now")));
         }
     }
     if lines.is_empty() {
@@ -234,22 +253,28 @@ fn explain_run(entry: &Entry) -> Option<Line> {
             line("did", format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
         }
         EntryKind::RunPlanned { plan } => {
-            let acts = plan.calls.iter().filter(|call| call.effect != crate::model::Effect::Read).count();
-            line("did", format!("planned {acts} call(s) that change something"))
+            let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+            let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
+            line("did", if acts == 0 { "planned: nothing would change".to_owned() } else { list })
         }
-        EntryKind::ApprovalAsked { approval, question, expires_at, .. } => {
-            line("decided", format!("{approval} was asked: {question} (no answer until {expires_at} is no)"))
-        }
+        EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
+            "decided",
+            format!("{approval} was asked: {question} (no answer until {} is no)", expires_at.strftime("%H:%M UTC")),
+        ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             line("decided", format!("{by} {word} {approval}{why}"))
         }
         EntryKind::ApprovalExpired { approval } => line("did not", format!("nobody answered {approval}, which is no")),
+        EntryKind::StepBegun { effect: Effect::Read, .. } => None,
         EntryKind::StepBegun { step, call, .. } => line("did", format!("step {step}: {call}; all guards allowed it")),
         EntryKind::StepHeld { call, reason, until } => {
             let held = refusal(entry.no, reason);
-            Some(Line { text: format!("{call} was held until {until}: {}", reason.text), ..held })
+            Some(Line {
+                text: format!("{call} was held until {}: {}", until.strftime("%H:%M:%S UTC"), reason.text),
+                ..held
+            })
         }
         EntryKind::StepDenied { call, reason } => {
             let denied = refusal(entry.no, reason);
@@ -281,7 +306,7 @@ fn refusal(no: EntryNo, reason: &Reason) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Call, ReasonCode};
+    use crate::model::{Actor, Call};
 
     #[test]
     fn a_denied_step_is_explained_with_its_code_and_numbers() {

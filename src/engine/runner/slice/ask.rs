@@ -17,12 +17,11 @@ impl Slice<'_> {
         planned: Plan,
     ) -> Result<(), StoreError> {
         let title = runbook.header.title.trim_end_matches('.');
+        let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject);
         let question = match &planned.end {
-            PlanEnd::Done | PlanEnd::Stopped(_) => format!("{title} on {}?", run.subject),
-            PlanEnd::Failed(why) => format!("{title} on {}? It would fail: {why}", run.subject),
-            PlanEnd::Cut(reason) => {
-                format!("{title} on {}? Only the beginning is known: {reason}", run.subject)
-            }
+            PlanEnd::Done | PlanEnd::Stopped(_) => asked,
+            PlanEnd::Failed(why) => format!("{asked}. It would fail: {why}"),
+            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {reason}"),
         };
         let rules = self.parts.catalog.current();
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));

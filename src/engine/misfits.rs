@@ -1,0 +1,112 @@
+//! What the files and the configuration say of each other and is not so: channels, vendors' shapes.
+//!
+//! Invariant: pure over both; a misfit that would leave people without news or a source without ears is fatal.
+
+use crate::catalog::Loaded;
+use crate::config::{Channel, Config, closest};
+use crate::model::{Mode, Rule};
+use std::collections::BTreeSet;
+
+/// One thing that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    pub text: String,
+    /// A start is refused over it; otherwise it is a warning.
+    pub fatal: bool,
+}
+
+/// Everything that does not fit between a configuration and what was loaded beside it.
+pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+    let mut found = channels(config, loaded);
+    for (name, source) in &config.sources {
+        if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
+            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
+            let near = near(&source.kind, known);
+            let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
+            found.push(Misfit { text, fatal: true });
+        }
+    }
+    for (name, channel) in &config.channels {
+        if let Channel::Webhook { shape, .. } = channel
+            && !loaded.encoders.contains_key(shape)
+        {
+            let near = near(shape, loaded.encoders.keys().map(String::as_str).collect());
+            let text = format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {near}");
+            found.push(Misfit { text, fatal: true });
+        }
+    }
+    found
+}
+
+fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+    let unknown = |rule: &&Rule| rule.tell.iter().any(|name| !config.channels.contains_key(name));
+    if config.channels.is_empty() {
+        let named: BTreeSet<&str> = loaded.rules.rules().flat_map(|rule| &rule.tell).map(String::as_str).collect();
+        if named.is_empty() {
+            return Vec::new();
+        }
+        let named: Vec<String> = named.into_iter().map(|name| format!("`{name}`")).collect();
+        let text = format!(
+            "no `channels` are configured: what rules tell {} goes to this engine's log only",
+            named.join(", ")
+        );
+        return vec![Misfit { text, fatal: false }];
+    }
+    let mut found = Vec::new();
+    for rule in loaded.rules.rules().filter(unknown) {
+        // An observing rule with a runbook tells nobody, so nobody misses anything until it is promoted.
+        let fatal = rule.run.is_none() || rule.mode.min(config.mode_ceiling) > Mode::Observe;
+        for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
+            let near = near(channel, config.channels.keys().map(String::as_str).collect());
+            let text = format!("rule `{}` tells `{channel}`, which is no channel: {near}", rule.name);
+            found.push(Misfit { text, fatal });
+        }
+    }
+    found
+}
+
+fn near(word: &str, known: Vec<&str>) -> String {
+    match closest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("there are: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::RuleSet;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    fn loaded(rules: serde_json::Value) -> Loaded {
+        let header = crate::model::Header::default();
+        let pin = crate::model::Pin { name: "drain".to_owned(), hash: String::new() };
+        let runbooks = HashMap::from([("drain".to_owned(), (pin, header))]);
+        let rules = RuleSet::compile(serde_json::from_value(rules).unwrap(), runbooks).unwrap();
+        Loaded { rules: Arc::new(rules), ..Loaded::default() }
+    }
+
+    fn check(channels: &[&str], rules: serde_json::Value) -> Vec<(bool, String)> {
+        let channels = channels.iter().map(|name| ((*name).to_owned(), Channel::Log)).collect();
+        let config = Config { channels, ..Config::default() };
+        misfits(&config, &loaded(rules)).into_iter().map(|misfit| (misfit.fatal, misfit.text)).collect()
+    }
+
+    #[test]
+    fn an_unknown_channel_is_fatal_only_where_somebody_would_miss_news() {
+        let rules = serde_json::json!([
+            { "name": "looks", "when": ["a=\"b\""], "run": "drain", "tell": ["oncal"] },
+            { "name": "suggests", "when": ["a=\"b\""], "run": "drain", "mode": "suggest", "tell": ["oncal"] },
+            { "name": "tells", "when": ["a=\"b\""], "tell": ["oncall"] },
+        ]);
+        let found = check(&["oncall"], rules.clone());
+        let fatal: Vec<bool> = found.iter().map(|(fatal, _)| *fatal).collect();
+        assert_eq!(fatal, [false, true], "{found:?}");
+        assert!(found[1].1.contains("rule `suggests`") && found[1].1.contains("did you mean `oncall`?"), "{found:?}");
+        let none = check(&[], rules);
+        assert_eq!(none.len(), 1);
+        assert!(!none[0].0 && none[0].1.contains("`oncal`, `oncall`") && none[0].1.contains("log only"), "{none:?}");
+    }
+}
