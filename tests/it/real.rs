@@ -184,3 +184,33 @@ async fn an_alert_that_was_silenced_before_it_fired_starts_nothing_until_the_sil
     assert_eq!(scene.cordons("gpu-2"), 1);
     scene.verify_ledger();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_alertmanagers_that_both_say_it_are_one_episode_one_run_and_one_page() {
+    let scene = Scene::set(Heard::ByTwo, Repeats::Always).await;
+    let engine = scene.engine().await;
+    scene.xid("gpu-2", 3, 79);
+    scene.run_ends(&engine).await;
+    let second = scene.second.as_ref().unwrap();
+    let sent = "alertmanager_notification_requests_total";
+    eventually("both to have said it", async || {
+        let (one, other) = (scene.alertmanager.metric(sent, "webhook").await, second.metric(sent, "webhook").await);
+        (one >= 2.0 && other >= 2.0).then_some(())
+    })
+    .await;
+    scene.repaired(&engine, "gpu-2").await;
+    eventually("PagerDuty to hear of the end", async || (scene.pages().len() >= 2).then_some(())).await;
+    // Both have said that it is over: neither holds an alert any more that it would repeat.
+    eventually("both to have forgotten it", async || {
+        let (one, other) = (scene.alertmanager.get("/api/v2/alerts").await?, second.get("/api/v2/alerts").await?);
+        (one == json!([]) && other == json!([])).then_some(())
+    })
+    .await;
+    check_pages(&scene);
+    let list = incidents(&engine).await.unwrap();
+    assert_eq!(list.len(), 1, "{list:#?}");
+    assert_eq!(episodes(&engine, list[0]["id"].as_str().unwrap()).await.unwrap().len(), 1);
+    assert_eq!(runs(&engine).await.unwrap().len(), 1);
+    assert_eq!(scene.cordons("gpu-2"), 1);
+    assert_eq!(scene.messages().len(), 1, "{:#?}", scene.messages());
+}

@@ -25,6 +25,8 @@ rules:
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
     ByAlertmanager,
+    /// By two that know nothing of each other, as a pair does while its gossip is cut.
+    ByTwo,
     /// Prometheus takes the engine for an Alertmanager.
     Directly,
 }
@@ -56,7 +58,7 @@ impl Drop for Part {
 
 impl Part {
     async fn start(name: &str, dir: &Path, port: u16, flags: &[String]) -> Part {
-        let log = dir.join(format!("{name}.log"));
+        let log = dir.join(format!("{name}-{port}.log"));
         let out = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(tool(name));
         command.arg(format!("--config.file={}", dir.join(format!("{name}.yml")).display()));
@@ -97,6 +99,7 @@ pub struct Scene {
     // Dropped from the top: those who knock go before those who answer.
     _prometheus: Part,
     pub alertmanager: Part,
+    pub second: Option<Part>,
     pub fleet: SimFleet,
     pub site: Site,
     pub slack: Recording,
@@ -128,7 +131,7 @@ impl Scene {
         let fleet = SimFleet::start(options).unwrap();
         let (slack, pagerduty) = (Recording::slack().await, Recording::pagerduty().await);
         let mail = mail::server(false);
-        let ports = Ports { prometheus: free_port(), alertmanager: free_port() };
+        let ports = Ports { prometheus: free_port(), alertmanager: free_port(), second: free_port() };
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
         let runbook = std::fs::read_to_string(home.join("runbooks/gpu-fell-off-the-bus.rhai")).unwrap();
         let extra = configuration(&fleet, &slack, &pagerduty, &mail, &ports);
@@ -141,12 +144,22 @@ impl Scene {
             "--cluster.listen-address=".to_owned(),
         ];
         let alertmanager = Part::start("alertmanager", site.path(), ports.alertmanager, &flags).await;
+        let second = match heard {
+            Heard::ByTwo => {
+                let flags = [
+                    format!("--storage.path={}", site.path().join("second").display()),
+                    "--cluster.listen-address=".to_owned(),
+                ];
+                Some(Part::start("alertmanager", site.path(), ports.second, &flags).await)
+            }
+            Heard::ByAlertmanager | Heard::Directly => None,
+        };
         let flags = [
             format!("--storage.tsdb.path={}", site.path().join("prometheus").display()),
             "--rules.alert.resend-delay=1s".to_owned(),
         ];
         let prometheus = Part::start("prometheus", site.path(), ports.prometheus, &flags).await;
-        Scene { _prometheus: prometheus, alertmanager, fleet, site, slack, pagerduty, mail }
+        Scene { _prometheus: prometheus, alertmanager, second, fleet, site, slack, pagerduty, mail }
     }
 
     pub async fn engine(&self) -> Engine {
@@ -248,6 +261,7 @@ pub async fn episodes(engine: &Engine, incident: &str) -> Option<Vec<Value>> {
 struct Ports {
     prometheus: u16,
     alertmanager: u16,
+    second: u16,
 }
 
 fn configuration(
@@ -305,6 +319,10 @@ fn write_parts(site: &Site, fleet: &SimFleet, ports: &Ports, heard: Heard, repea
             "- scheme: http\n      path_prefix: /in/alertmanager/demo\n      authorization: {{ credentials_file: \"{token}\" }}"
         );
         text = swap(&swap(&text, "- scheme: http", &ours), "@ALERTMANAGER@", &engine);
+    }
+    if heard == Heard::ByTwo {
+        let both = format!("[\"@ALERTMANAGER@\", \"127.0.0.1:{}\"]", ports.second);
+        text = swap(&text, "[\"@ALERTMANAGER@\"]", &both);
     }
     let text = text
         .replace("@FLEET@", fleet.url().trim_start_matches("http://"))
