@@ -32,7 +32,7 @@ mod rights;
 mod sleep;
 mod tell;
 
-use crate::model::{ActionSpec, Call, Outcome, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject};
 use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub trait Action: Send + Sync {
     /// What `perform` would most likely answer, without touching anything. Reads are performed instead.
     async fn predict(&self, world: &World, call: &Call) -> Outcome;
 
-    /// The call that takes a successful step back, if one does and it changed something.
+    /// The call that takes an ended step back, if one does and it changed something, or may have.
     fn undo(&self, _step: &Step) -> Option<Call> {
         None
     }
@@ -113,15 +113,23 @@ pub fn find(name: &str) -> Option<&'static dyn Action> {
     CATALOG.binary_search_by(|action| action.spec().name.cmp(name)).ok().map(|at| CATALOG[at])
 }
 
-/// Whether an ended step says that it changed something: what `undo` asks first.
+/// Whether an ended step changed something, or may have: what `undo` asks first.
 fn changed(step: &Step) -> bool {
-    matches!(&step.outcome, Some(Outcome::Ok(value)) if value["changed"] == Value::Bool(true))
+    matches!(&step.outcome, Some(Outcome::Ok(value)) if value["changed"] == Value::Bool(true)) || is_doubtful(step)
+}
+
+/// A write whose target never answered may have happened all the same; taking it back must be tried.
+fn is_doubtful(step: &Step) -> bool {
+    let silent = matches!(&step.outcome, Some(Outcome::Failed(failure)) if failure.kind == FailureKind::Unavailable);
+    silent && step.effect != Effect::Read && !step.carry.is_null()
 }
 
 /// What an ended step says was there before, if it changed it.
 fn changed_from(step: &Step) -> Option<&Value> {
     match &step.outcome {
         Some(Outcome::Ok(value)) if changed(step) => value.get("before"),
+        // The witness was read before the first attempt.
+        Some(Outcome::Failed(_)) if is_doubtful(step) => step.carry.get("before"),
         _ => None,
     }
 }
@@ -129,7 +137,7 @@ fn changed_from(step: &Step) -> Option<&Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Effect, Reach};
+    use crate::model::Reach;
     use std::path::Path;
 
     #[test]

@@ -13,7 +13,7 @@ pub use watch::{Watch, WatchError, watch};
 use crate::policy::RuleSet;
 use crate::script::{HostApi, Runbook, Shape};
 use build::State;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
@@ -59,6 +59,8 @@ pub struct Catalog {
     /// What each file was and is; one reload at a time.
     state: Mutex<State>,
     current: RwLock<Arc<Loaded>>,
+    /// Fatal problems that were there at the last reload: (file, text).
+    standing: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Catalog {
@@ -75,12 +77,22 @@ impl Catalog {
             return Err(problems);
         }
         let current = RwLock::new(Arc::new(loaded.unwrap_or_default()));
-        Ok((Catalog { state: Mutex::new(state), current }, problems))
+        Ok((Catalog { state: Mutex::new(state), current, standing: Mutex::default() }, problems))
     }
 
     pub fn current(&self) -> Arc<Loaded> {
         // Nothing panics while it holds the lock, and what it guards is swapped whole.
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The fatal problems among these that were not there the last time: a file that stays bad is news once.
+    pub fn news(&self, problems: &[Problem]) -> Vec<Problem> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fatal = || problems.iter().filter(|problem| problem.fatal);
+        let key = |problem: &Problem| (problem.file.clone(), problem.text.clone());
+        let news = fatal().filter(|problem| !standing.contains(&key(problem))).cloned().collect();
+        *standing = fatal().map(key).collect();
+        news
     }
 
     /// Reads again. A file with a fatal problem keeps its last good text. `true` if anything changed.

@@ -127,6 +127,8 @@ pub const DUE_BATCH: usize = 256;
 pub const STEP_ATTEMPTS: u32 = 8;
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// While something is performed, how often the kill switch is looked at: two seconds after it, nothing is sent.
+pub const FREEZE_LOOK_EVERY: Duration = Duration::from_secs(1);
 pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;

@@ -113,6 +113,8 @@ pub struct Claimed {
     pub run: Run,
     /// All steps in order of their number, undo steps too; only the last can be open.
     pub journal: Vec<Step>,
+    /// Every episode behind it has ended, and it has changed nothing yet.
+    pub moot: bool,
 }
 
 /// What came of wanting to begin a step.
@@ -162,7 +164,8 @@ pub enum Control {
         incident: IncidentId,
         by: String,
     },
-    /// End a run that is not final; it is denied with `Cancelled`.
+    /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
+    /// of the nodes that it holds.
     Cancel {
         run: RunId,
         by: String,
@@ -256,11 +259,21 @@ pub trait Store: Send + Sync + 'static {
     async fn tick(&self, now: Time) -> Result<u64, StoreError>;
 
     // ── runs: every write is conditional on the epoch ──
-    /// Takes the run for this process; `None` if it is final or gone.
+    /// Takes the run for this process; `None` if it is final or gone. The state is the one it was found in: an open step
+    /// of a run that was waiting or held was not on its way, that of a ready one may have been.
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
     /// Guards, reservation, step and ledger entry, in one transaction.
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
-    /// The open step is performed once more: counts the attempt.
+    /// The open step is to be performed once more: asks the guards that people can change meanwhile (the kill switch),
+    /// in one transaction, and moves the step's deadline. Held: the step stays open and the run is parked.
+    async fn again(
+        &self,
+        proposal: Proposal,
+        step: u32,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<Begun, StoreError>;
+    /// The open step failed to be answered, or a crash left it open: counts the attempt.
     async fn attempt(&self, run: RunId, epoch: i64, step: u32, deadline: Time) -> Result<Step, StoreError>;
     /// The step stays open and keeps its place; the run waits.
     async fn park(
@@ -293,7 +306,8 @@ pub trait Store: Send + Sync + 'static {
 
     // ── people ──
     /// An answer. Plan approvals set the run's `approved` and make it ready; step approvals end the step with
-    /// `{"approved": bool, "by": …}`; a denied plan ends the run.
+    /// `{"approved": true, "by": …}` or a refusal; a denied plan ends the run, after taking back what it has done.
+    /// Who asked for a run by hand cannot approve it.
     async fn decide(
         &self,
         approval: ApprovalId,

@@ -102,6 +102,13 @@ impl World {
         })
     }
 
+    /// The same clients for a run about another cluster: what names none means that one. A cluster that is not
+    /// configured is never mistaken for the default one; then every call says so.
+    pub fn within(&self, cluster: Option<&str>) -> World {
+        let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
+        World { default_cluster, ..self.clone() }
+    }
+
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.
     pub async fn fleet(&self) -> Facts {
         facts::fleet(self).await

@@ -15,7 +15,7 @@ static SPEC: ActionSpec = ActionSpec {
     doc: "Asks a person and waits. Denied or not answered in time throws `refused`.",
     params: &[args::required("question", ParamType::String, "what to approve, in one sentence")],
     options: &[args::optional("within", ParamType::Duration, "how long to wait for an answer (30m)")],
-    returns: "the name of the person who approved",
+    returns: "#{approved, by}; approved is true, for a no is thrown",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
@@ -40,7 +40,7 @@ impl Action for Approve {
 
     async fn predict(&self, _world: &World, call: &Call) -> Outcome {
         match args::text(call, "question") {
-            Ok(_) => Outcome::Ok(json!("somebody")),
+            Ok(_) => Outcome::Ok(json!({ "approved": true, "by": "somebody" })),
             Err(failure) => Outcome::Failed(failure),
         }
     }

@@ -4,7 +4,8 @@
 
 use super::Folders;
 use crate::limits;
-use notify::{RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecursiveMode, Watcher};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -34,9 +35,11 @@ pub enum WatchError {
 pub fn watch(folders: Folders, mut on_change: impl FnMut() + Send + 'static) -> Result<Watch, WatchError> {
     let (wake, woken) = sync_channel(1);
     let events = wake.clone();
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // Full means that a look is due already, which is all that an event says.
-        let _ = events.try_send(());
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if is_news(&event) {
+            // Full means that a look is due already, which is all that an event says.
+            let _ = events.try_send(());
+        }
     })?;
     let roots = [folders.runbooks, folders.rules, folders.integrations];
     let stop = Arc::new(AtomicBool::new(false));
@@ -65,6 +68,19 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         let _ = self.wake.try_send(());
+    }
+}
+
+/// Whether somebody may have changed something. To be opened and read is an event too, and our own look at the folders
+/// does just that: taken for news, each look would be the reason for the next one, for ever.
+fn is_news(event: &notify::Result<Event>) -> bool {
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+            _ => true,
+        },
+        // Events were lost, perhaps.
+        Err(_) => true,
     }
 }
 
@@ -138,4 +154,33 @@ fn look(path: &Path) -> Option<Look> {
     // A folder's own times change with every editor's scratch file; its files speak for it.
     let times = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
     (!meta.is_dir()).then(|| (meta.ino(), meta.size(), times.0, times.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn our_own_look_is_no_reason_to_look_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.rhai"), "1").unwrap();
+        let (events, heard) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |event| events.send(event).unwrap()).unwrap();
+        watcher.watch(dir.path(), RecursiveMode::Recursive).unwrap();
+        let roots = [dir.path().to_owned()];
+        for _ in 0..10 {
+            assert_eq!(stamp(&roots).len(), 1);
+            fs::read(dir.path().join("a.rhai")).unwrap();
+        }
+        let last = dir.path().join("last.rhai");
+        fs::write(&last, "2").unwrap();
+        let news = || loop {
+            let event = heard.recv_timeout(Duration::from_secs(10)).expect("a file that is written is news");
+            if is_news(&event) {
+                return event.unwrap();
+            }
+        };
+        assert_eq!(news().paths, [last], "reading came before it and was none");
+    }
 }

@@ -61,7 +61,7 @@ impl Runner {
         let mut ran = 0;
         loop {
             let now = self.parts.clock.now();
-            let due = match self.parts.store.due(now, limits::DUE_BATCH).await {
+            let due = match self.parts.store.due(now, self.batch(0)).await {
                 Ok(due) => due,
                 Err(error) => {
                     tracing::error!(%error, "cannot ask what is due");
@@ -82,7 +82,7 @@ impl Runner {
     async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut HashMap<RunId, ()>) -> Time {
         let now = self.parts.clock.now();
         let later = now + Duration::from_secs(1);
-        let due = match self.parts.store.due(now, limits::DUE_BATCH).await {
+        let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "cannot ask what is due; asking again in a second");
@@ -119,10 +119,19 @@ impl Runner {
         }
     }
 
+    /// How many due runs to ask for: those that are on their way or ailing are due as well, and must not fill the list.
+    fn batch(&self, in_flight: usize) -> usize {
+        let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len();
+        limits::DUE_BATCH + in_flight + ailing
+    }
+
     fn fell_ill(&self, run: RunId, error: &StoreError) {
         let mut ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let attempt = ailing.get(&run).map_or(1, |(attempt, _)| attempt.saturating_add(1));
         let wait = backoff(attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, run.0 as u64);
+        // One that was cancelled meanwhile is never due again: do not keep it for ever.
+        let now = self.parts.clock.now();
+        ailing.retain(|_, (_, until)| *until + 2 * limits::BACKOFF_MAX > now);
         tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
         ailing.insert(run, (attempt, self.parts.clock.now() + wait));
     }

@@ -16,8 +16,10 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut nudged = parts.nudge.listen();
     while !*shutdown.borrow() {
         let now = parts.clock.now();
-        let next_tick = schedule(&parts, looked, now).await;
-        looked = now;
+        let (next_tick, all_started) = schedule(&parts, looked, now).await;
+        if all_started {
+            looked = now;
+        }
         if reconciled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
             reconcile(&parts, now).await;
             reconciled = Some(now);
@@ -34,9 +36,12 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// Starts what fell due in `(looked, now]`, each schedule once, and says when the next tick is.
-async fn schedule(parts: &Parts, looked: Time, now: Time) -> Option<Time> {
+///
+/// `false`: the store did not take one of them; looking again from the same time starts it, and no other one twice.
+async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool) {
     let loaded = parts.catalog.current();
     let mut next: Option<Time> = None;
+    let mut all_started = true;
     for (rule, at) in loaded.rules.scheduled() {
         let ticks = match cron::parse(at) {
             Ok(ticks) => ticks,
@@ -46,21 +51,22 @@ async fn schedule(parts: &Parts, looked: Time, now: Time) -> Option<Time> {
             }
         };
         if let Some(tick) = ticks.latest_missed(looked, now) {
-            start(parts, rule, tick, now).await;
+            all_started &= start(parts, rule, tick, now).await;
         }
         if let Some(tick) = ticks.next_after(now) {
             next = Some(next.map_or(tick, |earlier| earlier.min(tick)));
         }
     }
-    next
+    (next, all_started)
 }
 
-async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
+/// `false`: it may be started a moment later.
+async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     let start = match parts.catalog.current().rules.start_scheduled(&rule.name) {
         Ok(start) => start,
         Err(why) => {
             tracing::error!(rule = %rule.name, %why, "a scheduled run cannot start");
-            return;
+            return true;
         }
     };
     let new = NewRun {
@@ -77,20 +83,27 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) {
         Ok(Some(run)) => {
             tracing::info!(%run, rule = %rule.name, %tick, "a scheduled run was started");
             parts.nudge.nudge();
+            true
         }
-        Ok(None) => {}
-        Err(error) => tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run"),
+        Ok(None) => true,
+        Err(error) => {
+            tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run; trying again");
+            false
+        }
     }
 }
 
-/// The time of the newest entry before this start: ticks after it were missed while the engine was down.
+/// The time of the newest entry before this start, or of the start itself on a new store: ticks after it were missed.
 async fn last_alive(parts: &Parts) -> Time {
     let now = parts.clock.now();
-    let filter = Filter { limit: 50, ..Filter::default() };
-    let entries = parts.store.entries(filter).await.unwrap_or_default();
-    let started = entries.iter().position(|entry| entry.kind.name() == "started");
-    // Newest first: what follows our own `started` was written by the process before us.
-    started.and_then(|at| entries.get(at + 1)).map_or(now, |entry| entry.at.min(now))
+    let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
+    let started = parts.store.entries(filter).await.unwrap_or_default();
+    let Some(started) = started.first() else { return now };
+    // What stands before our own `started` was written by the process before us.
+    let filter = Filter { after: Some(started.no.0 - 2), limit: 1, ..Filter::default() };
+    let before = parts.store.entries(filter).await.unwrap_or_default();
+    // On a new store nothing does, and what counts is its first breath.
+    before.first().unwrap_or(started).at.min(now)
 }
 
 async fn reconcile(parts: &Parts, now: Time) {

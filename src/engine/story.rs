@@ -195,6 +195,9 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         CatalogRefused { file, why } => (format!("{file} is refused, the last good one stays in force: {why}"), true),
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
+        NodesReleased { nodes, by, why } => {
+            (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
+        }
         Trouble { text } => (format!("trouble: {text}"), true),
         RunCreated { .. }
         | RunPlanned { .. }

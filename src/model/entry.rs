@@ -175,6 +175,12 @@ pub enum EntryKind {
         file: String,
         why: String,
     },
+    /// A person has looked at what a stuck run left, and gave its nodes free for others.
+    NodesReleased {
+        nodes: Vec<String>,
+        by: String,
+        why: String,
+    },
     /// Old rows were removed, as configured.
     Swept {
         table: String,
@@ -250,6 +256,7 @@ impl EntryKind {
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
             EntryKind::Swept { .. } => "swept",
+            EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Trouble { .. } => "trouble",
         }

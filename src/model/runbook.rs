@@ -38,7 +38,7 @@ pub struct Param {
 }
 
 /// What the `//!` block at the top of a runbook declares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Header {
     pub title: String,
     pub params: Vec<Param>,

@@ -60,6 +60,10 @@ pub struct Facts {
     pub protected: Option<String>,
     /// Who else cordoned the target node, if somebody did.
     pub foreign_cordon: Option<String>,
+    /// Why the target could not be read just now: then nothing is known of it, and the step waits.
+    pub unread: Option<String>,
+    /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
+    pub read_at: Option<Time>,
 }
 
 /// The step that wants to begin.
@@ -103,12 +107,20 @@ pub struct Levels {
     pub attempts: Vec<Time>,
     /// This run has acted before, so cooldown and attempts are settled.
     pub acted: bool,
+    /// Every episode behind the run has ended.
+    pub over: bool,
 }
 
 /// The verdict of all guards, first refusal wins: cheap and absolute ones first, budgets last.
 pub fn admit(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
     let asked = Asked { limits, levels, proposal, now };
     guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
+}
+
+/// May a step that has begun be performed once more? Its reservation stands; but what people do meanwhile counts.
+pub fn admit_again(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
+    let asked = Asked { limits, levels, proposal, now };
+    guards::AGAIN.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
 }
 
 /// What every guard looks at.
@@ -136,7 +148,8 @@ impl Asked<'_> {
 
     /// Whether it takes the node from the scheduler or gives it back.
     pub(super) fn schedules(&self) -> bool {
-        matches!(self.proposal.call.action.as_str(), "k8s::cordon" | "k8s::uncordon" | "k8s::drain")
+        const NAMES: [&str; 5] = ["k8s::cordon", "k8s::uncordon", "k8s::drain", "k8s::taint", "k8s::untaint"];
+        NAMES.contains(&self.proposal.call.action.as_str())
     }
 
     /// Not now; ask again after this long.

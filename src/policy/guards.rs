@@ -5,6 +5,7 @@
 mod approval;
 mod blast_radius;
 mod cooldown;
+mod episode;
 mod foreign_cordon;
 mod kill_switch;
 mod mode;
@@ -20,10 +21,11 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 9] = [
+pub(super) const ALL: [Guard; 10] = [
     mode::check,
     kill_switch::check,
     protected::check,
+    episode::check,
     reach::check,
     foreign_cordon::check,
     approval::check,
@@ -31,6 +33,9 @@ pub(super) const ALL: [Guard; 9] = [
     node_lock::check,
     blast_radius::check,
 ];
+
+/// For a step that has begun and is performed again: only what people may have changed since.
+pub(super) const AGAIN: [Guard; 1] = [kill_switch::check];
 
 /// A few names for a sentence: `gpu-1, gpu-7 and 3 more`.
 fn some_of<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {

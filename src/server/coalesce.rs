@@ -40,6 +40,16 @@ impl Repeats {
         }
     }
 
+    /// Another door has said something of these, so what Prometheus repeats may be news again.
+    pub fn forget(&self, events: &[Event]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.is_empty() {
+            for event in events {
+                seen.remove(&self.key(event));
+            }
+        }
+    }
+
     /// What `remember` wants to know of events that are about to be stored.
     pub fn mark(&self, events: &[Event]) -> Vec<(u64, u64)> {
         events.iter().map(|event| (self.key(event), self.words(event))).collect()

@@ -39,6 +39,7 @@ async fn webhook(
     let decoded = decode(&app, Form::Webhook { kind, headers }, &source, bytes).await?;
     let gaps = decoded.gaps.len();
     let accepted = decoded.events.len();
+    app.repeats.forget(&decoded.events);
     let heard = store(&app, &source, decoded).await?;
     app.parts.metrics.acked(accepted, started.elapsed());
     Ok(answer(StatusCode::OK, accepted, &heard, json!({ "gaps": gaps })))

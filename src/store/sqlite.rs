@@ -146,6 +146,16 @@ impl Store for SqliteStore {
         self.write(move |tx| begin::begin(tx, proposal, &limits, now)).await
     }
 
+    async fn again(
+        &self,
+        proposal: Proposal,
+        step: u32,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<Begun, StoreError> {
+        self.write(move |tx| begin::again(tx, proposal, step, &limits, now)).await
+    }
+
     async fn attempt(&self, run: RunId, epoch: i64, step: u32, deadline: Time) -> Result<Step, StoreError> {
         self.write(move |tx| runs::attempt(tx, run, epoch, step, deadline)).await
     }

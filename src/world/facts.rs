@@ -54,8 +54,10 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     if elsewhere {
         return Facts::default();
     }
+    let read_at = world.clock.now();
     let (node, nodes) = tokio::join!(node_of(kube, target), kube.nodes());
-    let mut facts = nodes.as_deref().map(count).unwrap_or_default();
+    let counted = nodes.as_deref().map(count).unwrap_or_default();
+    let mut facts = Facts { read_at: Some(read_at), ..counted };
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
     match &node {
         Ok(Some(node)) => {
@@ -70,6 +72,11 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
         Ok(None) => {}
         // It is not there, so nothing can be done to it, and the action will say so.
         Err(WorldError::NotFound(_)) => {}
+        // Silence says nothing about the node: the step waits for an answer.
+        Err(error) if error.is_transient() => {
+            facts.unread = Some(error.to_string());
+            facts.nodes_total = None;
+        }
         Err(error) => {
             // Whether it is protected cannot be told, and without a total the guards hold.
             facts.protected = facts.protected.or_else(|| Some(format!("it cannot be read: {error}")));

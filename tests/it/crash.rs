@@ -31,6 +31,33 @@ verify(|| k8s::node(node).unschedulable, #{ within: "1m" });
 k8s::uncordon(node);
 "#;
 
+/// Witnessed steps, a message, and a failure at the end that takes back what can be taken back.
+const WITNESSED: &str = r#"//! Evicts, deletes, restarts, and fails.
+//!
+//! params:
+//!   node: Node
+//! reach: node
+//! undo: on-failure
+
+k8s::label(node, "nightshift.dev/test", "yes");
+let pod = k8s::pods_on(node).filter(|pod| pod.gpus > 0 && !pod.daemon)[0];
+k8s::evict(`${pod.namespace}/${pod.name}`, #{ within: "2m" });
+k8s::scale("inference/mistral-7b", 5);
+k8s::rollout_restart("inference/llama-70b", #{ within: "10m" });
+tell("nobody", "half way");
+verify(|| k8s::node(node).unschedulable, #{ within: "1s", every: "1s" });
+"#;
+
+/// A runbook, how it ends, and something that the calm world must have counted.
+struct Story {
+    runbook: &'static str,
+    ends: &'static str,
+    counted: (&'static str, usize),
+}
+
+const THERE_AND_BACK: Story = Story { runbook: RUNBOOK, ends: "done", counted: ("patch nodes gpu-2", 3) };
+const TAKEN_BACK: Story = Story { runbook: WITNESSED, ends: "failed", counted: ("patch nodes gpu-2", 2) };
+
 /// What must be so at the end, as the target counted it: (verb, resource, name) → number of real changes.
 async fn effects(fleet: &SimFleet) -> Vec<(String, usize)> {
     let mut counted: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
@@ -51,22 +78,22 @@ async fn deliver(engine: &Engine) -> bool {
     engine.post("/in/alertmanager/test", &body).await.is_some_and(|(status, _)| status == 200)
 }
 
-async fn is_done(engine: &Engine) -> Option<Value> {
+async fn has_ended(engine: &Engine, story: &Story) -> Option<Value> {
     let runs = engine.get("/api/v1/runs").await?;
     let run = runs.as_array().or_else(|| runs["runs"].as_array())?.first()?.clone();
     let state = run["state"]["is"].as_str()?.to_owned();
     match state.as_str() {
-        "done" => Some(run),
-        "failed" | "stuck" | "denied" | "stopped" => panic!("the run ended badly: {run:#}"),
+        ended if ended == story.ends => Some(run),
+        "done" | "failed" | "stuck" | "denied" | "stopped" => panic!("the run ended badly: {run:#}"),
         _ => None,
     }
 }
 
 /// One life of the world: an engine that dies at `failpoint`, one that goes on. Returns the effects, and whether it died.
-async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool) {
+async fn live_through(story: &Story, failpoint: Option<String>) -> (Vec<(String, usize)>, bool) {
     let fleet = SimFleet::start(SimOptions::default()).unwrap();
     let extra = format!("sources:\n  test:\n    kind: alertmanager\nclusters:\n  sim:\n    url: {}\n", fleet.url());
-    let site = Site::new(&extra, RULES, &[("pull-the-plug", RUNBOOK)]);
+    let site = Site::new(&extra, RULES, &[("pull-the-plug", story.runbook)]);
     let env: Vec<(&str, String)> = failpoint.iter().map(|point| ("NIGHTSHIFT_FAILPOINT", point.clone())).collect();
     let mut acknowledged = false;
     let mut died = true;
@@ -77,7 +104,7 @@ async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool)
             if engine.is_dead() {
                 return Some(true);
             }
-            is_done(&engine).await.map(|_| false)
+            has_ended(&engine, story).await.map(|_| false)
         })
         .await;
     }
@@ -87,7 +114,7 @@ async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool)
             // What was not acknowledged is the source's to send again.
             assert!(deliver(&engine).await, "the second life refuses the alert; log:\n{}", site.log());
         }
-        eventually("the run's end in the second life", async || is_done(&engine).await).await;
+        eventually("the run's end in the second life", async || has_ended(&engine, story).await).await;
         let runs = engine.get("/api/v1/runs").await.unwrap();
         let runs = runs.as_array().or_else(|| runs["runs"].as_array()).unwrap().len();
         assert_eq!(runs, 1, "one episode starts one run");
@@ -96,14 +123,15 @@ async fn live_through(failpoint: Option<String>) -> (Vec<(String, usize)>, bool)
     (effects(&fleet).await, died)
 }
 
-/// Kills just before and just after commit 1, 2, 3 … until the story is over before the failpoint comes.
-async fn kill_at_every_commit(side: &str) {
-    let (calm, died) = live_through(None).await;
+/// Kills before or after commit 1, 2, 3 … until the story is over before the failpoint comes.
+async fn kill_at_every_commit(story: &Story, side: &str) {
+    let (calm, died) = live_through(story, None).await;
     assert!(!died);
-    assert!(calm.iter().any(|(effect, count)| effect == "patch nodes gpu-2" && *count >= 3), "{calm:#?}");
+    let (effect, least) = story.counted;
+    assert!(calm.iter().any(|(what, count)| what == effect && *count >= least), "{calm:#?}");
     let mut kills = 0;
     for commit in 1.. {
-        let (effects, died) = live_through(Some(format!("{side}-commit:{commit}"))).await;
+        let (effects, died) = live_through(story, Some(format!("{side}-commit:{commit}"))).await;
         assert_eq!(effects, calm, "killed {side} commit {commit}");
         if !died {
             break;
@@ -115,10 +143,20 @@ async fn kill_at_every_commit(side: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_just_after_any_commit_the_world_ends_the_same() {
-    kill_at_every_commit("after").await;
+    kill_at_every_commit(&THERE_AND_BACK, "after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_just_before_any_commit_the_world_ends_the_same() {
-    kill_at_every_commit("before").await;
+    kill_at_every_commit(&THERE_AND_BACK, "before").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_just_after_any_commit_of_a_run_that_is_taken_back_the_world_ends_the_same() {
+    kill_at_every_commit(&TAKEN_BACK, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_just_before_any_commit_of_a_run_that_is_taken_back_the_world_ends_the_same() {
+    kill_at_every_commit(&TAKEN_BACK, "before").await;
 }

@@ -3,8 +3,8 @@
 //! Invariant: what was done is counted by the fleet; why it was not done is read from the ledger.
 
 use crate::night::Night;
-use nightshift::model::{Freeze, Mode, ReasonCode, RunState};
-use nightshift::store::{Control, Decided, Filter};
+use nightshift::model::{ApprovalState, Freeze, Mode, ReasonCode, RunState};
+use nightshift::store::{Control, Decided, Filter, StoreError};
 use nightshift::world::sim::{ApiFault, Fault, Trouble};
 use serde_json::json;
 use std::time::Duration;
@@ -241,4 +241,209 @@ async fn one_episode_of_each_of_eight_gpus_is_one_incident_and_one_run_at_a_time
     assert_eq!(incidents.len(), 1);
     assert_eq!(incidents[0].firing, 8);
     assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
+
+async fn freeze(night: &Night) {
+    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now() };
+    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+}
+
+async fn thaw(night: &Night) {
+    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "go on".into() };
+    night.parts.store.control(thaw, night.now()).await.unwrap();
+}
+
+fn code(state: &RunState) -> ReasonCode {
+    match state {
+        RunState::Held { reason } | RunState::Denied { reason } | RunState::Stuck { reason } => reason.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+const DRAIN: &str = r#"//! Empty a node.
+//!
+//! params:
+//!   node: Node
+//! reach: node
+
+k8s::cordon(node, "test");
+k8s::drain(node, #{ within: "30m", only: "all", evict_bare: true, delete_empty_dir: true });
+"#;
+
+#[tokio::test]
+async fn a_drain_under_way_stops_at_the_kill_switch_and_goes_on_after_it() {
+    let night = Night::fall("rules: []", &[("drain", DRAIN)]).await;
+    let run = night.start("drain", Mode::Auto, json!({"node": "gpu-2"})).await;
+    night.settle().await;
+    let under_way = night.run(run).await;
+    assert!(matches!(under_way.state, RunState::Waiting { .. }), "{:?}", under_way.state);
+    freeze(&night).await;
+    for _ in 0..10 {
+        night.pass(Duration::from_secs(20)).await;
+        night.settle().await;
+        assert_eq!(code(&night.run(run).await.state), ReasonCode::Frozen);
+    }
+    thaw(&night).await;
+    let run = night.until_rest(run, MINUTE * 30).await;
+    assert_eq!(run.state, RunState::Done, "{:#?}", night.story(run.id).await);
+    let steps = night.steps(run.id).await;
+    assert!(steps.iter().all(|step| step.attempt == 1), "waiting is no attempt: {steps:#?}");
+}
+
+const READ_THEN_CORDON: &str = r#"//! Look, then cordon.
+//!
+//! params:
+//!   node: Node
+//! reach: node
+
+let it = k8s::node(node);
+k8s::cordon(node, "test");
+"#;
+
+#[tokio::test]
+async fn a_held_run_that_has_only_read_ends_with_its_complaint() {
+    let night = Night::fall(&rule("auto"), &[("cordon", READ_THEN_CORDON)]).await;
+    freeze(&night).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::Frozen);
+    night.hear("resolved", XID).await;
+    night.pass(MINUTE).await;
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::EpisodeOver, "it does not wait for the thaw");
+    assert!(night.effects().is_empty());
+}
+
+#[tokio::test]
+async fn a_run_that_waited_finds_its_complaint_over_before_it_acts() {
+    let sleeps = READ_THEN_CORDON.replace("let it", "sleep(\"10m\");\nlet it");
+    let night = Night::fall(&rule("auto"), &[("cordon", &sleeps)]).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    night.settle().await;
+    night.hear("resolved", XID).await;
+    let run = night.until_rest(run, MINUTE * 15).await;
+    assert_eq!(code(&run.state), ReasonCode::EpisodeOver);
+    assert!(night.effects().is_empty());
+}
+
+#[tokio::test]
+async fn a_run_that_two_episodes_want_goes_on_while_one_of_them_fires() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    freeze(&night).await;
+    let gpu = |gpu| [("alertname", "GpuXid"), ("node", "gpu-2"), ("gpu", gpu)];
+    let run = night.hear("firing", &gpu("1")).await.runs[0];
+    assert!(night.hear("firing", &gpu("2")).await.runs.is_empty());
+    night.settle().await;
+    night.hear("resolved", &gpu("1")).await;
+    thaw(&night).await;
+    assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
+}
+
+#[tokio::test]
+async fn a_question_is_moot_when_the_complaint_ends() {
+    let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
+    night.hear("resolved", XID).await;
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::EpisodeOver);
+    let late = night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
+    assert!(matches!(late, Decided::Already(asked) if asked.state == ApprovalState::Void));
+}
+
+#[tokio::test]
+async fn a_no_to_the_question_of_a_runbook_stops_it() {
+    let asks = CORDON.replace("k8s::cordon", "approve(\"Really?\");\nk8s::cordon");
+    let night = Night::fall("rules: []", &[("cordon", &asks)]).await;
+    let run = night.start("cordon", Mode::Auto, json!({"node": "gpu-2"})).await;
+    let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
+    night.parts.store.decide(approval, false, "ada", "not now", night.now()).await.unwrap();
+    let run = night.until_rest(run, MINUTE).await;
+    let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
+    assert!(why.contains("ada said no: not now"), "{why}");
+    assert!(night.effects().is_empty());
+}
+
+#[tokio::test]
+async fn who_asked_for_a_run_cannot_approve_it() {
+    let night = Night::fall("rules: []", &[("cordon", CORDON)]).await;
+    let run = night.start("cordon", Mode::Approve, json!({"node": "gpu-2"})).await;
+    let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
+    let own = night.parts.store.decide(approval, true, "a test", "", night.now()).await;
+    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("somebody else")), "{own:?}");
+    night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
+    assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
+}
+
+#[tokio::test]
+async fn what_the_plan_did_not_name_asks_again_and_a_no_takes_back_what_was_done() {
+    let text = r#"//! Label, wait, label by what is seen then.
+//!
+//! params:
+//!   node: Node
+//! reach: node
+//! undo: on-failure
+
+k8s::label(node, "nightshift.dev/one", "yes");
+sleep("10m");
+k8s::label(node, "nightshift.dev/two", `${k8s::node(node).unschedulable}`);
+"#;
+    let night = Night::fall("rules: []", &[("labels", text)]).await;
+    let run = night.start("labels", Mode::Approve, json!({"node": "gpu-2"})).await;
+    let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
+    night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
+    night.settle().await;
+    night.by_hand("gpu-2", true).await;
+    let RunState::Asking { approval: second } = night.until_rest(run, MINUTE * 15).await.state else { panic!() };
+    assert_ne!(approval, second);
+    night.parts.store.decide(second, false, "ada", "", night.now()).await.unwrap();
+    let run = night.until_rest(run, MINUTE).await;
+    assert!(matches!(run.state, RunState::Failed { undone: true, .. }), "{:?}", run.state);
+    assert!(night.story(run.id).await.last().unwrap().starts_with("undo: k8s::label"));
+}
+
+#[tokio::test]
+async fn an_alert_from_another_cluster_never_touches_a_node_of_that_name_here() {
+    let text = CORDON.replace("k8s::cordon(node, \"test\")", "k8s::label(node, \"nightshift.dev/test\", \"yes\")");
+    let night = Night::fall(&rule("auto"), &[("cordon", &text)]).await;
+    let labels = [("alertname", "GpuXid"), ("node", "gpu-2"), ("cluster", "elsewhere")];
+    let run = night.hear("firing", &labels).await.runs[0];
+    let run = night.until_rest(run, MINUTE).await;
+    assert_eq!(run.subject.cluster.as_deref(), Some("elsewhere"));
+    let RunState::Denied { reason } = run.state else { panic!("{:?}", run.state) };
+    assert!(reason.code == ReasonCode::TargetUnavailable && reason.text.contains("elsewhere"), "{reason}");
+    assert!(night.effects().is_empty(), "{:?}", night.effects());
+}
+
+#[tokio::test]
+async fn a_rule_that_is_removed_before_it_asks_asks_nobody() {
+    let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    std::fs::write(night.path().join("rules/test.yaml"), "rules: []\n").unwrap();
+    nightshift::engine::reload(&night.parts).await;
+    assert_eq!(code(&night.until_rest(run, MINUTE).await.state), ReasonCode::NoRuleMatched);
+}
+
+#[tokio::test]
+async fn a_file_that_stays_bad_is_said_once() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    std::fs::write(night.path().join("rules/test.yaml"), "rules: [{").unwrap();
+    for _ in 0..3 {
+        nightshift::engine::reload(&night.parts).await;
+    }
+    let refused = night.entries().await.into_iter().filter(|entry| entry.kind.name() == "catalog_refused").count();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn a_redacted_event_is_gone_from_the_run_that_it_started() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    let heard = night.entries().await.into_iter().find(|entry| entry.kind.name() == "heard").unwrap().no;
+    let redact = || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into() };
+    let early = night.parts.store.control(redact(), night.now()).await;
+    assert!(matches!(early, Err(StoreError::Refused(_))), "{early:?}");
+    night.until_rest(run, MINUTE).await;
+    night.parts.store.control(redact(), night.now()).await.unwrap();
+    assert!(night.run(run).await.input.event.is_null());
 }

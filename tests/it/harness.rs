@@ -141,9 +141,17 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on and that no outgoing connection is given: those have the ports from 32768 on, so a
+/// client that knocks while the server is away cannot take its place.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static ASKED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let number = ASKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = 20_000 + u16::try_from((std::process::id().wrapping_mul(131) + number) % 12_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Alertmanager's body for alerts of one group, each given by its labels.
@@ -166,11 +174,15 @@ pub fn alertmanager_body(status: &str, starts_at: &str, alerts: &[&[(&str, &str)
     })
 }
 
-/// The folder of tools that the Makefile fetches; a missing one fails the test, it never skips it.
+/// The folder of tools that the Makefile fetches.
+pub fn tools() -> PathBuf {
+    std::env::var_os("NIGHTSHIFT_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools"), PathBuf::from)
+}
+
+/// One of them; a missing one fails the test, it never skips it.
 pub fn tool(name: &str) -> PathBuf {
-    let folder = std::env::var_os("NIGHTSHIFT_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools"), PathBuf::from);
-    let path = folder.join("bin").join(name);
+    let path = tools().join("bin").join(name);
     assert!(path.exists(), "{} is missing: run `make tools` first", path.display());
     path
 }

@@ -3,7 +3,7 @@
 //! Invariant: every message that leaves is looked at as the vendor would see it.
 #![allow(clippy::unwrap_used)] // a test says what it expects by unwrapping
 
-mod mail;
+pub(crate) mod mail;
 
 use crate::recording::{Answer, Recording};
 use nightshift::config::{Channel, Secret};

@@ -45,7 +45,7 @@ async fn a_schedule_starts_one_run_each_night_and_a_missed_one_once() {
 
 #[tokio::test]
 async fn an_episode_that_its_source_no_longer_repeats_becomes_stale_and_starts_nothing() {
-    let rules = "rules:\n  - name: r\n    when: ['alertname=\"X\"']\n";
+    let rules = "rules:\n  - name: r\n    when: ['alertname=\"X\"']\n    tell: [oncall]\n";
     let night = Night::fall(rules, &[]).await;
     night.hear("firing", &[("alertname", "X"), ("node", "gpu-1")]).await;
     let (stop, stopped) = watch::channel(false);

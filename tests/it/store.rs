@@ -64,6 +64,10 @@ conformance! {
         a_frozen_rule_holds_the_step_and_says_so_once,
         an_outcome_that_is_too_large_is_refused_and_changes_nothing,
         a_tick_of_a_schedule_starts_one_run,
+        a_stuck_run_keeps_its_node_until_a_person_lets_go,
+        a_node_that_a_run_has_just_left_counts_for_what_was_read_before,
+        a_step_is_not_performed_again_while_all_is_frozen,
+        a_run_is_found_as_it_was_left,
         a_parked_run_is_due_at_its_time_and_not_before,
         what_a_runbook_says_reaches_the_channel,
     }

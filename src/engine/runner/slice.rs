@@ -4,21 +4,19 @@
 //! Invariant: every path out of a slice has left the run parked, asking, held or final in the store.
 
 use super::Texts;
-use crate::actions::{self, Action, Performed};
+use crate::actions::{self, Action};
 use crate::engine::evaluate::{self, For};
 use crate::engine::{Parts, plan};
 use crate::limits;
-use crate::model::{
-    Call, Effect, EpisodeState, Failure, FailureKind, Mode, Outcome, Plan, PlanEnd, Reach, Reason, ReasonCode, Run,
-    RunId, RunState, Span, Step, UndoPolicy,
-};
-use crate::policy::{Facts, Proposal, backoff};
+use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
+use crate::policy::{Facts, Proposal};
 use crate::script::{Runbook, Turn};
-use crate::store::{Begun, Claimed, Filter, NewApproval, StoreError};
-use crate::telemetry::{Ended, Phase, Settled};
+use crate::store::{Begun, Claimed, StoreError};
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
+
+mod ask;
+mod open;
 
 pub(super) struct Slice<'a> {
     parts: &'a Parts,
@@ -45,7 +43,14 @@ impl<'a> Slice<'a> {
     }
 
     pub(super) async fn go(&self) -> Result<(), StoreError> {
-        let Some(mut claimed) = self.parts.store.claim(self.id, self.now()).await? else { return Ok(()) };
+        let Some(claimed) = self.parts.store.claim(self.id, self.now()).await? else { return Ok(()) };
+        // Calls name no cluster: they mean the run's own, whatever the default one is.
+        let world = self.parts.world.within(claimed.run.subject.cluster.as_deref());
+        let parts = Parts { world, ..self.parts.clone() };
+        Slice { parts: &parts, texts: self.texts, id: self.id }.advance(claimed).await
+    }
+
+    async fn advance(&self, mut claimed: Claimed) -> Result<(), StoreError> {
         let Some(runbook) = self.texts.find(&claimed.run.runbook).await? else {
             let text = format!("the text of runbook {} is not kept", claimed.run.runbook.name);
             return self.stuck(&claimed.run, ReasonCode::RunbookMissing, text).await;
@@ -56,7 +61,7 @@ impl<'a> Slice<'a> {
         loop {
             let open = claimed.journal.last().filter(|step| step.outcome.is_none()).cloned();
             let next = match open {
-                Some(step) => self.settle(&mut claimed, step).await?,
+                Some(step) => self.settle(&mut claimed, &runbook, step).await?,
                 None => match self.want(&claimed, &runbook).await {
                     Want::Begin { call, undoes } => self.begin(&mut claimed, &runbook, call, undoes).await?,
                     Want::Unwind(why) => {
@@ -78,16 +83,30 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Modes that plan, the question of a run in mode approve, and an episode that ended meanwhile. True: rest.
+    /// Questions that wait, complaints that ended meanwhile, modes that plan. True: rest.
     async fn before_acting(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Result<bool, StoreError> {
         let run = &claimed.run;
-        if !claimed.journal.is_empty() || run.unwinding.is_some() {
-            return Ok(false);
-        }
-        if self.episode_is_over(run).await? {
+        let asking = matches!(run.state, RunState::Asking { .. });
+        let open = claimed.journal.last().is_some_and(|step| step.outcome.is_none());
+        let only_read = claimed.journal.iter().all(|step| step.effect == Effect::Read);
+        if claimed.moot && run.unwinding.is_none() && only_read && (asking || !open) {
             let text = "the complaint ended before anything was done";
             let reason = Reason::new(ReasonCode::EpisodeOver, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
+            self.parts.nudge.nudge();
+            return Ok(true);
+        }
+        if asking {
+            return Ok(true);
+        }
+        if !claimed.journal.is_empty() || run.unwinding.is_some() {
+            return Ok(false);
+        }
+        if run.mode == Mode::Approve && run.approved.is_none() && self.rule_is_gone(run) {
+            let text = format!("rule {} was removed before anybody was asked", run.rule.as_deref().unwrap_or_default());
+            let reason = Reason::new(ReasonCode::NoRuleMatched, text);
+            self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
+            self.parts.nudge.nudge();
             return Ok(true);
         }
         match run.mode {
@@ -113,17 +132,15 @@ impl<'a> Slice<'a> {
         }
     }
 
-    async fn episode_is_over(&self, run: &Run) -> Result<bool, StoreError> {
-        let (Some(episode), Some(incident)) = (run.episode, run.incident) else { return Ok(false) };
-        let filter = Filter { incident: Some(incident), limit: limits::READ_LIMIT, ..Filter::default() };
-        let episodes = self.parts.store.episodes(filter).await?;
-        let own = episodes.iter().find(|candidate| candidate.id == episode);
-        Ok(own.is_some_and(|own| own.state != EpisodeState::Open))
+    /// Without its rule nobody knows who may approve.
+    fn rule_is_gone(&self, run: &Run) -> bool {
+        let loaded = self.parts.catalog.current();
+        run.rule.as_deref().is_some_and(|name| loaded.rules.rule(name).is_none())
     }
 
     async fn want(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Want {
         if let Some(why) = &claimed.run.unwinding {
-            return self.want_undo(claimed, why);
+            return self.want_undo(claimed, runbook, why);
         }
         let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
         match evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await {
@@ -136,13 +153,16 @@ impl<'a> Slice<'a> {
     }
 
     /// The newest successful step that is not taken back yet, whose action knows how.
-    fn want_undo(&self, claimed: &Claimed, why: &str) -> Want {
+    fn want_undo(&self, claimed: &Claimed, runbook: &Runbook, why: &str) -> Want {
+        if runbook.header.undo == UndoPolicy::Never {
+            return Want::End(RunState::Failed { why: why.to_owned(), undone: false });
+        }
         let undone = |no: u32| claimed.journal.iter().any(|step| step.undoes == Some(no));
         if let Some(failed) = claimed.journal.iter().find(|step| step.undoes.is_some() && !succeeded(step)) {
             let text = format!("taking back failed at `{}`, after: {why}", failed.call);
             return Want::End(RunState::Stuck { reason: Reason::new(ReasonCode::UndoFailed, text) });
         }
-        for step in claimed.journal.iter().rev().filter(|step| step.undoes.is_none() && succeeded(step)) {
+        for step in claimed.journal.iter().rev().filter(|step| step.undoes.is_none()) {
             let call = actions::find(&step.call.action).and_then(|action| action.undo(step));
             if let Some(call) = call
                 && !undone(step.no)
@@ -166,6 +186,14 @@ impl<'a> Slice<'a> {
             self.stuck(&claimed.run, ReasonCode::ScriptBroken, text).await?;
             return Ok(Next::Rest);
         };
+        if action.spec().reach > Reach::None
+            && !action.spec().permissions.is_empty()
+            && let Err(error) = self.parts.world.kube(None)
+        {
+            // A node of that name may well exist in the default cluster, and is another node.
+            let reason = Reason::new(ReasonCode::TargetUnavailable, error.to_string());
+            return self.denied(claimed, runbook, &call, reason).await;
+        }
         let proposal = match self.propose(&claimed.run, action, call, undoes).await {
             Ok(proposal) => proposal,
             Err(why) => return self.wait_for_target(&claimed.run, why).await,
@@ -175,7 +203,7 @@ impl<'a> Slice<'a> {
         match self.parts.store.begin(proposal, limits, self.now()).await? {
             Begun::Step(step) => {
                 claimed.journal.push(step.clone());
-                self.perform(claimed, action, step).await
+                self.perform(claimed, runbook, action, step).await
             }
             Begun::Held { reason, .. } => {
                 self.parts.metrics.action_refused(reason.code);
@@ -196,24 +224,30 @@ impl<'a> Slice<'a> {
         call: Call,
         undoes: Option<u32>,
     ) -> Result<Proposal, String> {
-        let spec = action.spec();
-        let mut target = action.target(&call);
-        let cluster = || run.subject.cluster.clone().unwrap_or_else(|| self.parts.world.default_cluster.clone());
-        target.cluster = Some(target.cluster.unwrap_or_else(cluster)).filter(|name| !name.is_empty());
-        let (facts, carry) = if spec.reach > Reach::None {
-            let (facts, witness) =
-                tokio::join!(self.parts.world.facts(&target), action.witness(&self.parts.world, &call));
-            let witness = match witness {
+        let mut proposal = self.proposal(run, action, call, undoes);
+        if proposal.reach > Reach::None {
+            let (facts, witness) = tokio::join!(
+                self.parts.world.facts(&proposal.target),
+                action.witness(&self.parts.world, &proposal.call)
+            );
+            proposal.facts = facts;
+            proposal.carry = match witness {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
                 // What is not there cannot be witnessed; `perform` will say so as an outcome.
                 Err(_) => Value::Null,
             };
-            (facts, witness)
-        } else {
-            (Facts::default(), Value::Null)
-        };
-        Ok(Proposal {
+        }
+        Ok(proposal)
+    }
+
+    /// The step as its action declares it, with nothing read yet.
+    fn proposal(&self, run: &Run, action: &dyn Action, call: Call, undoes: Option<u32>) -> Proposal {
+        let spec = action.spec();
+        let mut target = action.target(&call);
+        target.cluster = target.cluster.or_else(|| Some(self.parts.world.default_cluster.clone()));
+        target.cluster = target.cluster.filter(|name| !name.is_empty());
+        Proposal {
             run: run.id,
             epoch: run.epoch,
             call,
@@ -223,9 +257,9 @@ impl<'a> Slice<'a> {
             target,
             undoes,
             deadline: self.now() + spec.deadline.0,
-            carry,
-            facts,
-        })
+            carry: Value::Null,
+            facts: Facts::default(),
+        }
     }
 
     async fn wait_for_target(&self, run: &Run, why: String) -> Result<Next, StoreError> {
@@ -249,7 +283,7 @@ impl<'a> Slice<'a> {
             self.stuck(run, ReasonCode::UndoFailed, text).await?;
             return Ok(Next::Rest);
         }
-        if reason.code == ReasonCode::NotInPlan && run.mode == Mode::Approve {
+        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode == Mode::Approve {
             let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
             let planned = plan::plan(self.parts, runbook, &run.input, &journal).await;
             self.parts.store.planned(self.id, run.epoch, planned.clone(), self.now()).await?;
@@ -264,159 +298,6 @@ impl<'a> Slice<'a> {
             return Ok(Next::Go);
         }
         self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
-        self.parts.nudge.nudge();
-        Ok(Next::Rest)
-    }
-
-    async fn ask_for_plan(&self, run: &Run, runbook: &Arc<Runbook>, planned: Plan) -> Result<(), StoreError> {
-        let title = runbook.header.title.trim_end_matches('.');
-        let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject);
-        let question = match &planned.end {
-            PlanEnd::Done | PlanEnd::Stopped(_) => asked,
-            PlanEnd::Failed(why) => format!("{asked}. It would fail: {why}"),
-            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {reason}"),
-        };
-        let rules = self.parts.catalog.current();
-        let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
-        let within = rule.map_or(limits::APPROVAL_EXPIRY, |rule| rule.approve_within);
-        let mut approvers = runbook.header.approvers.clone();
-        approvers.extend(rule.into_iter().flat_map(|rule| rule.approvers.iter().cloned()));
-        let question = NewApproval {
-            question,
-            plan_hash: planned.hash.clone(),
-            plan: Some(planned),
-            step: None,
-            approvers,
-            expires_at: self.now() + within.0,
-        };
-        self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
-        self.parts.nudge.nudge();
-        Ok(())
-    }
-
-    /// A step that was begun and not ended: parked on purpose, or left open by a crash.
-    async fn settle(&self, claimed: &mut Claimed, step: Step) -> Result<Next, StoreError> {
-        let Some(action) = actions::find(&step.call.action) else {
-            let text = format!("the open step `{}` names an action that this program does not have", step.call);
-            self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
-            return Ok(Next::Rest);
-        };
-        if matches!(claimed.run.state, RunState::Waiting { .. }) {
-            return self.perform(claimed, action, step).await;
-        }
-        self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
-        match step.effect {
-            Effect::Blind => {
-                let text =
-                    format!("`{}` was begun and its answer is not known; it cannot be asked or repeated", step.call);
-                self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
-                Ok(Next::Rest)
-            }
-            // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
-            Effect::Probed if self.now() < step.deadline => {
-                let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
-                let state = RunState::Waiting { why };
-                self.parts.store.park(self.id, claimed.run.epoch, None, state, step.deadline, self.now()).await?;
-                Ok(Next::Rest)
-            }
-            _ => {
-                let deadline = self.now() + action.spec().deadline.0;
-                let step = self.parts.store.attempt(self.id, claimed.run.epoch, step.no, deadline).await?;
-                self.perform(claimed, action, step).await
-            }
-        }
-    }
-
-    async fn perform(&self, claimed: &mut Claimed, action: &dyn Action, step: Step) -> Result<Next, StoreError> {
-        if step.call.action == "approve" {
-            return self.ask_for_step(&claimed.run, &step).await;
-        }
-        let spec = action.spec();
-        let began = std::time::Instant::now();
-        let answer = tokio::time::timeout(spec.deadline.0, action.perform(&self.parts.world, &step)).await;
-        self.parts.metrics.step(Phase::Perform, began.elapsed());
-        let performed = answer
-            .unwrap_or_else(|_| Performed::Retry { why: format!("no answer within {}", spec.deadline), after: None });
-        match performed {
-            Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
-            Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
-            Performed::Again { after, why, carry } => {
-                let wake = self.now() + after.max(limits::AGAIN_MIN);
-                let state = RunState::Waiting { why };
-                let carry = Some((step.no, carry));
-                self.parts.store.park(self.id, claimed.run.epoch, carry, state, wake, self.now()).await?;
-                Ok(Next::Rest)
-            }
-            Performed::Retry { why, after } => self.retry(claimed, step, spec.deadline, why, after).await,
-        }
-    }
-
-    async fn retry(
-        &self,
-        claimed: &mut Claimed,
-        step: Step,
-        deadline: Span,
-        why: String,
-        after: Option<Duration>,
-    ) -> Result<Next, StoreError> {
-        if step.effect == Effect::Blind || step.attempt >= limits::STEP_ATTEMPTS {
-            let text = format!("{why} (after {} attempts)", step.attempt);
-            let outcome = Outcome::Failed(Failure::new(FailureKind::Unavailable, text));
-            return self.end(claimed, step, outcome, Vec::new()).await;
-        }
-        let seed = (self.id.0 as u64) << 16 | u64::from(step.no);
-        let wait = backoff(step.attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, seed);
-        let wait = wait.max(after.unwrap_or_default()).min(limits::BACKOFF_MAX);
-        let wake = self.now() + wait;
-        let text = format!("attempt {} of `{}`: {why}", step.attempt, step.call);
-        self.parts.store.attempt(self.id, claimed.run.epoch, step.no, wake + deadline.0).await?;
-        let state = RunState::Waiting { why: text };
-        self.parts.store.park(self.id, claimed.run.epoch, None, state, wake, self.now()).await?;
-        Ok(Next::Rest)
-    }
-
-    async fn end(
-        &self,
-        claimed: &mut Claimed,
-        mut step: Step,
-        outcome: Outcome,
-        tell: Vec<(String, String)>,
-    ) -> Result<Next, StoreError> {
-        let outcome = within_bounds(outcome);
-        self.parts
-            .metrics
-            .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
-        let told = !tell.is_empty();
-        self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
-        if told {
-            self.parts.nudge.nudge();
-        }
-        step.outcome = Some(outcome);
-        if let Some(last) = claimed.journal.last_mut() {
-            *last = step;
-        }
-        Ok(Next::Go)
-    }
-
-    /// `approve(…)` in a runbook: the answer ends the step; a crash in between asks once, not twice.
-    async fn ask_for_step(&self, run: &Run, step: &Step) -> Result<Next, StoreError> {
-        let filter = Filter { run: Some(self.id), limit: limits::READ_LIMIT, ..Filter::default() };
-        let asked = self.parts.store.approvals(filter).await?;
-        if let Some(open) = asked.iter().find(|approval| approval.step == Some(step.no)) {
-            let state = RunState::Asking { approval: open.id };
-            self.parts.store.park(self.id, run.epoch, None, state, open.expires_at, self.now()).await?;
-            return Ok(Next::Rest);
-        }
-        let within = step.call.text("within").parse().unwrap_or(limits::APPROVAL_EXPIRY);
-        let question = NewApproval {
-            question: step.call.text("question").to_owned(),
-            plan: None,
-            plan_hash: step.key(),
-            step: Some(step.no),
-            approvers: Vec::new(),
-            expires_at: self.now() + within.0,
-        };
-        self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
         self.parts.nudge.nudge();
         Ok(Next::Rest)
     }
@@ -437,35 +318,16 @@ fn succeeded(step: &Step) -> bool {
     matches!(step.outcome, Some(Outcome::Ok(_)))
 }
 
-fn settled_by(effect: Effect) -> Settled {
-    match effect {
-        Effect::Blind => Settled::Asked,
-        Effect::Witnessed | Effect::Probed => Settled::Witness,
-        Effect::Read | Effect::Converge | Effect::Keyed => Settled::Again,
-    }
-}
-
 fn acted(claimed: &Claimed) -> bool {
     claimed.journal.iter().any(|step| step.effect != Effect::Read && succeeded(step))
 }
 
 fn after_failure(claimed: &Claimed, runbook: &Runbook, why: String) -> Want {
     let undoable = |step: &Step| actions::find(&step.call.action).is_some_and(|action| action.undo(step).is_some());
-    let has_something = claimed.journal.iter().any(|step| succeeded(step) && undoable(step));
+    let has_something = claimed.journal.iter().any(undoable);
     if runbook.header.undo == UndoPolicy::OnFailure && has_something {
         Want::Unwind(why)
     } else {
         Want::End(RunState::Failed { why, undone: false })
     }
-}
-
-/// An answer that is too large to keep is a failure that says so; cutting it would make replay lie.
-fn within_bounds(outcome: Outcome) -> Outcome {
-    let size = serde_json::to_vec(&outcome).map_or(0, |bytes| bytes.len());
-    if size <= limits::OUTCOME_BYTES {
-        return outcome;
-    }
-    let text =
-        format!("the answer has {size} bytes, more than the {} that are kept; ask for less", limits::OUTCOME_BYTES);
-    Outcome::Failed(Failure::new(FailureKind::Invalid, text))
 }

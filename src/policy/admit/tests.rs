@@ -296,7 +296,7 @@ fn proposals() -> impl Strategy<Value = Proposal> {
                 disruptive,
                 target: node.map(|n| Subject::node(format!("gpu-{n}"))).unwrap_or_default(),
                 undoes,
-                facts: Facts { nodes_total, nodes_out, protected, foreign_cordon },
+                facts: Facts { nodes_total, nodes_out, protected, foreign_cordon, ..Facts::default() },
                 ..cordon("x")
             }
         },
@@ -375,4 +375,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_complaint_that_is_over_begins_nothing_and_ends_nothing() {
+    let over = Levels { over: true, ..levels() };
+    refused(&over, &cordon("gpu-3"), "deny", ReasonCode::EpisodeOver, "nothing was done");
+    allowed(&Levels { acted: true, ..over.clone() }, &cordon("gpu-3"));
+    allowed(&over, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
+}
+
+#[test]
+fn a_target_that_cannot_be_read_just_now_is_waited_for() {
+    let facts = Facts { unread: Some("no answer: 503".into()), ..Facts::default() };
+    let unread = Proposal { facts, disruptive: false, ..cordon("gpu-3") };
+    refused(&levels(), &unread, "hold", ReasonCode::TargetUnavailable, "503");
+}
+
+#[test]
+fn a_step_under_way_minds_the_kill_switch_and_nothing_else() {
+    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: now() };
+    let again = |levels: &Levels| admit_again(&GuardLimits::default(), levels, &cordon("gpu-3"), now());
+    assert_eq!(word(&again(&Levels { freezes: vec![freeze], ..levels() })), "hold");
+    assert_eq!(again(&Levels { over: true, node_holder: Some(RunId(9)), ..levels() }), Verdict::Allow);
 }

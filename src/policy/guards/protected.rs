@@ -2,6 +2,7 @@
 //!
 //! Invariant: protection holds for undo too; hands off means hands off.
 
+use crate::limits;
 use crate::model::{ReasonCode, Verdict};
 use crate::policy::admit::Asked;
 
@@ -22,6 +23,10 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
             "namespace {namespace} is protected: it is listed under `guards.protected.namespaces` in the configuration"
         );
         return asked.deny(ReasonCode::Protected, text);
+    }
+    if let Some(why) = &asked.proposal.facts.unread {
+        let text = format!("whether {target} may be touched could not be read: {why}");
+        return asked.hold(ReasonCode::TargetUnavailable, limits::HOLD_RECHECK, text);
     }
     let why = asked.proposal.facts.protected.as_ref()?;
     asked.deny(ReasonCode::Protected, format!("{target} is protected: {why}"))

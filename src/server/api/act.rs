@@ -5,7 +5,7 @@
 
 use super::{Allowed, App, Body, Problem, read, refuse};
 use crate::catalog::Loaded;
-use crate::model::{EntryNo, Freeze, IncidentId, Input, Mode, RunId};
+use crate::model::{EntryNo, Freeze, IncidentId, Input, Mode, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::store::{Control, Decided, NewRun};
@@ -120,7 +120,8 @@ pub(super) async fn cancel(
 ) -> Result<Json<Value>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
-    if run.state.is_final() {
+    // One that is stuck may still hold nodes, which this lets go.
+    if run.state.is_final() && !matches!(run.state, RunState::Stuck { .. }) {
         let state = run.state.name();
         return Err(refuse::conflict(format!("run {id} is over: {state}"), format!("see `nightshift show {id}`")));
     }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
 
-use super::runs::{about, at_work};
+use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{Actor, Effect, EntryKind, Reach, Reason, Run, RunId, RunState, Span, Step, Time, Verdict};
-use crate::policy::{GuardLimits, Levels, Proposal, admit};
+use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
 use crate::store::{Begun, StoreError};
 use rusqlite::{Connection, params};
 use std::time::Duration;
@@ -42,6 +42,37 @@ pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
     }
 }
 
+/// The open step is to be performed once more: people may have stopped everything since.
+pub(super) fn again(
+    tx: &mut Tx,
+    proposal: Proposal,
+    step: u32,
+    limits: &GuardLimits,
+    now: Time,
+) -> Result<Begun, StoreError> {
+    let run = at_work(tx, proposal.run, proposal.epoch)?;
+    let mut open = open_step(tx, run.id, step)?;
+    let levels = levels(tx, &run, &proposal, now)?;
+    match admit_again(limits, &levels, &proposal, now) {
+        Verdict::Allow => {
+            let sql = "UPDATE step SET deadline = ?3 WHERE run = ?1 AND no = ?2";
+            exec(&tx.conn, sql, params![run.id.0, step, micros(proposal.deadline)])?;
+            exec(&tx.conn, "UPDATE run SET held = NULL WHERE id = ?1 AND held IS NOT NULL", [run.id.0])?;
+            open.deadline = proposal.deadline;
+            Ok(Begun::Step(open))
+        }
+        Verdict::Hold { reason, until } => {
+            hold(tx, &run, &proposal, &reason, until, now)?;
+            Ok(Begun::Held { reason, until })
+        }
+        Verdict::Deny { reason } => {
+            let entry = EntryKind::StepDenied { call: proposal.call, reason: reason.clone() };
+            tx.append(&Actor::engine(), about(&run), &entry, now)?;
+            Ok(Begun::Denied { reason })
+        }
+    }
+}
+
 /// Everything that the guards weigh, as it stands in this transaction.
 fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Levels, StoreError> {
     let conn = &tx.conn;
@@ -53,13 +84,18 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let now = micros(now);
     let sql = "SELECT run FROM hold WHERE cluster = ?1 AND node = ?2 AND run <> ?3";
     let node_holder = one(conn, sql, params![cluster, node, run.id.0], |row| Ok(RunId(row.get(0)?)))?;
-    let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 ORDER BY node";
-    let nodes_held = all(conn, sql, params![cluster, node], |row| row.get(0))?;
+    // What was read of the world may be older than the end of a run that took a node just before.
+    let read_at = proposal.facts.read_at.map_or(i64::MAX, micros);
+    let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 UNION \
+               SELECT taken.node FROM run JOIN taken ON taken.run = run.id \
+               WHERE run.ended_at >= ?3 AND taken.cluster = ?1 AND taken.node <> ?2 ORDER BY 1";
+    let nodes_held = all(conn, sql, params![cluster, node, read_at], |row| row.get(0))?;
     let sql = "SELECT at FROM attempt WHERE runbook = ?1 AND subject = ?2 AND at > ?3 AND run <> ?4 ORDER BY at";
     let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
     let attempts = all(conn, sql, tried, |row| time(row, 0))?;
     Ok(Levels {
-        mode: run.mode,
+        // A ceiling that was lowered holds for runs that began under a higher one.
+        mode: run.mode.min(tx.ceiling),
         rule: run.rule.clone(),
         cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
         attempts_max,
@@ -71,7 +107,8 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         nodes_hour: taken_since(conn, cluster, node, now - HOUR)?,
         nodes_day: taken_since(conn, cluster, node, now - DAY)?,
         attempts,
-        acted: number(conn, "SELECT count(*) FROM attempt WHERE run = ?1", [run.id.0])? > 0,
+        acted: has_acted(tx, run.id)?,
+        over: episodes_over(conn, run)?,
     })
     .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
 }

@@ -79,6 +79,8 @@ struct Intake<'t> {
     open: HashMap<String, IncidentId>,
     told: BTreeSet<(IncidentId, String)>,
     heard: Heard,
+    /// A run that waits for people must look at its question again.
+    woken: bool,
 }
 
 pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
@@ -104,6 +106,7 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         open: HashMap::new(),
         told: BTreeSet::new(),
         heard: Heard::default(),
+        woken: false,
     };
     let mut start = 0;
     for ((event, end), complaint) in batch.events.iter().zip(&prepared.ends).zip(&prepared.complaints) {
@@ -186,6 +189,9 @@ impl Intake<'_> {
             params![known.id.0, micros(self.now), micros(event.starts_at), self.no.0, start, json.len() as i64],
         )?;
         self.touch(known.incident, |touched| touched.firing -= 1);
+        if let Some(incident) = known.incident {
+            self.woken |= super::runs::wake_askers(&self.tx.conn, incident, known.id, self.now)?;
+        }
         self.heard.resolved += 1;
         self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
     }
@@ -302,7 +308,7 @@ impl Intake<'_> {
         for (incident, no) in last {
             bumped |= self.tx.bump(incident, no, self.now)?;
         }
-        self.heard.nudge = bumped || !self.told.is_empty() || !self.heard.runs.is_empty();
+        self.heard.nudge = bumped || self.woken || !self.told.is_empty() || !self.heard.runs.is_empty();
         Ok(self.heard)
     }
 }

@@ -7,8 +7,8 @@ use super::tx::Tx;
 use super::{incidents, rows, runs};
 use crate::limits;
 use crate::model::{
-    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Freeze, IncidentId, Outcome,
-    Reason, ReasonCode, RunId, RunState, Time,
+    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
+    IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Time,
 };
 use crate::store::{Control, Decided, StoreError};
 use rusqlite::params;
@@ -36,9 +36,13 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         let names = found.approvers.join(", ");
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
+    let run = runs::get(&tx.conn, found.run)?;
+    if answer.approved && run.rule.is_none() && run.requested_by == answer.by {
+        let text = format!("{} asked for {} and cannot approve it too: somebody else must", answer.by, run.id);
+        return Err(StoreError::Refused(text));
+    }
     let state = if answer.approved { ApprovalState::Approved } else { ApprovalState::Denied };
     settle(tx, found.id, state, Some(&answer.by), now)?;
-    let run = runs::get(&tx.conn, found.run)?;
     let actor = Actor::person(&answer.by);
     let decided = EntryKind::ApprovalDecided {
         approval: found.id,
@@ -80,12 +84,23 @@ fn resume(
     }
     match (approval.step, approved) {
         (Some(step), _) => {
-            runs::record(tx, &run, step, Outcome::Ok(json!({ "approved": approved, "by": by })), now)?;
+            // A no is thrown where the question stands, so that a runbook that does not look at the answer stops.
+            let outcome = match approved {
+                true => Outcome::Ok(json!({ "approved": true, "by": by })),
+                false => Outcome::Failed(Failure::new(FailureKind::Refused, reason.text)),
+            };
+            runs::record(tx, &run, step, outcome, now)?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
         (None, true) => {
             let plan = approval.plan.as_ref().map(to_json).transpose()?;
             exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, plan])?;
+            runs::set_state(tx, run.id, &RunState::Ready, Some(now))
+        }
+        // It has done things already: they are taken back if the runbook says so, and then it ends.
+        (None, false) if runs::has_acted(tx, run.id)? => {
+            let sql = "UPDATE run SET unwinding = ?2 WHERE id = ?1 AND unwinding IS NULL";
+            exec(&tx.conn, sql, params![run.id.0, reason.to_string()])?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
         (None, false) => runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::engine(), now),
@@ -117,7 +132,8 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     for approval in &expired {
         expire(tx, approval, now)?;
     }
-    let sql = "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1";
+    let sql = "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1 \
+               AND json_extract(run.state, '$.is') <> 'stuck'";
     for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
         changed += runs::release(tx, run, now)?;
     }
@@ -131,6 +147,17 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
         Control::Cancel { run, by, why } => {
             let run = runs::get(&tx.conn, run)?;
+            if let RunState::Stuck { .. } = run.state {
+                let nodes = runs::let_go(tx, run.id)?;
+                if nodes.is_empty() {
+                    return Err(StoreError::Refused(format!(
+                        "{} is stuck and holds no node: nothing to let go",
+                        run.id
+                    )));
+                }
+                let entry = EntryKind::NodesReleased { nodes, by: by.clone(), why };
+                return tx.append(&Actor::person(&by), runs::about(&run), &entry, now).map(drop);
+            }
             if run.state.is_final() {
                 return Err(StoreError::Refused(format!("{} is over already: {}", run.id, run.state.name())));
             }
@@ -191,6 +218,7 @@ fn end_episodes(tx: &mut Tx, episodes: &[EpisodeId], stale: bool, why: &str, now
         let Some((incident, source)) = row else { continue };
         ended.entry(source).or_default().push(id.to_string());
         if let Some(incident) = incident {
+            runs::wake_askers(&tx.conn, IncidentId(incident), *id, now)?;
             touched.entry(IncidentId(incident)).or_default().firing -= 1;
         }
     }
@@ -213,8 +241,25 @@ fn redact(tx: &mut Tx, entry: EntryNo, by: String, why: String, now: Time) -> Re
     match one(&tx.conn, sql, [entry.0], |row| row.get::<_, bool>(0))? {
         None => return Err(StoreError::NotFound { what: format!("entry {entry}") }),
         Some(true) => return Err(StoreError::Refused(format!("the body of {entry} is gone already"))),
-        Some(false) => exec(&tx.conn, "UPDATE entry SET body = NULL, salt = NULL WHERE no = ?1", [entry.0])?,
+        Some(false) => {
+            forget_copies(tx, entry)?;
+            exec(&tx.conn, "UPDATE entry SET body = NULL, salt = NULL WHERE no = ?1", [entry.0])?
+        }
     };
     tx.append(&Actor::person(&by.clone()), About::default(), &EntryKind::Redacted { entry, by, why }, now)?;
     Ok(())
+}
+
+/// A run keeps the event that started it, for its script. Once it is over nothing needs that any more; before, the event
+/// cannot go, because the script would no longer say what it said.
+fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
+    const SAID: &str = "episode IN (SELECT CAST(substr(json_extract(value, '$.episode'), 2) AS INTEGER) FROM \
+        json_each((SELECT CAST(body AS TEXT) FROM entry WHERE no = ?1 AND kind = 'heard'), '$.events'))";
+    let sql = format!("SELECT id FROM run WHERE final = 0 AND {SAID} LIMIT 1");
+    if let Some(run) = one(&tx.conn, &sql, [entry.0], |row| Ok(RunId(row.get(0)?)))? {
+        let text = format!("{run} still works with what {entry} says: cancel it, or wait for its end");
+        return Err(StoreError::Refused(text));
+    }
+    let sql = format!("UPDATE run SET input = json_set(input, '$.event', json('null')) WHERE final = 1 AND {SAID}");
+    exec(&tx.conn, &sql, [entry.0]).map(drop)
 }

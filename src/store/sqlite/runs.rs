@@ -96,7 +96,7 @@ pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         pin: &new.pin,
         input: &new.input,
         subject: &new.subject,
-        mode: if new.rule.is_some() { new.mode.min(tx.ceiling) } else { new.mode },
+        mode: new.mode.min(tx.ceiling),
         rule: new.rule.as_deref(),
         requested_by: &new.requested_by,
         once: new.once.as_deref(),
@@ -107,9 +107,10 @@ pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         attempts: u32::MAX,
     };
     let (run, entry) = create(tx, &row, new.now)?;
-    let actor = match new.requested_by.as_str() {
-        "schedule" | "rule" => Actor(new.requested_by.clone()),
-        name => Actor::person(name),
+    let actor = match &new.rule {
+        Some(_) => Actor(new.requested_by.clone()),
+        // Also one whose token is called `rule`.
+        None => Actor::person(&new.requested_by),
     };
     tx.append(&actor, About { incident: None, run: Some(run) }, &entry, new.now)?;
     Ok(Some(run))
@@ -153,17 +154,58 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
         return Ok(None);
     }
     let mut run = get(&tx.conn, id)?;
-    // Whoever waits for a timer or a guard is looked at now; whoever asks people still waits for them.
-    if matches!(run.state, RunState::Waiting { .. } | RunState::Held { .. }) {
-        run.state = RunState::Ready;
-        exec(&tx.conn, "UPDATE run SET state = ?2 WHERE id = ?1", params![id.0, to_json(&run.state)?])?;
+    run.mode = run.mode.min(tx.ceiling);
+    match run.state {
+        // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
+        // how it was found: a step that waited was not on its way.
+        RunState::Waiting { .. } | RunState::Held { .. } => {
+            let sql = "UPDATE run SET state = ?2 WHERE id = ?1";
+            exec(&tx.conn, sql, params![id.0, to_json(&RunState::Ready)?])?;
+        }
+        // Whoever asks people still waits for them; it was only woken to see whether the question is moot.
+        RunState::Asking { .. } => {
+            exec(&tx.conn, "UPDATE run SET wake_at = NULL WHERE id = ?1", [id.0])?;
+        }
+        _ => {}
     }
+    let moot = !has_acted(tx, id)? && episodes_over(&tx.conn, &run)?;
     let journal = journal(&tx.conn, id)?;
-    Ok(Some(Claimed { run, journal }))
+    Ok(Some(Claimed { run, journal, moot }))
+}
+
+/// Whether it has changed something in the world.
+pub(super) fn has_acted(tx: &Tx, run: RunId) -> Result<bool, StoreError> {
+    Ok(number(&tx.conn, "SELECT count(*) FROM attempt WHERE run = ?1", [run.0])? > 0)
+}
+
+/// Whether every episode behind a run has ended; one that no episode started is behind nothing that could end.
+pub(super) fn episodes_over(conn: &Connection, run: &Run) -> Result<bool, StoreError> {
+    let Some(episode) = run.episode else { return Ok(false) };
+    let sql = "SELECT count(*) FROM episode WHERE state = 0 \
+               AND (id = ?1 OR id IN (SELECT episode FROM backs WHERE run = ?2))";
+    Ok(number(conn, sql, params![episode.0, run.id.0])? == 0)
+}
+
+/// Another episode wants what this run is there for.
+pub(super) fn back(conn: &Connection, run: RunId, episode: EpisodeId) -> Result<(), StoreError> {
+    let sql = "INSERT INTO backs (run, episode) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    exec(conn, sql, params![run.0, episode.0]).map(drop)
+}
+
+/// An episode has ended: runs of its incident that wait for people see whether their question is moot.
+pub(super) fn wake_askers(
+    conn: &Connection,
+    incident: IncidentId,
+    episode: EpisodeId,
+    now: Time,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 AND wake_at IS NULL \
+               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
+    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
 /// The open step of a run, which must have this number.
-fn open_step(tx: &Tx, run: RunId, step: u32) -> Result<Step, StoreError> {
+pub(super) fn open_step(tx: &Tx, run: RunId, step: u32) -> Result<Step, StoreError> {
     let sql = format!("SELECT {} FROM step WHERE run = ?1 AND no = ?2", rows::STEP);
     let found = one(&tx.conn, &sql, params![run.0, step], rows::step)?;
     let found = found.ok_or_else(|| StoreError::NotFound { what: format!("step {step} of {run}") })?;
@@ -223,7 +265,7 @@ pub(super) fn end(
         return Err(StoreError::Fenced { run: id });
     }
     record(tx, &run, step, outcome, now)?;
-    if run.state.is_final() {
+    if run.state.is_final() && !matches!(run.state, RunState::Stuck { .. }) {
         release(tx, id, now)?;
     }
     for (channel, text) in tell {
@@ -332,7 +374,10 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
         "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0",
         params![run.id.0, to_json(&state)?, micros(now)],
     )?;
-    release(tx, run.id, now)?;
+    // Nobody knows how a stuck run left its nodes, so they stay with it until a person says otherwise.
+    if !matches!(state, RunState::Stuck { .. }) {
+        release(tx, run.id, now)?;
+    }
     tx.append(actor, about(run), &EntryKind::RunEnded { state }, now)?;
     match run.incident {
         Some(incident) => incidents::resolve_bare(tx, incident, now),
@@ -345,4 +390,9 @@ pub(super) fn release(tx: &Tx, run: RunId, now: Time) -> Result<u64, StoreError>
     let sql = "DELETE FROM hold WHERE run = ?1 \
                AND NOT EXISTS (SELECT 1 FROM step WHERE run = ?1 AND ended_at IS NULL AND deadline > ?2)";
     Ok(exec(&tx.conn, sql, params![run.0, micros(now)])? as u64)
+}
+
+/// A person has looked at what a stuck run left: its nodes are free again. Returns their names.
+pub(super) fn let_go(tx: &Tx, run: RunId) -> Result<Vec<String>, StoreError> {
+    all(&tx.conn, "DELETE FROM hold WHERE run = ?1 RETURNING node", [run.0], |row| row.get(0))
 }

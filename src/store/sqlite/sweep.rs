@@ -11,7 +11,7 @@ use rusqlite::params;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
-const EPISODES: [(&str, &str); 8] = [
+const EPISODES: [(&str, &str); 9] = [
     (
         "episode",
         "DELETE FROM episode WHERE id IN (SELECT id FROM episode WHERE state <> 0 AND last_seen < ?1 \
@@ -33,6 +33,11 @@ const EPISODES: [(&str, &str); 8] = [
          AND NOT EXISTS (SELECT 1 FROM step WHERE step.run = run.id) \
          AND NOT EXISTS (SELECT 1 FROM approval WHERE approval.run = run.id) \
          AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) LIMIT ?2)",
+    ),
+    (
+        "backs",
+        "DELETE FROM backs WHERE (run, episode) IN (SELECT backs.run, backs.episode FROM backs \
+         JOIN run ON run.id = backs.run WHERE run.ended_at < ?1 LIMIT ?2)",
     ),
     (
         "outbox",

@@ -325,6 +325,9 @@ impl Store for MemoryStore {
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         unimplemented!()
     }
+    async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
+        unimplemented!()
+    }
     async fn attempt(&self, _: RunId, _: i64, _: u32, _: Time) -> Result<Step, StoreError> {
         unimplemented!()
     }

@@ -6,13 +6,13 @@ use super::{ask, build, delivered, notice, open};
 use nightshift::config::{Channel, Secret};
 use nightshift::model::*;
 use nightshift::notifiers::Notifier;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
     dir: tempfile::TempDir,
 }
 
@@ -24,7 +24,7 @@ impl Drop for Server {
 }
 
 fn python() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/tools/venv/bin/python");
+    let own = crate::harness::tools().join("venv/bin/python");
     let python = if own.exists() { own } else { PathBuf::from("python3") };
     let there = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
     assert!(
@@ -36,9 +36,9 @@ fn python() -> PathBuf {
 }
 
 /// A server on a free port that keeps what it gets in a maildir; with a certificate for `localhost` if `tls`.
-fn server(tls: bool) -> Server {
+pub(crate) fn server(tls: bool) -> Server {
     let dir = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::harness::free_port();
     let mut command = Command::new(python());
     command.args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}")]);
     if tls {
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// The messages as Python's own mail library reads them: header lines, then the decoded text and HTML parts.
-    fn messages(&self) -> Vec<String> {
+    pub(crate) fn messages(&self) -> Vec<String> {
         let read = r#"
 import sys, os, email, email.policy
 box = os.path.join(sys.argv[1], "new")

@@ -5,7 +5,8 @@
 use super::Open;
 use super::fixtures::*;
 use nightshift::model::{
-    Approval, ApprovalState, Call, Effect, Freeze, IncidentState, Outcome, Plan, PlanEnd, Reach, ReasonCode, RunState,
+    Approval, ApprovalState, Call, Effect, FailureKind, Freeze, IncidentState, Outcome, Plan, PlanEnd, Reach,
+    ReasonCode, RunState,
 };
 use nightshift::store::{Claimed, Control, Decided, Filter, NewApproval, Store, StoreError};
 use serde_json::json;
@@ -101,8 +102,9 @@ pub async fn a_question_of_a_step_is_answered_into_its_outcome(open: Open<'_>) {
     let id = store.ask(run, epoch, question(Some(0), &[]), at(1)).await.unwrap();
     store.decide(id, false, "kim", "", at(2)).await.unwrap();
     let claimed = store.claim(run, at(3)).await.unwrap().unwrap();
-    assert_eq!(claimed.journal[0].outcome, Some(Outcome::Ok(json!({ "approved": false, "by": "kim" }))));
-    assert_eq!(claimed.run.state, RunState::Ready, "the runbook goes on and decides for itself");
+    let Some(Outcome::Failed(failure)) = &claimed.journal[0].outcome else { panic!("{:?}", claimed.journal) };
+    assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Refused, "kim said no"));
+    assert_eq!(claimed.run.state, RunState::Ready, "the runbook may catch that, and else it fails");
 }
 
 pub async fn freezes_are_set_listed_and_lifted(open: Open<'_>) {

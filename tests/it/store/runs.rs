@@ -212,3 +212,72 @@ pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     store.finish(run, claimed.run.epoch, RunState::Done, at(3)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().incidents_open, 0, "which ends with the run");
 }
+
+pub async fn a_stuck_run_keeps_its_node_until_a_person_lets_go(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let reason = Reason::new(ReasonCode::InDoubt, "nobody knows");
+    store.finish(run, epoch, RunState::Stuck { reason }, at(2)).await.unwrap();
+    store.tick(at(100_000)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 1, "time does not settle a doubt");
+    let cancel = || Control::Cancel { run, by: "kim".to_owned(), why: "looked at it".to_owned() };
+    store.control(cancel(), at(100_001)).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().nodes_held, 0);
+    let last = store.entries(Filter { limit: 1, ..Filter::default() }).await.unwrap().remove(0);
+    assert!(matches!(last.kind, EntryKind::NodesReleased { nodes, by, .. } if nodes == ["gpu-3"] && by == "kim"));
+    assert!(matches!(store.control(cancel(), at(100_002)).await, Err(StoreError::Refused(_))));
+    let stuck = store.runs(of_run(run)).await.unwrap().remove(0);
+    assert!(matches!(stuck.state, RunState::Stuck { .. }), "what it came to does not change");
+}
+
+pub async fn a_node_that_a_run_has_just_left_counts_for_what_was_read_before(open: Open<'_>) {
+    let store = open();
+    let first = running(&store, "gpu-3").await;
+    let (run, epoch) = (first.run.id, first.run.epoch);
+    store.begin(cordon(&first, "gpu-3"), guards(), at(1)).await.unwrap();
+    store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(4)).await.unwrap();
+    store.finish(run, epoch, RunState::Done, at(5)).await.unwrap();
+    let second = running(&store, "gpu-4").await;
+    let one = || Arc::new(nightshift::policy::GuardLimits { share_at_once: 1.0, ..Default::default() });
+    let mut read_before = cordon(&second, "gpu-4");
+    // Read while the first one was at work, and before its cordon was seen.
+    read_before.facts.read_at = Some(at(3));
+    let begun = store.begin(read_before, one(), at(6)).await.unwrap();
+    assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::BlastRadius), "{begun:?}");
+    let mut read_after = cordon(&second, "gpu-4");
+    read_after.facts.read_at = Some(at(6));
+    let begun = store.begin(read_after, one(), at(6)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
+pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let run = claimed.run.id;
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let again = |at| store.again(cordon(&claimed, "gpu-3"), 0, guards(), at);
+    assert!(matches!(again(at(2)).await.unwrap(), Begun::Step(step) if step.attempt == 1 && step.deadline == at(60)));
+    let freeze = Freeze { scope: "all".to_owned(), by: "kim".to_owned(), why: "stop".to_owned(), since: at(3) };
+    store.control(Control::Freeze(freeze), at(3)).await.unwrap();
+    for second in 3..6 {
+        let held = again(at(second)).await.unwrap();
+        assert!(matches!(&held, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{held:?}");
+    }
+    assert_eq!(story(&store).await.iter().filter(|kind| **kind == "step_held").count(), 1);
+    let claimed = store.claim(run, at(30)).await.unwrap().unwrap();
+    assert!(matches!(claimed.run.state, RunState::Held { .. }) && claimed.journal[0].outcome.is_none());
+}
+
+pub async fn a_run_is_found_as_it_was_left(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    let waiting = RunState::Waiting { why: "draining".to_owned() };
+    store.park(run, epoch, None, waiting.clone(), at(10), at(1)).await.unwrap();
+    assert_eq!(store.claim(run, at(10)).await.unwrap().unwrap().run.state, waiting, "nothing was on its way");
+    // Claimed and not parked again: what the owner did before it died is not known.
+    assert_eq!(store.claim(run, at(11)).await.unwrap().unwrap().run.state, RunState::Ready);
+}

@@ -4,7 +4,7 @@
 
 use super::fixtures::*;
 use nightshift::model::{About, Actor, EntryKind, Mode, Outcome};
-use nightshift::store::{SqliteOptions, SqliteStore, Store, StoreError};
+use nightshift::store::{Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError};
 use rusqlite::Connection;
 use serde_json::json;
 use std::path::Path;
@@ -90,6 +90,20 @@ async fn no_rule_goes_further_than_the_ceiling() {
     let heard = hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
     assert_eq!(store.runs(of_run(heard.runs[0])).await.unwrap()[0].mode, Mode::Observe);
     assert!(store.due(at(1), 10).await.unwrap().notices.is_empty(), "and observing disturbs nobody");
+    let by_hand = NewRun {
+        pin: pin(),
+        input: Default::default(),
+        subject: Default::default(),
+        mode: Mode::Auto,
+        rule: None,
+        requested_by: "rule".to_owned(),
+        once: None,
+        now: at(2),
+    };
+    let run = store.start(by_hand).await.unwrap().unwrap();
+    assert_eq!(store.runs(of_run(run)).await.unwrap()[0].mode, Mode::Observe, "nor does a person");
+    let last = store.entries(Filter { limit: 1, ..Filter::default() }).await.unwrap().remove(0);
+    assert_eq!(last.actor.0, "person:rule", "a name is never taken for a rule");
 }
 
 #[tokio::test]
@@ -98,7 +112,7 @@ async fn a_database_of_a_newer_program_or_with_another_history_is_refused() {
     filled(dir.path()).await.close().await.unwrap();
     let conn = Connection::open(dir.path().join("store.db")).unwrap();
     let open = || SqliteStore::open(SqliteOptions::new(dir.path().join("store.db")), start()).map(drop);
-    conn.execute("INSERT INTO migration SELECT 99, 'later', sha256, at FROM migration", []).unwrap();
+    conn.execute("INSERT INTO migration SELECT 99, 'later', sha256, at FROM migration LIMIT 1", []).unwrap();
     assert!(matches!(open(), Err(StoreError::Refused(text)) if text.contains("newer")));
     conn.execute("DELETE FROM migration WHERE version = 99", []).unwrap();
     conn.execute("UPDATE migration SET sha256 = 'x'", []).unwrap();

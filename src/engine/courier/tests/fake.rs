@@ -180,6 +180,9 @@ impl Store for FakeStore {
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
     }
+    async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
+        panic!("not the courier's")
+    }
     async fn attempt(&self, _: RunId, _: i64, _: u32, _: Time) -> Result<Step, StoreError> {
         panic!("not the courier's")
     }

@@ -99,6 +99,8 @@ impl Intake<'_> {
             return Ok(Err(reason));
         }
         if let Some(run) = runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
+            // It is not over for this run while one of those who wanted it is open.
+            runs::back(&self.tx.conn, run, episode)?;
             let text = format!("{run} of rule {} does the same for {incident} already", rule.name);
             return Ok(Err(Reason::new(ReasonCode::AlreadyRunning, text)));
         }

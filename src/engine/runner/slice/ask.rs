@@ -1,0 +1,89 @@
+//! Questions to people: about the plan of a run in mode approve, and those that a runbook asks itself.
+//!
+//! Invariant: a question names who may answer it, and nothing that a rule adds lets more people answer than the header.
+
+use super::{Next, Slice};
+use crate::limits;
+use crate::model::{Plan, PlanEnd, Run, Step};
+use crate::script::Runbook;
+use crate::store::{NewApproval, StoreError};
+use std::sync::Arc;
+
+impl Slice<'_> {
+    pub(super) async fn ask_for_plan(
+        &self,
+        run: &Run,
+        runbook: &Arc<Runbook>,
+        planned: Plan,
+    ) -> Result<(), StoreError> {
+        let title = runbook.header.title.trim_end_matches('.');
+        let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject);
+        let question = match &planned.end {
+            PlanEnd::Done | PlanEnd::Stopped(_) => asked,
+            PlanEnd::Failed(why) => format!("{asked}. It would fail: {why}"),
+            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {reason}"),
+        };
+        let rules = self.parts.catalog.current();
+        let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
+        let within = rule.map_or(limits::APPROVAL_EXPIRY, |rule| rule.approve_within);
+        let approvers = approvers(&runbook.header.approvers, rule.map_or(&[], |rule| &rule.approvers));
+        let question = NewApproval {
+            question,
+            plan_hash: planned.hash.clone(),
+            plan: Some(planned),
+            step: None,
+            approvers,
+            expires_at: self.now() + within.0,
+        };
+        self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
+        self.parts.nudge.nudge();
+        Ok(())
+    }
+
+    /// `approve(…)` in a runbook: the answer ends the step; asking parks the run in the same commit, so nobody is asked twice.
+    pub(super) async fn ask_for_step(&self, run: &Run, runbook: &Runbook, step: &Step) -> Result<Next, StoreError> {
+        let rules = self.parts.catalog.current();
+        let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
+        let within = step.call.text("within").parse().unwrap_or(limits::APPROVAL_EXPIRY);
+        let question = NewApproval {
+            question: step.call.text("question").to_owned(),
+            plan: None,
+            plan_hash: step.key(),
+            step: Some(step.no),
+            approvers: approvers(&runbook.header.approvers, rule.map_or(&[], |rule| &rule.approvers)),
+            expires_at: self.now() + within.0,
+        };
+        self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
+        self.parts.nudge.nudge();
+        Ok(Next::Rest)
+    }
+}
+
+/// Who may say yes, by the header and the rule; an empty list is everybody with the role. Named in both: those in both.
+fn approvers(header: &[String], rule: &[String]) -> Vec<String> {
+    let both: Vec<String> = header.iter().filter(|name| rule.contains(name)).cloned().collect();
+    match (header, rule, both.as_slice()) {
+        ([], rule, _) => rule.to_vec(),
+        // Lists that share nobody contradict each other: then the one that was reviewed with the runbook counts.
+        (header, [], _) | (header, _, []) => header.to_vec(),
+        _ => both,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::approvers;
+
+    #[test]
+    fn a_rule_narrows_who_may_approve_and_never_widens_it() {
+        let check = |header: &[&str], rule: &[&str], expect: &[&str]| {
+            let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            assert_eq!(approvers(&own(header), &own(rule)), own(expect), "{header:?} {rule:?}");
+        };
+        check(&[], &[], &[]);
+        check(&["ada"], &[], &["ada"]);
+        check(&[], &["bob"], &["bob"]);
+        check(&["ada", "bob"], &["bob", "eve"], &["bob"]);
+        check(&["ada"], &["eve"], &["ada"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The open step: performed the first time, again after waiting, or settled after a crash.
+//!
+//! Invariant: before each performance its record is committed and the kill switch was asked; a blind step is performed
+//! once.
+
+use super::{Next, Slice};
+use crate::actions::{self, Action, Performed};
+use crate::limits;
+use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::policy::backoff;
+use crate::script::Runbook;
+use crate::store::{Begun, Claimed, StoreError};
+use crate::telemetry::{Ended, Phase, Settled};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Slice<'_> {
+    /// A step that was begun and not ended: parked on purpose, or left open by a crash.
+    pub(super) async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        runbook: &Runbook,
+        step: Step,
+    ) -> Result<Next, StoreError> {
+        let Some(action) = actions::find(&step.call.action) else {
+            let text = format!("the open step `{}` names an action that this program does not have", step.call);
+            self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
+            return Ok(Next::Rest);
+        };
+        if matches!(claimed.run.state, RunState::Waiting { .. } | RunState::Held { .. }) {
+            // Parked on purpose: nothing was on its way, so nothing is in doubt and no attempt is counted.
+            return self.again(claimed, runbook, action, step).await;
+        }
+        self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
+        match step.effect {
+            Effect::Blind => {
+                let text =
+                    format!("`{}` was begun and its answer is not known; it cannot be asked or repeated", step.call);
+                self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
+                Ok(Next::Rest)
+            }
+            // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
+            Effect::Probed if self.now() < step.deadline => {
+                let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
+                let state = RunState::Waiting { why };
+                self.parts.store.park(self.id, claimed.run.epoch, None, state, step.deadline, self.now()).await?;
+                Ok(Next::Rest)
+            }
+            _ => {
+                let deadline = self.now() + action.spec().deadline.0;
+                let step = self.parts.store.attempt(self.id, claimed.run.epoch, step.no, deadline).await?;
+                self.again(claimed, runbook, action, step).await
+            }
+        }
+    }
+
+    /// Once more, if people have not stopped everything since: a drain evicts at each of its passes.
+    async fn again(
+        &self,
+        claimed: &mut Claimed,
+        runbook: &Runbook,
+        action: &dyn Action,
+        step: Step,
+    ) -> Result<Next, StoreError> {
+        let proposal = self.proposal(&claimed.run, action, step.call.clone(), step.undoes);
+        let limits = Arc::new(self.parts.config.guards.clone());
+        match self.parts.store.again(proposal, step.no, limits, self.now()).await? {
+            Begun::Step(step) => self.perform(claimed, runbook, action, step).await,
+            Begun::Held { reason, .. } => {
+                self.parts.metrics.action_refused(reason.code);
+                Ok(Next::Rest)
+            }
+            Begun::Denied { reason } => {
+                self.parts.metrics.action_refused(reason.code);
+                let outcome = Outcome::Failed(Failure::new(FailureKind::Refused, reason.to_string()));
+                self.end(claimed, step, outcome, Vec::new()).await
+            }
+        }
+    }
+
+    pub(super) async fn perform(
+        &self,
+        claimed: &mut Claimed,
+        runbook: &Runbook,
+        action: &dyn Action,
+        step: Step,
+    ) -> Result<Next, StoreError> {
+        if step.call.action == "approve" {
+            return self.ask_for_step(&claimed.run, runbook, &step).await;
+        }
+        let spec = action.spec();
+        let began = std::time::Instant::now();
+        let performing = tokio::time::timeout(spec.deadline.0, action.perform(&self.parts.world, &step));
+        let answer = tokio::select! {
+            answer = performing => answer,
+            stopped = self.stopped(&claimed.run, action, &step) => return stopped.map(|()| Next::Rest),
+        };
+        self.parts.metrics.step(Phase::Perform, began.elapsed());
+        let performed = answer
+            .unwrap_or_else(|_| Performed::Retry { why: format!("no answer within {}", spec.deadline), after: None });
+        match performed {
+            Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
+            Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
+            Performed::Again { after, why, carry } => {
+                let wake = self.now() + after.max(limits::AGAIN_MIN);
+                let state = RunState::Waiting { why };
+                let carry = Some((step.no, carry));
+                self.parts.store.park(self.id, claimed.run.epoch, carry, state, wake, self.now()).await?;
+                Ok(Next::Rest)
+            }
+            Performed::Retry { why, after } => self.retry(claimed, step, spec.deadline, why, after).await,
+        }
+    }
+
+    /// Returns once people have stopped what is being performed: the run is held then, its step open, and what was on
+    /// its way is cut off, which its effect allows. Never returns for what must not be cut off.
+    async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<(), StoreError> {
+        let spec = action.spec();
+        let may_be_cut = matches!(step.effect, Effect::Converge | Effect::Keyed | Effect::Witnessed);
+        if !may_be_cut || spec.reach == Reach::None {
+            return std::future::pending().await;
+        }
+        loop {
+            self.parts.clock.sleep_until(self.now() + limits::FREEZE_LOOK_EVERY).await;
+            if self.parts.store.freezes().await?.is_empty() {
+                continue;
+            }
+            let proposal = self.proposal(run, action, step.call.clone(), step.undoes);
+            let limits = Arc::new(self.parts.config.guards.clone());
+            if let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? {
+                self.parts.metrics.action_refused(reason.code);
+                return Ok(());
+            }
+        }
+    }
+
+    async fn retry(
+        &self,
+        claimed: &mut Claimed,
+        step: Step,
+        deadline: Span,
+        why: String,
+        after: Option<Duration>,
+    ) -> Result<Next, StoreError> {
+        if step.effect == Effect::Blind || step.attempt >= limits::STEP_ATTEMPTS {
+            let text = format!("{why} (after {} attempts)", step.attempt);
+            let outcome = Outcome::Failed(Failure::new(FailureKind::Unavailable, text));
+            return self.end(claimed, step, outcome, Vec::new()).await;
+        }
+        let seed = (self.id.0 as u64) << 16 | u64::from(step.no);
+        let wait = backoff(step.attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, seed);
+        let wait = wait.max(after.unwrap_or_default()).min(limits::BACKOFF_MAX);
+        let wake = self.now() + wait;
+        let text = format!("attempt {} of `{}`: {why}", step.attempt, step.call);
+        self.parts.store.attempt(self.id, claimed.run.epoch, step.no, wake + deadline.0).await?;
+        let state = RunState::Waiting { why: text };
+        self.parts.store.park(self.id, claimed.run.epoch, None, state, wake, self.now()).await?;
+        Ok(Next::Rest)
+    }
+
+    async fn end(
+        &self,
+        claimed: &mut Claimed,
+        mut step: Step,
+        outcome: Outcome,
+        tell: Vec<(String, String)>,
+    ) -> Result<Next, StoreError> {
+        let outcome = within_bounds(outcome);
+        self.parts
+            .metrics
+            .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
+        let told = !tell.is_empty();
+        self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
+        if told {
+            self.parts.nudge.nudge();
+        }
+        step.outcome = Some(outcome);
+        if let Some(last) = claimed.journal.last_mut() {
+            *last = step;
+        }
+        Ok(Next::Go)
+    }
+}
+
+fn settled_by(effect: Effect) -> Settled {
+    match effect {
+        Effect::Blind => Settled::Asked,
+        Effect::Witnessed | Effect::Probed => Settled::Witness,
+        Effect::Read | Effect::Converge | Effect::Keyed => Settled::Again,
+    }
+}
+
+/// An answer that is too large to keep is a failure that says so; cutting it would make replay lie.
+fn within_bounds(outcome: Outcome) -> Outcome {
+    let size = serde_json::to_vec(&outcome).map_or(0, |bytes| bytes.len());
+    if size <= limits::OUTCOME_BYTES {
+        return outcome;
+    }
+    let text =
+        format!("the answer has {size} bytes, more than the {} that are kept; ask for less", limits::OUTCOME_BYTES);
+    Outcome::Failed(Failure::new(FailureKind::Invalid, text))
+}
