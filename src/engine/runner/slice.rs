@@ -114,11 +114,10 @@ impl<'a> Slice<'a> {
     }
 
     async fn episode_is_over(&self, run: &Run) -> Result<bool, StoreError> {
-        let (Some(episode), Some(incident)) = (run.episode, run.incident) else { return Ok(false) };
-        let filter = Filter { incident: Some(incident), limit: limits::READ_LIMIT, ..Filter::default() };
+        let Some(episode) = run.episode else { return Ok(false) };
+        let filter = Filter { run: Some(run.id), limit: 1, ..Filter::default() };
         let episodes = self.parts.store.episodes(filter).await?;
-        let own = episodes.iter().find(|candidate| candidate.id == episode);
-        Ok(own.is_some_and(|own| own.state != EpisodeState::Open))
+        Ok(episodes.iter().any(|own| own.id == episode && own.state != EpisodeState::Open))
     }
 
     async fn want(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Want {
