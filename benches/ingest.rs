@@ -1,7 +1,8 @@
 //! Durable ingest over loopback HTTP: how many alerts a second, and how long until each is acknowledged.
 //!
 //! Invariant: every alert is new, every 2xx is behind an fsync, and the peer gets the same bytes from the same generator
-//! in the same run. `cargo bench --bench ingest`; `ALERTMANAGER=/path/to/alertmanager` adds the peer; `INGEST_SECONDS=10`.
+//! in the same run. `cargo bench --bench ingest`; `NIGHTSHIFT_TOOLS` says where `bin/alertmanager` is; `INGEST_SECONDS=10`,
+//! `INGEST_ROUNDS=3`: each figure of the summary is the median of so many rounds.
 
 use nightshift::catalog::{Catalog, Folders};
 use nightshift::clock::RealClock;
@@ -42,30 +43,74 @@ struct Figure {
 
 #[tokio::main]
 async fn main() {
-    let seconds = std::env::var("INGEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
-    let span = Duration::from_secs(seconds);
+    let set = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let span = Duration::from_secs(set("INGEST_SECONDS", 10));
+    let tools =
+        std::env::var("NIGHTSHIFT_TOOLS").unwrap_or_else(|_| format!("{}/.cache/tools", env!("CARGO_MANIFEST_DIR")));
+    let peer = Some(format!("{tools}/bin/alertmanager")).filter(|binary| Path::new(binary).exists());
     println!("| target | form | connections × alerts | alerts/s | ack p50 | ack p99 | not 2xx |");
     println!("|---|---|---|---|---|---|---|");
-    let peer = std::env::var("ALERTMANAGER").ok().or_else(|| {
-        let kept = format!("{}/.cache/tools/alertmanager", env!("CARGO_MANIFEST_DIR"));
-        Path::new(&kept).exists().then_some(kept)
-    });
+    let mut summary = Vec::new();
     for (connections, per_request) in LOADS {
-        let webhook = ours("/in/alertmanager/bench", Form::Webhook, connections, per_request, span).await;
-        row("nightshift", "webhook", connections, per_request, &webhook);
-        let direct = ours("/in/alertmanager/bench/api/v2/alerts", Form::Direct, connections, per_request, span).await;
-        row("nightshift", "api/v2", connections, per_request, &direct);
-        if let Some(binary) = &peer {
-            let theirs = peers(binary, connections, per_request, span).await;
-            row("alertmanager", "api/v2", connections, per_request, &theirs);
-            println!(
-                "| ratio | | {connections} × {per_request} | {:.2} webhook, {:.2} api/v2 | | | |",
-                webhook.alerts_per_second / theirs.alerts_per_second,
-                direct.alerts_per_second / theirs.alerts_per_second
-            );
+        let (mut webhooks, mut directs, mut peers_, mut bares, mut slowest) = (vec![], vec![], vec![], vec![], vec![]);
+        for _ in 0..set("INGEST_ROUNDS", 3) {
+            let webhook = ours("/in/alertmanager/bench", Form::Webhook, connections, per_request, span).await;
+            row("nightshift", "webhook", connections, per_request, &webhook);
+            let direct =
+                ours("/in/alertmanager/bench/api/v2/alerts", Form::Direct, connections, per_request, span).await;
+            row("nightshift", "api/v2", connections, per_request, &direct);
+            webhooks.push(webhook.alerts_per_second);
+            directs.push(direct.alerts_per_second);
+            slowest.push(webhook.p99.max(direct.p99).as_secs_f64() * 1e3);
+            if let Some(binary) = &peer {
+                let theirs = peers(binary, connections, per_request, span).await;
+                row("alertmanager", "api/v2", connections, per_request, &theirs);
+                peers_.push(theirs.alerts_per_second);
+            }
+            bares.push(bare(connections * per_request, span.min(Duration::from_secs(3))));
         }
+        let (webhook, direct, theirs, bare) = (median(webhooks), median(directs), median(peers_), median(bares));
+        summary.push(format!(
+            "| {connections} × {per_request} | {webhook:.0} | {direct:.0} | {theirs:.0} | {:.2} | {:.2} | {:.0} ms | {bare:.0} | {:.2} |",
+            webhook / theirs,
+            direct / theirs,
+            median(slowest),
+            webhook / bare
+        ));
     }
+    println!("\nmedians of the rounds:\n");
+    println!(
+        "| connections × alerts | webhook/s | api/v2/s | Alertmanager/s | webhook ÷ Alertmanager | api/v2 ÷ Alertmanager \
+         | ack p99, the slower form | bare SQLite rows/s | webhook ÷ bare |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    summary.iter().for_each(|line| println!("{line}"));
     println!("\nresident at the end: {} MiB (generator and server in one process)", resident_mib());
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What the same disk gives a bare SQLite: one thread, one table, a row of an event's size each, so many in a commit.
+fn bare(rows: usize, span: Duration) -> f64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut conn = rusqlite::Connection::open(folder.path().join("bare.db")).expect("a database");
+    conn.pragma_update(None, "journal_mode", "WAL").expect("a log");
+    conn.pragma_update(None, "synchronous", "FULL").expect("durability");
+    conn.execute_batch("CREATE TABLE event (id INTEGER PRIMARY KEY, json BLOB NOT NULL)").expect("a table");
+    let (begun, mut written) = (Instant::now(), 0_u64);
+    while begun.elapsed() < span {
+        let change = conn.transaction().expect("a transaction");
+        for _ in 0..rows {
+            let sql = "INSERT INTO event (json) VALUES (?1)";
+            change.prepare_cached(sql).and_then(|mut insert| insert.execute([[b'x'; 600]])).expect("an insert");
+            written += 1;
+        }
+        change.commit().expect("a commit");
+    }
+    written as f64 / begun.elapsed().as_secs_f64()
 }
 
 fn row(target: &str, form: &str, connections: usize, per_request: usize, figure: &Figure) {

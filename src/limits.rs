@@ -83,6 +83,9 @@ pub const WAL_PAGES: i64 = 4_096;
 /// Page caches: the writer's holds the inner pages of its indexes, a reader's one page of a screen.
 pub const WRITER_CACHE_KIB: i64 = 32 * 1024;
 pub const READER_CACHE_KIB: i64 = 2 * 1024;
+/// Complaints in the writer's memory before their index is written: 2 MiB, and an index of a million of them is then
+/// written ten to a page.
+pub const RECENT_COMPLAINTS: usize = 32_768;
 pub const READERS: usize = 4;
 /// Prepared statements kept for each connection; there are fewer.
 pub const STATEMENTS: usize = 256;

@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME=VALUE", value_parser = simulate::param)]
     params: Vec<(String, Value)>,
     /// The same as an option
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
     more: Vec<(String, Value)>,
     /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
     #[arg(long, value_parser = mode)]

@@ -7,7 +7,7 @@ use super::invocation::Invocation;
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use crate::model::Run;
+use crate::model::{ReasonCode, Run, RunState};
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -69,5 +69,10 @@ pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), S
         return invocation.print_json(&answer);
     }
     let run: Run = understood(answer["run"].clone())?;
-    invocation.line(&format!("{} {}", run.id, run.state.name()))
+    // A cancelled run ends as denied, with the canceller's words; one that was over before stays what it was.
+    let word = match &run.state {
+        RunState::Denied { reason } if reason.code == ReasonCode::Cancelled => "cancelled",
+        other => other.name(),
+    };
+    invocation.line(&format!("{} {word}", run.id))
 }

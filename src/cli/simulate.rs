@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, Value)>,
     /// The same as an option
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = param)]
     more: Vec<(String, Value)>,
     /// A file with an event, as JSON, that the script sees as `event`
     #[arg(long, value_name = "FILE")]

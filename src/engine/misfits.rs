@@ -81,7 +81,13 @@ mod tests {
     use std::sync::Arc;
 
     fn loaded(rules: serde_json::Value) -> Loaded {
-        let header = crate::model::Header::default();
+        let header = crate::model::Header {
+            title: "Drain".to_owned(),
+            params: vec![],
+            reach: crate::model::Reach::Node,
+            undo: crate::model::UndoPolicy::Never,
+            approvers: vec![],
+        };
         let pin = crate::model::Pin { name: "drain".to_owned(), hash: String::new() };
         let runbooks = HashMap::from([("drain".to_owned(), (pin, header))]);
         let rules = RuleSet::compile(serde_json::from_value(rules).unwrap(), runbooks).unwrap();

@@ -7,13 +7,24 @@ use crate::model::{Event, Time};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What was said lately: (source, fingerprint) → (everything in the event, when).
 #[derive(Default)]
 pub(super) struct Repeats {
-    seen: Mutex<HashMap<u64, (u64, Time)>>,
+    seen: Mutex<Seen>,
     hasher: RandomState,
 }
+
+#[derive(Default)]
+struct Seen {
+    said: HashMap<u64, (u64, Time)>,
+    /// When everything was last looked through for what is expired: when it is full of fresh ones, not at each request.
+    cleared: Option<Time>,
+}
+
+/// Looking through everything costs as much as storing some hundred events.
+const CLEAR_EVERY: Duration = Duration::from_secs(10);
 
 impl Repeats {
     /// The events that say something new, or that were said too long ago.
@@ -22,7 +33,8 @@ impl Repeats {
         let mut here = HashSet::new();
         let is_new = |event: &Event| {
             let (key, words) = (self.key(event), self.words(event));
-            here.insert((key, words)) && seen.get(&key).is_none_or(|(said, at)| *said != words || expired(*at, now))
+            here.insert((key, words))
+                && seen.said.get(&key).is_none_or(|(said, at)| *said != words || expired(*at, now))
         };
         events.into_iter().filter(is_new).collect()
     }
@@ -30,12 +42,15 @@ impl Repeats {
     /// Call after the commit.
     pub fn remember(&self, said: &[(u64, u64)], now: Time) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() + said.len() > limits::REPEATS {
-            seen.retain(|_, (_, at)| !expired(*at, now));
+        // A clock that was set back must not put it off.
+        let due = seen.cleared.is_none_or(|cleared| now >= cleared + CLEAR_EVERY || now < cleared);
+        if due && seen.said.len() + said.len() > limits::REPEATS {
+            seen.said.retain(|_, (_, at)| !expired(*at, now));
+            seen.cleared = Some(now);
         }
         for (key, words) in said {
-            if seen.len() < limits::REPEATS || seen.contains_key(key) {
-                seen.insert(*key, (*words, now));
+            if seen.said.len() < limits::REPEATS || seen.said.contains_key(key) {
+                seen.said.insert(*key, (*words, now));
             }
         }
     }

@@ -8,6 +8,7 @@ mod intake;
 mod notices;
 mod people;
 mod read;
+mod recent;
 mod rows;
 mod runs;
 mod schema;

@@ -13,7 +13,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let (freeze, doubt) =
         asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
     let Freeze { scope, by, why, since } = freeze;
-    let text = format!("{scope} is frozen by {by} since {since}: {why}{doubt}");
+    let text = format!("{scope} is frozen by {by} since {}: {why}{doubt}", since.strftime("%Y-%m-%d %H:%M UTC"));
     asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
 }
 

@@ -6,12 +6,12 @@
 mod consult;
 
 use super::incidents::{self, Touched};
+use super::recent::Complaint;
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
 use crate::model::{About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Reason, RunId, Time};
 use crate::policy::{Change, Prior, hear};
 use crate::store::{Batch, Heard, StoreError};
-use ring::digest;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
@@ -22,7 +22,7 @@ pub(super) struct Prepared {
     /// The JSON of all events, one behind the other, and where each ends.
     json: Vec<u8>,
     ends: Vec<usize>,
-    complaints: Vec<i64>,
+    complaints: Vec<Complaint>,
 }
 
 impl Prepared {
@@ -34,20 +34,9 @@ impl Prepared {
                 .map_err(|error| StoreError::Refused(format!("an event that is not JSON: {error}")))?;
             ends.push(json.len());
         }
-        let complaints = batch.events.iter().map(|event| complaint(&event.source, &event.fingerprint)).collect();
+        let complaints = batch.events.iter().map(|event| Complaint::of(&event.source, &event.fingerprint)).collect();
         Ok(Prepared { batch, json, ends, complaints })
     }
-}
-
-/// A small key for (source, fingerprint); equal keys are compared by their texts.
-fn complaint(source: &str, fingerprint: &str) -> i64 {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(source.as_bytes());
-    context.update(&[0]);
-    context.update(fingerprint.as_bytes());
-    let mut key = [0; 8];
-    key.copy_from_slice(&context.finish().as_ref()[..8]);
-    i64::from_be_bytes(key)
 }
 
 /// The latest episode of a complaint.
@@ -64,6 +53,10 @@ struct Say {
     runs: Vec<RunId>,
     reasons: Vec<Reason>,
 }
+
+/// The latest episode of a complaint, among those that are filed.
+const FILED: &str = "SELECT e.id, e.state, e.starts_at, e.incident FROM complaint c JOIN episode e ON e.id = c.episode \
+     WHERE c.key = ?1 AND e.fingerprint = ?2 AND e.source = ?3 ORDER BY c.episode DESC LIMIT 1";
 
 /// One batch on its way.
 struct Intake<'t> {
@@ -117,7 +110,7 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
 }
 
 impl Intake<'_> {
-    fn event(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: i64) -> Result<(), StoreError> {
+    fn event(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: Complaint) -> Result<(), StoreError> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
         match (change, known) {
@@ -143,7 +136,7 @@ impl Intake<'_> {
         }
     }
 
-    fn opened(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: i64) -> Result<(), StoreError> {
+    fn opened(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: Complaint) -> Result<(), StoreError> {
         let start = self.quote(json);
         let episode = EpisodeId(self.tx.next.episode);
         self.tx.next.episode += 1;
@@ -154,6 +147,7 @@ impl Intake<'_> {
             touched.severity = touched.severity.max(Some(event.severity));
         });
         self.insert(event, complaint, episode, say.incident, start, json.len())?;
+        self.tx.recent.opened(complaint, episode.0);
         self.heard.opened += 1;
         self.unquote(episode, Change::Opened, &say)
     }
@@ -196,27 +190,34 @@ impl Intake<'_> {
         self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
     }
 
-    fn known(&self, event: &Event, complaint: i64) -> Result<Option<Known>, StoreError> {
-        one(
-            &self.tx.conn,
-            "SELECT id, state, starts_at, incident FROM episode WHERE complaint = ?1 AND fingerprint = ?2 AND source = ?3 \
-             ORDER BY id DESC LIMIT 1",
-            params![complaint, event.fingerprint, event.source],
-            |row| {
-                let state = super::rows::episode_state(row.get(1)?);
-                Ok(Known {
-                    id: EpisodeId(row.get(0)?),
-                    prior: Prior { state, starts_at: time(row, 2)? },
-                    incident: row.get::<_, Option<i64>>(3)?.map(IncidentId),
-                })
-            },
-        )
+    /// Two complaints may share a key on disk, so their texts are compared there.
+    fn known(&self, event: &Event, complaint: Complaint) -> Result<Option<Known>, StoreError> {
+        let known = |row: &rusqlite::Row<'_>| {
+            let state = super::rows::episode_state(row.get(1)?);
+            Ok(Known {
+                id: EpisodeId(row.get(0)?),
+                prior: Prior { state, starts_at: time(row, 2)? },
+                incident: row.get::<_, Option<i64>>(3)?.map(IncidentId),
+            })
+        };
+        if let Some(id) = self.tx.recent.get(complaint) {
+            let sql = "SELECT id, state, starts_at, incident FROM episode WHERE id = ?1";
+            let found = one(&self.tx.conn, sql, [id], known)?;
+            // One that was swept away is as if it had never been.
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        if !self.tx.recent.has_filed() {
+            return Ok(None);
+        }
+        one(&self.tx.conn, FILED, params![complaint.key, event.fingerprint, event.source], known)
     }
 
     fn insert(
         &self,
         event: &Event,
-        complaint: i64,
+        complaint: Complaint,
         id: EpisodeId,
         incident: Option<IncidentId>,
         start: i64,
@@ -228,7 +229,7 @@ impl Intake<'_> {
              start, length, source, fingerprint) VALUES (?1, ?2, 0, ?3, ?4, ?5, ?5, 1, 0, ?6, ?7, ?8, ?9, ?10)",
             params![
                 id.0,
-                complaint,
+                complaint.key,
                 incident.map(|id| id.0),
                 micros(event.starts_at),
                 micros(self.now),
@@ -308,6 +309,7 @@ impl Intake<'_> {
         for (incident, no) in last {
             bumped |= self.tx.bump(incident, no, self.now)?;
         }
+        self.tx.recent.file(&self.tx.conn, self.heard.opened, self.tx.next.episode - 1)?;
         self.heard.nudge = bumped || self.woken || !self.told.is_empty() || !self.heard.runs.is_empty();
         Ok(self.heard)
     }

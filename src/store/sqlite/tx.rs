@@ -2,6 +2,7 @@
 //!
 //! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
 
+use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
 use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Time};
 use crate::store::StoreError;
@@ -27,6 +28,7 @@ pub(super) struct Tx {
     pub ceiling: Mode,
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
+    pub recent: Recent,
     frontier: Frontier,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
@@ -58,6 +60,7 @@ impl Tx {
             epoch,
             ceiling,
             reaches: HashMap::new(),
+            recent: Recent::default(),
             frontier: Frontier::default(),
             random: SystemRandom::new(),
             failpoint: None,
@@ -82,6 +85,7 @@ impl Tx {
             run: after("run")?,
             approval: after("approval")?,
         };
+        self.recent = Recent::load(&self.conn)?;
         let size = number(&self.conn, "SELECT coalesce(max(no), -1) + 1 FROM entry", [])?;
         self.frontier = Frontier::load(&mut Nodes { conn: &self.conn }, size as u64)?;
         Ok(())

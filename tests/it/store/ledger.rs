@@ -4,12 +4,12 @@
 
 use super::Open;
 use super::fixtures::*;
-use nightshift::model::{EntryNo, RunState, Span};
+use nightshift::model::{EntryNo, RunId, RunState, Span};
 use nightshift::store::ledger::{
     Checkpoint, LeafHash, PublicKey, SigningKey, VerifyError, verify_consistency, verify_export, verify_inclusion,
     verify_note, write_export,
 };
-use nightshift::store::{Control, Store};
+use nightshift::store::{Control, Store, StoreError};
 use std::sync::Arc;
 
 fn key() -> Arc<SigningKey> {
@@ -112,12 +112,16 @@ pub async fn a_redacted_body_is_gone_everywhere_and_the_proof_holds(open: Open<'
     hear(&store, &auto(), vec![event("Xid79", "secret-node")], at(1)).await;
     let (checkpoint, root) = signed(&store, &key).await;
     let redact = |no| Control::Redact { entry: EntryNo(no), by: "kim".to_owned(), why: "a name".to_owned() };
+    let early = store.control(redact(1), at(2)).await;
+    assert!(matches!(&early, Err(StoreError::Refused(why)) if why.contains("r1")), "its run still needs it: {early:?}");
+    let cancel = Control::Cancel { run: RunId(1), by: "kim".to_owned(), why: "a name".to_owned() };
+    store.control(cancel, at(2)).await.unwrap();
     store.control(redact(1), at(2)).await.unwrap();
     assert!(store.control(redact(1), at(3)).await.is_err(), "once");
     assert!(store.control(redact(99), at(3)).await.is_err(), "no such entry");
     let raw = store.raw_entries(None, 100).await.unwrap();
     assert_eq!((&raw[1].body, &raw[1].salt), (&None, &None));
-    assert_eq!(story(&store).await, ["started", "incident_opened", "run_created", "redacted"]);
+    assert_eq!(story(&store).await, ["started", "incident_opened", "run_created", "run_ended", "redacted"]);
     let episode = store.episodes(all()).await.unwrap().remove(0);
     assert!(episode.event.labels.is_empty() && episode.event.summary.contains("removed"), "{episode:?}");
     let (leaf, path) = store.inclusion(EntryNo(1), checkpoint.size).await.unwrap();

@@ -65,8 +65,9 @@ async fn what_is_due_is_found_by_index_however_many_runs_sleep() {
         ("SELECT min(next_at) FROM outbox WHERE want > done AND next_at > 1", "outbox_due"),
         ("SELECT min(expires_at) FROM approval WHERE state = 'open' AND expires_at > 1", "approval_open"),
         (
-            "SELECT id FROM episode WHERE complaint = 1 AND fingerprint = 'a' AND source = 'b' ORDER BY id DESC LIMIT 1",
-            "episode_complaint",
+            "SELECT e.id FROM complaint c JOIN episode e ON e.id = c.episode WHERE c.key = 1 AND e.fingerprint = 'a' \
+             AND e.source = 'b' ORDER BY c.episode DESC LIMIT 1",
+            "SEARCH c USING PRIMARY KEY (key=?)",
         ),
         ("SELECT id FROM run WHERE incident = 1 AND rule = 'a' AND bucket = 'b' AND final = 0", "run_open"),
         ("SELECT id FROM run WHERE rule = 'a' AND episode = 1 AND episode IS NOT NULL", "run_episode"),

@@ -63,10 +63,19 @@ CREATE TABLE episode (
   source TEXT NOT NULL,
   fingerprint TEXT NOT NULL
 ) STRICT;
-CREATE INDEX episode_complaint ON episode (complaint);
 CREATE INDEX episode_incident ON episode (incident) WHERE incident IS NOT NULL;
 CREATE INDEX episode_open ON episode (source) WHERE state = 0;
 CREATE INDEX episode_ended ON episode (last_seen) WHERE state <> 0;
+
+-- Finds the episodes of a complaint by a hash of its source and fingerprint. Written many at a time and in order: of
+-- episodes up to setting `filed` the latest of each complaint is here, later ones are in the writer's memory.
+CREATE TABLE complaint (
+  key INTEGER NOT NULL,
+  episode INTEGER NOT NULL,
+  PRIMARY KEY (key, episode)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER episode_leaves_nothing AFTER DELETE ON episode
+BEGIN DELETE FROM complaint WHERE key = old.complaint AND episode = old.id; END;
 
 CREATE TABLE incident (
   id INTEGER PRIMARY KEY,
@@ -215,4 +224,4 @@ CREATE TABLE setting (
   name TEXT PRIMARY KEY,
   value INTEGER NOT NULL
 ) STRICT;
-INSERT INTO setting VALUES ('epoch', 0);
+INSERT INTO setting VALUES ('epoch', 0), ('filed', 0);
