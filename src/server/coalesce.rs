@@ -58,9 +58,9 @@ impl Repeats {
     /// Another door has said something of these, so what Prometheus repeats may be news again.
     pub fn forget(&self, events: &[Event]) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.is_empty() {
+        if !seen.said.is_empty() {
             for event in events {
-                seen.remove(&self.key(event));
+                seen.said.remove(&self.key(event));
             }
         }
     }
