@@ -2,7 +2,7 @@
 //!
 //! Invariant: what was not acknowledged is nowhere in the store, and the next good alert is taken.
 
-use crate::harness::{Engine, Site, alertmanager_body, eventually};
+use crate::harness::{Engine, Site, alertmanager_body};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
