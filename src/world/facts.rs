@@ -72,8 +72,8 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
         Ok(None) => {}
         // It is not there, so nothing can be done to it, and the action will say so.
         Err(WorldError::NotFound(_)) => {}
-        // Silence says nothing about the node: the step waits for an answer.
-        Err(error) if error.is_transient() => {
+        // A missing right does not come back by waiting; silence, or nonsense, says nothing: the step waits for an answer.
+        Err(error) if !matches!(error, WorldError::Forbidden(_)) => {
             facts.unread = Some(error.to_string());
             facts.nodes_total = None;
         }
