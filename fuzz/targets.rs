@@ -34,13 +34,10 @@ fn source(kind: &str) -> Source {
 /// Alertmanager's webhook, and Prometheus that takes us for one.
 pub fn alertmanager_body(data: &[u8]) {
     let source = source("alertmanager");
-    for decoded in [
-        sources::alertmanager::decode(data, "fuzz", &source, now()),
-        sources::alertmanager::decode_direct(data, "fuzz", &source, now()),
-    ] {
-        if let Ok(decoded) = decoded {
-            check_decoded(&decoded);
-        }
+    let webhook = sources::alertmanager::decode(data, "fuzz", &source, now());
+    let direct = sources::alertmanager::decode_direct(data, "fuzz", &source, now());
+    for decoded in [webhook, direct].into_iter().flatten() {
+        check_decoded(&decoded);
     }
 }
 

@@ -39,8 +39,8 @@ async fn a_fault_becomes_one_cordon_one_message_one_page_and_one_mail_until_it_i
     eventually("PagerDuty to hear of the end", async || (scene.pages().len() >= 2).then_some(())).await;
     check_pages(&scene);
     eventually("the message to say that it is over", async || {
-        let edits = scene.slack.seen().into_iter().filter(|seen| seen.path == "/chat.update");
-        edits.last().filter(|edit| edit.text.contains("resolved")).map(|_| ())
+        let mut edits = scene.slack.seen().into_iter().filter(|seen| seen.path == "/chat.update");
+        edits.next_back().filter(|edit| edit.text.contains("resolved")).map(|_| ())
     })
     .await;
     assert_eq!(scene.messages().len(), 1, "{:#?}", scene.messages());
