@@ -17,7 +17,6 @@ const WATCHED: Duration = Duration::from_secs(20);
 
 const NAP: &str = "//! Waits, then says so.
 //!
-//! params: {}
 //! reach: none
 
 sleep(\"1h\");
