@@ -63,6 +63,8 @@ pub mod world;
 pub mod actions;
 /// Rules, runbooks and integrations from their folders, reloaded on change.
 pub mod catalog;
+/// What only a GPU node can do: NVML, the kernel log, MIG, caches. Used by the agent alone.
+pub mod node;
 /// How people hear.
 pub mod notifiers;
 /// What we hear.

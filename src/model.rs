@@ -3,9 +3,11 @@
 //! Invariant: every type here is data that survives a trip through JSON unchanged, because the ledger keeps it so.
 
 mod action;
+mod command;
 mod entry;
 mod episode;
 mod event;
+mod finding;
 mod id;
 mod incident;
 mod labels;
@@ -20,9 +22,11 @@ mod subject;
 mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach};
+pub use command::{Answer, Command};
 pub use entry::{About, Actor, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
+pub use finding::{Finding, GpuName};
 pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;

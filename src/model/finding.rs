@@ -1,0 +1,38 @@
+//! What an agent says of its node: one complaint about one piece of hardware, begun or over.
+//!
+//! Invariant: the same complaint has the same `complaint` text for as long as it lasts, so that it is one episode.
+
+use super::{Severity, Status, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A GPU by all its names; unknown ones are empty. The index may change with a boot, the UUID does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GpuName {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub index: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub uuid: String,
+    /// `0000:65:00.0`: domain in four digits, small letters.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub pci: String,
+}
+
+/// One statement about the hardware of one node. The agent numbers and spools these; the engine makes events of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Identity on this node: `xid-79 0000:65:00.0`, `row-remap-pending GPU-…`.
+    pub complaint: String,
+    pub status: Status,
+    pub at: Time,
+    pub severity: Severity,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gpu: Option<GpuName>,
+    /// `alertname`, `xid`, `action`, … as rules match them. The engine adds `node` and the GPU's names.
+    pub labels: BTreeMap<String, String>,
+    /// One line for a human.
+    pub summary: String,
+    /// The source line as it was read (a kernel line), bounded; empty where there is none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub detail: String,
+}
