@@ -3,9 +3,14 @@
 #[path = "../tests/it/mig/arrivals.rs"]
 mod arrivals;
 
-use arrivals::{Dice, Policy, fleet, geometry, simulate};
-use nightshift::policy::{MigBounds, MigDemand, plan_mig};
+use arrivals::{Dice, Policy, draw, geometry, place, simulate};
+use nightshift::model::MigPlace;
+use nightshift::policy::{Geometry, Held, MigBoard, MigBounds, MigDemand, MigSeat, plan_mig};
+use std::sync::Arc;
 use std::time::Instant;
+
+const POLICIES: [Policy; 5] =
+    [Policy::Naive, Policy::FirstFit, Policy::FirstGpuBestStart, Policy::Planner, Policy::Rebalancing];
 
 fn main() {
     let geometry = geometry();
@@ -31,7 +36,7 @@ fn main() {
             );
         }
     }
-    for policy in Policy::ALL {
+    for policy in POLICIES {
         let sums = (1..=3)
             .map(|seed| simulate(&geometry, policy, seed, 20_000))
             .fold((0, 0, 0), |a, b| (a.0 + b.requests, a.1 + b.refused_with_capacity, a.2 + b.refused));
@@ -47,11 +52,40 @@ fn main() {
 fn demand(count: u32, dice: &mut Dice) -> Vec<MigDemand> {
     let mut list: Vec<MigDemand> = Vec::new();
     for _ in 0..count {
-        let profile = arrivals::draw(dice);
+        let profile = draw(dice);
         match list.iter_mut().find(|wanted| wanted.profile == profile) {
             Some(wanted) => wanted.count += 1,
             None => list.push(MigDemand { profile: profile.to_owned(), count: 1 }),
         }
     }
     list
+}
+
+fn below(dice: &mut Dice, end: usize) -> usize {
+    (dice.share() * end as f64) as usize
+}
+
+/// GPUs as `arrivals` of so many pods each have left them, every pod movable.
+fn fleet(geometry: &Arc<Geometry>, gpus: usize, arrivals: usize, dice: &mut Dice) -> Vec<MigBoard> {
+    let mut boards: Vec<Vec<(MigPlace, f64)>> = vec![Vec::new(); gpus];
+    for _ in 0..gpus * arrivals {
+        let profile = draw(dice);
+        let at = below(dice, gpus);
+        place(geometry, Policy::FirstFit, &mut boards[at..=at], profile, f64::MAX);
+        // Some leave again, so that there are holes.
+        let other = below(dice, gpus);
+        if boards[other].len() > 1 && dice.share() < 0.5 {
+            let index = below(dice, boards[other].len());
+            boards[other].remove(index);
+        }
+    }
+    let seats = |(at, board): (usize, Vec<(MigPlace, f64)>)| {
+        let seat = |(index, (place, _)): (usize, (MigPlace, f64))| MigSeat {
+            place,
+            held: Held::Movable { pod: format!("prod/{at}-{index}"), cost: 30 + (at * 7 + index * 13) as u64 % 90 },
+        };
+        let seats = board.into_iter().enumerate().map(seat).collect();
+        MigBoard { name: format!("gpu-{at}"), geometry: geometry.clone(), seats, shut: None }
+    };
+    boards.into_iter().enumerate().map(seats).collect()
 }

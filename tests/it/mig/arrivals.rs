@@ -19,10 +19,6 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.share() * end as f64) as usize
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +33,6 @@ pub enum Policy {
     Planner,
     /// The planner when up to four pods may move.
     Rebalancing,
-}
-
-impl Policy {
-    pub const ALL: [Policy; 5] =
-        [Policy::Naive, Policy::FirstFit, Policy::FirstGpuBestStart, Policy::Planner, Policy::Rebalancing];
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,7 +102,8 @@ fn has_capacity(geometry: &Geometry, board: &[(MigPlace, f64)], profile: &str) -
     used_slots + width <= 8 && used_slices + slices <= 7
 }
 
-fn place(
+/// Puts one where the policy says; `false`: it is refused.
+pub fn place(
     geometry: &Arc<Geometry>,
     policy: Policy,
     boards: &mut [Vec<(MigPlace, f64)>],
@@ -192,29 +184,4 @@ fn plan(
         }
     }
     leaving.is_empty()
-}
-
-/// GPUs as `arrivals` of so many pods each have left them, every pod movable.
-pub fn fleet(geometry: &Arc<Geometry>, gpus: usize, arrivals: usize, dice: &mut Dice) -> Vec<MigBoard> {
-    let mut boards: Vec<Vec<(MigPlace, f64)>> = vec![Vec::new(); gpus];
-    for _ in 0..gpus * arrivals {
-        let profile = draw(dice);
-        let at = dice.below(gpus);
-        place(geometry, Policy::FirstFit, &mut boards[at..=at], profile, f64::MAX);
-        // Some leave again, so that there are holes.
-        let other = dice.below(gpus);
-        if boards[other].len() > 1 && dice.share() < 0.5 {
-            let index = dice.below(boards[other].len());
-            boards[other].remove(index);
-        }
-    }
-    let seats = |(at, board): (usize, Vec<(MigPlace, f64)>)| {
-        let seat = |(index, (place, _)): (usize, (MigPlace, f64))| MigSeat {
-            place,
-            held: Held::Movable { pod: format!("prod/{at}-{index}"), cost: 30 + (at * 7 + index * 13) as u64 % 90 },
-        };
-        let seats = board.into_iter().enumerate().map(seat).collect();
-        MigBoard { name: format!("gpu-{at}"), geometry: geometry.clone(), seats, shut: None }
-    };
-    boards.into_iter().enumerate().map(seats).collect()
 }
