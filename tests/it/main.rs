@@ -13,6 +13,7 @@ mod fuzz_smoke;
 mod gpus;
 mod harness;
 mod ingest;
+mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
