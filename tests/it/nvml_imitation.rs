@@ -150,7 +150,7 @@ fn events_come_with_64_bit_types_and_the_ids_of_the_instances() {
 fn mig_goes_from_mode_to_instances_and_back() {
     let gpus = Gpus::new("machine h100 gpus 1");
     let nvml = load(&gpus).unwrap();
-    let mut device = nvml.device_by_index(0).unwrap();
+    let device = nvml.device_by_index(0).unwrap();
     let gpu = unsafe { device.handle() };
     assert_eq!(instance(&nvml, gpu, 19, None), Err(3), "MIG is off");
     assert_eq!(device.set_mig_mode(true).unwrap(), 0);
@@ -190,7 +190,7 @@ fn mig_goes_from_mode_to_instances_and_back() {
 fn an_a100_changes_its_mode_only_with_a_reset() {
     let gpus = Gpus::new("machine a100 gpus 1");
     let nvml = load(&gpus).unwrap();
-    let mut device = nvml.device_by_index(0).unwrap();
+    let device = nvml.device_by_index(0).unwrap();
     assert_eq!(device.set_mig_mode(true).unwrap(), 16, "only after a reset");
     let mode = device.mig_mode().unwrap();
     assert_eq!((mode.current, mode.pending), (0, 1));
