@@ -147,6 +147,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             prometheus: None,
             http: Http::new("nightshift/bench", &[]).expect("a client"),
             clock: clock.clone(),
+            kill: Arc::default(),
             identity: "nightshift/bench".to_owned(),
         },
         notifiers: Arc::default(),

@@ -11,7 +11,7 @@ pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Span};
 use crate::policy::GuardLimits;
-use crate::world::KubeConfig;
+use crate::world::{KillSwitchConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,6 +43,8 @@ pub struct Config {
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
     pub guards: GuardLimits,
+    /// What stops everything besides `nightshift freeze`.
+    pub kill_switch: KillSwitchConfig,
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
     pub retention: Retention,
@@ -202,6 +204,14 @@ impl Config {
         self.data_dir.join("nightshift.db")
     }
 
+    /// How many persons must agree before a freeze is released: two, where two have the right to.
+    pub fn release_persons(&self) -> u32 {
+        let may = |token: &&Token| token.role >= Role::Operator;
+        let names: std::collections::BTreeSet<&str> =
+            self.server.tokens.iter().filter(may).map(|token| token.name.as_str()).collect();
+        self.guards.release_persons.unwrap_or(if names.len() >= 2 { 2 } else { 1 }).max(1)
+    }
+
     /// The token that the command line on this machine uses; written by `serve` on its first start, role admin.
     pub fn local_token_path(&self) -> PathBuf {
         self.data_dir.join("token")
@@ -233,6 +243,7 @@ impl Default for Config {
             prometheus: None,
             http_allow: Vec::new(),
             guards: GuardLimits::default(),
+            kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
             retention: Retention::default(),
             log: Log::default(),

@@ -122,6 +122,7 @@ impl Rig {
                 prometheus: None,
                 http: Http::new("nightshift/bench", &[]).expect("a client"),
                 clock: clock.clone(),
+                kill: Arc::default(),
                 identity: "nightshift/bench".to_owned(),
             },
             notifiers: Arc::new(BTreeMap::from([("people".to_owned(), channel)])),

@@ -33,6 +33,9 @@ pub enum ReasonCode {
     NotInPlan,
     ReachExceeded,
     EpisodeOver,
+    BreakerTripped,
+    Correlated,
+    Flapping,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -46,7 +49,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 29] = {
+    pub const ALL: [ReasonCode; 32] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -70,6 +73,9 @@ impl ReasonCode {
             NotInPlan,
             ReachExceeded,
             EpisodeOver,
+            BreakerTripped,
+            Correlated,
+            Flapping,
             Diverged,
             InDoubt,
             StepLimit,
@@ -105,6 +111,9 @@ impl ReasonCode {
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
             EpisodeOver => "episode_over",
+            BreakerTripped => "breaker_tripped",
+            Correlated => "correlated",
+            Flapping => "flapping",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

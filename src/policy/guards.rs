@@ -4,8 +4,11 @@
 
 mod approval;
 mod blast_radius;
+mod breaker;
 mod cooldown;
+mod correlated;
 mod episode;
+mod flap;
 mod foreign_cordon;
 mod kill_switch;
 mod mode;
@@ -21,7 +24,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 10] = [
+pub(super) const ALL: [Guard; 13] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -29,6 +32,9 @@ pub(super) const ALL: [Guard; 10] = [
     reach::check,
     foreign_cordon::check,
     approval::check,
+    breaker::check,
+    correlated::check,
+    flap::check,
     cooldown::check,
     node_lock::check,
     blast_radius::check,

@@ -230,7 +230,7 @@ impl<'a> Slice<'a> {
                 self.parts.world.facts(&proposal.target),
                 action.witness(&self.parts.world, &proposal.call)
             );
-            proposal.facts = facts;
+            proposal.facts = Facts { stopped: proposal.facts.stopped, ..facts };
             proposal.carry = match witness {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
@@ -258,7 +258,7 @@ impl<'a> Slice<'a> {
             undoes,
             deadline: self.now() + spec.deadline.0,
             carry: Value::Null,
-            facts: Facts::default(),
+            facts: Facts { stopped: self.parts.world.stopped(), ..Facts::default() },
         }
     }
 

@@ -140,6 +140,7 @@ fn world(clock: Arc<dyn Clock>) -> World {
         prometheus: None,
         http: Http::new("nightshift/test", &[]).unwrap(),
         clock,
+        kill: Arc::default(),
         identity: "nightshift/test".to_owned(),
     }
 }
@@ -402,6 +403,9 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
+        unimplemented!()
+    }
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }
     async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
