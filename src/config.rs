@@ -9,7 +9,7 @@ mod secret;
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
-use crate::model::{LabelMap, Span};
+use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
 use crate::world::{KillSwitchConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct Config {
     pub kill_switch: KillSwitchConfig,
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
+    /// When actions are held, or only allowed.
+    pub windows: Vec<WindowRule>,
     pub retention: Retention,
     pub log: Log,
 }
@@ -172,6 +174,36 @@ impl Channel {
     }
 }
 
+/// What a window does to actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WindowKind {
+    /// Nothing begins inside it.
+    Hold,
+    /// Nothing begins outside it.
+    Only,
+}
+
+/// A time of the calendar that comes again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowRule {
+    pub name: String,
+    pub kind: WindowKind,
+    /// `all`, `cluster:<name>` or `rule:<name>`.
+    #[serde(default = "WindowRule::everywhere")]
+    pub scope: String,
+    /// When it begins: `{ cron: '0 9 * * 1-5', zone: Europe/Berlin }`.
+    pub at: Schedule,
+    pub lasts: Span,
+}
+
+impl WindowRule {
+    fn everywhere() -> String {
+        "all".to_owned()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusConfig {
@@ -245,6 +277,7 @@ impl Default for Config {
             guards: GuardLimits::default(),
             kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
+            windows: Vec::new(),
             retention: Retention::default(),
             log: Log::default(),
         }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod confirm;
 mod courier;
 mod evaluate;
 mod janitor;

@@ -36,6 +36,8 @@ pub enum ReasonCode {
     BreakerTripped,
     Correlated,
     Flapping,
+    Window,
+    NotConfirmed,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -49,7 +51,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 32] = {
+    pub const ALL: [ReasonCode; 34] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -76,6 +78,8 @@ impl ReasonCode {
             BreakerTripped,
             Correlated,
             Flapping,
+            Window,
+            NotConfirmed,
             Diverged,
             InDoubt,
             StepLimit,
@@ -114,6 +118,8 @@ impl ReasonCode {
             BreakerTripped => "breaker_tripped",
             Correlated => "correlated",
             Flapping => "flapping",
+            Window => "window",
+            NotConfirmed => "not_confirmed",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

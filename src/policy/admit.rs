@@ -75,6 +75,13 @@ impl Protected {
     }
 }
 
+/// A time at which nothing may be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    pub why: String,
+    pub until: Time,
+}
+
 /// What the engine read from the live world just before: `None` where it could not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
@@ -87,6 +94,10 @@ pub struct Facts {
     pub foreign_cordon: Option<String>,
     /// Why the target could not be read just now: then nothing is known of it, and the step waits.
     pub unread: Option<String>,
+    /// The window of the calendar that forbids acting now.
+    pub closed: Option<Closed>,
+    /// Why the rule's second signal does not confirm the complaint.
+    pub unconfirmed: Option<String>,
     /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
     pub stopped: Option<String>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.

@@ -5,6 +5,7 @@
 mod approval;
 mod blast_radius;
 mod breaker;
+mod confirmed;
 mod cooldown;
 mod correlated;
 mod episode;
@@ -24,7 +25,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 13] = [
+pub(super) const ALL: [Guard; 14] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -35,6 +36,7 @@ pub(super) const ALL: [Guard; 13] = [
     breaker::check,
     correlated::check,
     flap::check,
+    confirmed::check,
     cooldown::check,
     node_lock::check,
     blast_radius::check,

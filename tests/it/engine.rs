@@ -470,3 +470,21 @@ async fn the_kill_file_holds_everything_until_it_is_removed() {
     std::fs::remove_file(&file).unwrap();
     assert_eq!(night.until_rest(heard.runs[0], MINUTE).await.state, RunState::Done);
 }
+
+#[tokio::test]
+async fn an_act_waits_for_the_second_signal_of_its_rule() {
+    let rules = format!("{}    still: 'ill{{node=$node}} > 0'\n", rule("auto"));
+    let night = Night::fall(&rules, &[("cordon", CORDON)]).await;
+    night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![]);
+    let heard = night.hear("firing", XID).await;
+    night.settle().await;
+    let RunState::Held { reason } = night.run(heard.runs[0]).await.state else { panic!("not held") };
+    assert_eq!(reason.code, ReasonCode::NotConfirmed);
+    assert!(reason.text.contains("has no result"), "{reason}");
+    assert!(night.effects().is_empty());
+    let ill = nightshift::world::sim::SimSample::value(1.0);
+    night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![ill]);
+    night.pass(Duration::from_secs(20)).await;
+    assert_eq!(night.until_rest(heard.runs[0], MINUTE).await.state, RunState::Done);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
