@@ -2,10 +2,12 @@
 //!
 //! Invariant: a `Config` that exists has been checked; a secret never prints.
 
+mod agent;
 mod check;
 mod read;
 mod secret;
 
+pub use agent::AgentConfig;
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -50,6 +52,8 @@ pub struct Config {
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
     pub retention: Retention,
+    /// For `serve --with-agent`: the agent inside.
+    pub agent: AgentConfig,
     pub log: Log,
 }
 
@@ -279,6 +283,7 @@ impl Default for Config {
             mode_ceiling: crate::model::Mode::Auto,
             windows: Vec::new(),
             retention: Retention::default(),
+            agent: AgentConfig::default(),
             log: Log::default(),
         }
     }
