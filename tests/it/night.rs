@@ -11,7 +11,7 @@ use nightshift::policy::RuleSet;
 use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Http, Kube, KubeConfig, Prometheus, World, install_tls};
+use nightshift::world::{Agents, Http, Kube, KubeConfig, Prometheus, World, install_tls};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,7 +77,9 @@ impl Night {
             default_cluster: "sim".to_owned(),
             prometheus: Some(Prometheus::connect(&fleet.url(), None).unwrap()),
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
+            agents: Agents::default(),
             clock: clock.clone(),
+            kill: Arc::default(),
             identity: "nightshift/test".to_owned(),
         };
         let key = SigningKey::open_or_create(&dir.path().join("key"), "test").unwrap();
@@ -102,6 +104,12 @@ impl Night {
         nightshift::engine::take_in(&parts).await;
         let runner = Runner::new(parts.clone());
         Night { fleet, clock, parts, runner, dir }
+    }
+
+    /// From now on this stops everything, too.
+    pub fn kill_by(&mut self, config: nightshift::world::KillSwitchConfig) {
+        self.parts.world.kill = Arc::new(nightshift::world::KillSwitch::new(config));
+        self.runner = Runner::new(self.parts.clone());
     }
 
     pub fn now(&self) -> Time {

@@ -16,7 +16,7 @@ use nightshift::store::{
     Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Http, World};
+use nightshift::world::{Agents, Http, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -139,7 +139,9 @@ fn world(clock: Arc<dyn Clock>) -> World {
         default_cluster: "sim".to_owned(),
         prometheus: None,
         http: Http::new("nightshift/test", &[]).unwrap(),
+        agents: Agents::default(),
         clock,
+        kill: Arc::default(),
         identity: "nightshift/test".to_owned(),
     }
 }
@@ -402,6 +404,9 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
+        unimplemented!()
+    }
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }
     async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
