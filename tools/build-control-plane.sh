@@ -24,12 +24,13 @@ missing() {
     done
 }
 
+version() { sed -n 's#^\tk8s.io/kubernetes \(v[0-9.]*\)$#\1#p' "$module/go.mod"; }
+
 # The version and what it is built from, so that a change of either is built anew.
 folder() {
-    local version sources
-    version=$(sed -n 's#^\tk8s.io/kubernetes \(v[0-9.]*\)$#\1#p' "$module/go.mod")
-    sources=$(cat "$module"/go.mod "$module"/go.sum "$module"/*.go | sha256sum | cut -c1-12)
-    printf '%s/nightshift/control-plane/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$version" "$sources"
+    local sources
+    sources=$(cat "$module"/go.mod "$module"/go.sum "$module"/*.go "${BASH_SOURCE[0]}" | sha256sum | cut -c1-12)
+    printf '%s/nightshift/control-plane/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$(version)" "$sources"
 }
 
 needed() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$module/go.mod"; }
@@ -56,11 +57,11 @@ find_go() {
 }
 
 build() {
-    local folder=$1 begun=$SECONDS program
+    local folder=$1 begun=$SECONDS program name=k8s.io/component-base/version.gitVersion
     find_go
     say "building $(basename "$folder") with go $(go_version); the first time takes about ten minutes"
     # Two at a time: the larger packages need a GiB each to compile.
-    (cd "$module" && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false go build -p 2 -trimpath -ldflags '-s -w' -o "$folder/new" .) ||
+    (cd "$module" && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false go build -p 2 -trimpath -ldflags "-s -w -X $name=$(version)" -o "$folder/new" .) ||
         die "the build failed; is the Go module proxy ($(go env GOPROXY)) reachable?"
     mv "$folder/new" "$folder/control-plane"
     for program in "${programs[@]}"; do

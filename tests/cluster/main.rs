@@ -3,9 +3,14 @@
 // Tests say what they expect by unwrapping, in the functions they share as well.
 #![allow(clippy::unwrap_used)]
 
+mod actions;
+mod drain;
+mod faults;
 #[allow(dead_code)]
 #[path = "../it/harness.rs"]
 mod harness;
 #[allow(dead_code)]
 mod plane;
 mod pretend;
+mod proxy;
+mod rig;

@@ -11,7 +11,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Writes `ca.crt`, and `sa.key` with which the API server signs tokens.
+    /// Writes `ca.crt`, and the pair with which the API server signs and knows tokens.
     pub fn new(folder: &Path) -> Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -19,7 +19,9 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.crt"), certificate.pem()).unwrap();
-        std::fs::write(folder.join("sa.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let signing = KeyPair::generate().unwrap();
+        std::fs::write(folder.join("sa.key"), signing.serialize_pem()).unwrap();
+        std::fs::write(folder.join("sa.pub"), signing.public_key_pem()).unwrap();
         Authority { folder: folder.to_owned(), issuer: Issuer::new(params, key) }
     }
 
@@ -65,4 +67,24 @@ pub fn kubeconfig(url: &str, ca: &Path, user: serde_json::Value) -> String {
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
     })
     .to_string()
+}
+
+/// A token of the account with this metadata, signed with the plane's own key, that ended an hour ago.
+pub fn expired_token(folder: &Path, issuer: &str, account: &serde_json::Value) -> String {
+    use base64::Engine;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let (namespace, name) = (account["namespace"].as_str().unwrap(), account["name"].as_str().unwrap());
+    let now = jiff::Timestamp::now().as_second();
+    let claims = serde_json::json!({
+        "iss": issuer, "aud": [issuer], "sub": format!("system:serviceaccount:{namespace}:{name}"),
+        "iat": now - 7_200, "nbf": now - 7_200, "exp": now - 3_600,
+        "kubernetes.io": { "namespace": namespace, "serviceaccount": { "name": name, "uid": account["uid"] } },
+    });
+    let head = serde_json::json!({ "alg": "ES256", "typ": "JWT" });
+    let text = format!("{}.{}", encode(head.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let key = KeyPair::from_pem(&std::fs::read_to_string(folder.join("sa.key")).unwrap()).unwrap();
+    let random = ring::rand::SystemRandom::new();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der(), &random).unwrap();
+    format!("{text}.{}", encode(pair.sign(&random, text.as_bytes()).unwrap().as_ref()))
 }

@@ -120,14 +120,18 @@ impl Kubelet {
     /// Takes nodes away: the objects are deleted, and their pods go with them.
     pub async fn remove(&self, nodes: &[String]) {
         let nodes = nodes.to_vec();
-        self.act(async move |inner: Arc<Inner>| {
-            for node in nodes {
-                inner.state().nodes.remove(&node);
-                inner.wire.delete(&format!("/api/v1/nodes/{node}"), None).await;
-                inner.wire.delete(&format!("{}/{node}", api::LEASES), None).await;
+        self.act(async move |inner: Arc<Inner>| inner.remove(nodes).await).await;
+    }
+
+    /// Takes nodes and a namespace away, some time soon.
+    pub fn clear(&self, nodes: Vec<String>, namespace: Option<String>) {
+        let inner = self.inner.clone();
+        self.runtime.spawn(async move {
+            if let Some(namespace) = namespace {
+                inner.wire.delete(&format!("/api/v1/namespaces/{namespace}"), None).await;
             }
-        })
-        .await;
+            inner.remove(nodes).await;
+        });
     }
 
     /// Changes how a node treats its pods; what waited for that goes on at once.
@@ -224,6 +228,14 @@ impl Inner {
             tokio::time::sleep(Duration::from_millis(20)).await; // polls
         }
         panic!("the node controller did not accept {name} in a minute");
+    }
+
+    async fn remove(&self, nodes: Vec<String>) {
+        for node in nodes {
+            self.state().nodes.remove(&node);
+            self.wire.delete(&format!("/api/v1/nodes/{node}"), None).await;
+            self.wire.delete(&format!("{}/{node}", api::LEASES), None).await;
+        }
     }
 
     async fn report(&self, node: &str, ready: bool) {

@@ -28,7 +28,7 @@ mod kubelet;
 mod process;
 
 pub use admin::Admin;
-pub use audit::Audit;
+pub use audit::{Asked, Audit};
 pub use kubelet::{Kubelet, NodeSpec};
 
 use certs::Authority;
@@ -163,9 +163,13 @@ impl ControlPlane {
         }
     }
 
-    /// Where the control plane keeps what it signs tokens with.
-    pub fn signing_key(&self) -> PathBuf {
-        self.file("sa.key")
+    /// A token of a ServiceAccount as the API server would have signed it, whose time is up.
+    pub async fn expired_token(&self, namespace: &str, account: &str) -> String {
+        let admin = self.admin().await;
+        admin.namespace(namespace).await;
+        admin.token(namespace, account, 600).await;
+        let account = admin.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}")).await;
+        certs::expired_token(&self.folder, ISSUER, &account["metadata"])
     }
 
     /// Kills the API server; etcd keeps what it knew.
@@ -221,7 +225,8 @@ impl ControlPlane {
         let url = self.url();
         authority.client(&url, "admin", "test-admin", "system:masters");
         authority.client(&url, "kubelet", "test-kubelet", "system:masters");
-        authority.client(&url, "controllers", "system:kube-controller-manager", "");
+        // Its many controllers have accounts of their own in production; here they may share all rights.
+        authority.client(&url, "controllers", "system:kube-controller-manager", "system:masters");
         let scheduler = authority.client(&url, "scheduler", "system:kube-scheduler", "");
         // Who prepares the stage is not of interest, and those who run it speak all the time.
         let policy = json!({
@@ -272,7 +277,7 @@ impl ControlPlane {
             "--authorization-mode=Node,RBAC".to_owned(),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             format!("--service-account-issuer={ISSUER}"),
-            format!("--service-account-key-file={}", at("sa.key")),
+            format!("--service-account-key-file={}", at("sa.pub")),
             format!("--service-account-signing-key-file={}", at("sa.key")),
             format!("--audit-policy-file={}", at("audit.yaml")),
             format!("--audit-log-path={}", at("audit.log")),
@@ -317,7 +322,7 @@ impl Drop for ControlPlane {
 }
 
 /// Who signs the tokens of ServiceAccounts.
-pub const ISSUER: &str = "https://kubernetes.default.svc";
+const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// The folder with the four programs, as the build script names it.
 fn programs() -> PathBuf {
