@@ -65,7 +65,8 @@ async fn accounts(plane: &ControlPlane, admin: &Admin) -> &'static Accounts {
         admin.namespace(HOME).await;
         let rights = catalog().into_iter().flat_map(|action| action.spec().permissions);
         let all: Vec<_> = rights.map(|right| (right.group, right.resource, right.verb)).collect();
-        let reads: Vec<_> = all.iter().filter(|(_, _, verb)| matches!(*verb, "get" | "list" | "watch")).copied().collect();
+        let reads: Vec<_> =
+            all.iter().filter(|(_, _, verb)| matches!(*verb, "get" | "list" | "watch")).copied().collect();
         let mut files = Vec::new();
         for (account, rights) in [("engine", &all), ("reader", &reads)] {
             let config = plane.reach(&admin.token(HOME, account, 3_600).await);

@@ -102,6 +102,7 @@ async fn a_policy_that_denies_the_patch_is_quoted_and_nothing_is_undone_or_tried
     rig.complain(&["denied-1"]).await;
     let run = rig.until_run("denied-1", |state| state == "failed").await;
     assert!(run["state"].to_string().contains("this rack is on loan to research"), "{run:#}");
-    let tried = plane.audit().select(|asked| asked.agent == rig.agent() && asked.verb == "patch" && asked.name == "denied-1");
+    let tried =
+        plane.audit().select(|asked| asked.agent == rig.agent() && asked.verb == "patch" && asked.name == "denied-1");
     assert_eq!(tried.len(), 1, "a no is an answer: {tried:#?}");
 }

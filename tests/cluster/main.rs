@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod bars;
 mod drain;
 mod faults;
 #[allow(dead_code)]
@@ -13,4 +14,5 @@ mod harness;
 mod plane;
 mod pretend;
 mod proxy;
+#[allow(dead_code)]
 mod rig;

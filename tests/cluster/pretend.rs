@@ -4,28 +4,8 @@
 
 use crate::harness::eventually;
 use crate::plane::{ControlPlane, NodeSpec, Options, shared};
+use crate::rig::deployment;
 use serde_json::{Value, json};
-
-/// Labels of one test's own nodes and pods.
-fn deployment(namespace: &str, name: &str, replicas: u32, gpus: u32, pool: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": namespace, "name": name },
-        "spec": {
-            "replicas": replicas,
-            "selector": { "matchLabels": { "app": name } },
-            "template": {
-                "metadata": { "labels": { "app": name } },
-                "spec": {
-                    "nodeSelector": { "pool": pool },
-                    "containers": [{
-                        "name": "server", "image": "example/server",
-                        "resources": { "limits": { "nvidia.com/gpu": gpus.to_string() } },
-                    }],
-                },
-            },
-        },
-    })
-}
 
 #[tokio::test]
 async fn a_deployment_runs_moves_off_a_node_and_its_budget_is_kept() {
@@ -119,7 +99,8 @@ async fn a_daemon_set_and_a_job_run_and_a_pod_hangs_on_demand() {
 #[tokio::test]
 async fn a_second_plane_stands_beside_the_first_and_comes_back_after_its_api_server_died() {
     let first = shared().await;
-    let plane = ControlPlane::start(Options { node_grace: std::time::Duration::from_secs(4), ..Options::default() }).await;
+    let plane =
+        ControlPlane::start(Options { node_grace: std::time::Duration::from_secs(4), ..Options::default() }).await;
     assert_ne!(plane.url(), first.url());
     plane.kubelet().add([NodeSpec::gpu("lonely", 8)]).await;
     let admin = plane.admin().await;

@@ -56,9 +56,8 @@ impl Proxy {
                 tokio::spawn(async move {
                     let serve = service_fn(move |request| shared.clone().serve(request));
                     // An error is a connection that we, or the client, have cut.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), serve)
-                        .await;
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
                 });
             }
         });

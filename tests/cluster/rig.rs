@@ -3,8 +3,8 @@
 //! Invariant: a test asks it over HTTP only, and counts what it did in the API server's audit log.
 
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
-use crate::plane::{Asked, ControlPlane};
-use serde_json::Value;
+use crate::plane::{Asked, ControlPlane, NodeSpec};
+use serde_json::{Value, json};
 
 /// A runbook that only cordons.
 pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
@@ -13,6 +13,43 @@ pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node
 /// Guards that let a thousand nodes be taken at once: for tests of speed.
 pub const OPEN: &str = "guards:\n  nodes_at_once: 100000\n  share_at_once: 1.0\n  share_per_hour: 1.0\n  \
                         share_per_day: 1.0\n  correlated_share: 1.0\n";
+
+/// Empties a node and gives it back.
+pub const REMEDIATE: &str = "//! Cordon, drain, uncordon.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
+                             k8s::cordon(node, \"a test\");\nk8s::drain(node);\nk8s::uncordon(node);\n";
+
+/// A Deployment of pods that hold GPUs, on the nodes of a pool.
+pub fn deployment(namespace: &str, name: &str, replicas: usize, gpus: u32, pool: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": namespace, "name": name },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": name } },
+            "template": {
+                "metadata": { "labels": { "app": name } },
+                "spec": {
+                    "nodeSelector": { "pool": pool },
+                    "containers": [{
+                        "name": "server", "image": "example/server",
+                        "resources": { "limits": { "nvidia.com/gpu": gpus.to_string() } },
+                    }],
+                },
+            },
+        },
+    })
+}
+
+/// Two nodes `{pool}-1` and `{pool}-2`, the first of which holds all of so many pods of the namespace `pool`.
+pub async fn crowded(plane: &ControlPlane, pool: &str, pods: usize) {
+    let admin = plane.admin().await;
+    admin.namespace(pool).await;
+    let node = |number: u32| NodeSpec::gpu(&format!("{pool}-{number}"), 8).label("pool", pool);
+    plane.kubelet().add([node(1)]).await;
+    admin.apply(&deployment(pool, "llm", pods, 1, pool)).await;
+    let path = format!("/apis/apps/v1/namespaces/{pool}/deployments/llm");
+    eventually("the pods", async || (admin.get(&path).await["status"]["readyReplicas"] == pods).then_some(())).await;
+    plane.kubelet().add([node(2)]).await;
+}
 
 pub struct Rig {
     pub site: Site,
@@ -87,8 +124,10 @@ impl Rig {
     pub async fn until_run(&self, node: &str, wanted: impl Fn(&str) -> bool) -> Value {
         let found = async || {
             let runs = self.engine.get("/api/v1/runs?limit=1000").await?;
-            let all = runs.as_array().or_else(|| runs["runs"].as_array()).or_else(|| runs["items"].as_array())?;
-            let run = all.iter().find(|run| run["subject"].to_string().contains(&format!("\"{node}\"")))?;
+            let run = runs["runs"]
+                .as_array()?
+                .iter()
+                .find(|run| run["subject"].to_string().contains(&format!("\"{node}\"")))?;
             wanted(run["state"]["is"].as_str()?).then(|| run.clone())
         };
         eventually(&format!("the run about {node}"), found).await

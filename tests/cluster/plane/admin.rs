@@ -142,8 +142,7 @@ impl Admin {
 /// Where the API keeps an object, from what it says of itself.
 pub fn object_path(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no name or kind: {object}")).to_owned();
-    let (version, kind, name) =
-        (text(&object["apiVersion"]), text(&object["kind"]), text(&object["metadata"]["name"]));
+    let (version, kind, name) = (text(&object["apiVersion"]), text(&object["kind"]), text(&object["metadata"]["name"]));
     let root = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
     let lower = kind.to_lowercase();
     let plural = match lower.strip_suffix('y') {

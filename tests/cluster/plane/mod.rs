@@ -119,7 +119,9 @@ impl ControlPlane {
         plane.controllers = vec![plane.start_controllers(), plane.start_scheduler()];
         plane.api_is_up().await;
         let admin = plane.admin().await;
-        plane.until("the node leases' namespace", async || admin.find("/api/v1/namespaces/kube-node-lease").await).await;
+        plane
+            .until("the node leases' namespace", async || admin.find("/api/v1/namespaces/kube-node-lease").await)
+            .await;
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
         plane.until("the controllers", async || admin.find(account).await).await;
         plane.kubelet = Some(Kubelet::start(plane.file("kubelet.kubeconfig"), plane.options.node_grace / 4));
@@ -155,12 +157,7 @@ impl ControlPlane {
     pub fn reach(&self, token: &str) -> KubeConfig {
         let file = self.file(&format!("token-{}", self.tokens.fetch_add(1, Ordering::Relaxed)));
         std::fs::write(&file, token).unwrap();
-        KubeConfig {
-            url: self.url(),
-            token_file: Some(file),
-            ca_file: Some(self.ca_file()),
-            ..KubeConfig::default()
-        }
+        KubeConfig { url: self.url(), token_file: Some(file), ca_file: Some(self.ca_file()), ..KubeConfig::default() }
     }
 
     /// A token of a ServiceAccount as the API server would have signed it, whose time is up.

@@ -26,6 +26,8 @@ pub struct Process {
 impl Process {
     /// `remove`: a folder that goes when the process does.
     pub fn start(program: &Path, args: &[String], log: PathBuf, remove: Option<&Path>) -> Process {
+        // One that ran before, with this log, is not meant any more.
+        let _ = std::fs::remove_file(format!("{}.pid", log.display()));
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(remove.unwrap_or(Path::new(""))).arg(&log).arg(program).args(args);
         // Go keeps half as much garbage, and nobody here speaks through a proxy.
