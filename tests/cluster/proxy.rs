@@ -98,7 +98,7 @@ impl Shared {
             }
             Some(Trouble::Delay { millis }) => {
                 let answer = self.whole(request).await?;
-                tokio::time::sleep(Duration::from_millis(millis)).await; // the delay that the test asked for
+                tokio::time::sleep(Duration::from_millis(millis)).await; // polls: the delay that was asked for
                 Ok(answer.map(Either::Left))
             }
             Some(Trouble::Garbage) => {

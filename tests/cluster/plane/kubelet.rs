@@ -370,6 +370,6 @@ fn pod_path(pod: &Pod) -> String {
 async fn pause(pod: &Pod, key: &str, default: Duration) {
     let time = annotation(pod, key).and_then(|millis| millis.parse().ok()).map_or(default, Duration::from_millis);
     if !time.is_zero() {
-        tokio::time::sleep(time).await; // what a container takes
+        tokio::time::sleep(time).await; // polls: what a container takes
     }
 }
