@@ -261,6 +261,15 @@ pub const SLACK_SECTION_CHARS: usize = 3_000;
 pub const SLACK_HEADER_CHARS: usize = 150;
 /// Undocumented: blocks of more than about 13,200 characters in all fail.
 pub const SLACK_TOTAL_CHARS: usize = 13_000;
+/// Slack wants an answer within three seconds; what takes longer than this is answered later.
+pub const SLACK_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How far the time of a signed request may be from ours, and signatures remembered for so long.
+pub const SLACK_SKEW: Duration = Duration::from_secs(300);
+pub const SLACK_SEEN: usize = 8_192;
+/// Buttons in one request; Slack sends one.
+pub const SLACK_PRESSES: usize = 5;
+/// Lines of a story in one answer to a chat.
+pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;

@@ -21,5 +21,6 @@ mod runbooks;
 mod scheduler;
 mod seeds;
 mod sim;
+mod slack_in;
 mod store;
 mod tidy;
