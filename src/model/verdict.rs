@@ -32,6 +32,7 @@ pub enum ReasonCode {
     ApprovalExpired,
     NotInPlan,
     ReachExceeded,
+    ActionOff,
     EpisodeOver,
     // runs: why one is stuck
     Diverged,
@@ -46,7 +47,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 29] = {
+    pub const ALL: [ReasonCode; 30] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -69,6 +70,7 @@ impl ReasonCode {
             ApprovalExpired,
             NotInPlan,
             ReachExceeded,
+            ActionOff,
             EpisodeOver,
             Diverged,
             InDoubt,
@@ -104,6 +106,7 @@ impl ReasonCode {
             ApprovalExpired => "approval_expired",
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
+            ActionOff => "action_off",
             EpisodeOver => "episode_over",
             Diverged => "diverged",
             InDoubt => "in_doubt",

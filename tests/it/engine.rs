@@ -213,7 +213,7 @@ async fn a_missing_right_is_named_and_ends_the_run() {
     let heard = night.hear("firing", XID).await;
     let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
     let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
-    assert!(why.contains("patch") && why.contains("nodes"), "{why}");
+    assert!(why.contains(r#"add to the role: - {apiGroups: [""], resources: ["nodes"], verbs: ["patch"]}"#), "{why}");
 }
 
 #[tokio::test]
