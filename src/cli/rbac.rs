@@ -61,7 +61,9 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
 fn used(config: Config) -> Result<Rights, Stop> {
     let loaded = std::thread::Builder::new()
         .stack_size(limits::SCRIPT_STACK_BYTES)
-        .spawn(move || Catalog::load(serve::folders(&config)).map(|(catalog, _)| needed(&config, Some(&catalog.current()))))
+        .spawn(move || {
+            Catalog::load(serve::folders(&config)).map(|(catalog, _)| needed(&config, Some(&catalog.current())))
+        })
         .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
         .join()
         .map_err(|_| Stop::failure("loading the runbooks failed", "report this"))?;
@@ -69,9 +71,7 @@ fn used(config: Config) -> Result<Rights, Stop> {
 }
 
 fn as_json(rights: &Rights) -> Value {
-    let right = |(right, by): (&Permission, &Vec<&str>)| {
-        json!({ "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by })
-    };
+    let right = |(right, by): (&Permission, &Vec<&str>)| json!({ "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by });
     json!({ "rights": rights.iter().map(right).collect::<Vec<_>>() })
 }
 

@@ -74,7 +74,9 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
         401 => {
             WorldError::Forbidden(format!("{asked}: the API server does not know us (401); check the token: {said}"))
         }
-        403 if is_admission(&said) => WorldError::Forbidden(format!("{asked}: an admission policy of the cluster says no: {said}")),
+        403 if is_admission(&said) => {
+            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster says no: {said}"))
+        }
         403 => WorldError::Forbidden(format!("{asked}: {}; {said}", missing_right(asked))),
         429 => WorldError::TooMany { why: format!("{asked}: {said}"), after: retry_after(&status, headers) },
         400..=499 => WorldError::Invalid(format!("{asked}: {code}: {said}")),
