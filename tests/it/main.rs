@@ -8,6 +8,7 @@ mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
