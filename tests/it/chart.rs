@@ -210,7 +210,8 @@ fn writes_on_pods_can_be_kept_to_some_namespaces() {
     let objects = render(&["--set", "mode=auto", "--set", "rbac.namespaces={prod,staging}"]);
     let wide = rights_of(&[named(&objects, "ClusterRole", "nightshift-write")]);
     assert!(wide.iter().all(|(group, resource, _)| group != "apps" && !resource.starts_with("pods")), "{wide:?}");
-    let roles = of_kind(&objects, "Role");
+    let roles: Vec<&Value> =
+        of_kind(&objects, "Role").into_iter().filter(|role| role["metadata"]["name"] == "nightshift-write").collect();
     assert_eq!(roles.len(), 2);
     for role in roles {
         let narrow = rights_of(&[role]);
@@ -218,6 +219,21 @@ fn writes_on_pods_can_be_kept_to_some_namespaces() {
         assert_eq!(all, expected(&Actions::default(), true));
         assert!(narrow.is_disjoint(&wide));
     }
+}
+
+#[test]
+fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
+    let objects = render(&[]);
+    let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
+    let map = Config::parse("chart", text).unwrap().kill_switch.config_map.unwrap();
+    let role = named(&objects, "Role", "nightshift-stop");
+    assert_eq!(role["metadata"]["namespace"], json!(map.namespace));
+    let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
+    assert_eq!(role["rules"], json!([rule]));
+    let without = render(&["--set", "killSwitch.enabled=false"]);
+    assert!(of_kind(&without, "Role").is_empty());
+    let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
+    assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
 
 /// What a role must never hold, whatever somebody adds to the table.

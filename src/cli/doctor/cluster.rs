@@ -8,7 +8,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
 use crate::model::{Mode, Permission};
-use crate::world::{Kube, Pulse, WorldError};
+use crate::world::{Kube, Pulse, World, WorldError};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -43,6 +43,30 @@ pub(super) async fn look(name: &str, kube: &Kube, config: &Config, rights: &Righ
         // The right has been asked for above.
         Err(WorldError::Forbidden(_)) => {}
         Err(error) => findings.bad(&area, error.to_string(), "check the API server"),
+    }
+}
+
+/// A kill switch that cannot be read stops everything.
+pub(super) async fn kill_switch(config: &Config, world: &World, findings: &mut Findings) {
+    let Some(map) = &config.kill_switch.config_map else { return };
+    let shown = format!("ConfigMap {}/{}", map.namespace, map.name);
+    let area = "kill switch";
+    let read = async { world.kube(map.cluster.as_deref())?.config_map(&map.namespace, &map.name).await };
+    match answered(read).await {
+        Ok(data) if data.get("stop").is_some_and(|stop| !matches!(stop.as_str(), "" | "false")) => findings.odd(
+            area,
+            format!("{shown} says stop: nothing is done"),
+            format!("kubectl --namespace {} delete configmap {}      # when it may go on", map.namespace, map.name),
+        ),
+        Ok(_) | Err(WorldError::NotFound(_)) => findings.good(area, format!("{shown} can be read; it stops nothing")),
+        Err(error) => findings.bad(
+            area,
+            format!("{shown} cannot be read, so everything is stopped: {error}"),
+            format!(
+                "rules:      # of a Role in namespace {}, bound to this identity\n- {{apiGroups: [\"\"], resources: [\"configmaps\"], resourceNames: [\"{}\"], verbs: [\"get\"]}}",
+                map.namespace, map.name
+            ),
+        ),
     }
 }
 

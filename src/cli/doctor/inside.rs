@@ -109,7 +109,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
             }
             for misfit in misfits(config, &loaded) {
                 // That there are no channels at all is said below, once.
-                if misfit.fatal || !config.channels.is_empty() {
+                if misfit.fatal || !misfit.text.starts_with("no `channels`") {
                     let say = if misfit.fatal { Findings::bad } else { Findings::odd };
                     say(findings, "catalog", misfit.text, "mend the configuration or the rules");
                 }

@@ -26,6 +26,7 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
     for (name, kube) in &world.clusters {
         cluster::look(name, kube, config, &rights, findings).await;
     }
+    cluster::kill_switch(config, &world, findings).await;
     if world.clusters.is_empty() {
         findings.odd(
             "clusters",

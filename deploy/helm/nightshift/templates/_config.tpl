@@ -18,6 +18,10 @@
     "clusters" (dict "main" dict)
     "guards" (dict "protected" (dict "nodes" list "namespaces" (list "kube-system" .Release.Namespace | uniq)))
 -}}
+{{- if .Values.killSwitch.enabled -}}
+{{- $map := dict "namespace" .Release.Namespace "name" (printf "%s-stop" (include "nightshift.name" .)) -}}
+{{- $_ := set $ours "kill_switch" (dict "config_map" $map) -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $ours (deepCopy .Values.config)) -}}
 {{- end -}}
 
