@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::model::{ActionSpec, Permission};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 #[derive(clap::Args)]
@@ -75,26 +75,30 @@ fn as_json(rights: &Rights) -> Value {
     json!({ "rights": rights.iter().map(right).collect::<Vec<_>>() })
 }
 
+/// One rule of a role.
+#[derive(Default)]
+struct Rule<'a> {
+    verbs: Vec<&'a str>,
+    by: BTreeSet<&'a str>,
+}
+
 /// A ClusterRole with one rule a resource, each under the names of those who need it.
 fn role(name: &str, part: &str, rights: &Rights) -> String {
-    let mut resources: BTreeMap<(&str, &str), (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    let mut rules: BTreeMap<(&str, &str), Rule<'_>> = BTreeMap::new();
     for (right, by) in rights {
-        let (verbs, who) = resources.entry((right.group, right.resource)).or_default();
-        verbs.push(right.verb);
-        who.extend(by.iter().filter(|name| !who.contains(name)).copied().collect::<Vec<_>>());
+        let rule = rules.entry((right.group, right.resource)).or_default();
+        rule.verbs.push(right.verb);
+        rule.by.extend(by);
     }
+    let none = if rules.is_empty() { " []" } else { "" };
     let mut text = format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: {name}-{part}\nrules:{}\n",
-        if resources.is_empty() { " []" } else { "" }
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: {name}-{part}\nrules:{none}\n"
     );
-    for ((group, resource), (verbs, mut who)) in resources {
-        who.sort_unstable();
-        let _ = write!(
-            text,
-            "  # {}\n  - {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{}]}}\n",
-            who.join(", "),
-            verbs.join(", ")
-        );
+    for ((group, resource), Rule { verbs, by }) in rules {
+        let by: Vec<&str> = by.into_iter().collect();
+        let _ = writeln!(text, "  # {}", by.join(", "));
+        let verbs = verbs.join(", ");
+        let _ = writeln!(text, "  - {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}");
     }
     text
 }

@@ -138,7 +138,7 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
         let words: Vec<String> = missing.iter().map(|right| in_words(right, rights)).collect();
         findings.bad(area, format!("misses {}", words.join(", ")), rules(&missing));
     }
-    let too_many: Vec<String> = NEVER.iter().filter(|right| held[right]).map(|right| verb_first(right)).collect();
+    let too_many: Vec<String> = NEVER.iter().filter(|right| held[right]).map(verb_first).collect();
     if !too_many.is_empty() {
         findings.odd(
             area,
