@@ -4,17 +4,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
+mod gpus;
 mod harness;
 mod ingest;
 mod mig;
 mod night;
 mod notifiers;
+mod nvml_imitation;
 mod real;
 mod recording;
 mod runbooks;
