@@ -294,6 +294,15 @@ pub const SLACK_SECTION_CHARS: usize = 3_000;
 pub const SLACK_HEADER_CHARS: usize = 150;
 /// Undocumented: blocks of more than about 13,200 characters in all fail.
 pub const SLACK_TOTAL_CHARS: usize = 13_000;
+/// Slack wants an answer within three seconds; what takes longer than this is answered later.
+pub const SLACK_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How far the time of a signed request may be from ours, and signatures remembered for so long.
+pub const SLACK_SKEW: Duration = Duration::from_secs(300);
+pub const SLACK_SEEN: usize = 8_192;
+/// Buttons in one request; Slack sends one.
+pub const SLACK_PRESSES: usize = 5;
+/// Lines of a story in one answer to a chat.
+pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
@@ -357,5 +366,9 @@ pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 pub const DISK_FREE_MIB: u64 = 1_024;
 /// On this machine a listener answers at once.
 pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// Times that `doctor` asks an API server, to tell a slow one from a slow first answer.
+pub const DOCTOR_PULSES: usize = 5;
+/// An API server that takes longer for its version makes every step of a run slow.
+pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

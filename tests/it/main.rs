@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
@@ -24,5 +26,6 @@ mod runbooks;
 mod scheduler;
 mod seeds;
 mod sim;
+mod slack_in;
 mod store;
 mod tidy;
