@@ -32,7 +32,7 @@ async fn a_right_that_is_missing_stops_the_run_and_names_the_line_to_add() {
     rig.complain(&["lacking-1"]).await;
     let run = rig.until_run("lacking-1", |state| state == "failed").await;
     let why = run["state"].to_string();
-    assert!(why.contains("add to the role: {apiGroups: ["), "{why}");
+    assert!(why.contains("add to the role: - {apiGroups: ["), "{why}");
     assert!(why.contains("nodes") && why.contains("patch"), "{why}");
     assert!(rig.patched(plane).is_empty());
 }

@@ -149,7 +149,7 @@ async fn a_missing_right_is_said_with_the_line_to_add() {
         let (mut stage, case, mark) = ready(name).await;
         let mut step = stage.begin(case.call).await;
         stage.deny_writes().await;
-        refused(stage.finish(&mut step).await.0, FailureKind::Forbidden, "add to the role: {apiGroups: [");
+        refused(stage.finish(&mut step).await.0, FailureKind::Forbidden, "add to the role: - {apiGroups: [");
         assert_eq!(stage.since(mark), [""; 0], "{name}");
     })
     .await;
