@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::AgentConfig;
+pub use agent::{AgentConfig, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
