@@ -4,6 +4,7 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 mod holders;
+mod mig;
 mod program;
 mod reset;
 
@@ -69,10 +70,10 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 1] = [&reset::GpuReset];
+static VERBS: [&dyn Verb; 3] = [&reset::GpuReset, &mig::MigApply, &mig::MigInventory];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 0] = [];
+static WATCHERS: [&dyn Watcher; 1] = [&mig::LayoutAtBoot];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

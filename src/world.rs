@@ -6,6 +6,7 @@ mod agents;
 mod facts;
 mod http;
 mod kube;
+mod mig;
 mod prometheus;
 pub mod sim;
 
@@ -13,11 +14,13 @@ pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
+pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject};
 use crate::policy::Facts;
+pub use crate::policy::MigPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -24,6 +24,10 @@ pub struct AgentConfig {
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
+    /// NVML: a name that the loader finds, or a path.
+    pub nvml_library: PathBuf,
+    /// Where the kubelet writes which pod has which device; it need not be there.
+    pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
     pub nvidia_smi: PathBuf,
     /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
@@ -43,6 +47,8 @@ impl Default for AgentConfig {
             token_file: None,
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
+            nvml_library: PathBuf::from("libnvidia-ml.so.1"),
+            kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
