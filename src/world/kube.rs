@@ -4,6 +4,7 @@
 
 mod answer;
 mod devices;
+mod pulse;
 mod wire;
 
 use super::WorldError;
@@ -12,6 +13,7 @@ use answer::{Asked, refusal, unanswered};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
+pub use pulse::Pulse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
