@@ -5,8 +5,11 @@
 
 mod holders;
 mod mig;
+mod nvml;
 mod program;
 mod reset;
+
+pub use nvml::{NvmlDoor, Released, findings_page};
 
 use crate::config::AgentConfig;
 use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
@@ -23,12 +26,14 @@ pub struct Machine {
     /// The kernel's boot id; another one says that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
+    /// The way to whoever watches the GPUs through NVML.
+    pub nvml: NvmlDoor,
 }
 
 impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
-        Machine { name, boot: boot_id(), settings }
+        Machine { name, boot: boot_id(), settings, nvml: NvmlDoor::default() }
     }
 }
 
@@ -70,10 +75,17 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 3] = [&reset::GpuReset, &mig::MigApply, &mig::MigInventory];
+static VERBS: [&dyn Verb; 6] = [
+    &nvml::GpuHealth,
+    &nvml::GpuProcesses,
+    &nvml::GpuRecoveryAction,
+    &reset::GpuReset,
+    &mig::MigApply,
+    &mig::MigInventory,
+];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 1] = [&mig::LayoutAtBoot];
+static WATCHERS: [&dyn Watcher; 2] = [&mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

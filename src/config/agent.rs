@@ -3,6 +3,7 @@
 //!
 //! Invariant: every program that an agent may start is named here; nothing of it comes from the engine.
 
+use crate::model::Span;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -24,8 +25,6 @@ pub struct AgentConfig {
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
-    /// NVML: a name that the loader finds, or a path.
-    pub nvml_library: PathBuf,
     /// Where the kubelet writes which pod has which device; it need not be there.
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
@@ -34,7 +33,29 @@ pub struct AgentConfig {
     pub bug_report: PathBuf,
     /// What reboots the node.
     pub reboot: Vec<String>,
+    /// The watch of the GPUs.
+    pub nvml: NvmlConfig,
     pub log: super::Log,
+}
+
+/// How the GPUs are watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NvmlConfig {
+    /// NVIDIA's management library; left out: `libnvidia-ml.so.1`, where the loader finds it.
+    pub library: Option<PathBuf>,
+    /// GPUs that this node has; left out: as many as were counted since the agent began.
+    pub expected: Option<u32>,
+    /// How often each GPU is looked at; every tenth look asks everything.
+    pub poll: Span,
+    /// A call that takes longer hangs, and is told.
+    pub hang: Span,
+}
+
+impl Default for NvmlConfig {
+    fn default() -> Self {
+        NvmlConfig { library: None, expected: None, poll: Span::seconds(1), hang: Span::seconds(10) }
+    }
 }
 
 impl Default for AgentConfig {
@@ -47,11 +68,11 @@ impl Default for AgentConfig {
             token_file: None,
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
-            nvml_library: PathBuf::from("libnvidia-ml.so.1"),
             kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
+            nvml: NvmlConfig::default(),
             log: super::Log::default(),
         }
     }

@@ -14,6 +14,7 @@ use super::{Machine, Verb, ended, failed};
 use crate::limits;
 use crate::model::{Answer, Command, FailureKind, MigGpu};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 pub(super) struct MigInventory;
 
@@ -50,6 +51,11 @@ impl Verb for MigApply {
             Err(error) => return failed(FailureKind::Invalid, format!("mig::apply: {error}")),
         };
         progress(json!({ "doing": format!("changing the layout of {} GPUs", orders.changes.len()) }));
+        // The agent's own watch would keep an instance from being destroyed as any other client does.
+        let _released = match machine.nvml.release().await {
+            Ok(released) => released,
+            Err(why) => return failed(FailureKind::Unavailable, why),
+        };
         let machine = machine.clone();
         match bounded(move || Ok(apply::apply(&machine, &orders))).await {
             Ok(answer) => answer,
@@ -68,8 +74,13 @@ async fn bounded<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + S
     }
 }
 
+/// NVML, as the agent's watch loads it.
+fn library(machine: &Machine) -> PathBuf {
+    machine.settings.nvml.library.clone().unwrap_or_else(|| PathBuf::from("libnvidia-ml.so.1"))
+}
+
 fn inventory(machine: &Machine) -> Result<Value, String> {
-    let session = raw::Session::open(&machine.settings.nvml_library).map_err(|error| error.to_string())?;
+    let session = raw::Session::open(&library(machine)).map_err(|error| error.to_string())?;
     let mut gpus: Vec<MigGpu> = Vec::new();
     for gpu in session.gpus().map_err(|error| error.to_string())? {
         gpus.push(gpu.read().map_err(|error| error.to_string())?);

@@ -159,7 +159,8 @@ fn end_back(world: &World, node: &Node, orders: &Orders<'_>, mut progress: Progr
         (progress.busy || gone >= limits::MIG_NOTICED.0) && !matches!(state.as_str(), "pending" | "rebooting");
     let left = paused(node);
     let over = gone >= orders.within.0 || progress.before.is_empty();
-    if !over && !(settled && left.is_empty()) {
+    let is_settled = settled && left.is_empty();
+    if !(over || is_settled) {
         return Ok(poll(gone, format!("going back to `{}`: `{state}`", progress.before), json!(progress)));
     }
     let mut text = format!("{}; the label is `{}` again, its state `{state}`", progress.failure, progress.before);

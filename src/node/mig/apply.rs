@@ -32,7 +32,7 @@ struct Work<'s> {
 }
 
 pub(super) fn apply(machine: &Machine, orders: &Orders) -> Answer {
-    let session = match Session::open(&machine.settings.nvml_library) {
+    let session = match Session::open(&super::library(machine)) {
         Ok(session) => session,
         Err(error) => return failed(FailureKind::Unavailable, error.to_string()),
     };

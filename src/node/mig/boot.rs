@@ -53,7 +53,7 @@ impl Watcher for LayoutAtBoot {
         if layouts.is_empty() {
             return;
         }
-        let library = machine.settings.nvml_library.clone();
+        let library = super::library(machine);
         let restored = super::bounded(move || {
             let session = Session::open(&library).map_err(|error| error.to_string())?;
             let mut results = Vec::new();

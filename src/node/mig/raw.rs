@@ -75,7 +75,7 @@ impl Session {
         let mut count: c_uint = 0;
         nvml!(self, nvmlDeviceGetCount_v2(&mut count))?;
         let mut gpus = Vec::new();
-        for index in 0..count.min(limits::GPUS_PER_NODE) {
+        for index in 0..count.min(limits::GPUS_OF_NODE as c_uint) {
             let mut handle = ptr::null_mut();
             nvml!(self, nvmlDeviceGetHandleByIndex_v2(index, &mut handle))?;
             gpus.push(Gpu { session: self, handle, index });
@@ -237,9 +237,8 @@ impl<'s> Gpu<'s> {
     }
 
     fn handles(&self, profile: &MigProfile) -> Result<Vec<nvmlGpuInstance_t>, NvmlError> {
-        // The library writes up to as many as the profile allows, and takes no size.
-        let room = profile.most.max(1).min(limits::MIG_PLACES) as usize;
-        let mut list = vec![ptr::null_mut(); room.max(limits::MIG_PLACES as usize)];
+        // The library writes as many as there are, and takes no size: there is always room for more than a GPU can have.
+        let mut list = vec![ptr::null_mut(); limits::MIG_PLACES as usize];
         let mut count: c_uint = 0;
         nvml!(self.session, nvmlDeviceGetGpuInstances(self.handle, profile.id, list.as_mut_ptr(), &mut count))?;
         list.truncate(count as usize);
@@ -315,8 +314,8 @@ impl<'s> Gpu<'s> {
     fn processes(&self) -> Result<Vec<u32>, NvmlError> {
         // SAFETY: a plain structure.
         let empty: nvmlProcessInfo_t = unsafe { std::mem::zeroed() };
-        let mut list = vec![empty; limits::GPU_PROCESSES as usize];
-        let mut count: c_uint = limits::GPU_PROCESSES;
+        let mut list = vec![empty; limits::GPU_PROCESSES];
+        let mut count = limits::GPU_PROCESSES as c_uint;
         nvml!(self.session, nvmlDeviceGetComputeRunningProcesses_v3(self.handle, &mut count, list.as_mut_ptr()))?;
         Ok(list.into_iter().take(count as usize).map(|process| process.pid).collect())
     }

@@ -3,7 +3,7 @@
 //! Invariant: what the library wrote to its timeline is what happened, not what our answer says.
 
 use crate::gpus::Gpus;
-use nightshift::config::AgentConfig;
+use nightshift::config::{AgentConfig, NvmlConfig};
 use nightshift::model::{Answer, FailureKind, Finding, Outcome, Time};
 use nightshift::node::{Machine, find, watchers};
 use nightshift::world::Agents;
@@ -23,7 +23,7 @@ impl Node {
         let data = tempfile::tempdir().unwrap();
         let settings = AgentConfig {
             data_dir: data.path().to_owned(),
-            nvml_library: gpus.library(),
+            nvml: NvmlConfig { library: Some(gpus.library()), ..NvmlConfig::default() },
             kubelet_checkpoint: data.path().join("none"),
             ..AgentConfig::default()
         };
@@ -216,7 +216,10 @@ async fn a_library_that_is_missing_or_a_gpu_that_is_lost_is_an_answer_in_words()
     node.gpus.say("gpu 0 lost");
     refused(&node.ask("mig::inventory", Value::Null).await, FailureKind::Unavailable, "NVML: ");
     refused(&node.ask("mig::apply", json!({ "changes": 3 })).await, FailureKind::Invalid, "mig::apply");
-    let settings = AgentConfig { nvml_library: "/nowhere/libnvidia-ml.so.1".into(), ..AgentConfig::default() };
+    let settings = AgentConfig {
+        nvml: NvmlConfig { library: Some("/nowhere/libnvidia-ml.so.1".into()), ..NvmlConfig::default() },
+        ..AgentConfig::default()
+    };
     node.machine = Machine::here("gpu-1".to_owned(), Arc::new(settings));
     refused(&node.ask("mig::inventory", Value::Null).await, FailureKind::Unavailable, "/nowhere/");
 }
