@@ -6,6 +6,7 @@ mod battery;
 mod cases;
 mod drain;
 mod kube_cases;
+mod mig;
 mod outside;
 
 use nightshift::actions::{Action, Performed, catalog, find};

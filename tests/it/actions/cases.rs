@@ -3,9 +3,9 @@
 //! Invariant: an action without a case fails the battery.
 
 use super::Stage;
-use super::kube_cases::kube_case;
+use super::kube_cases::{PATCH_NODE, kube_case};
 use nightshift::model::Outcome;
-use nightshift::world::sim::SimSample;
+use nightshift::world::sim::{Fault, MigBehaviour, SimSample};
 use serde_json::{Value, json};
 
 pub(super) use super::kube_cases::{Case, call, cordon, reads};
@@ -28,8 +28,28 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
             stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
             reads(&[node, ("gpu", json!("3"))])
         }
+        "gpu::sharing" => Case {
+            before: vec![],
+            call: call(name, &[node, ("profile", json!("slices-4"))]),
+            changes: vec!["patch nodes"],
+            write: PATCH_NODE,
+        },
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
+        "mig::plan" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(super::mig::inventory()));
+            reads(&[node, ("demand", json!({ "1g.10gb": 2 }))])
+        }
+        "mig::rebalance" => {
+            // The last node has room for what leaves this one.
+            stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works }).unwrap();
+            Case {
+                before: vec![cordon("gpu-1"), call("k8s::drain", &[("node", json!("gpu-1"))])],
+                call: call(name, &[node, ("config", json!("all-1g.10gb"))]),
+                changes: vec!["patch nodes"],
+                write: PATCH_NODE,
+            }
+        }
         "note" => reads(&[("text", json!("the second time this week"))]),
         "now" => reads(&[]),
         "prom::query" | "prom::value" => {
