@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::AgentConfig;
+pub use agent::{AgentConfig, AgentsConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -48,6 +48,8 @@ pub struct Config {
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
     pub retention: Retention,
+    /// The door for agents on GPU nodes.
+    pub agents: AgentsConfig,
     /// For `serve --with-agent`: the agent inside.
     pub agent: AgentConfig,
     pub log: Log,
@@ -239,6 +241,7 @@ impl Default for Config {
             guards: GuardLimits::default(),
             mode_ceiling: crate::model::Mode::Auto,
             retention: Retention::default(),
+            agents: AgentsConfig::default(),
             agent: AgentConfig::default(),
             log: Log::default(),
         }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod agents;
 mod courier;
 mod evaluate;
 mod janitor;
@@ -53,6 +54,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
+    loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
     loops.spawn(watch_files(parts, shutdown));
     // A loop that ends before shutdown has met a bug; the others must not go on as if nothing were missing.

@@ -1,7 +1,8 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz` and `/readyz`, and no body is read before its sender is known.
+//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz` and the use of a join token, and no body is read before its sender is known.
 
+pub mod agents;
 mod api;
 mod auth;
 mod body;
@@ -34,6 +35,7 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     pub current: Current,
     pub pace: Pace,
+    pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
@@ -47,6 +49,7 @@ impl App {
             tokens: Arc::new(tokens),
             current: Arc::new(move || catalog.current()),
             pace: Pace::default(),
+            agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
         }
@@ -55,6 +58,11 @@ impl App {
     /// The same with another source of rules and decoders.
     pub fn with_current(self, current: Current) -> App {
         App { current, ..self }
+    }
+
+    /// The same with an authority for agents' certificates.
+    pub fn with_agents(self, door: agents::Door) -> App {
+        App { agents: Arc::new(door), ..self }
     }
 
     /// The same with other patience for slow clients.
@@ -68,6 +76,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(ingest::routes())
         .merge(api::routes())
+        .merge(agents::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

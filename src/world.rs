@@ -12,7 +12,7 @@ pub mod sim;
 pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
-pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
+pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Reviewed, Workload};
 pub use prometheus::{Prometheus, Sample};
 
 use crate::clock::Clock;

@@ -181,6 +181,17 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// An agent has got its first certificate, by a token that this person made.
+    AgentJoined {
+        node: String,
+        token_by: String,
+    },
+    /// Its certificates are refused from now on.
+    AgentRemoved {
+        node: String,
+        by: String,
+        why: String,
+    },
     /// Old rows were removed, as configured.
     Swept {
         table: String,
@@ -200,7 +211,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 29] = [
         "started",
         "heard",
         "gap",
@@ -224,6 +235,9 @@ impl EntryKind {
         "unfrozen",
         "catalog_loaded",
         "catalog_refused",
+        "nodes_released",
+        "agent_joined",
+        "agent_removed",
         "swept",
         "redacted",
         "trouble",
@@ -255,6 +269,8 @@ impl EntryKind {
             EntryKind::Unfrozen { .. } => "unfrozen",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::AgentJoined { .. } => "agent_joined",
+            EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",

@@ -3,7 +3,10 @@
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
 mod answer;
+mod review;
 mod wire;
+
+pub use review::Reviewed;
 
 use super::WorldError;
 use crate::limits;
