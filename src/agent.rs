@@ -120,7 +120,8 @@ fn standing(spool: &Mutex<Spool>, machine: &Machine) -> Standing {
     let mut standing = spool.lock().unwrap_or_else(PoisonError::into_inner).standing();
     if machine.settings.kill_file.exists() {
         let words = format!("{} stops all commands", machine.settings.kill_file.display());
-        standing.trouble = [words, standing.trouble].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+        standing.trouble =
+            [words, standing.trouble].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
     }
     standing
 }
@@ -138,7 +139,8 @@ impl Patience {
             (_, error) => tracing::debug!(%error, failures = self.failures, "{doing} failed again"),
         }
         self.failures = self.failures.saturating_add(1);
-        let most = if matches!(error, LinkError::Refused(_)) { limits::AGENT_REFUSED_WAIT } else { limits::AGENT_BACKOFF_MAX };
+        let most =
+            if matches!(error, LinkError::Refused(_)) { limits::AGENT_REFUSED_WAIT } else { limits::AGENT_BACKOFF_MAX };
         let seed = std::process::id().into();
         crate::policy::backoff(self.failures.min(16), limits::BACKOFF_FIRST, most, seed)
     }

@@ -123,7 +123,8 @@ impl Hands {
             return refused(format!("{file} exists on {name}: this agent does nothing until it is removed"));
         }
         if now > command.deadline {
-            let why = format!("it came after its deadline {} (the clock of {name} says {now}); not begun", command.deadline);
+            let why =
+                format!("it came after its deadline {} (the clock of {name} says {now}); not begun", command.deadline);
             return Some(Failure::new(FailureKind::Timeout, why));
         }
         let every = verb.at_most_every()?;
@@ -170,7 +171,8 @@ impl Hands {
             match tokio::time::timeout(limits::AGENT_PROGRESS_EVERY, doing.as_mut()).await {
                 Ok(Ok(answer)) => return bounded(answer),
                 Ok(Err(bug)) => {
-                    let why = format!("`{}` broke at the agent, so it may or may not have happened: {bug}", command.verb);
+                    let why =
+                        format!("`{}` broke at the agent, so it may or may not have happened: {bug}", command.verb);
                     return node::failed(FailureKind::Unavailable, why);
                 }
                 Err(_) => {

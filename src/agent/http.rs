@@ -97,7 +97,8 @@ impl Link for HttpLink {
 
 /// The engine's address: HTTPS, or plain HTTP to this very machine.
 pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
-    let text = settings.engine.as_deref().ok_or("`engine` is missing: write where it is, as in `https://nightshift:7677`")?;
+    let text =
+        settings.engine.as_deref().ok_or("`engine` is missing: write where it is, as in `https://nightshift:7677`")?;
     let mut url = Url::parse(text).map_err(|error| format!("engine `{text}`: {error}"))?;
     let local = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -108,7 +109,11 @@ pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
     match url.scheme() {
         "https" => {}
         "http" if local => {}
-        "http" => return Err(format!("engine `{text}` is plain HTTP, and who this agent is would travel in the clear: use https://")),
+        "http" => {
+            return Err(format!(
+                "engine `{text}` is plain HTTP, and who this agent is would travel in the clear: use https://"
+            ));
+        }
         _ => return Err(format!("engine `{text}` must begin with https://")),
     }
     if !url.path().ends_with('/') {
@@ -122,7 +127,8 @@ fn build(settings: &AgentConfig) -> Result<Client, String> {
     let identity = if settings.token_file.is_some() { None } else { Identity::load(&settings.data_dir)? };
     let mut authorities = identity.iter().map(|identity| identity.ca.clone()).collect::<Vec<_>>();
     if let Some(path) = &settings.ca_file {
-        authorities.push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
+        authorities
+            .push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
     }
     let http = client(&authorities, identity.as_ref())?;
     Ok(Client { http, renew_at: identity.map(|identity| identity.renew_at) })
@@ -147,7 +153,8 @@ pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Res
     }
     if let Some(identity) = identity {
         let pem = format!("{}\n{}", identity.key, identity.certificate);
-        let pem = reqwest::Identity::from_pem(pem.as_bytes()).map_err(|error| format!("this agent's certificate: {error}"))?;
+        let pem = reqwest::Identity::from_pem(pem.as_bytes())
+            .map_err(|error| format!("this agent's certificate: {error}"))?;
         builder = builder.identity(pem).tls_version_min(reqwest::tls::Version::TLS_1_3);
     }
     builder.build().map_err(|error| format!("no HTTP client: {error:?}"))
@@ -194,7 +201,8 @@ mod tests {
 
     #[test]
     fn an_engine_is_reached_by_https_or_on_this_machine_alone() {
-        let of = |engine: &str| super::engine(&AgentConfig { engine: Some(engine.to_owned()), ..AgentConfig::default() });
+        let of =
+            |engine: &str| super::engine(&AgentConfig { engine: Some(engine.to_owned()), ..AgentConfig::default() });
         assert_eq!(of("https://nightshift:7677").unwrap().join("agent/v1/poll").unwrap().path(), "/agent/v1/poll");
         assert_eq!(of("https://x/behind").unwrap().join("agent/v1/poll").unwrap().path(), "/behind/agent/v1/poll");
         assert!(of("http://127.0.0.1:7676").is_ok() && of("http://localhost:1").is_ok());

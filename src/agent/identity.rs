@@ -78,9 +78,9 @@ impl Identity {
 /// The name under which this machine is known.
 pub fn node_name(settings: &AgentConfig) -> String {
     let named = settings.node.clone().or_else(|| std::env::var("NIGHTSHIFT_NODE").ok());
-    named.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
-    })
+    named
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// A new key, and the request for a certificate of it; both PEM.
@@ -99,7 +99,8 @@ pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String>
     let ca = authority_of(token)?;
     let mut authorities = vec![ca];
     if let Some(path) = &settings.ca_file {
-        authorities.push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
+        authorities
+            .push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
     }
     let node = node_name(settings);
     let (key, request) = request(&node)?;

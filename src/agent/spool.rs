@@ -108,7 +108,10 @@ impl Spool {
             waiting: self.parts().map(Part::waiting).sum(),
             bytes: self.bytes(),
             dropped: self.dropped,
-            trouble: self.disk.as_ref().map_or_else(String::new, |why| format!("findings are kept in memory only: {why}")),
+            trouble: self
+                .disk
+                .as_ref()
+                .map_or_else(String::new, |why| format!("findings are kept in memory only: {why}")),
         }
     }
 

@@ -72,7 +72,8 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), S
     }
     let machine = Machine::here(node_name(&settings), Arc::clone(&settings));
     let link = HttpLink::new(Arc::clone(&settings)).map_err(wrong)?;
-    let agent = Agent::new(machine.clone(), Arc::new(link)).map_err(|why| Stop::failure(why, "is `data_dir` writable?"))?;
+    let agent =
+        Agent::new(machine.clone(), Arc::new(link)).map_err(|why| Stop::failure(why, "is `data_dir` writable?"))?;
     let (stop, stopped) = watch::channel(false);
     let hear = |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""));
     let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
@@ -110,7 +111,11 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
         let mut lines = tokio::io::BufReader::new(file).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             match serde_json::from_str(&line) {
-                Ok(finding) => if out.send(finding).await.is_err() { return },
+                Ok(finding) => {
+                    if out.send(finding).await.is_err() {
+                        return;
+                    }
+                }
                 Err(error) => tracing::warn!(%error, path = %path.display(), "a line is no finding and is left out"),
             }
         }
@@ -123,13 +128,16 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
 
 async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) -> Result<(), Stop> {
     let token = match token {
-        "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| Stop::failure(format!("stdin: {error}"), ""))?,
+        "-" => {
+            std::io::read_to_string(std::io::stdin()).map_err(|error| Stop::failure(format!("stdin: {error}"), ""))?
+        }
         token => token.to_owned(),
     };
     let joined = join(settings, token.trim())
         .await
         .map_err(|why| Stop::failure(why, "make another token with `nightshift agents join-token`"))?;
-    invocation.line(&format!("{} joined; its certificate lasts until {} and is renewed by itself", joined.node, joined.ends))
+    invocation
+        .line(&format!("{} joined; its certificate lasts until {} and is renewed by itself", joined.node, joined.ends))
 }
 
 fn settings(args: &Args, invocation: &Invocation) -> Result<AgentConfig, Stop> {

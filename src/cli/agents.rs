@@ -58,7 +58,8 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     }
     let agents = answer["agents"].as_array().cloned().unwrap_or_default();
     if agents.is_empty() {
-        invocation.say("no agents; see `nightshift agents join-token --help`, or `serve --with-agent` for this machine");
+        invocation
+            .say("no agents; see `nightshift agents join-token --help`, or `serve --with-agent` for this machine");
         return Ok(());
     }
     let text = |value: &Value| page::text(value.as_str().unwrap_or_default());

@@ -88,7 +88,8 @@ async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
     if !matches!(kube.node(&row.node).await, Err(WorldError::NotFound(_))) {
         return false;
     }
-    let removed = parts.store.agent_remove(&row.node, "engine", "its node is not in the cluster any more", parts.clock.now());
+    let removed =
+        parts.store.agent_remove(&row.node, "engine", "its node is not in the cluster any more", parts.clock.now());
     if let Err(error) = removed.await {
         tracing::warn!(%error, node = row.node, "an agent without a node could not be removed");
     }

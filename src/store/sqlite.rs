@@ -4,6 +4,7 @@
 
 mod agents;
 mod begin;
+mod breakers;
 mod incidents;
 mod intake;
 mod notices;
@@ -24,8 +25,8 @@ use super::{
     NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
-    About, Actor, Approval, ApprovalId, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId, Mode,
-    Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
+    About, Actor, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId,
+    Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
 };
 use crate::policy::{GuardLimits, Proposal};
 use read::Readers;
@@ -277,6 +278,10 @@ impl Store for SqliteStore {
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         self.readers.read(read::freezes).await
+    }
+
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
+        self.readers.read(breakers::tripped).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

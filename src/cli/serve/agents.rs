@@ -24,7 +24,8 @@ pub(super) async fn open(app: App) -> Result<(App, Open), Stop> {
     let now = app.parts.clock.now();
     let authority = Authority::open_or_create(&config.data_dir, &config.install, now).map_err(wrong)?;
     let tls = server::agents::listen(&config.agents, &authority, now).map_err(wrong)?;
-    let listener = TcpListener::bind(listen).await.map_err(|error| wrong(format!("cannot listen on {listen}: {error}")))?;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|error| wrong(format!("cannot listen on {listen}: {error}")))?;
     tracing::info!(address = %listener.local_addr().unwrap_or(SocketAddr::from(listen)), "agents may connect");
     Ok((app.with_agents(Door::new(Some(Arc::new(authority)))), Some((listener, tls))))
 }

@@ -107,7 +107,8 @@ fn lasting(now: Time, life: Duration) -> Result<CertificateParams, String> {
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
     let place = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(mode).open(path).map_err(place)?;
+    let mut file =
+        std::fs::File::options().write(true).create(true).truncate(true).mode(mode).open(path).map_err(place)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(place)
 }
 

@@ -47,7 +47,11 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     }
 }
 
-async fn reports(speaker: Speaker, State(app): State<App>, Body(reports): Body<Reports>) -> Result<Json<Taken>, Problem> {
+async fn reports(
+    speaker: Speaker,
+    State(app): State<App>,
+    Body(reports): Body<Reports>,
+) -> Result<Json<Taken>, Problem> {
     take(&app, &speaker, reports).await.map(Json)
 }
 
@@ -84,7 +88,11 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
     Ok(Taken { upto })
 }
 
-async fn poll(speaker: Speaker, State(app): State<App>, Body(standing): Body<Standing>) -> Result<Json<Commands>, Problem> {
+async fn poll(
+    speaker: Speaker,
+    State(app): State<App>,
+    Body(standing): Body<Standing>,
+) -> Result<Json<Commands>, Problem> {
     Ok(Json(Commands { commands: hand_over(&app, &speaker, standing).await }))
 }
 
@@ -116,7 +124,11 @@ async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) {
     }
 }
 
-async fn answer(speaker: Speaker, State(app): State<App>, Body(answered): Body<Answered>) -> Result<Json<Value>, Problem> {
+async fn answer(
+    speaker: Speaker,
+    State(app): State<App>,
+    Body(answered): Body<Answered>,
+) -> Result<Json<Value>, Problem> {
     app.parts.world.agents.answered(&speaker.agent.node, &answered.key, answered.answer);
     Ok(Json(json!({})))
 }
@@ -124,7 +136,11 @@ async fn answer(speaker: Speaker, State(app): State<App>, Body(answered): Body<A
 async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Json<Granted>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
     if !is_node_name(&joining.node) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "that is no name of a node", "letters, digits, `-` and `.`, at most 253"));
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "that is no name of a node",
+            "letters, digits, `-` and `.`, at most 253",
+        ));
     }
     let mut family = [0_u8; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut family)
@@ -145,7 +161,11 @@ async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Js
     Ok(Json(granted))
 }
 
-async fn renew(speaker: Speaker, State(app): State<App>, Body(renewal): Body<Renewal>) -> Result<Json<Granted>, Problem> {
+async fn renew(
+    speaker: Speaker,
+    State(app): State<App>,
+    Body(renewal): Body<Renewal>,
+) -> Result<Json<Granted>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
     if speaker.agent.how != AgentProof::Certificate {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only a certificate renews a certificate", "join first"));

@@ -36,7 +36,8 @@ pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result
         }
         (None, None) => {
             let own = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-            let address = config.listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+            let address =
+                config.listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
             let names: Vec<String> =
                 config.names.iter().cloned().chain(own).chain(address.map(|ip| ip.to_string())).collect();
             authority.door(&names, now)?

@@ -57,10 +57,12 @@ async fn by_certificate(app: &App, shown: &Shown) -> Result<Speaker, Problem> {
     let family = app.parts.store.agent_family(&shown.node).await.map_err(|_| Problem::busy("the store is busy"))?;
     if family.as_deref() != Some(&shown.family) {
         app.parts.metrics.auth_failed();
-        return Err(unknown(format!("the certificate of node {} was taken away, or another agent has joined for it", shown.node)));
+        return Err(unknown(format!(
+            "the certificate of node {} was taken away, or another agent has joined for it",
+            shown.node
+        )));
     }
-    let agent =
-        NewAgent { node: shown.node.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
+    let agent = NewAgent { node: shown.node.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
     Ok(Speaker { agent, cluster: String::new() })
 }
 
@@ -79,7 +81,10 @@ async fn by_token(app: &App, token: &str) -> Result<Speaker, Problem> {
             let kube = world.kube(None).map_err(|error| unknown(error.to_string()))?;
             let reviewed = kube.review_token(token, &app.parts.config.agents.audience).await;
             let reviewed = reviewed.map_err(unreviewed)?.ok_or_else(|| {
-                unknown(format!("Kubernetes does not vouch for this token (audience `{}`)", app.parts.config.agents.audience))
+                unknown(format!(
+                    "Kubernetes does not vouch for this token (audience `{}`)",
+                    app.parts.config.agents.audience
+                ))
             })?;
             let allowed = accounts.iter().filter_map(|account| account.split_once('/'));
             let mut users = allowed.map(|(space, name)| format!("system:serviceaccount:{space}:{name}"));
