@@ -135,11 +135,12 @@ pub(super) fn keep(data_dir: &Path, key: &str, granted: &Granted) -> Result<(), 
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     // Written beside, then moved: a crash between two moves leaves a pair that does not fit, which a new join mends.
     let files = [(&ca, granted.ca.as_str()), (&key_path, key), (&certificate, granted.certificate.as_str())];
+    let beside = |path: &Path| path.with_added_extension("new");
     for (path, text) in files {
-        write_private(&path.with_extension("new"), text).map_err(|error| format!("{}: {error}", path.display()))?;
+        write_private(&beside(path), text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     for (path, _) in files {
-        let moved = std::fs::rename(path.with_extension("new"), path);
+        let moved = std::fs::rename(beside(path), path);
         moved.map_err(|error| format!("{}: {error}", path.display()))?;
     }
     std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| error.to_string())
