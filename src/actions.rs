@@ -28,6 +28,8 @@ mod k8s_uncordon;
 mod k8s_untaint;
 mod keys;
 mod metadata;
+mod node_collect;
+mod node_reboot;
 mod note;
 mod now;
 mod on_node;
@@ -36,6 +38,8 @@ mod prom_value;
 mod rights;
 mod sleep;
 mod tell;
+
+pub use rights::rights;
 
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject};
 use crate::world::{World, WorldError};
@@ -81,7 +85,7 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 28] = [
+static CATALOG: [&dyn Action; 30] = [
     &approve::Approve,
     &gpu_health::GpuHealth,
     &gpu_processes::GpuProcesses,
@@ -104,6 +108,8 @@ static CATALOG: [&dyn Action; 28] = [
     &k8s_taint::K8sTaint,
     &k8s_uncordon::K8sUncordon,
     &k8s_untaint::K8sUntaint,
+    &node_collect::NodeCollect,
+    &node_reboot::NodeReboot,
     &note::Note,
     &now::Now,
     &prom_query::PromQuery,

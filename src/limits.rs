@@ -276,6 +276,16 @@ pub const AGENT_SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// The agent's own limit: one GPU reset on a node within this time.
 pub const RESET_EVERY: Duration = Duration::from_secs(600);
+/// The agent's own limit: one reboot of a node within this time.
+pub const REBOOT_EVERY: Duration = Duration::from_secs(3_600);
+/// The program that asks for a reboot returns at once.
+pub const REBOOT_WITHIN: Duration = Duration::from_secs(60);
+/// NVIDIA's bug report takes minutes on a large machine.
+pub const BUG_REPORT_WITHIN: Duration = Duration::from_secs(900);
+/// The newest kernel lines of a bundle, one file of it, and the bundles that stay on a node.
+pub const BUNDLE_KERNEL_BYTES: usize = 1024 * 1024;
+pub const BUNDLE_FILE_BYTES: u64 = 256 * 1024 * 1024;
+pub const BUNDLES: usize = 5;
 /// A reset takes seconds; one that takes longer hangs.
 pub const RESET_WITHIN: Duration = Duration::from_secs(300);
 /// The end of what a program printed: enough for its error.
@@ -315,6 +325,15 @@ pub const SLACK_SECTION_CHARS: usize = 3_000;
 pub const SLACK_HEADER_CHARS: usize = 150;
 /// Undocumented: blocks of more than about 13,200 characters in all fail.
 pub const SLACK_TOTAL_CHARS: usize = 13_000;
+/// Slack wants an answer within three seconds; what takes longer than this is answered later.
+pub const SLACK_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How far the time of a signed request may be from ours, and signatures remembered for so long.
+pub const SLACK_SKEW: Duration = Duration::from_secs(300);
+pub const SLACK_SEEN: usize = 8_192;
+/// Buttons in one request; Slack sends one.
+pub const SLACK_PRESSES: usize = 5;
+/// Lines of a story in one answer to a chat.
+pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
@@ -378,5 +397,9 @@ pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 pub const DISK_FREE_MIB: u64 = 1_024;
 /// On this machine a listener answers at once.
 pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// Times that `doctor` asks an API server, to tell a slow one from a slow first answer.
+pub const DOCTOR_PULSES: usize = 5;
+/// An API server that takes longer for its version makes every step of a run slow.
+pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

@@ -3,8 +3,10 @@
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
+mod collect;
 mod holders;
 mod program;
+mod reboot;
 mod reset;
 
 use crate::config::AgentConfig;
@@ -69,7 +71,7 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 1] = [&reset::GpuReset];
+static VERBS: [&dyn Verb; 3] = [&reset::GpuReset, &collect::NodeCollect, &reboot::NodeReboot];
 
 /// One line a watcher.
 static WATCHERS: [&dyn Watcher; 0] = [];

@@ -57,6 +57,14 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     })?
 }
 
+/// Opens Slack's door, where the configuration has one.
+fn with_slack(app: server::App, config: &Config) -> Result<server::App, Stop> {
+    let Some(slack) = &config.slack else { return Ok(app) };
+    let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
+    let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
+    Ok(app.with_slack(server::Door { signing_secret: slack.signing_secret.read().map_err(wrong)?, hooks }))
+}
+
 async fn serve(config: Config, with_agent: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let parts = assemble::assemble(config).await?;
@@ -70,8 +78,9 @@ async fn serve(config: Config, with_agent: bool) -> Result<(), Stop> {
         )
     })?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
+    let app = with_slack(server::App::new(parts.clone(), tokens), &config)?;
     let (stop, stopped) = watch::channel(false);
-    let (app, door) = agents::open(server::App::new(parts.clone(), tokens)).await?;
+    let (app, door) = agents::open(app).await?;
     let agent = if with_agent { Some(agents::inside(&app)?) } else { None };
     let mut tasks = Tasks {
         server: tokio::spawn(server::serve(app.clone(), listener, ended(stopped.clone()))),

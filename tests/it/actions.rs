@@ -71,6 +71,23 @@ impl Stage {
         });
     }
 
+    /// The same, of another boot once it was asked for one.
+    fn agent_that_reboots(&self, node: &'static str) {
+        let agents = self.world.agents.clone();
+        let standing = |boot: u32| Standing { boot: format!("boot-{boot}"), ..Standing::default() };
+        agents.heard(node, standing(0));
+        tokio::spawn(async move {
+            let mut boot = 0;
+            loop {
+                for command in agents.take(node, standing(boot), limits::AGENT_POLL).await {
+                    boot = 1;
+                    let outcome = Outcome::Ok(serde_json::json!({ "asked": true }));
+                    agents.answered(node, &command.key(), Answer::Ended { outcome });
+                }
+            }
+        });
+    }
+
     fn kube(&self) -> &Kube {
         self.world.kube(None).unwrap()
     }

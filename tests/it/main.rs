@@ -5,9 +5,11 @@
 
 mod actions;
 mod agent;
+mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
@@ -24,5 +26,6 @@ mod runbooks;
 mod scheduler;
 mod seeds;
 mod sim;
+mod slack_in;
 mod store;
 mod tidy;

@@ -186,6 +186,12 @@ impl<'a> Slice<'a> {
             self.stuck(&claimed.run, ReasonCode::ScriptBroken, text).await?;
             return Ok(Next::Rest);
         };
+        if !self.parts.config.actions.lets(&call.action) {
+            let text = format!("`{}` is off in this installation (`actions` in the configuration)", call.action);
+            let reason = Reason::new(ReasonCode::ActionOff, text);
+            self.parts.metrics.action_refused(reason.code);
+            return self.denied(claimed, runbook, &call, reason).await;
+        }
         if action.spec().reach > Reach::None
             && !action.spec().permissions.is_empty()
             && let Err(error) = self.parts.world.kube(None)
@@ -288,7 +294,8 @@ impl<'a> Slice<'a> {
             self.stuck(run, ReasonCode::UndoFailed, text).await?;
             return Ok(Next::Rest);
         }
-        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode == Mode::Approve {
+        // In mode auto only a last resort is refused so.
+        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode >= Mode::Approve {
             let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
             let planned = plan::plan(self.parts, runbook, &run.input, &journal).await;
             self.parts.store.planned(self.id, run.epoch, planned.clone(), self.now()).await?;

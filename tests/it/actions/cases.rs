@@ -102,6 +102,14 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         "k8s::taint" => patches(vec![], taint()),
         "k8s::uncordon" => patches(vec![cordon("gpu-1")], call(name, std::slice::from_ref(&node))),
         "k8s::untaint" => patches(vec![taint()], call(name, &[node.clone(), key.clone()])),
+        "node::collect" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "folder": "", "files": [], "missing": [] })));
+            reads(&[node])
+        }
+        "node::reboot" => {
+            stage.agent_that_reboots("gpu-1");
+            reads(&[node])
+        }
         "note" => reads(&[("text", json!("the second time this week"))]),
         "now" => reads(&[]),
         "prom::query" | "prom::value" => {
