@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::{AgentConfig, AgentsConfig};
+pub use agent::{AgentConfig, AgentsConfig, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 

@@ -5,9 +5,12 @@
 
 mod collect;
 mod holders;
+mod nvml;
 mod program;
 mod reboot;
 mod reset;
+
+pub use nvml::{NvmlDoor, Released, findings_page};
 
 use crate::config::AgentConfig;
 use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
@@ -24,12 +27,14 @@ pub struct Machine {
     /// The kernel's boot id; another one says that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
+    /// The way to whoever watches the GPUs through NVML.
+    pub nvml: NvmlDoor,
 }
 
 impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
-        Machine { name, boot: boot_id(), settings }
+        Machine { name, boot: boot_id(), settings, nvml: NvmlDoor::default() }
     }
 }
 
@@ -71,10 +76,17 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 3] = [&reset::GpuReset, &collect::NodeCollect, &reboot::NodeReboot];
+static VERBS: [&dyn Verb; 6] = [
+    &nvml::GpuHealth,
+    &nvml::GpuProcesses,
+    &nvml::GpuRecoveryAction,
+    &reset::GpuReset,
+    &collect::NodeCollect,
+    &reboot::NodeReboot,
+];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 0] = [];
+static WATCHERS: [&dyn Watcher; 1] = [&nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

@@ -20,6 +20,7 @@ mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
+mod nvml_watch;
 mod real;
 mod recording;
 mod runbooks;

@@ -77,7 +77,8 @@ fn hands(dir: &std::path::Path, boot: &str) -> (Arc<Hands>, mpsc::Receiver<Answe
         kill_file: dir.join("stop"),
         ..AgentConfig::default()
     };
-    let machine = Machine { name: "gpu-1".to_owned(), boot: boot.to_owned(), settings: Arc::new(settings) };
+    let machine =
+        Machine { name: "gpu-1".to_owned(), boot: boot.to_owned(), settings: Arc::new(settings), ..Machine::default() };
     let (out, heard) = mpsc::channel(limits::AGENT_COMMANDS);
     let book = Book::open(&dir.join("commands")).unwrap();
     (Arc::new(Hands::new(machine, book, Arc::new(Ear(out)))), heard)
