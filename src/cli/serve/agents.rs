@@ -7,7 +7,6 @@ use crate::cli::stop::Stop;
 use crate::node::Machine;
 use crate::server::agents::{Authority, Door, Inside};
 use crate::server::{self, App};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,7 +25,7 @@ pub(super) async fn open(app: App) -> Result<(App, Open), Stop> {
     let tls = server::agents::listen(&config.agents, &authority, now).map_err(wrong)?;
     let listener =
         TcpListener::bind(listen).await.map_err(|error| wrong(format!("cannot listen on {listen}: {error}")))?;
-    tracing::info!(address = %listener.local_addr().unwrap_or(SocketAddr::from(listen)), "agents may connect");
+    tracing::info!(address = %listener.local_addr().unwrap_or(listen), "agents may connect");
     Ok((app.with_agents(Door::new(Some(Arc::new(authority)))), Some((listener, tls))))
 }
 
