@@ -368,6 +368,12 @@ pub const SLACK_PRESSES: usize = 5;
 /// Lines of a story in one answer to a chat.
 pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
+/// PagerDuty drops what is over 256 KB itself.
+pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;
+/// Signatures of one delivery that are looked at; there are two while a secret is rotated.
+pub const PAGERDUTY_SIGNATURES: usize = 5;
+/// Deliveries remembered, so that a repeat counts once.
+pub const PAGERDUTY_HEARD: usize = 8_192;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
 /// As Alertmanager counts; PagerDuty says 512 KB.

@@ -214,6 +214,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         AgentJoined { node, token_by } => (format!("the agent of {node} joined, by a token of {token_by}"), true),
         AgentRemoved { node, by, why } => (format!("{by} removed the agent of {node}{}", after(why)), true),
+        Remarked { by, text } => (format!("{by} {text}"), true),
         Trouble { text } => (format!("trouble: {text}"), true),
         RunCreated { .. }
         | RunPlanned { .. }

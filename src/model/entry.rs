@@ -237,6 +237,11 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// A person said or did something elsewhere that belongs to the story.
+    Remarked {
+        by: String,
+        text: String,
+    },
     /// Something that should not be: shown to people, counted.
     Trouble {
         text: String,
@@ -245,7 +250,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 33] = [
+    pub const NAMES: [&'static str; 34] = [
         "started",
         "heard",
         "gap",
@@ -278,6 +283,7 @@ impl EntryKind {
         "swept",
         "nodes_released",
         "redacted",
+        "remarked",
         "trouble",
     ];
 
@@ -316,6 +322,7 @@ impl EntryKind {
             EntryKind::Swept { .. } => "swept",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
+            EntryKind::Remarked { .. } => "remarked",
             EntryKind::Trouble { .. } => "trouble",
         }
     }
