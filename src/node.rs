@@ -5,6 +5,7 @@
 
 mod collect;
 mod holders;
+mod mig;
 mod nvml;
 mod program;
 mod reboot;
@@ -76,17 +77,19 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 6] = [
+static VERBS: [&dyn Verb; 8] = [
     &nvml::GpuHealth,
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
     &reset::GpuReset,
+    &mig::MigApply,
+    &mig::MigInventory,
     &collect::NodeCollect,
     &reboot::NodeReboot,
 ];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 1] = [&nvml::NvmlWatch];
+static WATCHERS: [&dyn Watcher; 2] = [&mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {
