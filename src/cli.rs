@@ -4,6 +4,7 @@
 
 mod approve;
 mod audit;
+mod cache;
 mod check;
 mod client;
 mod completions;
@@ -87,6 +88,8 @@ enum Command {
     Status(status::Args),
     /// The ledger: verify, export, prove, read
     Audit(audit::Args),
+    /// Models on this machine: in memory or not, read them in, check them
+    Cache(cache::Args),
     /// Look at everything this installation needs and say what to mend
     Doctor(doctor::Args),
     /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
@@ -138,6 +141,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
+        Command::Cache(args) => cache::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
         Command::Demo(args) => demo::run(args),
         Command::Sim(args) => sim::run(&args, invocation),

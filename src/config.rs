@@ -42,6 +42,8 @@ pub struct Config {
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
+    /// Models on this node's disks, for `cache::warm`.
+    pub cache: Cache,
     pub guards: GuardLimits,
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
@@ -178,6 +180,26 @@ pub struct PrometheusConfig {
     pub token: Option<Secret>,
 }
 
+/// Where models lie on this node, and how they may be read into memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
+    pub roots: Vec<PathBuf>,
+    /// Threads that read at once.
+    pub readers: usize,
+    /// Memory that is left to others.
+    pub reserve_mib: u64,
+    /// No warm reads faster; left out: as fast as the disk.
+    pub mib_per_second: Option<u64>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -232,6 +254,7 @@ impl Default for Config {
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),
+            cache: Cache::default(),
             guards: GuardLimits::default(),
             mode_ceiling: crate::model::Mode::Auto,
             retention: Retention::default(),

@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
+pub mod cache;
+
 use crate::model::{Answer, Command};
 use serde_json::Value;
 
@@ -10,6 +12,8 @@ use serde_json::Value;
 pub struct Machine {
     /// The node's name, as Kubernetes or the configuration knows it.
     pub name: String,
+    /// Where models lie, and how they may be read.
+    pub cache: cache::Settings,
 }
 
 /// Something that an agent can do. Effects are the action's matter; a verb must be right when called again for one
@@ -24,7 +28,8 @@ pub trait Verb: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 0] = [];
+static VERBS: [&dyn Verb; 3] =
+    [&cache::verbs::CacheStatus, &cache::verbs::CacheVerify, &cache::verbs::CacheWarm];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {
