@@ -5,6 +5,13 @@
 mod answer;
 mod approve;
 mod args;
+mod cache_status;
+mod cache_verify;
+mod cache_warm;
+mod gpu_health;
+mod gpu_processes;
+mod gpu_recovery_action;
+mod gpu_reset;
 mod http_get;
 mod http_post;
 mod k8s_annotate;
@@ -26,6 +33,7 @@ mod keys;
 mod metadata;
 mod note;
 mod now;
+mod on_node;
 mod prom_query;
 mod prom_value;
 mod rights;
@@ -76,8 +84,15 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 24] = [
+static CATALOG: [&dyn Action; 31] = [
     &approve::Approve,
+    &cache_status::CacheStatus,
+    &cache_verify::CacheVerify,
+    &cache_warm::CacheWarm,
+    &gpu_health::GpuHealth,
+    &gpu_processes::GpuProcesses,
+    &gpu_recovery_action::GpuRecoveryAction,
+    &gpu_reset::GpuReset,
     &http_get::HttpGet,
     &http_post::HttpPost,
     &k8s_annotate::K8sAnnotate,

@@ -2,10 +2,12 @@
 //!
 //! Invariant: a `Config` that exists has been checked; a secret never prints.
 
+mod agent;
 mod check;
 mod read;
 mod secret;
 
+pub use agent::{AgentConfig, Cache};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -42,12 +44,12 @@ pub struct Config {
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
-    /// Models on this node's disks, for `cache::warm`.
-    pub cache: Cache,
     pub guards: GuardLimits,
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
     pub retention: Retention,
+    /// For `serve --with-agent`: the agent inside.
+    pub agent: AgentConfig,
     pub log: Log,
 }
 
@@ -180,26 +182,6 @@ pub struct PrometheusConfig {
     pub token: Option<Secret>,
 }
 
-/// Where models lie on this node, and how they may be read into memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cache {
-    /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
-    pub roots: Vec<PathBuf>,
-    /// Threads that read at once.
-    pub readers: usize,
-    /// Memory that is left to others.
-    pub reserve_mib: u64,
-    /// No warm reads faster; left out: as fast as the disk.
-    pub mib_per_second: Option<u64>,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -254,10 +236,10 @@ impl Default for Config {
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),
-            cache: Cache::default(),
             guards: GuardLimits::default(),
             mode_ceiling: crate::model::Mode::Auto,
             retention: Retention::default(),
+            agent: AgentConfig::default(),
             log: Log::default(),
         }
     }

@@ -16,6 +16,8 @@ pub(super) const fn optional(name: &'static str, ty: ParamType, doc: &'static st
 
 pub(super) const NODE: ParamSpec = required("node", ParamType::Node, "the node's name");
 pub(super) const POD: ParamSpec = required("pod", ParamType::Pod, "the pod, as `namespace/name`");
+pub(super) const MODEL_PATH: ParamSpec =
+    required("path", ParamType::String, "the model's folder on the node");
 pub(super) const WORKLOAD: ParamSpec =
     required("workload", ParamType::Workload, "the Deployment or StatefulSet, as `namespace/name`");
 
@@ -80,6 +82,15 @@ pub(super) fn flag(call: &Call, name: &str) -> bool {
 
 pub(super) fn node_target(call: &Call) -> Subject {
     Subject { node: some(call.text("node")), ..Subject::default() }
+}
+
+/// A GPU of a node, by an index, a UUID or a PCI address.
+pub(super) fn gpu_target(call: &Call) -> Subject {
+    let gpu = match call.args.get("gpu") {
+        Some(Value::Number(index)) => Some(index.to_string()),
+        _ => some(call.text("gpu")),
+    };
+    Subject { gpu, ..node_target(call) }
 }
 
 pub(super) fn pod_target(call: &Call) -> Subject {

@@ -38,7 +38,7 @@ enum Verb {
 struct Folder {
     /// The model's folder: with a safetensors index, of a Hugging Face cache, or plain files
     dir: PathBuf,
-    /// Open nothing outside this folder [default: `cache.roots`, else the model's own]
+    /// Open nothing outside this folder [default: `agent.cache.roots`, else the model's own]
     #[arg(long, value_name = "DIR")]
     root: Vec<PathBuf>,
     /// Write what came of it as JSON here, too
@@ -83,12 +83,12 @@ fn settings(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathB
     let (config, _) = invocation.config()?;
     let dir = std::path::absolute(&folder.dir)
         .map_err(|error| Stop::usage(format!("{}: {error}", folder.dir.display()), "name a folder"))?;
-    let roots = match (folder.root.is_empty(), config.cache.roots.is_empty()) {
+    let roots = match (folder.root.is_empty(), config.agent.cache.roots.is_empty()) {
         (false, _) => folder.root.clone(),
-        (true, false) => config.cache.roots.clone(),
+        (true, false) => config.agent.cache.roots.clone(),
         (true, true) => vec![own_root(&dir)],
     };
-    Ok((Settings::of(&Cache { roots, ..config.cache }), dir))
+    Ok((Settings::of(&Cache { roots, ..config.agent.cache }), dir))
 }
 
 /// Who names a folder at the prompt means it; a snapshot's links lead to the blobs beside it.

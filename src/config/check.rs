@@ -49,7 +49,7 @@ impl Config {
         for (at, entry) in self.http_allow.iter().enumerate() {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
         }
-        check_cache(&self.cache, &mut found);
+        check_cache(&self.agent.cache, &mut found);
         check_guards(self, &mut found);
         check_rest(self, &mut found);
         found.0
@@ -85,21 +85,21 @@ fn check_cache(cache: &Cache, found: &mut Findings) {
         let parts = root.components().count();
         if !root.is_absolute() || parts < 2 || root.components().any(|part| part == std::path::Component::ParentDir) {
             found.say(
-                &format!("cache.roots[{at}]"),
+                &format!("agent.cache.roots[{at}]"),
                 format!("`{}` is no absolute path of a folder for models", root.display().to_string().escape_debug()),
                 "write a folder such as /models, not `/` and nothing with `..`",
             );
         }
     }
     if cache.roots.len() > crate::limits::CACHE_ROOTS {
-        found.say("cache.roots", "has too many folders", format!("name at most {}", crate::limits::CACHE_ROOTS));
+        found.say("agent.cache.roots", "has too many folders", format!("name at most {}", crate::limits::CACHE_ROOTS));
     }
     if !(1..=crate::limits::CACHE_READERS).contains(&cache.readers) {
         let mend = format!("write 1 to {}; 8 is right for most disks", crate::limits::CACHE_READERS);
-        found.say("cache.readers", format!("{} readers cannot be", cache.readers), mend);
+        found.say("agent.cache.readers", format!("{} readers cannot be", cache.readers), mend);
     }
     if cache.mib_per_second == Some(0) {
-        found.say("cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
+        found.say("agent.cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 pub(in crate::node) struct CacheStatus;
@@ -28,6 +29,10 @@ impl Verb for CacheStatus {
         "cache::status"
     }
 
+    fn reads(&self) -> bool {
+        true
+    }
+
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let path = path(command);
         apart(machine, progress, move |settings, _, _| status(settings, &path?)).await
@@ -38,6 +43,10 @@ impl Verb for CacheStatus {
 impl Verb for CacheVerify {
     fn name(&self) -> &'static str {
         "cache::verify"
+    }
+
+    fn reads(&self) -> bool {
+        true
     }
 
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
@@ -55,23 +64,71 @@ impl Verb for CacheWarm {
 
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let Ok(_turn) = TURN.acquire().await else { return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed"))) };
-        let path = path(command);
+        let (paths, within) = (models(command), within(command));
         let rate = command.args.get("mib_per_second").and_then(Value::as_u64).map(|rate| rate.saturating_mul(1 << 20));
-        let within = within(command);
-        apart(machine, progress, move |settings, cancel, said| {
-            warm(settings, &path?, rate, within?.0, cancel, said)
-        })
-        .await
+        apart(machine, progress, move |settings, cancel, said| warm_all(settings, &paths?, rate, within?, cancel, said))
+            .await
     }
 }
 
-fn path(command: &Command) -> Result<PathBuf, Failure> {
-    match command.args.get("path") {
-        Some(Value::String(path)) if !path.is_empty() && path.len() <= limits::PATH_BYTES && !path.contains('\0') => {
-            Ok(PathBuf::from(path))
-        }
-        _ => Err(failed(FailureKind::Invalid, format!("{}: `path` is missing or no path", command.verb))),
+/// One after another: the first that fails ends it, and what is warm by then stays so.
+fn warm_all(
+    settings: &Settings,
+    paths: &[PathBuf],
+    rate: Option<u64>,
+    within: Span,
+    cancel: &AtomicBool,
+    said: Said<'_>,
+) -> Result<Value, Failure> {
+    let until = Instant::now() + within.0;
+    let mut reports = Vec::new();
+    for path in paths {
+        reports.push(warm(settings, path, rate, until.saturating_duration_since(Instant::now()), cancel, said)?);
     }
+    let lowest = reports.iter().map(|report| report.resident).fold(1.0, f64::min);
+    Ok(json!({
+        "changed": reports.iter().any(|report| report.changed),
+        "resident": lowest,
+        "bytes": reports.iter().map(|report| report.bytes).sum::<u64>(),
+        "read_bytes": reports.iter().map(|report| report.read_bytes).sum::<u64>(),
+        "seconds": reports.iter().map(|report| report.seconds).sum::<f64>(),
+        "models": reports,
+    }))
+}
+
+/// A path, or a list of paths or of models that have one.
+fn models(command: &Command) -> Result<Vec<PathBuf>, Failure> {
+    let wrong = |what: String| failed(FailureKind::Invalid, format!("{}: {what}", command.verb));
+    let given = command.args.get("models").unwrap_or(&Value::Null);
+    let list = match given {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    if list.len() > limits::CACHE_MODELS {
+        return Err(wrong(format!("{} models at once, more than {}", list.len(), limits::CACHE_MODELS)));
+    }
+    let mut paths = Vec::new();
+    for item in list {
+        let path = match item {
+            Value::Object(model) => model.get("path").unwrap_or(&Value::Null),
+            other => other,
+        };
+        let path = plain(path).ok_or_else(|| wrong(format!("{item} is no path, and has none")))?;
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn plain(value: &Value) -> Option<PathBuf> {
+    let text = value.as_str()?;
+    (!text.is_empty() && text.len() <= limits::PATH_BYTES && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+fn path(command: &Command) -> Result<PathBuf, Failure> {
+    let path = command.args.get("path").and_then(plain);
+    path.ok_or_else(|| failed(FailureKind::Invalid, format!("{}: `path` is missing or no path", command.verb)))
 }
 
 fn within(command: &Command) -> Result<Span, Failure> {
@@ -100,7 +157,7 @@ async fn apart<T: Serialize + Send + 'static>(
     progress: &(dyn Fn(Value) + Sync),
     work: impl FnOnce(&Settings, &AtomicBool, Said<'_>) -> Result<T, Failure> + Send + 'static,
 ) -> Answer {
-    let settings = machine.cache.clone();
+    let settings = Settings::of(&machine.settings.cache);
     let cut = Cut(Arc::default());
     let cancel = Arc::clone(&cut.0);
     let (said, mut heard) = watch::channel(Progress::default());
