@@ -16,8 +16,7 @@ pub(super) const fn optional(name: &'static str, ty: ParamType, doc: &'static st
 
 pub(super) const NODE: ParamSpec = required("node", ParamType::Node, "the node's name");
 pub(super) const POD: ParamSpec = required("pod", ParamType::Pod, "the pod, as `namespace/name`");
-pub(super) const MODEL_PATH: ParamSpec =
-    required("path", ParamType::String, "the model's folder on the node");
+pub(super) const MODEL_PATH: ParamSpec = required("path", ParamType::String, "the model's folder on the node");
 pub(super) const WORKLOAD: ParamSpec =
     required("workload", ParamType::Workload, "the Deployment or StatefulSet, as `namespace/name`");
 

@@ -95,7 +95,9 @@ fn settings(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathB
 fn own_root(dir: &Path) -> PathBuf {
     let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     match (real.parent(), real.parent().and_then(Path::parent)) {
-        (Some(snapshots), Some(top)) if snapshots.ends_with("snapshots") && top.join("blobs").is_dir() => top.to_owned(),
+        (Some(snapshots), Some(top)) if snapshots.ends_with("snapshots") && top.join("blobs").is_dir() => {
+            top.to_owned()
+        }
         _ => real,
     }
 }

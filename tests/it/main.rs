@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod cache;
 mod cli;
 mod crash;
 mod docs;

@@ -217,6 +217,12 @@ pub(super) fn reopen(roots: &Roots, shard: &Shard) -> Result<File, Failure> {
     Ok(file)
 }
 
+/// Reads from here on bring in what they ask for and nothing ahead of it.
+pub(super) fn without_reading_ahead(file: &File) {
+    // Advice: where it is refused, a little more is read.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}
+
 /// The folder of one revision, where the hub's cache folder of a model was named.
 fn snapshot(roots: &Roots, dir: PathBuf) -> Result<PathBuf, Failure> {
     let snapshots = dir.join("snapshots");
@@ -300,6 +306,7 @@ fn is_weights(name: &str) -> bool {
 /// Bytes of tensors, where the format says.
 fn inspect(roots: &Roots, shard: &Shard, wanted: &mut HashSet<String>) -> Result<u64, String> {
     let mut file = reopen(roots, shard).map_err(|failure| failure.message)?;
+    without_reading_ahead(&file);
     if shard.name.ends_with(".safetensors") {
         return safetensors::check(file, shard.bytes, wanted).map(|header| header.data_bytes);
     }

@@ -3,7 +3,7 @@
 //! Invariant: what is resident is not read again, so a warm that was cut off goes on where it stopped.
 
 use super::memory::Memory;
-use super::model::{Model, Shard, reopen};
+use super::model::{Model, Shard, reopen, without_reading_ahead};
 use super::roots::{Roots, failed};
 use super::{residency, sys};
 use crate::limits;
@@ -123,7 +123,12 @@ impl Shared<'_> {
     fn chunk(&self, chunk: &Chunk, open: &mut Option<(usize, File)>, buffer: &mut [u8]) -> Result<(), Failure> {
         let shard = &self.shards[chunk.shard];
         if open.as_ref().is_none_or(|(at, _)| *at != chunk.shard) {
-            *open = Some((chunk.shard, reopen(self.roots, shard)?));
+            let file = reopen(self.roots, shard)?;
+            if self.pace.is_some() {
+                // What the kernel reads ahead would not be counted.
+                without_reading_ahead(&file);
+            }
+            *open = Some((chunk.shard, file));
         }
         let Some((_, file)) = open else { return Ok(()) };
         let resident = residency::resident(file, chunk.from, chunk.bytes).map_err(|error| unread(shard, &error))?;

@@ -82,7 +82,10 @@ impl Roots {
             return Err(self.refuse(path, &real));
         }
         if !real.is_dir() {
-            return Err(failed(FailureKind::Invalid, format!("{} is no folder: name a model's folder", path.display())));
+            return Err(failed(
+                FailureKind::Invalid,
+                format!("{} is no folder: name a model's folder", path.display()),
+            ));
         }
         Ok(real)
     }

@@ -63,7 +63,9 @@ impl Verb for CacheWarm {
     }
 
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
-        let Ok(_turn) = TURN.acquire().await else { return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed"))) };
+        let Ok(_turn) = TURN.acquire().await else {
+            return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed")));
+        };
         let (paths, within) = (models(command), within(command));
         let rate = command.args.get("mib_per_second").and_then(Value::as_u64).map(|rate| rate.saturating_mul(1 << 20));
         apart(machine, progress, move |settings, cancel, said| warm_all(settings, &paths?, rate, within?, cancel, said))
@@ -174,7 +176,9 @@ async fn apart<T: Serialize + Send + 'static>(
             }
         }
     };
-    ended(outcome.unwrap_or_else(|panic| Err(failed(FailureKind::Unavailable, format!("reading ended early: {panic}")))))
+    ended(
+        outcome.unwrap_or_else(|panic| Err(failed(FailureKind::Unavailable, format!("reading ended early: {panic}")))),
+    )
 }
 
 fn shown(now: &Progress) -> Value {
@@ -189,7 +193,9 @@ fn shown(now: &Progress) -> Value {
 fn ended<T: Serialize>(result: Result<T, Failure>) -> Answer {
     let outcome = match result.map(|report| serde_json::to_value(&report)) {
         Ok(Ok(value)) => Outcome::Ok(value),
-        Ok(Err(error)) => Outcome::Failed(failed(FailureKind::Invalid, format!("the answer cannot be written: {error}"))),
+        Ok(Err(error)) => {
+            Outcome::Failed(failed(FailureKind::Invalid, format!("the answer cannot be written: {error}")))
+        }
         Err(failure) => Outcome::Failed(failure),
     };
     Answer::Ended { outcome }

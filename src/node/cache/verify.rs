@@ -3,7 +3,7 @@
 //! Invariant: hashing leaves the page cache as it was: what was not in memory before is let go again.
 
 use super::memory::size;
-use super::model::{Flaw, Model, Shard, reopen};
+use super::model::{Flaw, Model, Shard, reopen, without_reading_ahead};
 use super::read::Progress;
 use super::residency;
 use super::roots::{Roots, failed, trouble};
@@ -140,6 +140,8 @@ fn hash_all(
 /// The SHA-256 of a file in hexadecimal; `step` says whether to go on.
 fn hash(roots: &Roots, shard: &Shard, step: &dyn Fn(u64) -> bool) -> Result<String, Failure> {
     let file = reopen(roots, shard)?;
+    // Else what is read ahead of a piece would look as if it had been there before.
+    without_reading_ahead(&file);
     let wrong = |error: std::io::Error| trouble(Path::new(&shard.name), &error);
     let mut sum = Sha256::new();
     let mut buffer = vec![0_u8; limits::CACHE_READ_BYTES];
