@@ -177,6 +177,19 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 /// The words kept of a reason in an annotation, and of a target's message in ours.
 pub const REASON_CHARS: usize = 256;
 
+// ── MIG ──
+/// Pods that one rebalance may move unless the runbook says otherwise, and at most.
+pub const MIG_MOVES: u32 = 1;
+/// Profiles in one question: a fleet of one family has seven.
+pub const MIG_PROFILES_AT_ONCE: usize = 16;
+/// Instances asked for in one question.
+pub const MIG_DEMAND: u32 = 4_096;
+/// Steps of the search over GPUs: some twenty milliseconds.
+pub const MIG_SEARCH_STEPS: usize = 400_000;
+/// States of the search that are kept however many GPUs there are.
+pub const MIG_SEARCH_WIDTH_MIN: usize = 32;
+/// From an eviction to the container's start, before any warm-up.
+pub const MIG_RESTART: Span = Span::seconds(30);
 // ── agents ──
 /// How long a step waits for an agent's answer before it comes back later.
 pub const AGENT_ASK_WAIT: Duration = Duration::from_secs(2);

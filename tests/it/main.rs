@@ -13,6 +13,7 @@ mod flood;
 mod fuzz_smoke;
 mod harness;
 mod ingest;
+mod mig;
 mod night;
 mod notifiers;
 mod real;
