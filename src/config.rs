@@ -13,7 +13,7 @@ pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Span};
 use crate::policy::GuardLimits;
-use crate::world::KubeConfig;
+use crate::world::{DockerConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,6 +42,8 @@ pub struct Config {
     pub channels: BTreeMap<String, Channel>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
+    /// The Docker engine of this machine, for `docker::restart`.
+    pub docker: Option<DockerConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
     pub guards: GuardLimits,
@@ -235,6 +237,7 @@ impl Default for Config {
             channels: BTreeMap::new(),
             clusters: BTreeMap::new(),
             prometheus: None,
+            docker: None,
             http_allow: Vec::new(),
             guards: GuardLimits::default(),
             mode_ceiling: crate::model::Mode::Auto,

@@ -362,3 +362,13 @@ pub const PATH_BYTES: usize = 4_096;
 pub const CGROUP_DEPTH: usize = 32;
 /// Files under /proc and /sys are small; one that is not is not read to its end.
 pub const PROC_FILE_BYTES: u64 = 64 * 1024;
+
+// ── Docker ──
+/// Containers of one machine that are looked at.
+pub const CONTAINERS: usize = 512;
+/// One question to the engine of this machine.
+pub const DOCKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a container may take to end by itself before it is killed; a restart fits into one attempt of a step.
+pub const CONTAINER_GRACE: Duration = Duration::from_secs(60);
+/// What a restart takes beside the grace: the kill, the unmount, the start.
+pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);

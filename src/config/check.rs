@@ -46,6 +46,12 @@ impl Config {
             check_url("prometheus.url", &prometheus.url, &mut found);
             check_secret("prometheus.token", prometheus.token.as_ref(), &mut found);
         }
+        if let Some(docker) = &self.docker
+            && !docker.socket.is_absolute()
+        {
+            let mend = "write the path of its socket, such as /var/run/docker.sock";
+            found.say("docker.socket", format!("`{}` is no absolute path", docker.socket.display()), mend);
+        }
         for (at, entry) in self.http_allow.iter().enumerate() {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
         }

@@ -50,6 +50,7 @@ impl Stage {
             default_cluster: "default".to_owned(),
             prometheus: None,
             http: NOWHERE.clone(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             identity,

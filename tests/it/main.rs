@@ -7,6 +7,7 @@ mod actions;
 mod cache;
 mod cli;
 mod crash;
+mod docker;
 mod docs;
 mod engine;
 mod flood;

@@ -11,7 +11,7 @@ use crate::notifiers;
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
-use crate::world::{Agents, Http, Kube, Prometheus, World};
+use crate::world::{Agents, Docker, Http, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,7 +94,8 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let http = Http::new(&identity, &config.http_allow)
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
-    Ok(World { clusters, default_cluster, prometheus, http, agents: Agents::default(), clock, identity })
+    let docker = config.docker.as_ref().map(Docker::new);
+    Ok(World { clusters, default_cluster, prometheus, http, docker, agents: Agents::default(), clock, identity })
 }
 
 pub(crate) fn folders(config: &Config) -> Folders {
