@@ -149,6 +149,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
+            kill: Arc::default(),
             identity: "nightshift/bench".to_owned(),
         },
         notifiers: Arc::default(),

@@ -124,6 +124,7 @@ impl Rig {
                 docker: None,
                 agents: Agents::default(),
                 clock: clock.clone(),
+                kill: Arc::default(),
                 identity: "nightshift/bench".to_owned(),
             },
             notifiers: Arc::new(BTreeMap::from([("people".to_owned(), channel)])),

@@ -2,6 +2,8 @@
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
+mod windows;
+
 use super::{Cache, Channel, Config, Role, Secret, Source, Token};
 use crate::world::KubeConfig;
 use std::collections::BTreeMap;
@@ -57,6 +59,7 @@ impl Config {
         }
         check_cache(&self.agent.cache, &mut found);
         check_guards(self, &mut found);
+        windows::check(self, &mut found);
         check_rest(self, &mut found);
         found.0
     }
