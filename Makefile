@@ -11,10 +11,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-tools: ## Fetch Prometheus, Alertmanager, an SMTP server and Docker into .cache/
+tools: ## Fetch Prometheus, Alertmanager, an SMTP server, Docker and compose into .cache/
 	@tools/fetch-prometheus.sh "$(TOOLS)"
 	@tools/fetch-aiosmtpd.sh "$(TOOLS)"
 	@tools/fetch-docker.sh "$(TOOLS)" >/dev/null
+	@tools/fetch-compose.sh "$(TOOLS)" >/dev/null
 
 demo: tools ## A simulated fleet, a real Prometheus and Alertmanager, and the engine; DEMO_SECONDS=90 ends by itself
 	cargo build --locked --quiet

@@ -364,6 +364,8 @@ pub const CACHE_RESERVE_MIB: u64 = 4 * 1024;
 pub const CACHE_WITHIN: Span = Span::minutes(30);
 /// What one mapping covers where pages are counted the old way: its vector has 256 KiB then.
 pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
+/// How long a warm waits for a node's agent to connect.
+pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
 /// Models that one step warms; a node serves a few.
 pub const CACHE_MODELS: usize = 64;
 /// Files that a status names one by one.

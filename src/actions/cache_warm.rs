@@ -2,10 +2,10 @@
 //!
 //! Invariant: what is in memory is not read again, so the step may be performed any number of times.
 
-use super::answer::{Settled, foresee, settle};
+use super::answer::{Settled, failed, foresee, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
 use crate::world::World;
 use serde_json::json;
 
@@ -53,5 +53,11 @@ impl Action for CacheWarm {
 
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
+    // Warming is a kindness to the next server: nobody waits for an agent that is not there.
+    if waited(world, step) >= limits::CACHE_AGENT_WAIT
+        && let Err(error) = world.agents.standing(args::text(&step.call, "node")?)
+    {
+        return Ok(Performed::Done(failed(FailureKind::Unavailable, error.to_string())));
+    }
     on_node::perform(world, step, within).await
 }

@@ -36,11 +36,20 @@ fn the_page_of_metrics_is_the_table() {
 
 /// Every page that a person reads: those of the root, and the README of each folder.
 fn pages() -> Vec<(String, String)> {
-    let mut files: Vec<PathBuf> =
-        ["README", "ARCHITECTURE", "SECURITY", "CONTRIBUTING", "DECISIONS", "runbooks/README", "rules/README"]
-            .iter()
-            .map(|name| root().join(name).with_extension("md"))
-            .collect();
+    let mut files: Vec<PathBuf> = [
+        "README",
+        "ARCHITECTURE",
+        "SECURITY",
+        "CONTRIBUTING",
+        "DECISIONS",
+        "runbooks/README",
+        "rules/README",
+        "deploy/compose/README",
+        "deploy/systemd/README",
+    ]
+    .iter()
+    .map(|name| root().join(name).with_extension("md"))
+    .collect();
     for vendor in std::fs::read_dir(root().join("integrations")).unwrap().flatten() {
         files.push(vendor.path().join("README.md"));
     }
@@ -88,7 +97,7 @@ fn wrong_yaml(text: &str) -> Option<String> {
         };
     }
     // What is pasted on the other side, and cases of a runbook's test, which have their own tests.
-    if value.is_array() || has("receivers") || has("alerting") {
+    if value.is_array() || has("receivers") || has("alerting") || has("services") {
         return None;
     }
     match Config::parse("page", text) {

@@ -19,6 +19,7 @@ mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
+mod one_machine;
 mod real;
 mod recording;
 mod runbooks;
