@@ -5,6 +5,7 @@
 use super::sys;
 use crate::limits;
 use rustix::fs::{Access, AtFlags};
+use rustix::thread::CapabilitySet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -58,16 +59,10 @@ pub(super) fn resident(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
 
 /// In windows, so that neither the mapping nor its byte a page grows with the file.
 pub(super) fn by_mincore(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
-    let shown = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let ours = file.metadata().is_ok_and(|meta| {
-        use std::os::unix::fs::MetadataExt;
-        let me = rustix::process::geteuid();
-        me.is_root() || meta.uid() == me.as_raw()
-    });
-    if !ours && rustix::fs::accessat(rustix::fs::CWD, &shown, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
+    if !may_count(file) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "the kernel counts cached pages only for a file's owner or one who may write it: run as the owner of the files",
+            "the kernel counts cached pages only for a file's owner, one who may write it, or with CAP_FOWNER",
         ));
     }
     let mut sum = 0;
@@ -78,6 +73,16 @@ pub(super) fn by_mincore(file: &File, from: u64, bytes: u64) -> io::Result<u64> 
         at += window;
     }
     Ok(sum)
+}
+
+/// Whether the kernel would say the truth: to others it says that everything is resident.
+fn may_count(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let owned = file.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
+    let may_all =
+        || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::FOWNER));
+    let shown = format!("/proc/self/fd/{}", file.as_raw_fd());
+    owned || may_all() || rustix::fs::accessat(rustix::fs::CWD, &shown, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 #[cfg(test)]
