@@ -25,6 +25,7 @@ const SUBCOMMANDS: [&str; 20] = [
     "audit",
     "cache",
     "doctor",
+    "rbac",
     "config",
     "completions",
 ];

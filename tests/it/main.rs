@@ -5,10 +5,12 @@
 
 mod actions;
 mod cache;
+mod chart;
 mod cli;
 mod crash;
 mod docker;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
@@ -19,6 +21,7 @@ mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
+mod nvml_watch;
 mod one_machine;
 mod real;
 mod recording;
@@ -26,5 +29,6 @@ mod runbooks;
 mod scheduler;
 mod seeds;
 mod sim;
+mod slack_in;
 mod store;
 mod tidy;

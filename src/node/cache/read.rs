@@ -9,6 +9,7 @@ use super::{residency, sys};
 use crate::limits;
 use crate::model::{Failure, FailureKind};
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -137,13 +138,21 @@ impl Shared<'_> {
             return Ok(());
         }
         let (mut at, end) = (chunk.from, chunk.from + chunk.bytes);
+        if self.pace.is_none() {
+            ask_for(file, at, end);
+        }
         while at < end {
             let want = buffer.len().min((end - at) as usize);
             self.stand_back(want as u64);
             if self.is_over() {
                 return Ok(());
             }
-            match file.read_at(&mut buffer[..want], at).map_err(|error| unread(shard, &error))? {
+            let came = match self.pace {
+                None if sys::populate(file, at, want).is_ok() => want,
+                // Throttled, or a kernel that cannot: read it; a bad disk then says its own error, too.
+                _ => file.read_at(&mut buffer[..want], at).map_err(|error| unread(shard, &error))?,
+            };
+            match came {
                 0 => {
                     let what = format!("{} became shorter while it was read", shard.name);
                     return Err(failed(FailureKind::Conflict, what));
@@ -223,6 +232,15 @@ impl Shared<'_> {
         let done = self.done.load(Ordering::Relaxed);
         let (done, total) = (super::memory::size(done), super::memory::size(total));
         format!("{why} at {done} of {total}; the same call goes on from there")
+    }
+}
+
+/// Puts a whole chunk into the disk's queue, in pieces: of more than one read-ahead window the kernel takes only the first.
+fn ask_for(file: &File, from: u64, end: u64) {
+    for at in (from..end).step_by(limits::CACHE_READ_BYTES) {
+        let bytes = NonZeroU64::new((end - at).min(limits::CACHE_READ_BYTES as u64));
+        // Advice: what is not taken is waited for later.
+        let _ = rustix::fs::fadvise(file, at, bytes, rustix::fs::Advice::WillNeed);
     }
 }
 
