@@ -182,7 +182,7 @@ async fn apart<T: Serialize + Send + 'static>(
 }
 
 fn shown(now: &Progress) -> Value {
-    let percent = if now.total == 0 { 0 } else { now.done.saturating_mul(100) / now.total };
+    let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(0);
     let mut value = json!({ "done_bytes": now.done, "bytes": now.total, "read_bytes": now.read, "percent": percent });
     if let Some(waits) = &now.waits {
         value["waits"] = json!(waits);
