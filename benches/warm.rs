@@ -23,7 +23,7 @@ fn model(dir: &Path, mib: usize) {
     let mut chance = File::open("/dev/urandom").expect("/dev/urandom");
     let mut block = vec![0_u8; 1 << 20];
     for at in 0..SHARDS {
-        let bytes = mib / SHARDS << 20;
+        let bytes = (mib / SHARDS) << 20;
         let mut file = File::create(dir.join(format!("model-{at}.safetensors"))).expect("a file");
         let header = format!(r#"{{"t{at}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
         file.write_all(&(header.len() as u64).to_le_bytes()).expect("written");

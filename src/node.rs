@@ -5,6 +5,7 @@
 
 pub mod cache;
 mod holders;
+mod mig;
 mod nvml;
 mod program;
 mod reset;
@@ -75,7 +76,7 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 7] = [
+static VERBS: [&dyn Verb; 9] = [
     &cache::verbs::CacheStatus,
     &cache::verbs::CacheVerify,
     &cache::verbs::CacheWarm,
@@ -83,10 +84,12 @@ static VERBS: [&dyn Verb; 7] = [
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
     &reset::GpuReset,
+    &mig::MigApply,
+    &mig::MigInventory,
 ];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 1] = [&nvml::NvmlWatch];
+static WATCHERS: [&dyn Watcher; 2] = [&mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {
