@@ -4,6 +4,7 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 mod holders;
+mod mig;
 mod nvml;
 mod program;
 mod reset;
@@ -74,10 +75,17 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 4] = [&nvml::GpuHealth, &nvml::GpuProcesses, &nvml::GpuRecoveryAction, &reset::GpuReset];
+static VERBS: [&dyn Verb; 6] = [
+    &nvml::GpuHealth,
+    &nvml::GpuProcesses,
+    &nvml::GpuRecoveryAction,
+    &reset::GpuReset,
+    &mig::MigApply,
+    &mig::MigInventory,
+];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 1] = [&nvml::NvmlWatch];
+static WATCHERS: [&dyn Watcher; 2] = [&mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {
