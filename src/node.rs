@@ -4,6 +4,7 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 mod collect;
+pub mod cache;
 mod holders;
 mod mig;
 mod nvml;
@@ -77,7 +78,10 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 8] = [
+static VERBS: [&dyn Verb; 11] = [
+    &cache::verbs::CacheStatus,
+    &cache::verbs::CacheVerify,
+    &cache::verbs::CacheWarm,
     &nvml::GpuHealth,
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,

@@ -5,9 +5,11 @@
 
 mod actions;
 mod agent;
+mod cache;
 mod chart;
 mod cli;
 mod crash;
+mod docker;
 mod docs;
 mod doctor;
 mod engine;
@@ -21,6 +23,7 @@ mod night;
 mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
+mod one_machine;
 mod real;
 mod recording;
 mod runbooks;
