@@ -1,8 +1,9 @@
-//! The loops: runner, courier, janitor, scheduler. They hold no queues; they ask the store what is due.
+//! The loops: runner, courier, janitor, scheduler, clusters. They hold no queues; they ask the store what is due.
 //! (Intake is no loop: a request of a source is one transaction, `store.intake`.)
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod clusters;
 mod courier;
 mod evaluate;
 mod janitor;
@@ -54,6 +55,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
+    loops.spawn(clusters::run(parts.clone(), shutdown.clone()));
     loops.spawn(watch_files(parts, shutdown));
     // A loop that ends before shutdown has met a bug; the others must not go on as if nothing were missing.
     while let Some(ended) = loops.join_next().await {

@@ -10,7 +10,10 @@ pub mod sim;
 
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
-pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
+pub use kube::{
+    ConditionSeen, ContainerSeen, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, Node, NodeSeen, Pod, PodSeen, Told,
+    Workload,
+};
 pub use prometheus::{Prometheus, Sample};
 
 use crate::clock::Clock;
@@ -107,6 +110,13 @@ impl World {
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
         World { default_cluster, ..self.clone() }
+    }
+
+    /// The same clients for what is read before one step: a node that the guards have read is not read again for the
+    /// witness.
+    pub fn noting(&self) -> World {
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.noting())).collect();
+        World { clusters, ..self.clone() }
     }
 
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.

@@ -16,6 +16,7 @@ mod prometheus;
 mod selector;
 mod serve;
 mod state;
+mod watch;
 mod workloads;
 mod write;
 

@@ -226,12 +226,9 @@ impl<'a> Slice<'a> {
     ) -> Result<Proposal, String> {
         let mut proposal = self.proposal(run, action, call, undoes);
         if proposal.reach > Reach::None {
-            let (facts, witness) = tokio::join!(
-                self.parts.world.facts(&proposal.target),
-                action.witness(&self.parts.world, &proposal.call)
-            );
-            proposal.facts = facts;
-            proposal.carry = match witness {
+            let world = self.parts.world.noting();
+            proposal.facts = world.facts(&proposal.target).await;
+            proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
                 // What is not there cannot be witnessed; `perform` will say so as an outcome.
