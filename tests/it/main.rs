@@ -22,3 +22,4 @@ mod seeds;
 mod sim;
 mod store;
 mod tidy;
+mod watch;

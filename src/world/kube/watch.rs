@@ -144,7 +144,6 @@ impl Kube {
                 }
             };
             tell(Told::Whole, &from);
-            tell(Told::Alive, "");
             loop {
                 let began = clock.now();
                 let ended = self.stretch::<W, T>(watched, &mut from, tell).await;

@@ -373,10 +373,7 @@ impl Container {
     /// GPUs and MIG devices, as `nvidia.com/gpu` or `nvidia.com/mig-1g.10gb`; limits equal requests for devices.
     fn gpus(&self) -> u32 {
         let devices = |list: &BTreeMap<String, Quantity>| -> u32 {
-            list.iter()
-                .filter(|(name, _)| is_device(name))
-                .map(|(_, quantity)| quantity.count())
-                .sum()
+            list.iter().filter(|(name, _)| is_device(name)).map(|(_, quantity)| quantity.count()).sum()
         };
         devices(&self.resources.limits).max(devices(&self.resources.requests))
     }
