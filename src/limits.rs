@@ -45,6 +45,29 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing until Prometheus has spoken again.
 pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
+/// Complaints of one cluster that are open at once; more than that is one problem, and it has been heard.
+pub const COMPLAINTS: usize = 20_000;
+/// New warnings of Kubernetes (and killed pods) taken in a minute, so that a storm of Events cannot fill the store.
+pub const WARNINGS_PER_MINUTE: usize = 200;
+/// A warning that was not repeated for so long is over.
+pub const WARNING_QUIET: Duration = Duration::from_secs(15 * 60);
+/// Kubernetes waits at most 5 minutes between two starts of a container that crashes.
+pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
+/// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
+pub const LEASE_STALE: Duration = Duration::from_secs(60);
+pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Complaints of a cluster in one request to the store, and how often there is one.
+pub const COMPLAINTS_BATCH: usize = 500;
+pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
+/// How often the nodes' own condition is compared with what our runs hold.
+pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
+/// Conditions and Events written in one pass; the rest waits for the next one.
+pub const BESIDE_BATCH: usize = 64;
+/// Kubernetes keeps Events for an hour, so an older story is not told any more.
+pub const BESIDE_BACK: Span = Span::minutes(55);
+/// An Event's note, by the API's own limit.
+pub const EVENT_NOTE_BYTES: usize = 1_024;
+
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
 pub const MATCHER_BYTES: usize = 4 * 1024;

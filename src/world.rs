@@ -11,8 +11,8 @@ pub mod sim;
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kube::{
-    ConditionSeen, ContainerSeen, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, Node, NodeSeen, Pod, PodSeen,
-    Told, Workload,
+    ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
+    Node, NodeSeen, Pod, PodSeen, Told, Workload,
 };
 pub use prometheus::{Prometheus, Sample};
 

@@ -3,7 +3,7 @@
 //! Invariant: pure over both; a misfit that would leave people without news or a source without ears is fatal.
 
 use crate::catalog::Loaded;
-use crate::config::{Channel, Config, closest};
+use crate::config::{Channel, Config, KUBERNETES, closest};
 use crate::model::{Mode, Rule};
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ pub struct Misfit {
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
     for (name, source) in &config.sources {
-        if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
-            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
+        if source.kind != "alertmanager" && source.kind != KUBERNETES && !loaded.decoders.contains_key(&source.kind) {
+            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager", KUBERNETES]).collect();
             let near = near(&source.kind, known);
             let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
             found.push(Misfit { text, fatal: true });

@@ -28,6 +28,7 @@ pub enum ReasonCode {
     FleetUnknown,
     Protected,
     ForeignCordon,
+    GivenBack,
     NotApproved,
     ApprovalExpired,
     NotInPlan,
@@ -46,7 +47,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 29] = {
+    pub const ALL: [ReasonCode; 30] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -65,6 +66,7 @@ impl ReasonCode {
             FleetUnknown,
             Protected,
             ForeignCordon,
+            GivenBack,
             NotApproved,
             ApprovalExpired,
             NotInPlan,
@@ -100,6 +102,7 @@ impl ReasonCode {
             FleetUnknown => "fleet_unknown",
             Protected => "protected",
             ForeignCordon => "foreign_cordon",
+            GivenBack => "given_back",
             NotApproved => "not_approved",
             ApprovalExpired => "approval_expired",
             NotInPlan => "not_in_plan",

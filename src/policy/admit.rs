@@ -60,6 +60,8 @@ pub struct Facts {
     pub protected: Option<String>,
     /// Who else cordoned the target node, if somebody did.
     pub foreign_cordon: Option<String>,
+    /// Whether the target node bears a cordon of ours; none where no node was read.
+    pub our_cordon: Option<bool>,
     /// Why the target could not be read just now: then nothing is known of it, and the step waits.
     pub unread: Option<String>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
@@ -107,6 +109,8 @@ pub struct Levels {
     pub attempts: Vec<Time>,
     /// This run has acted before, so cooldown and attempts are settled.
     pub acted: bool,
+    /// This run has cordoned the target node and has not uncordoned it.
+    pub cordoned: bool,
     /// Every episode behind the run has ended.
     pub over: bool,
 }

@@ -7,6 +7,7 @@ mod blast_radius;
 mod cooldown;
 mod episode;
 mod foreign_cordon;
+mod given_back;
 mod kill_switch;
 mod mode;
 mod node_lock;
@@ -21,13 +22,14 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 10] = [
+pub(super) const ALL: [Guard; 11] = [
     mode::check,
     kill_switch::check,
     protected::check,
     episode::check,
     reach::check,
     foreign_cordon::check,
+    given_back::check,
     approval::check,
     cooldown::check,
     node_lock::check,

@@ -19,8 +19,8 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, NewApproval, NewRun, RawEntry,
-    Receipted, Store, StoreError,
+    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, NewApproval, NewRun,
+    RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, Approval, ApprovalId, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId, Mode,
@@ -272,6 +272,10 @@ impl Store for SqliteStore {
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         self.readers.read(read::freezes).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.readers.read(read::holds).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

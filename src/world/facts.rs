@@ -62,10 +62,12 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
         Ok(Some(node)) => {
             facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
             // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
-            if target.node.is_some()
-                && let Cordon::Foreign { who } = cordon(node, &world.identity)
-            {
-                facts.foreign_cordon = Some(who);
+            if target.node.is_some() {
+                let cordon = cordon(node, &world.identity);
+                facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));
+                if let Cordon::Foreign { who } = cordon {
+                    facts.foreign_cordon = Some(who);
+                }
             }
         }
         Ok(None) => {}

@@ -3,11 +3,13 @@
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
 mod answer;
+mod beside;
 mod fleet;
 mod seen;
 mod watch;
 mod wire;
 
+pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub(in crate::world) use fleet::Level;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use watch::Told;
@@ -250,7 +252,8 @@ impl Kube {
         });
         let asked = Asked::new("create", "", "pods/eviction", name).within(namespace);
         let path = format!("{}/eviction", pod_path(namespace, name)?);
-        let (status, headers, bytes) = self.exchange(&asked, Method::POST, path, Some(&body)).await?;
+        let (status, headers, bytes) =
+            self.exchange(&asked, Method::POST, path, Some((&body, "application/json"))).await?;
         answer::eviction(&asked, status, &headers, &bytes)
     }
 
@@ -397,25 +400,37 @@ impl Kube {
         path: String,
         body: &Value,
     ) -> Result<T, WorldError> {
-        let (status, headers, bytes) = self.exchange(&asked, method, path, Some(body)).await?;
+        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        self.send(asked, method, path, body, content_type).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        asked: Asked<'_>,
+        method: Method,
+        path: String,
+        body: &Value,
+        content_type: &str,
+    ) -> Result<T, WorldError> {
+        let (status, headers, bytes) = self.exchange(&asked, method, path, Some((body, content_type))).await?;
         decode(&asked, status, &headers, &bytes)
     }
 
-    /// One request and its answer, whatever its status; silence is the only error.
+    /// One request and its answer, whatever its status; silence is the only error. A body comes with its type.
     async fn exchange(
         &self,
         asked: &Asked<'_>,
         method: Method,
         path: String,
-        body: Option<&Value>,
+        body: Option<(&Value, &str)>,
     ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
-        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let content_type = body.map_or("application/json", |(_, content_type)| content_type);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::ACCEPT, "application/json")
             .header(http::header::CONTENT_TYPE, content_type)
-            .body(Body::from(body.map(|value| value.to_string().into_bytes()).unwrap_or_default()))
+            .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
             let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
