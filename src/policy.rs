@@ -7,6 +7,7 @@ mod backoff;
 mod correlate;
 mod guards;
 mod matcher;
+mod mig;
 mod select;
 mod suggest;
 
@@ -14,4 +15,8 @@ pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_ag
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
+pub use mig::{
+    Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigRefusal, MigSeat, move_cost, plan_mig,
+    profiles_of_product,
+};
 pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};

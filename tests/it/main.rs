@@ -5,6 +5,7 @@
 
 mod actions;
 mod cli;
+mod clusters;
 mod crash;
 mod docs;
 mod engine;
@@ -12,6 +13,7 @@ mod flood;
 mod fuzz_smoke;
 mod harness;
 mod ingest;
+mod mig;
 mod night;
 mod notifiers;
 mod real;

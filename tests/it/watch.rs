@@ -6,7 +6,7 @@ use crate::harness::eventually;
 use nightshift::clock::RealClock;
 use nightshift::model::Subject;
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Http, Kube, KubeConfig, Node, Told, World, install_tls};
+use nightshift::world::{Agents, Http, Kube, KubeConfig, Node, Told, World, install_tls};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,7 @@ pub async fn world(fleets: &[(&str, &SimFleet)]) -> World {
         clusters,
         default_cluster: fleets[0].0.to_owned(),
         prometheus: None,
+        agents: Agents::default(),
         http: Http::new("nightshift/test", &[]).unwrap(),
         clock: Arc::new(RealClock),
         identity: "nightshift/test".to_owned(),
