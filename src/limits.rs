@@ -159,6 +159,20 @@ pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;
 pub const APPROVAL_EXPIRY: Span = Span::minutes(30);
+/// Remedies of one scope that failed, or ended in doubt, within the window: then a person must look.
+pub const OUTCOME_WINDOW: Span = Span::minutes(60);
+pub const OUTCOME_FAILED: u32 = 3;
+pub const OUTCOME_STUCK: u32 = 2;
+/// Within this time, one symptom on many nodes has one cause.
+pub const SYMPTOM_WINDOW: Span = Span::minutes(5);
+/// A complaint that came back so often within the window flaps: that is, it changed four times.
+pub const FLAP_WINDOW: Span = Span::minutes(15);
+pub const FLAPS: u32 = 2;
+/// The kill switch outside the store is looked at so often, and what was not read for the second span is engaged.
+pub const KILL_LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const KILL_STALE: Duration = Duration::from_secs(2);
+/// Two persons release a freeze within this time, or the first one's word is forgotten.
+pub const RELEASE_WINDOW: Span = Span::minutes(30);
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
 /// Texts of old runbooks kept compiled for runs that still hold them.

@@ -25,7 +25,7 @@ mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach};
 pub use command::{Answer, Command};
-pub use entry::{About, Actor, Entry, EntryKind, Freeze, HeardEvent};
+pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
 pub use finding::{Finding, GpuName};

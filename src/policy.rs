@@ -11,7 +11,7 @@ mod mig;
 mod select;
 mod suggest;
 
-pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
+pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};

@@ -5,6 +5,7 @@
 mod agents;
 mod facts;
 mod http;
+mod kill;
 mod kube;
 mod prometheus;
 pub mod sim;
@@ -12,6 +13,7 @@ pub mod sim;
 pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
+pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
     ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
     Node, NodeSeen, Pod, PodSeen, Told, Workload,
@@ -94,6 +96,8 @@ pub struct World {
     /// Those who do what only a node itself can do.
     pub agents: Agents,
     pub clock: Arc<dyn Clock>,
+    /// Stops everything, whatever the store says.
+    pub kill: Arc<KillSwitch>,
     /// `nightshift/<install>`: field manager, annotation values, user agent.
     pub identity: String,
 }
@@ -121,6 +125,11 @@ impl World {
     pub fn noting(&self) -> World {
         let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.noting())).collect();
         World { clusters, ..self.clone() }
+    }
+
+    /// Why everything is stopped from outside the store, if it is.
+    pub fn stopped(&self) -> Option<String> {
+        self.kill.engaged(self.clock.now())
     }
 
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.

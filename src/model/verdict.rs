@@ -34,6 +34,11 @@ pub enum ReasonCode {
     NotInPlan,
     ReachExceeded,
     EpisodeOver,
+    BreakerTripped,
+    Correlated,
+    Flapping,
+    Window,
+    NotConfirmed,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -47,7 +52,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 30] = {
+    pub const ALL: [ReasonCode; 35] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -72,6 +77,11 @@ impl ReasonCode {
             NotInPlan,
             ReachExceeded,
             EpisodeOver,
+            BreakerTripped,
+            Correlated,
+            Flapping,
+            Window,
+            NotConfirmed,
             Diverged,
             InDoubt,
             StepLimit,
@@ -108,6 +118,11 @@ impl ReasonCode {
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
             EpisodeOver => "episode_over",
+            BreakerTripped => "breaker_tripped",
+            Correlated => "correlated",
+            Flapping => "flapping",
+            Window => "window",
+            NotConfirmed => "not_confirmed",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

@@ -4,8 +4,12 @@
 
 mod approval;
 mod blast_radius;
+mod breaker;
+mod confirmed;
 mod cooldown;
+mod correlated;
 mod episode;
+mod flap;
 mod foreign_cordon;
 mod given_back;
 mod kill_switch;
@@ -22,7 +26,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 11] = [
+pub(super) const ALL: [Guard; 15] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -31,6 +35,10 @@ pub(super) const ALL: [Guard; 11] = [
     foreign_cordon::check,
     given_back::check,
     approval::check,
+    breaker::check,
+    correlated::check,
+    flap::check,
+    confirmed::check,
     cooldown::check,
     node_lock::check,
     blast_radius::check,

@@ -274,11 +274,17 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
     assert_eq!(camp.ended(first).await.state, RunState::Done);
     let over = camp.start("cordon", Some("eu"), "gpu-2").await;
     assert_eq!(camp.held(over).await.code, ReasonCode::BlastRadius);
-    let freeze = Freeze { scope: "cluster:us".into(), by: "ada".into(), why: "drill".into(), since: Time::now() };
+    let freeze = Freeze {
+        scope: "cluster:us".into(),
+        by: "ada".into(),
+        why: "drill".into(),
+        since: Time::now(),
+        release_by: None,
+    };
     camp.parts.store.control(Control::Freeze(freeze), Time::now()).await.unwrap();
     let other = camp.start("cordon", Some("us"), "gpu-1").await;
     assert_eq!(camp.held(other).await.code, ReasonCode::Frozen);
-    let thaw = Control::Unfreeze { scope: "cluster:us".into(), by: "ada".into(), why: "over".into() };
+    let thaw = Control::Unfreeze { scope: "cluster:us".into(), by: "ada".into(), why: "over".into(), persons: 1 };
     camp.parts.store.control(thaw, Time::now()).await.unwrap();
     assert_eq!(camp.ended(other).await.state, RunState::Done);
     let cordoned = |fleet: &SimFleet, node: &str| fleet.node(node).unwrap()["spec"]["unschedulable"] == json!(true);

@@ -23,6 +23,7 @@ pub async fn world(fleets: &[(&str, &SimFleet)]) -> World {
         default_cluster: fleets[0].0.to_owned(),
         prometheus: None,
         agents: Agents::default(),
+        kill: Arc::default(),
         http: Http::new("nightshift/test", &[]).unwrap(),
         clock: Arc::new(RealClock),
         identity: "nightshift/test".to_owned(),

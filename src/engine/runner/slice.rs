@@ -6,7 +6,7 @@
 use super::Texts;
 use crate::actions::{self, Action};
 use crate::engine::evaluate::{self, For};
-use crate::engine::{Parts, plan};
+use crate::engine::{Parts, confirm, plan};
 use crate::limits;
 use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
 use crate::policy::{Facts, Proposal};
@@ -225,9 +225,15 @@ impl<'a> Slice<'a> {
         undoes: Option<u32>,
     ) -> Result<Proposal, String> {
         let mut proposal = self.proposal(run, action, call, undoes);
+        let spec_reads = proposal.effect == Effect::Read;
         if proposal.reach > Reach::None {
             let world = self.parts.world.noting();
-            proposal.facts = world.facts(&proposal.target).await;
+            let facts = world.facts(&proposal.target).await;
+            let facts = Facts { stopped: proposal.facts.stopped, ..facts };
+            proposal.facts = match (spec_reads, undoes) {
+                (false, None) => confirm::confirm(self.parts, run, &proposal.target, facts).await,
+                _ => facts,
+            };
             proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
@@ -255,7 +261,7 @@ impl<'a> Slice<'a> {
             undoes,
             deadline: self.now() + spec.deadline.0,
             carry: Value::Null,
-            facts: Facts::default(),
+            facts: Facts { stopped: self.parts.world.stopped(), ..Facts::default() },
         }
     }
 
