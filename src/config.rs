@@ -44,6 +44,8 @@ pub struct Config {
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
+    /// Which actions of the catalog runbooks may call here.
+    pub actions: Actions,
     pub guards: GuardLimits,
     /// What stops everything besides `nightshift freeze`.
     pub kill_switch: KillSwitchConfig,
@@ -228,6 +230,29 @@ pub struct PrometheusConfig {
     pub token: Option<Secret>,
 }
 
+/// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Actions {
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+}
+
+impl Actions {
+    pub fn lets(&self, name: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
+        any(&self.allow) && !any(&self.deny)
+    }
+
+    /// Whether a pattern means this action.
+    pub fn fits(pattern: &str, name: &str) -> bool {
+        match pattern.strip_suffix('*') {
+            Some(family) => family.is_empty() || family.ends_with("::") && name.starts_with(family),
+            None => pattern == name,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -290,6 +315,7 @@ impl Default for Config {
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),
+            actions: Actions::default(),
             guards: GuardLimits::default(),
             kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
@@ -312,6 +338,12 @@ impl Default for Server {
     }
 }
 
+impl Default for Actions {
+    fn default() -> Self {
+        Actions { allow: vec!["*".to_owned()], deny: Vec::new() }
+    }
+}
+
 impl Default for Retention {
     fn default() -> Self {
         Retention { episodes: crate::limits::RETENTION_EPISODES, bodies: crate::limits::RETENTION_BODIES }
@@ -321,5 +353,23 @@ impl Default for Retention {
 impl Default for Log {
     fn default() -> Self {
         Log { level: "info".to_owned(), json: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_on_if_it_is_allowed_and_not_denied() {
+        let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let lets = |allow: &[&str], deny: &[&str], name| Actions { allow: list(allow), deny: list(deny) }.lets(name);
+        assert!(Actions::default().lets("k8s::drain"));
+        assert!(lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::drain"));
+        assert!(!lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::delete_pod"));
+        assert!(!lets(&["k8s::*"], &[], "note"));
+        assert!(!lets(&["note"], &["*"], "note"));
+        assert!(!lets(&["k8s*"], &[], "k8s::drain"), "half a name is no family");
+        assert!(!lets(&[], &[], "note"));
     }
 }

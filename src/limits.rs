@@ -367,5 +367,9 @@ pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 pub const DISK_FREE_MIB: u64 = 1_024;
 /// On this machine a listener answers at once.
 pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// Times that `doctor` asks an API server, to tell a slow one from a slow first answer.
+pub const DOCTOR_PULSES: usize = 5;
+/// An API server that takes longer for its version makes every step of a run slow.
+pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

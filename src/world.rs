@@ -8,6 +8,7 @@ mod http;
 mod kill;
 mod kube;
 mod prometheus;
+mod rights;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
@@ -16,9 +17,10 @@ pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
     ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
-    Node, NodeSeen, Pod, PodSeen, Told, Workload,
+    Node, NodeSeen, Pod, PodSeen, Pulse, Told, Workload,
 };
 pub use prometheus::{Prometheus, Sample};
+pub use rights::{OWN_RIGHTS, OwnRight};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject};

@@ -33,6 +33,7 @@ pub enum ReasonCode {
     ApprovalExpired,
     NotInPlan,
     ReachExceeded,
+    ActionOff,
     EpisodeOver,
     BreakerTripped,
     Correlated,
@@ -52,7 +53,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 35] = {
+    pub const ALL: [ReasonCode; 36] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -76,6 +77,7 @@ impl ReasonCode {
             ApprovalExpired,
             NotInPlan,
             ReachExceeded,
+            ActionOff,
             EpisodeOver,
             BreakerTripped,
             Correlated,
@@ -117,6 +119,7 @@ impl ReasonCode {
             ApprovalExpired => "approval_expired",
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
+            ActionOff => "action_off",
             EpisodeOver => "episode_over",
             BreakerTripped => "breaker_tripped",
             Correlated => "correlated",

@@ -5,6 +5,7 @@
 mod answer;
 mod beside;
 mod fleet;
+mod pulse;
 mod seen;
 mod watch;
 mod wire;
@@ -20,6 +21,7 @@ use answer::{Asked, refusal, unanswered};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
+pub use pulse::Pulse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

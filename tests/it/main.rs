@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod chart;
 mod cli;
 mod clusters;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;

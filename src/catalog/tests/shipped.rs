@@ -38,6 +38,7 @@ fn shipped() -> RuleSet {
         ("gpu-fell-off-the-bus", vec!["node", "gpu"]),
         ("gpu-contained-memory-error", vec!["node", "gpu"]),
         ("gpu-uncontained-memory-error", vec!["node", "gpu"]),
+        ("node-fault", vec!["node"]),
         ("node-not-ready", vec!["node"]),
         ("inference-no-progress", vec!["workload"]),
     ];
@@ -88,6 +89,14 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     assert_eq!(xid("48"), "gpu-other-xid tells");
     assert_eq!(xid("45"), "muted");
     assert_eq!(says(&[("alertname", "KubeNodeNotReady"), ("node", "gpu-3")]), "node-not-ready on node gpu-3");
+    let condition = |by: &str, condition: &str| {
+        let name = ("alertname", "NodeConditionFault");
+        says(&[name, ("reported_by", by), ("condition", condition), ("node", "gpu-3")])
+    };
+    assert_eq!(condition("nvsentinel", "GpuMemWatch"), "node-fault on node gpu-3; muted");
+    assert_eq!(condition("nvsentinel", "EthernetErrorCheck"), "node-condition-other tells");
+    assert_eq!(condition("node-problem-detector", "KernelDeadlock"), "node-condition-other tells");
+    assert_eq!(says(&[("alertname", "GpuCapacityLost"), ("node", "gpu-3")]), "gpu-capacity-lost tells");
     let stuck = [("alertname", "InferenceNoProgress"), ("namespace", "serve"), ("deployment", "llama")];
     assert_eq!(says(&stuck), "inference-no-progress on namespace serve workload llama");
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
