@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::AgentConfig;
+pub use agent::{AgentConfig, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -40,6 +40,10 @@ pub struct Config {
     pub server: Server,
     pub sources: BTreeMap<String, Source>,
     pub channels: BTreeMap<String, Channel>,
+    /// Who people are elsewhere: their Slack user ids, and what they may do from there.
+    pub people: Vec<Person>,
+    pub slack: Option<SlackApp>,
+    pub pagerduty: Option<PagerDutyWebhook>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
@@ -99,6 +103,48 @@ pub struct Token {
     pub secret: Secret,
 }
 
+/// A person as other systems know them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// As in `approvers:`, and as a token of theirs is named: one person has one name.
+    pub name: String,
+    pub role: Role,
+    /// `U0123ABCD`: the member id of their profile, never a display name.
+    #[serde(default)]
+    pub slack: Option<String>,
+    /// `P0ABCDE`: the user id of PagerDuty.
+    #[serde(default)]
+    pub pagerduty: Option<String>,
+}
+
+/// The Slack app's way in: slash commands and buttons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackApp {
+    pub signing_secret: Secret,
+    /// `T0123ABCD`: requests of other workspaces are refused.
+    #[serde(default)]
+    pub team: Option<String>,
+    /// Where answers may be sent.
+    #[serde(default = "SlackApp::hooks")]
+    pub hooks: String,
+}
+
+impl SlackApp {
+    fn hooks() -> String {
+        "https://hooks.slack.com/".to_owned()
+    }
+}
+
+/// PagerDuty's webhook subscription: what people do there is the same here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PagerDutyWebhook {
+    /// Two while one is rotated.
+    pub signing_secrets: Vec<Secret>,
+}
+
 /// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +195,9 @@ pub enum Channel {
         token: Secret,
         #[serde(default = "Channel::slack_api")]
         api: String,
+        /// Approve, Deny and Acknowledge as buttons; needs `slack:` so that the engine hears them.
+        #[serde(default)]
+        buttons: bool,
     },
     /// A Slack incoming webhook: the simple form, cannot edit.
     #[serde(rename = "slack-webhook")]
@@ -312,6 +361,9 @@ impl Default for Config {
             server: Server::default(),
             sources: BTreeMap::new(),
             channels: BTreeMap::new(),
+            people: Vec::new(),
+            slack: None,
+            pagerduty: None,
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),

@@ -4,8 +4,11 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 mod holders;
+mod nvml;
 mod program;
 mod reset;
+
+pub use nvml::{NvmlDoor, Released, findings_page};
 
 use crate::config::AgentConfig;
 use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
@@ -22,12 +25,14 @@ pub struct Machine {
     /// The kernel's boot id; another one says that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
+    /// The way to whoever watches the GPUs through NVML.
+    pub nvml: NvmlDoor,
 }
 
 impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
-        Machine { name, boot: boot_id(), settings }
+        Machine { name, boot: boot_id(), settings, nvml: NvmlDoor::default() }
     }
 }
 
@@ -69,10 +74,10 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 1] = [&reset::GpuReset];
+static VERBS: [&dyn Verb; 4] = [&nvml::GpuHealth, &nvml::GpuProcesses, &nvml::GpuRecoveryAction, &reset::GpuReset];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 0] = [];
+static WATCHERS: [&dyn Watcher; 1] = [&nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

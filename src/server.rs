@@ -1,20 +1,27 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz` and `/readyz`, and no body is read before its sender is known.
+//! Invariant: no route without a role but `/healthz`, `/readyz` and what Slack and PagerDuty have signed; no body is decoded before its
+//! sender is known.
 
 mod api;
 mod auth;
 mod body;
 mod coalesce;
+mod command;
 mod health;
 mod ingest;
 mod listen;
 mod metrics_page;
+mod pagerduty;
 mod problem;
+mod signed;
+mod slack;
 
 pub use auth::{Caller, GivenToken, Tokens, local_token};
 pub use listen::{Pace, check_listen, serve};
+pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
+pub use slack::{Door, SlackDoor};
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
@@ -37,6 +44,8 @@ pub struct App {
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
+    slack: Option<Arc<SlackDoor>>,
+    pagerduty: Option<Arc<PagerDutyDoor>>,
 }
 
 impl App {
@@ -49,7 +58,19 @@ impl App {
             pace: Pace::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
+            slack: None,
+            pagerduty: None,
         }
+    }
+
+    /// The same with a door for Slack.
+    pub fn with_slack(self, door: Door) -> App {
+        App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
+    }
+
+    /// The same with a door for PagerDuty's webhook.
+    pub fn with_pagerduty(self, door: PagerDutyDoor) -> App {
+        App { pagerduty: Some(Arc::new(door)), ..self }
     }
 
     /// The same with another source of rules and decoders.
@@ -68,6 +89,8 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(ingest::routes())
         .merge(api::routes())
+        .merge(slack::routes())
+        .merge(pagerduty::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

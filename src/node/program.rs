@@ -145,7 +145,7 @@ mod tests {
 
     fn machine(dir: &Path) -> Machine {
         let settings = crate::config::AgentConfig { data_dir: dir.to_owned(), ..Default::default() };
-        Machine { name: "gpu-1".to_owned(), boot: "b".to_owned(), settings: Arc::new(settings) }
+        Machine { name: "gpu-1".to_owned(), boot: "b".to_owned(), settings: Arc::new(settings), ..Machine::default() }
     }
 
     #[tokio::test]

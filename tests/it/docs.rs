@@ -34,6 +34,11 @@ fn the_page_of_metrics_is_the_table() {
     page("metrics.md", &nightshift::telemetry::reference());
 }
 
+#[test]
+fn the_page_of_findings_is_the_table_of_checks() {
+    page("findings.md", &nightshift::node::findings_page());
+}
+
 /// Every page that a person reads: those of the root, and the README of each folder.
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = [
