@@ -31,12 +31,10 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
     loops.spawn(beside::conditions(parts.clone(), shown));
     loops.spawn(beside::events(parts.clone()));
-    loop {
-        tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => break,
-            // None of them ends by itself, so one that did has met a bug: the caller stops the process.
-            Some(Err(panic)) = loops.join_next(), if !loops.is_empty() => std::panic::resume_unwind(panic.into_panic()),
-        }
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        // None of them ends by itself, so one that did has met a bug: the caller stops the process.
+        Some(Err(panic)) = loops.join_next() => std::panic::resume_unwind(panic.into_panic()),
     }
     // They hold nothing that must be put down.
     loops.shutdown().await;

@@ -139,7 +139,7 @@ fn a_fault_is_told_once_again_after_a_while_and_its_end_once() {
     assert_eq!((events[0].starts_at, events[0].labels.get("condition")), (at(-60), "GpuMemWatch"));
     // The store did not take it, so it is told again; then it is not, until it must be repeated.
     let told = ("NodeConditionFault".to_owned(), Status::Firing);
-    assert_eq!(pass(&mut board, at(1)), [told.clone()]);
+    assert_eq!(pass(&mut board, at(1)), std::slice::from_ref(&told));
     board.hear_node(&Told::Is(gpu_node(&[("GpuMemWatch", "True")], 8)), at(2));
     assert_eq!(pass(&mut board, at(2)), []);
     assert_eq!(pass(&mut board, at(3 * 3_600)), [told]);
