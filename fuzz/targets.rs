@@ -8,7 +8,7 @@
 use nightshift::catalog::host_api;
 use nightshift::config::{Config, Source};
 use nightshift::limits;
-use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Step, Time};
+use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Status, Step, Time};
 use nightshift::policy::{RuleSet, matches_all, parse_matchers};
 use nightshift::script::{self, Brake, Shape, Turn};
 use nightshift::sources::{self, Decoded};
@@ -177,6 +177,25 @@ pub fn config_yaml(data: &[u8]) {
     let printed = config.effective().unwrap();
     let again = Config::parse("effective.yaml", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
     assert_eq!(again, config, "{printed}");
+}
+
+/// Bytes of the kernel log: what is reported is whole, bounded, and of one complaint each.
+pub fn kernel_lines(data: &[u8]) {
+    let reports = nightshift::node::read_bytes(data);
+    let mut complaints = std::collections::HashSet::new();
+    for report in &reports {
+        let finding = &report.finding;
+        assert!(report.times > 0 && !finding.complaint.is_empty() && !finding.summary.is_empty());
+        assert!(finding.detail.len() <= limits::FINDING_DETAIL, "{} bytes", finding.detail.len());
+        let code = finding.labels.get("xid").or(finding.labels.get("sxid"));
+        assert!(code.is_none_or(|code| code.parse::<u32>().is_ok_and(|code| code > 0)), "{finding:?}");
+        let is_wish = finding.labels.contains_key("recovery");
+        assert!(is_wish || complaints.insert(finding.complaint.clone()), "twice: {}", finding.complaint);
+        let json = serde_json::to_string(finding).unwrap();
+        assert_eq!(&serde_json::from_str::<nightshift::model::Finding>(&json).unwrap(), finding);
+        let mut join = nightshift::node::Join::default();
+        assert_eq!(join.hear(report.clone(), now()).len(), usize::from(finding.status == Status::Firing));
+    }
 }
 
 fn check_decoded(decoded: &Decoded) {

@@ -2,6 +2,16 @@
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
+mod faults;
+mod join;
+mod kmsg;
+mod report;
+
+pub use faults::{Faults, MemoryError};
+pub use join::{Join, Names, Open};
+pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, boot_id, follow, read_bytes};
+pub use report::{Report, Seen, recovery_finding, xid_finding};
+
 use crate::model::{Answer, Command};
 use serde_json::Value;
 

@@ -9,9 +9,11 @@ mod guards;
 mod matcher;
 mod select;
 mod suggest;
+mod xid;
 
 pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};
+pub use xid::{Blame, Remedy, XidEntry, XidTable, XidTableError};

@@ -12,6 +12,7 @@ mod flood;
 mod fuzz_smoke;
 mod harness;
 mod ingest;
+mod kmsg;
 mod night;
 mod notifiers;
 mod real;
