@@ -14,7 +14,7 @@ use nightshift::server::{App, GivenToken, Tokens, serve};
 use nightshift::store::ledger::SigningKey;
 use nightshift::store::{SqliteOptions, SqliteStore, Store};
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Http, World};
+use nightshift::world::{Agents, Http, World};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -146,6 +146,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             default_cluster: "none".to_owned(),
             prometheus: None,
             http: Http::new("nightshift/bench", &[]).expect("a client"),
+            agents: Agents::default(),
             clock: clock.clone(),
             identity: "nightshift/bench".to_owned(),
         },

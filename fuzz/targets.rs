@@ -156,15 +156,15 @@ pub fn cron(data: &[u8]) {
 pub fn ledger_export(data: &[u8]) {
     static KEY: LazyLock<PublicKey> = LazyLock::new(|| LEDGER_KEY.trim().parse().unwrap());
     static TRUTH: LazyLock<(u64, String)> = LazyLock::new(|| {
-        let report = verify_export(LEDGER, &KEY).unwrap();
-        assert_eq!(report.entries, report.signed, "the seed is signed whole");
-        (report.entries, report.root.to_string())
+        let sight = verify_export(LEDGER, &KEY).unwrap();
+        assert_eq!(sight.entries, sight.signed, "the seed is signed whole");
+        (sight.entries, sight.root.to_string())
     });
     let (entries, root) = &*TRUTH;
-    if let Ok(report) = verify_export(data, &KEY) {
-        assert!(report.signed > 0 && report.signed <= *entries && report.signed <= report.entries);
-        if report.entries == report.signed && report.signed == *entries {
-            assert_eq!(report.root.to_string(), *root, "a forgery verifies");
+    if let Ok(sight) = verify_export(data, &KEY) {
+        assert!(sight.signed > 0 && sight.signed <= *entries && sight.signed <= sight.entries);
+        if sight.entries == sight.signed && sight.signed == *entries {
+            assert_eq!(sight.root.to_string(), *root, "a forgery verifies");
         }
     }
 }
@@ -181,11 +181,11 @@ pub fn config_yaml(data: &[u8]) {
 
 /// Bytes of the kernel log: what is reported is whole, bounded, and of one complaint each.
 pub fn kernel_lines(data: &[u8]) {
-    let reports = nightshift::node::read_bytes(data);
+    let sights = nightshift::node::read_bytes(data);
     let mut complaints = std::collections::HashSet::new();
-    for report in &reports {
-        let finding = &report.finding;
-        assert!(report.times > 0 && !finding.complaint.is_empty() && !finding.summary.is_empty());
+    for sight in &sights {
+        let finding = &sight.finding;
+        assert!(sight.times > 0 && !finding.complaint.is_empty() && !finding.summary.is_empty());
         assert!(finding.detail.len() <= limits::FINDING_DETAIL, "{} bytes", finding.detail.len());
         let code = finding.labels.get("xid").or(finding.labels.get("sxid"));
         assert!(code.is_none_or(|code| code.parse::<u32>().is_ok_and(|code| code > 0)), "{finding:?}");
@@ -194,7 +194,7 @@ pub fn kernel_lines(data: &[u8]) {
         let json = serde_json::to_string(finding).unwrap();
         assert_eq!(&serde_json::from_str::<nightshift::model::Finding>(&json).unwrap(), finding);
         let mut join = nightshift::node::Join::default();
-        assert_eq!(join.hear(report.clone(), now()).len(), usize::from(finding.status == Status::Firing));
+        assert_eq!(join.hear(sight.clone(), now()).len(), usize::from(finding.status == Status::Firing));
     }
 }
 

@@ -5,6 +5,10 @@
 mod answer;
 mod approve;
 mod args;
+mod gpu_health;
+mod gpu_processes;
+mod gpu_recovery_action;
+mod gpu_reset;
 mod http_get;
 mod http_post;
 mod k8s_annotate;
@@ -26,6 +30,7 @@ mod keys;
 mod metadata;
 mod note;
 mod now;
+mod on_node;
 mod prom_query;
 mod prom_value;
 mod rights;
@@ -76,8 +81,12 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 24] = [
+static CATALOG: [&dyn Action; 28] = [
     &approve::Approve,
+    &gpu_health::GpuHealth,
+    &gpu_processes::GpuProcesses,
+    &gpu_recovery_action::GpuRecoveryAction,
+    &gpu_reset::GpuReset,
     &http_get::HttpGet,
     &http_post::HttpPost,
     &k8s_annotate::K8sAnnotate,

@@ -2,10 +2,12 @@
 //!
 //! Invariant: a `Config` that exists has been checked; a secret never prints.
 
+mod agent;
 mod check;
 mod read;
 mod secret;
 
+pub use agent::AgentConfig;
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -46,6 +48,8 @@ pub struct Config {
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
     pub retention: Retention,
+    /// For `serve --with-agent`: the agent inside.
+    pub agent: AgentConfig,
     pub log: Log,
 }
 
@@ -235,6 +239,7 @@ impl Default for Config {
             guards: GuardLimits::default(),
             mode_ceiling: crate::model::Mode::Auto,
             retention: Retention::default(),
+            agent: AgentConfig::default(),
             log: Log::default(),
         }
     }

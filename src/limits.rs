@@ -177,6 +177,31 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 /// The words kept of a reason in an annotation, and of a target's message in ours.
 pub const REASON_CHARS: usize = 256;
 
+// ── agents ──
+/// How long a step waits for an agent's answer before it comes back later.
+pub const AGENT_ASK_WAIT: Duration = Duration::from_secs(2);
+/// How long a reading action waits for an agent in all; below the deadlines of these actions.
+pub const AGENT_READ_WAIT: Duration = Duration::from_secs(30);
+/// A long poll of an agent; shorter than the idle time of proxies.
+pub const AGENT_POLL: Duration = Duration::from_secs(20);
+/// An agent that has said nothing for two polls and a little is not there.
+pub const AGENT_HERE: Duration = Duration::from_secs(45);
+/// A command without an answer for so long is handed over again: it may have been lost on its way.
+pub const AGENT_RESEND: Duration = Duration::from_secs(3);
+/// A command that nobody asked about for so long is let go.
+pub const AGENT_LETTER_KEPT: Duration = Duration::from_secs(3_600);
+/// Commands that wait at one agent: a node has one disruptive run, and a few that read.
+pub const AGENT_COMMANDS: usize = 256;
+
+/// The agent's own limit: one GPU reset on a node within this time.
+pub const RESET_EVERY: Duration = Duration::from_secs(600);
+/// A reset takes seconds; one that takes longer hangs.
+pub const RESET_WITHIN: Duration = Duration::from_secs(300);
+/// The end of what a program printed: enough for its error.
+pub const PROGRAM_OUTPUT_BYTES: u64 = 4 * 1024;
+/// How often an agent looks whether a program that its predecessor started has ended.
+pub const PROGRAM_LOOK_EVERY: Duration = Duration::from_millis(200);
+
 // ── notices ──
 /// A text that a runbook says or notes: Slack's section takes 3,000 characters.
 pub const TELL_BYTES: usize = 8 * 1024;
@@ -305,3 +330,7 @@ pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
 pub const JOIN_QUIET: Span = Span::minutes(3);
 /// What the agent remembers of open complaints.
 pub const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+/// Passes of the kernel log that wait to be taken; then its reader waits, and the kernel's ring holds the rest.
+pub const KERNEL_PASSES: usize = 4;
+/// What was given to the spool is on the disk after this; only then is the place in the log remembered.
+pub const FAULTS_SETTLE: Duration = Duration::from_secs(2);

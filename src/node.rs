@@ -1,42 +1,113 @@
-//! What only a GPU node can do; used by the agent alone. Each verb of the closed list is one line in `VERBS`.
+//! What only a GPU node can do; used by the agent alone. Each verb of the closed list is one line in `VERBS`, each watcher
+//! one line in `WATCHERS`.
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 mod faults;
+mod holders;
 mod join;
 mod kmsg;
-mod report;
+mod program;
+mod reset;
+mod sight;
 
 pub use faults::{Faults, MemoryError};
 pub use join::{Join, Names, Open};
-pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, boot_id, follow, read_bytes};
-pub use report::{Report, Seen, recovery_finding, xid_finding};
+pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
+pub use sight::{Seen, Sight, recovery_finding, xid_finding};
 
-use crate::model::{Answer, Command};
+use crate::config::AgentConfig;
+use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome, Time};
 use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
-/// The node as its verbs see it.
+/// The node as its verbs and watchers see it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     /// The node's name, as Kubernetes or the configuration knows it.
     pub name: String,
+    /// The kernel's boot id; another one says that the node was rebooted.
+    pub boot: String,
+    pub settings: Arc<AgentConfig>,
+    /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
+    /// and sends on what comes back.
+    pub faults: Arc<Faults>,
+}
+
+impl Machine {
+    /// This machine, under that name.
+    pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
+        let boot = boot_id();
+        let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
+        Machine { name, boot, settings, faults: Arc::new(faults) }
+    }
+}
+
+/// The kernel's boot id; empty where there is none to read.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Something that an agent can do. Effects are the action's matter; a verb must be right when called again for one
-/// command whose answer was lost.
+/// command whose answer was lost: the agent calls it again when it was begun and its end is not on disk.
 #[async_trait::async_trait]
 pub trait Verb: Send + Sync {
     /// As in the catalog of actions: `gpu::reset`.
     fn name(&self) -> &'static str;
 
+    /// Changes nothing: asked as often as somebody wants, kept in no memory, not stopped by the kill file.
+    fn reads(&self) -> bool {
+        false
+    }
+
+    /// The agent's own limit: on this node, one command of this verb within so long.
+    fn at_most_every(&self) -> Option<Duration> {
+        None
+    }
+
     /// Does it; `progress` takes what a person may see meanwhile.
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer;
 }
 
+/// Something that listens to the hardware for as long as the agent runs.
+#[async_trait::async_trait]
+pub trait Watcher: Send + Sync {
+    /// For logs: `kmsg`.
+    fn name(&self) -> &'static str;
+
+    /// Returns when `stop` turns true, or when there is nothing to listen to on this machine (in words in the log). It
+    /// may wait where `out` is full: the spool behind it decides what is dropped, and says so.
+    async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, stop: watch::Receiver<bool>);
+}
+
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 0] = [];
+static VERBS: [&dyn Verb; 1] = [&reset::GpuReset];
+
+/// One line a watcher.
+static WATCHERS: [&dyn Watcher; 1] = [&kmsg::KernelWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {
     VERBS.iter().find(|verb| verb.name() == name).copied()
+}
+
+/// The names of all verbs, for messages.
+pub fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().map(|verb| verb.name())
+}
+
+pub fn watchers() -> impl Iterator<Item = &'static dyn Watcher> {
+    WATCHERS.iter().copied()
+}
+
+/// An answer that is settled well.
+pub fn ended(value: Value) -> Answer {
+    Answer::Ended { outcome: Outcome::Ok(value) }
+}
+
+/// An answer that is settled ill, in words.
+pub fn failed(kind: FailureKind, why: impl Into<String>) -> Answer {
+    Answer::Ended { outcome: Outcome::Failed(Failure::new(kind, why)) }
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
 
+mod agents;
 mod facts;
 mod http;
 mod kube;
 mod prometheus;
 pub mod sim;
 
+pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
@@ -86,6 +88,8 @@ pub struct World {
     pub default_cluster: String,
     pub prometheus: Option<Prometheus>,
     pub http: Http,
+    /// Those who do what only a node itself can do.
+    pub agents: Agents,
     pub clock: Arc<dyn Clock>,
     /// `nightshift/<install>`: field manager, annotation values, user agent.
     pub identity: String,

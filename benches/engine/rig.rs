@@ -13,7 +13,7 @@ use nightshift::server::{App, GivenToken, Tokens, serve};
 use nightshift::store::{SqliteOptions, SqliteStore, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Http, Kube, KubeConfig, World, install_tls};
+use nightshift::world::{Agents, Http, Kube, KubeConfig, World, install_tls};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -121,6 +121,7 @@ impl Rig {
                 default_cluster: "sim".to_owned(),
                 prometheus: None,
                 http: Http::new("nightshift/bench", &[]).expect("a client"),
+                agents: Agents::default(),
                 clock: clock.clone(),
                 identity: "nightshift/bench".to_owned(),
             },

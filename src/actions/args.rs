@@ -82,6 +82,15 @@ pub(super) fn node_target(call: &Call) -> Subject {
     Subject { node: some(call.text("node")), ..Subject::default() }
 }
 
+/// A GPU of a node, by an index, a UUID or a PCI address.
+pub(super) fn gpu_target(call: &Call) -> Subject {
+    let gpu = match call.args.get("gpu") {
+        Some(Value::Number(index)) => Some(index.to_string()),
+        _ => some(call.text("gpu")),
+    };
+    Subject { gpu, ..node_target(call) }
+}
+
 pub(super) fn pod_target(call: &Call) -> Subject {
     match pair(call, "pod") {
         Ok((namespace, name)) => Subject::pod(namespace, name),

@@ -4,14 +4,14 @@
 //! after `JOIN_WORDS` at the latest; every later one is counted, and the count is told.
 //!
 //! When it ends. A fault of an application, and what the driver has dealt with, is over after `JOIN_QUIET` without another
-//! sight of it. One that leaves the GPU ill (`report::lasts`) is not: it ends when the driver's recovery action goes back
+//! sight of it. One that leaves the GPU ill (`sight::lasts`) is not: it ends when the driver's recovery action goes back
 //! to none, when we reset the GPU (`healed`), or with the boot.
 
 mod names;
 
 pub use names::Names;
 
-use super::report::{Report, Seen, lasts, needs_words, place};
+use super::sight::{Seen, Sight, lasts, needs_words, place};
 use crate::limits;
 use crate::model::{Finding, Severity, Span, Status, Time};
 use serde::{Deserialize, Serialize};
@@ -67,24 +67,24 @@ impl Join {
     }
 
     /// A sight of something. What is to be said now comes back.
-    pub fn hear(&mut self, mut report: Report, now: Time) -> Vec<Finding> {
-        self.name(&mut report.finding);
-        if report.finding.status == Status::Resolved {
-            return self.ended(&report.finding, now);
+    pub fn hear(&mut self, mut sight: Sight, now: Time) -> Vec<Finding> {
+        self.name(&mut sight.finding);
+        if sight.finding.status == Status::Resolved {
+            return self.ended(&sight.finding, now);
         }
-        let complaint = report.finding.complaint.clone();
-        let Some(known) = self.open.get_mut(&complaint) else { return self.begun(complaint, report, now) };
+        let complaint = sight.finding.complaint.clone();
+        let Some(known) = self.open.get_mut(&complaint) else { return self.begun(complaint, sight, now) };
         known.last_seen = now;
-        known.total += report.times;
+        known.total += sight.times;
         let was_told = known.finding.labels.clone();
-        learn(&mut known.finding, &report);
+        learn(&mut known.finding, &sight);
         if known.held_until.is_some() {
             // The words that it waited for, or the same again without them.
-            known.unsaid += report.times;
-            let whole = self.is_whole(&report);
+            known.unsaid += sight.times;
+            let whole = self.is_whole(&sight);
             return if whole { self.say(&complaint, now) } else { Vec::new() };
         }
-        known.unsaid += report.times;
+        known.unsaid += sight.times;
         // The driver may want more than it said first; everything else can wait for the next count.
         let wants = |labels: &BTreeMap<String, String>| labels.get("recovery").cloned();
         if wants(&was_told) == wants(&known.finding.labels) { Vec::new() } else { self.say(&complaint, now) }
@@ -123,16 +123,16 @@ impl Join {
         healed.into_values().filter(|open| open.held_until.is_none()).map(|open| over(open, now, why)).collect()
     }
 
-    fn begun(&mut self, complaint: String, report: Report, now: Time) -> Vec<Finding> {
-        let waits = self.words_come && !self.is_whole(&report);
+    fn begun(&mut self, complaint: String, sight: Sight, now: Time) -> Vec<Finding> {
+        let waits = self.words_come && !self.is_whole(&sight);
         let until = now.checked_add(limits::JOIN_WORDS.0).unwrap_or(now);
         let mut said = if self.open.len() >= limits::COMPLAINTS { self.forget_one(now) } else { Vec::new() };
         let open = Open {
-            finding: report.finding,
+            finding: sight.finding,
             last_seen: now,
             last_said: now,
-            unsaid: report.times,
-            total: report.times,
+            unsaid: sight.times,
+            total: sight.times,
             held_until: waits.then_some(until),
         };
         self.open.insert(complaint.clone(), open);
@@ -172,9 +172,9 @@ impl Join {
         forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
     }
 
-    fn is_whole(&self, report: &Report) -> bool {
-        let labels = &report.finding.labels;
-        match report.seen {
+    fn is_whole(&self, sight: &Sight) -> bool {
+        let labels = &sight.finding.labels;
+        match sight.seen {
             Seen::Nvml => !needs_words(labels),
             Seen::Kernel => !labels.contains_key("sxid") || labels.contains_key("fatal"),
         }
@@ -214,26 +214,26 @@ fn next(open: &Open) -> (Time, Next) {
 }
 
 /// Takes over what the first sight did not know.
-fn learn(finding: &mut Finding, report: &Report) {
-    for (name, value) in &report.finding.labels {
+fn learn(finding: &mut Finding, sight: &Sight) {
+    for (name, value) in &sight.finding.labels {
         let known = finding.labels.entry(name.clone()).or_insert_with(|| value.clone());
         // The driver's wish is the one thing that may change.
         if name == "recovery" {
             known.clone_from(value);
         }
     }
-    if let (Some(known), Some(new)) = (&mut finding.gpu, &report.finding.gpu) {
+    if let (Some(known), Some(new)) = (&mut finding.gpu, &sight.finding.gpu) {
         known.index = known.index.or(new.index);
         if known.uuid.is_empty() {
             known.uuid.clone_from(&new.uuid);
         }
     }
-    let kernel = report.seen == Seen::Kernel;
+    let kernel = sight.seen == Seen::Kernel;
     if kernel && finding.detail.is_empty() {
-        finding.detail.clone_from(&report.finding.detail);
-        finding.summary.clone_from(&report.finding.summary);
+        finding.detail.clone_from(&sight.finding.detail);
+        finding.summary.clone_from(&sight.finding.summary);
     }
-    finding.severity = finding.severity.max(report.finding.severity);
+    finding.severity = finding.severity.max(sight.finding.severity);
 }
 
 fn counted(open: &Open) -> Finding {

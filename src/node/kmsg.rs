@@ -1,17 +1,19 @@
 //! The kernel log: the driver's own words, among them faults that NVML never tells (SXids, a GPU that is gone).
 //!
-//! Invariant: every line of the driver that speaks of a fault leaves a report or a count; lines that were lost, and lines
-//! that cannot be read, are reports themselves.
+//! Invariant: every line of the driver that speaks of a fault leaves a sight or a count; lines that were lost, and lines
+//! that cannot be read, are sights themselves.
 
 mod line;
 mod record;
 mod story;
 mod tail;
+mod watcher;
 
 pub(super) use line::pci;
 pub use tail::KmsgError;
+pub(super) use watcher::KernelWatch;
 
-use super::report::Report;
+use super::sight::Sight;
 use crate::limits;
 use crate::model::{GpuName, Time};
 use record::Record;
@@ -26,13 +28,15 @@ pub const KMSG: &str = "/dev/kmsg";
 /// What one look at the log gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pass {
-    pub reports: Vec<Report>,
+    pub sights: Vec<Sight>,
     /// Which GPU is at which address, as the driver says before it complains.
     pub names: Vec<GpuName>,
-    /// The last record that was looked at; once the reports are safe, reading may go on behind it.
+    /// The last record that was looked at; once the sights are safe, reading may go on behind it.
     pub last: Option<u64>,
     /// Records looked at.
     pub records: u64,
+    /// Whether the log can be read at all.
+    pub readable: bool,
 }
 
 /// The log, followed from a place on.
@@ -63,8 +67,8 @@ impl KernelLog {
             }
             Piece::Lost(count) => story.lost(count, &times),
         })?;
-        let (reports, names) = self.story.take();
-        Ok(Pass { reports, names, last: self.tail.last(), records })
+        let (sights, names) = self.story.take();
+        Ok(Pass { sights, names, last: self.tail.last(), records, readable: true })
     }
 }
 
@@ -89,14 +93,8 @@ impl Times {
     }
 }
 
-/// What this boot is called, so that record numbers of another one are not taken for this one's.
-pub fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
-}
-
-/// For the fuzzer: everything that is done with bytes from the log, and how many reports came of it.
-pub fn read_bytes(bytes: &[u8]) -> Vec<Report> {
+/// For the fuzzer: everything that is done with bytes from the log, and how many sights came of it.
+pub fn read_bytes(bytes: &[u8]) -> Vec<Sight> {
     let mut story = Story::default();
     let times = Times { now: Time::UNIX_EPOCH, boot: None };
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -108,7 +106,7 @@ pub fn read_bytes(bytes: &[u8]) -> Vec<Report> {
 }
 
 /// Follows a log for ever, in the calling thread: each pass that says something is given to `take`, until that gives back
-/// `false`. A log that cannot be opened or read is a report as well, and is tried again.
+/// `false`. A log that cannot be opened or read is a sight as well, and is tried again.
 pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> bool) {
     let path = PathBuf::from(path);
     // An earlier run of the agent may have complained of the log.
@@ -120,7 +118,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
                     Ok(mut pass) => {
                         after = pass.last;
                         if std::mem::take(&mut broken) {
-                            pass.reports.insert(0, story::readable(&path, Time::now()));
+                            pass.sights.insert(0, story::readable(&path, Time::now()));
                         }
                         // An empty pass is given as well: that is how the taker can say that it is enough.
                         if !take(pass) {
@@ -133,8 +131,8 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
             Err(error) => error,
         };
         broken = true;
-        let reports = vec![story::unreadable(&path, &failed, Time::now())];
-        if !take(Pass { reports, last: after, ..Pass::default() }) {
+        let sights = vec![story::unreadable(&path, &failed, Time::now())];
+        if !take(Pass { sights, last: after, ..Pass::default() }) {
             return;
         }
         std::thread::sleep(limits::KERNEL_REOPEN);

@@ -50,7 +50,7 @@ pub fn cordon(node: &Node, identity: &str) -> Cordon {
 
 pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     let elsewhere = target.node.is_none() && target.pod.is_none() && target.namespace.is_none();
-    let Ok(kube) = world.kube(target.cluster.as_deref()) else { return Facts::default() };
+    let Ok(kube) = world.kube(target.cluster.as_deref()) else { return without_cluster(world) };
     if elsewhere {
         return Facts::default();
     }
@@ -89,6 +89,16 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
 pub(super) async fn fleet(world: &World) -> Facts {
     let Ok(kube) = world.kube(None) else { return Facts::default() };
     kube.nodes().await.as_deref().map(count).unwrap_or_default()
+}
+
+/// Where no cluster is configured the fleet is the nodes whose agents have spoken; silent ones are out.
+fn without_cluster(world: &World) -> Facts {
+    let agents = if world.clusters.is_empty() { world.agents.list() } else { Vec::new() };
+    if agents.is_empty() {
+        return Facts::default();
+    }
+    let out = agents.iter().filter(|agent| !agent.here).map(|agent| agent.node.clone());
+    Facts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..Facts::default() }
 }
 
 /// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.

@@ -10,9 +10,9 @@ mod outside;
 use nightshift::actions::{Action, Performed, find};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
-use nightshift::model::{Call, FailureKind, Outcome, RunId, Step};
+use nightshift::model::{Answer, Call, Command, FailureKind, Outcome, RunId, Standing, Step};
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Http, Kube, KubeConfig, Prometheus, World};
+use nightshift::world::{Agents, Http, Kube, KubeConfig, Prometheus, World};
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -50,10 +50,24 @@ impl Stage {
             default_cluster: "default".to_owned(),
             prometheus: None,
             http: NOWHERE.clone(),
+            agents: Agents::default(),
             clock: clock.clone(),
             identity,
         };
         Stage { fleet, world, clock }
+    }
+
+    /// An agent on that node, for as long as the test runs, that answers as it is told.
+    fn agent(&self, node: &'static str, answer: impl Fn(&Command) -> Outcome + Send + 'static) {
+        let agents = self.world.agents.clone();
+        agents.heard(node, Standing::default());
+        tokio::spawn(async move {
+            loop {
+                for command in agents.take(node, Standing::default(), limits::AGENT_POLL).await {
+                    agents.answered(node, &command.key(), Answer::Ended { outcome: answer(&command) });
+                }
+            }
+        });
     }
 
     fn kube(&self) -> &Kube {

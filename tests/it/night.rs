@@ -11,7 +11,7 @@ use nightshift::policy::RuleSet;
 use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Http, Kube, KubeConfig, Prometheus, World, install_tls};
+use nightshift::world::{Agents, Http, Kube, KubeConfig, Prometheus, World, install_tls};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,6 +77,7 @@ impl Night {
             default_cluster: "sim".to_owned(),
             prometheus: Some(Prometheus::connect(&fleet.url(), None).unwrap()),
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
+            agents: Agents::default(),
             clock: clock.clone(),
             identity: "nightshift/test".to_owned(),
         };

@@ -9,9 +9,9 @@ use crate::config::{Channel, Config, Secret};
 use crate::engine::{Misfit, Nudge, Parts, misfits};
 use crate::notifiers;
 use crate::store::ledger::SigningKey;
-use crate::store::{SqliteOptions, SqliteStore};
+use crate::store::{SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
-use crate::world::{Http, Kube, Prometheus, World};
+use crate::world::{Agents, Http, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     let options = SqliteOptions { ceiling: config.mode_ceiling, failpoint, ..SqliteOptions::new(config.store_path()) };
     let store = SqliteStore::open(options, clock.now())
         .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;
+    let epoch = store.health().await.map_err(|error| Stop::failure(error, "the store does not answer"))?;
+    world.agents.set_epoch(epoch);
     let parts = Parts {
         config: Arc::new(config),
         store: Arc::new(store),
@@ -92,7 +94,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let http = Http::new(&identity, &config.http_allow)
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
-    Ok(World { clusters, default_cluster, prometheus, http, clock, identity })
+    Ok(World { clusters, default_cluster, prometheus, http, agents: Agents::default(), clock, identity })
 }
 
 pub(crate) fn folders(config: &Config) -> Folders {

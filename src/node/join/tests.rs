@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::GpuName;
-use crate::node::report::{recovery_finding, xid_finding};
+use crate::node::sight::{recovery_finding, xid_finding};
 use std::time::Duration;
 
 fn at(millis: u64) -> Time {
@@ -21,20 +21,20 @@ fn details(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn kernel(code: u32, pairs: &[(&str, &str)], now: u64) -> Report {
+fn kernel(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
     let gpu = GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() };
     let finding = xid_finding(code, gpu, details(pairs), "words", at(now));
-    Report::kernel(Finding { detail: "the line".to_owned(), ..finding })
+    Sight::kernel(Finding { detail: "the line".to_owned(), ..finding })
 }
 
-fn nvml(code: u32, pairs: &[(&str, &str)], now: u64) -> Report {
+fn nvml(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
     let gpu = GpuName { uuid: "GPU-c".to_owned(), ..GpuName::default() };
-    Report::nvml(xid_finding(code, gpu, details(pairs), "", at(now)))
+    Sight::nvml(xid_finding(code, gpu, details(pairs), "", at(now)))
 }
 
-fn driver(wish: &str, now: u64) -> Report {
+fn driver(wish: &str, now: u64) -> Sight {
     let gpu = GpuName { index: Some(2), ..GpuName::default() };
-    Report::nvml(recovery_finding(wish, gpu, BTreeMap::new(), at(now)))
+    Sight::nvml(recovery_finding(wish, gpu, BTreeMap::new(), at(now)))
 }
 
 /// What is said, in short.
@@ -108,8 +108,8 @@ fn a_gpu_that_is_ill_stays_so_until_the_driver_is_content() {
     let mut join = join();
     join.hear(kernel(79, &[], 0), at(0));
     join.hear(kernel(94, &[], 0), at(0));
-    assert_eq!(words(&join.hear(driver("drain-reset", 300), at(300))), "recovery-action 0000:65:00.0");
-    assert_eq!(join.hear(driver("drain-reset", 400), at(400)), [], "the poll and the kernel are one");
+    assert_eq!(words(&join.hear(driver("drain-and-reset", 300), at(300))), "recovery-action 0000:65:00.0");
+    assert_eq!(join.hear(driver("drain-and-reset", 400), at(400)), [], "the poll and the kernel are one");
     let more = join.hear(driver("node-reboot", 500), at(500));
     assert_eq!(words(&more), "recovery-action 0000:65:00.0 x3", "it wants more than it said");
     let day = 86_400_000;

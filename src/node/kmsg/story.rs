@@ -1,21 +1,21 @@
-//! From lines to reports: lines that belong together become one, and floods become a number.
+//! From lines to sights: lines that belong together become one, and floods become a number.
 //!
-//! Invariant: between two `take`s a complaint is one report, however many lines there were; their number is in it.
+//! Invariant: between two `take`s a complaint is one sight, however many lines there were; their number is in it.
 
 use super::line::{self, Said, Sxid, Xid};
 use super::record::Record;
 use super::{KmsgError, Times};
 use crate::limits;
 use crate::model::{Finding, GpuName, Severity, Status, Time};
-use crate::node::report::{Report, cut, recovery_finding, xid_finding};
+use crate::node::sight::{Sight, cut, recovery_finding, xid_finding};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// What the lines since the last `take` say.
 #[derive(Default)]
 pub(super) struct Story {
-    reports: Vec<Report>,
-    /// (address, code) → its place in `reports`.
+    sights: Vec<Sight>,
+    /// (address, code) → its place in `sights`.
     known: HashMap<(String, u32), usize>,
     names: Vec<GpuName>,
     /// The GPU that the driver began to speak of, and for how many of its lines that still holds.
@@ -63,40 +63,45 @@ impl Story {
             return;
         }
         let finding = about_the_log("kernel-log-lost", "KernelLogLost", words, times.now);
-        self.push(key, Report { times: count.unwrap_or(1), ..Report::kernel(finding) });
+        self.push(key, Sight { times: count.unwrap_or(1), ..Sight::kernel(finding) });
     }
 
-    pub fn take(&mut self) -> (Vec<Report>, Vec<GpuName>) {
+    pub fn take(&mut self) -> (Vec<Sight>, Vec<GpuName>) {
         self.known.clear();
-        (std::mem::take(&mut self.reports), std::mem::take(&mut self.names))
+        (std::mem::take(&mut self.sights), std::mem::take(&mut self.names))
     }
 
     fn xid(&mut self, xid: &Xid<'_>, line: &str, at: Time) {
         let key = (xid.pci.clone(), xid.code);
-        // What the driver wants changes from line to line, and its last word counts.
         if xid.code != 154 && self.again(&key, 1) {
             return;
         }
         let gpu = GpuName { pci: xid.pci.clone(), ..GpuName::default() };
         let details = line::detail(xid).into_iter().map(|(name, value)| (name.to_owned(), value));
         let mut details: BTreeMap<String, String> = details.collect();
-        let finding = match (xid.code, details.remove("recovery")) {
-            (154, Some(recovery)) => {
-                details.insert("xid".to_owned(), "154".to_owned());
+        let finding = match details.remove("recovery") {
+            Some(recovery) => {
+                // What the driver wants changes from line to line, and each change counts.
+                let known = self.known.get(&key).map(|place| &self.sights[*place].finding.labels);
+                if known.is_some_and(|labels| labels.get("recovery") == Some(&recovery)) {
+                    self.again(&key, 1);
+                    return;
+                }
+                details.insert("xid".to_owned(), xid.code.to_string());
                 recovery_finding(&recovery, gpu, details, at)
             }
-            _ => xid_finding(xid.code, gpu, details, xid.rest, at),
+            None => xid_finding(xid.code, gpu, details, xid.rest, at),
         };
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
-        self.push(key, Report::kernel(Finding { detail, ..finding }));
+        self.push(key, Sight::kernel(Finding { detail, ..finding }));
     }
 
     fn sxid(&mut self, sxid: &Sxid<'_>, line: &str, at: Time) {
         let key = (sxid.pci.clone(), SXID + sxid.code);
         let known = self.known.get(&key).copied();
         // The line with the verdict may come behind one that only has data.
-        let adds = sxid.fatal.is_some()
-            && known.is_some_and(|place| !self.reports[place].finding.labels.contains_key("fatal"));
+        let adds =
+            sxid.fatal.is_some() && known.is_some_and(|place| !self.sights[place].finding.labels.contains_key("fatal"));
         if !adds && self.again(&key, 1) {
             return;
         }
@@ -121,10 +126,10 @@ impl Story {
         };
         match known {
             Some(place) => {
-                let times = self.reports[place].times + 1;
-                self.reports[place] = Report { times, ..Report::kernel(finding) };
+                let times = self.sights[place].times + 1;
+                self.sights[place] = Sight { times, ..Sight::kernel(finding) };
             }
-            None => self.push(key, Report::kernel(finding)),
+            None => self.push(key, Sight::kernel(finding)),
         }
     }
 
@@ -142,31 +147,31 @@ impl Story {
         let words = "a line of the GPU driver looks like a fault and cannot be read".to_owned();
         let finding = about_the_log("kernel-line-unread", "KernelLineUnread", words, at);
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
-        self.push(key, Report::kernel(Finding { detail, ..finding }));
+        self.push(key, Sight::kernel(Finding { detail, ..finding }));
     }
 
     /// Whether this was said since the last `take`; then it is counted.
     fn again(&mut self, key: &(String, u32), times: u64) -> bool {
         let Some(place) = self.known.get(key) else { return false };
-        self.reports[*place].times += times;
+        self.sights[*place].times += times;
         true
     }
 
-    fn push(&mut self, key: (String, u32), report: Report) {
-        self.known.insert(key, self.reports.len());
-        self.reports.push(report);
+    fn push(&mut self, key: (String, u32), sight: Sight) {
+        self.known.insert(key, self.sights.len());
+        self.sights.push(sight);
     }
 }
 
-pub(super) fn unreadable(path: &Path, why: &KmsgError, at: Time) -> Report {
+pub(super) fn unreadable(path: &Path, why: &KmsgError, at: Time) -> Sight {
     let finding = about_the_log("kernel-log-unreadable", "KernelLogUnreadable", why.to_string(), at);
-    Report::kernel(Finding { detail: path.display().to_string(), ..finding })
+    Sight::kernel(Finding { detail: path.display().to_string(), ..finding })
 }
 
-pub(super) fn readable(path: &Path, at: Time) -> Report {
+pub(super) fn readable(path: &Path, at: Time) -> Sight {
     let words = format!("{} can be read again", path.display());
     let finding = about_the_log("kernel-log-unreadable", "KernelLogUnreadable", words, at);
-    Report::kernel(Finding { status: Status::Resolved, ..finding })
+    Sight::kernel(Finding { status: Status::Resolved, ..finding })
 }
 
 /// A complaint about the log itself: the agent is partly blind, the GPU may be well.

@@ -133,7 +133,7 @@ pub enum XidTableError {
     Text(String),
     #[error("{code}: the shipped table does not have it, so `severity` and `action` must both be given")]
     Incomplete { code: String },
-    #[error("recovery `{0}`: the driver asks for none, gpu-reset, node-reboot, drain-p2p, drain-reset or unknown")]
+    #[error("recovery `{0}`: the driver asks for none, gpu-reset, node-reboot, drain-p2p, drain-and-reset or unknown")]
     Wish(String),
     #[error("a row of `bits` for XID {0} names neither `unit` nor `register` with `bits`: it would fit everything")]
     Row(u32),
@@ -162,7 +162,7 @@ struct Part {
     blames: Option<Blame>,
 }
 
-const WISHES: [&str; 6] = ["none", "gpu-reset", "node-reboot", "drain-p2p", "drain-reset", "unknown"];
+const WISHES: [&str; 6] = ["none", "gpu-reset", "node-reboot", "drain-p2p", "drain-and-reset", "unknown"];
 
 static SHIPPED: LazyLock<XidTable> = LazyLock::new(|| {
     let text = include_str!("../../../rules/xid.yaml");

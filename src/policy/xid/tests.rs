@@ -81,7 +81,7 @@ fn what_the_driver_asks_for_outranks_the_code() {
     for (labels, expect) in [
         (&[("xid", "79"), ("recovery", "gpu-reset")][..], "reset critical, driver"),
         (&[("xid", "45"), ("recovery", "node-reboot")], "reboot critical, driver"),
-        (&[("xid", "999"), ("recovery", "drain-reset")], "reset critical, driver"),
+        (&[("xid", "999"), ("recovery", "drain-and-reset")], "reset critical, driver"),
         (&[("xid", "95"), ("recovery", "none")], "reset critical, table"),
         (&[("xid", "154"), ("recovery", "unknown")], "tell error, driver"),
         (&[("recovery", "drain-p2p")], "drain error, driver"),

@@ -3,7 +3,7 @@
 //! Invariant: an action without a case fails the battery.
 
 use super::Stage;
-use nightshift::model::Call;
+use nightshift::model::{Call, Outcome};
 use nightshift::world::sim::SimSample;
 use serde_json::{Value, json};
 
@@ -45,6 +45,18 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
     let value = ("value", json!("yes"));
     Some(match name {
         "approve" => reads(&[("question", json!("Reset GPU 3?"))]),
+        "gpu::health" | "gpu::processes" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!([])));
+            reads(&[node, ("gpu", json!(3))])
+        }
+        "gpu::recovery_action" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!("none")));
+            reads(&[node, ("gpu", json!("3"))])
+        }
+        "gpu::reset" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
+            reads(&[node, ("gpu", json!("3"))])
+        }
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
         "k8s::annotate" => patches(vec![], call(name, &[node.clone(), key.clone(), value])),

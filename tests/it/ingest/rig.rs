@@ -16,7 +16,7 @@ use nightshift::store::{
     Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Http, World};
+use nightshift::world::{Agents, Http, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -139,6 +139,7 @@ fn world(clock: Arc<dyn Clock>) -> World {
         default_cluster: "sim".to_owned(),
         prometheus: None,
         http: Http::new("nightshift/test", &[]).unwrap(),
+        agents: Agents::default(),
         clock,
         identity: "nightshift/test".to_owned(),
     }

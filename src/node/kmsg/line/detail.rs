@@ -34,7 +34,7 @@ pub(in crate::node::kmsg) fn detail(xid: &Xid<'_>) -> BTreeMap<&'static str, Str
             put("drain_rst", word_after(rest, "D-RST: "));
         }
         144..=150 => nvlink5(rest, &mut put),
-        154 => put("recovery", recovery(rest).map(str::to_owned)),
+        154 => put("recovery", Some(recovery(rest).unwrap_or("unknown").to_owned())),
         _ => {}
     }
     labels
@@ -71,7 +71,7 @@ pub(super) fn recovery(rest: &str) -> Option<&'static str> {
         "gpu reset required" | "gpu reset" | "reset" => "gpu-reset",
         "node reboot required" | "node reboot" | "reboot" => "node-reboot",
         "drain p2p" | "drain peer to peer" => "drain-p2p",
-        "drain and reset" => "drain-reset",
+        "drain and reset" => "drain-and-reset",
         _ => "unknown",
     })
 }

@@ -16,19 +16,19 @@ pub enum Seen {
 
 /// One sight of a fault, or of many alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct Sight {
     pub finding: Finding,
     pub seen: Seen,
     pub times: u64,
 }
 
-impl Report {
-    pub fn nvml(finding: Finding) -> Report {
-        Report { finding, seen: Seen::Nvml, times: 1 }
+impl Sight {
+    pub fn nvml(finding: Finding) -> Sight {
+        Sight { finding, seen: Seen::Nvml, times: 1 }
     }
 
-    pub(super) fn kernel(finding: Finding) -> Report {
-        Report { finding, seen: Seen::Kernel, times: 1 }
+    pub(super) fn kernel(finding: Finding) -> Sight {
+        Sight { finding, seen: Seen::Kernel, times: 1 }
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn place(gpu: &GpuName) -> String {
     }
 }
 
-/// Whether the GPU stays ill after such a report until it is reset or the node is: then silence proves nothing. These
+/// Whether the GPU stays ill after such a sight until it is reset or the node is: then silence proves nothing. These
 /// are the codes whose remedy is a reset or a reboot in NVIDIA's catalogue (`rules/xid.yaml`; a test compares the two).
 pub(super) fn lasts(labels: &BTreeMap<String, String>) -> bool {
     const LASTING: [u32; 17] = [46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 136, 140, 143, 151, 155, 156, 158];

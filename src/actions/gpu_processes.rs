@@ -1,0 +1,51 @@
+//! `gpu::processes`: who holds the GPUs of a node.
+//!
+//! Invariant: reads only; the node's agent says it, or nobody does.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, on_node, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::Value;
+
+pub(super) struct GpuProcesses;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "gpu::processes",
+    doc: "Asks the node's agent which processes hold its GPUs.",
+    params: &[
+        args::NODE,
+        args::optional("gpu", ParamType::Gpu, "index, UUID or PCI address; left out: all of the node"),
+    ],
+    options: &[],
+    returns: "a list of #{gpu, pid, name, memory_mib}",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for GpuProcesses {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::gpu_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    on_node::read(world, call).await
+}

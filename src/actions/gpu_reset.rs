@@ -1,0 +1,50 @@
+//! `gpu::reset`: the agent of a node resets one of its GPUs.
+//!
+//! Invariant: the agent knows the step by its key and its witness (boot and the driver's advice before), so that a crash on
+//! either side never resets twice what was reset.
+
+use super::answer::{foresee, settle};
+use super::{Action, Performed, args, on_node, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{World, WorldError};
+use serde_json::{Value, json};
+
+pub(super) struct GpuReset;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "gpu::reset",
+    doc: "Resets one GPU through the node's agent. Refused while a process holds it, and more often than once in ten \
+          minutes on one node: drain first.",
+    params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
+    options: &[],
+    returns: "#{changed}",
+    effect: Effect::Witnessed,
+    reach: Reach::Node,
+    disruptive: true,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for GpuReset {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::gpu_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        on_node::witness(world, call, "gpu::recovery_action", "recovery").await
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(on_node::perform(world, step, Span::minutes(15)).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(on_node::reachable(world, call).map(|()| json!({ "changed": true })))
+    }
+}

@@ -1,0 +1,97 @@
+//! How an action asks the agent of a node: the verb of the same name, and what its answer means for the step.
+//!
+//! Invariant: the command's key is the step's, so that a crash, a retry and a second engine ask for one and the same.
+
+use super::answer::{Settled, done, failed, poll, waited};
+use super::{Performed, args};
+use crate::limits;
+use crate::model::{Answer, Call, Command, FailureKind, Outcome, Span, Step};
+use crate::world::{World, WorldError};
+use serde_json::{Value, json};
+
+/// Does the step's call by the verb of its name at the agent of the node that its argument `node` names. What the step
+/// carries (a witness, say) is kept, and handed over as the argument `carry`. Not done `within` a time is a failure.
+pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled<Performed> {
+    let node = args::text(&step.call, "node")?;
+    let mut given = step.call.args.clone();
+    if !step.carry.is_null() {
+        given.insert("carry".to_owned(), step.carry.clone());
+    }
+    let command = Command {
+        run: step.run,
+        step: step.no,
+        epoch: world.agents.epoch(),
+        verb: step.call.action.clone(),
+        args: given,
+        deadline: step.deadline,
+    };
+    let gone = waited(world, step);
+    let (why, progress) = match world.agents.ask(node, &command).await {
+        Ok(Answer::Ended { outcome: Outcome::Ok(value) }) => return Ok(done(value)),
+        Ok(Answer::Ended { outcome }) => return Ok(Performed::Done(outcome)),
+        Ok(Answer::Working { why, progress }) => (why, progress),
+        // Patience instead of attempts: a node that is rebooted comes back with its agent.
+        Err(error) if error.is_transient() => (error.to_string(), Value::Null),
+        Err(error) => return Err(error.into()),
+    };
+    if gone >= within.0 {
+        let text = format!("not done within {within}: {why}");
+        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+    }
+    Ok(poll(gone, why, carried(&step.carry, progress)))
+}
+
+/// Asks the agent something that changes nothing, and waits for its answer.
+pub(super) async fn read(world: &World, call: &Call) -> Settled<Value> {
+    let node = args::text(call, "node")?;
+    let deadline = world.clock.now() + limits::AGENT_READ_WAIT;
+    let question = world.agents.question(&call.action, call.args.clone(), deadline);
+    let answered = async {
+        loop {
+            if let Answer::Ended { outcome } = world.agents.ask(node, &question).await? {
+                return Ok::<_, WorldError>(outcome);
+            }
+        }
+    };
+    let silent = |_| {
+        let why = format!("the agent of {node} did not answer within {}", Span(limits::AGENT_READ_WAIT));
+        Performed::Retry { why, after: None }
+    };
+    match tokio::time::timeout(limits::AGENT_READ_WAIT, answered).await.map_err(silent)?? {
+        Outcome::Ok(value) => Ok(value),
+        Outcome::Failed(failure) => Err(failure.into()),
+    }
+}
+
+/// The node's agent is connected, or what to say of a plan that needs it.
+pub(super) fn reachable(world: &World, call: &Call) -> Settled<()> {
+    let node = args::text(call, "node")?;
+    world.agents.standing(node).map(drop).map_err(Performed::from)
+}
+
+/// What is read before something is done: the node's boot, and under `name` what a reading verb says, if it can.
+pub(super) async fn witness(world: &World, call: &Call, verb: &str, name: &str) -> Result<Value, WorldError> {
+    let node = call.text("node");
+    let boot = world.agents.standing(node)?.boot;
+    let deadline = world.clock.now() + limits::AGENT_READ_WAIT;
+    let question = world.agents.question(verb, call.args.clone(), deadline);
+    let said = match world.agents.ask(node, &question).await? {
+        Answer::Ended { outcome: Outcome::Ok(value) } => value,
+        Answer::Ended { .. } | Answer::Working { .. } => Value::Null,
+    };
+    Ok(json!({ "boot": boot, name: said }))
+}
+
+/// What the step carries, with the agent's progress beside it.
+fn carried(carry: &Value, progress: Value) -> Value {
+    match carry {
+        _ if progress.is_null() => carry.clone(),
+        Value::Object(map) => {
+            let mut map = map.clone();
+            map.insert("progress".to_owned(), progress);
+            Value::Object(map)
+        }
+        Value::Null => json!({ "progress": progress }),
+        other => json!({ "witness": other, "progress": progress }),
+    }
+}

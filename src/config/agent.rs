@@ -1,0 +1,55 @@
+//! What an agent needs to know: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for
+//! `serve --with-agent`.
+//!
+//! Invariant: every program that an agent may start is named here; nothing of it comes from the engine.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The agent's settings. Each capability adds its own below.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
+    pub node: Option<String>,
+    /// Spool, memory of commands, key and certificate.
+    pub data_dir: PathBuf,
+    /// Where the engine is: `https://nightshift:7677`. Not used inside `serve --with-agent`.
+    pub engine: Option<String>,
+    /// PEM file of the authority that signed the engine's certificate; joining writes one into `data_dir`.
+    pub ca_file: Option<PathBuf>,
+    /// A projected ServiceAccount token, read anew for each connection. Left out: the certificate from joining.
+    pub token_file: Option<PathBuf>,
+    /// While this file exists the agent does nothing but look and tell.
+    pub kill_file: PathBuf,
+    /// Disk that findings may take while the engine is away.
+    pub spool_mib: u64,
+    /// The kernel's log; a file or FIFO serves for trying things out.
+    pub kernel_log: PathBuf,
+    /// NVIDIA's tool that resets a GPU.
+    pub nvidia_smi: PathBuf,
+    /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
+    pub bug_report: PathBuf,
+    /// What reboots the node.
+    pub reboot: Vec<String>,
+    pub log: super::Log,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        AgentConfig {
+            node: None,
+            data_dir: PathBuf::from("/var/lib/nightshift-agent"),
+            engine: None,
+            ca_file: None,
+            token_file: None,
+            kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
+            spool_mib: 64,
+            kernel_log: PathBuf::from("/dev/kmsg"),
+            nvidia_smi: PathBuf::from("nvidia-smi"),
+            bug_report: PathBuf::from("nvidia-bug-report.sh"),
+            reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
+            log: super::Log::default(),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Programs that an agent starts, so that their end is known even if the agent dies meanwhile: a shell waits for each and
+//! leaves its exit code in a file.
+//!
+//! Invariant: one key never has two programs at work; what it printed and how it ended stays until the key is forgotten.
+
+use super::Machine;
+use crate::limits;
+use std::ffi::OsString;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub code: i32,
+    /// The last of what it printed.
+    pub said: String,
+}
+
+/// What is known of an earlier start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Earlier {
+    Never,
+    Running,
+    Ended(Ended),
+    /// It was started, and its end is not known: the machine went down, or it was killed.
+    Unknown,
+}
+
+/// The place of one command's program.
+pub(super) struct Program {
+    code: PathBuf,
+    output: PathBuf,
+    pid: PathBuf,
+}
+
+/// `$0` is where the code goes; the rest is the program. The file appears whole or not at all.
+const WAITER: &str = r#"echo $$ >"$1"; shift; "$@"; echo $? >"$0.new" && mv "$0.new" "$0""#;
+
+impl Program {
+    /// `key` is a command's: `r7/3`.
+    pub fn of(machine: &Machine, key: &str) -> Program {
+        let name = key.replace('/', "-");
+        let at = |ending: &str| machine.settings.data_dir.join("programs").join(format!("{name}.{ending}"));
+        Program { code: at("code"), output: at("out"), pid: at("pid") }
+    }
+
+    /// What became of it.
+    pub fn earlier(&self) -> Earlier {
+        let ended = || {
+            let text = std::fs::read_to_string(&self.code).ok()?;
+            Some(Earlier::Ended(Ended { code: text.trim().parse().ok()?, said: tail(&self.output) }))
+        };
+        if let Some(ended) = ended() {
+            return ended;
+        }
+        if !self.pid.exists() {
+            return Earlier::Never;
+        }
+        if self.is_alive() {
+            return Earlier::Running;
+        }
+        // It may have ended between the two looks.
+        ended().unwrap_or(Earlier::Unknown)
+    }
+
+    /// Starts it and waits for its end. An error is one in words; nothing was started then.
+    pub async fn run(&self, program: &Path, args: &[OsString], within: Duration) -> Result<Ended, String> {
+        let wrong = |what: &str, error: std::io::Error| format!("{what}: {error}");
+        if let Some(folder) = self.code.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| wrong("cannot make the folder of programs", error))?;
+        }
+        self.forget();
+        let output = std::fs::File::create(&self.output).map_err(|error| wrong("cannot keep its output", error))?;
+        let errors = output.try_clone().map_err(|error| wrong("cannot keep its output", error))?;
+        std::fs::write(&self.pid, "").map_err(|error| wrong("cannot note its start", error))?;
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        shell.arg("-c").arg(WAITER).arg(&self.code).arg(&self.pid).arg(program).args(args);
+        // Its own group: a signal to the agent's group must not cut a reset in half.
+        shell.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let mut child = shell.spawn().map_err(|error| wrong("cannot start /bin/sh", error))?;
+        if tokio::time::timeout(within, child.wait()).await.is_err() {
+            return Err(format!("{} is not done after {} s; it is left running", program.display(), within.as_secs()));
+        }
+        self.ended().ok_or_else(|| format!("{} ended, and how is not known", program.display()))
+    }
+
+    /// Waits for one that an earlier agent started.
+    pub async fn wait(&self, within: Duration) -> Earlier {
+        let give_up = Instant::now() + within;
+        loop {
+            let now = self.earlier();
+            if now != Earlier::Running || Instant::now() >= give_up {
+                return now;
+            }
+            tokio::time::sleep(limits::PROGRAM_LOOK_EVERY).await;
+        }
+    }
+
+    /// Removes all traces: the key is free again.
+    pub fn forget(&self) {
+        for path in [&self.code, &self.output, &self.pid] {
+            // What is not there is forgotten.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        match self.earlier() {
+            Earlier::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    /// Whether the shell that waits for it is still there. A pid that another process took looks alive only if that is
+    /// also a shell with our file in its command line.
+    fn is_alive(&self) -> bool {
+        let Some(pid) = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+            return false;
+        };
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ours = self.code.as_os_str().as_encoded_bytes();
+        line.split(|byte| *byte == 0).any(|word| word == ours)
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let read = || {
+        let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(limits::PROGRAM_OUTPUT_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(limits::PROGRAM_OUTPUT_BYTES).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn machine(dir: &Path) -> Machine {
+        let settings = crate::config::AgentConfig { data_dir: dir.to_owned(), ..Default::default() };
+        Machine { name: "gpu-1".to_owned(), boot: "b".to_owned(), settings: Arc::new(settings), ..Machine::default() }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_program_is_known_to_who_comes_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = machine(dir.path());
+        let program = Program::of(&machine, "r7/3");
+        assert_eq!(program.earlier(), Earlier::Never);
+        let args: Vec<OsString> = ["-c".into(), "echo in use; exit 3".into()].into();
+        let ended = program.run(Path::new("/bin/sh"), &args, Duration::from_secs(60)).await.unwrap();
+        assert_eq!((ended.code, ended.said.as_str()), (3, "in use"));
+        // Another process, with the same files.
+        assert_eq!(Program::of(&machine, "r7/3").earlier(), Earlier::Ended(ended));
+        program.forget();
+        assert_eq!(program.earlier(), Earlier::Never);
+    }
+
+    #[tokio::test]
+    async fn a_program_whose_waiter_was_killed_is_unknown_and_never_taken_for_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = Program::of(&machine(dir.path()), "r7/3");
+        let args: Vec<OsString> = ["-c".into(), "kill -9 $PPID".into()].into();
+        let ended = program.run(Path::new("/bin/sh"), &args, Duration::from_secs(60)).await;
+        assert!(ended.unwrap_err().contains("not known"));
+        assert_eq!(program.earlier(), Earlier::Unknown);
+    }
+}
