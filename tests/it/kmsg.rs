@@ -146,6 +146,10 @@ fn a_restart_neither_repeats_nor_misses_and_a_new_boot_begins_anew() {
     assert!(faults.tick(Time::now()).is_empty() && faults.last().is_none(), "a torn memory repeats rather than misses");
 }
 
+async fn heard(said: &mut tokio::sync::mpsc::Receiver<Finding>) -> Finding {
+    tokio::time::timeout(PATIENCE, said.recv()).await.expect("it is said in time").expect("the watcher goes on")
+}
+
 #[tokio::test]
 async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_it_is_taken() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,8 +167,7 @@ async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_i
     });
     let mut fifo = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     writeln!(fifo, "3,7,1,-;NVRM: Xid (PCI:0000:65:00): 79, pid=1, name=x, GPU has fallen off the bus").unwrap();
-    let patience = |what| tokio::time::timeout(PATIENCE, what);
-    assert_eq!(patience(said.recv()).await.unwrap().unwrap().complaint, "xid-79 0000:65:00.0");
+    assert_eq!(heard(&mut said).await.complaint, "xid-79 0000:65:00.0");
     // What NVML saw of the same fault says nothing new; what it alone saw waits for the kernel's words, and then does.
     let nvml = |code| {
         Sight::nvml(xid_finding(
@@ -177,9 +180,9 @@ async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_i
     };
     assert!(machine.faults.hear(nvml(79), Time::now()).is_empty());
     assert!(machine.faults.hear(nvml(45), Time::now()).is_empty());
-    assert_eq!(patience(said.recv()).await.unwrap().unwrap().complaint, "xid-45 0000:65:00.0");
+    assert_eq!(heard(&mut said).await.complaint, "xid-45 0000:65:00.0");
     machine.faults.healed("0000:65:00.0", "it was reset", Time::now());
-    let over = patience(said.recv()).await.unwrap().unwrap();
+    let over = heard(&mut said).await;
     assert_eq!((over.status, over.complaint.starts_with("xid-")), (Status::Resolved, true));
     let memory = folder.path().join("faults.json");
     crate::harness::eventually("the place in the log is remembered", async || {
