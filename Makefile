@@ -21,6 +21,7 @@ demo: tools ## A simulated fleet, a real Prometheus and Alertmanager, and the en
 
 test: tools ## Everything, with real Prometheus, Alertmanager and SMTP
 	cargo test --locked --lib --bins
+	cargo test --locked -p nvml-imitation
 	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it
 	tools/check-rules.sh "$(TOOLS)"
 	cargo run --locked --quiet -- check

@@ -148,6 +148,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             http: Http::new("nightshift/bench", &[]).expect("a client"),
             agents: Agents::default(),
             clock: clock.clone(),
+            kill: Arc::default(),
             identity: "nightshift/bench".to_owned(),
         },
         notifiers: Arc::default(),

@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod doctor;
 mod freeze;
+mod guards;
 mod incidents;
 mod invocation;
 mod page;
@@ -83,6 +84,8 @@ enum Command {
     Freeze(freeze::Args),
     /// Let actions go on
     Unfreeze(freeze::UnfreezeArgs),
+    /// Each guard: its level, its limit, who holds it; and the reset of a breaker
+    Guards(guards::Args),
     /// How the engine stands: counts, guards, freezes
     Status(status::Args),
     /// The ledger: verify, export, prove, read
@@ -136,6 +139,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Cancel(args) => runs::cancel(&args, invocation),
         Command::Freeze(args) => freeze::run(&args, invocation),
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
+        Command::Guards(args) => guards::run(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),

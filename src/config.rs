@@ -11,9 +11,9 @@ pub use agent::AgentConfig;
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
-use crate::model::{LabelMap, Span};
+use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
-use crate::world::KubeConfig;
+use crate::world::{KillSwitchConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,8 +45,12 @@ pub struct Config {
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
     pub guards: GuardLimits,
+    /// What stops everything besides `nightshift freeze`.
+    pub kill_switch: KillSwitchConfig,
     /// No rule goes further than this, whatever its file says.
     pub mode_ceiling: crate::model::Mode,
+    /// When actions are held, or only allowed.
+    pub windows: Vec<WindowRule>,
     pub retention: Retention,
     /// For `serve --with-agent`: the agent inside.
     pub agent: AgentConfig,
@@ -174,6 +178,36 @@ impl Channel {
     }
 }
 
+/// What a window does to actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WindowKind {
+    /// Nothing begins inside it.
+    Hold,
+    /// Nothing begins outside it.
+    Only,
+}
+
+/// A time of the calendar that comes again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowRule {
+    pub name: String,
+    pub kind: WindowKind,
+    /// `all`, `cluster:<name>` or `rule:<name>`.
+    #[serde(default = "WindowRule::everywhere")]
+    pub scope: String,
+    /// When it begins: `{ cron: '0 9 * * 1-5', zone: Europe/Berlin }`.
+    pub at: Schedule,
+    pub lasts: Span,
+}
+
+impl WindowRule {
+    fn everywhere() -> String {
+        "all".to_owned()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusConfig {
@@ -204,6 +238,14 @@ impl Config {
     /// The file of the database.
     pub fn store_path(&self) -> PathBuf {
         self.data_dir.join("nightshift.db")
+    }
+
+    /// How many persons must agree before a freeze is released: two, where two have the right to.
+    pub fn release_persons(&self) -> u32 {
+        let may = |token: &&Token| token.role >= Role::Operator;
+        let names: std::collections::BTreeSet<&str> =
+            self.server.tokens.iter().filter(may).map(|token| token.name.as_str()).collect();
+        self.guards.release_persons.unwrap_or(if names.len() >= 2 { 2 } else { 1 }).max(1)
     }
 
     /// The token that the command line on this machine uses; written by `serve` on its first start, role admin.
@@ -237,7 +279,9 @@ impl Default for Config {
             prometheus: None,
             http_allow: Vec::new(),
             guards: GuardLimits::default(),
+            kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
+            windows: Vec::new(),
             retention: Retention::default(),
             agent: AgentConfig::default(),
             log: Log::default(),

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod confirm;
 mod courier;
 mod evaluate;
 mod janitor;
@@ -24,6 +25,7 @@ pub use runner::Runner;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::limits;
 use crate::notifiers::Notifier;
 use crate::store::{Store, ledger::SigningKey};
 use crate::telemetry::Metrics;
@@ -47,6 +49,17 @@ pub struct Parts {
     pub key: Arc<SigningKey>,
 }
 
+/// Looks at the kill switch's ConfigMap for as long as the engine runs; depends on no disk.
+async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    while !*shutdown.borrow() {
+        parts.world.kill.look(&parts.world).await;
+        tokio::select! {
+            () = parts.clock.sleep_until(parts.clock.now() + limits::KILL_LOOK_EVERY) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
 /// Runs every loop until `shutdown` turns true, then returns once each has put down what it held.
 pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     let mut loops = tokio::task::JoinSet::new();
@@ -54,6 +67,9 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
+    if parts.world.kill.watches() {
+        loops.spawn(look_at_the_switch(parts.clone(), shutdown.clone()));
+    }
     loops.spawn(watch_files(parts, shutdown));
     // A loop that ends before shutdown has met a bug; the others must not go on as if nothing were missing.
     while let Some(ended) = loops.join_next().await {

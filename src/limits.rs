@@ -136,6 +136,20 @@ pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;
 pub const APPROVAL_EXPIRY: Span = Span::minutes(30);
+/// Remedies of one scope that failed, or ended in doubt, within the window: then a person must look.
+pub const OUTCOME_WINDOW: Span = Span::minutes(60);
+pub const OUTCOME_FAILED: u32 = 3;
+pub const OUTCOME_STUCK: u32 = 2;
+/// Within this time, one symptom on many nodes has one cause.
+pub const SYMPTOM_WINDOW: Span = Span::minutes(5);
+/// A complaint that came back so often within the window flaps: that is, it changed four times.
+pub const FLAP_WINDOW: Span = Span::minutes(15);
+pub const FLAPS: u32 = 2;
+/// The kill switch outside the store is looked at so often, and what was not read for the second span is engaged.
+pub const KILL_LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const KILL_STALE: Duration = Duration::from_secs(2);
+/// Two persons release a freeze within this time, or the first one's word is forgotten.
+pub const RELEASE_WINDOW: Span = Span::minutes(30);
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
 /// Texts of old runbooks kept compiled for runs that still hold them.
@@ -177,6 +191,19 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 /// The words kept of a reason in an annotation, and of a target's message in ours.
 pub const REASON_CHARS: usize = 256;
 
+// ── MIG ──
+/// Pods that one rebalance may move unless the runbook says otherwise, and at most.
+pub const MIG_MOVES: u32 = 1;
+/// Profiles in one question: a fleet of one family has seven.
+pub const MIG_PROFILES_AT_ONCE: usize = 16;
+/// Instances asked for in one question.
+pub const MIG_DEMAND: u32 = 4_096;
+/// Steps of the search over GPUs: some twenty milliseconds.
+pub const MIG_SEARCH_STEPS: usize = 400_000;
+/// States of the search that are kept however many GPUs there are.
+pub const MIG_SEARCH_WIDTH_MIN: usize = 32;
+/// From an eviction to the container's start, before any warm-up.
+pub const MIG_RESTART: Span = Span::seconds(30);
 // ── agents ──
 /// How long a step waits for an agent's answer before it comes back later.
 pub const AGENT_ASK_WAIT: Duration = Duration::from_secs(2);

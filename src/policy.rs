@@ -7,13 +7,18 @@ mod backoff;
 mod correlate;
 mod guards;
 mod matcher;
+mod mig;
 mod select;
 mod suggest;
 mod xid;
 
-pub use admit::{Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
+pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
+pub use mig::{
+    Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigRefusal, MigSeat, move_cost, plan_mig,
+    profiles_of_product,
+};
 pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};
 pub use xid::{Blame, Remedy, XidEntry, XidTable, XidTableError};

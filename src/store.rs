@@ -12,8 +12,9 @@ pub use failpoint::Failpoint;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
-    About, Actor, Approval, ApprovalId, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event, Freeze, Incident,
-    IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Step, Subject, Time,
+    About, Actor, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event, Freeze,
+    Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Step, Subject,
+    Time,
 };
 use crate::policy::{GuardLimits, Proposal, RuleSet};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -140,6 +141,8 @@ pub struct NewApproval {
     pub plan_hash: String,
     pub step: Option<u32>,
     pub approvers: Vec<String>,
+    /// How many different persons must say yes.
+    pub needed: u32,
     pub expires_at: Time,
 }
 
@@ -147,6 +150,8 @@ pub struct NewApproval {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decided {
     Now(Approval),
+    /// A yes was counted, and more persons are needed.
+    Seconded(Approval),
     /// Somebody was faster, or it expired: the approval as it stands.
     Already(Approval),
 }
@@ -155,7 +160,15 @@ pub enum Decided {
 #[derive(Debug, Clone)]
 pub enum Control {
     Freeze(Freeze),
+    /// Released once so many different persons asked for it, the first and the last within `RELEASE_WINDOW`.
     Unfreeze {
+        scope: String,
+        by: String,
+        why: String,
+        persons: u32,
+    },
+    /// A person has looked for the cause: the breaker of this scope lets new runs act again.
+    ResetBreaker {
         scope: String,
         by: String,
         why: String,
@@ -341,6 +354,8 @@ pub trait Store: Send + Sync + 'static {
     async fn approvals(&self, filter: Filter) -> Result<Vec<Approval>, StoreError>;
     async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError>;
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError>;
+    /// Breakers that have tripped and were not reset.
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError>;
     async fn counts(&self) -> Result<Counts, StoreError>;
     /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.
     async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError>;

@@ -5,6 +5,7 @@
 mod agents;
 mod facts;
 mod http;
+mod kill;
 mod kube;
 mod prometheus;
 pub mod sim;
@@ -12,6 +13,7 @@ pub mod sim;
 pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
+pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
 pub use prometheus::{Prometheus, Sample};
 
@@ -91,6 +93,8 @@ pub struct World {
     /// Those who do what only a node itself can do.
     pub agents: Agents,
     pub clock: Arc<dyn Clock>,
+    /// Stops everything, whatever the store says.
+    pub kill: Arc<KillSwitch>,
     /// `nightshift/<install>`: field manager, annotation values, user agent.
     pub identity: String,
 }
@@ -111,6 +115,11 @@ impl World {
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
         World { default_cluster, ..self.clone() }
+    }
+
+    /// Why everything is stopped from outside the store, if it is.
+    pub fn stopped(&self) -> Option<String> {
+        self.kill.engaged(self.clock.now())
     }
 
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.

@@ -123,6 +123,7 @@ impl Rig {
                 http: Http::new("nightshift/bench", &[]).expect("a client"),
                 agents: Agents::default(),
                 clock: clock.clone(),
+                kill: Arc::default(),
                 identity: "nightshift/bench".to_owned(),
             },
             notifiers: Arc::new(BTreeMap::from([("people".to_owned(), channel)])),

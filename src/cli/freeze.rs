@@ -48,6 +48,11 @@ pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(
     if invocation.json() {
         return invocation.print_json(&answer);
     }
+    if answer["asked"].is_string() {
+        invocation.line(&format!("asked for the release of {}: it is still frozen", page::text(&args.scope)))?;
+        invocation.say("a second person must say the same within 30 minutes");
+        return Ok(());
+    }
     invocation.line(&format!("not frozen any more: {}", page::text(&args.scope)))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
+mod windows;
+
 use super::{Channel, Config, Role, Secret, Source, Token};
 use crate::world::KubeConfig;
 use std::collections::BTreeMap;
@@ -50,6 +52,7 @@ impl Config {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
         }
         check_guards(self, &mut found);
+        windows::check(self, &mut found);
         check_rest(self, &mut found);
         found.0
     }

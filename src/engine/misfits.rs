@@ -5,6 +5,7 @@
 use crate::catalog::Loaded;
 use crate::config::{Channel, Config, closest};
 use crate::model::{Mode, Rule};
+use crate::sources::cron;
 use std::collections::BTreeSet;
 
 /// One thing that does not fit.
@@ -25,6 +26,16 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
             found.push(Misfit { text, fatal: true });
         }
+    }
+    for window in &config.windows {
+        if let Err(why) = cron::parse(&window.at) {
+            found.push(Misfit { text: format!("window {}: {why}", window.name), fatal: true });
+        }
+    }
+    for rule in loaded.rules.rules().filter(|rule| rule.still.is_some() && config.prometheus.is_none()) {
+        let text =
+            format!("rule {} asks for a second signal (`still`), and no `prometheus` is configured to ask", rule.name);
+        found.push(Misfit { text, fatal: false });
     }
     for (name, channel) in &config.channels {
         if let Channel::Webhook { shape, .. } = channel

@@ -188,6 +188,20 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         Frozen { freeze } => (format!("frozen: {} by {}{}", freeze.scope, freeze.by, after(&freeze.why)), true),
         Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, by {by}{}", after(why)), true),
+        ReleaseAsked { scope, by, why } => {
+            (format!("{by} wants {scope} released{}; a second person must agree", after(why)), true)
+        }
+        ApprovalSeconded { approval, by, given, needed } => {
+            (format!("{approval}: {by} said yes, {given} of {needed} persons"), true)
+        }
+        BreakerTripped { breaker } => (
+            format!(
+                "breaker {} tripped: {}; nothing new of it begins until a person resets it",
+                breaker.scope, breaker.why
+            ),
+            true,
+        ),
+        BreakerReset { scope, by, why } => (format!("breaker {scope} reset by {by}{}", after(why)), true),
         Started { version, epoch } => (format!("Nightshift {version} started (epoch {epoch})"), false),
         CatalogLoaded { rules, runbooks, .. } => {
             (format!("{} and {} in force", count(*rules, "rule"), count(*runbooks, "runbook")), false)

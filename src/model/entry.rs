@@ -44,6 +44,18 @@ pub struct Freeze {
     pub by: String,
     pub why: String,
     pub since: Time,
+    /// The first of two persons who want it released.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub release_by: Option<String>,
+}
+
+/// A breaker that has tripped, until a person resets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// `cluster:<name>`, `rule:<name>` (too many remedies failed) or `symptom:<rule>` (too many nodes at once).
+    pub scope: String,
+    pub why: String,
+    pub since: Time,
 }
 
 /// What one event of a batch led to.
@@ -164,6 +176,28 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// The first of two persons wants a freeze released.
+    ReleaseAsked {
+        scope: String,
+        by: String,
+        why: String,
+    },
+    /// Somebody said yes to a question that needs more than one person.
+    ApprovalSeconded {
+        approval: ApprovalId,
+        by: String,
+        given: u32,
+        needed: u32,
+    },
+    /// Too much went wrong: nothing new of this scope begins until a person resets it.
+    BreakerTripped {
+        breaker: Breaker,
+    },
+    BreakerReset {
+        scope: String,
+        by: String,
+        why: String,
+    },
     /// A rule or runbook file was taken in.
     CatalogLoaded {
         rules: usize,
@@ -200,7 +234,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 31] = [
         "started",
         "heard",
         "gap",
@@ -222,9 +256,14 @@ impl EntryKind {
         "delivery_failed",
         "frozen",
         "unfrozen",
+        "release_asked",
+        "approval_seconded",
+        "breaker_tripped",
+        "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
         "swept",
+        "nodes_released",
         "redacted",
         "trouble",
     ];
@@ -253,6 +292,10 @@ impl EntryKind {
             EntryKind::DeliveryFailed { .. } => "delivery_failed",
             EntryKind::Frozen { .. } => "frozen",
             EntryKind::Unfrozen { .. } => "unfrozen",
+            EntryKind::ReleaseAsked { .. } => "release_asked",
+            EntryKind::ApprovalSeconded { .. } => "approval_seconded",
+            EntryKind::BreakerTripped { .. } => "breaker_tripped",
+            EntryKind::BreakerReset { .. } => "breaker_reset",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
             EntryKind::Swept { .. } => "swept",

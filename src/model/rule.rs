@@ -105,6 +105,13 @@ pub struct Rule {
     /// How long people have to answer; no answer is no.
     #[serde(default = "Rule::default_approval")]
     pub approve_within: Span,
+    /// A query to Prometheus that has a result as long as the complaint holds; asked before each act. `$node`, `$gpu`, …
+    /// stand for parts of the subject, as quoted texts.
+    #[serde(default)]
+    pub still: Option<String>,
+    /// How many different persons must say yes.
+    #[serde(default = "Rule::default_persons")]
+    pub persons: u32,
     /// Names of those who may approve; empty: everybody with the role.
     #[serde(default)]
     pub approvers: Vec<String>,
@@ -117,6 +124,10 @@ impl Rule {
 
     fn default_attempts() -> u32 {
         crate::limits::ATTEMPTS_PER_DAY
+    }
+
+    fn default_persons() -> u32 {
+        1
     }
 
     fn default_approval() -> Span {

@@ -138,6 +138,15 @@ pub struct Approval {
     pub asked_at: Time,
     pub expires_at: Time,
     pub approvers: Vec<String>,
+    /// How many different persons must say yes, and who has.
+    #[serde(default = "one_person")]
+    pub needed: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub given: Vec<String>,
     pub decided_by: Option<String>,
     pub decided_at: Option<Time>,
+}
+
+fn one_person() -> u32 {
+    1
 }

@@ -33,6 +33,11 @@ pub enum ReasonCode {
     NotInPlan,
     ReachExceeded,
     EpisodeOver,
+    BreakerTripped,
+    Correlated,
+    Flapping,
+    Window,
+    NotConfirmed,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -46,7 +51,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 29] = {
+    pub const ALL: [ReasonCode; 34] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -70,6 +75,11 @@ impl ReasonCode {
             NotInPlan,
             ReachExceeded,
             EpisodeOver,
+            BreakerTripped,
+            Correlated,
+            Flapping,
+            Window,
+            NotConfirmed,
             Diverged,
             InDoubt,
             StepLimit,
@@ -105,6 +115,11 @@ impl ReasonCode {
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
             EpisodeOver => "episode_over",
+            BreakerTripped => "breaker_tripped",
+            Correlated => "correlated",
+            Flapping => "flapping",
+            Window => "window",
+            NotConfirmed => "not_confirmed",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

@@ -3,7 +3,9 @@
 //! Invariant: pure; an unknown level is a hold, never an allow. Undo passes cooldown and budgets but not the kill switch.
 
 use super::guards;
-use crate::model::{Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict};
+use crate::model::{
+    Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict,
+};
 use serde::{Deserialize, Serialize};
 
 /// Limits that a site may set; the defaults are in `reference` of the README.
@@ -16,6 +18,14 @@ pub struct GuardLimits {
     pub share_at_once: f64,
     pub share_per_hour: f64,
     pub share_per_day: f64,
+    /// From this share of all nodes (and never fewer than `correlated_nodes`) on, one symptom is not the nodes' fault;
+    /// 1 and more switches this off.
+    pub correlated_share: f64,
+    pub correlated_nodes: u32,
+    /// Persons who must agree before a freeze is released; left out: two, where two have the right.
+    pub release_persons: Option<u32>,
+    /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
+    pub two_person_nodes: u32,
     pub protected: Protected,
 }
 
@@ -34,8 +44,23 @@ impl Default for GuardLimits {
             share_at_once: 0.05,
             share_per_hour: 0.10,
             share_per_day: 0.20,
+            correlated_share: 0.15,
+            correlated_nodes: 3,
+            release_persons: None,
+            two_person_nodes: 2,
             protected: Protected::default(),
         }
+    }
+}
+
+impl GuardLimits {
+    /// From how many nodes on a symptom counts as shared; none where this is switched off.
+    pub fn correlated_limit(&self, total: u32) -> Option<u32> {
+        if self.correlated_share.is_nan() || self.correlated_share >= 1.0 {
+            return None;
+        }
+        let share = (self.correlated_share.max(0.0) * f64::from(total)).ceil() as u32;
+        Some(share.max(self.correlated_nodes))
     }
 }
 
@@ -50,6 +75,13 @@ impl Protected {
     }
 }
 
+/// A time at which nothing may be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    pub why: String,
+    pub until: Time,
+}
+
 /// What the engine read from the live world just before: `None` where it could not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
@@ -62,6 +94,12 @@ pub struct Facts {
     pub foreign_cordon: Option<String>,
     /// Why the target could not be read just now: then nothing is known of it, and the step waits.
     pub unread: Option<String>,
+    /// The window of the calendar that forbids acting now.
+    pub closed: Option<Closed>,
+    /// Why the rule's second signal does not confirm the complaint.
+    pub unconfirmed: Option<String>,
+    /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
+    pub stopped: Option<String>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
     pub read_at: Option<Time>,
 }
@@ -109,6 +147,13 @@ pub struct Levels {
     pub acted: bool,
     /// Every episode behind the run has ended.
     pub over: bool,
+    /// Tripped breakers whose scope covers the step.
+    pub breakers: Vec<Breaker>,
+    /// Nodes that runs of the same rule were started about within `SYMPTOM_WINDOW`, since its breaker was reset.
+    pub symptom_nodes: u32,
+    /// How often the run's complaint came back within `FLAP_WINDOW`, and when it last did.
+    pub came_back: u32,
+    pub came_back_at: Option<Time>,
 }
 
 /// The verdict of all guards, first refusal wins: cheap and absolute ones first, budgets last.
@@ -144,6 +189,11 @@ impl Asked<'_> {
 
     pub(super) fn undoes(&self) -> bool {
         self.proposal.undoes.is_some()
+    }
+
+    /// Whether it only gives a node back.
+    pub(super) fn gives_back(&self) -> bool {
+        matches!(self.proposal.call.action.as_str(), "k8s::uncordon" | "k8s::untaint")
     }
 
     /// Whether it takes the node from the scheduler or gives it back.

@@ -4,8 +4,12 @@
 
 mod approval;
 mod blast_radius;
+mod breaker;
+mod confirmed;
 mod cooldown;
+mod correlated;
 mod episode;
+mod flap;
 mod foreign_cordon;
 mod kill_switch;
 mod mode;
@@ -21,7 +25,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 10] = [
+pub(super) const ALL: [Guard; 14] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -29,6 +33,10 @@ pub(super) const ALL: [Guard; 10] = [
     reach::check,
     foreign_cordon::check,
     approval::check,
+    breaker::check,
+    correlated::check,
+    flap::check,
+    confirmed::check,
     cooldown::check,
     node_lock::check,
     blast_radius::check,

@@ -49,6 +49,7 @@ table! {
     get  "/api/v1/entries" Viewer read::entries;
     get  "/api/v1/why" Viewer why::why;
     get  "/api/v1/guards" Viewer read::guards;
+    post "/api/v1/breakers/reset" Operator act::reset_breaker;
     get  "/api/v1/freezes" Viewer read::freezes;
     post "/api/v1/freezes" Responder act::freeze;
     post "/api/v1/unfreeze" Operator act::unfreeze;

@@ -3,6 +3,7 @@
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
 mod begin;
+mod breakers;
 mod incidents;
 mod intake;
 mod notices;
@@ -23,8 +24,8 @@ use super::{
     Receipted, Store, StoreError,
 };
 use crate::model::{
-    About, Actor, Approval, ApprovalId, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId, Mode,
-    Outcome, Pin, Plan, Run, RunId, RunState, Span, Step, Time,
+    About, Actor, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId,
+    Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Step, Time,
 };
 use crate::policy::{GuardLimits, Proposal};
 use read::Readers;
@@ -272,6 +273,10 @@ impl Store for SqliteStore {
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         self.readers.read(read::freezes).await
+    }
+
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
+        self.readers.read(breakers::tripped).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -174,6 +174,19 @@ impl Kube {
         Ok(pod.into())
     }
 
+    /// The data of a ConfigMap.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, WorldError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(default)]
+            data: BTreeMap<String, String>,
+        }
+        let asked = Asked::new("get", "", "configmaps", name).within(namespace);
+        let (space, name) = (segment("namespace", namespace)?, segment("ConfigMap", name)?);
+        let map: Wire = self.get(asked, format!("/api/v1/namespaces/{space}/configmaps/{name}")).await?;
+        Ok(map.data)
+    }
+
     /// The eviction subresource, conditional on the pod's uid.
     pub async fn evict(
         &self,

@@ -49,6 +49,7 @@ impl Stage {
             clusters: [("default".to_owned(), kube)].into(),
             default_cluster: "default".to_owned(),
             prometheus: None,
+            kill: Arc::default(),
             http: NOWHERE.clone(),
             agents: Agents::default(),
             clock: clock.clone(),

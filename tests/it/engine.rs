@@ -83,7 +83,13 @@ async fn nobody_answers_and_that_is_a_no() {
 #[tokio::test]
 async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
-    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "maintenance".into(), since: night.now() };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ada".into(),
+        why: "maintenance".into(),
+        since: night.now(),
+        release_by: None,
+    };
     night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
     let heard = night.hear("firing", XID).await;
     night.settle().await;
@@ -91,7 +97,7 @@ async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
     let RunState::Held { reason } = run.state else { panic!("{:?}", run.state) };
     assert_eq!(reason.code, ReasonCode::Frozen);
     assert!(reason.text.contains("ada"), "{reason}");
-    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "done".into() };
+    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "done".into(), persons: 1 };
     night.parts.store.control(thaw, night.now()).await.unwrap();
     assert_eq!(night.until_rest(run.id, MINUTE).await.state, RunState::Done);
     assert_eq!(night.effects()["patch nodes gpu-2"], 1);
@@ -244,12 +250,13 @@ async fn one_episode_of_each_of_eight_gpus_is_one_incident_and_one_run_at_a_time
 }
 
 async fn freeze(night: &Night) {
-    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now() };
+    let freeze =
+        Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now(), release_by: None };
     night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
 }
 
 async fn thaw(night: &Night) {
-    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "go on".into() };
+    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "go on".into(), persons: 1 };
     night.parts.store.control(thaw, night.now()).await.unwrap();
 }
 
@@ -446,4 +453,38 @@ async fn a_redacted_event_is_gone_from_the_run_that_it_started() {
     night.until_rest(run, MINUTE).await;
     night.parts.store.control(redact(), night.now()).await.unwrap();
     assert!(night.run(run).await.input.event.is_null());
+}
+
+#[tokio::test]
+async fn the_kill_file_holds_everything_until_it_is_removed() {
+    let mut night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let file = night.path().join("stop");
+    std::fs::write(&file, "").unwrap();
+    night.kill_by(nightshift::world::KillSwitchConfig { file: Some(file.clone()), config_map: None });
+    let heard = night.hear("firing", XID).await;
+    night.settle().await;
+    let RunState::Held { reason } = night.run(heard.runs[0]).await.state else { panic!("not held") };
+    assert_eq!(reason.code, ReasonCode::Frozen);
+    assert!(reason.text.contains("exists; remove it"), "{reason}");
+    assert!(night.effects().is_empty());
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(night.until_rest(heard.runs[0], MINUTE).await.state, RunState::Done);
+}
+
+#[tokio::test]
+async fn an_act_waits_for_the_second_signal_of_its_rule() {
+    let rules = format!("{}    still: 'ill{{node=$node}} > 0'\n", rule("auto"));
+    let night = Night::fall(&rules, &[("cordon", CORDON)]).await;
+    night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![]);
+    let heard = night.hear("firing", XID).await;
+    night.settle().await;
+    let RunState::Held { reason } = night.run(heard.runs[0]).await.state else { panic!("not held") };
+    assert_eq!(reason.code, ReasonCode::NotConfirmed);
+    assert!(reason.text.contains("has no result"), "{reason}");
+    assert!(night.effects().is_empty());
+    let ill = nightshift::world::sim::SimSample::value(1.0);
+    night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![ill]);
+    night.pass(Duration::from_secs(20)).await;
+    assert_eq!(night.until_rest(heard.runs[0], MINUTE).await.state, RunState::Done);
+    assert_eq!(night.effects()["patch nodes gpu-2"], 1);
 }

@@ -79,6 +79,7 @@ impl Night {
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
             agents: Agents::default(),
             clock: clock.clone(),
+            kill: Arc::default(),
             identity: "nightshift/test".to_owned(),
         };
         let key = SigningKey::open_or_create(&dir.path().join("key"), "test").unwrap();
@@ -103,6 +104,12 @@ impl Night {
         nightshift::engine::take_in(&parts).await;
         let runner = Runner::new(parts.clone());
         Night { fleet, clock, parts, runner, dir }
+    }
+
+    /// From now on this stops everything, too.
+    pub fn kill_by(&mut self, config: nightshift::world::KillSwitchConfig) {
+        self.parts.world.kill = Arc::new(nightshift::world::KillSwitch::new(config));
+        self.runner = Runner::new(self.parts.clone());
     }
 
     pub fn now(&self) -> Time {

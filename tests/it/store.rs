@@ -2,6 +2,7 @@
 //!
 //! Invariant: a case knows only the trait; it opens its store through the function it is given, as often as it likes.
 
+mod breakers;
 mod crash;
 mod fixtures;
 mod intake;
@@ -71,7 +72,15 @@ conformance! {
         a_parked_run_is_due_at_its_time_and_not_before,
         what_a_runbook_says_reaches_the_channel,
     }
+    breakers::{
+        three_remedies_that_failed_trip_the_breaker_and_a_person_resets_it,
+        a_failure_before_anything_was_done_trips_nothing,
+        one_symptom_on_many_nodes_trips_a_breaker_of_its_own,
+        a_complaint_that_comes_and_goes_is_held_until_it_was_steady,
+    }
     people::{
+        two_persons_release_a_freeze_where_two_must,
+        a_question_for_two_is_answered_by_two_different_persons,
         an_approval_is_decided_once,
         an_answer_after_expiry_is_no,
         nobody_answering_ends_the_run_at_the_tick,

@@ -280,6 +280,8 @@ fn approval(id: i64, run: i64, now: Time) -> Approval {
         asked_at: now,
         expires_at: now + Duration::from_secs(1_800),
         approvers: Vec::new(),
+        needed: 1,
+        given: Vec::new(),
         decided_by: None,
         decided_at: None,
     }

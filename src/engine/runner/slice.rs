@@ -6,7 +6,7 @@
 use super::Texts;
 use crate::actions::{self, Action};
 use crate::engine::evaluate::{self, For};
-use crate::engine::{Parts, plan};
+use crate::engine::{Parts, confirm, plan};
 use crate::limits;
 use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
 use crate::policy::{Facts, Proposal};
@@ -225,12 +225,17 @@ impl<'a> Slice<'a> {
         undoes: Option<u32>,
     ) -> Result<Proposal, String> {
         let mut proposal = self.proposal(run, action, call, undoes);
+        let spec_reads = proposal.effect == Effect::Read;
         if proposal.reach > Reach::None {
             let (facts, witness) = tokio::join!(
                 self.parts.world.facts(&proposal.target),
                 action.witness(&self.parts.world, &proposal.call)
             );
-            proposal.facts = facts;
+            let facts = Facts { stopped: proposal.facts.stopped, ..facts };
+            proposal.facts = match (spec_reads, undoes) {
+                (false, None) => confirm::confirm(self.parts, run, &proposal.target, facts).await,
+                _ => facts,
+            };
             proposal.carry = match witness {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
@@ -258,7 +263,7 @@ impl<'a> Slice<'a> {
             undoes,
             deadline: self.now() + spec.deadline.0,
             carry: Value::Null,
-            facts: Facts::default(),
+            facts: Facts { stopped: self.parts.world.stopped(), ..Facts::default() },
         }
     }
 

@@ -74,7 +74,7 @@ fn a_step_within_all_limits_may_begin() {
 
 #[test]
 fn reads_may_always_begin() {
-    let freeze = Freeze { scope: "all".into(), by: "ann".into(), why: "drill".into(), since: ago(5) };
+    let freeze = Freeze { scope: "all".into(), by: "ann".into(), why: "drill".into(), since: ago(5), release_by: None };
     let levels = Levels { mode: Mode::Observe, freezes: vec![freeze], declared_reach: Reach::None, ..levels() };
     let read = Proposal { effect: Effect::Read, facts: Facts::default(), ..cordon("gpu-3") };
     allowed(&levels, &read);
@@ -90,7 +90,13 @@ fn a_rule_that_only_looks_never_acts() {
 #[test]
 fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
     let frozen = |scope: &str| Levels {
-        freezes: vec![Freeze { scope: scope.into(), by: "ann".into(), why: "drill".into(), since: ago(5) }],
+        freezes: vec![Freeze {
+            scope: scope.into(),
+            by: "ann".into(),
+            why: "drill".into(),
+            since: ago(5),
+            release_by: None,
+        }],
         ..levels()
     };
     refused(&frozen("all"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "frozen by ann");
@@ -262,7 +268,7 @@ fn the_last_node_in_service_stays_however_generous_the_limits() {
         share_at_once: 1.0,
         share_per_hour: 1.0,
         share_per_day: 1.0,
-        protected: Protected::default(),
+        ..GuardLimits::default()
     };
     let facts = Facts { nodes_total: Some(3), nodes_out: vec!["gpu-1".into(), "gpu-2".into()], ..Facts::default() };
     let verdict = admit(&limits, &levels(), &Proposal { facts, ..cordon("gpu-3") }, now());
@@ -394,8 +400,40 @@ fn a_target_that_cannot_be_read_just_now_is_waited_for() {
 
 #[test]
 fn a_step_under_way_minds_the_kill_switch_and_nothing_else() {
-    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: now() };
+    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: now(), release_by: None };
     let again = |levels: &Levels| admit_again(&GuardLimits::default(), levels, &cordon("gpu-3"), now());
     assert_eq!(word(&again(&Levels { freezes: vec![freeze], ..levels() })), "hold");
     assert_eq!(again(&Levels { over: true, node_holder: Some(RunId(9)), ..levels() }), Verdict::Allow);
+}
+
+#[test]
+fn a_tripped_breaker_holds_what_is_new_and_lets_work_and_taking_back_go_on() {
+    let breaker = Breaker { scope: "rule:xid-79".into(), why: "3 remedies failed".into(), since: ago(5) };
+    let tripped = Levels { breakers: vec![breaker], ..levels() };
+    refused(&tripped, &cordon("gpu-3"), "hold", ReasonCode::BreakerTripped, "nightshift guards reset rule:xid-79");
+    allowed(&Levels { acted: true, ..tripped.clone() }, &cordon("gpu-3"));
+    allowed(&tripped, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
+    let back = Call::new("k8s::uncordon", [("node", json!("gpu-3"))]);
+    allowed(&tripped, &Proposal { call: back, disruptive: false, ..cordon("gpu-3") });
+}
+
+#[test]
+fn one_symptom_on_many_nodes_is_not_the_nodes() {
+    let showing = |symptom_nodes: u32| Levels { symptom_nodes, ..levels() };
+    allowed(&showing(5), &cordon("gpu-3"));
+    refused(&showing(6), &cordon("gpu-3"), "hold", ReasonCode::Correlated, "6 of 40 nodes within 5m");
+    let by_hand = Levels { rule: None, ..showing(40) };
+    allowed(&by_hand, &cordon("gpu-3"));
+    let off = GuardLimits { correlated_share: 1.0, ..GuardLimits::default() };
+    assert_eq!(admit(&off, &showing(40), &cordon("gpu-3"), now()), Verdict::Allow);
+    assert_eq!(GuardLimits::default().correlated_limit(4), Some(3), "in a small fleet a share means nothing");
+}
+
+#[test]
+fn what_stops_everything_from_outside_the_store_holds_undo_too_and_a_step_under_way() {
+    let facts = Facts { stopped: Some("the file /etc/stop exists".into()), nodes_total: Some(40), ..Facts::default() };
+    let stopped = Proposal { facts, ..cordon("gpu-3") };
+    refused(&levels(), &stopped, "hold", ReasonCode::Frozen, "/etc/stop");
+    refused(&levels(), &Proposal { undoes: Some(0), ..stopped.clone() }, "hold", ReasonCode::Frozen, "/etc/stop");
+    assert_eq!(word(&admit_again(&GuardLimits::default(), &levels(), &stopped, now())), "hold");
 }

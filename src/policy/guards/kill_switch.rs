@@ -10,9 +10,12 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     if !asked.acts() {
         return None;
     }
+    if let Some(why) = &asked.proposal.facts.stopped {
+        return asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, format!("everything is stopped: {why}"));
+    }
     let (freeze, doubt) =
         asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
-    let Freeze { scope, by, why, since } = freeze;
+    let Freeze { scope, by, why, since, .. } = freeze;
     let text = format!("{scope} is frozen by {by} since {}: {why}{doubt}", since.strftime("%Y-%m-%d %H:%M UTC"));
     asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
 }

@@ -92,6 +92,12 @@ fn shape(rule: &Rule) -> Vec<String> {
     no(rule.tell.iter().any(|channel| channel.trim().is_empty()), "`tell` holds an empty channel name");
     no(rule.group_by.iter().any(|part| part.trim().is_empty()), "`group_by` holds an empty name");
     no(rule.approvers.iter().any(|person| person.trim().is_empty()), "`approvers` holds an empty name");
+    no(rule.persons == 0, "`persons: 0` would ask nobody: use `mode: auto` for that");
+    no(rule.still.as_deref().is_some_and(|query| query.trim().is_empty()), "`still` is an empty query");
+    no(
+        rule.still.as_deref().is_some_and(names_no_part),
+        "`still` has a `$` before something that is no part of a subject",
+    );
     no(rule.attempts == 0, "`attempts: 0` would never let it act: use `mode: observe` for that");
     no(rule.mode == Mode::Approve && rule.approve_within == Span::default(), "`approve_within` is zero");
     if let Some(repeat) = &rule.repeat {
@@ -108,6 +114,13 @@ fn shape(rule: &Rule) -> Vec<String> {
         no(rule.with.values().any(from_label), "`with` takes a label, and a schedule has no event");
     }
     wrong
+}
+
+/// `$` stands before parts of the subject alone.
+fn names_no_part(query: &str) -> bool {
+    const PARTS: [&str; 8] = ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"];
+    let name = |piece: &str| piece.chars().take_while(char::is_ascii_alphabetic).collect::<String>();
+    query.split('$').skip(1).any(|piece| !PARTS.contains(&name(piece).as_str()))
 }
 
 fn matchers(rule: &Rule, field: &'static str, line: &str, errors: &mut Vec<RuleError>) -> Option<Vec<Matcher>> {

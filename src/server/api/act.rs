@@ -150,6 +150,7 @@ pub(super) async fn decide(
     parts.nudge.nudge();
     match decided.map_err(refuse::store)? {
         Decided::Now(approval) => Ok(Json(json!({ "approval": approval }))),
+        Decided::Seconded(approval) => Ok(Json(json!({ "approval": approval }))),
         Decided::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
             let by = approval.decided_by.as_deref().unwrap_or("nobody");
@@ -182,7 +183,7 @@ pub(super) async fn freeze(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     check_scope(&app, &body.scope)?;
     let why = refuse::reason(&body.why)?;
-    let freeze = Freeze { scope: body.scope, by: caller.name, why, since: app.parts.clock.now() };
+    let freeze = Freeze { scope: body.scope, by: caller.name, why, since: app.parts.clock.now(), release_by: None };
     control(&app, Control::Freeze(freeze.clone())).await?;
     Ok((StatusCode::CREATED, Json(json!({ "freeze": freeze }))))
 }
@@ -200,8 +201,30 @@ pub(super) async fn unfreeze(
             if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
     }
-    control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why }).await?;
-    Ok(Json(json!({ "unfrozen": body.scope })))
+    let persons = app.parts.config.release_persons();
+    control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
+    let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
+    Ok(Json(match freezes.into_iter().find(|freeze| freeze.scope == body.scope) {
+        Some(freeze) => json!({ "asked": body.scope, "freeze": freeze }),
+        None => json!({ "unfrozen": body.scope }),
+    }))
+}
+
+pub(super) async fn reset_breaker(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(body): Body<Scope>,
+) -> Result<Json<Value>, Problem> {
+    let why = refuse::reason(&body.why)?;
+    let tripped = app.parts.store.breakers().await.map_err(refuse::store)?;
+    if !tripped.iter().any(|breaker| breaker.scope == body.scope) {
+        let scopes: Vec<&str> = tripped.iter().map(|breaker| breaker.scope.as_str()).collect();
+        let hint =
+            if scopes.is_empty() { "none has tripped".to_owned() } else { format!("tripped: {}", scopes.join(", ")) };
+        return Err(refuse::missing(format!("tripped breaker `{}`", body.scope.escape_debug()), hint));
+    }
+    control(&app, Control::ResetBreaker { scope: body.scope.clone(), by: caller.name, why }).await?;
+    Ok(Json(json!({ "reset": body.scope })))
 }
 
 pub(super) async fn redact(

@@ -175,6 +175,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let parts = &app.parts;
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
+    let breakers = parts.store.breakers().await.map_err(refuse::store)?;
     let facts = parts.world.fleet().await;
     let at_once = facts
         .nodes_total
@@ -187,6 +188,10 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "nodes_out_allowed": at_once,
         "nodes_held": counts.nodes_held,
         "freezes": freezes,
+        "stopped": parts.world.stopped(),
+        "release_persons": parts.config.release_persons(),
+        "breakers": breakers,
+        "correlated_limit": facts.nodes_total.and_then(|total| parts.config.guards.correlated_limit(total)),
     })))
 }
 

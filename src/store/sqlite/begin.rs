@@ -2,11 +2,14 @@
 //!
 //! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
 
+use super::breakers;
 use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{Actor, Effect, EntryKind, Reach, Reason, Run, RunId, RunState, Span, Step, Time, Verdict};
+use crate::model::{
+    Actor, Effect, EntryKind, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
+};
 use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
 use crate::store::{Begun, StoreError};
 use rusqlite::{Connection, params};
@@ -32,6 +35,9 @@ pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
         Verdict::Allow => allow(tx, &run, no, &levels, proposal, now).map(Begun::Step),
         Verdict::Hold { reason, until } => {
             hold(tx, &run, &proposal, &reason, until, now)?;
+            if reason.code == ReasonCode::Correlated {
+                breakers::correlated(tx, &run, &reason.text, now)?;
+            }
             Ok(Begun::Held { reason, until })
         }
         Verdict::Deny { reason } => {
@@ -81,7 +87,8 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let (cooldown, attempts_max) = set.unwrap_or_default();
     let cluster = proposal.target.cluster.as_deref().unwrap_or_default();
     let node = proposal.target.node.as_deref().unwrap_or_default();
-    let now = micros(now);
+    let (came_back, came_back_at) = breakers::flaps(conn, run.episode, now)?;
+    let (at, now) = (now, micros(now));
     let sql = "SELECT run FROM hold WHERE cluster = ?1 AND node = ?2 AND run <> ?3";
     let node_holder = one(conn, sql, params![cluster, node, run.id.0], |row| Ok(RunId(row.get(0)?)))?;
     // What was read of the world may be older than the end of a run that took a node just before.
@@ -101,7 +108,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         attempts_max,
         declared_reach: Reach::None,
         approved: run.approved.clone(),
-        freezes: all(conn, "SELECT scope, by, why, since FROM freeze ORDER BY scope", [], super::rows::freeze)?,
+        freezes: all(conn, super::rows::FREEZES, [], super::rows::freeze)?,
         node_holder,
         nodes_held,
         nodes_hour: taken_since(conn, cluster, node, now - HOUR)?,
@@ -109,6 +116,10 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         attempts,
         acted: has_acted(tx, run.id)?,
         over: episodes_over(conn, run)?,
+        breakers: breakers::covering(conn, run)?,
+        symptom_nodes: breakers::symptoms(conn, run, at)?,
+        came_back,
+        came_back_at,
     })
     .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
 }

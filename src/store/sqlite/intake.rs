@@ -5,6 +5,7 @@
 
 mod consult;
 
+use super::breakers;
 use super::incidents::{self, Touched};
 use super::recent::Complaint;
 use super::sql::{exec, micros, one, time};
@@ -116,6 +117,9 @@ impl Intake<'_> {
     fn event(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: Complaint) -> Result<(), StoreError> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
+        if known.is_some() && matches!(change, Change::Opened | Change::Reopened) {
+            breakers::came_back(&self.tx.conn, complaint.key, self.now)?;
+        }
         match (change, known) {
             (Change::Opened, _) => self.opened(batch, event, json, complaint),
             (Change::Reopened, Some(known)) => self.reopened(batch, event, json, &known),

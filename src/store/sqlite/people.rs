@@ -2,9 +2,9 @@
 //!
 //! Invariant: an approval is decided once; no answer in time is no.
 
-use super::sql::{all, exec, micros, one, to_json};
+use super::sql::{all, exec, micros, one, time_opt, to_json};
 use super::tx::Tx;
-use super::{incidents, rows, runs};
+use super::{breakers, incidents, rows, runs};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
@@ -40,6 +40,25 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     if answer.approved && run.rule.is_none() && run.requested_by == answer.by {
         let text = format!("{} asked for {} and cannot approve it too: somebody else must", answer.by, run.id);
         return Err(StoreError::Refused(text));
+    }
+    if answer.approved && found.needed > 1 {
+        let sql = "INSERT INTO decision (approval, who, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let fresh = exec(&tx.conn, sql, params![found.id.0, answer.by, micros(now)])? > 0;
+        let so_far = get(tx, found.id)?;
+        let given = so_far.given.len() as u32;
+        if given < found.needed {
+            if !fresh {
+                let text = format!(
+                    "{} said yes to {} already: {} different persons must, and {given} has",
+                    answer.by, found.id, found.needed
+                );
+                return Err(StoreError::Refused(text));
+            }
+            let seconded =
+                EntryKind::ApprovalSeconded { approval: found.id, by: answer.by.clone(), given, needed: found.needed };
+            tx.append(&Actor::person(&answer.by), runs::about(&run), &seconded, now)?;
+            return Ok(Decided::Seconded(so_far));
+        }
     }
     let state = if answer.approved { ApprovalState::Approved } else { ApprovalState::Denied };
     settle(tx, found.id, state, Some(&answer.by), now)?;
@@ -143,7 +162,8 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
 pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
     match control {
         Control::Freeze(freeze) => self::freeze(tx, freeze, now),
-        Control::Unfreeze { scope, by, why } => unfreeze(tx, scope, by, why, now),
+        Control::Unfreeze { scope, by, why, persons } => unfreeze(tx, Release { scope, by, why, persons }, now),
+        Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
         Control::Cancel { run, by, why } => {
             let run = runs::get(&tx.conn, run)?;
@@ -177,13 +197,42 @@ fn freeze(tx: &mut Tx, freeze: Freeze, now: Time) -> Result<(), StoreError> {
         return Err(StoreError::Refused(wrong));
     }
     let sql = "INSERT INTO freeze (scope, by, why, since) VALUES (?1, ?2, ?3, ?4) \
-               ON CONFLICT (scope) DO UPDATE SET by = excluded.by, why = excluded.why, since = excluded.since";
+               ON CONFLICT (scope) DO UPDATE SET by = excluded.by, why = excluded.why, since = excluded.since, \
+               release_by = NULL, release_at = NULL";
     exec(&tx.conn, sql, params![freeze.scope, freeze.by, freeze.why, micros(freeze.since)])?;
     tx.append(&Actor::person(&freeze.by.clone()), About::default(), &EntryKind::Frozen { freeze }, now)?;
     Ok(())
 }
 
-fn unfreeze(tx: &mut Tx, scope: String, by: String, why: String, now: Time) -> Result<(), StoreError> {
+struct Release {
+    scope: String,
+    by: String,
+    why: String,
+    persons: u32,
+}
+
+/// Where two persons must agree, the first one's word is kept for a while and the second one's releases.
+fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> {
+    let Release { scope, by, why, persons } = release;
+    let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
+    let found = one(&tx.conn, sql, [&scope], |row| Ok((row.get::<_, Option<String>>(0)?, time_opt(row, 1)?)))?;
+    let (first, asked_at) = found.ok_or_else(|| StoreError::NotFound { what: format!("freeze of `{scope}`") })?;
+    if persons > 1 {
+        let fresh = asked_at.is_some_and(|at| at + limits::RELEASE_WINDOW.0 > now);
+        match first.filter(|_| fresh) {
+            Some(first) if first == by => {
+                let text = format!("{by} asked for the release of `{scope}` already: a second person must agree");
+                return Err(StoreError::Refused(text));
+            }
+            Some(_) => {}
+            None => {
+                let sql = "UPDATE freeze SET release_by = ?2, release_at = ?3 WHERE scope = ?1";
+                exec(&tx.conn, sql, params![scope, by, micros(now)])?;
+                let asked = EntryKind::ReleaseAsked { scope, by: by.clone(), why };
+                return tx.append(&Actor::person(&by), About::default(), &asked, now).map(drop);
+            }
+        }
+    }
     if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
         return Err(StoreError::NotFound { what: format!("freeze of `{scope}`") });
     }

@@ -195,7 +195,7 @@ fn entry(raw: RawEntry) -> Result<Entry, StoreError> {
 }
 
 pub(super) fn freezes(conn: &Connection) -> Result<Vec<Freeze>, StoreError> {
-    all(conn, "SELECT scope, by, why, since FROM freeze ORDER BY scope", [], rows::freeze)
+    all(conn, rows::FREEZES, [], rows::freeze)
 }
 
 pub(super) fn counts(conn: &Connection) -> Result<Counts, StoreError> {

@@ -55,7 +55,8 @@ pub(super) fn step(row: &Row<'_>) -> Result<Step> {
 }
 
 pub(super) const APPROVAL: &str = "id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, \
-     decided_by, decided_at";
+     decided_by, decided_at, needed, \
+     (SELECT json_group_array(who) FROM decision WHERE decision.approval = approval.id)";
 
 pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
     Ok(Approval {
@@ -71,6 +72,8 @@ pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
         approvers: json(row, 9)?,
         decided_by: row.get(10)?,
         decided_at: time_opt(row, 11)?,
+        needed: row.get(12)?,
+        given: json(row, 13)?,
     })
 }
 
@@ -165,6 +168,8 @@ pub(super) fn raw(row: &Row<'_>) -> Result<RawEntry> {
     })
 }
 
+pub(super) const FREEZES: &str = "SELECT scope, by, why, since, release_by FROM freeze ORDER BY scope";
+
 pub(super) fn freeze(row: &Row<'_>) -> Result<Freeze> {
-    Ok(Freeze { scope: row.get(0)?, by: row.get(1)?, why: row.get(2)?, since: time(row, 3)? })
+    Ok(Freeze { scope: row.get(0)?, by: row.get(1)?, why: row.get(2)?, since: time(row, 3)?, release_by: row.get(4)? })
 }

@@ -59,6 +59,9 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
             new.attempts
         ],
     )?;
+    if let Some(rule) = new.rule {
+        super::breakers::symptom(&tx.conn, rule, new.subject, now)?;
+    }
     let entry = EntryKind::RunCreated {
         runbook: new.pin.clone(),
         rule: new.rule.map(str::to_owned),
@@ -324,8 +327,8 @@ pub(super) fn ask(tx: &mut Tx, run: RunId, epoch: i64, new: NewApproval, now: Ti
     tx.next.approval += 1;
     exec(
         &tx.conn,
-        "INSERT INTO approval (id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9)",
+        "INSERT INTO approval (id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, needed) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10)",
         params![
             id.0,
             run.id.0,
@@ -335,7 +338,8 @@ pub(super) fn ask(tx: &mut Tx, run: RunId, epoch: i64, new: NewApproval, now: Ti
             new.step,
             micros(now),
             micros(new.expires_at),
-            to_json(&new.approvers)?
+            to_json(&new.approvers)?,
+            new.needed.max(1)
         ],
     )?;
     // Nothing wakes it but an answer, or `tick` when the question expires.
@@ -378,6 +382,7 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
     if !matches!(state, RunState::Stuck { .. }) {
         release(tx, run.id, now)?;
     }
+    super::breakers::after(tx, run, &state, now)?;
     tx.append(actor, about(run), &EntryKind::RunEnded { state }, now)?;
     match run.incident {
         Some(incident) => incidents::resolve_bare(tx, incident, now),

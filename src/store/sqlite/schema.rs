@@ -14,8 +14,11 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 2] =
-    [("0001_first", include_str!("schema/0001_first.sql")), ("0002_backs", include_str!("schema/0002_backs.sql"))];
+const MIGRATIONS: [(&str, &str); 3] = [
+    ("0001_first", include_str!("schema/0001_first.sql")),
+    ("0002_backs", include_str!("schema/0002_backs.sql")),
+    ("0007_guards", include_str!("schema/0007_guards.sql")),
+];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
 const NETWORK: [(u64, &str); 5] =

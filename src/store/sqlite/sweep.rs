@@ -11,7 +11,7 @@ use rusqlite::params;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
-const EPISODES: [(&str, &str); 9] = [
+const EPISODES: [(&str, &str); 12] = [
     (
         "episode",
         "DELETE FROM episode WHERE id IN (SELECT id FROM episode WHERE state <> 0 AND last_seen < ?1 \
@@ -53,6 +53,13 @@ const EPISODES: [(&str, &str); 9] = [
          AND NOT EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id) LIMIT ?2)",
     ),
     ("attempt", "DELETE FROM attempt WHERE run IN (SELECT run FROM attempt WHERE at < ?1 LIMIT ?2)"),
+    ("symptom", "DELETE FROM symptom WHERE rowid IN (SELECT rowid FROM symptom WHERE at < ?1 LIMIT ?2)"),
+    ("flap", "DELETE FROM flap WHERE rowid IN (SELECT rowid FROM flap WHERE at < ?1 LIMIT ?2)"),
+    (
+        "decision",
+        "DELETE FROM decision WHERE (approval, who) IN (SELECT decision.approval, decision.who FROM decision \
+         WHERE NOT EXISTS (SELECT 1 FROM approval WHERE approval.id = decision.approval) AND decision.at < ?1 LIMIT ?2)",
+    ),
     ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
 ];
 const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
@@ -68,7 +75,9 @@ pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
     let guarded = old.min(cutoff(Span::seconds(86_400)));
     let jobs = EPISODES
         .iter()
-        .map(|(table, sql)| (*table, *sql, if matches!(*table, "attempt" | "hit") { guarded } else { old }))
+        .map(|(table, sql)| {
+            (*table, *sql, if matches!(*table, "attempt" | "hit" | "symptom" | "flap") { guarded } else { old })
+        })
         .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))]);
     for (table, sql, cutoff) in jobs {
         if left == 0 {

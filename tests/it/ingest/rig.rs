@@ -141,6 +141,7 @@ fn world(clock: Arc<dyn Clock>) -> World {
         http: Http::new("nightshift/test", &[]).unwrap(),
         agents: Agents::default(),
         clock,
+        kill: Arc::default(),
         identity: "nightshift/test".to_owned(),
     }
 }
@@ -403,6 +404,9 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
+        unimplemented!()
+    }
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }
     async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {

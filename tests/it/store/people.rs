@@ -23,6 +23,7 @@ fn question(step: Option<u32>, approvers: &[&str]) -> NewApproval {
         plan_hash: plan().hash,
         step,
         approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
+        needed: 1,
         expires_at: at(600),
     }
 }
@@ -54,6 +55,39 @@ pub async fn an_approval_is_decided_once(open: Open<'_>) {
     assert_eq!((run.state, run.approved, run.wake_at), (RunState::Ready, Some(plan()), Some(at(2))));
     let decisions = story(&store).await.into_iter().filter(|kind| *kind == "approval_decided").count();
     assert_eq!(decisions, 1);
+}
+
+pub async fn two_persons_release_a_freeze_where_two_must(open: Open<'_>) {
+    let store = open();
+    let freeze = Freeze { scope: "all".into(), by: "kim".into(), why: "smoke".into(), since: at(1), release_by: None };
+    let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "gone".into(), persons: 2 };
+    store.control(Control::Freeze(freeze.clone()), at(1)).await.unwrap();
+    store.control(lift("kim"), at(2)).await.unwrap();
+    assert_eq!(store.freezes().await.unwrap()[0].release_by.as_deref(), Some("kim"), "it is frozen still");
+    assert!(matches!(store.control(lift("kim"), at(3)).await, Err(StoreError::Refused(_))), "one person is one");
+    store.control(lift("lee"), at(2 + 31 * 60)).await.unwrap();
+    let first = store.freezes().await.unwrap()[0].release_by.clone();
+    assert_eq!(first.as_deref(), Some("lee"), "half an hour later the first one's word is forgotten");
+    store.control(lift("kim"), at(2 + 32 * 60)).await.unwrap();
+    assert!(store.freezes().await.unwrap().is_empty());
+    store.control(Control::Freeze(freeze), at(3_000)).await.unwrap();
+    assert_eq!(store.freezes().await.unwrap()[0].release_by, None, "a new freeze begins from nothing");
+}
+
+pub async fn a_question_for_two_is_answered_by_two_different_persons(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let two = NewApproval { needed: 2, ..question(None, &[]) };
+    let id = store.ask(claimed.run.id, claimed.run.epoch, two, at(1)).await.unwrap();
+    let first = store.decide(id, true, "kim", "", at(2)).await.unwrap();
+    let Decided::Seconded(approval) = first else { panic!("{first:?}") };
+    assert_eq!((approval.state, approval.given.as_slice()), (ApprovalState::Open, &["kim".to_owned()][..]));
+    assert!(matches!(store.decide(id, true, "kim", "", at(3)).await, Err(StoreError::Refused(_))), "one person is one");
+    let run = store.runs(of_run(claimed.run.id)).await.unwrap().remove(0);
+    assert_eq!(run.approved, None);
+    let second = store.decide(id, true, "lee", "", at(4)).await.unwrap();
+    assert!(matches!(&second, Decided::Now(approval) if approval.state == ApprovalState::Approved), "{second:?}");
+    assert_eq!(story(&store).await.into_iter().filter(|kind| *kind == "approval_seconded").count(), 1);
 }
 
 pub async fn an_answer_after_expiry_is_no(open: Open<'_>) {
@@ -114,6 +148,7 @@ pub async fn freezes_are_set_listed_and_lifted(open: Open<'_>) {
         by: "kim".to_owned(),
         why: "change window".to_owned(),
         since: at(1),
+        release_by: None,
     };
     store.control(Control::Freeze(freeze("all")), at(1)).await.unwrap();
     store.control(Control::Freeze(freeze("rule:xid")), at(1)).await.unwrap();
@@ -122,7 +157,8 @@ pub async fn freezes_are_set_listed_and_lifted(open: Open<'_>) {
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{wrong}");
     }
     assert_eq!(store.freezes().await.unwrap(), [freeze("all"), freeze("rule:xid")]);
-    let lift = || Control::Unfreeze { scope: "all".to_owned(), by: "lee".to_owned(), why: "done".to_owned() };
+    let lift =
+        || Control::Unfreeze { scope: "all".to_owned(), by: "lee".to_owned(), why: "done".to_owned(), persons: 1 };
     store.control(lift(), at(2)).await.unwrap();
     assert!(matches!(store.control(lift(), at(3)).await, Err(StoreError::NotFound { .. })));
     assert_eq!(store.freezes().await.unwrap(), [freeze("rule:xid")]);

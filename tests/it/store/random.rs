@@ -135,6 +135,7 @@ impl Play {
                     plan_hash: String::new(),
                     step: None,
                     approvers: Vec::new(),
+                    needed: 1,
                     expires_at: now + std::time::Duration::from_secs(30),
                 };
                 self.store.ask(run, epoch, question, now).await.map(drop)

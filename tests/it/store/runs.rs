@@ -123,8 +123,13 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
 pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
     let store = open();
     let claimed = running(&store, "gpu-3").await;
-    let freeze =
-        Freeze { scope: "all".to_owned(), by: "kim".to_owned(), why: "change window".to_owned(), since: at(0) };
+    let freeze = Freeze {
+        scope: "all".to_owned(),
+        by: "kim".to_owned(),
+        why: "change window".to_owned(),
+        since: at(0),
+        release_by: None,
+    };
     store.control(Control::Freeze(freeze), at(0)).await.unwrap();
     for second in 1..4 {
         let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(second)).await.unwrap();
@@ -259,7 +264,13 @@ pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
     store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
     let again = |at| store.again(cordon(&claimed, "gpu-3"), 0, guards(), at);
     assert!(matches!(again(at(2)).await.unwrap(), Begun::Step(step) if step.attempt == 1 && step.deadline == at(60)));
-    let freeze = Freeze { scope: "all".to_owned(), by: "kim".to_owned(), why: "stop".to_owned(), since: at(3) };
+    let freeze = Freeze {
+        scope: "all".to_owned(),
+        by: "kim".to_owned(),
+        why: "stop".to_owned(),
+        since: at(3),
+        release_by: None,
+    };
     store.control(Control::Freeze(freeze), at(3)).await.unwrap();
     for second in 3..6 {
         let held = again(at(second)).await.unwrap();

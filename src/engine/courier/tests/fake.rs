@@ -244,6 +244,9 @@ impl Store for FakeStore {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         panic!("not the courier's")
     }
+    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
+        panic!("not the courier's")
+    }
     async fn counts(&self) -> Result<Counts, StoreError> {
         panic!("not the courier's")
     }

@@ -4,9 +4,10 @@
 
 use super::{Next, Slice};
 use crate::limits;
-use crate::model::{Plan, PlanEnd, Run, Step};
+use crate::model::{Plan, PlanEnd, Rule, Run, Step};
 use crate::script::Runbook;
 use crate::store::{NewApproval, StoreError};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Slice<'_> {
@@ -27,17 +28,27 @@ impl Slice<'_> {
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
         let within = rule.map_or(limits::APPROVAL_EXPIRY, |rule| rule.approve_within);
         let approvers = approvers(&runbook.header.approvers, rule.map_or(&[], |rule| &rule.approvers));
+        let nodes: BTreeSet<&str> = planned.calls.iter().filter_map(|call| call.target.node.as_deref()).collect();
+        let nodes = nodes.len();
         let question = NewApproval {
             question,
             plan_hash: planned.hash.clone(),
             plan: Some(planned),
             step: None,
             approvers,
+            needed: self.persons(rule, nodes),
             expires_at: self.now() + within.0,
         };
         self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
         self.parts.nudge.nudge();
         Ok(())
+    }
+
+    /// How many persons must say yes: what the rule asks for, and two where more than one node is touched.
+    fn persons(&self, rule: Option<&Rule>, nodes: usize) -> u32 {
+        let touched = self.parts.config.guards.two_person_nodes;
+        let wide = touched > 0 && nodes >= touched as usize;
+        rule.map_or(1, |rule| rule.persons).max(if wide { 2 } else { 1 })
     }
 
     /// `approve(…)` in a runbook: the answer ends the step; asking parks the run in the same commit, so nobody is asked twice.
@@ -51,6 +62,7 @@ impl Slice<'_> {
             plan_hash: step.key(),
             step: Some(step.no),
             approvers: approvers(&runbook.header.approvers, rule.map_or(&[], |rule| &rule.approvers)),
+            needed: self.persons(rule, 1),
             expires_at: self.now() + within.0,
         };
         self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;

@@ -122,7 +122,7 @@ impl Slice<'_> {
         }
         loop {
             self.parts.clock.sleep_until(self.now() + limits::FREEZE_LOOK_EVERY).await;
-            if self.parts.store.freezes().await?.is_empty() {
+            if self.parts.world.stopped().is_none() && self.parts.store.freezes().await?.is_empty() {
                 continue;
             }
             let proposal = self.proposal(run, action, step.call.clone(), step.undoes);

@@ -1,0 +1,105 @@
+//! `nightshift guards`: each limit, how much of it is used, who uses it; and the reset of a breaker.
+//!
+//! Invariant: a level that could not be read is said to be unknown, and a breaker is reset only with a reason.
+
+use super::client::Client;
+use super::invocation::Invocation;
+use super::show::understood;
+use super::stop::Stop;
+use super::{freeze, page};
+use crate::model::{Breaker, Freeze};
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Let a breaker that has tripped close again: say what the cause was
+    Reset(ResetArgs),
+}
+
+#[derive(clap::Args)]
+struct ResetArgs {
+    /// As the list shows it: cluster:NAME, rule:NAME or symptom:RULE
+    scope: String,
+    /// What the cause was; it goes into the ledger
+    #[arg(short, long)]
+    why: String,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let client = Client::new(invocation)?;
+    match &args.command {
+        Some(Command::Reset(reset)) => self::reset(reset, invocation, &client),
+        None => list(invocation, &client),
+    }
+}
+
+fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+    let answer: Value = client.post("breakers/reset", &json!({ "scope": args.scope, "why": args.why }))?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    invocation.line(&format!("reset: {}; what came before does not count any more", page::text(&args.scope)))
+}
+
+fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+    let guards: Value = client.get("guards", &[])?;
+    if invocation.json() {
+        return invocation.print_json(&guards);
+    }
+    invocation.table(["GUARD", "NOW", "LIMIT", "HOLDS"], levels(&guards))?;
+    let breakers: Vec<Breaker> = understood(guards["breakers"].clone())?;
+    if !breakers.is_empty() {
+        let row =
+            |breaker: &Breaker| [page::text(&breaker.scope), invocation.age(breaker.since), page::text(&breaker.why)];
+        invocation.table(["BREAKER", "AGE", "WHY"], breakers.iter().map(row).collect())?;
+        invocation.say("to let it close: `nightshift guards reset SCOPE --why '…'`");
+    }
+    let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
+    if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
+}
+
+fn levels(guards: &Value) -> Vec<[String; 4]> {
+    let number = |value: &Value| value.as_u64().map_or("unknown".to_owned(), |number| number.to_string());
+    let share = |value: &Value| value.as_f64().map_or("unknown".to_owned(), |share| format!("{:.0} %", share * 100.0));
+    let limits = &guards["limits"];
+    let out: Vec<&str> = guards["nodes_out"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let known = guards["nodes_total"].is_u64();
+    let shown = out.iter().take(crate::limits::NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    let stopped = guards["stopped"].as_str().unwrap_or_default();
+    let text = |value: &str| page::text(value);
+    vec![
+        [
+            "kill switch".to_owned(),
+            if stopped.is_empty() { "off".to_owned() } else { "engaged".to_owned() },
+            format!("{} to release", number(&guards["release_persons"])),
+            text(stopped),
+        ],
+        [
+            "mode ceiling".to_owned(),
+            String::new(),
+            text(guards["mode_ceiling"].as_str().unwrap_or_default()),
+            String::new(),
+        ],
+        [
+            "nodes out at once".to_owned(),
+            if known { format!("{} of {}", out.len(), number(&guards["nodes_total"])) } else { "unknown".to_owned() },
+            number(&guards["nodes_out_allowed"]),
+            text(&shown),
+        ],
+        ["taken in an hour".to_owned(), String::new(), share(&limits["share_per_hour"]), String::new()],
+        ["taken in a day".to_owned(), String::new(), share(&limits["share_per_day"]), String::new()],
+        ["nodes locked by runs".to_owned(), number(&guards["nodes_held"]), "1 run a node".to_owned(), String::new()],
+        [
+            "one symptom, many nodes".to_owned(),
+            String::new(),
+            if guards["correlated_limit"].is_u64() { number(&guards["correlated_limit"]) } else { "off".to_owned() },
+            String::new(),
+        ],
+    ]
+}

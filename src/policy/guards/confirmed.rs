@@ -1,0 +1,23 @@
+//! Still true, and at a time when it may be done: the second signal of the rule, and the windows of the calendar.
+//!
+//! Invariant: an act waits for a signal that confirms it; taking back waits for neither.
+
+use crate::limits;
+use crate::model::{Reason, ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    if !asked.acts() || asked.undoes() || asked.gives_back() {
+        return None;
+    }
+    let facts = &asked.proposal.facts;
+    if let Some(closed) = &facts.closed {
+        let text = format!("{} until {}", closed.why, closed.until.strftime("%Y-%m-%d %H:%M UTC"));
+        let recheck = asked.now.checked_add(limits::HOLD_RECHECK.0).unwrap_or(asked.now);
+        let until = closed.until.max(recheck);
+        return Some(Verdict::Hold { reason: Reason::new(ReasonCode::Window, text), until });
+    }
+    let why = facts.unconfirmed.as_ref()?;
+    let text = format!("a second signal does not confirm that it still holds: {why}");
+    asked.hold(ReasonCode::NotConfirmed, limits::HOLD_RECHECK, text)
+}

@@ -1,0 +1,27 @@
+//! Many nodes with one symptom at once: then it is not the nodes, and treating them one by one makes it worse.
+//!
+//! Invariant: asked before a run acts for the first time; what it refuses trips a breaker that only a person resets.
+
+use crate::limits;
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    let levels = asked.levels;
+    if !asked.acts() || asked.undoes() || levels.acted {
+        return None;
+    }
+    let rule = levels.rule.as_deref()?;
+    let total = asked.proposal.facts.nodes_total.filter(|total| *total > 0)?;
+    let limit = asked.limits.correlated_limit(total)?;
+    if levels.symptom_nodes < limit {
+        return None;
+    }
+    let text = format!(
+        "rule {rule} wants to act on {} of {total} nodes within {}, and from {limit} on it is not the nodes: look for \
+         what they share (network, power, driver, a release)",
+        levels.symptom_nodes,
+        limits::SYMPTOM_WINDOW
+    );
+    asked.hold(ReasonCode::Correlated, limits::HOLD_RECHECK, text)
+}

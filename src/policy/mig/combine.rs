@@ -1,0 +1,147 @@
+//! One choice for each GPU, so that together they serve the demand at the least price.
+//!
+//! Invariant: a pod that leaves one GPU has a place on some GPU; with few states nothing is left out, and what is left
+//! out beyond that is said.
+
+use super::MigCost;
+use super::options::{Choice, Net, Question};
+use crate::limits;
+use std::collections::HashMap;
+
+/// The best combination.
+pub(super) struct Picked {
+    /// Index of a choice, for each GPU.
+    pub choices: Vec<usize>,
+    /// Of the demand, what has no place, by profile.
+    pub left: Net,
+    pub cost: MigCost,
+}
+
+/// Where the first GPUs of the row have led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    /// What is still to be placed: demand and pods that left, less what was made; below zero, made for pods to come.
+    left: Net,
+    moves: u32,
+    cost: u64,
+    changes: u32,
+    freedom: i32,
+    /// The state before, and the choice that led here.
+    from: (u32, u32),
+}
+
+impl State {
+    fn rank(&self) -> (u64, u32, i32) {
+        (self.cost, self.changes, -self.freedom)
+    }
+}
+
+pub(super) fn combine(options: &[Vec<Choice>], question: &Question) -> (Picked, bool) {
+    let width = width(options);
+    let first = State { left: question.wanted, moves: 0, cost: 0, changes: 0, freedom: 0, from: (0, 0) };
+    let mut layers = vec![vec![first]];
+    let mut exact = true;
+    for list in options {
+        let before = layers.last().map_or(&[][..], Vec::as_slice);
+        let mut next = advance(before, list, question);
+        if next.len() > width {
+            exact = false;
+            next = best_of(next, width, question);
+        }
+        layers.push(next);
+    }
+    let (at, end) = end(layers.last().map_or(&[][..], Vec::as_slice), question);
+    let mut choices = Vec::with_capacity(options.len());
+    let (mut at, mut state) = (at, end);
+    for layer in layers.iter().rev().skip(1) {
+        choices.push(state.from.1 as usize);
+        at = state.from.0 as usize;
+        state = layer[at];
+    }
+    debug_assert_eq!(at, 0, "every row of choices begins at the one first state");
+    choices.reverse();
+    let left = end.left.map(|left| left.max(0));
+    let cost = MigCost { unserved: unserved(&left), moving: end.cost, changes: end.changes };
+    (Picked { choices, left, cost }, exact)
+}
+
+/// How many states are kept, so that the work is bounded whatever the number of GPUs.
+fn width(options: &[Vec<Choice>]) -> usize {
+    let steps: usize = options.iter().map(Vec::len).sum();
+    (limits::MIG_SEARCH_STEPS / steps.max(1)).max(limits::MIG_SEARCH_WIDTH_MIN)
+}
+
+fn advance(before: &[State], list: &[Choice], question: &Question) -> Vec<State> {
+    let mut next: Vec<State> = Vec::new();
+    let mut known: HashMap<(Net, u32), usize> = HashMap::new();
+    for (from, state) in before.iter().enumerate() {
+        for (index, choice) in list.iter().enumerate() {
+            let moves = state.moves + choice.moves();
+            let Some(left) = after(state, choice, moves, question) else { continue };
+            let candidate = State {
+                left,
+                moves,
+                cost: state.cost + choice.cost,
+                changes: state.changes + choice.changes,
+                freedom: state.freedom + choice.freedom,
+                from: (u32::try_from(from).unwrap_or(0), u32::try_from(index).unwrap_or(0)),
+            };
+            let slot = *known.entry((left, moves)).or_insert_with(|| {
+                next.push(candidate);
+                next.len() - 1
+            });
+            if candidate.rank() < next[slot].rank() {
+                next[slot] = candidate;
+            }
+        }
+    }
+    next
+}
+
+/// What is left, unless more is made than pods that may yet move could use.
+fn after(state: &State, choice: &Choice, moves: u32, question: &Question) -> Option<Net> {
+    if moves > question.most_moves {
+        return None;
+    }
+    let spare = i32::try_from(question.most_moves - moves).unwrap_or(i32::MAX);
+    let mut left = state.left;
+    let mut ahead = 0;
+    for (left, net) in left.iter_mut().zip(choice.net) {
+        *left -= net;
+        ahead += i32::from((-*left).max(0));
+    }
+    (ahead <= spare).then_some(left)
+}
+
+/// Of too many states the most promising, as many with each number of moves, so that a costly shortcut taken early
+/// cannot crowd out the plan that needs none.
+fn best_of(states: Vec<State>, width: usize, question: &Question) -> Vec<State> {
+    let buckets = question.most_moves as usize + 1;
+    let each = (width / buckets).max(1);
+    let to_do = |state: &State| -> i64 {
+        state.left.iter().zip(question.widths).map(|(left, width)| i64::from((*left).max(0)) * width).sum()
+    };
+    let mut sorted: Vec<Vec<(i64, State)>> = vec![Vec::new(); buckets];
+    for state in states {
+        sorted[state.moves as usize].push((to_do(&state), state));
+    }
+    let mut kept = Vec::with_capacity(width);
+    for mut bucket in sorted {
+        bucket.sort_by_key(|(to_do, state)| (*to_do, state.rank(), state.left));
+        kept.extend(bucket.into_iter().take(each).map(|(_, state)| state));
+    }
+    kept
+}
+
+/// The best of the last states in which every pod that left has a place. Leaving all as it is always is one.
+fn end(states: &[State], question: &Question) -> (usize, State) {
+    let is_whole = |state: &State| state.left.iter().zip(question.wanted).all(|(left, wanted)| *left <= wanted);
+    let rank = |state: &State| (unserved(&state.left), state.rank());
+    let whole = states.iter().enumerate().filter(|(_, state)| is_whole(state));
+    let best = whole.min_by_key(|(_, state)| rank(state)).expect("leaving everything as it is, is always possible");
+    (best.0, *best.1)
+}
+
+fn unserved(left: &Net) -> u32 {
+    left.iter().map(|left| u32::try_from(*left).unwrap_or(0)).sum()
+}

@@ -1,0 +1,143 @@
+//! Breakers, symptoms and flaps: what went wrong lately, counted where it is written.
+//!
+//! Invariant: a breaker trips in the transaction that saw the reason, and is reset by a person alone; what lies before
+//! the reset never counts again.
+
+use super::runs::about;
+use super::sql::{all, exec, micros, number, one, time};
+use super::tx::Tx;
+use crate::limits;
+use crate::model::{About, Actor, Breaker, EntryKind, EpisodeId, Run, RunState, Span, Subject, Time};
+use crate::store::StoreError;
+use rusqlite::{Connection, params};
+
+/// Every breaker that has tripped, the longest first.
+pub(super) fn tripped(conn: &Connection) -> Result<Vec<Breaker>, StoreError> {
+    let sql = "SELECT scope, why, since FROM breaker WHERE reset_at IS NULL ORDER BY since, scope";
+    all(conn, sql, [], |row| Ok(Breaker { scope: row.get(0)?, why: row.get(1)?, since: time(row, 2)? }))
+}
+
+/// Those that cover a run.
+pub(super) fn covering(conn: &Connection, run: &Run) -> Result<Vec<Breaker>, StoreError> {
+    let ours = [Some(cluster_scope(&run.subject)), run.rule.as_deref().map(rule_scope), symptom_scope(run)];
+    let mut tripped = tripped(conn)?;
+    tripped.retain(|breaker| ours.iter().flatten().any(|scope| *scope == breaker.scope));
+    Ok(tripped)
+}
+
+fn cluster_scope(subject: &Subject) -> String {
+    format!("cluster:{}", subject.cluster.as_deref().unwrap_or("default"))
+}
+
+fn rule_scope(rule: &str) -> String {
+    format!("rule:{rule}")
+}
+
+fn symptom_scope(run: &Run) -> Option<String> {
+    run.rule.as_deref().map(|rule| format!("symptom:{rule}"))
+}
+
+/// Writes it down once; people hear of it in the incident of the run that saw it.
+fn trip(tx: &mut Tx, scope: String, why: String, about: About, now: Time) -> Result<(), StoreError> {
+    let sql = "INSERT INTO breaker (scope, why, since) VALUES (?1, ?2, ?3) ON CONFLICT (scope) DO UPDATE \
+               SET why = excluded.why, since = excluded.since, reset_at = NULL WHERE reset_at IS NOT NULL";
+    if exec(&tx.conn, sql, params![scope, why, micros(now)])? > 0 {
+        let breaker = Breaker { scope, why, since: now };
+        tx.append(&Actor::engine(), about, &EntryKind::BreakerTripped { breaker }, now)?;
+    }
+    Ok(())
+}
+
+/// A guard has seen one symptom on many nodes.
+pub(super) fn correlated(tx: &mut Tx, run: &Run, why: &str, now: Time) -> Result<(), StoreError> {
+    match symptom_scope(run) {
+        Some(scope) => trip(tx, scope, why.to_owned(), about(run), now),
+        None => Ok(()),
+    }
+}
+
+/// A run has ended: whether too many of its cluster or its rule went wrong lately.
+pub(super) fn after(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Result<(), StoreError> {
+    if !matches!(state, RunState::Failed { .. } | RunState::Stuck { .. }) || !super::runs::has_acted(tx, run.id)? {
+        return Ok(());
+    }
+    let rule = run.rule.as_deref();
+    for scope in [Some(cluster_scope(&run.subject)), rule.map(rule_scope)].into_iter().flatten() {
+        let since = since(&tx.conn, &scope, limits::OUTCOME_WINDOW, now)?;
+        let of_rule = scope.starts_with("rule:");
+        let sql = "SELECT coalesce(sum(json_extract(state, '$.is') = 'failed'), 0), \
+                   coalesce(sum(json_extract(state, '$.is') = 'stuck'), 0) FROM run WHERE ended_at > ?1 \
+                   AND CASE WHEN ?2 THEN rule = ?3 \
+                   ELSE coalesce(json_extract(subject, '$.cluster'), 'default') = ?4 END \
+                   AND EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)";
+        let cluster = run.subject.cluster.as_deref().unwrap_or("default");
+        let counted = one(&tx.conn, sql, params![since, of_rule, rule, cluster], |row| {
+            Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
+        })?;
+        let (failed, stuck) = counted.unwrap_or_default();
+        if failed >= limits::OUTCOME_FAILED || stuck >= limits::OUTCOME_STUCK {
+            let why = format!("{failed} remedies failed and {stuck} ended in doubt within {}", limits::OUTCOME_WINDOW);
+            trip(tx, scope, why, about(run), now)?;
+        }
+    }
+    Ok(())
+}
+
+/// A person has found the cause: what came before does not count any more.
+pub(super) fn reset(tx: &mut Tx, scope: String, by: String, why: String, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE breaker SET reset_at = ?2 WHERE scope = ?1 AND reset_at IS NULL";
+    if exec(&tx.conn, sql, params![scope, micros(now)])? == 0 {
+        return Err(StoreError::NotFound { what: format!("tripped breaker `{scope}`") });
+    }
+    // Those that wait for it need not wait out their time.
+    let sql =
+        "UPDATE run SET wake_at = ?1 WHERE final = 0 AND json_extract(state, '$.reason.code') = 'breaker_tripped'";
+    exec(&tx.conn, sql, [micros(now)])?;
+    tx.append(&Actor::person(&by), About::default(), &EntryKind::BreakerReset { scope, by: by.clone(), why }, now)?;
+    Ok(())
+}
+
+/// The beginning of a window, or the reset of its breaker where that is later.
+fn since(conn: &Connection, scope: &str, window: Span, now: Time) -> Result<i64, StoreError> {
+    let begin = micros(now).saturating_sub(i64::try_from(window.0.as_micros()).unwrap_or(i64::MAX));
+    let reset =
+        number(conn, "SELECT coalesce(max(reset_at), ?2) FROM breaker WHERE scope = ?1", params![scope, begin])?;
+    Ok(begin.max(reset))
+}
+
+/// A rule has started a run about a node.
+pub(super) fn symptom(conn: &Connection, rule: &str, subject: &Subject, now: Time) -> Result<(), StoreError> {
+    let Some(node) = &subject.node else { return Ok(()) };
+    let cluster = subject.cluster.as_deref().unwrap_or_default();
+    let sql = "INSERT INTO symptom (rule, cluster, node, at) VALUES (?1, ?2, ?3, ?4)";
+    exec(conn, sql, params![rule, cluster, node, micros(now)]).map(drop)
+}
+
+/// Nodes that the run's rule was started about lately.
+pub(super) fn symptoms(conn: &Connection, run: &Run, now: Time) -> Result<u32, StoreError> {
+    let (Some(rule), Some(scope)) = (run.rule.as_deref(), symptom_scope(run)) else { return Ok(0) };
+    let since = since(conn, &scope, limits::SYMPTOM_WINDOW, now)?;
+    let cluster = run.subject.cluster.as_deref().unwrap_or_default();
+    let sql = "SELECT count(DISTINCT node) FROM symptom WHERE rule = ?1 AND cluster = ?2 AND at > ?3";
+    Ok(number(conn, sql, params![rule, cluster, since])? as u32)
+}
+
+/// A complaint that had ended is back.
+pub(super) fn came_back(conn: &Connection, complaint: i64, now: Time) -> Result<(), StoreError> {
+    exec(conn, "INSERT INTO flap (complaint, at) VALUES (?1, ?2)", params![complaint, micros(now)]).map(drop)
+}
+
+/// How often an episode's complaint came back within the window, and when last.
+pub(super) fn flaps(
+    conn: &Connection,
+    episode: Option<EpisodeId>,
+    now: Time,
+) -> Result<(u32, Option<Time>), StoreError> {
+    let Some(episode) = episode else { return Ok((0, None)) };
+    let since = micros(now).saturating_sub(i64::try_from(limits::FLAP_WINDOW.0.as_micros()).unwrap_or(i64::MAX));
+    let sql = "SELECT count(*), max(at) FROM flap WHERE complaint = (SELECT complaint FROM episode WHERE id = ?1) \
+               AND at > ?2";
+    let found =
+        one(conn, sql, params![episode.0, since], |row| Ok((row.get::<_, u32>(0)?, super::sql::time_opt(row, 1)?)))?;
+    Ok(found.unwrap_or_default())
+}

@@ -1,0 +1,143 @@
+//! The kill switch outside the store: a file on this machine and a ConfigMap. They work when the disk is full, too.
+//!
+//! Invariant: what cannot be read, or was not read lately, is engaged.
+
+use super::World;
+use crate::limits;
+use crate::model::Time;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Where to look for it, besides `nightshift freeze`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KillSwitchConfig {
+    /// Everything is stopped as long as this file exists.
+    pub file: Option<PathBuf>,
+    /// Everything is stopped as long as this ConfigMap has a key `stop` that is neither empty nor `false`.
+    pub config_map: Option<ConfigMapName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigMapName {
+    /// Left out: the default cluster.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What was last seen of the ConfigMap.
+#[derive(Debug, Default)]
+struct Seen {
+    at: Option<Time>,
+    stop: Option<String>,
+    unread: String,
+}
+
+#[derive(Debug, Default)]
+pub struct KillSwitch {
+    config: KillSwitchConfig,
+    seen: Mutex<Seen>,
+}
+
+impl KillSwitch {
+    pub fn new(config: KillSwitchConfig) -> KillSwitch {
+        KillSwitch { config, seen: Mutex::default() }
+    }
+
+    /// Why everything is stopped, if it is. Looks at the file each time; the ConfigMap is looked at by `look`.
+    pub fn engaged(&self, now: Time) -> Option<String> {
+        self.config.file.as_deref().and_then(file).or_else(|| {
+            let map = self.config.config_map.as_ref()?;
+            let shown = format!("ConfigMap {}/{}", map.namespace, map.name);
+            let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match seen.at {
+                Some(at) if at + limits::KILL_STALE > now => {
+                    seen.stop.as_ref().map(|why| format!("{shown} says stop: {why}"))
+                }
+                _ => Some(format!("{shown} was not read for {} s{}", limits::KILL_STALE.as_secs(), seen.unread)),
+            }
+        })
+    }
+
+    /// Whether somebody must call `look` again and again.
+    pub fn watches(&self) -> bool {
+        self.config.config_map.is_some()
+    }
+
+    /// Reads the ConfigMap once.
+    pub async fn look(&self, world: &World) {
+        let Some(map) = &self.config.config_map else { return };
+        let read = async { world.kube(map.cluster.as_deref())?.config_map(&map.namespace, &map.name).await };
+        let answer = tokio::time::timeout(limits::KILL_STALE, read).await;
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match answer {
+            Ok(Ok(data)) => {
+                let stop = data.get("stop").map(String::as_str).filter(|text| !matches!(*text, "" | "false"));
+                *seen = Seen { at: Some(world.clock.now()), stop: stop.map(said), unread: String::new() };
+            }
+            // It is made to stop everything; that there is none is an answer.
+            Ok(Err(super::WorldError::NotFound(_))) => {
+                *seen = Seen { at: Some(world.clock.now()), ..Seen::default() };
+            }
+            Ok(Err(error)) => seen.unread = format!(": {error}"),
+            Err(_) => seen.unread = ": no answer".to_owned(),
+        }
+    }
+}
+
+fn file(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Some(format!("the file {shown} exists; remove it to go on")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let gone = folder.is_some_and(|folder| !folder.is_dir());
+            gone.then(|| format!("the folder of {shown} is not there, so nobody could stop anything with that file"))
+        }
+        Err(error) => Some(format!("{shown} cannot be looked at: {error}")),
+    }
+}
+
+fn said(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(limits::REASON_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Time {
+        Time::from_second(1_700_000_000).unwrap()
+    }
+
+    #[test]
+    fn the_file_stops_everything_as_long_as_it_exists_or_cannot_be_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stop");
+        let switch = |path: PathBuf| KillSwitch::new(KillSwitchConfig { file: Some(path), config_map: None });
+        assert_eq!(switch(path.clone()).engaged(now()), None);
+        std::fs::write(&path, "").unwrap();
+        assert!(switch(path.clone()).engaged(now()).unwrap().contains("exists"));
+        // A file where a folder should be cannot be looked into.
+        assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be looked at"));
+        assert!(switch(dir.path().join("gone/stop")).engaged(now()).unwrap().contains("is not there"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(switch(path).engaged(now()), None);
+        assert_eq!(KillSwitch::default().engaged(now()), None);
+    }
+
+    #[test]
+    fn a_config_map_that_was_not_read_lately_stops_everything() {
+        let map = ConfigMapName { cluster: None, namespace: "ops".into(), name: "nightshift-stop".into() };
+        let switch = KillSwitch::new(KillSwitchConfig { file: None, config_map: Some(map) });
+        assert!(switch.engaged(now()).unwrap().contains("was not read"));
+        *switch.seen.lock().unwrap() = Seen { at: Some(now()), stop: None, unread: String::new() };
+        assert_eq!(switch.engaged(now()), None);
+        assert!(switch.engaged(now() + limits::KILL_STALE).is_some());
+    }
+}
