@@ -182,8 +182,9 @@ async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_i
     assert!(machine.faults.hear(nvml(45), Time::now()).is_empty());
     assert_eq!(heard(&mut said).await.complaint, "xid-45 0000:65:00.0");
     machine.faults.healed("0000:65:00.0", "it was reset", Time::now());
-    let over = heard(&mut said).await;
-    assert_eq!((over.status, over.complaint.starts_with("xid-")), (Status::Resolved, true));
+    for over in [heard(&mut said).await, heard(&mut said).await] {
+        assert_eq!((over.status, over.complaint.starts_with("xid-")), (Status::Resolved, true));
+    }
     let memory = folder.path().join("faults.json");
     crate::harness::eventually("the place in the log is remembered", async || {
         std::fs::read_to_string(&memory).ok().filter(|text| text.contains("\"last\":7"))
