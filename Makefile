@@ -6,14 +6,19 @@ CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo test check fmt tools docs bench clean deny
+.PHONY: help demo test chart check fmt tools docs bench clean deny
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-tools: ## Fetch Prometheus, Alertmanager and an SMTP server into .cache/
+tools: ## Fetch Prometheus, Alertmanager, an SMTP server and Helm into .cache/
 	@tools/fetch-prometheus.sh "$(TOOLS)"
 	@tools/fetch-aiosmtpd.sh "$(TOOLS)"
+	@tools/fetch-helm.sh
+
+chart: ## Lint and render the Helm chart with a real Helm, and compare its rights with the catalog
+	@tools/fetch-helm.sh
+	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it -- chart::
 
 demo: tools ## A simulated fleet, a real Prometheus and Alertmanager, and the engine; DEMO_SECONDS=90 ends by itself
 	cargo build --locked --quiet

@@ -37,6 +37,8 @@ mod rights;
 mod sleep;
 mod tell;
 
+pub use rights::rights;
+
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject};
 use crate::world::{World, WorldError};
 use serde_json::Value;

@@ -15,6 +15,7 @@ mod guards;
 mod incidents;
 mod invocation;
 mod page;
+mod rbac;
 mod reasons;
 mod run;
 mod runs;
@@ -92,6 +93,8 @@ enum Command {
     Audit(audit::Args),
     /// Look at everything this installation needs and say what to mend
     Doctor(doctor::Args),
+    /// The Kubernetes roles that this installation needs, from the actions that are on
+    Rbac(rbac::Args),
     /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
     Demo(demo::Args),
     /// Serve a simulated fleet, to try rules and runbooks against
@@ -143,6 +146,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
+        Command::Rbac(args) => rbac::run(&args, invocation),
         Command::Demo(args) => demo::run(args),
         Command::Sim(args) => sim::run(&args, invocation),
         Command::Config(args) => config::run(&args, invocation),

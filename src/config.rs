@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::AgentConfig;
+pub use agent::{AgentConfig, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -40,10 +40,15 @@ pub struct Config {
     pub server: Server,
     pub sources: BTreeMap<String, Source>,
     pub channels: BTreeMap<String, Channel>,
+    /// Who people are elsewhere: their Slack user ids, and what they may do from there.
+    pub people: Vec<Person>,
+    pub slack: Option<SlackApp>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
+    /// Which actions of the catalog runbooks may call here.
+    pub actions: Actions,
     pub guards: GuardLimits,
     /// What stops everything besides `nightshift freeze`.
     pub kill_switch: KillSwitchConfig,
@@ -97,6 +102,37 @@ pub struct Token {
     pub secret: Secret,
 }
 
+/// A person as other systems know them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// As in `approvers:`, and as a token of theirs is named: one person has one name.
+    pub name: String,
+    pub role: Role,
+    /// `U0123ABCD`: the member id of their profile, never a display name.
+    #[serde(default)]
+    pub slack: Option<String>,
+}
+
+/// The Slack app's way in: slash commands and buttons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackApp {
+    pub signing_secret: Secret,
+    /// `T0123ABCD`: requests of other workspaces are refused.
+    #[serde(default)]
+    pub team: Option<String>,
+    /// Where answers may be sent.
+    #[serde(default = "SlackApp::hooks")]
+    pub hooks: String,
+}
+
+impl SlackApp {
+    fn hooks() -> String {
+        "https://hooks.slack.com/".to_owned()
+    }
+}
+
 /// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +171,9 @@ pub enum Channel {
         token: Secret,
         #[serde(default = "Channel::slack_api")]
         api: String,
+        /// Approve, Deny and Acknowledge as buttons; needs `slack:` so that the engine hears them.
+        #[serde(default)]
+        buttons: bool,
     },
     /// A Slack incoming webhook: the simple form, cannot edit.
     #[serde(rename = "slack-webhook")]
@@ -216,6 +255,29 @@ pub struct PrometheusConfig {
     pub token: Option<Secret>,
 }
 
+/// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Actions {
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+}
+
+impl Actions {
+    pub fn lets(&self, name: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
+        any(&self.allow) && !any(&self.deny)
+    }
+
+    /// Whether a pattern means this action.
+    pub fn fits(pattern: &str, name: &str) -> bool {
+        match pattern.strip_suffix('*') {
+            Some(family) => family.is_empty() || family.ends_with("::") && name.starts_with(family),
+            None => pattern == name,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -275,9 +337,12 @@ impl Default for Config {
             server: Server::default(),
             sources: BTreeMap::new(),
             channels: BTreeMap::new(),
+            people: Vec::new(),
+            slack: None,
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),
+            actions: Actions::default(),
             guards: GuardLimits::default(),
             kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
@@ -300,6 +365,12 @@ impl Default for Server {
     }
 }
 
+impl Default for Actions {
+    fn default() -> Self {
+        Actions { allow: vec!["*".to_owned()], deny: Vec::new() }
+    }
+}
+
 impl Default for Retention {
     fn default() -> Self {
         Retention { episodes: crate::limits::RETENTION_EPISODES, bodies: crate::limits::RETENTION_BODIES }
@@ -309,5 +380,23 @@ impl Default for Retention {
 impl Default for Log {
     fn default() -> Self {
         Log { level: "info".to_owned(), json: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_on_if_it_is_allowed_and_not_denied() {
+        let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let lets = |allow: &[&str], deny: &[&str], name| Actions { allow: list(allow), deny: list(deny) }.lets(name);
+        assert!(Actions::default().lets("k8s::drain"));
+        assert!(lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::drain"));
+        assert!(!lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::delete_pod"));
+        assert!(!lets(&["k8s::*"], &[], "note"));
+        assert!(!lets(&["note"], &["*"], "note"));
+        assert!(!lets(&["k8s*"], &[], "k8s::drain"), "half a name is no family");
+        assert!(!lets(&[], &[], "note"));
     }
 }

@@ -229,6 +229,39 @@ pub const PROGRAM_OUTPUT_BYTES: u64 = 4 * 1024;
 /// How often an agent looks whether a program that its predecessor started has ended.
 pub const PROGRAM_LOOK_EVERY: Duration = Duration::from_millis(200);
 
+// ── NVML ──
+/// One wait for events; also the time that a release for a reset waits for it at most.
+pub const NVML_EVENT_WAIT: Duration = Duration::from_millis(500);
+/// Events that wait for the loop; the thread that hears them waits beyond that, and the driver keeps the rest.
+pub const NVML_EVENTS: usize = 1_024;
+/// Questions of verbs that wait for the loop.
+pub const NVML_ASKS: usize = 32;
+/// The stack of a thread that calls NVML: the library's own needs, not ours.
+pub const NVML_STACK: usize = 512 * 1024;
+/// NVML that does not begin is tried again after this, and then after twice as long each time.
+pub const NVML_RETRY_FIRST: Duration = Duration::from_millis(250);
+pub const NVML_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Looks closer together than this cost more than they tell.
+pub const NVML_POLL_MIN: Duration = Duration::from_millis(10);
+/// Every so many looks ask everything, not only what is cheap and urgent.
+pub const NVML_WHOLE_EVERY: u64 = 10;
+/// Turns in which every look failed before the session is given up.
+pub const NVML_BAD_TURNS: usize = 3;
+/// Waits for events that fail in a row before it is told.
+pub const NVML_DEAF_TURNS: u32 = 3;
+/// A verb waits no longer for an answer; below what the engine waits for the agent.
+pub const NVML_ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Letting go takes as long as a wait for events and a call that is under way.
+pub const NVML_RELEASE_WITHIN: Duration = Duration::from_secs(30);
+/// An alarm that the driver told once is over when it was not told again for so long.
+pub const GPU_ALARM_QUIET: Duration = Duration::from_secs(600);
+/// The largest machines have 16.
+pub const GPUS_OF_NODE: usize = 64;
+/// A GPU has at most seven MIG devices today.
+pub const MIG_DEVICES: u32 = 64;
+/// Processes of one GPU that are listed.
+pub const GPU_PROCESSES: usize = 1_024;
+
 // ── notices ──
 /// A text that a runbook says or notes: Slack's section takes 3,000 characters.
 pub const TELL_BYTES: usize = 8 * 1024;
@@ -261,6 +294,15 @@ pub const SLACK_SECTION_CHARS: usize = 3_000;
 pub const SLACK_HEADER_CHARS: usize = 150;
 /// Undocumented: blocks of more than about 13,200 characters in all fail.
 pub const SLACK_TOTAL_CHARS: usize = 13_000;
+/// Slack wants an answer within three seconds; what takes longer than this is answered later.
+pub const SLACK_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How far the time of a signed request may be from ours, and signatures remembered for so long.
+pub const SLACK_SKEW: Duration = Duration::from_secs(300);
+pub const SLACK_SEEN: usize = 8_192;
+/// Buttons in one request; Slack sends one.
+pub const SLACK_PRESSES: usize = 5;
+/// Lines of a story in one answer to a chat.
+pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
@@ -324,6 +366,10 @@ pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
 pub const DISK_FREE_MIB: u64 = 1_024;
 /// On this machine a listener answers at once.
 pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// Times that `doctor` asks an API server, to tell a slow one from a slow first answer.
+pub const DOCTOR_PULSES: usize = 5;
+/// An API server that takes longer for its version makes every step of a run slow.
+pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 

@@ -7,6 +7,7 @@ mod faults;
 mod holders;
 mod join;
 mod kmsg;
+mod nvml;
 mod program;
 mod reset;
 mod sight;
@@ -14,6 +15,7 @@ mod sight;
 pub use faults::{Faults, MemoryError};
 pub use join::{Join, Names, Open};
 pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
+pub use nvml::{NvmlDoor, Released, findings_page};
 pub use sight::{Seen, Sight, recovery_finding, xid_finding};
 
 use crate::config::AgentConfig;
@@ -31,6 +33,8 @@ pub struct Machine {
     /// The kernel's boot id; another one says that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
+    /// The way to whoever watches the GPUs through NVML.
+    pub nvml: NvmlDoor,
     /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
     /// and sends on what comes back.
     pub faults: Arc<Faults>,
@@ -41,7 +45,7 @@ impl Machine {
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
         let boot = boot_id();
         let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
-        Machine { name, boot, settings, faults: Arc::new(faults) }
+        Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults) }
     }
 }
 
@@ -83,10 +87,10 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 1] = [&reset::GpuReset];
+static VERBS: [&dyn Verb; 4] = [&nvml::GpuHealth, &nvml::GpuProcesses, &nvml::GpuRecoveryAction, &reset::GpuReset];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 1] = [&kmsg::KernelWatch];
+static WATCHERS: [&dyn Watcher; 2] = [&kmsg::KernelWatch, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

@@ -10,6 +10,7 @@ mod slack;
 mod text;
 mod webhook;
 
+pub use slack::private as slack_private;
 /// Text from outside as one line of at most that many characters, with nothing invisible in it.
 pub use text::plain as one_line;
 
@@ -72,8 +73,8 @@ fn one(
     install: &str,
 ) -> Result<Box<dyn Notifier>, String> {
     Ok(match channel {
-        Channel::Slack { channel, token, api } => {
-            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api))
+        Channel::Slack { channel, token, api, buttons } => {
+            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, *buttons))
         }
         Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
         Channel::PagerDuty { routing_key, api } => {

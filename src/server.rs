@@ -1,20 +1,24 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz` and `/readyz`, and no body is read before its sender is known.
+//! Invariant: no route without a role but `/healthz`, `/readyz` and what Slack has signed; no body is decoded before its
+//! sender is known.
 
 mod api;
 mod auth;
 mod body;
 mod coalesce;
+mod command;
 mod health;
 mod ingest;
 mod listen;
 mod metrics_page;
 mod problem;
+mod slack;
 
 pub use auth::{Caller, GivenToken, Tokens, local_token};
 pub use listen::{Pace, check_listen, serve};
 pub use problem::Problem;
+pub use slack::{Door, SlackDoor};
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
@@ -37,6 +41,7 @@ pub struct App {
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
+    slack: Option<Arc<SlackDoor>>,
 }
 
 impl App {
@@ -49,7 +54,13 @@ impl App {
             pace: Pace::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
+            slack: None,
         }
+    }
+
+    /// The same with a door for Slack.
+    pub fn with_slack(self, door: Door) -> App {
+        App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
     }
 
     /// The same with another source of rules and decoders.
@@ -68,6 +79,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(ingest::routes())
         .merge(api::routes())
+        .merge(slack::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

@@ -8,14 +8,16 @@ mod http;
 mod kill;
 mod kube;
 mod prometheus;
+mod rights;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
-pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Workload};
+pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Pulse, Workload};
 pub use prometheus::{Prometheus, Sample};
+pub use rights::{OWN_RIGHTS, OwnRight};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject};

@@ -2,14 +2,31 @@
 //!
 //! Invariant: what an action does not declare here, its service account cannot do.
 
-use crate::model::Permission;
+use super::CATALOG;
+use crate::model::{ActionSpec, Permission};
+use crate::world::OWN_RIGHTS;
+use std::collections::BTreeMap;
 
 const fn core(resource: &'static str, verb: &'static str) -> Permission {
-    Permission { group: "", resource, verb }
+    Permission::new("", resource, verb)
 }
 
 const fn apps(resource: &'static str, verb: &'static str) -> Permission {
-    Permission { group: "apps", resource, verb }
+    Permission::new("apps", resource, verb)
+}
+
+/// Every right that the engine and these actions need, each with who needs it and what for.
+pub fn rights(is_on: impl Fn(&ActionSpec) -> bool) -> BTreeMap<Permission, Vec<&'static str>> {
+    let mut rights: BTreeMap<Permission, Vec<&'static str>> = BTreeMap::new();
+    for spec in CATALOG.iter().map(|action| action.spec()).filter(|spec| is_on(spec)) {
+        for right in spec.permissions {
+            rights.entry(*right).or_default().push(spec.name);
+        }
+    }
+    for (right, why) in &OWN_RIGHTS {
+        rights.entry(*right).or_default().push(why);
+    }
+    rights
 }
 
 pub(super) const NONE: &[Permission] = &[];

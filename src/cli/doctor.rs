@@ -2,8 +2,10 @@
 //!
 //! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
 
+mod cluster;
 mod inside;
 mod outside;
+mod reach;
 
 use super::invocation::{Invocation, Paint, clean};
 use super::stop::{Code, Stop};

@@ -53,6 +53,14 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     })?
 }
 
+/// Opens Slack's door, where the configuration has one.
+fn with_slack(app: server::App, config: &Config) -> Result<server::App, Stop> {
+    let Some(slack) = &config.slack else { return Ok(app) };
+    let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
+    let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
+    Ok(app.with_slack(server::Door { signing_secret: slack.signing_secret.read().map_err(wrong)?, hooks }))
+}
+
 async fn serve(config: Config) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let parts = assemble::assemble(config).await?;
@@ -66,9 +74,10 @@ async fn serve(config: Config) -> Result<(), Stop> {
         )
     })?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
+    let app = with_slack(server::App::new(parts.clone(), tokens), &config)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
-        server: tokio::spawn(server::serve(server::App::new(parts.clone(), tokens), listener, ended(stopped.clone()))),
+        server: tokio::spawn(server::serve(app, listener, ended(stopped.clone()))),
         engine: tokio::spawn(engine::run(parts.clone(), stopped)),
     };
     eprintln!("{}", ready(&parts, address));

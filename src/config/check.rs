@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
+mod people;
 mod windows;
 
 use super::{Channel, Config, Role, Secret, Source, Token};
@@ -53,6 +54,7 @@ impl Config {
         }
         check_guards(self, &mut found);
         windows::check(self, &mut found);
+        people::check(self, &mut found);
         check_rest(self, &mut found);
         found.0
     }
@@ -194,7 +196,7 @@ fn check_source(name: &str, source: &Source, found: &mut Findings) {
 
 fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
     match channel {
-        Channel::Slack { channel, token, api } => {
+        Channel::Slack { channel, token, api, buttons: _ } => {
             if channel.trim().is_empty() {
                 found.say(
                     &format!("{path}.channel"),

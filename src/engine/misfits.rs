@@ -1,9 +1,10 @@
-//! What the files and the configuration say of each other and is not so: channels, vendors' shapes.
+//! What the files and the configuration say of each other and is not so: channels, vendors' shapes, actions that are off.
 //!
 //! Invariant: pure over both; a misfit that would leave people without news or a source without ears is fatal.
 
+use crate::actions;
 use crate::catalog::Loaded;
-use crate::config::{Channel, Config, closest};
+use crate::config::{Actions, Channel, Config, closest};
 use crate::model::{Mode, Rule};
 use crate::sources::cron;
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ pub struct Misfit {
 /// Everything that does not fit between a configuration and what was loaded beside it.
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
+    found.extend(actions_off(config, loaded));
     for (name, source) in &config.sources {
         if source.kind != "alertmanager" && !loaded.decoders.contains_key(&source.kind) {
             let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager"]).collect();
@@ -76,6 +78,33 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     found
 }
 
+/// Patterns that mean nothing, and runbooks that call what is off.
+fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+    let names: Vec<&str> = actions::catalog().iter().map(|action| action.spec().name).collect();
+    let mut found = Vec::new();
+    for (key, patterns) in [("allow", &config.actions.allow), ("deny", &config.actions.deny)] {
+        for pattern in patterns.iter().filter(|pattern| !names.iter().any(|name| Actions::fits(pattern, name))) {
+            let text = format!("actions.{key}: `{pattern}` means no action: {}", near(pattern, names.clone()));
+            found.push(Misfit { text, fatal: true });
+        }
+    }
+    let mut runbooks: Vec<_> = loaded.runbooks.iter().collect();
+    runbooks.sort_by_key(|(name, _)| *name);
+    for (name, runbook) in runbooks {
+        let off: Vec<String> = runbook
+            .actions()
+            .iter()
+            .filter(|spec| !config.actions.lets(spec.name))
+            .map(|spec| format!("`{}`", spec.name))
+            .collect();
+        if !off.is_empty() {
+            let text = format!("runbook `{name}` calls {}, off by `actions`: such a run ends there", off.join(", "));
+            found.push(Misfit { text, fatal: false });
+        }
+    }
+    found
+}
+
 fn near(word: &str, known: Vec<&str>) -> String {
     match closest(word, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -109,6 +138,24 @@ mod tests {
         let channels = channels.iter().map(|name| ((*name).to_owned(), Channel::Log)).collect();
         let config = Config { channels, ..Config::default() };
         misfits(&config, &loaded(rules)).into_iter().map(|misfit| (misfit.fatal, misfit.text)).collect()
+    }
+
+    #[test]
+    fn a_pattern_that_means_no_action_is_fatal_and_a_runbook_that_calls_what_is_off_is_a_warning() {
+        let text =
+            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n";
+        let runbook = crate::script::compile("close", text, crate::catalog::host_api()).unwrap();
+        let loaded = Loaded { runbooks: [("close".to_owned(), Arc::new(runbook))].into(), ..Loaded::default() };
+        let found = |allow: &str, deny: &str| {
+            let actions = Actions { allow: vec![allow.to_owned()], deny: vec![deny.to_owned()] };
+            let config = Config { actions, ..Config::default() };
+            misfits(&config, &loaded).into_iter().map(|misfit| (misfit.fatal, misfit.text)).collect::<Vec<_>>()
+        };
+        assert_eq!(found("*", "k8s::drain"), []);
+        let wrong = found("*", "k8s::cordn");
+        assert!(matches!(&wrong[..], [(true, text)] if text.contains("did you mean `k8s::cordon`?")), "{wrong:?}");
+        let off = found("*", "k8s::*");
+        assert!(matches!(&off[..], [(false, text)] if text.contains("`close` calls `k8s::cordon`")), "{off:?}");
     }
 
     #[test]

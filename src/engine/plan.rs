@@ -57,11 +57,16 @@ async fn foresee(parts: &Parts, call: &Call) -> PlannedCall {
         };
     };
     let spec = action.spec();
-    // An action that only reads foretells by reading.
-    let answer = tokio::time::timeout(spec.deadline.0, action.predict(&parts.world, call)).await;
-    let predicted = answer.unwrap_or_else(|_| {
-        Outcome::Failed(Failure::new(FailureKind::Timeout, format!("no answer within {}", spec.deadline)))
-    });
+    let predicted = if parts.config.actions.lets(spec.name) {
+        // An action that only reads foretells by reading.
+        let answer = tokio::time::timeout(spec.deadline.0, action.predict(&parts.world, call)).await;
+        answer.unwrap_or_else(|_| {
+            Outcome::Failed(Failure::new(FailureKind::Timeout, format!("no answer within {}", spec.deadline)))
+        })
+    } else {
+        let text = format!("`{}` is off in this installation (`actions` in the configuration)", spec.name);
+        Outcome::Failed(Failure::new(FailureKind::Refused, text))
+    };
     PlannedCall { call: call.clone(), effect: spec.effect, reach: spec.reach, target: action.target(call), predicted }
 }
 

@@ -146,6 +146,22 @@ pub struct Permission {
     pub verb: &'static str,
 }
 
+impl Permission {
+    pub const fn new(group: &'static str, resource: &'static str, verb: &'static str) -> Permission {
+        Permission { group, resource, verb }
+    }
+
+    /// Whether it changes something. A watch is a read that goes on.
+    pub fn writes(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch")
+    }
+
+    /// The line to add under `rules:` of a role.
+    pub fn rule(&self) -> String {
+        format!("- {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"]}}", self.group, self.resource, self.verb)
+    }
+}
+
 /// What an action declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionSpec {

@@ -22,6 +22,8 @@ pub struct StoryLine {
 pub struct Ask {
     pub approval: ApprovalId,
     pub question: String,
+    /// What an answer is bound to.
+    pub plan_hash: String,
     /// The planned mutating calls, a line each.
     pub plan: Vec<String>,
     pub expires_at: Time,

@@ -32,6 +32,7 @@ pub enum ReasonCode {
     ApprovalExpired,
     NotInPlan,
     ReachExceeded,
+    ActionOff,
     EpisodeOver,
     BreakerTripped,
     Correlated,
@@ -51,7 +52,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 34] = {
+    pub const ALL: [ReasonCode; 35] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -74,6 +75,7 @@ impl ReasonCode {
             ApprovalExpired,
             NotInPlan,
             ReachExceeded,
+            ActionOff,
             EpisodeOver,
             BreakerTripped,
             Correlated,
@@ -114,6 +116,7 @@ impl ReasonCode {
             ApprovalExpired => "approval_expired",
             NotInPlan => "not_in_plan",
             ReachExceeded => "reach_exceeded",
+            ActionOff => "action_off",
             EpisodeOver => "episode_over",
             BreakerTripped => "breaker_tripped",
             Correlated => "correlated",

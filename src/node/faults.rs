@@ -85,6 +85,16 @@ impl Faults {
         inner.given(said)
     }
 
+    /// A finding of NVML's watcher: a fault that the kernel log tells as well is joined, any other goes on as it is.
+    pub fn seen_by_nvml(&self, finding: Finding, now: Time) -> Vec<Finding> {
+        let alertname = finding.labels.get("alertname").map(String::as_str);
+        if !matches!(alertname, Some("GpuXid" | "GpuRecoveryAction")) {
+            return vec![finding];
+        }
+        self.learn(finding.gpu.clone());
+        self.hear(Sight::nvml(finding), now)
+    }
+
     /// Which GPU is where: NVML's inventory, or the driver's own words.
     pub fn learn(&self, names: impl IntoIterator<Item = GpuName>) {
         self.inner().join.names().learn(names);

@@ -42,6 +42,11 @@ impl Verb for GpuReset {
         if let Err(why) = super::holders::none_hold(machine, &gpu).await {
             return failed(FailureKind::Refused, why);
         }
+        // The tool refuses as long as anybody, this agent too, has the library open.
+        let _released = match machine.nvml.release().await {
+            Ok(released) => released,
+            Err(why) => return failed(FailureKind::Refused, why),
+        };
         progress(json!({ "doing": format!("resetting GPU {gpu}") }));
         let args: [OsString; 3] = ["--gpu-reset".into(), "-i".into(), gpu.clone().into()];
         match program.run(&machine.settings.nvidia_smi, &args, limits::RESET_WITHIN).await {

@@ -10,7 +10,7 @@ mod webhook;
 pub use webhook::Webhook;
 
 use super::{Notifier, text};
-use crate::limits::MESSAGES_REMEMBERED;
+use crate::limits::{MESSAGES_REMEMBERED, STORY_LINE_CHARS};
 use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::world::Http;
 use api::{Api, Form, Said, Trouble, arguments};
@@ -28,6 +28,8 @@ const METADATA: &str = "nightshift_incident";
 pub struct App {
     api: Api,
     channel: String,
+    /// Whether questions carry buttons: only where the engine hears when one is pressed.
+    buttons: bool,
     /// What is known about messages between a failed attempt and the next one, by dedup key.
     remembered: Mutex<HashMap<String, Remembered>>,
 }
@@ -48,9 +50,9 @@ enum Remembered {
 }
 
 impl App {
-    pub fn new(http: Http, channel: String, token: &str, api: &str) -> App {
+    pub fn new(http: Http, channel: String, token: &str, api: &str, buttons: bool) -> App {
         let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
-        App { api, channel, remembered: Mutex::new(HashMap::new()) }
+        App { api, channel, buttons, remembered: Mutex::new(HashMap::new()) }
     }
 
     fn remember(&self, key: &str, what: Option<Remembered>) {
@@ -113,7 +115,7 @@ impl App {
 
     /// Edits the message, or posts it where there is none or it is gone.
     async fn show(&self, notice: &Notice, place: Option<Place>) -> Result<(Place, FirstPost), Trouble> {
-        let full = render::incident(notice);
+        let full = render::incident(notice, self.buttons);
         let metadata = metadata(notice);
         if let Some(place) = place {
             match self.say("chat.update", Some(&place), &full, notice, &metadata).await {
@@ -233,6 +235,18 @@ impl Notifier for App {
             Err(trouble) => Err(why(delivery(trouble))),
         }
     }
+}
+
+/// An answer that one person sees, as Slack takes it at a command's answer or a `response_url`: lines of plain text, so that
+/// nothing in them becomes a mention, a link or a button.
+pub fn private(words: &str) -> Value {
+    let lines: Vec<String> = words.lines().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
+    let mut message = Message::new(words.lines().next().unwrap_or_default());
+    let left_out = message.story(&lines, usize::MAX);
+    if left_out > 0 {
+        message.tail(&format!("{left_out} earlier lines are left out; the command line shows all"));
+    }
+    json!({ "response_type": "ephemeral", "replace_original": false, "text": message.text, "blocks": message.blocks })
 }
 
 fn metadata(notice: &Notice) -> Value {

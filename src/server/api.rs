@@ -16,6 +16,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath
 use axum::routing::{get, post};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use tower::ServiceExt as _;
 
 macro_rules! table {
     ($($method:ident $path:literal $role:ident $handler:path;)*) => {
@@ -57,6 +58,29 @@ table! {
     get  "/api/v1/audit/proof/{no}" Viewer audit::proof;
     get  "/api/v1/audit/raw" Viewer audit::raw;
     post "/api/v1/audit/redact" Admin act::redact;
+}
+
+/// The API asked from inside, in the name of somebody whom a signature has identified.
+pub(super) async fn ask(
+    app: &App,
+    caller: Caller,
+    method: &str,
+    path: String,
+    body: serde_json::Value,
+) -> Result<serde_json::Value, Problem> {
+    let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
+    let mut request = request.map_err(|_| refuse::bad("that cannot be asked", "use letters, digits, `-` and `.`"))?;
+    request.extensions_mut().insert(caller);
+    let answer = routes().with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
+    let status = answer.status();
+    let bytes = axum::body::to_bytes(answer.into_body(), crate::limits::CLIENT_BODY_BYTES).await;
+    let value: serde_json::Value = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    if status.is_success() {
+        return Ok(value);
+    }
+    let text = |name: &str| value[name].as_str().unwrap_or("no such thing").to_owned();
+    Err(Problem::new(status, text("error"), text("hint")))
 }
 
 /// A caller whose role is enough for the route that was matched.

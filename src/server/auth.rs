@@ -135,6 +135,10 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut RequestParts, app: &App) -> Result<Caller, Problem> {
+        // Put there by our own code alone, for whom a signature has identified.
+        if let Some(inside) = parts.extensions.get::<Caller>() {
+            return Ok(inside.clone());
+        }
         let found = presented(&parts.headers).and_then(|token| app.tokens.find(&token).cloned());
         found.ok_or_else(|| {
             app.parts.metrics.auth_failed();

@@ -3,6 +3,7 @@
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
 mod answer;
+mod pulse;
 mod wire;
 
 use super::WorldError;
@@ -11,6 +12,7 @@ use answer::{Asked, refusal, unanswered};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
+pub use pulse::Pulse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nightshift");
 
-const SUBCOMMANDS: [&str; 19] = [
+const SUBCOMMANDS: [&str; 20] = [
     "serve",
     "check",
     "simulate",
@@ -24,6 +24,7 @@ const SUBCOMMANDS: [&str; 19] = [
     "status",
     "audit",
     "doctor",
+    "rbac",
     "config",
     "completions",
 ];

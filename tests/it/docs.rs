@@ -34,13 +34,26 @@ fn the_page_of_metrics_is_the_table() {
     page("metrics.md", &nightshift::telemetry::reference());
 }
 
+#[test]
+fn the_page_of_findings_is_the_table_of_checks() {
+    page("findings.md", &nightshift::node::findings_page());
+}
+
 /// Every page that a person reads: those of the root, and the README of each folder.
 fn pages() -> Vec<(String, String)> {
-    let mut files: Vec<PathBuf> =
-        ["README", "ARCHITECTURE", "SECURITY", "CONTRIBUTING", "DECISIONS", "runbooks/README", "rules/README"]
-            .iter()
-            .map(|name| root().join(name).with_extension("md"))
-            .collect();
+    let mut files: Vec<PathBuf> = [
+        "README",
+        "ARCHITECTURE",
+        "SECURITY",
+        "CONTRIBUTING",
+        "DECISIONS",
+        "runbooks/README",
+        "rules/README",
+        "deploy/helm/nightshift/README",
+    ]
+    .iter()
+    .map(|name| root().join(name).with_extension("md"))
+    .collect();
     for vendor in std::fs::read_dir(root().join("integrations")).unwrap().flatten() {
         files.push(vendor.path().join("README.md"));
     }

@@ -3,10 +3,12 @@
 //! Invariant: what was done is counted by the fleet; why it was not done is read from the ledger.
 
 use crate::night::Night;
+use nightshift::engine::Runner;
 use nightshift::model::{ApprovalState, Freeze, Mode, ReasonCode, RunState};
 use nightshift::store::{Control, Decided, Filter, StoreError};
 use nightshift::world::sim::{ApiFault, Fault, Trouble};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -219,7 +221,24 @@ async fn a_missing_right_is_named_and_ends_the_run() {
     let heard = night.hear("firing", XID).await;
     let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
     let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
-    assert!(why.contains("patch") && why.contains("nodes"), "{why}");
+    assert!(why.contains(r#"add to the role: - {apiGroups: [""], resources: ["nodes"], verbs: ["patch"]}"#), "{why}");
+}
+
+#[tokio::test]
+async fn an_action_that_is_off_is_refused_with_a_reason_and_foretold_so_in_a_plan() {
+    let mut night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let mut config = (*night.parts.config).clone();
+    config.actions.deny = vec!["k8s::*".to_owned()];
+    night.parts.config = Arc::new(config);
+    night.runner = Runner::new(night.parts.clone());
+    let heard = night.hear("firing", XID).await;
+    let run = night.until_rest(heard.runs[0], MINUTE).await;
+    assert_eq!(code(&run.state), ReasonCode::ActionOff);
+    assert!(night.effects().is_empty(), "{:?}", night.effects());
+    let loaded = night.parts.catalog.current();
+    let plan = nightshift::engine::plan(&night.parts, &loaded.runbooks["cordon"], &run.input, &[]).await;
+    let foretold = format!("{:?}", plan.calls[0].predicted);
+    assert!(foretold.contains("Refused") && foretold.contains("is off"), "{foretold}");
 }
 
 #[tokio::test]

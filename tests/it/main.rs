@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod chart;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod engine;
 mod flood;
 mod fuzz_smoke;
@@ -18,11 +20,13 @@ mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
+mod nvml_watch;
 mod real;
 mod recording;
 mod runbooks;
 mod scheduler;
 mod seeds;
 mod sim;
+mod slack_in;
 mod store;
 mod tidy;

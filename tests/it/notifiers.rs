@@ -40,7 +40,7 @@ fn encoders() -> HashMap<String, Arc<Shape>> {
 
 fn slack(server: &Recording) -> Box<dyn Notifier> {
     let api = server.url.clone();
-    build(|token| Channel::Slack { channel: "#gpu".into(), token, api }, "xoxb-1\n").unwrap()
+    build(|token| Channel::Slack { channel: "#gpu".into(), token, api, buttons: false }, "xoxb-1\n").unwrap()
 }
 
 fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
@@ -87,6 +87,7 @@ pub(crate) fn ask(text: &str) -> Ask {
     Ask {
         approval: ApprovalId(3),
         question: text.into(),
+        plan_hash: "ab".repeat(32),
         plan: vec![text.into()],
         expires_at: "2026-11-23T03:40:00Z".parse().unwrap(),
     }
@@ -349,7 +350,8 @@ async fn the_samples_are_what_the_vendors_receive() {
     notice.dedup_key = "nightshift/prod/i3".into();
     let server = Recording::slack().await;
     let api = server.url.clone();
-    let slack = build(|token| Channel::Slack { channel: "C0123456789".into(), token, api }, "x").unwrap();
+    let slack =
+        build(|token| Channel::Slack { channel: "C0123456789".into(), token, api, buttons: true }, "x").unwrap();
     delivered(slack.deliver(&notice, None).await);
     assert_eq!(server.seen()[0].body, sample("slack/samples/postMessage.json"));
     let server = Recording::pagerduty().await;

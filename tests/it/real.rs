@@ -52,6 +52,23 @@ async fn a_fault_becomes_one_cordon_one_message_one_page_and_one_mail_until_it_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_reads_from_alertmanager_whether_its_messages_arrive() {
+    let scene = Scene::set(Heard::ByAlertmanager, Repeats::Always).await;
+    let said = || scene.cli(&["doctor"]).1;
+    let before = said();
+    assert!(before.contains("has a webhook") && before.contains("has sent nothing to a webhook yet"), "{before}");
+    scene.xid("gpu-2", 3, 79);
+    let failed = "alertmanager_notification_requests_failed_total";
+    eventually("a delivery that fails, for nobody listens", async || {
+        (scene.alertmanager.metric(failed, "webhook").await > 0.0).then_some(())
+    })
+    .await;
+    let after = said();
+    assert!(after.contains("deliveries of Alertmanager to webhooks have failed"), "{after}");
+    assert!(after.contains("/in/alertmanager/"), "the receiver to paste: {after}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_plug_is_pulled_at_the_first_eviction_and_the_night_ends_the_same() {
     let scene = Scene::set(Heard::ByAlertmanager, Repeats::Always).await;
     let engine = scene.engine().await;

@@ -8,7 +8,7 @@ use crate::cli::serve;
 use crate::config::{Config, Role};
 use crate::engine::misfits;
 use crate::limits;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
             }
             for misfit in misfits(config, &loaded) {
                 // That there are no channels at all is said below, once.
-                if misfit.fatal || !config.channels.is_empty() {
+                if misfit.fatal || !misfit.text.starts_with("no `channels`") {
                     let say = if misfit.fatal { Findings::bad } else { Findings::odd };
                     say(findings, "catalog", misfit.text, "mend the configuration or the rules");
                 }
@@ -159,19 +159,19 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
     }
 }
 
-pub(super) fn port(config: &Config, findings: &mut Findings) {
-    let listen = config.server.listen;
+/// Where this machine reaches an address that the engine listens on.
+pub(super) fn local(listen: SocketAddr) -> SocketAddr {
     let mut local = listen;
     if listen.ip().is_unspecified() {
-        local.set_ip(if listen.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
+        local.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
-    if TcpStream::connect_timeout(&local, limits::DOCTOR_CONNECT).is_ok() {
-        findings
-            .good("port", format!("something listens on {listen}: `nightshift status` says whether it is the engine"));
+    local
+}
+
+pub(super) fn port(config: &Config, findings: &mut Findings) {
+    let listen = config.server.listen;
+    if TcpStream::connect_timeout(&local(listen), limits::DOCTOR_CONNECT).is_ok() {
+        findings.good("port", format!("something listens on {listen}"));
         return;
     }
     match TcpListener::bind(listen) {

@@ -112,6 +112,9 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
     for token in &config.server.tokens {
         found.push((format!("server.tokens `{}`", token.name), &token.secret));
     }
+    if let Some(slack) = &config.slack {
+        found.push(("slack.signing_secret".to_owned(), &slack.signing_secret));
+    }
     for (name, source) in &config.sources {
         found.extend(source.api_token.iter().map(|secret| (format!("sources.{name}.api_token"), secret)));
     }

@@ -79,6 +79,7 @@ impl Courier {
 fn ask(approval: Approval) -> Ask {
     let calls = approval.plan.map(|plan| plan.calls).unwrap_or_default();
     Ask {
+        plan_hash: approval.plan_hash.clone(),
         approval: approval.id,
         question: approval.question,
         plan: calls

@@ -186,6 +186,12 @@ impl<'a> Slice<'a> {
             self.stuck(&claimed.run, ReasonCode::ScriptBroken, text).await?;
             return Ok(Next::Rest);
         };
+        if !self.parts.config.actions.lets(&call.action) {
+            let text = format!("`{}` is off in this installation (`actions` in the configuration)", call.action);
+            let reason = Reason::new(ReasonCode::ActionOff, text);
+            self.parts.metrics.action_refused(reason.code);
+            return self.denied(claimed, runbook, &call, reason).await;
+        }
         if action.spec().reach > Reach::None
             && !action.spec().permissions.is_empty()
             && let Err(error) = self.parts.world.kube(None)

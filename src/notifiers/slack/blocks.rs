@@ -12,6 +12,42 @@ pub enum Block {
     Header { text: Text },
     Section { text: Text },
     Context { elements: Vec<Text> },
+    Actions { elements: Vec<Button> },
+}
+
+/// Something to press. What it does and what it carries are ours; only the words of `confirm` may be from outside.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "button")]
+pub struct Button {
+    pub action_id: &'static str,
+    pub text: Text,
+    /// What was shown: an identifier and the hash of the plan; it opens nothing by itself.
+    pub value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub style: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+}
+
+/// Asked once more before it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Confirm {
+    pub title: Text,
+    pub text: Text,
+    pub confirm: Text,
+    pub deny: Text,
+}
+
+impl Button {
+    fn size(&self) -> usize {
+        let confirm = self.confirm.as_ref().map_or(0, |confirm| confirm.text.size());
+        self.text.size() + self.value.len() + confirm
+    }
+
+    pub fn new(action_id: &'static str, words: &'static str, value: String) -> Button {
+        let text = Text::Plain { text: words.to_owned(), emoji: false };
+        Button { action_id, text, value, style: None, confirm: None }
+    }
 }
 
 /// Text from outside is `plain_text`, which Slack shows as it stands. Only our own words are mrkdwn.
@@ -78,6 +114,11 @@ impl Message {
         self.push(Block::Section { text })
     }
 
+    /// Buttons in one row.
+    pub fn buttons(&mut self, elements: Vec<Button>) -> bool {
+        self.push(Block::Actions { elements })
+    }
+
     pub fn context(&mut self, elements: Vec<Text>) -> bool {
         self.push(Block::Context { elements })
     }
@@ -125,6 +166,7 @@ impl Message {
         let size = match &block {
             Block::Header { text } | Block::Section { text } => text.size(),
             Block::Context { elements } => elements.iter().map(Text::size).sum(),
+            Block::Actions { elements } => elements.iter().map(Button::size).sum(),
         };
         // Slack refuses an empty text, and a section over its own bound.
         let fits = size > 0
@@ -160,6 +202,7 @@ mod tests {
             .map(|block| match block {
                 Block::Header { text } | Block::Section { text } => text.size(),
                 Block::Context { elements } => elements.iter().map(Text::size).sum(),
+                Block::Actions { elements } => elements.iter().map(Button::size).sum(),
             })
             .sum();
         assert!(message.blocks.len() <= 50 && total <= 13_000, "{} blocks, {total} characters", message.blocks.len());

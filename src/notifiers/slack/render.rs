@@ -2,22 +2,25 @@
 //!
 //! Invariant: every text that came from outside passes `Text::outside` or `text::slack`.
 
-use super::blocks::{Message, Text};
+use super::blocks::{Button, Confirm, Message, Text};
 use crate::limits::{ASKS, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
 use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine};
 use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, text, word};
 
 /// The message that is posted once and edited from then on.
-pub fn incident(notice: &Notice) -> Message {
+pub fn incident(notice: &Notice, buttons: bool) -> Message {
     let mut message = brief(notice);
     for ask in notice.asks.iter().take(ASKS) {
-        ask_blocks(&mut message, ask);
+        ask_blocks(&mut message, ask, buttons);
     }
     if notice.asks.len() > ASKS {
         message
             .section(Text::ours(format!("… and {} more questions: `nightshift incidents`", notice.asks.len() - ASKS)));
     }
     let left_out = message.story(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
+    if buttons && notice.incident.state == IncidentState::Open {
+        message.buttons(vec![Button::new("ack", "Acknowledge", notice.incident.id.to_string())]);
+    }
     ending(&mut message, notice, left_out);
     message
 }
@@ -85,7 +88,7 @@ pub fn digest(digest: &Digest) -> Message {
 pub fn simple(notice: &Notice) -> Message {
     let mut message = brief(notice);
     for ask in notice.asks.iter().take(ASKS) {
-        ask_blocks(&mut message, ask);
+        ask_blocks(&mut message, ask, false);
     }
     let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| line.headline).cloned().collect();
     let left_out = message.story(&lines(&fresh), SLACK_TOTAL_CHARS / 2);
@@ -130,7 +133,7 @@ fn by(incident: &Incident) -> Text {
     }
 }
 
-fn ask_blocks(message: &mut Message, ask: &Ask) {
+fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
     message.section(Text::outside(&format!("❓ {}", ask.question), 600));
     let plan: Vec<String> =
         ask.plan.iter().enumerate().map(|(at, call)| text::slack(&format!("{}. {call}", at + 1), 200)).collect();
@@ -142,6 +145,25 @@ fn ask_blocks(message: &mut Message, ask: &Ask) {
         )));
     }
     message.section(answer_line(ask));
+    if buttons {
+        message.buttons(answers(ask));
+    }
+}
+
+/// Yes and no, each for the plan that is shown here.
+fn answers(ask: &Ask) -> Vec<Button> {
+    let value = format!("{} {}", ask.approval, ask.plan_hash);
+    let plain = |words: &str| Text::outside(words, 100);
+    let confirm = Confirm {
+        title: plain("Approve this plan?"),
+        text: Text::outside(&ask.question, 290),
+        confirm: plain("Approve"),
+        deny: plain("Not now"),
+    };
+    let yes =
+        Button { style: Some("primary"), confirm: Some(confirm), ..Button::new("approve", "Approve", value.clone()) };
+    let no = Button { style: Some("danger"), ..Button::new("deny", "Deny", value) };
+    vec![yes, no]
 }
 
 fn answer_line(ask: &Ask) -> Text {

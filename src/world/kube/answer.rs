@@ -4,6 +4,7 @@
 
 use super::{EvictAnswer, WorldError};
 use crate::limits;
+use crate::model::Permission;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use std::fmt;
@@ -72,6 +73,9 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
         409 => WorldError::Conflict(format!("{asked}: {said}")),
         401 => {
             WorldError::Forbidden(format!("{asked}: the API server does not know us (401); check the token: {said}"))
+        }
+        403 if is_admission(&said) => {
+            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster says no: {said}"))
         }
         403 => WorldError::Forbidden(format!("{asked}: {}; {said}", missing_right(asked))),
         429 => WorldError::TooMany { why: format!("{asked}: {said}"), after: retry_after(&status, headers) },
@@ -149,10 +153,12 @@ fn with_causes(said: String, status: &Status) -> String {
 }
 
 fn missing_right(asked: &Asked<'_>) -> String {
-    format!(
-        "add to the role: {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"]}}",
-        asked.group, asked.resource, asked.verb
-    )
+    format!("add to the role: {}", Permission::new(asked.group, asked.resource, asked.verb).rule())
+}
+
+/// A webhook or policy that denies answers 403 too, and no right that could be added would help.
+fn is_admission(said: &str) -> bool {
+    said.contains("denied the request") || said.contains("denied request:")
 }
 
 fn retry_after(status: &Status, headers: &HeaderMap) -> Option<Duration> {
@@ -219,7 +225,15 @@ mod tests {
             assert!(matches!(refuse(code), WorldError::Unavailable(_)), "{code}");
         }
         let forbidden = refuse(403).to_string();
-        let line = r#"{apiGroups: [""], resources: ["pods/eviction"], verbs: ["create"]}"#;
+        let line = r#"add to the role: - {apiGroups: [""], resources: ["pods/eviction"], verbs: ["create"]}"#;
         assert!(forbidden.contains(line), "{forbidden}");
+        for words in [
+            "admission webhook \"policy.example\" denied the request: not at night",
+            "nodes \"gpu-1\" is forbidden: ValidatingAdmissionPolicy 'nodes' with binding 'nodes' denied request: no",
+        ] {
+            let body = serde_json::json!({ "message": words }).to_string();
+            let denied = refusal(&asked(), StatusCode::FORBIDDEN, &HeaderMap::new(), body.as_bytes()).to_string();
+            assert!(denied.contains("admission policy") && !denied.contains("add to the role"), "{denied}");
+        }
     }
 }

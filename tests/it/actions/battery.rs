@@ -141,7 +141,7 @@ async fn a_missing_right_is_said_with_the_line_to_add() {
                 stage.fleet.fault(fault).unwrap();
             }
         }
-        refused(stage.finish(&mut step).await.0, FailureKind::Forbidden, "add to the role: {apiGroups: [");
+        refused(stage.finish(&mut step).await.0, FailureKind::Forbidden, "add to the role: - {apiGroups: [");
         assert_eq!(since(&stage, before), [""; 0], "{name}");
     }
 }

@@ -1,0 +1,36 @@
+{{/* nightshift.yaml: what the chart knows, and the values of `config` over it. */}}
+{{- define "nightshift.config" -}}
+{{- $tokens := list -}}
+{{- range .Values.tokens -}}
+{{- $file := printf "/run/secrets/nightshift/%s/%s" .secret.name .secret.key -}}
+{{- $tokens = append $tokens (merge (dict "secret" (dict "file" $file)) (omit . "secret")) -}}
+{{- end -}}
+{{- $open := ne .Values.exposure "loopback" -}}
+{{- $server := dict "listen" (ternary "0.0.0.0:7676" "127.0.0.1:7676" $open) "behind_tls" $open "tokens" $tokens -}}
+{{- $ours := dict
+    "data_dir" "/var/lib/nightshift/data"
+    "runbooks_dir" "/etc/nightshift/runbooks"
+    "rules_dir" "/etc/nightshift/rules"
+    "integrations_dir" "/etc/nightshift/integrations"
+    "mode_ceiling" .Values.mode
+    "actions" (pick .Values.actions "allow" "deny")
+    "server" $server
+    "clusters" (dict "main" dict)
+    "guards" (dict "protected" (dict "nodes" list "namespaces" (list "kube-system" .Release.Namespace | uniq)))
+-}}
+{{- if .Values.killSwitch.enabled -}}
+{{- $map := dict "namespace" .Release.Namespace "name" (printf "%s-stop" (include "nightshift.name" .)) -}}
+{{- $_ := set $ours "kill_switch" (dict "config_map" $map) -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $ours (deepCopy .Values.config)) -}}
+{{- end -}}
+
+{{/* The files of a folder of the chart with an ending, and values over them. Takes root, glob, part. */}}
+{{- define "nightshift.files" -}}
+{{- $files := dict -}}
+{{- if .part.shipped -}}
+{{- range $path, $_ := .root.Files.Glob .glob }}{{ $_ := set $files (base $path) ($.root.Files.Get $path) }}{{ end -}}
+{{- end -}}
+{{- range $name, $text := .part.files }}{{ if $text }}{{ $_ := set $files $name $text }}{{ else }}{{ $_ := unset $files $name }}{{ end }}{{ end -}}
+{{- toYaml $files -}}
+{{- end -}}

@@ -1,0 +1,42 @@
+{{/* Whether a pattern means an action. Takes pattern, name. "true" or "". */}}
+{{- define "nightshift.fits" -}}
+{{- if or (eq .pattern "*") (eq .pattern .name) (and (hasSuffix "::*" .pattern) (hasPrefix (trimSuffix "*" .pattern) .name)) }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether an action is on. Takes actions, name. "true" or "". */}}
+{{- define "nightshift.isOn" -}}
+{{- $name := .name -}}
+{{- $on := "" -}}
+{{- range .actions.allow }}{{ if include "nightshift.fits" (dict "pattern" . "name" $name) }}{{ $on = "true" }}{{ end }}{{ end -}}
+{{- range .actions.deny }}{{ if include "nightshift.fits" (dict "pattern" . "name" $name) }}{{ $on = "" }}{{ end }}{{ end -}}
+{{- $on -}}
+{{- end -}}
+
+{{/*
+The rules of a role, from files/rights.yaml, which is generated from the catalog of actions. Takes root, write (whether
+those that change something), and scope: `wide` (nodes and the engine's own), `narrow` (pods and workloads), or `all`.
+*/}}
+{{- define "nightshift.rules" -}}
+{{- $root := .root -}}
+{{- $table := $root.Files.Get "files/rights.yaml" | fromYaml -}}
+{{- $needs := $table.own -}}
+{{- range $name, $rights := $table.actions -}}
+{{- if include "nightshift.isOn" (dict "actions" $root.Values.actions "name" $name) -}}
+{{- $needs = concat $needs $rights -}}
+{{- end -}}
+{{- end -}}
+{{- $verbs := dict -}}
+{{- range $needs -}}
+{{- $writes := not (has .verb (list "get" "list" "watch")) -}}
+{{- $narrow := or (eq .group "apps") (hasPrefix "pods" .resource) -}}
+{{- if and (eq $writes $.write) (or (eq $.scope "all") (eq $narrow (eq $.scope "narrow"))) -}}
+{{- $key := printf "%s|%s" .group .resource -}}
+{{- $_ := set $verbs $key (append (get $verbs $key | default list) .verb | uniq | sortAlpha) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $list := $verbs }}
+- apiGroups: [{{ index (splitList "|" $key) 0 | quote }}]
+  resources: [{{ index (splitList "|" $key) 1 | quote }}]
+  verbs: [{{ $list | join ", " }}]
+{{- end -}}
+{{- end -}}

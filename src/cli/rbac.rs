@@ -1,0 +1,104 @@
+//! `nightshift rbac`: the roles that an installation needs, made from the actions that are on.
+//!
+//! Invariant: a right is here because an action or the engine declares it, and it says which one.
+
+use super::invocation::Invocation;
+use super::stop::Stop;
+use crate::actions;
+use crate::catalog::{Catalog, Loaded};
+use crate::cli::serve;
+use crate::config::Config;
+use crate::limits;
+use crate::model::{ActionSpec, Permission};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Only what the runbooks that are loaded call, instead of every action that is on
+    #[arg(long)]
+    used: bool,
+    /// The roles are called NAME-read and NAME-write
+    #[arg(long, default_value = "nightshift")]
+    name: String,
+}
+
+/// Each right, and who needs it.
+pub(super) type Rights = BTreeMap<Permission, Vec<&'static str>>;
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let (config, _) = invocation.config()?;
+    let rights = if args.used { used(config)? } else { needed(&config, None) };
+    if invocation.json() {
+        return invocation.print_json(&as_json(&rights));
+    }
+    let (mut read, mut write) = (rights.clone(), rights);
+    read.retain(|right, _| !right.writes());
+    write.retain(|right, _| right.writes());
+    let head = format!(
+        "# What the actions that are on need of the Kubernetes API, from the catalog of nightshift {}.\n\
+         # An engine that observes or suggests needs the first role; one that acts needs both.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let roles = [role(&args.name, "read", &read), role(&args.name, "write", &write)];
+    invocation.print(&format!("{head}{}", roles.join("---\n")))
+}
+
+/// The rights of the actions that are on; with what is loaded, only of those that a runbook calls, or that take back
+/// what one calls.
+pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
+    let called: Option<Vec<&ActionSpec>> =
+        loaded.map(|loaded| loaded.runbooks.values().flat_map(|runbook| runbook.actions()).collect());
+    actions::rights(|spec| {
+        let is_called = |called: &Vec<&ActionSpec>| {
+            called.iter().any(|other| other.name == spec.name || other.undo == Some(spec.name))
+        };
+        config.actions.lets(spec.name) && called.as_ref().is_none_or(is_called)
+    })
+}
+
+fn used(config: Config) -> Result<Rights, Stop> {
+    let loaded = std::thread::Builder::new()
+        .stack_size(limits::SCRIPT_STACK_BYTES)
+        .spawn(move || {
+            Catalog::load(serve::folders(&config)).map(|(catalog, _)| needed(&config, Some(&catalog.current())))
+        })
+        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .join()
+        .map_err(|_| Stop::failure("loading the runbooks failed", "report this"))?;
+    loaded.map_err(|_| Stop::failure("the runbooks cannot be loaded", "see `nightshift check`"))
+}
+
+fn as_json(rights: &Rights) -> Value {
+    let right = |(right, by): (&Permission, &Vec<&str>)| json!({ "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by });
+    json!({ "rights": rights.iter().map(right).collect::<Vec<_>>() })
+}
+
+/// One rule of a role.
+#[derive(Default)]
+struct Rule<'a> {
+    verbs: Vec<&'a str>,
+    by: BTreeSet<&'a str>,
+}
+
+/// A ClusterRole with one rule a resource, each under the names of those who need it.
+fn role(name: &str, part: &str, rights: &Rights) -> String {
+    let mut rules: BTreeMap<(&str, &str), Rule<'_>> = BTreeMap::new();
+    for (right, by) in rights {
+        let rule = rules.entry((right.group, right.resource)).or_default();
+        rule.verbs.push(right.verb);
+        rule.by.extend(by);
+    }
+    let none = if rules.is_empty() { " []" } else { "" };
+    let mut text = format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: {name}-{part}\nrules:{none}\n"
+    );
+    for ((group, resource), Rule { verbs, by }) in rules {
+        let by: Vec<&str> = by.into_iter().collect();
+        let _ = writeln!(text, "  # {}", by.join(", "));
+        let verbs = verbs.join(", ");
+        let _ = writeln!(text, "  - {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}");
+    }
+    text
+}

@@ -1,0 +1,78 @@
+//! How verbs reach the watch: they ask, and the loop that owns NVML answers or lets go.
+//!
+//! Invariant: nobody but the watch holds NVML; what is released comes back when the guard is dropped, whoever drops it.
+
+use crate::limits;
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+/// The way to the watch of this node's GPUs. Without a watch nobody holds NVML, and nobody knows anything.
+#[derive(Debug, Clone, Default)]
+pub struct NvmlDoor(Arc<Mutex<Option<mpsc::Sender<Ask>>>>);
+
+/// While this lives the agent holds no GPU.
+#[derive(Debug)]
+pub struct Released {
+    _back: Option<oneshot::Sender<()>>,
+}
+
+/// What a verb wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    Health,
+    Recovery,
+    Processes,
+}
+
+pub(super) type Reply = oneshot::Sender<Result<Value, String>>;
+
+#[derive(Debug)]
+pub(super) enum Ask {
+    Read { question: Question, gpu: Option<String>, reply: Reply },
+    Release(oneshot::Sender<Result<Released, String>>),
+}
+
+impl Released {
+    /// The guard, and what tells that it was dropped.
+    pub(super) fn new() -> (Released, oneshot::Receiver<()>) {
+        let (back, dropped) = oneshot::channel();
+        (Released { _back: Some(back) }, dropped)
+    }
+}
+
+impl NvmlDoor {
+    /// Lets go of every handle and of the library, for a reset; it comes back when the guard is dropped.
+    pub async fn release(&self) -> Result<Released, String> {
+        let Some(watch) = self.watch() else { return Ok(Released { _back: None }) };
+        let (reply, comes) = oneshot::channel();
+        if watch.send(Ask::Release(reply)).await.is_err() {
+            return Ok(Released { _back: None });
+        }
+        match tokio::time::timeout(limits::NVML_RELEASE_WITHIN, comes).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Ok(Released { _back: None }),
+            Err(_) => Err("the agent cannot let go of NVML in time".to_owned()),
+        }
+    }
+
+    pub(super) async fn ask(&self, question: Question, gpu: Option<String>) -> Result<Value, String> {
+        let nobody = || "no NVML on this node: the agent does not watch its GPUs".to_owned();
+        let watch = self.watch().ok_or_else(nobody)?;
+        let (reply, comes) = oneshot::channel();
+        watch.send(Ask::Read { question, gpu, reply }).await.map_err(|_| nobody())?;
+        match tokio::time::timeout(limits::NVML_ANSWER_WITHIN, comes).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(nobody())),
+            Err(_) => Err("NVML does not answer in time".to_owned()),
+        }
+    }
+
+    fn watch(&self) -> Option<mpsc::Sender<Ask>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The watch begins, or ends.
+    pub(super) fn set(&self, watch: Option<mpsc::Sender<Ask>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = watch;
+    }
+}

@@ -1,0 +1,267 @@
+//! Commands as people type them in a chat: one line in, a few lines of plain text out, by way of the API.
+//!
+//! Invariant: a command is a request to `/api/v1` on behalf of an identified person, so its table of roles decides.
+
+use super::{App, Caller, Problem, api};
+use crate::limits;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// What can be typed, for `help`.
+pub(super) const HELP: &str = "\
+status                        how the engine stands
+incidents                     what is open
+show i3 | r7                  the story of an incident or a run
+why i3 | r7 | NODE            why something was done, or was not
+plan RUNBOOK name=value …     what a runbook would do now
+run RUNBOOK name=value …      start it, within the guards
+approve a4 [reason]           say yes to a question
+deny a4 [reason]              say no
+ack i3                        somebody looks at it
+freeze [SCOPE] REASON         stop all actions (of all, cluster:NAME or rule:NAME)
+unfreeze [SCOPE] REASON       let them go on
+guards                        limits, levels, tripped breakers
+help                          this list";
+
+/// Does what the line says, in the name of the caller.
+pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<String, Problem> {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let rest = rest.trim();
+    let ask = |method: &'static str, path: String, body: Value| api::ask(app, caller.clone(), method, path, body);
+    match word.to_ascii_lowercase().as_str() {
+        "" | "help" => Ok(HELP.to_owned()),
+        "status" => Ok(status(&ask("GET", "status".to_owned(), Value::Null).await?)),
+        "incidents" => Ok(incidents(&ask("GET", "incidents?open=true&limit=20".to_owned(), Value::Null).await?)),
+        "guards" => Ok(guards(&ask("GET", "guards".to_owned(), Value::Null).await?)),
+        "show" => {
+            let kind = if rest.starts_with(['r', 'R']) { "runs" } else { "incidents" };
+            let answer = ask("GET", format!("{kind}/{}", segment(one(rest, "show i3")?)), Value::Null).await?;
+            Ok(story(&answer))
+        }
+        "why" => {
+            let about = segment(one(rest, "why gpu-3")?);
+            Ok(why(&ask("GET", format!("why?subject={about}"), Value::Null).await?))
+        }
+        "approve" | "deny" => {
+            let (id, why) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let id = segment(one(id, "approve a4")?);
+            let yes = word.eq_ignore_ascii_case("approve");
+            let answer = ask("POST", format!("approvals/{id}"), json!({ "approve": yes, "why": why.trim() })).await?;
+            Ok(decided(&answer["approval"]))
+        }
+        "ack" => {
+            let id = segment(one(rest, "ack i3")?);
+            let answer = ask("POST", format!("incidents/{id}/ack"), Value::Null).await?;
+            Ok(format!(
+                "{} is acknowledged by {}",
+                text(&answer["incident"]["id"]),
+                text(&answer["incident"]["acknowledged_by"])
+            ))
+        }
+        "freeze" => {
+            let (scope, why) = scope(rest);
+            ask("POST", "freezes".to_owned(), json!({ "scope": scope, "why": why })).await?;
+            Ok(format!("frozen: {scope}. Nothing new begins; to go on: unfreeze {scope} REASON"))
+        }
+        "unfreeze" => {
+            let (scope, why) = scope(rest);
+            let answer = ask("POST", "unfreeze".to_owned(), json!({ "scope": scope, "why": why })).await?;
+            Ok(match answer["asked"].is_string() {
+                true => format!("{scope} is still frozen: a second person must say the same within 30 minutes"),
+                false => format!("not frozen any more: {scope}"),
+            })
+        }
+        "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?["plan"])),
+        "run" => {
+            let answer = ask("POST", "runs".to_owned(), wanted(rest)?).await?;
+            Ok(format!("{} was started; show {0} tells how it goes", text(&answer["run"]["id"])))
+        }
+        other => {
+            let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
+            let hint = match crate::config::closest(other, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`help` lists what can be said".to_owned(),
+            };
+            let shown: String = other.chars().take(40).collect();
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is no command"), hint))
+        }
+    }
+}
+
+/// Exactly one word.
+fn one<'a>(rest: &'a str, example: &str) -> Result<&'a str, Problem> {
+    let mut words = rest.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(word), None) => Ok(word),
+        _ => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "one name is wanted here",
+            format!("write for example `{example}`"),
+        )),
+    }
+}
+
+/// A scope where the first word is one, else everything.
+fn scope(rest: &str) -> (&str, &str) {
+    let (first, why) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let named = first == "all" || first.starts_with("cluster:") || first.starts_with("rule:");
+    if named { (first, why.trim()) } else { ("all", rest) }
+}
+
+/// `RUNBOOK name=value …`; a value that is JSON is that, any other one is a text.
+fn wanted(rest: &str) -> Result<Value, Problem> {
+    let mut words = rest.split_whitespace();
+    let Some(runbook) = words.next() else {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "a runbook is missing",
+            "write for example `plan node-drain node=gpu-3`",
+        ));
+    };
+    let mut params = Map::new();
+    for word in words {
+        let Some((name, value)) = word.split_once('=') else {
+            let shown: String = word.chars().take(40).collect();
+            let error = format!("`{shown}` is no parameter");
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                error,
+                "parameters are written name=value, without blanks",
+            ));
+        };
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        params.insert(name.to_owned(), value);
+    }
+    Ok(json!({ "runbook": runbook, "params": params }))
+}
+
+/// One segment of a path or one value of a query, whatever somebody typed.
+fn segment(word: &str) -> String {
+    url::form_urlencoded::byte_serialize(word.as_bytes()).collect()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn status(answer: &Value) -> String {
+    let number = |name: &str| text(&answer[name]);
+    format!(
+        "{} {}: {} incidents open, {} runs not over, {} questions asked, {} freezes; mode ceiling {}",
+        text(&answer["install"]),
+        text(&answer["version"]),
+        number("incidents_open"),
+        number("runs_unfinished"),
+        number("approvals_open"),
+        number("freezes"),
+        number("mode_ceiling")
+    )
+}
+
+fn incidents(answer: &Value) -> String {
+    let line = |incident: &Value| {
+        let seen = match &incident["acknowledged_by"] {
+            Value::String(by) => format!(", acknowledged by {by}"),
+            _ => String::new(),
+        };
+        format!("{} {} ({}{seen})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
+    };
+    listed(answer["incidents"].as_array().into_iter().flatten().map(line), "nothing is open")
+}
+
+fn guards(answer: &Value) -> String {
+    let out = answer["nodes_out"].as_array().map_or(0, Vec::len);
+    let mut lines = vec![match answer["nodes_total"].as_u64() {
+        Some(total) => {
+            format!("{out} of {total} nodes are out, {} allowed at once", text(&answer["nodes_out_allowed"]))
+        }
+        None => "how many nodes are out is not known, so nothing that disturbs a node begins".to_owned(),
+    }];
+    if let Value::String(why) = &answer["stopped"] {
+        lines.push(format!("everything is stopped: {why}"));
+    }
+    for freeze in answer["freezes"].as_array().into_iter().flatten() {
+        lines.push(format!("frozen: {} by {}: {}", text(&freeze["scope"]), text(&freeze["by"]), text(&freeze["why"])));
+    }
+    for breaker in answer["breakers"].as_array().into_iter().flatten() {
+        lines.push(format!("breaker {} has tripped: {}", text(&breaker["scope"]), text(&breaker["why"])));
+    }
+    lines.join("\n")
+}
+
+fn story(answer: &Value) -> String {
+    let line = |line: &Value| {
+        let at = text(&line["at"]);
+        format!("{} {}", at.get(11..16).unwrap_or_default(), text(&line["text"]))
+    };
+    let lines: Vec<String> = answer["story"].as_array().into_iter().flatten().map(line).collect();
+    let older = lines.len().saturating_sub(limits::CHAT_LINES);
+    let head = (older > 0).then(|| format!("… {older} earlier lines"));
+    listed(head.into_iter().chain(lines.into_iter().skip(older)), "there is no story yet")
+}
+
+fn why(answer: &Value) -> String {
+    let mut lines = Vec::new();
+    for block in answer["blocks"].as_array().into_iter().flatten() {
+        lines.push(text(&block["title"]));
+        for line in block["lines"].as_array().into_iter().flatten() {
+            lines.push(format!("  {}: {}", text(&line["what"]), text(&line["text"])));
+        }
+    }
+    listed(lines.into_iter(), "nothing is known of it")
+}
+
+fn plan(plan: &Value) -> String {
+    let changes = |call: &&Value| call["reach"] != "none";
+    let line = |call: &Value| {
+        let args = call["call"]["args"].as_object().cloned().unwrap_or_default();
+        let args: Vec<String> = args.iter().map(|(name, value)| format!("{name} {}", text(value))).collect();
+        format!("{} ({})", text(&call["call"]["action"]), args.join(", "))
+    };
+    listed(plan["calls"].as_array().into_iter().flatten().filter(changes).map(line), "nothing would change")
+}
+
+fn decided(approval: &Value) -> String {
+    let id = text(&approval["id"]);
+    if approval["state"] == "open" {
+        let given = approval["given"].as_array().map_or(0, Vec::len);
+        return format!("{id}: your yes is counted, {given} of {} persons", text(&approval["needed"]));
+    }
+    format!("{id} is {} by {}", text(&approval["state"]), text(&approval["decided_by"]))
+}
+
+fn listed(lines: impl Iterator<Item = String>, none: &str) -> String {
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() { none.to_owned() } else { lines.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_taken_only_where_one_is_written() {
+        assert_eq!(scope("rule:xid a bad driver"), ("rule:xid", "a bad driver"));
+        assert_eq!(scope("all"), ("all", ""));
+        assert_eq!(scope("the room is on fire"), ("all", "the room is on fire"));
+    }
+
+    #[test]
+    fn what_is_typed_never_leaves_its_place_in_a_path() {
+        assert_eq!(segment("i3/../../runs"), "i3%2F..%2F..%2Fruns");
+        assert_eq!(segment("x?open=true&y"), "x%3Fopen%3Dtrue%26y");
+    }
+
+    #[test]
+    fn parameters_are_json_where_they_look_like_it() {
+        let wanted = wanted("drain node=gpu-3 gpu=5 force=false").unwrap();
+        assert_eq!(wanted["params"], json!({ "node": "gpu-3", "gpu": 5, "force": false }));
+        assert!(super::wanted("drain gpu-3").is_err());
+        assert!(super::wanted("").is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! `nightshift doctor`, the real binary, against the simulated fleet: what it finds, and what it says to paste.
+//!
+//! Invariant: every finding that is not good says what to do about it.
+
+use crate::harness::Site;
+use nightshift::world::sim::{Fault, SimFleet, SimOptions};
+use serde_json::Value;
+use std::process::Command;
+
+struct Case {
+    fleet: SimFleet,
+    site: Site,
+}
+
+impl Case {
+    fn new(extra: &str) -> Case {
+        let fleet = SimFleet::start(SimOptions::default()).unwrap();
+        let extra = format!("clusters: {{ main: {{ url: '{}' }} }}\n{extra}", fleet.url());
+        let runbook = include_str!("../../runbooks/gpu-fell-off-the-bus.rhai");
+        let site = Site::new(&extra, "rules: []\n", &[("gpu-fell-off-the-bus", runbook)]);
+        Case { fleet, site }
+    }
+
+    fn deny(&self, verb: &str, resource: &str) {
+        self.fleet.fault(Fault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
+    }
+
+    /// (health, what, mend) of an area.
+    fn findings(&self, area: &str) -> Vec<(String, String, String)> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(self.site.path().join("nightshift.yaml")).args(["doctor", "-o", "json"]);
+        let output = command.env_remove("NIGHTSHIFT_TOKEN").output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = said["findings"].as_array().unwrap().iter();
+        all.filter(|one| one["area"] == area)
+            .map(|one| (text(&one["health"]), text(&one["what"]), text(&one["mend"])))
+            .collect()
+    }
+}
+
+#[test]
+fn a_cluster_in_order_is_good_in_version_clock_rights_and_nodes() {
+    let case = Case::new("");
+    let found = case.findings("cluster main");
+    assert!(found.iter().all(|(health, ..)| health == "good"), "{found:#?}");
+    for words in ["answers in", "clock agrees", "rights that are needed", "32 GPUs"] {
+        assert!(found.iter().any(|(_, what, _)| what.contains(words)), "{words}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_missing_right_is_said_with_who_needs_it_and_the_rule_to_paste() {
+    let case = Case::new("");
+    case.deny("patch", "nodes");
+    case.deny("create", "pods/eviction");
+    let found = case.findings("cluster main");
+    let (_, what, mend) = found.iter().find(|(health, ..)| health == "bad").unwrap_or_else(|| panic!("{found:#?}"));
+    assert!(what.contains("patch nodes (") && what.contains("k8s::cordon"), "{what}");
+    assert!(what.contains("create pods/eviction (k8s::drain)"), "{what}");
+    for line in [
+        r#"- {apiGroups: [""], resources: ["nodes"], verbs: ["patch"]}"#,
+        r#"- {apiGroups: [""], resources: ["pods/eviction"], verbs: ["create"]}"#,
+    ] {
+        assert!(mend.lines().any(|one| one == line), "{mend}");
+    }
+}
+
+#[test]
+fn an_engine_that_may_not_act_and_an_action_that_is_off_need_no_right_to_write() {
+    let observes = Case::new("mode_ceiling: observe\n");
+    observes.deny("patch", "nodes");
+    let found = observes.findings("cluster main");
+    assert!(found.iter().all(|(health, ..)| health == "good"), "{found:#?}");
+    let off = Case::new("actions: { deny: ['k8s::drain'] }\n");
+    off.deny("create", "pods/eviction");
+    let found = off.findings("cluster main");
+    assert!(found.iter().all(|(health, ..)| health == "good"), "{found:#?}");
+    let warned = off.findings("catalog");
+    assert!(warned.iter().any(|(_, what, _)| what.contains("calls `k8s::drain`, off by `actions`")), "{warned:#?}");
+}
+
+#[test]
+fn an_address_that_leads_nowhere_is_bad_and_says_what_to_check() {
+    // Port 9 of this machine: nothing listens there.
+    let case = Case::new("");
+    let config = case.site.path().join("nightshift.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("server:\n", "server:\n  public_url: http://127.0.0.1:9\n")).unwrap();
+    let found = case.findings("reachable");
+    assert!(
+        matches!(&found[..], [(health, what, mend)] if health == "bad" && what.contains(":9/healthz") && !mend.is_empty()),
+        "{found:#?}"
+    );
+}
+
+#[tokio::test]
+async fn an_engine_that_runs_is_found_ready_and_reachable() {
+    let case = Case::new("");
+    let config = case.site.path().join("nightshift.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let url = format!("http://127.0.0.1:{}", case.site.port);
+    std::fs::write(&config, text.replace("server:\n", &format!("server:\n  public_url: {url}\n"))).unwrap();
+    let _engine = case.site.start(&[]).await.unwrap();
+    let found = [case.findings("port"), case.findings("reachable")].concat();
+    for words in ["something listens", "is ready", "leads to an engine"] {
+        assert!(found.iter().any(|(health, what, _)| health == "good" && what.contains(words)), "{words}: {found:#?}");
+    }
+}
