@@ -43,6 +43,7 @@ pub struct Config {
     /// Who people are elsewhere: their Slack user ids, and what they may do from there.
     pub people: Vec<Person>,
     pub slack: Option<SlackApp>,
+    pub pagerduty: Option<PagerDutyWebhook>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
@@ -112,6 +113,9 @@ pub struct Person {
     /// `U0123ABCD`: the member id of their profile, never a display name.
     #[serde(default)]
     pub slack: Option<String>,
+    /// `P0ABCDE`: the user id of PagerDuty.
+    #[serde(default)]
+    pub pagerduty: Option<String>,
 }
 
 /// The Slack app's way in: slash commands and buttons.
@@ -131,6 +135,14 @@ impl SlackApp {
     fn hooks() -> String {
         "https://hooks.slack.com/".to_owned()
     }
+}
+
+/// PagerDuty's webhook subscription: what people do there is the same here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PagerDutyWebhook {
+    /// Two while one is rotated.
+    pub signing_secrets: Vec<Secret>,
 }
 
 /// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
@@ -339,6 +351,7 @@ impl Default for Config {
             channels: BTreeMap::new(),
             people: Vec::new(),
             slack: None,
+            pagerduty: None,
             clusters: BTreeMap::new(),
             prometheus: None,
             http_allow: Vec::new(),

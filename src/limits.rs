@@ -192,8 +192,11 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 pub const REASON_CHARS: usize = 256;
 
 // ── MIG ──
-/// Pods that one rebalance may move unless the runbook says otherwise, and at most.
+/// Pods that one rebalance may move unless the runbook says otherwise, and at most then.
 pub const MIG_MOVES: u32 = 1;
+pub const MIG_MOVES_MAX: u32 = 8;
+/// A mig-manager that was not seen at work for so long after its label changed found nothing to do.
+pub const MIG_NOTICED: Span = Span::minutes(2);
 /// Profiles in one question: a fleet of one family has seven.
 pub const MIG_PROFILES_AT_ONCE: usize = 16;
 /// Instances asked for in one question.
@@ -204,6 +207,12 @@ pub const MIG_SEARCH_STEPS: usize = 400_000;
 pub const MIG_SEARCH_WIDTH_MIN: usize = 32;
 /// From an eviction to the container's start, before any warm-up.
 pub const MIG_RESTART: Span = Span::seconds(30);
+/// Places (or instances) of one profile on one GPU: the library is never given more room.
+pub const MIG_PLACES: u32 = 64;
+/// One reading or change of layouts through NVML, which can hang on a sick GPU.
+pub const MIG_WITHIN: Duration = Duration::from_secs(60);
+/// The kubelet's list of devices given to pods.
+pub const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 // ── agents ──
 /// How long a step waits for an agent's answer before it comes back later.
 pub const AGENT_ASK_WAIT: Duration = Duration::from_secs(2);
@@ -304,6 +313,12 @@ pub const SLACK_PRESSES: usize = 5;
 /// Lines of a story in one answer to a chat.
 pub const CHAT_LINES: usize = 25;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
+/// PagerDuty drops what is over 256 KB itself.
+pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;
+/// Signatures of one delivery that are looked at; there are two while a secret is rotated.
+pub const PAGERDUTY_SIGNATURES: usize = 5;
+/// Deliveries remembered, so that a repeat counts once.
+pub const PAGERDUTY_HEARD: usize = 8_192;
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
 /// As Alertmanager counts; PagerDuty says 512 KB.

@@ -7,6 +7,7 @@ mod faults;
 mod holders;
 mod join;
 mod kmsg;
+mod mig;
 mod nvml;
 mod program;
 mod reset;
@@ -87,10 +88,17 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 4] = [&nvml::GpuHealth, &nvml::GpuProcesses, &nvml::GpuRecoveryAction, &reset::GpuReset];
+static VERBS: [&dyn Verb; 6] = [
+    &nvml::GpuHealth,
+    &nvml::GpuProcesses,
+    &nvml::GpuRecoveryAction,
+    &reset::GpuReset,
+    &mig::MigApply,
+    &mig::MigInventory,
+];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 2] = [&kmsg::KernelWatch, &nvml::NvmlWatch];
+static WATCHERS: [&dyn Watcher; 3] = [&kmsg::KernelWatch, &mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

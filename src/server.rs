@@ -1,6 +1,6 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz`, `/readyz` and what Slack has signed; no body is decoded before its
+//! Invariant: no route without a role but `/healthz`, `/readyz` and what Slack and PagerDuty have signed; no body is decoded before its
 //! sender is known.
 
 mod api;
@@ -12,11 +12,14 @@ mod health;
 mod ingest;
 mod listen;
 mod metrics_page;
+mod pagerduty;
 mod problem;
+mod signed;
 mod slack;
 
 pub use auth::{Caller, GivenToken, Tokens, local_token};
 pub use listen::{Pace, check_listen, serve};
+pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use slack::{Door, SlackDoor};
 
@@ -42,6 +45,7 @@ pub struct App {
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
     slack: Option<Arc<SlackDoor>>,
+    pagerduty: Option<Arc<PagerDutyDoor>>,
 }
 
 impl App {
@@ -55,12 +59,18 @@ impl App {
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
             slack: None,
+            pagerduty: None,
         }
     }
 
     /// The same with a door for Slack.
     pub fn with_slack(self, door: Door) -> App {
         App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
+    }
+
+    /// The same with a door for PagerDuty's webhook.
+    pub fn with_pagerduty(self, door: PagerDutyDoor) -> App {
+        App { pagerduty: Some(Arc::new(door)), ..self }
     }
 
     /// The same with another source of rules and decoders.
@@ -80,6 +90,7 @@ pub fn router(app: App) -> Router {
         .merge(ingest::routes())
         .merge(api::routes())
         .merge(slack::routes())
+        .merge(pagerduty::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

@@ -7,6 +7,7 @@ mod facts;
 mod http;
 mod kill;
 mod kube;
+mod mig;
 mod prometheus;
 mod rights;
 pub mod sim;
@@ -16,12 +17,14 @@ pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Pulse, Workload};
+pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject};
 use crate::policy::Facts;
+pub use crate::policy::MigPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

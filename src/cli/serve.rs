@@ -9,7 +9,7 @@ pub(super) use assemble::{assemble_world, folders, secrets};
 
 use super::invocation::Invocation;
 use super::stop::{Code, Stop};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::engine::{self, Parts};
 use crate::{limits, server, telemetry};
 use std::io::IsTerminal;
@@ -53,8 +53,17 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     })?
 }
 
-/// Opens Slack's door, where the configuration has one.
-fn with_slack(app: server::App, config: &Config) -> Result<server::App, Stop> {
+/// Opens the doors of Slack and PagerDuty, where the configuration has them.
+fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
+    let app = match &config.pagerduty {
+        None => app,
+        Some(webhook) => {
+            let secrets: Result<Vec<String>, String> = webhook.signing_secrets.iter().map(Secret::read).collect();
+            let mend = "mend `pagerduty` in the configuration";
+            let secrets = secrets.map_err(|why| Stop::usage(format!("pagerduty: {why}"), mend))?;
+            app.with_pagerduty(server::PagerDutyDoor::new(&secrets))
+        }
+    };
     let Some(slack) = &config.slack else { return Ok(app) };
     let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
@@ -74,7 +83,7 @@ async fn serve(config: Config) -> Result<(), Stop> {
         )
     })?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
-    let app = with_slack(server::App::new(parts.clone(), tokens), &config)?;
+    let app = with_doors(server::App::new(parts.clone(), tokens), &config)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
         server: tokio::spawn(server::serve(app, listener, ended(stopped.clone()))),

@@ -27,6 +27,8 @@ pub struct AgentConfig {
     pub spool_mib: u64,
     /// The kernel's log; a file or FIFO serves for trying things out.
     pub kernel_log: PathBuf,
+    /// Where the kubelet writes which pod has which device; it need not be there.
+    pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
     pub nvidia_smi: PathBuf,
     /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
@@ -69,6 +71,7 @@ impl Default for AgentConfig {
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
             kernel_log: PathBuf::from("/dev/kmsg"),
+            kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],

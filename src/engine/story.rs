@@ -212,6 +212,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
         }
+        Remarked { by, text } => (format!("{by} {text}"), true),
         Trouble { text } => (format!("trouble: {text}"), true),
         RunCreated { .. }
         | RunPlanned { .. }

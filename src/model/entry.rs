@@ -226,6 +226,11 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// A person said or did something elsewhere that belongs to the story.
+    Remarked {
+        by: String,
+        text: String,
+    },
     /// Something that should not be: shown to people, counted.
     Trouble {
         text: String,
@@ -234,7 +239,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 31] = [
+    pub const NAMES: [&'static str; 32] = [
         "started",
         "heard",
         "gap",
@@ -265,6 +270,7 @@ impl EntryKind {
         "swept",
         "nodes_released",
         "redacted",
+        "remarked",
         "trouble",
     ];
 
@@ -301,6 +307,7 @@ impl EntryKind {
             EntryKind::Swept { .. } => "swept",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
+            EntryKind::Remarked { .. } => "remarked",
             EntryKind::Trouble { .. } => "trouble",
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
 mod answer;
+mod devices;
 mod pulse;
 mod wire;
 

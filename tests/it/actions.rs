@@ -5,6 +5,7 @@
 mod battery;
 mod cases;
 mod drain;
+mod mig;
 mod outside;
 
 use nightshift::actions::{Action, Performed, find};

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use nightshift::config::{Person, Role, SlackApp};
 use nightshift::model::RunState;
-use nightshift::server::{App, Door, Tokens, router};
+use nightshift::server::{App, Door, PagerDutyDoor, Tokens, router};
 use nightshift::store::Filter;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,12 @@ impl Chat {
         tokio::spawn(async move { axum::serve(listener, Router::new().route("/answer", taking)).await });
         let mut night = Night::fall(RULE, &[("cordon", CORDON)]).await;
         let config = Arc::make_mut(&mut night.parts.config);
-        let person = |name: &str, role, id: &str| Person { name: name.into(), role, slack: Some(id.into()) };
+        let person = |name: &str, role, id: &str| Person {
+            name: name.into(),
+            role,
+            slack: Some(id.into()),
+            pagerduty: Some(id.replace("U0", "P0")),
+        };
         config.people = vec![
             person("ada", Role::Approver, "U0ADA"),
             person("bob", Role::Approver, "U0BOB"),
@@ -55,7 +60,11 @@ impl Chat {
             hooks: hooks.clone(),
         });
         let door = Door { signing_secret: SECRET.into(), hooks: hooks.parse().unwrap() };
-        let router = router(App::new(night.parts.clone(), Tokens::default()).with_slack(door));
+        let router = router(
+            App::new(night.parts.clone(), Tokens::default())
+                .with_slack(door)
+                .with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()])),
+        );
         Chat { night, router, said, hooks }
     }
 
@@ -196,4 +205,56 @@ async fn two_who_press_in_the_same_moment_hear_who_was_first() {
     let state = chat.night.until_rest(run, MINUTE).await.state;
     let done = chat.night.effects().get("patch nodes gpu-2").copied().unwrap_or_default();
     assert_eq!(done, u64::from(state == RunState::Done) as usize, "{state:?}");
+}
+
+/// What PagerDuty posts when somebody does something there.
+async fn pages(chat: &Chat, id: &str, kind: &str, agent: Value, data: Value) -> StatusCode {
+    let body =
+        json!({ "event": { "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data } });
+    let body = body.to_string();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
+    let tag = ring::hmac::sign(&key, body.as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let request = Request::post("/pagerduty/webhook")
+        .header("x-pagerduty-signature", format!("v1={hex}"))
+        .body(Body::from(body))
+        .unwrap();
+    chat.router.clone().oneshot(request).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn what_people_do_in_pagerduty_is_the_same_here_once_and_our_echo_is_nothing() {
+    let chat = Chat::begin().await;
+    chat.asking().await;
+    let ours = |key: &str| json!({ "id": "Q1", "type": "incident", "incident_key": key });
+    let ada = json!({ "id": "P0ADA", "type": "user_reference", "summary": "Ada L." });
+    let incident = || async {
+        let filter = Filter { limit: 1, ..Filter::default() };
+        chat.night.parts.store.incidents(filter).await.unwrap().remove(0)
+    };
+    let key = "nightshift/nightshift/i1";
+    for (id, agent) in [("1", Value::Null), ("2", json!({ "id": "I1", "type": "integration_reference" }))] {
+        assert_eq!(pages(&chat, id, "incident.acknowledged", agent, ours(key)).await, StatusCode::OK);
+        assert_eq!(incident().await.acknowledged_by, None, "our own event that comes back");
+    }
+    for foreign in ["nightshift/other/i1", "nightshift/nightshift/i99", "x", ""] {
+        let status = pages(&chat, foreign, "incident.acknowledged", ada.clone(), ours(foreign)).await;
+        assert_eq!(status, StatusCode::OK, "a 4xx thrice would switch the subscription off");
+    }
+    for _ in 0..2 {
+        assert_eq!(pages(&chat, "3", "incident.acknowledged", ada.clone(), ours(key)).await, StatusCode::OK);
+        let note = json!({ "content": "looks like <!channel> the switch", "incident": ours(key) });
+        let bob = json!({ "id": "P9", "type": "user_reference", "summary": "Bob <b>" });
+        assert_eq!(pages(&chat, "4", "incident.annotated", bob, note).await, StatusCode::OK);
+    }
+    assert_eq!(incident().await.acknowledged_by.as_deref(), Some("ada"));
+    let remarks: Vec<String> = chat
+        .night
+        .entries()
+        .await
+        .iter()
+        .filter(|entry| entry.kind.name() == "remarked")
+        .filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text))
+        .collect();
+    assert_eq!(remarks, ["Bob <b> (PagerDuty) noted in PagerDuty: looks like <!channel> the switch"]);
 }

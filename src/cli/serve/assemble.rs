@@ -112,6 +112,9 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
     for token in &config.server.tokens {
         found.push((format!("server.tokens `{}`", token.name), &token.secret));
     }
+    for secret in config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets) {
+        found.push(("pagerduty.signing_secrets".to_owned(), secret));
+    }
     if let Some(slack) = &config.slack {
         found.push(("slack.signing_secret".to_owned(), &slack.signing_secret));
     }

@@ -37,6 +37,9 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             );
         }
     }
+    if config.pagerduty.as_ref().is_some_and(|webhook| webhook.signing_secrets.is_empty()) {
+        found.say("pagerduty.signing_secrets", "is empty", "copy the secret that PagerDuty shows once, into a file");
+    }
     if let Some(slack) = &config.slack {
         let https = url::Url::parse(&slack.hooks).is_ok_and(|url| {
             let here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));

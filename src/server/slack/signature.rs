@@ -4,7 +4,7 @@
 
 use crate::limits;
 use crate::model::Time;
-use crate::server::Problem;
+use crate::server::{Problem, signed};
 use axum::http::{HeaderMap, StatusCode};
 use ring::hmac;
 use std::collections::VecDeque;
@@ -29,8 +29,7 @@ pub struct SlackDoor {
 
 impl SlackDoor {
     pub fn new(door: Door) -> SlackDoor {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, door.signing_secret.trim().as_bytes());
-        SlackDoor { key, hooks: door.hooks, seen: Mutex::default() }
+        SlackDoor { key: signed::key(&door.signing_secret), hooks: door.hooks, seen: Mutex::default() }
     }
 
     /// Lets through what Slack has signed just now.
@@ -41,7 +40,7 @@ impl SlackDoor {
         if now.as_second().abs_diff(at) > limits::SLACK_SKEW.as_secs() {
             return Err(refused("its time is more than five minutes from ours"));
         }
-        let signature = text("x-slack-signature").and_then(|text| text.strip_prefix("v0=")).and_then(bytes);
+        let signature = text("x-slack-signature").and_then(|text| text.strip_prefix("v0=")).and_then(signed::bytes);
         let signature = signature.ok_or_else(|| refused("it carries no signature"))?;
         let mut signed = Vec::with_capacity(body.len() + 32);
         signed.extend_from_slice(b"v0:");
@@ -73,13 +72,6 @@ impl SlackDoor {
             url.origin() == self.hooks.origin() && url.username().is_empty() && url.password().is_none()
         })
     }
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 {
-        return None;
-    }
-    (0..32).map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()).collect()
 }
 
 fn refused(why: &str) -> Problem {
