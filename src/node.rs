@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
+pub mod cache;
 mod holders;
 mod mig;
 mod nvml;
@@ -75,7 +76,10 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 6] = [
+static VERBS: [&dyn Verb; 9] = [
+    &cache::verbs::CacheStatus,
+    &cache::verbs::CacheVerify,
+    &cache::verbs::CacheWarm,
     &nvml::GpuHealth,
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
