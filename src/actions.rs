@@ -91,7 +91,7 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 21] = [
+static CATALOG: [&dyn Action; 36] = [
     &approve::Approve,
     &cache_status::CacheStatus,
     &cache_verify::CacheVerify,

@@ -93,12 +93,12 @@ static VERBS: [&dyn Verb; 9] = [
     &cache::verbs::CacheStatus,
     &cache::verbs::CacheVerify,
     &cache::verbs::CacheWarm,
+    &mig::MigApply,
+    &mig::MigInventory,
     &nvml::GpuHealth,
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
     &reset::GpuReset,
-    &mig::MigApply,
-    &mig::MigInventory,
 ];
 
 /// One line a watcher.
