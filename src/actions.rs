@@ -5,10 +5,16 @@
 mod answer;
 mod approve;
 mod args;
+mod cache_status;
+mod cache_verify;
+mod cache_warm;
+mod docker_containers;
+mod docker_restart;
 mod gpu_health;
 mod gpu_processes;
 mod gpu_recovery_action;
 mod gpu_reset;
+mod gpu_sharing;
 mod http_get;
 mod http_post;
 mod k8s_annotate;
@@ -28,6 +34,8 @@ mod k8s_uncordon;
 mod k8s_untaint;
 mod keys;
 mod metadata;
+mod mig_plan;
+mod mig_rebalance;
 mod note;
 mod now;
 mod on_node;
@@ -83,12 +91,18 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 28] = [
+static CATALOG: [&dyn Action; 36] = [
     &approve::Approve,
+    &cache_status::CacheStatus,
+    &cache_verify::CacheVerify,
+    &cache_warm::CacheWarm,
+    &docker_containers::DockerContainers,
+    &docker_restart::DockerRestart,
     &gpu_health::GpuHealth,
     &gpu_processes::GpuProcesses,
     &gpu_recovery_action::GpuRecoveryAction,
     &gpu_reset::GpuReset,
+    &gpu_sharing::GpuSharing,
     &http_get::HttpGet,
     &http_post::HttpPost,
     &k8s_annotate::K8sAnnotate,
@@ -106,6 +120,8 @@ static CATALOG: [&dyn Action; 28] = [
     &k8s_taint::K8sTaint,
     &k8s_uncordon::K8sUncordon,
     &k8s_untaint::K8sUntaint,
+    &mig_plan::MigPlanning,
+    &mig_rebalance::MigRebalance,
     &note::Note,
     &now::Now,
     &prom_query::PromQuery,
@@ -187,7 +203,7 @@ mod tests {
             assert!(!spec.doc.is_empty() && !spec.returns.is_empty(), "{name} has no words");
             for right in spec.permissions {
                 assert!(VERBS.contains(&right.verb), "{name}: {}", right.verb);
-                assert!(matches!(right.group, "" | "apps"), "{name}: {}", right.group);
+                assert!(matches!(right.group, "" | "apps" | "resource.k8s.io"), "{name}: {}", right.group);
                 let writes = !matches!(right.verb, "get" | "list");
                 assert!(!writes || spec.mutates(), "{name} reads, but wants to {}", right.verb);
             }
@@ -199,7 +215,8 @@ mod tests {
                 spec.deadline.0 >= std::time::Duration::from_secs(10),
                 "{name}: a deadline that one attempt fits in"
             );
-            let kube = spec.name.starts_with("k8s::");
+            // Besides these only what changes a node by way of the cluster and its agent needs rights.
+            let kube = spec.name.starts_with("k8s::") || spec.name.starts_with("mig::") || spec.name == "gpu::sharing";
             assert_eq!(kube, !spec.permissions.is_empty(), "{name}: rights on the cluster");
         }
     }

@@ -3,15 +3,18 @@
 //! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
 
 mod agents;
+mod docker;
 mod facts;
 mod http;
 mod kill;
 mod kube;
+mod mig;
 mod prometheus;
 mod rights;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
+pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
@@ -19,12 +22,14 @@ pub use kube::{
     ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
     Node, NodeSeen, Pod, PodSeen, Pulse, Told, Workload,
 };
+pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject};
 use crate::policy::Facts;
+pub use crate::policy::MigPlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -95,6 +100,8 @@ pub struct World {
     pub default_cluster: String,
     pub prometheus: Option<Prometheus>,
     pub http: Http,
+    /// The Docker engine of this machine, where one is configured.
+    pub docker: Option<Docker>,
     /// Those who do what only a node itself can do.
     pub agents: Agents,
     pub clock: Arc<dyn Clock>,
@@ -112,6 +119,16 @@ impl World {
             WorldError::Invalid(format!(
                 "no cluster `{name}` is configured; add it under `clusters:` in the configuration"
             ))
+        })
+    }
+
+    /// The Docker engine, or what to write to have one.
+    pub fn docker(&self) -> Result<&Docker, WorldError> {
+        self.docker.as_ref().ok_or_else(|| {
+            WorldError::Invalid(
+                "no Docker engine is configured; add `docker: {}` to the configuration of the engine on that machine"
+                    .to_owned(),
+            )
         })
     }
 

@@ -29,6 +29,10 @@ pub fn rights(is_on: impl Fn(&ActionSpec) -> bool) -> BTreeMap<Permission, Vec<&
     rights
 }
 
+const fn resource(resource: &'static str, verb: &'static str) -> Permission {
+    Permission { group: "resource.k8s.io", resource, verb }
+}
+
 pub(super) const NONE: &[Permission] = &[];
 pub(super) const READ_NODE: &[Permission] = &[core("nodes", "get")];
 pub(super) const READ_PODS: &[Permission] = &[core("pods", "list")];
@@ -50,4 +54,13 @@ pub(super) const SCALE: &[Permission] = &[
     apps("deployments/scale", "patch"),
     apps("statefulsets", "get"),
     apps("statefulsets/scale", "patch"),
+];
+pub(super) const MIG: &[Permission] = &[
+    core("nodes", "get"),
+    core("nodes", "patch"),
+    core("pods", "delete"),
+    core("pods", "get"),
+    core("pods", "list"),
+    core("pods/eviction", "create"),
+    resource("resourceslices", "list"),
 ];

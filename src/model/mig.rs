@@ -51,6 +51,9 @@ pub struct MigCompute {
     pub uuid: String,
     /// Process ids that hold it now.
     pub processes: Vec<u32>,
+    /// The uid of the pod that the kubelet gave it to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 /// A GPU instance as it lies on a GPU.

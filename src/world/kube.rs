@@ -4,6 +4,7 @@
 
 mod answer;
 mod beside;
+mod devices;
 mod fleet;
 mod pulse;
 mod seen;

@@ -10,6 +10,7 @@ mod disruption;
 mod effects;
 mod health;
 mod metrics;
+mod mig;
 mod object;
 mod patch;
 mod prometheus;
@@ -22,6 +23,7 @@ mod write;
 
 pub use effects::{Applied, Asked};
 pub use health::{ApiFault, Fault, Trouble};
+pub use mig::MigBehaviour;
 pub use prometheus::SimSample;
 
 use crate::clock::{Clock, RealClock};

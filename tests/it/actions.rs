@@ -5,6 +5,7 @@
 mod battery;
 mod cases;
 mod drain;
+mod mig;
 mod outside;
 
 use nightshift::actions::{Action, Performed, find};
@@ -51,6 +52,7 @@ impl Stage {
             prometheus: None,
             kill: Arc::default(),
             http: NOWHERE.clone(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             identity,

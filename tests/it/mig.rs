@@ -1,6 +1,7 @@
-//! The planner's arrival simulation: good placement first, and rebalancing for the rest.
+//! MIG: the planner's arrival simulation (good placement first, rebalancing for the rest), and the node's side.
 
 mod arrivals;
+mod node;
 
 use arrivals::{Policy, Tally, geometry, simulate};
 

@@ -22,6 +22,7 @@ pub async fn world(fleets: &[(&str, &SimFleet)]) -> World {
         clusters,
         default_cluster: fleets[0].0.to_owned(),
         prometheus: None,
+        docker: None,
         agents: Agents::default(),
         kill: Arc::default(),
         http: Http::new("nightshift/test", &[]).unwrap(),

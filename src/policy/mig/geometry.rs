@@ -53,6 +53,11 @@ impl Geometry {
         Ok(Geometry { profiles, slots, slices, places, freedom })
     }
 
+    /// Of a GPU that offers nothing.
+    pub fn none() -> Geometry {
+        Geometry { profiles: Vec::new(), slots: 0, slices: 0, places: Vec::new(), freedom: vec![0] }
+    }
+
     pub fn profiles(&self) -> &[MigProfile] {
         &self.profiles
     }

@@ -364,6 +364,7 @@ pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
             known_node(state, &node)?;
             state.health.stale_weights.insert((node, model));
         }
+        Fault::MigManager { node, behaviour } => super::mig::install(state, &node, behaviour)?,
         Fault::Deny { verb, resource } => {
             state.health.denied.insert((verb, resource));
         }
@@ -381,7 +382,7 @@ pub(super) fn mend(state: &mut State, node: &str, gpu: Option<u32>) -> Result<()
     Ok(())
 }
 
-fn known_node(state: &State, node: &str) -> Result<(), String> {
+pub(super) fn known_node(state: &State, node: &str) -> Result<(), String> {
     state.get(&Key::node(node)).map(drop).ok_or_else(|| format!("no node `{node}` in the fleet"))
 }
 

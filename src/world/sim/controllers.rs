@@ -73,6 +73,7 @@ fn fire(state: &mut State, timer: Timer) {
                 }
             }
         }
+        Timer::MigSettles(name, config) => super::mig::settles(state, &name, &config),
         Timer::Heals(name) => {
             state.health.healing.remove(&name);
             if may_heal(state, &name) {
@@ -104,6 +105,7 @@ fn node(state: &mut State, key: &Key) {
             node["status"]["allocatable"]["nvidia.com/gpu"] = capacity.saturating_sub(out).to_string().into();
         }
     });
+    super::mig::look(state, &key.name);
     if was_ready != is_ready {
         readiness_changed(state, &key.name, is_ready);
     }

@@ -22,6 +22,8 @@ pub enum Fault {
     Stalled { namespace: String, deployment: String },
     /// The weights on the node's volume are of an older revision than the ones served elsewhere.
     WeightsStale { node: String, model: String },
+    /// The node has a mig-manager, which behaves like this.
+    MigManager { node: String, behaviour: super::mig::MigBehaviour },
     /// A right is missing: requests get 403, and access reviews say so.
     Deny { verb: String, resource: String },
     /// The API server has compacted its history: a watch that resumes hears 410 and lists again.
@@ -114,6 +116,8 @@ pub(super) struct Health {
     pub denied: BTreeSet<(String, String)>,
     /// Nodes that wait for `Timer::Heals`.
     pub healing: BTreeSet<String>,
+    /// Nodes with a mig-manager: the configuration that it saw last, and how it will behave.
+    pub mig: BTreeMap<String, (String, super::mig::MigBehaviour)>,
     api: Vec<(ApiFault, Regex)>,
     random: u64,
 }
@@ -127,6 +131,7 @@ impl Health {
             stale_weights: BTreeSet::new(),
             denied: BTreeSet::new(),
             healing: BTreeSet::new(),
+            mig: BTreeMap::new(),
             api: Vec::new(),
             random: seed,
         }

@@ -23,6 +23,8 @@ pub(super) enum Timer {
     NodeLost(String),
     /// The node repairs itself, if it is still empty.
     Heals(String),
+    /// The node's mig-manager is done with this configuration.
+    MigSettles(String, String),
 }
 
 /// What the scheduler knows of a node.

@@ -4,7 +4,7 @@
 
 use super::Stage;
 use nightshift::model::{Call, Outcome};
-use nightshift::world::sim::SimSample;
+use nightshift::world::sim::{Fault, MigBehaviour, SimSample};
 use serde_json::{Value, json};
 
 /// A call that makes sense on the stage, and what it should do there.
@@ -45,6 +45,17 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
     let value = ("value", json!("yes"));
     Some(match name {
         "approve" => reads(&[("question", json!("Reset GPU 3?"))]),
+        "cache::status" | "cache::verify" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "sound": true })));
+            reads(&[node, ("path", json!("/models/llama"))])
+        }
+        "cache::warm" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
+            reads(&[("models", json!("/models/llama")), node])
+        }
+        // Against a real engine in tests/it/docker.rs; here there is none, and that is an answer, too.
+        "docker::containers" => reads(&[]),
+        "docker::restart" => reads(&[("container", json!("vllm"))]),
         "gpu::health" | "gpu::processes" => {
             stage.agent("gpu-1", |_| Outcome::Ok(json!([])));
             reads(&[node, ("gpu", json!(3))])
@@ -57,6 +68,7 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
             stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
             reads(&[node, ("gpu", json!("3"))])
         }
+        "gpu::sharing" => patches(vec![], call(name, &[node.clone(), ("profile", json!("slices-4"))])),
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
         "k8s::annotate" => patches(vec![], call(name, &[node.clone(), key.clone(), value])),
@@ -102,6 +114,20 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         "k8s::taint" => patches(vec![], taint()),
         "k8s::uncordon" => patches(vec![cordon("gpu-1")], call(name, std::slice::from_ref(&node))),
         "k8s::untaint" => patches(vec![taint()], call(name, &[node.clone(), key.clone()])),
+        "mig::plan" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(super::mig::inventory()));
+            reads(&[node, ("demand", json!({ "1g.10gb": 2 }))])
+        }
+        "mig::rebalance" => {
+            // The last node has room for what leaves this one.
+            stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works }).unwrap();
+            Case {
+                before: vec![cordon("gpu-1"), call("k8s::drain", &[("node", json!("gpu-1"))])],
+                call: call(name, &[node, ("config", json!("all-1g.10gb"))]),
+                changes: vec!["patch nodes"],
+                write: PATCH_NODE,
+            }
+        }
         "note" => reads(&[("text", json!("the second time this week"))]),
         "now" => reads(&[]),
         "prom::query" | "prom::value" => {

@@ -85,7 +85,7 @@ pub fn simulate(geometry: &Arc<Geometry>, policy: Policy, seed: u64, requests: u
 }
 
 /// Requests come one a unit of time. At this length of stay the naive placement refuses as often as the reference says.
-const MEAN_STAY: f64 = 18.0;
+const MEAN_STAY: f64 = 20.0;
 
 fn size(geometry: &Geometry, profile: &str) -> (u32, u32) {
     let found = geometry.profiles().iter().find(|known| known.name == profile);

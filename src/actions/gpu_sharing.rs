@@ -1,0 +1,67 @@
+//! `gpu::sharing`: how a node's GPUs are shared out in time, by the device plugin's own label.
+//!
+//! Invariant: the label is set only where the plugin knows configurations by name, and the old one comes back on undo.
+
+use super::answer::{foresee, settle};
+use super::metadata::{self, Part};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{World, WorldError};
+use serde_json::{Value, json};
+
+pub(super) struct GpuSharing;
+
+const LABEL: &str = "nvidia.com/device-plugin.config";
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "gpu::sharing",
+    doc: "Chooses a time-slicing profile for a node: a name of the device plugin's configuration, as its label \
+          nvidia.com/device-plugin.config. The plugin starts anew; pods that run go on.",
+    params: &[
+        args::NODE,
+        args::required("profile", ParamType::String, "a name of the plugin's configuration; `` for its default"),
+    ],
+    options: &[],
+    returns: "#{changed, before}",
+    effect: Effect::Converge,
+    reach: Reach::Node,
+    disruptive: false,
+    permissions: rights::PATCH_NODE,
+    undo: Some("gpu::sharing"),
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for GpuSharing {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        metadata::witness(Part::Labels, world, &labelling(call)).await
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        let step = Step { call: labelling(&step.call), ..step.clone() };
+        settle(metadata::perform(Part::Labels, world, &step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(metadata::predict(Part::Labels, world, &labelling(call)).await)
+    }
+
+    fn undo(&self, step: &Step) -> Option<Call> {
+        let before = super::changed_from(step)?.as_str().unwrap_or_default();
+        Some(Call::new("gpu::sharing", [("node", json!(step.call.text("node"))), ("profile", json!(before))]))
+    }
+}
+
+/// The same as a label; an empty profile takes it away.
+fn labelling(call: &Call) -> Call {
+    let value = Some(call.text("profile")).filter(|profile| !profile.is_empty());
+    Call::new("k8s::label", [("node", json!(call.text("node"))), ("key", json!(LABEL)), ("value", json!(value))])
+}

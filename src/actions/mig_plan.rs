@@ -1,0 +1,90 @@
+//! `mig::plan`: the cheapest steps that make room for MIG slices on a node, without taking any.
+//!
+//! Invariant: reads only; what the plan may not touch is in its words.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::{Action, Performed, args, on_node, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{MigInventory, MigPlan, MigWish, World, mig_demand, mig_plan};
+use serde_json::{Value, json};
+
+pub(super) struct MigPlanning;
+
+pub(super) const DEMAND: crate::model::ParamSpec =
+    args::optional("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }, or names of resources");
+pub(super) const MOST_MOVES: crate::model::ParamSpec =
+    args::optional("most_moves", ParamType::Int, "pods that may be moved (1)");
+pub(super) const WARM_UP: crate::model::ParamSpec =
+    args::optional("warm_up", ParamType::Duration, "from the start of a pod that moves to its first answer (60s)");
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "mig::plan",
+    doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with what must hold before and after. Ill \
+          GPUs and pods that may not move are left alone, and what has no place is refused in words.",
+    params: &[args::NODE, args::required("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }")],
+    options: &[MOST_MOVES, WARM_UP],
+    returns: "#{steps, moves, diffs, cost: #{unserved, moving, changes}, refused, exact}",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::READ_PODS,
+    undo: None,
+    deadline: Span::seconds(60),
+};
+
+#[async_trait::async_trait]
+impl Action for MigPlanning {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
+}
+
+async fn read(world: &World, call: &Call) -> Settled<Value> {
+    Ok(json!(plan(world, call).await?))
+}
+
+/// Reads the node and plans. Shared with `mig::rebalance`.
+pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
+    let node = args::text(call, "node")?;
+    let wish = wish(call)?;
+    let asked = Call::new("mig::inventory", [("node", json!(node))]);
+    let said = on_node::read(world, &asked).await?;
+    let inventory: MigInventory = serde_json::from_value(said)
+        .map_err(|error| args::invalid(format!("the agent of {node} says what is not understood: {error}")))?;
+    // Without a cluster nobody but processes can hold an instance.
+    let pods = match world.clusters.is_empty() {
+        true => None,
+        false => Some(world.kube(None)?.pods_on(node).await?),
+    };
+    let plan = mig_plan(&inventory, pods.as_deref(), &wish);
+    Ok(plan.map_err(|error| args::invalid(format!("no plan for {node}: {error}")))?)
+}
+
+fn wish(call: &Call) -> Result<MigWish, Failure> {
+    let demand = mig_demand(call.args.get("demand").unwrap_or(&Value::Null)).map_err(args::invalid)?;
+    let moves = call.args.get("most_moves").filter(|given| !given.is_null());
+    let most_moves = match moves {
+        None => limits::MIG_MOVES,
+        Some(given) => given
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count <= limits::MIG_MOVES_MAX)
+            .ok_or_else(|| {
+                args::invalid(format!("`most_moves` must be a number from 0 to {}", limits::MIG_MOVES_MAX))
+            })?,
+    };
+    Ok(MigWish { demand, most_moves, warm_up: args::span(call, "warm_up", Span::seconds(60))? })
+}

@@ -1,0 +1,192 @@
+//! The direct route: evict the pods that are in the way, let the agent change the layout, see that it is offered.
+//!
+//! Invariant: the plan is frozen before the first eviction; a pod is evicted by its uid, and never against its budget.
+
+use super::super::answer::{Settled, done, failed, patient, poll, waited};
+use super::super::{Performed, mig_plan};
+use super::{Orders, Progress, missing};
+use crate::limits;
+use crate::model::{Answer, Command, FailureKind, MigPlace, Outcome, Step};
+use crate::world::{EvictAnswer, Kube, MigPlan, Node, World, WorldError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One GPU's change, as the agent takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    pub gpu: String,
+    pub before: Vec<MigPlace>,
+    pub after: Vec<MigPlace>,
+}
+
+/// A pod that has to go first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Moving {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+pub(super) async fn perform(
+    world: &World,
+    cluster: Option<(&Kube, &Node)>,
+    step: &Step,
+    orders: &Orders<'_>,
+    progress: Progress,
+) -> Settled<Performed> {
+    let spent = waited(world, step);
+    match progress.phase.as_str() {
+        "" => begin(world, cluster, step, progress).await,
+        "evicting" => match cluster {
+            Some((kube, _)) => evict(kube, orders, progress, spent).await,
+            None => Ok(next(progress, "changing")),
+        },
+        "changing" => change(world, step, orders, progress, spent).await,
+        _ => offered(cluster, orders, progress, spent).await,
+    }
+}
+
+fn next(mut progress: Progress, phase: &str) -> Performed {
+    phase.clone_into(&mut progress.phase);
+    Performed::Again { after: Duration::ZERO, why: format!("{phase} the layout"), carry: json!(progress) }
+}
+
+async fn begin(
+    world: &World,
+    cluster: Option<(&Kube, &Node)>,
+    step: &Step,
+    mut progress: Progress,
+) -> Settled<Performed> {
+    if let Some(layout) = step.call.args.get("layout").filter(|layout| !layout.is_null()) {
+        let read = serde_json::from_value(layout.clone());
+        progress.changes = read.map_err(|error| super::super::args::invalid(format!("`layout`: {error}")))?;
+        return Ok(next(progress, "changing"));
+    }
+    let plan = mig_plan::plan(world, &step.call).await?;
+    if plan.cost.unserved > 0 {
+        return Ok(Performed::Done(failed(FailureKind::Refused, refusal(&plan))));
+    }
+    let changed = plan.diffs.iter().filter(|diff| diff.before != diff.after);
+    progress.changes = changed
+        .map(|diff| Change { gpu: diff.gpu.clone(), before: diff.before.clone(), after: diff.after.clone() })
+        .collect();
+    if progress.changes.is_empty() {
+        return Ok(done(report(false, &progress)));
+    }
+    if let Some((kube, _)) = cluster {
+        for moved in &plan.moves {
+            let Some((namespace, name)) = moved.pod.split_once('/') else { continue };
+            let pod = kube.pod(namespace, name).await?;
+            progress.moving.push(Moving { namespace: pod.namespace, name: pod.name, uid: pod.uid });
+        }
+    }
+    Ok(next(progress, "evicting"))
+}
+
+fn refusal(plan: &MigPlan) -> String {
+    let lines = plan.refused.iter().map(|refusal| format!("{} × {}: {}", refusal.count, refusal.profile, refusal.why));
+    format!("nothing is changed, because not all has a place: {}", lines.collect::<Vec<_>>().join(" | "))
+}
+
+async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Duration) -> Settled<Performed> {
+    let silent = |error: WorldError| patient(error, spent, orders.within, json!(progress));
+    let mut waiting = Vec::new();
+    for pod in &progress.moving {
+        match kube.pod(&pod.namespace, &pod.name).await {
+            Ok(found) if found.uid == pod.uid && found.terminating => {
+                waiting.push(format!("{}/{} is ending", pod.namespace, pod.name));
+            }
+            Ok(found) if found.uid == pod.uid => {
+                let answer = kube.evict(&pod.namespace, &pod.name, &pod.uid, None).await.map_err(silent)?;
+                waiting.push(match answer {
+                    EvictAnswer::Accepted | EvictAnswer::Gone => {
+                        format!("{}/{} is asked to go", pod.namespace, pod.name)
+                    }
+                    EvictAnswer::Blocked { why } => format!("{}/{}: {why}", pod.namespace, pod.name),
+                    EvictAnswer::Misconfigured { why } => {
+                        format!("A PERSON MUST MEND a disruption budget: {}/{}: {why}", pod.namespace, pod.name)
+                    }
+                });
+            }
+            Ok(_) | Err(WorldError::NotFound(_)) => {}
+            Err(error) => return Err(silent(error)),
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(next(progress, "changing"));
+    }
+    if spent >= orders.within.0 {
+        let text = format!("the layout is as it was; not done within {}: {}", orders.within, waiting.join("; "));
+        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+    }
+    Ok(poll(spent, waiting.join("; "), json!(progress)))
+}
+
+async fn change(
+    world: &World,
+    step: &Step,
+    orders: &Orders<'_>,
+    progress: Progress,
+    spent: Duration,
+) -> Settled<Performed> {
+    let command = Command {
+        run: step.run,
+        step: step.no,
+        epoch: world.agents.epoch(),
+        verb: "mig::apply".to_owned(),
+        args: serde_json::Map::from_iter([("changes".to_owned(), json!(progress.changes))]),
+        deadline: step.deadline,
+    };
+    let why = match world.agents.ask(orders.node, &command).await {
+        Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),
+        // The agent has put the old layout back, or says that it could not.
+        Ok(Answer::Ended { outcome }) => return Ok(Performed::Done(outcome)),
+        Ok(Answer::Working { why, .. }) => why,
+        Err(error) if error.is_transient() => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    if spent >= orders.within.0 {
+        let text = format!("not done within {}: {why}", orders.within);
+        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+    }
+    Ok(poll(spent, why, json!(progress)))
+}
+
+/// The device plugin reads the GPUs only when it starts, so it is started anew; then the node must offer what is there.
+async fn offered(
+    cluster: Option<(&Kube, &Node)>,
+    orders: &Orders<'_>,
+    mut progress: Progress,
+    spent: Duration,
+) -> Settled<Performed> {
+    let Some((kube, _)) = cluster else { return Ok(done(report(true, &progress))) };
+    let silent = |error: WorldError, progress: &Progress| patient(error, spent, orders.within, json!(progress));
+    if progress.phase == "offering" {
+        let pods = kube.pods_on(orders.node).await.map_err(|error| silent(error, &progress))?;
+        let is_plugin = |owner: &(String, String)| owner.0 == "DaemonSet" && owner.1.contains("nvidia-device-plugin");
+        for pod in pods.iter().filter(|pod| pod.owner.as_ref().is_some_and(is_plugin) && !pod.terminating) {
+            match kube.delete_pod(&pod.namespace, &pod.name, &pod.uid).await {
+                Ok(()) | Err(WorldError::NotFound(_) | WorldError::Conflict(_)) => {}
+                Err(error) => return Err(silent(error, &progress)),
+            }
+        }
+        progress.phase = "offered".to_owned();
+        let why = "the device plugin is started anew".to_owned();
+        return Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) });
+    }
+    let lacking = missing(kube, orders).await.map_err(|error| silent(error, &progress))?;
+    if lacking.is_empty() {
+        return Ok(done(report(true, &progress)));
+    }
+    if spent >= orders.within.0 {
+        let text = format!("the layout is new, but not offered within {}: {}", orders.within, lacking.join(", "));
+        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+    }
+    Ok(poll(spent, lacking.join(", "), json!(progress)))
+}
+
+fn report(changed: bool, progress: &Progress) -> Value {
+    let moved: Vec<String> = progress.moving.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    json!({ "changed": changed, "route": "direct", "diffs": progress.changes, "moved": moved })
+}

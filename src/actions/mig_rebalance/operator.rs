@@ -1,0 +1,185 @@
+//! The GPU operator's route: the label, the mig-manager's states, and the way back.
+//!
+//! Invariant: a label that did not lead to `success` in time is put back, and clients that stay paused are named.
+
+use super::super::Performed;
+use super::super::answer::{Settled, done, failed, patient, poll, spoken, waited};
+use super::{CONFIG, Orders, Progress, STATE, holders, missing, paused};
+use crate::limits;
+use crate::model::{Failure, FailureKind, Step, Time};
+use crate::world::{Kube, Node, World, WorldError};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(super) async fn perform(
+    world: &World,
+    kube: &Kube,
+    node: &Node,
+    step: &Step,
+    orders: &Orders<'_>,
+    config: &str,
+    progress: Progress,
+) -> Settled<Performed> {
+    let spent = waited(world, step);
+    match progress.phase.as_str() {
+        "" => begin(world, kube, node, orders, config, progress).await,
+        "asked" => watch(world, kube, node, orders, config, progress, spent).await,
+        "giving back" => give_back(world, kube, node, orders, progress).await,
+        _ => end_back(world, node, orders, progress),
+    }
+}
+
+fn label<'a>(node: &'a Node, name: &str) -> &'a str {
+    node.labels.get(name).map_or("", String::as_str)
+}
+
+async fn begin(
+    world: &World,
+    kube: &Kube,
+    node: &Node,
+    orders: &Orders<'_>,
+    config: &str,
+    mut progress: Progress,
+) -> Settled<Performed> {
+    let (now, state) = (label(node, CONFIG), label(node, STATE));
+    if now == config {
+        if progress.before != config {
+            // An attempt of this step whose answer was lost.
+            return Ok(asked(world, progress));
+        }
+        if state == "success" && paused(node).is_empty() {
+            return Ok(done(report(false, config, config)));
+        }
+        let why = format!(
+            "{} was asked for {config} already and its state is `{state}`: the mig-manager only acts on a label that changes; \
+             give another configuration first",
+            orders.node
+        );
+        return Err(Failure::new(FailureKind::Conflict, why).into());
+    }
+    if matches!(state, "pending" | "rebooting") {
+        let why = format!("the mig-manager of {} is at work on `{now}` (state `{state}`)", orders.node);
+        return Err(Failure::new(FailureKind::Conflict, why).into());
+    }
+    let pods = holders(&kube.pods_on(orders.node).await?);
+    if !pods.is_empty() {
+        let list = pods.iter().take(limits::NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "{} pods on {} still hold GPUs ({list}): the mig-manager evicts nobody, so drain the node first",
+            pods.len(),
+            orders.node
+        );
+        return Err(Failure::new(FailureKind::Refused, why).into());
+    }
+    now.clone_into(&mut progress.before);
+    set(kube, node, Some(config).filter(|config| !config.is_empty())).await?;
+    Ok(asked(world, progress))
+}
+
+fn asked(world: &World, progress: Progress) -> Performed {
+    let carry = Progress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
+    Performed::Again { after: limits::POLL_FIRST, why: "the mig-manager was asked".to_owned(), carry: json!(carry) }
+}
+
+async fn set(kube: &Kube, node: &Node, config: Option<&str>) -> Result<(), WorldError> {
+    let patch = json!({ "metadata": { "labels": { CONFIG: config } } });
+    kube.patch_node(&node.name, patch, Some(&node.resource_version)).await.map(drop)
+}
+
+async fn watch(
+    world: &World,
+    kube: &Kube,
+    node: &Node,
+    orders: &Orders<'_>,
+    config: &str,
+    mut progress: Progress,
+    spent: Duration,
+) -> Settled<Performed> {
+    let state = label(node, STATE).to_owned();
+    if label(node, CONFIG) != config {
+        let why = format!("somebody else changed {CONFIG} of {} to `{}`", orders.node, label(node, CONFIG));
+        return Ok(Performed::Done(failed(FailureKind::Conflict, why)));
+    }
+    progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
+    // Until the mig-manager has been seen at work, its state is the one of before.
+    let fresh = progress.busy || since(world, &progress) >= limits::MIG_NOTICED.0;
+    if state == "failed" && fresh {
+        return give(progress, format!("the mig-manager of {} says `failed` to {config}", orders.node));
+    }
+    let left = paused(node).join(", ");
+    let mut why = format!("the mig-manager is at work on {config}: `{state}`");
+    // Without a label there is nothing that a mig-manager would act on.
+    if (state == "success" && fresh || config.is_empty()) && left.is_empty() {
+        let lacking =
+            missing(kube, orders).await.map_err(|error| patient(error, spent, orders.within, json!(progress)))?;
+        if lacking.is_empty() {
+            return Ok(done(report(true, &progress.before, config)));
+        }
+        why = format!("waiting until the node offers what was asked for: {}", lacking.join(", "));
+    } else if !left.is_empty() {
+        why = format!("{why}; paused: {left}");
+    }
+    if spent >= orders.within.0 {
+        return give(progress, format!("not done within {}: {why}", orders.within));
+    }
+    Ok(poll(spent, why, json!(progress)))
+}
+
+/// From here on the old label is on its way back.
+fn give(mut progress: Progress, failure: String) -> Settled<Performed> {
+    progress.phase = "giving back".to_owned();
+    let why = format!("{failure}; putting `{}` back", progress.before);
+    progress.failure = failure;
+    Ok(Performed::Again { after: Duration::ZERO, why, carry: json!(progress) })
+}
+
+async fn give_back(
+    world: &World,
+    kube: &Kube,
+    node: &Node,
+    orders: &Orders<'_>,
+    mut progress: Progress,
+) -> Settled<Performed> {
+    if label(node, CONFIG) != progress.before {
+        // A label that changes is also what wakes a wedged mig-manager.
+        set(kube, node, Some(progress.before.as_str()).filter(|before| !before.is_empty())).await?;
+    }
+    progress.phase = "given back".to_owned();
+    progress.since = Some(world.clock.now());
+    progress.busy = false;
+    let why = format!("{}: `{}` is asked for again", orders.node, progress.before);
+    Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) })
+}
+
+fn end_back(world: &World, node: &Node, orders: &Orders<'_>, mut progress: Progress) -> Settled<Performed> {
+    let state = label(node, STATE).to_owned();
+    progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
+    let gone = since(world, &progress);
+    let settled =
+        (progress.busy || gone >= limits::MIG_NOTICED.0) && !matches!(state.as_str(), "pending" | "rebooting");
+    let left = paused(node);
+    let over = gone >= orders.within.0 || progress.before.is_empty();
+    let is_settled = settled && left.is_empty();
+    if !(over || is_settled) {
+        return Ok(poll(gone, format!("going back to `{}`: `{state}`", progress.before), json!(progress)));
+    }
+    let mut text = format!("{}; the label is `{}` again, its state `{state}`", progress.failure, progress.before);
+    if !left.is_empty() {
+        text.push_str(&format!(
+            "; A PERSON MUST LOOK: these are still paused after {}: {}",
+            spoken(gone),
+            left.join(", ")
+        ));
+    }
+    Ok(Performed::Done(failed(FailureKind::Conflict, text)))
+}
+
+fn since(world: &World, progress: &Progress) -> Duration {
+    let begun: Time = progress.since.unwrap_or_else(|| world.clock.now());
+    let micros = world.clock.now().as_microsecond().saturating_sub(begun.as_microsecond());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+fn report(changed: bool, before: &str, after: &str) -> Value {
+    json!({ "changed": changed, "route": "operator", "before": before, "after": after, "moved": [] })
+}

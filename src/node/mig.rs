@@ -1,0 +1,91 @@
+//! MIG on the node: what lies on its GPUs, and another layout put in its place.
+//!
+//! Invariant: a change either ends at the layout that was asked for, or puts the old one back and says what failed; an
+//! instance that a process holds is never destroyed.
+
+mod apply;
+mod boot;
+mod pods;
+mod raw;
+
+pub(super) use boot::LayoutAtBoot;
+
+use super::{Machine, Verb, ended, failed};
+use crate::limits;
+use crate::model::{Answer, Command, FailureKind, MigGpu};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+pub(super) struct MigInventory;
+
+#[async_trait::async_trait]
+impl Verb for MigInventory {
+    fn name(&self) -> &'static str {
+        "mig::inventory"
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+
+    async fn perform(&self, machine: &Machine, _command: &Command, _progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let machine = machine.clone();
+        match bounded(move || inventory(&machine)).await {
+            Ok(value) => ended(value),
+            Err(why) => failed(FailureKind::Unavailable, why),
+        }
+    }
+}
+
+pub(super) struct MigApply;
+
+#[async_trait::async_trait]
+impl Verb for MigApply {
+    fn name(&self) -> &'static str {
+        "mig::apply"
+    }
+
+    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let orders: apply::Orders = match serde_json::from_value(Value::Object(command.args.clone())) {
+            Ok(orders) => orders,
+            Err(error) => return failed(FailureKind::Invalid, format!("mig::apply: {error}")),
+        };
+        progress(json!({ "doing": format!("changing the layout of {} GPUs", orders.changes.len()) }));
+        // The agent's own watch would keep an instance from being destroyed as any other client does.
+        let _released = match machine.nvml.release().await {
+            Ok(released) => released,
+            Err(why) => return failed(FailureKind::Unavailable, why),
+        };
+        let machine = machine.clone();
+        match bounded(move || Ok(apply::apply(&machine, &orders))).await {
+            Ok(answer) => answer,
+            // A call that hangs has perhaps done its work; who asks again finds out, since the layout says.
+            Err(why) => failed(FailureKind::Unavailable, why),
+        }
+    }
+}
+
+/// NVML can hang on a sick GPU; the thread is then left behind, and the agent goes on.
+async fn bounded<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    match tokio::time::timeout(limits::MIG_WITHIN, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(bug)) => Err(format!("reading MIG ended by a bug: {bug}")),
+        Err(_) => Err(format!("NVML did not answer within {} s", limits::MIG_WITHIN.as_secs())),
+    }
+}
+
+/// NVML, as the agent's watch loads it.
+fn library(machine: &Machine) -> PathBuf {
+    machine.settings.nvml.library.clone().unwrap_or_else(|| PathBuf::from("libnvidia-ml.so.1"))
+}
+
+fn inventory(machine: &Machine) -> Result<Value, String> {
+    let session = raw::Session::open(&library(machine)).map_err(|error| error.to_string())?;
+    let mut gpus: Vec<MigGpu> = Vec::new();
+    for gpu in session.gpus().map_err(|error| error.to_string())? {
+        gpus.push(gpu.read().map_err(|error| error.to_string())?);
+    }
+    drop(session);
+    let known = pods::assign(&mut gpus, &machine.settings.kubelet_checkpoint);
+    Ok(json!({ "gpus": gpus, "pods": known }))
+}

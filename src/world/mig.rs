@@ -1,0 +1,119 @@
+//! From what a node's agent and the cluster say to the planner's question, and back to a plan.
+//!
+//! Invariant: an instance is free only where it is known that nobody has it; in doubt it is pinned, with the reason.
+
+use super::Pod;
+use crate::model::{MigGpu, MigInstance, MigPlace, Span};
+use crate::policy::{
+    Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigSeat, move_cost, plan_mig,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What `mig::inventory` answers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct MigInventory {
+    pub gpus: Vec<MigGpu>,
+    /// `read`: the kubelet's list of who has what was read; empty: there is no kubelet; else why it was not.
+    pub pods: String,
+}
+
+/// What a plan is to reach, and how far it may go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MigWish {
+    pub demand: BTreeMap<String, u32>,
+    pub most_moves: u32,
+    /// From a container's start to its first answer, for pods that move.
+    pub warm_up: Span,
+}
+
+/// The cheapest plan for one node. `pods`: those on the node, if there is a cluster.
+pub fn mig_plan(inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> Result<MigPlan, MigPlanError> {
+    let boards: Vec<MigBoard> = inventory.gpus.iter().map(|gpu| board(gpu, inventory, pods, wish)).collect();
+    let demand: Vec<MigDemand> =
+        wish.demand.iter().map(|(profile, count)| MigDemand { profile: profile.clone(), count: *count }).collect();
+    plan_mig(&boards, &demand, MigBounds { most_moves: wish.most_moves })
+}
+
+fn board(gpu: &MigGpu, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> MigBoard {
+    let shut = gpu.ill.clone().or_else(|| {
+        if gpu.pending {
+            Some("its MIG mode waits for a reset".to_owned())
+        } else {
+            (!gpu.enabled).then(|| "it is not partitioned".to_owned())
+        }
+    });
+    let seat = |instance: &MigInstance| MigSeat {
+        place: MigPlace { profile: instance.profile.clone(), start: instance.start },
+        held: held(instance, inventory, pods, wish),
+    };
+    let seats: Vec<MigSeat> = gpu.instances.iter().map(seat).collect();
+    let name = gpu.gpu.uuid.clone();
+    match Geometry::new(gpu.profiles.clone()) {
+        Ok(geometry) => MigBoard { name, geometry: Arc::new(geometry), seats, shut },
+        Err(why) => MigBoard {
+            name,
+            geometry: Arc::new(Geometry::none()),
+            seats: Vec::new(),
+            shut: Some(shut.unwrap_or_else(|| format!("what it offers is not understood: {why}"))),
+        },
+    }
+}
+
+fn held(instance: &MigInstance, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> Held {
+    let pinned = |by: &str, why: &str| Held::Pinned { by: by.to_owned(), why: why.to_owned() };
+    if instance.compute.len() > 1 {
+        return pinned("several compute instances", "an instance that is shared out is not moved");
+    }
+    if let Some(uid) = instance.compute.iter().find_map(|compute| compute.pod.as_deref()) {
+        let Some(pod) = pods.unwrap_or_default().iter().find(|pod| pod.uid == uid) else {
+            return pinned(&format!("pod with uid {uid}"), "the cluster does not show it on this node");
+        };
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        let devices = inventory.gpus.iter().flat_map(|gpu| &gpu.instances).flat_map(|other| &other.compute);
+        let why = if pod.mirror || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet" || kind == "Node") {
+            "it belongs to the node and would come straight back"
+        } else if pod.owner.is_none() {
+            "nothing would start it again"
+        } else if pod.empty_dir {
+            "it would lose an emptyDir"
+        } else if pod.terminating {
+            "it is ending: plan again when it is gone"
+        } else if devices.filter(|compute| compute.pod.as_deref() == Some(uid)).count() > 1 {
+            "it holds several instances"
+        } else {
+            return match move_cost(0, None, wish.warm_up) {
+                Some(cost) => Held::Movable { pod: name, cost },
+                None => pinned(&name, "its disruption budget lets none go"),
+            };
+        };
+        return pinned(&name, why);
+    }
+    if let Some(pid) = instance.compute.iter().flat_map(|compute| &compute.processes).next() {
+        return pinned(&format!("process {pid}"), "no pod is known for it");
+    }
+    match (pods.is_some(), inventory.pods.as_str()) {
+        (false, "") | (_, "read") => Held::Idle,
+        (true, "") => pinned("perhaps a pod", "the agent cannot see the kubelet's list of devices"),
+        (_, why) => pinned("perhaps a pod", &format!("who has it cannot be told: {why}")),
+    }
+}
+
+/// `#{ "1g.10gb": 2 }` or `#{ "nvidia.com/mig-1g.10gb": 2 }`, as runbooks write it.
+pub fn mig_demand(given: &Value) -> Result<BTreeMap<String, u32>, String> {
+    let map = given.as_object().ok_or("`demand` must be a map such as #{ \"1g.10gb\": 2 }")?;
+    let mut demand = BTreeMap::new();
+    for (name, count) in map {
+        let profile = crate::model::mig_profile_of(name).unwrap_or_else(|| name.clone());
+        let count = count.as_u64().and_then(|count| u32::try_from(count).ok());
+        let count =
+            count.ok_or_else(|| format!("`demand`: the count of {} is no whole number", name.escape_debug()))?;
+        *demand.entry(profile).or_insert(0) += count;
+    }
+    if demand.values().all(|count| *count == 0) {
+        return Err("`demand` asks for nothing".to_owned());
+    }
+    Ok(demand)
+}
