@@ -5,6 +5,11 @@
 mod answer;
 mod approve;
 mod args;
+mod cache_status;
+mod cache_verify;
+mod cache_warm;
+mod docker_containers;
+mod docker_restart;
 mod gpu_health;
 mod gpu_processes;
 mod gpu_recovery_action;
@@ -88,8 +93,13 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 33] = [
+static CATALOG: [&dyn Action; 38] = [
     &approve::Approve,
+    &cache_status::CacheStatus,
+    &cache_verify::CacheVerify,
+    &cache_warm::CacheWarm,
+    &docker_containers::DockerContainers,
+    &docker_restart::DockerRestart,
     &gpu_health::GpuHealth,
     &gpu_processes::GpuProcesses,
     &gpu_recovery_action::GpuRecoveryAction,

@@ -4,6 +4,7 @@
 
 mod approve;
 mod audit;
+mod cache;
 mod check;
 mod client;
 mod completions;
@@ -91,6 +92,8 @@ enum Command {
     Status(status::Args),
     /// The ledger: verify, export, prove, read
     Audit(audit::Args),
+    /// Models on this machine: in memory or not, read them in, check them
+    Cache(cache::Args),
     /// Look at everything this installation needs and say what to mend
     Doctor(doctor::Args),
     /// The Kubernetes roles that this installation needs, from the actions that are on
@@ -145,6 +148,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
+        Command::Cache(args) => cache::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
         Command::Rbac(args) => rbac::run(&args, invocation),
         Command::Demo(args) => demo::run(args),

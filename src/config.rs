@@ -7,13 +7,13 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::{AgentConfig, NvmlConfig};
+pub use agent::{AgentConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
-use crate::world::{KillSwitchConfig, KubeConfig};
+use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,6 +46,8 @@ pub struct Config {
     pub pagerduty: Option<PagerDutyWebhook>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
+    /// The Docker engine of this machine, for `docker::restart`.
+    pub docker: Option<DockerConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
     /// Which actions of the catalog runbooks may call here.
@@ -354,6 +356,7 @@ impl Default for Config {
             pagerduty: None,
             clusters: BTreeMap::new(),
             prometheus: None,
+            docker: None,
             http_allow: Vec::new(),
             actions: Actions::default(),
             guards: GuardLimits::default(),

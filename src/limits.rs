@@ -387,3 +387,100 @@ pub const DOCTOR_PULSES: usize = 5;
 pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+// ── the GPU node ──
+/// The kernel's own bound on a record of `/dev/kmsg` with its dictionary.
+pub const KERNEL_RECORD_BYTES: usize = 8 * 1024;
+/// Of one record's text; the driver's lines are far shorter.
+pub const KERNEL_LINE_BYTES: usize = 2 * 1024;
+/// Records read in one pass: a burst is taken in bites, so that what it says goes out meanwhile.
+pub const KERNEL_RECORDS_PER_PASS: usize = 4_096;
+/// How long a look at a quiet log lasts.
+pub const KERNEL_WAIT: Duration = Duration::from_secs(1);
+/// A plain file does not say when it grows.
+pub const KERNEL_FILE_LOOK: Duration = Duration::from_millis(50);
+/// Between two attempts to open a log that cannot be read.
+pub const KERNEL_REOPEN: Duration = Duration::from_secs(5);
+/// Larger than any machine; a bound for what a hostile log could name.
+pub const GPUS_PER_NODE: usize = 64;
+/// Bytes of the driver's words in a summary, and of the line itself.
+pub const FINDING_WORDS: usize = 160;
+pub const FINDING_DETAIL: usize = 1_024;
+/// Complaints of one node that are open at once: every code on every GPU stays below.
+pub const COMPLAINTS: usize = 4_096;
+/// How long an NVML event waits for the kernel's words: they are a few milliseconds apart.
+pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
+/// Sights of one fault that are counted before their number is told.
+pub const JOIN_COUNT_EVERY: Span = Span::minutes(1);
+/// A complaint that lasts is said again, so that the engine does not take it for forgotten.
+pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
+/// Without another sight of it a fault that heals by itself is over; the driver's bursts are shorter.
+pub const JOIN_QUIET: Span = Span::minutes(3);
+/// What the agent remembers of open complaints.
+pub const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+/// Passes of the kernel log that wait to be taken; then its reader waits, and the kernel's ring holds the rest.
+pub const KERNEL_PASSES: usize = 4;
+/// What was given to the spool is on the disk after this; only then is the place in the log remembered.
+pub const FAULTS_SETTLE: Duration = Duration::from_secs(2);
+
+// ── weight caches ──
+/// Files of one model; the largest have some hundred shards.
+pub const CACHE_FILES: usize = 10_000;
+/// Folders below a model's own: pipelines of several models have one level.
+pub const CACHE_DEPTH: usize = 4;
+/// An index of 100,000 tensors has some 10 MB; also the bound on a list of hashes.
+pub const CACHE_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+/// As the format itself limits it.
+pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+/// Tensors of one shard.
+pub const CACHE_TENSORS: usize = 1_000_000;
+/// Readers of one warm; more do not help any disk that was measured.
+pub const CACHE_READERS: usize = 16;
+/// What one reader takes on at a time.
+pub const CACHE_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+/// One read: as fast as 4 MiB when measured, and eight readers' buffers stay small.
+pub const CACHE_READ_BYTES: usize = 1024 * 1024;
+/// The share of pages in memory from which a model counts as warm.
+pub const CACHE_RESIDENT: f64 = 0.999;
+/// Times that what was pushed out meanwhile is read again.
+pub const CACHE_PASSES: usize = 3;
+/// How often progress is said, and a reader that waits looks whether to stop.
+pub const CACHE_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often memory pressure is looked at; the kernel's own averages move every two seconds.
+pub const CACHE_PRESSURE_LOOK: Duration = Duration::from_secs(1);
+/// Percent of time in which all tasks waited for memory: nothing is begun then.
+pub const CACHE_PRESSURE_FULL: f64 = 5.0;
+/// Percent of time in which some task waited for memory: readers stand back.
+pub const CACHE_PRESSURE_SOME: f64 = 20.0;
+/// Pressure that lasts longer than this is somebody else's, and the warm gives up.
+pub const CACHE_PRESSURE_WAIT: Duration = Duration::from_secs(60);
+/// Memory that a warm leaves to others, in MiB.
+pub const CACHE_RESERVE_MIB: u64 = 4 * 1024;
+/// How long a warm may take: 1 TiB at 600 MB/s.
+pub const CACHE_WITHIN: Span = Span::minutes(30);
+/// What one mapping covers where pages are counted the old way: its vector has 256 KiB then.
+pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
+/// How long a warm waits for a node's agent to connect.
+pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
+/// Models that one step warms; a node serves a few.
+pub const CACHE_MODELS: usize = 64;
+/// Files that a status names one by one.
+pub const CACHE_FILES_SHOWN: usize = 100;
+/// Roots that a configuration may name.
+pub const CACHE_ROOTS: usize = 32;
+/// As the kernel's own limit on a path.
+pub const PATH_BYTES: usize = 4_096;
+/// Control groups above our own that are looked at.
+pub const CGROUP_DEPTH: usize = 32;
+/// Files under /proc and /sys are small; one that is not is not read to its end.
+pub const PROC_FILE_BYTES: u64 = 64 * 1024;
+
+// ── Docker ──
+/// Containers of one machine that are looked at.
+pub const CONTAINERS: usize = 512;
+/// One question to the engine of this machine.
+pub const DOCKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a container may take to end by itself before it is killed; a restart fits into one attempt of a step.
+pub const CONTAINER_GRACE: Duration = Duration::from_secs(60);
+/// What a restart takes beside the grace: the kill, the unmount, the start.
+pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);

@@ -3,6 +3,7 @@
 //! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
 
 mod agents;
+mod docker;
 mod facts;
 mod http;
 mod kill;
@@ -13,6 +14,7 @@ mod rights;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
+pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
@@ -95,6 +97,8 @@ pub struct World {
     pub default_cluster: String,
     pub prometheus: Option<Prometheus>,
     pub http: Http,
+    /// The Docker engine of this machine, where one is configured.
+    pub docker: Option<Docker>,
     /// Those who do what only a node itself can do.
     pub agents: Agents,
     pub clock: Arc<dyn Clock>,
@@ -112,6 +116,16 @@ impl World {
             WorldError::Invalid(format!(
                 "no cluster `{name}` is configured; add it under `clusters:` in the configuration"
             ))
+        })
+    }
+
+    /// The Docker engine, or what to write to have one.
+    pub fn docker(&self) -> Result<&Docker, WorldError> {
+        self.docker.as_ref().ok_or_else(|| {
+            WorldError::Invalid(
+                "no Docker engine is configured; add `docker: {}` to the configuration of the engine on that machine"
+                    .to_owned(),
+            )
         })
     }
 

@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
+    /// The kernel's log; a file or FIFO serves for trying things out.
+    pub kernel_log: PathBuf,
     /// Where the kubelet writes which pod has which device; it need not be there.
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
@@ -33,6 +35,8 @@ pub struct AgentConfig {
     pub bug_report: PathBuf,
     /// What reboots the node.
     pub reboot: Vec<String>,
+    /// Models on this node's disks.
+    pub cache: Cache,
     /// The watch of the GPUs.
     pub nvml: NvmlConfig,
     pub log: super::Log,
@@ -68,12 +72,34 @@ impl Default for AgentConfig {
             token_file: None,
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
+            kernel_log: PathBuf::from("/dev/kmsg"),
             kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
+            cache: Cache::default(),
             nvml: NvmlConfig::default(),
             log: super::Log::default(),
         }
+    }
+}
+
+/// Where models lie on this node, and how they may be read into memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
+    pub roots: Vec<PathBuf>,
+    /// Threads that read at once.
+    pub readers: usize,
+    /// Memory that is left to others.
+    pub reserve_mib: u64,
+    /// No warm reads faster; left out: as fast as the disk.
+    pub mib_per_second: Option<u64>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
     }
 }

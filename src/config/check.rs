@@ -5,7 +5,7 @@
 mod people;
 mod windows;
 
-use super::{Channel, Config, Role, Secret, Source, Token};
+use super::{Cache, Channel, Config, Role, Secret, Source, Token};
 use crate::world::KubeConfig;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,9 +49,16 @@ impl Config {
             check_url("prometheus.url", &prometheus.url, &mut found);
             check_secret("prometheus.token", prometheus.token.as_ref(), &mut found);
         }
+        if let Some(docker) = &self.docker
+            && !docker.socket.is_absolute()
+        {
+            let mend = "write the path of its socket, such as /var/run/docker.sock";
+            found.say("docker.socket", format!("`{}` is no absolute path", docker.socket.display()), mend);
+        }
         for (at, entry) in self.http_allow.iter().enumerate() {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
         }
+        check_cache(&self.agent.cache, &mut found);
         check_guards(self, &mut found);
         windows::check(self, &mut found);
         people::check(self, &mut found);
@@ -81,6 +88,29 @@ fn check_install(config: &Config, found: &mut Findings) {
         if folder.as_os_str().is_empty() {
             found.say(path, "is empty", "name a folder, or leave the key out for the default");
         }
+    }
+}
+
+fn check_cache(cache: &Cache, found: &mut Findings) {
+    for (at, root) in cache.roots.iter().enumerate() {
+        let parts = root.components().count();
+        if !root.is_absolute() || parts < 2 || root.components().any(|part| part == std::path::Component::ParentDir) {
+            found.say(
+                &format!("agent.cache.roots[{at}]"),
+                format!("`{}` is no absolute path of a folder for models", root.display().to_string().escape_debug()),
+                "write a folder such as /models, not `/` and nothing with `..`",
+            );
+        }
+    }
+    if cache.roots.len() > crate::limits::CACHE_ROOTS {
+        found.say("agent.cache.roots", "has too many folders", format!("name at most {}", crate::limits::CACHE_ROOTS));
+    }
+    if !(1..=crate::limits::CACHE_READERS).contains(&cache.readers) {
+        let mend = format!("write 1 to {}; 8 is right for most disks", crate::limits::CACHE_READERS);
+        found.say("agent.cache.readers", format!("{} readers cannot be", cache.readers), mend);
+    }
+    if cache.mib_per_second == Some(0) {
+        found.say("agent.cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
     }
 }
 

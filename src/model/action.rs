@@ -44,7 +44,7 @@ pub enum Reach {
     /// Changes nothing, or only what people read.
     #[default]
     None,
-    /// One pod.
+    /// One pod, or one container of a Docker engine.
     Pod,
     /// One workload: all replicas of a model, say.
     Workload,
@@ -151,9 +151,9 @@ impl Permission {
         Permission { group, resource, verb }
     }
 
-    /// Whether it changes something. A watch is a read that goes on.
+    /// Whether it changes something. A watch is a read that goes on, and a review is a question that is sent by `create`.
     pub fn writes(&self) -> bool {
-        !matches!(self.verb, "get" | "list" | "watch")
+        !matches!(self.verb, "get" | "list" | "watch") && self.group != "authentication.k8s.io"
     }
 
     /// The line to add under `rules:` of a role.

@@ -49,6 +49,9 @@ pub fn cordon(node: &Node, identity: &str) -> Cordon {
 }
 
 pub(super) async fn read(world: &World, target: &Subject) -> Facts {
+    if let Some(name) = &target.container {
+        return of_container(world, name).await;
+    }
     let elsewhere = target.node.is_none() && target.pod.is_none() && target.namespace.is_none();
     let Ok(kube) = world.kube(target.cluster.as_deref()) else { return without_cluster(world) };
     if elsewhere {
@@ -80,6 +83,22 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
         Err(error) => {
             // Whether it is protected cannot be told, and without a total the guards hold.
             facts.protected = facts.protected.or_else(|| Some(format!("it cannot be read: {error}")));
+            facts.nodes_total = None;
+        }
+    }
+    facts
+}
+
+/// A container is alone on its machine: no fleet whose level could be exceeded, but its own labels count.
+async fn of_container(world: &World, name: &str) -> Facts {
+    let mut facts = Facts { read_at: Some(world.clock.now()), nodes_total: Some(1), ..Facts::default() };
+    let read = async { world.docker()?.container(name).await };
+    match read.await {
+        Ok(container) => facts.protected = container.protected(),
+        // It is not there, or there is no engine to ask: the action will say so.
+        Err(WorldError::NotFound(_) | WorldError::Invalid(_)) => {}
+        Err(error) => {
+            facts.unread = Some(error.to_string());
             facts.nodes_total = None;
         }
     }

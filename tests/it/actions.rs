@@ -53,6 +53,7 @@ impl Stage {
             prometheus: None,
             kill: Arc::default(),
             http: NOWHERE.clone(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             identity,

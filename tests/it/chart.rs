@@ -197,8 +197,10 @@ fn an_engine_that_observes_runs_under_an_account_that_only_reads() {
         let pod = &named(&objects, "StatefulSet", "nightshift")["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], format!("nightshift-{account}"), "{mode}");
         let roles = of_kind(&objects, "ClusterRole");
-        let written =
-            rights_of(&roles).into_iter().any(|(_, _, verb)| !["get", "list", "watch"].contains(&verb.as_str()));
+        // A review is a question, though it is sent by create.
+        let reads =
+            |group: &str, verb: &str| ["get", "list", "watch"].contains(&verb) || group == "authentication.k8s.io";
+        let written = rights_of(&roles).into_iter().any(|(group, _, verb)| !reads(&group, &verb));
         assert_eq!(written, writes, "{mode}");
         let write_role = objects.iter().any(|object| object["roleRef"]["name"] == "nightshift-write");
         assert_eq!(write_role, writes, "{mode}");
@@ -236,10 +238,23 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
 
+#[test]
+fn the_policy_lets_the_gpu_operators_labels_pass_only_where_their_actions_are_on() {
+    let extra = |set: &str| {
+        let objects = render(&["--set-json", set]);
+        let variables = &named(&objects, "ValidatingAdmissionPolicy", "nightshift-nodes")["spec"]["variables"];
+        variables[0]["expression"].as_str().unwrap().to_owned()
+    };
+    let mine = r#"admissionPolicy={"extraKeys":["example.com/x"]}"#;
+    assert_eq!(extra(mine), r#"["nvidia.com/device-plugin.config", "nvidia.com/mig.config", "example.com/x"]"#);
+    assert_eq!(extra(r#"actions={"deny":["mig::*"]}"#), r#"["nvidia.com/device-plugin.config"]"#);
+    assert_eq!(extra(r#"actions={"allow":["k8s::*"]}"#), "[]");
+}
+
 /// What a role must never hold, whatever somebody adds to the table.
 #[test]
 fn no_role_reads_secrets_runs_commands_or_widens_itself() {
-    let objects = render(&["--set", "mode=auto", "--set", "agent.enabled=true"]);
+    let objects = render(&["--set", "mode=auto", "--set", "agent.enabled=true,agent.tlsSecret=agents"]);
     for (group, resource, verb) in rights_of(&of_kind(&objects, "ClusterRole")) {
         assert!(![&group, &resource, &verb].iter().any(|part| part.contains('*')), "{group} {resource} {verb}");
         let banned = ["secrets", "pods/exec", "pods/attach", "nodes/proxy", "serviceaccounts/token", "configmaps"];
@@ -259,7 +274,7 @@ fn a_real_helm_lints_the_chart_with_every_values_file() {
         let linted = helm("lint", &["--strict", "-f", file]);
         let words = String::from_utf8_lossy(&linted.stdout);
         assert!(linted.status.success() && !words.contains("[WARNING]"), "{file}: {words}");
-        let objects = render(&["-f", file, "--set", "agent.enabled=true"]);
+        let objects = render(&["-f", file, "--set", "agent.enabled=true,agent.tlsSecret=agents"]);
         assert_eq!(of_kind(&objects, "DaemonSet").len(), 1, "{file}");
     }
 }
@@ -272,6 +287,7 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("persistence.sise=1Gi", "'sise' not allowed"),
         ("exposure=internet", "/exposure"),
         ("serviceMonitor.enabled=true", "role viewer"),
+        ("agent.enabled=true", "agent.tlsSecret"),
     ] {
         let refused = helm("template", &["--set", set]);
         let errors = String::from_utf8_lossy(&refused.stderr);
@@ -305,6 +321,31 @@ fn the_configuration_that_the_chart_writes_is_one_that_the_engine_takes() {
             let is_mounted = |mount: &&Value| file.starts_with(mount["mountPath"].as_str().unwrap());
             assert_eq!(mounts.iter().filter(is_mounted).count(), 1, "{}", file.display());
         }
+    }
+}
+
+#[test]
+fn agents_speak_over_tls_to_the_engines_own_door_with_a_token_that_is_good_for_it_alone() {
+    let objects = render(&["--set", "agent.enabled=true,agent.tlsSecret=agents"]);
+    let read = |map: &str, key: &str| -> Value {
+        serde_saphyr::from_str(named(&objects, "ConfigMap", map)["data"][key].as_str().unwrap()).unwrap()
+    };
+    let engine = &read("nightshift-config", "nightshift.yaml")["agents"];
+    assert_eq!(engine["service_accounts"], json!(["nightshift-system/nightshift-agent"]));
+    let agent = read("nightshift-agent", "agent.yaml");
+    let service = named(&objects, "Service", "nightshift-agents");
+    let port = &service["spec"]["ports"][0]["port"];
+    assert_eq!(engine["listen"], json!(format!("0.0.0.0:{port}")));
+    assert_eq!(agent["engine"], json!(format!("https://nightshift-agents.nightshift-system.svc:{port}")));
+    let pod = &named(&objects, "DaemonSet", "nightshift-agent")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "nightshift-agent");
+    let volumes = pod["volumes"].as_array().unwrap();
+    let token = volumes.iter().find(|volume| volume["name"] == "token").unwrap();
+    assert_eq!(token["projected"]["sources"][0]["serviceAccountToken"]["audience"], engine["audience"]);
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    for key in ["ca_file", "token_file", "data_dir", "kill_file"] {
+        let file = Path::new(agent[key].as_str().unwrap());
+        assert!(mounts.iter().any(|mount| file.starts_with(mount["mountPath"].as_str().unwrap())), "{key}");
     }
 }
 

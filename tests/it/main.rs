@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod cache;
 mod chart;
 mod cli;
 mod crash;
+mod docker;
 mod docs;
 mod doctor;
 mod engine;
@@ -15,11 +17,13 @@ mod fuzz_smoke;
 mod gpus;
 mod harness;
 mod ingest;
+mod kmsg;
 mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
+mod one_machine;
 mod real;
 mod recording;
 mod runbooks;

@@ -139,6 +139,7 @@ fn world(clock: Arc<dyn Clock>) -> World {
         default_cluster: "sim".to_owned(),
         prometheus: None,
         http: Http::new("nightshift/test", &[]).unwrap(),
+        docker: None,
         agents: Agents::default(),
         clock,
         kill: Arc::default(),

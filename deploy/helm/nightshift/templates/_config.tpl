@@ -22,6 +22,18 @@
 {{- $map := dict "namespace" .Release.Namespace "name" (printf "%s-stop" (include "nightshift.name" .)) -}}
 {{- $_ := set $ours "kill_switch" (dict "config_map" $map) -}}
 {{- end -}}
+{{- if .Values.agent.enabled -}}
+{{- if not .Values.agent.tlsSecret -}}
+{{- fail (printf "agent.tlsSecret: name a Secret with tls.crt, tls.key and ca.crt for %s-agents.%s.svc: agents speak to the engine over TLS alone" (include "nightshift.name" .) .Release.Namespace) -}}
+{{- end -}}
+{{- $account := printf "%s/%s-agent" .Release.Namespace (include "nightshift.name" .) -}}
+{{- $_ := set $ours "agents" (dict
+    "listen" "0.0.0.0:7677"
+    "cert_file" "/run/secrets/nightshift-agents/tls.crt"
+    "key_file" "/run/secrets/nightshift-agents/tls.key"
+    "audience" "nightshift"
+    "service_accounts" (list $account)) -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $ours (deepCopy .Values.config)) -}}
 {{- end -}}
 
@@ -33,4 +45,16 @@
 {{- end -}}
 {{- range $name, $text := .part.files }}{{ if $text }}{{ $_ := set $files $name $text }}{{ else }}{{ $_ := unset $files $name }}{{ end }}{{ end -}}
 {{- toYaml $files -}}
+{{- end -}}
+
+{{/* agent.yaml. */}}
+{{- define "nightshift.agentConfig" -}}
+{{- $ours := dict
+    "engine" (printf "https://%s-agents.%s.svc:7677" (include "nightshift.name" .) .Release.Namespace)
+    "ca_file" "/run/secrets/nightshift-agents/ca.crt"
+    "token_file" "/run/secrets/nightshift/token"
+    "data_dir" "/var/lib/nightshift-agent"
+    "kill_file" "/var/lib/nightshift-agent/stop"
+-}}
+{{- toYaml (mergeOverwrite $ours (deepCopy .Values.agent.config)) -}}
 {{- end -}}
