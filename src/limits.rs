@@ -388,6 +388,41 @@ pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
+// ── the GPU node ──
+/// The kernel's own bound on a record of `/dev/kmsg` with its dictionary.
+pub const KERNEL_RECORD_BYTES: usize = 8 * 1024;
+/// Of one record's text; the driver's lines are far shorter.
+pub const KERNEL_LINE_BYTES: usize = 2 * 1024;
+/// Records read in one pass: a burst is taken in bites, so that what it says goes out meanwhile.
+pub const KERNEL_RECORDS_PER_PASS: usize = 4_096;
+/// How long a look at a quiet log lasts.
+pub const KERNEL_WAIT: Duration = Duration::from_secs(1);
+/// A plain file does not say when it grows.
+pub const KERNEL_FILE_LOOK: Duration = Duration::from_millis(50);
+/// Between two attempts to open a log that cannot be read.
+pub const KERNEL_REOPEN: Duration = Duration::from_secs(5);
+/// Larger than any machine; a bound for what a hostile log could name.
+pub const GPUS_PER_NODE: usize = 64;
+/// Bytes of the driver's words in a summary, and of the line itself.
+pub const FINDING_WORDS: usize = 160;
+pub const FINDING_DETAIL: usize = 1_024;
+/// Complaints of one node that are open at once: every code on every GPU stays below.
+pub const COMPLAINTS: usize = 4_096;
+/// How long an NVML event waits for the kernel's words: they are a few milliseconds apart.
+pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
+/// Sights of one fault that are counted before their number is told.
+pub const JOIN_COUNT_EVERY: Span = Span::minutes(1);
+/// A complaint that lasts is said again, so that the engine does not take it for forgotten.
+pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
+/// Without another sight of it a fault that heals by itself is over; the driver's bursts are shorter.
+pub const JOIN_QUIET: Span = Span::minutes(3);
+/// What the agent remembers of open complaints.
+pub const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+/// Passes of the kernel log that wait to be taken; then its reader waits, and the kernel's ring holds the rest.
+pub const KERNEL_PASSES: usize = 4;
+/// What was given to the spool is on the disk after this; only then is the place in the log remembered.
+pub const FAULTS_SETTLE: Duration = Duration::from_secs(2);
+
 // ── weight caches ──
 /// Files of one model; the largest have some hundred shards.
 pub const CACHE_FILES: usize = 10_000;

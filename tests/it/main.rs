@@ -17,6 +17,7 @@ mod fuzz_smoke;
 mod gpus;
 mod harness;
 mod ingest;
+mod kmsg;
 mod mig;
 mod night;
 mod notifiers;
