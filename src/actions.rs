@@ -17,6 +17,8 @@ mod gpu_reset;
 mod gpu_sharing;
 mod http_get;
 mod http_post;
+mod inference_models_on;
+mod inference_restart;
 mod k8s_annotate;
 mod k8s_cordon;
 mod k8s_delete_pod;
@@ -93,7 +95,7 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 38] = [
+static CATALOG: [&dyn Action; 40] = [
     &approve::Approve,
     &cache_status::CacheStatus,
     &cache_verify::CacheVerify,
@@ -107,6 +109,8 @@ static CATALOG: [&dyn Action; 38] = [
     &gpu_sharing::GpuSharing,
     &http_get::HttpGet,
     &http_post::HttpPost,
+    &inference_models_on::InferenceModelsOn,
+    &inference_restart::InferenceRestart,
     &k8s_annotate::K8sAnnotate,
     &k8s_cordon::K8sCordon,
     &k8s_delete_pod::K8sDeletePod,
@@ -220,7 +224,8 @@ mod tests {
                 "{name}: a deadline that one attempt fits in"
             );
             // Besides these only what changes a node by way of the cluster and its agent needs rights.
-            let kube = spec.name.starts_with("k8s::") || spec.name.starts_with("mig::") || spec.name == "gpu::sharing";
+            let kube =
+                ["k8s::", "mig::", "inference::", "gpu::sharing"].iter().any(|start| spec.name.starts_with(start));
             assert_eq!(kube, !spec.permissions.is_empty(), "{name}: rights on the cluster");
         }
     }

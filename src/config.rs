@@ -168,7 +168,19 @@ pub struct Source {
     /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
     #[serde(default)]
     pub add_labels: BTreeMap<String, String>,
+    /// For `kind: kubernetes`: which of `clusters` it watches; left out: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// … and where they bear all of these labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_labels: BTreeMap<String, String>,
 }
+
+/// The kind of the source that watches a cluster; nothing is posted to it.
+pub const KUBERNETES: &str = "kubernetes";
 
 impl Source {
     fn default_stale_after() -> Span {

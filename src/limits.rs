@@ -45,6 +45,29 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing until Prometheus has spoken again.
 pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
+/// Complaints of one cluster that are open at once; more than that is one problem, and it has been heard.
+pub const COMPLAINTS: usize = 20_000;
+/// New warnings of Kubernetes (and killed pods) taken in a minute, so that a storm of Events cannot fill the store.
+pub const WARNINGS_PER_MINUTE: usize = 200;
+/// A warning that was not repeated for so long is over.
+pub const WARNING_QUIET: Duration = Duration::from_secs(15 * 60);
+/// Kubernetes waits at most 5 minutes between two starts of a container that crashes.
+pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
+/// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
+pub const LEASE_STALE: Duration = Duration::from_secs(60);
+pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Complaints of a cluster in one request to the store, and how often there is one.
+pub const COMPLAINTS_BATCH: usize = 500;
+pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
+/// How often the nodes' own condition is compared with what our runs hold.
+pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
+/// Conditions and Events written in one pass; the rest waits for the next one.
+pub const BESIDE_BATCH: usize = 64;
+/// Kubernetes keeps Events for an hour, so an older story is not told any more.
+pub const BESIDE_BACK: Span = Span::minutes(55);
+/// An Event's note, by the API's own limit.
+pub const EVENT_NOTE_BYTES: usize = 1_024;
+
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
 pub const MATCHER_BYTES: usize = 4 * 1024;
@@ -165,10 +188,30 @@ pub const PODS_PER_NODE: usize = 512;
 pub const NODES: u32 = 20_000;
 /// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
 pub const SIM_HISTORY: usize = 256;
+/// Changes that the simulated fleet tells to a watch that resumes; an older one hears 410.
+pub const SIM_CHANGES: usize = 20_000;
+/// How often the simulated fleet looks for something to tell, and says that there is nothing.
+pub const SIM_WATCH_LOOK: Duration = Duration::from_millis(20);
+pub const SIM_BOOKMARK: Duration = Duration::from_secs(5);
 /// Requests that the simulated fleet remembers for tests to count.
 pub const SIM_REQUESTS: usize = 10_000;
 /// As the real API server's limit on a request body.
 pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// Pods (or Events) of one cluster that a list may have.
+pub const PODS: usize = 300_000;
+/// What a watch has told of the nodes counts as true for so long after it last spoke; then the cluster is listed.
+pub const FLEET_FRESH: Duration = Duration::from_secs(10);
+/// One request of a watch; the server closes it then and we ask again from where we are.
+pub const WATCH_STRETCH: Duration = Duration::from_secs(290);
+/// Bookmarks come about each minute; a watch that is silent for longer has nobody at the other end.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(130);
+/// A watch that held for so long was well, so its next break is its first.
+pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
+pub const WATCH_AGAIN: Duration = Duration::from_millis(500);
+pub const RELIST_FIRST: Duration = Duration::from_secs(1);
+pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// etcd takes objects of 1.5 MiB; as JSON on one line that is less than this.
+pub const WATCH_LINE_BYTES: usize = 4 * 1024 * 1024;
 /// Objects in one page of a list, as kubectl asks; a page of node objects stays far below the bound on a body.
 pub const KUBE_PAGE: usize = 500;
 pub const KUBE_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -184,7 +227,7 @@ pub const REPLICAS: u32 = 10_000;
 /// Nodes whose pods are counted to find one with free GPUs.
 pub const SPARE_CANDIDATES: usize = 16;
 /// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
-pub const POLL_FIRST: Duration = Duration::from_secs(1);
+pub const POLL_FIRST: Duration = Duration::from_millis(200);
 pub const POLL_MAX: Duration = Duration::from_secs(10);
 /// No step waits longer, however it was asked to: a forgotten run must surface within a week.
 pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
@@ -451,6 +494,41 @@ pub const DOCTOR_PULSES: usize = 5;
 pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+// ── the GPU node ──
+/// The kernel's own bound on a record of `/dev/kmsg` with its dictionary.
+pub const KERNEL_RECORD_BYTES: usize = 8 * 1024;
+/// Of one record's text; the driver's lines are far shorter.
+pub const KERNEL_LINE_BYTES: usize = 2 * 1024;
+/// Records read in one pass: a burst is taken in bites, so that what it says goes out meanwhile.
+pub const KERNEL_RECORDS_PER_PASS: usize = 4_096;
+/// How long a look at a quiet log lasts.
+pub const KERNEL_WAIT: Duration = Duration::from_secs(1);
+/// A plain file does not say when it grows.
+pub const KERNEL_FILE_LOOK: Duration = Duration::from_millis(50);
+/// Between two attempts to open a log that cannot be read.
+pub const KERNEL_REOPEN: Duration = Duration::from_secs(5);
+/// Larger than any machine; a bound for what a hostile log could name.
+pub const GPUS_PER_NODE: usize = 64;
+/// Bytes of the driver's words in a summary, and of the line itself.
+pub const FINDING_WORDS: usize = 160;
+pub const FINDING_DETAIL: usize = 1_024;
+/// Complaints of one node that are open at once: every code on every GPU stays below.
+pub const COMPLAINTS: usize = 4_096;
+/// How long an NVML event waits for the kernel's words: they are a few milliseconds apart.
+pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
+/// Sights of one fault that are counted before their number is told.
+pub const JOIN_COUNT_EVERY: Span = Span::minutes(1);
+/// A complaint that lasts is said again, so that the engine does not take it for forgotten.
+pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
+/// Without another sight of it a fault that heals by itself is over; the driver's bursts are shorter.
+pub const JOIN_QUIET: Span = Span::minutes(3);
+/// What the agent remembers of open complaints.
+pub const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+/// Passes of the kernel log that wait to be taken; then its reader waits, and the kernel's ring holds the rest.
+pub const KERNEL_PASSES: usize = 4;
+/// What was given to the spool is on the disk after this; only then is the place in the log remembered.
+pub const FAULTS_SETTLE: Duration = Duration::from_secs(2);
 
 // ── weight caches ──
 /// Files of one model; the largest have some hundred shards.

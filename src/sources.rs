@@ -8,6 +8,7 @@ pub mod alertmanager_api;
 pub mod cloudevents;
 pub mod cron;
 mod draft;
+pub mod kubernetes;
 pub mod shape;
 
 use crate::model::Event;

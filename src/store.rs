@@ -302,6 +302,16 @@ pub struct Counts {
     pub nodes_held: u64,
 }
 
+/// A node that a run holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Empty for a run that names none and a fleet without a name.
+    pub cluster: String,
+    pub node: String,
+    pub run: RunId,
+    pub runbook: String,
+}
+
 /// The raw parts of one entry, for export and proofs. `body` and `salt` are gone once redacted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawEntry {
@@ -415,6 +425,8 @@ pub trait Store: Send + Sync + 'static {
     /// Breakers that have tripped and were not reset.
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError>;
     async fn counts(&self) -> Result<Counts, StoreError>;
+    /// The nodes that unfinished runs hold, and for whom.
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError>;
     /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.
     async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError>;
 

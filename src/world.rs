@@ -18,7 +18,10 @@ pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
-pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Pulse, Reviewed, Workload};
+pub use kube::{
+    ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
+    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
+};
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
@@ -134,6 +137,13 @@ impl World {
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
         World { default_cluster, ..self.clone() }
+    }
+
+    /// The same clients for what is read before one step: a node that the guards have read is not read again for the
+    /// witness.
+    pub fn noting(&self) -> World {
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.noting())).collect();
+        World { clusters, ..self.clone() }
     }
 
     /// Why everything is stopped from outside the store, if it is.

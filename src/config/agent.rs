@@ -26,6 +26,8 @@ pub struct AgentConfig {
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
+    /// The kernel's log; a file or FIFO serves for trying things out.
+    pub kernel_log: PathBuf,
     /// Where the kubelet writes which pod has which device; it need not be there.
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
@@ -71,6 +73,7 @@ impl Default for AgentConfig {
             token_file: None,
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
+            kernel_log: PathBuf::from("/dev/kmsg"),
             kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
@@ -128,6 +131,8 @@ impl Default for AgentsConfig {
             audience: "nightshift".to_owned(),
             silent_after: Span::minutes(2),
         }
+    }
+}
 
 /// Where models lie on this node, and how they may be read into memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

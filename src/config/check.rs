@@ -36,6 +36,7 @@ impl Config {
         check_tokens(self, &mut found);
         for (name, source) in &self.sources {
             check_source(name, source, &mut found);
+            check_watched(name, source, self, &mut found);
         }
         for (name, channel) in &self.channels {
             check_name(&format!("channels.{name}"), name, &mut found);
@@ -187,6 +188,29 @@ fn check_tokens(config: &Config, found: &mut Findings) {
             ),
             (_, true) => {}
         }
+    }
+}
+
+/// What only a source that watches a cluster has.
+fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+    let path = format!("sources.{name}");
+    let watches = source.kind == super::KUBERNETES;
+    let set = source.cluster.is_some() || !source.namespaces.is_empty() || !source.pod_labels.is_empty();
+    if set && !watches {
+        let mend = "remove `cluster`, `namespaces` and `pod_labels`, or set `kind: kubernetes`";
+        found.say(&path, format!("a source of kind `{}` watches no cluster", source.kind), mend);
+    }
+    if !watches {
+        return;
+    }
+    if config.clusters.is_empty() {
+        found.say(&path, "there is no cluster to watch", "add one under `clusters:`");
+    } else if let Some(cluster) = source.cluster.as_ref().filter(|name| !config.clusters.contains_key(*name)) {
+        let mend = match super::closest(cluster, config.clusters.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it under `clusters:`".to_owned(),
+        };
+        found.say(&format!("{path}.cluster"), format!("there is no cluster `{cluster}`"), mend);
     }
 }
 

@@ -21,8 +21,8 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, JoinToken, NewAgent,
-    NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
+    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, JoinToken,
+    NewAgent, NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId,
@@ -278,6 +278,10 @@ impl Store for SqliteStore {
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         self.readers.read(read::freezes).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        self.readers.read(read::holds).await
     }
 
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {

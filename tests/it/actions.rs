@@ -5,6 +5,7 @@
 mod battery;
 mod cases;
 mod drain;
+mod inference;
 mod mig;
 mod outside;
 

@@ -102,6 +102,9 @@ fn wrong_yaml(text: &str) -> Option<String> {
             Err(error) => Some(error.to_string()),
         };
     }
+    if has("xid") {
+        return nightshift::policy::XidTable::default().overlaid(text).err().map(|error| error.to_string());
+    }
     // What is pasted on the other side, and cases of a runbook's test, which have their own tests.
     if value.is_array() || has("receivers") || has("alerting") || has("services") {
         return None;

@@ -233,16 +233,14 @@ impl<'a> Slice<'a> {
         let mut proposal = self.proposal(run, action, call, undoes);
         let spec_reads = proposal.effect == Effect::Read;
         if proposal.reach > Reach::None {
-            let (facts, witness) = tokio::join!(
-                self.parts.world.facts(&proposal.target),
-                action.witness(&self.parts.world, &proposal.call)
-            );
+            let world = self.parts.world.noting();
+            let facts = world.facts(&proposal.target).await;
             let facts = Facts { stopped: proposal.facts.stopped, ..facts };
             proposal.facts = match (spec_reads, undoes) {
                 (false, None) => confirm::confirm(self.parts, run, &proposal.target, facts).await,
                 _ => facts,
             };
-            proposal.carry = match witness {
+            proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
                 // What is not there cannot be witnessed; `perform` will say so as an outcome.

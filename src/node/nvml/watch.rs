@@ -259,6 +259,9 @@ impl Watch {
     }
 
     async fn say(&self, findings: Vec<Finding>) {
+        let now = Time::now();
+        // What the kernel log tells as well is said once.
+        let findings = findings.into_iter().flat_map(|finding| self.machine.faults.seen_by_nvml(finding, now));
         for finding in findings {
             tracing::info!(complaint = finding.complaint, status = ?finding.status, "{}", finding.summary);
             if self.out.send(finding).await.is_err() {

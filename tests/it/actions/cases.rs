@@ -71,6 +71,13 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         "gpu::sharing" => patches(vec![], call(name, &[node.clone(), ("profile", json!("slices-4"))])),
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
+        "inference::models_on" => reads(std::slice::from_ref(&node)),
+        "inference::restart" => Case {
+            before: vec![],
+            call: call(name, &[pod()]),
+            changes: vec!["evict pods"],
+            write: Some(("POST", "/eviction")),
+        },
         "k8s::annotate" => patches(vec![], call(name, &[node.clone(), key.clone(), value])),
         "k8s::cordon" => patches(vec![], cordon("gpu-1")),
         "k8s::delete_pod" => Case {

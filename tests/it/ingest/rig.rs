@@ -12,8 +12,8 @@ use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, JoinToken, NewAgent, NewApproval,
-    NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
+    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
+    NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Http, World};
@@ -304,6 +304,10 @@ impl Store for MemoryStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         Ok(Counts { episodes_open: 7, entries: 10, signed: 4, ..Counts::default() })
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn health(&self) -> Result<i64, StoreError> {

@@ -250,6 +250,9 @@ impl Store for FakeStore {
     async fn counts(&self) -> Result<Counts, StoreError> {
         panic!("not the courier's")
     }
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        panic!("not the courier's")
+    }
     async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
         panic!("not the courier's")
     }

@@ -48,6 +48,7 @@ impl Watch {
         let mut listener = self.listen(&session);
         let mut tick = tokio::time::interval(self.machine.settings.nvml.poll.0.max(limits::NVML_POLL_MIN));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.machine.faults.learn(session.gpus.iter().map(|gpu| gpu.name.clone()));
         let mut turn = Turn::new(&session);
         let mut leaving = None;
         let after = loop {
