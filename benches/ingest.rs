@@ -146,6 +146,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             default_cluster: "none".to_owned(),
             prometheus: None,
             http: Http::new("nightshift/bench", &[]).expect("a client"),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             kill: Arc::default(),

@@ -8,7 +8,7 @@
 use nightshift::catalog::host_api;
 use nightshift::config::{Config, Source};
 use nightshift::limits;
-use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Step, Time};
+use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Status, Step, Time};
 use nightshift::policy::{RuleSet, matches_all, parse_matchers};
 use nightshift::script::{self, Brake, Shape, Turn};
 use nightshift::sources::{self, Decoded};
@@ -156,15 +156,15 @@ pub fn cron(data: &[u8]) {
 pub fn ledger_export(data: &[u8]) {
     static KEY: LazyLock<PublicKey> = LazyLock::new(|| LEDGER_KEY.trim().parse().unwrap());
     static TRUTH: LazyLock<(u64, String)> = LazyLock::new(|| {
-        let report = verify_export(LEDGER, &KEY).unwrap();
-        assert_eq!(report.entries, report.signed, "the seed is signed whole");
-        (report.entries, report.root.to_string())
+        let sight = verify_export(LEDGER, &KEY).unwrap();
+        assert_eq!(sight.entries, sight.signed, "the seed is signed whole");
+        (sight.entries, sight.root.to_string())
     });
     let (entries, root) = &*TRUTH;
-    if let Ok(report) = verify_export(data, &KEY) {
-        assert!(report.signed > 0 && report.signed <= *entries && report.signed <= report.entries);
-        if report.entries == report.signed && report.signed == *entries {
-            assert_eq!(report.root.to_string(), *root, "a forgery verifies");
+    if let Ok(sight) = verify_export(data, &KEY) {
+        assert!(sight.signed > 0 && sight.signed <= *entries && sight.signed <= sight.entries);
+        if sight.entries == sight.signed && sight.signed == *entries {
+            assert_eq!(sight.root.to_string(), *root, "a forgery verifies");
         }
     }
 }
@@ -177,6 +177,25 @@ pub fn config_yaml(data: &[u8]) {
     let printed = config.effective().unwrap();
     let again = Config::parse("effective.yaml", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
     assert_eq!(again, config, "{printed}");
+}
+
+/// Bytes of the kernel log: what is reported is whole, bounded, and of one complaint each.
+pub fn kernel_lines(data: &[u8]) {
+    let sights = nightshift::node::read_bytes(data);
+    let mut complaints = std::collections::HashSet::new();
+    for sight in &sights {
+        let finding = &sight.finding;
+        assert!(sight.times > 0 && !finding.complaint.is_empty() && !finding.summary.is_empty());
+        assert!(finding.detail.len() <= limits::FINDING_DETAIL, "{} bytes", finding.detail.len());
+        let code = finding.labels.get("xid").or(finding.labels.get("sxid"));
+        assert!(code.is_none_or(|code| code.parse::<u32>().is_ok_and(|code| code > 0)), "{finding:?}");
+        let is_wish = finding.labels.contains_key("recovery");
+        assert!(is_wish || complaints.insert(finding.complaint.clone()), "twice: {}", finding.complaint);
+        let json = serde_json::to_string(finding).unwrap();
+        assert_eq!(&serde_json::from_str::<nightshift::model::Finding>(&json).unwrap(), finding);
+        let mut join = nightshift::node::Join::default();
+        assert_eq!(join.hear(sight.clone(), now()).len(), usize::from(finding.status == Status::Firing));
+    }
 }
 
 fn check_decoded(decoded: &Decoded) {

@@ -5,6 +5,11 @@
 mod answer;
 mod approve;
 mod args;
+mod cache_status;
+mod cache_verify;
+mod cache_warm;
+mod docker_containers;
+mod docker_restart;
 mod gpu_health;
 mod gpu_processes;
 mod gpu_recovery_action;
@@ -12,6 +17,8 @@ mod gpu_reset;
 mod gpu_sharing;
 mod http_get;
 mod http_post;
+mod inference_models_on;
+mod inference_restart;
 mod k8s_annotate;
 mod k8s_cordon;
 mod k8s_delete_pod;
@@ -31,6 +38,8 @@ mod keys;
 mod metadata;
 mod mig_plan;
 mod mig_rebalance;
+mod node_collect;
+mod node_reboot;
 mod note;
 mod now;
 mod on_node;
@@ -86,8 +95,13 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 31] = [
+static CATALOG: [&dyn Action; 40] = [
     &approve::Approve,
+    &cache_status::CacheStatus,
+    &cache_verify::CacheVerify,
+    &cache_warm::CacheWarm,
+    &docker_containers::DockerContainers,
+    &docker_restart::DockerRestart,
     &gpu_health::GpuHealth,
     &gpu_processes::GpuProcesses,
     &gpu_recovery_action::GpuRecoveryAction,
@@ -95,6 +109,8 @@ static CATALOG: [&dyn Action; 31] = [
     &gpu_sharing::GpuSharing,
     &http_get::HttpGet,
     &http_post::HttpPost,
+    &inference_models_on::InferenceModelsOn,
+    &inference_restart::InferenceRestart,
     &k8s_annotate::K8sAnnotate,
     &k8s_cordon::K8sCordon,
     &k8s_delete_pod::K8sDeletePod,
@@ -112,6 +128,8 @@ static CATALOG: [&dyn Action; 31] = [
     &k8s_untaint::K8sUntaint,
     &mig_plan::MigPlanning,
     &mig_rebalance::MigRebalance,
+    &node_collect::NodeCollect,
+    &node_reboot::NodeReboot,
     &note::Note,
     &now::Now,
     &prom_query::PromQuery,
@@ -206,7 +224,8 @@ mod tests {
                 "{name}: a deadline that one attempt fits in"
             );
             // Besides these only what changes a node by way of the cluster and its agent needs rights.
-            let kube = spec.name.starts_with("k8s::") || spec.name.starts_with("mig::") || spec.name == "gpu::sharing";
+            let kube =
+                ["k8s::", "mig::", "inference::", "gpu::sharing"].iter().any(|start| spec.name.starts_with(start));
             assert_eq!(kube, !spec.permissions.is_empty(), "{name}: rights on the cluster");
         }
     }

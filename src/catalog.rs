@@ -7,6 +7,7 @@ mod files;
 mod kept;
 mod rules;
 mod watch;
+mod xids;
 
 pub use watch::{Watch, WatchError, watch};
 

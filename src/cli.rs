@@ -2,8 +2,11 @@
 //!
 //! Invariant: every way out is one of the exit codes of `Code`, and every failure says what to do.
 
+mod agent;
+mod agents;
 mod approve;
 mod audit;
+mod cache;
 mod check;
 mod client;
 mod completions;
@@ -59,6 +62,10 @@ struct Cli {
 enum Command {
     /// Run the engine
     Serve(serve::Args),
+    /// Run the agent on a GPU node
+    Agent(agent::Args),
+    /// The agents on GPU nodes; let one join, or take it away
+    Agents(agents::Args),
     /// Check runbooks, rules and integrations without running anything
     Check(check::Args),
     /// Show what a runbook would do now, against the live, read-only world
@@ -91,6 +98,8 @@ enum Command {
     Status(status::Args),
     /// The ledger: verify, export, prove, read
     Audit(audit::Args),
+    /// Models on this machine: in memory or not, read them in, check them
+    Cache(cache::Args),
     /// Look at everything this installation needs and say what to mend
     Doctor(doctor::Args),
     /// The Kubernetes roles that this installation needs, from the actions that are on
@@ -129,6 +138,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
     match command {
         Command::Serve(args) => serve::run(&args, invocation),
+        Command::Agent(args) => agent::run(&args, invocation),
+        Command::Agents(args) => agents::run(&args, invocation),
         Command::Check(args) => check::run(&args, invocation),
         Command::Simulate(args) => simulate::run(&args, invocation),
         Command::Run(args) => run::run(&args, invocation),
@@ -145,6 +156,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
+        Command::Cache(args) => cache::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
         Command::Rbac(args) => rbac::run(&args, invocation),
         Command::Demo(args) => demo::run(args),

@@ -7,13 +7,13 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::{AgentConfig, NvmlConfig};
+pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
-use crate::world::{KillSwitchConfig, KubeConfig};
+use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,6 +46,8 @@ pub struct Config {
     pub pagerduty: Option<PagerDutyWebhook>,
     pub clusters: BTreeMap<String, KubeConfig>,
     pub prometheus: Option<PrometheusConfig>,
+    /// The Docker engine of this machine, for `docker::restart`.
+    pub docker: Option<DockerConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
     pub http_allow: Vec<String>,
     /// Which actions of the catalog runbooks may call here.
@@ -58,6 +60,8 @@ pub struct Config {
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
     pub retention: Retention,
+    /// The door for agents on GPU nodes.
+    pub agents: AgentsConfig,
     /// For `serve --with-agent`: the agent inside.
     pub agent: AgentConfig,
     pub log: Log,
@@ -164,7 +168,19 @@ pub struct Source {
     /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
     #[serde(default)]
     pub add_labels: BTreeMap<String, String>,
+    /// For `kind: kubernetes`: which of `clusters` it watches; left out: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// … and where they bear all of these labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_labels: BTreeMap<String, String>,
 }
+
+/// The kind of the source that watches a cluster; nothing is posted to it.
+pub const KUBERNETES: &str = "kubernetes";
 
 impl Source {
     fn default_stale_after() -> Span {
@@ -354,6 +370,7 @@ impl Default for Config {
             pagerduty: None,
             clusters: BTreeMap::new(),
             prometheus: None,
+            docker: None,
             http_allow: Vec::new(),
             actions: Actions::default(),
             guards: GuardLimits::default(),
@@ -361,6 +378,7 @@ impl Default for Config {
             mode_ceiling: crate::model::Mode::Auto,
             windows: Vec::new(),
             retention: Retention::default(),
+            agents: AgentsConfig::default(),
             agent: AgentConfig::default(),
             log: Log::default(),
         }

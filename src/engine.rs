@@ -1,8 +1,10 @@
-//! The loops: runner, courier, janitor, scheduler. They hold no queues; they ask the store what is due.
+//! The loops: runner, courier, janitor, scheduler, clusters. They hold no queues; they ask the store what is due.
 //! (Intake is no loop: a request of a source is one transaction, `store.intake`.)
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod agents;
+mod clusters;
 mod confirm;
 mod courier;
 mod evaluate;
@@ -66,7 +68,9 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
+    loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
+    loops.spawn(clusters::run(parts.clone(), shutdown.clone()));
     if parts.world.kill.watches() {
         loops.spawn(look_at_the_switch(parts.clone(), shutdown.clone()));
     }

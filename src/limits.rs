@@ -45,6 +45,29 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing until Prometheus has spoken again.
 pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
+/// Complaints of one cluster that are open at once; more than that is one problem, and it has been heard.
+pub const COMPLAINTS: usize = 20_000;
+/// New warnings of Kubernetes (and killed pods) taken in a minute, so that a storm of Events cannot fill the store.
+pub const WARNINGS_PER_MINUTE: usize = 200;
+/// A warning that was not repeated for so long is over.
+pub const WARNING_QUIET: Duration = Duration::from_secs(15 * 60);
+/// Kubernetes waits at most 5 minutes between two starts of a container that crashes.
+pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
+/// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
+pub const LEASE_STALE: Duration = Duration::from_secs(60);
+pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Complaints of a cluster in one request to the store, and how often there is one.
+pub const COMPLAINTS_BATCH: usize = 500;
+pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
+/// How often the nodes' own condition is compared with what our runs hold.
+pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
+/// Conditions and Events written in one pass; the rest waits for the next one.
+pub const BESIDE_BATCH: usize = 64;
+/// Kubernetes keeps Events for an hour, so an older story is not told any more.
+pub const BESIDE_BACK: Span = Span::minutes(55);
+/// An Event's note, by the API's own limit.
+pub const EVENT_NOTE_BYTES: usize = 1_024;
+
 // ── rules and matchers ──
 /// One line of matchers; Alertmanager's own silences stay far below.
 pub const MATCHER_BYTES: usize = 4 * 1024;
@@ -165,10 +188,30 @@ pub const PODS_PER_NODE: usize = 512;
 pub const NODES: u32 = 20_000;
 /// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
 pub const SIM_HISTORY: usize = 256;
+/// Changes that the simulated fleet tells to a watch that resumes; an older one hears 410.
+pub const SIM_CHANGES: usize = 20_000;
+/// How often the simulated fleet looks for something to tell, and says that there is nothing.
+pub const SIM_WATCH_LOOK: Duration = Duration::from_millis(20);
+pub const SIM_BOOKMARK: Duration = Duration::from_secs(5);
 /// Requests that the simulated fleet remembers for tests to count.
 pub const SIM_REQUESTS: usize = 10_000;
 /// As the real API server's limit on a request body.
 pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// Pods (or Events) of one cluster that a list may have.
+pub const PODS: usize = 300_000;
+/// What a watch has told of the nodes counts as true for so long after it last spoke; then the cluster is listed.
+pub const FLEET_FRESH: Duration = Duration::from_secs(10);
+/// One request of a watch; the server closes it then and we ask again from where we are.
+pub const WATCH_STRETCH: Duration = Duration::from_secs(290);
+/// Bookmarks come about each minute; a watch that is silent for longer has nobody at the other end.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(130);
+/// A watch that held for so long was well, so its next break is its first.
+pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
+pub const WATCH_AGAIN: Duration = Duration::from_millis(500);
+pub const RELIST_FIRST: Duration = Duration::from_secs(1);
+pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// etcd takes objects of 1.5 MiB; as JSON on one line that is less than this.
+pub const WATCH_LINE_BYTES: usize = 4 * 1024 * 1024;
 /// Objects in one page of a list, as kubectl asks; a page of node objects stays far below the bound on a body.
 pub const KUBE_PAGE: usize = 500;
 pub const KUBE_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -184,7 +227,7 @@ pub const REPLICAS: u32 = 10_000;
 /// Nodes whose pods are counted to find one with free GPUs.
 pub const SPARE_CANDIDATES: usize = 16;
 /// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
-pub const POLL_FIRST: Duration = Duration::from_secs(1);
+pub const POLL_FIRST: Duration = Duration::from_millis(200);
 pub const POLL_MAX: Duration = Duration::from_secs(10);
 /// No step waits longer, however it was asked to: a forgotten run must surface within a week.
 pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
@@ -229,8 +272,72 @@ pub const AGENT_LETTER_KEPT: Duration = Duration::from_secs(3_600);
 /// Commands that wait at one agent: a node has one disruptive run, and a few that read.
 pub const AGENT_COMMANDS: usize = 256;
 
+/// How often the engine looks for silent agents.
+pub const AGENTS_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often it writes down that an agent is there.
+pub const AGENT_WRITTEN_EVERY: Duration = Duration::from_secs(60);
+/// Starts of one agent whose marks are kept; of older ones nothing can come any more.
+pub const AGENT_SPOOLS: usize = 16;
+/// Agents' connections; each has one, or two while it changes its certificate.
+pub const AGENT_CONNECTIONS: usize = 32_768;
+/// Requests that one agent has under way: a poll, a delivery, a few answers.
+pub const AGENT_STREAMS: u32 = 32;
+/// A delivery of findings, or an outcome with what is around it.
+pub const AGENT_BODY_BYTES: usize = 1024 * 1024;
+/// What an agent reads of an answer: a poll's commands, each with small arguments.
+pub const AGENT_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// A good look of Kubernetes at a token is remembered for so long.
+pub const REVIEW_KEPT: Duration = Duration::from_secs(60);
+/// An agent's certificate, renewed after a third of it. Taking it away works at once, whatever this is.
+pub const AGENT_CERTIFICATE: Duration = Duration::from_secs(7 * 86_400);
+/// The door's own certificate, made anew at each start.
+pub const DOOR_CERTIFICATE: Duration = Duration::from_secs(2 * 365 * 86_400);
+pub const AUTHORITY_CERTIFICATE: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub const JOIN_TOKEN_LIFE: Span = Span::minutes(15);
+pub const JOIN_TOKEN_LIFE_MAX: Span = Span::seconds(86_400);
+/// Findings between watchers and the spool; a watcher waits when it is full.
+pub const FINDINGS_QUEUE: usize = 1_024;
+/// Findings that share one fsync.
+pub const FINDINGS_AT_ONCE: usize = 256;
+/// Findings in one delivery, and their bytes: well below `AGENT_BODY_BYTES`.
+pub const REPORTS_PER_BODY: usize = 500;
+pub const REPORTS_BYTES: usize = 512 * 1024;
+/// A file of the spool.
+pub const SPOOL_SEGMENT_BYTES: u64 = 256 * 1024;
+/// Findings in memory, where the disk cannot be written or was just written.
+pub const SPOOL_MEMORY: usize = 2_048;
+pub const SPOOL_MEMORY_BYTES: usize = 1024 * 1024;
+/// How often a disk that could not be written is tried again.
+pub const SPOOL_RETRY: Duration = Duration::from_secs(2);
+/// Commands that an agent remembers, their outcomes' bytes, and the file's before it is written anew.
+pub const BOOK_COMMANDS: usize = 256;
+pub const BOOK_BYTES: usize = 2 * 1024 * 1024;
+pub const BOOK_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// How often an agent says how far a command is.
+pub const AGENT_PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// Tries to deliver one answer; the engine asks again anyway.
+pub const AGENT_ANSWER_TRIES: u32 = 5;
+/// Between tries while the engine is away; short, so that nothing waits long once it is back.
+pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Between tries while the engine refuses us: a person has to do something.
+pub const AGENT_REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// Threads of an agent that may block: the spool's disk, and looks into `/proc`.
+pub const AGENT_THREADS: usize = 8;
+/// For an agent's tasks to end once it is told to.
+pub const AGENT_SHUTDOWN: Duration = Duration::from_secs(5);
+
 /// The agent's own limit: one GPU reset on a node within this time.
 pub const RESET_EVERY: Duration = Duration::from_secs(600);
+/// The agent's own limit: one reboot of a node within this time.
+pub const REBOOT_EVERY: Duration = Duration::from_secs(3_600);
+/// The program that asks for a reboot returns at once.
+pub const REBOOT_WITHIN: Duration = Duration::from_secs(60);
+/// NVIDIA's bug report takes minutes on a large machine.
+pub const BUG_REPORT_WITHIN: Duration = Duration::from_secs(900);
+/// The newest kernel lines of a bundle, one file of it, and the bundles that stay on a node.
+pub const BUNDLE_KERNEL_BYTES: usize = 1024 * 1024;
+pub const BUNDLE_FILE_BYTES: u64 = 256 * 1024 * 1024;
+pub const BUNDLES: usize = 5;
 /// A reset takes seconds; one that takes longer hangs.
 pub const RESET_WITHIN: Duration = Duration::from_secs(300);
 /// The end of what a program printed: enough for its error.
@@ -387,3 +494,100 @@ pub const DOCTOR_PULSES: usize = 5;
 pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+// ── the GPU node ──
+/// The kernel's own bound on a record of `/dev/kmsg` with its dictionary.
+pub const KERNEL_RECORD_BYTES: usize = 8 * 1024;
+/// Of one record's text; the driver's lines are far shorter.
+pub const KERNEL_LINE_BYTES: usize = 2 * 1024;
+/// Records read in one pass: a burst is taken in bites, so that what it says goes out meanwhile.
+pub const KERNEL_RECORDS_PER_PASS: usize = 4_096;
+/// How long a look at a quiet log lasts.
+pub const KERNEL_WAIT: Duration = Duration::from_secs(1);
+/// A plain file does not say when it grows.
+pub const KERNEL_FILE_LOOK: Duration = Duration::from_millis(50);
+/// Between two attempts to open a log that cannot be read.
+pub const KERNEL_REOPEN: Duration = Duration::from_secs(5);
+/// Larger than any machine; a bound for what a hostile log could name.
+pub const GPUS_PER_NODE: usize = 64;
+/// Bytes of the driver's words in a summary, and of the line itself.
+pub const FINDING_WORDS: usize = 160;
+pub const FINDING_DETAIL: usize = 1_024;
+/// Complaints of one node that are open at once: every code on every GPU stays below.
+pub const COMPLAINTS: usize = 4_096;
+/// How long an NVML event waits for the kernel's words: they are a few milliseconds apart.
+pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
+/// Sights of one fault that are counted before their number is told.
+pub const JOIN_COUNT_EVERY: Span = Span::minutes(1);
+/// A complaint that lasts is said again, so that the engine does not take it for forgotten.
+pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
+/// Without another sight of it a fault that heals by itself is over; the driver's bursts are shorter.
+pub const JOIN_QUIET: Span = Span::minutes(3);
+/// What the agent remembers of open complaints.
+pub const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+/// Passes of the kernel log that wait to be taken; then its reader waits, and the kernel's ring holds the rest.
+pub const KERNEL_PASSES: usize = 4;
+/// What was given to the spool is on the disk after this; only then is the place in the log remembered.
+pub const FAULTS_SETTLE: Duration = Duration::from_secs(2);
+
+// ── weight caches ──
+/// Files of one model; the largest have some hundred shards.
+pub const CACHE_FILES: usize = 10_000;
+/// Folders below a model's own: pipelines of several models have one level.
+pub const CACHE_DEPTH: usize = 4;
+/// An index of 100,000 tensors has some 10 MB; also the bound on a list of hashes.
+pub const CACHE_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+/// As the format itself limits it.
+pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+/// Tensors of one shard.
+pub const CACHE_TENSORS: usize = 1_000_000;
+/// Readers of one warm; more do not help any disk that was measured.
+pub const CACHE_READERS: usize = 16;
+/// What one reader takes on at a time.
+pub const CACHE_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+/// One read: as fast as 4 MiB when measured, and eight readers' buffers stay small.
+pub const CACHE_READ_BYTES: usize = 1024 * 1024;
+/// The share of pages in memory from which a model counts as warm.
+pub const CACHE_RESIDENT: f64 = 0.999;
+/// Times that what was pushed out meanwhile is read again.
+pub const CACHE_PASSES: usize = 3;
+/// How often progress is said, and a reader that waits looks whether to stop.
+pub const CACHE_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often memory pressure is looked at; the kernel's own averages move every two seconds.
+pub const CACHE_PRESSURE_LOOK: Duration = Duration::from_secs(1);
+/// Percent of time in which all tasks waited for memory: nothing is begun then.
+pub const CACHE_PRESSURE_FULL: f64 = 5.0;
+/// Percent of time in which some task waited for memory: readers stand back.
+pub const CACHE_PRESSURE_SOME: f64 = 20.0;
+/// Pressure that lasts longer than this is somebody else's, and the warm gives up.
+pub const CACHE_PRESSURE_WAIT: Duration = Duration::from_secs(60);
+/// Memory that a warm leaves to others, in MiB.
+pub const CACHE_RESERVE_MIB: u64 = 4 * 1024;
+/// How long a warm may take: 1 TiB at 600 MB/s.
+pub const CACHE_WITHIN: Span = Span::minutes(30);
+/// What one mapping covers where pages are counted the old way: its vector has 256 KiB then.
+pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
+/// How long a warm waits for a node's agent to connect.
+pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
+/// Models that one step warms; a node serves a few.
+pub const CACHE_MODELS: usize = 64;
+/// Files that a status names one by one.
+pub const CACHE_FILES_SHOWN: usize = 100;
+/// Roots that a configuration may name.
+pub const CACHE_ROOTS: usize = 32;
+/// As the kernel's own limit on a path.
+pub const PATH_BYTES: usize = 4_096;
+/// Control groups above our own that are looked at.
+pub const CGROUP_DEPTH: usize = 32;
+/// Files under /proc and /sys are small; one that is not is not read to its end.
+pub const PROC_FILE_BYTES: u64 = 64 * 1024;
+
+// ── Docker ──
+/// Containers of one machine that are looked at.
+pub const CONTAINERS: usize = 512;
+/// One question to the engine of this machine.
+pub const DOCKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a container may take to end by itself before it is killed; a restart fits into one attempt of a step.
+pub const CONTAINER_GRACE: Duration = Duration::from_secs(60);
+/// What a restart takes beside the grace: the kill, the unmount, the start.
+pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);

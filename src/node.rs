@@ -3,16 +3,27 @@
 //!
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
+pub mod cache;
+mod collect;
+mod faults;
 mod holders;
+mod join;
+mod kmsg;
 mod mig;
 mod nvml;
 mod program;
+mod reboot;
 mod reset;
+mod sight;
 
+pub use faults::{Faults, MemoryError};
+pub use join::{Join, Names, Open};
+pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
 pub use nvml::{NvmlDoor, Released, findings_page};
+pub use sight::{Seen, Sight, recovery_finding, xid_finding};
 
 use crate::config::AgentConfig;
-use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
+use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome, Time};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +39,17 @@ pub struct Machine {
     pub settings: Arc<AgentConfig>,
     /// The way to whoever watches the GPUs through NVML.
     pub nvml: NvmlDoor,
+    /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
+    /// and sends on what comes back.
+    pub faults: Arc<Faults>,
 }
 
 impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
-        Machine { name, boot: boot_id(), settings, nvml: NvmlDoor::default() }
+        let boot = boot_id();
+        let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
+        Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults) }
     }
 }
 
@@ -75,17 +91,22 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 6] = [
+static VERBS: [&dyn Verb; 11] = [
+    &cache::verbs::CacheStatus,
+    &cache::verbs::CacheVerify,
+    &cache::verbs::CacheWarm,
+    &mig::MigApply,
+    &mig::MigInventory,
     &nvml::GpuHealth,
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
     &reset::GpuReset,
-    &mig::MigApply,
-    &mig::MigInventory,
+    &collect::NodeCollect,
+    &reboot::NodeReboot,
 ];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 2] = [&mig::LayoutAtBoot, &nvml::NvmlWatch];
+static WATCHERS: [&dyn Watcher; 3] = [&kmsg::KernelWatch, &mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
 pub fn find(name: &str) -> Option<&'static dyn Verb> {

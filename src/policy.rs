@@ -10,6 +10,7 @@ mod matcher;
 mod mig;
 mod select;
 mod suggest;
+mod xid;
 
 pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
 pub use backoff::backoff;
@@ -20,3 +21,4 @@ pub use mig::{
     profiles_of_product,
 };
 pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};
+pub use xid::{Blame, Remedy, XidEntry, XidTable, XidTableError};

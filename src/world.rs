@@ -3,6 +3,7 @@
 //! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
 
 mod agents;
+mod docker;
 mod facts;
 mod http;
 mod kill;
@@ -13,10 +14,14 @@ mod rights;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
+pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
-pub use kube::{EvictAnswer, Kube, KubeConfig, Node, Pod, Pulse, Workload};
+pub use kube::{
+    ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
+    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
+};
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
@@ -95,6 +100,8 @@ pub struct World {
     pub default_cluster: String,
     pub prometheus: Option<Prometheus>,
     pub http: Http,
+    /// The Docker engine of this machine, where one is configured.
+    pub docker: Option<Docker>,
     /// Those who do what only a node itself can do.
     pub agents: Agents,
     pub clock: Arc<dyn Clock>,
@@ -115,11 +122,28 @@ impl World {
         })
     }
 
+    /// The Docker engine, or what to write to have one.
+    pub fn docker(&self) -> Result<&Docker, WorldError> {
+        self.docker.as_ref().ok_or_else(|| {
+            WorldError::Invalid(
+                "no Docker engine is configured; add `docker: {}` to the configuration of the engine on that machine"
+                    .to_owned(),
+            )
+        })
+    }
+
     /// The same clients for a run about another cluster: what names none means that one. A cluster that is not
     /// configured is never mistaken for the default one; then every call says so.
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
         World { default_cluster, ..self.clone() }
+    }
+
+    /// The same clients for what is read before one step: a node that the guards have read is not read again for the
+    /// witness.
+    pub fn noting(&self) -> World {
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.noting())).collect();
+        World { clusters, ..self.clone() }
     }
 
     /// Why everything is stopped from outside the store, if it is.

@@ -9,6 +9,7 @@ mod sleepers;
 mod steps;
 mod storm;
 mod table;
+mod watching;
 
 use std::process::Command;
 use table::{ms, row, share, time_row};
@@ -17,11 +18,19 @@ use table::{ms, row, share, time_row};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Each measures one thing, in a process of its own.
-const PARTS: [(&str, fn()); 4] =
-    [("storm", storm::measure), ("steps", steps::measure), ("sleepers", sleepers::measure), ("idle", idle::measure)];
+const PARTS: [(&str, fn()); 5] = [
+    ("storm", storm::measure),
+    ("steps", steps::measure),
+    ("sleepers", sleepers::measure),
+    ("idle", idle::measure),
+    ("watching", watching::measure),
+];
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if words.first().is_some_and(|word| word == "part=api-server") {
+        return watching::api_server();
+    }
     if let Some(part) = words.first().and_then(|word| word.strip_prefix("part=")) {
         let (_, measure) = PARTS.iter().find(|(name, _)| *name == part).expect("a part of this bench");
         return measure();

@@ -121,6 +121,7 @@ impl Rig {
                 default_cluster: "sim".to_owned(),
                 prometheus: None,
                 http: Http::new("nightshift/bench", &[]).expect("a client"),
+                docker: None,
                 agents: Agents::default(),
                 clock: clock.clone(),
                 kill: Arc::default(),

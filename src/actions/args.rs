@@ -16,6 +16,8 @@ pub(super) const fn optional(name: &'static str, ty: ParamType, doc: &'static st
 
 pub(super) const NODE: ParamSpec = required("node", ParamType::Node, "the node's name");
 pub(super) const POD: ParamSpec = required("pod", ParamType::Pod, "the pod, as `namespace/name`");
+pub(super) const CONTAINER: ParamSpec = required("container", ParamType::String, "the container's name");
+pub(super) const MODEL_PATH: ParamSpec = required("path", ParamType::String, "the model's folder on the node");
 pub(super) const WORKLOAD: ParamSpec =
     required("workload", ParamType::Workload, "the Deployment or StatefulSet, as `namespace/name`");
 
@@ -103,6 +105,10 @@ pub(super) fn workload_target(call: &Call) -> Subject {
         Ok((namespace, name)) => Subject::workload(namespace, name),
         Err(_) => Subject { workload: some(call.text("workload")), ..Subject::default() },
     }
+}
+
+pub(super) fn container_target(call: &Call) -> Subject {
+    Subject { container: some(call.text("container")), ..Subject::default() }
 }
 
 fn some(text: &str) -> Option<String> {

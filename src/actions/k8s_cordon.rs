@@ -37,7 +37,7 @@ impl Action for K8sCordon {
     /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
-        Ok(json!({ "unschedulable": node.unschedulable }))
+        Ok(json!({ "unschedulable": node.unschedulable, "version": node.resource_version }))
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -63,14 +63,19 @@ impl Action for K8sCordon {
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let kube = world.kube(None)?;
     let name = args::text(&step.call, "node")?;
+    let was_open = step.carry["unschedulable"] == json!(false);
+    let mark = cordon_mark(&world.identity, &step.run.to_string(), args::text(&step.call, "why")?);
+    let patch = json!({ "metadata": { "annotations": { CORDONED_BY: mark } }, "spec": { "unschedulable": true } });
+    // The witness has just seen it open, at this version: no need to look again before the first attempt.
+    if let (1, true, Some(version)) = (step.attempt, was_open, step.carry["version"].as_str()) {
+        kube.patch_node(name, patch, Some(version)).await?;
+        return Ok(done(report(true, false)));
+    }
     let node = kube.node(name).await?;
     if ours(&node, world)? {
         // Ours already: by an attempt of this step whose answer was lost, or by an earlier step.
-        let was_open = step.carry["unschedulable"] == json!(false);
         return Ok(done(report(was_open, !was_open)));
     }
-    let mark = cordon_mark(&world.identity, &step.run.to_string(), args::text(&step.call, "why")?);
-    let patch = json!({ "metadata": { "annotations": { CORDONED_BY: mark } }, "spec": { "unschedulable": true } });
     kube.patch_node(name, patch, Some(&node.resource_version)).await?;
     Ok(done(report(true, false)))
 }

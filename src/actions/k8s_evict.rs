@@ -61,7 +61,7 @@ pub(super) async fn witness(world: &World, call: &Call) -> Result<Value, WorldEr
     Ok(json!({ "uid": pod.uid }))
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let (namespace, name) = args::pair(&step.call, "pod")?;
     let within = args::span(&step.call, "within", Span::minutes(10))?;
     let spent = waited(world, step);

@@ -64,3 +64,5 @@ pub(super) const MIG: &[Permission] = &[
     core("pods/eviction", "create"),
     resource("resourceslices", "list"),
 ];
+pub(super) const RESTART_POD: &[Permission] =
+    &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];

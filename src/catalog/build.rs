@@ -5,7 +5,7 @@
 use super::files::{self, File};
 use super::kept::{Kept, Version};
 use super::rules::{self, Rules};
-use super::{Folders, Loaded, Problem};
+use super::{Folders, Loaded, Problem, xids};
 use crate::limits;
 use crate::model::{Header, Pin, Rule};
 use crate::policy::{RuleError, RuleSet};
@@ -20,6 +20,8 @@ pub(super) struct State {
     api: HostApi,
     runbooks: Kept<Runbook>,
     rules: Kept<Rules>,
+    /// The texts of tables of GPU faults: laid over each other, each was read alone.
+    xids: Kept<String>,
     decoders: Kept<Shape>,
     encoders: Kept<Shape>,
 }
@@ -35,7 +37,7 @@ struct HeldBack {
 impl State {
     pub(super) fn new(folders: Folders, api: HostApi) -> State {
         let (runbooks, rules) = (Kept::new(), Kept::new());
-        State { folders, api, runbooks, rules, decoders: Kept::new(), encoders: Kept::new() }
+        State { folders, api, runbooks, rules, xids: Kept::new(), decoders: Kept::new(), encoders: Kept::new() }
     }
 
     /// Reads again; `None` if what is in force is what was. Problems are those of all files as they stand.
@@ -44,11 +46,12 @@ impl State {
         let (held, fitted, misfits) = self.fit();
         self.runbooks.settle(|_, name| held.runbook(name));
         self.rules.settle(|path, _| held.rule_file(path));
+        self.xids.settle(|_, _| Version::Newest);
         self.decoders.settle(|_, _| Version::Newest);
         self.encoders.settle(|_, _| Version::Newest);
         let mut problems: Vec<Problem> = self.runbooks.problems().chain(self.rules.problems()).cloned().collect();
-        // Decoders and encoders share a folder, and so its problem.
-        for problem in self.decoders.problems().chain(self.encoders.problems()) {
+        // Tables and rules share a folder, and so its problem; decoders and encoders do, too.
+        for problem in self.xids.problems().chain(self.decoders.problems()).chain(self.encoders.problems()) {
             if !problems.contains(problem) {
                 problems.push(problem.clone());
             }
@@ -58,7 +61,9 @@ impl State {
         if hash == current.hash {
             return (None, problems);
         }
-        let rules = fitted.map_or_else(|| current.rules.clone(), Arc::new);
+        let rules = fitted.unwrap_or_else(|| RuleSet::clone(&current.rules));
+        let texts = self.xids.files(|_, _| Version::InForce).map(|(_, name, text)| (name, text.as_str()));
+        let rules = Arc::new(rules.with_xids(xids::lay(texts.collect())));
         (Some(self.loaded(rules, hash)), problems)
     }
 
@@ -67,7 +72,10 @@ impl State {
         let api = &self.api;
         let runbooks = files::flat(&folders.runbooks, &["rhai"], limits::SCRIPT_BYTES);
         self.runbooks.take(runbooks, |file| on_a_big_stack(file, || runbook(file, api)));
-        self.rules.take(files::flat(&folders.rules, &["yaml", "yml"], limits::RULE_FILE_BYTES), rules::parse);
+        let listing = files::flat(&folders.rules, &["yaml", "yml"], limits::RULE_FILE_BYTES);
+        let (tables, listing) = listing.split(&xids::NAMES);
+        self.xids.take(tables, xids::parse);
+        self.rules.take(listing, rules::parse);
         let shapes = |name| files::nested(&folders.integrations, name, limits::SCRIPT_BYTES);
         self.decoders.take(shapes("decode.rhai"), |file| on_a_big_stack(file, || shape(file, "decode")));
         self.encoders.take(shapes("encode.rhai"), |file| on_a_big_stack(file, || shape(file, "encode")));
@@ -141,7 +149,7 @@ impl State {
 
     fn hash(&self) -> String {
         let mut sha = Sha256::new();
-        let all = self.runbooks.hashes().chain(self.rules.hashes());
+        let all = self.runbooks.hashes().chain(self.rules.hashes()).chain(self.xids.hashes());
         for (path, text) in all.chain(self.decoders.hashes()).chain(self.encoders.hashes()) {
             sha.update((path.len() as u64).to_be_bytes());
             sha.update(path.as_bytes());

@@ -61,6 +61,19 @@ pub(super) fn nested(root: &Path, file: &str, bytes: usize) -> Listing {
 }
 
 impl Listing {
+    /// Two listings of one folder: the files of these names, and the others.
+    pub fn split(self, names: &[&str]) -> (Listing, Listing) {
+        let stem = |path: &str| Path::new(path).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+        let (files, other_files) = self.files.into_iter().partition(|file| names.contains(&file.name.as_str()));
+        let (broken, other_broken) = self
+            .broken
+            .into_iter()
+            .partition(|broken| stem(&broken.file).is_some_and(|stem| names.contains(&stem.as_str())));
+        let (unlisted, other_unlisted) = (self.unlisted.clone(), self.unlisted);
+        let others = Listing { files: other_files, broken: other_broken, unlisted: other_unlisted };
+        (Listing { files, broken, unlisted }, others)
+    }
+
     fn take(&mut self, root: &Path, real: &Path, inner: &Path, name: &str, bytes: usize) {
         let path = root.join(inner).display().to_string();
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');

@@ -119,6 +119,32 @@ fn a_bad_edit_keeps_the_last_good_file_and_takes_the_others() {
 }
 
 #[test]
+fn a_sites_table_of_gpu_faults_lies_over_the_shipped_one_and_a_bad_one_keeps_the_last() {
+    let site = Site::new();
+    site.write("rules/a.yaml", tells(&["GpuXid"]));
+    let catalog = site.good();
+    let action = |catalog: &Catalog, xid: &str| {
+        let mut event = shipped::event([("alertname", "GpuXid"), ("xid", xid)].into_iter().collect());
+        catalog.current().rules.judge(&mut event);
+        event.labels.get("action").to_owned()
+    };
+    assert_eq!((action(&catalog, "109"), action(&catalog, "300")), ("reset".to_owned(), "tell".to_owned()));
+    site.write("rules/xid.yaml", "xid: {109: {action: tell}, 300: {severity: error, action: support}}");
+    site.write("rules/xid.site.yaml", "xid: {109: {action: drain}}");
+    assert_eq!(catalog.reload(), (true, vec![]));
+    assert_eq!((action(&catalog, "109"), action(&catalog, "300")), ("drain".to_owned(), "support".to_owned()));
+    assert_eq!(names(&catalog), "GpuXid");
+    site.write("rules/xid.site.yaml", "xid: {109: {akcion: none}}");
+    let (changed, problems) = catalog.reload();
+    assert!(!changed);
+    fatal(&problems, "rules/xid.site.yaml", "akcion");
+    assert_eq!(action(&catalog, "109"), "drain");
+    fs::remove_file(site.path("rules/xid.site.yaml")).unwrap();
+    assert_eq!(catalog.reload(), (true, vec![]));
+    assert_eq!(action(&catalog, "109"), "tell");
+}
+
+#[test]
 fn a_name_used_in_two_files_holds_the_newcomer_back() {
     let site = Site::new();
     site.write("rules/a.yaml", tells(&["a"]));

@@ -5,7 +5,8 @@
 
 use crate::model::Span;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The agent's settings. Each capability adds its own below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct AgentConfig {
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
+    /// The kernel's log; a file or FIFO serves for trying things out.
+    pub kernel_log: PathBuf,
     /// Where the kubelet writes which pod has which device; it need not be there.
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
@@ -33,6 +36,8 @@ pub struct AgentConfig {
     pub bug_report: PathBuf,
     /// What reboots the node.
     pub reboot: Vec<String>,
+    /// Models on this node's disks.
+    pub cache: Cache,
     /// The watch of the GPUs.
     pub nvml: NvmlConfig,
     pub log: super::Log,
@@ -68,12 +73,83 @@ impl Default for AgentConfig {
             token_file: None,
             kill_file: PathBuf::from("/etc/nightshift/agent.stop"),
             spool_mib: 64,
+            kernel_log: PathBuf::from("/dev/kmsg"),
             kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
+            cache: Cache::default(),
             nvml: NvmlConfig::default(),
             log: super::Log::default(),
         }
+    }
+}
+
+impl AgentConfig {
+    /// Reads and parses `agent.yaml`.
+    pub fn load(path: &Path) -> Result<AgentConfig, String> {
+        let read = |error: std::io::Error| format!("configuration {}: {error}", path.display());
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > crate::limits::CONFIG_BYTES {
+            return Err(format!("configuration {}: {size} bytes is more than it may have", path.display()));
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        if text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---") {
+            return Ok(AgentConfig::default());
+        }
+        serde_saphyr::from_str(&text).map_err(|error| format!("configuration {}: {error}", path.display()))
+    }
+}
+
+/// The engine's door for agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// TLS 1.3, for agents alone: `0.0.0.0:7677`. Left out: no such door; agents with tokens may use `server.listen`.
+    pub listen: Option<SocketAddr>,
+    /// The names and addresses by which agents reach it, for its certificate.
+    pub names: Vec<String>,
+    /// A certificate of one's own for the door, PEM; left out: one of our own authority, made at each start.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
+    pub service_accounts: Vec<String>,
+    /// What a projected token must be made for.
+    pub audience: String,
+    /// An agent that says nothing for so long is an incident.
+    pub silent_after: Span,
+}
+
+impl Default for AgentsConfig {
+    fn default() -> Self {
+        AgentsConfig {
+            listen: None,
+            names: Vec::new(),
+            cert_file: None,
+            key_file: None,
+            service_accounts: Vec::new(),
+            audience: "nightshift".to_owned(),
+            silent_after: Span::minutes(2),
+        }
+    }
+}
+
+/// Where models lie on this node, and how they may be read into memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
+    pub roots: Vec<PathBuf>,
+    /// Threads that read at once.
+    pub readers: usize,
+    /// Memory that is left to others.
+    pub reserve_mib: u64,
+    /// No warm reads faster; left out: as fast as the disk.
+    pub mib_per_second: Option<u64>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
     }
 }

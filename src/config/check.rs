@@ -5,7 +5,7 @@
 mod people;
 mod windows;
 
-use super::{Channel, Config, Role, Secret, Source, Token};
+use super::{Cache, Channel, Config, Role, Secret, Source, Token};
 use crate::world::KubeConfig;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +36,7 @@ impl Config {
         check_tokens(self, &mut found);
         for (name, source) in &self.sources {
             check_source(name, source, &mut found);
+            check_watched(name, source, self, &mut found);
         }
         for (name, channel) in &self.channels {
             check_name(&format!("channels.{name}"), name, &mut found);
@@ -49,9 +50,16 @@ impl Config {
             check_url("prometheus.url", &prometheus.url, &mut found);
             check_secret("prometheus.token", prometheus.token.as_ref(), &mut found);
         }
+        if let Some(docker) = &self.docker
+            && !docker.socket.is_absolute()
+        {
+            let mend = "write the path of its socket, such as /var/run/docker.sock";
+            found.say("docker.socket", format!("`{}` is no absolute path", docker.socket.display()), mend);
+        }
         for (at, entry) in self.http_allow.iter().enumerate() {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
         }
+        check_cache(&self.agent.cache, &mut found);
         check_guards(self, &mut found);
         windows::check(self, &mut found);
         people::check(self, &mut found);
@@ -81,6 +89,29 @@ fn check_install(config: &Config, found: &mut Findings) {
         if folder.as_os_str().is_empty() {
             found.say(path, "is empty", "name a folder, or leave the key out for the default");
         }
+    }
+}
+
+fn check_cache(cache: &Cache, found: &mut Findings) {
+    for (at, root) in cache.roots.iter().enumerate() {
+        let parts = root.components().count();
+        if !root.is_absolute() || parts < 2 || root.components().any(|part| part == std::path::Component::ParentDir) {
+            found.say(
+                &format!("agent.cache.roots[{at}]"),
+                format!("`{}` is no absolute path of a folder for models", root.display().to_string().escape_debug()),
+                "write a folder such as /models, not `/` and nothing with `..`",
+            );
+        }
+    }
+    if cache.roots.len() > crate::limits::CACHE_ROOTS {
+        found.say("agent.cache.roots", "has too many folders", format!("name at most {}", crate::limits::CACHE_ROOTS));
+    }
+    if !(1..=crate::limits::CACHE_READERS).contains(&cache.readers) {
+        let mend = format!("write 1 to {}; 8 is right for most disks", crate::limits::CACHE_READERS);
+        found.say("agent.cache.readers", format!("{} readers cannot be", cache.readers), mend);
+    }
+    if cache.mib_per_second == Some(0) {
+        found.say("agent.cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
     }
 }
 
@@ -157,6 +188,29 @@ fn check_tokens(config: &Config, found: &mut Findings) {
             ),
             (_, true) => {}
         }
+    }
+}
+
+/// What only a source that watches a cluster has.
+fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+    let path = format!("sources.{name}");
+    let watches = source.kind == super::KUBERNETES;
+    let set = source.cluster.is_some() || !source.namespaces.is_empty() || !source.pod_labels.is_empty();
+    if set && !watches {
+        let mend = "remove `cluster`, `namespaces` and `pod_labels`, or set `kind: kubernetes`";
+        found.say(&path, format!("a source of kind `{}` watches no cluster", source.kind), mend);
+    }
+    if !watches {
+        return;
+    }
+    if config.clusters.is_empty() {
+        found.say(&path, "there is no cluster to watch", "add one under `clusters:`");
+    } else if let Some(cluster) = source.cluster.as_ref().filter(|name| !config.clusters.contains_key(*name)) {
+        let mend = match super::closest(cluster, config.clusters.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it under `clusters:`".to_owned(),
+        };
+        found.say(&format!("{path}.cluster"), format!("there is no cluster `{cluster}`"), mend);
     }
 }
 

@@ -70,6 +70,25 @@ impl Passed {
     }
 }
 
+/// One channel's rows on their way.
+type Lane<'c> = BoxFuture<'c, (String, Passed)>;
+
+/// Waits for an answer while the lanes go on. A lane that nobody polls may have been given the very turn at the store that
+/// the answer waits for, and then everything waits for ever.
+async fn meanwhile<T>(
+    lanes: &mut FuturesUnordered<Lane<'_>>,
+    busy: &mut HashSet<String>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            Some((channel, _)) = lanes.next() => drop(busy.remove(&channel)),
+        }
+    }
+}
+
 /// How long the loop waits when nothing is announced and nothing nudges it.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -127,13 +146,13 @@ impl Courier {
     /// Runs until `shutdown` turns true; deliveries under way are finished first. A channel that is slow keeps only its
     /// own lane busy: the others are served meanwhile.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let mut lanes: FuturesUnordered<BoxFuture<'_, (String, Passed)>> = FuturesUnordered::new();
+        let mut lanes: FuturesUnordered<Lane<'_>> = FuturesUnordered::new();
         let mut busy: HashSet<String> = HashSet::new();
         // Listen before asking, so that what becomes due while we ask is not missed.
         let mut nudged = self.nudge.listen();
         while !*shutdown.borrow() {
             let mut wake = self.clock.now() + IDLE;
-            match self.store.due(self.clock.now(), NOTICES_BATCH).await {
+            match meanwhile(&mut lanes, &mut busy, self.store.due(self.clock.now(), NOTICES_BATCH)).await {
                 Ok(due) => {
                     for (channel, rows) in by_channel(due.notices) {
                         if busy.insert(channel.clone()) {

@@ -44,7 +44,7 @@ pub enum Reach {
     /// Changes nothing, or only what people read.
     #[default]
     None,
-    /// One pod.
+    /// One pod, or one container of a Docker engine.
     Pod,
     /// One workload: all replicas of a model, say.
     Workload,

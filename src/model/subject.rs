@@ -1,4 +1,4 @@
-//! What is ill, with what contains it: cluster ⊃ node ⊃ GPU ⊃ slice; cluster ⊃ namespace ⊃ workload ⊃ pod; model.
+//! What is ill, with what contains it: cluster ⊃ node ⊃ GPU ⊃ slice; cluster ⊃ namespace ⊃ workload ⊃ pod; container; model.
 //!
 //! Invariant: a part that is unknown is absent, never the empty string.
 
@@ -24,6 +24,9 @@ pub struct Subject {
     pub workload: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<String>,
+    /// Of a Docker engine, by name; containers of pods are their pods' matter.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub model: Option<String>,
 }
@@ -40,6 +43,7 @@ pub struct LabelMap {
     pub namespace: Vec<String>,
     pub workload: Vec<String>,
     pub pod: Vec<String>,
+    pub container: Vec<String>,
     pub model: Vec<String>,
 }
 
@@ -56,12 +60,18 @@ impl Default for LabelMap {
             namespace: names(&["exported_namespace", "namespace"]),
             workload: names(&["deployment", "statefulset", "daemonset", "workload"]),
             pod: names(&["exported_pod", "pod"]),
+            // Not `container`: exporters on Kubernetes write that of every pod.
+            container: names(&["docker_container"]),
             model: names(&["model_name", "model"]),
         }
     }
 }
 
 impl Subject {
+    /// The names of all parts, what contains before what is contained.
+    pub const PARTS: [&str; 9] =
+        ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "container", "model"];
+
     pub fn node(name: impl Into<String>) -> Subject {
         Subject { node: Some(name.into()), ..Subject::default() }
     }
@@ -72,6 +82,10 @@ impl Subject {
 
     pub fn workload(namespace: impl Into<String>, name: impl Into<String>) -> Subject {
         Subject { namespace: Some(namespace.into()), workload: Some(name.into()), ..Subject::default() }
+    }
+
+    pub fn container(name: impl Into<String>) -> Subject {
+        Subject { container: Some(name.into()), ..Subject::default() }
     }
 
     /// Reads a subject out of labels.
@@ -87,6 +101,7 @@ impl Subject {
             namespace: first(&map.namespace),
             workload: first(&map.workload),
             pod: first(&map.pod),
+            container: first(&map.container),
             model: first(&map.model),
         }
     }
@@ -101,6 +116,7 @@ impl Subject {
             "namespace" => self.namespace.as_deref(),
             "workload" => self.workload.as_deref(),
             "pod" => self.pod.as_deref(),
+            "container" => self.container.as_deref(),
             "model" => self.model.as_deref(),
             _ => None,
         }
@@ -117,7 +133,7 @@ impl fmt::Display for Subject {
             return f.write_str("fleet");
         }
         let mut space = "";
-        for name in ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"] {
+        for name in Subject::PARTS {
             if let Some(value) = self.part(name) {
                 write!(f, "{space}{name} {value}")?;
                 space = " ";

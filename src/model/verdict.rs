@@ -28,6 +28,7 @@ pub enum ReasonCode {
     FleetUnknown,
     Protected,
     ForeignCordon,
+    GivenBack,
     NotApproved,
     ApprovalExpired,
     NotInPlan,
@@ -52,7 +53,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 35] = {
+    pub const ALL: [ReasonCode; 36] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -71,6 +72,7 @@ impl ReasonCode {
             FleetUnknown,
             Protected,
             ForeignCordon,
+            GivenBack,
             NotApproved,
             ApprovalExpired,
             NotInPlan,
@@ -112,6 +114,7 @@ impl ReasonCode {
             FleetUnknown => "fleet_unknown",
             Protected => "protected",
             ForeignCordon => "foreign_cordon",
+            GivenBack => "given_back",
             NotApproved => "not_approved",
             ApprovalExpired => "approval_expired",
             NotInPlan => "not_in_plan",

@@ -6,7 +6,7 @@
 use super::program::{Earlier, Ended, Program};
 use super::{Machine, Verb, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind};
+use crate::model::{Answer, Command, FailureKind, Time};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Verb for GpuReset {
         let program = Program::of(machine, &command.key());
         match program.wait(limits::RESET_WITHIN).await {
             Earlier::Never => {}
-            Earlier::Ended(how) => return said(&gpu, how),
+            Earlier::Ended(how) => return said(machine, &gpu, how),
             Earlier::Running => return failed(FailureKind::Timeout, format!("the reset of GPU {gpu} hangs")),
             Earlier::Unknown => {
                 if let Some(how) = witnessed(machine, command, &gpu).await {
@@ -50,7 +50,7 @@ impl Verb for GpuReset {
         progress(json!({ "doing": format!("resetting GPU {gpu}") }));
         let args: [OsString; 3] = ["--gpu-reset".into(), "-i".into(), gpu.clone().into()];
         match program.run(&machine.settings.nvidia_smi, &args, limits::RESET_WITHIN).await {
-            Ok(how) => said(&gpu, how),
+            Ok(how) => said(machine, &gpu, how),
             Err(why) => failed(FailureKind::Timeout, why),
         }
     }
@@ -70,8 +70,9 @@ pub(super) fn gpu_of(command: &Command) -> Result<String, String> {
     Ok(gpu)
 }
 
-fn said(gpu: &str, how: Ended) -> Answer {
+fn said(machine: &Machine, gpu: &str, how: Ended) -> Answer {
     if how.code == 0 {
+        machine.faults.healed(gpu, "the GPU was reset", Time::now());
         return ended(json!({ "changed": true, "said": how.said }));
     }
     // The tool says "in use by another client" in words only.

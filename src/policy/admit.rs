@@ -92,6 +92,8 @@ pub struct Facts {
     pub protected: Option<String>,
     /// Who else cordoned the target node, if somebody did.
     pub foreign_cordon: Option<String>,
+    /// Whether the target node bears a cordon of ours; none where no node was read.
+    pub our_cordon: Option<bool>,
     /// Why the target could not be read just now: then nothing is known of it, and the step waits.
     pub unread: Option<String>,
     /// The window of the calendar that forbids acting now.
@@ -145,6 +147,8 @@ pub struct Levels {
     pub attempts: Vec<Time>,
     /// This run has acted before, so cooldown and attempts are settled.
     pub acted: bool,
+    /// This run has cordoned the target node and has not uncordoned it.
+    pub cordoned: bool,
     /// Every episode behind the run has ended.
     pub over: bool,
     /// Tripped breakers whose scope covers the step.

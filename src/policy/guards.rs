@@ -11,6 +11,7 @@ mod correlated;
 mod episode;
 mod flap;
 mod foreign_cordon;
+mod given_back;
 mod kill_switch;
 mod mode;
 mod node_lock;
@@ -25,13 +26,14 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 14] = [
+pub(super) const ALL: [Guard; 15] = [
     mode::check,
     kill_switch::check,
     protected::check,
     episode::check,
     reach::check,
     foreign_cordon::check,
+    given_back::check,
     approval::check,
     breaker::check,
     correlated::check,

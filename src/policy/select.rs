@@ -8,13 +8,14 @@ mod syntax;
 
 pub use bind::subject_of;
 
-use super::{Matcher, MatcherError, Op, matches_all};
+use super::{Matcher, MatcherError, Op, XidTable, matches_all};
 use crate::model::{Argument, Event, Header, Input, Labels, Pin, Reason, ReasonCode, Rule, Schedule, Subject};
 use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What a rule would start for an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +71,8 @@ pub struct RuleSet {
     by_name: HashMap<String, Vec<usize>>,
     /// Rules that any event may meet, in file order.
     others: Vec<usize>,
+    /// What codes of GPU faults call for: asked before the rules.
+    xids: Arc<XidTable>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +96,17 @@ impl RuleSet {
             }
         }
         Ok(set)
+    }
+
+    /// The same rules with another table of GPU faults.
+    pub fn with_xids(mut self, xids: Arc<XidTable>) -> RuleSet {
+        self.xids = xids;
+        self
+    }
+
+    /// What the table says of this event becomes labels of it, for rules to match. Every event passes here before `select`.
+    pub fn judge(&self, event: &mut Event) {
+        self.xids.judge(event);
     }
 
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {

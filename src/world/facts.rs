@@ -2,6 +2,7 @@
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
+use super::kube::Level;
 use super::{Kube, Node, World, WorldError};
 use crate::limits;
 use crate::model::Subject;
@@ -49,24 +50,27 @@ pub fn cordon(node: &Node, identity: &str) -> Cordon {
 }
 
 pub(super) async fn read(world: &World, target: &Subject) -> Facts {
+    if let Some(name) = &target.container {
+        return of_container(world, name).await;
+    }
     let elsewhere = target.node.is_none() && target.pod.is_none() && target.namespace.is_none();
     let Ok(kube) = world.kube(target.cluster.as_deref()) else { return without_cluster(world) };
     if elsewhere {
         return Facts::default();
     }
-    let read_at = world.clock.now();
-    let (node, nodes) = tokio::join!(node_of(kube, target), kube.nodes());
-    let counted = nodes.as_deref().map(count).unwrap_or_default();
-    let mut facts = Facts { read_at: Some(read_at), ..counted };
+    let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock));
+    let mut facts = counted(level);
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
     match &node {
         Ok(Some(node)) => {
             facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
             // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
-            if target.node.is_some()
-                && let Cordon::Foreign { who } = cordon(node, &world.identity)
-            {
-                facts.foreign_cordon = Some(who);
+            if target.node.is_some() {
+                let cordon = cordon(node, &world.identity);
+                facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));
+                if let Cordon::Foreign { who } = cordon {
+                    facts.foreign_cordon = Some(who);
+                }
             }
         }
         Ok(None) => {}
@@ -86,9 +90,25 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     facts
 }
 
+/// A container is alone on its machine: no fleet whose level could be exceeded, but its own labels count.
+async fn of_container(world: &World, name: &str) -> Facts {
+    let mut facts = Facts { read_at: Some(world.clock.now()), nodes_total: Some(1), ..Facts::default() };
+    let read = async { world.docker()?.container(name).await };
+    match read.await {
+        Ok(container) => facts.protected = container.protected(),
+        // It is not there, or there is no engine to ask: the action will say so.
+        Err(WorldError::NotFound(_) | WorldError::Invalid(_)) => {}
+        Err(error) => {
+            facts.unread = Some(error.to_string());
+            facts.nodes_total = None;
+        }
+    }
+    facts
+}
+
 pub(super) async fn fleet(world: &World) -> Facts {
     let Ok(kube) = world.kube(None) else { return Facts::default() };
-    kube.nodes().await.as_deref().map(count).unwrap_or_default()
+    counted(kube.level(&*world.clock).await)
 }
 
 /// Where no cluster is configured the fleet is the nodes whose agents have spoken; silent ones are out.
@@ -101,12 +121,14 @@ fn without_cluster(world: &World) -> Facts {
     Facts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..Facts::default() }
 }
 
-/// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.
-fn count(nodes: &[Node]) -> Facts {
-    let any_gpu = nodes.iter().any(|node| node.gpus > 0);
-    let fleet = || nodes.iter().filter(|node| node.gpus > 0 || !any_gpu);
-    let out = fleet().filter(|node| node.unschedulable || !node.ready).map(|node| node.name.clone());
-    Facts { nodes_total: Some(fleet().count() as u32), nodes_out: out.collect(), ..Facts::default() }
+/// What could not be listed is unknown.
+fn counted(level: Result<Level, WorldError>) -> Facts {
+    match level {
+        Ok(Level { total, out, read_at }) => {
+            Facts { nodes_total: Some(total), nodes_out: out, read_at: Some(read_at), ..Facts::default() }
+        }
+        Err(_) => Facts::default(),
+    }
 }
 
 /// The node that the target is or runs on; a workload runs on several, and none of them is meant.

@@ -3,9 +3,20 @@
 //! Invariant: every write carries a precondition where the API has one, and our field manager.
 
 mod answer;
+mod beside;
 mod devices;
+mod fleet;
 mod pulse;
+mod review;
+mod seen;
+mod watch;
 mod wire;
+
+pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
+pub(in crate::world) use fleet::Level;
+pub use review::Reviewed;
+pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
+pub use watch::Told;
 
 use super::WorldError;
 use crate::limits;
@@ -18,6 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use wire::{List, NodeWire, PodWire, WorkloadWire};
 
 /// How to reach one cluster.
@@ -95,6 +107,26 @@ pub struct Workload {
     pub selector: BTreeMap<String, String>,
 }
 
+impl Node {
+    /// Without what only its reader needs: for lists of all nodes.
+    fn slim(&self) -> Node {
+        Node {
+            name: self.name.clone(),
+            uid: String::new(),
+            resource_version: self.resource_version.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            unschedulable: self.unschedulable,
+            taints: Vec::new(),
+            taints_sent: Vec::new(),
+            ready: self.ready,
+            boot_id: String::new(),
+            gpus: self.gpus,
+            gpus_allocatable: self.gpus_allocatable,
+        }
+    }
+}
+
 /// What the eviction API said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvictAnswer {
@@ -116,6 +148,10 @@ pub struct Kube {
     client: kube::Client,
     /// The field manager, as a query parameter's value.
     manager: String,
+    /// What all clones of this client know of the nodes.
+    fleet: Arc<fleet::Fleet>,
+    /// The last node that was read, for one who asks for it right after; see `noting`.
+    noted: Option<Arc<Mutex<Option<Node>>>>,
 }
 
 impl Kube {
@@ -131,18 +167,40 @@ impl Kube {
         settings.headers.push((http::header::USER_AGENT, agent));
         let client = kube::Client::try_from(settings)
             .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
-        Ok(Kube { client, manager: escape(identity) })
+        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), noted: None })
+    }
+
+    /// The same client, which gives a node that it has just read to the next one who asks for it, once: guards and
+    /// witness of one step look at the same moment.
+    pub fn noting(&self) -> Kube {
+        Kube { noted: Some(Arc::default()), ..self.clone() }
     }
 
     pub async fn node(&self, name: &str) -> Result<Node, WorldError> {
+        let noted = || self.noted.as_ref().map(|noted| noted.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(node) = noted().and_then(|mut noted| noted.take()).filter(|node| node.name == name) {
+            return Ok(node);
+        }
         let path = format!("/api/v1/nodes/{}", segment("node", name)?);
         let node: NodeWire = self.get(Asked::new("get", "", "nodes", name), path).await?;
-        Ok(node.into())
+        let node = Node::from(node);
+        self.fleet.observe(&node);
+        if let Some(mut noted) = noted() {
+            *noted = Some(node.clone());
+        }
+        Ok(node)
     }
 
     pub async fn nodes(&self) -> Result<Vec<Node>, WorldError> {
+        self.nodes_and_version().await.map(|(nodes, _)| nodes)
+    }
+
+    async fn nodes_and_version(&self) -> Result<(Vec<Node>, String), WorldError> {
         let asked = Asked::new("list", "", "nodes", "");
-        self.list::<NodeWire, Node>(asked, "/api/v1/nodes", "", limits::NODES as usize).await
+        let mut nodes = Vec::new();
+        let mut each = |node: NodeWire| nodes.push(node.into());
+        let version = self.pages(asked, "/api/v1/nodes", "", limits::NODES as usize, &mut each).await?;
+        Ok((nodes, version))
     }
 
     /// A JSON merge patch of a node, conditional on `resource_version` if given. Returns the node as it is now.
@@ -155,7 +213,9 @@ impl Kube {
         let path = format!("/api/v1/nodes/{}?fieldManager={}", segment("node", name)?, self.manager);
         let body = conditional(patch, resource_version);
         let node: NodeWire = self.write(Asked::new("patch", "", "nodes", name), Method::PATCH, path, &body).await?;
-        Ok(node.into())
+        let node = Node::from(node);
+        self.fleet.observe(&node);
+        Ok(node)
     }
 
     pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, WorldError> {
@@ -210,7 +270,8 @@ impl Kube {
         });
         let asked = Asked::new("create", "", "pods/eviction", name).within(namespace);
         let path = format!("{}/eviction", pod_path(namespace, name)?);
-        let (status, headers, bytes) = self.exchange(&asked, Method::POST, path, Some(&body)).await?;
+        let (status, headers, bytes) =
+            self.exchange(&asked, Method::POST, path, Some((&body, "application/json"))).await?;
         answer::eviction(&asked, status, &headers, &bytes)
     }
 
@@ -303,9 +364,24 @@ impl Kube {
     async fn list<W, T>(&self, asked: Asked<'_>, path: &str, filter: &str, most: usize) -> Result<Vec<T>, WorldError>
     where
         W: DeserializeOwned + Into<T>,
+        T: Send,
     {
         let mut all = Vec::new();
-        let mut from = String::new();
+        self.pages(asked, path, filter, most, &mut |item: W| all.push(item.into())).await?;
+        Ok(all)
+    }
+
+    /// A list page by page, each object as it is read, so that a large one is never in memory as a whole. Returns its
+    /// version.
+    async fn pages<W: DeserializeOwned>(
+        &self,
+        asked: Asked<'_>,
+        path: &str,
+        filter: &str,
+        most: usize,
+        each: &mut (dyn FnMut(W) + Send),
+    ) -> Result<String, WorldError> {
+        let (mut count, mut from) = (0, String::new());
         loop {
             let mut page = format!("{path}?limit={}", limits::KUBE_PAGE);
             if !filter.is_empty() {
@@ -317,13 +393,15 @@ impl Kube {
                 page.push_str(&escape(&from));
             }
             let list: List<W> = self.get(asked, page).await?;
-            all.extend(list.items.unwrap_or_default().into_iter().map(Into::into));
-            if all.len() > most {
+            let items = list.items.unwrap_or_default();
+            count += items.len();
+            if count > most {
                 return Err(WorldError::Invalid(format!("{asked}: more than {most} objects, which is our bound")));
             }
+            items.into_iter().for_each(&mut *each);
             from = list.metadata.more;
             if from.is_empty() {
-                return Ok(all);
+                return Ok(list.metadata.resource_version);
             }
         }
     }
@@ -340,25 +418,37 @@ impl Kube {
         path: String,
         body: &Value,
     ) -> Result<T, WorldError> {
-        let (status, headers, bytes) = self.exchange(&asked, method, path, Some(body)).await?;
+        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        self.send(asked, method, path, body, content_type).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        asked: Asked<'_>,
+        method: Method,
+        path: String,
+        body: &Value,
+        content_type: &str,
+    ) -> Result<T, WorldError> {
+        let (status, headers, bytes) = self.exchange(&asked, method, path, Some((body, content_type))).await?;
         decode(&asked, status, &headers, &bytes)
     }
 
-    /// One request and its answer, whatever its status; silence is the only error.
+    /// One request and its answer, whatever its status; silence is the only error. A body comes with its type.
     async fn exchange(
         &self,
         asked: &Asked<'_>,
         method: Method,
         path: String,
-        body: Option<&Value>,
+        body: Option<(&Value, &str)>,
     ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
-        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let content_type = body.map_or("application/json", |(_, content_type)| content_type);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::ACCEPT, "application/json")
             .header(http::header::CONTENT_TYPE, content_type)
-            .body(Body::from(body.map(|value| value.to_string().into_bytes()).unwrap_or_default()))
+            .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
             let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;

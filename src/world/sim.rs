@@ -17,6 +17,7 @@ mod prometheus;
 mod selector;
 mod serve;
 mod state;
+mod watch;
 mod workloads;
 mod write;
 

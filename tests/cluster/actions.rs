@@ -108,6 +108,7 @@ impl Stage {
             prometheus: None,
             kill: Arc::default(),
             http: NOWHERE.clone(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             identity,

@@ -5,6 +5,7 @@
 mod battery;
 mod cases;
 mod drain;
+mod inference;
 mod kube_cases;
 mod mig;
 mod outside;
@@ -53,6 +54,7 @@ impl Stage {
             prometheus: None,
             kill: Arc::default(),
             http: NOWHERE.clone(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             identity,
@@ -68,6 +70,23 @@ impl Stage {
             loop {
                 for command in agents.take(node, Standing::default(), limits::AGENT_POLL).await {
                     agents.answered(node, &command.key(), Answer::Ended { outcome: answer(&command) });
+                }
+            }
+        });
+    }
+
+    /// The same, of another boot once it was asked for one.
+    fn agent_that_reboots(&self, node: &'static str) {
+        let agents = self.world.agents.clone();
+        let standing = |boot: u32| Standing { boot: format!("boot-{boot}"), ..Standing::default() };
+        agents.heard(node, standing(0));
+        tokio::spawn(async move {
+            let mut boot = 0;
+            loop {
+                for command in agents.take(node, standing(boot), limits::AGENT_POLL).await {
+                    boot = 1;
+                    let outcome = Outcome::Ok(serde_json::json!({ "asked": true }));
+                    agents.answered(node, &command.key(), Answer::Ended { outcome });
                 }
             }
         });
@@ -213,9 +232,11 @@ impl Stage {
     }
 }
 
-/// What the battery is about: the whole catalog. `approve` is answered by the engine and has a test of its own.
+/// What the battery is about: the whole catalog, but for `approve`, which is answered by the engine, and containers, which
+/// need a real Docker engine. Both have tests of their own.
 fn names() -> Vec<&'static str> {
-    catalog().iter().map(|action| action.spec().name).filter(|name| *name != "approve").collect()
+    let apart = |name: &&str| *name == "approve" || name.starts_with("docker::");
+    catalog().iter().map(|action| action.spec().name).filter(|name| !apart(name)).collect()
 }
 
 /// One after another; on a real cluster, several at once.

@@ -238,6 +238,19 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
 
+#[test]
+fn the_policy_lets_the_gpu_operators_labels_pass_only_where_their_actions_are_on() {
+    let extra = |set: &str| {
+        let objects = render(&["--set-json", set]);
+        let variables = &named(&objects, "ValidatingAdmissionPolicy", "nightshift-nodes")["spec"]["variables"];
+        variables[0]["expression"].as_str().unwrap().to_owned()
+    };
+    let mine = r#"admissionPolicy={"extraKeys":["example.com/x"]}"#;
+    assert_eq!(extra(mine), r#"["nvidia.com/device-plugin.config", "nvidia.com/mig.config", "example.com/x"]"#);
+    assert_eq!(extra(r#"actions={"deny":["mig::*"]}"#), r#"["nvidia.com/device-plugin.config"]"#);
+    assert_eq!(extra(r#"actions={"allow":["k8s::*"]}"#), "[]");
+}
+
 /// What a role must never hold, whatever somebody adds to the table.
 #[test]
 fn no_role_reads_secrets_runs_commands_or_widens_itself() {

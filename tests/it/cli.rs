@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nightshift");
 
-const SUBCOMMANDS: [&str; 20] = [
+const SUBCOMMANDS: [&str; 21] = [
     "serve",
     "check",
     "simulate",
@@ -23,6 +23,7 @@ const SUBCOMMANDS: [&str; 20] = [
     "unfreeze",
     "status",
     "audit",
+    "cache",
     "doctor",
     "rbac",
     "config",

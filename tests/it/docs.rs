@@ -49,6 +49,8 @@ fn pages() -> Vec<(String, String)> {
         "DECISIONS",
         "runbooks/README",
         "rules/README",
+        "deploy/compose/README",
+        "deploy/systemd/README",
         "deploy/helm/nightshift/README",
     ]
     .iter()
@@ -100,8 +102,11 @@ fn wrong_yaml(text: &str) -> Option<String> {
             Err(error) => Some(error.to_string()),
         };
     }
+    if has("xid") {
+        return nightshift::policy::XidTable::default().overlaid(text).err().map(|error| error.to_string());
+    }
     // What is pasted on the other side, and cases of a runbook's test, which have their own tests.
-    if value.is_array() || has("receivers") || has("alerting") {
+    if value.is_array() || has("receivers") || has("alerting") || has("services") {
         return None;
     }
     match Config::parse("page", text) {

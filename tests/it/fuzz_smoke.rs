@@ -170,6 +170,11 @@ fn no_body_of_a_vendor_breaks_its_shape() {
 }
 
 #[test]
+fn no_line_of_the_kernel_log_breaks_its_reader() {
+    feed(targets::kernel_lines, &["fuzz/seeds/kernel_lines"]);
+}
+
+#[test]
 fn no_crontab_line_breaks_the_schedule() {
     feed(targets::cron, &["fuzz/seeds/cron"]);
 }

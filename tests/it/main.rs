@@ -4,9 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod agent;
+mod cache;
 mod chart;
 mod cli;
+mod clusters;
 mod crash;
+mod docker;
 mod docs;
 mod doctor;
 mod engine;
@@ -15,11 +19,13 @@ mod fuzz_smoke;
 mod gpus;
 mod harness;
 mod ingest;
+mod kmsg;
 mod mig;
 mod night;
 mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
+mod one_machine;
 mod real;
 mod recording;
 mod runbooks;
@@ -29,3 +35,4 @@ mod sim;
 mod slack_in;
 mod store;
 mod tidy;
+mod watch;

@@ -77,6 +77,7 @@ impl Night {
             default_cluster: "sim".to_owned(),
             prometheus: Some(Prometheus::connect(&fleet.url(), None).unwrap()),
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
+            docker: None,
             agents: Agents::default(),
             clock: clock.clone(),
             kill: Arc::default(),

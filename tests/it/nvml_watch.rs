@@ -243,6 +243,37 @@ async fn a_library_that_hangs_from_the_start_is_a_finding_and_not_the_end() {
 }
 
 #[tokio::test]
+async fn a_wait_for_events_that_hangs_or_fails_is_told_and_the_polls_go_on() {
+    let mut rig = Rig::new("machine h100 gpus 2");
+    rig.looked(2).await;
+    for (ill, well) in [
+        ("call nvmlEventSetWait_v2 hang", "call nvmlEventSetWait_v2 wake"),
+        ("call nvmlEventSetWait_v2 unknown", "call nvmlEventSetWait_v2 none"),
+    ] {
+        rig.gpus.say(ill);
+        rig.fires("nvml-events").await;
+        rig.gpus.say("gpu 1 rows pending");
+        rig.fires("row-remap-pending 0000:2d:00.0").await;
+        rig.gpus.say("gpu 1 rows none");
+        rig.ends("row-remap-pending 0000:2d:00.0").await;
+        rig.gpus.say(well);
+        rig.ends("nvml-events").await;
+    }
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_storm_of_events_keeps_nothing_else_away() {
+    let mut rig = Rig::new("machine h100 gpus 2");
+    rig.looked(2).await;
+    rig.gpus.say(&vec!["gpu 0 xid 94"; 5_000].join("\n"));
+    rig.gpus.say("gpu 1 rows pending");
+    rig.fires("row-remap-pending 0000:2d:00.0").await;
+    assert_eq!(rig.get("gpu::recovery_action", json!({"gpu": 1})).await, json!("none"));
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_gpu_that_falls_off_the_bus_is_missed_and_the_wait_for_events_goes_on() {
     let mut rig = Rig::new("machine h100 gpus 4");
     rig.looked(4).await;
@@ -381,6 +412,7 @@ async fn while_it_is_released_nobody_has_the_library_open() {
     let released = rig.machine.nvml.release().await.unwrap();
     assert_eq!(open(), 0);
     let again = rig.machine.nvml.release().await.unwrap();
+    assert_eq!(open(), 0);
     let failure = format!("{:?}", rig.ask("gpu::health", json!({})).await);
     assert!(failure.contains("released"), "{failure}");
     drop(again);

@@ -3,7 +3,8 @@
 //! Invariant: a case runs the shipped runbook through the real engine against the simulated fleet; nothing is skipped.
 
 use crate::night::Night;
-use nightshift::model::{Labels, Mode, Outcome, Run, RunState, Span};
+use nightshift::model::{Answer, Failure, FailureKind, Labels, Mode, Outcome, Run, RunState, Span, Standing};
+use nightshift::world::Agents;
 use nightshift::world::sim::{Fault, SimSample};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -22,10 +23,20 @@ struct Case {
     /// PromQL → what Prometheus answers from the beginning.
     #[serde(default)]
     prometheus: BTreeMap<String, f64>,
+    /// The node's agent, and what it answers to each verb.
+    #[serde(default)]
+    agent: Option<Agent>,
     /// What happens later.
     #[serde(default)]
     later: Vec<Later>,
     expect: Expect,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Agent {
+    node: String,
+    answers: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +98,8 @@ async fn play(runbook: &str, case: &Case) -> Vec<String> {
     for fault in &case.faults {
         night.fleet.fault(fault.clone()).unwrap();
     }
+    let _agent =
+        case.agent.clone().map(|agent| AbortOnDrop(tokio::spawn(serve(night.parts.world.agents.clone(), agent))));
     let run = night.start(runbook, case.mode, Value::Object(case.params.clone())).await;
     let mut passed = Span::default();
     for later in &case.later {
@@ -99,6 +112,28 @@ async fn play(runbook: &str, case: &Case) -> Vec<String> {
     }
     let ended = night.until_rest(run, Span::minutes(240).0).await;
     compare(&night, &ended, &case.expect).await
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Takes commands as an agent does, and answers what the case says.
+async fn serve(agents: Agents, agent: Agent) {
+    loop {
+        let commands = agents.take(&agent.node, Standing::default(), std::time::Duration::from_secs(5)).await;
+        for command in commands {
+            let outcome = match agent.answers.get(&command.verb) {
+                Some(value) => Outcome::Ok(value.clone()),
+                None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),
+            };
+            agents.answered(&agent.node, &command.key(), Answer::Ended { outcome });
+        }
+    }
 }
 
 fn answer(night: &Night, answers: &BTreeMap<String, f64>) {

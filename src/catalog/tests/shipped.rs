@@ -28,7 +28,8 @@ pub(super) fn event(labels: Labels) -> Event {
 /// The rules that we ship, compiled against the parameters that their runbooks take.
 fn shipped() -> RuleSet {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
-    let listing = files::flat(&folder, &["yaml"], crate::limits::RULE_FILE_BYTES);
+    let (_, listing) =
+        files::flat(&folder, &["yaml"], crate::limits::RULE_FILE_BYTES).split(&crate::catalog::xids::NAMES);
     assert!(listing.broken.is_empty() && listing.files.len() >= 3, "{listing:?}");
     let all = listing.files.iter().flat_map(|file| match rules::parse(file) {
         (Some(rules), problems) if problems.is_empty() => rules.into_iter().map(|(_, rule)| rule),
@@ -37,7 +38,10 @@ fn shipped() -> RuleSet {
     let runbooks = [
         ("gpu-fell-off-the-bus", vec!["node", "gpu"]),
         ("gpu-contained-memory-error", vec!["node", "gpu"]),
-        ("gpu-uncontained-memory-error", vec!["node", "gpu"]),
+        ("gpu-reset", vec!["node", "gpu"]),
+        ("gpu-suspect", vec!["node", "gpu"]),
+        ("nvswitch-fatal", vec!["node"]),
+        ("node-fault", vec!["node"]),
         ("node-not-ready", vec!["node"]),
         ("inference-no-progress", vec!["workload"]),
     ];
@@ -70,7 +74,8 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     let rules = shipped();
     assert!(rules.rules().all(|rule| rule.mode == Mode::Observe));
     let says = |labels: &[(&str, &str)]| {
-        let event = event(labels.iter().copied().collect());
+        let mut event = event(labels.iter().copied().collect());
+        rules.judge(&mut event);
         let one = |selected: &Selected<'_>| match &selected.chosen {
             Chosen::Run(start) => format!("{} on {}", start.pin.name, start.subject),
             Chosen::Tell => format!("{} tells", selected.rule.name),
@@ -79,15 +84,55 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
         rules.select(&event).iter().map(one).collect::<Vec<_>>().join("; ")
     };
     let xid = |xid: &str| says(&[("alertname", "GpuXid"), ("xid", xid), ("node", "gpu-3"), ("gpu", "1")]);
-    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1");
+    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted");
     assert_eq!(
         xid("94"),
-        "gpu-contained-memory-error on node gpu-3 gpu 1; gpu-uncontained-memory-error on node gpu-3 gpu 1"
+        "gpu-contained-memory-error on node gpu-3 gpu 1; gpu-reset on node gpu-3 gpu 1; muted",
+        "the second one waits for a repeat"
     );
-    assert_eq!(xid("95"), "gpu-uncontained-memory-error on node gpu-3 gpu 1");
-    assert_eq!(xid("48"), "gpu-other-xid tells");
-    assert_eq!(xid("45"), "muted");
+    for reset in ["48", "64", "95", "109", "119", "120", "143", "155"] {
+        assert_eq!(xid(reset), "gpu-reset on node gpu-3 gpu 1; muted", "{reset}");
+    }
+    assert_eq!(xid("31"), "gpu-suspect on node gpu-3 gpu 1; muted");
+    for silent in ["43", "45", "11", "63", "14"] {
+        assert_eq!(xid(silent), "muted", "{silent}");
+    }
+    for told in ["74", "92", "154", "54", "999"] {
+        assert_eq!(xid(told), "gpu-other-xid tells", "{told}");
+    }
+    let more = |labels: &[(&'static str, &'static str)]| {
+        let mut all = vec![("alertname", "GpuXid"), ("node", "gpu-3"), ("gpu", "1")];
+        all.extend(labels);
+        says(&all)
+    };
+    assert_eq!(
+        more(&[("xid", "79"), ("recovery", "gpu-reset")]),
+        "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted; muted"
+    );
+    assert_eq!(more(&[("xid", "13"), ("gpc", "1"), ("tpc", "3")]), "gpu-suspect on node gpu-3 gpu 1; muted");
+    assert_eq!(more(&[("xid", "63"), ("row_remap", "pending")]), "gpu-reset on node gpu-3 gpu 1; muted");
+    assert_eq!(more(&[("xid", "45"), ("caused_by", "149")]), "muted");
+    assert_eq!(
+        more(&[("alertname", "GpuRecoveryAction"), ("recovery", "drain-and-reset")]),
+        "gpu-reset on node gpu-3 gpu 1; muted"
+    );
+    assert_eq!(more(&[("alertname", "GpuRecoveryAction"), ("recovery", "node-reboot")]), "gpu-other-xid tells");
+    let link = [("xid", "149"), ("unit", "NETIR_LINK_EVT"), ("subcode", "37"), ("status", "0x00000000")];
+    assert_eq!(more(&link), "gpu-reset on node gpu-3 gpu 1; muted");
+    let switch =
+        |sxid, fatal| says(&[("alertname", "NvSwitchSxid"), ("sxid", sxid), ("fatal", fatal), ("node", "gpu-3")]);
+    assert_eq!(switch("20034", "yes"), "nvswitch-fatal on node gpu-3; muted");
+    assert_eq!(switch("12028", "no"), "gpu-other-xid tells");
+    assert_eq!(says(&[("alertname", "KernelLogLost"), ("node", "gpu-3")]), "kernel-log-not-heard tells");
     assert_eq!(says(&[("alertname", "KubeNodeNotReady"), ("node", "gpu-3")]), "node-not-ready on node gpu-3");
+    let condition = |by: &str, condition: &str| {
+        let name = ("alertname", "NodeConditionFault");
+        says(&[name, ("reported_by", by), ("condition", condition), ("node", "gpu-3")])
+    };
+    assert_eq!(condition("nvsentinel", "GpuMemWatch"), "node-fault on node gpu-3; muted");
+    assert_eq!(condition("nvsentinel", "EthernetErrorCheck"), "node-condition-other tells");
+    assert_eq!(condition("node-problem-detector", "KernelDeadlock"), "node-condition-other tells");
+    assert_eq!(says(&[("alertname", "GpuCapacityLost"), ("node", "gpu-3")]), "gpu-capacity-lost tells");
     let stuck = [("alertname", "InferenceNoProgress"), ("namespace", "serve"), ("deployment", "llama")];
     assert_eq!(says(&stuck), "inference-no-progress on namespace serve workload llama");
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");

@@ -11,7 +11,7 @@ use crate::notifiers;
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
-use crate::world::{Agents, Http, KillSwitch, Kube, Prometheus, World};
+use crate::world::{Agents, Docker, Http, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +95,9 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
-    Ok(World { clusters, default_cluster, prometheus, http, agents: Agents::default(), clock, kill, identity })
+    let docker = config.docker.as_ref().map(Docker::new);
+    let agents = Agents::default();
+    Ok(World { clusters, default_cluster, prometheus, http, docker, agents, clock, kill, identity })
 }
 
 pub(crate) fn folders(config: &Config) -> Folders {

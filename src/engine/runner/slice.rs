@@ -233,16 +233,14 @@ impl<'a> Slice<'a> {
         let mut proposal = self.proposal(run, action, call, undoes);
         let spec_reads = proposal.effect == Effect::Read;
         if proposal.reach > Reach::None {
-            let (facts, witness) = tokio::join!(
-                self.parts.world.facts(&proposal.target),
-                action.witness(&self.parts.world, &proposal.call)
-            );
+            let world = self.parts.world.noting();
+            let facts = world.facts(&proposal.target).await;
             let facts = Facts { stopped: proposal.facts.stopped, ..facts };
             proposal.facts = match (spec_reads, undoes) {
                 (false, None) => confirm::confirm(self.parts, run, &proposal.target, facts).await,
                 _ => facts,
             };
-            proposal.carry = match witness {
+            proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
                 // What is not there cannot be witnessed; `perform` will say so as an outcome.
@@ -294,7 +292,8 @@ impl<'a> Slice<'a> {
             self.stuck(run, ReasonCode::UndoFailed, text).await?;
             return Ok(Next::Rest);
         }
-        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode == Mode::Approve {
+        // In mode auto only a last resort is refused so.
+        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode >= Mode::Approve {
             let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
             let planned = plan::plan(self.parts, runbook, &run.input, &journal).await;
             self.parts.store.planned(self.id, run.epoch, planned.clone(), self.now()).await?;

@@ -74,16 +74,16 @@ impl Listener {
         self.shared.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Ends it, or says that it does not come back in that time.
-    pub async fn stop(self, within: Duration) -> Result<(), ()> {
-        let Listener { heard, shared, ended, thread } = self;
+    /// Ends it. If it does not come back in that time: what tells when it does.
+    pub async fn stop(self, within: Duration) -> Result<(), oneshot::Receiver<()>> {
+        let Listener { heard, shared, mut ended, thread } = self;
         shared.stop.store(true, Ordering::SeqCst);
         // A thread that waits for room in the channel sees that nobody reads it.
         drop(heard);
         thread.unpark();
-        match tokio::time::timeout(within, ended).await {
+        match tokio::time::timeout(within, &mut ended).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(()),
+            Err(_) => Err(ended),
         }
     }
 }
@@ -99,7 +99,8 @@ impl Shared {
 }
 
 fn listen(session: &Session, shared: &Shared, told: &mpsc::Sender<Heard>) {
-    let mut ear = Ear { set: None, registered: Vec::new(), broken: false };
+    // As if it had been broken, so that the first wait that works is told.
+    let mut ear = Ear { set: None, registered: Vec::new(), broken: true };
     while !shared.stopped() {
         shared.beat();
         let heard = match ear.turn(session, shared) {

@@ -407,6 +407,18 @@ fn a_step_under_way_minds_the_kill_switch_and_nothing_else() {
 }
 
 #[test]
+fn a_node_that_somebody_gave_back_is_left_alone_but_for_taking_back() {
+    let given_back = Facts { our_cordon: Some(false), ..cordon("gpu-3").facts };
+    let taken = Levels { cordoned: true, acted: true, ..levels() };
+    let drain = Proposal { facts: given_back, ..cordon("gpu-3") };
+    refused(&taken, &drain, "deny", ReasonCode::GivenBack, "uncordoned by somebody else");
+    allowed(&levels(), &drain);
+    allowed(&taken, &Proposal { undoes: Some(0), ..drain.clone() });
+    allowed(&taken, &Proposal { facts: Facts { our_cordon: Some(true), ..cordon("gpu-3").facts }, ..drain.clone() });
+    allowed(&taken, &Proposal { facts: Facts { our_cordon: None, ..cordon("gpu-3").facts }, ..drain });
+}
+
+#[test]
 fn a_tripped_breaker_holds_what_is_new_and_lets_work_and_taking_back_go_on() {
     let breaker = Breaker { scope: "rule:xid-79".into(), why: "3 remedies failed".into(), since: ago(5) };
     let tripped = Levels { breakers: vec![breaker], ..levels() };
@@ -436,4 +448,21 @@ fn what_stops_everything_from_outside_the_store_holds_undo_too_and_a_step_under_
     refused(&levels(), &stopped, "hold", ReasonCode::Frozen, "/etc/stop");
     refused(&levels(), &Proposal { undoes: Some(0), ..stopped.clone() }, "hold", ReasonCode::Frozen, "/etc/stop");
     assert_eq!(word(&admit_again(&GuardLimits::default(), &levels(), &stopped, now())), "hold");
+}
+
+#[test]
+fn a_reboot_asks_people_in_every_mode_and_what_they_named_may_begin() {
+    let call = Call::new("node::reboot", [("node", json!("gpu-3"))]);
+    let reboot = Proposal { call, effect: Effect::Witnessed, ..cordon("gpu-3") };
+    let auto = Levels { mode: Mode::Auto, ..levels() };
+    refused(&auto, &reboot, "deny", ReasonCode::NotApproved, "needs an approved plan");
+    let planned = PlannedCall {
+        call: reboot.call.clone(),
+        effect: reboot.effect,
+        reach: reboot.reach,
+        target: reboot.target.clone(),
+        predicted: Outcome::Ok(Value::Null),
+    };
+    let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
+    allowed(&Levels { approved: Some(plan), ..auto }, &reboot);
 }

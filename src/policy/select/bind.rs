@@ -176,6 +176,7 @@ pub fn subject_of(header: &Header, params: &Map<String, Value>, heard: Option<&S
             "namespace" => subject.namespace = name,
             "workload" => subject.workload = name,
             "pod" => subject.pod = name,
+            "container" => subject.container = name,
             _ => subject.model = name,
         }
     }
@@ -193,11 +194,7 @@ fn part_of(param: &Param, header: &Header) -> Option<&'static str> {
     let alone = header.params.iter().filter(|other| other.ty == param.ty).count() == 1;
     match part_for(param.ty) {
         Some(part) if alone || param.name == part => Some(part),
-        None if param.ty == ParamType::String => {
-            ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"]
-                .into_iter()
-                .find(|part| *part == param.name)
-        }
+        None if param.ty == ParamType::String => Subject::PARTS.into_iter().find(|part| *part == param.name),
         _ => None,
     }
 }

@@ -5,7 +5,8 @@
 
 use super::{Allowed, App, Asked, Problem, read, refuse};
 use crate::model::{
-    About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Time,
+    About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Subject,
+    Time,
 };
 use crate::policy::{Chosen, RuleSet};
 use crate::store::Filter;
@@ -157,9 +158,7 @@ fn speaks_of(event: &Event, heard: &HeardEvent, words: &str) -> bool {
         || event.name() == words
         || heard.episode.to_string() == words
         || event.labels.iter().any(|(_, value)| value == words)
-        || ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "model"]
-            .iter()
-            .any(|part| event.subject.part(part) == Some(words))
+        || Subject::PARTS.iter().any(|part| event.subject.part(part) == Some(words))
 }
 
 /// The run that this entry created, if it is about the words or belongs to an incident that was found.

@@ -115,6 +115,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         nodes_day: taken_since(conn, cluster, node, now - DAY)?,
         attempts,
         acted: has_acted(tx, run.id)?,
+        cordoned: has_cordoned(conn, run.id, node)?,
         over: episodes_over(conn, run)?,
         breakers: breakers::covering(conn, run)?,
         symptom_nodes: breakers::symptoms(conn, run, at)?,
@@ -122,6 +123,16 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         came_back_at,
     })
     .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
+}
+
+/// Whether the last thing that this run did to the node's schedulability was to cordon it.
+fn has_cordoned(conn: &Connection, run: RunId, node: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT json_extract(call, '$.action') FROM step WHERE run = ?1 \
+               AND json_extract(call, '$.action') IN ('k8s::cordon', 'k8s::uncordon') \
+               AND json_extract(call, '$.args.node') = ?2 AND json_extract(outcome, '$.ok') IS NOT NULL \
+               ORDER BY no DESC LIMIT 1";
+    let last = one(conn, sql, params![run.0, node], |row| row.get::<_, String>(0))?;
+    Ok(last.as_deref() == Some("k8s::cordon"))
 }
 
 fn taken_since(conn: &Connection, cluster: &str, node: &str, since: i64) -> Result<u32, StoreError> {

@@ -27,7 +27,10 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub fn new(batch: Batch) -> Result<Prepared, StoreError> {
+    pub fn new(mut batch: Batch) -> Result<Prepared, StoreError> {
+        for event in &mut batch.events {
+            batch.rules.judge(event);
+        }
         let mut json = Vec::with_capacity(batch.events.len() * 768);
         let mut ends = Vec::with_capacity(batch.events.len());
         for event in &batch.events {

@@ -8,7 +8,7 @@ use super::{rows, schema};
 use crate::limits;
 use crate::model::{Approval, Entry, EntryNo, Episode, Freeze, Incident, IncidentId, Receipt, Run, RunId, Step, Time};
 use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
-use crate::store::{Counts, Due, DueNotice, Filter, RawEntry, StoreError};
+use crate::store::{Counts, Due, DueNotice, Filter, Hold, RawEntry, StoreError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 use std::path::PathBuf;
@@ -212,6 +212,14 @@ pub(super) fn counts(conn: &Connection) -> Result<Counts, StoreError> {
         signed: count("SELECT coalesce(max(size), 0) FROM checkpoint")?,
         freezes: count("SELECT count(*) FROM freeze")?,
         nodes_held: count("SELECT count(*) FROM hold")?,
+    })
+}
+
+pub(super) fn holds(conn: &Connection) -> Result<Vec<Hold>, StoreError> {
+    let sql = "SELECT hold.cluster, hold.node, run.id, run.runbook FROM hold JOIN run ON run.id = hold.run \
+               ORDER BY 1, 2 LIMIT ?1";
+    all(conn, sql, [i64::from(limits::NODES)], |row| {
+        Ok(Hold { cluster: row.get(0)?, node: row.get(1)?, run: RunId(row.get(2)?), runbook: row.get(3)? })
     })
 }
 

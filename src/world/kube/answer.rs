@@ -21,8 +21,12 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    pub fn new(verb: &'static str, group: &'static str, resource: &'static str, name: &'a str) -> Asked<'a> {
+    pub const fn new(verb: &'static str, group: &'static str, resource: &'static str, name: &'a str) -> Asked<'a> {
         Asked { verb, group, resource, namespace: "", name }
+    }
+
+    pub fn with_verb(self, verb: &'static str) -> Asked<'a> {
+        Asked { verb, ..self }
     }
 
     pub fn within(self, namespace: &'a str) -> Asked<'a> {

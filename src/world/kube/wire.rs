@@ -2,7 +2,8 @@
 //!
 //! Invariant: a missing field is its zero, as the API server leaves out what is empty.
 
-use super::{Node, Pod, Workload};
+use super::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, Node, NodeSeen, Pod, PodSeen, Workload};
+use crate::model::Time;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,6 +20,24 @@ pub(super) struct List<T> {
 pub(super) struct ListMeta {
     #[serde(rename = "continue", default)]
     pub more: String,
+    #[serde(rename = "resourceVersion", default)]
+    pub resource_version: String,
+}
+
+/// One line of a watch.
+#[derive(Deserialize)]
+pub(super) struct Line<T> {
+    pub r#type: String,
+    pub object: T,
+}
+
+/// What every object of a watch has, and a Status in its place.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Versioned {
+    pub metadata: ListMeta,
+    pub code: u16,
+    pub message: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -51,6 +70,27 @@ struct Owner {
 struct Condition {
     r#type: String,
     status: String,
+    reason: String,
+    message: String,
+    #[serde(rename = "lastTransitionTime")]
+    last_transition_time: Option<String>,
+}
+
+impl From<Condition> for ConditionSeen {
+    fn from(wire: Condition) -> ConditionSeen {
+        ConditionSeen {
+            since: time(wire.last_transition_time.as_deref()),
+            kind: wire.r#type,
+            status: wire.status,
+            reason: wire.reason,
+            message: wire.message,
+        }
+    }
+}
+
+/// What cannot be read as a time is none: nothing that matters hangs on another program's clock.
+fn time(text: Option<&str>) -> Option<Time> {
+    text.and_then(|text| text.parse().ok())
 }
 
 #[derive(Deserialize, Default)]
@@ -104,6 +144,26 @@ impl Quantity {
             Quantity::Number(number) => *number,
             Quantity::Other(_) => 0,
         }
+    }
+}
+
+/// Devices of NVIDIA: `nvidia.com/gpu` and `nvidia.com/mig-…`.
+fn is_device(name: &str) -> bool {
+    name == "nvidia.com/gpu" || name.starts_with("nvidia.com/mig-")
+}
+
+impl From<NodeWire> for NodeSeen {
+    fn from(mut wire: NodeWire) -> NodeSeen {
+        let conditions = std::mem::take(&mut wire.status.conditions);
+        let allocatable = &wire.status.allocatable;
+        let devices = wire.status.capacity.iter().filter(|(name, _)| is_device(name));
+        let devices = devices
+            .map(|(name, all)| (name.clone(), all.count(), allocatable.get(name).map_or(0, Quantity::count)))
+            .collect();
+        let ready = is_true(&conditions, "Ready");
+        let mut node = Node::from(wire);
+        node.ready = ready;
+        NodeSeen { node, devices, conditions: conditions.into_iter().map(Into::into).collect() }
     }
 }
 
@@ -182,16 +242,138 @@ struct PodStatus {
     phase: String,
     #[serde(deserialize_with = "or_default")]
     conditions: Vec<Condition>,
+    #[serde(rename = "containerStatuses", deserialize_with = "or_default")]
+    containers: Vec<ContainerStatus>,
+    #[serde(rename = "initContainerStatuses", deserialize_with = "or_default")]
+    init_containers: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct ContainerStatus {
+    name: String,
+    restart_count: u32,
+    state: ContainerState,
+    last_state: ContainerState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerState {
+    waiting: Option<Reasoned>,
+    terminated: Option<Reasoned>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Reasoned {
+    reason: String,
+    message: String,
+    finished_at: Option<String>,
+}
+
+impl From<ContainerStatus> for ContainerSeen {
+    fn from(wire: ContainerStatus) -> ContainerSeen {
+        let ended = wire.state.terminated.or(wire.last_state.terminated);
+        ContainerSeen {
+            name: wire.name,
+            restarts: wire.restart_count,
+            message: wire.state.waiting.as_ref().map(|w| w.message.clone()).unwrap_or_default(),
+            waiting: wire.state.waiting.map(|waiting| waiting.reason).unwrap_or_default(),
+            ended_at: ended.as_ref().and_then(|ended| time(ended.finished_at.as_deref())),
+            ended: ended.map(|ended| ended.reason).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<PodWire> for PodSeen {
+    fn from(mut wire: PodWire) -> PodSeen {
+        let all = std::mem::take(&mut wire.status.containers);
+        let all = all.into_iter().chain(std::mem::take(&mut wire.status.init_containers));
+        PodSeen { containers: all.map(Into::into).collect(), pod: wire.into() }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct EventWire {
+    metadata: Meta,
+    involved_object: Involved,
+    reason: String,
+    message: String,
+    count: Option<u32>,
+    series: Option<Series>,
+    last_timestamp: Option<String>,
+    event_time: Option<String>,
+    #[serde(rename = "reportingComponent")]
+    reporter: String,
+    source: Reporter,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Involved {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Series {
+    count: u32,
+    last_observed_time: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Reporter {
+    component: String,
+}
+
+impl From<EventWire> for EventSeen {
+    fn from(wire: EventWire) -> EventSeen {
+        let series = wire.series.unwrap_or_default();
+        let times = [&series.last_observed_time, &wire.last_timestamp, &wire.event_time];
+        EventSeen {
+            name: wire.metadata.name,
+            namespace: wire.metadata.namespace,
+            kind: wire.involved_object.kind,
+            object_namespace: wire.involved_object.namespace,
+            object: wire.involved_object.name,
+            at: times.into_iter().find_map(|text| time(text.as_deref())),
+            count: wire.count.unwrap_or(1).max(series.count),
+            reporter: if wire.reporter.is_empty() { wire.source.component } else { wire.reporter },
+            reason: wire.reason,
+            message: wire.message,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct LeaseWire {
+    metadata: Meta,
+    spec: LeaseSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct LeaseSpec {
+    renew_time: Option<String>,
+}
+
+impl From<LeaseWire> for LeaseSeen {
+    fn from(wire: LeaseWire) -> LeaseSeen {
+        LeaseSeen { name: wire.metadata.name, renewed: wire.spec.renew_time.unwrap_or_default() }
+    }
 }
 
 impl Container {
     /// GPUs and MIG devices, as `nvidia.com/gpu` or `nvidia.com/mig-1g.10gb`; limits equal requests for devices.
     fn gpus(&self) -> u32 {
         let devices = |list: &BTreeMap<String, Quantity>| -> u32 {
-            list.iter()
-                .filter(|(name, _)| *name == "nvidia.com/gpu" || name.starts_with("nvidia.com/mig-"))
-                .map(|(_, quantity)| quantity.count())
-                .sum()
+            list.iter().filter(|(name, _)| is_device(name)).map(|(_, quantity)| quantity.count()).sum()
         };
         devices(&self.resources.limits).max(devices(&self.resources.requests))
     }

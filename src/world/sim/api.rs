@@ -9,6 +9,7 @@ use super::health::Fault;
 use super::object::{Key, Kind, RESOURCES, Resource, list, number, text};
 use super::selector::Selector;
 use super::state::State;
+use super::watch::Watched;
 use super::write::{self, Writer};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -48,6 +49,31 @@ impl Request {
         let by = if manager.is_empty() { &self.user_agent } else { manager };
         Writer { verb, by, dry_run: self.is_dry_run() }
     }
+}
+
+/// What a watch request asks for, if it may; `None` if it is no watch.
+pub(super) fn watched(state: &State, request: &Request) -> Option<Result<Watched, Answer>> {
+    let asks = request.method == "GET" && matches!(request.query("watch"), "true" | "1");
+    let target = target(request.path.trim_matches('/')).filter(|target| asks && target.name.is_none())?;
+    let resource = target.resource;
+    if state.health.denied.contains(&("watch".to_owned(), resource.plural.to_owned())) {
+        return Some(Err(Answer::forbidden(resource.kind, "", "watch")));
+    }
+    let read = |name: &str| Selector::parse(request.query(name)).map_err(Answer::bad_request);
+    let (labels, fields) = match (read("labelSelector"), read("fieldSelector")) {
+        (Ok(labels), Ok(fields)) => (labels, fields),
+        (Err(refusal), _) | (_, Err(refusal)) => return Some(Err(refusal)),
+    };
+    let number = |name: &str| request.query(name).parse::<u64>().ok();
+    Some(Ok(Watched {
+        kind: resource.kind,
+        namespace: target.namespace,
+        labels,
+        fields,
+        from: number("resourceVersion").unwrap_or(state.version),
+        seconds: number("timeoutSeconds").unwrap_or(300),
+        bookmarks: request.query("allowWatchBookmarks") == "true",
+    }))
 }
 
 /// What a path names.
@@ -94,7 +120,7 @@ fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> 
             let found = state.get_stale(&key, back).ok_or_else(|| Answer::not_found(kind, name))?;
             Ok(Answer::ok(shown(state, kind, &found)))
         }
-        ("PATCH", None) => {
+        ("PATCH", None | Some("status")) => {
             let (content, body) = (&request.content_type, request.json()?);
             write::patch(state, &key, content, &body, &request.writer("patch"))
         }
@@ -170,9 +196,6 @@ fn api_version(resource: &Resource) -> String {
 
 fn list_objects(state: &State, request: &Request, target: &Target, back: usize) -> Result<Answer, Answer> {
     let resource = target.resource;
-    if matches!(request.query("watch"), "true" | "1") {
-        return Err(Answer::bad_request("the simulated fleet serves no watch: list again instead"));
-    }
     let read = |name: &str| Selector::parse(request.query(name)).map_err(Answer::bad_request);
     let (labels, fields) = (read("labelSelector")?, read("fieldSelector")?);
     let matches = |object: &Arc<Value>| labels.matches(&object["metadata"]["labels"]) && fields.matches_fields(object);
@@ -345,6 +368,8 @@ pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
         Fault::Deny { verb, resource } => {
             state.health.denied.insert((verb, resource));
         }
+        Fault::Forgotten => state.changes.clear(),
+        Fault::WatchesCut => state.watch_age += 1,
         Fault::Api(fault) => state.health.add_api(fault)?,
     }
     Ok(())

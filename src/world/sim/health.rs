@@ -26,6 +26,10 @@ pub enum Fault {
     MigManager { node: String, behaviour: super::mig::MigBehaviour },
     /// A right is missing: requests get 403, and access reviews say so.
     Deny { verb: String, resource: String },
+    /// The API server has compacted its history: a watch that resumes hears 410 and lists again.
+    Forgotten,
+    /// All watches under way end, as when the API server restarts.
+    WatchesCut,
     /// The API mistreats requests.
     Api(ApiFault),
 }
@@ -77,6 +81,8 @@ pub enum Trouble {
     Stale { versions: usize },
     /// Done; the answer is 200 and not JSON.
     Garbage,
+    /// A watch is taken and then says nothing, ever; any other request is served.
+    Stall,
 }
 
 /// XIDs that an application causes; the device plugin keeps the GPU.

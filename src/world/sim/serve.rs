@@ -9,6 +9,7 @@ use super::effects::Asked;
 use super::health::{Fault, Trouble};
 use super::prometheus::SimSample;
 use super::state::State;
+use super::watch::{self, Stream};
 use super::{metrics, prometheus};
 use crate::clock::Clock;
 use crate::limits;
@@ -67,7 +68,7 @@ pub(super) async fn run(listener: TcpListener, shared: Shared) {
     }
 }
 
-async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Response<Stream>, Cut> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, limits::SIM_BODY_BYTES).collect().await.map_err(|_| Cut)?.to_bytes();
     let header = |name| parts.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
@@ -83,12 +84,26 @@ async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Res
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let is_ours = path.starts_with("/sim/") || path == "/metrics";
     let trouble = if is_ours { None } else { shared.lock().health.meet(&request.method, &path) };
+    if matches!(trouble, None | Some(Trouble::Stall | Trouble::Delay { .. }))
+        && let Some(watched) = asked_to_watch(&shared, &request, &path)
+    {
+        let is_stalled = trouble == Some(Trouble::Stall);
+        return Ok(watched.map_or_else(encode, |watched| watch::stream(shared.clone(), watched, is_stalled)));
+    }
     let answer = answer_in_trouble(&shared, &request, path, trouble.as_ref());
     if let Some(Trouble::Delay { millis }) = trouble {
         let until = shared.clock.now() + std::time::Duration::from_millis(millis);
         shared.clock.sleep_until(until).await;
     }
     answer.map(encode).ok_or(Cut)
+}
+
+fn asked_to_watch(shared: &Shared, request: &Request, path: &str) -> Option<Result<watch::Watched, Answer>> {
+    let mut state = shared.lock();
+    let watched = api::watched(&state, request)?;
+    let (at, code) = (state.now, watched.as_ref().map_or_else(|refusal| refusal.code, |_| 200));
+    state.effects.ask(Asked { at, method: request.method.clone(), path: path.to_owned(), code });
+    Some(watched)
 }
 
 /// Does the request as far as its trouble lets it; `None` if nobody will hear of it.
@@ -116,12 +131,12 @@ fn answer_in_trouble(shared: &Shared, request: &Request, path: String, trouble: 
     answer.filter(|_| is_heard)
 }
 
-fn encode(answer: Answer) -> Response<Full<Bytes>> {
+fn encode(answer: Answer) -> Response<Stream> {
     let (kind, body) = match answer.body {
         Body::Json(value) => ("application/json", value.to_string()),
         Body::Text(kind, text) => (kind, text),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     if let Some(seconds) = answer.retry_after {

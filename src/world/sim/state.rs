@@ -47,6 +47,15 @@ impl Seat {
     }
 }
 
+/// One change of one object: what it was and what it is.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub version: u64,
+    pub key: Key,
+    pub old: Option<Arc<Value>>,
+    pub new: Option<Arc<Value>>,
+}
+
 pub(super) struct State {
     pub options: SimOptions,
     pub now: Time,
@@ -54,6 +63,10 @@ pub(super) struct State {
     pub version: u64,
     /// What each of the last changes replaced, newest last.
     before: VecDeque<(Key, Option<Arc<Value>>)>,
+    /// The last changes as watches tell them, oldest first.
+    pub changes: VecDeque<Change>,
+    /// Grows when watches under way are to end.
+    pub watch_age: u64,
     pub timers: BTreeMap<(Time, u64), Timer>,
     timer_no: u64,
     uids: u64,
@@ -82,6 +95,8 @@ impl State {
             objects: BTreeMap::new(),
             version: 1_000,
             before: VecDeque::new(),
+            changes: VecDeque::new(),
+            watch_age: 0,
             timers: BTreeMap::new(),
             timer_no: 0,
             uids: 0,
@@ -148,8 +163,8 @@ impl State {
         let value = Arc::new(value);
         self.unindex(&key, old.as_deref());
         self.index(&key, &value);
-        self.objects.insert(key.clone(), value);
-        self.remember(key, old);
+        self.objects.insert(key.clone(), value.clone());
+        self.remember(key, old, Some(value));
         true
     }
 
@@ -164,7 +179,7 @@ impl State {
         if key.kind == Kind::Pod {
             self.release(key, text(&old, "/spec/nodeName"));
         }
-        self.remember(key.clone(), Some(old));
+        self.remember(key.clone(), Some(old), None);
     }
 
     /// Edits a copy of an object and stores it.
@@ -200,7 +215,13 @@ impl State {
         self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
-    fn remember(&mut self, key: Key, old: Option<Arc<Value>>) {
+    fn remember(&mut self, key: Key, old: Option<Arc<Value>>, new: Option<Arc<Value>>) {
+        if !self.is_building {
+            self.changes.push_back(Change { version: self.version, key: key.clone(), old: old.clone(), new });
+            if self.changes.len() > limits::SIM_CHANGES {
+                self.changes.pop_front();
+            }
+        }
         self.before.push_back((key, old));
         if self.before.len() > limits::SIM_HISTORY {
             self.before.pop_front();

@@ -16,6 +16,17 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
     let reads = |args: &[(&'static str, Value)]| reads(name, args);
     Some(match name {
         "approve" => reads(&[("question", json!("Reset GPU 3?"))]),
+        "cache::status" | "cache::verify" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "sound": true })));
+            reads(&[node, ("path", json!("/models/llama"))])
+        }
+        "cache::warm" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
+            reads(&[("models", json!("/models/llama")), node])
+        }
+        // Against a real engine in tests/it/docker.rs; here there is none, and that is an answer, too.
+        "docker::containers" => reads(&[]),
+        "docker::restart" => reads(&[("container", json!("vllm"))]),
         "gpu::health" | "gpu::processes" => {
             stage.agent("gpu-1", |_| Outcome::Ok(json!([])));
             reads(&[node, ("gpu", json!(3))])
@@ -36,6 +47,13 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         },
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
+        "inference::models_on" => reads(&[node]),
+        "inference::restart" => Case {
+            before: vec![],
+            call: call(name, &[("pod", json!(stage.pod_of("mistral-7b")))]),
+            changes: vec!["evict pods"],
+            write: Some(("POST", "/eviction")),
+        },
         "mig::plan" => {
             stage.agent("gpu-1", |_| Outcome::Ok(super::mig::inventory()));
             reads(&[node, ("demand", json!({ "1g.10gb": 2 }))])
@@ -49,6 +67,14 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
                 changes: vec!["patch nodes"],
                 write: PATCH_NODE,
             }
+        }
+        "node::collect" => {
+            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "folder": "", "files": [], "missing": [] })));
+            reads(&[node])
+        }
+        "node::reboot" => {
+            stage.agent_that_reboots("gpu-1");
+            reads(&[node])
         }
         "note" => reads(&[("text", json!("the second time this week"))]),
         "now" => reads(&[]),

@@ -1,0 +1,56 @@
+//! `cache::verify`: whether a model's files on a node are what they should be.
+//!
+//! Invariant: reads only; hashing lets go of what it has brought into memory.
+
+use super::answer::{done, foresee, settle};
+use super::{Action, Performed, args, on_node, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::World;
+
+pub(super) struct CacheVerify;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "cache::verify",
+    doc: "Asks the node's agent to check a model's files: headers and sizes, and with `hash` every byte against its \
+          SHA-256 where one is known.",
+    params: &[args::NODE, args::MODEL_PATH],
+    options: &[
+        args::optional("hash", ParamType::Bool, "compare every byte (false)"),
+        args::optional("within", ParamType::Duration, "how long hashing may take (30m)"),
+    ],
+    returns: "#{path, files, bytes, sound, hashed, flaws: [#{file, what}], remarks}",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for CacheVerify {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        if !args::flag(&step.call, "hash") {
+            return settle(on_node::read(world, &step.call).await.map(done));
+        }
+        match args::span(&step.call, "within", crate::limits::CACHE_WITHIN) {
+            Ok(within) => settle(on_node::perform(world, step, within).await),
+            Err(failure) => failure.into(),
+        }
+    }
+
+    /// Headers and sizes only: a plan should not read a terabyte.
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        let mut call = call.clone();
+        call.args.remove("hash");
+        foresee(on_node::read(world, &call).await)
+    }
+}

@@ -1,0 +1,112 @@
+//! `docker::restart`: ends a container of this machine and starts it again.
+//!
+//! Invariant: the witness is when it was last started; once that has changed it has been restarted, whoever did it, and is
+//! not restarted again.
+
+use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::{Action, Performed, args, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{Container, World, WorldError};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(super) struct DockerRestart;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "docker::restart",
+    doc: "Restarts one container of this machine's Docker engine that has the label `nightshift.dev/model`. What runs in \
+          it is asked to end, and killed after `grace`.",
+    params: &[args::CONTAINER],
+    options: &[args::optional("grace", ParamType::Duration, "how long it may take to end by itself (10s, 1m at most)")],
+    returns: "#{changed, id, before, started_at}",
+    effect: Effect::Witnessed,
+    reach: Reach::Pod,
+    disruptive: true,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(90),
+};
+
+#[async_trait::async_trait]
+impl Action for DockerRestart {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::container_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        Ok(witness_of(&world.docker()?.container(call.text("container")).await?))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                grace(call)?;
+                let container = ours(world, args::text(call, "container")?).await?;
+                Ok(json!({ "changed": true, "id": container.id, "before": container.started_at }))
+            }
+            .await,
+        )
+    }
+}
+
+fn witness_of(container: &Container) -> Value {
+    json!({ "id": container.id, "before": container.started_at })
+}
+
+fn grace(call: &Call) -> Result<Duration, Failure> {
+    let grace = args::span(call, "grace", Span::seconds(10))?;
+    if grace.0 > limits::CONTAINER_GRACE {
+        let most = Span(limits::CONTAINER_GRACE);
+        return Err(args::invalid(format!("{}: `grace` is {grace}, but may be {most} at most", call.action)));
+    }
+    Ok(grace.0)
+}
+
+/// The container, if we may touch it.
+async fn ours(world: &World, name: &str) -> Settled<Container> {
+    let container = world.docker()?.container(name).await?;
+    match container.protected() {
+        None => Ok(container),
+        Some(why) => Err(Performed::Done(failed(FailureKind::Refused, why))),
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let name = args::text(&step.call, "container")?;
+    let grace = grace(&step.call)?;
+    let now = ours(world, name).await?;
+    let (Some(id), Some(before)) = (step.carry["id"].as_str(), step.carry["before"].as_str()) else {
+        // Without a witness a lost answer could cost a second restart, so take one first and come back with it.
+        let why = "when the container was started is noted".to_owned();
+        return Ok(Performed::Again { after: Duration::ZERO, why, carry: witness_of(&now) });
+    };
+    let answer = |now: &Container| {
+        let value = json!({ "changed": true, "id": now.id, "before": before, "started_at": now.started_at });
+        Ok(done(value))
+    };
+    if now.id != id || now.started_at != before {
+        return answer(&now);
+    }
+    // An earlier request may still be at work: until the container has ended, its start is the old one.
+    let busy = grace + limits::CONTAINER_RESTART_SLACK;
+    let gone = waited(world, step);
+    if step.attempt > 1 && gone < busy {
+        return Ok(poll(gone, format!("an earlier restart of {name} may be under way"), step.carry.clone()));
+    }
+    match world.docker()?.restart(id, grace).await {
+        Ok(()) => answer(&world.docker()?.container(id).await?),
+        // Nothing was sent, so nothing is under way.
+        Err(error @ WorldError::Unreached(_)) => Err(error.into()),
+        Err(error) if error.is_transient() => Ok(Performed::Retry { why: error.to_string(), after: Some(busy) }),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,33 @@
+//! The tables of GPU faults in the folder of rules: `xid.yaml`, and what a site changes of it in `xid.site.yaml`.
+//!
+//! Invariant: a table that is wrong keeps its last good text in force, as any file does.
+
+use super::Problem;
+use super::files::File;
+use crate::policy::XidTable;
+use std::sync::Arc;
+
+/// The files that are tables and no rules, in the order in which they are laid over what is compiled in.
+pub(super) const NAMES: [&str; 2] = ["xid", "xid.site"];
+
+/// Each file must make sense over the table that is compiled in.
+pub(super) fn parse(file: &File) -> (Option<String>, Vec<Problem>) {
+    match XidTable::default().overlaid(&file.text) {
+        Ok(_) => (Some(file.text.clone()), Vec::new()),
+        Err(error) => {
+            let text = error.to_string().replace("<input>", &file.path);
+            (None, vec![Problem { file: file.path.clone(), text, fatal: true }])
+        }
+    }
+}
+
+/// The table in force.
+pub(super) fn lay(mut texts: Vec<(&str, &str)>) -> Arc<XidTable> {
+    texts.sort_by_key(|(name, _)| NAMES.iter().position(|known| known == name));
+    let table = texts.into_iter().fold(XidTable::default(), |table, (_, text)| match table.overlaid(text) {
+        Ok(over) => over,
+        // Both were read alone and hold whole rows, so one cannot break the other.
+        Err(error) => unreachable!("a table that was read does not fit over another: {error}"),
+    });
+    Arc::new(table)
+}

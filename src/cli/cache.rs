@@ -1,0 +1,320 @@
+//! `nightshift cache`: how a model's files stand in this machine's memory, reading them in, and checking them. No engine
+//! is asked.
+//!
+//! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with what was read kept.
+
+use super::invocation::{Format, Invocation, Paint, clean};
+use super::stop::{Code, Stop};
+use crate::config::Cache;
+use crate::limits;
+use crate::model::{Failure, FailureKind, Span};
+use crate::node::cache::{self, Progress, Settings, size};
+use clap::Subcommand;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// How much of a model is in memory, and whether its files are whole
+    Status(Folder),
+    /// Read a model's files into memory
+    Warm(WarmArgs),
+    /// Check a model's files; with --hash every byte of them
+    Verify(VerifyArgs),
+}
+
+#[derive(clap::Args)]
+struct Folder {
+    /// The model's folder: with a safetensors index, of a Hugging Face cache, or plain files
+    dir: PathBuf,
+    /// Open nothing outside this folder [default: `agent.cache.roots`, else the model's own]
+    #[arg(long, value_name = "DIR")]
+    root: Vec<PathBuf>,
+    /// Write what came of it as JSON here, too
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct WarmArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Read no faster than this, in MiB/s
+    #[arg(long, value_name = "NUMBER")]
+    mib_per_second: Option<u64>,
+    /// Give up after this long
+    #[arg(long, value_name = "TIME", default_value_t = limits::CACHE_WITHIN)]
+    within: Span,
+    /// Write metrics here for the node exporter's textfile collector: a name that ends in `.prom`
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Read everything and compare SHA-256, where a hash is known
+    #[arg(long)]
+    hash: bool,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    match &args.verb {
+        Verb::Status(folder) => status(folder, invocation),
+        Verb::Warm(args) => warm(args, invocation),
+        Verb::Verify(args) => verify(args, invocation),
+    }
+}
+
+/// The settings of this machine, and the folder by its full name.
+fn settings(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathBuf), Stop> {
+    let (config, _) = invocation.config()?;
+    let dir = std::path::absolute(&folder.dir)
+        .map_err(|error| Stop::usage(format!("{}: {error}", folder.dir.display()), "name a folder"))?;
+    let roots = match (folder.root.is_empty(), config.agent.cache.roots.is_empty()) {
+        (false, _) => folder.root.clone(),
+        (true, false) => config.agent.cache.roots.clone(),
+        (true, true) => vec![own_root(&dir)],
+    };
+    Ok((Settings::of(&Cache { roots, ..config.agent.cache }), dir))
+}
+
+/// Who names a folder at the prompt means it; a snapshot's links lead to the blobs beside it.
+fn own_root(dir: &Path) -> PathBuf {
+    let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    match (real.parent(), real.parent().and_then(Path::parent)) {
+        (Some(snapshots), Some(top)) if snapshots.ends_with("snapshots") && top.join("blobs").is_dir() => {
+            top.to_owned()
+        }
+        _ => real,
+    }
+}
+
+fn refused(failure: Failure) -> Stop {
+    let code = match failure.kind {
+        FailureKind::NotFound => Code::NotFound,
+        FailureKind::Timeout | FailureKind::Unverified => Code::Partial,
+        _ => Code::Failure,
+    };
+    Stop::new(code, clean(&failure.message, 1_000), "")
+}
+
+fn status(folder: &Folder, invocation: &Invocation) -> Result<(), Stop> {
+    let (settings, dir) = settings(folder, invocation)?;
+    let status = cache::status(&settings, &dir).map_err(refused)?;
+    report(folder, &status)?;
+    if invocation.json() {
+        return invocation.print_json(&status);
+    }
+    let health = if status.sound { String::new() } else { ", and not whole".to_owned() };
+    invocation.line(&format!(
+        "{}: {} files, {}, {} in memory{health}",
+        clean(&status.path, 400),
+        status.files,
+        size(status.bytes),
+        percent(status.resident),
+    ))?;
+    for part in &status.missing {
+        let line = format!("  {:>7} of {:>10}  {}", percent(part.resident), size(part.bytes), clean(&part.file, 200));
+        invocation.line(&line)?;
+    }
+    faults(invocation, &status.flaws, &status.remarks)?;
+    if status.sound { Ok(()) } else { Err(Stop::said(Code::Partial)) }
+}
+
+fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let (settings, dir) = settings(&args.folder, invocation)?;
+    let (cancel, bar) = (interruptible()?, Bar::new(invocation));
+    let said = |now: Progress| bar.draw(&now);
+    let verified = cache::verify(&settings, &dir, args.hash, &cancel, &said);
+    bar.clear();
+    let verified = verified.map_err(|failure| ended(failure, &cancel))?;
+    report(&args.folder, &verified)?;
+    if invocation.json() {
+        invocation.print_json(&verified)?;
+    } else {
+        invocation.line(&format!(
+            "{}: {} files, {}, {} of them hashed: {}",
+            clean(&verified.path, 400),
+            verified.files,
+            size(verified.bytes),
+            verified.hashed,
+            if verified.sound { "whole" } else { "not whole" }
+        ))?;
+        faults(invocation, &verified.flaws, &verified.remarks)?;
+    }
+    if verified.sound { Ok(()) } else { Err(Stop::said(Code::Failure)) }
+}
+
+fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let (settings, dir) = settings(&args.folder, invocation)?;
+    let (cancel, bar) = (interruptible()?, Bar::new(invocation));
+    let said = |now: Progress| bar.draw(&now);
+    let rate = args.mib_per_second.map(|rate| rate.saturating_mul(1 << 20));
+    let warmed = cache::warm(&settings, &dir, rate, args.within.0, &cancel, &said);
+    bar.clear();
+    let warmed = match warmed {
+        Ok(warmed) => warmed,
+        Err(failure) => {
+            report(&args.folder, &serde_json::json!({ "failed": failure }))?;
+            return Err(ended(failure, &cancel));
+        }
+    };
+    report(&args.folder, &warmed)?;
+    if let Some(file) = &args.metrics {
+        replace(file, &metrics(&warmed))?;
+    }
+    if invocation.json() {
+        return invocation.print_json(&warmed);
+    }
+    let what = match warmed.changed {
+        false => "was in memory already".to_owned(),
+        true => format!(
+            "{} in memory (before: {}); read {} in {:.1} s, {}/s",
+            percent(warmed.resident),
+            percent(warmed.resident_before),
+            size(warmed.read_bytes),
+            warmed.seconds,
+            size(warmed.bytes_per_second)
+        ),
+    };
+    let line = format!("{}: {} files, {}: {what}", clean(&warmed.path, 400), warmed.files, size(warmed.bytes));
+    invocation.line(&line)?;
+    faults(invocation, &[], &warmed.remarks)
+}
+
+fn ended(failure: Failure, cancel: &AtomicBool) -> Stop {
+    let stop = refused(failure);
+    if cancel.load(Ordering::Relaxed) { Stop { code: Code::Interrupted, ..stop } } else { stop }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:.1} %", ratio * 100.0)
+}
+
+fn faults(invocation: &Invocation, flaws: &[cache::Flaw], remarks: &[String]) -> Result<(), Stop> {
+    for flaw in flaws {
+        let line = format!("{} {}", clean(&flaw.file, 200), clean(&flaw.what, 400));
+        invocation.line(&format!("  {} {line}", invocation.paint(Paint::Bad, "flaw:")))?;
+    }
+    for remark in remarks {
+        invocation.line(&format!("  {} {}", invocation.paint(Paint::Dim, "note:"), clean(remark, 400)))?;
+    }
+    Ok(())
+}
+
+fn report(folder: &Folder, what: &impl Serialize) -> Result<(), Stop> {
+    let Some(file) = &folder.report else { return Ok(()) };
+    let text = serde_json::to_string(what).map_err(|error| Stop::failure(format!("report: {error}"), ""))?;
+    // Kubernetes' /dev/termination-log is a file that is mounted: it can be written, and not replaced.
+    std::fs::write(file, text).map_err(|error| Stop::failure(format!("{}: {error}", file.display()), ""))
+}
+
+/// A collector must never read half a file.
+fn replace(file: &Path, text: &str) -> Result<(), Stop> {
+    let beside = file.with_extension("prom.new");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, file))
+        .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
+}
+
+fn metrics(report: &cache::Report) -> String {
+    let path = report.path.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut text = String::new();
+    for (name, help, value) in [
+        ("resident_ratio", "Share of a model's pages in memory when it was last warmed", report.resident),
+        ("warm_seconds", "How long the last warm took", report.seconds),
+        ("warm_read_bytes", "Bytes that the last warm read", report.read_bytes as f64),
+    ] {
+        let name = format!("nightshift_weight_cache_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{path=\"{path}\"}} {value}");
+    }
+    text
+}
+
+/// Set by Ctrl-C and by the signal that ends a pod.
+fn interruptible() -> Result<Arc<AtomicBool>, Stop> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+    let wait = move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut end) = signal(SignalKind::terminate()) else { return };
+            tokio::select! {
+                Ok(()) = tokio::signal::ctrl_c() => {}
+                _ = end.recv() => {}
+            }
+            flag.store(true, Ordering::Relaxed);
+        });
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)
+        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?;
+    Ok(cancel)
+}
+
+/// Progress on stderr: a bar on a terminal, a line now and then in a log, nothing beside JSON.
+struct Bar<'a> {
+    invocation: &'a Invocation,
+    terminal: bool,
+    silent: bool,
+    began: Instant,
+    said: Mutex<Option<Instant>>,
+}
+
+const LINE_EVERY: Duration = Duration::from_secs(5);
+const BAR_WIDTH: u64 = 30;
+
+impl Bar<'_> {
+    fn new(invocation: &Invocation) -> Bar<'_> {
+        let terminal = std::io::stderr().is_terminal();
+        let silent = invocation.global.output == Format::Json && terminal;
+        Bar { invocation, terminal, silent, began: Instant::now(), said: Mutex::new(None) }
+    }
+
+    fn draw(&self, now: &Progress) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let every = if self.terminal { limits::CACHE_LOOK_EVERY } else { LINE_EVERY };
+        if self.silent || now.total == 0 || said.unwrap_or(self.began).elapsed() < every {
+            return;
+        }
+        *said = Some(Instant::now());
+        let rate = now.read as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let left = match now.waits.as_deref() {
+            Some(waits) => waits.to_owned(),
+            None if rate < 1.0 => String::new(),
+            None => format!("{:.0} s left", now.total.saturating_sub(now.done) as f64 / rate),
+        };
+        let share = now.done.saturating_mul(BAR_WIDTH) / now.total;
+        let words = format!("{} of {}  {}/s  {left}", size(now.done), size(now.total), size(rate as u64));
+        if self.terminal {
+            let bar: String = (0..BAR_WIDTH).map(|at| if at < share { '█' } else { '·' }).collect();
+            let _ = write!(std::io::stderr(), "\r\x1b[K{bar} {words}");
+        } else {
+            self.invocation.say(&words);
+        }
+    }
+
+    fn clear(&self) {
+        if self.terminal && !self.silent {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

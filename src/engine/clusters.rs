@@ -1,0 +1,87 @@
+//! Follows each cluster: its nodes for the guards, everything that is wrong in it for sources of kind `kubernetes`; and
+//! shows there what our runs do.
+//!
+//! Invariant: a watch that breaks is taken up again by the world's client; until then guards list, so nothing is guessed.
+
+mod beside;
+mod hear;
+
+use super::Parts;
+use crate::world::{NIGHTSHIFT_CONDITION, NodeSeen, Told};
+use beside::Shown;
+use hear::Ear;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    let mut loops = JoinSet::new();
+    let mut shown = std::collections::BTreeMap::new();
+    for name in parts.world.clusters.keys() {
+        let ears: Vec<Arc<Ear>> = Ear::of(&parts, name).into_iter().map(Arc::new).collect();
+        let conditions = Arc::new(Mutex::new(Shown::default()));
+        shown.insert(name.clone(), conditions.clone());
+        loops.spawn(nodes(parts.clone(), name.clone(), ears.clone(), conditions));
+        for ear in ears {
+            loops.spawn(hear::pods(parts.clone(), ear.clone()));
+            loops.spawn(hear::warnings(parts.clone(), ear.clone()));
+            loops.spawn(hear::leases(parts.clone(), ear.clone()));
+            loops.spawn(hear::tell(parts.clone(), ear));
+        }
+    }
+    loops.spawn(beside::conditions(parts.clone(), shown));
+    loops.spawn(beside::events(parts.clone()));
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        // None of them ends by itself, so one that did has met a bug: the caller stops the process.
+        Some(Err(panic)) = loops.join_next() => std::panic::resume_unwind(panic.into_panic()),
+    }
+    // They hold nothing that must be put down.
+    loops.shutdown().await;
+}
+
+async fn nodes(parts: Parts, cluster: String, ears: Vec<Arc<Ear>>, shown: Arc<Mutex<Shown>>) {
+    let Some(kube) = parts.world.clusters.get(&cluster).cloned() else { return std::future::pending().await };
+    let mut watched = Watched::new(&cluster, "nodes");
+    let mut tell = |told: Told<NodeSeen>| {
+        watched.look(&told);
+        if let Told::Is(seen) | Told::Gone(seen) = &told {
+            let ours = seen.conditions.iter().find(|condition| condition.kind == NIGHTSHIFT_CONDITION);
+            let is_there = matches!(told, Told::Is(_));
+            let held = ours.filter(|_| is_there).map(|ours| (ours.status == "True", ours.message.clone()));
+            shown.lock().unwrap_or_else(PoisonError::into_inner).saw(&seen.node.name, held);
+        }
+        for ear in &ears {
+            ear.board().hear_node(&told, parts.clock.now());
+        }
+    };
+    match kube.watch_nodes(&*parts.clock, &mut tell).await {}
+}
+
+/// Says once that a watch broke, and once that it is well.
+struct Watched<'a> {
+    cluster: &'a str,
+    what: &'static str,
+    is_well: bool,
+}
+
+impl<'a> Watched<'a> {
+    fn new(cluster: &'a str, what: &'static str) -> Watched<'a> {
+        Watched { cluster, what, is_well: true }
+    }
+
+    fn look<T>(&mut self, told: &Told<T>) {
+        let (cluster, what) = (self.cluster, self.what);
+        match told {
+            Told::Broken(error) if self.is_well => {
+                self.is_well = false;
+                tracing::warn!(%cluster, what, %error, "the cluster is not watched; it is tried again, ever more rarely");
+            }
+            Told::Alive if !self.is_well => {
+                self.is_well = true;
+                tracing::info!(%cluster, what, "the cluster is watched again");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What others on a cluster see of our runs: the condition of a held node, and Events for `kubectl get events`.
+//!
+//! Invariant: nothing waits for it and nothing fails by it. Conditions follow what is held, so a crash loses none; Events
+//! bear names made of their entry, so the last hour is simply written again after a start, and is there once.
+
+use crate::actions;
+use crate::engine::Parts;
+use crate::limits;
+use crate::model::{Call, Entry, EntryKind, Outcome, Reach, RunId, Step, Subject};
+use crate::store::{Filter, Hold, StoreError};
+use crate::world::{EventNote, WorldError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Our condition on each node, as the watch last showed it: held or not, and the words.
+#[derive(Default)]
+pub(super) struct Shown(HashMap<String, (bool, String)>);
+
+impl Shown {
+    pub fn saw(&mut self, node: &str, held: Option<(bool, String)>) {
+        match held {
+            Some(held) => drop(self.0.insert(node.to_owned(), held)),
+            None => drop(self.0.remove(node)),
+        }
+    }
+
+    /// What must be written: the node, and the words if it is held.
+    fn differs(&self, holds: &BTreeMap<&str, String>) -> Vec<(String, Option<String>)> {
+        let held = holds.iter().filter(|(node, words)| self.0.get(**node) != Some(&(true, (*words).clone())));
+        let held = held.map(|(node, words)| ((*node).to_owned(), Some(words.clone())));
+        let over = self.0.iter().filter(|(node, (held, _))| *held && !holds.contains_key(node.as_str()));
+        held.chain(over.map(|(node, _)| (node.clone(), None))).take(limits::BESIDE_BATCH).collect()
+    }
+}
+
+pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<Shown>>>) {
+    let mut nudged = parts.nudge.listen();
+    loop {
+        match parts.store.holds().await {
+            Ok(holds) => {
+                for (cluster, shown) in &shown {
+                    follow(&parts, cluster, shown, &holds).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot ask which nodes are held"),
+        }
+        let later = parts.clock.now() + limits::BESIDE_EVERY;
+        tokio::select! {
+            () = parts.clock.sleep_until(later) => {}
+            () = async { nudged.heard().await; parts.clock.sleep_until(parts.clock.now() + limits::COMPLAINTS_EVERY).await } => {}
+        }
+    }
+}
+
+async fn follow(parts: &Parts, cluster: &str, shown: &Mutex<Shown>, holds: &[Hold]) {
+    let Ok(kube) = parts.world.kube(Some(cluster)) else { return };
+    let here = holds.iter().filter(|hold| hold.cluster == cluster);
+    let here: BTreeMap<&str, String> =
+        here.map(|hold| (hold.node.as_str(), format!("run {} ({})", hold.run, hold.runbook))).collect();
+    let differs = shown.lock().unwrap_or_else(PoisonError::into_inner).differs(&here);
+    for (node, words) in differs {
+        let is_held = words.is_some();
+        let reason = if is_held { "RunHoldsNode" } else { "NoRun" };
+        let words = words.unwrap_or_else(|| "no run holds this node".to_owned());
+        match kube.set_condition(&node, is_held, reason, &words, parts.clock.now()).await {
+            Ok(()) => {}
+            Err(WorldError::NotFound(_)) => {}
+            Err(error) => {
+                tracing::debug!(cluster, node, %error, "our condition could not be written; it is tried again");
+                // The API server does not take them now; asking for each node would only load it.
+                return;
+            }
+        }
+        // As the watch will show it; where there is none, so that it is not written again and again.
+        shown.lock().unwrap_or_else(PoisonError::into_inner).saw(&node, Some((is_held, words)));
+    }
+}
+
+/// Tells what stands in the ledger about steps that change something.
+pub(super) async fn events(parts: Parts) {
+    const KINDS: [&str; 4] = ["step_begun", "step_denied", "step_ended", "step_held"];
+    let mut after: Option<i64> = None;
+    let mut told = 0;
+    let mut nudged = parts.nudge.listen();
+    loop {
+        let limit = if after.is_some() { limits::BESIDE_BATCH } else { limits::READ_LIMIT };
+        let filter = Filter { kinds: KINDS.to_vec(), after, limit, ..Filter::default() };
+        match parts.store.entries(filter).await {
+            Ok(mut entries) => {
+                if after.is_none() {
+                    // The newest come first; what is older than the hour that Events live is not told any more.
+                    let since = parts.clock.now() - limits::BESIDE_BACK.0;
+                    entries.retain(|entry| entry.at >= since);
+                    entries.reverse();
+                    after = Some(-1);
+                }
+                told = entries.len();
+                for entry in entries {
+                    after = after.max(Some(entry.no.0));
+                    if let Err(error) = show(&parts, entry).await {
+                        tracing::debug!(%error, "an Event could not be written to the cluster");
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot read what steps did"),
+        }
+        if told == limits::BESIDE_BATCH {
+            continue;
+        }
+        let later = parts.clock.now() + limits::BESIDE_EVERY;
+        tokio::select! {
+            () = parts.clock.sleep_until(later) => {}
+            () = nudged.heard() => {}
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unshown {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    World(#[from] WorldError),
+}
+
+async fn show(parts: &Parts, entry: Entry) -> Result<(), Unshown> {
+    let Some(id) = entry.about.run else { return Ok(()) };
+    let Some((call, cluster)) = about(parts, id, &entry.kind).await? else { return Ok(()) };
+    let Some(action) = actions::find(&call.action).filter(|action| action.spec().reach > Reach::None) else {
+        return Ok(());
+    };
+    let target = action.target(&call);
+    let cluster = target.cluster.clone().or(cluster);
+    let Some(note) = note(&entry, id, &call, &target) else { return Ok(()) };
+    match parts.world.kube(cluster.as_deref())?.write_event(&note).await {
+        Err(WorldError::Conflict(_)) => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+/// The call that an entry is about, and the cluster of its run.
+async fn about(parts: &Parts, id: RunId, kind: &EntryKind) -> Result<Option<(Call, Option<String>)>, StoreError> {
+    let run = parts.store.runs(Filter { run: Some(id), limit: 1, ..Filter::default() }).await?;
+    let cluster = run.into_iter().next().and_then(|run| run.subject.cluster);
+    let call = match kind {
+        EntryKind::StepBegun { call, .. } | EntryKind::StepHeld { call, .. } | EntryKind::StepDenied { call, .. } => {
+            Some(call.clone())
+        }
+        EntryKind::StepEnded { step, .. } => {
+            let steps: Vec<Step> = parts.store.steps(id).await?;
+            steps.into_iter().find(|found| found.no == *step).map(|step| step.call)
+        }
+        _ => None,
+    };
+    Ok(call.map(|call| (call, cluster)))
+}
+
+fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<EventNote> {
+    let (kind, namespace, object) = match (&target.namespace, &target.pod, &target.node) {
+        (Some(namespace), Some(pod), _) => ("Pod", namespace.clone(), pod.clone()),
+        (_, _, Some(node)) => ("Node", String::new(), node.clone()),
+        _ => return None,
+    };
+    let (reason, is_warning, words) = match &entry.kind {
+        EntryKind::StepBegun { undoes: Some(_), .. } => ("StepBegun", false, format!("takes back: {call}")),
+        EntryKind::StepBegun { .. } => ("StepBegun", false, format!("begins: {call}")),
+        EntryKind::StepEnded { outcome: Outcome::Ok(_), .. } => ("StepEnded", false, format!("done: {call}")),
+        EntryKind::StepEnded { outcome: Outcome::Failed(failure), .. } => {
+            ("StepFailed", true, format!("failed: {call}: {failure}"))
+        }
+        EntryKind::StepHeld { reason, .. } => ("StepHeld", false, format!("waits: {call}: {reason}")),
+        EntryKind::StepDenied { reason, .. } => ("StepDenied", true, format!("not done: {call}: {reason}")),
+        _ => return None,
+    };
+    Some(EventNote {
+        name: format!("nightshift.{run}.e{}", entry.no.0),
+        kind,
+        namespace,
+        object,
+        reason,
+        action: call.action.replace("::", "-"),
+        note: format!("run {run} {words}"),
+        is_warning,
+        at: entry.at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_from_what_is_shown_is_written() {
+        let mut shown = Shown::default();
+        shown.saw("a", Some((true, "run r1 (x)".to_owned())));
+        shown.saw("b", Some((true, "run r2 (x)".to_owned())));
+        shown.saw("c", Some((false, String::new())));
+        let holds: BTreeMap<&str, String> =
+            [("a", "run r1 (x)".to_owned()), ("c", "run r3 (x)".to_owned()), ("d", "run r4 (x)".to_owned())].into();
+        let mut differs = shown.differs(&holds);
+        differs.sort();
+        let write = |node: &str, words: Option<&str>| (node.to_owned(), words.map(str::to_owned));
+        assert_eq!(differs, [write("b", None), write("c", Some("run r3 (x)")), write("d", Some("run r4 (x)"))]);
+    }
+}

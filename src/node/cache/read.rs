@@ -1,0 +1,272 @@
+//! Reading files into the page cache with several readers: throttled, held back under pressure, stopped at once.
+//!
+//! Invariant: what is resident is not read again, so a warm that was cut off goes on where it stopped.
+
+use super::memory::Memory;
+use super::model::{Model, Shard, reopen, without_reading_ahead};
+use super::roots::{Roots, failed};
+use super::{residency, sys};
+use crate::limits;
+use crate::model::{Failure, FailureKind};
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub readers: usize,
+    pub bytes_per_second: Option<u64>,
+    /// Not a byte is read after this.
+    pub until: Instant,
+}
+
+/// How far it is; looked at from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are in memory by now, read or found there.
+    pub done: u64,
+    pub total: u64,
+    pub read: u64,
+    /// Why nothing moves just now.
+    pub waits: Option<String>,
+}
+
+struct Chunk {
+    shard: usize,
+    from: u64,
+    bytes: u64,
+}
+
+struct Shared<'a> {
+    roots: &'a Roots,
+    shards: &'a [Shard],
+    chunks: Vec<Chunk>,
+    next: AtomicUsize,
+    done: AtomicU64,
+    read: AtomicU64,
+    paused: AtomicBool,
+    stop: AtomicBool,
+    cancel: &'a AtomicBool,
+    pace: Option<Pace>,
+    until: Instant,
+    trouble: Mutex<Option<Failure>>,
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// Reads what is not resident; returns the bytes read.
+pub(super) fn read(
+    roots: &Roots,
+    model: &Model,
+    manner: Manner,
+    memory: &Memory,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<u64, Failure> {
+    let readers = manner.readers.clamp(1, limits::CACHE_READERS);
+    let shared = Shared {
+        roots,
+        shards: &model.shards,
+        chunks: chunks(&model.shards),
+        next: AtomicUsize::new(0),
+        done: AtomicU64::new(0),
+        read: AtomicU64::new(0),
+        paused: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+        cancel,
+        pace: manner.bytes_per_second.filter(|rate| *rate > 0).map(Pace::new),
+        until: manner.until,
+        trouble: Mutex::new(None),
+        running: Mutex::new(readers),
+        ended: Condvar::new(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..readers {
+            scope.spawn(|| shared.reader());
+        }
+        shared.watch(model.bytes(), memory, progress);
+    });
+    let trouble = shared.trouble.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match trouble {
+        Some(failure) => Err(failure),
+        None => Ok(shared.read.into_inner()),
+    }
+}
+
+fn chunks(shards: &[Shard]) -> Vec<Chunk> {
+    let size = limits::CACHE_CHUNK_BYTES;
+    let of = |(shard, file): (usize, &Shard)| {
+        let bytes = file.bytes;
+        (0..bytes.div_ceil(size)).map(move |at| Chunk { shard, from: at * size, bytes: size.min(bytes - at * size) })
+    };
+    shards.iter().enumerate().flat_map(of).collect()
+}
+
+impl Shared<'_> {
+    fn reader(&self) {
+        sys::yield_the_disk();
+        let mut buffer = vec![0_u8; limits::CACHE_READ_BYTES];
+        let mut open: Option<(usize, File)> = None;
+        while !self.is_over() {
+            let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
+            if let Err(failure) = self.chunk(chunk, &mut open, &mut buffer) {
+                self.give_up(failure);
+            }
+        }
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.ended.notify_all();
+    }
+
+    fn chunk(&self, chunk: &Chunk, open: &mut Option<(usize, File)>, buffer: &mut [u8]) -> Result<(), Failure> {
+        let shard = &self.shards[chunk.shard];
+        if open.as_ref().is_none_or(|(at, _)| *at != chunk.shard) {
+            let file = reopen(self.roots, shard)?;
+            if self.pace.is_some() {
+                // What the kernel reads ahead would not be counted.
+                without_reading_ahead(&file);
+            }
+            *open = Some((chunk.shard, file));
+        }
+        let Some((_, file)) = open else { return Ok(()) };
+        let resident = residency::resident(file, chunk.from, chunk.bytes).map_err(|error| unread(shard, &error))?;
+        if resident >= residency::pages(chunk.bytes) {
+            self.done.fetch_add(chunk.bytes, Ordering::Relaxed);
+            return Ok(());
+        }
+        let (mut at, end) = (chunk.from, chunk.from + chunk.bytes);
+        if self.pace.is_none() {
+            ask_for(file, at, end);
+        }
+        while at < end {
+            let want = buffer.len().min((end - at) as usize);
+            self.stand_back(want as u64);
+            if self.is_over() {
+                return Ok(());
+            }
+            let came = match self.pace {
+                None if sys::populate(file, at, want).is_ok() => want,
+                // Throttled, or a kernel that cannot: read it; a bad disk then says its own error, too.
+                _ => file.read_at(&mut buffer[..want], at).map_err(|error| unread(shard, &error))?,
+            };
+            match came {
+                0 => {
+                    let what = format!("{} became shorter while it was read", shard.name);
+                    return Err(failed(FailureKind::Conflict, what));
+                }
+                count => {
+                    at += count as u64;
+                    self.read.fetch_add(count as u64, Ordering::Relaxed);
+                    self.done.fetch_add(count as u64, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn give_up(&self, failure: Failure) {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the throttle and for pressure to pass.
+    fn stand_back(&self, bytes: u64) {
+        let turn = self.pace.as_ref().map(|pace| pace.turn(bytes));
+        loop {
+            let wait = turn.map(|turn| turn.saturating_duration_since(Instant::now())).unwrap_or_default();
+            let paused = self.paused.load(Ordering::Relaxed);
+            if self.is_over() || (wait.is_zero() && !paused) {
+                return;
+            }
+            let nap = if paused { limits::CACHE_LOOK_EVERY } else { wait.min(limits::CACHE_LOOK_EVERY) };
+            std::thread::sleep(nap);
+        }
+    }
+
+    /// Until the readers have ended: says how far they are, and holds them back or stops them.
+    fn watch(&self, total: u64, memory: &Memory, progress: &(dyn Fn(Progress) + Sync)) {
+        let mut pressed_since: Option<Instant> = None;
+        let mut looked = Instant::now();
+        let mut waits = None;
+        loop {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let (running, _) = self
+                .ended
+                .wait_timeout_while(running, limits::CACHE_LOOK_EVERY, |running| *running > 0)
+                .unwrap_or_else(PoisonError::into_inner);
+            let over = *running == 0;
+            drop(running);
+            let (done, read) = (self.done.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
+            progress(Progress { done, total, read, waits: waits.clone() });
+            if over {
+                break;
+            }
+            if Instant::now() >= self.until {
+                self.give_up(failed(FailureKind::Timeout, self.so_far("the time that was given is up", total)));
+            }
+            if looked.elapsed() < limits::CACHE_PRESSURE_LOOK {
+                continue;
+            }
+            looked = Instant::now();
+            waits = memory.pressed();
+            self.paused.store(waits.is_some(), Ordering::Relaxed);
+            pressed_since = waits.as_ref().map(|_| pressed_since.unwrap_or(looked));
+            if pressed_since.is_some_and(|since| since.elapsed() > limits::CACHE_PRESSURE_WAIT) {
+                let why = "memory stayed short";
+                self.give_up(failed(FailureKind::Unavailable, self.so_far(why, total)));
+            }
+        }
+        if self.cancel.load(Ordering::Relaxed) {
+            self.give_up(failed(FailureKind::Refused, self.so_far("it was cancelled", total)));
+        }
+    }
+
+    fn so_far(&self, why: &str, total: u64) -> String {
+        let done = self.done.load(Ordering::Relaxed);
+        let (done, total) = (super::memory::size(done), super::memory::size(total));
+        format!("{why} at {done} of {total}; the same call goes on from there")
+    }
+}
+
+/// Puts a whole chunk into the disk's queue, in pieces: of more than one read-ahead window the kernel takes only the first.
+fn ask_for(file: &File, from: u64, end: u64) {
+    for at in (from..end).step_by(limits::CACHE_READ_BYTES) {
+        let bytes = NonZeroU64::new((end - at).min(limits::CACHE_READ_BYTES as u64));
+        // Advice: what is not taken is waited for later.
+        let _ = rustix::fs::fadvise(file, at, bytes, rustix::fs::Advice::WillNeed);
+    }
+}
+
+fn unread(shard: &Shard, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => FailureKind::Forbidden,
+        _ => FailureKind::Unavailable,
+    };
+    failed(kind, format!("{}: {error}", shard.name))
+}
+
+/// Gives every piece its turn, so that all readers together keep one rate.
+struct Pace {
+    bytes_per_second: f64,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(bytes_per_second: u64) -> Pace {
+        Pace { bytes_per_second: bytes_per_second as f64, next: Mutex::new(Instant::now()) }
+    }
+
+    fn turn(&self, bytes: u64) -> Instant {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = (*next).max(Instant::now());
+        *next = turn + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        turn
+    }
+}

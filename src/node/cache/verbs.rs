@@ -1,0 +1,202 @@
+//! `cache::status`, `cache::warm`, `cache::verify` as an agent does them.
+//!
+//! Invariant: files are read on threads of their own, and reading stops when nobody waits for the answer any more.
+
+use super::read::Progress;
+use super::roots::failed;
+use super::{Settings, status, verify, warm};
+use crate::limits;
+use crate::model::{Answer, Command, Failure, FailureKind, Outcome, Span};
+use crate::node::{Machine, Verb};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::{Semaphore, watch};
+
+pub(in crate::node) struct CacheStatus;
+pub(in crate::node) struct CacheVerify;
+pub(in crate::node) struct CacheWarm;
+
+/// One at a time: two would not be faster, and each would think that the memory is its own.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+#[async_trait::async_trait]
+impl Verb for CacheStatus {
+    fn name(&self) -> &'static str {
+        "cache::status"
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+
+    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let path = path(command);
+        apart(machine, progress, move |settings, _, _| status(settings, &path?)).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Verb for CacheVerify {
+    fn name(&self) -> &'static str {
+        "cache::verify"
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+
+    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let path = path(command);
+        let hash = command.args.get("hash") == Some(&Value::Bool(true));
+        apart(machine, progress, move |settings, cancel, said| verify(settings, &path?, hash, cancel, said)).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Verb for CacheWarm {
+    fn name(&self) -> &'static str {
+        "cache::warm"
+    }
+
+    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let Ok(_turn) = TURN.acquire().await else {
+            return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed")));
+        };
+        let (paths, within) = (models(command), within(command));
+        let rate = command.args.get("mib_per_second").and_then(Value::as_u64).map(|rate| rate.saturating_mul(1 << 20));
+        apart(machine, progress, move |settings, cancel, said| warm_all(settings, &paths?, rate, within?, cancel, said))
+            .await
+    }
+}
+
+/// One after another: the first that fails ends it, and what is warm by then stays so.
+fn warm_all(
+    settings: &Settings,
+    paths: &[PathBuf],
+    rate: Option<u64>,
+    within: Span,
+    cancel: &AtomicBool,
+    said: Said<'_>,
+) -> Result<Value, Failure> {
+    let until = Instant::now() + within.0;
+    let mut reports = Vec::new();
+    for path in paths {
+        reports.push(warm(settings, path, rate, until.saturating_duration_since(Instant::now()), cancel, said)?);
+    }
+    let lowest = reports.iter().map(|report| report.resident).fold(1.0, f64::min);
+    Ok(json!({
+        "changed": reports.iter().any(|report| report.changed),
+        "resident": lowest,
+        "bytes": reports.iter().map(|report| report.bytes).sum::<u64>(),
+        "read_bytes": reports.iter().map(|report| report.read_bytes).sum::<u64>(),
+        "seconds": reports.iter().map(|report| report.seconds).sum::<f64>(),
+        "models": reports,
+    }))
+}
+
+/// A path, or a list of paths or of models that have one.
+fn models(command: &Command) -> Result<Vec<PathBuf>, Failure> {
+    let wrong = |what: String| failed(FailureKind::Invalid, format!("{}: {what}", command.verb));
+    let given = command.args.get("models").unwrap_or(&Value::Null);
+    let list = match given {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    if list.len() > limits::CACHE_MODELS {
+        return Err(wrong(format!("{} models at once, more than {}", list.len(), limits::CACHE_MODELS)));
+    }
+    let mut paths = Vec::new();
+    for item in list {
+        let path = match item {
+            Value::Object(model) => model.get("path").unwrap_or(&Value::Null),
+            other => other,
+        };
+        let path = plain(path).ok_or_else(|| wrong(format!("{item} is no path, and has none")))?;
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn plain(value: &Value) -> Option<PathBuf> {
+    let text = value.as_str()?;
+    (!text.is_empty() && text.len() <= limits::PATH_BYTES && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+fn path(command: &Command) -> Result<PathBuf, Failure> {
+    let path = command.args.get("path").and_then(plain);
+    path.ok_or_else(|| failed(FailureKind::Invalid, format!("{}: `path` is missing or no path", command.verb)))
+}
+
+fn within(command: &Command) -> Result<Span, Failure> {
+    match command.args.get("within") {
+        None | Some(Value::Null) => Ok(limits::CACHE_WITHIN),
+        Some(Value::String(text)) => {
+            text.parse().map_err(|error| failed(FailureKind::Invalid, format!("{}: `within`: {error}", command.verb)))
+        }
+        Some(_) => Err(failed(FailureKind::Invalid, format!("{}: `within` is no text like `30m`", command.verb))),
+    }
+}
+
+/// Tells the threads to stop when the answer is no longer waited for.
+struct Cut(Arc<AtomicBool>);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+type Said<'a> = &'a (dyn Fn(Progress) + Sync);
+
+async fn apart<T: Serialize + Send + 'static>(
+    machine: &Machine,
+    progress: &(dyn Fn(Value) + Sync),
+    work: impl FnOnce(&Settings, &AtomicBool, Said<'_>) -> Result<T, Failure> + Send + 'static,
+) -> Answer {
+    let settings = Settings::of(&machine.settings.cache);
+    let cut = Cut(Arc::default());
+    let cancel = Arc::clone(&cut.0);
+    let (said, mut heard) = watch::channel(Progress::default());
+    let mut work = tokio::task::spawn_blocking(move || {
+        // Nobody listening any more is what `cancel` is for.
+        work(&settings, &cancel, &|now| drop(said.send_replace(now)))
+    });
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            Ok(()) = heard.changed() => {
+                let now = heard.borrow_and_update().clone();
+                progress(shown(&now));
+            }
+        }
+    };
+    ended(
+        outcome.unwrap_or_else(|panic| Err(failed(FailureKind::Unavailable, format!("reading ended early: {panic}")))),
+    )
+}
+
+fn shown(now: &Progress) -> Value {
+    let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(0);
+    let mut value = json!({ "done_bytes": now.done, "bytes": now.total, "read_bytes": now.read, "percent": percent });
+    if let Some(waits) = &now.waits {
+        value["waits"] = json!(waits);
+    }
+    value
+}
+
+fn ended<T: Serialize>(result: Result<T, Failure>) -> Answer {
+    let outcome = match result.map(|report| serde_json::to_value(&report)) {
+        Ok(Ok(value)) => Outcome::Ok(value),
+        Ok(Err(error)) => {
+            Outcome::Failed(failed(FailureKind::Invalid, format!("the answer cannot be written: {error}")))
+        }
+        Err(failure) => Outcome::Failed(failure),
+    };
+    Answer::Ended { outcome }
+}

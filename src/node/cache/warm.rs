@@ -1,0 +1,208 @@
+//! Warming a model: see that it is whole, that it fits, read what is missing, and count again.
+//!
+//! Invariant: success says that the kernel counts (nearly) every page in memory, not that something was read.
+
+use super::memory::{Memory, size};
+use super::model::{Flaw, Model, reopen};
+use super::read::{self, Manner, Progress};
+use super::residency::{self, By};
+use super::roots::{Roots, failed, trouble};
+use crate::limits;
+use crate::model::{Failure, FailureKind};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// What this node allows, from its configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub roots: Roots,
+    pub memory: Memory,
+    pub readers: usize,
+    /// Memory that is left to others.
+    pub reserve: u64,
+    /// No warm reads faster, whatever it asks for.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::of(&crate::config::Cache::default())
+    }
+}
+
+impl Settings {
+    pub fn of(config: &crate::config::Cache) -> Settings {
+        const MIB: u64 = 1024 * 1024;
+        Settings {
+            roots: Roots::new(&config.roots),
+            memory: Memory::default(),
+            readers: config.readers,
+            reserve: config.reserve_mib.saturating_mul(MIB),
+            bytes_per_second: config.mib_per_second.map(|rate| rate.saturating_mul(MIB)),
+        }
+    }
+}
+
+/// Pages in memory of all that there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    resident: u64,
+    all: u64,
+}
+
+impl Count {
+    /// Four digits; 1 only where every page is there.
+    fn ratio(self) -> f64 {
+        if self.all == 0 {
+            return 1.0;
+        }
+        let ratio = self.resident as f64 / self.all as f64;
+        (ratio * 10_000.0).floor() / 10_000.0
+    }
+}
+
+/// How a model stands in memory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    pub path: String,
+    pub files: usize,
+    pub bytes: u64,
+    /// 0 to 1.
+    pub resident: f64,
+    pub by: By,
+    /// Nothing is wrong with the files, as far as headers and sizes tell.
+    pub sound: bool,
+    pub flaws: Vec<Flaw>,
+    pub remarks: Vec<String>,
+    /// The files that are not wholly in memory, the first ones.
+    pub missing: Vec<Part>,
+}
+
+/// A file that is only partly in memory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    pub file: String,
+    pub bytes: u64,
+    pub resident: f64,
+}
+
+/// What a warm did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub path: String,
+    pub files: usize,
+    pub bytes: u64,
+    pub resident_before: f64,
+    pub resident: f64,
+    pub by: By,
+    /// Something was read.
+    pub changed: bool,
+    pub read_bytes: u64,
+    pub seconds: f64,
+    pub bytes_per_second: u64,
+    /// The control group that the page cache is charged to, where it can be told.
+    pub charged_to: Option<String>,
+    pub remarks: Vec<String>,
+}
+
+/// Finds the model and looks at its headers.
+fn open(settings: &Settings, path: &Path) -> Result<Model, Failure> {
+    let mut model = Model::resolve(&settings.roots, path)?;
+    model.check(&settings.roots);
+    Ok(model)
+}
+
+fn count(settings: &Settings, model: &Model, missing: &mut Vec<Part>) -> Result<Count, Failure> {
+    let mut sum = Count::default();
+    for shard in &model.shards {
+        let file = reopen(&settings.roots, shard)?;
+        let resident = residency::resident(&file, 0, shard.bytes)
+            .map_err(|error| trouble(&model.dir.join(&shard.name), &error))?;
+        let one = Count { resident, all: residency::pages(shard.bytes) };
+        if one.resident < one.all && missing.len() < limits::CACHE_FILES_SHOWN {
+            missing.push(Part { file: shard.name.clone(), bytes: shard.bytes, resident: one.ratio() });
+        }
+        sum.resident += one.resident;
+        sum.all += one.all;
+    }
+    Ok(sum)
+}
+
+/// How a model stands; reads nothing but headers.
+pub fn status(settings: &Settings, path: &Path) -> Result<Status, Failure> {
+    let model = open(settings, path)?;
+    let mut missing = Vec::new();
+    let resident = count(settings, &model, &mut missing)?.ratio();
+    Ok(Status {
+        path: model.dir.display().to_string(),
+        files: model.shards.len(),
+        bytes: model.bytes(),
+        resident,
+        by: residency::by(),
+        sound: model.flaws.is_empty(),
+        flaws: model.flaws,
+        remarks: model.remarks,
+        missing,
+    })
+}
+
+/// Reads what is missing. `within` bounds the reading; `cancel` stops it at the next piece.
+pub fn warm(
+    settings: &Settings,
+    path: &Path,
+    bytes_per_second: Option<u64>,
+    within: Duration,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let model = open(settings, path)?;
+    model.sound()?;
+    let before = count(settings, &model, &mut Vec::new())?;
+    let slower = [settings.bytes_per_second, bytes_per_second].into_iter().flatten().min();
+    let manner = Manner { readers: settings.readers, bytes_per_second: slower, until: began + within };
+    let (mut now, mut read_bytes) = (before, 0);
+    if !is_warm(now) {
+        let missing = (before.all - before.resident) * residency::page();
+        settings.memory.admit(model.bytes(), missing, settings.reserve)?;
+    }
+    // A page may be pushed out while others are read; once more helps unless memory is really short.
+    for _ in 0..limits::CACHE_PASSES {
+        if is_warm(now) {
+            break;
+        }
+        read_bytes += read::read(&settings.roots, &model, manner, &settings.memory, cancel, progress)?;
+        now = count(settings, &model, &mut Vec::new())?;
+    }
+    if !is_warm(now) {
+        let text = format!(
+            "{} of {} were read, and only {:.1} % stayed in memory: something pushes it out as fast as it is read{}",
+            size(read_bytes),
+            size(model.bytes()),
+            now.ratio() * 100.0,
+            settings.memory.group().map(|group| format!(" (control group {group})")).unwrap_or_default()
+        );
+        return Err(failed(FailureKind::Unverified, text));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Report {
+        path: model.dir.display().to_string(),
+        files: model.shards.len(),
+        bytes: model.bytes(),
+        resident_before: before.ratio(),
+        resident: now.ratio(),
+        by: residency::by(),
+        changed: read_bytes > 0,
+        read_bytes,
+        seconds: (seconds * 1000.0).round() / 1000.0,
+        bytes_per_second: (read_bytes as f64 / seconds.max(0.001)) as u64,
+        charged_to: settings.memory.group(),
+        remarks: model.remarks,
+    })
+}
+
+fn is_warm(count: Count) -> bool {
+    count.ratio() >= limits::CACHE_RESIDENT
+}

@@ -1,0 +1,207 @@
+//! The faults of a node, shared by its watchers, and what is remembered of them between two runs of the agent: which
+//! complaints are open, and the place in the kernel log.
+//!
+//! Invariant: the file is replaced whole, and only after what came before the place is safe; a crash repeats, and never skips.
+
+use super::join::{Join, Open};
+use super::sight::{Sight, place};
+use crate::limits;
+use crate::model::{Finding, GpuName, Time};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what the agent remembers cannot be written to {path}: {source}; after a restart it will read the kernel log again"
+)]
+pub struct MemoryError {
+    path: String,
+    source: std::io::Error,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    /// The boot that the number belongs to.
+    boot: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    last: Option<u64>,
+    #[serde(default)]
+    open: Vec<Open>,
+}
+
+/// The join that all watchers of a node share, and the file behind it.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Without one (in tests) nothing outlives the process.
+    path: Option<PathBuf>,
+    boot: String,
+    inner: Mutex<Inner>,
+    /// Rung when something is due earlier than before.
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    join: Join,
+    last: Option<u64>,
+    /// What is to be said at the next tick.
+    later: Vec<Finding>,
+    unsaved: bool,
+    /// When something was given out to be said: it needs a moment to reach the disk.
+    said: Option<Instant>,
+}
+
+impl Faults {
+    /// Goes on where the last run of the agent was; what a reboot has ended is said at the first tick.
+    pub fn open(path: &Path, boot: &str, now: Time) -> Faults {
+        let memory = remember(path);
+        let rebooted = memory.boot != boot;
+        let (join, later) = Join::restore(memory.open, rebooted, now);
+        let last = memory.last.filter(|_| !rebooted);
+        let inner = Mutex::new(Inner { join, last, later, ..Inner::default() });
+        Faults { path: Some(path.to_owned()), boot: boot.to_owned(), inner, bell: Notify::new() }
+    }
+
+    /// The record behind which the kernel log is to be read.
+    pub fn last(&self) -> Option<u64> {
+        self.inner().last
+    }
+
+    /// A sight of a fault; what is to be sent on now comes back.
+    pub fn hear(&self, sight: Sight, now: Time) -> Vec<Finding> {
+        let mut inner = self.inner();
+        let before = inner.join.due();
+        let said = inner.join.hear(sight, now);
+        if inner.join.due() < before || before.is_none() {
+            self.bell.notify_one();
+        }
+        inner.unsaved = true;
+        inner.given(said)
+    }
+
+    /// A finding of NVML's watcher: a fault that the kernel log tells as well is joined, any other goes on as it is.
+    pub fn seen_by_nvml(&self, finding: Finding, now: Time) -> Vec<Finding> {
+        let alertname = finding.labels.get("alertname").map(String::as_str);
+        if !matches!(alertname, Some("GpuXid" | "GpuRecoveryAction")) {
+            return vec![finding];
+        }
+        self.learn(finding.gpu.clone());
+        self.hear(Sight::nvml(finding), now)
+    }
+
+    /// Which GPU is where: NVML's inventory, or the driver's own words.
+    pub fn learn(&self, names: impl IntoIterator<Item = GpuName>) {
+        self.inner().join.names().learn(names);
+    }
+
+    /// The same from the driver's files, which are there when NVML is not.
+    pub fn learn_from_files(&self, gpus: &Path) {
+        self.inner().join.names().learn_from_files(gpus);
+    }
+
+    /// Whether the kernel log is being read.
+    pub fn words_come(&self, come: bool) {
+        self.inner().join.words_come(come);
+    }
+
+    /// A GPU (index, UUID or address) was reset: its complaints are over, and that is said at the next tick.
+    pub fn healed(&self, gpu: &str, why: &str, now: Time) {
+        let mut name = GpuName { index: gpu.parse().ok(), ..GpuName::default() };
+        match gpu.contains(':') {
+            true => gpu.clone_into(&mut name.pci),
+            false if name.index.is_none() => gpu.clone_into(&mut name.uuid),
+            false => {}
+        }
+        let mut inner = self.inner();
+        inner.join.names().complete(&mut name);
+        let over = inner.join.healed(&place(&name), why, now);
+        inner.later.extend(over);
+        inner.unsaved = true;
+        self.bell.notify_one();
+    }
+
+    /// What is to be sent on because time has passed.
+    pub fn tick(&self, now: Time) -> Vec<Finding> {
+        let mut inner = self.inner();
+        let mut said = std::mem::take(&mut inner.later);
+        said.extend(inner.join.tick(now));
+        inner.unsaved |= !said.is_empty();
+        inner.given(said)
+    }
+
+    /// Returns when `tick` has something to do, after `most` at the latest.
+    pub async fn due(&self, now: Time, most: Duration) {
+        let until = {
+            let inner = self.inner();
+            if inner.later.is_empty() { inner.join.due() } else { Some(now) }
+        };
+        let left = until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+        tokio::select! {
+            () = tokio::time::sleep(left.unwrap_or(most).min(most)) => {}
+            () = self.bell.notified() => {}
+        }
+    }
+
+    /// Whether there is something to remember, and what was given out has had the time to reach the disk.
+    pub(super) fn may_commit(&self, last: Option<u64>) -> bool {
+        let inner = self.inner();
+        let settled = inner.said.is_none_or(|said| said.elapsed() >= limits::FAULTS_SETTLE);
+        settled && (inner.unsaved || last > inner.last)
+    }
+
+    /// Call when everything that was said is safe: in the spool, on the disk.
+    pub fn commit(&self, last: Option<u64>) -> Result<(), MemoryError> {
+        let memory = {
+            let mut inner = self.inner();
+            inner.last = last.max(inner.last);
+            inner.unsaved = false;
+            Memory { boot: self.boot.clone(), last: inner.last, open: inner.join.open().cloned().collect() }
+        };
+        let Some(path) = &self.path else { return Ok(()) };
+        write(path, &memory).map_err(|source| MemoryError { path: path.display().to_string(), source })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it holds the lock; if it did, a complaint half changed is better than none.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn given(&mut self, said: Vec<Finding>) -> Vec<Finding> {
+        if !said.is_empty() {
+            self.said = Some(Instant::now());
+        }
+        said
+    }
+}
+
+fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
+    let text = serde_json::to_vec(memory)?;
+    let beside = path.with_extension("new");
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(&text)?;
+    file.sync_data()?;
+    fs::rename(&beside, path)
+}
+
+/// A file that is missing or damaged is no memory: the log is read from its beginning, and the engine knows a repeat.
+fn remember(path: &Path) -> Memory {
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| file.take(limits::MEMORY_BYTES).read_to_string(&mut text));
+    match read.map_err(|error| error.to_string()).and_then(|_| serde_json::from_str(&text).map_err(|e| e.to_string())) {
+        Ok(memory) => memory,
+        Err(why) => {
+            if path.exists() {
+                tracing::warn!(path = %path.display(), why, "what the agent remembered is damaged: it begins anew");
+            }
+            Memory::default()
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One fault, one complaint: NVML and the kernel log see the same fault, milliseconds apart, and often many times.
+//!
+//! Invariant: the first sight of a fault goes out at once, unless its meaning is in words that the other one has, and then
+//! after `JOIN_WORDS` at the latest; every later one is counted, and the count is told.
+//!
+//! When it ends. A fault of an application, and what the driver has dealt with, is over after `JOIN_QUIET` without another
+//! sight of it. One that leaves the GPU ill (`sight::lasts`) is not: it ends when the driver's recovery action goes back
+//! to none, when we reset the GPU (`healed`), or with the boot.
+
+mod names;
+
+pub use names::Names;
+
+use super::sight::{Seen, Sight, lasts, needs_words, place};
+use crate::limits;
+use crate::model::{Finding, Severity, Span, Status, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A complaint that is not over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// As it was said, with what was learned since.
+    pub finding: Finding,
+    pub last_seen: Time,
+    pub last_said: Time,
+    /// Sights since it was said, and in all.
+    pub unsaid: u64,
+    pub total: u64,
+    /// It waits until then for the words of the other witness.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_until: Option<Time>,
+}
+
+/// All complaints of a node that are not over, by complaint.
+#[derive(Debug, Default)]
+pub struct Join {
+    open: BTreeMap<String, Open>,
+    names: Names,
+    /// Whether the kernel's words can be hoped for.
+    words_come: bool,
+}
+
+impl Join {
+    /// Goes on with what was open before a restart of the agent. After a reboot it is all over: the end of each is given.
+    pub fn restore(open: Vec<Open>, rebooted: bool, now: Time) -> (Join, Vec<Finding>) {
+        let mut join = Join::default();
+        if rebooted {
+            let ended = open.into_iter().filter(|open| open.held_until.is_none());
+            return (join, ended.map(|open| over(open, now, "the node was booted again")).collect());
+        }
+        join.open = open.into_iter().map(|open| (open.finding.complaint.clone(), open)).collect();
+        (join, Vec::new())
+    }
+
+    pub fn open(&self) -> impl Iterator<Item = &Open> {
+        self.open.values()
+    }
+
+    pub fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// Whether the kernel log is being read; if not, nothing waits for its words.
+    pub fn words_come(&mut self, come: bool) {
+        self.words_come = come;
+    }
+
+    /// A sight of something. What is to be said now comes back.
+    pub fn hear(&mut self, mut sight: Sight, now: Time) -> Vec<Finding> {
+        self.name(&mut sight.finding);
+        if sight.finding.status == Status::Resolved {
+            return self.ended(&sight.finding, now);
+        }
+        let complaint = sight.finding.complaint.clone();
+        let Some(known) = self.open.get_mut(&complaint) else { return self.begun(complaint, sight, now) };
+        known.last_seen = now;
+        known.total += sight.times;
+        let was_told = known.finding.labels.clone();
+        learn(&mut known.finding, &sight);
+        if known.held_until.is_some() {
+            // The words that it waited for, or the same again without them.
+            known.unsaid += sight.times;
+            let whole = self.is_whole(&sight);
+            return if whole { self.say(&complaint, now) } else { Vec::new() };
+        }
+        known.unsaid += sight.times;
+        // The driver may want more than it said first; everything else can wait for the next count.
+        let wants = |labels: &BTreeMap<String, String>| labels.get("recovery").cloned();
+        if wants(&was_told) == wants(&known.finding.labels) { Vec::new() } else { self.say(&complaint, now) }
+    }
+
+    /// What time alone brings: complaints that waited long enough, counts, ends. Call it when `due` has come.
+    pub fn tick(&mut self, now: Time) -> Vec<Finding> {
+        let mut said = Vec::new();
+        let all: Vec<String> = self.open.keys().cloned().collect();
+        for complaint in all {
+            let Some(open) = self.open.get(&complaint) else { continue };
+            match next(open) {
+                (at, _) if at > now => {}
+                (_, Next::End) => {
+                    let words = format!("not seen again for {}", limits::JOIN_QUIET);
+                    said.extend(self.open.remove(&complaint).map(|open| over(open, now, &words)));
+                }
+                (_, Next::Say) => said.extend(self.say(&complaint, now)),
+            }
+        }
+        said
+    }
+
+    /// When `tick` has something to do next.
+    pub fn due(&self) -> Option<Time> {
+        self.open.values().map(|open| next(open).0).min()
+    }
+
+    /// The GPU was reset (by us, or the driver wants nothing of it any more): what was wrong with it is over.
+    pub fn healed(&mut self, gpu: &str, why: &str, now: Time) -> Vec<Finding> {
+        let is_its = |open: &Open| open.finding.gpu.as_ref().is_some_and(|name| place(name) == gpu || name.uuid == gpu);
+        let (healed, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.open).into_iter().partition(|(_, open)| is_its(open));
+        self.open = rest;
+        // What nobody was told of needs no end.
+        healed.into_values().filter(|open| open.held_until.is_none()).map(|open| over(open, now, why)).collect()
+    }
+
+    fn begun(&mut self, complaint: String, sight: Sight, now: Time) -> Vec<Finding> {
+        let waits = self.words_come && !self.is_whole(&sight);
+        let until = now.checked_add(limits::JOIN_WORDS.0).unwrap_or(now);
+        let mut said = if self.open.len() >= limits::COMPLAINTS { self.forget_one(now) } else { Vec::new() };
+        let open = Open {
+            finding: sight.finding,
+            last_seen: now,
+            last_said: now,
+            unsaid: sight.times,
+            total: sight.times,
+            held_until: waits.then_some(until),
+        };
+        self.open.insert(complaint.clone(), open);
+        if !waits {
+            said.extend(self.say(&complaint, now));
+        }
+        said
+    }
+
+    /// Says a complaint, with the number of sights where there was more than one.
+    fn say(&mut self, complaint: &str, now: Time) -> Vec<Finding> {
+        let Some(open) = self.open.get_mut(complaint) else { return Vec::new() };
+        (open.last_said, open.unsaid, open.held_until) = (now, 0, None);
+        vec![counted(open)]
+    }
+
+    /// A watcher says itself that something is over.
+    fn ended(&mut self, finding: &Finding, now: Time) -> Vec<Finding> {
+        let known = self.open.remove(&finding.complaint);
+        let mut said: Vec<Finding> = known
+            .filter(|open| open.held_until.is_none())
+            .map(|open| over(open, now, &finding.summary))
+            .into_iter()
+            .collect();
+        let driver_is_content = finding.labels.get("alertname").is_some_and(|name| name == "GpuRecoveryAction");
+        if let Some(gpu) = finding.gpu.as_ref().filter(|_| driver_is_content) {
+            said.extend(self.healed(&place(gpu), &finding.summary, now));
+        }
+        said
+    }
+
+    /// There are too many complaints for a node: the one that was quiet for longest is given up, visibly.
+    fn forget_one(&mut self, now: Time) -> Vec<Finding> {
+        let oldest = self.open.iter().min_by_key(|(_, open)| open.last_seen).map(|(complaint, _)| complaint.clone());
+        let forgotten = oldest.and_then(|complaint| self.open.remove(&complaint));
+        let words = format!("given up: more than {} complaints at once", limits::COMPLAINTS);
+        forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
+    }
+
+    fn is_whole(&self, sight: &Sight) -> bool {
+        let labels = &sight.finding.labels;
+        match sight.seen {
+            Seen::Nvml => !needs_words(labels),
+            Seen::Kernel => !labels.contains_key("sxid") || labels.contains_key("fatal"),
+        }
+    }
+
+    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it.
+    fn name(&self, finding: &mut Finding) {
+        let Some(gpu) = &mut finding.gpu else { return };
+        self.names.complete(gpu);
+        let label = |name: &str| finding.labels.get(name).map(String::as_str).unwrap_or_default();
+        match (label("alertname"), label("xid")) {
+            ("GpuXid", code) if !code.is_empty() => finding.complaint = format!("xid-{code} {}", place(gpu)),
+            ("GpuRecoveryAction", _) => finding.complaint = format!("recovery-action {}", place(gpu)),
+            _ => {}
+        }
+    }
+}
+
+enum Next {
+    Say,
+    End,
+}
+
+/// What a complaint waits for, and when that is.
+fn next(open: &Open) -> (Time, Next) {
+    let after = |time: Time, span: Span| time.checked_add(span.0).unwrap_or(Time::MAX);
+    if let Some(until) = open.held_until {
+        return (until, Next::Say);
+    }
+    let every = if open.unsaid > 0 { limits::JOIN_COUNT_EVERY } else { limits::JOIN_REMIND_EVERY };
+    let say = after(open.last_said, every);
+    if lasts(&open.finding.labels) {
+        return (say, Next::Say);
+    }
+    let end = after(open.last_seen, limits::JOIN_QUIET);
+    if end <= say { (end, Next::End) } else { (say, Next::Say) }
+}
+
+/// Takes over what the first sight did not know.
+fn learn(finding: &mut Finding, sight: &Sight) {
+    for (name, value) in &sight.finding.labels {
+        let known = finding.labels.entry(name.clone()).or_insert_with(|| value.clone());
+        // The driver's wish is the one thing that may change.
+        if name == "recovery" {
+            known.clone_from(value);
+        }
+    }
+    if let (Some(known), Some(new)) = (&mut finding.gpu, &sight.finding.gpu) {
+        known.index = known.index.or(new.index);
+        if known.uuid.is_empty() {
+            known.uuid.clone_from(&new.uuid);
+        }
+    }
+    let kernel = sight.seen == Seen::Kernel;
+    if kernel && finding.detail.is_empty() {
+        finding.detail.clone_from(&sight.finding.detail);
+        finding.summary.clone_from(&sight.finding.summary);
+    }
+    finding.severity = finding.severity.max(sight.finding.severity);
+}
+
+fn counted(open: &Open) -> Finding {
+    let mut finding = open.finding.clone();
+    if open.total > 1 {
+        finding.summary = format!("{} (seen {} times)", finding.summary, open.total);
+        finding.labels.insert("seen".to_owned(), open.total.to_string());
+    }
+    finding
+}
+
+fn over(open: Open, now: Time, why: &str) -> Finding {
+    let finding = counted(&open);
+    let summary = format!("{}: over, {why}", finding.summary);
+    Finding { status: Status::Resolved, at: now, severity: Severity::Info.max(finding.severity), summary, ..finding }
+}
+
+#[cfg(test)]
+mod tests;

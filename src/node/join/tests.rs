@@ -1,0 +1,159 @@
+//! Two witnesses, one event: in either order, in floods, over restarts and reboots.
+
+use super::*;
+use crate::model::GpuName;
+use crate::node::sight::{recovery_finding, xid_finding};
+use std::time::Duration;
+
+fn at(millis: u64) -> Time {
+    Time::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+fn join() -> Join {
+    let mut join = Join::default();
+    join.words_come(true);
+    let gpu = GpuName { index: Some(2), uuid: "GPU-c".to_owned(), pci: "00000000:65:00.0".to_owned() };
+    join.names().learn([gpu]);
+    join
+}
+
+fn details(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn kernel(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
+    let gpu = GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() };
+    let finding = xid_finding(code, gpu, details(pairs), "words", at(now));
+    Sight::kernel(Finding { detail: "the line".to_owned(), ..finding })
+}
+
+fn nvml(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
+    let gpu = GpuName { uuid: "GPU-c".to_owned(), ..GpuName::default() };
+    Sight::nvml(xid_finding(code, gpu, details(pairs), "", at(now)))
+}
+
+fn driver(wish: &str, now: u64) -> Sight {
+    let gpu = GpuName { index: Some(2), ..GpuName::default() };
+    Sight::nvml(recovery_finding(wish, gpu, BTreeMap::new(), at(now)))
+}
+
+/// What is said, in short.
+fn words(said: &[Finding]) -> String {
+    let one = |finding: &Finding| {
+        let seen = finding.labels.get("seen").map(|seen| format!(" x{seen}")).unwrap_or_default();
+        let end = if finding.status == Status::Resolved { " over" } else { "" };
+        format!("{}{seen}{end}", finding.complaint)
+    };
+    said.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn the_first_witness_speaks_at_once_and_the_second_is_counted() {
+    for (first, second) in [(kernel(79, &[], 0), nvml(79, &[], 40)), (nvml(79, &[], 0), kernel(79, &[], 40))] {
+        let mut join = join();
+        let said = join.hear(first, at(0));
+        assert_eq!(words(&said), "xid-79 0000:65:00.0");
+        assert_eq!(said[0].gpu.as_ref().unwrap().index, Some(2), "all names of the GPU are known");
+        assert_eq!(join.hear(second, at(40)), []);
+        let open = join.open().next().unwrap();
+        assert_eq!((open.total, open.finding.detail.as_str()), (2, "the line"));
+        assert_eq!(words(&join.tick(at(60_040))), "xid-79 0000:65:00.0 x2");
+    }
+}
+
+#[test]
+fn an_nvml_event_whose_meaning_is_in_the_kernels_words_waits_for_them_a_moment() {
+    let mut join = join();
+    assert_eq!(join.hear(nvml(13, &[("gi", "1")], 0), at(0)), []);
+    assert_eq!(join.due(), Some(at(0) + limits::JOIN_WORDS.0));
+    let said = join.hear(kernel(13, &[("gpc", "1"), ("tpc", "3")], 20), at(20));
+    assert_eq!(words(&said), "xid-13 0000:65:00.0 x2");
+    let label = |name: &str| said[0].labels.get(name).map(String::as_str);
+    assert_eq!((label("gi"), label("gpc"), label("tpc")), (Some("1"), Some("1"), Some("3")));
+
+    let mut alone = self::join();
+    assert_eq!(alone.hear(nvml(45, &[], 0), at(0)), []);
+    assert_eq!(words(&alone.tick(at(1_000))), "xid-45 0000:65:00.0", "the words did not come");
+    let mut blind = self::join();
+    blind.words_come(false);
+    assert_eq!(words(&blind.hear(nvml(45, &[], 0), at(0))), "xid-45 0000:65:00.0", "nobody reads the kernel log");
+}
+
+#[test]
+fn a_flood_is_one_complaint_and_its_number() {
+    let mut join = join();
+    let mut said = 0;
+    for no in 0..100_000_u64 {
+        said += join.hear(kernel(94, &[], no / 100), at(no / 100)).len();
+    }
+    assert_eq!(said, 1);
+    assert_eq!(words(&join.tick(at(61_000))), "xid-94 0000:65:00.0 x100000");
+    assert_eq!(join.tick(at(61_001)), []);
+}
+
+#[test]
+fn what_an_application_did_is_over_when_it_is_quiet_and_may_begin_anew() {
+    let mut join = join();
+    let quiet = u64::try_from(limits::JOIN_QUIET.0.as_millis()).unwrap();
+    join.hear(kernel(31, &[], 0), at(0));
+    assert_eq!(join.tick(at(quiet - 1)), []);
+    let said = join.tick(at(quiet));
+    assert_eq!(words(&said), "xid-31 0000:65:00.0 over");
+    assert!(said[0].summary.contains("not seen again for 3m"), "{}", said[0].summary);
+    assert_eq!(words(&join.hear(kernel(31, &[], quiet + 1), at(quiet + 1))), "xid-31 0000:65:00.0");
+}
+
+#[test]
+fn a_gpu_that_is_ill_stays_so_until_the_driver_is_content() {
+    let mut join = join();
+    join.hear(kernel(79, &[], 0), at(0));
+    join.hear(kernel(94, &[], 0), at(0));
+    assert_eq!(words(&join.hear(driver("drain-and-reset", 300), at(300))), "recovery-action 0000:65:00.0");
+    assert_eq!(join.hear(driver("drain-and-reset", 400), at(400)), [], "the poll and the kernel are one");
+    let more = join.hear(driver("node-reboot", 500), at(500));
+    assert_eq!(words(&more), "recovery-action 0000:65:00.0 x3", "it wants more than it said");
+    let day = 86_400_000;
+    let said = words(&join.tick(at(day)));
+    assert_eq!(said, "recovery-action 0000:65:00.0 x3; xid-79 0000:65:00.0; xid-94 0000:65:00.0 over");
+    let said = words(&join.hear(driver("none", day + 1), at(day + 1)));
+    assert_eq!(said, "recovery-action 0000:65:00.0 x3 over; xid-79 0000:65:00.0 over");
+    assert_eq!(join.open().count(), 0);
+    assert_eq!(join.hear(driver("none", day + 2), at(day + 2)), [], "nothing to end");
+}
+
+#[test]
+fn a_reset_ends_what_was_wrong_with_that_gpu_and_no_other() {
+    let mut join = join();
+    join.hear(kernel(119, &[], 0), at(0));
+    let mut other = kernel(119, &[], 0);
+    other.finding.gpu = Some(GpuName { pci: "0000:b3:00.0".to_owned(), ..GpuName::default() });
+    join.hear(other, at(0));
+    assert_eq!(words(&join.healed("GPU-c", "it was reset", at(9))), "xid-119 0000:65:00.0 over");
+    assert_eq!(join.open().count(), 1);
+}
+
+#[test]
+fn a_restart_goes_on_and_a_reboot_ends_everything() {
+    let mut before = join();
+    before.hear(kernel(79, &[], 0), at(0));
+    before.hear(nvml(45, &[], 0), at(0));
+    let kept: Vec<Open> =
+        serde_json::from_str(&serde_json::to_string(&before.open().collect::<Vec<_>>()).unwrap()).unwrap();
+    let (mut again, said) = Join::restore(kept.clone(), false, at(10));
+    assert_eq!(said, []);
+    assert_eq!(again.hear(kernel(79, &[], 20), at(20)), [], "still the same fault");
+    let (join, said) = Join::restore(kept, true, at(10));
+    assert_eq!(words(&said), "xid-79 0000:65:00.0 over", "what was never said needs no end");
+    assert_eq!(join.open().count(), 0);
+}
+
+#[test]
+fn more_complaints_than_a_node_can_have_push_out_the_oldest_visibly() {
+    let mut join = join();
+    for code in 1..=u32::try_from(limits::COMPLAINTS).unwrap() {
+        join.hear(kernel(1_000 + code, &[], u64::from(code)), at(u64::from(code)));
+    }
+    let said = words(&join.hear(kernel(9, &[], 9_999), at(9_999)));
+    assert_eq!(said, "xid-1001 0000:65:00.0 over; xid-9 0000:65:00.0");
+    assert_eq!(join.open().count(), limits::COMPLAINTS);
+}

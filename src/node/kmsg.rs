@@ -1,0 +1,140 @@
+//! The kernel log: the driver's own words, among them faults that NVML never tells (SXids, a GPU that is gone).
+//!
+//! Invariant: every line of the driver that speaks of a fault leaves a sight or a count; lines that were lost, and lines
+//! that cannot be read, are sights themselves.
+
+mod line;
+mod record;
+mod story;
+mod tail;
+mod watcher;
+
+pub(super) use line::pci;
+pub use tail::KmsgError;
+pub(super) use watcher::KernelWatch;
+
+use super::sight::Sight;
+use crate::limits;
+use crate::model::{GpuName, Time};
+use record::Record;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use story::Story;
+use tail::{Piece, Tail};
+
+/// Where the kernel keeps its log.
+pub const KMSG: &str = "/dev/kmsg";
+
+/// What one look at the log gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pass {
+    pub sights: Vec<Sight>,
+    /// Which GPU is at which address, as the driver says before it complains.
+    pub names: Vec<GpuName>,
+    /// The last record that was looked at; once the sights are safe, reading may go on behind it.
+    pub last: Option<u64>,
+    /// Records looked at.
+    pub records: u64,
+    /// Whether the log can be read at all.
+    pub readable: bool,
+}
+
+/// The log, followed from a place on.
+pub struct KernelLog {
+    tail: Tail,
+    story: Story,
+    more: bool,
+}
+
+impl KernelLog {
+    /// Opens the log behind record `after` (of this boot), or at the oldest record there is.
+    pub fn open(path: &Path, after: Option<u64>) -> Result<KernelLog, KmsgError> {
+        Ok(KernelLog { tail: Tail::open(path, after)?, story: Story::default(), more: true })
+    }
+
+    /// Waits for something new, at most so long, and gives what it says. A burst takes several passes.
+    pub fn pass(&mut self, most: Duration) -> Result<Pass, KmsgError> {
+        if !self.more {
+            self.tail.wait(most)?;
+        }
+        let times = Times::now(self.tail.is_device());
+        let mut records = 0;
+        let story = &mut self.story;
+        self.more = self.tail.read(limits::KERNEL_RECORDS_PER_PASS, |piece| match piece {
+            Piece::Record(record) => {
+                records += 1;
+                story.hear(&record, &times);
+            }
+            Piece::Lost(count) => story.lost(count, &times),
+        })?;
+        let (sights, names) = self.story.take();
+        Ok(Pass { sights, names, last: self.tail.last(), records, readable: true })
+    }
+}
+
+/// From the kernel's clock, which counts since boot, to ours.
+pub(super) struct Times {
+    now: Time,
+    boot: Option<Time>,
+}
+
+impl Times {
+    fn now(device: bool) -> Times {
+        let now = Time::now();
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let up = Duration::new(up.tv_sec.cast_unsigned(), u32::try_from(up.tv_nsec).unwrap_or(0));
+        Times { now, boot: device.then(|| now.checked_sub(up).ok()).flatten() }
+    }
+
+    fn of(&self, record: &Record<'_>) -> Time {
+        let boot = self.boot.zip(record.micros);
+        let at = boot.and_then(|(boot, micros)| boot.checked_add(Duration::from_micros(micros)).ok());
+        at.map_or(self.now, |at| at.min(self.now))
+    }
+}
+
+/// For the fuzzer: everything that is done with bytes from the log, and how many sights came of it.
+pub fn read_bytes(bytes: &[u8]) -> Vec<Sight> {
+    let mut story = Story::default();
+    let times = Times { now: Time::UNIX_EPOCH, boot: None };
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Some(record) = Record::parse(line) {
+            story.hear(&record, &times);
+        }
+    }
+    story.take().0
+}
+
+/// Follows a log for ever, in the calling thread: each pass that says something is given to `take`, until that gives back
+/// `false`. A log that cannot be opened or read is a sight as well, and is tried again.
+pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> bool) {
+    let path = PathBuf::from(path);
+    // An earlier run of the agent may have complained of the log.
+    let (mut after, mut broken) = (after, true);
+    loop {
+        let failed = match KernelLog::open(&path, after) {
+            Ok(mut log) => loop {
+                match log.pass(limits::KERNEL_WAIT) {
+                    Ok(mut pass) => {
+                        after = pass.last;
+                        if std::mem::take(&mut broken) {
+                            pass.sights.insert(0, story::readable(&path, Time::now()));
+                        }
+                        // An empty pass is given as well: that is how the taker can say that it is enough.
+                        if !take(pass) {
+                            return;
+                        }
+                    }
+                    Err(error) => break error,
+                }
+            },
+            Err(error) => error,
+        };
+        broken = true;
+        let sights = vec![story::unreadable(&path, &failed, Time::now())];
+        if !take(Pass { sights, last: after, ..Pass::default() }) {
+            return;
+        }
+        std::thread::sleep(limits::KERNEL_REOPEN);
+    }
+}

@@ -1,0 +1,237 @@
+//! Following the log: `/dev/kmsg`, one record a read; or a plain file or FIFO, line by line.
+//!
+//! Invariant: a record is given once, in order; what was overwritten before it could be read is given as a number.
+
+use super::record::Record;
+use crate::limits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KmsgError {
+    #[error(
+        "the kernel log {path} cannot be opened: {source}; the agent needs CAP_SYSLOG, and in a pod the host's \
+         /dev/kmsg and `privileged`"
+    )]
+    Open { path: String, source: std::io::Error },
+    #[error("the kernel log {path} cannot be read: {source}")]
+    Read { path: String, source: std::io::Error },
+}
+
+/// One thing that was read.
+pub(super) enum Piece<'r> {
+    Record(Record<'r>),
+    /// So many records are gone; `None` if their number cannot be known.
+    Lost(Option<u64>),
+}
+
+/// An open log.
+pub(super) struct Tail {
+    file: File,
+    path: PathBuf,
+    place: Place,
+}
+
+/// How far a log was read.
+struct Place {
+    kind: Kind,
+    /// The number of the last record that was given or skipped.
+    last: Option<u64>,
+    buffer: Vec<u8>,
+    /// In a plain file: the beginning of a line whose end has not come.
+    torn: Vec<u8>,
+    /// The kernel said that something was overwritten; the next record's number says how much.
+    overwritten: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A read is a record, and records are numbered.
+    Device,
+    /// Records are lines; it can be waited for.
+    Stream,
+    /// Records are lines; its end always seems readable, so it is looked at again after a while.
+    Plain,
+}
+
+impl Tail {
+    /// Opens at the oldest record that is still there; those up to `after` are skipped.
+    pub fn open(path: &Path, after: Option<u64>) -> Result<Tail, KmsgError> {
+        let wrong = |source: std::io::Error| KmsgError::Open { path: path.display().to_string(), source };
+        let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or_default();
+        // Opened for writing as well, a FIFO does not end when its writer goes.
+        let is_fifo = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
+        let file = File::options().read(true).write(is_fifo).custom_flags(flags).open(path).map_err(wrong)?;
+        let stat = rustix::fs::fstat(&file).map_err(|error| wrong(error.into()))?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => Kind::Device,
+            FileType::RegularFile => Kind::Plain,
+            _ => Kind::Stream,
+        };
+        Ok(Tail { file, path: path.to_owned(), place: Place::new(kind, after) })
+    }
+
+    pub fn is_device(&self) -> bool {
+        self.place.kind == Kind::Device
+    }
+
+    pub fn last(&self) -> Option<u64> {
+        self.place.last
+    }
+
+    /// Waits until there is something to read, at most so long.
+    pub fn wait(&self, most: Duration) -> Result<(), KmsgError> {
+        if self.place.kind == Kind::Plain {
+            std::thread::sleep(most.min(limits::KERNEL_FILE_LOOK));
+            return Ok(());
+        }
+        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+        let most = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: i64::from(most.subsec_nanos()) };
+        match poll(&mut fds, Some(&most)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(self.unread(error.into())),
+        }
+    }
+
+    /// Gives what is there, at most `most` records. `true` if there may be more.
+    pub fn read(&mut self, most: usize, take: impl FnMut(Piece<'_>)) -> Result<bool, KmsgError> {
+        self.place.read(&mut &self.file, most, take).map_err(|error| self.unread(error))
+    }
+
+    fn unread(&self, source: std::io::Error) -> KmsgError {
+        KmsgError::Read { path: self.path.display().to_string(), source }
+    }
+}
+
+impl Place {
+    fn new(kind: Kind, last: Option<u64>) -> Place {
+        Place { kind, last, buffer: vec![0; limits::KERNEL_RECORD_BYTES], torn: Vec::new(), overwritten: false }
+    }
+
+    fn read(&mut self, log: &mut impl Read, most: usize, mut take: impl FnMut(Piece<'_>)) -> std::io::Result<bool> {
+        let mut taken = 0;
+        while taken < most {
+            match log.read(&mut self.buffer) {
+                Ok(0) => return Ok(false),
+                Ok(length) if self.kind == Kind::Device => {
+                    taken += 1;
+                    self.record(length, &mut take);
+                }
+                Ok(length) => taken += self.lines(length, &mut take),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The kernel has moved us to the oldest record that is left.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.overwritten = true,
+                // A record that is longer than the kernel allows itself: it steps over it, and its number will be missing.
+                Err(error) if error.kind() == ErrorKind::InvalidInput && self.kind == Kind::Device => taken += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn record(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) {
+        let overwritten = std::mem::take(&mut self.overwritten);
+        if let Some(record) = Record::parse(&self.buffer[..length]) {
+            self.last = give(record, self.last, overwritten, take);
+        }
+    }
+
+    /// Cuts what was read into lines, and says how many; of a line that is too long its first part is given.
+    fn lines(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) -> usize {
+        let mut count = 0;
+        for part in self.buffer[..length].split_inclusive(|byte| *byte == b'\n') {
+            let body = part.strip_suffix(b"\n").unwrap_or(part);
+            let room = limits::KERNEL_RECORD_BYTES.saturating_sub(self.torn.len());
+            self.torn.extend_from_slice(&body[..body.len().min(room)]);
+            if body.len() < part.len() {
+                count += 1;
+                if let Some(record) = Record::parse(&self.torn) {
+                    self.last = give(record, self.last, false, take);
+                }
+                self.torn.clear();
+            }
+        }
+        count
+    }
+}
+
+/// Skips what was given before, and says what is missing. Gives back the number of the last record.
+fn give(record: Record<'_>, last: Option<u64>, overwritten: bool, take: &mut impl FnMut(Piece<'_>)) -> Option<u64> {
+    let Some(seq) = record.seq else {
+        take(Piece::Record(record));
+        return last;
+    };
+    match last {
+        Some(last) if seq <= last => return Some(last),
+        Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
+        None if overwritten => take(Piece::Lost(None)),
+        _ => {}
+    }
+    take(Piece::Record(record));
+    Some(seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that answers as the kernel may.
+    struct Script(std::vec::IntoIter<Result<&'static str, ErrorKind>>);
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let answer = self.0.next().unwrap_or(Err(ErrorKind::WouldBlock))?;
+            buffer[..answer.len()].copy_from_slice(answer.as_bytes());
+            Ok(answer.len())
+        }
+    }
+
+    fn heard(kind: Kind, after: Option<u64>, answers: Vec<Result<&'static str, ErrorKind>>) -> String {
+        let mut place = Place::new(kind, after);
+        let mut heard = Vec::new();
+        let end = place.read(&mut Script(answers.into_iter()), 100, |piece| {
+            heard.push(match piece {
+                Piece::Record(record) => record.text().into_owned(),
+                Piece::Lost(count) => format!("lost {count:?}"),
+            });
+        });
+        format!(
+            "{} | {:?} {}",
+            heard.join(", "),
+            place.last,
+            end.map_or_else(|e| e.to_string(), |more| more.to_string())
+        )
+    }
+
+    #[test]
+    fn records_that_were_overwritten_are_counted_by_the_gap_in_their_numbers() {
+        let said = heard(
+            Kind::Device,
+            Some(3),
+            vec![Ok("6,2,1,-;old\n"), Ok("6,4,1,-;a\n"), Err(ErrorKind::BrokenPipe), Ok("6,90,1,-;b\n D=1\n")],
+        );
+        assert_eq!(said, "a, lost Some(85), b | Some(90) false");
+        let first = heard(Kind::Device, None, vec![Err(ErrorKind::BrokenPipe), Ok("6,90,1,-;b\n")]);
+        assert_eq!(first, "lost None, b | Some(90) false", "nothing is known of what came before");
+        let gap = heard(Kind::Device, Some(1), vec![Err(ErrorKind::InvalidInput), Ok("6,3,1,-;c\n")]);
+        assert_eq!(gap, "lost Some(1), c | Some(3) false");
+    }
+
+    #[test]
+    fn a_plain_file_is_read_line_by_line_wherever_the_reads_are_cut() {
+        let said =
+            heard(Kind::Plain, None, vec![Ok("6,1,1,-;fir"), Ok("st\n D=1\nno header\n6,5,1,-;la"), Ok("st\n6,6")]);
+        assert_eq!(said, "first, no header, lost Some(3), last | Some(5) false");
+    }
+
+    #[test]
+    fn another_error_is_an_error() {
+        assert_eq!(heard(Kind::Device, None, vec![Err(ErrorKind::PermissionDenied)]), " | None permission denied");
+    }
+}

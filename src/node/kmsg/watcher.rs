@@ -1,0 +1,76 @@
+//! The kernel log as one of the agent's watchers; it also sends what only time brings: counts, and ends of complaints.
+//!
+//! Invariant: the place in the log is remembered only after what came before it was taken and had time to be written.
+
+use super::{Pass, follow};
+use crate::limits;
+use crate::model::{Finding, Time};
+use crate::node::{Machine, Watcher};
+use std::path::Path;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+pub(in crate::node) struct KernelWatch;
+
+/// Where the driver keeps a file for each GPU.
+const GPU_FILES: &str = "/proc/driver/nvidia/gpus";
+
+#[async_trait::async_trait]
+impl Watcher for KernelWatch {
+    fn name(&self) -> &'static str {
+        "kmsg"
+    }
+
+    async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, mut stop: watch::Receiver<bool>) {
+        let faults = &machine.faults;
+        faults.learn_from_files(Path::new(GPU_FILES));
+        let Some(mut passes) = passes(machine) else { return };
+        let mut last = faults.last();
+        let mut committed = Instant::now();
+        loop {
+            let pass = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                pass = passes.recv() => pass,
+                () = faults.due(Time::now(), limits::KERNEL_WAIT) => Some(Pass::default()),
+            };
+            let Some(pass) = pass else { return };
+            last = pass.last.max(last);
+            faults.learn(pass.names);
+            let now = Time::now();
+            let mut said: Vec<Finding> = pass.sights.into_iter().flat_map(|sight| faults.hear(sight, now)).collect();
+            said.extend(faults.tick(now));
+            for finding in said {
+                if out.send(finding).await.is_err() {
+                    return;
+                }
+            }
+            let taken = out.capacity() == out.max_capacity();
+            if taken && committed.elapsed() >= limits::FAULTS_SETTLE && faults.may_commit(last) {
+                committed = Instant::now();
+                if let Err(error) = faults.commit(last) {
+                    tracing::warn!(%error, "trying again");
+                }
+            }
+        }
+    }
+}
+
+/// The log is followed in a thread of its own, since reading it may wait.
+fn passes(machine: &Machine) -> Option<mpsc::Receiver<Pass>> {
+    let (tell, told) = mpsc::channel::<Pass>(limits::KERNEL_PASSES);
+    let (path, after, faults) = (machine.settings.kernel_log.clone(), machine.faults.last(), machine.faults.clone());
+    let work = move || {
+        follow(&path, after, |pass| {
+            faults.words_come(pass.readable);
+            tell.blocking_send(pass).is_ok()
+        });
+    };
+    match std::thread::Builder::new().name("kmsg".to_owned()).spawn(work) {
+        Ok(_) => Some(told),
+        Err(error) => {
+            tracing::error!(%error, "the kernel log is not followed: no thread for it");
+            None
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a watcher hands to the join: a finding, where it comes from, and how often it was seen.
+//!
+//! Invariant: one fault has one complaint, whoever saw it: `xid-79 0000:65:00.0`, `sxid-20034 0000:c4:00.0`,
+//! `recovery-action 0000:65:00.0`.
+
+use crate::limits;
+use crate::model::{Finding, GpuName, Severity, Status, Time};
+use std::collections::BTreeMap;
+
+/// Who saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Kernel,
+    Nvml,
+}
+
+/// One sight of a fault, or of many alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    pub finding: Finding,
+    pub seen: Seen,
+    pub times: u64,
+}
+
+impl Sight {
+    pub fn nvml(finding: Finding) -> Sight {
+        Sight { finding, seen: Seen::Nvml, times: 1 }
+    }
+
+    pub(super) fn kernel(finding: Finding) -> Sight {
+        Sight { finding, seen: Seen::Kernel, times: 1 }
+    }
+}
+
+/// The finding of an XID. NVML's events and kernel lines are both told with this, so that they are the same complaint.
+pub fn xid_finding(code: u32, gpu: GpuName, details: BTreeMap<String, String>, words: &str, at: Time) -> Finding {
+    let mut labels = details;
+    labels.insert("alertname".to_owned(), "GpuXid".to_owned());
+    labels.insert("xid".to_owned(), code.to_string());
+    let place = place(&gpu);
+    let summary = match words {
+        "" => format!("XID {code} on GPU {place}"),
+        words => format!("XID {code} on GPU {place}: {}", cut(words, limits::FINDING_WORDS)),
+    };
+    let severity = if lasts(&labels) { Severity::Critical } else { Severity::Warning };
+    let complaint = format!("xid-{code} {place}");
+    Finding { complaint, status: Status::Firing, at, severity, gpu: Some(gpu), labels, summary, detail: String::new() }
+}
+
+/// The finding of the driver's own wish (XID 154, NVML field 230): `none` ends the complaint.
+pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, String>, at: Time) -> Finding {
+    let mut labels = details;
+    labels.insert("alertname".to_owned(), "GpuRecoveryAction".to_owned());
+    labels.insert("recovery".to_owned(), recovery.to_owned());
+    let place = place(&gpu);
+    let status = if recovery == "none" { Status::Resolved } else { Status::Firing };
+    let summary = match status {
+        Status::Firing => format!("the driver asks for `{recovery}` of GPU {place}"),
+        Status::Resolved => format!("the driver asks for nothing more of GPU {place}"),
+    };
+    let complaint = format!("recovery-action {place}");
+    Finding {
+        complaint,
+        status,
+        at,
+        severity: Severity::Critical,
+        gpu: Some(gpu),
+        labels,
+        summary,
+        detail: String::new(),
+    }
+}
+
+/// The shortest name that lasts: the address, else the UUID, else the index.
+pub(super) fn place(gpu: &GpuName) -> String {
+    match (gpu.pci.as_str(), gpu.uuid.as_str(), gpu.index) {
+        ("", "", Some(index)) => index.to_string(),
+        ("", "", None) => "unknown".to_owned(),
+        ("", uuid, _) => uuid.to_owned(),
+        (pci, _, _) => pci.to_owned(),
+    }
+}
+
+/// Whether the GPU stays ill after such a sight until it is reset or the node is: then silence proves nothing. These
+/// are the codes whose remedy is a reset or a reboot in NVIDIA's catalogue (`rules/xid.yaml`; a test compares the two).
+pub(super) fn lasts(labels: &BTreeMap<String, String>) -> bool {
+    const LASTING: [u32; 17] = [46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 136, 140, 143, 151, 155, 156, 158];
+    let label = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
+    match label("xid").parse::<u32>() {
+        Ok(74 | 144..=150) => label("fatal") == "yes",
+        Ok(code) if label("alertname") == "GpuXid" => LASTING.contains(&code),
+        // A switch's fatal error and the driver's wish are over when the driver says so, or with the node.
+        _ => {
+            matches!(label("alertname"), "NvSwitchSxid" if label("fatal") == "yes")
+                || label("alertname") == "GpuRecoveryAction"
+        }
+    }
+}
+
+/// Codes whose meaning is in the kernel's words: which engine, what caused it, which bits.
+pub(super) fn needs_words(labels: &BTreeMap<String, String>) -> bool {
+    let code = labels.get("xid").and_then(|code| code.parse::<u32>().ok());
+    matches!(code, Some(13 | 45 | 74 | 144..=150 | 154))
+}
+
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes.min(text.len()))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Remedy, XidTable};
+
+    #[test]
+    fn silence_ends_no_complaint_whose_remedy_is_a_reset_or_a_reboot() {
+        let table = XidTable::default();
+        for code in 1..=172_u32 {
+            let mut labels =
+                BTreeMap::from([("alertname".to_owned(), "GpuXid".to_owned()), ("xid".to_owned(), code.to_string())]);
+            let remedy = table.xid(code).map(|entry| entry.action);
+            let ill = matches!(remedy, Some(Remedy::Reset | Remedy::Reboot));
+            if matches!(code, 74 | 144..=150) {
+                assert!(!lasts(&labels), "{code}: its words decide");
+                labels.insert("fatal".to_owned(), "yes".to_owned());
+                assert!(lasts(&labels), "{code}");
+            } else {
+                assert_eq!(lasts(&labels), ill, "{code} is {remedy:?}");
+            }
+        }
+    }
+}

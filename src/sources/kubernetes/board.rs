@@ -1,0 +1,347 @@
+//! What a cluster complains of now, against what the store was told: the difference is what must still be said.
+//!
+//! Invariant: bounded by what is wrong, not by how often it is said; nothing is forgotten until its end was taken over.
+
+use super::{Complaint, is_ours, node, pod, silent_kubelet, warning};
+use crate::config::Source;
+use crate::limits;
+use crate::model::{Event, Labels, Status, Time};
+use crate::sources::draft::{Draft, Gaps};
+use crate::world::{EventSeen, LeaseSeen, NodeSeen, PodSeen, Told};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+
+/// The kinds of objects that are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Node,
+    Pod,
+    Warning,
+    Lease,
+}
+
+/// One complaint that the store knows of, or will.
+struct Entry {
+    event: Event,
+    object: (Kind, String),
+    occurrence: Option<String>,
+    linger: std::time::Duration,
+    /// Out of sight since then.
+    absent: Option<Time>,
+    /// When it was last heard of.
+    heard: Time,
+    /// When the store was last told; none: it must be.
+    told: Option<Time>,
+}
+
+/// The complaints of one cluster for one source.
+pub struct Board {
+    name: String,
+    source: Source,
+    /// The `cluster` label, where there are several.
+    cluster: String,
+    entries: BTreeMap<String, Entry>,
+    objects: HashMap<(Kind, String), Vec<String>>,
+    /// While a list is read: the objects with complaints that it named.
+    listing: HashMap<Kind, HashSet<String>>,
+    whole: HashSet<Kind>,
+    /// Hashes of `namespace/name` of the pods that are ours, for their Events.
+    our_pods: HashSet<u64>,
+    listed_pods: HashSet<u64>,
+    hasher: RandomState,
+    /// Each kubelet's last word, and when it changed by our own clock.
+    leases: HashMap<String, (String, Time)>,
+    /// New warnings in this minute, and those that were left out since the last gap was told.
+    minute: (i64, usize),
+    left_out: usize,
+}
+
+impl Board {
+    pub fn new(name: &str, source: &Source, cluster: &str) -> Board {
+        Board {
+            name: name.to_owned(),
+            source: source.clone(),
+            cluster: cluster.to_owned(),
+            entries: BTreeMap::new(),
+            objects: HashMap::new(),
+            listing: HashMap::new(),
+            whole: HashSet::new(),
+            our_pods: HashSet::new(),
+            listed_pods: HashSet::new(),
+            hasher: RandomState::new(),
+            leases: HashMap::new(),
+            minute: (0, 0),
+            left_out: 0,
+        }
+    }
+
+    pub fn hear_node(&mut self, told: &Told<NodeSeen>, now: Time) {
+        match told {
+            Told::Is(seen) => self.say(Kind::Node, &seen.node.name, node(seen), now),
+            Told::Gone(seen) => {
+                self.gone(Kind::Node, &seen.node.name, now);
+                self.gone(Kind::Lease, &seen.node.name, now);
+            }
+            other => self.phase(Kind::Node, other, now),
+        }
+    }
+
+    pub fn hear_pod(&mut self, told: &Told<PodSeen>, now: Time) {
+        match told {
+            Told::Is(seen) => {
+                let (pod_of, name) = (&seen.pod, format!("{}/{}", seen.pod.namespace, seen.pod.name));
+                if !is_ours(seen, &self.source) {
+                    return;
+                }
+                let hash = self.hasher.hash_one(&name);
+                self.our_pods.insert(hash);
+                if self.listing.contains_key(&Kind::Pod) {
+                    self.listed_pods.insert(hash);
+                }
+                let found = if pod_of.terminating { Vec::new() } else { pod(seen, now) };
+                self.say(Kind::Pod, &name, found, now);
+            }
+            Told::Gone(seen) => {
+                let name = format!("{}/{}", seen.pod.namespace, seen.pod.name);
+                self.our_pods.remove(&self.hasher.hash_one(&name));
+                self.gone(Kind::Pod, &name, now);
+            }
+            other => {
+                self.phase(Kind::Pod, other, now);
+                match other {
+                    Told::Restart => self.listed_pods.clear(),
+                    Told::Whole => self.our_pods = std::mem::take(&mut self.listed_pods),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    pub fn hear_warning(&mut self, told: &Told<EventSeen>, now: Time) {
+        match told {
+            Told::Is(seen) => {
+                let ours = |namespace: &str, name: &str| {
+                    let hash = self.hasher.hash_one(format!("{namespace}/{name}"));
+                    self.our_pods.contains(&hash) || self.source.namespaces.iter().any(|known| known == namespace)
+                };
+                if let Some(complaint) = warning(seen, ours, now) {
+                    let object = format!("{}/{}", seen.namespace, seen.name);
+                    self.say(Kind::Warning, &object, vec![complaint], now);
+                }
+            }
+            // Kubernetes forgets its Events after an hour; they are over once they are not repeated.
+            Told::Gone(_) => {}
+            other => self.phase(Kind::Warning, other, now),
+        }
+    }
+
+    /// All Leases, as they were listed.
+    pub fn hear_leases(&mut self, leases: Vec<LeaseSeen>, now: Time) {
+        let mut fresh = HashMap::with_capacity(leases.len());
+        for lease in leases {
+            let changed = match self.leases.remove(&lease.name) {
+                Some((renewed, since)) if renewed == lease.renewed && since <= now => since,
+                _ => now,
+            };
+            let silent = std::time::Duration::from_micros(
+                now.as_microsecond().saturating_sub(changed.as_microsecond()).unsigned_abs(),
+            );
+            let found = if silent >= limits::LEASE_STALE { vec![silent_kubelet(&lease.name, silent)] } else { vec![] };
+            self.say(Kind::Lease, &lease.name, found, now);
+            fresh.insert(lease.name, (lease.renewed, changed));
+        }
+        let gone: Vec<String> = std::mem::replace(&mut self.leases, fresh).into_keys().collect();
+        for name in gone {
+            self.gone(Kind::Lease, &name, now);
+        }
+        self.whole.insert(Kind::Lease);
+    }
+
+    fn phase<T>(&mut self, kind: Kind, told: &Told<T>, now: Time) {
+        match told {
+            Told::Restart => {
+                self.listing.insert(kind, HashSet::new());
+            }
+            Told::Whole => {
+                let named = self.listing.remove(&kind).unwrap_or_default();
+                self.whole.insert(kind);
+                if kind == Kind::Warning {
+                    return;
+                }
+                let known = self.objects.keys().filter(|(of, object)| *of == kind && !named.contains(object));
+                let gone: Vec<String> = known.map(|(_, object)| object.clone()).collect();
+                for object in gone {
+                    self.gone(kind, &object, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is wrong with an object now; what it complained of before and does no more is over.
+    fn say(&mut self, kind: Kind, object: &str, complaints: Vec<Complaint>, now: Time) {
+        let key = (kind, object.to_owned());
+        let known = self.objects.get(&key).cloned().unwrap_or_default();
+        if complaints.is_empty() && known.is_empty() {
+            return;
+        }
+        if let Some(named) = self.listing.get_mut(&kind) {
+            named.insert(object.to_owned());
+        }
+        let mut current = Vec::new();
+        for complaint in complaints {
+            if let Some(fingerprint) = self.complain(&key, complaint, now) {
+                current.push(fingerprint);
+            }
+        }
+        for fingerprint in known.iter().filter(|fingerprint| !current.contains(fingerprint)) {
+            if let Some(entry) = self.entries.get_mut(fingerprint) {
+                entry.absent.get_or_insert(now);
+            }
+        }
+        let list = self.objects.entry(key).or_default();
+        for fingerprint in current {
+            if !list.contains(&fingerprint) {
+                list.push(fingerprint);
+            }
+        }
+    }
+
+    fn complain(&mut self, object: &(Kind, String), complaint: Complaint, now: Time) -> Option<String> {
+        let (occurrence, linger) = (complaint.occurrence.clone(), complaint.linger);
+        let event = self.event(complaint, now)?;
+        let fingerprint = event.fingerprint.clone();
+        if let Some(entry) = self.entries.get_mut(&fingerprint) {
+            entry.absent = None;
+            let again = occurrence.is_some() && entry.occurrence != occurrence;
+            if again || entry.event.status == Status::Resolved {
+                if entry.event.status == Status::Resolved {
+                    entry.event = event;
+                    entry.told = None;
+                }
+                entry.heard = now;
+            }
+            entry.occurrence = occurrence;
+            return Some(fingerprint);
+        }
+        if self.is_too_much(occurrence.is_some(), now) {
+            self.left_out += 1;
+            return None;
+        }
+        let entry = Entry { event, object: object.clone(), occurrence, linger, absent: None, heard: now, told: None };
+        self.entries.insert(fingerprint.clone(), entry);
+        Some(fingerprint)
+    }
+
+    /// Holds the number of complaints, and of new warnings in a minute.
+    fn is_too_much(&mut self, happens: bool, now: Time) -> bool {
+        if self.entries.len() >= limits::COMPLAINTS {
+            return true;
+        }
+        let minute = now.as_second() / 60;
+        if self.minute.0 != minute {
+            self.minute = (minute, 0);
+        }
+        if happens {
+            self.minute.1 += 1;
+        }
+        happens && self.minute.1 > limits::WARNINGS_PER_MINUTE
+    }
+
+    fn event(&self, complaint: Complaint, now: Time) -> Option<Event> {
+        let identity = complaint.labels.into_iter().chain([
+            ("alertname", complaint.name.to_owned()),
+            ("cluster", self.cluster.clone()),
+            ("severity", complaint.severity.to_string()),
+        ]);
+        let message = [("message", complaint.message)];
+        let draft = Draft {
+            key: None,
+            status: Status::Firing,
+            starts_at: complaint.since.filter(|since| *since <= now).unwrap_or(now),
+            ends_at: None,
+            labels: identity.collect::<Labels>(),
+            annotations: message.into_iter().collect(),
+            severity: Some(complaint.severity),
+            summary: Some(complaint.summary),
+            url: String::new(),
+        };
+        // A name that is too long for a label cannot come from an API server.
+        draft.finish(&self.name, &self.source, &mut Gaps::default()).ok()
+    }
+
+    fn gone(&mut self, kind: Kind, object: &str, now: Time) {
+        for fingerprint in self.objects.remove(&(kind, object.to_owned())).unwrap_or_default() {
+            if let Some(entry) = self.entries.get_mut(&fingerprint) {
+                end(entry, now);
+            }
+        }
+    }
+
+    /// What the store must be told, at most so many: what is new, what is over, and what must be repeated. With it, in
+    /// words, what was left out.
+    pub fn take(&mut self, most: usize, now: Time) -> (Vec<Event>, Vec<String>) {
+        let refresh = self.source.stale_after.0 / 4;
+        let mut events = Vec::new();
+        for entry in self.entries.values_mut() {
+            let quiet = entry.occurrence.is_some() && entry.heard + limits::WARNING_QUIET <= now;
+            let calm = entry.occurrence.is_none() && entry.absent.is_some_and(|since| since + entry.linger <= now);
+            if entry.event.status == Status::Firing && (quiet || calm) {
+                end(entry, now);
+            }
+            if events.len() < most && entry.told.is_none_or(|told| told + refresh <= now) {
+                events.push(entry.event.clone());
+            }
+        }
+        let left_out = std::mem::take(&mut self.left_out);
+        let words = format!(
+            "{left_out} complaints of the cluster were left out: {} at once and {} new warnings a minute are heard",
+            limits::COMPLAINTS,
+            limits::WARNINGS_PER_MINUTE
+        );
+        (events, if left_out > 0 { vec![words] } else { Vec::new() })
+    }
+
+    /// The store has taken these over.
+    pub fn told(&mut self, events: &[Event], now: Time) {
+        for event in events {
+            let Some(entry) = self.entries.get_mut(&event.fingerprint) else { continue };
+            // It may have changed while it was on its way.
+            if entry.event.status != event.status {
+                continue;
+            }
+            entry.told = Some(now);
+            if event.status == Status::Resolved
+                && let Some(entry) = self.entries.remove(&event.fingerprint)
+                && let Some(list) = self.objects.get_mut(&entry.object)
+            {
+                list.retain(|fingerprint| *fingerprint != event.fingerprint);
+                if list.is_empty() {
+                    self.objects.remove(&entry.object);
+                }
+            }
+        }
+    }
+
+    /// Whether all kinds were listed, so that what is not here is not there.
+    pub fn is_whole(&self) -> bool {
+        self.listing.is_empty() && self.whole.len() == 4
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.objects.is_empty()
+    }
+
+    pub fn is_firing(&self, fingerprint: &str) -> bool {
+        self.entries.get(fingerprint).is_some_and(|entry| entry.event.status == Status::Firing)
+    }
+}
+
+fn end(entry: &mut Entry, now: Time) {
+    if entry.event.status == Status::Firing {
+        entry.event.status = Status::Resolved;
+        entry.event.ends_at = Some(now);
+        entry.told = None;
+    }
+}

@@ -1,0 +1,303 @@
+//! Watches: a list, then each change as the API server tells it, resumed by version after a break.
+//!
+//! Invariant: a consumer hears of every object that is there and of every one that went, whatever broke in between; a
+//! watch that keeps breaking asks ever more rarely, at times that no two watches share.
+
+use super::answer::{Asked, refusal, unanswered};
+use super::fleet::version;
+use super::wire::{EventWire, Line, NodeWire, PodWire};
+use super::{EventSeen, Kube, LeaseSeen, NodeSeen, PodSeen, wire};
+use crate::clock::Clock;
+use crate::limits;
+use crate::policy::backoff;
+use crate::world::WorldError;
+use http::Request;
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// What a watch tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told<T> {
+    /// A list begins: what is not named before `Whole` is no longer there.
+    Restart,
+    /// It is there, like this.
+    Is(T),
+    Gone(T),
+    /// The list is complete; from here on each change is told.
+    Whole,
+    /// Nothing new, but the watch lives.
+    Alive,
+    /// It broke, and is taken up again after a while.
+    Broken(WorldError),
+}
+
+/// What is watched, and in the words of RBAC.
+struct Watched {
+    asked: Asked<'static>,
+    path: &'static str,
+    filter: &'static str,
+    most: usize,
+}
+
+const NODES: Watched = Watched {
+    asked: Asked::new("watch", "", "nodes", ""),
+    path: "/api/v1/nodes",
+    filter: "",
+    most: limits::NODES as usize,
+};
+const PODS: Watched =
+    Watched { asked: Asked::new("watch", "", "pods", ""), path: "/api/v1/pods", filter: "", most: limits::PODS };
+const WARNINGS: Watched = Watched {
+    asked: Asked::new("watch", "", "events", ""),
+    path: "/api/v1/events",
+    filter: "fieldSelector=type%3DWarning",
+    most: limits::PODS,
+};
+
+/// How one stretch of a watch ended.
+enum Ended {
+    /// The server closed it, as it does every few minutes.
+    Closed,
+    /// 410: what happened since our version is forgotten, so everything is listed again.
+    TooOld,
+    Failed(WorldError),
+}
+
+impl Kube {
+    /// Follows the nodes, for the guards' memory and for `tell`. Ends only by being dropped.
+    pub async fn watch_nodes(&self, clock: &dyn Clock, tell: &mut (dyn FnMut(Told<NodeSeen>) + Send)) -> Infallible {
+        let mut listing: Option<(crate::model::Time, Vec<super::Node>)> = None;
+        let mut told = |told: Told<NodeSeen>, list_version: &str| {
+            let now = clock.now();
+            match &told {
+                Told::Restart => listing = Some((now, Vec::new())),
+                Told::Is(seen) => match &mut listing {
+                    Some((_, nodes)) => nodes.push(seen.node.slim()),
+                    None => self.fleet.changed(&seen.node, now),
+                },
+                Told::Gone(seen) => self.fleet.gone(&seen.node.name, now),
+                Told::Whole => {
+                    if let Some((began, nodes)) = listing.take() {
+                        self.fleet.listed(nodes.iter(), version(list_version), began);
+                    }
+                }
+                Told::Alive => self.fleet.alive(now),
+                Told::Broken(error) => self.fleet.broken(error.to_string(), now),
+            }
+            tell(told);
+        };
+        self.follow::<NodeWire, NodeSeen>(&NODES, clock, &mut told).await
+    }
+
+    pub async fn watch_pods(&self, clock: &dyn Clock, tell: &mut (dyn FnMut(Told<PodSeen>) + Send)) -> Infallible {
+        self.follow::<PodWire, PodSeen>(&PODS, clock, &mut |told, _| tell(told)).await
+    }
+
+    /// Kubernetes' own events of type Warning.
+    pub async fn watch_warnings(
+        &self,
+        clock: &dyn Clock,
+        tell: &mut (dyn FnMut(Told<EventSeen>) + Send),
+    ) -> Infallible {
+        self.follow::<EventWire, EventSeen>(&WARNINGS, clock, &mut |told, _| tell(told)).await
+    }
+
+    /// The heartbeats of all kubelets. Listed, not watched: a watch would be told of each beat of each node.
+    pub async fn leases(&self) -> Result<Vec<LeaseSeen>, WorldError> {
+        let asked = Asked::new("list", "coordination.k8s.io", "leases", "").within("kube-node-lease");
+        let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+        self.list::<wire::LeaseWire, LeaseSeen>(asked, path, "", limits::NODES as usize).await
+    }
+
+    /// Since when there is no watch of the nodes, and why; none while there is one, or nobody wants one.
+    pub fn trouble(&self) -> Option<(crate::model::Time, String)> {
+        self.fleet.trouble()
+    }
+
+    async fn follow<W, T>(
+        &self,
+        watched: &Watched,
+        clock: &dyn Clock,
+        tell: &mut (dyn FnMut(Told<T>, &str) + Send),
+    ) -> Infallible
+    where
+        W: DeserializeOwned + Into<T> + Send,
+        T: Send,
+    {
+        let seed = version(&format!("{}", self.manager.len())) ^ (std::ptr::from_ref(&*self.fleet) as usize as u64);
+        let (mut failures, mut relists) = (0_u32, 0_u32);
+        loop {
+            tell(Told::Restart, "");
+            let list = watched.asked.with_verb("list");
+            let mut each = |item: W| tell(Told::Is(item.into()), "");
+            let listed = self.pages::<W>(list, watched.path, watched.filter, watched.most, &mut each).await;
+            let mut from = match listed {
+                Ok(from) => from,
+                Err(error) => {
+                    failures += 1;
+                    tell(Told::Broken(error.clone()), "");
+                    pause(clock, failures, &error, seed).await;
+                    continue;
+                }
+            };
+            tell(Told::Whole, &from);
+            loop {
+                let began = clock.now();
+                let ended = self.stretch::<W, T>(watched, &mut from, tell).await;
+                let lasted = clock.now().as_microsecond() - began.as_microsecond();
+                if lasted >= limits::WATCH_SETTLED.as_micros() as i64 {
+                    (failures, relists) = (0, 0);
+                }
+                match ended {
+                    Ended::Closed if lasted >= limits::WATCH_SETTLED.as_micros() as i64 => {}
+                    Ended::Closed => {
+                        failures += 1;
+                        let wait = backoff(failures, limits::WATCH_AGAIN, limits::WATCH_BACKOFF_MAX, seed);
+                        clock.sleep_until(clock.now() + wait).await;
+                    }
+                    Ended::TooOld => {
+                        relists += 1;
+                        let wait = backoff(relists, limits::RELIST_FIRST, limits::WATCH_BACKOFF_MAX, seed);
+                        tell(Told::Broken(WorldError::Unavailable("its version is too old".to_owned())), "");
+                        clock.sleep_until(clock.now() + wait).await;
+                        break;
+                    }
+                    Ended::Failed(error) => {
+                        failures += 1;
+                        tell(Told::Broken(error.clone()), "");
+                        pause(clock, failures, &error, seed).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One request: until the server closes it, falls silent, or says that our version is forgotten.
+    async fn stretch<W, T>(
+        &self,
+        watched: &Watched,
+        from: &mut String,
+        tell: &mut (dyn FnMut(Told<T>, &str) + Send),
+    ) -> Ended
+    where
+        W: DeserializeOwned + Into<T> + Send,
+    {
+        let asked = watched.asked;
+        let mut path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
+            watched.path,
+            limits::WATCH_STRETCH.as_secs(),
+            super::escape(from)
+        );
+        if !watched.filter.is_empty() {
+            path.push('&');
+            path.push_str(watched.filter);
+        }
+        let mut body = match self.open(&asked, path).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ended::TooOld,
+            Err(error) => return Ended::Failed(error),
+        };
+        tell(Told::Alive, "");
+        let mut held: Vec<u8> = Vec::new();
+        loop {
+            let frame = match tokio::time::timeout(limits::WATCH_SILENCE, body.frame()).await {
+                // Bookmarks come each minute, so this is a connection that nobody holds at the other end.
+                Err(_) => {
+                    let seconds = limits::WATCH_SILENCE.as_secs();
+                    return Ended::Failed(WorldError::Unavailable(format!("{asked}: silent for {seconds} s")));
+                }
+                Ok(None) => return Ended::Closed,
+                Ok(Some(Err(error))) => {
+                    return Ended::Failed(WorldError::Unavailable(format!("{asked}: the watch broke off: {error}")));
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            held.extend_from_slice(&data);
+            let mut begin = 0;
+            while let Some(length) = held[begin..].iter().position(|byte| *byte == b'\n') {
+                let line = &held[begin..begin + length];
+                begin += length + 1;
+                if line.is_empty() {
+                    continue;
+                }
+                if let Err(ended) = read_line::<W, T>(&asked, line, from, tell) {
+                    return ended;
+                }
+            }
+            held.drain(..begin);
+            if held.len() > limits::WATCH_LINE_BYTES {
+                return Ended::Failed(WorldError::Invalid(format!("{asked}: a line without an end")));
+            }
+        }
+    }
+
+    /// The stream of a watch; `None` where the server says at once that our version is too old.
+    async fn open(&self, asked: &Asked<'_>, path: String) -> Result<Option<Body>, WorldError> {
+        let request = Request::get(path)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
+        let sent = tokio::time::timeout(limits::KUBE_TIMEOUT, self.client.send(request)).await;
+        let answer = sent
+            .map_err(|_| WorldError::Unavailable(format!("{asked}: no answer")))?
+            .map_err(|error| unanswered(asked, &error))?;
+        let (head, body) = answer.into_parts();
+        if head.status.is_success() {
+            return Ok(Some(body));
+        }
+        if head.status == http::StatusCode::GONE {
+            return Ok(None);
+        }
+        let said = tokio::time::timeout(limits::KUBE_TIMEOUT, Limited::new(body, limits::HTTP_BODY_BYTES).collect());
+        let bytes = said.await.ok().and_then(Result::ok).map(|bytes| bytes.to_bytes()).unwrap_or_default();
+        Err(refusal(asked, head.status, &head.headers, &bytes))
+    }
+}
+
+/// One line: `{"type": "MODIFIED", "object": {…}}`.
+fn read_line<W, T>(
+    asked: &Asked<'_>,
+    line: &[u8],
+    from: &mut String,
+    tell: &mut (dyn FnMut(Told<T>, &str) + Send),
+) -> Result<(), Ended>
+where
+    W: DeserializeOwned + Into<T>,
+{
+    let odd = |error: serde_json::Error| {
+        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not what the API sends: {error}")))
+    };
+    let head: Line<wire::Versioned> = serde_json::from_slice(line).map_err(odd)?;
+    if head.r#type == "ERROR" {
+        return match head.object.code {
+            410 => Err(Ended::TooOld),
+            code => {
+                let said: String = head.object.message.chars().take(limits::REASON_CHARS).collect();
+                Err(Ended::Failed(WorldError::Unavailable(format!("{asked}: {code}: {said}"))))
+            }
+        };
+    }
+    match head.r#type.as_str() {
+        "ADDED" | "MODIFIED" => {
+            tell(Told::Is(serde_json::from_slice::<Line<W>>(line).map_err(odd)?.object.into()), "");
+        }
+        "DELETED" => tell(Told::Gone(serde_json::from_slice::<Line<W>>(line).map_err(odd)?.object.into()), ""),
+        _ => tell(Told::Alive, ""),
+    }
+    // Only once it was told: a consumer that panics must hear it again.
+    *from = head.object.metadata.resource_version;
+    Ok(())
+}
+
+/// A right that is missing does not come back in a second; everything else is tried again soon at first.
+async fn pause(clock: &dyn Clock, failures: u32, error: &WorldError, seed: u64) {
+    let attempt = if matches!(error, WorldError::Forbidden(_)) { u32::MAX } else { failures };
+    let wait = backoff(attempt, limits::WATCH_AGAIN, limits::WATCH_BACKOFF_MAX, seed);
+    let wait = wait.max(error.after().unwrap_or(Duration::ZERO)).min(limits::WATCH_BACKOFF_MAX);
+    clock.sleep_until(clock.now() + wait).await;
+}
