@@ -95,7 +95,7 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 40] = [
+static CATALOG: &[&dyn Action] = &[
     &approve::Approve,
     &cache_status::CacheStatus,
     &cache_verify::CacheVerify,

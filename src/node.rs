@@ -91,7 +91,7 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 11] = [
+static VERBS: &[&dyn Verb] = &[
     &cache::verbs::CacheStatus,
     &cache::verbs::CacheVerify,
     &cache::verbs::CacheWarm,
