@@ -6,10 +6,10 @@ CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo test chart check fmt tools docs bench clean deny
+.PHONY: help demo test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 tools: ## Fetch Prometheus, Alertmanager, an SMTP server, Docker, compose and Helm into .cache/
 	@tools/fetch-prometheus.sh "$(TOOLS)"
@@ -33,6 +33,12 @@ test: tools ## Everything, with real Prometheus, Alertmanager and SMTP
 	tools/check-rules.sh "$(TOOLS)"
 	cargo run --locked --quiet -- check
 
+control-plane: ## Build etcd and a Kubernetes control plane once, outside this folder (some ten minutes)
+	@tools/build-control-plane.sh
+
+test-cluster: control-plane ## The action battery, drains and faults on that control plane
+	cargo test --locked --test cluster
+
 check: fmt deny ## Format, lints, licences
 	cargo clippy --locked --all-targets -- -D warnings
 
@@ -44,7 +50,10 @@ deny: ## Licences, bans and sources of dependencies
 	PATH="$(CACHE)/cargo/bin:$$PATH" cargo deny --log-level error check bans licenses sources
 
 bench: tools ## Measure; the figures of record are in benches/RESULTS.md
-	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo bench --locked
+	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo bench --locked --bench ingest --bench engine --bench store --bench advance
+
+bench-cluster: control-plane ## Measure against a real API server; the figures of record are in benches/RESULTS.md
+	cargo bench --locked --bench cluster
 
 docs: ## Write the generated pages again
 	UPDATE_DOCS=1 cargo test --locked --test it docs::

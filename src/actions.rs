@@ -38,6 +38,8 @@ mod keys;
 mod metadata;
 mod mig_plan;
 mod mig_rebalance;
+mod node_collect;
+mod node_reboot;
 mod note;
 mod now;
 mod on_node;
@@ -93,7 +95,7 @@ pub trait Action: Send + Sync {
 }
 
 /// One line an action, in alphabetic order of their names.
-static CATALOG: [&dyn Action; 38] = [
+static CATALOG: &[&dyn Action] = &[
     &approve::Approve,
     &cache_status::CacheStatus,
     &cache_verify::CacheVerify,
@@ -126,6 +128,8 @@ static CATALOG: [&dyn Action; 38] = [
     &k8s_untaint::K8sUntaint,
     &mig_plan::MigPlanning,
     &mig_rebalance::MigRebalance,
+    &node_collect::NodeCollect,
+    &node_reboot::NodeReboot,
     &note::Note,
     &now::Now,
     &prom_query::PromQuery,

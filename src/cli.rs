@@ -2,6 +2,8 @@
 //!
 //! Invariant: every way out is one of the exit codes of `Code`, and every failure says what to do.
 
+mod agent;
+mod agents;
 mod approve;
 mod audit;
 mod cache;
@@ -60,6 +62,10 @@ struct Cli {
 enum Command {
     /// Run the engine
     Serve(serve::Args),
+    /// Run the agent on a GPU node
+    Agent(agent::Args),
+    /// The agents on GPU nodes; let one join, or take it away
+    Agents(agents::Args),
     /// Check runbooks, rules and integrations without running anything
     Check(check::Args),
     /// Show what a runbook would do now, against the live, read-only world
@@ -132,6 +138,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
     match command {
         Command::Serve(args) => serve::run(&args, invocation),
+        Command::Agent(args) => agent::run(&args, invocation),
+        Command::Agents(args) => agents::run(&args, invocation),
         Command::Check(args) => check::run(&args, invocation),
         Command::Simulate(args) => simulate::run(&args, invocation),
         Command::Run(args) => run::run(&args, invocation),

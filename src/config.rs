@@ -7,7 +7,7 @@ mod check;
 mod read;
 mod secret;
 
-pub use agent::{AgentConfig, Cache, NvmlConfig};
+pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 
@@ -60,6 +60,8 @@ pub struct Config {
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
     pub retention: Retention,
+    /// The door for agents on GPU nodes.
+    pub agents: AgentsConfig,
     /// For `serve --with-agent`: the agent inside.
     pub agent: AgentConfig,
     pub log: Log,
@@ -376,6 +378,7 @@ impl Default for Config {
             mode_ceiling: crate::model::Mode::Auto,
             windows: Vec::new(),
             retention: Retention::default(),
+            agents: AgentsConfig::default(),
             agent: AgentConfig::default(),
             log: Log::default(),
         }

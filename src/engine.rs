@@ -3,6 +3,7 @@
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
+mod agents;
 mod clusters;
 mod confirm;
 mod courier;
@@ -67,6 +68,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
+    loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
     loops.spawn(clusters::run(parts.clone(), shutdown.clone()));
     if parts.world.kill.watches() {

@@ -73,6 +73,9 @@ pub mod sources;
 // ── 4 ── the loops: runner, courier, janitor, scheduler; and the story that they leave behind
 pub mod engine;
 
+/// Nightshift on a GPU node: watch → spool → send; take a command → do it → answer.
+pub mod agent;
+
 // ── 5, 6 ── faces: HTTP, and the command line, which puts the parts together (`cli/serve/assemble.rs`)
 pub mod cli;
 pub mod server;

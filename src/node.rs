@@ -4,6 +4,7 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 pub mod cache;
+mod collect;
 mod faults;
 mod holders;
 mod join;
@@ -11,6 +12,7 @@ mod kmsg;
 mod mig;
 mod nvml;
 mod program;
+mod reboot;
 mod reset;
 mod sight;
 
@@ -89,7 +91,7 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: [&dyn Verb; 9] = [
+static VERBS: &[&dyn Verb] = &[
     &cache::verbs::CacheStatus,
     &cache::verbs::CacheVerify,
     &cache::verbs::CacheWarm,
@@ -99,6 +101,8 @@ static VERBS: [&dyn Verb; 9] = [
     &nvml::GpuProcesses,
     &nvml::GpuRecoveryAction,
     &reset::GpuReset,
+    &collect::NodeCollect,
+    &reboot::NodeReboot,
 ];
 
 /// One line a watcher.

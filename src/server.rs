@@ -1,8 +1,9 @@
 //! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role but `/healthz`, `/readyz` and what Slack and PagerDuty have signed; no body is decoded before its
-//! sender is known.
+//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed and
+//! the use of a join token; no body is decoded before its sender is known.
 
+pub mod agents;
 mod api;
 mod auth;
 mod body;
@@ -41,6 +42,7 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     pub current: Current,
     pub pace: Pace,
+    pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
@@ -56,6 +58,7 @@ impl App {
             tokens: Arc::new(tokens),
             current: Arc::new(move || catalog.current()),
             pace: Pace::default(),
+            agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
             slack: None,
@@ -78,6 +81,11 @@ impl App {
         App { current, ..self }
     }
 
+    /// The same with an authority for agents' certificates.
+    pub fn with_agents(self, door: agents::Door) -> App {
+        App { agents: Arc::new(door), ..self }
+    }
+
     /// The same with other patience for slow clients.
     pub fn with_pace(self, pace: Pace) -> App {
         App { pace, ..self }
@@ -89,6 +97,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(ingest::routes())
         .merge(api::routes())
+        .merge(agents::routes())
         .merge(slack::routes())
         .merge(pagerduty::routes())
         .route("/healthz", get(health::alive))

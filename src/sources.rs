@@ -2,6 +2,7 @@
 //!
 //! Invariant: a decoder is a pure function of the body; what it cannot tell is a gap in words, never a guess.
 
+pub mod agent;
 pub mod alertmanager;
 pub mod alertmanager_api;
 pub mod cloudevents;

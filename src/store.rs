@@ -13,11 +13,12 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
     About, Actor, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event, Freeze,
-    Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Step, Subject,
-    Time,
+    Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Standing, Step,
+    Subject, Time,
 };
 use crate::policy::{GuardLimits, Proposal, RuleSet};
 use ledger::{Checkpoint, LeafHash, SigningKey};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -55,6 +56,60 @@ pub struct Batch {
     pub gaps: Vec<String>,
     pub rules: Arc<RuleSet>,
     pub now: Time,
+}
+
+/// Findings of one agent, numbered by it.
+#[derive(Debug, Clone)]
+pub struct Numbered {
+    pub batch: Batch,
+    pub node: String,
+    pub boot: String,
+    pub spool: String,
+    /// The numbers of all reports, in order; and of those that became events, one for each.
+    pub numbers: Vec<u64>,
+    pub of_events: Vec<u64>,
+}
+
+/// How an agent shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentProof {
+    /// A ServiceAccount token that Kubernetes has looked at.
+    Token,
+    /// A certificate of our own authority.
+    Certificate,
+    /// It runs inside the engine.
+    Inside,
+}
+
+/// An agent that speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAgent {
+    pub node: String,
+    pub how: AgentProof,
+    /// What its certificates have in common since it joined; empty for the others.
+    pub family: String,
+}
+
+/// An agent as it was last written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRow {
+    pub node: String,
+    pub how: AgentProof,
+    pub family: String,
+    pub since: Time,
+    pub seen_at: Time,
+    pub standing: Standing,
+}
+
+/// A token by which one agent may join; only its hash is kept.
+#[derive(Debug, Clone)]
+pub struct JoinToken {
+    pub hash: String,
+    /// For that node alone.
+    pub node: Option<String>,
+    pub by: String,
+    pub expires_at: Time,
 }
 
 /// What a batch came to.
@@ -275,6 +330,9 @@ pub trait Store: Send + Sync + 'static {
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError>;
     /// `Ok(None)`: that schedule tick has its run already.
     async fn start(&self, run: NewRun) -> Result<Option<RunId>, StoreError>;
+    /// Findings of an agent: what is at or below its mark changes nothing, and a hole in the numbers is a gap. Returns the
+    /// number up to which everything is durable.
+    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError>;
 
     // ── what is due ──
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError>;
@@ -382,6 +440,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// The proof that the tree of the first `new` entries extends that of the first `old`.
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError>;
+
+    // ── agents ──
+    async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError>;
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
+    /// The family whose certificates are good for that node; none: no agent of that node has joined.
+    async fn agent_family(&self, node: &str) -> Result<Option<String>, StoreError>;
+    /// From now on it is not known: its certificates are refused, and its silence is nobody's matter.
+    async fn agent_remove(&self, node: &str, by: &str, why: &str, now: Time) -> Result<(), StoreError>;
+    async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError>;
+    /// Uses the token with that hash up for this agent, or refuses in words.
+    async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError>;
 
     // ── upkeep ──
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.

@@ -20,7 +20,7 @@ pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
     ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
-    Node, NodeSeen, Pod, PodSeen, Pulse, Told, Workload,
+    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
 };
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};

@@ -8,10 +8,11 @@ mod rig;
 mod sleepers;
 mod steps;
 mod storm;
+mod table;
 mod watching;
 
 use std::process::Command;
-use std::time::Duration;
+use table::{ms, row, share, time_row};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,24 +41,4 @@ fn main() {
         let ended = Command::new(&bench).arg(format!("part={name}")).status().expect("the bench starts itself");
         assert!(ended.success(), "`{name}` ended with {ended}");
     }
-}
-
-/// One line of the table. `of`: figure divided by bar, so that less than 1 has met it.
-fn row(what: &str, figure: String, bar: &str, of: Option<f64>) {
-    let of = of.map_or(String::new(), |of| format!("{of:.2}{}", if of > 1.0 { " missed" } else { "" }));
-    println!("| {what} | {figure} | {bar} | {of} |");
-}
-
-fn time_row(what: &str, figure: Duration, bar: Duration) {
-    row(what, ms(figure), &ms(bar), Some(figure.as_secs_f64() / bar.as_secs_f64()));
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
-}
-
-/// The value below which this share of all lies.
-fn share<T: Copy + Ord + Default>(values: &mut [T], share: f64) -> T {
-    values.sort_unstable();
-    values.get((values.len() as f64 * share) as usize).or(values.last()).copied().unwrap_or_default()
 }

@@ -63,6 +63,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         return Ok(Performed::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
     };
     let kube = world.kube(None)?;
+    if step.attempt > 1 {
+        // An attempt whose answer was lost may have been heard: one that is ending already is not deleted again.
+        match kube.pod(namespace, name).await {
+            Ok(pod) if pod.uid == uid && !pod.terminating => {}
+            Ok(_) | Err(WorldError::NotFound(_)) => return Ok(done(json!({ "changed": true, "uid": uid }))),
+            Err(error) => return Err(error.into()),
+        }
+    }
     match kube.delete_pod(namespace, name, uid).await {
         Ok(()) | Err(WorldError::NotFound(_)) => {}
         // Nearly always another pod bears the name; but look, since "deleted" must be true.

@@ -3,6 +3,7 @@
 //! Invariant: nothing is accepted before everything that was promised stands; the first signal ends gracefully, the second
 //! at once.
 
+mod agents;
 mod assemble;
 
 pub(super) use assemble::{assemble_world, folders, secrets};
@@ -25,6 +26,9 @@ pub(super) struct Args {
     /// Listen here instead of `server.listen`; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Also run the agent of this very machine, inside this process
+    #[arg(long)]
+    with_agent: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -43,7 +47,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         .build()
         .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
     // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
-    let served = runtime.block_on(runtime.spawn(serve(config)));
+    let served = runtime.block_on(runtime.spawn(serve(config, args.with_agent)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     served.map_err(|bug| {
         Stop::failure(
@@ -70,7 +74,7 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     Ok(app.with_slack(server::Door { signing_secret: slack.signing_secret.read().map_err(wrong)?, hooks }))
 }
 
-async fn serve(config: Config) -> Result<(), Stop> {
+async fn serve(config: Config, with_agent: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let parts = assemble::assemble(config).await?;
     let config = Arc::clone(&parts.config);
@@ -85,9 +89,12 @@ async fn serve(config: Config) -> Result<(), Stop> {
     let address = listener.local_addr().unwrap_or(config.server.listen);
     let app = with_doors(server::App::new(parts.clone(), tokens), &config)?;
     let (stop, stopped) = watch::channel(false);
+    let (app, door) = agents::open(app).await?;
+    let agent = if with_agent { Some(agents::inside(&app)?) } else { None };
     let mut tasks = Tasks {
-        server: tokio::spawn(server::serve(app, listener, ended(stopped.clone()))),
-        engine: tokio::spawn(engine::run(parts.clone(), stopped)),
+        server: tokio::spawn(server::serve(app.clone(), listener, ended(stopped.clone()))),
+        engine: tokio::spawn(engine::run(parts.clone(), stopped.clone())),
+        agents: tokio::spawn(agents::run(app, door, agent, stopped)),
     };
     eprintln!("{}", ready(&parts, address));
     let early = tokio::select! {
@@ -139,10 +146,12 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// The two halves of the engine. Neither may end before it is told to.
+/// The parts of the engine. None may end before it is told to.
 struct Tasks {
     server: JoinHandle<std::io::Result<()>>,
     engine: JoinHandle<()>,
+    /// The door for agents, and the agent inside; ends only when told to, also where there is neither.
+    agents: JoinHandle<()>,
 }
 
 impl Tasks {
@@ -158,6 +167,10 @@ impl Tasks {
                 Ok(()) => "the loops ended by themselves".to_owned(),
                 Err(bug) => format!("a bug ended the loops: {bug}"),
             },
+            ended = &mut self.agents => match ended {
+                Ok(()) => "the agents' door ended by itself".to_owned(),
+                Err(bug) => format!("a bug ended the agents' door: {bug}"),
+            },
         }
     }
 
@@ -165,6 +178,9 @@ impl Tasks {
         // A task that has ended may not be asked again.
         if !self.server.is_finished() {
             let _ = (&mut self.server).await;
+        }
+        if !self.agents.is_finished() {
+            let _ = (&mut self.agents).await;
         }
         if !self.engine.is_finished() {
             let _ = (&mut self.engine).await;

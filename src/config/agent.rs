@@ -5,7 +5,8 @@
 
 use crate::model::Span;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The agent's settings. Each capability adds its own below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +81,55 @@ impl Default for AgentConfig {
             cache: Cache::default(),
             nvml: NvmlConfig::default(),
             log: super::Log::default(),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Reads and parses `agent.yaml`.
+    pub fn load(path: &Path) -> Result<AgentConfig, String> {
+        let read = |error: std::io::Error| format!("configuration {}: {error}", path.display());
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > crate::limits::CONFIG_BYTES {
+            return Err(format!("configuration {}: {size} bytes is more than it may have", path.display()));
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        if text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---") {
+            return Ok(AgentConfig::default());
+        }
+        serde_saphyr::from_str(&text).map_err(|error| format!("configuration {}: {error}", path.display()))
+    }
+}
+
+/// The engine's door for agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// TLS 1.3, for agents alone: `0.0.0.0:7677`. Left out: no such door; agents with tokens may use `server.listen`.
+    pub listen: Option<SocketAddr>,
+    /// The names and addresses by which agents reach it, for its certificate.
+    pub names: Vec<String>,
+    /// A certificate of one's own for the door, PEM; left out: one of our own authority, made at each start.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
+    pub service_accounts: Vec<String>,
+    /// What a projected token must be made for.
+    pub audience: String,
+    /// An agent that says nothing for so long is an incident.
+    pub silent_after: Span,
+}
+
+impl Default for AgentsConfig {
+    fn default() -> Self {
+        AgentsConfig {
+            listen: None,
+            names: Vec::new(),
+            cert_file: None,
+            key_file: None,
+            service_accounts: Vec::new(),
+            audience: "nightshift".to_owned(),
+            silent_after: Span::minutes(2),
         }
     }
 }

@@ -212,6 +212,8 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
         }
+        AgentJoined { node, token_by } => (format!("the agent of {node} joined, by a token of {token_by}"), true),
+        AgentRemoved { node, by, why } => (format!("{by} removed the agent of {node}{}", after(why)), true),
         Remarked { by, text } => (format!("{by} {text}"), true),
         Trouble { text } => (format!("trouble: {text}"), true),
         RunCreated { .. }

@@ -215,6 +215,17 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// An agent has got its first certificate, by a token that this person made.
+    AgentJoined {
+        node: String,
+        token_by: String,
+    },
+    /// Its certificates are refused from now on.
+    AgentRemoved {
+        node: String,
+        by: String,
+        why: String,
+    },
     /// Old rows were removed, as configured.
     Swept {
         table: String,
@@ -239,7 +250,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 32] = [
+    pub const NAMES: [&'static str; 34] = [
         "started",
         "heard",
         "gap",
@@ -267,6 +278,8 @@ impl EntryKind {
         "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
+        "agent_joined",
+        "agent_removed",
         "swept",
         "nodes_released",
         "redacted",
@@ -304,6 +317,8 @@ impl EntryKind {
             EntryKind::BreakerReset { .. } => "breaker_reset",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::AgentJoined { .. } => "agent_joined",
+            EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",

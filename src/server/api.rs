@@ -3,6 +3,7 @@
 //! Invariant: a handler runs only after `Allowed` has compared the caller's role with the table's.
 
 mod act;
+mod agents;
 mod audit;
 mod read;
 mod refuse;
@@ -54,6 +55,9 @@ table! {
     get  "/api/v1/freezes" Viewer read::freezes;
     post "/api/v1/freezes" Responder act::freeze;
     post "/api/v1/unfreeze" Operator act::unfreeze;
+    get  "/api/v1/agents" Viewer agents::list;
+    post "/api/v1/agents/join-tokens" Admin agents::join_token;
+    post "/api/v1/agents/{node}/remove" Admin agents::remove;
     get  "/api/v1/audit/checkpoints" Viewer audit::checkpoints;
     get  "/api/v1/audit/proof/{no}" Viewer audit::proof;
     get  "/api/v1/audit/raw" Viewer audit::raw;

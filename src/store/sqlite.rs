@@ -2,6 +2,7 @@
 //!
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
+mod agents;
 mod begin;
 mod breakers;
 mod incidents;
@@ -20,12 +21,12 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, NewApproval, NewRun,
-    RawEntry, Receipted, Store, StoreError,
+    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, JoinToken,
+    NewAgent, NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId,
-    Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Step, Time,
+    Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
 };
 use crate::policy::{GuardLimits, Proposal};
 use read::Readers;
@@ -130,6 +131,10 @@ impl Store for SqliteStore {
 
     async fn start(&self, run: NewRun) -> Result<Option<RunId>, StoreError> {
         self.write(move |tx| runs::start(tx, &run)).await
+    }
+
+    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+        self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
     }
 
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
@@ -325,6 +330,33 @@ impl Store for SqliteStore {
 
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError> {
         self.readers.read(move |conn| read::consistency(conn, old, new)).await
+    }
+
+    async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| agents::seen(tx, &agent, &standing, now)).await
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
+        self.readers.read(agents::rows).await
+    }
+
+    async fn agent_family(&self, node: &str) -> Result<Option<String>, StoreError> {
+        let node = node.to_owned();
+        self.readers.read(move |conn| agents::family(conn, &node)).await
+    }
+
+    async fn agent_remove(&self, node: &str, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
+        let (node, by, why) = (node.to_owned(), by.to_owned(), why.to_owned());
+        self.write(move |tx| agents::remove(tx, &node, &by, &why, now)).await
+    }
+
+    async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| agents::join_token(tx, &token, now)).await
+    }
+
+    async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError> {
+        let hash = hash.to_owned();
+        self.write(move |tx| agents::join(tx, &hash, &agent, now)).await
     }
 
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {

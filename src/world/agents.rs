@@ -28,6 +28,8 @@ struct Post {
 /// One node's part of the box.
 struct Desk {
     seen: Instant,
+    /// Polls that wait here now.
+    polls: usize,
     standing: Standing,
     /// By `Command::key`.
     letters: BTreeMap<String, Letter>,
@@ -115,6 +117,7 @@ impl Agents {
     /// An agent asks for its commands: those that wait, or none after `wait`. Proves that it is here.
     pub async fn take(&self, node: &str, standing: Standing, wait: Duration) -> Vec<Command> {
         let mut post = self.greet(node, standing).post.subscribe();
+        let _here = Waiting::begin(self, node);
         let some = async {
             loop {
                 post.borrow_and_update();
@@ -127,9 +130,7 @@ impl Agents {
                 }
             }
         };
-        let commands = tokio::time::timeout(wait.min(limits::AGENT_POLL), some).await.unwrap_or_default();
-        self.touch(node);
-        commands
+        tokio::time::timeout(wait.min(limits::AGENT_POLL), some).await.unwrap_or_default()
     }
 
     /// What an agent says of a command. One that nobody asks about any more is let go.
@@ -159,7 +160,7 @@ impl Agents {
         let seen = desks.iter().map(|(node, desk)| AgentSeen {
             node: node.clone(),
             here: desk.is_here(),
-            silent_for: desk.seen.elapsed(),
+            silent_for: if desk.polls > 0 { Duration::ZERO } else { desk.seen.elapsed() },
             standing: desk.standing.clone(),
             commands: desk.letters.len(),
         });
@@ -216,6 +217,7 @@ impl Agents {
         let mut desks = self.desks();
         let desk = desks.entry(node.to_owned()).or_insert_with(|| Desk {
             seen: Instant::now(),
+            polls: 0,
             standing: Standing::default(),
             letters: BTreeMap::new(),
             post: watch::Sender::new(0),
@@ -228,12 +230,6 @@ impl Agents {
         desk.seen = Instant::now();
         desk.standing = standing;
         Greeted { post: desk.post.clone() }
-    }
-
-    fn touch(&self, node: &str) {
-        if let Some(desk) = self.desks().get_mut(node) {
-            desk.seen = Instant::now();
-        }
     }
 
     fn desks(&self) -> MutexGuard<'_, BTreeMap<String, Desk>> {
@@ -251,9 +247,33 @@ struct Greeted {
     post: watch::Sender<u64>,
 }
 
+/// A poll that waits; also when its connection breaks it is counted off.
+struct Waiting<'a> {
+    agents: &'a Agents,
+    node: &'a str,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(agents: &'a Agents, node: &'a str) -> Waiting<'a> {
+        if let Some(desk) = agents.desks().get_mut(node) {
+            desk.polls += 1;
+        }
+        Waiting { agents, node }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(desk) = self.agents.desks().get_mut(self.node) {
+            desk.polls = desk.polls.saturating_sub(1);
+            desk.seen = Instant::now();
+        }
+    }
+}
+
 impl Desk {
     fn is_here(&self) -> bool {
-        self.seen.elapsed() < limits::AGENT_HERE
+        self.polls > 0 || self.seen.elapsed() < limits::AGENT_HERE
     }
 }
 

@@ -7,12 +7,14 @@ mod beside;
 mod devices;
 mod fleet;
 mod pulse;
+mod review;
 mod seen;
 mod watch;
 mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub(in crate::world) use fleet::Level;
+pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use watch::Told;
 

@@ -6,10 +6,11 @@ mod battery;
 mod cases;
 mod drain;
 mod inference;
+mod kube_cases;
 mod mig;
 mod outside;
 
-use nightshift::actions::{Action, Performed, find};
+use nightshift::actions::{Action, Performed, catalog, find};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
 use nightshift::model::{Answer, Call, Command, FailureKind, Outcome, RunId, Standing, Step};
@@ -69,6 +70,23 @@ impl Stage {
             loop {
                 for command in agents.take(node, Standing::default(), limits::AGENT_POLL).await {
                     agents.answered(node, &command.key(), Answer::Ended { outcome: answer(&command) });
+                }
+            }
+        });
+    }
+
+    /// The same, of another boot once it was asked for one.
+    fn agent_that_reboots(&self, node: &'static str) {
+        let agents = self.world.agents.clone();
+        let standing = |boot: u32| Standing { boot: format!("boot-{boot}"), ..Standing::default() };
+        agents.heard(node, standing(0));
+        tokio::spawn(async move {
+            let mut boot = 0;
+            loop {
+                for command in agents.take(node, standing(boot), limits::AGENT_POLL).await {
+                    boot = 1;
+                    let outcome = Outcome::Ok(serde_json::json!({ "asked": true }));
+                    agents.answered(node, &command.key(), Answer::Ended { outcome });
                 }
             }
         });
@@ -144,12 +162,87 @@ impl Stage {
         self.fleet.fault(ApiFault::next(times, method, path, trouble)).unwrap();
     }
 
+    /// What the battery needs for this action; it sets up many stages.
+    async fn ready_for(name: &str) -> Stage {
+        if name.starts_with("k8s::") { Stage::of_kube(SimOptions::default()).await } else { Stage::new().await }
+    }
+
+    fn node(&self, number: usize) -> String {
+        format!("gpu-{number}")
+    }
+
+    fn workload(&self, name: &str) -> String {
+        format!("inference/{name}")
+    }
+
+    /// How many pods of models are on a node.
+    fn served_on(&self, node: &str) -> usize {
+        self.fleet.pods_on(node).iter().filter(|(namespace, _)| namespace == "inference").count()
+    }
+
+    /// A moment, for `since`.
+    fn mark(&self) -> usize {
+        self.fleet.changes().len()
+    }
+
+    /// What was changed since then, as the target counts it.
+    fn since(&self, mark: usize) -> Vec<String> {
+        let changes = self.fleet.changes();
+        let mut list: Vec<String> =
+            changes[mark..].iter().map(|applied| format!("{} {}", applied.verb, applied.resource)).collect();
+        list.sort();
+        list
+    }
+
+    /// Takes every right to change something away.
+    async fn deny_writes(&mut self) {
+        for verb in ["patch", "create", "delete"] {
+            for resource in ["nodes", "pods", "pods/eviction", "deployments", "deployments/scale"] {
+                self.fleet.fault(Fault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
+            }
+        }
+    }
+
+    /// What an undo should restore, of node 1 and of the workload.
+    async fn look(&self) -> Value {
+        let node = self.fleet.node("gpu-1").unwrap();
+        let replicas = self.fleet.deployment("inference", "mistral-7b").unwrap()["spec"]["replicas"].clone();
+        let (metadata, spec) = (&node["metadata"], &node["spec"]);
+        let annotations = metadata["annotations"].as_object().cloned().unwrap_or_default();
+        let taints = spec["taints"].as_array().cloned().unwrap_or_default();
+        serde_json::json!([metadata["labels"], annotations, spec["unschedulable"] == true, taints, replicas])
+    }
+
+    /// A moment, for `rights_since`.
+    fn heard(&self) -> usize {
+        self.fleet.requests().len()
+    }
+
+    /// The rights that were needed since then: verb and resource, as RBAC names them.
+    fn rights_since(&self, heard: usize) -> Vec<(String, String)> {
+        self.fleet.requests()[heard..].iter().map(|asked| right_of(&asked.method, &asked.path)).collect()
+    }
+
     /// The first pod of a deployment on any node: `namespace/name`.
     fn pod_of(&self, deployment: &str) -> String {
         let nodes = ["gpu-1", "gpu-2", "gpu-3", "gpu-4"];
         let pods = nodes.iter().flat_map(|node| self.fleet.pods_on(node));
         let found = pods.map(|(namespace, name)| format!("{namespace}/{name}")).find(|pod| pod.contains(deployment));
         found.unwrap_or_else(|| panic!("no pod of {deployment}"))
+    }
+}
+
+/// What the battery is about: the whole catalog, but for `approve`, which is answered by the engine, and containers, which
+/// need a real Docker engine. Both have tests of their own.
+fn names() -> Vec<&'static str> {
+    let apart = |name: &&str| *name == "approve" || name.starts_with("docker::");
+    catalog().iter().map(|action| action.spec().name).filter(|name| !apart(name)).collect()
+}
+
+/// One after another; on a real cluster, several at once.
+async fn each<T, F: Future<Output = ()>>(items: impl IntoIterator<Item = T>, mut work: impl FnMut(T) -> F) {
+    for item in items {
+        work(item).await;
     }
 }
 
@@ -176,4 +269,21 @@ fn refused(outcome: Outcome, kind: FailureKind, words: &str) {
 
 fn minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
+}
+
+/// The verb and resource, as RBAC names them, of a request to the API.
+fn right_of(method: &str, path: &str) -> (String, String) {
+    let parts: Vec<&str> = path.split('?').next().unwrap().trim_start_matches('/').split('/').collect();
+    let at = if parts[0] == "api" { 2 } else { 3 };
+    let rest = if parts[at] == "namespaces" { &parts[at + 2..] } else { &parts[at..] };
+    let resource = if rest.len() > 2 { format!("{}/{}", rest[0], rest[2]) } else { rest[0].to_owned() };
+    let verb = match (method, rest.len()) {
+        ("GET", 1) => "list",
+        ("GET", _) => "get",
+        ("POST", _) => "create",
+        ("PATCH", _) => "patch",
+        ("DELETE", _) => "delete",
+        other => panic!("{other:?}"),
+    };
+    (verb.to_owned(), resource)
 }

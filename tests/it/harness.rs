@@ -63,9 +63,14 @@ impl Site {
 
     /// Starts the engine with these environment variables and waits until it is ready, or has died.
     pub async fn start(&self, env: &[(&str, String)]) -> Option<Engine> {
+        self.start_with(&[], env).await
+    }
+
+    /// The same with more arguments of `serve`.
+    pub async fn start_with(&self, args: &[&str], env: &[(&str, String)]) -> Option<Engine> {
         let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
-        command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve");
+        command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve").args(args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
         let mut child = command.spawn().unwrap();

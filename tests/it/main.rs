@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod agent;
 mod cache;
 mod chart;
 mod cli;

@@ -292,7 +292,8 @@ impl<'a> Slice<'a> {
             self.stuck(run, ReasonCode::UndoFailed, text).await?;
             return Ok(Next::Rest);
         }
-        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode == Mode::Approve {
+        // In mode auto only a last resort is refused so.
+        if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode >= Mode::Approve {
             let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
             let planned = plan::plan(self.parts, runbook, &run.input, &journal).await;
             self.parts.store.planned(self.id, run.epoch, planned.clone(), self.now()).await?;

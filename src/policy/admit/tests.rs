@@ -449,3 +449,20 @@ fn what_stops_everything_from_outside_the_store_holds_undo_too_and_a_step_under_
     refused(&levels(), &Proposal { undoes: Some(0), ..stopped.clone() }, "hold", ReasonCode::Frozen, "/etc/stop");
     assert_eq!(word(&admit_again(&GuardLimits::default(), &levels(), &stopped, now())), "hold");
 }
+
+#[test]
+fn a_reboot_asks_people_in_every_mode_and_what_they_named_may_begin() {
+    let call = Call::new("node::reboot", [("node", json!("gpu-3"))]);
+    let reboot = Proposal { call, effect: Effect::Witnessed, ..cordon("gpu-3") };
+    let auto = Levels { mode: Mode::Auto, ..levels() };
+    refused(&auto, &reboot, "deny", ReasonCode::NotApproved, "needs an approved plan");
+    let planned = PlannedCall {
+        call: reboot.call.clone(),
+        effect: reboot.effect,
+        reach: reboot.reach,
+        target: reboot.target.clone(),
+        predicted: Outcome::Ok(Value::Null),
+    };
+    let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
+    allowed(&Levels { approved: Some(plan), ..auto }, &reboot);
+}

@@ -12,8 +12,8 @@ use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
-    Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, NewApproval, NewRun, RawEntry,
-    Receipted, Store, StoreError,
+    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
+    NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Http, World};
@@ -430,6 +430,27 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
+        unimplemented!()
+    }
+    async fn intake_reports(&self, _: Numbered) -> Result<(u64, Heard), StoreError> {
+        unimplemented!()
+    }
+    async fn agent_seen(&self, _: NewAgent, _: Standing, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
+        unimplemented!()
+    }
+    async fn agent_family(&self, _: &str) -> Result<Option<String>, StoreError> {
+        unimplemented!()
+    }
+    async fn agent_remove(&self, _: &str, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {

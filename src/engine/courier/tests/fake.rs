@@ -271,6 +271,27 @@ impl Store for FakeStore {
     async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
         panic!("not the courier's")
     }
+    async fn intake_reports(&self, _: Numbered) -> Result<(u64, Heard), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_seen(&self, _: NewAgent, _: Standing, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_family(&self, _: &str) -> Result<Option<String>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_remove(&self, _: &str, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         panic!("not the courier's")
     }

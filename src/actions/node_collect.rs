@@ -1,0 +1,45 @@
+//! `node::collect`: what an engineer or the vendor will ask for, gathered on the node before it is lost.
+//!
+//! Invariant: the bundle stays on the node; what comes back is where it lies and its hash.
+
+use super::answer::{foresee, settle};
+use super::{Action, Performed, args, on_node, rights};
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::json;
+
+pub(super) struct NodeCollect;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "node::collect",
+    doc: "Gathers a bundle on the node: NVIDIA's bug report where that tool is, the last kernel lines, and how the GPUs \
+          are. Take it before a reset or reboot: both wipe what it shows.",
+    params: &[args::NODE],
+    options: &[],
+    returns: "#{folder, files: [#{name, bytes, sha256}], missing: [texts]}",
+    effect: Effect::Keyed,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for NodeCollect {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(on_node::perform(world, step, Span::minutes(20)).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(on_node::reachable(world, call).map(|()| json!({ "folder": "", "files": [], "missing": [] })))
+    }
+}

@@ -1,0 +1,81 @@
+//! `node::reboot`: the agent of a node reboots it; the last resort.
+//!
+//! Invariant: another boot id than before is what shows that it happened; whoever asks again with the same step finds that.
+
+use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::{Action, Performed, args, on_node, rights};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::world::{World, WorldError};
+use serde_json::{Value, json};
+
+pub(super) struct NodeReboot;
+
+/// A GPU server counts its memory for minutes before it boots.
+const WITHIN: Span = Span::minutes(30);
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "node::reboot",
+    doc: "Reboots a node through its agent, and waits until the agent speaks again from another boot. The last resort: \
+          drain first. A run asks people before it, whatever its mode.",
+    params: &[args::NODE],
+    options: &[],
+    returns: "#{changed, boot, was}",
+    effect: Effect::Witnessed,
+    reach: Reach::Node,
+    disruptive: true,
+    permissions: rights::NONE,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for NodeReboot {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::node_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let boot = world.agents.standing(call.text("node"))?.boot;
+        Ok(json!({ "boot": boot }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(on_node::reachable(world, call).map(|()| json!({ "changed": true })))
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let node = args::text(&step.call, "node")?;
+    let before = step.carry["boot"].as_str().unwrap_or_default();
+    if before.is_empty() {
+        // Without a witness a lost answer could cost a second reboot.
+        return Err(
+            args::invalid(format!("the boot of {node} is not known, so a reboot could not be told from none")).into()
+        );
+    }
+    let gone = waited(world, step);
+    let why = match world.agents.standing(node) {
+        Ok(standing) if standing.boot != before => {
+            return Ok(done(json!({ "changed": true, "was": before, "boot": standing.boot })));
+        }
+        Ok(_) => match on_node::perform(world, step, WITHIN).await? {
+            // The agent has asked the machine to go down; it is still the old boot that says so.
+            Performed::Done(Outcome::Ok(_)) => format!("{node} goes down"),
+            other => return Ok(other),
+        },
+        Err(error) => error.to_string(),
+    };
+    if gone >= WITHIN.0 {
+        let text = format!("{node} did not come back within {WITHIN}: {why}");
+        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+    }
+    Ok(poll(gone, why, step.carry.clone()))
+}

@@ -1,0 +1,262 @@
+//! What the agent remembers of commands, on disk: the newest epoch, what was begun, and how it ended.
+//!
+//! Invariant: nothing is begun that is not written down and synced first; an outcome that is written is never changed.
+
+use crate::limits;
+use crate::model::{Command, Outcome, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+pub struct Book {
+    path: PathBuf,
+    file: File,
+    epoch: i64,
+    noted: HashMap<String, Noted>,
+    /// Keys from the oldest to the newest.
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Noted {
+    verb: String,
+    begun_at: Option<Time>,
+    outcome: Option<Outcome>,
+    bytes: usize,
+}
+
+/// What is known of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Known {
+    New,
+    /// Begun, and its end is not written: it may have happened.
+    Begun,
+    Ended(Outcome),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "is")]
+enum Line {
+    Epoch { epoch: i64 },
+    Begun { key: String, verb: String, at: Time },
+    Ended { key: String, verb: String, outcome: Outcome },
+}
+
+impl Book {
+    /// Reads what is there, forgets the oldest beyond the bound, and writes the rest anew.
+    pub fn open(path: &Path) -> std::io::Result<Book> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let lines = read(path)?;
+        let new = path.with_extension("new");
+        let mut book = Book {
+            path: path.to_owned(),
+            file: File::create(&new)?,
+            epoch: 0,
+            noted: HashMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+        };
+        for line in lines {
+            book.take_in(line);
+        }
+        book.forget_oldest();
+        book.write_all(&new)?;
+        Ok(book)
+    }
+
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    pub fn known(&self, key: &str) -> Known {
+        match self.noted.get(key) {
+            None => Known::New,
+            Some(Noted { outcome: None, .. }) => Known::Begun,
+            Some(Noted { outcome: Some(outcome), .. }) => Known::Ended(outcome.clone()),
+        }
+    }
+
+    /// When another command of that verb was last begun.
+    pub fn last(&self, verb: &str, but: &str) -> Option<Time> {
+        let others = self.noted.iter().filter(|(key, noted)| noted.verb == verb && *key != but);
+        others.filter_map(|(_, noted)| noted.begun_at).max()
+    }
+
+    /// A newer engine has spoken; older ones are refused from now on.
+    pub fn epoch_seen(&mut self, epoch: i64) -> std::io::Result<()> {
+        if epoch > self.epoch { self.write(Line::Epoch { epoch }) } else { Ok(()) }
+    }
+
+    /// Durable before anything is done.
+    pub fn begin(&mut self, command: &Command, now: Time) -> std::io::Result<()> {
+        self.write(Line::Begun { key: command.key(), verb: command.verb.clone(), at: now })
+    }
+
+    /// What came of it, for good. A disk that cannot take it is said; the answer is given all the same, and kept here.
+    pub fn end(&mut self, command: &Command, outcome: &Outcome) -> std::io::Result<()> {
+        let line = Line::Ended { key: command.key(), verb: command.verb.clone(), outcome: outcome.clone() };
+        let written = self.append(&line);
+        self.take_in(line);
+        self.forget_oldest();
+        written
+    }
+
+    fn write(&mut self, line: Line) -> std::io::Result<()> {
+        self.append(&line)?;
+        self.take_in(line);
+        Ok(())
+    }
+
+    fn append(&mut self, line: &Line) -> std::io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            let _ = self.file.set_len(before);
+        }
+        written?;
+        if before > limits::BOOK_FILE_BYTES {
+            let new = self.path.with_extension("new");
+            self.file = File::create(&new)?;
+            let path = new;
+            self.write_all(&path)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, line: Line) {
+        match line {
+            Line::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
+            Line::Begun { key, verb, at } => {
+                let noted = Noted { verb, begun_at: Some(at), outcome: None, bytes: 0 };
+                if self.noted.insert(key.clone(), noted).is_none() {
+                    self.order.push_back(key);
+                }
+            }
+            Line::Ended { key, verb, outcome } => {
+                let bytes = serde_json::to_vec(&outcome).map_or(0, |text| text.len());
+                let noted = self.noted.entry(key.clone()).or_insert_with(|| {
+                    self.order.push_back(key);
+                    Noted { verb, begun_at: None, outcome: None, bytes: 0 }
+                });
+                if noted.outcome.is_none() {
+                    (noted.outcome, noted.bytes) = (Some(outcome), bytes);
+                    self.bytes += bytes;
+                }
+            }
+        }
+    }
+
+    /// One that is not ended is never forgotten.
+    fn forget_oldest(&mut self) {
+        let mut at = 0;
+        while (self.order.len() > limits::BOOK_COMMANDS || self.bytes > limits::BOOK_BYTES) && at < self.order.len() {
+            if self.noted.get(&self.order[at]).is_some_and(|noted| noted.outcome.is_none()) {
+                at += 1;
+                continue;
+            }
+            if let Some(noted) = self.order.remove(at).and_then(|key| self.noted.remove(&key)) {
+                self.bytes -= noted.bytes;
+            }
+        }
+    }
+
+    /// Writes everything to `self.file`, which is open at `new`, and puts it in the place of the old one.
+    fn write_all(&mut self, new: &Path) -> std::io::Result<()> {
+        let mut text = Vec::new();
+        let mut push = |line: &Line| -> std::io::Result<()> {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+            Ok(())
+        };
+        push(&Line::Epoch { epoch: self.epoch })?;
+        for key in &self.order {
+            let Some(noted) = self.noted.get(key) else { continue };
+            let (key, verb) = (key.clone(), noted.verb.clone());
+            if let Some(at) = noted.begun_at {
+                push(&Line::Begun { key: key.clone(), verb: verb.clone(), at })?;
+            }
+            if let Some(outcome) = noted.outcome.clone() {
+                push(&Line::Ended { key, verb, outcome })?;
+            }
+        }
+        self.file.write_all(&text)?;
+        self.file.sync_all()?;
+        std::fs::rename(new, &self.path)?;
+        self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    }
+}
+
+/// Every line that can be read. One that a crash cut off was never acted on, since it was not yet synced.
+fn read(path: &Path) -> std::io::Result<Vec<Line>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut lines = Vec::new();
+    for line in BufReader::new(file.take(2 * limits::BOOK_FILE_BYTES)).split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(line) => lines.push(line),
+            Err(error) => tracing::warn!(%error, "a line of what this agent remembers cannot be read and is left out"),
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+    use serde_json::{Map, json};
+
+    fn command(step: u32, verb: &str) -> Command {
+        let verb = verb.to_owned();
+        Command { run: RunId(7), step, epoch: 1, verb, args: Map::new(), deadline: Time::MAX }
+    }
+
+    #[test]
+    fn what_was_begun_and_ended_is_known_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("book");
+        let done = Outcome::Ok(json!({ "changed": true }));
+        let mut book = Book::open(&path).unwrap();
+        book.epoch_seen(4).unwrap();
+        book.epoch_seen(3).unwrap();
+        book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
+        book.begin(&command(1, "b"), Time::UNIX_EPOCH).unwrap();
+        book.end(&command(0, "a"), &done).unwrap();
+        drop(book);
+        // A line that a crash cut off.
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"{\"is\":\"begun\",\"key\":\"r7/").unwrap();
+        for _ in 0..2 {
+            let mut book = Book::open(&path).unwrap();
+            assert_eq!((book.epoch(), book.known("r7/0")), (4, Known::Ended(done.clone())));
+            assert_eq!((book.known("r7/1"), book.known("r7/2")), (Known::Begun, Known::New));
+            assert_eq!(book.last("a", "r7/9"), Some(Time::UNIX_EPOCH));
+            assert_eq!(book.last("a", "r7/0"), None);
+            book.end(&command(0, "a"), &Outcome::Ok(json!("another"))).unwrap();
+            assert_eq!(book.known("r7/0"), Known::Ended(done.clone()), "an outcome never changes");
+        }
+    }
+
+    #[test]
+    fn the_oldest_that_ended_are_forgotten_and_open_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut book = Book::open(&dir.path().join("book")).unwrap();
+        book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
+        for step in 1..=u32::try_from(limits::BOOK_COMMANDS).unwrap() {
+            book.end(&command(step, "a"), &Outcome::Ok(json!(step))).unwrap();
+        }
+        assert_eq!((book.known("r7/0"), book.known("r7/1")), (Known::Begun, Known::New));
+        assert_eq!(book.known("r7/2"), Known::Ended(Outcome::Ok(json!(2))));
+    }
+}

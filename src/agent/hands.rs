@@ -1,0 +1,233 @@
+//! Takes a command, does it once, and answers. The engine may hand over the same command as often as it likes.
+//!
+//! Invariant: an older epoch is refused, an outcome that is written is what is answered, and nothing new begins while the
+//! kill file exists or a limit of this node is used up; each refusal is in words.
+
+use super::book::{Book, Known};
+use super::{Link, LinkError};
+use crate::limits;
+use crate::model::{Answer, Answered, Command, Failure, FailureKind, Outcome, Span, Time};
+use crate::node::{self, Machine, Verb};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(super) struct Hands {
+    machine: Machine,
+    book: Mutex<Book>,
+    link: Arc<dyn Link>,
+    /// What is being done, with what a person may see of it.
+    at_work: Mutex<HashMap<String, Value>>,
+}
+
+/// What is to be done with a command.
+enum Decided {
+    Answer(Answer),
+    Do(&'static dyn Verb),
+}
+
+impl Hands {
+    pub fn new(machine: Machine, book: Book, link: Arc<dyn Link>) -> Hands {
+        Hands { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
+    }
+
+    /// Returns at once; the answer goes to the engine when there is one.
+    pub fn take(self: &Arc<Self>, command: Command) {
+        let hands = Arc::clone(self);
+        tokio::spawn(async move {
+            let answer = hands.work(&command).await;
+            hands.say(&command.key(), answer).await;
+        });
+    }
+
+    async fn work(self: &Arc<Self>, command: &Command) -> Answer {
+        let verb = match self.decide(command, Time::now()) {
+            Decided::Answer(answer) => return answer,
+            Decided::Do(verb) => verb,
+        };
+        let answer = self.perform(verb, command).await;
+        self.at_work().remove(&command.key());
+        if let (Answer::Ended { outcome }, false) = (&answer, verb.reads())
+            && let Err(error) = self.book().end(command, outcome)
+        {
+            tracing::error!(%error, command = %command.key(), "an outcome cannot be written down; it is kept in memory");
+        }
+        answer
+    }
+
+    /// Everything that is asked before something is done. What is decided for good is written down.
+    fn decide(&self, command: &Command, now: Time) -> Decided {
+        let Some(verb) = node::find(&command.verb) else {
+            let known: Vec<&str> = node::verbs().collect();
+            let why = format!(
+                "the agent of {} (version {}) has no verb `{}`; it has {}",
+                self.machine.name,
+                env!("CARGO_PKG_VERSION"),
+                command.verb,
+                known.join(", ")
+            );
+            return Decided::Answer(node::failed(FailureKind::Invalid, why));
+        };
+        if verb.reads() {
+            return self.claim(command, verb);
+        }
+        let mut book = self.book();
+        if command.epoch < book.epoch() {
+            let why = format!(
+                "epoch {} is older than {}, which this agent has seen: another engine has taken over. If the engine's \
+                 store was made anew, remove {} on {}",
+                command.epoch,
+                book.epoch(),
+                self.machine.settings.data_dir.join("commands").display(),
+                self.machine.name
+            );
+            return Decided::Answer(node::failed(FailureKind::Conflict, why));
+        }
+        let unwritten = |error: std::io::Error| {
+            let why = format!("nothing is begun that cannot be written down first: {error}");
+            Decided::Answer(node::failed(FailureKind::Unavailable, why))
+        };
+        if let Err(error) = book.epoch_seen(command.epoch) {
+            return unwritten(error);
+        }
+        let killed = self.machine.settings.kill_file.exists();
+        match book.known(&command.key()) {
+            Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
+            // It may have happened, so it is not refused; but it is not touched either.
+            Known::Begun if killed => {
+                let why = format!("{} stops what was begun already", self.machine.settings.kill_file.display());
+                return Decided::Answer(Answer::Working { why, progress: Value::Null });
+            }
+            Known::Begun => return self.claim(command, verb),
+            Known::New => {}
+        }
+        if let Some(failure) = self.refusal(&book, verb, command, now) {
+            let outcome = Outcome::Failed(failure);
+            // Written down, so that a copy of it that comes late is refused too.
+            return match book.end(command, &outcome) {
+                Ok(()) => Decided::Answer(Answer::Ended { outcome }),
+                Err(error) => unwritten(error),
+            };
+        }
+        match book.begin(command, now) {
+            Ok(()) => self.claim(command, verb),
+            Err(error) => unwritten(error),
+        }
+    }
+
+    fn refusal(&self, book: &Book, verb: &dyn Verb, command: &Command, now: Time) -> Option<Failure> {
+        let refused = |why: String| Some(Failure::new(FailureKind::Refused, why));
+        let name = &self.machine.name;
+        if self.machine.settings.kill_file.exists() {
+            let file = self.machine.settings.kill_file.display();
+            return refused(format!("{file} exists on {name}: this agent does nothing until it is removed"));
+        }
+        if now > command.deadline {
+            let why =
+                format!("it came after its deadline {} (the clock of {name} says {now}); not begun", command.deadline);
+            return Some(Failure::new(FailureKind::Timeout, why));
+        }
+        let every = verb.at_most_every()?;
+        let last = book.last(verb.name(), &command.key())?;
+        let free = last.checked_add(every).unwrap_or(Time::MAX);
+        // A clock that was set back does not lengthen it beyond once more the time.
+        if now >= free || last > now.checked_add(every).unwrap_or(Time::MAX) {
+            return None;
+        }
+        refused(format!(
+            "the agent of {name} did `{}` at {last} and does so at most once in {}: not before {free}",
+            verb.name(),
+            Span(every)
+        ))
+    }
+
+    /// Nobody does it twice at the same time.
+    fn claim(&self, command: &Command, verb: &'static dyn Verb) -> Decided {
+        let mut at_work = self.at_work();
+        if let Some(progress) = at_work.get(&command.key()) {
+            return Decided::Answer(working(command, progress.clone()));
+        }
+        if at_work.len() >= limits::AGENT_COMMANDS {
+            let why = format!("{} commands are under way already", at_work.len());
+            return Decided::Answer(Answer::Working { why, progress: Value::Null });
+        }
+        at_work.insert(command.key(), Value::Null);
+        Decided::Do(verb)
+    }
+
+    async fn perform(self: &Arc<Self>, verb: &'static dyn Verb, command: &Command) -> Answer {
+        let (hands, asked) = (Arc::clone(self), command.clone());
+        // A verb that breaks must not take the agent with it.
+        let doing = tokio::spawn(async move {
+            let progress = |value: Value| {
+                if let Some(seen) = hands.at_work().get_mut(&asked.key()) {
+                    *seen = value;
+                }
+            };
+            verb.perform(&hands.machine, &asked, &progress).await
+        });
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            match tokio::time::timeout(limits::AGENT_PROGRESS_EVERY, doing.as_mut()).await {
+                Ok(Ok(answer)) => return bounded(answer),
+                Ok(Err(bug)) => {
+                    let why =
+                        format!("`{}` broke at the agent, so it may or may not have happened: {bug}", command.verb);
+                    return node::failed(FailureKind::Unavailable, why);
+                }
+                Err(_) => {
+                    let progress = self.at_work().get(&command.key()).cloned().unwrap_or_default();
+                    self.say(&command.key(), working(command, progress)).await;
+                }
+            }
+        }
+    }
+
+    /// A lost answer is asked for again, so a few tries are enough.
+    async fn say(&self, key: &str, answer: Answer) {
+        let answered = Answered { key: key.to_owned(), answer };
+        for attempt in 1..=limits::AGENT_ANSWER_TRIES {
+            match self.link.answer(&answered).await {
+                Ok(()) => return,
+                Err(LinkError::Refused(why)) => {
+                    tracing::warn!(why, key, "the engine does not take an answer");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, key, attempt, "an answer was not taken; trying again");
+                    tokio::time::sleep(limits::BACKOFF_FIRST * attempt).await;
+                }
+            }
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at_work(&self) -> MutexGuard<'_, HashMap<String, Value>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn working(command: &Command, progress: Value) -> Answer {
+    let doing = progress["doing"].as_str().unwrap_or_default();
+    let why = if doing.is_empty() { format!("the agent is at `{}`", command.verb) } else { doing.to_owned() };
+    Answer::Working { why, progress }
+}
+
+/// An outcome is kept on disk and sent; one that is too large is a failure that says so.
+fn bounded(answer: Answer) -> Answer {
+    let size = match &answer {
+        Answer::Ended { outcome } => serde_json::to_vec(outcome).map_or(0, |bytes| bytes.len()),
+        Answer::Working { .. } => 0,
+    };
+    if size <= limits::OUTCOME_BYTES {
+        return answer;
+    }
+    let why = json!({ "bytes": size, "most": limits::OUTCOME_BYTES });
+    node::failed(FailureKind::Invalid, format!("it was done, but its answer is too large to keep: {why}"))
+}
+
+#[cfg(test)]
+mod tests;

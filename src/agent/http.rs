@@ -1,0 +1,213 @@
+//! The way to the engine over HTTPS: a ServiceAccount token or a certificate says who we are.
+//!
+//! Invariant: what we send goes to the engine that was named and nowhere else: no redirect, no proxy; and a certificate
+//! is renewed long before it ends.
+
+use super::identity::{self, Identity};
+use super::{Link, LinkError};
+use crate::config::AgentConfig;
+use crate::limits;
+use crate::model::{Answered, Command, Commands, Reports, Standing, Taken, Time};
+use reqwest::{StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+pub struct HttpLink {
+    base: Url,
+    settings: Arc<AgentConfig>,
+    client: RwLock<Client>,
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    renew_at: Option<Time>,
+}
+
+impl HttpLink {
+    /// Reads what says who we are. Connects to nothing yet.
+    pub fn new(settings: Arc<AgentConfig>) -> Result<HttpLink, String> {
+        let base = engine(&settings)?;
+        let client = RwLock::new(build(&settings)?);
+        Ok(HttpLink { base, settings, client })
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, LinkError> {
+        let url = self.base.join(path).map_err(|error| LinkError::Away(error.to_string()))?;
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut request = client.http.post(url).timeout(within).json(body);
+        if let Some(path) = &self.settings.token_file {
+            // The kubelet puts a new one in its place every hour.
+            let token = std::fs::read_to_string(path)
+                .map_err(|error| LinkError::Refused(format!("the token {}: {error}", path.display())))?;
+            request = request.bearer_auth(token.trim());
+        }
+        let answer = request.send().await.map_err(|error| LinkError::Away(causes(&error)))?;
+        understand(answer).await
+    }
+
+    /// Asks for another certificate for a new key once most of the time of the present one is used up.
+    async fn renew_if_due(&self) {
+        let due = self.client.read().unwrap_or_else(PoisonError::into_inner).renew_at;
+        if due.is_none_or(|due| Time::now() < due) {
+            return;
+        }
+        match self.renew().await {
+            Ok(()) => tracing::info!("this agent's certificate was renewed"),
+            Err(why) => tracing::warn!(why, "this agent's certificate could not be renewed; trying again"),
+        }
+    }
+
+    async fn renew(&self) -> Result<(), String> {
+        let (key, request) = identity::request(&identity::node_name(&self.settings))?;
+        let body = identity::Renewal { request };
+        let granted: identity::Granted =
+            self.post("agent/v1/renew", &body, limits::HTTP_TIMEOUT).await.map_err(|error| error.to_string())?;
+        identity::keep(&self.settings.data_dir, &key, &granted)?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = build(&self.settings)?;
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Link for HttpLink {
+    async fn report(&self, reports: &Reports) -> Result<Taken, LinkError> {
+        self.post("agent/v1/reports", reports, limits::HTTP_TIMEOUT).await
+    }
+
+    async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError> {
+        self.renew_if_due().await;
+        let within = limits::AGENT_POLL + limits::HTTP_TIMEOUT;
+        let commands: Commands = self.post("agent/v1/poll", standing, within).await?;
+        Ok(commands.commands)
+    }
+
+    async fn answer(&self, answered: &Answered) -> Result<(), LinkError> {
+        let _: serde_json::Value = self.post("agent/v1/answers", answered, limits::HTTP_TIMEOUT).await?;
+        Ok(())
+    }
+}
+
+/// The engine's address: HTTPS, or plain HTTP to this very machine.
+pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
+    let text =
+        settings.engine.as_deref().ok_or("`engine` is missing: write where it is, as in `https://nightshift:7677`")?;
+    let mut url = Url::parse(text).map_err(|error| format!("engine `{text}`: {error}"))?;
+    let local = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if local => {}
+        "http" => {
+            return Err(format!(
+                "engine `{text}` is plain HTTP, and who this agent is would travel in the clear: use https://"
+            ));
+        }
+        _ => return Err(format!("engine `{text}` must begin with https://")),
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn build(settings: &AgentConfig) -> Result<Client, String> {
+    let identity = if settings.token_file.is_some() { None } else { Identity::load(&settings.data_dir)? };
+    let mut authorities = identity.iter().map(|identity| identity.ca.clone()).collect::<Vec<_>>();
+    if let Some(path) = &settings.ca_file {
+        authorities
+            .push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
+    }
+    let http = client(&authorities, identity.as_ref())?;
+    Ok(Client { http, renew_at: identity.map(|identity| identity.renew_at) })
+}
+
+/// A client that trusts these authorities alone, or the system's where there are none.
+pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Result<reqwest::Client, String> {
+    crate::world::install_tls();
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(2)
+        .user_agent(concat!("nightshift-agent/", env!("CARGO_PKG_VERSION")));
+    let mut roots = Vec::new();
+    for text in authorities {
+        let bundle = reqwest::Certificate::from_pem_bundle(text.as_bytes());
+        roots.extend(bundle.map_err(|error| format!("an authority's certificate: {error}"))?);
+    }
+    if !roots.is_empty() {
+        builder = builder.tls_certs_only(roots);
+    }
+    if let Some(identity) = identity {
+        let pem = format!("{}\n{}", identity.key, identity.certificate);
+        let pem = reqwest::Identity::from_pem(pem.as_bytes())
+            .map_err(|error| format!("this agent's certificate: {error}"))?;
+        builder = builder.identity(pem).tls_version_min(reqwest::tls::Version::TLS_1_3);
+    }
+    builder.build().map_err(|error| format!("no HTTP client: {error:?}"))
+}
+
+/// The body of a good answer, or what a bad one says.
+pub(super) async fn understand<T: DeserializeOwned>(mut answer: reqwest::Response) -> Result<T, LinkError> {
+    let status = answer.status();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| LinkError::Away(causes(&error)))? {
+        if bytes.len() + chunk.len() > limits::AGENT_ANSWER_BYTES {
+            return Err(LinkError::Away("the answer is endless".to_owned()));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    if status.is_success() {
+        let wrong = |error| LinkError::Away(format!("the answer is not understood: {error}"));
+        return serde_json::from_slice(&bytes).map_err(wrong);
+    }
+    let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let part = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+    let why = format!("{} {}: {}", status.as_u16(), part("error"), part("hint"));
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(LinkError::Away(why)),
+        status if status.is_client_error() => Err(LinkError::Refused(why)),
+        _ => Err(LinkError::Away(why)),
+    }
+}
+
+/// The whole chain: "error sending request" alone says nothing.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_reached_by_https_or_on_this_machine_alone() {
+        let of =
+            |engine: &str| super::engine(&AgentConfig { engine: Some(engine.to_owned()), ..AgentConfig::default() });
+        assert_eq!(of("https://nightshift:7677").unwrap().join("agent/v1/poll").unwrap().path(), "/agent/v1/poll");
+        assert_eq!(of("https://x/behind").unwrap().join("agent/v1/poll").unwrap().path(), "/behind/agent/v1/poll");
+        assert!(of("http://127.0.0.1:7676").is_ok() && of("http://localhost:1").is_ok());
+        for bad in ["http://nightshift:7677", "nightshift:7677", "ftp://x", ""] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}

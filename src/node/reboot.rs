@@ -1,0 +1,49 @@
+//! `node::reboot`: asks the machine to go down and come back.
+//!
+//! Invariant: asked of one boot, done to that boot alone: a copy that comes after the reboot finds another one.
+
+use super::program::{Earlier, Program};
+use super::{Machine, Verb, ended, failed};
+use crate::limits;
+use crate::model::{Answer, Command, FailureKind};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+pub(super) struct NodeReboot;
+
+#[async_trait::async_trait]
+impl Verb for NodeReboot {
+    fn name(&self) -> &'static str {
+        "node::reboot"
+    }
+
+    fn at_most_every(&self) -> Option<Duration> {
+        Some(limits::REBOOT_EVERY)
+    }
+
+    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+        let before = command.args.get("carry").and_then(|carry| carry["boot"].as_str()).unwrap_or_default();
+        if before.is_empty() {
+            return failed(FailureKind::Invalid, "it does not say which boot it means");
+        }
+        if before != machine.boot {
+            return ended(json!({ "changed": true, "before": before, "boot": machine.boot }));
+        }
+        let program = Program::of(machine, &command.key());
+        if matches!(program.earlier(), Earlier::Ended(_) | Earlier::Running) {
+            return ended(json!({ "asked": true, "before": before }));
+        }
+        let Some((name, args)) = machine.settings.reboot.split_first() else {
+            return failed(FailureKind::Invalid, "`reboot` in agent.yaml names no program");
+        };
+        progress(json!({ "doing": format!("asking {} to reboot", machine.name) }));
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        match program.run(Path::new(name), &args, limits::REBOOT_WITHIN).await {
+            Ok(how) if how.code == 0 => ended(json!({ "asked": true, "before": before })),
+            Ok(how) => failed(FailureKind::Unavailable, format!("{name} ended with code {}: {}", how.code, how.said)),
+            Err(why) => failed(FailureKind::Timeout, why),
+        }
+    }
+}

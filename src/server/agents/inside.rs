@@ -1,0 +1,41 @@
+//! The agent inside the engine: the same door, without a network.
+//!
+//! Invariant: what it says goes the way of every other agent's words, for the one node that this process runs on.
+
+use super::routes;
+use super::who::Speaker;
+use crate::agent::{Link, LinkError};
+use crate::model::{Answered, Command, Reports, Standing, Taken};
+use crate::server::{App, Problem};
+use crate::store::{AgentProof, NewAgent};
+
+pub struct Inside {
+    app: App,
+    speaker: Speaker,
+}
+
+impl Inside {
+    pub fn new(app: App, node: &str) -> Inside {
+        let agent = NewAgent { node: node.to_owned(), how: AgentProof::Inside, family: String::new() };
+        let cluster = app.parts.world.default_cluster.clone();
+        Inside { app, speaker: Speaker { agent, cluster } }
+    }
+}
+
+#[async_trait::async_trait]
+impl Link for Inside {
+    async fn report(&self, reports: &Reports) -> Result<Taken, LinkError> {
+        let away = |problem: Problem| LinkError::Away(problem.error);
+        routes::take(&self.app, &self.speaker, reports.clone()).await.map_err(away)
+    }
+
+    async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError> {
+        Ok(routes::hand_over(&self.app, &self.speaker, standing.clone()).await)
+    }
+
+    async fn answer(&self, answered: &Answered) -> Result<(), LinkError> {
+        let agents = &self.app.parts.world.agents;
+        agents.answered(&self.speaker.agent.node, &answered.key, answered.answer.clone());
+        Ok(())
+    }
+}

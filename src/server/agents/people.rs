@@ -1,0 +1,77 @@
+//! What people see and decide about agents: the list, a join token, a removal.
+//!
+//! Invariant: the text of a join token is in the answer to who made it and nowhere else.
+
+use super::routes;
+use crate::limits;
+use crate::model::Span;
+use crate::server::{App, Caller, Problem};
+use crate::store::{JoinToken, StoreError};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What a join token is wanted for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// For this node alone.
+    #[serde(default)]
+    node: Option<String>,
+    #[serde(default)]
+    expires: Option<Span>,
+}
+
+/// Every agent that was ever heard of and not removed, with how it stands now.
+pub async fn list(app: &App) -> Result<Value, StoreError> {
+    let seen = app.parts.world.agents.list();
+    let rows = app.parts.store.agents().await?;
+    let agents = rows.into_iter().map(|row| {
+        let now = seen.iter().find(|seen| seen.node == row.node);
+        let standing = now.map_or(&row.standing, |seen| &seen.standing);
+        json!({
+            "node": row.node,
+            "how": row.how,
+            "connected": now.is_some_and(|seen| seen.here),
+            "seen_at": now.map_or(row.seen_at, |seen| app.parts.clock.now() - seen.silent_for),
+            "since": row.since,
+            "commands": now.map_or(0, |seen| seen.commands),
+            "standing": standing,
+        })
+    });
+    Ok(json!({ "agents": agents.collect::<Vec<_>>() }))
+}
+
+pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Value, Problem> {
+    let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
+    let bad = |why: String| Problem::new(StatusCode::BAD_REQUEST, why, "see `nightshift agents join-token --help`");
+    if let Some(node) = wanted.node.as_deref().filter(|node| !routes::is_node_name(node)) {
+        return Err(bad(format!("`{}` is no name of a node", node.escape_debug())));
+    }
+    let expires = wanted.expires.unwrap_or(limits::JOIN_TOKEN_LIFE);
+    if expires > limits::JOIN_TOKEN_LIFE_MAX {
+        return Err(bad(format!("a join token lasts {} at most", limits::JOIN_TOKEN_LIFE_MAX)));
+    }
+    let mut secret = [0_u8; 32];
+    SystemRandom::new().fill(&mut secret).map_err(|_| Problem::busy("the system has no randomness"))?;
+    let token = format!("nsj1.{}.{}", URL_SAFE_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(authority.der()));
+    let now = app.parts.clock.now();
+    let kept = JoinToken {
+        hash: routes::hash_of(&token),
+        node: wanted.node,
+        by: caller.name.clone(),
+        expires_at: now + expires.0,
+    };
+    let expires_at = kept.expires_at;
+    app.parts.store.join_token(kept, now).await.map_err(|_| Problem::busy("the store is busy"))?;
+    Ok(json!({ "token": token, "expires_at": expires_at }))
+}
+
+pub async fn remove(app: &App, caller: &Caller, node: &str, why: &str) -> Result<Value, StoreError> {
+    app.parts.store.agent_remove(node, &caller.name, why, app.parts.clock.now()).await?;
+    app.parts.world.agents.forget(node);
+    Ok(json!({ "removed": node }))
+}

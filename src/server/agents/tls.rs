@@ -1,0 +1,154 @@
+//! The listener for agents: TLS 1.3, HTTP/2 or 1.1, client certificates of our own authority looked at where they are shown.
+//!
+//! Invariant: no connection lives without a permit, none dawdles in its handshake, and nothing but `/agent/v1` is behind it.
+
+use super::authority::Authority;
+use super::who::{Peer, Shown};
+use crate::config::AgentsConfig;
+use crate::limits;
+use crate::model::Time;
+use crate::server::{App, problem};
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+/// Everything that the door's handshake needs, or what to mend.
+pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result<TlsAcceptor, String> {
+    crate::world::install_tls();
+    let (certificate, key) = match (&config.cert_file, &config.key_file) {
+        (Some(certificate), Some(key)) => {
+            let read = |path: &std::path::Path| {
+                std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+            };
+            (read(certificate)?, read(key)?)
+        }
+        (None, None) => {
+            let own = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+            let address =
+                config.listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+            let names: Vec<String> =
+                config.names.iter().cloned().chain(own).chain(address.map(|ip| ip.to_string())).collect();
+            authority.door(&names, now)?
+        }
+        _ => return Err("`agents.cert_file` and `agents.key_file` go together".to_owned()),
+    };
+    let wrong = |error: &dyn std::fmt::Display| format!("the agents' door: {error}");
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| wrong(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(&error))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(authority.der().to_vec())).map_err(|error| wrong(&error))?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
+    let verifier = verifier.map_err(|error| wrong(&error))?;
+    let mut tls = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong(&error))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+/// Serves agents until `shutdown` is done.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .merge(super::routes())
+        .fallback(problem::no_such_page)
+        .layer(axum::middleware::from_fn(problem::harden))
+        .with_state(app);
+    let places = Arc::new(Semaphore::new(limits::AGENT_CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accepted => accepted,
+        };
+        let Ok(place) = place else { break };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "an agent's connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (router, tls, stopped) = (router.clone(), tls.clone(), stopped.clone());
+        tokio::spawn(async move {
+            connection(stream, tls, router, stopped).await;
+            drop(place);
+        });
+    }
+    drop(stopped);
+    let _ = stop.send(());
+    // Long polls need not end: what they would have said is asked again.
+    let _ = tokio::time::timeout(limits::SHUTDOWN_SIGN, stop.closed()).await;
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, mut stopped: watch::Receiver<()>) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(limits::HEADER_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agents' door failed"),
+        Err(_) => return tracing::debug!("a handshake at the agents' door took too long"),
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(shown);
+    let peer = Peer(shown);
+    let service = TowerToHyperService::new(router.map_request(move |request: http::Request<hyper::body::Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer.clone());
+        request
+    }));
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEADER_TIMEOUT).max_headers(limits::HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::AGENT_STREAMS)
+        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .keep_alive_interval(limits::AGENT_POLL)
+        .keep_alive_timeout(limits::HTTP_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an agent's connection ended early");
+    }
+}
+
+/// Node and family of a certificate that the handshake has verified.
+fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let subject = certificate.subject();
+    let node = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let family = subject.iter_organizational_unit().next()?.as_str().ok()?.to_owned();
+    Some(Shown { node, family })
+}

@@ -1,0 +1,165 @@
+//! Which node speaks: by a certificate of our authority, or by a ServiceAccount token that Kubernetes vouches for.
+//!
+//! Invariant: a `Speaker` names the node that proof names; a review is remembered by the token's hash for a minute, and only
+//! if it was good.
+
+use crate::limits;
+use crate::model::Time;
+use crate::server::{App, Problem};
+use crate::store::{AgentProof, NewAgent};
+use crate::world::{Reviewed, WorldError};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// What the TLS handshake of this connection has proven: a certificate of our authority, if one was shown.
+#[derive(Debug, Clone, Default)]
+pub struct Peer(pub Option<Shown>);
+
+/// The certificate's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub node: String,
+    pub family: String,
+}
+
+/// An agent, for the length of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speaker {
+    pub agent: NewAgent,
+    /// The cluster whose API server vouched; empty for the others.
+    pub cluster: String,
+}
+
+/// Good reviews of the last minute: (token's hash) → (node, until).
+#[derive(Default)]
+pub struct Reviews(Mutex<HashMap<[u8; 32], (String, Time)>>);
+
+impl FromRequestParts<App> for Speaker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Speaker, Problem> {
+        if let Some(Peer(Some(shown))) = parts.extensions.get::<Peer>() {
+            return by_certificate(app, shown).await;
+        }
+        let Some(token) = bearer(&parts.headers) else {
+            app.parts.metrics.auth_failed();
+            return Err(unknown("neither a certificate nor a token came with the request"));
+        };
+        by_token(app, token).await.inspect_err(|_| app.parts.metrics.auth_failed())
+    }
+}
+
+async fn by_certificate(app: &App, shown: &Shown) -> Result<Speaker, Problem> {
+    let family = app.parts.store.agent_family(&shown.node).await.map_err(|_| Problem::busy("the store is busy"))?;
+    if family.as_deref() != Some(&shown.family) {
+        app.parts.metrics.auth_failed();
+        return Err(unknown(format!(
+            "the certificate of node {} was taken away, or another agent has joined for it",
+            shown.node
+        )));
+    }
+    let agent = NewAgent { node: shown.node.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
+    Ok(Speaker { agent, cluster: String::new() })
+}
+
+async fn by_token(app: &App, token: &str) -> Result<Speaker, Problem> {
+    let accounts = &app.parts.config.agents.service_accounts;
+    if accounts.is_empty() {
+        return Err(unknown("no ServiceAccounts are listed under `agents.service_accounts`"));
+    }
+    let world = &app.parts.world;
+    let now = app.parts.clock.now();
+    let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    let reviews = &app.agents.reviews;
+    let node = match reviews.node(&hash, now) {
+        Some(node) => node,
+        None => {
+            let kube = world.kube(None).map_err(|error| unknown(error.to_string()))?;
+            let reviewed = kube.review_token(token, &app.parts.config.agents.audience).await;
+            let reviewed = reviewed.map_err(unreviewed)?.ok_or_else(|| {
+                unknown(format!(
+                    "Kubernetes does not vouch for this token (audience `{}`)",
+                    app.parts.config.agents.audience
+                ))
+            })?;
+            let allowed = accounts.iter().filter_map(|account| account.split_once('/'));
+            let mut users = allowed.map(|(space, name)| format!("system:serviceaccount:{space}:{name}"));
+            if !users.any(|user| user == reviewed.user) {
+                return Err(unknown(format!("`{}` is not listed under `agents.service_accounts`", reviewed.user)));
+            }
+            let node = node_of(app, &reviewed).await?;
+            reviews.remember(hash, node.clone(), now);
+            node
+        }
+    };
+    let agent = NewAgent { node, how: AgentProof::Token, family: String::new() };
+    Ok(Speaker { agent, cluster: world.default_cluster.clone() })
+}
+
+/// The node that the token is bound to; an older API server names only the pod.
+async fn node_of(app: &App, reviewed: &Reviewed) -> Result<String, Problem> {
+    if !reviewed.node.is_empty() {
+        return Ok(reviewed.node.clone());
+    }
+    let Some((namespace, name)) = &reviewed.pod else {
+        return Err(unknown("the token is bound to no pod: mount it as a projected volume"));
+    };
+    let kube = app.parts.world.kube(None).map_err(|error| unknown(error.to_string()))?;
+    let pod = kube.pod(namespace, name).await.map_err(unreviewed)?;
+    if pod.node.is_empty() { Err(unknown(format!("pod {namespace}/{name} is on no node"))) } else { Ok(pod.node) }
+}
+
+impl Reviews {
+    fn node(&self, hash: &[u8; 32], now: Time) -> Option<String> {
+        let reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (node, until) = reviews.get(hash)?;
+        // A clock that was set back must not make it last.
+        let lasts = now < *until && *until <= now + limits::REVIEW_KEPT;
+        lasts.then(|| node.clone())
+    }
+
+    fn remember(&self, hash: [u8; 32], node: String, now: Time) {
+        let mut reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reviews.len() >= limits::NODES as usize {
+            reviews.retain(|_, (_, until)| now < *until);
+        }
+        if reviews.len() < limits::NODES as usize {
+            reviews.insert(hash, (node, now + limits::REVIEW_KEPT));
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    text.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn unknown(why: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for how an agent shows who it is")
+}
+
+/// Kubernetes did not answer: that is no proof against anybody.
+fn unreviewed(error: WorldError) -> Problem {
+    tracing::warn!(%error, "an agent's token could not be looked at");
+    Problem::busy("Kubernetes could not be asked about the token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_is_forgotten_after_a_minute_and_when_the_clock_goes_back() {
+        let reviews = Reviews::default();
+        let now = Time::from_second(1_000_000).unwrap();
+        reviews.remember([1; 32], "gpu-1".to_owned(), now);
+        assert_eq!(reviews.node(&[1; 32], now).as_deref(), Some("gpu-1"));
+        assert_eq!(reviews.node(&[2; 32], now), None);
+        assert_eq!(reviews.node(&[1; 32], now + limits::REVIEW_KEPT), None);
+        assert_eq!(reviews.node(&[1; 32], now - std::time::Duration::from_secs(3_600)), None);
+    }
+}

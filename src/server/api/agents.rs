@@ -1,0 +1,40 @@
+//! Agents, as people see them and let them in or go.
+//!
+//! Invariant: what is decided here is an entry of the ledger.
+
+use super::{Allowed, App, Body, Problem, refuse};
+use crate::server::agents::{self, Wanted};
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Why {
+    #[serde(default)]
+    why: String,
+}
+
+pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    agents::list(&app).await.map(Json).map_err(refuse::store)
+}
+
+pub(super) async fn join_token(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(wanted): Body<Wanted>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    agents::join_token(&app, &caller, wanted).await.map(|made| (StatusCode::CREATED, Json(made)))
+}
+
+pub(super) async fn remove(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(node): Path<String>,
+    Body(body): Body<Why>,
+) -> Result<Json<Value>, Problem> {
+    let why = refuse::reason(&body.why)?;
+    agents::remove(&app, &caller, &node, &why).await.map(Json).map_err(refuse::store)
+}

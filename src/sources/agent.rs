@@ -1,0 +1,134 @@
+//! Reports of a node's agent. The node is the one that speaks, proven by its token or certificate, whatever a report says.
+//!
+//! Invariant: a finding that breaks a bound costs itself and is a gap; its number counts as heard.
+
+use super::draft::{Draft, Gaps};
+use crate::config::Source;
+use crate::model::{Event, Finding, Labels, Report, Reports, Status};
+
+/// The logical source of all agents' events.
+pub const SOURCE: &str = "agent";
+
+/// What a delivery said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Heard {
+    pub events: Vec<Event>,
+    /// The number of each event's report.
+    pub of_events: Vec<u64>,
+    pub numbers: Vec<u64>,
+    pub gaps: Vec<String>,
+}
+
+/// `cluster` is the one whose API server has looked at the token; empty where there is none.
+pub fn decode(reports: Reports, node: &str, cluster: &str) -> Heard {
+    let cfg = source();
+    let mut heard = Heard::default();
+    let mut gaps = Gaps::default();
+    for Report { no, finding } in reports.reports {
+        heard.numbers.push(no);
+        match event(finding, node, cluster, &cfg, &mut gaps) {
+            Ok(event) => {
+                heard.events.push(event);
+                heard.of_events.push(no);
+            }
+            Err(why) => gaps.push(format!("finding {no} of the agent on {node} was left out: {why}")),
+        }
+    }
+    heard.gaps = gaps.finish();
+    heard
+}
+
+/// An event about an agent itself: that it is silent, or speaks again.
+pub fn about(finding: Finding, node: &str, cluster: &str) -> Option<Event> {
+    event(finding, node, cluster, &source(), &mut Gaps::default()).ok()
+}
+
+fn event(finding: Finding, node: &str, cluster: &str, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
+    let mut labels: Labels = finding.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    if labels.get("alertname").is_empty() {
+        let first = finding.complaint.split(' ').next().unwrap_or_default().to_owned();
+        labels.set("alertname", first);
+    }
+    // Set last: a report cannot speak for another node or cluster.
+    labels.set("node", node);
+    labels.set("cluster", cluster);
+    for name in ["Hostname", "hostname", "kubernetes_node", "nodename"] {
+        labels.set(name, "");
+    }
+    if let Some(gpu) = &finding.gpu {
+        labels.set("gpu", gpu.index.map(|index| index.to_string()).unwrap_or_else(|| gpu.pci.clone()));
+        labels.set("gpu_uuid", gpu.uuid.as_str());
+        labels.set("pci", gpu.pci.as_str());
+    }
+    let mut annotations = Labels::default();
+    annotations.set("summary", finding.summary.as_str());
+    annotations.set("detail", finding.detail.as_str());
+    let draft = Draft {
+        key: Some(format!("{node} {}", finding.complaint)),
+        status: finding.status,
+        starts_at: finding.at,
+        ends_at: (finding.status == Status::Resolved).then_some(finding.at),
+        labels,
+        annotations,
+        severity: Some(finding.severity),
+        summary: Some(finding.summary),
+        url: String::new(),
+    };
+    draft.finish(SOURCE, cfg, gaps)
+}
+
+fn source() -> Source {
+    Source {
+        kind: SOURCE.to_owned(),
+        api: None,
+        api_token: None,
+        stale_after: crate::limits::STALE_AFTER_MIN,
+        labels: crate::model::LabelMap::default(),
+        add_labels: std::collections::BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{GpuName, Severity, Standing, Time};
+    use std::collections::BTreeMap;
+
+    fn finding(labels: &[(&str, &str)]) -> Finding {
+        Finding {
+            complaint: "xid-79 0000:65:00.0".to_owned(),
+            status: Status::Firing,
+            at: Time::UNIX_EPOCH,
+            severity: Severity::Critical,
+            gpu: Some(GpuName { index: Some(3), uuid: "GPU-1".to_owned(), pci: "0000:65:00.0".to_owned() }),
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            summary: "GPU 3 has fallen off the bus".to_owned(),
+            detail: "NVRM: Xid (PCI:0000:65:00): 79".to_owned(),
+        }
+    }
+
+    fn hear(findings: Vec<Finding>) -> Heard {
+        let reports = (7..).zip(findings).map(|(no, finding)| Report { no, finding }).collect();
+        decode(Reports { standing: Standing::default(), reports }, "gpu-1", "eu-1")
+    }
+
+    #[test]
+    fn a_report_is_about_the_node_that_speaks_whatever_it_says() {
+        let forged = [("node", "gpu-2"), ("Hostname", "gpu-3"), ("cluster", "us-1"), ("xid", "79")];
+        let heard = hear(vec![finding(&forged)]);
+        let event = &heard.events[0];
+        assert_eq!(event.subject.to_string(), "cluster eu-1 node gpu-1 gpu 3");
+        assert_eq!(event.labels.get("xid"), "79");
+        assert_eq!((event.name(), event.labels.get("pci")), ("xid-79", "0000:65:00.0"));
+        assert_eq!(event.fingerprint, "gpu-1 xid-79 0000:65:00.0");
+        assert_eq!(heard.numbers, [7]);
+    }
+
+    #[test]
+    fn a_finding_that_breaks_a_bound_is_a_gap_and_the_others_stand() {
+        let many: BTreeMap<String, String> = (0..100).map(|at| (format!("l{at}"), "x".to_owned())).collect();
+        let heard = hear(vec![Finding { labels: many, ..finding(&[]) }, finding(&[])]);
+        assert_eq!((heard.numbers.as_slice(), heard.of_events.as_slice()), (&[7, 8][..], &[8][..]));
+        assert!(heard.gaps[0].contains("finding 7 of the agent on gpu-1"), "{:?}", heard.gaps);
+    }
+}

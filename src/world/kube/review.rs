@@ -1,0 +1,80 @@
+//! TokenReview: whose ServiceAccount token is this, and on which node does its pod run?
+//!
+//! Invariant: a token that the API server does not vouch for, for our audience, names nobody.
+
+use super::answer::Asked;
+use super::{Kube, WorldError};
+use http::Method;
+use serde_json::{Value, json};
+
+/// Who a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reviewed {
+    /// `system:serviceaccount:<namespace>:<name>`.
+    pub user: String,
+    /// The node that the token is bound to; empty where the API server does not say.
+    pub node: String,
+    /// The pod that it is bound to: namespace and name.
+    pub pod: Option<(String, String)>,
+}
+
+impl Kube {
+    /// Asks the API server about a token; none: it does not vouch for it.
+    pub async fn review_token(&self, token: &str, audience: &str) -> Result<Option<Reviewed>, WorldError> {
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": { "token": token, "audiences": [audience] },
+        });
+        let path = "/apis/authentication.k8s.io/v1/tokenreviews".to_owned();
+        let asked = Asked::new("create", "authentication.k8s.io", "tokenreviews", "");
+        let review: Value = self.write(asked, Method::POST, path, &body).await?;
+        Ok(read(&review["status"], audience))
+    }
+}
+
+fn read(status: &Value, audience: &str) -> Option<Reviewed> {
+    // A server that knows no audiences vouches for a token of anybody's.
+    let ours = status["audiences"].as_array().is_some_and(|list| list.iter().any(|one| one == audience));
+    if status["authenticated"] != json!(true) || !ours {
+        return None;
+    }
+    let user = status["user"]["username"].as_str()?.to_owned();
+    let extra = |name: &str| {
+        let value = &status["user"]["extra"][format!("authentication.kubernetes.io/{name}")][0];
+        value.as_str().unwrap_or_default().to_owned()
+    };
+    let namespace = user.strip_prefix("system:serviceaccount:")?.split(':').next()?.to_owned();
+    let pod = Some(extra("pod-name")).filter(|name| !name.is_empty()).map(|name| (namespace, name));
+    Some(Reviewed { node: extra("node-name"), pod, user })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_token_for_our_audience_names_somebody() {
+        let status = |audience: &str, authenticated: bool| {
+            json!({
+                "authenticated": authenticated,
+                "audiences": [audience],
+                "user": {
+                    "username": "system:serviceaccount:nightshift:agent",
+                    "extra": {
+                        "authentication.kubernetes.io/node-name": ["gpu-1"],
+                        "authentication.kubernetes.io/pod-name": ["agent-x"],
+                    },
+                },
+            })
+        };
+        let good = read(&status("nightshift", true), "nightshift").unwrap();
+        assert_eq!(good.node, "gpu-1");
+        assert_eq!(good.pod, Some(("nightshift".to_owned(), "agent-x".to_owned())));
+        assert_eq!(read(&status("https://kubernetes.default.svc", true), "nightshift"), None);
+        assert_eq!(read(&status("nightshift", false), "nightshift"), None);
+        let mut bare = status("nightshift", true);
+        bare.as_object_mut().unwrap().remove("audiences");
+        assert_eq!(read(&bare, "nightshift"), None);
+    }
+}

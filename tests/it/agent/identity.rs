@@ -1,0 +1,78 @@
+//! Who may speak: tokens are good once and for a while, certificates until they are taken away, and each for its own node.
+
+use super::*;
+
+fn refused(output: &Output, words: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(words), "`{words}` is not in: {said}");
+}
+
+#[tokio::test]
+async fn a_join_token_is_good_once_for_its_node_and_for_its_time() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let good = token(&engine, json!({ "node": "gpu-1" })).await;
+    refused(&place.join("gpu-2", &good), "was made for node gpu-1, not for gpu-2");
+    assert!(place.join("gpu-1", &good).status.success());
+    refused(&place.join("gpu-1", &good), "was used by gpu-1");
+    refused(&place.join("gpu-2", &good), "was used by gpu-1");
+    refused(&place.join("gpu-2", &token(&engine, json!({ "expires": "0s" })).await), "expired at");
+    let any = token(&engine, json!({})).await;
+    refused(&place.join("gpu-1", &any), "has an agent already");
+    // The refusals did not use it up.
+    assert!(place.join("gpu-2", &any).status.success());
+    let forged: String = any.chars().rev().collect();
+    refused(&place.join("gpu-3", &forged), "no join token");
+    let mut parts: Vec<&str> = any.split('.').collect();
+    parts[1] = "c29tZXRoaW5nLWVsc2U";
+    refused(&place.join("gpu-3", &parts.join(".")), "is not known here");
+    let key = place.folder("gpu-1").join("data/identity/agent.key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let joined = engine.get("/api/v1/entries?kind=agent_joined").await.unwrap();
+    assert_eq!(joined["entries"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_removed_is_refused_at_once_and_may_join_again() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let mut agent = place.agent(&engine, "gpu-1").await;
+    connected(&engine, "gpu-1").await;
+    let (status, _) = engine.post("/api/v1/agents/gpu-1/remove", &json!({ "why": "sold" })).await.unwrap();
+    assert_eq!(status, 200);
+    agent.hears(["xid-79 after".to_owned()]);
+    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+    assert_eq!(heard(&engine).await, []);
+    agent.kill();
+    // What it heard meanwhile was kept, and is sent once it is trusted again.
+    let agent = place.agent(&engine, "gpu-1").await;
+    eventually("the finding", async || (heard(&engine).await.len() == 1).then_some(())).await;
+    assert_eq!(heard(&engine).await[0].1, "gpu-1", "a report speaks for its agent's node, whatever it says");
+    drop(agent);
+}
+
+#[tokio::test]
+async fn the_door_answers_nobody_without_a_certificate_and_nothing_else_is_behind_it() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let ca = std::fs::read(place.site.path().join("data/agents-ca.pem")).unwrap();
+    let ca = reqwest::Certificate::from_pem(&ca).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
+    let door = format!("https://127.0.0.1:{}", place.door);
+    let ask = async |path: &str| {
+        let answer = client.post(format!("{door}{path}")).json(&json!({})).send().await.unwrap();
+        assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+        answer.status().as_u16()
+    };
+    for path in ["/agent/v1/reports", "/agent/v1/poll", "/agent/v1/answers", "/agent/v1/renew"] {
+        assert_eq!(ask(path).await, 401, "{path}");
+    }
+    assert_eq!(ask("/api/v1/runs").await, 404);
+    // A client that trusts only the system's authorities does not talk to it at all.
+    let stranger = crate::harness::client();
+    assert!(stranger.post(format!("{door}/agent/v1/join")).send().await.is_err());
+    // The plain door has the same routes, for tokens behind a proxy; without one they are shut.
+    let (status, _) = engine.post("/agent/v1/poll", &json!({})).await.unwrap();
+    assert_eq!(status, 401, "a person's token is no agent's");
+}
