@@ -514,7 +514,7 @@ pub const GPUS_PER_NODE: usize = 64;
 pub const FINDING_WORDS: usize = 160;
 pub const FINDING_DETAIL: usize = 1_024;
 /// Complaints of one node that are open at once: every code on every GPU stays below.
-pub const COMPLAINTS: usize = 4_096;
+pub const COMPLAINTS_PER_NODE: usize = 4_096;
 /// How long an NVML event waits for the kernel's words: they are a few milliseconds apart.
 pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
 /// Sights of one fault that are counted before their number is told.

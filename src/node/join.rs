@@ -126,7 +126,7 @@ impl Join {
     fn begun(&mut self, complaint: String, sight: Sight, now: Time) -> Vec<Finding> {
         let waits = self.words_come && !self.is_whole(&sight);
         let until = now.checked_add(limits::JOIN_WORDS.0).unwrap_or(now);
-        let mut said = if self.open.len() >= limits::COMPLAINTS { self.forget_one(now) } else { Vec::new() };
+        let mut said = if self.open.len() >= limits::COMPLAINTS_PER_NODE { self.forget_one(now) } else { Vec::new() };
         let open = Open {
             finding: sight.finding,
             last_seen: now,
@@ -168,7 +168,7 @@ impl Join {
     fn forget_one(&mut self, now: Time) -> Vec<Finding> {
         let oldest = self.open.iter().min_by_key(|(_, open)| open.last_seen).map(|(complaint, _)| complaint.clone());
         let forgotten = oldest.and_then(|complaint| self.open.remove(&complaint));
-        let words = format!("given up: more than {} complaints at once", limits::COMPLAINTS);
+        let words = format!("given up: more than {} complaints at once", limits::COMPLAINTS_PER_NODE);
         forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
     }
 

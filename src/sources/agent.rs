@@ -85,6 +85,9 @@ fn source() -> Source {
         stale_after: crate::limits::STALE_AFTER_MIN,
         labels: crate::model::LabelMap::default(),
         add_labels: std::collections::BTreeMap::new(),
+        cluster: None,
+        namespaces: Vec::new(),
+        pod_labels: std::collections::BTreeMap::new(),
     }
 }
 

@@ -150,10 +150,10 @@ fn a_restart_goes_on_and_a_reboot_ends_everything() {
 #[test]
 fn more_complaints_than_a_node_can_have_push_out_the_oldest_visibly() {
     let mut join = join();
-    for code in 1..=u32::try_from(limits::COMPLAINTS).unwrap() {
+    for code in 1..=u32::try_from(limits::COMPLAINTS_PER_NODE).unwrap() {
         join.hear(kernel(1_000 + code, &[], u64::from(code)), at(u64::from(code)));
     }
     let said = words(&join.hear(kernel(9, &[], 9_999), at(9_999)));
     assert_eq!(said, "xid-1001 0000:65:00.0 over; xid-9 0000:65:00.0");
-    assert_eq!(join.open().count(), limits::COMPLAINTS);
+    assert_eq!(join.open().count(), limits::COMPLAINTS_PER_NODE);
 }
