@@ -4,7 +4,7 @@
 //! Invariant: what is allowed is asked of the API server, twice: by review, and by trying.
 
 use crate::harness::{Engine, Site, eventually, tool};
-use crate::plane::{Admin, ControlPlane, NodeSpec, Options, object_path};
+use crate::plane::{Admin, ControlPlane, NodeSpec, Options};
 use http::Method;
 use nightshift::actions;
 use nightshift::world::sim::{SimFleet, SimOptions, SimSample};
@@ -31,9 +31,7 @@ impl Release {
         let labels = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
         admin.patch(&format!("/api/v1/namespaces/{NAMESPACE}"), &labels).await;
         for object in render(sets) {
-            let path = format!("{}?fieldManager=helm&force=true&fieldValidation=Strict", object_path(&object));
-            let (status, answer) = admin.ask(Method::PATCH, &path, Some(&object)).await.unwrap();
-            assert!(status < 300, "{path}: {status}: {answer}");
+            admin.apply_strictly(&object).await;
         }
         Release { plane, admin }
     }

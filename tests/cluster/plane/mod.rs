@@ -27,7 +27,7 @@ mod certs;
 mod kubelet;
 mod process;
 
-pub use admin::{Admin, object_path};
+pub use admin::Admin;
 pub use audit::{Asked, Audit};
 pub use kubelet::{Kubelet, NodeSpec};
 
