@@ -37,6 +37,7 @@ control-plane: ## Build etcd and a Kubernetes control plane once, outside this f
 	@tools/build-control-plane.sh
 
 test-cluster: control-plane ## The action battery, drains and faults on that control plane
+	@tools/fetch-helm.sh
 	cargo test --locked --test cluster
 
 check: fmt deny ## Format, lints, licences

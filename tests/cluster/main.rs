@@ -5,6 +5,7 @@
 
 mod actions;
 mod bars;
+mod chart;
 mod drain;
 mod faults;
 #[allow(dead_code)]

@@ -42,8 +42,11 @@ impl Place {
     /// `agent.yaml` of a node, with a stand-in for NVIDIA's tool.
     fn write_config(&self, node: &str, extra: &str) -> PathBuf {
         let folder = self.folder(node);
+        // The machine's own kernel log has lines of other tests.
+        std::fs::write(folder.join("kernel.log"), "").unwrap();
         let text = format!(
-            "node: {node}\nengine: https://127.0.0.1:{}\ndata_dir: {f}/data\nnvidia_smi: {f}/nvidia-smi\nkill_file: {f}/stop\n{extra}",
+            "node: {node}\nengine: https://127.0.0.1:{}\ndata_dir: {f}/data\nnvidia_smi: {f}/nvidia-smi\nkill_file: {f}/stop\n\
+             kernel_log: {f}/kernel.log\n{extra}",
             self.door,
             f = folder.display()
         );

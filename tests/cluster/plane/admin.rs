@@ -92,6 +92,12 @@ impl Admin {
         assert!(status < 300 || status == 404, "DELETE {path}: {status}: {answer}");
     }
 
+    /// Server-side apply as a person would want it in review: an unknown or doubled field is refused.
+    pub async fn apply_strictly(&self, object: &Value) -> Value {
+        let path = format!("{}?fieldManager=test&force=true&fieldValidation=Strict", object_path(object));
+        self.must(Method::PATCH, &path, Some(object)).await
+    }
+
     /// Server-side apply of an object of any kind.
     pub async fn apply(&self, object: &Value) -> Value {
         let path = format!("{}?fieldManager=test&force=true", object_path(object));
