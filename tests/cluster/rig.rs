@@ -5,6 +5,7 @@
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
 use crate::plane::{Asked, ControlPlane, NodeSpec};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// A runbook that only cordons.
 pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
@@ -131,6 +132,22 @@ impl Rig {
             wanted(run["state"]["is"].as_str()?).then(|| run.clone())
         };
         eventually(&format!("the run about {node}"), found).await
+    }
+
+    /// Waits until it has patched a node; if it never does, says what became of the run.
+    pub async fn until_patched(&self, plane: &ControlPlane, node: &str) -> Asked {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let patch = |asked: &Asked| asked.name == node && asked.change().as_deref() == Some("patch nodes");
+            if let Some(found) = self.asked(plane).into_iter().rev().find(patch) {
+                return found;
+            }
+            if Instant::now() > give_up {
+                let run = self.until_run(node, |_| true).await;
+                panic!("{node} was not patched: {:#}", run["state"]);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await; // polls
+        }
     }
 
     /// All that it asked of the API server, in order.
