@@ -91,6 +91,8 @@ impl Night {
         // A fleet of four would use up its day with one node; the level at once stays as it ships.
         config.guards.share_per_hour = 1.0;
         config.guards.share_per_day = 1.0;
+        // Three of four are no storm here; the breaker against one is shown by the tests of the store.
+        config.guards.correlated_share = 1.0;
         let parts = Parts {
             config: Arc::new(config),
             store,

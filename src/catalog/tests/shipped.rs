@@ -40,10 +40,12 @@ fn shipped() -> RuleSet {
         ("gpu-contained-memory-error", vec!["node", "gpu"]),
         ("gpu-reset", vec!["node", "gpu"]),
         ("gpu-suspect", vec!["node", "gpu"]),
+        ("mig-rebalance", vec!["node", "config", "resource", "count"]),
         ("nvswitch-fatal", vec!["node"]),
         ("node-fault", vec!["node"]),
         ("node-not-ready", vec!["node"]),
         ("inference-no-progress", vec!["workload"]),
+        ("container-no-progress", vec!["container"]),
     ];
     let known = runbooks.into_iter().map(|(name, params)| {
         let params = params.into_iter().map(|part| Param {
@@ -51,7 +53,9 @@ fn shipped() -> RuleSet {
             ty: match part {
                 "node" => ParamType::Node,
                 "gpu" => ParamType::Gpu,
-                _ => ParamType::Workload,
+                "workload" => ParamType::Workload,
+                "count" => ParamType::Int,
+                _ => ParamType::String,
             },
             default: None,
             pattern: None,

@@ -47,7 +47,7 @@ impl Request {
     fn writer<'a>(&'a self, verb: &'a str) -> Writer<'a> {
         let manager = self.query("fieldManager");
         let by = if manager.is_empty() { &self.user_agent } else { manager };
-        Writer { verb, by, dry_run: self.is_dry_run() }
+        Writer { verb, by, dry_run: self.is_dry_run(), status: self.path.ends_with("/status") }
     }
 }
 

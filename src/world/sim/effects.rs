@@ -15,7 +15,7 @@ pub struct Applied {
     pub at: Time,
     /// `patch`, `create`, `update`, `delete`, `evict` or `scale`.
     pub verb: String,
-    /// Plural, as in the URL: `nodes`, `pods`, `deployments`.
+    /// Plural, as in the URL: `nodes`, `pods`, `deployments`, `nodes/status`.
     pub resource: String,
     pub namespace: String,
     pub name: String,

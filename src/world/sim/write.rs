@@ -15,6 +15,8 @@ pub(super) struct Writer<'a> {
     pub verb: &'a str,
     pub by: &'a str,
     pub dry_run: bool,
+    /// Through the status subresource.
+    pub status: bool,
 }
 
 pub(super) fn create(
@@ -184,11 +186,12 @@ pub(super) fn note(state: &mut State, key: &Key, change: Value, changed: bool, w
     if writer.dry_run {
         return;
     }
+    let plural = key.kind.resource().plural;
     let applied = Applied {
         sequence: 0,
         at: state.now,
         verb: writer.verb.to_owned(),
-        resource: key.kind.resource().plural.to_owned(),
+        resource: if writer.status { format!("{plural}/status") } else { plural.to_owned() },
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         change: if changed { change } else { Value::Null },

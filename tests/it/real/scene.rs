@@ -173,7 +173,10 @@ impl Scene {
     /// What the fleet counted of our real changes, by verb, resource and name.
     pub fn changes(&self) -> BTreeMap<(String, String, String), usize> {
         let mut counted = BTreeMap::new();
-        for change in self.fleet.changes().into_iter().filter(|change| change.by.contains("nightshift")) {
+        // What we tell Kubernetes (Events, a condition of the node) is news, and no act.
+        let acts = |resource: &str| resource != "events" && !resource.ends_with("/status");
+        let ours = self.fleet.changes().into_iter().filter(|change| change.by.contains("nightshift"));
+        for change in ours.filter(|change| acts(&change.resource)) {
             *counted.entry((change.verb, change.resource, change.name)).or_default() += 1;
         }
         counted
