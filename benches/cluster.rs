@@ -158,7 +158,8 @@ async fn drain(plane: &ControlPlane) {
 
 /// A thousand nodes fail in one request, with budgets opened, and with the default ones.
 async fn all_at_once(plane: &ControlPlane) {
-    // Those that were cordoned above are out, and a few are still in service.
+    // What was cordoned above would count against the budgets.
+    plane.kubelet().remove(&names("one", EVENTS)).await;
     let open = names("all", NODES);
     with_nodes(plane, &open).await;
     let nodes: Vec<&str> = open.iter().map(String::as_str).collect();
@@ -169,12 +170,15 @@ async fn all_at_once(plane: &ControlPlane) {
     let rig = Rig::new(plane, "all-at-once", CORDON, OPEN).await;
     rig.complain(&nodes).await;
     let acknowledged = Time::now().as_microsecond();
-    let mine = async || {
-        let cordons: Vec<_> = rig.asked(plane).into_iter().filter(|asked| asked.change().is_some()).collect();
-        let patches = cordons.iter().filter(|asked| asked.resource == "nodes");
-        (patches.clone().count() >= NODES).then(|| patches.map(|asked| asked.answered).max().unwrap_or(0))
-    };
-    let last = eventually("the last cordon", mine).await;
+    let mut patched = rig.patched(plane).len();
+    while patched < NODES && acknowledged + 60_000_000 > Time::now().as_microsecond() {
+        // Seldom, since reading the audit log takes from the two cores what the engine could use.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        patched = rig.patched(plane).len();
+    }
+    assert_eq!(patched, NODES, "every node is cordoned");
+    let agent = rig.agent();
+    let last = plane.audit().last(|asked| asked.agent == agent && asked.is_patch_of_node()).expect("a cordon").answered;
     let took = Duration::from_micros(u64::try_from(last - acknowledged).unwrap_or(0));
     time_row("1,000 nodes at once, budgets open: last cordon", took, Duration::from_secs(5));
 }
@@ -197,6 +201,11 @@ async fn held(plane: &ControlPlane, nodes: &[&str], name: &str, guards: &str) {
     }
     let taken = rig.patched(plane).len();
     row(&format!("1,000 nodes at once, {name}: cordoned"), taken.to_string(), "1 at most", Some(taken as f64));
+    // Given back, as somebody else's cordon would be respected by the next engine.
+    let admin = plane.admin().await;
+    for node in rig.patched(plane) {
+        admin.patch(&format!("/api/v1/nodes/{node}"), &json!({ "spec": { "unschedulable": null } })).await;
+    }
     let digests = rig.site.log().matches("many incidents at once").count();
     row("… the runs; digests on the channel", format!("{states:?}; {digests}"), "", None);
 }

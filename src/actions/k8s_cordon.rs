@@ -68,8 +68,12 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let patch = json!({ "metadata": { "annotations": { CORDONED_BY: mark } }, "spec": { "unschedulable": true } });
     // The witness has just seen it open, at this version: no need to look again before the first attempt.
     if let (1, true, Some(version)) = (step.attempt, was_open, step.carry["version"].as_str()) {
-        kube.patch_node(name, patch, Some(version)).await?;
-        return Ok(done(report(true, false)));
+        match kube.patch_node(name, patch.clone(), Some(version)).await {
+            Ok(_) => return Ok(done(report(true, false))),
+            // Somebody wrote in between, a controller most likely: look again at once.
+            Err(WorldError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let node = kube.node(name).await?;
     if ours(&node, world)? {

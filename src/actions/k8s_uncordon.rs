@@ -72,8 +72,13 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     // The witness has just seen our cordon, at this version: no need to look again before the first attempt.
     if let (1, Some(true), Some(version)) = (step.attempt, step.carry["ours"].as_bool(), step.carry["version"].as_str())
     {
-        kube.patch_node(name, json!({ "metadata": mark, "spec": { "unschedulable": null } }), Some(version)).await?;
-        return Ok(done(report(true, true)));
+        let patch = json!({ "metadata": mark, "spec": { "unschedulable": null } });
+        match kube.patch_node(name, patch, Some(version)).await {
+            Ok(_) => return Ok(done(report(true, true))),
+            // Somebody wrote in between, a controller most likely: look again at once.
+            Err(WorldError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let node = kube.node(name).await?;
     match need(&node, world)? {

@@ -136,10 +136,10 @@ impl Rig {
 
     /// Waits until it has patched a node; if it never does, says what became of the run.
     pub async fn until_patched(&self, plane: &ControlPlane, node: &str) -> Asked {
-        let give_up = Instant::now() + Duration::from_secs(30);
+        let (agent, give_up) = (self.agent(), Instant::now() + Duration::from_secs(30));
         loop {
-            let patch = |asked: &Asked| asked.name == node && asked.change().as_deref() == Some("patch nodes");
-            if let Some(found) = self.asked(plane).into_iter().rev().find(patch) {
+            let patch = |asked: &Asked| asked.agent == agent && asked.name == node && asked.is_patch_of_node();
+            if let Some(found) = plane.audit().last(patch) {
                 return found;
             }
             if Instant::now() > give_up {
@@ -158,7 +158,7 @@ impl Rig {
 
     /// The nodes that it has patched, in order.
     pub fn patched(&self, plane: &ControlPlane) -> Vec<String> {
-        let patches = self.asked(plane).into_iter().filter(|asked| asked.change().as_deref() == Some("patch nodes"));
+        let patches = self.asked(plane).into_iter().filter(Asked::is_patch_of_node);
         patches.map(|asked| asked.name).collect()
     }
 }
