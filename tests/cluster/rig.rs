@@ -5,6 +5,7 @@
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
 use crate::plane::{Asked, ControlPlane, NodeSpec};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// A runbook that only cordons.
 pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
@@ -133,6 +134,22 @@ impl Rig {
         eventually(&format!("the run about {node}"), found).await
     }
 
+    /// Waits until it has patched a node; if it never does, says what became of the run.
+    pub async fn until_patched(&self, plane: &ControlPlane, node: &str) -> Asked {
+        let (agent, give_up) = (self.agent(), Instant::now() + Duration::from_secs(30));
+        loop {
+            let patch = |asked: &Asked| asked.agent == agent && asked.name == node && asked.is_patch_of_node();
+            if let Some(found) = plane.audit().last(patch) {
+                return found;
+            }
+            if Instant::now() > give_up {
+                let run = self.until_run(node, |_| true).await;
+                panic!("{node} was not patched: {:#}", run["state"]);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await; // polls
+        }
+    }
+
     /// All that it asked of the API server, in order.
     pub fn asked(&self, plane: &ControlPlane) -> Vec<Asked> {
         let agent = self.agent();
@@ -141,7 +158,7 @@ impl Rig {
 
     /// The nodes that it has patched, in order.
     pub fn patched(&self, plane: &ControlPlane) -> Vec<String> {
-        let patches = self.asked(plane).into_iter().filter(|asked| asked.change().as_deref() == Some("patch nodes"));
+        let patches = self.asked(plane).into_iter().filter(Asked::is_patch_of_node);
         patches.map(|asked| asked.name).collect()
     }
 }

@@ -28,6 +28,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// An accepted patch of a node itself, as a cordon is one.
+    pub fn is_patch_of_node(&self) -> bool {
+        self.verb == "patch" && self.resource == "nodes" && self.code < 300
+    }
+
     /// An accepted request that changes something, as `patch nodes`; evictions and scalings under their own names.
     pub fn change(&self) -> Option<String> {
         if !matches!(self.verb.as_str(), "patch" | "create" | "update" | "delete") || self.code >= 300 {
@@ -88,6 +93,13 @@ impl Audit {
         let mut kept = self.read.lock().unwrap_or_else(|broken| broken.into_inner());
         self.read_on(&mut kept);
         kept.lines.iter().filter(|asked| wanted(asked)).cloned().collect()
+    }
+
+    /// The last such request, without copying the others.
+    pub fn last(&self, wanted: impl Fn(&Asked) -> bool) -> Option<Asked> {
+        let mut kept = self.read.lock().unwrap_or_else(|broken| broken.into_inner());
+        self.read_on(&mut kept);
+        kept.lines.iter().rev().find(|asked| wanted(asked)).cloned()
     }
 
     fn read_on(&self, kept: &mut Kept) {
