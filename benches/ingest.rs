@@ -14,7 +14,7 @@ use nightshift::server::{App, GivenToken, Tokens, serve};
 use nightshift::store::ledger::SigningKey;
 use nightshift::store::{SqliteOptions, SqliteStore, Store};
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Agents, Http, World};
+use nightshift::world::{Agents, Engines, Http, World};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -148,6 +148,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             http: Http::new("nightshift/bench", &[]).expect("a client"),
             docker: None,
             agents: Agents::default(),
+            engines: Engines::default(),
             clock: clock.clone(),
             kill: Arc::default(),
             identity: "nightshift/bench".to_owned(),

@@ -10,6 +10,7 @@ mod cache_verify;
 mod cache_warm;
 mod docker_containers;
 mod docker_restart;
+mod engines;
 mod gpu_health;
 mod gpu_processes;
 mod gpu_recovery_action;
@@ -17,8 +18,11 @@ mod gpu_reset;
 mod gpu_sharing;
 mod http_get;
 mod http_post;
+mod inference_drain_traffic;
+mod inference_health;
 mod inference_models_on;
 mod inference_restart;
+mod inference_return_traffic;
 mod k8s_annotate;
 mod k8s_cordon;
 mod k8s_delete_pod;
@@ -48,6 +52,7 @@ mod prom_value;
 mod rights;
 mod sleep;
 mod tell;
+mod traffic;
 
 pub use rights::rights;
 
@@ -109,8 +114,11 @@ static CATALOG: &[&dyn Action] = &[
     &gpu_sharing::GpuSharing,
     &http_get::HttpGet,
     &http_post::HttpPost,
+    &inference_drain_traffic::InferenceDrainTraffic,
+    &inference_health::InferenceHealth,
     &inference_models_on::InferenceModelsOn,
     &inference_restart::InferenceRestart,
+    &inference_return_traffic::InferenceReturnTraffic,
     &k8s_annotate::K8sAnnotate,
     &k8s_cordon::K8sCordon,
     &k8s_delete_pod::K8sDeletePod,

@@ -13,7 +13,7 @@ pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
-use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig};
+use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig, ProbeConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -168,19 +168,25 @@ pub struct Source {
     /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
     #[serde(default)]
     pub add_labels: BTreeMap<String, String>,
-    /// For `kind: kubernetes`: which of `clusters` it watches; left out: the first.
+    /// For `kind: kubernetes` and `inference`: which of `clusters` it watches, or finds engines in; left out: the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces …
+    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces; for `inference`: engines are found in these
+    /// alone …
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     /// … and where they bear all of these labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pod_labels: BTreeMap<String, String>,
+    /// For `kind: inference`: which engines are looked at, how often, and from where on something is a complaint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Box<ProbeConfig>>,
 }
 
 /// The kind of the source that watches a cluster; nothing is posted to it.
 pub const KUBERNETES: &str = "kubernetes";
+/// The kind of the source that looks at inference engines; nothing is posted to it.
+pub const INFERENCE: &str = "inference";
 
 impl Source {
     fn default_stale_after() -> Span {

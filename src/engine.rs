@@ -1,4 +1,4 @@
-//! The loops: runner, courier, janitor, scheduler, clusters. They hold no queues; they ask the store what is due.
+//! The loops: runner, courier, janitor, scheduler, clusters, probes. They hold no queues; they ask the store what is due.
 //! (Intake is no loop: a request of a source is one transaction, `store.intake`.)
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
@@ -12,10 +12,12 @@ mod janitor;
 mod misfits;
 mod nudge;
 mod plan;
+mod probes;
 mod reload;
 mod runner;
 mod scheduler;
 pub mod story;
+mod tell;
 
 pub use courier::Courier;
 pub use misfits::{Misfit, misfits};
@@ -71,6 +73,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
     loops.spawn(clusters::run(parts.clone(), shutdown.clone()));
+    loops.spawn(probes::run(parts.clone(), shutdown.clone()));
     if parts.world.kill.watches() {
         loops.spawn(look_at_the_switch(parts.clone(), shutdown.clone()));
     }

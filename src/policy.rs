@@ -6,6 +6,7 @@ mod admit;
 mod backoff;
 mod correlate;
 mod guards;
+mod inference;
 mod matcher;
 mod mig;
 mod select;
@@ -15,6 +16,10 @@ mod xid;
 pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
+pub use inference::{
+    EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble, FirstTokens,
+    Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
+};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use mig::{
     Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigRefusal, MigSeat, move_cost, plan_mig,

@@ -9,6 +9,7 @@ pub use logs::{init, printable};
 pub use table::{Kind, Metric, TABLE, reference};
 
 use crate::model::{Effect, ReasonCode};
+use crate::policy::{EngineKind, Unread};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -75,6 +76,34 @@ words!(
     Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
 );
 
+/// What came of one look at an inference engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    Up,
+    NotReady,
+    Unread(Unread),
+}
+
+impl Probed {
+    const fn word(self) -> &'static str {
+        match self {
+            Probed::Up => "up",
+            Probed::NotReady => "not-ready",
+            Probed::Unread(why) => why.word(),
+        }
+    }
+}
+
+/// The inference engines of one kind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProbeLevels {
+    pub targets: usize,
+    /// Ready and read at their last look.
+    pub up: usize,
+    /// Since the look that is the longest ago.
+    pub oldest_seconds: f64,
+}
+
 /// What is current, read from the store when somebody looks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Levels {
@@ -132,6 +161,10 @@ pub struct Metrics {
     audit_entries: Gauge,
     audit_unanchored: Gauge,
     nodes_held: Gauge,
+    probe_looks: Family<Two, Counter>,
+    probe_targets: Family<One, Gauge>,
+    probe_up: Family<One, Gauge>,
+    probe_age: Family<One, Level>,
 }
 
 impl Default for Metrics {
@@ -183,6 +216,10 @@ impl Metrics {
             audit_entries: add(r, "audit_entries", Gauge::default()),
             audit_unanchored: add(r, "audit_unanchored_leaves", Gauge::default()),
             nodes_held: add(r, "nodes_held", Gauge::default()),
+            probe_looks: add(r, "probe_looks", Family::default()),
+            probe_targets: add(r, "probe_targets", Family::default()),
+            probe_up: add(r, "probe_up", Family::default()),
+            probe_age: add(r, "probe_age_seconds", Family::default()),
             registry,
         }
     }
@@ -304,6 +341,19 @@ impl Metrics {
         self.catalog_refused.inc();
     }
 
+    // ── inference engines ──
+    pub fn probed(&self, engine: EngineKind, outcome: Probed) {
+        self.probe_looks.get_or_create(&[("engine", engine.word()), ("outcome", outcome.word())]).inc();
+    }
+
+    pub fn set_probes(&self, engine: EngineKind, levels: &ProbeLevels) {
+        let labels = [("engine", engine.word())];
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.probe_targets.get_or_create(&labels).set(whole(levels.targets));
+        self.probe_up.get_or_create(&labels).set(whole(levels.up));
+        self.probe_age.get_or_create(&labels).set(levels.oldest_seconds);
+    }
+
     // ── levels ──
     pub fn set_levels(&self, levels: &Levels) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -366,6 +416,8 @@ mod tests {
         metrics.run_ended("done");
         metrics.budget(Budget::Hour, 1.0, 2.0);
         metrics.delivery(ChannelKind::Slack, Delivered::Retry);
+        metrics.probed(EngineKind::Vllm, Probed::Unread(Unread::Garbage));
+        metrics.set_probes(EngineKind::Vllm, &ProbeLevels { targets: 2, up: 1, oldest_seconds: 3.0 });
         let page = metrics.render();
         for metric in TABLE {
             let line = format!("# HELP nightshift_{} ", metric.name);

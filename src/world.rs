@@ -6,6 +6,7 @@ mod agents;
 mod docker;
 mod facts;
 mod http;
+mod inference;
 mod kill;
 mod kube;
 mod mig;
@@ -17,10 +18,14 @@ pub use agents::{AgentSeen, Agents};
 pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
+pub use inference::{
+    EngineKind, EngineLimits, EngineLook, EnginePoint, EngineTarget, Engines, METRICS_PORT, PROBE_LABEL, PROBE_PORT, ProbeConfig,
+    SignalGroup, Unread, engine_signals,
+};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
     ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
-    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
+    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Selects, Told, Workload,
 };
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
@@ -104,6 +109,8 @@ pub struct World {
     pub docker: Option<Docker>,
     /// Those who do what only a node itself can do.
     pub agents: Agents,
+    /// The inference engines that the configuration names.
+    pub engines: Engines,
     pub clock: Arc<dyn Clock>,
     /// Stops everything, whatever the store says.
     pub kill: Arc<KillSwitch>,

@@ -13,7 +13,7 @@ use nightshift::server::{App, GivenToken, Tokens, serve};
 use nightshift::store::{SqliteOptions, SqliteStore, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Agents, Http, Kube, KubeConfig, World, install_tls};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, World, install_tls};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -123,6 +123,7 @@ impl Rig {
                 http: Http::new("nightshift/bench", &[]).expect("a client"),
                 docker: None,
                 agents: Agents::default(),
+                engines: Engines::default(),
                 clock: clock.clone(),
                 kill: Arc::default(),
                 identity: "nightshift/bench".to_owned(),

@@ -1,12 +1,13 @@
 //! `inference::restart`: one server of a model starts anew, while another one serves.
 //!
-//! Invariant: the pod is known by its uid and is asked to leave by eviction; the last ready one of its set stays, unless
-//! the runbook says otherwise.
+//! Invariant: the pod is known by its uid and is asked to leave by eviction, once enough independent signals, read fresh,
+//! say that it must; the last ready one of its set stays, unless the runbook says otherwise.
 
 use super::answer::{Settled, foresee, settle};
-use super::{Action, Performed, args, k8s_evict, rights};
+use super::engines::{self, Question};
+use super::{Action, Performed, args, k8s_evict, rights, traffic};
 use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::{Kube, Pod, World, WorldError};
+use crate::world::{Kube, Pod, SignalGroup, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,12 +17,16 @@ pub(super) struct InferenceRestart;
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::restart",
     doc: "Restarts one inference pod by evicting it; its set starts another. Refused when no other pod of the set is ready, \
-          since then nobody would answer. Look at more than one signal before: a busy engine answers its health late, and a \
-          wedged one at once.",
+          since then nobody would answer; and refused unless `signals` independent signals, read fresh, say that it must: no step \
+          while requests wait, not ready (for its endpoint or the kubelet), late first tokens, a full KV cache, and each query \
+          of `also`. One alone has fooled others: a busy engine answers its health late, and a wedged one at once.",
     params: &[args::POD],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take to leave (10m)"),
         args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),
+        args::optional("signals", ParamType::Int, "how many independent signals must agree, at least 1 (2)"),
+        engines::WINDOW,
+        engines::ALSO,
     ],
     returns: "#{changed, uid, waited}",
     effect: Effect::Witnessed,
@@ -56,6 +61,8 @@ impl Action for InferenceRestart {
                 let (namespace, name) = args::pair(call, "pod")?;
                 let kube = world.kube(None)?;
                 let pod = kube.pod(namespace, name).await?;
+                wanted(call)?;
+                question(world, call, &pod)?;
                 refuse_alone(kube, call, &pod).await?;
                 Ok(json!({ "changed": true, "uid": pod.uid, "waited": "0s" }))
             }
@@ -65,16 +72,14 @@ impl Action for InferenceRestart {
 }
 
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
-    let is_looked_at = step.carry["others"] == json!(true);
-    if let (Some(uid), false) = (step.carry["uid"].as_str(), is_looked_at) {
+    let is_sure = step.carry["sure"] == json!(true);
+    if let (Some(uid), false) = (step.carry["uid"].as_str(), is_sure) {
         let (namespace, name) = args::pair(&step.call, "pod")?;
         let kube = world.kube(None)?;
         match kube.pod(namespace, name).await {
             Ok(pod) if pod.uid == uid && !pod.terminating => {
                 refuse_alone(kube, &step.call, &pod).await?;
-                let carry = json!({ "uid": uid, "others": true });
-                let why = "another pod of its set is ready".to_owned();
-                return Ok(Performed::Again { after: Duration::ZERO, why, carry });
+                return make_sure(world, step, &pod).await;
             }
             // It is leaving already, or has left: an attempt of this step whose answer was lost.
             Ok(_) | Err(WorldError::NotFound(_)) => {}
@@ -84,7 +89,53 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     k8s_evict::perform(world, step).await
 }
 
-async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
+/// Two looks at its engine, then a count: enough signals let it go on, fewer are a refusal.
+async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> {
+    let wanted = wanted(&step.call)?;
+    let question = question(world, &step.call, pod)?;
+    let first = engines::first_looks(step);
+    if first.is_none() && !question.points.is_empty() {
+        let first = engines::carried(&question.points, question.look(world).await);
+        let carry = json!({ "uid": pod.uid, "first": first });
+        let why = format!("looks again at its engine in {}", question.window);
+        return Ok(Performed::Again { after: question.window.0, why, carry });
+    }
+    let mut found = question.judge(world, &first.unwrap_or_default()).await;
+    if !pod.ready {
+        found.add(SignalGroup::Readiness, "the kubelet calls the pod not ready".to_owned());
+    }
+    if found.count < wanted {
+        let what = format!(
+            "{}/{} is not restarted: {} of {wanted} independent signals agree. {}",
+            pod.namespace,
+            pod.name,
+            found.count,
+            found.words()
+        );
+        return Err(Failure::new(FailureKind::Refused, what).into());
+    }
+    let why = format!("{} independent signals agree: {}", found.count, found.agree.join("; "));
+    Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "uid": pod.uid, "sure": true }) })
+}
+
+fn question(world: &World, call: &Call, pod: &Pod) -> Settled<Question> {
+    let points: Vec<_> = engines::of_pod(world, pod)?.into_iter().collect();
+    Ok(Question::of(call, points, &format!("{}/{}", pod.namespace, pod.name))?)
+}
+
+fn wanted(call: &Call) -> Result<usize, Failure> {
+    const MOST: i64 = 8;
+    match call.args.get("signals") {
+        None | Some(Value::Null) => Ok(2),
+        Some(given) => {
+            let number = given.as_i64().filter(|number| (1..=MOST).contains(number));
+            let number = number.and_then(|number| usize::try_from(number).ok());
+            number.ok_or_else(|| args::invalid(format!("{}: `signals` must be from 1 to {MOST}", call.action)))
+        }
+    }
+}
+
+pub(super) async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
     let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
     let Some((kind, owner)) = &pod.owner else {
         return refused(format!("nothing would start {}/{} again", pod.namespace, pod.name));
@@ -93,7 +144,10 @@ async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
         return Ok(());
     }
     let all = kube.pods(&pod.namespace, &BTreeMap::new()).await?;
-    let serves = |other: &&Pod| other.owner == pod.owner && other.uid != pod.uid && other.ready && !other.terminating;
+    let serves = |other: &&Pod| {
+        let is_here = other.ready && !other.terminating && !other.marks.contains_key(traffic::DRAINED_BY);
+        other.owner == pod.owner && other.uid != pod.uid && is_here
+    };
     if all.iter().any(|other| serves(&other)) {
         return Ok(());
     }

@@ -64,5 +64,16 @@ pub(super) const MIG: &[Permission] = &[
     core("pods/eviction", "create"),
     resource("resourceslices", "list"),
 ];
+pub(super) const DRAIN_TRAFFIC: &[Permission] = &[
+    core("pods", "get"),
+    core("pods", "list"),
+    core("pods", "patch"),
+    core("services", "list"),
+    apps("replicasets", "get"),
+    apps("statefulsets", "get"),
+];
+pub(super) const RETURN_TRAFFIC: &[Permission] = &[core("pods", "get"), core("pods", "patch")];
+pub(super) const LOOK_AT_ENGINES: &[Permission] =
+    &[core("pods", "list"), apps("deployments", "get"), apps("statefulsets", "get")];
 pub(super) const RESTART_POD: &[Permission] =
     &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];

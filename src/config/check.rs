@@ -3,6 +3,7 @@
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
 mod people;
+mod probe;
 mod windows;
 
 use super::{Cache, Channel, Config, Role, Secret, Source, Token};
@@ -37,6 +38,7 @@ impl Config {
         for (name, source) in &self.sources {
             check_source(name, source, &mut found);
             check_watched(name, source, self, &mut found);
+            probe::check(name, source, self, &mut found);
         }
         for (name, channel) in &self.channels {
             check_name(&format!("channels.{name}"), name, &mut found);
@@ -195,15 +197,16 @@ fn check_tokens(config: &Config, found: &mut Findings) {
 fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
     let path = format!("sources.{name}");
     let watches = source.kind == super::KUBERNETES;
+    let probes = source.kind == super::INFERENCE;
     let set = source.cluster.is_some() || !source.namespaces.is_empty() || !source.pod_labels.is_empty();
-    if set && !watches {
+    if set && !watches && !probes {
         let mend = "remove `cluster`, `namespaces` and `pod_labels`, or set `kind: kubernetes`";
         found.say(&path, format!("a source of kind `{}` watches no cluster", source.kind), mend);
     }
-    if !watches {
+    if !watches && !probes {
         return;
     }
-    if config.clusters.is_empty() {
+    if config.clusters.is_empty() && watches {
         found.say(&path, "there is no cluster to watch", "add one under `clusters:`");
     } else if let Some(cluster) = source.cluster.as_ref().filter(|name| !config.clusters.contains_key(*name)) {
         let mend = match super::closest(cluster, config.clusters.keys().map(String::as_str)) {

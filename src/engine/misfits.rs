@@ -4,7 +4,7 @@
 
 use crate::actions;
 use crate::catalog::Loaded;
-use crate::config::{Actions, Channel, Config, KUBERNETES, closest};
+use crate::config::{Actions, Channel, Config, INFERENCE, KUBERNETES, closest};
 use crate::model::{Mode, Rule};
 use crate::sources::cron;
 use std::collections::BTreeSet;
@@ -22,8 +22,9 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
     found.extend(actions_off(config, loaded));
     for (name, source) in &config.sources {
-        if source.kind != "alertmanager" && source.kind != KUBERNETES && !loaded.decoders.contains_key(&source.kind) {
-            let known = loaded.decoders.keys().map(String::as_str).chain(["alertmanager", KUBERNETES]).collect();
+        let own = ["alertmanager", KUBERNETES, INFERENCE];
+        if !own.contains(&source.kind.as_str()) && !loaded.decoders.contains_key(&source.kind) {
+            let known = loaded.decoders.keys().map(String::as_str).chain(own).collect();
             let near = near(&source.kind, known);
             let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
             found.push(Misfit { text, fatal: true });

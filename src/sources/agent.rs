@@ -88,6 +88,7 @@ fn source() -> Source {
         cluster: None,
         namespaces: Vec::new(),
         pod_labels: std::collections::BTreeMap::new(),
+        probe: None,
     }
 }
 

@@ -216,13 +216,8 @@ pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
     found
 }
 
-/// The Deployment behind a ReplicaSet, or the StatefulSet, DaemonSet or Job itself.
 fn workload(seen: &PodSeen) -> Option<String> {
-    let (kind, name) = seen.pod.owner.as_ref()?;
-    match (kind.as_str(), seen.pod.labels.get("pod-template-hash")) {
-        ("ReplicaSet", Some(hash)) => Some(name.strip_suffix(&format!("-{hash}")).unwrap_or(name).to_owned()),
-        _ => Some(name.clone()),
-    }
+    Some(seen.pod.workload()).filter(|workload| !workload.is_empty())
 }
 
 /// A Warning of Kubernetes about a node, or about a pod that `is_ours`. None for what is old, ours, or about others.

@@ -70,6 +70,10 @@ pub const TABLE: &[Metric] = &[
     row("audit_entries", Kind::Gauge, &[], "Entries in the ledger"),
     row("audit_unanchored_leaves", Kind::Gauge, &[], "Entries that no checkpoint covers yet"),
     row("nodes_held", Kind::Gauge, &[], "Nodes that runs hold for themselves"),
+    row("probe_looks", Kind::Counter, &["engine", "outcome"], "Looks at inference engines, by what came of them"),
+    row("probe_targets", Kind::Gauge, &["engine"], "Inference engines that are looked at"),
+    row("probe_up", Kind::Gauge, &["engine"], "Inference engines that were ready and read at their last look"),
+    row("probe_age_seconds", Kind::Gauge, &["engine"], "How long ago the oldest last look at an engine was"),
 ];
 
 /// The help of a metric; asking for one that is not in the table is a bug.

@@ -11,7 +11,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +75,17 @@ impl Http {
         exchange(&self.configured, url, request).await
     }
 
+    /// GETs a page of a destination from the configuration, or of a pod whose address was checked: its status and body,
+    /// within this time and no larger than this.
+    pub(super) async fn page(&self, url: &str, within: Duration, most: usize) -> Result<(u16, Vec<u8>), WorldError> {
+        let url = parse(url)?;
+        let place = place(&url);
+        let sent = self.configured.get(url).timeout(within).send().await;
+        let answer = sent.map_err(|error| unanswered(&error, &place))?;
+        let status = answer.status().as_u16();
+        Ok((status, read_body_of(answer, &place, most).await?))
+    }
+
     /// For runbooks: the allow-list decides, every resolved address is checked, and the connection goes to that address.
     pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
         let url = parse(&request.url)?;
@@ -98,20 +111,29 @@ pub(super) fn client(identity: &str) -> reqwest::ClientBuilder {
         .connect_timeout(limits::CONNECT_TIMEOUT)
 }
 
+/// Why nobody is asked at this address, whoever gave it: it is link-local, multicast or the cloud's metadata.
+pub(super) fn out_of_bounds(ip: IpAddr) -> Option<&'static str> {
+    reach::objection(ip, Space::Private)
+}
+
 /// The whole body, unless it is larger than allowed.
-pub(super) async fn read_body(mut answer: reqwest::Response, place: &str) -> Result<Vec<u8>, WorldError> {
+pub(super) async fn read_body(answer: reqwest::Response, place: &str) -> Result<Vec<u8>, WorldError> {
+    read_body_of(answer, place, limits::HTTP_BODY_BYTES).await
+}
+
+async fn read_body_of(mut answer: reqwest::Response, place: &str, most: usize) -> Result<Vec<u8>, WorldError> {
     let status = answer.status();
     let too_large = || {
-        let mib = limits::HTTP_BODY_BYTES / (1024 * 1024);
+        let mib = most / (1024 * 1024);
         WorldError::Invalid(format!("{place} answered {status} with more than {mib} MiB, which is not read"))
     };
-    if answer.content_length().is_some_and(|length| length > limits::HTTP_BODY_BYTES as u64) {
+    if answer.content_length().is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
     let mut body = Vec::new();
     loop {
         match answer.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limits::HTTP_BODY_BYTES => return Err(too_large()),
+            Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(too_large()),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
             Err(error) => {

@@ -9,6 +9,7 @@ mod fleet;
 mod pulse;
 mod review;
 mod seen;
+mod traffic;
 mod watch;
 mod wire;
 
@@ -16,6 +17,7 @@ pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub(in crate::world) use fleet::Level;
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
+pub use traffic::Selects;
 pub use watch::Told;
 
 use super::WorldError;
@@ -72,11 +74,19 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    #[serde(default)]
+    pub resource_version: String,
     pub node: String,
+    /// Its address; empty until it has one.
+    #[serde(default)]
+    pub ip: String,
     pub phase: String,
     pub ready: bool,
     pub terminating: bool,
     pub labels: BTreeMap<String, String>,
+    /// Annotations of ours: those of `nightshift.dev/`.
+    #[serde(default)]
+    pub marks: BTreeMap<String, String>,
     /// Kind and name of the controlling owner.
     pub owner: Option<(String, String)>,
     pub mirror: bool,
@@ -105,6 +115,17 @@ pub struct Workload {
     pub generation: i64,
     pub observed_generation: i64,
     pub selector: BTreeMap<String, String>,
+}
+
+impl Pod {
+    /// The Deployment behind a ReplicaSet, or the StatefulSet, DaemonSet or Job itself; empty where nobody owns it.
+    pub fn workload(&self) -> String {
+        let Some((kind, name)) = &self.owner else { return String::new() };
+        match (kind.as_str(), self.labels.get("pod-template-hash")) {
+            ("ReplicaSet", Some(hash)) => name.strip_suffix(&format!("-{hash}")).unwrap_or(name).to_owned(),
+            _ => name.clone(),
+        }
+    }
 }
 
 impl Node {

@@ -49,6 +49,8 @@ pub struct SimWorkload {
     pub min_available: Option<u32>,
     /// The pods keep something in an emptyDir.
     pub empty_dir: bool,
+    /// More labels of its pods, beside `app`, `model` and `nightshift.dev/traffic`.
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl SimWorkload {
             gpus,
             min_available: Some(replicas.saturating_sub(1)),
             empty_dir: false,
+            labels: Vec::new(),
         }
     }
 

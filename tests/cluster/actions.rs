@@ -25,7 +25,7 @@ use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
 use nightshift::model::{Call, FailureKind, Outcome, RunId, Step, Time};
 use nightshift::world::sim::Trouble;
-use nightshift::world::{Agents, Http, Kube, KubeConfig, World};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, World};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -110,6 +110,7 @@ impl Stage {
             http: NOWHERE.clone(),
             docker: None,
             agents: Agents::default(),
+            engines: Engines::default(),
             clock: clock.clone(),
             identity,
         };

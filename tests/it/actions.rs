@@ -15,7 +15,7 @@ use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
 use nightshift::model::{Answer, Call, Command, FailureKind, Outcome, RunId, Standing, Step};
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Agents, Http, Kube, KubeConfig, Prometheus, World};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Prometheus, World};
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -56,6 +56,7 @@ impl Stage {
             http: NOWHERE.clone(),
             docker: None,
             agents: Agents::default(),
+            engines: Engines::default(),
             clock: clock.clone(),
             identity,
         };

@@ -11,7 +11,7 @@ use nightshift::policy::RuleSet;
 use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Agents, Http, Kube, KubeConfig, Prometheus, World, install_tls};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Prometheus, World, install_tls};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,6 +79,7 @@ impl Night {
             http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
             docker: None,
             agents: Agents::default(),
+            engines: Engines::default(),
             clock: clock.clone(),
             kill: Arc::default(),
             identity: "nightshift/test".to_owned(),

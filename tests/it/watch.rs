@@ -6,7 +6,7 @@ use crate::harness::eventually;
 use nightshift::clock::RealClock;
 use nightshift::model::Subject;
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Agents, Http, Kube, KubeConfig, Node, Told, World, install_tls};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Node, Told, World, install_tls};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,7 @@ pub async fn world(fleets: &[(&str, &SimFleet)]) -> World {
         prometheus: None,
         docker: None,
         agents: Agents::default(),
+        engines: Engines::default(),
         kill: Arc::default(),
         http: Http::new("nightshift/test", &[]).unwrap(),
         clock: Arc::new(RealClock),

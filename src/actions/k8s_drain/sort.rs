@@ -64,6 +64,9 @@ mod tests {
         let mut pod = Pod {
             namespace: "prod".to_owned(),
             name: name.to_owned(),
+            resource_version: String::new(),
+            ip: String::new(),
+            marks: [].into(),
             uid: name.to_owned(),
             node: "gpu-1".to_owned(),
             phase: "Running".to_owned(),

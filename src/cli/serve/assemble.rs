@@ -11,7 +11,7 @@ use crate::notifiers;
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
-use crate::world::{Agents, Docker, Http, KillSwitch, Kube, Prometheus, World};
+use crate::world::{Agents, Docker, Engines, Http, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -97,7 +97,8 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
     let docker = config.docker.as_ref().map(Docker::new);
     let agents = Agents::default();
-    Ok(World { clusters, default_cluster, prometheus, http, docker, agents, clock, kill, identity })
+    let engines = Engines::of(config.sources.values().filter_map(|source| source.probe.as_deref()));
+    Ok(World { clusters, default_cluster, prometheus, http, docker, agents, engines, clock, kill, identity })
 }
 
 pub(crate) fn folders(config: &Config) -> Folders {

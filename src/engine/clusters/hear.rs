@@ -4,10 +4,9 @@
 
 use super::Watched;
 use crate::config::{KUBERNETES, Source};
-use crate::engine::Parts;
+use crate::engine::{Parts, tell};
 use crate::limits;
 use crate::sources::kubernetes::Board;
-use crate::store::{Batch, Control};
 use crate::world::{Kube, Told};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,63 +79,12 @@ pub(super) async fn tell(parts: Parts, ear: Arc<Ear>) {
     let mut settled = None;
     loop {
         let now = parts.clock.now();
-        while pass(&parts, &ear).await {}
+        while tell::pass(&parts, &ear.source, &ear.board).await {}
         if ear.board().is_whole() && settled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
-            end_what_is_over(&parts, &ear).await;
+            let why = format!("cluster {} no longer shows it", ear.cluster);
+            tell::end_what_is_over(&parts, &ear.source, &ear.board, &why).await;
             settled = Some(now);
         }
         parts.clock.sleep_until(now + limits::COMPLAINTS_EVERY).await;
     }
-}
-
-/// True: there is more.
-async fn pass(parts: &Parts, ear: &Ear) -> bool {
-    let now = parts.clock.now();
-    let (events, gaps) = ear.board().take(limits::COMPLAINTS_BATCH, now);
-    if events.is_empty() && gaps.is_empty() {
-        return false;
-    }
-    let (said, left_out) = (events.len(), gaps.len());
-    let rules = parts.catalog.current().rules.clone();
-    let batch = Batch { source: ear.source.clone(), events: events.clone(), gaps, rules, now };
-    match parts.store.intake(batch).await {
-        Ok(heard) => {
-            ear.board().told(&events, now);
-            parts.metrics.heard(said, heard.refreshed, heard.late);
-            parts.metrics.gap(left_out);
-            if heard.nudge {
-                parts.nudge.nudge();
-            }
-            said == limits::COMPLAINTS_BATCH
-        }
-        Err(error) => {
-            tracing::error!(source = %ear.source, %error, "what a cluster complains of could not be stored; trying again");
-            false
-        }
-    }
-}
-
-/// Complaints that the store holds open from before this start, and that the cluster no longer shows.
-async fn end_what_is_over(parts: &Parts, ear: &Ear) {
-    let now = parts.clock.now();
-    let open = match parts.store.unseen(&ear.source, now, limits::READ_LIMIT).await {
-        Ok(open) => open,
-        Err(error) => {
-            tracing::error!(source = %ear.source, %error, "cannot ask which complaints are open");
-            return;
-        }
-    };
-    let over: Vec<_> = {
-        let board = ear.board();
-        let over = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
-        over.map(|episode| episode.id).collect()
-    };
-    if over.is_empty() {
-        return;
-    }
-    let why = format!("cluster {} no longer shows it", ear.cluster);
-    if let Err(error) = parts.store.control(Control::EndEpisodes { episodes: over, stale: false, why }, now).await {
-        tracing::error!(source = %ear.source, %error, "cannot end complaints that are over");
-    }
-    parts.nudge.nudge();
 }

@@ -18,6 +18,8 @@ pub enum Kind {
     Pod,
     Warning,
     Lease,
+    /// An inference engine, which probes look at.
+    Engine,
 }
 
 /// One complaint that the store knows of, or will.
@@ -73,6 +75,16 @@ impl Board {
             minute: (0, 0),
             left_out: 0,
         }
+    }
+
+    /// What is wrong with an inference engine now.
+    pub fn hear_engine(&mut self, engine: &str, complaints: Vec<Complaint>, now: Time) {
+        self.say(Kind::Engine, engine, complaints, now);
+    }
+
+    /// Nobody looks at this engine any more, so what was said of it is over.
+    pub fn forget_engine(&mut self, engine: &str, now: Time) {
+        self.gone(Kind::Engine, engine, now);
     }
 
     pub fn hear_node(&mut self, told: &Told<NodeSeen>, now: Time) {

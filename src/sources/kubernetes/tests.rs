@@ -47,6 +47,9 @@ fn llm_pod(namespace: &str, gpus: u32, waiting: &str, ended: &str, restarts: u32
     let labels = [("pod-template-hash".to_owned(), "5d4f".to_owned())].into();
     PodSeen {
         pod: Pod {
+            resource_version: String::new(),
+            ip: String::new(),
+            marks: [].into(),
             namespace: namespace.to_owned(),
             name: "llm-5d4f-x".to_owned(),
             uid: "u".to_owned(),

@@ -240,6 +240,8 @@ struct EmptyDir {
 #[serde(default)]
 struct PodStatus {
     phase: String,
+    #[serde(rename = "podIP")]
+    ip: String,
     #[serde(deserialize_with = "or_default")]
     conditions: Vec<Condition>,
     #[serde(rename = "containerStatuses", deserialize_with = "or_default")]
@@ -388,13 +390,16 @@ impl From<PodWire> for Pod {
             namespace: wire.metadata.namespace,
             name: wire.metadata.name,
             uid: wire.metadata.uid,
+            resource_version: wire.metadata.resource_version,
             node: wire.spec.node_name,
+            ip: wire.status.ip,
             phase: wire.status.phase,
             ready: is_true(&wire.status.conditions, "Ready"),
             terminating: wire.metadata.deletion_timestamp.is_some(),
             labels: wire.metadata.labels,
             owner: owner.map(|owner| (owner.kind, owner.name)),
             mirror: wire.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
+            marks: wire.metadata.annotations.into_iter().filter(|(key, _)| key.starts_with("nightshift.dev/")).collect(),
             empty_dir: wire.spec.volumes.iter().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory")),
             gpus: running.max(starting),
         }

@@ -130,7 +130,7 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         "spec": {
             "replicas": workload.replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": {"app": workload.name, "model": workload.model_label()}}, "spec": spec},
+            "template": {"metadata": {"labels": template_labels(workload)}, "spec": spec},
         },
         "status": {},
     });
@@ -141,6 +141,11 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         object["spec"]["serviceName"] = workload.name.clone().into();
     }
     state.put(kind, object);
+    let service = json!({
+        "metadata": meta(state, &workload.name, &workload.namespace),
+        "spec": {"selector": {"app": workload.name, "nightshift.dev/traffic": "on"}, "ports": [{"port": 8000}]},
+    });
+    state.put(Kind::Service, service);
     if let Some(least) = workload.min_available {
         let budget = json!({
             "metadata": meta(state, &workload.name, &workload.namespace),
@@ -148,6 +153,14 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         });
         state.put(Kind::DisruptionBudget, budget);
     }
+}
+
+fn template_labels(workload: &SimWorkload) -> Value {
+    let mut labels = json!({"app": workload.name, "model": workload.model_label(), "nightshift.dev/traffic": "on"});
+    for (name, value) in &workload.labels {
+        labels[name] = value.as_str().into();
+    }
+    labels
 }
 
 /// A mirror pod that no API call can end, and a notebook that nobody would make again.

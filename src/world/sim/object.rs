@@ -20,6 +20,7 @@ pub(super) enum Kind {
     NewEvent,
     Lease,
     ConfigMap,
+    Service,
 }
 
 /// One kind's place in the API.
@@ -42,12 +43,13 @@ const fn resource(
     Resource { kind, group, version, plural, name, namespaced: !matches!(kind, Kind::Node | Kind::Namespace) }
 }
 
-pub(super) const RESOURCES: [Resource; 12] = [
+pub(super) const RESOURCES: [Resource; 13] = [
     resource(Kind::Namespace, "", "v1", "namespaces", "Namespace"),
     resource(Kind::Node, "", "v1", "nodes", "Node"),
     resource(Kind::Pod, "", "v1", "pods", "Pod"),
     resource(Kind::Event, "", "v1", "events", "Event"),
     resource(Kind::ConfigMap, "", "v1", "configmaps", "ConfigMap"),
+    resource(Kind::Service, "", "v1", "services", "Service"),
     resource(Kind::NewEvent, "events.k8s.io", "v1", "events", "Event"),
     resource(Kind::Deployment, "apps", "v1", "deployments", "Deployment"),
     resource(Kind::StatefulSet, "apps", "v1", "statefulsets", "StatefulSet"),

@@ -16,7 +16,7 @@ use nightshift::store::{
     NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Agents, Http, World};
+use nightshift::world::{Agents, Engines, Http, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -141,6 +141,7 @@ fn world(clock: Arc<dyn Clock>) -> World {
         http: Http::new("nightshift/test", &[]).unwrap(),
         docker: None,
         agents: Agents::default(),
+        engines: Engines::default(),
         clock,
         kill: Arc::default(),
         identity: "nightshift/test".to_owned(),

@@ -1,0 +1,195 @@
+//! What `inference::health` and `inference::restart` share: two looks at engines, Prometheus' word, and the count of both.
+//!
+//! Invariant: signals are read fresh by the step that needs them; what agrees and what does not is said in words.
+
+use super::answer::Settled;
+use super::args::{self, invalid};
+use crate::limits;
+use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Step};
+use crate::world::{EngineLimits, EngineLook, EnginePoint, Kube, SignalGroup, World, engine_signals};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+pub(super) const WINDOW: ParamSpec =
+    args::optional("window", ParamType::Duration, "between the two looks that show whether it makes steps (15s)");
+pub(super) const ALSO: ParamSpec = args::optional(
+    "also",
+    ParamType::Any,
+    "PromQL, or a list of it: each query that has a result, as long as the fault is there, is one more signal",
+);
+
+/// What is asked about some engines.
+pub(super) struct Question {
+    pub points: Vec<EnginePoint>,
+    pub window: Span,
+    also: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Independent signals for the engine that has most of them, and Prometheus'.
+    pub count: usize,
+    pub agree: Vec<String>,
+    pub against: Vec<String>,
+    pub engines: Vec<Value>,
+}
+
+impl Question {
+    pub fn of(call: &Call, points: Vec<EnginePoint>, about: &str) -> Result<Question, Failure> {
+        let also = queries(call)?;
+        if points.is_empty() && also.is_empty() {
+            return Err(Failure::new(
+                FailureKind::NotFound,
+                format!(
+                    "no inference engine of {about} is known: give its pods the label nightshift.dev/probe, name it under \
+                     `probe.targets` of a source of kind inference, or ask Prometheus with `also`"
+                ),
+            ));
+        }
+        Ok(Question { points, window: args::span(call, "window", limits::ENGINE_WINDOW)?, also })
+    }
+
+    /// One look at each engine, all at once.
+    pub async fn look(&self, world: &World) -> Vec<EngineLook> {
+        let looks = self.points.iter().map(|point| world.look_at(point, limits::PROBE_WITHIN));
+        futures::future::join_all(looks).await
+    }
+
+    /// The second look, and what both say. Engines that were not there at the first one say nothing yet.
+    pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> Found {
+        let mut found = Found::default();
+        let limits = EngineLimits::default();
+        let second = self.look(world).await;
+        let mut most = 0;
+        for (point, now) in self.points.iter().zip(&second) {
+            let Some((_, before)) = first.iter().find(|(name, _)| *name == point.endpoint) else {
+                found.against.push(format!("{} has just come", point.name()));
+                continue;
+            };
+            let signals = engine_signals(before, now, &limits);
+            let groups: BTreeSet<SignalGroup> =
+                signals.iter().filter(|signal| signal.agrees).map(|signal| signal.group).collect();
+            most = most.max(groups.len());
+            for signal in &signals {
+                let line = format!("{} ({}): {}", point.name(), signal.group.word(), signal.words);
+                if signal.agrees { found.agree.push(line) } else { found.against.push(line) }
+            }
+            found.engines.push(shown(point, now, &groups));
+        }
+        found.count = most + self.ask(world, &mut found).await;
+        found
+    }
+
+    async fn ask(&self, world: &World, found: &mut Found) -> usize {
+        let mut agreed = 0;
+        for query in &self.also {
+            let answer = match &world.prometheus {
+                Some(prometheus) => prometheus.query(query).await.map_err(|error| error.to_string()),
+                None => Err("no `prometheus` is configured".to_owned()),
+            };
+            match answer {
+                Ok(samples) if samples.is_empty() => found.against.push(format!("prometheus: `{query}` has no result")),
+                Ok(_) => {
+                    agreed += 1;
+                    found.agree.push(format!("prometheus: `{query}` has a result"));
+                }
+                Err(why) => found.against.push(format!("prometheus: `{query}`: {why}")),
+            }
+        }
+        agreed
+    }
+}
+
+impl Found {
+    /// A signal that comes from elsewhere; one of a group that agrees already is none more.
+    pub fn add(&mut self, group: SignalGroup, words: String) {
+        let mark = format!("({})", group.word());
+        if !self.agree.iter().any(|line| line.contains(&mark)) {
+            self.count += 1;
+        }
+        self.agree.push(format!("{words} {mark}"));
+    }
+
+    /// In one sentence, for a refusal.
+    pub fn words(&self) -> String {
+        let list = |lines: &[String]| lines.join("; ");
+        match (self.agree.as_slice(), self.against.as_slice()) {
+            ([], against) => format!("nothing speaks for it: {}", list(against)),
+            (agree, []) => format!("for it: {}", list(agree)),
+            (agree, against) => format!("for it: {}. Against it: {}", list(agree), list(against)),
+        }
+    }
+}
+
+/// Looks as a step carries them: each with the engine's address.
+pub(super) fn carried(points: &[EnginePoint], looks: Vec<EngineLook>) -> Value {
+    let pairs = points.iter().zip(looks);
+    pairs.map(|(point, look)| json!([point.endpoint, look])).collect()
+}
+
+/// What a step carries, if it carries looks.
+pub(super) fn first_looks(step: &Step) -> Option<Vec<(String, EngineLook)>> {
+    serde_json::from_value(step.carry.get("first")?.clone()).ok()
+}
+
+/// The engine of a pod: by its labels, else by the configuration.
+pub(super) fn of_pod(world: &World, pod: &crate::world::Pod) -> Settled<Option<EnginePoint>> {
+    if let Some(point) = world.engines.of_pod(&pod.namespace, &pod.name) {
+        return Ok(Some(point.clone()));
+    }
+    match EnginePoint::of_pod(pod) {
+        None => Ok(None),
+        Some(Ok(point)) => Ok(Some(point)),
+        Some(Err(why)) => Err(invalid(format!("pod {}/{}: {why}", pod.namespace, pod.name)).into()),
+    }
+}
+
+/// The engines of a workload: those of its pods, and those that the configuration names.
+pub(super) async fn of_workload(world: &World, kube: &Kube, namespace: &str, name: &str) -> Settled<Vec<EnginePoint>> {
+    let mut points: Vec<EnginePoint> = world.engines.of_workload(namespace, name).cloned().collect();
+    let workload = kube.workload(namespace, name).await?;
+    if !workload.selector.is_empty() {
+        for pod in kube.pods(namespace, &workload.selector).await? {
+            let named = points.iter().any(|point| point.pod == pod.name);
+            points.extend(if named { None } else { of_pod(world, &pod)? });
+        }
+    }
+    if points.len() > limits::ENGINES_PER_STEP {
+        let most = limits::ENGINES_PER_STEP;
+        return Err(invalid(format!("{namespace}/{name} has {} engines, more than {most}", points.len())).into());
+    }
+    Ok(points)
+}
+
+fn queries(call: &Call) -> Result<Vec<String>, Failure> {
+    let wrong = || invalid(format!("{}: `also` must be PromQL, or a list of it", call.action));
+    let list = match call.args.get("also") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(query)) => vec![query.clone()],
+        Some(Value::Array(list)) => {
+            list.iter().map(|query| query.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_, _>>()?
+        }
+        Some(_) => return Err(wrong()),
+    };
+    if list.len() > limits::ENGINE_QUERIES {
+        let most = limits::ENGINE_QUERIES;
+        return Err(invalid(format!("{}: `also` has {} queries, more than {most}", call.action, list.len())));
+    }
+    Ok(list)
+}
+
+fn shown(point: &EnginePoint, look: &EngineLook, groups: &BTreeSet<SignalGroup>) -> Value {
+    let reading = look.reading();
+    json!({
+        "engine": point.kind.word(),
+        "endpoint": point.endpoint,
+        "pod": if point.pod.is_empty() { String::new() } else { format!("{}/{}", point.namespace, point.pod) },
+        "ready": look.unready.is_none(),
+        "readable": reading.is_some(),
+        "running": reading.map(|reading| reading.running()),
+        "waiting": reading.map(|reading| reading.waiting()),
+        "cache": reading.and_then(|reading| reading.cache),
+        "signals": groups.iter().map(|group| group.word()).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,182 @@
+//! `inference::drain_traffic`: no new requests for one engine, and a wait until those it has are answered.
+//!
+//! Invariant: one conditional patch takes the pod out of its Services and says that we did; a pod whose engine cannot be
+//! asked is not taken, since nobody could tell when it is empty.
+
+use super::answer::{Settled, done, foresee, settle, spoken, waited};
+use super::traffic::{self, Taken};
+use super::{Action, Performed, args, engines, inference_restart, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(super) struct InferenceDrainTraffic;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "inference::drain_traffic",
+    doc: "Takes an inference pod out of its Services, by a label that they ask for and its controller does not, and waits until it \
+          runs no request and none waits. When the time is up it says so (`drained` is false) and the traffic stays away. Refused when \
+          no other pod of the set is ready.",
+    params: &[args::POD],
+    options: &[
+        args::optional("within", ParamType::Duration, "how long its requests may take (10m)"),
+        args::optional("label", ParamType::String, "the label that goes (nightshift.dev/traffic)"),
+        args::optional("except", ParamType::Any, "names of Services that carry no requests, such as one for metrics"),
+        args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),
+    ],
+    returns: "#{changed, before, drained, running, waiting, waited, why}; why is empty if it is drained",
+    effect: Effect::Converge,
+    reach: Reach::Pod,
+    disruptive: true,
+    permissions: rights::DRAIN_TRAFFIC,
+    undo: Some("inference::return_traffic"),
+    deadline: Span::seconds(60),
+};
+
+#[async_trait::async_trait]
+impl Action for InferenceDrainTraffic {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::pod_target(call)
+    }
+
+    /// Whether it had its traffic before, so that an attempt whose answer was lost still knows that it changed it.
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
+        let pod = world.kube(None)?.pod(namespace, name).await?;
+        let is_taken = !matches!(traffic::taken(&pod, &world.identity), Taken::No);
+        Ok(json!({ "uid": pod.uid, "taken": is_taken }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let (namespace, name) = args::pair(call, "pod")?;
+                let kube = world.kube(None)?;
+                let pod = kube.pod(namespace, name).await?;
+                let (before, changed) = match traffic::taken(&pod, &world.identity) {
+                    Taken::Ours { before, .. } => (before, false),
+                    Taken::Theirs(who) => return Err(theirs(&pod, &who).into()),
+                    Taken::No => (may(world, kube, call, &pod).await?.0, true),
+                };
+                Ok(json!({ "changed": changed, "before": before, "drained": true, "running": 0, "waiting": 0, "waited": "0s", "why": "" }))
+            }
+            .await,
+        )
+    }
+
+    fn undo(&self, step: &Step) -> Option<Call> {
+        super::changed(step).then(|| Call::new("inference::return_traffic", [("pod", json!(step.call.text("pod")))]))
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let (namespace, name) = args::pair(&step.call, "pod")?;
+    let within = args::span(&step.call, "within", Span::minutes(10))?;
+    let kube = world.kube(None)?;
+    let pod = match kube.pod(namespace, name).await {
+        Ok(pod) => pod,
+        // It is gone, and its requests with it; its successor has its traffic by its own labels.
+        Err(WorldError::NotFound(_)) if step.carry["out"] == json!(true) => {
+            return Ok(done(report(step, true, 0.0, 0.0, Duration::ZERO, "")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if step.carry["out"] == json!(true) {
+        return wait(world, step, &pod, within).await;
+    }
+    let (before, changed) = match traffic::taken(&pod, &world.identity) {
+        // Ours already: by an attempt of this step whose answer was lost, or by an earlier step.
+        Taken::Ours { before, .. } => (before, step.carry["taken"] == json!(false)),
+        Taken::Theirs(who) => return Err(theirs(&pod, &who).into()),
+        Taken::No => {
+            let (before, _) = may(world, kube, &step.call, &pod).await?;
+            let label = traffic::label(&step.call)?;
+            let patch = traffic::away(world, &step.run.to_string(), label, &before);
+            kube.patch_pod(namespace, name, patch, &pod.resource_version).await?;
+            (before, true)
+        }
+    };
+    let carry = json!({ "uid": pod.uid, "out": true, "before": before, "changed": changed, "calm": 0 });
+    let why = "it gets no new requests".to_owned();
+    Ok(Performed::Again { after: limits::POLL_FIRST, why, carry })
+}
+
+/// Whether it may be taken out, and by whom it can be asked; what the label says now.
+async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(String, EnginePoint)> {
+    if pod.terminating {
+        let what = format!("{}/{} is ending already, and its Services have let go of it", pod.namespace, pod.name);
+        return Err(Failure::new(FailureKind::Conflict, what).into());
+    }
+    let point = engine(world, pod)?;
+    let before = traffic::may_take(kube, call, pod, traffic::label(call)?).await?;
+    inference_restart::refuse_alone(kube, call, pod).await?;
+    Ok((before, point))
+}
+
+fn engine(world: &World, pod: &Pod) -> Settled<EnginePoint> {
+    engines::of_pod(world, pod)?.ok_or_else(|| {
+        let what = format!(
+            "no inference engine of {}/{} is known, so nobody could tell when its requests have ended: give it the label \
+             nightshift.dev/probe, or name it under `probe.targets`",
+            pod.namespace, pod.name
+        );
+        Failure::new(FailureKind::NotFound, what).into()
+    })
+}
+
+async fn wait(world: &World, step: &Step, pod: &Pod, within: Span) -> Settled<Performed> {
+    let spent = waited(world, step);
+    if step.carry["uid"].as_str() != Some(&pod.uid) || pod.terminating {
+        return Ok(done(report(step, true, 0.0, 0.0, spent, "")));
+    }
+    let point = engine(world, pod)?;
+    let look = world.look_at(&point, limits::PROBE_WITHIN).await;
+    let (running, waiting, why) = match &look.page {
+        Ok(reading) => {
+            let (running, waiting) = (reading.running(), reading.waiting());
+            (running, waiting, format!("{running} requests run and {waiting} wait"))
+        }
+        Err((_, why)) => (-1.0, -1.0, format!("its page cannot be read: {why}")),
+    };
+    let is_empty = look.page.is_ok() && running + waiting <= 0.0;
+    let calm = if is_empty { step.carry["calm"].as_u64().unwrap_or(0) + 1 } else { 0 };
+    if calm >= limits::ENGINE_DRAIN_LOOKS {
+        return Ok(done(report(step, true, running, waiting, spent, "")));
+    }
+    if spent >= within.0 {
+        let why = format!("after {}: {why}", spoken(spent));
+        return Ok(done(report(step, false, running, waiting, spent, &why)));
+    }
+    let mut carry = step.carry.clone();
+    carry["calm"] = json!(calm);
+    Ok(Performed::Again { after: limits::ENGINE_DRAIN_EVERY, why, carry })
+}
+
+/// Counts below zero are not known.
+fn report(step: &Step, drained: bool, running: f64, waiting: f64, spent: Duration, why: &str) -> Value {
+    let known = |count: f64| (count >= 0.0).then_some(count);
+    json!({
+        "changed": step.carry["changed"],
+        "before": step.carry["before"],
+        "drained": drained,
+        "running": known(running),
+        "waiting": known(waiting),
+        "waited": spoken(spent).to_string(),
+        "why": why,
+    })
+}
+
+fn theirs(pod: &Pod, who: &str) -> Failure {
+    let what = format!("the traffic of {}/{} was taken away by {who}", pod.namespace, pod.name);
+    Failure::new(FailureKind::Conflict, what)
+}

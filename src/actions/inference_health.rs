@@ -1,0 +1,84 @@
+//! `inference::health`: what a workload's engines say of themselves now, and how many independent signals of trouble that is.
+//!
+//! Invariant: reads only, twice, some seconds apart; an engine that does not answer is part of the answer.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::engines::{self, Found, Question};
+use super::{Action, Performed, args, rights};
+use crate::limits;
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::world::World;
+use serde_json::{Value, json};
+
+pub(super) struct InferenceHealth;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "inference::health",
+    doc: "Looks twice at the readiness and the metrics of a workload's vLLM, TGI or Triton engines, and counts independent signals \
+          that speak for a restart: no step while requests wait, not ready, late first tokens, a full KV cache, and each query \
+          of `also`.",
+    params: &[args::WORKLOAD],
+    options: &[engines::WINDOW, engines::ALSO],
+    returns: "#{signals, agree, against, engines}; engines lists #{engine, endpoint, pod, ready, readable, running, waiting, cache, \
+              signals}",
+    effect: Effect::Read,
+    reach: Reach::None,
+    disruptive: false,
+    permissions: rights::LOOK_AT_ENGINES,
+    undo: None,
+    deadline: Span::seconds(60),
+};
+
+#[async_trait::async_trait]
+impl Action for InferenceHealth {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::workload_target(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    /// As it is performed, with less time between the looks.
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let question = ask(world, call).await?;
+                let looks = question.look(world).await;
+                if !question.points.is_empty() {
+                    let window = question.window.0.min(limits::ENGINE_FORESIGHT);
+                    world.clock.sleep_until(world.clock.now() + window).await;
+                }
+                let names = question.points.iter().map(|point| point.endpoint.clone());
+                let first: Vec<_> = names.zip(looks).collect();
+                Ok(report(&question.judge(world, &first).await))
+            }
+            .await,
+        )
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let question = ask(world, &step.call).await?;
+    let first = engines::first_looks(step);
+    if first.is_none() && !question.points.is_empty() {
+        let carry = json!({ "first": engines::carried(&question.points, question.look(world).await) });
+        let why = format!("looks again in {}", question.window);
+        return Ok(Performed::Again { after: question.window.0, why, carry });
+    }
+    Ok(done(report(&question.judge(world, &first.unwrap_or_default()).await)))
+}
+
+async fn ask(world: &World, call: &Call) -> Settled<Question> {
+    let (namespace, name) = args::pair(call, "workload")?;
+    let points = engines::of_workload(world, world.kube(None)?, namespace, name).await?;
+    Ok(Question::of(call, points, &format!("{namespace}/{name}"))?)
+}
+
+fn report(found: &Found) -> Value {
+    json!({ "signals": found.count, "agree": found.agree, "against": found.against, "engines": found.engines })
+}

@@ -1,0 +1,87 @@
+//! `inference::return_traffic`: gives a pod its traffic back, if we were the ones who took it.
+//!
+//! Invariant: only a label that bears our mark is set back, in one conditional patch that also removes the mark.
+
+use super::answer::{Settled, done, foresee, settle};
+use super::traffic::{self, Taken};
+use super::{Action, Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::world::{Pod, World, WorldError};
+use serde_json::{Value, json};
+
+pub(super) struct InferenceReturnTraffic;
+
+static SPEC: ActionSpec = ActionSpec {
+    name: "inference::return_traffic",
+    doc: "Gives a pod back the traffic that `inference::drain_traffic` took. Fails with `conflict` if somebody else took it; a pod that \
+          is gone needs nothing.",
+    params: &[args::POD],
+    options: &[],
+    returns: "#{changed}; changed is false if it had its traffic, or is gone",
+    effect: Effect::Converge,
+    reach: Reach::Pod,
+    disruptive: false,
+    permissions: rights::RETURN_TRAFFIC,
+    undo: None,
+    deadline: Span::seconds(45),
+};
+
+#[async_trait::async_trait]
+impl Action for InferenceReturnTraffic {
+    fn spec(&self) -> &'static ActionSpec {
+        &SPEC
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        args::pod_target(call)
+    }
+
+    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+        let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
+        let pod = world.kube(None)?.pod(namespace, name).await?;
+        Ok(json!({ "ours": matches!(traffic::taken(&pod, &world.identity), Taken::Ours { .. }) }))
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(perform(world, step).await)
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(
+            async {
+                let found = look(world, call).await?;
+                let changed = found.is_some_and(|(pod, label, before)| traffic::back(&pod, &label, &before).1);
+                Ok(json!({ "changed": changed }))
+            }
+            .await,
+        )
+    }
+}
+
+async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+    let Some((pod, label, before)) = look(world, &step.call).await? else {
+        // An attempt whose answer was lost has given it back, or there was nothing to give.
+        return Ok(done(json!({ "changed": step.carry["ours"] == json!(true) })));
+    };
+    let (patch, changed) = traffic::back(&pod, &label, &before);
+    world.kube(None)?.patch_pod(&pod.namespace, &pod.name, patch, &pod.resource_version).await?;
+    Ok(done(json!({ "changed": changed })))
+}
+
+/// The pod, the label and what it was, if its traffic is ours to give back.
+async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String)>> {
+    let (namespace, name) = args::pair(call, "pod")?;
+    let pod = match world.kube(None)?.pod(namespace, name).await {
+        Ok(pod) => pod,
+        Err(WorldError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match traffic::taken(&pod, &world.identity) {
+        Taken::No => Ok(None),
+        Taken::Ours { label, before } => Ok(Some((pod, label, before))),
+        Taken::Theirs(who) => {
+            let what = format!("the traffic of {namespace}/{name} was taken away by {who}; only they may give it back");
+            Err(Failure::new(FailureKind::Conflict, what).into())
+        }
+    }
+}

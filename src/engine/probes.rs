@@ -1,0 +1,61 @@
+//! Looks at inference engines again and again, and tells the store what is wrong with them, as any other source does.
+//!
+//! Invariant: an engine that hangs costs its own look and no other's; what is under way at once is bounded.
+
+mod desk;
+mod round;
+
+use super::{Parts, tell};
+use crate::limits;
+use desk::Desk;
+use round::{Came, Round};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    let desks: Vec<Arc<Desk>> = Desk::all(&parts).into_iter().map(Arc::new).collect();
+    let mut loops = JoinSet::new();
+    for desk in &desks {
+        loops.spawn(talk(parts.clone(), desk.clone()));
+    }
+    if !desks.is_empty() {
+        loops.spawn(look(parts.clone(), desks));
+    }
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        // None of them ends by itself, so one that did has met a bug: the caller stops the process.
+        Some(Err(panic)) = loops.join_next() => std::panic::resume_unwind(panic.into_panic()),
+    }
+    loops.shutdown().await;
+}
+
+async fn look(parts: Parts, desks: Vec<Arc<Desk>>) {
+    let mut round = Round::new(&parts, desks);
+    let mut under_way: JoinSet<Came> = JoinSet::new();
+    loop {
+        round.begin(&parts, &mut under_way);
+        let wake = round.wake(parts.clock.now());
+        tokio::select! {
+            Some(came) = under_way.join_next() => match came {
+                Ok(came) => round.take(&parts, came),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            () = parts.clock.sleep_until(wake) => {}
+        }
+    }
+}
+
+/// Tells the store what a desk has for it, and ends what is over from before this start.
+async fn talk(parts: Parts, desk: Arc<Desk>) {
+    let mut settled = None;
+    loop {
+        let now = parts.clock.now();
+        while tell::pass(&parts, &desk.source, &desk.board).await {}
+        if desk.is_whole(now) && settled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
+            tell::end_what_is_over(&parts, &desk.source, &desk.board, "the engine no longer shows it").await;
+            settled = Some(now);
+        }
+        parts.clock.sleep_until(now + limits::COMPLAINTS_EVERY).await;
+    }
+}

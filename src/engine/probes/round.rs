@@ -1,0 +1,253 @@
+//! Who is looked at when: each engine at its own times, spread by chance, so many at once.
+//!
+//! Invariant: engines that hung at their last look have places of their own, so that they never wait in others' way.
+
+use super::desk::{Desk, Found, complaints, left_out};
+use crate::engine::Parts;
+use crate::limits;
+use crate::model::Time;
+use crate::policy::{EngineJudge, EngineLook};
+use crate::telemetry::{ProbeLevels, Probed};
+use crate::world::{EngineKind, EnginePoint, WorldError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Which engine: the place of its desk, and its key there.
+type Name = (usize, String);
+
+/// What ended.
+pub(super) enum Came {
+    Looked { name: Name, look: EngineLook, took: Duration },
+    Listed { desk: usize, found: Result<Found, WorldError> },
+}
+
+struct Patient {
+    point: EnginePoint,
+    judge: EngineJudge,
+    due: Time,
+    is_looked_at: bool,
+    /// It used up its time at the last look.
+    is_slow: bool,
+    last: Option<(Time, bool)>,
+}
+
+struct Listing {
+    due: Time,
+    is_under_way: bool,
+    is_well: bool,
+    odd: BTreeSet<String>,
+}
+
+pub(super) struct Round {
+    desks: Vec<Arc<Desk>>,
+    patients: BTreeMap<Name, Patient>,
+    lists: Vec<Listing>,
+    /// Looks under way: at engines that answer, and at those that hung.
+    under_way: [usize; 2],
+    chance: RandomState,
+    draws: u64,
+    told: Option<Time>,
+}
+
+impl Round {
+    pub fn new(parts: &Parts, desks: Vec<Arc<Desk>>) -> Round {
+        let now = parts.clock.now();
+        let list = |_: &Arc<Desk>| Listing { due: now, is_under_way: false, is_well: true, odd: BTreeSet::new() };
+        let lists = desks.iter().map(list).collect();
+        let mut round = Round {
+            desks,
+            patients: BTreeMap::new(),
+            lists,
+            under_way: [0, 0],
+            chance: RandomState::new(),
+            draws: 0,
+            told: None,
+        };
+        for desk in 0..round.desks.len() {
+            let named = round.desks[desk].named();
+            round.seat(desk, named, now);
+        }
+        round
+    }
+
+    /// Begins every list and every look that is due and has room.
+    pub fn begin(&mut self, parts: &Parts, tasks: &mut JoinSet<Came>) {
+        let now = parts.clock.now();
+        for (desk, list) in self.lists.iter_mut().enumerate() {
+            if self.desks[desk].finds_pods() && !list.is_under_way && list.due <= now {
+                list.is_under_way = true;
+                let at = self.desks[desk].clone();
+                tasks.spawn(async move { Came::Listed { desk, found: at.find().await } });
+            }
+        }
+        for (name, patient) in &mut self.patients {
+            let lane = &mut self.under_way[usize::from(patient.is_slow)];
+            if patient.is_looked_at || patient.due > now || *lane >= limits::PROBES_AT_ONCE {
+                continue;
+            }
+            *lane += 1;
+            patient.is_looked_at = true;
+            let (world, point, name) = (parts.world.clone(), patient.point.clone(), name.clone());
+            let within = self.desks[name.0].probe.within;
+            tasks.spawn(async move {
+                let look = world.look_at(&point, within).await;
+                let took = since(now, look.at);
+                Came::Looked { name, look, took }
+            });
+        }
+        self.tell(parts, now);
+    }
+
+    /// When something is due that is not under way yet.
+    pub fn wake(&self, now: Time) -> Time {
+        let looks = self.patients.values().filter(|patient| !patient.is_looked_at).map(|patient| patient.due);
+        let lists = self.lists.iter().filter(|list| !list.is_under_way).map(|list| list.due);
+        // What is due already waits for room, and hears of it by what ends.
+        let next = looks.chain(lists).filter(|due| *due > now).min();
+        let latest = now + Duration::from_secs(1);
+        next.map_or(latest, |due| due.min(latest))
+    }
+
+    pub fn take(&mut self, parts: &Parts, came: Came) {
+        let now = parts.clock.now();
+        match came {
+            Came::Looked { name, look, took } => self.looked(parts, name, &look, took, now),
+            Came::Listed { desk, found } => {
+                self.lists[desk].is_under_way = false;
+                self.lists[desk].due = now + limits::PROBE_LIST_EVERY;
+                match found {
+                    Ok(found) => self.listed(desk, found, now),
+                    Err(error) => self.unlisted(desk, &error),
+                }
+            }
+        }
+    }
+
+    fn looked(&mut self, parts: &Parts, name: Name, look: &EngineLook, took: Duration, now: Time) {
+        let desk = self.desks[name.0].clone();
+        let every = self.spread(desk.probe.every.0, &name);
+        let Some(patient) = self.patients.get_mut(&name) else {
+            // Its pod went meanwhile, and its place was given back then.
+            return;
+        };
+        let lane = &mut self.under_way[usize::from(patient.is_slow)];
+        *lane = lane.saturating_sub(1);
+        patient.is_looked_at = false;
+        patient.is_slow = took >= desk.probe.within.0.mul_f64(0.9);
+        patient.last = Some((look.at, look.unready.is_none() && look.page.is_ok()));
+        patient.due = (patient.due + every).max(now);
+        parts.metrics.probed(patient.point.kind, outcome(look));
+        let troubles = patient.judge.look(look, &desk.probe.limits);
+        desk.board().hear_engine(&name.1, complaints(&patient.point, &troubles), now);
+    }
+
+    fn listed(&mut self, desk: usize, found: Found, now: Time) {
+        self.say_well(desk);
+        let at = self.desks[desk].clone();
+        let named = at.named();
+        let gone = |(of, key): &&Name| *of == desk && !named.contains_key(key) && !found.engines.contains_key(key);
+        let gone: Vec<Name> = self.patients.keys().filter(gone).cloned().collect();
+        for name in gone {
+            if let Some(patient) = self.patients.remove(&name)
+                && patient.is_looked_at
+            {
+                let lane = &mut self.under_way[usize::from(patient.is_slow)];
+                *lane = lane.saturating_sub(1);
+            }
+            at.board().forget_engine(&name.1, now);
+        }
+        let over: Vec<String> =
+            self.lists[desk].odd.iter().filter(|key| !found.odd.contains_key(*key)).cloned().collect();
+        for key in over {
+            at.board().forget_engine(&key, now);
+        }
+        self.lists[desk].odd = found.odd.keys().cloned().collect();
+        for (key, complaint) in found.odd {
+            at.board().hear_engine(&key, vec![complaint], now);
+        }
+        self.seat(desk, found.engines, now);
+    }
+
+    /// Takes in engines that are new, as far as there is room.
+    fn seat(&mut self, desk: usize, engines: BTreeMap<String, EnginePoint>, now: Time) {
+        let at = self.desks[desk].clone();
+        let mut left = 0;
+        for (key, point) in engines {
+            let name = (desk, key);
+            if let Some(known) = self.patients.get_mut(&name) {
+                known.point = point;
+                continue;
+            }
+            if self.patients.len() >= limits::PROBES {
+                left += 1;
+                continue;
+            }
+            let due = now + at.probe.every.0.mul_f64(self.draw(&name));
+            let judge = EngineJudge::default();
+            let patient = Patient { point, judge, due, is_looked_at: false, is_slow: false, last: None };
+            self.patients.insert(name, patient);
+        }
+        let complaint = (left > 0).then(|| left_out(&at.source, left));
+        at.board().hear_engine("left out", complaint.into_iter().collect(), now);
+    }
+
+    fn unlisted(&mut self, desk: usize, error: &WorldError) {
+        if std::mem::take(&mut self.lists[desk].is_well) {
+            let source = &self.desks[desk].source;
+            tracing::warn!(%source, %error, "pods with engines cannot be listed; those that are known are looked at on");
+        }
+    }
+
+    fn say_well(&mut self, desk: usize) {
+        if !std::mem::replace(&mut self.lists[desk].is_well, true) {
+            tracing::info!(source = %self.desks[desk].source, "pods with engines are listed again");
+        }
+    }
+
+    /// From 0 to 1, by chance.
+    fn draw(&mut self, name: &Name) -> f64 {
+        self.draws = self.draws.wrapping_add(1);
+        let bits = self.chance.hash_one((name, self.draws)) >> 11;
+        bits as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A tenth more or less, so that looks do not fall into step.
+    fn spread(&mut self, every: Duration, name: &Name) -> Duration {
+        every.mul_f64(0.9 + 0.2 * self.draw(name))
+    }
+
+    /// Levels for the metrics page, at most once a second.
+    fn tell(&mut self, parts: &Parts, now: Time) {
+        if self.told.is_some_and(|told| since(told, now) < Duration::from_secs(1)) {
+            return;
+        }
+        self.told = Some(now);
+        for kind in EngineKind::ALL {
+            let of = || self.patients.values().filter(move |patient| patient.point.kind == kind);
+            let ages = of().map(|patient| patient.last.map_or(f64::INFINITY, |(at, _)| since(at, now).as_secs_f64()));
+            // One that was not looked at yet is not old, it is new.
+            let oldest = ages.filter(|age| age.is_finite()).fold(0.0, f64::max);
+            let levels = ProbeLevels {
+                targets: of().count(),
+                up: of().filter(|patient| patient.last.is_some_and(|(_, up)| up)).count(),
+                oldest_seconds: oldest,
+            };
+            parts.metrics.set_probes(kind, &levels);
+        }
+    }
+}
+
+fn outcome(look: &EngineLook) -> Probed {
+    match (&look.page, &look.unready) {
+        (Err((why, _)), _) => Probed::Unread(*why),
+        (Ok(_), Some(_)) => Probed::NotReady,
+        (Ok(_), None) => Probed::Up,
+    }
+}
+
+fn since(from: Time, to: Time) -> Duration {
+    Duration::from_micros(u64::try_from(to.as_microsecond().saturating_sub(from.as_microsecond())).unwrap_or(0))
+}

@@ -1,0 +1,65 @@
+//! From a board to the store: what a source of our own has to say, by the ordinary intake.
+//!
+//! Invariant: a complaint leaves the board only once the store has it.
+
+use super::Parts;
+use crate::limits;
+use crate::sources::kubernetes::Board;
+use crate::store::{Batch, Control};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the store what the board has for it. True: there is more.
+pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> bool {
+    let now = parts.clock.now();
+    let (events, gaps) = board(shared).take(limits::COMPLAINTS_BATCH, now);
+    if events.is_empty() && gaps.is_empty() {
+        return false;
+    }
+    let (said, left_out) = (events.len(), gaps.len());
+    let rules = parts.catalog.current().rules.clone();
+    let batch = Batch { source: source.to_owned(), events: events.clone(), gaps, rules, now };
+    match parts.store.intake(batch).await {
+        Ok(heard) => {
+            board(shared).told(&events, now);
+            parts.metrics.heard(said, heard.refreshed, heard.late);
+            parts.metrics.gap(left_out);
+            if heard.nudge {
+                parts.nudge.nudge();
+            }
+            said == limits::COMPLAINTS_BATCH
+        }
+        Err(error) => {
+            tracing::error!(%source, %error, "complaints could not be stored; trying again");
+            false
+        }
+    }
+}
+
+/// Ends complaints that the store holds open from before this start, and that the board does not show.
+pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex<Board>, why: &str) {
+    let now = parts.clock.now();
+    let open = match parts.store.unseen(source, now, limits::READ_LIMIT).await {
+        Ok(open) => open,
+        Err(error) => {
+            tracing::error!(%source, %error, "cannot ask which complaints are open");
+            return;
+        }
+    };
+    let over: Vec<_> = {
+        let board = board(shared);
+        let over = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
+        over.map(|episode| episode.id).collect()
+    };
+    if over.is_empty() {
+        return;
+    }
+    let end = Control::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
+    if let Err(error) = parts.store.control(end, now).await {
+        tracing::error!(%source, %error, "cannot end complaints that are over");
+    }
+    parts.nudge.nudge();
+}

@@ -1,0 +1,207 @@
+//! What an inference engine's own pages say of it, and what of that is a complaint: readings in, findings out.
+//!
+//! Invariant: pure; what a page does not say changes nothing, and a page that cannot be read is a finding of its own.
+
+mod checks;
+mod judge;
+mod page;
+mod signals;
+
+pub use checks::{EngineCheck, SignalGroup, inference_page};
+pub use judge::{EngineJudge, EngineTrouble};
+pub use page::parse_engine_page;
+pub use signals::{EngineSignal, engine_signals};
+
+use crate::model::{Span, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which program serves the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    Vllm,
+    Tgi,
+    Triton,
+}
+
+impl EngineKind {
+    pub const ALL: [EngineKind; 3] = [EngineKind::Vllm, EngineKind::Tgi, EngineKind::Triton];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            EngineKind::Vllm => "vllm",
+            EngineKind::Tgi => "tgi",
+            EngineKind::Triton => "triton",
+        }
+    }
+
+    pub fn named(word: &str) -> Option<EngineKind> {
+        EngineKind::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Where it says whether it is ready.
+    pub const fn ready_path(self) -> &'static str {
+        match self {
+            EngineKind::Vllm | EngineKind::Tgi => "/health",
+            EngineKind::Triton => "/v2/health/ready",
+        }
+    }
+
+    /// The ports that it listens on unless told otherwise: of its API, and of its metrics.
+    pub const fn ports(self) -> (u16, u16) {
+        match self {
+            EngineKind::Vllm => (8_000, 8_000),
+            EngineKind::Tgi => (80, 80),
+            EngineKind::Triton => (8_000, 8_002),
+        }
+    }
+}
+
+/// From where on something is a complaint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineLimits {
+    /// Looks in a row that it is not ready, or cannot be read.
+    pub looks: u32,
+    /// A new engine loads its weights; for so long it may be not ready, if it never was.
+    pub starting: Span,
+    /// Requests wait, and no engine step was made, for so long.
+    pub frozen_for: Span,
+    /// More requests wait than this, for so long.
+    pub queue: f64,
+    pub queue_for: Span,
+    /// The share of the KV cache in use is above this, for so long.
+    pub cache: f64,
+    pub cache_for: Span,
+    /// This share of requests gets its first token later than this, for so long.
+    pub first_token: Span,
+    pub first_token_quantile: f64,
+    pub first_token_for: Span,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        EngineLimits {
+            looks: 3,
+            starting: Span::minutes(15),
+            frozen_for: Span::minutes(2),
+            queue: 50.0,
+            queue_for: Span::minutes(2),
+            cache: 0.95,
+            cache_for: Span::minutes(5),
+            first_token: Span::seconds(10),
+            first_token_quantile: 0.95,
+            first_token_for: Span::minutes(5),
+        }
+    }
+}
+
+impl EngineLimits {
+    /// After so long a look at everything has had the time to begin each complaint.
+    pub fn longest(&self) -> Span {
+        [self.frozen_for, self.queue_for, self.cache_for, self.first_token_for].into_iter().max().unwrap_or_default()
+    }
+}
+
+/// One queue of an engine: an engine core of vLLM, a model of Triton.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lane {
+    pub running: f64,
+    pub waiting: f64,
+    /// Counts what only grows while it works: steps and tokens. None where the page has no such counter.
+    pub steps: Option<f64>,
+}
+
+impl Lane {
+    pub fn has_work(&self) -> bool {
+        self.running + self.waiting > 0.0
+    }
+}
+
+/// How long first tokens took: requests by the upper bound of their bucket, in seconds, and all of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FirstTokens {
+    pub buckets: Vec<(f64, f64)>,
+    pub total: f64,
+}
+
+/// What a metrics page says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineReading {
+    pub lanes: BTreeMap<String, Lane>,
+    /// The share of the KV cache in use, of the fullest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_tokens: Option<FirstTokens>,
+    /// When the process began, in seconds since 1970, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub began: Option<f64>,
+}
+
+impl EngineReading {
+    pub fn running(&self) -> f64 {
+        self.lanes.values().map(|lane| lane.running).sum()
+    }
+
+    pub fn waiting(&self) -> f64 {
+        self.lanes.values().map(|lane| lane.waiting).sum()
+    }
+
+    /// Whether it has begun anew since that reading: a counter fell, or the process is another one.
+    pub fn is_anew(&self, before: &EngineReading) -> bool {
+        let fell = |(name, lane): (&String, &Lane)| {
+            let was = before.lanes.get(name).and_then(|was| was.steps);
+            was.zip(lane.steps).is_some_and(|(was, is)| is < was)
+        };
+        let another = before.began.zip(self.began).is_some_and(|(was, is)| is > was + 1.0);
+        another || self.lanes.iter().any(fell)
+    }
+}
+
+/// Why there is no reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unread {
+    /// Nobody takes the connection.
+    Unreached,
+    /// No answer in time, or one that broke off.
+    Silent,
+    TooLarge,
+    /// Another status than 200.
+    Status,
+    /// No metrics page, or of another program.
+    Garbage,
+}
+
+impl Unread {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Unread::Unreached => "unreached",
+            Unread::Silent => "silent",
+            Unread::TooLarge => "too-large",
+            Unread::Status => "status",
+            Unread::Garbage => "garbage",
+        }
+    }
+}
+
+/// One look at an engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineLook {
+    pub at: Time,
+    /// Why it is not ready; none: it says that it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unready: Option<String>,
+    pub page: Result<EngineReading, (Unread, String)>,
+}
+
+impl EngineLook {
+    pub fn reading(&self) -> Option<&EngineReading> {
+        self.page.as_ref().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

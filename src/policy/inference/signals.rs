@@ -1,0 +1,60 @@
+//! What two looks at an engine say for a restart and against it.
+//!
+//! Invariant: only what both looks show is a signal, and one group is one signal, however much of it agrees.
+
+use super::checks::{CHECKS, SignalGroup, Verdict, View, came};
+use super::{EngineLimits, EngineLook};
+use crate::limits;
+
+/// What one check says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSignal {
+    pub group: SignalGroup,
+    /// Whether it speaks for a restart.
+    pub agrees: bool,
+    pub words: String,
+}
+
+/// All that two looks say, a line for each group; `first` before `second`.
+pub fn engine_signals(first: &EngineLook, second: &EngineLook, limits: &EngineLimits) -> Vec<EngineSignal> {
+    let is_anew = second.reading().zip(first.reading()).is_some_and(|(now, before)| now.is_anew(before));
+    let before = first.reading().filter(|_| !is_anew);
+    let tokens = |look: &EngineLook| look.reading().and_then(|reading| reading.first_tokens.clone());
+    let first_tokens = tokens(second).zip(tokens(first)).and_then(|(now, before)| came(&now, &before));
+    let now = View { look: second, before, is_anew, first_tokens: first_tokens.as_ref(), limits };
+    let then = View { look: first, before: None, is_anew: false, first_tokens: None, limits };
+    let judged = CHECKS.iter().filter_map(|check| Some((check, check.group?)));
+    judged
+        .map(|(check, group)| {
+            let verdict = (check.judge)(&now);
+            let both = matches!(group, SignalGroup::Progress | SignalGroup::Latency)
+                || matches!((check.judge)(&then), Verdict::Ill(_));
+            match verdict {
+                Verdict::Ill(words) if both => EngineSignal { group, agrees: true, words },
+                other => EngineSignal { group, agrees: false, words: against(group, &other, second) },
+            }
+        })
+        .collect()
+}
+
+fn against(group: SignalGroup, verdict: &Verdict, look: &EngineLook) -> String {
+    let unknown = matches!(verdict, Verdict::Same);
+    match group {
+        SignalGroup::Progress => match look.page.as_ref() {
+            Err((_, why)) => format!("its page cannot be read: {why}"),
+            Ok(_) if matches!(verdict, Verdict::Well) => "nothing waits".to_owned(),
+            Ok(_) if unknown => "whether it makes steps cannot be told yet".to_owned(),
+            Ok(_) => "it makes steps, or has begun anew".to_owned(),
+        },
+        SignalGroup::Readiness => {
+            if look.unready.is_some() { "it was ready a moment ago" } else { "it says that it is ready" }.to_owned()
+        }
+        SignalGroup::Latency if unknown => {
+            format!("fewer than {} requests got a first token meanwhile", limits::ENGINE_FIRST_TOKENS)
+        }
+        SignalGroup::Latency => "first tokens come in time".to_owned(),
+        SignalGroup::Cache if unknown => "its page says nothing of a KV cache".to_owned(),
+        SignalGroup::Cache => "its KV cache is not full".to_owned(),
+        SignalGroup::Prometheus => String::new(),
+    }
+}

@@ -1,0 +1,306 @@
+//! Inference engines: where they are, by the configuration or by a pod's labels, and one look at one of them.
+//!
+//! Invariant: a look takes no longer than its own time and reads no more than its bound; whatever answers is data.
+
+use super::http::Http;
+use super::{Pod, World, WorldError};
+use crate::limits;
+use crate::model::Span;
+pub use crate::policy::{EngineKind, EngineLimits, EngineLook, SignalGroup, Unread, engine_signals};
+use crate::policy::{EngineReading, parse_engine_page};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+use url::Url;
+
+/// The label by which a pod says that it is an engine, and which; `nightshift.dev/probe: vllm`.
+pub const PROBE_LABEL: &str = "nightshift.dev/probe";
+/// The ports of its API and of its metrics, where they are not the usual ones.
+pub const PROBE_PORT: &str = "nightshift.dev/probe-port";
+pub const METRICS_PORT: &str = "nightshift.dev/metrics-port";
+
+/// What a source of kind `inference` looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeConfig {
+    /// Between two looks at one engine.
+    pub every: Span,
+    /// How long one answer may take.
+    pub within: Span,
+    /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
+    pub pods: bool,
+    pub targets: Vec<EngineTarget>,
+    pub limits: EngineLimits,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        ProbeConfig {
+            every: limits::PROBE_EVERY,
+            within: limits::PROBE_WITHIN,
+            pods: true,
+            targets: Vec::new(),
+            limits: EngineLimits::default(),
+        }
+    }
+}
+
+/// One engine, as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineTarget {
+    /// Its API: `http://10.0.3.7:8000`.
+    pub url: String,
+    pub engine: EngineKind,
+    /// Its metrics page, where it is not at the usual place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// A Deployment or StatefulSet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl EngineTarget {
+    pub fn point(&self) -> Result<EnginePoint, String> {
+        let url = address(&self.url)?;
+        let metrics = match &self.metrics {
+            Some(metrics) => address(metrics)?,
+            None => usual_metrics(&url, self.engine),
+        };
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Ok(EnginePoint {
+            endpoint: place(&url),
+            kind: self.engine,
+            ready: at(&url, self.engine.ready_path()),
+            metrics: metrics.to_string(),
+            model: text(&self.model),
+            namespace: text(&self.namespace),
+            workload: text(&self.workload),
+            pod: text(&self.pod),
+            node: text(&self.node),
+        })
+    }
+}
+
+/// One engine that can be looked at. Parts that are not known are empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnginePoint {
+    /// Host and port of its API.
+    pub endpoint: String,
+    pub kind: EngineKind,
+    pub ready: String,
+    pub metrics: String,
+    pub model: String,
+    pub namespace: String,
+    pub workload: String,
+    pub pod: String,
+    pub node: String,
+}
+
+impl EnginePoint {
+    /// For people: the pod, else where it is.
+    pub fn name(&self) -> String {
+        if self.pod.is_empty() { self.endpoint.clone() } else { format!("{}/{}", self.namespace, self.pod) }
+    }
+
+    /// The engine in a pod, if its labels say that there is one. A pod without an address has none yet.
+    pub fn of_pod(pod: &Pod) -> Option<Result<EnginePoint, String>> {
+        let word = pod.labels.get(PROBE_LABEL)?;
+        if pod.ip.is_empty() || pod.terminating || pod.phase != "Running" {
+            return None;
+        }
+        Some(labelled(pod, word))
+    }
+}
+
+fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
+    let kind = EngineKind::named(word)
+        .ok_or_else(|| format!("its label {PROBE_LABEL} is `{}`; write vllm, tgi or triton", word.escape_debug()))?;
+    let port = |label: &str, usual: u16| match pod.labels.get(label) {
+        None => Ok(usual),
+        Some(text) => {
+            text.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("its label {label} is `{text}`, no port"))
+        }
+    };
+    let (api, metrics) = kind.ports();
+    let api = port(PROBE_PORT, api)?;
+    // Two engines of three have one port for both.
+    let metrics = port(METRICS_PORT, if kind == EngineKind::Triton { metrics } else { api })?;
+    // Whoever may write a pod's status must not send us to the cloud's metadata.
+    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is none", pod.ip.escape_debug()))?;
+    if let Some(why) = super::http::out_of_bounds(ip) {
+        return Err(format!("its address {ip} is {why}"));
+    }
+    let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+    Ok(EnginePoint {
+        endpoint: format!("{host}:{api}"),
+        kind,
+        ready: format!("http://{host}:{api}{}", kind.ready_path()),
+        metrics: format!("http://{host}:{metrics}/metrics"),
+        model: pod.labels.get("model").cloned().unwrap_or_default(),
+        namespace: pod.namespace.clone(),
+        workload: pod.workload(),
+        pod: pod.name.clone(),
+        node: pod.node.clone(),
+    })
+}
+
+/// The engines that the configuration names, for actions about a pod or a workload.
+#[derive(Debug, Clone, Default)]
+pub struct Engines(Arc<Vec<EnginePoint>>);
+
+impl Engines {
+    /// Those of these sources that can be meant; what cannot is refused where the configuration is checked.
+    pub fn of<'a>(probes: impl IntoIterator<Item = &'a ProbeConfig>) -> Engines {
+        let targets = probes.into_iter().flat_map(|probe| &probe.targets);
+        Engines(Arc::new(targets.filter_map(|target| target.point().ok()).collect()))
+    }
+
+    pub fn of_pod(&self, namespace: &str, pod: &str) -> Option<&EnginePoint> {
+        self.0.iter().find(|point| point.namespace == namespace && point.pod == pod)
+    }
+
+    pub fn of_workload<'a>(&'a self, namespace: &'a str, workload: &'a str) -> impl Iterator<Item = &'a EnginePoint> {
+        self.0.iter().filter(move |point| point.namespace == namespace && point.workload == workload)
+    }
+}
+
+impl World {
+    /// Asks an engine for its readiness and its metrics, both at once.
+    pub async fn look_at(&self, point: &EnginePoint, within: Span) -> EngineLook {
+        let (unready, page) = tokio::join!(readiness(&self.http, point, within), metrics(&self.http, point, within));
+        EngineLook { at: self.clock.now(), unready, page }
+    }
+}
+
+async fn readiness(http: &Http, point: &EnginePoint, within: Span) -> Option<String> {
+    match http.page(&point.ready, within.0, limits::HTTP_BODY_BYTES).await {
+        Ok((200, _)) => None,
+        Ok((status, body)) => Some(format!("it answers {status}{}", words(&body))),
+        Err(error) => Some(short(&error.to_string())),
+    }
+}
+
+async fn metrics(http: &Http, point: &EnginePoint, within: Span) -> Result<EngineReading, (Unread, String)> {
+    match http.page(&point.metrics, within.0, limits::ENGINE_PAGE_BYTES).await {
+        Ok((200, body)) => {
+            let model = Some(point.model.as_str()).filter(|model| !model.is_empty());
+            let page = String::from_utf8_lossy(&body);
+            parse_engine_page(point.kind, &page, model).map_err(|why| (Unread::Garbage, short(&why)))
+        }
+        Ok((status, body)) => Err((Unread::Status, format!("it answers {status}{}", words(&body)))),
+        Err(error) => Err((kind(&error), short(&error.to_string()))),
+    }
+}
+
+fn kind(error: &WorldError) -> Unread {
+    match error {
+        WorldError::Unreached(_) => Unread::Unreached,
+        WorldError::Invalid(_) => Unread::TooLarge,
+        _ => Unread::Silent,
+    }
+}
+
+/// What an engine said beside its status, on one line.
+fn words(body: &[u8]) -> String {
+    let text = short(String::from_utf8_lossy(body).trim());
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+fn short(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(limits::PROBE_WORDS).collect()
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| format!("`{}` is not an HTTP address", text.escape_debug()))
+}
+
+fn usual_metrics(url: &Url, kind: EngineKind) -> Url {
+    let mut metrics = url.clone();
+    metrics.set_path("/metrics");
+    if kind == EngineKind::Triton {
+        // Only an address without a host has no port to set.
+        let _ = metrics.set_port(Some(kind.ports().1));
+    }
+    metrics
+}
+
+fn at(url: &Url, path: &str) -> String {
+    let mut url = url.clone();
+    url.set_path(path);
+    url.to_string()
+}
+
+fn place(url: &Url) -> String {
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(labels: &[(&str, &str)], ip: &str) -> Pod {
+        Pod {
+            namespace: "inference".to_owned(),
+            name: "llama-7c9-x2x".to_owned(),
+            uid: "u".to_owned(),
+            resource_version: "1".to_owned(),
+            node: "gpu-1".to_owned(),
+            ip: ip.to_owned(),
+            phase: "Running".to_owned(),
+            ready: true,
+            terminating: false,
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            marks: [].into(),
+            owner: Some(("ReplicaSet".to_owned(), "llama-7c9".to_owned())),
+            mirror: false,
+            empty_dir: false,
+            gpus: 1,
+        }
+    }
+
+    #[test]
+    fn a_pod_says_by_its_labels_what_engine_it_is_and_where() {
+        let hash = ("pod-template-hash", "7c9");
+        let point = EnginePoint::of_pod(&pod(&[(PROBE_LABEL, "triton"), hash], "10.1.2.3")).unwrap().unwrap();
+        assert_eq!(point.ready, "http://10.1.2.3:8000/v2/health/ready");
+        assert_eq!((point.metrics.as_str(), point.workload.as_str()), ("http://10.1.2.3:8002/metrics", "llama"));
+        let labels = [(PROBE_LABEL, "vllm"), (PROBE_PORT, "9000"), hash];
+        let point = EnginePoint::of_pod(&pod(&labels, "fd00::7")).unwrap().unwrap();
+        assert_eq!(point.metrics, "http://[fd00::7]:9000/metrics");
+        assert_eq!(EnginePoint::of_pod(&pod(&[], "10.1.2.3")), None);
+        assert_eq!(EnginePoint::of_pod(&pod(&[(PROBE_LABEL, "vllm")], "")), None, "it has no address yet");
+    }
+
+    #[test]
+    fn labels_and_addresses_that_make_no_sense_are_refused_in_words() {
+        let why = |labels: &[(&str, &str)], ip: &str| EnginePoint::of_pod(&pod(labels, ip)).unwrap().unwrap_err();
+        assert!(why(&[(PROBE_LABEL, "vlm")], "10.1.2.3").contains("write vllm, tgi or triton"));
+        assert!(why(&[(PROBE_LABEL, "vllm"), (PROBE_PORT, "0")], "10.1.2.3").contains("no port"));
+        let metadata = why(&[(PROBE_LABEL, "vllm")], "169.254.169.254");
+        assert!(metadata.contains("metadata"), "{metadata}");
+    }
+
+    #[test]
+    fn a_target_of_the_configuration_keeps_its_own_places() {
+        let target: EngineTarget = serde_json::from_value(serde_json::json!({
+            "url": "http://llm.example:8000", "engine": "triton", "namespace": "inference", "workload": "llama",
+        }))
+        .unwrap();
+        let point = target.point().unwrap();
+        assert_eq!(point.metrics, "http://llm.example:8002/metrics");
+        assert_eq!(point.name(), "llm.example:8000");
+        let other = EngineTarget { metrics: Some("http://side:9/m".to_owned()), ..target };
+        assert_eq!(other.point().unwrap().metrics, "http://side:9/m");
+        assert!(EngineTarget { url: "llm:8000".to_owned(), ..other }.point().is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! How traffic comes to a pod: the Services that select it, and by which labels its own controller knows it.
+//!
+//! Invariant: reads but for one conditional patch of one pod; what a selector of another kind asks for is not guessed.
+
+use super::answer::Asked;
+use super::wire::PodWire;
+use super::{Kube, Pod, conditional, escape, pod_path, segment};
+use crate::limits;
+use crate::world::WorldError;
+use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A Service by what it selects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selects {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Selects {
+    /// Whether a pod with these labels gets its traffic. Without a selector somebody else writes its endpoints.
+    pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.labels.is_empty() && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Wire<T> {
+    metadata: Named,
+    spec: T,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Flat {
+    selector: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Whole {
+    selector: Selector,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Selector {
+    match_labels: Option<BTreeMap<String, Value>>,
+    match_expressions: Option<Vec<Expression>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Expression {
+    key: String,
+}
+
+impl From<Wire<Flat>> for Selects {
+    fn from(wire: Wire<Flat>) -> Selects {
+        Selects { name: wire.metadata.name, labels: wire.spec.selector.unwrap_or_default() }
+    }
+}
+
+impl Kube {
+    /// The Services of a namespace.
+    pub async fn services(&self, namespace: &str) -> Result<Vec<Selects>, WorldError> {
+        let path = format!("/api/v1/namespaces/{}/services", segment("namespace", namespace)?);
+        let asked = Asked::new("list", "", "services", "").within(namespace);
+        self.list::<Wire<Flat>, Selects>(asked, &path, "", limits::NODES as usize).await
+    }
+
+    /// The keys by which the controller of a pod knows its pods: without one of them it would let go of the pod and make
+    /// another. None for a controller that is neither a ReplicaSet nor a StatefulSet.
+    pub async fn keys_of_owner(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<Option<BTreeSet<String>>, WorldError> {
+        let resource = match kind {
+            "ReplicaSet" => "replicasets",
+            "StatefulSet" => "statefulsets",
+            _ => return Ok(None),
+        };
+        let (space, object) = (segment("namespace", namespace)?, segment("name", name)?);
+        let asked = Asked::new("get", "apps", resource, name).within(namespace);
+        let owner: Wire<Whole> =
+            self.get(asked, format!("/apis/apps/v1/namespaces/{space}/{resource}/{object}")).await?;
+        let selector = owner.spec.selector;
+        let asked_for = selector.match_expressions.unwrap_or_default().into_iter().map(|term| term.key);
+        Ok(Some(selector.match_labels.unwrap_or_default().into_keys().chain(asked_for).collect()))
+    }
+
+    /// A JSON merge patch of a pod, conditional on `resource_version`.
+    pub async fn patch_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+        resource_version: &str,
+    ) -> Result<Pod, WorldError> {
+        let path = format!("{}?fieldManager={}", pod_path(namespace, name)?, self.manager);
+        let body = conditional(patch, Some(resource_version));
+        let asked = Asked::new("patch", "", "pods", name).within(namespace);
+        let pod: PodWire = self.write(asked, Method::PATCH, path, &body).await?;
+        Ok(pod.into())
+    }
+
+    /// Pods of the whole cluster that bear a label, whatever it says.
+    pub async fn pods_with(&self, label: &str, most: usize) -> Result<Vec<Pod>, WorldError> {
+        let filter = format!("labelSelector={}", escape(label));
+        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, most).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_service_takes_a_pod_that_bears_all_it_asks_for_and_one_without_a_selector_takes_none() {
+        let read = |object: Value| Selects::from(serde_json::from_value::<Wire<Flat>>(object).unwrap());
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let service = read(json!({ "metadata": { "name": "llm" }, "spec": { "selector": { "app": "llm", "x": "on" } } }));
+        assert!(service.takes(&labels(&[("app", "llm"), ("x", "on"), ("y", "1")])));
+        assert!(!service.takes(&labels(&[("app", "llm"), ("x", "off")])));
+        assert!(!read(json!({ "spec": { "selector": null } })).takes(&labels(&[("app", "llm")])));
+    }
+}
