@@ -245,9 +245,10 @@ pub const ENGINE_BUCKETS: usize = 128;
 pub const ENGINE_FIRST_TOKENS: f64 = 10.0;
 /// Engines that one installation looks at.
 pub const PROBES: usize = 4_096;
-/// Looks under way at engines that answered the last one; those that did not have as many of their own, so that engines
-/// that hang never delay the others.
+/// Looks under way at engines that answer promptly; those that do not have as many of their own, so that engines that hang
+/// never delay the others.
 pub const PROBES_AT_ONCE: usize = 64;
+pub const PROBE_PROMPT: Duration = Duration::from_secs(1);
 /// One answer of an engine, unless the configuration says otherwise, and at most.
 pub const PROBE_WITHIN: Span = Span::seconds(5);
 pub const PROBE_WITHIN_MAX: Span = Span::seconds(60);

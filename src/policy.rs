@@ -17,8 +17,8 @@ pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, 
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use inference::{
-    EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble, FirstTokens,
-    Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
+    EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
+    FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
 };
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use mig::{

@@ -19,8 +19,8 @@ pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use inference::{
-    EngineKind, EngineLimits, EngineLook, EnginePoint, EngineTarget, Engines, METRICS_PORT, PROBE_LABEL, PROBE_PORT, ProbeConfig,
-    SignalGroup, Unread, engine_signals,
+    EngineKind, EngineLimits, EngineLook, EnginePoint, EngineTarget, Engines, METRICS_PORT, PROBE_LABEL, PROBE_PORT,
+    ProbeConfig, SignalGroup, Unread, engine_signals,
 };
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{

@@ -34,9 +34,7 @@ pub(super) fn taken(pod: &Pod, identity: &str) -> Taken {
     let mut words = mark.splitn(3, ' ');
     let (who, what) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
     match what.split_once('=') {
-        Some((label, before)) if who == identity => {
-            Taken::Ours { label: label.to_owned(), before: before.to_owned() }
-        }
+        Some((label, before)) if who == identity => Taken::Ours { label: label.to_owned(), before: before.to_owned() },
         _ => Taken::Theirs(who.to_owned()),
     }
 }
@@ -109,7 +107,9 @@ fn exceptions(call: &Call) -> Result<Vec<String>, Failure> {
     let wrong = || args::invalid(format!("{}: `except` must be a list of names of Services", call.action));
     match call.args.get("except") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect(),
+        Some(Value::Array(list)) => {
+            list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        }
         Some(_) => Err(wrong()),
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
 
 mod cluster;
+mod engines;
 mod inside;
 mod outside;
 mod reach;

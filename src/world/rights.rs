@@ -14,7 +14,10 @@ pub static OWN_RIGHTS: [OwnRight; 10] = [
     (Permission::new("", "nodes", "list"), "the guards count nodes that are out of service"),
     (Permission::new("", "nodes", "watch"), "the guards follow nodes without listing them for each step"),
     (Permission::new("", "nodes/status", "patch"), "the condition NightshiftRemediation while a run holds a node"),
-    (Permission::new("", "pods", "list"), "a source of kind kubernetes hears of pods that do not run"),
+    (
+        Permission::new("", "pods", "list"),
+        "a source of kind kubernetes hears of pods that do not run, one of kind inference finds engines",
+    ),
     (Permission::new("", "pods", "watch"), "a source of kind kubernetes hears of pods that do not run"),
     (
         Permission::new("authentication.k8s.io", "tokenreviews", "create"),

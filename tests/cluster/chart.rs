@@ -286,6 +286,32 @@ async fn of_a_node_only_our_part_can_be_patched(release: &Release) {
     plane.kubelet().remove(&["policed".to_owned()]).await;
 }
 
+async fn of_a_pod_only_its_traffic_can_be_patched(release: &Release) {
+    let list = release.admin.get("/api/v1/namespaces/llm/pods?labelSelector=app=stalled").await;
+    let path = format!("/api/v1/namespaces/llm/pods/{}", list["items"][0]["metadata"]["name"].as_str().unwrap());
+    let client = release.client("nightshift-write").await;
+    let patch = async |body: &Value| client.ask(Method::PATCH, &path, Some(body)).await.unwrap();
+    for (label, mark) in [(json!("off"), json!("x r1 y=on")), (json!(null), json!(null))] {
+        let body = json!({ "metadata": {
+            "labels": { "nightshift.dev/traffic": label }, "annotations": { "nightshift.dev/traffic-taken-by": mark },
+        } });
+        let (status, answer) = patch(&body).await;
+        assert_eq!(status, 200, "{body}: {answer}");
+    }
+    let refused = [
+        json!({ "metadata": { "labels": { "app": "mine" } } }),
+        json!({ "metadata": { "labels": { "nightshift.dev/probe": "vllm" } } }),
+        json!({ "metadata": { "annotations": { "example.com/x": "y" } } }),
+        json!({ "metadata": { "ownerReferences": null } }),
+        json!({ "spec": { "activeDeadlineSeconds": 1 } }),
+    ];
+    for body in refused {
+        let (status, answer) = patch(&body).await;
+        let words = answer["message"].as_str().unwrap_or_default();
+        assert!(status == 403 && words.contains("denied request"), "{body}: {status}: {answer}");
+    }
+}
+
 fn deployment(name: &str, replicas: u32, node: &str, annotations: Value) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": "llm", "name": name },
@@ -328,9 +354,15 @@ async fn every_shipped_runbook_works(release: &Release) {
     running(admin, "stalled", 2).await;
     let fleet = SimFleet::start(SimOptions::default()).unwrap();
     let of = |metric: &str| metric.replace("MODEL", "acme/stalled");
-    let waiting = of("sum(vllm:num_requests_waiting{model_name=\"MODEL\"})");
+    // What the runbook asks: requests wait, and for two minutes there were neither tokens nor answers.
+    let still = |counter: &str| {
+        let waits = "sum(vllm:num_requests_waiting{model_name=\"MODEL\"}) > 0";
+        of(&format!("{waits} and sum(rate(vllm:{counter}{{model_name=\"MODEL\"}}[2m])) == 0"))
+    };
     let tokens = of("sum(rate(vllm:iteration_tokens_total_sum{model_name=\"MODEL\"}[2m]))");
-    fleet.set_prometheus(&waiting, vec![SimSample::value(9.0)]);
+    for counter in ["iteration_tokens_total_sum", "request_success_total"] {
+        fleet.set_prometheus(&still(counter), vec![SimSample::value(9.0)]);
+    }
     fleet.set_prometheus(&tokens, vec![SimSample::value(0.0)]);
     let site = release.site("nightshift-write", &fleet).await;
     let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
@@ -385,6 +417,7 @@ async fn every_shipped_runbook_works(release: &Release) {
     };
     let (state, ()) = tokio::join!(restart, flows);
     assert_eq!(state["is"], "done", "{state}");
+    of_a_pod_only_its_traffic_can_be_patched(release).await;
     let refused: Vec<String> = plane
         .audit()
         .of_agent("nightshift/nightshift")

@@ -7,6 +7,9 @@ mod actions;
 mod bars;
 mod chart;
 mod drain;
+#[allow(dead_code)]
+#[path = "../it/engines.rs"]
+mod engines;
 mod faults;
 #[allow(dead_code)]
 #[path = "../it/harness.rs"]
@@ -17,3 +20,4 @@ mod pretend;
 mod proxy;
 #[allow(dead_code)]
 mod rig;
+mod traffic;

@@ -10,12 +10,13 @@ mod kube_cases;
 mod mig;
 mod outside;
 
+use crate::engines::Engine;
 use nightshift::actions::{Action, Performed, catalog, find};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
 use nightshift::model::{Answer, Call, Command, FailureKind, Outcome, RunId, Standing, Step};
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Prometheus, World};
+use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, ProbeConfig, Prometheus, World};
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use std::time::Duration;
 /// A fleet, a world that reaches it, and the clock that both go by.
 struct Stage {
     fleet: SimFleet,
+    /// What its first pod of mistral-7b serves, where an action asks for it.
+    engine: Option<Engine>,
     world: World,
     clock: Arc<SimClock>,
 }
@@ -60,7 +63,7 @@ impl Stage {
             clock: clock.clone(),
             identity,
         };
-        Stage { fleet, world, clock }
+        Stage { fleet, engine: None, world, clock }
     }
 
     /// An agent on that node, for as long as the test runs, that answers as it is told.
@@ -165,7 +168,26 @@ impl Stage {
 
     /// What the battery needs for this action; it sets up many stages.
     async fn ready_for(name: &str) -> Stage {
-        if name.starts_with("k8s::") { Stage::of_kube(SimOptions::default()).await } else { Stage::new().await }
+        if name.starts_with("k8s::") {
+            return Stage::of_kube(SimOptions::default()).await;
+        }
+        let mut stage = Stage::new().await;
+        if name.starts_with("inference::") {
+            stage.serve().await;
+        }
+        stage
+    }
+
+    /// Lets the first pod of mistral-7b serve an engine's pages; the configuration names it.
+    async fn serve(&mut self) {
+        let engine = Engine::start("vllm").await;
+        let targets = vec![engine.target(&[("pod", &self.pod_of("mistral-7b"))])];
+        self.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+        self.engine = Some(engine);
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().unwrap()
     }
 
     fn node(&self, number: usize) -> String {
@@ -209,9 +231,14 @@ impl Stage {
         let node = self.fleet.node("gpu-1").unwrap();
         let replicas = self.fleet.deployment("inference", "mistral-7b").unwrap()["spec"]["replicas"].clone();
         let (metadata, spec) = (&node["metadata"], &node["spec"]);
+        let (namespace, pod) =
+            self.pod_of("mistral-7b").split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let pod = self.fleet.pod(&namespace, &pod).unwrap();
+        let marks = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
         let annotations = metadata["annotations"].as_object().cloned().unwrap_or_default();
         let taints = spec["taints"].as_array().cloned().unwrap_or_default();
-        serde_json::json!([metadata["labels"], annotations, spec["unschedulable"] == true, taints, replicas])
+        let pod = [pod["metadata"]["labels"].clone(), Value::Object(marks)];
+        serde_json::json!([metadata["labels"], annotations, spec["unschedulable"] == true, taints, replicas, pod])
     }
 
     /// A moment, for `rights_since`.

@@ -39,6 +39,11 @@ fn the_page_of_findings_is_the_table_of_checks() {
     page("findings.md", &nightshift::node::findings_page());
 }
 
+#[test]
+fn the_page_of_inference_findings_is_the_table_of_checks() {
+    page("inference.md", &nightshift::policy::inference_page());
+}
+
 /// Every page that a person reads: those of the root, and the README of each folder.
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = [

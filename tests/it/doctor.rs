@@ -2,6 +2,7 @@
 //!
 //! Invariant: every finding that is not good says what to do about it.
 
+use crate::engines::{Engine, Manner};
 use crate::harness::Site;
 use nightshift::world::sim::{Fault, SimFleet, SimOptions};
 use serde_json::Value;
@@ -107,4 +108,23 @@ async fn an_engine_that_runs_is_found_ready_and_reachable() {
     for words in ["something listens", "is ready", "leads to an engine"] {
         assert!(found.iter().any(|(health, what, _)| health == "good" && what.contains(words)), "{words}: {found:#?}");
     }
+}
+
+#[test]
+fn every_engine_that_probes_would_look_at_is_asked_once() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (good, bad) = runtime.block_on(async { (Engine::start("vllm").await, Engine::start("triton").await) });
+    bad.set(|page| (page.ready, page.manner) = (false, Manner::Garbage));
+    let target = |engine: &Engine| serde_json::to_string(&engine.target(&[])).unwrap();
+    let case = Case::new(&format!(
+        "sources: {{ serving: {{ kind: inference, probe: {{ targets: [{}, {}] }} }} }}\n",
+        target(&good),
+        target(&bad)
+    ));
+    let found = case.findings("engines serving");
+    let health: Vec<&str> = found.iter().map(|(health, ..)| health.as_str()).collect();
+    assert_eq!(health, ["good", "bad", "odd"], "{found:#?}");
+    assert!(found[1].1.contains("no metric of triton") && found[1].2.contains("curl"), "{found:#?}");
+    assert!(found[2].1.contains("it answers 503"), "{found:#?}");
+    assert_eq!(case.findings("sources"), [], "nothing is posted to it");
 }

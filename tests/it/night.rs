@@ -11,7 +11,9 @@ use nightshift::policy::RuleSet;
 use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Prometheus, World, install_tls};
+use nightshift::world::{
+    Agents, EngineTarget, Engines, Http, Kube, KubeConfig, ProbeConfig, Prometheus, World, install_tls,
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -113,6 +115,12 @@ impl Night {
     /// From now on this stops everything, too.
     pub fn kill_by(&mut self, config: nightshift::world::KillSwitchConfig) {
         self.parts.world.kill = Arc::new(nightshift::world::KillSwitch::new(config));
+        self.runner = Runner::new(self.parts.clone());
+    }
+
+    /// The configuration names these engines.
+    pub fn know(&mut self, targets: Vec<EngineTarget>) {
+        self.parts.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
         self.runner = Runner::new(self.parts.clone());
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a case runs the shipped runbook through the real engine against the simulated fleet; nothing is skipped.
 
+use crate::engines::Engine;
 use crate::night::Night;
 use nightshift::model::{Answer, Failure, FailureKind, Labels, Mode, Outcome, Run, RunState, Span, Standing};
 use nightshift::world::Agents;
@@ -23,6 +24,9 @@ struct Case {
     /// PromQL → what Prometheus answers from the beginning.
     #[serde(default)]
     prometheus: BTreeMap<String, f64>,
+    /// Engines that the configuration names, each of one workload.
+    #[serde(default)]
+    engines: Vec<Served>,
     /// The node's agent, and what it answers to each verb.
     #[serde(default)]
     agent: Option<Agent>,
@@ -39,6 +43,28 @@ struct Agent {
     answers: BTreeMap<String, Value>,
 }
 
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Served {
+    workload: String,
+    #[serde(default)]
+    waiting: u32,
+    /// Whether it makes steps.
+    moves: bool,
+    #[serde(default = "yes")]
+    ready: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Served {
+    fn tell(&self, engine: &Engine) {
+        engine.set(|page| (page.waiting, page.moves, page.ready) = (self.waiting, self.moves, self.ready));
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Later {
@@ -47,6 +73,9 @@ struct Later {
     repair: Option<String>,
     #[serde(default)]
     prometheus: BTreeMap<String, f64>,
+    /// As the same engines are then.
+    #[serde(default)]
+    engines: Vec<Served>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +122,14 @@ async fn every_shipped_runbook_behaves_as_its_cases_say() {
 }
 
 async fn play(runbook: &str, case: &Case) -> Vec<String> {
-    let night = Night::fall_on_shipped("rules: []").await;
+    let mut night = Night::fall_on_shipped("rules: []").await;
+    let mut engines = BTreeMap::new();
+    for served in &case.engines {
+        let engine = Engine::start("vllm").await;
+        served.tell(&engine);
+        engines.insert(served.workload.clone(), engine);
+    }
+    night.know(engines.iter().map(|(workload, engine)| engine.target(&[("workload", workload)])).collect());
     answer(&night, &case.prometheus);
     for fault in &case.faults {
         night.fleet.fault(fault.clone()).unwrap();
@@ -109,6 +145,9 @@ async fn play(runbook: &str, case: &Case) -> Vec<String> {
             night.fleet.repair(node, None).unwrap();
         }
         answer(&night, &later.prometheus);
+        for served in &later.engines {
+            served.tell(&engines[&served.workload]);
+        }
     }
     let ended = night.until_rest(run, Span::minutes(240).0).await;
     compare(&night, &ended, &case.expect).await

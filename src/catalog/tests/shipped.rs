@@ -45,6 +45,7 @@ fn shipped() -> RuleSet {
         ("node-fault", vec!["node"]),
         ("node-not-ready", vec!["node"]),
         ("inference-no-progress", vec!["workload"]),
+        ("inference-engine-restart", vec!["pod", "workload"]),
         ("container-no-progress", vec!["container"]),
     ];
     let known = runbooks.into_iter().map(|(name, params)| {
@@ -54,6 +55,7 @@ fn shipped() -> RuleSet {
                 "node" => ParamType::Node,
                 "gpu" => ParamType::Gpu,
                 "workload" => ParamType::Workload,
+                "pod" => ParamType::Pod,
                 "count" => ParamType::Int,
                 _ => ParamType::String,
             },
@@ -139,6 +141,17 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     assert_eq!(says(&[("alertname", "GpuCapacityLost"), ("node", "gpu-3")]), "gpu-capacity-lost tells");
     let stuck = [("alertname", "InferenceNoProgress"), ("namespace", "serve"), ("deployment", "llama")];
     assert_eq!(says(&stuck), "inference-no-progress on namespace serve workload llama");
+    let probed = |more: &[(&'static str, &'static str)]| {
+        let mut all = vec![("alertname", "InferenceNoProgress"), ("namespace", "serve"), ("workload", "llama")];
+        all.push(("engine", "vllm"));
+        all.extend(more);
+        says(&all)
+    };
+    assert_eq!(probed(&[]), "inference-no-progress on namespace serve workload llama");
+    let pod = [("pod", "llama-x"), ("node", "gpu-3")];
+    assert_eq!(probed(&pod), "inference-engine-restart on node gpu-3 namespace serve workload llama pod llama-x");
+    assert_eq!(probed(&[("alertname", "InferenceCacheFull")]), "inference-engine-told tells");
+    assert_eq!(says(&[("alertname", "InferenceProbeWrong"), ("pod", "x")]), "inference-engine-told tells");
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
     assert_eq!(says(&[("alertname", "Watchdog")]), "");
 }

@@ -5,7 +5,7 @@
 use super::Findings;
 use crate::catalog::{Catalog, Loaded};
 use crate::cli::serve;
-use crate::config::{Config, Role};
+use crate::config::{Config, INFERENCE, KUBERNETES, Role, Source};
 use crate::engine::misfits;
 use crate::limits;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -123,7 +123,8 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
 pub(super) fn tokens(config: &Config, findings: &mut Findings) {
     let base = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let base = base.trim_end_matches('/');
-    for (name, source) in &config.sources {
+    let is_posted_to = |source: &Source| source.kind != KUBERNETES && source.kind != INFERENCE;
+    for (name, source) in config.sources.iter().filter(|(_, source)| is_posted_to(source)) {
         let opens = |token: &&crate::config::Token| match token.role {
             Role::Source => token.sources.contains(name),
             role => role >= Role::Operator,

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_probe_names_engines_that_can_be_asked_and_limits_that_can_be_meant() {
-        let good = "sources:\n  s: { kind: inference, probe: { targets: [{ url: 'http://10.0.3.7:8000', engine: vllm }] } }\n";
+        let good =
+            "sources:\n  s: { kind: inference, probe: { targets: [{ url: 'http://10.0.3.7:8000', engine: vllm }] } }\n";
         assert_eq!(paths(good), [""; 0]);
         assert_eq!(paths("clusters: { a: {} }\nsources: { s: { kind: inference, namespaces: [x] } }\n"), [""; 0]);
         let bad = "

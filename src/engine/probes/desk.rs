@@ -8,7 +8,7 @@ use crate::limits;
 use crate::model::{Severity, Time};
 use crate::policy::EngineTrouble;
 use crate::sources::kubernetes::{Board, Complaint};
-use crate::world::{EnginePoint, Kube, Pod, PROBE_LABEL, ProbeConfig, WorldError};
+use crate::world::{EnginePoint, Kube, PROBE_LABEL, Pod, ProbeConfig, WorldError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,7 @@
 //! Who is looked at when: each engine at its own times, spread by chance, so many at once.
 //!
-//! Invariant: engines that hung at their last look have places of their own, so that they never wait in others' way.
+//! Invariant: a look that takes long, or that did the last time, has a place among its like, so that engines that hang keep
+//! no other waiting for more than a moment.
 
 use super::desk::{Desk, Found, complaints, left_out};
 use crate::engine::Parts;
@@ -28,8 +29,9 @@ struct Patient {
     point: EnginePoint,
     judge: EngineJudge,
     due: Time,
-    is_looked_at: bool,
-    /// It used up its time at the last look.
+    /// When the look began that is under way.
+    looked_since: Option<Time>,
+    /// It took long at the last look.
     is_slow: bool,
     last: Option<(Time, bool)>,
 }
@@ -45,8 +47,6 @@ pub(super) struct Round {
     desks: Vec<Arc<Desk>>,
     patients: BTreeMap<Name, Patient>,
     lists: Vec<Listing>,
-    /// Looks under way: at engines that answer, and at those that hung.
-    under_way: [usize; 2],
     chance: RandomState,
     draws: u64,
     told: Option<Time>,
@@ -57,15 +57,8 @@ impl Round {
         let now = parts.clock.now();
         let list = |_: &Arc<Desk>| Listing { due: now, is_under_way: false, is_well: true, odd: BTreeSet::new() };
         let lists = desks.iter().map(list).collect();
-        let mut round = Round {
-            desks,
-            patients: BTreeMap::new(),
-            lists,
-            under_way: [0, 0],
-            chance: RandomState::new(),
-            draws: 0,
-            told: None,
-        };
+        let mut round =
+            Round { desks, patients: BTreeMap::new(), lists, chance: RandomState::new(), draws: 0, told: None };
         for desk in 0..round.desks.len() {
             let named = round.desks[desk].named();
             round.seat(desk, named, now);
@@ -83,13 +76,18 @@ impl Round {
                 tasks.spawn(async move { Came::Listed { desk, found: at.find().await } });
             }
         }
+        // Looks under way: prompt ones so far, and those that take long.
+        let mut lanes = [0, 0];
+        for (patient, began) in self.patients.values().filter_map(|patient| Some((patient, patient.looked_since?))) {
+            lanes[usize::from(patient.is_slow || since(began, now) > limits::PROBE_PROMPT)] += 1;
+        }
         for (name, patient) in &mut self.patients {
-            let lane = &mut self.under_way[usize::from(patient.is_slow)];
-            if patient.is_looked_at || patient.due > now || *lane >= limits::PROBES_AT_ONCE {
+            let lane = &mut lanes[usize::from(patient.is_slow)];
+            if patient.looked_since.is_some() || patient.due > now || *lane >= limits::PROBES_AT_ONCE {
                 continue;
             }
             *lane += 1;
-            patient.is_looked_at = true;
+            patient.looked_since = Some(now);
             let (world, point, name) = (parts.world.clone(), patient.point.clone(), name.clone());
             let within = self.desks[name.0].probe.within;
             tasks.spawn(async move {
@@ -103,7 +101,7 @@ impl Round {
 
     /// When something is due that is not under way yet.
     pub fn wake(&self, now: Time) -> Time {
-        let looks = self.patients.values().filter(|patient| !patient.is_looked_at).map(|patient| patient.due);
+        let looks = self.patients.values().filter(|patient| patient.looked_since.is_none()).map(|patient| patient.due);
         let lists = self.lists.iter().filter(|list| !list.is_under_way).map(|list| list.due);
         // What is due already waits for room, and hears of it by what ends.
         let next = looks.chain(lists).filter(|due| *due > now).min();
@@ -129,14 +127,10 @@ impl Round {
     fn looked(&mut self, parts: &Parts, name: Name, look: &EngineLook, took: Duration, now: Time) {
         let desk = self.desks[name.0].clone();
         let every = self.spread(desk.probe.every.0, &name);
-        let Some(patient) = self.patients.get_mut(&name) else {
-            // Its pod went meanwhile, and its place was given back then.
-            return;
-        };
-        let lane = &mut self.under_way[usize::from(patient.is_slow)];
-        *lane = lane.saturating_sub(1);
-        patient.is_looked_at = false;
-        patient.is_slow = took >= desk.probe.within.0.mul_f64(0.9);
+        // Its pod may have gone meanwhile.
+        let Some(patient) = self.patients.get_mut(&name) else { return };
+        patient.looked_since = None;
+        patient.is_slow = took > limits::PROBE_PROMPT;
         patient.last = Some((look.at, look.unready.is_none() && look.page.is_ok()));
         patient.due = (patient.due + every).max(now);
         parts.metrics.probed(patient.point.kind, outcome(look));
@@ -151,12 +145,7 @@ impl Round {
         let gone = |(of, key): &&Name| *of == desk && !named.contains_key(key) && !found.engines.contains_key(key);
         let gone: Vec<Name> = self.patients.keys().filter(gone).cloned().collect();
         for name in gone {
-            if let Some(patient) = self.patients.remove(&name)
-                && patient.is_looked_at
-            {
-                let lane = &mut self.under_way[usize::from(patient.is_slow)];
-                *lane = lane.saturating_sub(1);
-            }
+            self.patients.remove(&name);
             at.board().forget_engine(&name.1, now);
         }
         let over: Vec<String> =
@@ -187,7 +176,7 @@ impl Round {
             }
             let due = now + at.probe.every.0.mul_f64(self.draw(&name));
             let judge = EngineJudge::default();
-            let patient = Patient { point, judge, due, is_looked_at: false, is_slow: false, last: None };
+            let patient = Patient { point, judge, due, looked_since: None, is_slow: false, last: None };
             self.patients.insert(name, patient);
         }
         let complaint = (left > 0).then(|| left_out(&at.source, left));

@@ -43,7 +43,8 @@ fn a_page_of_another_program_or_with_a_broken_line_says_why() {
     check(EngineKind::Vllm, "vllm:num_requests_waiting many", "cannot be read");
     let why = parse_engine_page(EngineKind::Triton, TRITON, Some("gpt")).unwrap_err();
     assert!(why.contains("of that model"), "{why}");
-    let many: String = (0..=limits::ENGINE_LANES).map(|n| format!("nv_inference_count{{model=\"m{n}\"}} 1\n")).collect();
+    let many: String =
+        (0..=limits::ENGINE_LANES).map(|n| format!("nv_inference_count{{model=\"m{n}\"}} 1\n")).collect();
     check(EngineKind::Triton, &many, "more than");
     // A value that is no number yet is no reading of it.
     let page = "vllm:num_requests_waiting 2\nvllm:kv_cache_usage_perc NaN\n";

@@ -131,7 +131,8 @@ mod tests {
     fn a_service_takes_a_pod_that_bears_all_it_asks_for_and_one_without_a_selector_takes_none() {
         let read = |object: Value| Selects::from(serde_json::from_value::<Wire<Flat>>(object).unwrap());
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let service = read(json!({ "metadata": { "name": "llm" }, "spec": { "selector": { "app": "llm", "x": "on" } } }));
+        let service =
+            read(json!({ "metadata": { "name": "llm" }, "spec": { "selector": { "app": "llm", "x": "on" } } }));
         assert!(service.takes(&labels(&[("app", "llm"), ("x", "on"), ("y", "1")])));
         assert!(!service.takes(&labels(&[("app", "llm"), ("x", "off")])));
         assert!(!read(json!({ "spec": { "selector": null } })).takes(&labels(&[("app", "llm")])));

@@ -399,7 +399,12 @@ impl From<PodWire> for Pod {
             labels: wire.metadata.labels,
             owner: owner.map(|owner| (owner.kind, owner.name)),
             mirror: wire.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
-            marks: wire.metadata.annotations.into_iter().filter(|(key, _)| key.starts_with("nightshift.dev/")).collect(),
+            marks: wire
+                .metadata
+                .annotations
+                .into_iter()
+                .filter(|(key, _)| key.starts_with("nightshift.dev/"))
+                .collect(),
             empty_dir: wire.spec.volumes.iter().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory")),
             gpus: running.max(starting),
         }

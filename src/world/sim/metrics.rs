@@ -50,6 +50,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage."),
     ("vllm:prompt_tokens_total", "counter", "Number of prefill tokens processed."),
     ("vllm:generation_tokens_total", "counter", "Number of generation tokens processed."),
+    ("vllm:request_success_total", "counter", "Count of successfully processed requests."),
     ("vllm:iteration_tokens_total_sum", "", ""),
     ("vllm:iteration_tokens_total_count", "", ""),
     (
@@ -264,6 +265,8 @@ fn engine_series(state: &State, out: &mut Out, key: &Key, pod: &Value) {
     out.add("vllm:kv_cache_usage_perc", &labels, if stalled.is_some() { 0.99 } else { 0.41 + wave as f64 / 20.0 });
     out.add("vllm:prompt_tokens_total", &labels, tokens * 3.0);
     out.add("vllm:generation_tokens_total", &labels, tokens);
+    let ended: Vec<_> = labels.iter().copied().chain([("finished_reason", "stop")]).collect();
+    out.add("vllm:request_success_total", &ended, (age * ARRIVALS_PER_SECOND).floor());
     out.add("vllm:iteration_tokens_total_sum", &labels, tokens * 4.0);
     out.add("vllm:iteration_tokens_total_count", &labels, (age * 40.0).floor());
 }

@@ -14,6 +14,7 @@ pub(super) use super::kube_cases::{Case, call, cordon, reads};
 pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
     let node = ("node", json!("gpu-1"));
     let reads = |args: &[(&'static str, Value)]| reads(name, args);
+    let pod = || ("pod", json!(stage.pod_of("mistral-7b")));
     Some(match name {
         "approve" => reads(&[("question", json!("Reset GPU 3?"))]),
         "cache::status" | "cache::verify" => {
@@ -47,12 +48,30 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         },
         "http::get" => reads(&[("url", json!(format!("{}/api/v1/nodes/gpu-1", stage.fleet.url())))]),
         "http::post" => reads(&[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]),
-        "inference::models_on" => reads(&[node]),
-        "inference::restart" => Case {
+        "inference::drain_traffic" => Case {
             before: vec![],
-            call: call(name, &[("pod", json!(stage.pod_of("mistral-7b")))]),
-            changes: vec!["evict pods"],
-            write: Some(("POST", "/eviction")),
+            call: call(name, &[pod()]),
+            changes: vec!["patch pods"],
+            write: Some(("PATCH", "/pods/")),
+        },
+        "inference::health" => reads(&[("workload", json!("inference/mistral-7b"))]),
+        "inference::models_on" => reads(&[node]),
+        "inference::restart" => {
+            // Prometheus sees it in two ways, whatever the engine's own page says.
+            stage.fleet.set_prometheus("stuck", vec![SimSample::value(1.0)]);
+            stage.fleet.set_prometheus("silent", vec![SimSample::value(1.0)]);
+            Case {
+                before: vec![],
+                call: call(name, &[pod(), ("also", json!(["stuck", "silent"]))]),
+                changes: vec!["evict pods"],
+                write: Some(("POST", "/eviction")),
+            }
+        }
+        "inference::return_traffic" => Case {
+            before: vec![call("inference::drain_traffic", &[pod()])],
+            call: call(name, &[pod()]),
+            changes: vec!["patch pods"],
+            write: Some(("PATCH", "/pods/")),
         },
         "mig::plan" => {
             stage.agent("gpu-1", |_| Outcome::Ok(super::mig::inventory()));
