@@ -13,7 +13,9 @@ mod select;
 mod suggest;
 mod xid;
 
-pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
+pub use admit::{
+    Closed, Facts, Group, GuardLimits, Levels, Proposal, Protected, Replica, Serving, TakenReplica, admit, admit_again,
+};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use inference::{

@@ -6,7 +6,9 @@ use super::answer::Settled;
 use super::args::{self, invalid};
 use crate::limits;
 use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Step};
-use crate::world::{EngineLimits, EngineLook, EnginePoint, Kube, SignalGroup, World, engine_signals};
+use crate::world::{
+    Asked, EngineLimits, EngineLook, EnginePoint, EngineSignal, Kube, SignalGroup, World, engine_signals,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -18,11 +20,18 @@ pub(super) const ALSO: ParamSpec = args::optional(
     "PromQL, or a list of it: each query that has a result, as long as the fault is there, is one more signal",
 );
 
+pub(super) const ASK: ParamSpec = args::optional(
+    "ask",
+    ParamType::Bool,
+    "also send a request of one token (vLLM, TGI): no answer within 10s is one more signal (false)",
+);
+
 /// What is asked about some engines.
 pub(super) struct Question {
     pub points: Vec<EnginePoint>,
     pub window: Span,
     also: Vec<String>,
+    asks: bool,
 }
 
 /// What came of it.
@@ -47,7 +56,12 @@ impl Question {
                 ),
             ));
         }
-        Ok(Question { points, window: args::span(call, "window", limits::ENGINE_WINDOW)?, also })
+        Ok(Question {
+            points,
+            window: args::span(call, "window", limits::ENGINE_WINDOW)?,
+            also,
+            asks: args::flag(call, "ask"),
+        })
     }
 
     /// One look at each engine, all at once.
@@ -61,13 +75,15 @@ impl Question {
         let mut found = Found::default();
         let limits = EngineLimits::default();
         let second = self.look(world).await;
+        let asked = if self.asks { self.ask_for_tokens(world, &second).await } else { Vec::new() };
         let mut most = 0;
-        for (point, now) in self.points.iter().zip(&second) {
+        for (at, (point, now)) in self.points.iter().zip(&second).enumerate() {
             let Some((_, before)) = first.iter().find(|(name, _)| *name == point.endpoint) else {
                 found.against.push(format!("{} has just come", point.name()));
                 continue;
             };
-            let signals = engine_signals(before, now, &limits);
+            let mut signals = engine_signals(before, now, &limits);
+            signals.extend(asked.get(at).map(token));
             let groups: BTreeSet<SignalGroup> =
                 signals.iter().filter(|signal| signal.agrees).map(|signal| signal.group).collect();
             most = most.max(groups.len());
@@ -79,6 +95,11 @@ impl Question {
         }
         found.count = most + self.ask(world, &mut found).await;
         found
+    }
+
+    async fn ask_for_tokens(&self, world: &World, looks: &[EngineLook]) -> Vec<Asked> {
+        let asked = self.points.iter().zip(looks).map(|(point, look)| world.ask_for_a_token(point, look));
+        futures::future::join_all(asked).await
     }
 
     async fn ask(&self, world: &World, found: &mut Found) -> usize {
@@ -160,6 +181,15 @@ pub(super) async fn of_workload(world: &World, kube: &Kube, namespace: &str, nam
         return Err(invalid(format!("{namespace}/{name} has {} engines, more than {most}", points.len())).into());
     }
     Ok(points)
+}
+
+fn token(asked: &Asked) -> EngineSignal {
+    let (agrees, words) = match asked {
+        Asked::Answered => (false, "a request of one token was answered".to_owned()),
+        Asked::Silent(why) => (true, format!("a request of one token was not answered: {why}")),
+        Asked::Refused(why) => (false, format!("a request of one token says nothing: {why}")),
+    };
+    EngineSignal { group: SignalGroup::Request, agrees, words }
 }
 
 fn queries(call: &Call) -> Result<Vec<String>, Failure> {

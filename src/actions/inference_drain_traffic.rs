@@ -7,7 +7,9 @@ use super::answer::{Settled, done, foresee, settle, spoken, waited};
 use super::traffic::{self, Taken};
 use super::{Action, Performed, args, engines, inference_restart, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
 use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -43,6 +45,10 @@ impl Action for InferenceDrainTraffic {
 
     fn target(&self, call: &Call) -> Subject {
         args::pod_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_pod(call)
     }
 
     /// Whether it had its traffic before, so that an attempt whose answer was lost still knows that it changed it.

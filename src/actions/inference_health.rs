@@ -15,10 +15,10 @@ pub(super) struct InferenceHealth;
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::health",
     doc: "Looks twice at the readiness and the metrics of a workload's vLLM, TGI or Triton engines, and counts independent signals \
-          that speak for a restart: no step while requests wait, not ready, late first tokens, a full KV cache, and each query \
-          of `also`.",
+          that speak for a restart: no step while requests wait, not ready, late first tokens, a full KV cache, no answer \
+          to a request of one token (`ask`), and each query of `also`.",
     params: &[args::WORKLOAD],
-    options: &[engines::WINDOW, engines::ALSO],
+    options: &[engines::WINDOW, engines::ALSO, engines::ASK],
     returns: "#{signals, agree, against, engines}; engines lists #{engine, endpoint, pod, ready, readable, running, waiting, cache, \
               signals}",
     effect: Effect::Read,

@@ -5,9 +5,11 @@
 
 use super::answer::{Settled, foresee, settle};
 use super::engines::{self, Question};
-use super::{Action, Performed, args, k8s_evict, rights, traffic};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::{Kube, Pod, SignalGroup, World, WorldError};
+use super::{Action, Performed, args, k8s_evict, rights};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
+use crate::world::{Kube, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,8 +20,9 @@ static SPEC: ActionSpec = ActionSpec {
     name: "inference::restart",
     doc: "Restarts one inference pod by evicting it; its set starts another. Refused when no other pod of the set is ready, \
           since then nobody would answer; and refused unless `signals` independent signals, read fresh, say that it must: no step \
-          while requests wait, not ready (for its endpoint or the kubelet), late first tokens, a full KV cache, and each query \
-          of `also`. One alone has fooled others: a busy engine answers its health late, and a wedged one at once.",
+          while requests wait, not ready (for its endpoint or the kubelet), late first tokens, a full KV cache, no \
+          answer to a request of one token (`ask`), and each query of `also`. One alone has fooled others: a busy engine answers its \
+          health late, and a wedged one at once.",
     params: &[args::POD],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take to leave (10m)"),
@@ -27,6 +30,7 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("signals", ParamType::Int, "how many independent signals must agree, at least 1 (2)"),
         engines::WINDOW,
         engines::ALSO,
+        engines::ASK,
     ],
     returns: "#{changed, uid, waited}",
     effect: Effect::Witnessed,
@@ -45,6 +49,10 @@ impl Action for InferenceRestart {
 
     fn target(&self, call: &Call) -> Subject {
         args::pod_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_pod(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -145,7 +153,7 @@ pub(super) async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled
     }
     let all = kube.pods(&pod.namespace, &BTreeMap::new()).await?;
     let serves = |other: &&Pod| {
-        let is_here = other.ready && !other.terminating && !other.marks.contains_key(traffic::DRAINED_BY);
+        let is_here = other.ready && !other.terminating && !other.marks.contains_key(TRAFFIC_TAKEN_BY);
         other.owner == pod.owner && other.uid != pod.uid && is_here
     };
     if all.iter().any(|other| serves(&other)) {

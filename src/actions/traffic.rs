@@ -7,13 +7,11 @@ use super::answer::Settled;
 use super::args;
 use super::keys;
 use crate::model::{Call, Failure, FailureKind};
-use crate::world::{Kube, Pod, World};
+use crate::world::{Kube, Pod, TRAFFIC_TAKEN_BY, World};
 use serde_json::{Value, json};
 
 /// The label that Services ask for unless the runbook names another.
 pub(super) const LABEL: &str = "nightshift.dev/traffic";
-/// `<install> <run> <label>=<value before>`.
-pub(super) const DRAINED_BY: &str = "nightshift.dev/traffic-taken-by";
 /// What the label says while the traffic is away.
 const OFF: &str = "off";
 
@@ -30,7 +28,7 @@ pub(super) enum Taken {
 }
 
 pub(super) fn taken(pod: &Pod, identity: &str) -> Taken {
-    let Some(mark) = pod.marks.get(DRAINED_BY) else { return Taken::No };
+    let Some(mark) = pod.marks.get(TRAFFIC_TAKEN_BY) else { return Taken::No };
     let mut words = mark.splitn(3, ' ');
     let (who, what) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
     match what.split_once('=') {
@@ -90,13 +88,13 @@ pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -
 /// Label and mark as they are while the traffic is away.
 pub(super) fn away(world: &World, run: &str, label: &str, before: &str) -> Value {
     let mark = format!("{} {run} {label}={before}", world.identity);
-    json!({ "metadata": { "labels": { label: OFF }, "annotations": { DRAINED_BY: mark } } })
+    json!({ "metadata": { "labels": { label: OFF }, "annotations": { TRAFFIC_TAKEN_BY: mark } } })
 }
 
 /// As it was before; a label that somebody has changed since is theirs, and only the mark goes.
 pub(super) fn back(pod: &Pod, label: &str, before: &str) -> (Value, bool) {
     let is_off = pod.labels.get(label).is_some_and(|value| value == OFF);
-    let mark = json!({ DRAINED_BY: null });
+    let mark = json!({ TRAFFIC_TAKEN_BY: null });
     if is_off {
         return (json!({ "metadata": { "labels": { label: before }, "annotations": mark } }), true);
     }

@@ -2,13 +2,14 @@
 //!
 //! Invariant: a look takes no longer than its own time and reads no more than its bound; whatever answers is data.
 
-use super::http::Http;
+use super::http::{Http, HttpRequest};
 use super::{Pod, World, WorldError};
 use crate::limits;
 use crate::model::Span;
-pub use crate::policy::{EngineKind, EngineLimits, EngineLook, SignalGroup, Unread, engine_signals};
+pub use crate::policy::{EngineKind, EngineLimits, EngineLook, EngineSignal, SignalGroup, Unread, engine_signals};
 use crate::policy::{EngineReading, parse_engine_page};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
 use url::Url;
@@ -18,6 +19,10 @@ pub const PROBE_LABEL: &str = "nightshift.dev/probe";
 /// The ports of its API and of its metrics, where they are not the usual ones.
 pub const PROBE_PORT: &str = "nightshift.dev/probe-port";
 pub const METRICS_PORT: &str = "nightshift.dev/metrics-port";
+
+/// The mark of a pod that gets no requests, since we took its traffic away: `<install> <run> <label>=<value before>`. It
+/// serves nobody, however ready it is.
+pub const TRAFFIC_TAKEN_BY: &str = "nightshift.dev/traffic-taken-by";
 
 /// What a source of kind `inference` looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +71,9 @@ pub struct EngineTarget {
     pub pod: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Of the Docker engine of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 impl EngineTarget {
@@ -86,6 +94,7 @@ impl EngineTarget {
             workload: text(&self.workload),
             pod: text(&self.pod),
             node: text(&self.node),
+            container: text(&self.container),
         })
     }
 }
@@ -103,6 +112,7 @@ pub struct EnginePoint {
     pub workload: String,
     pub pod: String,
     pub node: String,
+    pub container: String,
 }
 
 impl EnginePoint {
@@ -150,6 +160,7 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
         workload: pod.workload(),
         pod: pod.name.clone(),
         node: pod.node.clone(),
+        container: String::new(),
     })
 }
 
@@ -178,6 +189,39 @@ impl World {
     pub async fn look_at(&self, point: &EnginePoint, within: Span) -> EngineLook {
         let (unready, page) = tokio::join!(readiness(&self.http, point, within), metrics(&self.http, point, within));
         EngineLook { at: self.clock.now(), unready, page }
+    }
+}
+
+/// What became of a request of one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Answered,
+    /// No answer in time.
+    Silent(String),
+    /// It was not taken, so that it says nothing of the engine's work.
+    Refused(String),
+}
+
+impl World {
+    /// Sends a request of one token: the only question whose answer needs all of the engine.
+    pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook) -> Asked {
+        let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
+        let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };
+        let (path, body) = match point.kind {
+            EngineKind::Vllm if model.is_empty() => return Asked::Refused("its model is not known".to_owned()),
+            EngineKind::Vllm => ("/v1/completions", json!({ "model": model, "prompt": "ping", "max_tokens": 1 })),
+            EngineKind::Tgi => ("/generate", json!({ "inputs": "ping", "parameters": { "max_new_tokens": 1 } })),
+            EngineKind::Triton => return Asked::Refused("no request fits every model of Triton".to_owned()),
+        };
+        // A target's address was read before, or there would be no point.
+        let url = Url::parse(&point.ready).map_or_else(|_| point.ready.clone(), |url| at(&url, path));
+        let request = HttpRequest { method: "POST".to_owned(), url, body, ..HttpRequest::default() };
+        match self.http.send(&request).await {
+            Ok(answer) if answer.status == 200 => Asked::Answered,
+            Ok(answer) => Asked::Refused(format!("it answers {}{}", answer.status, words(answer.body.as_bytes()))),
+            Err(error @ WorldError::Unavailable(_)) => Asked::Silent(short(&error.to_string())),
+            Err(error) => Asked::Refused(short(&error.to_string())),
+        }
     }
 }
 

@@ -136,8 +136,18 @@ async fn answer(State((kind, shared)): State<Shared>, uri: Uri) -> Response {
             Manner::Status(code) => (StatusCode::from_u16(code).unwrap(), "no\n").into_response(),
             Manner::Well | Manner::Hangs => text(kind, &page).into_response(),
         },
+        "/v1/completions" if kind == "vllm" => token(&page).await,
+        "/generate" if kind == "tgi" => token(&page).await,
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// A request: answered by an engine that makes steps.
+async fn token(page: &Page) -> Response {
+    if !page.moves {
+        std::future::pending::<()>().await;
+    }
+    "{}".into_response()
 }
 
 fn text(kind: &str, page: &Page) -> String {

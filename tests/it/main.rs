@@ -18,6 +18,7 @@ mod engines;
 mod flood;
 mod fuzz_smoke;
 mod gpus;
+mod guards;
 mod harness;
 mod ingest;
 mod kmsg;

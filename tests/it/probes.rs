@@ -148,7 +148,7 @@ async fn a_page_that_freezes_while_requests_wait_becomes_a_restart_and_is_over_w
     let fleet = fleet(&[]);
     let engine = Engine::start("vllm").await;
     let target = engine.target(&[("workload", "inference/llama"), ("model", "m")]);
-    let rules = acting("inference-no-progress", "between: 1s, hold: 1s");
+    let rules = acting("inference-no-progress", "between: 1s, hold: 1s, ask: false");
     let camp = Camp::pitch(&fleet, quick(vec![target]), &rules).await;
     eventually("the first looks", async || (engine.page().asked > 3).then_some(())).await;
     assert!(camp.episodes().await.is_empty(), "an engine that works is no news");
@@ -178,8 +178,7 @@ async fn a_pod_found_by_its_label_loses_its_traffic_and_is_replaced_while_anothe
     let engine = Engine::start("vllm").await;
     let fleet =
         fleet(&[("nightshift.dev/probe", "vllm".to_owned()), ("nightshift.dev/probe-port", engine.port().to_string())]);
-    fleet.set_prometheus("stuck", vec![nightshift::world::sim::SimSample::value(1.0)]);
-    let rules = acting("inference-engine-restart", "drain: 1s, between: 1s, hold: 1s, also: stuck");
+    let rules = acting("inference-engine-restart", "drain: 1s, between: 1s, hold: 1s");
     let camp = Camp::pitch(&fleet, quick(vec![]), &rules).await;
     eventually("both pods are looked at", async || {
         camp.metric("nightshift_probe_targets{engine=\"vllm\"} 2").then_some(())

@@ -120,6 +120,7 @@ fn labels(point: &EnginePoint) -> Vec<(&'static str, String)> {
         ("workload", point.workload.clone()),
         ("pod", point.pod.clone()),
         ("node", point.node.clone()),
+        ("docker_container", point.container.clone()),
     ];
     all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }

@@ -43,6 +43,8 @@ pub enum SignalGroup {
     Latency,
     /// The KV cache.
     Cache,
+    /// A request of one token that was sent to it.
+    Request,
     /// What Prometheus says, a query each.
     Prometheus,
 }
@@ -54,6 +56,7 @@ impl SignalGroup {
             SignalGroup::Readiness => "readiness",
             SignalGroup::Latency => "latency",
             SignalGroup::Cache => "cache",
+            SignalGroup::Request => "request",
             SignalGroup::Prometheus => "prometheus",
         }
     }

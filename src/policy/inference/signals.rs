@@ -55,6 +55,7 @@ fn against(group: SignalGroup, verdict: &Verdict, look: &EngineLook) -> String {
         SignalGroup::Latency => "first tokens come in time".to_owned(),
         SignalGroup::Cache if unknown => "its page says nothing of a KV cache".to_owned(),
         SignalGroup::Cache => "its KV cache is not full".to_owned(),
-        SignalGroup::Prometheus => String::new(),
+        // These are no checks of looks.
+        SignalGroup::Request | SignalGroup::Prometheus => String::new(),
     }
 }

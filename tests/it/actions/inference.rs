@@ -283,3 +283,19 @@ async fn a_lost_answer_of_the_patch_neither_takes_twice_nor_forgets_that_it_took
         assert_eq!(traffic(&stage, &pod), ("on".to_owned(), false));
     }
 }
+
+#[tokio::test]
+async fn a_request_of_one_token_tells_a_wedged_engine_from_a_busy_one_where_nobody_else_looks() {
+    let stage = Stage::ready_for("inference::restart").await;
+    let asking = || restart(&stage, &[("ask", json!(true))]);
+    // A full cache, and it answers.
+    stage.engine().set(|page| (page.waiting, page.cache) = (300, 0.99));
+    refused(stage.run(asking()).await, FailureKind::Refused, "(request): a request of one token was answered");
+    stage.engine().set(|page| page.cache = 0.2);
+    stage.engine().freeze(4);
+    let mut step = stage.begin(asking()).await;
+    let (outcome, waits) = stage.finish(&mut step).await;
+    assert_eq!(ok(outcome)["changed"], true);
+    let words = "(request): a request of one token was not answered";
+    assert!(waits.iter().any(|why| why.contains(words)), "{waits:?}");
+}
