@@ -152,7 +152,7 @@ fn floor(mark: Option<&String>, of: &str, limits: &GuardLimits) -> Result<(u32, 
     }
 }
 
-/// Ready, and not on its way out.
+/// Ready, not on its way out, and not without its traffic.
 fn serves(pod: &Pod) -> bool {
     pod.ready && !pod.terminating && !pod.mirror && !pod.marks.contains_key(TRAFFIC_TAKEN_BY)
 }
@@ -210,6 +210,9 @@ mod tests {
             labels.insert("pod-template-hash".to_owned(), hash.to_owned());
         }
         Pod {
+            resource_version: String::new(),
+            ip: String::new(),
+            marks: [].into(),
             namespace: "llm".to_owned(),
             name: "chat-x".to_owned(),
             uid: "u".to_owned(),

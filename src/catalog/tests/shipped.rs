@@ -149,7 +149,7 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     };
     assert_eq!(probed(&[]), "inference-no-progress on namespace serve workload llama");
     let pod = [("pod", "llama-x"), ("node", "gpu-3")];
-    assert_eq!(probed(&pod), "inference-engine-restart on node gpu-3 namespace serve workload llama pod llama-x");
+    assert_eq!(probed(&pod), "inference-engine-restart on namespace serve workload llama pod llama-x");
     assert_eq!(probed(&[("alertname", "InferenceCacheFull")]), "inference-engine-told tells");
     assert_eq!(says(&[("alertname", "InferenceProbeWrong"), ("pod", "x")]), "inference-engine-told tells");
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
