@@ -232,6 +232,12 @@ pub enum Control {
         incident: IncidentId,
         by: String,
     },
+    /// From now on it is theirs.
+    Assign {
+        incident: IncidentId,
+        owner: String,
+        by: String,
+    },
     /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
     /// of the nodes that it holds.
     Cancel {

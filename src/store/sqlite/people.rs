@@ -165,6 +165,7 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::Unfreeze { scope, by, why, persons } => unfreeze(tx, Release { scope, by, why, persons }, now),
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
         Control::Cancel { run, by, why } => {
             let run = runs::get(&tx.conn, run)?;
             if let RunState::Stuck { .. } = run.state {
@@ -252,6 +253,22 @@ fn acknowledge(tx: &mut Tx, incident: IncidentId, by: String, now: Time) -> Resu
             exec(&tx.conn, "UPDATE incident SET acknowledged_by = ?2 WHERE id = ?1", params![incident.0, by])?;
             let about = About { incident: Some(incident), run: None };
             tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAcknowledged { by }, now)?;
+            Ok(())
+        }
+    }
+}
+
+fn assign(tx: &mut Tx, incident: IncidentId, owner: String, by: String, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT closed_at IS NOT NULL, owner FROM incident WHERE id = ?1";
+    let found = one(&tx.conn, sql, [incident.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Option<String>>(1)?)))?;
+    match found {
+        None => Err(StoreError::NotFound { what: format!("incident {incident}") }),
+        Some((true, _)) => Err(StoreError::Refused(format!("{incident} is resolved already"))),
+        Some((false, Some(now))) if now == owner => Ok(()),
+        Some((false, _)) => {
+            exec(&tx.conn, "UPDATE incident SET owner = ?2 WHERE id = ?1", params![incident.0, owner])?;
+            let about = About { incident: Some(incident), run: None };
+            tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAssigned { owner, by }, now)?;
             Ok(())
         }
     }

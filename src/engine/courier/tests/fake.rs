@@ -53,6 +53,7 @@ impl FakeStore {
                 opened_at: now,
                 closed_at: None,
                 acknowledged_by: None,
+                owner: None,
                 firing: 1,
                 episodes: 1,
             };
