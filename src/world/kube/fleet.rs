@@ -7,6 +7,7 @@ use super::{Kube, Node};
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
+use crate::planted::planted;
 use crate::policy::Group;
 use crate::world::WorldError;
 use std::collections::HashMap;
@@ -145,7 +146,7 @@ impl Fleet {
 
 impl Seen {
     fn of(node: &Node, kept: &[String]) -> Seen {
-        let out = node.unschedulable || !node.ready;
+        let out = (node.unschedulable && !planted("cordons-of-others-not-counted")) || !node.ready;
         let label = |(at, key): (usize, &String)| node.labels.get(key).map(|value| (at, value.as_str().into()));
         let labels = kept.iter().enumerate().filter_map(label).collect();
         Seen { version: version(&node.resource_version), gpus: node.gpus, out, labels }
