@@ -205,6 +205,9 @@ fn guards(answer: &Value) -> String {
     for freeze in answer["freezes"].as_array().into_iter().flatten() {
         lines.push(format!("frozen: {} by {}: {}", text(&freeze["scope"]), text(&freeze["by"]), text(&freeze["why"])));
     }
+    for run in answer["held"].as_array().into_iter().flatten().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
+        lines.push(format!("{} is held by {}: {}", text(&run["run"]), text(&run["guard"]), text(&run["why"])));
+    }
     for breaker in answer["breakers"].as_array().into_iter().flatten() {
         lines.push(format!("breaker {} has tripped: {}", text(&breaker["scope"]), text(&breaker["why"])));
     }

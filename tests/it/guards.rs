@@ -2,6 +2,7 @@
 //!
 //! Invariant: a hold is seen at the target, where nothing happened, and in the run, whose reason has the numbers.
 
+mod kill;
 mod random;
 
 use crate::night::Night;

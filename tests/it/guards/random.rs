@@ -201,7 +201,7 @@ impl Play {
         };
         Facts {
             nodes_total: Some(NODES as u32),
-            nodes_out: out.into_iter().map(name).collect(),
+            nodes_out: out.iter().copied().map(name).collect(),
             groups: vec![group(RACK, 2), group(POOL, 4)],
             serving: self.pods.iter().enumerate().filter_map(serving).collect(),
             read_at: Some(self.now()),
