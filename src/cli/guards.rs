@@ -103,17 +103,28 @@ fn together(guards: &Value) -> Vec<[String; 4]> {
         pod => format!("{pod} by {}", word(&one["run"])),
     };
     let labels = |list: &Value| some_of(list, |label| word(label));
-    vec![
+    let pool = |pool: &Value| {
+        let out = pool["out"].as_array().map_or(0, Vec::len);
         [
-            "replicas taken".to_owned(),
-            taken.to_string(),
-            format!("{} ready ones stay", limits["serving_floor"]),
-            some_of(&guards["replicas_taken"], which),
-        ],
-        ["failure domains".to_owned(), String::new(), "1 run a domain".to_owned(), labels(&limits["domains"])],
-        ["pools".to_owned(), String::new(), "as all nodes; the last stays".to_owned(), labels(&limits["pools"])],
-        ["silences".to_owned(), String::new(), "held while they last".to_owned(), labels(&guards["silences_of"])],
-    ]
+            format!("pool {}", page::text(&word(&pool["pool"]))),
+            format!("{out} of {}", pool["total"]),
+            pool["allowed"].to_string(),
+            some_of(&pool["out"], word),
+        ]
+    };
+    let pools = guards["pools"].as_array().into_iter().flatten().map(pool);
+    pools
+        .chain([
+            [
+                "replicas taken".to_owned(),
+                taken.to_string(),
+                format!("{} ready ones stay", limits["serving_floor"]),
+                some_of(&guards["replicas_taken"], which),
+            ],
+            ["failure domains".to_owned(), String::new(), "1 run a domain".to_owned(), labels(&limits["domains"])],
+            ["silences".to_owned(), String::new(), "held while they last".to_owned(), labels(&guards["silences_of"])],
+        ])
+        .collect()
 }
 
 fn levels(guards: &Value) -> Vec<[String; 4]> {

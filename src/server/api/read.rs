@@ -193,9 +193,18 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
             _ => None,
         })
         .collect();
+    let limits = &parts.config.guards;
+    let pools = parts.world.groups().await.into_iter().filter(|group| limits.pools.contains(&group.label));
+    let pool = |group: crate::policy::Group| {
+        let total = group.members.len() as u32;
+        let most = allowed(total, limits.share_at_once, limits.nodes_at_once).min(total.saturating_sub(1));
+        json!({ "pool": group.value, "label": group.label, "total": total, "out": group.out, "allowed": most })
+    };
+    let pools: Vec<Value> = pools.map(pool).collect();
     let silent: Vec<&String> =
         parts.config.sources.iter().filter(|(_, source)| source.api.is_some()).map(|(name, _)| name).collect();
     Ok(Json(json!({
+        "pools": pools,
         "holds": holds,
         "replicas_taken": taken,
         "held": held,

@@ -470,11 +470,11 @@ impl Play {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard(commands in commands()) {
+#[test]
+fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
+    let (begun, refused) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let played = proptest::test_runner::TestRunner::new(config).run(&commands(), |commands| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut play = Play::new();
@@ -483,8 +483,14 @@ proptest! {
                 play.perform(command).await;
                 play.check().await;
             }
+            begun.set(begun.get() + play.begun);
+            refused.set(refused.get() + play.refusals);
         });
-    }
+        Ok(())
+    });
+    played.unwrap();
+    // A play in which nothing begins, or nothing is refused, would show nothing.
+    assert!(begun.get() > 80 && refused.get() > 80, "{} begun, {} refused", begun.get(), refused.get());
 }
 
 /// Two runs looked at the same moment, when each saw the other's replica stay.
