@@ -16,6 +16,7 @@ mod probes;
 mod reload;
 mod runner;
 mod scheduler;
+mod silences;
 pub mod story;
 mod tell;
 
@@ -25,6 +26,7 @@ pub use nudge::Nudge;
 pub use plan::plan;
 pub use reload::{reload, take_in, watch_files};
 pub use runner::Runner;
+pub use silences::{Silenced, silence};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;

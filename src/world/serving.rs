@@ -7,6 +7,7 @@ use super::kube::{Kube, Pod};
 use super::{World, WorldError};
 use crate::limits;
 use crate::model::{Subject, Takes};
+use crate::planted::planted;
 use crate::policy::{GuardLimits, Replica, Serving};
 use futures::StreamExt;
 use std::collections::BTreeMap;
@@ -154,7 +155,8 @@ fn floor(mark: Option<&String>, of: &str, limits: &GuardLimits) -> Result<(u32, 
 
 /// Ready, not on its way out, and not without its traffic.
 fn serves(pod: &Pod) -> bool {
-    pod.ready && !pod.terminating && !pod.mirror && !pod.marks.contains_key(TRAFFIC_TAKEN_BY)
+    let has_traffic = !pod.marks.contains_key(TRAFFIC_TAKEN_BY);
+    (pod.ready || planted("floor-counts-unready-replicas")) && !pod.terminating && !pod.mirror && has_traffic
 }
 
 fn set_of(pod: &Pod, limits: &GuardLimits) -> Option<Set> {
