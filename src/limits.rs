@@ -56,6 +56,8 @@ pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
 /// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
 pub const LEASE_STALE: Duration = Duration::from_secs(60);
 pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Lists of Leases further apart than this say nothing about what lay between: the API server, or we, were away.
+pub const LEASES_GAP: Duration = Duration::from_secs(45);
 /// Complaints of a cluster in one request to the store, and how often there is one.
 pub const COMPLAINTS_BATCH: usize = 500;
 pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
@@ -63,6 +65,9 @@ pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
 pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
 /// Conditions and Events written in one pass; the rest waits for the next one.
 pub const BESIDE_BATCH: usize = 64;
+/// Events about steps that wait, in a minute: a thousand held runs must not fill the API server with what `nightshift runs`
+/// says as well.
+pub const HELD_EVENTS_PER_MINUTE: u32 = 100;
 /// Kubernetes keeps Events for an hour, so an older story is not told any more.
 pub const BESIDE_BACK: Span = Span::minutes(55);
 /// An Event's note, by the API's own limit.

@@ -151,6 +151,12 @@ impl World {
         self.kill.engaged(self.clock.now())
     }
 
+    /// The clusters whose nodes cannot be watched now: since when, and why.
+    pub fn lost_clusters(&self) -> BTreeMap<String, (crate::model::Time, String)> {
+        let lost = self.clusters.iter().filter_map(|(name, kube)| Some((name.clone(), kube.trouble()?)));
+        lost.collect()
+    }
+
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.
     pub async fn fleet(&self) -> Facts {
         facts::fleet(self).await

@@ -150,6 +150,8 @@ pub struct Kube {
     manager: String,
     /// What all clones of this client know of the nodes.
     fleet: Arc<fleet::Fleet>,
+    /// The last answer's date, and when it came.
+    heard: Arc<Mutex<Option<(crate::model::Time, std::time::Instant)>>>,
     /// The last node that was read, for one who asks for it right after; see `noting`.
     noted: Option<Arc<Mutex<Option<Node>>>>,
 }
@@ -167,7 +169,7 @@ impl Kube {
         settings.headers.push((http::header::USER_AGENT, agent));
         let client = kube::Client::try_from(settings)
             .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
-        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), noted: None })
+        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), heard: Arc::default(), noted: None })
     }
 
     /// The same client, which gives a node that it has just read to the next one who asks for it, once: guards and
@@ -453,6 +455,7 @@ impl Kube {
         let talk = async {
             let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
             let (head, body) = answer.into_parts();
+            self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)
                 .collect()
                 .await

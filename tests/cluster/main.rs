@@ -17,3 +17,4 @@ mod pretend;
 mod proxy;
 #[allow(dead_code)]
 mod rig;
+mod watch;

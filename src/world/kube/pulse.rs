@@ -1,12 +1,13 @@
 //! How an API server answers when it is asked for nothing: how fast, as which version, and what time it thinks it is.
 //!
-//! Invariant: asks for `/version` alone, which every identity may read.
+//! Invariant: `pulse` asks for `/version` alone, which every identity may read; the time comes with every answer.
 
 use super::{Asked, Kube, decode};
 use crate::model::Time;
 use crate::world::WorldError;
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::Value;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// One answer.
@@ -26,11 +27,23 @@ impl Kube {
         let (status, headers, bytes) = self.exchange(&asked, Method::GET, "/version".to_owned(), None).await?;
         let took = began.elapsed();
         let said: Value = decode(&asked, status, &headers, &bytes)?;
-        let date = headers.get(http::header::DATE).and_then(|value| value.to_str().ok());
-        Ok(Pulse {
-            version: said["gitVersion"].as_str().unwrap_or_default().to_owned(),
-            took,
-            date: date.and_then(|text| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()),
-        })
+        Ok(Pulse { version: said["gitVersion"].as_str().unwrap_or_default().to_owned(), took, date: date(&headers) })
     }
+
+    /// What time the API server thinks it is, within a second or two, from its last answer; none before the first one.
+    pub fn now(&self) -> Option<Time> {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map(|(date, at)| date + at.elapsed())
+    }
+
+    pub(super) fn note_date(&self, headers: &HeaderMap) {
+        if let Some(date) = date(headers) {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+        }
+    }
+}
+
+fn date(headers: &HeaderMap) -> Option<Time> {
+    let text = headers.get(http::header::DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
