@@ -56,6 +56,8 @@ pub struct Rig {
     pub site: Site,
     pub engine: Engine,
     name: String,
+    /// Where it reads its token.
+    pub token_file: std::path::PathBuf,
 }
 
 impl Rig {
@@ -102,7 +104,7 @@ impl Rig {
                      tell: [people]\n    group_by: [node]\n";
         let site = Site::new(&config, rules, &[("act", runbook)]);
         let engine = site.start(&[]).await.unwrap_or_else(|| panic!("the engine did not start:\n{}", site.log()));
-        Rig { site, engine, name: name.to_owned() }
+        Rig { site, engine, name: name.to_owned(), token_file: reach.token_file.clone().unwrap() }
     }
 
     /// The user agent by which the audit log knows it.
