@@ -3,6 +3,7 @@
 //!
 //! Invariant: what is allowed is asked of the API server, twice: by review, and by trying.
 
+mod monitoring;
 mod nodes;
 
 use crate::harness::{Engine, Site, eventually, tool};
