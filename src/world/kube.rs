@@ -105,16 +105,19 @@ pub struct Workload {
     pub generation: i64,
     pub observed_generation: i64,
     pub selector: BTreeMap<String, String>,
+    /// How many ready pods a rollout may end before their followers are ready.
+    pub may_lack: u32,
 }
 
 impl Node {
     /// Without what only its reader needs: for lists of all nodes.
-    fn slim(&self) -> Node {
+    fn slim(&self, kept: &[String]) -> Node {
+        let labels = self.labels.iter().filter(|(key, _)| kept.contains(key));
         Node {
             name: self.name.clone(),
             uid: String::new(),
             resource_version: self.resource_version.clone(),
-            labels: BTreeMap::new(),
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             annotations: BTreeMap::new(),
             unschedulable: self.unschedulable,
             taints: Vec::new(),
@@ -150,8 +153,7 @@ pub struct Kube {
     manager: String,
     /// What all clones of this client know of the nodes.
     fleet: Arc<fleet::Fleet>,
-    /// The last answer's date, and when it came.
-    heard: Arc<Mutex<Option<(crate::model::Time, std::time::Instant)>>>,
+    heard: Arc<Mutex<pulse::Heard>>,
     /// The last node that was read, for one who asks for it right after; see `noting`.
     noted: Option<Arc<Mutex<Option<Node>>>>,
 }
@@ -231,6 +233,12 @@ impl Kube {
         let filter = format!("labelSelector={}", escape(&terms.join(",")));
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
         self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), &path, &filter, limits::NODES as usize).await
+    }
+
+    /// Pods of all namespaces that bear a label with that value.
+    pub async fn pods_labelled(&self, label: &str, value: &str) -> Result<Vec<Pod>, WorldError> {
+        let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
+        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, limits::PODS).await
     }
 
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, WorldError> {
@@ -462,10 +470,18 @@ impl Kube {
                 .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer broke off: {error}")))?;
             Ok((head.status, head.headers, bytes.to_bytes()))
         };
-        tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
             let seconds = limits::KUBE_TIMEOUT.as_secs();
             Err(WorldError::Unavailable(format!("{asked}: no answer within {seconds} s")))
-        })
+        });
+        match &answer {
+            Ok((status, _, bytes)) if self.was_away() => answer::not_yet(asked, *status, bytes).map_or(answer, Err),
+            Ok(_) => answer,
+            Err(error) => {
+                self.note_away(error);
+                answer
+            }
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 //! Invariant: `pulse` asks for `/version` alone, which every identity may read; the time comes with every answer.
 
 use super::{Asked, Kube, decode};
+use crate::limits;
 use crate::model::Time;
 use crate::world::WorldError;
 use http::{HeaderMap, Method};
 use serde_json::Value;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One answer.
@@ -18,6 +19,15 @@ pub struct Pulse {
     pub took: Duration,
     /// From its `Date` header, which counts whole seconds.
     pub date: Option<Time>,
+}
+
+/// What the API server's answers, and its silence, have told.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The last answer's date, and when it came.
+    date: Option<(Time, Instant)>,
+    /// When it last did not answer.
+    away: Option<Instant>,
 }
 
 impl Kube {
@@ -32,13 +42,28 @@ impl Kube {
 
     /// What time the API server thinks it is, within a second or two, from its last answer; none before the first one.
     pub fn now(&self) -> Option<Time> {
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.map(|(date, at)| date + at.elapsed())
+        self.heard().date.map(|(date, at)| date + at.elapsed())
+    }
+
+    /// Whether it was not reached a short while ago. An API server that has just started refuses everybody until it has
+    /// read its roles and accounts: such a no is no answer yet.
+    pub(super) fn was_away(&self) -> bool {
+        self.heard().away.is_some_and(|at| at.elapsed() < limits::API_SETTLES)
+    }
+
+    pub(super) fn note_away(&self, error: &WorldError) {
+        if matches!(error, WorldError::Unreached(_) | WorldError::Unavailable(_)) {
+            self.heard().away = Some(Instant::now());
+        }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_date(&self, headers: &HeaderMap) {
         if let Some(date) = date(headers) {
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+            self.heard().date = Some((date, Instant::now()));
         }
     }
 }
