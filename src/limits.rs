@@ -216,6 +216,8 @@ pub const FLEET_FRESH: Duration = Duration::from_secs(10);
 pub const WATCH_STRETCH: Duration = Duration::from_secs(290);
 /// Bookmarks come about each minute; a watch that is silent for longer has nobody at the other end.
 pub const WATCH_SILENCE: Duration = Duration::from_secs(130);
+/// A read that guards made is handed on to the step that follows for so long; a commit lies between them.
+pub const NOTED_FOR: Duration = Duration::from_millis(500);
 /// A watch that held for so long was well, so its next break is its first.
 pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
 /// For so long after it was away, an API server's refusals are asked about again: longer than a watch waits at most.

@@ -148,6 +148,12 @@ impl World {
         World { clusters, ..self.clone() }
     }
 
+    /// The same clients, which hand on what was noted and note nothing more: for the first performance of that step.
+    pub fn handing_on(&self) -> World {
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.handing_on())).collect();
+        World { clusters, ..self.clone() }
+    }
+
     /// Why everything is stopped from outside the store, if it is.
     pub fn stopped(&self) -> Option<String> {
         self.kill.engaged(self.clock.now())
