@@ -330,12 +330,15 @@ async fn running(admin: &Admin, name: &str, replicas: u32) {
 async fn every_shipped_runbook_works(release: &Release) {
     let Release { plane, admin, .. } = release;
     admin.namespace("llm").await;
-    let nodes =
-        ["ill-1", "ill-2", "ill-3", "ill-4", "ill-5", "well-1"].map(|name| NodeSpec::gpu(name, 8).label("pool", name));
-    plane.kubelet().add(nodes).await;
-    for (name, node) in [("fell", "ill-1"), ("faulty", "ill-2"), ("switched", "ill-5")] {
-        admin.apply(&deployment(name, 2, node, json!({}))).await;
+    let node = |name: &str, gpus| NodeSpec::gpu(name, gpus).label("pool", name);
+    plane.kubelet().add(["ill-1", "ill-2", "ill-5"].map(|name| node(name, 2))).await;
+    plane.kubelet().add(["ill-3", "ill-4", "well-1"].map(|name| node(name, 8))).await;
+    // Two of three replicas fill the ill node; the third serves elsewhere, or the serving floor would hold the drain.
+    for (name, ill) in [("fell", "ill-1"), ("faulty", "ill-2"), ("switched", "ill-5")] {
+        admin.apply(&deployment(name, 3, ill, json!({}))).await;
         running(admin, name, 2).await;
+        plane.kubelet().add([NodeSpec::gpu(&format!("beside-{ill}"), 8).label("pool", ill)]).await;
+        running(admin, name, 3).await;
     }
     admin.apply(&deployment("stalled", 2, "well-1", json!({}))).await;
     running(admin, "stalled", 2).await;
