@@ -5,7 +5,7 @@
 
 mod commands;
 mod identity;
-mod link;
+pub mod link;
 mod tokens;
 
 use crate::harness::{Engine, Site, eventually, free_port};
