@@ -37,9 +37,11 @@ async fn client(plane: &ControlPlane, name: &str, through: Option<&Proxy>) -> Ku
     kube
 }
 
+type Kept<T> = Arc<Mutex<Vec<(Time, Told<T>)>>>;
+
 /// What a watch told, in order, with the time by the test's clock.
 struct Heard<T> {
-    told: Arc<Mutex<Vec<(Time, Told<T>)>>>,
+    told: Kept<T>,
     watch: JoinHandle<()>,
 }
 
