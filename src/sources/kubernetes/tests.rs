@@ -236,14 +236,14 @@ fn a_kubelet_is_silent_by_our_clock_whatever_its_own_says() {
     let mut board = Board::new("k8s", &source(), "");
     let lease = |renewed: &str| vec![LeaseSeen { name: "gpu-1".to_owned(), renewed: renewed.to_owned() }];
     board.hear_leases(lease("1999-01-01T00:00:00Z"), at(0));
-    for second in [20, 40, 60, 80] {
+    for second in [20, 40, 60] {
         board.hear_leases(lease("1999-01-01T00:00:10Z"), at(second));
         assert_eq!(pass(&mut board, at(second)), [], "after {second} s");
     }
-    board.hear_leases(lease("1999-01-01T00:00:10Z"), at(100));
-    assert_eq!(pass(&mut board, at(100)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
-    board.hear_leases(lease("1999-01-01T00:00:20Z"), at(120));
-    assert_eq!(pass(&mut board, at(120)), [("NodeLeaseStale".to_owned(), Status::Resolved)]);
+    board.hear_leases(lease("1999-01-01T00:00:10Z"), at(80));
+    assert_eq!(pass(&mut board, at(80)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
+    board.hear_leases(lease("1999-01-01T00:00:20Z"), at(100));
+    assert_eq!(pass(&mut board, at(100)), [("NodeLeaseStale".to_owned(), Status::Resolved)]);
 }
 
 #[test]
