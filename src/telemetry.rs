@@ -117,6 +117,7 @@ pub struct Levels {
     pub unsigned: u64,
     pub freezes: u64,
     pub nodes_held: u64,
+    pub clusters_lost: u64,
 }
 
 /// Every metric. Cheap to update from any thread; build it once.
@@ -165,6 +166,7 @@ pub struct Metrics {
     probe_targets: Family<One, Gauge>,
     probe_up: Family<One, Gauge>,
     probe_age: Family<One, Level>,
+    clusters_lost: Gauge,
 }
 
 impl Default for Metrics {
@@ -220,6 +222,7 @@ impl Metrics {
             probe_targets: add(r, "probe_targets", Family::default()),
             probe_up: add(r, "probe_up", Family::default()),
             probe_age: add(r, "probe_age_seconds", Family::default()),
+            clusters_lost: add(r, "clusters_lost", Gauge::default()),
             registry,
         }
     }
@@ -367,6 +370,7 @@ impl Metrics {
         self.audit_entries.set(whole(levels.entries));
         self.audit_unanchored.set(whole(levels.unsigned));
         self.nodes_held.set(whole(levels.nodes_held));
+        self.clusters_lost.set(whole(levels.clusters_lost));
     }
 }
 

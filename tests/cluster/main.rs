@@ -12,6 +12,9 @@ mod drain;
 mod engines;
 mod faults;
 #[allow(dead_code)]
+#[path = "../it/gpus.rs"]
+mod gpus;
+#[allow(dead_code)]
 #[path = "../it/harness.rs"]
 mod harness;
 #[allow(dead_code)]
@@ -21,3 +24,4 @@ mod proxy;
 #[allow(dead_code)]
 mod rig;
 mod traffic;
+mod watch;
