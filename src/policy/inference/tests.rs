@@ -6,9 +6,11 @@ use super::*;
 use crate::limits;
 use proptest::prelude::*;
 
-const VLLM: &str = include_str!("../../../integrations/inference/pages/vllm.txt");
-const TGI: &str = include_str!("../../../integrations/inference/pages/tgi.txt");
-const TRITON: &str = include_str!("../../../integrations/inference/pages/triton.txt");
+/// A page as users find it in the integration's folder.
+fn sample(kind: EngineKind) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations/inference/pages");
+    std::fs::read_to_string(folder.join(format!("{}.txt", kind.word()))).unwrap()
+}
 
 fn at(second: i64) -> Time {
     Time::from_second(1_795_320_000 + second).unwrap()
@@ -16,17 +18,17 @@ fn at(second: i64) -> Time {
 
 #[test]
 fn the_three_engines_pages_are_read() {
-    let vllm = parse_engine_page(EngineKind::Vllm, VLLM, None).unwrap();
+    let vllm = parse_engine_page(EngineKind::Vllm, &sample(EngineKind::Vllm), None).unwrap();
     assert_eq!(vllm.lanes["mistral/1"], Lane { running: 0.0, waiting: 12.0, steps: Some(113_500.0) });
     assert_eq!((vllm.running(), vllm.cache, vllm.began), (3.0, Some(0.97), Some(1_795_320_000.0)));
     let tokens = vllm.first_tokens.unwrap();
     assert_eq!((tokens.total, tokens.buckets.last().copied()), (1_000.0, Some((10.0, 990.0))));
-    let tgi = parse_engine_page(EngineKind::Tgi, TGI, None).unwrap();
+    let tgi = parse_engine_page(EngineKind::Tgi, &sample(EngineKind::Tgi), None).unwrap();
     assert_eq!(tgi.lanes[""], Lane { running: 4.0, waiting: 7.0, steps: Some(262_495.0) });
-    let triton = parse_engine_page(EngineKind::Triton, TRITON, None).unwrap();
+    let triton = parse_engine_page(EngineKind::Triton, &sample(EngineKind::Triton), None).unwrap();
     assert_eq!(triton.lanes["llama/1"], Lane { running: 0.0, waiting: 5.0, steps: Some(2_280.0) });
     assert!(triton.lanes.contains_key("ocr \"fast\"/2"));
-    let one = parse_engine_page(EngineKind::Triton, TRITON, Some("llama")).unwrap();
+    let one = parse_engine_page(EngineKind::Triton, &sample(EngineKind::Triton), Some("llama")).unwrap();
     assert_eq!(one.lanes.len(), 1);
 }
 
@@ -36,12 +38,12 @@ fn a_page_of_another_program_or_with_a_broken_line_says_why() {
         let why = parse_engine_page(kind, page, None).unwrap_err();
         assert!(why.contains(expect), "{why}");
     };
-    check(EngineKind::Tgi, VLLM, "no metric of tgi");
+    check(EngineKind::Tgi, &sample(EngineKind::Vllm), "no metric of tgi");
     check(EngineKind::Vllm, "<html>Bad gateway</html>", "no metric of vllm");
     check(EngineKind::Vllm, "", "no metric of vllm");
     check(EngineKind::Vllm, "vllm:num_requests_waiting{a=\"b} 1", "line 1 (vllm:num_requests_waiting) cannot be read");
     check(EngineKind::Vllm, "vllm:num_requests_waiting many", "cannot be read");
-    let why = parse_engine_page(EngineKind::Triton, TRITON, Some("gpt")).unwrap_err();
+    let why = parse_engine_page(EngineKind::Triton, &sample(EngineKind::Triton), Some("gpt")).unwrap_err();
     assert!(why.contains("of that model"), "{why}");
     let many: String =
         (0..=limits::ENGINE_LANES).map(|n| format!("nv_inference_count{{model=\"m{n}\"}} 1\n")).collect();
@@ -56,7 +58,7 @@ proptest! {
     fn no_page_breaks_the_reader(text in "\\PC{0,400}", cut in 0usize..3_000) {
         for kind in EngineKind::ALL {
             let _ = parse_engine_page(kind, &text, None);
-            let part: String = VLLM.chars().take(cut).collect();
+            let part: String = sample(EngineKind::Vllm).chars().take(cut).collect();
             let _ = parse_engine_page(kind, &part, Some("mistral"));
         }
     }
