@@ -569,6 +569,16 @@ pub const CACHE_WITHIN: Span = Span::minutes(30);
 pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
 /// How long a warm waits for a node's agent to connect.
 pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
+/// How long a warm that may be a Job waits for the node's agent: longer than an agent's own pause between tries to connect.
+pub const CACHE_JOB_AFTER: Duration = Duration::from_secs(15);
+/// A Job of ours that has no pod after so long is kept from having one.
+pub const CACHE_JOB_POD: Duration = Duration::from_secs(120);
+/// What a Job may take beside its own time: to be scheduled, to fetch its image.
+pub const CACHE_JOB_SLACK: Duration = Duration::from_secs(300);
+/// How long a Job that has ended can be looked at; Kubernetes takes it away then.
+pub const CACHE_JOB_KEPT: Duration = Duration::from_secs(3_600);
+/// What the kubelet keeps of a container's termination message.
+pub const TERMINATION_BYTES: usize = 4_096;
 /// Models that one step warms; a node serves a few.
 pub const CACHE_MODELS: usize = 64;
 /// Files that a status names one by one.

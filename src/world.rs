@@ -19,8 +19,8 @@ pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
-    ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
-    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
+    CacheJob, ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Job, JobPod, Kube, KubeConfig,
+    LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
 };
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};

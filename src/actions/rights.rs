@@ -33,6 +33,10 @@ const fn resource(resource: &'static str, verb: &'static str) -> Permission {
     Permission { group: "resource.k8s.io", resource, verb }
 }
 
+const fn batch(resource: &'static str, verb: &'static str) -> Permission {
+    Permission::new("batch", resource, verb)
+}
+
 pub(super) const NONE: &[Permission] = &[];
 pub(super) const READ_NODE: &[Permission] = &[core("nodes", "get")];
 pub(super) const READ_PODS: &[Permission] = &[core("pods", "list")];
@@ -66,3 +70,5 @@ pub(super) const MIG: &[Permission] = &[
 ];
 pub(super) const RESTART_POD: &[Permission] =
     &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];
+/// Its own Job, which it makes and looks at; see `Permission::home`.
+pub(super) const WARM: &[Permission] = &[core("pods", "list"), batch("jobs", "create"), batch("jobs", "get")];

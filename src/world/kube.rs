@@ -6,6 +6,7 @@ mod answer;
 mod beside;
 mod devices;
 mod fleet;
+mod jobs;
 mod pulse;
 mod review;
 mod seen;
@@ -14,6 +15,7 @@ mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub(in crate::world) use fleet::Level;
+pub use jobs::{CacheJob, Job, JobPod};
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use watch::Told;
@@ -43,6 +45,8 @@ pub struct KubeConfig {
     /// Read again as it rotates, like the certificate.
     pub token_file: Option<std::path::PathBuf>,
     pub ca_file: Option<std::path::PathBuf>,
+    /// How models are warmed by a Job on nodes without an agent; left out: they are not.
+    pub cache_job: Option<CacheJob>,
 }
 
 /// The fields of a node that we use.
@@ -152,6 +156,7 @@ pub struct Kube {
     fleet: Arc<fleet::Fleet>,
     /// The last node that was read, for one who asks for it right after; see `noting`.
     noted: Option<Arc<Mutex<Option<Node>>>>,
+    cache_job: Option<Arc<CacheJob>>,
 }
 
 impl Kube {
@@ -167,7 +172,8 @@ impl Kube {
         settings.headers.push((http::header::USER_AGENT, agent));
         let client = kube::Client::try_from(settings)
             .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
-        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), noted: None })
+        let cache_job = config.cache_job.clone().map(Arc::new);
+        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), noted: None, cache_job })
     }
 
     /// The same client, which gives a node that it has just read to the next one who asks for it, once: guards and
@@ -328,8 +334,21 @@ impl Kube {
 
     /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
     pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
+        self.may_within("", group, resource, verb).await
+    }
+
+    /// The same in one namespace; an empty one means all.
+    pub async fn may_within(
+        &self,
+        namespace: &str,
+        group: &str,
+        resource: &str,
+        verb: &str,
+    ) -> Result<bool, WorldError> {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let attributes = json!({ "group": group, "resource": resource, "subresource": subresource, "verb": verb });
+        let attributes = json!({
+            "namespace": namespace, "group": group, "resource": resource, "subresource": subresource, "verb": verb,
+        });
         let body = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

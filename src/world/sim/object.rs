@@ -20,6 +20,7 @@ pub(super) enum Kind {
     NewEvent,
     Lease,
     ConfigMap,
+    Job,
 }
 
 /// One kind's place in the API.
@@ -42,7 +43,7 @@ const fn resource(
     Resource { kind, group, version, plural, name, namespaced: !matches!(kind, Kind::Node | Kind::Namespace) }
 }
 
-pub(super) const RESOURCES: [Resource; 12] = [
+pub(super) const RESOURCES: [Resource; 13] = [
     resource(Kind::Namespace, "", "v1", "namespaces", "Namespace"),
     resource(Kind::Node, "", "v1", "nodes", "Node"),
     resource(Kind::Pod, "", "v1", "pods", "Pod"),
@@ -54,6 +55,7 @@ pub(super) const RESOURCES: [Resource; 12] = [
     resource(Kind::DaemonSet, "apps", "v1", "daemonsets", "DaemonSet"),
     resource(Kind::ReplicaSet, "apps", "v1", "replicasets", "ReplicaSet"),
     resource(Kind::DisruptionBudget, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    resource(Kind::Job, "batch", "v1", "jobs", "Job"),
     resource(Kind::Lease, "coordination.k8s.io", "v1", "leases", "Lease"),
 ];
 
