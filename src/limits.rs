@@ -269,6 +269,8 @@ pub const AGENT_HERE: Duration = Duration::from_secs(45);
 pub const AGENT_RESEND: Duration = Duration::from_secs(3);
 /// A command that nobody asked about for so long is let go.
 pub const AGENT_LETTER_KEPT: Duration = Duration::from_secs(3_600);
+/// A command that was not asked about for so long is not waited for just now: longer than a step's own pauses.
+pub const AGENT_ASKED_ABOUT: Duration = Duration::from_secs(30);
 /// Commands that wait at one agent: a node has one disruptive run, and a few that read.
 pub const AGENT_COMMANDS: usize = 256;
 

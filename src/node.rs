@@ -75,6 +75,11 @@ pub trait Verb: Send + Sync {
         None
     }
 
+    /// May be left off in its middle when its run is cancelled: nothing is half done then.
+    fn stops(&self) -> bool {
+        false
+    }
+
     /// Does it; `progress` takes what a person may see meanwhile.
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer;
 }

@@ -49,9 +49,8 @@ impl Stage {
         let identity = "nightshift/test".to_owned();
         let cache_job = Some(kube_cases::cache_job("inference"));
         let config = KubeConfig { url: fleet.url(), cache_job, ..KubeConfig::default() };
-        let kube = Kube::connect(&config, &identity).await.unwrap();
         let world = World {
-            clusters: [("default".to_owned(), kube)].into(),
+            clusters: [].into(),
             default_cluster: "default".to_owned(),
             prometheus: None,
             kill: Arc::default(),
@@ -61,7 +60,15 @@ impl Stage {
             clock: clock.clone(),
             identity,
         };
-        Stage { fleet, world, clock }
+        let mut stage = Stage { fleet, world, clock };
+        stage.reach(&config).await;
+        stage
+    }
+
+    /// From now on the cluster is reached so.
+    async fn reach(&mut self, config: &KubeConfig) {
+        let kube = Kube::connect(config, &self.world.identity).await.unwrap();
+        self.world.clusters = [("default".to_owned(), kube)].into();
     }
 
     /// An agent on that node, for as long as the test runs, that answers as it is told.

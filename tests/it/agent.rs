@@ -7,6 +7,7 @@ mod commands;
 mod identity;
 mod link;
 mod tokens;
+mod warm;
 
 use crate::harness::{Engine, Site, eventually, free_port};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 
 use super::read::Progress;
 use super::roots::failed;
-use super::{Settings, status, verify, warm_all};
+use super::{Settings, size, status, verify, warm_all};
 use crate::limits;
 use crate::model::{Answer, Command, Failure, FailureKind, Outcome, Span};
 use crate::node::{Machine, Verb};
@@ -48,6 +48,10 @@ impl Verb for CacheVerify {
         true
     }
 
+    fn stops(&self) -> bool {
+        true
+    }
+
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let path = path(command);
         let hash = command.args.get("hash") == Some(&Value::Bool(true));
@@ -59,6 +63,10 @@ impl Verb for CacheVerify {
 impl Verb for CacheWarm {
     fn name(&self) -> &'static str {
         "cache::warm"
+    }
+
+    fn stops(&self) -> bool {
+        true
     }
 
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
@@ -160,9 +168,12 @@ async fn apart<T: Serialize + Send + 'static>(
 fn shown(now: &Progress) -> Value {
     let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(0);
     let mut value = json!({ "done_bytes": now.done, "bytes": now.total, "read_bytes": now.read, "percent": percent });
+    let mut doing = format!("reading: {percent} % of {}", size(now.total));
     if let Some(waits) = &now.waits {
         value["waits"] = json!(waits);
+        doing = format!("{doing}; {waits}");
     }
+    value["doing"] = json!(doing);
     value
 }
 

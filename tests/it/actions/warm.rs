@@ -129,8 +129,7 @@ async fn a_node_that_takes_no_pod_is_waited_for_and_then_told() {
 async fn where_no_job_may_be_made_the_agent_alone_counts_and_a_job_that_is_asked_for_says_what_to_write() {
     let mut stage = Stage::new().await;
     let config = KubeConfig { url: stage.fleet.url(), ..KubeConfig::default() };
-    let kube = Kube::connect(&config, &stage.world.identity).await.unwrap();
-    stage.world.clusters = [("default".to_owned(), kube)].into();
+    stage.reach(&config).await;
     refused(stage.run(by("job")).await, FailureKind::Refused, "add `cache_job` to the cluster");
     refused(stage.run(warm(&[])).await, FailureKind::Unavailable, "no agent of node gpu-1");
     refused(stage.run(by("pigeon")).await, FailureKind::Invalid, "`agent`, `job`");
@@ -142,8 +141,46 @@ async fn folders_that_the_job_would_not_see_are_refused_before_anything_is_made(
     let mut stage = Stage::new().await;
     let settings = CacheJob { mount: Some("/weights".into()), ..cache_job("inference") };
     let config = KubeConfig { url: stage.fleet.url(), cache_job: Some(settings), ..KubeConfig::default() };
-    let kube = Kube::connect(&config, &stage.world.identity).await.unwrap();
-    stage.world.clusters = [("default".to_owned(), kube)].into();
+    stage.reach(&config).await;
     refused(stage.run(by("job")).await, FailureKind::Refused, "is outside /weights");
     assert_eq!(stage.changes(), [""; 0]);
+}
+
+/// What the container is told to do, done by the program itself, with the last words that the kubelet would keep.
+#[tokio::test]
+async fn the_command_of_the_job_is_one_that_the_program_takes_and_its_last_words_are_understood() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folders = ["one", "two"].map(|name| dir.path().join(name));
+    for folder in &folders {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("weights.bin"), vec![7; 300_000]).unwrap();
+    }
+    let mut stage = Stage::new().await;
+    let settings = CacheJob { host_path: Some(dir.path().to_owned()), ..cache_job("inference") };
+    let config = KubeConfig { url: stage.fleet.url(), cache_job: Some(settings), ..KubeConfig::default() };
+    stage.reach(&config).await;
+    let asked = |within: &str| {
+        let models = json!(folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>());
+        let args = [("models", models), ("node", json!("gpu-1")), ("via", json!("job")), ("within", json!(within))];
+        call("cache::warm", &args)
+    };
+    ok(stage.run(asked("2h")).await);
+    let (job, _) = made(&stage);
+    let last = dir.path().join("last-words");
+    let args = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap().iter();
+    let args = args.map(|arg| arg.as_str().unwrap().replace("/dev/termination-log", &last.display().to_string()));
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_nightshift"))
+        .args(args)
+        .current_dir(dir.path())
+        .env_remove("NIGHTSHIFT_CONFIG")
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let message = std::fs::read_to_string(last).unwrap();
+    assert!(message.len() <= limits::TERMINATION_BYTES, "{message}");
+
+    stage.fleet.fault(Fault::Jobs { exit: Some(0), message: message.clone() }).unwrap();
+    let value = ok(stage.run(asked("1h")).await);
+    assert_eq!(value["models"].as_array().unwrap().len(), 2, "{value} of {message}");
+    assert_eq!((&value["resident"], &value["via"]), (&json!(1.0), &json!("job")));
 }
