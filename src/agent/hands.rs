@@ -180,7 +180,8 @@ impl Hands {
                     let wanted = self.say(&command.key(), working(command, progress)).await;
                     if !wanted && verb.stops() {
                         doing.abort();
-                        let why = format!("the run was cancelled in the middle of `{}`; nothing is half done", command.verb);
+                        let why =
+                            format!("the run was cancelled in the middle of `{}`; nothing is half done", command.verb);
                         return node::failed(FailureKind::Refused, why);
                     }
                 }

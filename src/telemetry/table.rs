@@ -63,7 +63,12 @@ pub const TABLE: &[Metric] = &[
     row("cache_warms", Kind::Counter, &["via", "outcome"], "Warms of models' weights that ended"),
     row("cache_warm_seconds", Kind::Histogram, &[], "How long warms took that ended well"),
     row("cache_warm_read_bytes", Kind::Counter, &[], "Bytes that warms read from disks"),
-    row("cache_warm_resident_ratio", Kind::Gauge, &[], "Share in memory after the last warm, of its model that is least there"),
+    row(
+        "cache_warm_resident_ratio",
+        Kind::Gauge,
+        &[],
+        "Share in memory after the last warm, of its model that is least there",
+    ),
     row("killswitch_state", Kind::Gauge, &[], "Freezes in force; 0 means that nothing is frozen"),
     row("approvals_open", Kind::Gauge, &[], "Questions that wait for a human"),
     row("episodes_open", Kind::Gauge, &[], "Complaints that hold now"),

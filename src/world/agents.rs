@@ -150,7 +150,8 @@ impl Agents {
     /// People have cancelled a run: its agents hear so with their next word, and stop what may be stopped.
     pub fn cancel(&self, run: RunId) {
         for desk in self.desks().values_mut() {
-            let (gone, kept) = std::mem::take(&mut desk.letters).into_iter().partition(|(_, one)| one.command.run == run);
+            let (gone, kept) =
+                std::mem::take(&mut desk.letters).into_iter().partition(|(_, one)| one.command.run == run);
             desk.letters = kept;
             let gone: BTreeMap<String, Letter> = gone;
             desk.unwanted.extend(gone.into_keys());

@@ -123,33 +123,6 @@ async fn the_agent_inside_the_engine_needs_no_network_and_is_listed() {
     assert_eq!(engine.stop(), Some(0));
 }
 
-/// A small disk of one's own, as root.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path) -> Disk {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).status().unwrap();
-        assert!(mounted.success(), "this test mounts a small disk, which needs root");
-        Disk(at.to_owned())
-    }
-
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -55,7 +55,10 @@ struct Stand {
 async fn stand() -> Stand {
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let place = Place::new("", "rules: []\n", &[("warm", RUNBOOK)]);
-    place.write_config("gpu-1", &format!("cache: {{ roots: [{}], reserve_mib: 64 }}\n", disk.path().display()));
+    place.write_config(
+        "gpu-1",
+        &format!("cache: {{ roots: [{}], reserve_mib: 64, readers: 1 }}\n", disk.path().display()),
+    );
     let engine = place.site.start(&[]).await.unwrap();
     let agent = place.agent(&engine, "gpu-1").await;
     connected(&engine, "gpu-1").await;
@@ -76,7 +79,7 @@ impl Stand {
         eventually("the warm is under way", async || {
             let answer = self.engine.get(&format!("/api/v1/runs/{run}")).await?;
             let step = answer["steps"].as_array()?.last()?.clone();
-            step["carry"]["progress"]["read_bytes"].as_u64().filter(|read| *read > 0)?;
+            step["carry"]["progress"]["read_bytes"].as_u64().filter(|read| *read > 17 * MIB as u64)?;
             Some(answer)
         })
         .await
@@ -121,15 +124,17 @@ async fn a_cold_model_is_warm_after_the_step_and_the_journal_holds_before_and_af
 async fn a_cancelled_run_stops_the_reading_and_the_next_one_goes_on_from_there() {
     let stand = stand().await;
     let folder = stand.disk.path().join("llama");
-    let shards = model(&folder, 24);
-    let run = stand.begin(&folder, 2).await;
+    let shards = model(&folder, 40);
+    // Ten seconds in all, and a whole piece of 16 MiB is there by the second word of the agent.
+    let run = stand.begin(&folder, 8).await;
     let seen = stand.under_way(&run).await;
     let why = seen["run"]["state"]["why"].as_str().unwrap_or_default();
-    assert!(why.contains("% of 48.0 MiB"), "a person sees how far it is: {seen}");
+    assert!(why.contains("% of 80.0 MiB"), "a person sees how far it is: {seen}");
     let page = stand.page().await;
     assert_eq!(value(&page, "nightshift_cache_warming"), 1.0);
-    let (all, done) = (value(&page, "nightshift_cache_warming_bytes"), value(&page, "nightshift_cache_warming_done_bytes"));
-    assert!(all == (48 * MIB) as f64 && done > 0.0 && done < all, "{done} of {all}");
+    let (all, done) =
+        (value(&page, "nightshift_cache_warming_bytes"), value(&page, "nightshift_cache_warming_done_bytes"));
+    assert!(all == (80 * MIB) as f64 && done > 0.0 && done < all, "{done} of {all}");
 
     let why = json!({ "why": "the other node will do" });
     let (status, answer) = stand.engine.post(&format!("/api/v1/runs/{run}/cancel"), &why).await.unwrap();
@@ -139,7 +144,7 @@ async fn a_cancelled_run_stops_the_reading_and_the_next_one_goes_on_from_there()
         commands.contains("was cancelled").then(|| resident(&shards))
     })
     .await;
-    assert!((0.01..0.9).contains(&left), "{left}");
+    assert!((0.2..0.95).contains(&left), "{left}");
 
     // What is there is not read again.
     let run = stand.begin(&folder, 0).await;
@@ -147,5 +152,5 @@ async fn a_cancelled_run_stops_the_reading_and_the_next_one_goes_on_from_there()
     let report = &ended["steps"][0]["outcome"]["ok"]["models"][0];
     assert!(report["resident_before"].as_f64().unwrap() >= left - 0.01, "{report} after {left}");
     assert!(resident(&shards) >= 0.999);
-    assert!(report["read_bytes"].as_u64().unwrap() < (48 * MIB) as u64, "{report}");
+    assert!(report["read_bytes"].as_u64().unwrap() < (80 * MIB) as u64, "{report}");
 }
