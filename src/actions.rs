@@ -74,6 +74,11 @@ pub enum Performed {
 pub trait Action: Send + Sync {
     fn spec(&self) -> &'static ActionSpec;
 
+    /// Whether it can only be done in a cluster.
+    fn needs_cluster(&self) -> bool {
+        !self.spec().permissions.is_empty()
+    }
+
     /// What the call touches, from its arguments alone.
     fn target(&self, call: &Call) -> Subject;
 
@@ -211,7 +216,11 @@ mod tests {
             assert!(!spec.doc.is_empty() && !spec.returns.is_empty(), "{name} has no words");
             for right in spec.permissions {
                 assert!(VERBS.contains(&right.verb), "{name}: {}", right.verb);
-                assert!(matches!(right.group, "" | "apps" | "batch" | "resource.k8s.io"), "{name}: {}", right.group);
+                assert!(
+                    matches!(right.group, "" | "apps" | "batch" | "policy" | "resource.k8s.io"),
+                    "{name}: {}",
+                    right.group
+                );
                 let writes = !matches!(right.verb, "get" | "list");
                 assert!(!writes || spec.mutates(), "{name} reads, but wants to {}", right.verb);
             }

@@ -235,6 +235,8 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 pub const REASON_CHARS: usize = 256;
 
 // ── MIG ──
+/// Disruption budgets of one cluster: one a workload.
+pub const BUDGETS: usize = 50_000;
 /// Pods that one rebalance may move unless the runbook says otherwise, and at most then.
 pub const MIG_MOVES: u32 = 1;
 pub const MIG_MOVES_MAX: u32 = 8;

@@ -4,6 +4,7 @@
 
 mod answer;
 mod beside;
+mod budgets;
 mod devices;
 mod fleet;
 mod jobs;
@@ -14,6 +15,7 @@ mod watch;
 mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
+pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::Level;
 pub use jobs::{CacheJob, Job, JobPod};
 pub use review::Reviewed;
@@ -88,6 +90,8 @@ pub struct Pod {
     pub empty_dir: bool,
     /// GPUs (or MIG devices) requested over all containers.
     pub gpus: u32,
+    /// As its priority class says; others may be pushed out for a higher one.
+    pub priority: i32,
 }
 
 /// A Deployment (or StatefulSet): replicas wanted, ready, and its template's labels.

@@ -6,6 +6,7 @@
 mod collect;
 mod commands;
 mod identity;
+mod layout;
 mod link;
 mod reboot;
 mod tokens;

@@ -86,6 +86,7 @@ async fn every_shipped_runbook_behaves_as_its_cases_say() {
         assert!(!list.is_empty(), "{name} has no case");
         for case in list {
             cases += 1;
+            println!("{name}: {}", case.name);
             for wrong in play(runbook, &case).await {
                 broken.push(format!("{name}: {}: {wrong}", case.name));
             }

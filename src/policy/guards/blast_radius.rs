@@ -58,16 +58,9 @@ fn last_one(asked: &Asked<'_>, total: u32, node: &str, out: &BTreeSet<&str>) -> 
     if out.len() < others {
         return None;
     }
+    // One alone is another guard's.
     if others == 0 {
-        // On a site of one machine its GPUs are what can be out, one at a time: a run holds the node meanwhile.
-        if asked.limits.only_node || asked.proposal.target.gpu.is_some() {
-            return None;
-        }
-        let text = format!(
-            "node {node} is the only GPU node: taking it out would leave none in service; on a site of one machine say \
-             `guards: {{ only_node: true }}` in the configuration, or act on a GPU or a container of it"
-        );
-        return asked.deny(ReasonCode::BlastRadius, text);
+        return None;
     }
     let text = format!("node {node} is the last of {total} in service: {} are out", some_of(out.iter().copied()));
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)

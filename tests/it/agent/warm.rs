@@ -125,8 +125,8 @@ async fn a_cancelled_run_stops_the_reading_and_the_next_one_goes_on_from_there()
     let stand = stand().await;
     let folder = stand.disk.path().join("llama");
     let shards = model(&folder, 40);
-    // Ten seconds in all, and a whole piece of 16 MiB is there by the second word of the agent.
-    let run = stand.begin(&folder, 8).await;
+    // Twenty seconds in all, and a whole piece of 16 MiB is there by the second word of the agent.
+    let run = stand.begin(&folder, 4).await;
     let seen = stand.under_way(&run).await;
     let why = seen["run"]["state"]["why"].as_str().unwrap_or_default();
     assert!(why.contains("% of 80.0 MiB"), "a person sees how far it is: {seen}");
