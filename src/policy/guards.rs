@@ -8,6 +8,7 @@ mod breaker;
 mod confirmed;
 mod cooldown;
 mod correlated;
+mod domain;
 mod episode;
 mod flap;
 mod foreign_cordon;
@@ -18,6 +19,7 @@ mod node_lock;
 mod only_node;
 mod protected;
 mod reach;
+mod serving_floor;
 
 use super::admit::Asked;
 use crate::limits;
@@ -27,7 +29,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 16] = [
+pub(super) const ALL: [Guard; 18] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -43,6 +45,8 @@ pub(super) const ALL: [Guard; 16] = [
     confirmed::check,
     cooldown::check,
     node_lock::check,
+    domain::check,
+    serving_floor::check,
     blast_radius::check,
 ];
 
