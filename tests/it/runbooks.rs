@@ -131,12 +131,15 @@ impl Drop for AbortOnDrop {
 
 /// Takes commands as an agent does, and answers what the case says. After a reboot it speaks from another boot.
 async fn serve(agents: Agents, agent: Agent) {
-    let mut boot = 1;
+    // After a boot it is handed again what it was at, and knows it.
+    let mut booted = std::collections::BTreeSet::new();
     loop {
-        let standing = Standing { boot: format!("boot-{boot}"), ..Standing::default() };
+        let standing = Standing { boot: format!("boot-{}", booted.len()), ..Standing::default() };
         let commands = agents.take(&agent.node, standing, std::time::Duration::from_secs(5)).await;
         for command in commands {
-            boot += u32::from(command.verb == "node::reboot");
+            if command.verb == "node::reboot" {
+                booted.insert(command.key());
+            }
             let outcome = match agent.answers.get(&command.verb) {
                 Some(value) => Outcome::Ok(value.clone()),
                 None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),

@@ -67,8 +67,8 @@ async fn a_demand_becomes_instances_on_the_gpus_that_are_well() {
     // NVIDIA's number of 3g.40gb is 9.
     assert_eq!(stand.lies(), ["1:9@0", "1:9@4"], "{}", stand.gpus.timeline());
     // There is no room for more, and the GPU that is ill is named.
-    let run = stand.room("7g.80gb", 1).await;
-    assert!(run.to_string().contains("rows of its memory wait for a reset"), "{run}");
+    let run = stand.room("7g.80gb", 2).await;
+    assert!(run["run"]["state"].to_string().contains("rows of its memory wait for a reset"), "{run}");
     assert_eq!(stand.lies(), ["1:9@0", "1:9@4"]);
     assert_eq!(stand.engine.stop(), Some(0));
 }
