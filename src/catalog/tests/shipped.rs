@@ -89,7 +89,7 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
         rules.select(&event).iter().map(one).collect::<Vec<_>>().join("; ")
     };
     let xid = |xid: &str| says(&[("alertname", "GpuXid"), ("xid", xid), ("node", "gpu-3"), ("gpu", "1")]);
-    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted");
+    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted; muted");
     assert_eq!(
         xid("94"),
         "gpu-contained-memory-error on node gpu-3 gpu 1; gpu-reset on node gpu-3 gpu 1; muted",
