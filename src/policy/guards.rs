@@ -20,6 +20,7 @@ mod only_node;
 mod protected;
 mod reach;
 mod serving_floor;
+mod silenced;
 
 use super::admit::Asked;
 use crate::limits;
@@ -43,6 +44,7 @@ pub(super) const ALL: [Guard; 18] = [
     correlated::check,
     flap::check,
     confirmed::check,
+    silenced::check,
     cooldown::check,
     node_lock::check,
     domain::check,

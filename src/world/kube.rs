@@ -16,7 +16,7 @@ mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
-pub(in crate::world) use fleet::Level;
+pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};

@@ -7,12 +7,13 @@ mod collect;
 mod commands;
 mod identity;
 mod layout;
-mod link;
+pub mod link;
 mod reboot;
 mod tokens;
 mod warm;
 
 use crate::harness::{Engine, Site, eventually, free_port};
+use link::Disk;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -180,31 +181,4 @@ fn executable(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// A small disk of one's own, as root.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path) -> Disk {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).status().unwrap();
-        assert!(mounted.success(), "this test mounts a small disk, which needs root");
-        Disk(at.to_owned())
-    }
-
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

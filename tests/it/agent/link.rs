@@ -124,6 +124,38 @@ async fn the_agent_inside_the_engine_needs_no_network_and_is_listed() {
     assert_eq!(engine.stop(), Some(0));
 }
 
+/// A small disk of one's own, as root.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    pub fn mount(at: &Path) -> Disk {
+        Disk::of(at, "64k")
+    }
+
+    pub fn of(at: &Path, size: &str) -> Disk {
+        std::fs::create_dir_all(at).unwrap();
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).status().unwrap();
+        assert!(mounted.success(), "this test mounts a small disk, which needs root");
+        Disk(at.to_owned())
+    }
+
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    pub fn empty(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
