@@ -30,7 +30,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 18] = [
+pub(super) const ALL: [Guard; 19] = [
     mode::check,
     kill_switch::check,
     protected::check,
