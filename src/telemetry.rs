@@ -96,6 +96,7 @@ pub struct Levels {
     pub warming: u64,
     pub warming_bytes: u64,
     pub warming_done: u64,
+    pub clusters_lost: u64,
 }
 
 /// Every metric. Cheap to update from any thread; build it once.
@@ -147,6 +148,7 @@ pub struct Metrics {
     warming: Gauge,
     warming_bytes: Gauge,
     warming_done: Gauge,
+    clusters_lost: Gauge,
 }
 
 impl Default for Metrics {
@@ -205,6 +207,7 @@ impl Metrics {
             warming: add(r, "cache_warming", Gauge::default()),
             warming_bytes: add(r, "cache_warming_bytes", Gauge::default()),
             warming_done: add(r, "cache_warming_done_bytes", Gauge::default()),
+            clusters_lost: add(r, "clusters_lost", Gauge::default()),
             registry,
         }
     }
@@ -352,6 +355,7 @@ impl Metrics {
         self.warming.set(whole(levels.warming));
         self.warming_bytes.set(whole(levels.warming_bytes));
         self.warming_done.set(whole(levels.warming_done));
+        self.clusters_lost.set(whole(levels.clusters_lost));
     }
 }
 

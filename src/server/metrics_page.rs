@@ -35,6 +35,7 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
             warming: warming.len() as u64,
             warming_bytes: bytes("bytes"),
             warming_done: bytes("done_bytes"),
+            clusters_lost: app.parts.world.lost_clusters().len() as u64,
         });
     }
     let text = app.parts.metrics.render();
