@@ -306,6 +306,7 @@ mod tests {
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             marks: [].into(),
             owner: Some(("ReplicaSet".to_owned(), "llama-7c9".to_owned())),
+            priority: 0,
             mirror: false,
             empty_dir: false,
             gpus: 1,
