@@ -5,6 +5,7 @@
 
 mod commands;
 mod identity;
+mod kernel;
 mod link;
 mod tokens;
 
