@@ -125,13 +125,13 @@ impl Drop for AbortOnDrop {
 /// Takes commands as an agent does, and answers what the case says.
 async fn serve(agents: Agents, agent: Agent) {
     loop {
-        let commands = agents.take(&agent.node, Standing::default(), std::time::Duration::from_secs(5)).await;
+        let commands = agents.take(agent.node.as_str(), Standing::default(), std::time::Duration::from_secs(5)).await;
         for command in commands {
             let outcome = match agent.answers.get(&command.verb) {
                 Some(value) => Outcome::Ok(value.clone()),
                 None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),
             };
-            agents.answered(&agent.node, &command.key(), Answer::Ended { outcome });
+            agents.answered(agent.node.as_str(), &command.key(), Answer::Ended { outcome });
         }
     }
 }
