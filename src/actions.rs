@@ -51,7 +51,7 @@ mod tell;
 
 pub use rights::rights;
 
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject, Takes};
 use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
@@ -76,6 +76,11 @@ pub trait Action: Send + Sync {
 
     /// What the call touches, from its arguments alone.
     fn target(&self, call: &Call) -> Subject;
+
+    /// What the call takes away from those who serve, from its arguments alone.
+    fn takes(&self, _call: &Call) -> Takes {
+        Takes::Nothing
+    }
 
     /// Reads the witness that `perform` will compare with; null where there is none.
     async fn witness(&self, _world: &World, _call: &Call) -> Result<Value, WorldError> {
@@ -196,6 +201,19 @@ mod tests {
         }
     }
 
+    /// A call with each argument that says what is meant.
+    fn example(name: &str) -> Call {
+        let args = [
+            ("node", "gpu-1"),
+            ("pod", "llm/chat-0"),
+            ("workload", "llm/chat"),
+            ("container", "vllm"),
+            ("effect", "NoExecute"),
+        ];
+        let args = args.map(|(name, value)| (name, Value::from(value)));
+        Call::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
+    }
+
     #[test]
     fn every_declaration_makes_sense() {
         const VERBS: [&str; 5] = ["get", "list", "create", "patch", "delete"];
@@ -217,6 +235,14 @@ mod tests {
             }
             assert!(spec.permissions.is_sorted(), "{name}: permissions in order");
             assert!(!spec.disruptive || spec.reach > Reach::None, "{name} disrupts, so it reaches something");
+            // These end no pod: a cordon only keeps new ones away, and a GPU that has processes is not reset.
+            const HARMLESS: [&str; 2] = ["gpu::reset", "k8s::cordon"];
+            let takes = action.takes(&example(name)) != Takes::Nothing;
+            assert_eq!(
+                takes,
+                spec.disruptive && !HARMLESS.contains(&name),
+                "{name}: what it takes from those who serve"
+            );
             assert!(spec.effect != Effect::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
             assert!(spec.undo.is_none_or(|undo| find(undo).is_some()), "{name}: its undo is an action");
             assert!(

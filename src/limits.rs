@@ -155,6 +155,12 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// While something is performed, how often the kill switch is looked at: two seconds after it, nothing is sent.
 pub const FREEZE_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What blast radius counts by the hour.
+pub const HOUR: Span = Span::minutes(60);
+/// Sets of replicas that one step may touch: a node holds some tens of pods that hold GPUs.
+pub const SERVING_SETS: usize = 64;
+/// Characters of a label by which nodes are grouped; Kubernetes allows 63.
+pub const GROUP_CHARS: usize = 63;
 pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;

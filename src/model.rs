@@ -24,7 +24,7 @@ mod step;
 mod subject;
 mod verdict;
 
-pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach};
+pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
 pub use agent::AgentName;
 pub use command::{Answer, Command};
 pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};

@@ -12,7 +12,9 @@ mod select;
 mod suggest;
 mod xid;
 
-pub use admit::{Closed, Facts, GuardLimits, Levels, Proposal, Protected, admit, admit_again};
+pub use admit::{
+    Closed, Facts, Group, GuardLimits, Levels, Proposal, Protected, Replica, Serving, TakenReplica, admit, admit_again,
+};
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};

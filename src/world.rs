@@ -11,6 +11,7 @@ mod kube;
 mod mig;
 mod prometheus;
 mod rights;
+mod serving;
 pub mod sim;
 
 pub use agents::{AgentSeen, Agents};
@@ -25,11 +26,12 @@ pub use kube::{
 pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
+pub use serving::SERVING_FLOOR;
 
 use crate::clock::Clock;
-use crate::model::{Failure, FailureKind, Subject};
-use crate::policy::Facts;
+use crate::model::{Failure, FailureKind, Subject, Takes};
 pub use crate::policy::MigPlan;
+use crate::policy::{Facts, GuardLimits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -155,6 +157,14 @@ impl World {
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.
     pub async fn fleet(&self) -> Facts {
         facts::fleet(self).await
+    }
+
+    /// Adds to the facts what a call would take from those who serve.
+    pub async fn serving(&self, target: &Subject, takes: &Takes, limits: &GuardLimits, facts: Facts) -> Facts {
+        match serving::read(self, target, takes, limits).await {
+            Ok(serving) => Facts { serving, ..facts },
+            Err(error) => Facts { serving_unread: Some(error.to_string()), ..facts },
+        }
     }
 
     /// What the guards must know about a target, read live. Never fails: what cannot be read is left unknown.

@@ -3,7 +3,7 @@
 //! Invariant: an argument that makes no sense is an `invalid` failure in words, never a default.
 
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Subject};
+use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Subject, Takes};
 use serde_json::Value;
 
 pub(super) const fn required(name: &'static str, ty: ParamType, doc: &'static str) -> ParamSpec {
@@ -109,6 +109,18 @@ pub(super) fn workload_target(call: &Call) -> Subject {
 
 pub(super) fn container_target(call: &Call) -> Subject {
     Subject { container: some(call.text("container")), ..Subject::default() }
+}
+
+/// The pods of the call's node; none of them where it names no node.
+pub(super) fn takes_of_node(call: &Call, gpu_only: bool) -> Takes {
+    some(call.text("node")).map_or(Takes::Nothing, |name| Takes::Node { name, gpu_only })
+}
+
+pub(super) fn takes_pod(call: &Call) -> Takes {
+    pair(call, "pod").map_or(Takes::Nothing, |(namespace, name)| Takes::Pod {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 fn some(text: &str) -> Option<String> {

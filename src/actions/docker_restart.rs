@@ -6,7 +6,9 @@
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
 use crate::world::{Container, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -36,6 +38,11 @@ impl Action for DockerRestart {
 
     fn target(&self, call: &Call) -> Subject {
         args::container_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        let name = call.text("container").to_owned();
+        if name.is_empty() { Takes::Nothing } else { Takes::Container { name } }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -5,7 +5,9 @@
 
 use super::answer::{Settled, foresee, settle};
 use super::{Action, Performed, args, k8s_evict, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
 use crate::world::{Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,6 +42,10 @@ impl Action for InferenceRestart {
 
     fn target(&self, call: &Call) -> Subject {
         args::pod_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_pod(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

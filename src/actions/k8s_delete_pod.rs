@@ -5,7 +5,7 @@
 use super::answer::{Settled, done, foresee, settle};
 use super::k8s_evict::witness;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject, Takes};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -34,6 +34,10 @@ impl Action for K8sDeletePod {
 
     fn target(&self, call: &Call) -> Subject {
         args::pod_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_pod(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -8,7 +8,9 @@ mod sort;
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
 use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,10 @@ impl Action for K8sDrain {
 
     fn target(&self, call: &Call) -> Subject {
         args::node_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_of_node(call, call.text("only") != "all")
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -4,7 +4,7 @@
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
 use crate::world::{EvictAnswer, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,6 +33,10 @@ impl Action for K8sEvict {
 
     fn target(&self, call: &Call) -> Subject {
         args::pod_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_pod(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -4,7 +4,7 @@
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
 use crate::world::{Workload, World};
 use serde_json::json;
 
@@ -34,6 +34,13 @@ impl Action for K8sRolloutRestart {
 
     fn target(&self, call: &Call) -> Subject {
         args::workload_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::pair(call, "workload").map_or(Takes::Nothing, |(namespace, name)| Takes::Rollout {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -121,6 +128,7 @@ mod tests {
                 generation: 2,
                 observed_generation: seen,
                 selector: [].into(),
+                may_lack: 1,
             })
             .unwrap_or_default()
         };

@@ -6,7 +6,9 @@ use super::answer::{Settled, done, foresee, settle};
 use super::args::invalid;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
+};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -34,6 +36,16 @@ impl Action for K8sScale {
 
     fn target(&self, call: &Call) -> Subject {
         args::workload_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        match (args::pair(call, "workload"), replicas(call)) {
+            (Ok((namespace, name)), Ok(to)) => {
+                Takes::Scale { namespace: namespace.to_owned(), name: name.to_owned(), to }
+            }
+            // It will be refused as nonsense.
+            _ => Takes::Nothing,
+        }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -4,7 +4,7 @@
 
 use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, keys, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
@@ -39,6 +39,11 @@ impl Action for K8sTaint {
 
     fn target(&self, call: &Call) -> Subject {
         args::node_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        // The others only keep new pods away.
+        if call.text("effect") == "NoExecute" { args::takes_of_node(call, false) } else { Takes::Nothing }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -11,7 +11,7 @@ mod operator;
 use super::answer::{Settled, foresee, settle};
 use super::{Action, Performed, args, mig_plan, rights};
 use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Time,
+    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes, Time,
 };
 use crate::world::{Cordon, Kube, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,11 @@ impl Action for MigRebalance {
 
     fn target(&self, call: &Call) -> Subject {
         args::node_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        // The operator's route evicts nobody, and fails where a pod is left.
+        if call.text("config").is_empty() { args::takes_of_node(call, true) } else { Takes::Nothing }
     }
 
     /// The label before, so that a patch whose answer was lost is known as ours.

@@ -4,7 +4,7 @@
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Reach, Span, Step, Subject, Takes};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -36,6 +36,10 @@ impl Action for NodeReboot {
 
     fn target(&self, call: &Call) -> Subject {
         args::node_target(call)
+    }
+
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes_of_node(call, false)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

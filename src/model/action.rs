@@ -54,6 +54,37 @@ pub enum Reach {
     Cluster,
 }
 
+/// What a call takes away from those who serve, from its arguments alone: what the serving floor counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Takes {
+    #[default]
+    Nothing,
+    /// The pods of a node: all that could serve, or only those that hold GPUs.
+    Node {
+        name: String,
+        gpu_only: bool,
+    },
+    Pod {
+        namespace: String,
+        name: String,
+    },
+    /// A workload is left with so many replicas.
+    Scale {
+        namespace: String,
+        name: String,
+        to: u32,
+    },
+    /// A workload replaces its pods, as many at once as its own strategy lets go.
+    Rollout {
+        namespace: String,
+        name: String,
+    },
+    /// A container of this machine.
+    Container {
+        name: String,
+    },
+}
+
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

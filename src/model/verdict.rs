@@ -40,6 +40,8 @@ pub enum ReasonCode {
     Flapping,
     Window,
     NotConfirmed,
+    ServingFloor,
+    DomainBusy,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -53,7 +55,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 36] = {
+    pub const ALL: [ReasonCode; 38] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -84,6 +86,8 @@ impl ReasonCode {
             Flapping,
             Window,
             NotConfirmed,
+            ServingFloor,
+            DomainBusy,
             Diverged,
             InDoubt,
             StepLimit,
@@ -126,6 +130,8 @@ impl ReasonCode {
             Flapping => "flapping",
             Window => "window",
             NotConfirmed => "not_confirmed",
+            ServingFloor => "serving_floor",
+            DomainBusy => "domain_busy",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

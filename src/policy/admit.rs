@@ -2,6 +2,10 @@
 //!
 //! Invariant: pure; an unknown level is a hold, never an allow. Undo passes cooldown and budgets but not the kill switch.
 
+mod serving;
+
+pub use serving::{Group, Replica, Serving, TakenReplica};
+
 use super::guards;
 use crate::model::{
     Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict,
@@ -27,6 +31,15 @@ pub struct GuardLimits {
     /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
     pub two_person_nodes: u32,
     pub protected: Protected,
+    /// Ready replicas that no step may go below, where the workload's annotation does not say another number.
+    pub serving_floor: u32,
+    /// A label of pods by which several workloads are one set: they serve the same model.
+    pub model_label: Option<String>,
+    /// Labels of nodes: those with the same value fail together, so one run at a time disturbs them.
+    pub domains: Vec<String>,
+    /// Labels of nodes that name their pool, the first one that a node has counts. What holds for all nodes holds for
+    /// those of a pool too.
+    pub pools: Vec<String>,
 }
 
 /// What no runbook may touch.
@@ -49,11 +62,37 @@ impl Default for GuardLimits {
             release_persons: None,
             two_person_nodes: 2,
             protected: Protected::default(),
+            serving_floor: 1,
+            model_label: None,
+            domains: DOMAINS.map(str::to_owned).to_vec(),
+            pools: POOLS.map(str::to_owned).to_vec(),
         }
     }
 }
 
+/// The rack as most sites write it, the NVLink domain as GPU feature discovery does, racks and blocks of NVIDIA's topograph.
+const DOMAINS: [&str; 4] = [
+    "topology.kubernetes.io/rack",
+    "nvidia.com/gpu.clique",
+    "network.topology.nvidia.com/accelerator",
+    "cloud.google.com/gce-topology-subblock",
+];
+/// As the usual clouds and provisioners write them.
+const POOLS: [&str; 6] = [
+    "karpenter.sh/nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "cloud.google.com/gke-nodepool",
+    "kubernetes.azure.com/agentpool",
+    "node.kubernetes.io/pool",
+    "node-pool",
+];
+
 impl GuardLimits {
+    /// The labels of nodes that the guards look at.
+    pub fn labels(&self) -> Vec<String> {
+        self.domains.iter().chain(&self.pools).cloned().collect()
+    }
+
     /// From how many nodes on a symptom counts as shared; none where this is switched off.
     pub fn correlated_limit(&self, total: u32) -> Option<u32> {
         if self.correlated_share.is_nan() || self.correlated_share >= 1.0 {
@@ -102,6 +141,12 @@ pub struct Facts {
     pub unconfirmed: Option<String>,
     /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
     pub stopped: Option<String>,
+    /// Sets of replicas that the step takes some from; empty where it takes none.
+    pub serving: Vec<Serving>,
+    /// Why it could not be read what would be left.
+    pub serving_unread: Option<String>,
+    /// What the target node has in common with others, by the labels that the guards look at.
+    pub groups: Vec<Group>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
     pub read_at: Option<Time>,
 }
@@ -140,6 +185,14 @@ pub struct Levels {
     pub node_holder: Option<RunId>,
     /// Nodes that our runs hold now (the target's own hold not counted), for the level at once.
     pub nodes_held: Vec<String>,
+    /// Who holds them, as far as their runs are not over, this run not counted.
+    pub holders: Vec<(String, RunId)>,
+    /// This run holds the target's node.
+    pub is_holder: bool,
+    /// Replicas that other runs take, or took since the facts were read.
+    pub replicas_taken: Vec<TakenReplica>,
+    /// Names of the nodes that our runs took in the last day and when, the target not counted.
+    pub taken_lately: Vec<(String, Time)>,
     /// Distinct nodes that our runs took in the last hour and day, the target not counted.
     pub nodes_hour: u32,
     pub nodes_day: u32,

@@ -8,6 +8,7 @@ mod breaker;
 mod confirmed;
 mod cooldown;
 mod correlated;
+mod domain;
 mod episode;
 mod flap;
 mod foreign_cordon;
@@ -17,6 +18,7 @@ mod mode;
 mod node_lock;
 mod protected;
 mod reach;
+mod serving_floor;
 
 use super::admit::Asked;
 use crate::limits;
@@ -26,7 +28,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 15] = [
+pub(super) const ALL: [Guard; 17] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -41,6 +43,8 @@ pub(super) const ALL: [Guard; 15] = [
     confirmed::check,
     cooldown::check,
     node_lock::check,
+    domain::check,
+    serving_floor::check,
     blast_radius::check,
 ];
 

@@ -11,6 +11,7 @@ mod notices;
 mod people;
 mod read;
 mod recent;
+mod replicas;
 mod rows;
 mod runs;
 mod schema;
@@ -44,6 +45,8 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// No rule goes further than this, whatever its file says.
     pub ceiling: Mode,
+    /// The cluster that is meant where none is named; empty where it has no name.
+    pub home: String,
     /// Where this process shall die, in tests of that.
     pub failpoint: Option<Failpoint>,
 }
@@ -51,7 +54,7 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// A database that lets every rule go as far as its file says.
     pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
-        SqliteOptions { path: path.into(), ceiling: Mode::Auto, failpoint: None }
+        SqliteOptions { path: path.into(), ceiling: Mode::Auto, home: String::new(), failpoint: None }
     }
 }
 
@@ -80,6 +83,7 @@ impl SqliteStore {
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         tx.conn.execute_batch("COMMIT")?;
         tx.failpoint = options.failpoint;
+        tx.home = options.home;
         let last = move |tx: Tx| {
             // A log that was not folded back is read at the next start.
             let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));

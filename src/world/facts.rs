@@ -58,7 +58,7 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     if elsewhere {
         return Facts::default();
     }
-    let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock));
+    let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock, target.node.as_deref()));
     let mut facts = counted(level);
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
     match &node {
@@ -108,7 +108,7 @@ async fn of_container(world: &World, name: &str) -> Facts {
 
 pub(super) async fn fleet(world: &World) -> Facts {
     let Ok(kube) = world.kube(None) else { return Facts::default() };
-    counted(kube.level(&*world.clock).await)
+    counted(kube.level(&*world.clock, None).await)
 }
 
 /// Where no cluster is configured the fleet is the nodes whose agents have spoken; silent ones are out.
@@ -124,8 +124,8 @@ fn without_cluster(world: &World) -> Facts {
 /// What could not be listed is unknown.
 fn counted(level: Result<Level, WorldError>) -> Facts {
     match level {
-        Ok(Level { total, out, read_at }) => {
-            Facts { nodes_total: Some(total), nodes_out: out, read_at: Some(read_at), ..Facts::default() }
+        Ok(Level { total, out, groups, read_at }) => {
+            Facts { nodes_total: Some(total), nodes_out: out, groups, read_at: Some(read_at), ..Facts::default() }
         }
         Err(_) => Facts::default(),
     }

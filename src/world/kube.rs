@@ -105,16 +105,19 @@ pub struct Workload {
     pub generation: i64,
     pub observed_generation: i64,
     pub selector: BTreeMap<String, String>,
+    /// How many ready pods a rollout may end before their followers are ready.
+    pub may_lack: u32,
 }
 
 impl Node {
     /// Without what only its reader needs: for lists of all nodes.
-    fn slim(&self) -> Node {
+    fn slim(&self, kept: &[String]) -> Node {
+        let labels = self.labels.iter().filter(|(key, _)| kept.contains(key));
         Node {
             name: self.name.clone(),
             uid: String::new(),
             resource_version: self.resource_version.clone(),
-            labels: BTreeMap::new(),
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             annotations: BTreeMap::new(),
             unschedulable: self.unschedulable,
             taints: Vec::new(),
@@ -229,6 +232,12 @@ impl Kube {
         let filter = format!("labelSelector={}", escape(&terms.join(",")));
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
         self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), &path, &filter, limits::NODES as usize).await
+    }
+
+    /// Pods of all namespaces that bear a label with that value.
+    pub async fn pods_labelled(&self, label: &str, value: &str) -> Result<Vec<Pod>, WorldError> {
+        let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
+        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, limits::PODS).await
     }
 
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, WorldError> {

@@ -8,7 +8,7 @@ use crate::model::Permission;
 pub type OwnRight = (Permission, &'static str);
 
 /// Keep it sorted.
-pub static OWN_RIGHTS: [OwnRight; 10] = [
+pub static OWN_RIGHTS: [OwnRight; 12] = [
     (Permission::new("", "events", "list"), "a source of kind kubernetes hears Warnings"),
     (Permission::new("", "events", "watch"), "a source of kind kubernetes hears Warnings"),
     (Permission::new("", "nodes", "list"), "the guards count nodes that are out of service"),
@@ -16,6 +16,8 @@ pub static OWN_RIGHTS: [OwnRight; 10] = [
     (Permission::new("", "nodes/status", "patch"), "the condition NightshiftRemediation while a run holds a node"),
     (Permission::new("", "pods", "list"), "a source of kind kubernetes hears of pods that do not run"),
     (Permission::new("", "pods", "watch"), "a source of kind kubernetes hears of pods that do not run"),
+    (Permission::new("apps", "deployments", "get"), "the serving floor reads a workload's replicas and its own floor"),
+    (Permission::new("apps", "statefulsets", "get"), "the serving floor reads a workload's replicas and its own floor"),
     (
         Permission::new("authentication.k8s.io", "tokenreviews", "create"),
         "an agent's token says for which node it speaks",

@@ -17,6 +17,7 @@ mod engine;
 mod flood;
 mod fuzz_smoke;
 mod gpus;
+mod guards;
 mod harness;
 mod ingest;
 mod kmsg;

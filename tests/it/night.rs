@@ -72,6 +72,7 @@ impl Night {
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let kube = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
         let kube = Kube::connect(&kube, "nightshift/test").await.unwrap();
+        kube.keep_labels(Config::default().guards.labels());
         let world = World {
             clusters: BTreeMap::from([("sim".to_owned(), kube)]),
             default_cluster: "sim".to_owned(),
@@ -112,6 +113,12 @@ impl Night {
     /// From now on this stops everything, too.
     pub fn kill_by(&mut self, config: nightshift::world::KillSwitchConfig) {
         self.parts.world.kill = Arc::new(nightshift::world::KillSwitch::new(config));
+        self.runner = Runner::new(self.parts.clone());
+    }
+
+    /// From now on the guards have these limits.
+    pub fn guard_by(&mut self, change: impl FnOnce(&mut nightshift::policy::GuardLimits)) {
+        change(&mut Arc::make_mut(&mut self.parts.config).guards);
         self.runner = Runner::new(self.parts.clone());
     }
 
@@ -185,10 +192,14 @@ impl Night {
 
     /// As a person with kubectl would: cordon or uncordon a node.
     pub async fn by_hand(&self, node: &str, unschedulable: bool) {
-        let request = crate::harness::client().patch(format!("{}/api/v1/nodes/{node}", self.fleet.url()));
+        self.patch(&format!("/api/v1/nodes/{node}"), json!({"spec": {"unschedulable": unschedulable}})).await;
+    }
+
+    /// As a person with kubectl would: a merge patch of any object.
+    pub async fn patch(&self, path: &str, patch: Value) {
+        let request = crate::harness::client().patch(format!("{}{path}", self.fleet.url()));
         let request = request.header("content-type", "application/merge-patch+json").header("user-agent", "kubectl");
-        let body = json!({"spec": {"unschedulable": unschedulable}}).to_string();
-        assert!(request.body(body).send().await.unwrap().status().is_success());
+        assert!(request.body(patch.to_string()).send().await.unwrap().status().is_success());
     }
 
     pub async fn run(&self, id: RunId) -> Run {

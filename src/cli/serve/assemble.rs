@@ -50,7 +50,12 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
     let failpoint =
         failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
-    let options = SqliteOptions { ceiling: config.mode_ceiling, failpoint, ..SqliteOptions::new(config.store_path()) };
+    let options = SqliteOptions {
+        ceiling: config.mode_ceiling,
+        failpoint,
+        home: world.default_cluster.clone(),
+        ..SqliteOptions::new(config.store_path())
+    };
     let store = SqliteStore::open(options, clock.now())
         .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;
     let epoch = store.health().await.map_err(|error| Stop::failure(error, "the store does not answer"))?;
@@ -81,6 +86,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
                 format!("mend `clusters.{name}`, then look with `nightshift doctor`"),
             )
         })?;
+        kube.keep_labels(config.guards.labels());
         clusters.insert(name.clone(), kube);
     }
     let prometheus = match &config.prometheus {

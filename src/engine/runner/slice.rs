@@ -237,7 +237,11 @@ impl<'a> Slice<'a> {
             let facts = world.facts(&proposal.target).await;
             let facts = Facts { stopped: proposal.facts.stopped, ..facts };
             proposal.facts = match (spec_reads, undoes) {
-                (false, None) => confirm::confirm(self.parts, run, &proposal.target, facts).await,
+                (false, None) => {
+                    let takes = action.takes(&proposal.call);
+                    let facts = world.serving(&proposal.target, &takes, &self.parts.config.guards, facts).await;
+                    confirm::confirm(self.parts, run, &proposal.target, facts).await
+                }
                 _ => facts,
             };
             proposal.carry = match action.witness(&world, &proposal.call).await {

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+mod serving;
+
 const NOW: i64 = 1_700_000_000;
 
 fn now() -> Time {

@@ -1,12 +1,24 @@
-//! Blast radius as a level: how many nodes are out of service now, in this hour, in this day, whoever took them out.
+//! Blast radius as a level: how many nodes are out of service now, in this hour, in this day, whoever took them out; of
+//! the fleet, and of the target's pool.
 //!
-//! Invariant: with this step the level stays within the limit; an unknown level is never within it.
+//! Invariant: with this step each level stays within its limit; an unknown level is never within it.
 
 use super::some_of;
 use crate::limits;
 use crate::model::{Reach, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::policy::admit::{Asked, Group};
 use std::collections::BTreeSet;
+
+/// What is counted together.
+struct Level<'a> {
+    /// Empty for the fleet, ` of pool a100` for a pool.
+    of: String,
+    total: u32,
+    /// Out of service, the target not counted.
+    out: BTreeSet<&'a str>,
+    taken_hour: u32,
+    taken_day: u32,
+}
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     if asked.reads() || asked.undoes() || !asked.proposal.disruptive {
@@ -33,47 +45,89 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let held = asked.levels.nodes_held.iter();
     let out: BTreeSet<&str> =
         proposal.facts.nodes_out.iter().chain(held).map(String::as_str).filter(|name| *name != node).collect();
-    at_once(asked, total, &out)
-        .or_else(|| last_one(asked, total, node, &out))
-        .or_else(|| rate(asked, total, asked.levels.nodes_hour, asked.limits.share_per_hour, "hour"))
-        .or_else(|| rate(asked, total, asked.levels.nodes_day, asked.limits.share_per_day, "day"))
+    let pool = pool(asked).map(|group| of_pool(asked, group, node, &out));
+    let (taken_hour, taken_day) = (asked.levels.nodes_hour, asked.levels.nodes_day);
+    let fleet = Level { of: String::new(), total, out, taken_hour, taken_day };
+    within(asked, node, &fleet).or_else(|| within(asked, node, &pool?))
 }
 
-fn at_once(asked: &Asked<'_>, total: u32, out: &BTreeSet<&str>) -> Option<Verdict> {
-    let limit = asked.limits.nodes_at_once.min(share_of(asked.limits.share_at_once, total));
+/// The first label that names a pool and that the node has.
+fn pool<'a>(asked: &Asked<'a>) -> Option<&'a Group> {
+    let groups = &asked.proposal.facts.groups;
+    asked.limits.pools.iter().find_map(|label| groups.iter().find(|group| group.label == *label))
+}
+
+fn of_pool<'a>(asked: &Asked<'a>, group: &'a Group, node: &str, out: &BTreeSet<&'a str>) -> Level<'a> {
+    let members: BTreeSet<&str> = group.members.iter().map(String::as_str).collect();
+    let mut out: BTreeSet<&str> = out.iter().copied().filter(|name| members.contains(name)).collect();
+    out.extend(group.out.iter().map(String::as_str).filter(|name| *name != node));
+    let hour_ago = asked.now.checked_sub(limits::HOUR.0).unwrap_or(asked.now);
+    let lately = asked.levels.taken_lately.iter().filter(|(name, _)| members.contains(name.as_str()));
+    let mut day = BTreeSet::new();
+    let mut hour = BTreeSet::new();
+    for (name, at) in lately {
+        day.insert(name);
+        if *at > hour_ago {
+            hour.insert(name);
+        }
+    }
+    Level {
+        of: format!(" of pool {}", group.value),
+        total: members.len() as u32,
+        out,
+        taken_hour: hour.len() as u32,
+        taken_day: day.len() as u32,
+    }
+}
+
+fn within(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
+    at_once(asked, level)
+        .or_else(|| last_one(asked, node, level))
+        .or_else(|| rate(asked, level, level.taken_hour, asked.limits.share_per_hour, "hour"))
+        .or_else(|| rate(asked, level, level.taken_day, asked.limits.share_per_day, "day"))
+}
+
+fn at_once(asked: &Asked<'_>, level: &Level<'_>) -> Option<Verdict> {
+    let Level { of, total, out, .. } = level;
+    let limit = asked.limits.nodes_at_once.min(share_of(asked.limits.share_at_once, *total));
     if out.len() < limit as usize {
         return None;
     }
     let text = match out.len() {
-        0 => format!("no node of {total} may be out of service: the limit is {limit} at once"),
-        1 => format!("1 of {total} nodes is out ({}); the limit is {limit} at once", some_of(out.iter().copied())),
-        n => format!("{n} of {total} nodes are out ({}); the limit is {limit} at once", some_of(out.iter().copied())),
+        0 => format!("no node of {total}{of} may be out of service: the limit is {limit} at once"),
+        1 => format!("1 of {total} nodes{of} is out ({}); the limit is {limit} at once", some_of(out.iter().copied())),
+        n => {
+            format!("{n} of {total} nodes{of} are out ({}); the limit is {limit} at once", some_of(out.iter().copied()))
+        }
     };
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 
 /// The last node in service stays, however generous the limits are.
-fn last_one(asked: &Asked<'_>, total: u32, node: &str, out: &BTreeSet<&str>) -> Option<Verdict> {
-    let others = (total - 1) as usize;
+fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
+    let Level { of, total, out, .. } = level;
+    let others = total.saturating_sub(1) as usize;
     if out.len() < others {
         return None;
     }
     if others == 0 {
-        let text = format!("node {node} is the only GPU node: taking it out would leave none in service");
+        let what = if of.is_empty() { " GPU node".to_owned() } else { format!(" one{of}") };
+        let text = format!("node {node} is the only{what}: taking it out would leave none in service");
         return asked.deny(ReasonCode::BlastRadius, text);
     }
-    let text = format!("node {node} is the last of {total} in service: {} are out", some_of(out.iter().copied()));
+    let text = format!("node {node} is the last of {total}{of} in service: {} are out", some_of(out.iter().copied()));
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 
-fn rate(asked: &Asked<'_>, total: u32, taken: u32, share: f64, window: &str) -> Option<Verdict> {
-    let limit = share_of(share, total);
+fn rate(asked: &Asked<'_>, level: &Level<'_>, taken: u32, share: f64, window: &str) -> Option<Verdict> {
+    let Level { of, total, .. } = level;
+    let limit = share_of(share, *total);
     if taken < limit {
         return None;
     }
     let percent = share * 100.0;
     let text = format!(
-        "{taken} of {total} nodes were taken out by our runs within a {window}; the limit is {limit} ({percent:.0} %)"
+        "{taken} of {total} nodes{of} were taken out by our runs within a {window}; the limit is {limit} ({percent:.0} %)"
     );
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK_BUDGET, text)
 }

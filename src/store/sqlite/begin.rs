@@ -3,6 +3,7 @@
 //! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
 
 use super::breakers;
+use super::replicas;
 use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
@@ -97,6 +98,18 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
                SELECT taken.node FROM run JOIN taken ON taken.run = run.id \
                WHERE run.ended_at >= ?3 AND taken.cluster = ?1 AND taken.node <> ?2 ORDER BY 1";
     let nodes_held = all(conn, sql, params![cluster, node, read_at], |row| row.get(0))?;
+    let sql = "SELECT hold.node, hold.run FROM hold JOIN run ON run.id = hold.run \
+               WHERE hold.cluster = ?1 AND hold.run <> ?2 ORDER BY hold.node";
+    let holders = all(conn, sql, params![cluster, run.id.0], |row| Ok((row.get::<_, String>(0)?, RunId(row.get(1)?))))?;
+    let sql = "SELECT count(*) FROM hold WHERE cluster = ?1 AND node = ?2 AND run = ?3";
+    let is_holder = number(conn, sql, params![cluster, node, run.id.0])? > 0;
+    let sql = "SELECT node, max(at) FROM taken WHERE at > ?3 AND cluster = ?1 AND node <> ?2 GROUP BY node";
+    let grouped = proposal.disruptive && !proposal.facts.groups.is_empty();
+    let taken_lately = if grouped {
+        all(conn, sql, params![cluster, node, now - DAY], |row| Ok((row.get::<_, String>(0)?, time(row, 1)?)))?
+    } else {
+        Vec::new()
+    };
     let sql = "SELECT at FROM attempt WHERE runbook = ?1 AND subject = ?2 AND at > ?3 AND run <> ?4 ORDER BY at";
     let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
     let attempts = all(conn, sql, tried, |row| time(row, 0))?;
@@ -111,14 +124,18 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         freezes: all(conn, super::rows::FREEZES, [], super::rows::freeze)?,
         node_holder,
         nodes_held,
+        holders,
+        is_holder,
+        replicas_taken: replicas::taken(conn, cluster, run.id, &proposal.facts)?,
+        taken_lately,
         nodes_hour: taken_since(conn, cluster, node, now - HOUR)?,
         nodes_day: taken_since(conn, cluster, node, now - DAY)?,
         attempts,
         acted: has_acted(tx, run.id)?,
         cordoned: has_cordoned(conn, run.id, node)?,
         over: episodes_over(conn, run)?,
-        breakers: breakers::covering(conn, run)?,
-        symptom_nodes: breakers::symptoms(conn, run, at)?,
+        breakers: breakers::covering(tx, run)?,
+        symptom_nodes: breakers::symptoms(tx, run, at)?,
         came_back,
         came_back_at,
     })
@@ -171,6 +188,7 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
     if let (true, Some(node)) = (proposal.disruptive, &proposal.target.node) {
         reserve(tx, run.id, proposal.target.cluster.as_deref().unwrap_or_default(), node, now)?;
     }
+    replicas::reserve(tx, proposal.target.cluster.as_deref().unwrap_or_default(), run.id, &proposal.facts, now)?;
     // Speaking to people is not acting on the subject.
     if proposal.effect != Effect::Read && proposal.reach > Reach::None && !levels.acted {
         let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";

@@ -18,15 +18,27 @@ pub(super) fn tripped(conn: &Connection) -> Result<Vec<Breaker>, StoreError> {
 }
 
 /// Those that cover a run.
-pub(super) fn covering(conn: &Connection, run: &Run) -> Result<Vec<Breaker>, StoreError> {
-    let ours = [Some(cluster_scope(&run.subject)), run.rule.as_deref().map(rule_scope), symptom_scope(run)];
-    let mut tripped = tripped(conn)?;
+pub(super) fn covering(tx: &Tx, run: &Run) -> Result<Vec<Breaker>, StoreError> {
+    // As it was written while the home cluster's name was not known to the store.
+    let unnamed = (run.subject.cluster.is_none()).then(|| "cluster:default".to_owned());
+    let ours =
+        [Some(cluster_scope(cluster_of(tx, run))), run.rule.as_deref().map(rule_scope), symptom_scope(run), unnamed];
+    let mut tripped = tripped(&tx.conn)?;
     tripped.retain(|breaker| ours.iter().flatten().any(|scope| *scope == breaker.scope));
     Ok(tripped)
 }
 
-fn cluster_scope(subject: &Subject) -> String {
-    format!("cluster:{}", subject.cluster.as_deref().unwrap_or("default"))
+/// The cluster that a run is about: the home cluster where it names none.
+fn cluster_of<'a>(tx: &'a Tx, run: &'a Run) -> &'a str {
+    run.subject.cluster.as_deref().filter(|name| !name.is_empty()).unwrap_or_else(|| home(tx))
+}
+
+fn home(tx: &Tx) -> &str {
+    if tx.home.is_empty() { "default" } else { &tx.home }
+}
+
+fn cluster_scope(cluster: &str) -> String {
+    format!("cluster:{cluster}")
 }
 
 fn rule_scope(rule: &str) -> String {
@@ -62,16 +74,16 @@ pub(super) fn after(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
         return Ok(());
     }
     let rule = run.rule.as_deref();
-    for scope in [Some(cluster_scope(&run.subject)), rule.map(rule_scope)].into_iter().flatten() {
+    let (cluster, home) = (cluster_of(tx, run).to_owned(), home(tx).to_owned());
+    for scope in [Some(cluster_scope(&cluster)), rule.map(rule_scope)].into_iter().flatten() {
         let since = since(&tx.conn, &scope, limits::OUTCOME_WINDOW, now)?;
         let of_rule = scope.starts_with("rule:");
         let sql = "SELECT coalesce(sum(json_extract(state, '$.is') = 'failed'), 0), \
                    coalesce(sum(json_extract(state, '$.is') = 'stuck'), 0) FROM run WHERE ended_at > ?1 \
                    AND CASE WHEN ?2 THEN rule = ?3 \
-                   ELSE coalesce(json_extract(subject, '$.cluster'), 'default') = ?4 END \
+                   ELSE coalesce(json_extract(subject, '$.cluster'), ?5) = ?4 END \
                    AND EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)";
-        let cluster = run.subject.cluster.as_deref().unwrap_or("default");
-        let counted = one(&tx.conn, sql, params![since, of_rule, rule, cluster], |row| {
+        let counted = one(&tx.conn, sql, params![since, of_rule, rule, cluster, home], |row| {
             Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
         })?;
         let (failed, stuck) = counted.unwrap_or_default();
@@ -114,12 +126,14 @@ pub(super) fn symptom(conn: &Connection, rule: &str, subject: &Subject, now: Tim
 }
 
 /// Nodes that the run's rule was started about lately.
-pub(super) fn symptoms(conn: &Connection, run: &Run, now: Time) -> Result<u32, StoreError> {
+pub(super) fn symptoms(tx: &Tx, run: &Run, now: Time) -> Result<u32, StoreError> {
     let (Some(rule), Some(scope)) = (run.rule.as_deref(), symptom_scope(run)) else { return Ok(0) };
-    let since = since(conn, &scope, limits::SYMPTOM_WINDOW, now)?;
-    let cluster = run.subject.cluster.as_deref().unwrap_or_default();
-    let sql = "SELECT count(DISTINCT node) FROM symptom WHERE rule = ?1 AND cluster = ?2 AND at > ?3";
-    Ok(number(conn, sql, params![rule, cluster, since])? as u32)
+    let since = since(&tx.conn, &scope, limits::SYMPTOM_WINDOW, now)?;
+    // Those that name no cluster are about the home cluster, as those are that name it.
+    let cluster = cluster_of(tx, run);
+    let unnamed = if cluster == home(tx) { "" } else { cluster };
+    let sql = "SELECT count(DISTINCT node) FROM symptom WHERE rule = ?1 AND cluster IN (?2, ?4) AND at > ?3";
+    Ok(number(&tx.conn, sql, params![rule, cluster, since, unnamed])? as u32)
 }
 
 /// A complaint that had ended is back.

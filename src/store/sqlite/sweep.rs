@@ -11,7 +11,7 @@ use rusqlite::params;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
-const EPISODES: [(&str, &str); 12] = [
+const EPISODES: [(&str, &str); 13] = [
     (
         "episode",
         "DELETE FROM episode WHERE id IN (SELECT id FROM episode WHERE state <> 0 AND last_seen < ?1 \
@@ -60,6 +60,11 @@ const EPISODES: [(&str, &str); 12] = [
         "DELETE FROM decision WHERE (approval, who) IN (SELECT decision.approval, decision.who FROM decision \
          WHERE NOT EXISTS (SELECT 1 FROM approval WHERE approval.id = decision.approval) AND decision.at < ?1 LIMIT ?2)",
     ),
+    (
+        "replica",
+        "DELETE FROM replica WHERE (cluster, sets, pod, run) IN (SELECT cluster, sets, pod, replica.run FROM replica \
+         LEFT JOIN run ON run.id = replica.run WHERE replica.at < ?1 AND coalesce(run.final, 1) = 1 LIMIT ?2)",
+    ),
     ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
 ];
 const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
@@ -76,7 +81,11 @@ pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
     let jobs = EPISODES
         .iter()
         .map(|(table, sql)| {
-            (*table, *sql, if matches!(*table, "attempt" | "hit" | "symptom" | "flap") { guarded } else { old })
+            (
+                *table,
+                *sql,
+                if matches!(*table, "attempt" | "hit" | "symptom" | "flap" | "replica") { guarded } else { old },
+            )
         })
         .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))]);
     for (table, sql, cutoff) in jobs {

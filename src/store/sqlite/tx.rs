@@ -26,6 +26,8 @@ pub(super) struct Tx {
     pub next: Next,
     pub epoch: i64,
     pub ceiling: Mode,
+    /// The cluster that is meant where none is named.
+    pub home: String,
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
@@ -59,6 +61,7 @@ impl Tx {
             next: Next { episode: 0, incident: 0, run: 0, approval: 0 },
             epoch,
             ceiling,
+            home: String::new(),
             reaches: HashMap::new(),
             recent: Recent::default(),
             frontier: Frontier::default(),

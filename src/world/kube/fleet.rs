@@ -7,25 +7,30 @@ use super::{Kube, Node};
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
+use crate::policy::Group;
 use crate::world::WorldError;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::world) struct Level {
     pub total: u32,
     pub out: Vec<String>,
+    /// What the node that was asked about has in common with others, by the labels that are kept.
+    pub groups: Vec<Group>,
     /// What happened before this is in it; what our own program changed after it is in it too.
     pub read_at: Time,
 }
 
 /// What is kept of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     version: u64,
     gpus: u32,
     out: bool,
+    /// Of the labels that are kept: the place among them, and the value.
+    labels: Box<[(usize, Box<str>)]>,
 }
 
 #[derive(Default)]
@@ -42,18 +47,31 @@ struct Known {
 /// The last shared list: which one it was, and what came of it.
 struct Shared {
     number: u64,
-    answer: Result<Level, WorldError>,
+    answer: Result<(Time, Arc<Nodes>), WorldError>,
 }
+
+type Nodes = Vec<(String, Seen)>;
 
 #[derive(Default)]
 pub(super) struct Fleet {
     known: Mutex<Known>,
+    /// Labels by which nodes are grouped; set once, before anything is listed.
+    kept: OnceLock<Vec<String>>,
     /// Lists begun so far. Whoever reads it before waiting for the turn knows which lists began later.
     begun: std::sync::atomic::AtomicU64,
     turn: tokio::sync::Mutex<Option<Shared>>,
 }
 
 impl Fleet {
+    /// These labels of nodes are kept. Said again, it changes nothing.
+    pub fn keep(&self, labels: Vec<String>) {
+        let _ = self.kept.set(labels);
+    }
+
+    pub fn kept(&self) -> &[String] {
+        self.kept.get().map_or(&[], Vec::as_slice)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,13 +80,14 @@ impl Fleet {
     pub fn observe(&self, node: &Node) {
         // Only what is known already: an answer may be older than the node's end.
         if let Some(seen) = self.known().nodes.get_mut(&node.name) {
-            seen.take(node);
+            seen.take(node, self.kept());
         }
     }
 
     pub fn changed(&self, node: &Node, now: Time) {
         let mut known = self.known();
-        known.nodes.entry(node.name.clone()).or_insert_with(|| Seen::of(node)).take(node);
+        let kept = self.kept();
+        known.nodes.entry(node.name.clone()).or_insert_with(|| Seen::of(node, kept)).take(node, kept);
         known.proven = Some(now);
     }
 
@@ -100,7 +119,8 @@ impl Fleet {
 
     /// A whole list, begun at that time. `version`: the list's own.
     pub fn listed<'n>(&self, nodes: impl Iterator<Item = &'n Node>, version: u64, began: Time) {
-        let mut fresh: HashMap<String, Seen> = nodes.map(|node| (node.name.clone(), Seen::of(node))).collect();
+        let mut fresh: HashMap<String, Seen> =
+            nodes.map(|node| (node.name.clone(), Seen::of(node, self.kept()))).collect();
         let mut known = self.known();
         for (name, seen) in known.nodes.drain() {
             match fresh.get_mut(&name) {
@@ -114,24 +134,26 @@ impl Fleet {
         known.proven = known.proven.max(Some(began));
     }
 
-    fn remembered(&self, now: Time) -> Option<Level> {
+    fn remembered(&self, about: Option<&str>, now: Time) -> Option<Level> {
         let known = self.known();
         let proven = known.proven.filter(|_| known.live)?;
         // A clock that was set back proves nothing.
         let fresh = proven <= now && proven + limits::FLEET_FRESH >= now;
-        fresh.then(|| level(known.nodes.iter().map(|(name, seen)| (name, *seen)), proven))
+        fresh.then(|| level(known.nodes.iter(), self.kept(), about, proven))
     }
 }
 
 impl Seen {
-    fn of(node: &Node) -> Seen {
+    fn of(node: &Node, kept: &[String]) -> Seen {
         let out = node.unschedulable || !node.ready;
-        Seen { version: version(&node.resource_version), gpus: node.gpus, out }
+        let label = |(at, key): (usize, &String)| node.labels.get(key).map(|value| (at, value.as_str().into()));
+        let labels = kept.iter().enumerate().filter_map(label).collect();
+        Seen { version: version(&node.resource_version), gpus: node.gpus, out, labels }
     }
 
     /// Versions grow; an answer that was on its way for long must not undo a newer one.
-    fn take(&mut self, node: &Node) {
-        let newer = Seen::of(node);
+    fn take(&mut self, node: &Node, kept: &[String]) {
+        let newer = Seen::of(node, kept);
         if newer.version >= self.version {
             *self = newer;
         }
@@ -143,44 +165,78 @@ pub(super) fn version(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
 
-fn level<'n>(nodes: impl Iterator<Item = (&'n String, Seen)> + Clone, read_at: Time) -> Level {
+fn level<'n>(
+    nodes: impl Iterator<Item = (&'n String, &'n Seen)> + Clone,
+    kept: &[String],
+    about: Option<&str>,
+    read_at: Time,
+) -> Level {
     let any_gpu = nodes.clone().any(|(_, seen)| seen.gpus > 0);
-    let fleet = nodes.filter(|(_, seen)| seen.gpus > 0 || !any_gpu);
+    let target = about.and_then(|about| nodes.clone().find(|(name, _)| name.as_str() == about));
+    let shared = target.map(|(_, seen)| &*seen.labels).unwrap_or_default();
+    let group = |(at, value): &(usize, Box<str>)| Group {
+        label: kept.get(*at).cloned().unwrap_or_default(),
+        value: value.to_string(),
+        ..Group::default()
+    };
+    let mut groups: Vec<Group> = shared.iter().map(group).collect();
     let (mut total, mut out) = (0, Vec::new());
-    for (name, seen) in fleet {
+    for (name, seen) in nodes.filter(|(_, seen)| seen.gpus > 0 || !any_gpu) {
         total += 1;
         if seen.out {
             out.push(name.clone());
         }
+        for (group, label) in groups.iter_mut().zip(shared) {
+            if seen.labels.contains(label) {
+                group.members.push(name.clone());
+                group.out.extend(seen.out.then(|| name.clone()));
+            }
+        }
     }
     out.sort_unstable();
-    Level { total, out, read_at }
+    Level { total, out, groups, read_at }
 }
 
 impl Kube {
     /// How many nodes there are and which are out: from memory where a watch has proven it within seconds, else listed.
-    pub(in crate::world) async fn level(&self, clock: &dyn Clock) -> Result<Level, WorldError> {
+    /// `about`: the node whose groups are wanted.
+    pub(in crate::world) async fn level(&self, clock: &dyn Clock, about: Option<&str>) -> Result<Level, WorldError> {
         use std::sync::atomic::Ordering;
-        if let Some(level) = self.fleet.remembered(clock.now()) {
+        if let Some(level) = self.fleet.remembered(about, clock.now()) {
             return Ok(level);
         }
         let before = self.fleet.begun.load(Ordering::Acquire);
         let mut turn = self.fleet.turn.lock().await;
         if let Some(shared) = turn.as_ref().filter(|shared| shared.number > before) {
-            return shared.answer.clone();
+            return self.level_of(&shared.answer, about);
         }
         let number = self.fleet.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = clock.now();
-        let answer = self.list_level(began).await;
-        *turn = Some(Shared { number, answer: answer.clone() });
-        answer
+        let answer = self.list_level(began).await.map(|nodes| (began, Arc::new(nodes)));
+        let level = self.level_of(&answer, about);
+        *turn = Some(Shared { number, answer });
+        level
     }
 
-    async fn list_level(&self, began: Time) -> Result<Level, WorldError> {
+    fn level_of(
+        &self,
+        answer: &Result<(Time, Arc<Nodes>), WorldError>,
+        about: Option<&str>,
+    ) -> Result<Level, WorldError> {
+        let (began, nodes) = answer.as_ref().map_err(WorldError::clone)?;
+        Ok(level(nodes.iter().map(|(name, seen)| (name, seen)), self.fleet.kept(), about, *began))
+    }
+
+    async fn list_level(&self, began: Time) -> Result<Nodes, WorldError> {
         let (nodes, list_version) = self.nodes_and_version().await?;
-        let seen: Vec<(String, Seen)> = nodes.iter().map(|node| (node.name.clone(), Seen::of(node))).collect();
+        let seen = nodes.iter().map(|node| (node.name.clone(), Seen::of(node, self.fleet.kept()))).collect();
         self.fleet.listed(nodes.iter(), version(&list_version), began);
-        Ok(level(seen.iter().map(|(name, seen)| (name, *seen)), began))
+        Ok(seen)
+    }
+
+    /// By these labels nodes are grouped: racks, links, pools.
+    pub fn keep_labels(&self, labels: Vec<String>) {
+        self.fleet.keep(labels);
     }
 }
 
@@ -213,14 +269,14 @@ mod tests {
     fn a_memory_answers_only_while_a_watch_proves_it() {
         let fleet = Fleet::default();
         fleet.listed([node("a", 5, false), node("b", 6, true)].iter(), 7, at(0));
-        assert_eq!(fleet.remembered(at(1)), None, "a list alone is no watch");
+        assert_eq!(fleet.remembered(None, at(1)), None, "a list alone is no watch");
         fleet.alive(at(2));
-        let level = fleet.remembered(at(3)).unwrap();
+        let level = fleet.remembered(None, at(3)).unwrap();
         assert_eq!((level.total, level.out, level.read_at), (2, vec!["b".to_owned()], at(2)));
-        assert_eq!(fleet.remembered(at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)), None);
-        assert_eq!(fleet.remembered(at(1)), None, "the clock was set back");
+        assert_eq!(fleet.remembered(None, at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)), None);
+        assert_eq!(fleet.remembered(None, at(1)), None, "the clock was set back");
         fleet.broken("gone".to_owned(), at(4));
-        assert_eq!(fleet.remembered(at(4)), None);
+        assert_eq!(fleet.remembered(None, at(4)), None);
         assert_eq!(fleet.trouble(), Some((at(4), "gone".to_owned())));
     }
 
@@ -232,10 +288,30 @@ mod tests {
         fleet.observe(&node("a", 9, true));
         fleet.changed(&node("a", 8, false), at(1));
         fleet.listed([node("a", 5, false)].iter(), 7, at(1));
-        assert_eq!(fleet.remembered(at(1)).unwrap().out, ["a"]);
+        assert_eq!(fleet.remembered(None, at(1)).unwrap().out, ["a"]);
         fleet.observe(&node("ghost", 3, true));
-        assert_eq!(fleet.remembered(at(1)).unwrap().total, 1);
+        assert_eq!(fleet.remembered(None, at(1)).unwrap().total, 1);
         fleet.gone("a", at(1));
-        assert_eq!(fleet.remembered(at(1)).unwrap().total, 0);
+        assert_eq!(fleet.remembered(None, at(1)).unwrap().total, 0);
+    }
+
+    #[test]
+    fn nodes_are_grouped_with_those_that_bear_the_same_label() {
+        let racked = |name: &str, rack: &str, out: bool| {
+            let labels = [("rack".to_owned(), rack.to_owned()), ("else".to_owned(), "x".to_owned())];
+            Node { labels: labels.into(), ..node(name, 5, out) }
+        };
+        let fleet = Fleet::default();
+        fleet.keep(vec!["pool".to_owned(), "rack".to_owned()]);
+        let nodes = [racked("a", "1", false), racked("b", "1", true), racked("c", "2", true), node("d", 5, false)];
+        fleet.listed(nodes.iter(), 7, at(0));
+        fleet.alive(at(0));
+        let groups = fleet.remembered(Some("a"), at(0)).unwrap().groups;
+        assert_eq!(groups.len(), 1, "{groups:?}");
+        let mut members = groups[0].members.clone();
+        members.sort_unstable();
+        assert_eq!((groups[0].label.as_str(), groups[0].value.as_str()), ("rack", "1"));
+        assert_eq!((members, groups[0].out.clone()), (vec!["a".to_owned(), "b".to_owned()], vec!["b".to_owned()]));
+        assert!(fleet.remembered(Some("d"), at(0)).unwrap().groups.is_empty());
     }
 }

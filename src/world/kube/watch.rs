@@ -75,7 +75,7 @@ impl Kube {
             match &told {
                 Told::Restart => listing = Some((now, Vec::new())),
                 Told::Is(seen) => match &mut listing {
-                    Some((_, nodes)) => nodes.push(seen.node.slim()),
+                    Some((_, nodes)) => nodes.push(seen.node.slim(self.fleet.kept())),
                     None => self.fleet.changed(&seen.node, now),
                 },
                 Told::Gone(seen) => self.fleet.gone(&seen.node.name, now),

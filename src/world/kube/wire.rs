@@ -415,6 +415,56 @@ pub(super) struct WorkloadWire {
 struct WorkloadSpec {
     replicas: Option<u32>,
     selector: Selector,
+    /// Of a Deployment; a StatefulSet has `updateStrategy`.
+    strategy: Strategy,
+    #[serde(rename = "updateStrategy")]
+    update_strategy: Strategy,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Strategy {
+    r#type: String,
+    rolling_update: Option<Rolling>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Rolling {
+    max_surge: Option<Value>,
+    max_unavailable: Option<Value>,
+}
+
+impl WorkloadWire {
+    /// As the controllers resolve it: a Deployment's share is rounded down, its surge and a StatefulSet's share up.
+    fn may_lack(&self, replicas: u32) -> u32 {
+        let amount = |value: Option<&Value>, default: &str, up: bool| -> u32 {
+            let text = value.and_then(Value::as_str).unwrap_or(default);
+            if let Some(count) = value.and_then(Value::as_u64) {
+                return u32::try_from(count).unwrap_or(u32::MAX);
+            }
+            let Some(percent) = text.strip_suffix('%').and_then(|text| text.parse::<u64>().ok()) else {
+                return text.parse().unwrap_or(replicas);
+            };
+            let whole = percent * u64::from(replicas);
+            u32::try_from(if up { whole.div_ceil(100) } else { whole / 100 }).unwrap_or(u32::MAX)
+        };
+        let most = if self.kind == "StatefulSet" {
+            let rolling = self.spec.update_strategy.rolling_update.as_ref();
+            match self.spec.update_strategy.r#type.as_str() {
+                "OnDelete" => 0,
+                _ => amount(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "1", true).max(1),
+            }
+        } else if self.spec.strategy.r#type == "Recreate" {
+            replicas
+        } else {
+            let rolling = self.spec.strategy.rolling_update.as_ref();
+            let surge = amount(rolling.and_then(|rolling| rolling.max_surge.as_ref()), "25%", true);
+            let lack = amount(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "25%", false);
+            if surge == 0 { lack.max(1) } else { lack }
+        };
+        most.min(replicas)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -444,6 +494,7 @@ impl WorkloadWire {
 impl From<WorkloadWire> for Workload {
     fn from(wire: WorkloadWire) -> Workload {
         Workload {
+            may_lack: wire.may_lack(wire.spec.replicas.unwrap_or(1)),
             kind: wire.kind,
             namespace: wire.metadata.namespace,
             name: wire.metadata.name,
@@ -493,6 +544,21 @@ mod tests {
         assert_eq!(pod(json!({ "requests": { "nvidia.com/gpu": 4 } }), Value::Null).gpus, 4);
         assert!(!pod(json!({}), json!([{ "emptyDir": { "medium": "Memory" } }])).empty_dir, "/dev/shm is no data");
         assert!(pod(json!({}), json!([{ "emptyDir": {} }])).empty_dir);
+    }
+
+    #[test]
+    fn a_rollout_lacks_as_many_as_the_controller_would_let_go() {
+        let lacks = |kind: &str, spec: Value| {
+            let wire: WorkloadWire = serde_json::from_value(json!({ "spec": spec })).unwrap();
+            Workload::from(wire.named(kind)).may_lack
+        };
+        assert_eq!(lacks("Deployment", json!({ "replicas": 2 })), 0, "25 % of two, rounded down");
+        assert_eq!(lacks("Deployment", json!({ "replicas": 8 })), 2);
+        let none = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": "10%" } });
+        assert_eq!(lacks("Deployment", json!({ "replicas": 2, "strategy": none })), 1, "one, where nothing surges");
+        assert_eq!(lacks("Deployment", json!({ "replicas": 4, "strategy": { "type": "Recreate" } })), 4);
+        assert_eq!(lacks("StatefulSet", json!({ "replicas": 3 })), 1);
+        assert_eq!(lacks("StatefulSet", json!({ "replicas": 3, "updateStrategy": { "type": "OnDelete" } })), 0);
     }
 
     #[test]

@@ -25,7 +25,7 @@ async fn begin(store: &Arc<dyn Store>, claimed: &Claimed, node: &str, second: u6
     store.begin(cordon(claimed, node), wide(), at(second)).await.unwrap()
 }
 
-async fn fails(store: &Arc<dyn Store>, node: &str, second: u64, acts: bool) {
+pub(super) async fn fails(store: &Arc<dyn Store>, node: &str, second: u64, acts: bool) {
     let claimed = running(store, node).await;
     if acts {
         let begun = begin(store, &claimed, node, second).await;

@@ -144,3 +144,19 @@ async fn an_operation_that_fails_is_undone_alone() {
     assert_eq!(store.counts().await.unwrap().entries, before + 50);
     assert_eq!(store.health().await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_run_that_names_no_cluster_counts_for_the_cluster_that_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { home: "eu-1".to_owned(), ..SqliteOptions::new(dir.path().join("store.db")) };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, start()).unwrap());
+    for (second, node) in ["gpu-1", "gpu-2", "gpu-3"].into_iter().enumerate() {
+        super::breakers::fails(&store, node, 10 + 700 * second as u64, true).await;
+    }
+    let scopes: Vec<String> = store.breakers().await.unwrap().into_iter().map(|breaker| breaker.scope).collect();
+    assert_eq!(scopes, ["cluster:eu-1", "rule:xid"]);
+    let next = running(&store, "gpu-4").await;
+    let begun = store.begin(cordon(&next, "gpu-4"), guards(), at(1_500)).await.unwrap();
+    let nightshift::store::Begun::Held { reason, .. } = begun else { panic!("{begun:?}") };
+    assert!(reason.text.starts_with("breaker cluster:eu-1 has tripped"), "{reason}");
+}

@@ -1,0 +1,54 @@
+//! Replicas that runs take away: reserved with the step that takes them, weighed by whoever wants others of the set.
+//!
+//! Invariant: a reservation is written in the transaction that begins its step, and weighs as long as the run is not over,
+//! and after that with everybody whose look at the world is older than its end.
+
+use super::sql::{all, exec, micros};
+use super::tx::Tx;
+use crate::model::{RunId, Time};
+use crate::policy::{Facts, TakenReplica};
+use crate::store::StoreError;
+use rusqlite::{Connection, params};
+
+/// What other runs take of the sets that these facts name.
+pub(super) fn taken(
+    conn: &Connection,
+    cluster: &str,
+    run: RunId,
+    facts: &Facts,
+) -> Result<Vec<TakenReplica>, StoreError> {
+    let read_at = facts.read_at.map_or(i64::MAX, micros);
+    let sql = "SELECT replica.run, replica.pod, replica.count, run.final FROM replica JOIN run ON run.id = replica.run \
+               WHERE replica.cluster = ?1 AND replica.sets = ?2 AND replica.run <> ?3 \
+               AND (run.final = 0 OR run.ended_at >= ?4) ORDER BY replica.run, replica.pod";
+    let mut found = Vec::new();
+    for serving in &facts.serving {
+        let rows = all(conn, sql, params![cluster, serving.set, run.0, read_at], |row| {
+            Ok(TakenReplica {
+                run: RunId(row.get(0)?),
+                set: serving.set.clone(),
+                pod: row.get(1)?,
+                count: row.get(2)?,
+                is_open: row.get::<_, i64>(3)? == 0,
+            })
+        })?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
+/// Writes down what a step takes.
+pub(super) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Time) -> Result<(), StoreError> {
+    let sql = "INSERT INTO replica (cluster, run, sets, pod, count, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+               ON CONFLICT (cluster, sets, pod, run) DO UPDATE SET count = max(count, excluded.count), at = excluded.at";
+    for serving in &facts.serving {
+        let named = serving.ready.iter().filter(|replica| serving.takes.contains(&replica.pod));
+        for replica in named {
+            exec(&tx.conn, sql, params![cluster, run.0, serving.set, replica.pod, 1, micros(now)])?;
+        }
+        if serving.takes_any > 0 {
+            exec(&tx.conn, sql, params![cluster, run.0, serving.set, "", serving.takes_any, micros(now)])?;
+        }
+    }
+    Ok(())
+}
