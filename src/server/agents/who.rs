@@ -34,9 +34,12 @@ pub struct Speaker {
     pub agent: NewAgent,
 }
 
-/// Good reviews of the last minute: (token's hash, cluster that was asked) → (node, until).
+/// A token's hash, and the cluster that was asked.
+type Asked = ([u8; 32], String);
+
+/// Good reviews of the last minute: → (node, until).
 #[derive(Default)]
-pub struct Reviews(Mutex<HashMap<([u8; 32], String), (String, Time)>>);
+pub struct Reviews(Mutex<HashMap<Asked, (String, Time)>>);
 
 impl FromRequestParts<App> for Speaker {
     type Rejection = Problem;
@@ -122,7 +125,7 @@ async fn node_of(kube: &Kube, reviewed: &Reviewed) -> Result<String, Problem> {
 }
 
 impl Reviews {
-    fn node(&self, asked: &([u8; 32], String), now: Time) -> Option<String> {
+    fn node(&self, asked: &Asked, now: Time) -> Option<String> {
         let reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (node, until) = reviews.get(asked)?;
         // A clock that was set back must not make it last.
@@ -130,7 +133,7 @@ impl Reviews {
         lasts.then(|| node.clone())
     }
 
-    fn remember(&self, asked: ([u8; 32], String), node: String, now: Time) {
+    fn remember(&self, asked: Asked, node: String, now: Time) {
         let mut reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if reviews.len() >= limits::NODES as usize {
             reviews.retain(|_, (_, until)| now < *until);
