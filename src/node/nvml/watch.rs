@@ -259,7 +259,13 @@ impl Watch {
             alertname: "GpuMissing",
             severity: Severity::Critical,
             action: "reboot",
-            words: format!("NVML counts {count} GPUs, {expected} are expected"),
+            words: match self.machine.settings.nvml.expected {
+                Some(_) => format!("NVML counts {count} GPUs, {expected} are expected"),
+                None => format!(
+                    "NVML counts {count} GPUs, {expected} are expected, since so many were counted before (`nvml.expected` \
+                     sets another number)"
+                ),
+            },
             expected: Some(expected),
         });
         self.judge.node("gpus-missing", trouble, now)
