@@ -52,7 +52,7 @@ fn main() {
     let seconds: u64 = seconds.unwrap_or(120);
     let parts = ["cost", "events", "cordon"];
     let named = |part: &&str| words.iter().any(|word| word == part);
-    let all = !parts.iter().any(|part| named(part));
+    let all = !parts.iter().any(named);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         println!("| what | figure | bar | of bar |\n|---|---|---|---|");
