@@ -6,7 +6,7 @@ CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
+.PHONY: help demo planted test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ test: tools ## Everything, with real Prometheus, Alertmanager and SMTP
 	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it
 	tools/check-rules.sh "$(TOOLS)"
 	cargo run --locked --quiet -- check
+
+planted: ## Switch on each planted bug in turn: a named test must catch it
+	@tools/planted.sh
 
 control-plane: ## Build etcd and a Kubernetes control plane once, outside this folder (some ten minutes)
 	@tools/build-control-plane.sh

@@ -84,6 +84,10 @@ enum Command {
     Incidents(incidents::Args),
     /// Acknowledge an incident: somebody looks at it
     Ack(incidents::AckArgs),
+    /// Give an incident to somebody
+    Assign(incidents::AssignArgs),
+    /// Silence the alerts of an incident at their Alertmanager, for a while
+    Silence(incidents::SilenceArgs),
     /// Runs, the unfinished ones first
     Runs(runs::Args),
     /// End a run that is not over
@@ -149,6 +153,8 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Deny(args) => approve::deny(&args, invocation),
         Command::Incidents(args) => incidents::run(&args, invocation),
         Command::Ack(args) => incidents::ack(&args, invocation),
+        Command::Assign(args) => incidents::assign(&args, invocation),
+        Command::Silence(args) => incidents::silence(&args, invocation),
         Command::Runs(args) => runs::run(&args, invocation),
         Command::Cancel(args) => runs::cancel(&args, invocation),
         Command::Freeze(args) => freeze::run(&args, invocation),

@@ -15,6 +15,7 @@ mod plan;
 mod reload;
 mod runner;
 mod scheduler;
+mod silences;
 pub mod story;
 
 pub use courier::Courier;
@@ -23,6 +24,7 @@ pub use nudge::Nudge;
 pub use plan::plan;
 pub use reload::{reload, take_in, watch_files};
 pub use runner::Runner;
+pub use silences::{Silenced, silence};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;

@@ -42,6 +42,8 @@
 // ── 0 ── the words: events, incidents, rules, runs, steps, reasons, entries. Every other file speaks in them
 pub mod limits;
 pub mod model;
+/// Faults that tests switch on, to show that tests catch them; nothing in a release.
+pub mod planted;
 
 // ── 1 ── decisions: pure, synchronous, no clock, no I/O
 /// Which rules match, what an event changes, whether a step may begin (the guards).

@@ -161,6 +161,12 @@ pub const HOUR: Span = Span::minutes(60);
 pub const SERVING_SETS: usize = 64;
 /// Characters of a label by which nodes are grouped; Kubernetes allows 63.
 pub const GROUP_CHARS: usize = 63;
+/// What an Alertmanager said of its silences is believed for so long.
+pub const SILENCES_FRESH: Duration = Duration::from_secs(5);
+/// A silence that a person asks for here, and the alerts of one incident that it may be for.
+pub const SILENCE_MIN: Span = Span::minutes(1);
+pub const SILENCE_MAX: Span = Span::minutes(7 * 24 * 60);
+pub const SILENCED_ALERTS: usize = 20;
 pub const HOLD_RECHECK: Span = Span::seconds(15);
 pub const COOLDOWN: Span = Span::minutes(30);
 pub const ATTEMPTS_PER_DAY: u32 = 3;

@@ -16,7 +16,7 @@ use crate::model::{
     Freeze, Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span,
     Standing, Step, Subject, Time,
 };
-use crate::policy::{GuardLimits, Proposal, RuleSet};
+use crate::policy::{GuardLimits, Proposal, RuleSet, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -233,6 +233,12 @@ pub enum Control {
         incident: IncidentId,
         by: String,
     },
+    /// From now on it is theirs.
+    Assign {
+        incident: IncidentId,
+        owner: String,
+        by: String,
+    },
     /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
     /// of the nodes that it holds.
     Cancel {
@@ -428,6 +434,8 @@ pub trait Store: Send + Sync + 'static {
     async fn counts(&self) -> Result<Counts, StoreError>;
     /// The nodes that unfinished runs hold, and for whom.
     async fn holds(&self) -> Result<Vec<Hold>, StoreError>;
+    /// Replicas that runs which are not over take away.
+    async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError>;
     /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.
     async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError>;
 

@@ -31,7 +31,7 @@ pub use serving::SERVING_FLOOR;
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject, Takes};
 pub use crate::policy::MigPlan;
-use crate::policy::{Facts, GuardLimits};
+use crate::policy::{Facts, Group, GuardLimits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -165,6 +165,11 @@ impl World {
             Ok(serving) => Facts { serving, ..facts },
             Err(error) => Facts { serving_unread: Some(error.to_string()), ..facts },
         }
+    }
+
+    /// Racks, links and pools of the first cluster, with what is out of each: as the guards count them, for people.
+    pub async fn groups(&self) -> Vec<Group> {
+        facts::groups(self).await
     }
 
     /// What the guards must know about a target, read live. Never fails: what cannot be read is left unknown.

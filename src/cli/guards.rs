@@ -52,7 +52,18 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
     if invocation.json() {
         return invocation.print_json(&guards);
     }
-    invocation.table(["GUARD", "NOW", "LIMIT", "HOLDS"], levels(&guards))?;
+    let levels: Vec<[String; 4]> = levels(&guards).into_iter().chain(together(&guards)).collect();
+    invocation.table(["GUARD", "NOW", "LIMIT", "HOLDS"], levels)?;
+    let text = |value: &Value| match value {
+        Value::String(text) => page::text(text),
+        other => other.to_string(),
+    };
+    let held: Vec<[String; 3]> =
+        rows(&guards["held"], |run| [text(&run["run"]), text(&run["guard"]), text(&run["why"])]);
+    if !held.is_empty() {
+        invocation.table(["HELD", "BY", "WHY"], held)?;
+        invocation.say("what a guard means: `nightshift why --explain BY`");
+    }
     let breakers: Vec<Breaker> = understood(guards["breakers"].clone())?;
     if !breakers.is_empty() {
         let row =
@@ -62,6 +73,58 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
     }
     let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
     if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
+}
+
+fn rows<const N: usize>(list: &Value, row: impl Fn(&Value) -> [String; N]) -> Vec<[String; N]> {
+    list.as_array().into_iter().flatten().map(row).collect()
+}
+
+fn held_by(guards: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    some_of(&guards["holds"], |hold| format!("{} by {}", word(&hold["node"]), word(&hold["run"])))
+}
+
+/// A few of a list, and how many more.
+fn some_of(list: &Value, show: impl Fn(&Value) -> String) -> String {
+    let all: Vec<&Value> = list.as_array().into_iter().flatten().collect();
+    let shown: Vec<String> = all.iter().take(crate::limits::NAMES_SHOWN).map(|one| page::text(&show(one))).collect();
+    let more = all.len().saturating_sub(shown.len());
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
+/// The guards that know who serves and who fails together.
+fn together(guards: &Value) -> Vec<[String; 4]> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let limits = &guards["limits"];
+    let taken: u64 =
+        guards["replicas_taken"].as_array().into_iter().flatten().filter_map(|one| one["count"].as_u64()).sum();
+    let which = |one: &Value| match word(&one["pod"]).as_str() {
+        "" => format!("some of {} by {}", word(&one["set"]), word(&one["run"])),
+        pod => format!("{pod} by {}", word(&one["run"])),
+    };
+    let labels = |list: &Value| some_of(list, |label| word(label));
+    let pool = |pool: &Value| {
+        let out = pool["out"].as_array().map_or(0, Vec::len);
+        [
+            format!("pool {}", page::text(&word(&pool["pool"]))),
+            format!("{out} of {}", pool["total"]),
+            pool["allowed"].to_string(),
+            some_of(&pool["out"], word),
+        ]
+    };
+    let pools = guards["pools"].as_array().into_iter().flatten().map(pool);
+    pools
+        .chain([
+            [
+                "replicas taken".to_owned(),
+                taken.to_string(),
+                format!("{} ready ones stay", limits["serving_floor"]),
+                some_of(&guards["replicas_taken"], which),
+            ],
+            ["failure domains".to_owned(), String::new(), "1 run a domain".to_owned(), labels(&limits["domains"])],
+            ["silences".to_owned(), String::new(), "held while they last".to_owned(), labels(&guards["silences_of"])],
+        ])
+        .collect()
 }
 
 fn levels(guards: &Value) -> Vec<[String; 4]> {
@@ -94,7 +157,7 @@ fn levels(guards: &Value) -> Vec<[String; 4]> {
         ],
         ["taken in an hour".to_owned(), String::new(), share(&limits["share_per_hour"]), String::new()],
         ["taken in a day".to_owned(), String::new(), share(&limits["share_per_day"]), String::new()],
-        ["nodes locked by runs".to_owned(), number(&guards["nodes_held"]), "1 run a node".to_owned(), String::new()],
+        ["nodes locked by runs".to_owned(), number(&guards["nodes_held"]), "1 run a node".to_owned(), held_by(guards)],
         [
             "one symptom, many nodes".to_owned(),
             String::new(),

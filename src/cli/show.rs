@@ -94,6 +94,8 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
         .as_ref()
         .map(|by| format!(" · acknowledged by {}", page::text(by)))
         .unwrap_or_default();
+    let owner = incident.owner.as_ref().map(|owner| format!(" · {}'s", page::text(owner))).unwrap_or_default();
+    let by = format!("{by}{owner}");
     let closed = incident.closed_at.map(|at| format!(" · closed {} ago", invocation.age(at))).unwrap_or_default();
     invocation.line(&invocation.paint(
         Paint::Dim,

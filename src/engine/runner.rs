@@ -8,6 +8,7 @@ mod texts;
 pub use texts::Texts;
 
 use super::Parts;
+use super::silences::Silences;
 use crate::limits;
 use crate::model::{RunId, Time};
 use crate::policy::backoff;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 pub struct Runner {
     parts: Parts,
     texts: Arc<Texts>,
+    silences: Silences,
     /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest.
     ailing: Mutex<HashMap<RunId, (u32, Time)>>,
 }
@@ -30,7 +32,7 @@ pub struct Runner {
 impl Runner {
     pub fn new(parts: Parts) -> Runner {
         let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
-        Runner { parts, texts, ailing: Mutex::default() }
+        Runner { parts, texts, silences: Silences::default(), ailing: Mutex::default() }
     }
 
     /// Runs until `shutdown`; slices in flight are finished, not cut off.
@@ -107,7 +109,7 @@ impl Runner {
     }
 
     async fn slice(&self, run: RunId) {
-        match Slice::new(&self.parts, &self.texts, run).go().await {
+        match Slice::new(&self.parts, &self.texts, &self.silences, run).go().await {
             Ok(()) => {
                 self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
             }

@@ -178,6 +178,14 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         IncidentOpened { title, subject, .. } => (format!("opened: {title} ({subject})"), true),
         IncidentResolved { why } => (format!("resolved{}", after(why)), true),
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
+        IncidentAssigned { owner, by } if owner == by => (format!("{owner} takes it"), true),
+        IncidentAssigned { owner, by } => (format!("{by} gives it to {owner}"), true),
+        SilenceAsked { alerts, until, by, why } => {
+            (format!("{by} silences {} until {}{}", count(*alerts, "alert"), clock_time(*until), after(why)), true)
+        }
+        SilenceMade { source, silence, until, .. } => {
+            (format!("{source} is silent about it until {} (silence {silence})", clock_time(*until)), false)
+        }
         Heard { source, events } => (heard(entry, source, events), false),
         Gap { source, text } => (format!("gap in what {source} told us: {text}"), true),
         Told { channel, text } => (format!("said to {channel}: {text}"), true),

@@ -104,6 +104,25 @@ pub enum EntryKind {
     IncidentAcknowledged {
         by: String,
     },
+    /// Whose it is from now on.
+    IncidentAssigned {
+        owner: String,
+        by: String,
+    },
+    /// Intent: a person wants the alerts of an incident silenced at their sources.
+    SilenceAsked {
+        alerts: usize,
+        until: Time,
+        by: String,
+        why: String,
+    },
+    /// The source has made it.
+    SilenceMade {
+        source: String,
+        silence: String,
+        until: Time,
+        by: String,
+    },
     RunCreated {
         runbook: Pin,
         rule: Option<String>,
@@ -254,13 +273,16 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 34] = [
+    pub const NAMES: [&'static str; 37] = [
         "started",
         "heard",
         "gap",
         "incident_opened",
         "incident_resolved",
         "incident_acknowledged",
+        "incident_assigned",
+        "silence_asked",
+        "silence_made",
         "run_created",
         "run_planned",
         "approval_asked",
@@ -300,6 +322,9 @@ impl EntryKind {
             EntryKind::IncidentOpened { .. } => "incident_opened",
             EntryKind::IncidentResolved { .. } => "incident_resolved",
             EntryKind::IncidentAcknowledged { .. } => "incident_acknowledged",
+            EntryKind::IncidentAssigned { .. } => "incident_assigned",
+            EntryKind::SilenceAsked { .. } => "silence_asked",
+            EntryKind::SilenceMade { .. } => "silence_made",
             EntryKind::RunCreated { .. } => "run_created",
             EntryKind::RunPlanned { .. } => "run_planned",
             EntryKind::ApprovalAsked { .. } => "approval_asked",

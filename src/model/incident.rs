@@ -27,6 +27,9 @@ pub struct Incident {
     pub closed_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub acknowledged_by: Option<String>,
+    /// Whose it is, once somebody said so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<String>,
     /// Episodes still firing.
     pub firing: u32,
     /// Episodes that ever joined.

@@ -42,6 +42,7 @@ pub enum ReasonCode {
     NotConfirmed,
     ServingFloor,
     DomainBusy,
+    Silenced,
     // runs: why one is stuck
     Diverged,
     InDoubt,
@@ -55,7 +56,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 38] = {
+    pub const ALL: [ReasonCode; 39] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -88,6 +89,7 @@ impl ReasonCode {
             NotConfirmed,
             ServingFloor,
             DomainBusy,
+            Silenced,
             Diverged,
             InDoubt,
             StepLimit,
@@ -132,6 +134,7 @@ impl ReasonCode {
             NotConfirmed => "not_confirmed",
             ServingFloor => "serving_floor",
             DomainBusy => "domain_busy",
+            Silenced => "silenced",
             Diverged => "diverged",
             InDoubt => "in_doubt",
             StepLimit => "step_limit",

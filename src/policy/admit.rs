@@ -141,6 +141,8 @@ pub struct Facts {
     pub unconfirmed: Option<String>,
     /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
     pub stopped: Option<String>,
+    /// The silence that covers the alert behind the run, or why that could not be read; in words.
+    pub silenced: Option<String>,
     /// Sets of replicas that the step takes some from; empty where it takes none.
     pub serving: Vec<Serving>,
     /// Why it could not be read what would be left.

@@ -19,6 +19,7 @@ mod node_lock;
 mod protected;
 mod reach;
 mod serving_floor;
+mod silenced;
 
 use super::admit::Asked;
 use crate::limits;
@@ -28,7 +29,7 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 17] = [
+pub(super) const ALL: [Guard; 18] = [
     mode::check,
     kill_switch::check,
     protected::check,
@@ -41,6 +42,7 @@ pub(super) const ALL: [Guard; 17] = [
     correlated::check,
     flap::check,
     confirmed::check,
+    silenced::check,
     cooldown::check,
     node_lock::check,
     domain::check,

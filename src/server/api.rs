@@ -5,6 +5,7 @@
 mod act;
 mod agents;
 mod audit;
+mod incidents;
 mod read;
 mod refuse;
 mod why;
@@ -38,6 +39,8 @@ table! {
     get  "/api/v1/incidents" Viewer read::incidents;
     get  "/api/v1/incidents/{id}" Viewer read::incident;
     post "/api/v1/incidents/{id}/ack" Responder act::acknowledge;
+    post "/api/v1/incidents/{id}/assign" Responder incidents::assign;
+    post "/api/v1/incidents/{id}/silence" Responder incidents::silence;
     get  "/api/v1/runs" Viewer read::runs;
     post "/api/v1/runs" Operator act::start;
     get  "/api/v1/runs/{id}" Viewer read::run;

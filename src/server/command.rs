@@ -18,6 +18,8 @@ run RUNBOOK name=value …      start it, within the guards
 approve a4 [reason]           say yes to a question
 deny a4 [reason]              say no
 ack i3                        somebody looks at it
+assign i3 @user               whose it is from now on (or: me)
+silence i3 2h REASON          silence its alerts at Alertmanager
 freeze [SCOPE] REASON         stop all actions (of all, cluster:NAME or rule:NAME)
 unfreeze [SCOPE] REASON       let them go on
 guards                        limits, levels, tripped breakers
@@ -58,6 +60,20 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
                 text(&answer["incident"]["id"]),
                 text(&answer["incident"]["acknowledged_by"])
             ))
+        }
+        "assign" => {
+            let (id, to) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let id = segment(one(id, "assign i3 @ada")?);
+            let answer = ask("POST", format!("incidents/{id}/assign"), json!({ "to": to.trim() })).await?;
+            Ok(format!("{} is {}'s", text(&answer["incident"]["id"]), text(&answer["incident"]["owner"])))
+        }
+        "silence" => {
+            let mut words = rest.splitn(3, char::is_whitespace);
+            let (id, lasts) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let why = words.next().unwrap_or_default().trim().trim_matches('"');
+            let id = segment(one(id, "silence i3 2h new fan")?);
+            let answer = ask("POST", format!("incidents/{id}/silence"), json!({ "lasts": lasts, "why": why })).await?;
+            Ok(silenced(&answer))
         }
         "freeze" => {
             let (scope, why) = scope(rest);
@@ -169,7 +185,8 @@ fn incidents(answer: &Value) -> String {
             Value::String(by) => format!(", acknowledged by {by}"),
             _ => String::new(),
         };
-        format!("{} {} ({}{seen})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
+        let owner = incident["owner"].as_str().map(|owner| format!(", {owner}'s")).unwrap_or_default();
+        format!("{} {} ({}{seen}{owner})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
     };
     listed(answer["incidents"].as_array().into_iter().flatten().map(line), "nothing is open")
 }
@@ -188,9 +205,21 @@ fn guards(answer: &Value) -> String {
     for freeze in answer["freezes"].as_array().into_iter().flatten() {
         lines.push(format!("frozen: {} by {}: {}", text(&freeze["scope"]), text(&freeze["by"]), text(&freeze["why"])));
     }
+    for run in answer["held"].as_array().into_iter().flatten().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
+        lines.push(format!("{} is held by {}: {}", text(&run["run"]), text(&run["guard"]), text(&run["why"])));
+    }
     for breaker in answer["breakers"].as_array().into_iter().flatten() {
         lines.push(format!("breaker {} has tripped: {}", text(&breaker["scope"]), text(&breaker["why"])));
     }
+    lines.join("\n")
+}
+
+fn silenced(answer: &Value) -> String {
+    let ids = answer["silences"].as_array().into_iter().flatten();
+    let ids: Vec<String> = ids.map(|made| format!("{} at {}", text(&made["silence"]), text(&made["source"]))).collect();
+    let until = text(&answer["until"]);
+    let mut lines = vec![format!("silenced until {}: {}", until.get(..16).unwrap_or(&until), ids.join(", "))];
+    lines.extend(answer["left"].as_array().into_iter().flatten().map(|left| format!("not: {}", text(left))));
     lines.join("\n")
 }
 

@@ -9,6 +9,7 @@ pub use signature::{Door, SlackDoor};
 use super::{App, Caller, Problem, command};
 use crate::limits;
 use crate::notifiers::slack_private as private;
+use crate::planted::planted;
 use crate::world::HttpRequest;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -162,7 +163,10 @@ fn caller(app: &App, team: &str, user: &str) -> Result<Caller, Problem> {
     let foreign = ours.is_some_and(|ours| ours != team);
     let known = config.people.iter().find(|person| person.slack.as_deref() == Some(user));
     match known {
-        Some(person) if !foreign => Ok(Caller { name: person.name.clone(), role: person.role, sources: Vec::new() }),
+        Some(person) if !foreign => {
+            let second = if planted("self-approval-by-a-second-identity") { " (Slack)" } else { "" };
+            Ok(Caller { name: format!("{}{second}", person.name), role: person.role, sources: Vec::new() })
+        }
         _ => {
             app.parts.metrics.auth_failed();
             let shown: String = user.chars().filter(char::is_ascii_alphanumeric).take(20).collect();

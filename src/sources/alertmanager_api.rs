@@ -6,6 +6,7 @@ use crate::limits;
 use crate::model::{Episode, EpisodeId, EpisodeState, Labels, Span, Time};
 use crate::world::{Http, HttpRequest, WorldError};
 use serde::Deserialize;
+use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 
 /// How an alert stands at Alertmanager.
@@ -57,6 +58,86 @@ pub async fn fetch(http: &Http, base: &str, token: Option<&str>) -> Result<Snaps
     Ok(Snapshot { alerts, up_since: parse_up_since(&status) })
 }
 
+/// A silence that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    pub id: String,
+    pub by: String,
+    pub why: String,
+    pub until: Time,
+}
+
+/// The alerts that are silenced now, by fingerprint, each with the silence that ends last. Which silence matches which
+/// alert is Alertmanager's own judgement.
+pub async fn fetch_silenced(
+    http: &Http,
+    base: &str,
+    token: Option<&str>,
+) -> Result<HashMap<String, Silence>, WorldError> {
+    let base = base.trim_end_matches('/');
+    let alerts = format!("{base}/api/v2/alerts?active=false&silenced=true&inhibited=false&unprocessed=false");
+    let alerts = parse_alerts(&get(http, &alerts, token).await?).map_err(WorldError::Invalid)?;
+    if alerts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let silences = parse_silences(&get(http, &format!("{base}/api/v2/silences"), token).await?);
+    let silences = silences.map_err(WorldError::Invalid)?;
+    let mut found = HashMap::new();
+    for (fingerprint, (_, standing)) in alerts {
+        let Standing::Silenced(ids) = standing else { continue };
+        let last = silences.iter().filter(|silence| ids.contains(&silence.id)).max_by_key(|silence| silence.until);
+        // It ended between the two answers.
+        if let Some(last) = last {
+            found.insert(fingerprint, last.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the answer of `GET /api/v2/silences`; those that are over are left out.
+pub fn parse_silences(body: &str) -> Result<Vec<Silence>, String> {
+    let list: Vec<ApiSilence> = serde_json::from_str(body)
+        .map_err(|e| format!("Alertmanager's list of silences cannot be read: {}", super::draft::json_error(&e)))?;
+    let holds = list.into_iter().filter(|silence| silence.status.state == "active");
+    holds
+        .map(|silence| {
+            let until: Time = silence.ends_at.parse().map_err(|_| {
+                format!("the end of silence {} is no time: {}", silence.id, silence.ends_at.escape_debug())
+            })?;
+            Ok(Silence { id: silence.id, by: silence.created_by, why: silence.comment, until })
+        })
+        .collect()
+}
+
+/// Silences exactly the alert with these labels, from now on. Returns the silence's id.
+pub async fn create_silence(
+    http: &Http,
+    base: &str,
+    token: Option<&str>,
+    labels: &Labels,
+    silence: &Silence,
+    now: Time,
+) -> Result<String, WorldError> {
+    let matcher =
+        |(name, value): (&str, &str)| json!({ "name": name, "value": value, "isRegex": false, "isEqual": true });
+    let matchers: Vec<serde_json::Value> = labels.iter().map(matcher).collect();
+    if matchers.is_empty() {
+        return Err(WorldError::Invalid(
+            "an alert without labels cannot be silenced: it would silence everything".into(),
+        ));
+    }
+    let body = json!({
+        "matchers": matchers, "startsAt": now, "endsAt": silence.until, "createdBy": silence.by, "comment": silence.why,
+    });
+    let url = format!("{}/api/v2/silences", base.trim_end_matches('/'));
+    let answer = send(http, "POST", &url, token, body).await?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+    answer["silenceID"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| WorldError::Unavailable("Alertmanager took the silence and did not say which it is".to_owned()))
+}
+
 /// Compares open episodes of one source with what its Alertmanager says. An episode without a finding is one of which
 /// nothing certain can be said yet.
 pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Finding> {
@@ -104,16 +185,30 @@ pub fn parse_up_since(body: &str) -> Option<Time> {
 }
 
 async fn get(http: &Http, url: &str, token: Option<&str>) -> Result<String, WorldError> {
+    send(http, "GET", url, token, serde_json::Value::Null).await
+}
+
+async fn send(
+    http: &Http,
+    method: &str,
+    url: &str,
+    token: Option<&str>,
+    body: serde_json::Value,
+) -> Result<String, WorldError> {
     let mut headers = BTreeMap::from([("Accept".to_owned(), "application/json".to_owned())]);
     if let Some(token) = token {
         headers.insert("Authorization".to_owned(), format!("Bearer {token}"));
     }
-    let request = HttpRequest { method: "GET".to_owned(), url: url.to_owned(), headers, ..HttpRequest::default() };
+    let request = HttpRequest { method: method.to_owned(), url: url.to_owned(), headers, body };
     let answer = http.send(&request).await?;
-    if answer.status == 200 {
-        return Ok(answer.body);
+    match answer.status {
+        200 => Ok(answer.body),
+        400..=499 => {
+            let said: String = answer.body.chars().take(crate::limits::REASON_CHARS).collect();
+            Err(WorldError::Invalid(format!("Alertmanager answered {} to {method} {url}: {said}", answer.status)))
+        }
+        status => Err(WorldError::Unavailable(format!("Alertmanager answered {status} to {method} {url}"))),
     }
-    Err(WorldError::Unavailable(format!("Alertmanager answered {} to {url}", answer.status)))
 }
 
 fn older(time: Time, now: Time, than: Span) -> bool {
@@ -126,6 +221,23 @@ struct ApiAlert {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     status: ApiStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiSilence {
+    id: String,
+    #[serde(default)]
+    created_by: String,
+    #[serde(default)]
+    comment: String,
+    ends_at: String,
+    status: ApiSilenceStatus,
+}
+
+#[derive(Deserialize)]
+struct ApiSilenceStatus {
+    state: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -209,6 +321,20 @@ mod tests {
         for up_since in [None, Some("2026-11-02T02:58:00Z".parse().unwrap())] {
             let found = reconcile(&open, &Snapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
             assert!(found.iter().all(|f| f.found != Found::Gone), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn silences_that_are_over_are_left_out_and_a_torn_answer_is_an_error() {
+        let body = r#"[
+          {"id":"s-1","createdBy":"ada","comment":"new fan","startsAt":"2026-11-02T02:00:00.000Z",
+           "endsAt":"2026-11-02T05:00:00.000Z","status":{"state":"active"},"matchers":[]},
+          {"id":"s-0","createdBy":"bob","comment":"","endsAt":"2026-11-01T05:00:00.000Z","status":{"state":"expired"}}]"#;
+        let found = parse_silences(body).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].by.as_str(), found[0].until.to_string().as_str()), ("ada", "2026-11-02T05:00:00Z"));
+        for wrong in ["", "{}", "[{}]", r#"[{"id":"s","endsAt":"soon","status":{"state":"active"}}]"#] {
+            assert!(parse_silences(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -29,7 +29,7 @@ use crate::model::{
     About, Actor, AgentName, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident,
     IncidentId, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
 };
-use crate::policy::{GuardLimits, Proposal};
+use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
 use rusqlite::params;
 use serde_json::Value;
@@ -286,6 +286,10 @@ impl Store for SqliteStore {
 
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         self.readers.read(read::holds).await
+    }
+
+    async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError> {
+        self.readers.read(replicas::open).await
     }
 
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {

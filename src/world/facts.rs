@@ -2,11 +2,11 @@
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
-use super::kube::Level;
+use super::kube::{About, Level};
 use super::{Kube, Node, World, WorldError};
 use crate::limits;
 use crate::model::Subject;
-use crate::policy::Facts;
+use crate::policy::{Facts, Group};
 use std::sync::OnceLock;
 
 /// The annotation that says whose a cordon is: `<identity> <run> <why>`, written in the same patch as the cordon.
@@ -58,7 +58,8 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     if elsewhere {
         return Facts::default();
     }
-    let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock, target.node.as_deref()));
+    let about = target.node.as_deref().map_or(About::Fleet, About::Node);
+    let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock, about));
     let mut facts = counted(level);
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
     match &node {
@@ -108,7 +109,13 @@ async fn of_container(world: &World, name: &str) -> Facts {
 
 pub(super) async fn fleet(world: &World) -> Facts {
     let Ok(kube) = world.kube(None) else { return Facts::default() };
-    counted(kube.level(&*world.clock, None).await)
+    counted(kube.level(&*world.clock, About::Fleet).await)
+}
+
+/// Every group of nodes that the guards look at, of the first cluster; none where they could not be read.
+pub(super) async fn groups(world: &World) -> Vec<Group> {
+    let Ok(kube) = world.kube(None) else { return Vec::new() };
+    kube.level(&*world.clock, About::Groups).await.map(|level| level.groups).unwrap_or_default()
 }
 
 /// Where no cluster is configured the fleet is the nodes whose agents have spoken; silent ones are out.

@@ -5,6 +5,7 @@
 use super::World;
 use crate::limits;
 use crate::model::Time;
+use crate::planted::planted;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ impl KillSwitch {
                 Some(at) if at + limits::KILL_STALE > now => {
                     seen.stop.as_ref().map(|why| format!("{shown} says stop: {why}"))
                 }
+                _ if planted("unreadable-kill-switch-is-off") => None,
                 _ => Some(format!("{shown} was not read for {} s{}", limits::KILL_STALE.as_secs(), seen.unread)),
             }
         })

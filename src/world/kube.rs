@@ -13,7 +13,7 @@ mod watch;
 mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
-pub(in crate::world) use fleet::Level;
+pub(in crate::world) use fleet::{About, Level};
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use watch::Told;

@@ -6,6 +6,7 @@ use super::kube::{Kube, Pod};
 use super::{World, WorldError};
 use crate::limits;
 use crate::model::{Subject, Takes};
+use crate::planted::planted;
 use crate::policy::{GuardLimits, Replica, Serving};
 use futures::StreamExt;
 use std::collections::BTreeMap;
@@ -153,7 +154,7 @@ fn floor(mark: Option<&String>, of: &str, limits: &GuardLimits) -> Result<(u32, 
 
 /// Ready, and not on its way out.
 fn serves(pod: &Pod) -> bool {
-    pod.ready && !pod.terminating && !pod.mirror
+    (pod.ready || planted("floor-counts-unready-replicas")) && !pod.terminating && !pod.mirror
 }
 
 fn set_of(pod: &Pod, limits: &GuardLimits) -> Option<Set> {

@@ -6,7 +6,7 @@
 mod commands;
 mod identity;
 mod kernel;
-mod link;
+pub mod link;
 mod tokens;
 
 use crate::harness::{Engine, Site, eventually, free_port};

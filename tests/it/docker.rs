@@ -3,6 +3,8 @@
 //! Invariant: how often the container was started is counted by what runs in it, never believed from an answer; the engine
 //! ends with its test, also when that panics.
 
+mod floor;
+
 use crate::harness::{eventually, free_port, tool};
 use crate::night::Night;
 use nightshift::actions::{Performed, find};
@@ -102,13 +104,17 @@ impl Engine {
 
     /// A container of that image on a port of this machine.
     fn run(&self, name: &str, labels: &[&str]) -> u16 {
+        self.run_image("model-server:1", name, labels)
+    }
+
+    fn run_image(&self, image: &str, name: &str, labels: &[&str]) -> u16 {
         let port = free_port();
         let mut args = vec!["run", "--detach", "--network=host", "--name", name];
         for label in labels {
             args.extend(["--label", label]);
         }
         let text = port.to_string();
-        args.extend(["model-server:1", "/serve", &text]);
+        args.extend([image, "/serve", &text]);
         self.docker(&args);
         port
     }

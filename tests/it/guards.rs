@@ -2,6 +2,9 @@
 //!
 //! Invariant: a hold is seen at the target, where nothing happened, and in the run, whose reason has the numbers.
 
+mod kill;
+mod random;
+
 use crate::night::Night;
 use nightshift::model::{Mode, Reason, ReasonCode, RunId, RunState};
 use serde_json::json;
@@ -155,4 +158,90 @@ async fn the_last_node_of_a_pool_stays() {
     let reason = held(&night, last).await;
     assert_eq!(reason.text, "node gpu-2 is the last of 2 of pool h100-big in service: gpu-1 are out");
     assert!(night.effects().is_empty(), "{:?}", night.effects());
+}
+
+#[tokio::test]
+async fn a_replica_that_is_not_ready_does_not_count_as_staying() {
+    let night = night().await;
+    night.pass(MINUTE).await;
+    let selector = BTreeMap::from([("app".to_owned(), "qwen-32b".to_owned())]);
+    let pods = night.parts.world.kube(None).unwrap().pods("inference", &selector).await.unwrap();
+    let (gone, stays) = if pods[0].node == "gpu-4" { (&pods[0], &pods[1]) } else { (&pods[1], &pods[0]) };
+    // Somebody deletes a pod; the one that follows it takes two seconds to be ready, and no time has passed.
+    let url = format!("{}/api/v1/namespaces/inference/pods/{}", night.fleet.url(), gone.name);
+    assert!(crate::harness::client().delete(url).send().await.unwrap().status().is_success());
+    night.pass(Duration::from_millis(1_500)).await;
+    let run = night.start("drain", Mode::Auto, json!({ "node": stays.node })).await;
+    night.settle().await;
+    let reason = held(&night, run).await;
+    assert_eq!(reason.code, ReasonCode::ServingFloor);
+    assert!(reason.text.starts_with("inference/qwen-32b has 1 ready replica, 1 of them on "), "{reason}");
+    assert_eq!(night.until_rest(run, MINUTE * 20).await.state, RunState::Done, "its follower is ready by then");
+}
+
+#[tokio::test]
+async fn a_kill_switch_that_nobody_could_read_is_engaged() {
+    let mut night = night().await;
+    let map = nightshift::world::ConfigMapName { cluster: None, namespace: "ops".into(), name: "stop".into() };
+    night.kill_by(nightshift::world::KillSwitchConfig { file: None, config_map: Some(map) });
+    let run = night.start("linger", Mode::Auto, json!({ "node": "gpu-2" })).await;
+    night.settle().await;
+    let reason = held(&night, run).await;
+    assert_eq!(reason.code, ReasonCode::Frozen);
+    assert!(reason.text.contains("ConfigMap ops/stop was not read for"), "{reason}");
+    assert!(night.effects().is_empty(), "{:?}", night.effects());
+}
+
+#[test]
+fn a_rule_that_selects_everything_runs_nothing() {
+    let header = nightshift::model::Header {
+        title: "x".into(),
+        params: vec![],
+        reach: nightshift::model::Reach::Node,
+        undo: nightshift::model::UndoPolicy::Never,
+        approvers: vec![],
+    };
+    let pin = nightshift::model::Pin { name: "drain".into(), hash: "ab".repeat(32) };
+    for when in [r#"node=~".*""#, r#"node!="gpu-1""#, r#"cluster="""#] {
+        let rules = serde_json::from_value(json!([{ "name": "all", "when": [when], "run": "drain" }])).unwrap();
+        let runbooks = std::collections::HashMap::from([("drain".to_owned(), (pin.clone(), header.clone()))]);
+        let compiled = nightshift::policy::RuleSet::compile(rules, runbooks);
+        let errors = compiled.map(drop).expect_err(when);
+        assert!(format!("{errors:?}").contains("for every event"), "{when}: {errors:?}");
+    }
+}
+
+/// What `make planted` shows, it shows of every bug that can be planted.
+#[test]
+fn every_planted_bug_is_named_with_a_test_that_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("tests/planted.txt")).unwrap();
+    let named: BTreeMap<&str, &str> =
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' ')).collect();
+    let read = |folder: &str| {
+        let mut all = String::new();
+        let mut folders = vec![root.join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => folders.push(path),
+                    path if path.extension().is_some_and(|end| end == "rs") => {
+                        all.push_str(&std::fs::read_to_string(path).unwrap());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        all
+    };
+    let (source, tests) = (read("src"), read("tests/it"));
+    let planted: std::collections::BTreeSet<&str> =
+        source.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let listed: std::collections::BTreeSet<&str> = named.keys().copied().collect();
+    assert_eq!(planted, listed, "tests/planted.txt names each `planted(…)` of src/, and no other");
+    assert!(planted.len() >= 12, "{planted:?}");
+    for test in named.values().map(|test| test.trim()) {
+        let function = test.rsplit("::").next().unwrap();
+        assert!(tests.contains(&format!("fn {function}(")), "there is no test {test}");
+    }
 }

@@ -27,6 +27,7 @@ mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
+mod peers;
 mod real;
 mod recording;
 mod runbooks;

@@ -118,7 +118,11 @@ impl Night {
 
     /// From now on the guards have these limits.
     pub fn guard_by(&mut self, change: impl FnOnce(&mut nightshift::policy::GuardLimits)) {
-        change(&mut Arc::make_mut(&mut self.parts.config).guards);
+        self.configure(|config| change(&mut config.guards));
+    }
+
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(Arc::make_mut(&mut self.parts.config));
         self.runner = Runner::new(self.parts.clone());
     }
 

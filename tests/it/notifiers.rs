@@ -58,6 +58,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
     let lines: Vec<StoryLine> = fresh.iter().map(|(no, text)| line(*no, text)).collect();
     Notice {
         incident: Incident {
+            owner: None,
             id: IncidentId(3),
             key: "node=gpu-3".into(),
             title: title.into(),

@@ -3,6 +3,7 @@
 //! Invariant: a story passes by what the fleet, Slack, PagerDuty and the mail server counted, not by our own journal.
 
 mod scene;
+mod silences;
 
 use crate::harness::{client, eventually};
 use scene::{Heard, Repeats, Scene, episodes, incidents, runs, sum};

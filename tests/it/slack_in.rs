@@ -258,3 +258,55 @@ async fn what_people_do_in_pagerduty_is_the_same_here_once_and_our_echo_is_nothi
         .collect();
     assert_eq!(remarks, ["Bob <b> (PagerDuty) noted in PagerDuty: looks like <!channel> the switch"]);
 }
+
+#[tokio::test]
+async fn an_incident_is_given_to_a_person_and_a_silence_that_cannot_be_made_says_why() {
+    let chat = Chat::begin().await;
+    chat.asking().await;
+    assert_eq!(chat.types("U0ADA", "assign i1 <@U0BOB>").await, "i1 is bob's");
+    assert!(chat.types("U0VIC", "incidents").await.contains("bob's"));
+    assert_eq!(chat.types("U0BOB", "assign i1 me").await, "i1 is bob's");
+    for (user, line, words) in [
+        ("U0VIC", "assign i1 me", "viewer"),
+        ("U0ADA", "assign i1 <!channel>", "no person"),
+        ("U0ADA", "assign i1 <@U0MALLORY>", "no person"),
+        ("U0ADA", "silence i1 2h", "a reason is missing"),
+        ("U0ADA", "silence i1 soon \"new fan\"", "no length of time"),
+        ("U0ADA", "silence i1 2h \"new fan\"", "has no Alertmanager to ask"),
+        ("U0ADA", "silence i1 900h why", "a silence lasts from"),
+    ] {
+        let said = chat.types(user, line).await;
+        assert!(said.contains(words), "{line}: {said}");
+    }
+    let kinds: Vec<&str> = chat.night.entries().await.iter().map(|entry| entry.kind.name()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "incident_assigned").count(), 1, "{kinds:?}");
+}
+
+#[tokio::test]
+async fn who_asked_for_a_run_cannot_approve_it_as_somebody_else() {
+    let chat = Chat::begin().await;
+    let night = &chat.night;
+    let loaded = night.parts.catalog.current();
+    let runbook = &loaded.runbooks["cordon"];
+    let params = json!({ "node": "gpu-2" }).as_object().unwrap().clone();
+    let input = nightshift::policy::RuleSet::bind(&runbook.header, &params, None).unwrap();
+    // Asked for with a token, which bears the same name as the person in Slack.
+    let new = nightshift::store::NewRun {
+        pin: runbook.pin.clone(),
+        subject: nightshift::policy::subject_of(&runbook.header, &input.params, None),
+        input,
+        mode: nightshift::model::Mode::Approve,
+        rule: None,
+        requested_by: "ada".into(),
+        once: None,
+        now: night.now(),
+    };
+    let run = night.parts.store.start(new).await.unwrap().unwrap();
+    assert!(matches!(night.until_rest(run, MINUTE).await.state, RunState::Asking { .. }));
+    let said = chat.types("U0ADA", "approve a1 go").await;
+    assert!(said.contains("cannot approve it too"), "{said}");
+    assert!(night.effects().is_empty(), "{:?}", night.effects());
+    chat.types("U0BOB", "approve a1 go").await;
+    night.until_rest(run, MINUTE).await;
+    assert_eq!(night.effects().get("patch nodes gpu-2"), Some(&1));
+}

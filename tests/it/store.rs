@@ -4,7 +4,7 @@
 
 mod breakers;
 mod crash;
-mod fixtures;
+pub mod fixtures;
 mod intake;
 mod ledger;
 mod notices;
@@ -74,6 +74,7 @@ conformance! {
     }
     breakers::{
         three_remedies_that_failed_trip_the_breaker_and_a_person_resets_it,
+        undo_and_giving_back_pass_a_breaker_that_has_tripped,
         a_failure_before_anything_was_done_trips_nothing,
         one_symptom_on_many_nodes_trips_a_breaker_of_its_own,
         a_complaint_that_comes_and_goes_is_held_until_it_was_steady,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Rows of the layer table, from the bottom; a module imports only from lower rows (or its own module).
 const LAYERS: [&[&str]; 8] = [
-    &["model", "limits"],
+    &["model", "limits", "planted"],
     &["policy", "script"],
     &["store", "world", "clock", "config", "telemetry"],
     &["actions", "sources", "notifiers", "catalog", "node"],
@@ -133,7 +133,9 @@ fn same_row_allowed(module: &str, used: &str) -> bool {
 fn the_core_names_no_io_no_clock_and_no_chance() {
     let mut broken = Vec::new();
     for path in files_under("src", ".rs") {
-        if row_of(&top_module(&path)).is_none_or(|row| row > 1) || is_test_file(&path) {
+        // Which bug is planted is read from the environment, under a feature that no release has.
+        let exempt = path.ends_with("src/planted.rs");
+        if exempt || row_of(&top_module(&path)).is_none_or(|row| row > 1) || is_test_file(&path) {
             continue;
         }
         for (number, line) in code(&path) {

@@ -6,6 +6,7 @@
 use super::Texts;
 use crate::actions::{self, Action};
 use crate::engine::evaluate::{self, For};
+use crate::engine::silences::Silences;
 use crate::engine::{Parts, confirm, plan};
 use crate::limits;
 use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
@@ -21,6 +22,7 @@ mod open;
 pub(super) struct Slice<'a> {
     parts: &'a Parts,
     texts: &'a Texts,
+    silences: &'a Silences,
     id: RunId,
 }
 
@@ -38,8 +40,8 @@ enum Want {
 }
 
 impl<'a> Slice<'a> {
-    pub(super) fn new(parts: &'a Parts, texts: &'a Texts, id: RunId) -> Slice<'a> {
-        Slice { parts, texts, id }
+    pub(super) fn new(parts: &'a Parts, texts: &'a Texts, silences: &'a Silences, id: RunId) -> Slice<'a> {
+        Slice { parts, texts, silences, id }
     }
 
     pub(super) async fn go(&self) -> Result<(), StoreError> {
@@ -47,7 +49,7 @@ impl<'a> Slice<'a> {
         // Calls name no cluster: they mean the run's own, whatever the default one is.
         let world = self.parts.world.within(claimed.run.subject.cluster.as_deref());
         let parts = Parts { world, ..self.parts.clone() };
-        Slice { parts: &parts, texts: self.texts, id: self.id }.advance(claimed).await
+        Slice { parts: &parts, texts: self.texts, silences: self.silences, id: self.id }.advance(claimed).await
     }
 
     async fn advance(&self, mut claimed: Claimed) -> Result<(), StoreError> {
@@ -240,6 +242,8 @@ impl<'a> Slice<'a> {
                 (false, None) => {
                     let takes = action.takes(&proposal.call);
                     let facts = world.serving(&proposal.target, &takes, &self.parts.config.guards, facts).await;
+                    let silenced = self.silences.about(self.parts, run).await;
+                    let facts = Facts { silenced, ..facts };
                     confirm::confirm(self.parts, run, &proposal.target, facts).await
                 }
                 _ => facts,

@@ -127,10 +127,9 @@ fn state_line(incident: &Incident) -> String {
 }
 
 fn by(incident: &Incident) -> Text {
-    match &incident.acknowledged_by {
-        Some(by) => Text::outside(&format!("{} · acknowledged by {by}", incident.id), 200),
-        None => Text::outside(&incident.id.to_string(), 200),
-    }
+    let by = incident.acknowledged_by.as_ref().map(|by| format!(" · acknowledged by {by}")).unwrap_or_default();
+    let owner = incident.owner.as_ref().map(|owner| format!(" · owner {owner}")).unwrap_or_default();
+    Text::outside(&format!("{}{by}{owner}", incident.id), 200)
 }
 
 fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {

@@ -39,7 +39,7 @@ impl Serving {
 }
 
 /// Replicas that another run takes, or took after the facts were read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TakenReplica {
     pub run: RunId,
     pub set: String,

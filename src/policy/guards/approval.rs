@@ -5,6 +5,7 @@
 
 use super::some_of;
 use crate::model::{Effect, Mode, ReasonCode, Verdict};
+use crate::planted::planted;
 use crate::policy::admit::Asked;
 
 /// What nobody does without people: nothing stands behind it but luck.
@@ -19,7 +20,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let Some(plan) = &asked.levels.approved else {
         return asked.deny(ReasonCode::NotApproved, format!("{call} needs an approved plan, and there is none"));
     };
-    if plan.names(call) {
+    if plan.names(call) || planted("approval-not-bound-to-the-plan") {
         return None;
     }
     let planned: Vec<String> = plan

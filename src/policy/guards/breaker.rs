@@ -4,10 +4,12 @@
 
 use crate::limits;
 use crate::model::{Breaker, ReasonCode, Verdict};
+use crate::planted::planted;
 use crate::policy::admit::Asked;
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
-    if !asked.acts() || asked.undoes() || asked.gives_back() || asked.levels.acted {
+    let passes = asked.undoes() || asked.gives_back() || asked.levels.acted;
+    if !asked.acts() || (passes && !planted("undo-blocked-by-a-breaker")) {
         return None;
     }
     let Breaker { scope, why, since } = asked.levels.breakers.first()?;

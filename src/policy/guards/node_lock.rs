@@ -4,10 +4,14 @@
 
 use crate::limits;
 use crate::model::{ReasonCode, Verdict};
+use crate::planted::planted;
 use crate::policy::admit::Asked;
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let holder = asked.levels.node_holder?;
+    if planted("node-lock-not-asked") {
+        return None;
+    }
     if !asked.acts() || holder == asked.proposal.run || !(asked.proposal.disruptive || asked.schedules()) {
         return None;
     }

@@ -6,6 +6,7 @@ use super::bind::Binder;
 use super::{Compiled, RuleError};
 use crate::limits;
 use crate::model::{Argument, Header, Mode, Pin, Rule, Span};
+use crate::planted::planted;
 use crate::policy::matcher::{Matcher, parse_matchers};
 use crate::policy::suggest::did_you_mean;
 use std::collections::{HashMap, HashSet};
@@ -55,7 +56,8 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     }
     // The same law that Alertmanager has for silences, and for the same reason.
     let broken = errors.iter().any(|error| matches!(error, RuleError::Matcher { .. }));
-    if rule.run.is_some() && !rule.when.is_empty() && !broken && when.iter().all(|matcher| matcher.accepts("")) {
+    let selects_all = when.iter().all(|matcher| matcher.accepts("")) && !planted("an-empty-selector-is-all");
+    if rule.run.is_some() && !rule.when.is_empty() && !broken && selects_all {
         let what =
             "it runs a runbook for every event: add a matcher that asks for a label, as in `alertname=\"GpuXid\"`";
         errors.push(invalid(&rule, what.to_owned()));

@@ -3,7 +3,7 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, StoryLine};
+use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, StoryLine};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -180,7 +180,35 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let at_once = facts
         .nodes_total
         .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
+    let holds = parts.store.holds().await.map_err(refuse::store)?;
+    let holds: Vec<Value> =
+        holds.iter().map(|hold| json!({ "node": hold.node, "run": hold.run, "runbook": hold.runbook })).collect();
+    let taken = parts.store.replicas_taken().await.map_err(refuse::store)?;
+    let open = Filter { open: true, limit: crate::limits::READ_LIMIT, ..Filter::default() };
+    let runs = parts.store.runs(open).await.map_err(refuse::store)?;
+    let held: Vec<Value> = runs
+        .iter()
+        .filter_map(|run| match &run.state {
+            RunState::Held { reason } => Some(json!({ "run": run.id, "guard": reason.code, "why": reason.text })),
+            _ => None,
+        })
+        .collect();
+    let limits = &parts.config.guards;
+    let pools = parts.world.groups().await.into_iter().filter(|group| limits.pools.contains(&group.label));
+    let pool = |group: crate::policy::Group| {
+        let total = group.members.len() as u32;
+        let most = allowed(total, limits.share_at_once, limits.nodes_at_once).min(total.saturating_sub(1));
+        json!({ "pool": group.value, "label": group.label, "total": total, "out": group.out, "allowed": most })
+    };
+    let pools: Vec<Value> = pools.map(pool).collect();
+    let silent: Vec<&String> =
+        parts.config.sources.iter().filter(|(_, source)| source.api.is_some()).map(|(name, _)| name).collect();
     Ok(Json(json!({
+        "pools": pools,
+        "holds": holds,
+        "replicas_taken": taken,
+        "held": held,
+        "silences_of": silent,
         "limits": parts.config.guards,
         "mode_ceiling": parts.config.mode_ceiling,
         "nodes_total": facts.nodes_total,

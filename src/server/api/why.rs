@@ -87,6 +87,7 @@ pub(super) async fn why(
             blocks.extend(runs(&entries));
             blocks
         }
+        Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &rules, &words).await?,
     };
     if blocks.is_empty() {
@@ -120,6 +121,53 @@ fn parse(subject: &str) -> Named {
         Ok(id) => Named::Incident(id),
         Err(_) => Named::Words(subject.to_owned()),
     }
+}
+
+/// What can be frozen, or has a breaker.
+fn is_scope(words: &str) -> bool {
+    words == "all" || ["cluster:", "rule:", "symptom:"].iter().any(|kind| words.starts_with(kind))
+}
+
+/// Who stopped a scope or let it go on, and what tripped its breaker, in which run.
+async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
+    let kinds = vec!["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"];
+    let entries = read::oldest_first(app, Filter { kinds, ..about(None, None) }).await?;
+    let mut lines = Vec::new();
+    let mut since = None;
+    for entry in &entries {
+        let Some((scope, mut line)) = explain_scope(entry) else { continue };
+        if scope != words {
+            continue;
+        }
+        since = since.or(Some(entry.at));
+        line.text = format!("{}: {}", entry.at.strftime("%Y-%m-%d %H:%M UTC"), line.text);
+        lines.push(line);
+    }
+    let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
+    Ok(block.into_iter().collect())
+}
+
+fn explain_scope(entry: &Entry) -> Option<(&str, Line)> {
+    let line = |what, text: String, code| Line { no: Some(entry.no), what, text, code };
+    let run = entry.about.run.map(|run| format!(" (seen by {run})")).unwrap_or_default();
+    Some(match &entry.kind {
+        EntryKind::BreakerTripped { breaker } => {
+            let code = Some(ReasonCode::BreakerTripped.name());
+            (&breaker.scope, line("did not", format!("the breaker tripped{run}: {}", breaker.why), code))
+        }
+        EntryKind::BreakerReset { scope, by, why } => {
+            (scope, line("decided", format!("{by} reset the breaker: {why}"), None))
+        }
+        EntryKind::Frozen { freeze } => {
+            let text = format!("{} froze it: {}", freeze.by, freeze.why);
+            (&freeze.scope, line("decided", text, Some(ReasonCode::Frozen.name())))
+        }
+        EntryKind::ReleaseAsked { scope, by, why } => {
+            (scope, line("decided", format!("{by} wants it released, and a second person must agree: {why}"), None))
+        }
+        EntryKind::Unfrozen { scope, by, why } => (scope, line("decided", format!("{by} released it: {why}"), None)),
+        _ => return None,
+    })
 }
 
 fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
@@ -279,6 +327,12 @@ fn explain_run(entry: &Entry) -> Option<Line> {
             let denied = refusal(entry.no, reason);
             Some(Line { text: format!("{call} was denied: {}", reason.text), ..denied })
         }
+        EntryKind::BreakerTripped { breaker } => Some(Line {
+            no: Some(entry.no),
+            what: "did not",
+            text: format!("breaker {} tripped: {}; `why {0}` has its story", breaker.scope, breaker.why),
+            code: Some(ReasonCode::BreakerTripped.name()),
+        }),
         EntryKind::RunEnded { state } => {
             use crate::model::RunState::{Denied, Failed, Stopped, Stuck};
             match state {
@@ -323,6 +377,27 @@ mod tests {
         assert_eq!(blocks.len(), 1);
         assert_eq!(blocks[0].lines[0].code, Some("blast_radius"));
         assert_eq!(blocks[0].lines[0].text, "k8s::cordon(node: gpu-3) was denied: 2 of 4 nodes are out, 1 is allowed");
+    }
+
+    #[test]
+    fn a_breaker_is_explained_with_the_run_that_saw_it_and_the_numbers_at_that_time() {
+        let breaker = crate::model::Breaker {
+            scope: "cluster:eu".into(),
+            why: "3 remedies failed and 0 ended in doubt within 1h".into(),
+            since: Time::UNIX_EPOCH,
+        };
+        let entry = Entry {
+            no: EntryNo(9),
+            at: Time::UNIX_EPOCH,
+            actor: Actor::engine(),
+            about: About { incident: None, run: Some(RunId(3)) },
+            kind: EntryKind::BreakerTripped { breaker },
+        };
+        let (scope, line) = explain_scope(&entry).unwrap();
+        assert_eq!((scope, line.code), ("cluster:eu", Some("breaker_tripped")));
+        assert_eq!(line.text, "the breaker tripped (seen by r3): 3 remedies failed and 0 ended in doubt within 1h");
+        assert!(runs(&[entry])[0].lines[0].text.starts_with("breaker cluster:eu tripped: 3 remedies failed"));
+        assert!(is_scope("symptom:xid") && is_scope("all") && !is_scope("gpu-3"));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    Actor, Effect, EntryKind, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
+    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
 };
+use crate::planted::planted;
 use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
 use crate::store::{Begun, StoreError};
 use rusqlite::{Connection, params};
@@ -97,7 +98,10 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 UNION \
                SELECT taken.node FROM run JOIN taken ON taken.run = run.id \
                WHERE run.ended_at >= ?3 AND taken.cluster = ?1 AND taken.node <> ?2 ORDER BY 1";
-    let nodes_held = all(conn, sql, params![cluster, node, read_at], |row| row.get(0))?;
+    let mut nodes_held = all(conn, sql, params![cluster, node, read_at], |row| row.get(0))?;
+    if planted("budget-outside-the-transaction") {
+        nodes_held.clear();
+    }
     let sql = "SELECT hold.node, hold.run FROM hold JOIN run ON run.id = hold.run \
                WHERE hold.cluster = ?1 AND hold.run <> ?2 ORDER BY hold.node";
     let holders = all(conn, sql, params![cluster, run.id.0], |row| Ok((row.get::<_, String>(0)?, RunId(row.get(1)?))))?;
@@ -121,7 +125,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         attempts_max,
         declared_reach: Reach::None,
         approved: run.approved.clone(),
-        freezes: all(conn, super::rows::FREEZES, [], super::rows::freeze)?,
+        freezes: freezes(conn, at)?,
         node_holder,
         nodes_held,
         holders,
@@ -140,6 +144,14 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         came_back_at,
     })
     .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
+}
+
+fn freezes(conn: &Connection, now: Time) -> Result<Vec<Freeze>, StoreError> {
+    let mut freezes = all(conn, super::rows::FREEZES, [], super::rows::freeze)?;
+    if planted("cached-kill-switch") {
+        freezes.retain(|freeze| freeze.since + limits::HOUR.0 < now);
+    }
+    Ok(freezes)
 }
 
 /// Whether the last thing that this run did to the node's schedulability was to cordon it.

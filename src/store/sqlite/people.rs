@@ -10,6 +10,7 @@ use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
     IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Time,
 };
+use crate::planted::planted;
 use crate::store::{Control, Decided, StoreError};
 use rusqlite::params;
 use serde_json::json;
@@ -43,7 +44,9 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     }
     if answer.approved && found.needed > 1 {
         let sql = "INSERT INTO decision (approval, who, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-        let fresh = exec(&tx.conn, sql, params![found.id.0, answer.by, micros(now)])? > 0;
+        let again = if planted("double-click-counts-twice") { now.to_string() } else { String::new() };
+        let who = format!("{}{again}", answer.by);
+        let fresh = exec(&tx.conn, sql, params![found.id.0, who, micros(now)])? > 0;
         let so_far = get(tx, found.id)?;
         let given = so_far.given.len() as u32;
         if given < found.needed {
@@ -131,7 +134,7 @@ fn expire(tx: &mut Tx, approval: &Approval, now: Time) -> Result<(), StoreError>
     let run = runs::get(&tx.conn, approval.run)?;
     tx.append(&Actor::engine(), runs::about(&run), &EntryKind::ApprovalExpired { approval: approval.id }, now)?;
     let reason = Reason::new(ReasonCode::ApprovalExpired, format!("nobody answered {} in time", approval.id));
-    resume(tx, approval, false, "nobody", reason, now)
+    resume(tx, approval, planted("expiry-is-yes"), "nobody", reason, now)
 }
 
 /// The plan changed or the run ended: open questions are moot.
@@ -153,6 +156,7 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     }
     let sql = "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1 \
                AND json_extract(run.state, '$.is') <> 'stuck'";
+    let sql = if planted("lock-released-by-time-alone") { "SELECT DISTINCT run FROM hold" } else { sql };
     for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
         changed += runs::release(tx, run, now)?;
     }
@@ -165,6 +169,7 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::Unfreeze { scope, by, why, persons } => unfreeze(tx, Release { scope, by, why, persons }, now),
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
         Control::Cancel { run, by, why } => {
             let run = runs::get(&tx.conn, run)?;
             if let RunState::Stuck { .. } = run.state {
@@ -217,7 +222,7 @@ fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> 
     let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
     let found = one(&tx.conn, sql, [&scope], |row| Ok((row.get::<_, Option<String>>(0)?, time_opt(row, 1)?)))?;
     let (first, asked_at) = found.ok_or_else(|| StoreError::NotFound { what: format!("freeze of `{scope}`") })?;
-    if persons > 1 {
+    if persons > 1 && !planted("one-person-releases") {
         let fresh = asked_at.is_some_and(|at| at + limits::RELEASE_WINDOW.0 > now);
         match first.filter(|_| fresh) {
             Some(first) if first == by => {
@@ -252,6 +257,22 @@ fn acknowledge(tx: &mut Tx, incident: IncidentId, by: String, now: Time) -> Resu
             exec(&tx.conn, "UPDATE incident SET acknowledged_by = ?2 WHERE id = ?1", params![incident.0, by])?;
             let about = About { incident: Some(incident), run: None };
             tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAcknowledged { by }, now)?;
+            Ok(())
+        }
+    }
+}
+
+fn assign(tx: &mut Tx, incident: IncidentId, owner: String, by: String, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT closed_at IS NOT NULL, owner FROM incident WHERE id = ?1";
+    let found = one(&tx.conn, sql, [incident.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Option<String>>(1)?)))?;
+    match found {
+        None => Err(StoreError::NotFound { what: format!("incident {incident}") }),
+        Some((true, _)) => Err(StoreError::Refused(format!("{incident} is resolved already"))),
+        Some((false, Some(now))) if now == owner => Ok(()),
+        Some((false, _)) => {
+            exec(&tx.conn, "UPDATE incident SET owner = ?2 WHERE id = ?1", params![incident.0, owner])?;
+            let about = About { incident: Some(incident), run: None };
+            tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAssigned { owner, by }, now)?;
             Ok(())
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
 }
 
 pub(super) const INCIDENT: &str =
-    "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes";
+    "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes, owner";
 
 pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
     let (closed_at, acknowledged_by) = (time_opt(row, 6)?, row.get::<_, Option<String>>(7)?);
@@ -99,6 +99,7 @@ pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
         acknowledged_by,
         firing: row.get(8)?,
         episodes: row.get(9)?,
+        owner: row.get(10)?,
     })
 }
 

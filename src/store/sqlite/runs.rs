@@ -11,6 +11,7 @@ use crate::model::{
     About, Actor, ApprovalId, EntryKind, EpisodeId, IncidentId, Input, Mode, Outcome, Pin, Plan, Run, RunId, RunState,
     Severity, Span, Step, Subject, Time,
 };
+use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
 use rusqlite::{Connection, params};
 use serde_json::Value;
@@ -131,7 +132,7 @@ pub(super) fn journal(conn: &Connection, run: RunId) -> Result<Vec<Step>, StoreE
 /// The run, if this epoch owns it and it is not final.
 pub(super) fn owned(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> {
     let found = get(&tx.conn, run)?;
-    if found.epoch != epoch || found.state.is_final() {
+    if (found.epoch != epoch && !planted("old-epoch-accepted")) || found.state.is_final() {
         return Err(StoreError::Fenced { run });
     }
     Ok(found)

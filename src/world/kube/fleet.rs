@@ -7,9 +7,10 @@ use super::{Kube, Node};
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
+use crate::planted::planted;
 use crate::policy::Group;
 use crate::world::WorldError;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.
@@ -17,10 +18,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(in crate::world) struct Level {
     pub total: u32,
     pub out: Vec<String>,
-    /// What the node that was asked about has in common with others, by the labels that are kept.
+    /// By the labels that are kept: what the node that was asked about has in common with others, or all there is.
     pub groups: Vec<Group>,
     /// What happened before this is in it; what our own program changed after it is in it too.
     pub read_at: Time,
+}
+
+/// Which groups an answer tells of.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::world) enum About<'a> {
+    Fleet,
+    Node(&'a str),
+    Groups,
 }
 
 /// What is kept of a node.
@@ -134,7 +143,7 @@ impl Fleet {
         known.proven = known.proven.max(Some(began));
     }
 
-    fn remembered(&self, about: Option<&str>, now: Time) -> Option<Level> {
+    fn remembered(&self, about: About<'_>, now: Time) -> Option<Level> {
         let known = self.known();
         let proven = known.proven.filter(|_| known.live)?;
         // A clock that was set back proves nothing.
@@ -145,7 +154,7 @@ impl Fleet {
 
 impl Seen {
     fn of(node: &Node, kept: &[String]) -> Seen {
-        let out = node.unschedulable || !node.ready;
+        let out = (node.unschedulable && !planted("cordons-of-others-not-counted")) || !node.ready;
         let label = |(at, key): (usize, &String)| node.labels.get(key).map(|value| (at, value.as_str().into()));
         let labels = kept.iter().enumerate().filter_map(label).collect();
         Seen { version: version(&node.resource_version), gpus: node.gpus, out, labels }
@@ -168,39 +177,47 @@ pub(super) fn version(text: &str) -> u64 {
 fn level<'n>(
     nodes: impl Iterator<Item = (&'n String, &'n Seen)> + Clone,
     kept: &[String],
-    about: Option<&str>,
+    about: About<'_>,
     read_at: Time,
 ) -> Level {
     let any_gpu = nodes.clone().any(|(_, seen)| seen.gpus > 0);
-    let target = about.and_then(|about| nodes.clone().find(|(name, _)| name.as_str() == about));
-    let shared = target.map(|(_, seen)| &*seen.labels).unwrap_or_default();
-    let group = |(at, value): &(usize, Box<str>)| Group {
-        label: kept.get(*at).cloned().unwrap_or_default(),
-        value: value.to_string(),
-        ..Group::default()
+    // In the order of the labels; none is made that was not asked for.
+    let mut groups: BTreeMap<(usize, &str), Group> = BTreeMap::new();
+    let is_asked = |label: &(usize, Box<str>), shared: &[(usize, Box<str>)]| match about {
+        About::Fleet => false,
+        About::Node(_) => shared.contains(label),
+        About::Groups => true,
     };
-    let mut groups: Vec<Group> = shared.iter().map(group).collect();
+    let shared: &[(usize, Box<str>)] = match about {
+        About::Node(about) => nodes.clone().find(|(name, _)| *name == about).map_or(&[], |(_, seen)| &seen.labels),
+        About::Fleet | About::Groups => &[],
+    };
     let (mut total, mut out) = (0, Vec::new());
     for (name, seen) in nodes.filter(|(_, seen)| seen.gpus > 0 || !any_gpu) {
         total += 1;
         if seen.out {
             out.push(name.clone());
         }
-        for (group, label) in groups.iter_mut().zip(shared) {
-            if seen.labels.contains(label) {
-                group.members.push(name.clone());
-                group.out.extend(seen.out.then(|| name.clone()));
-            }
+        for label in seen.labels.iter().filter(|label| is_asked(label, shared)) {
+            let (at, value) = (label.0, &*label.1);
+            let group = groups.entry((at, value)).or_insert_with(|| Group {
+                label: kept.get(at).cloned().unwrap_or_default(),
+                value: value.to_owned(),
+                ..Group::default()
+            });
+            group.members.push(name.clone());
+            group.out.extend(seen.out.then(|| name.clone()));
         }
     }
+    let groups = groups.into_values().collect();
     out.sort_unstable();
     Level { total, out, groups, read_at }
 }
 
 impl Kube {
     /// How many nodes there are and which are out: from memory where a watch has proven it within seconds, else listed.
-    /// `about`: the node whose groups are wanted.
-    pub(in crate::world) async fn level(&self, clock: &dyn Clock, about: Option<&str>) -> Result<Level, WorldError> {
+    /// `about`: whose groups are wanted beside the count.
+    pub(in crate::world) async fn level(&self, clock: &dyn Clock, about: About<'_>) -> Result<Level, WorldError> {
         use std::sync::atomic::Ordering;
         if let Some(level) = self.fleet.remembered(about, clock.now()) {
             return Ok(level);
@@ -218,11 +235,7 @@ impl Kube {
         level
     }
 
-    fn level_of(
-        &self,
-        answer: &Result<(Time, Arc<Nodes>), WorldError>,
-        about: Option<&str>,
-    ) -> Result<Level, WorldError> {
+    fn level_of(&self, answer: &Result<(Time, Arc<Nodes>), WorldError>, about: About<'_>) -> Result<Level, WorldError> {
         let (began, nodes) = answer.as_ref().map_err(WorldError::clone)?;
         Ok(level(nodes.iter().map(|(name, seen)| (name, seen)), self.fleet.kept(), about, *began))
     }
@@ -269,14 +282,17 @@ mod tests {
     fn a_memory_answers_only_while_a_watch_proves_it() {
         let fleet = Fleet::default();
         fleet.listed([node("a", 5, false), node("b", 6, true)].iter(), 7, at(0));
-        assert_eq!(fleet.remembered(None, at(1)), None, "a list alone is no watch");
+        assert_eq!(fleet.remembered(About::Fleet, at(1)), None, "a list alone is no watch");
         fleet.alive(at(2));
-        let level = fleet.remembered(None, at(3)).unwrap();
+        let level = fleet.remembered(About::Fleet, at(3)).unwrap();
         assert_eq!((level.total, level.out, level.read_at), (2, vec!["b".to_owned()], at(2)));
-        assert_eq!(fleet.remembered(None, at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)), None);
-        assert_eq!(fleet.remembered(None, at(1)), None, "the clock was set back");
+        assert_eq!(
+            fleet.remembered(About::Fleet, at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)),
+            None
+        );
+        assert_eq!(fleet.remembered(About::Fleet, at(1)), None, "the clock was set back");
         fleet.broken("gone".to_owned(), at(4));
-        assert_eq!(fleet.remembered(None, at(4)), None);
+        assert_eq!(fleet.remembered(About::Fleet, at(4)), None);
         assert_eq!(fleet.trouble(), Some((at(4), "gone".to_owned())));
     }
 
@@ -288,11 +304,11 @@ mod tests {
         fleet.observe(&node("a", 9, true));
         fleet.changed(&node("a", 8, false), at(1));
         fleet.listed([node("a", 5, false)].iter(), 7, at(1));
-        assert_eq!(fleet.remembered(None, at(1)).unwrap().out, ["a"]);
+        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().out, ["a"]);
         fleet.observe(&node("ghost", 3, true));
-        assert_eq!(fleet.remembered(None, at(1)).unwrap().total, 1);
+        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().total, 1);
         fleet.gone("a", at(1));
-        assert_eq!(fleet.remembered(None, at(1)).unwrap().total, 0);
+        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().total, 0);
     }
 
     #[test]
@@ -306,12 +322,12 @@ mod tests {
         let nodes = [racked("a", "1", false), racked("b", "1", true), racked("c", "2", true), node("d", 5, false)];
         fleet.listed(nodes.iter(), 7, at(0));
         fleet.alive(at(0));
-        let groups = fleet.remembered(Some("a"), at(0)).unwrap().groups;
+        let groups = fleet.remembered(About::Node("a"), at(0)).unwrap().groups;
         assert_eq!(groups.len(), 1, "{groups:?}");
         let mut members = groups[0].members.clone();
         members.sort_unstable();
         assert_eq!((groups[0].label.as_str(), groups[0].value.as_str()), ("rack", "1"));
         assert_eq!((members, groups[0].out.clone()), (vec!["a".to_owned(), "b".to_owned()], vec!["b".to_owned()]));
-        assert!(fleet.remembered(Some("d"), at(0)).unwrap().groups.is_empty());
+        assert!(fleet.remembered(About::Node("d"), at(0)).unwrap().groups.is_empty());
     }
 }

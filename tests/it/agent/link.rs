@@ -124,22 +124,27 @@ async fn the_agent_inside_the_engine_needs_no_network_and_is_listed() {
 }
 
 /// A small disk of one's own, as root.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Disk {
+        Disk::of(at, "64k")
+    }
+
+    pub fn of(at: &Path, size: &str) -> Disk {
         std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).status().unwrap();
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).status().unwrap();
         assert!(mounted.success(), "this test mounts a small disk, which needs root");
         Disk(at.to_owned())
     }
 
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
-    fn empty(&self) {
+    pub fn empty(&self) {
         std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }

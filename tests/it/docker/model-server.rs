@@ -6,6 +6,10 @@ use std::net::TcpListener;
 
 fn main() {
     let port = std::env::args().nth(1).expect("a port");
+    // What the image's health check runs: it lives, so it is well.
+    if port == "well" {
+        return;
+    }
     let mut file = OpenOptions::new().create(true).append(true).open("/starts").expect("a file");
     file.write_all(b"x").expect("written");
     let starts = read_to_string("/starts").expect("read").len();

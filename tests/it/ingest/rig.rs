@@ -411,6 +411,10 @@ impl Store for MemoryStore {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         unimplemented!()
     }
+    async fn replicas_taken(&self) -> Result<Vec<nightshift::policy::TakenReplica>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }

@@ -57,7 +57,7 @@ impl Drop for Part {
 }
 
 impl Part {
-    async fn start(name: &str, dir: &Path, port: u16, flags: &[String]) -> Part {
+    pub async fn start(name: &str, dir: &Path, port: u16, flags: &[String]) -> Part {
         let log = dir.join(format!("{name}-{port}.log"));
         let out = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(tool(name));

@@ -131,3 +131,22 @@ pub async fn a_complaint_that_comes_and_goes_is_held_until_it_was_steady(open: O
     assert!(matches!(begun, Begun::Held { until, .. } if until == at(200 + 15 * 60)));
     assert!(matches!(begin(&store, &claimed, "gpu-3", 200 + 15 * 60 + 1).await, Begun::Step(_)));
 }
+
+pub async fn undo_and_giving_back_pass_a_breaker_that_has_tripped(open: Open<'_>) {
+    let store = open();
+    for (at, node) in ["gpu-1", "gpu-2", "gpu-3"].into_iter().enumerate() {
+        fails(&store, node, 10 + 700 * at as u64, true).await;
+    }
+    assert_eq!(store.breakers().await.unwrap().len(), 2);
+    let next = running(&store, "gpu-4").await;
+    assert_eq!(held(&begin(&store, &next, "gpu-4", 1_500).await), ReasonCode::BreakerTripped);
+    let undo = nightshift::policy::Proposal { undoes: Some(0), ..cordon(&next, "gpu-4") };
+    let begun = store.begin(undo, wide(), at(1_501)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    let outcome = nightshift::model::Outcome::Ok(json!({ "changed": true }));
+    store.end(next.run.id, next.run.epoch, 0, outcome, Vec::new(), at(1_502)).await.unwrap();
+    let call = nightshift::model::Call::new("k8s::uncordon", [("node", json!("gpu-4"))]);
+    let give_back = nightshift::policy::Proposal { call, disruptive: false, ..cordon(&next, "gpu-4") };
+    let begun = store.begin(give_back, wide(), at(1_503)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}

@@ -53,6 +53,7 @@ impl FakeStore {
                 opened_at: now,
                 closed_at: None,
                 acknowledged_by: None,
+                owner: None,
                 firing: 1,
                 episodes: 1,
             };
@@ -244,6 +245,10 @@ impl Store for FakeStore {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         panic!("not the courier's")
     }
+    async fn replicas_taken(&self) -> Result<Vec<crate::policy::TakenReplica>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         panic!("not the courier's")
     }

@@ -1,0 +1,15 @@
+//! Silences: who silences an alert at Alertmanager works on it, and does not want to be helped meanwhile.
+//!
+//! Invariant: held, not denied, until the silence ends; whether there is one and could not be read is a hold too.
+
+use crate::limits;
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    if !asked.acts() || asked.undoes() || asked.gives_back() {
+        return None;
+    }
+    let why = asked.proposal.facts.silenced.as_ref()?;
+    asked.hold(ReasonCode::Silenced, limits::HOLD_RECHECK, why.clone())
+}

@@ -1,0 +1,117 @@
+//! What people do with an incident besides acknowledging it: give it to somebody, silence its alerts at their source.
+//!
+//! Invariant: an owner is a person whom the configuration knows, and a silence ends by itself.
+
+use super::{Allowed, App, Body, Problem, read, refuse};
+use crate::config::{Config, Role, closest};
+use crate::model::{IncidentId, Span};
+use crate::store::Control;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Owner {
+    /// A name, `me`, or a mention as Slack writes it.
+    to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quiet {
+    /// `2h`
+    lasts: String,
+    #[serde(default)]
+    why: String,
+}
+
+pub(super) async fn assign(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body<Owner>,
+) -> Result<Json<Value>, Problem> {
+    let id: IncidentId = refuse::id(&id)?;
+    read::find_incident(&app, id).await?;
+    let owner = person(&app.parts.config, &body.to, &caller.name)?;
+    let parts = &app.parts;
+    let assign = Control::Assign { incident: id, owner, by: caller.name };
+    let done = parts.store.control(assign, parts.clock.now()).await;
+    parts.nudge.nudge();
+    done.map_err(refuse::store)?;
+    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+}
+
+/// A person whom the configuration knows.
+fn person(config: &Config, to: &str, caller: &str) -> Result<String, Problem> {
+    let to = to.trim();
+    if to.eq_ignore_ascii_case("me") {
+        return Ok(caller.to_owned());
+    }
+    if let Some(mention) = to.strip_prefix("<@").and_then(|rest| rest.strip_suffix('>')) {
+        let user = mention.split('|').next().unwrap_or_default();
+        let known = config.people.iter().find(|person| person.slack.as_deref() == Some(user));
+        return known.map(|person| person.name.clone()).ok_or_else(|| {
+            let user = user.escape_debug();
+            refuse::missing(format!("person with the Slack id `{user}`"), "an operator adds them under `people`")
+        });
+    }
+    let name = to.trim_start_matches('@');
+    let tokens = config.server.tokens.iter().filter(|token| token.role > Role::Source).map(|token| &token.name);
+    let known: BTreeSet<&String> = config.people.iter().map(|person| &person.name).chain(tokens).collect();
+    if let Some(found) = known.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        return Ok((*found).clone());
+    }
+    let hint = match closest(name, known.iter().map(|known| known.as_str())) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "write `me`, or a name of `people` in the configuration".to_owned(),
+    };
+    Err(refuse::missing(format!("person called `{}`", name.escape_debug()), hint))
+}
+
+pub(super) async fn silence(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body<Quiet>,
+) -> Result<Json<Value>, Problem> {
+    let id: IncidentId = refuse::id(&id)?;
+    read::find_incident(&app, id).await?;
+    let why = refuse::reason(&body.why)?;
+    let lasts: Span = body.lasts.parse().map_err(|error| {
+        refuse::bad(format!("`lasts` is no length of time: {error}"), "write for example `30m` or `2h`")
+    })?;
+    let done = crate::engine::silence(&app.parts, id, lasts, &caller.name, &why).await.map_err(refuse::store)?;
+    let made: Vec<Value> =
+        done.made.iter().map(|(source, silence)| json!({ "source": source, "silence": silence })).collect();
+    if made.is_empty() {
+        return Err(refuse::conflict(
+            format!("nothing was silenced: {}", done.left.join("; ")),
+            "silence it in Alertmanager, or set `sources.NAME.api` so that it can be done from here",
+        ));
+    }
+    Ok(Json(json!({ "incident": id, "until": done.until, "silences": made, "left": done.left })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Person;
+
+    #[test]
+    fn an_owner_is_somebody_whom_the_configuration_knows() {
+        let ada = Person { name: "ada".into(), role: Role::Operator, slack: Some("U0ADA".into()), pagerduty: None };
+        let config = Config { people: vec![ada], ..Config::default() };
+        let named = |to: &str| person(&config, to, "kim").map_err(|problem| format!("{problem:?}"));
+        for to in ["ada", "@Ada", "<@U0ADA>", "<@U0ADA|ada.l>"] {
+            assert_eq!(named(to).as_deref(), Ok("ada"), "{to}");
+        }
+        assert_eq!(named("me").as_deref(), Ok("kim"));
+        for to in ["", "adda", "<@U0BOB>", "<!channel>"] {
+            assert!(named(to).is_err(), "{to}");
+        }
+    }
+}
