@@ -141,6 +141,12 @@ async fn an_agent_whose_certificate_has_ended_says_what_to_do_and_loses_nothing(
     })
     .await;
     assert_eq!(heard(&engine).await, []);
+    let spool = place.folder("gpu-1").join("data/spool");
+    eventually("the spool has it", async || {
+        let found = Command::new("grep").args(["-rqs", "xid-79 meanwhile"]).arg(&spool).status().unwrap();
+        found.success().then_some(())
+    })
+    .await;
     agent.kill();
     let bound = token(&engine, json!({ "node": "gpu-1" })).await;
     assert!(place.join("gpu-1", &bound).status.success());
