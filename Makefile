@@ -41,6 +41,7 @@ control-plane: ## Build etcd and a Kubernetes control plane once, outside this f
 
 test-cluster: control-plane ## The action battery, drains and faults on that control plane
 	@tools/fetch-helm.sh
+	@tools/fetch-crds.sh
 	cargo test --locked --test cluster
 
 check: fmt deny ## Format, lints, licences

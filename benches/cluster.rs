@@ -111,7 +111,7 @@ async fn remediation(plane: &ControlPlane) {
     rig.until_run("cost-1", |state| state == "done").await;
     let asked = rig.asked(plane).split_off(before);
     let of_all =
-        |asked: &plane::Asked| matches!(asked.verb.as_str(), "list" | "watch") && !asked.path.contains("fieldSelector");
+        |asked: &plane::Asked| matches!(asked.verb.as_str(), "list" | "watch") && !asked.path.contains("Selector");
     let people = |asked: &plane::Asked| matches!(asked.resource.as_str(), "events" | "nodes/status");
     let own = asked.iter().filter(|asked| !of_all(asked) && !people(asked)).count();
     let told = asked.iter().filter(|asked| people(asked)).count();

@@ -56,6 +56,8 @@ pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
 /// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
 pub const LEASE_STALE: Duration = Duration::from_secs(60);
 pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Lists of Leases further apart than this say nothing about what lay between: the API server, or we, were away.
+pub const LEASES_GAP: Duration = Duration::from_secs(45);
 /// Complaints of a cluster in one request to the store, and how often there is one.
 pub const COMPLAINTS_BATCH: usize = 500;
 pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
@@ -63,6 +65,9 @@ pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
 pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
 /// Conditions and Events written in one pass; the rest waits for the next one.
 pub const BESIDE_BATCH: usize = 64;
+/// Events about steps that wait, in a minute: a thousand held runs must not fill the API server with what `nightshift runs`
+/// says as well.
+pub const HELD_EVENTS_PER_MINUTE: u32 = 100;
 /// Kubernetes keeps Events for an hour, so an older story is not told any more.
 pub const BESIDE_BACK: Span = Span::minutes(55);
 /// An Event's note, by the API's own limit.
@@ -217,8 +222,12 @@ pub const FLEET_FRESH: Duration = Duration::from_secs(10);
 pub const WATCH_STRETCH: Duration = Duration::from_secs(290);
 /// Bookmarks come about each minute; a watch that is silent for longer has nobody at the other end.
 pub const WATCH_SILENCE: Duration = Duration::from_secs(130);
+/// A read that guards made is handed on to the step that follows for so long; a commit lies between them.
+pub const NOTED_FOR: Duration = Duration::from_millis(500);
 /// A watch that held for so long was well, so its next break is its first.
 pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
+/// For so long after it was away, an API server's refusals are asked about again: longer than a watch waits at most.
+pub const API_SETTLES: Duration = Duration::from_secs(75);
 pub const WATCH_AGAIN: Duration = Duration::from_millis(500);
 pub const RELIST_FIRST: Duration = Duration::from_secs(1);
 pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);

@@ -88,6 +88,7 @@ pub struct Levels {
     pub unsigned: u64,
     pub freezes: u64,
     pub nodes_held: u64,
+    pub clusters_lost: u64,
 }
 
 /// Every metric. Cheap to update from any thread; build it once.
@@ -132,6 +133,7 @@ pub struct Metrics {
     audit_entries: Gauge,
     audit_unanchored: Gauge,
     nodes_held: Gauge,
+    clusters_lost: Gauge,
 }
 
 impl Default for Metrics {
@@ -183,6 +185,7 @@ impl Metrics {
             audit_entries: add(r, "audit_entries", Gauge::default()),
             audit_unanchored: add(r, "audit_unanchored_leaves", Gauge::default()),
             nodes_held: add(r, "nodes_held", Gauge::default()),
+            clusters_lost: add(r, "clusters_lost", Gauge::default()),
             registry,
         }
     }
@@ -317,6 +320,7 @@ impl Metrics {
         self.audit_entries.set(whole(levels.entries));
         self.audit_unanchored.set(whole(levels.unsigned));
         self.nodes_held.set(whole(levels.nodes_held));
+        self.clusters_lost.set(whole(levels.clusters_lost));
     }
 }
 

@@ -149,9 +149,21 @@ impl World {
         World { clusters, ..self.clone() }
     }
 
+    /// The same clients, which hand on what was noted and note nothing more: for the first performance of that step.
+    pub fn handing_on(&self) -> World {
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.handing_on())).collect();
+        World { clusters, ..self.clone() }
+    }
+
     /// Why everything is stopped from outside the store, if it is.
     pub fn stopped(&self) -> Option<String> {
         self.kill.engaged(self.clock.now())
+    }
+
+    /// The clusters whose nodes cannot be watched now: since when, and why.
+    pub fn lost_clusters(&self) -> BTreeMap<String, (crate::model::Time, String)> {
+        let lost = self.clusters.iter().filter_map(|(name, kube)| Some((name.clone(), kube.trouble()?)));
+        lost.collect()
     }
 
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.

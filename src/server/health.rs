@@ -1,6 +1,7 @@
 //! `/healthz`: the process lives. `/readyz`: it can do its work, or says what it cannot.
 //!
-//! Invariant: ready means that the writer answered just now and rules are loaded.
+//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is said, but makes nobody
+//! stop sending us events: they are kept, and runs are held until it is back.
 
 use super::App;
 use crate::limits;
@@ -29,5 +30,16 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     let ready = store.is_ok() && catalog.is_ok();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = |part: Result<(), &'static str>| part.err().unwrap_or("ok");
-    (status, Json(json!({ "ready": ready, "store": word(store), "catalog": word(catalog) }))).into_response()
+    let mut said = json!({ "ready": ready, "store": word(store), "catalog": word(catalog) });
+    let world = &app.parts.world;
+    if !world.clusters.is_empty() {
+        // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
+        let lost = world.lost_clusters();
+        let word = |name: &String| match lost.get(name) {
+            Some((since, _)) => format!("not watched since {since}; the log says why"),
+            None => "ok".to_owned(),
+        };
+        said["clusters"] = world.clusters.keys().map(|name| (name.clone(), json!(word(name)))).collect();
+    }
+    (status, Json(said)).into_response()
 }

@@ -3,7 +3,7 @@
 //! Invariant: 2xx is answered only after the commit; what can never be accepted is 4xx, what may be later is 503.
 
 use super::{App, Caller, Problem, body};
-use crate::config::Source;
+use crate::config::{KUBERNETES, Source};
 use crate::limits;
 use crate::sources::{self, Decoded, Refusal};
 use crate::store::{Batch, Heard, StoreError};
@@ -115,6 +115,12 @@ fn known<'a>(app: &'a App, kind: &str, source: &str) -> Result<&'a Source, Probl
             format!("configured under `sources:` in nightshift.yaml: {list}"),
         ));
     };
+    if found.kind == KUBERNETES {
+        return Err(Problem::not_found(
+            format!("nothing is posted to source `{source}`"),
+            "it is of kind kubernetes: the engine itself watches the cluster",
+        ));
+    }
     if found.kind != kind {
         return Err(Problem::not_found(
             format!("source `{source}` is of another kind"),

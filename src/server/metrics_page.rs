@@ -24,6 +24,7 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
             unsigned: counts.entries.saturating_sub(counts.signed),
             freezes: counts.freezes,
             nodes_held: counts.nodes_held,
+            clusters_lost: app.parts.world.lost_clusters().len() as u64,
         });
     }
     let text = app.parts.metrics.render();

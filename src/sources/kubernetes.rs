@@ -173,7 +173,7 @@ pub fn is_ours(seen: &PodSeen, source: &Source) -> bool {
     pod.gpus > 0 || source.namespaces.contains(&pod.namespace) || labelled
 }
 
-/// Everything that is wrong with a pod.
+/// Everything that is wrong with a pod. `now`: by the cluster's clock.
 pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
     let pod = &seen.pod;
     let mut found = Vec::new();
@@ -226,6 +226,7 @@ fn workload(seen: &PodSeen) -> Option<String> {
 }
 
 /// A Warning of Kubernetes about a node, or about a pod that `is_ours`. None for what is old, ours, or about others.
+/// `now`: by the cluster's clock.
 pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: Time) -> Option<Complaint> {
     if !is_recent(seen.at, now) || seen.reporter.contains("nightshift") {
         return None;

@@ -69,6 +69,7 @@ pub const TABLE: &[Metric] = &[
     row("outbox_oldest_seconds", Kind::Gauge, &[], "Age of the oldest notice that waits"),
     row("audit_entries", Kind::Gauge, &[], "Entries in the ledger"),
     row("audit_unanchored_leaves", Kind::Gauge, &[], "Entries that no checkpoint covers yet"),
+    row("clusters_lost", Kind::Gauge, &[], "Clusters whose API server does not let us watch its nodes now"),
     row("nodes_held", Kind::Gauge, &[], "Nodes that runs hold for themselves"),
 ];
 

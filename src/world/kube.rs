@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use wire::{List, NodeWire, PodWire, WorkloadWire};
 
 /// How to reach one cluster.
@@ -153,8 +154,21 @@ pub struct Kube {
     manager: String,
     /// What all clones of this client know of the nodes.
     fleet: Arc<fleet::Fleet>,
-    /// The last node that was read, for one who asks for it right after; see `noting`.
-    noted: Option<Arc<Mutex<Option<Node>>>>,
+    heard: Arc<Mutex<pulse::Heard>>,
+    /// What was read last, for one who asks for it right after; see `noting`.
+    noted: Option<Arc<Mutex<Noted>>>,
+    notes: bool,
+}
+
+/// Reads that are handed on once.
+#[derive(Default)]
+struct Noted {
+    node: Option<(Instant, Node)>,
+    pods: Option<(Instant, String, Vec<Pod>)>,
+}
+
+fn fresh(at: Instant) -> bool {
+    at.elapsed() < limits::NOTED_FOR
 }
 
 impl Kube {
@@ -170,28 +184,44 @@ impl Kube {
         settings.headers.push((http::header::USER_AGENT, agent));
         let client = kube::Client::try_from(settings)
             .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
-        Ok(Kube { client, manager: escape(identity), fleet: Arc::default(), noted: None })
+        Ok(Kube {
+            client,
+            manager: escape(identity),
+            fleet: Arc::default(),
+            heard: Arc::default(),
+            noted: None,
+            notes: false,
+        })
     }
 
-    /// The same client, which gives a node that it has just read to the next one who asks for it, once: guards and
-    /// witness of one step look at the same moment.
+    /// The same client, which gives a node, or the pods on it, that it has just read to the next one who asks for them,
+    /// once: guards, witness and first performance of one step look at the same moment.
     pub fn noting(&self) -> Kube {
-        Kube { noted: Some(Arc::default()), ..self.clone() }
+        Kube { noted: Some(Arc::default()), notes: true, ..self.clone() }
+    }
+
+    /// The same client, which gives on what is noted, and notes nothing more.
+    pub fn handing_on(&self) -> Kube {
+        Kube { notes: false, ..self.clone() }
     }
 
     pub async fn node(&self, name: &str) -> Result<Node, WorldError> {
-        let noted = || self.noted.as_ref().map(|noted| noted.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(node) = noted().and_then(|mut noted| noted.take()).filter(|node| node.name == name) {
+        let noted = self.noted(|noted| noted.node.take()).filter(|(at, node)| fresh(*at) && node.name == name);
+        if let Some((_, node)) = noted {
             return Ok(node);
         }
         let path = format!("/api/v1/nodes/{}", segment("node", name)?);
         let node: NodeWire = self.get(Asked::new("get", "", "nodes", name), path).await?;
         let node = Node::from(node);
         self.fleet.observe(&node);
-        if let Some(mut noted) = noted() {
-            *noted = Some(node.clone());
+        if self.notes {
+            self.noted(|noted| noted.node.replace((Instant::now(), node.clone())));
         }
         Ok(node)
+    }
+
+    fn noted<T>(&self, work: impl FnOnce(&mut Noted) -> Option<T>) -> Option<T> {
+        work(&mut self.noted.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub async fn nodes(&self) -> Result<Vec<Node>, WorldError> {
@@ -224,7 +254,15 @@ impl Kube {
     pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("fieldSelector={}", escape(&format!("spec.nodeName={}", segment("node", node)?)));
         let asked = Asked::new("list", "", "pods", "");
-        self.list::<PodWire, Pod>(asked, "/api/v1/pods", &filter, limits::PODS_PER_NODE).await
+        let noted = self.noted(|noted| noted.pods.take()).filter(|(at, of, _)| fresh(*at) && of == node);
+        if let Some((_, _, pods)) = noted {
+            return Ok(pods);
+        }
+        let pods = self.list::<PodWire, Pod>(asked, "/api/v1/pods", &filter, limits::PODS_PER_NODE).await?;
+        if self.notes {
+            self.noted(|noted| noted.pods.replace((Instant::now(), node.to_owned(), pods.clone())));
+        }
+        Ok(pods)
     }
 
     pub async fn pods(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, WorldError> {
@@ -462,16 +500,25 @@ impl Kube {
         let talk = async {
             let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
             let (head, body) = answer.into_parts();
+            self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)
                 .collect()
                 .await
                 .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer broke off: {error}")))?;
             Ok((head.status, head.headers, bytes.to_bytes()))
         };
-        tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
             let seconds = limits::KUBE_TIMEOUT.as_secs();
             Err(WorldError::Unavailable(format!("{asked}: no answer within {seconds} s")))
-        })
+        });
+        match &answer {
+            Ok((status, _, bytes)) if self.was_away() => answer::not_yet(asked, *status, bytes).map_or(answer, Err),
+            Ok(_) => answer,
+            Err(error) => {
+                self.note_away(error);
+                answer
+            }
+        }
     }
 }
 

@@ -35,9 +35,9 @@ async fn a_node_that_is_remediated_costs_few_calls() {
 /// What is asked because of one node. Watches and lists of everything are shared by all runs, and what is written for
 /// people (events, our condition) is counted apart.
 fn is_for_one_node(asked: &crate::plane::Asked) -> bool {
-    let of_all = matches!(asked.verb.as_str(), "list" | "watch") && !asked.path.contains("fieldSelector");
+    let of_all = matches!(asked.verb.as_str(), "list" | "watch") && !asked.path.contains("Selector");
     let for_people = matches!(asked.resource.as_str(), "events" | "nodes/status");
-    !of_all && !for_people && matches!(asked.resource.split('/').next(), Some("nodes" | "pods"))
+    !of_all && !for_people && matches!(asked.resource.split('/').next(), Some("nodes" | "pods" | "deployments"))
 }
 
 #[tokio::test]

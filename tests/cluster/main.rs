@@ -9,6 +9,9 @@ mod chart;
 mod drain;
 mod faults;
 #[allow(dead_code)]
+#[path = "../it/gpus.rs"]
+mod gpus;
+#[allow(dead_code)]
 #[path = "../it/harness.rs"]
 mod harness;
 #[allow(dead_code)]
@@ -17,3 +20,4 @@ mod pretend;
 mod proxy;
 #[allow(dead_code)]
 mod rig;
+mod watch;

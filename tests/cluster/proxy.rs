@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use nightshift::world::sim::Trouble;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,8 @@ struct Shared {
     upstream: Uri,
     tls: tokio_rustls::TlsConnector,
     plans: Mutex<Vec<Plan>>,
+    /// Grows with each `cut_watches`; a watch that began before ends.
+    cuts: tokio::sync::watch::Sender<u32>,
     /// Bodies that reads were answered with, by path: what a stale cache would still say.
     read: Mutex<BTreeMap<String, Vec<Bytes>>>,
 }
@@ -47,17 +50,37 @@ impl Proxy {
             upstream: upstream.parse().unwrap(),
             tls: connector(ca),
             plans: Mutex::default(),
+            cuts: tokio::sync::watch::Sender::new(0),
             read: Mutex::default(),
         });
         let serving = shared.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = serving.clone();
+                let mut cuts = serving.cuts.subscribe();
                 tokio::spawn(async move {
-                    let serve = service_fn(move |request| shared.clone().serve(request));
+                    // One request at a time: the last one is a watch, or none is under way.
+                    let watching = Arc::new(AtomicBool::new(false));
+                    let seen = watching.clone();
+                    let serve = service_fn(move |request: Request<Incoming>| {
+                        seen.store(request.uri().to_string().contains("watch="), Ordering::Relaxed);
+                        shared.clone().serve(request)
+                    });
+                    let serving =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve);
+                    let cut = async {
+                        while cuts.changed().await.is_ok() {
+                            if watching.load(Ordering::Relaxed) {
+                                return;
+                            }
+                        }
+                        std::future::pending().await
+                    };
                     // An error is a connection that we, or the client, have cut.
-                    let _ =
-                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
+                    tokio::select! {
+                        _ = serving => {}
+                        () = cut => {}
+                    }
                 });
             }
         });
@@ -66,6 +89,11 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends every watch that is under way.
+    pub fn cut_watches(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// The next `times` requests with this method whose path contains this.

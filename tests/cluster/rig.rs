@@ -40,22 +40,30 @@ pub fn deployment(namespace: &str, name: &str, replicas: usize, gpus: u32, pool:
     })
 }
 
-/// Two nodes `{pool}-1` and `{pool}-2`, the first of which holds all of so many pods of the namespace `pool`.
+/// Two nodes `{pool}-1` and `{pool}-2` and a Deployment in the namespace `pool`: so many of its pods fill the first, and one
+/// serves on the second, so that the serving floor lets the others go.
 pub async fn crowded(plane: &ControlPlane, pool: &str, pods: usize) {
     let admin = plane.admin().await;
     admin.namespace(pool).await;
-    let node = |number: u32| NodeSpec::gpu(&format!("{pool}-{number}"), 8).label("pool", pool);
-    plane.kubelet().add([node(1)]).await;
-    admin.apply(&deployment(pool, "llm", pods, 1, pool)).await;
+    let node = |number: u32, gpus| NodeSpec::gpu(&format!("{pool}-{number}"), gpus).label("pool", pool);
+    plane.kubelet().add([node(1, u32::try_from(pods).unwrap())]).await;
+    admin.apply(&deployment(pool, "llm", pods + 1, 1, pool)).await;
     let path = format!("/apis/apps/v1/namespaces/{pool}/deployments/llm");
-    eventually("the pods", async || (admin.get(&path).await["status"]["readyReplicas"] == pods).then_some(())).await;
-    plane.kubelet().add([node(2)]).await;
+    let ready = async |count: usize| {
+        eventually("the pods", async || (admin.get(&path).await["status"]["readyReplicas"] == count).then_some(()))
+            .await;
+    };
+    ready(pods).await;
+    plane.kubelet().add([node(2, 8)]).await;
+    ready(pods + 1).await;
 }
 
 pub struct Rig {
     pub site: Site,
     pub engine: Engine,
     name: String,
+    /// Where it reads its token.
+    pub token_file: std::path::PathBuf,
 }
 
 impl Rig {
@@ -102,7 +110,7 @@ impl Rig {
                      tell: [people]\n    group_by: [node]\n";
         let site = Site::new(&config, rules, &[("act", runbook)]);
         let engine = site.start(&[]).await.unwrap_or_else(|| panic!("the engine did not start:\n{}", site.log()));
-        Rig { site, engine, name: name.to_owned() }
+        Rig { site, engine, name: name.to_owned(), token_file: reach.token_file.clone().unwrap() }
     }
 
     /// The user agent by which the audit log knows it.

@@ -309,3 +309,29 @@ fn every_reason_code_and_every_limit_is_used() {
     }
     refuse(broken);
 }
+
+/// An image is built from what `COPY` names, and a file that the source includes from elsewhere would be missing there.
+#[test]
+fn an_image_is_built_with_every_file_that_the_source_includes() {
+    let recipe = fs::read_to_string(root().join("deploy/Containerfile")).unwrap();
+    let build = recipe.split("cargo build").next().unwrap();
+    let copied: Vec<&str> =
+        build.lines().filter_map(|line| line.strip_prefix("COPY ")).flat_map(str::split_whitespace).collect();
+    let ignored = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    let mut missing = Vec::new();
+    for path in files_under("src", ".rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        for included in text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let whole = path.parent().unwrap().join(included).canonicalize().unwrap();
+            let inside = short(&whole);
+            let top = inside.split('/').next().unwrap().to_owned();
+            if !copied.contains(&top.as_str()) || !ignored.lines().any(|line| line == format!("!{top}")) {
+                missing.push(format!(
+                    "{} includes {inside}: `COPY {top} {top}`, and `!{top}` in .dockerignore",
+                    short(&path)
+                ));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "deploy/Containerfile: {missing:#?}");
+}

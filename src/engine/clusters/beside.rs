@@ -6,7 +6,7 @@
 use crate::actions;
 use crate::engine::Parts;
 use crate::limits;
-use crate::model::{Call, Entry, EntryKind, Outcome, Reach, RunId, Step, Subject};
+use crate::model::{Call, Entry, EntryKind, Outcome, Reach, RunId, Step, Subject, Time};
 use crate::store::{Filter, Hold, StoreError};
 use crate::world::{EventNote, WorldError};
 use std::collections::{BTreeMap, HashMap};
@@ -81,6 +81,7 @@ pub(super) async fn events(parts: Parts) {
     const KINDS: [&str; 4] = ["step_begun", "step_denied", "step_ended", "step_held"];
     let mut after: Option<i64> = None;
     let mut told = 0;
+    let mut pace = Pace::default();
     let mut nudged = parts.nudge.listen();
     loop {
         let limit = if after.is_some() { limits::BESIDE_BATCH } else { limits::READ_LIMIT };
@@ -97,6 +98,9 @@ pub(super) async fn events(parts: Parts) {
                 told = entries.len();
                 for entry in entries {
                     after = after.max(Some(entry.no.0));
+                    if matches!(entry.kind, EntryKind::StepHeld { .. }) && !pace.takes(parts.clock.now()) {
+                        continue;
+                    }
                     if let Err(error) = show(&parts, entry).await {
                         tracing::debug!(%error, "an Event could not be written to the cluster");
                     }
@@ -112,6 +116,36 @@ pub(super) async fn events(parts: Parts) {
             () = parts.clock.sleep_until(later) => {}
             () = nudged.heard() => {}
         }
+    }
+}
+
+/// Holds back Events about steps that wait once there are many of them, and says how many it held back.
+#[derive(Default)]
+struct Pace {
+    minute: i64,
+    taken: u32,
+    left_out: u32,
+}
+
+impl Pace {
+    fn takes(&mut self, now: Time) -> bool {
+        let minute = now.as_second().div_euclid(60);
+        if minute != self.minute {
+            if self.left_out > 0 {
+                let left_out = self.left_out;
+                tracing::warn!(
+                    left_out,
+                    "many steps wait: no Events were written for these; `nightshift runs` names them"
+                );
+            }
+            *self = Pace { minute, ..Pace::default() };
+        }
+        let takes = self.taken < limits::HELD_EVENTS_PER_MINUTE;
+        match takes {
+            true => self.taken += 1,
+            false => self.left_out += 1,
+        }
+        takes
     }
 }
 
@@ -188,6 +222,16 @@ fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<Even
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_thousand_steps_that_wait_a_hundred_are_shown_in_a_minute() {
+        let mut pace = Pace::default();
+        let at = |second: i64| Time::from_second(1_700_000_040 + second).unwrap();
+        let shown = (0..1_000).filter(|_| pace.takes(at(0))).count();
+        assert_eq!(shown, limits::HELD_EVENTS_PER_MINUTE as usize);
+        assert_eq!(pace.left_out, 900);
+        assert!(pace.takes(at(60)), "the next minute has its own");
+    }
 
     #[test]
     fn only_what_differs_from_what_is_shown_is_written() {

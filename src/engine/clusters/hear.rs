@@ -47,7 +47,8 @@ pub(super) async fn pods(parts: Parts, ear: Arc<Ear>) {
     let mut watched = Watched::new(&ear.cluster, "pods");
     let mut tell = |told| {
         watched.look(&told);
-        ear.board().hear_pod(&told, parts.clock.now());
+        let now = parts.clock.now();
+        ear.board().hear_pod(&told, now, ear.kube.now().unwrap_or(now));
     };
     match ear.kube.watch_pods(&*parts.clock, &mut tell).await {}
 }
@@ -56,7 +57,8 @@ pub(super) async fn warnings(parts: Parts, ear: Arc<Ear>) {
     let mut watched = Watched::new(&ear.cluster, "events");
     let mut tell = |told| {
         watched.look(&told);
-        ear.board().hear_warning(&told, parts.clock.now());
+        let now = parts.clock.now();
+        ear.board().hear_warning(&told, now, ear.kube.now().unwrap_or(now));
     };
     match ear.kube.watch_warnings(&*parts.clock, &mut tell).await {}
 }

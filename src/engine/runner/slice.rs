@@ -13,6 +13,7 @@ use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, 
 use crate::policy::{Facts, Proposal};
 use crate::script::{Runbook, Turn};
 use crate::store::{Begun, Claimed, StoreError};
+use crate::world::World;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -202,8 +203,8 @@ impl<'a> Slice<'a> {
             let reason = Reason::new(ReasonCode::TargetUnavailable, error.to_string());
             return self.denied(claimed, runbook, &call, reason).await;
         }
-        let proposal = match self.propose(&claimed.run, action, call, undoes).await {
-            Ok(proposal) => proposal,
+        let (proposal, world) = match self.propose(&claimed.run, action, call, undoes).await {
+            Ok(read) => read,
             Err(why) => return self.wait_for_target(&claimed.run, why).await,
         };
         let limits = Arc::new(self.parts.config.guards.clone());
@@ -211,7 +212,7 @@ impl<'a> Slice<'a> {
         match self.parts.store.begin(proposal, limits, self.now()).await? {
             Begun::Step(step) => {
                 claimed.journal.push(step.clone());
-                self.perform(claimed, runbook, action, step).await
+                self.perform(claimed, runbook, action, step, &world.handing_on()).await
             }
             Begun::Held { reason, .. } => {
                 self.parts.metrics.action_refused(reason.code);
@@ -224,18 +225,19 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Reads what the guards and the witness need. An error is a target that does not answer.
+    /// Reads what the guards and the witness need; with it the world in which they looked, for the first performance. An
+    /// error is a target that does not answer.
     async fn propose(
         &self,
         run: &Run,
         action: &dyn Action,
         call: Call,
         undoes: Option<u32>,
-    ) -> Result<Proposal, String> {
+    ) -> Result<(Proposal, World), String> {
         let mut proposal = self.proposal(run, action, call, undoes);
         let spec_reads = proposal.effect == Effect::Read;
+        let world = self.parts.world.noting();
         if proposal.reach > Reach::None {
-            let world = self.parts.world.noting();
             let facts = world.facts(&proposal.target).await;
             let facts = Facts { stopped: proposal.facts.stopped, ..facts };
             proposal.facts = match (spec_reads, undoes) {
@@ -255,7 +257,7 @@ impl<'a> Slice<'a> {
                 Err(_) => Value::Null,
             };
         }
-        Ok(proposal)
+        Ok((proposal, world))
     }
 
     /// The step as its action declares it, with nothing read yet.

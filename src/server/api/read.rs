@@ -63,7 +63,15 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "signed": counts.signed,
         "freezes": counts.freezes,
         "nodes_held": counts.nodes_held,
+        "clusters": clusters(parts),
     })))
+}
+
+/// Each cluster: null where it is watched, else since when it is not, and why.
+fn clusters(parts: &crate::engine::Parts) -> Value {
+    let lost = parts.world.lost_clusters();
+    let said = |name: &String| lost.get(name).map(|(since, why)| json!({ "lost_since": since, "why": why }));
+    parts.world.clusters.keys().map(|name| (name.clone(), json!(said(name)))).collect::<serde_json::Map<_, _>>().into()
 }
 
 pub(super) async fn incidents(

@@ -10,6 +10,7 @@ use crate::sources::draft::{Draft, Gaps};
 use crate::world::{EventSeen, LeaseSeen, NodeSeen, PodSeen, Told};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 /// The kinds of objects that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ struct Entry {
     event: Event,
     object: (Kind, String),
     occurrence: Option<String>,
-    linger: std::time::Duration,
+    linger: Duration,
     /// Out of sight since then.
     absent: Option<Time>,
     /// When it was last heard of.
@@ -49,8 +50,10 @@ pub struct Board {
     our_pods: HashSet<u64>,
     listed_pods: HashSet<u64>,
     hasher: RandomState,
-    /// Each kubelet's last word, and when it changed by our own clock.
-    leases: HashMap<String, (String, Time)>,
+    /// Each kubelet's last word, and for how long we have looked on without hearing another one.
+    leases: HashMap<String, (String, Duration)>,
+    /// When the Leases were last listed.
+    leases_read: Option<Time>,
     /// New warnings in this minute, and those that were left out since the last gap was told.
     minute: (i64, usize),
     left_out: usize,
@@ -70,6 +73,7 @@ impl Board {
             listed_pods: HashSet::new(),
             hasher: RandomState::new(),
             leases: HashMap::new(),
+            leases_read: None,
             minute: (0, 0),
             left_out: 0,
         }
@@ -86,7 +90,8 @@ impl Board {
         }
     }
 
-    pub fn hear_pod(&mut self, told: &Told<PodSeen>, now: Time) {
+    /// `theirs`: the time by the cluster's clock, which its own times are compared with.
+    pub fn hear_pod(&mut self, told: &Told<PodSeen>, now: Time, theirs: Time) {
         match told {
             Told::Is(seen) => {
                 let (pod_of, name) = (&seen.pod, format!("{}/{}", seen.pod.namespace, seen.pod.name));
@@ -98,7 +103,7 @@ impl Board {
                 if self.listing.contains_key(&Kind::Pod) {
                     self.listed_pods.insert(hash);
                 }
-                let found = if pod_of.terminating { Vec::new() } else { pod(seen, now) };
+                let found = if pod_of.terminating { Vec::new() } else { pod(seen, theirs) };
                 self.say(Kind::Pod, &name, found, now);
             }
             Told::Gone(seen) => {
@@ -117,14 +122,15 @@ impl Board {
         }
     }
 
-    pub fn hear_warning(&mut self, told: &Told<EventSeen>, now: Time) {
+    /// `theirs`: as in `hear_pod`.
+    pub fn hear_warning(&mut self, told: &Told<EventSeen>, now: Time, theirs: Time) {
         match told {
             Told::Is(seen) => {
                 let ours = |namespace: &str, name: &str| {
                     let hash = self.hasher.hash_one(format!("{namespace}/{name}"));
                     self.our_pods.contains(&hash) || self.source.namespaces.iter().any(|known| known == namespace)
                 };
-                if let Some(complaint) = warning(seen, ours, now) {
+                if let Some(complaint) = warning(seen, ours, theirs) {
                     let object = format!("{}/{}", seen.namespace, seen.name);
                     self.say(Kind::Warning, &object, vec![complaint], now);
                 }
@@ -135,20 +141,22 @@ impl Board {
         }
     }
 
-    /// All Leases, as they were listed.
+    /// All Leases, as they were listed. Time in which nobody could list them, or in which a clock jumped, tells nothing
+    /// about kubelets: they cannot renew a Lease either where the API server is away.
     pub fn hear_leases(&mut self, leases: Vec<LeaseSeen>, now: Time) {
+        let gap = self.leases_read.map_or(0, |before| now.as_microsecond() - before.as_microsecond());
+        let gap = Duration::from_micros(u64::try_from(gap).unwrap_or(0));
+        let looked = if gap <= limits::LEASES_GAP { gap } else { Duration::ZERO };
+        self.leases_read = Some(now);
         let mut fresh = HashMap::with_capacity(leases.len());
         for lease in leases {
-            let changed = match self.leases.remove(&lease.name) {
-                Some((renewed, since)) if renewed == lease.renewed && since <= now => since,
-                _ => now,
+            let silent = match self.leases.remove(&lease.name) {
+                Some((renewed, silent)) if renewed == lease.renewed => silent + looked,
+                _ => Duration::ZERO,
             };
-            let silent = std::time::Duration::from_micros(
-                now.as_microsecond().saturating_sub(changed.as_microsecond()).unsigned_abs(),
-            );
             let found = if silent >= limits::LEASE_STALE { vec![silent_kubelet(&lease.name, silent)] } else { vec![] };
             self.say(Kind::Lease, &lease.name, found, now);
-            fresh.insert(lease.name, (lease.renewed, changed));
+            fresh.insert(lease.name, (lease.renewed, silent));
         }
         let gone: Vec<String> = std::mem::replace(&mut self.leases, fresh).into_keys().collect();
         for name in gone {

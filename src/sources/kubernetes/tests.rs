@@ -167,15 +167,15 @@ fn what_went_while_a_watch_was_broken_is_over_once_the_list_is_whole() {
 #[test]
 fn a_crash_loop_does_not_end_between_two_crashes() {
     let mut board = Board::new("k8s", &source(), "");
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 3)), at(0));
+    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 3)), at(0), at(0));
     let (events, _) = board.take(9, at(0));
     let labels = ["namespace", "pod", "node", "workload", "container"].map(|name| events[0].labels.get(name));
     assert_eq!(labels, ["prod", "llm-5d4f-x", "gpu-1", "llm", "vllm"]);
     board.told(&events, at(0));
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(10));
+    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(10), at(10));
     assert_eq!(pass(&mut board, at(11)), []);
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 4)), at(20));
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(30));
+    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 4)), at(20), at(20));
+    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(30), at(30));
     assert_eq!(pass(&mut board, at(30) + limits::POD_CALM), [("PodCrashLooping".to_owned(), Status::Resolved)]);
 }
 
@@ -198,8 +198,8 @@ fn said(no: usize) -> EventSeen {
 fn a_storm_of_warnings_is_bounded_and_says_what_was_left_out() {
     let mut board = Board::new("k8s", &source(), "");
     for no in 0..5_000 {
-        board.hear_warning(&Told::Is(said(no)), at(0));
-        board.hear_warning(&Told::Is(said(no)), at(0));
+        board.hear_warning(&Told::Is(said(no)), at(0), at(0));
+        board.hear_warning(&Told::Is(said(no)), at(0), at(0));
     }
     let (events, gaps) = board.take(10_000, at(0));
     assert_eq!(events.len(), limits::WARNINGS_PER_MINUTE);
@@ -208,6 +208,15 @@ fn a_storm_of_warnings_is_bounded_and_says_what_was_left_out() {
     // Not repeated, they are over after a while.
     let (events, _) = board.take(10_000, at(0) + limits::WARNING_QUIET);
     assert!(events.len() == limits::WARNINGS_PER_MINUTE && events.iter().all(|e| e.status == Status::Resolved));
+}
+
+#[test]
+fn a_warning_is_heard_although_our_clock_is_an_hour_ahead_of_the_clusters() {
+    let mut board = Board::new("k8s", &source(), "");
+    board.hear_warning(&Told::Is(said(1)), at(3_600), at(1));
+    assert_eq!(pass(&mut board, at(3_600)), [("KubernetesWarning".to_owned(), Status::Firing)]);
+    // And it is over a quarter of an hour later, not at once.
+    assert_eq!(pass(&mut board, at(3_660)), []);
 }
 
 #[test]
@@ -227,10 +236,43 @@ fn a_kubelet_is_silent_by_our_clock_whatever_its_own_says() {
     let mut board = Board::new("k8s", &source(), "");
     let lease = |renewed: &str| vec![LeaseSeen { name: "gpu-1".to_owned(), renewed: renewed.to_owned() }];
     board.hear_leases(lease("1999-01-01T00:00:00Z"), at(0));
-    board.hear_leases(lease("1999-01-01T00:00:10Z"), at(50));
-    assert_eq!(pass(&mut board, at(50)), []);
-    board.hear_leases(lease("1999-01-01T00:00:10Z"), at(50) + limits::LEASE_STALE);
-    assert_eq!(pass(&mut board, at(200)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
-    board.hear_leases(lease("1999-01-01T00:00:20Z"), at(210));
-    assert_eq!(pass(&mut board, at(210)), [("NodeLeaseStale".to_owned(), Status::Resolved)]);
+    for second in [20, 40, 60] {
+        board.hear_leases(lease("1999-01-01T00:00:10Z"), at(second));
+        assert_eq!(pass(&mut board, at(second)), [], "after {second} s");
+    }
+    board.hear_leases(lease("1999-01-01T00:00:10Z"), at(80));
+    assert_eq!(pass(&mut board, at(80)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
+    board.hear_leases(lease("1999-01-01T00:00:20Z"), at(100));
+    assert_eq!(pass(&mut board, at(100)), [("NodeLeaseStale".to_owned(), Status::Resolved)]);
+}
+
+#[test]
+fn an_api_server_that_was_away_makes_no_kubelet_silent() {
+    let mut board = Board::new("k8s", &source(), "");
+    let leases = |renewed: &str| -> Vec<LeaseSeen> {
+        (0..5_000).map(|no| LeaseSeen { name: format!("gpu-{no}"), renewed: renewed.to_owned() }).collect()
+    };
+    board.hear_leases(leases("12:00:00"), at(0));
+    board.hear_leases(leases("12:00:00"), at(20));
+    // Five minutes later it is back, and no kubelet has come to renew its Lease yet.
+    board.hear_leases(leases("12:00:00"), at(320));
+    assert_eq!(pass(&mut board, at(320)), []);
+    board.hear_leases(leases("12:05:30"), at(340));
+    assert_eq!(pass(&mut board, at(340)), []);
+    // A clock that jumps, either way, tells as little.
+    board.hear_leases(leases("12:05:30"), at(7_200));
+    board.hear_leases(leases("12:05:30"), at(60));
+    assert_eq!(pass(&mut board, at(7_201)), []);
+}
+
+#[test]
+fn a_kubelet_that_was_silent_before_the_api_server_went_is_silent_still() {
+    let mut board = Board::new("k8s", &source(), "");
+    let lease = || vec![LeaseSeen { name: "gpu-1".to_owned(), renewed: "12:00:00".to_owned() }];
+    for second in [0, 20, 40, 60] {
+        board.hear_leases(lease(), at(second));
+    }
+    assert_eq!(pass(&mut board, at(60)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
+    board.hear_leases(lease(), at(400));
+    assert_eq!(pass(&mut board, at(400)), [], "nobody has seen it recover");
 }

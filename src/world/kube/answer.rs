@@ -88,6 +88,18 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
     }
 }
 
+/// What a refusal of who we are or what we may means from an API server that was away until a moment ago.
+pub(super) fn not_yet(asked: &Asked<'_>, code: StatusCode, body: &[u8]) -> Option<WorldError> {
+    let said = words(&read(body), body);
+    let is_refusal = code == StatusCode::UNAUTHORIZED || code == StatusCode::FORBIDDEN && !is_admission(&said);
+    is_refusal.then(|| {
+        WorldError::Unavailable(format!(
+            "{asked}: refused ({}) by an API server that was away a moment ago and may not have read its roles yet: {said}",
+            code.as_u16()
+        ))
+    })
+}
+
 /// The eviction API says four things with status codes that mean something else everywhere else.
 pub(super) fn eviction(
     asked: &Asked<'_>,

@@ -1,12 +1,14 @@
 //! How an API server answers when it is asked for nothing: how fast, as which version, and what time it thinks it is.
 //!
-//! Invariant: asks for `/version` alone, which every identity may read.
+//! Invariant: `pulse` asks for `/version` alone, which every identity may read; the time comes with every answer.
 
 use super::{Asked, Kube, decode};
+use crate::limits;
 use crate::model::Time;
 use crate::world::WorldError;
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::Value;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One answer.
@@ -19,6 +21,15 @@ pub struct Pulse {
     pub date: Option<Time>,
 }
 
+/// What the API server's answers, and its silence, have told.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The last answer's date, and when it came.
+    date: Option<(Time, Instant)>,
+    /// When it last did not answer.
+    away: Option<Instant>,
+}
+
 impl Kube {
     pub async fn pulse(&self) -> Result<Pulse, WorldError> {
         let asked = Asked::new("get", "", "version", "");
@@ -26,11 +37,38 @@ impl Kube {
         let (status, headers, bytes) = self.exchange(&asked, Method::GET, "/version".to_owned(), None).await?;
         let took = began.elapsed();
         let said: Value = decode(&asked, status, &headers, &bytes)?;
-        let date = headers.get(http::header::DATE).and_then(|value| value.to_str().ok());
-        Ok(Pulse {
-            version: said["gitVersion"].as_str().unwrap_or_default().to_owned(),
-            took,
-            date: date.and_then(|text| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()),
-        })
+        Ok(Pulse { version: said["gitVersion"].as_str().unwrap_or_default().to_owned(), took, date: date(&headers) })
     }
+
+    /// What time the API server thinks it is, within a second or two, from its last answer; none before the first one.
+    pub fn now(&self) -> Option<Time> {
+        self.heard().date.map(|(date, at)| date + at.elapsed())
+    }
+
+    /// Whether it was not reached a short while ago. An API server that has just started refuses everybody until it has
+    /// read its roles and accounts: such a no is no answer yet.
+    pub(super) fn was_away(&self) -> bool {
+        self.heard().away.is_some_and(|at| at.elapsed() < limits::API_SETTLES)
+    }
+
+    pub(super) fn note_away(&self, error: &WorldError) {
+        if matches!(error, WorldError::Unreached(_) | WorldError::Unavailable(_)) {
+            self.heard().away = Some(Instant::now());
+        }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_date(&self, headers: &HeaderMap) {
+        if let Some(date) = date(headers) {
+            self.heard().date = Some((date, Instant::now()));
+        }
+    }
+}
+
+fn date(headers: &HeaderMap) -> Option<Time> {
+    let text = headers.get(http::header::DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }

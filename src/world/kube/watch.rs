@@ -3,7 +3,7 @@
 //! Invariant: a consumer hears of every object that is there and of every one that went, whatever broke in between; a
 //! watch that keeps breaking asks ever more rarely, at times that no two watches share.
 
-use super::answer::{Asked, refusal, unanswered};
+use super::answer::{Asked, not_yet, refusal, unanswered};
 use super::fleet::version;
 use super::wire::{EventWire, Line, NodeWire, PodWire};
 use super::{EventSeen, Kube, LeaseSeen, NodeSeen, PodSeen, wire};
@@ -243,10 +243,12 @@ impl Kube {
             .body(Body::empty())
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let sent = tokio::time::timeout(limits::KUBE_TIMEOUT, self.client.send(request)).await;
-        let answer = sent
-            .map_err(|_| WorldError::Unavailable(format!("{asked}: no answer")))?
-            .map_err(|error| unanswered(asked, &error))?;
-        let (head, body) = answer.into_parts();
+        let answer = match sent {
+            Ok(answer) => answer.map_err(|error| unanswered(asked, &error)),
+            Err(_) => Err(WorldError::Unavailable(format!("{asked}: no answer"))),
+        };
+        let (head, body) = answer.inspect_err(|error| self.note_away(error))?.into_parts();
+        self.note_date(&head.headers);
         if head.status.is_success() {
             return Ok(Some(body));
         }
@@ -255,7 +257,8 @@ impl Kube {
         }
         let said = tokio::time::timeout(limits::KUBE_TIMEOUT, Limited::new(body, limits::HTTP_BODY_BYTES).collect());
         let bytes = said.await.ok().and_then(Result::ok).map(|bytes| bytes.to_bytes()).unwrap_or_default();
-        Err(refusal(asked, head.status, &head.headers, &bytes))
+        let not_yet = not_yet(asked, head.status, &bytes).filter(|_| self.was_away());
+        Err(not_yet.unwrap_or_else(|| refusal(asked, head.status, &head.headers, &bytes)))
     }
 }
 

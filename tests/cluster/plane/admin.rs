@@ -13,7 +13,7 @@ pub struct Admin {
 }
 
 /// Kinds without a namespace that tests use.
-const CLUSTER_WIDE: [&str; 10] = [
+const CLUSTER_WIDE: &[&str] = &[
     "Namespace",
     "Node",
     "ClusterRole",
@@ -22,6 +22,7 @@ const CLUSTER_WIDE: [&str; 10] = [
     "ValidatingAdmissionPolicyBinding",
     "CustomResourceDefinition",
     "PriorityClass",
+    "RuntimeClass",
     "StorageClass",
     "PersistentVolume",
 ];

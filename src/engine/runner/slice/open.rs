@@ -11,6 +11,7 @@ use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
 use crate::telemetry::{Ended, Phase, Settled};
+use crate::world::World;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Slice<'_> {
         let proposal = self.proposal(&claimed.run, action, step.call.clone(), step.undoes);
         let limits = Arc::new(self.parts.config.guards.clone());
         match self.parts.store.again(proposal, step.no, limits, self.now()).await? {
-            Begun::Step(step) => self.perform(claimed, runbook, action, step).await,
+            Begun::Step(step) => self.perform(claimed, runbook, action, step, &self.parts.world).await,
             Begun::Held { reason, .. } => {
                 self.parts.metrics.action_refused(reason.code);
                 Ok(Next::Rest)
@@ -84,13 +85,14 @@ impl Slice<'_> {
         runbook: &Runbook,
         action: &dyn Action,
         step: Step,
+        world: &World,
     ) -> Result<Next, StoreError> {
         if step.call.action == "approve" {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
         let spec = action.spec();
         let began = std::time::Instant::now();
-        let performing = tokio::time::timeout(spec.deadline.0, action.perform(&self.parts.world, &step));
+        let performing = tokio::time::timeout(spec.deadline.0, action.perform(world, &step));
         let answer = tokio::select! {
             answer = performing => answer,
             stopped = self.stopped(&claimed.run, action, &step) => return stopped.map(|()| Next::Rest),
