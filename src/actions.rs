@@ -74,6 +74,11 @@ pub enum Performed {
 pub trait Action: Send + Sync {
     fn spec(&self) -> &'static ActionSpec;
 
+    /// Whether it can only be done in a cluster.
+    fn needs_cluster(&self) -> bool {
+        !self.spec().permissions.is_empty()
+    }
+
     /// What the call touches, from its arguments alone.
     fn target(&self, call: &Call) -> Subject;
 
@@ -229,7 +234,11 @@ mod tests {
             assert!(!spec.doc.is_empty() && !spec.returns.is_empty(), "{name} has no words");
             for right in spec.permissions {
                 assert!(VERBS.contains(&right.verb), "{name}: {}", right.verb);
-                assert!(matches!(right.group, "" | "apps" | "resource.k8s.io"), "{name}: {}", right.group);
+                assert!(
+                    matches!(right.group, "" | "apps" | "batch" | "policy" | "resource.k8s.io"),
+                    "{name}: {}",
+                    right.group
+                );
                 let writes = !matches!(right.verb, "get" | "list");
                 assert!(!writes || spec.mutates(), "{name} reads, but wants to {}", right.verb);
             }
@@ -250,8 +259,9 @@ mod tests {
                 "{name}: a deadline that one attempt fits in"
             );
             // Besides these only what changes a node by way of the cluster and its agent needs rights.
-            let kube =
-                ["k8s::", "mig::", "inference::", "gpu::sharing"].iter().any(|start| spec.name.starts_with(start));
+            let kube = ["k8s::", "mig::", "inference::", "gpu::sharing", "cache::warm"]
+                .iter()
+                .any(|start| spec.name.starts_with(start));
             assert_eq!(kube, !spec.permissions.is_empty(), "{name}: rights on the cluster");
         }
     }

@@ -256,6 +256,8 @@ pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
 pub const REASON_CHARS: usize = 256;
 
 // ── MIG ──
+/// Disruption budgets of one cluster: one a workload.
+pub const BUDGETS: usize = 50_000;
 /// Pods that one rebalance may move unless the runbook says otherwise, and at most then.
 pub const MIG_MOVES: u32 = 1;
 pub const MIG_MOVES_MAX: u32 = 8;
@@ -290,6 +292,8 @@ pub const AGENT_HERE: Duration = Duration::from_secs(45);
 pub const AGENT_RESEND: Duration = Duration::from_secs(3);
 /// A command that nobody asked about for so long is let go.
 pub const AGENT_LETTER_KEPT: Duration = Duration::from_secs(3_600);
+/// A command that was not asked about for so long is not waited for just now: longer than a step's own pauses.
+pub const AGENT_ASKED_ABOUT: Duration = Duration::from_secs(30);
 /// Commands that wait at one agent: a node has one disruptive run, and a few that read.
 pub const AGENT_COMMANDS: usize = 256;
 
@@ -592,6 +596,16 @@ pub const CACHE_WITHIN: Span = Span::minutes(30);
 pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
 /// How long a warm waits for a node's agent to connect.
 pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
+/// How long a warm that may be a Job waits for the node's agent: longer than an agent's own pause between tries to connect.
+pub const CACHE_JOB_AFTER: Duration = Duration::from_secs(15);
+/// A Job of ours that has no pod after so long is kept from having one.
+pub const CACHE_JOB_POD: Duration = Duration::from_secs(120);
+/// What a Job may take beside its own time: to be scheduled, to fetch its image.
+pub const CACHE_JOB_SLACK: Duration = Duration::from_secs(300);
+/// How long a Job that has ended can be looked at; Kubernetes takes it away then.
+pub const CACHE_JOB_KEPT: Duration = Duration::from_secs(3_600);
+/// What the kubelet keeps of a container's termination message.
+pub const TERMINATION_BYTES: usize = 4_096;
 /// Models that one step warms; a node serves a few.
 pub const CACHE_MODELS: usize = 64;
 /// Files that a status names one by one.

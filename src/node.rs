@@ -47,15 +47,15 @@ pub struct Machine {
 impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
-        let boot = boot_id();
+        let boot = boot_id(&settings.boot_id);
         let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
         Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults) }
     }
 }
 
 /// The kernel's boot id; empty where there is none to read.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+fn boot_id(path: &std::path::Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 /// Something that an agent can do. Effects are the action's matter; a verb must be right when called again for one
@@ -73,6 +73,11 @@ pub trait Verb: Send + Sync {
     /// The agent's own limit: on this node, one command of this verb within so long.
     fn at_most_every(&self) -> Option<Duration> {
         None
+    }
+
+    /// May be left off in its middle when its run is cancelled: nothing is half done then.
+    fn stops(&self) -> bool {
+        false
     }
 
     /// Does it; `progress` takes what a person may see meanwhile.

@@ -71,6 +71,10 @@ words!(
     }
 );
 words!(
+    /// By whom models are warmed.
+    Via { Agent => "agent", Job => "job" }
+);
+words!(
     /// A budget that a guard keeps.
     Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
 );
@@ -88,6 +92,10 @@ pub struct Levels {
     pub unsigned: u64,
     pub freezes: u64,
     pub nodes_held: u64,
+    /// Warms that agents are at, and the bytes of their models: all, and in memory by now.
+    pub warming: u64,
+    pub warming_bytes: u64,
+    pub warming_done: u64,
     pub clusters_lost: u64,
 }
 
@@ -122,6 +130,10 @@ pub struct Metrics {
     audit_verify_failures: Counter,
     invariant_violation: Counter,
     catalog_refused: Counter,
+    warms: Family<Two, Counter>,
+    warm_seconds: Histogram,
+    warm_read_bytes: Counter,
+    warm_resident: Level,
     // levels
     killswitch: Gauge,
     approvals_open: Gauge,
@@ -133,6 +145,9 @@ pub struct Metrics {
     audit_entries: Gauge,
     audit_unanchored: Gauge,
     nodes_held: Gauge,
+    warming: Gauge,
+    warming_bytes: Gauge,
+    warming_done: Gauge,
     clusters_lost: Gauge,
 }
 
@@ -175,6 +190,10 @@ impl Metrics {
             audit_verify_failures: add(r, "audit_verify_failures", Counter::default()),
             invariant_violation: add(r, "invariant_violation", Counter::default()),
             catalog_refused: add(r, "catalog_refused", Counter::default()),
+            warms: add(r, "cache_warms", Family::default()),
+            warm_seconds: add(r, "cache_warm_seconds", minutes()),
+            warm_read_bytes: add(r, "cache_warm_read_bytes", Counter::default()),
+            warm_resident: add(r, "cache_warm_resident_ratio", Gauge::default()),
             killswitch: add(r, "killswitch_state", Gauge::default()),
             approvals_open: add(r, "approvals_open", Gauge::default()),
             episodes_open: add(r, "episodes_open", Gauge::default()),
@@ -185,6 +204,9 @@ impl Metrics {
             audit_entries: add(r, "audit_entries", Gauge::default()),
             audit_unanchored: add(r, "audit_unanchored_leaves", Gauge::default()),
             nodes_held: add(r, "nodes_held", Gauge::default()),
+            warming: add(r, "cache_warming", Gauge::default()),
+            warming_bytes: add(r, "cache_warming_bytes", Gauge::default()),
+            warming_done: add(r, "cache_warming_done_bytes", Gauge::default()),
             clusters_lost: add(r, "clusters_lost", Gauge::default()),
             registry,
         }
@@ -307,6 +329,16 @@ impl Metrics {
         self.catalog_refused.inc();
     }
 
+    /// A warm has ended; `resident` is the share in memory of the model that is least there.
+    pub fn warmed(&self, via: Via, outcome: Ended, seconds: f64, read_bytes: u64, resident: Option<f64>) {
+        self.warms.get_or_create(&[("via", via.word()), ("outcome", outcome.word())]).inc();
+        if let Some(resident) = resident {
+            self.warm_seconds.observe(seconds);
+            self.warm_read_bytes.inc_by(read_bytes);
+            self.warm_resident.set(resident);
+        }
+    }
+
     // ── levels ──
     pub fn set_levels(&self, levels: &Levels) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -320,6 +352,9 @@ impl Metrics {
         self.audit_entries.set(whole(levels.entries));
         self.audit_unanchored.set(whole(levels.unsigned));
         self.nodes_held.set(whole(levels.nodes_held));
+        self.warming.set(whole(levels.warming));
+        self.warming_bytes.set(whole(levels.warming_bytes));
+        self.warming_done.set(whole(levels.warming_done));
         self.clusters_lost.set(whole(levels.clusters_lost));
     }
 }
@@ -334,6 +369,11 @@ fn seconds() -> Histogram {
     Histogram::new([
         0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     ])
+}
+
+/// From a second to an hour.
+fn minutes() -> Histogram {
+    Histogram::new([1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0])
 }
 
 fn sizes() -> Histogram {
@@ -370,6 +410,7 @@ mod tests {
         metrics.run_ended("done");
         metrics.budget(Budget::Hour, 1.0, 2.0);
         metrics.delivery(ChannelKind::Slack, Delivered::Retry);
+        metrics.warmed(Via::Job, Ended::Ok, 30.0, 1 << 30, Some(1.0));
         let page = metrics.render();
         for metric in TABLE {
             let line = format!("# HELP nightshift_{} ", metric.name);

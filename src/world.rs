@@ -20,10 +20,10 @@ pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{Http, HttpAnswer, HttpRequest};
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
-    ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Kube, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION,
-    Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, Workload,
+    Budget, CacheJob, ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Job, JobPod, Kube, KubeConfig,
+    LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Told, WaitingPod, Workload,
 };
-pub use mig::{MigInventory, MigWish, mig_demand, mig_plan};
+pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_plan, mig_waiting};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 pub use serving::SERVING_FLOOR;

@@ -1,20 +1,24 @@
-//! `cache::warm`: models' files into a node's memory, so that the next server there starts warm.
+//! `cache::warm`: models' files into a node's memory, so that the next server there starts warm. By the node's agent, or by a
+//! Job where no agent serves it.
 //!
-//! Invariant: what is in memory is not read again, so the step may be performed any number of times.
+//! Invariant: the way is chosen before anything is begun on it, and a step that has chosen keeps to it.
+
+mod job;
 
 use super::answer::{Settled, failed, foresee, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
 use crate::world::World;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::Duration;
 
 pub(super) struct CacheWarm;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::warm",
-    doc: "Reads models' files into a node's memory through its agent, and counts them there afterwards. Refused where a \
-          file is not whole, or memory does not suffice.",
+    doc: "Reads models' files into a node's memory, through its agent or by a Job, and counts them there afterwards. \
+          Refused where a file is not whole, or memory does not suffice.",
     params: &[
         args::required("models", ParamType::Any, "a model's folder on the node, or a list of them, or of #{path}"),
         args::NODE,
@@ -22,12 +26,17 @@ static SPEC: ActionSpec = ActionSpec {
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take (30m)"),
         args::optional("mib_per_second", ParamType::Int, "read no faster (as the node's settings say)"),
+        args::optional(
+            "via",
+            ParamType::String,
+            "`agent`, `job`, or left out: the agent, and a Job where none serves the node and `cache_job` is configured",
+        ),
     ],
     returns: "#{changed, resident: 0.0 to 1.0, bytes, read_bytes, seconds, models: [#{path, resident_before, charged_to, …}]}",
-    effect: Effect::Converge,
+    effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
-    permissions: rights::NONE,
+    permissions: rights::WARM,
     undo: None,
     deadline: Span::seconds(45),
 };
@@ -47,14 +56,45 @@ impl Action for CacheWarm {
     }
 
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(on_node::reachable(world, call).map(|()| json!({ "changed": true, "resident": 1.0 })))
+        let possible = match choose(world, call, &Value::Null, limits::CACHE_JOB_AFTER) {
+            Ok(Way::Agent) => on_node::reachable(world, call),
+            Ok(Way::Job) => job::settings(world).map(drop),
+            Err(early) => Err(early),
+        };
+        foresee(possible.map(|()| json!({ "changed": true, "resident": 1.0 })))
     }
+}
+
+enum Way {
+    Agent,
+    Job,
+}
+
+/// An agent that is only being restarted is waited for a moment.
+fn choose(world: &World, call: &Call, carry: &Value, waited: Duration) -> Settled<Way> {
+    let asked = args::choice(call, "via", &["either", "agent", "job"])?;
+    if asked == "job" || carry["route"] == "job" {
+        return Ok(Way::Job);
+    }
+    let may = world.kube(None).is_ok_and(|kube| kube.cache_job().is_some());
+    let served = world.agents.is_here(args::text(call, "node")?);
+    let job = asked != "agent" && may && !served && waited >= limits::CACHE_JOB_AFTER;
+    Ok(if job { Way::Job } else { Way::Agent })
 }
 
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
+    let gone = waited(world, step);
+    if matches!(choose(world, &step.call, &step.carry, gone)?, Way::Job) {
+        if step.carry["route"] == "job" {
+            return job::perform(world, step, within).await;
+        }
+        // Written down before a Job is made, so that a step found open after a crash looks for it.
+        let why = "it will be done by a Job".to_owned();
+        return Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "route": "job" }) });
+    }
     // Warming is a kindness to the next server: nobody waits for an agent that is not there.
-    if waited(world, step) >= limits::CACHE_AGENT_WAIT
+    if gone >= limits::CACHE_AGENT_WAIT
         && let Err(error) = world.agents.standing(args::text(&step.call, "node")?)
     {
         return Ok(Performed::Done(failed(FailureKind::Unavailable, error.to_string())));

@@ -6,13 +6,13 @@ use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::{MigInventory, MigPlan, MigWish, World, mig_demand, mig_plan};
+use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 
 pub(super) struct MigPlanning;
 
 pub(super) const DEMAND: crate::model::ParamSpec =
-    args::optional("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }, or names of resources");
+    args::optional("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for");
 pub(super) const MOST_MOVES: crate::model::ParamSpec =
     args::optional("most_moves", ParamType::Int, "pods that may be moved (1)");
 pub(super) const WARM_UP: crate::model::ParamSpec =
@@ -21,14 +21,22 @@ pub(super) const WARM_UP: crate::model::ParamSpec =
 static SPEC: ActionSpec = ActionSpec {
     name: "mig::plan",
     doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with what must hold before and after. Ill \
-          GPUs and pods that may not move are left alone, and what has no place is refused in words.",
-    params: &[args::NODE, args::required("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }")],
+          GPUs and pods that may not move are left alone, and what has no place is refused in words. A pod that moves costs \
+          its time, weighed by its priority, and twice as much if its disruption budget lets no other go.",
+    params: &[
+        args::NODE,
+        args::required(
+            "demand",
+            ParamType::Any,
+            "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for",
+        ),
+    ],
     options: &[MOST_MOVES, WARM_UP],
     returns: "#{steps, moves, diffs, cost: #{unserved, moving, changes}, refused, exact}",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
-    permissions: rights::READ_PODS,
+    permissions: rights::PLAN_MIG,
     undo: None,
     deadline: Span::seconds(60),
 };
@@ -59,22 +67,37 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
 /// Reads the node and plans. Shared with `mig::rebalance`.
 pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     let node = args::text(call, "node")?;
-    let wish = wish(call)?;
+    let mut wish = wish(call)?;
     let asked = Call::new("mig::inventory", [("node", json!(node))]);
     let said = on_node::read(world, &asked).await?;
     let inventory: MigInventory = serde_json::from_value(said)
         .map_err(|error| args::invalid(format!("the agent of {node} says what is not understood: {error}")))?;
     // Without a cluster nobody but processes can hold an instance.
-    let pods = match world.clusters.is_empty() {
+    let around = match world.clusters.is_empty() {
         true => None,
-        false => Some(world.kube(None)?.pods_on(node).await?),
+        false => {
+            let kube = world.kube(None)?;
+            if waits(call) {
+                let labels = kube.node(node).await?.labels;
+                wish.demand = mig_waiting(&inventory, &labels, &kube.waiting_for_mig().await?);
+            }
+            Some(MigAround { pods: kube.pods_on(node).await?, budgets: kube.budgets().await? })
+        }
     };
-    let plan = mig_plan(&inventory, pods.as_deref(), &wish);
+    let plan = mig_plan(&inventory, around.as_ref(), &wish);
     Ok(plan.map_err(|error| args::invalid(format!("no plan for {node}: {error}")))?)
 }
 
+/// Whether what pods wait for is the demand: then as much of it is served as has room.
+pub(super) fn waits(call: &Call) -> bool {
+    call.args.get("demand").is_some_and(|demand| demand == "pending")
+}
+
 fn wish(call: &Call) -> Result<MigWish, Failure> {
-    let demand = mig_demand(call.args.get("demand").unwrap_or(&Value::Null)).map_err(args::invalid)?;
+    let demand = match waits(call) {
+        true => Default::default(),
+        false => mig_demand(call.args.get("demand").unwrap_or(&Value::Null)).map_err(args::invalid)?,
+    };
     let moves = call.args.get("most_moves").filter(|given| !given.is_null());
     let most_moves = match moves {
         None => limits::MIG_MOVES,

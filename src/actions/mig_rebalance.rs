@@ -86,6 +86,11 @@ impl Action for MigRebalance {
         &SPEC
     }
 
+    /// The agent alone does it where there is no cluster.
+    fn needs_cluster(&self) -> bool {
+        false
+    }
+
     fn target(&self, call: &Call) -> Subject {
         args::node_target(call)
     }

@@ -29,8 +29,16 @@ pub fn rights(is_on: impl Fn(&ActionSpec) -> bool) -> BTreeMap<Permission, Vec<&
     rights
 }
 
+const fn policy(resource: &'static str, verb: &'static str) -> Permission {
+    Permission::new("policy", resource, verb)
+}
+
 const fn resource(resource: &'static str, verb: &'static str) -> Permission {
     Permission { group: "resource.k8s.io", resource, verb }
+}
+
+const fn batch(resource: &'static str, verb: &'static str) -> Permission {
+    Permission::new("batch", resource, verb)
 }
 
 pub(super) const NONE: &[Permission] = &[];
@@ -62,7 +70,12 @@ pub(super) const MIG: &[Permission] = &[
     core("pods", "get"),
     core("pods", "list"),
     core("pods/eviction", "create"),
+    policy("poddisruptionbudgets", "list"),
     resource("resourceslices", "list"),
 ];
+pub(super) const PLAN_MIG: &[Permission] =
+    &[core("nodes", "get"), core("pods", "list"), policy("poddisruptionbudgets", "list")];
 pub(super) const RESTART_POD: &[Permission] =
     &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];
+/// Its own Job, which it makes and looks at; see `Permission::home`.
+pub(super) const WARM: &[Permission] = &[core("pods", "list"), batch("jobs", "create"), batch("jobs", "get")];

@@ -177,21 +177,27 @@ impl Hands {
                 }
                 Err(_) => {
                     let progress = self.at_work().get(&command.key()).cloned().unwrap_or_default();
-                    self.say(&command.key(), working(command, progress)).await;
+                    let wanted = self.say(&command.key(), working(command, progress)).await;
+                    if !wanted && verb.stops() {
+                        doing.abort();
+                        let why =
+                            format!("the run was cancelled in the middle of `{}`; nothing is half done", command.verb);
+                        return node::failed(FailureKind::Refused, why);
+                    }
                 }
             }
         }
     }
 
-    /// A lost answer is asked for again, so a few tries are enough.
-    async fn say(&self, key: &str, answer: Answer) {
+    /// A lost answer is asked for again, so a few tries are enough. Returns whether anybody waits for more.
+    async fn say(&self, key: &str, answer: Answer) -> bool {
         let answered = Answered { key: key.to_owned(), answer };
         for attempt in 1..=limits::AGENT_ANSWER_TRIES {
             match self.link.answer(&answered).await {
-                Ok(()) => return,
+                Ok(wanted) => return wanted,
                 Err(LinkError::Refused(why)) => {
                     tracing::warn!(why, key, "the engine does not take an answer");
-                    return;
+                    return true;
                 }
                 Err(error) => {
                     tracing::debug!(%error, key, attempt, "an answer was not taken; trying again");
@@ -199,6 +205,7 @@ impl Hands {
                 }
             }
         }
+        true
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

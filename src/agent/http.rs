@@ -107,9 +107,10 @@ impl Link for HttpLink {
         Ok(commands.commands)
     }
 
-    async fn answer(&self, answered: &Answered) -> Result<(), LinkError> {
-        let _: serde_json::Value = self.post("agent/v1/answers", answered, limits::HTTP_TIMEOUT).await?;
-        Ok(())
+    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
+        let said: serde_json::Value = self.post("agent/v1/answers", answered, limits::HTTP_TIMEOUT).await?;
+        // An engine that does not say it waits.
+        Ok(said["wanted"] != false)
     }
 }
 

@@ -20,5 +20,6 @@ pub trait Link: Send + Sync {
     async fn report(&self, reports: &Reports) -> Result<Taken, LinkError>;
     /// Waits at the engine until there is a command, or for a while.
     async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError>;
-    async fn answer(&self, answered: &Answered) -> Result<(), LinkError>;
+    /// Returns whether anybody still waits for the command: no says that its run was cancelled.
+    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError>;
 }

@@ -28,7 +28,7 @@ pub(super) struct Args {
 enum Verb {
     /// How much of a model is in memory, and whether its files are whole
     Status(Folder),
-    /// Read a model's files into memory
+    /// Read models' files into memory
     Warm(WarmArgs),
     /// Check a model's files; with --hash every byte of them
     Verify(VerifyArgs),
@@ -38,6 +38,12 @@ enum Verb {
 struct Folder {
     /// The model's folder: with a safetensors index, of a Hugging Face cache, or plain files
     dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+struct Place {
     /// Open nothing outside this folder [default: `agent.cache.roots`, else the model's own]
     #[arg(long, value_name = "DIR")]
     root: Vec<PathBuf>,
@@ -48,8 +54,11 @@ struct Folder {
 
 #[derive(clap::Args)]
 struct WarmArgs {
+    /// The models' folders, one after another: with a safetensors index, of a Hugging Face cache, or plain files
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
     #[command(flatten)]
-    folder: Folder,
+    place: Place,
     /// Read no faster than this, in MiB/s
     #[arg(long, value_name = "NUMBER")]
     mib_per_second: Option<u64>,
@@ -78,17 +87,24 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
 }
 
-/// The settings of this machine, and the folder by its full name.
-fn settings(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathBuf), Stop> {
+/// The settings of this machine, and the folders by their full names.
+fn settings(dirs: &[PathBuf], place: &Place, invocation: &Invocation) -> Result<(Settings, Vec<PathBuf>), Stop> {
     let (config, _) = invocation.config()?;
-    let dir = std::path::absolute(&folder.dir)
-        .map_err(|error| Stop::usage(format!("{}: {error}", folder.dir.display()), "name a folder"))?;
-    let roots = match (folder.root.is_empty(), config.agent.cache.roots.is_empty()) {
-        (false, _) => folder.root.clone(),
-        (true, false) => config.agent.cache.roots.clone(),
-        (true, true) => vec![own_root(&dir)],
+    let full = |dir: &PathBuf| {
+        std::path::absolute(dir).map_err(|error| Stop::usage(format!("{}: {error}", dir.display()), "name a folder"))
     };
-    Ok((Settings::of(&Cache { roots, ..config.agent.cache }), dir))
+    let dirs = dirs.iter().map(full).collect::<Result<Vec<_>, _>>()?;
+    let roots = match (place.root.is_empty(), config.agent.cache.roots.is_empty()) {
+        (false, _) => place.root.clone(),
+        (true, false) => config.agent.cache.roots.clone(),
+        (true, true) => dirs.iter().map(|dir| own_root(dir)).collect(),
+    };
+    Ok((Settings::of(&Cache { roots, ..config.agent.cache }), dirs))
+}
+
+fn one(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathBuf), Stop> {
+    let (settings, mut dirs) = settings(std::slice::from_ref(&folder.dir), &folder.place, invocation)?;
+    Ok((settings, dirs.remove(0)))
 }
 
 /// Who names a folder at the prompt means it; a snapshot's links lead to the blobs beside it.
@@ -112,9 +128,9 @@ fn refused(failure: Failure) -> Stop {
 }
 
 fn status(folder: &Folder, invocation: &Invocation) -> Result<(), Stop> {
-    let (settings, dir) = settings(folder, invocation)?;
+    let (settings, dir) = one(folder, invocation)?;
     let status = cache::status(&settings, &dir).map_err(refused)?;
-    report(folder, &status)?;
+    report(&folder.place, &status)?;
     if invocation.json() {
         return invocation.print_json(&status);
     }
@@ -135,13 +151,13 @@ fn status(folder: &Folder, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), Stop> {
-    let (settings, dir) = settings(&args.folder, invocation)?;
+    let (settings, dir) = one(&args.folder, invocation)?;
     let (cancel, bar) = (interruptible()?, Bar::new(invocation));
     let said = |now: Progress| bar.draw(&now);
     let verified = cache::verify(&settings, &dir, args.hash, &cancel, &said);
     bar.clear();
     let verified = verified.map_err(|failure| ended(failure, &cancel))?;
-    report(&args.folder, &verified)?;
+    report(&args.folder.place, &verified)?;
     if invocation.json() {
         invocation.print_json(&verified)?;
     } else {
@@ -159,40 +175,64 @@ fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
-    let (settings, dir) = settings(&args.folder, invocation)?;
+    let (settings, dirs) = settings(&args.dirs, &args.place, invocation)?;
     let (cancel, bar) = (interruptible()?, Bar::new(invocation));
     let said = |now: Progress| bar.draw(&now);
     let rate = args.mib_per_second.map(|rate| rate.saturating_mul(1 << 20));
-    let warmed = cache::warm(&settings, &dir, rate, args.within.0, &cancel, &said);
+    let warmed = cache::warm_all(&settings, &dirs, rate, args.within.0, &cancel, &said);
     bar.clear();
     let warmed = match warmed {
         Ok(warmed) => warmed,
         Err(failure) => {
-            report(&args.folder, &serde_json::json!({ "failed": failure }))?;
+            report(&args.place, &serde_json::json!({ "failed": failure }))?;
             return Err(ended(failure, &cancel));
         }
     };
-    report(&args.folder, &warmed)?;
+    report(&args.place, &brief(&warmed))?;
     if let Some(file) = &args.metrics {
-        replace(file, &metrics(&warmed))?;
+        replace(file, &metrics(&warmed.models))?;
     }
     if invocation.json() {
-        return invocation.print_json(&warmed);
+        return match warmed.models.as_slice() {
+            [only] => invocation.print_json(only),
+            _ => invocation.print_json(&warmed),
+        };
     }
-    let what = match warmed.changed {
-        false => "was in memory already".to_owned(),
-        true => format!(
-            "{} in memory (before: {}); read {} in {:.1} s, {}/s",
-            percent(warmed.resident),
-            percent(warmed.resident_before),
-            size(warmed.read_bytes),
-            warmed.seconds,
-            size(warmed.bytes_per_second)
-        ),
-    };
-    let line = format!("{}: {} files, {}: {what}", clean(&warmed.path, 400), warmed.files, size(warmed.bytes));
-    invocation.line(&line)?;
-    faults(invocation, &[], &warmed.remarks)
+    for model in &warmed.models {
+        let what = match model.changed {
+            false => "was in memory already".to_owned(),
+            true => format!(
+                "{} in memory (before: {}); read {} in {:.1} s, {}/s",
+                percent(model.resident),
+                percent(model.resident_before),
+                size(model.read_bytes),
+                model.seconds,
+                size(model.bytes_per_second)
+            ),
+        };
+        let line = format!("{}: {} files, {}: {what}", clean(&model.path, 400), model.files, size(model.bytes));
+        invocation.line(&line)?;
+        faults(invocation, &[], &model.remarks)?;
+    }
+    Ok(())
+}
+
+/// What fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
+fn brief(warmed: &cache::Warmed) -> serde_json::Value {
+    let mut value = serde_json::to_value(warmed).unwrap_or_default();
+    let all = warmed.models.len();
+    for kept in (0..=all).rev() {
+        if let Some(models) = value["models"].as_array_mut() {
+            models.truncate(kept);
+        }
+        if kept < all {
+            value["left_out"] = serde_json::json!(all - kept);
+        }
+        if value.to_string().len() <= limits::TERMINATION_BYTES {
+            break;
+        }
+    }
+    value
 }
 
 fn ended(failure: Failure, cancel: &AtomicBool) -> Stop {
@@ -215,8 +255,8 @@ fn faults(invocation: &Invocation, flaws: &[cache::Flaw], remarks: &[String]) ->
     Ok(())
 }
 
-fn report(folder: &Folder, what: &impl Serialize) -> Result<(), Stop> {
-    let Some(file) = &folder.report else { return Ok(()) };
+fn report(place: &Place, what: &impl Serialize) -> Result<(), Stop> {
+    let Some(file) = &place.report else { return Ok(()) };
     let text = serde_json::to_string(what).map_err(|error| Stop::failure(format!("report: {error}"), ""))?;
     // Kubernetes' /dev/termination-log is a file that is mounted: it can be written, and not replaced.
     std::fs::write(file, text).map_err(|error| Stop::failure(format!("{}: {error}", file.display()), ""))
@@ -230,16 +270,22 @@ fn replace(file: &Path, text: &str) -> Result<(), Stop> {
         .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
 }
 
-fn metrics(report: &cache::Report) -> String {
-    let path = report.path.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n");
+type Read = fn(&cache::Report) -> f64;
+
+fn metrics(reports: &[cache::Report]) -> String {
+    const TABLE: [(&str, &str, Read); 3] = [
+        ("resident_ratio", "Share of a model's pages in memory when it was last warmed", |report| report.resident),
+        ("warm_seconds", "How long the last warm took", |report| report.seconds),
+        ("warm_read_bytes", "Bytes that the last warm read", |report| report.read_bytes as f64),
+    ];
     let mut text = String::new();
-    for (name, help, value) in [
-        ("resident_ratio", "Share of a model's pages in memory when it was last warmed", report.resident),
-        ("warm_seconds", "How long the last warm took", report.seconds),
-        ("warm_read_bytes", "Bytes that the last warm read", report.read_bytes as f64),
-    ] {
+    for (name, help, read) in TABLE {
         let name = format!("nightshift_weight_cache_{name}");
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{path=\"{path}\"}} {value}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for report in reports {
+            let path = report.path.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(text, "{name}{{path=\"{path}\"}} {}", read(report));
+        }
     }
     text
 }

@@ -29,19 +29,26 @@ pub(super) type Rights = BTreeMap<Permission, Vec<&'static str>>;
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let (config, _) = invocation.config()?;
+    let jobs = config.clusters.values().filter_map(|cluster| cluster.cache_job.as_ref());
+    let job_namespaces: BTreeSet<String> = jobs.map(|job| job.namespace.clone()).collect();
     let rights = if args.used { used(config)? } else { needed(&config, None) };
     if invocation.json() {
         return invocation.print_json(&as_json(&rights));
     }
     let (mut read, mut write) = (rights.clone(), rights);
-    read.retain(|right, _| !right.writes());
-    write.retain(|right, _| right.writes());
+    let mut home = read.clone();
+    read.retain(|right, _| !right.writes() && !right.home());
+    write.retain(|right, _| right.writes() && !right.home());
+    home.retain(|right, _| right.home());
     let head = format!(
         "# What the actions that are on need of the Kubernetes API, from the catalog of nightshift {}.\n\
-         # An engine that observes or suggests needs the first role; one that acts needs both.\n",
+         # An engine that observes or suggests needs the first role; one that acts needs all.\n",
         env!("CARGO_PKG_VERSION")
     );
-    let roles = [role(&args.name, "read", &read), role(&args.name, "write", &write)];
+    let mut roles = vec![role(&args.name, "read", None, &read), role(&args.name, "write", None, &write)];
+    if !home.is_empty() {
+        roles.extend(job_namespaces.iter().map(|space| role(&args.name, "jobs", Some(space), &home)));
+    }
     invocation.print(&format!("{head}{}", roles.join("---\n")))
 }
 
@@ -50,12 +57,16 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     let called: Option<Vec<&ActionSpec>> =
         loaded.map(|loaded| loaded.runbooks.values().flat_map(|runbook| runbook.actions()).collect());
-    actions::rights(|spec| {
+    let jobs = config.clusters.values().any(|cluster| cluster.cache_job.is_some());
+    let mut rights = actions::rights(|spec| {
         let is_called = |called: &Vec<&ActionSpec>| {
             called.iter().any(|other| other.name == spec.name || other.undo == Some(spec.name))
         };
         config.actions.lets(spec.name) && called.as_ref().is_none_or(is_called)
-    })
+    });
+    // Where no Job may be made, no right to make one is needed.
+    rights.retain(|right, _| jobs || !right.home());
+    rights
 }
 
 fn used(config: Config) -> Result<Rights, Stop> {
@@ -82,8 +93,8 @@ struct Rule<'a> {
     by: BTreeSet<&'a str>,
 }
 
-/// A ClusterRole with one rule a resource, each under the names of those who need it.
-fn role(name: &str, part: &str, rights: &Rights) -> String {
+/// A ClusterRole, or a Role in a namespace, with one rule a resource, each under the names of those who need it.
+fn role(name: &str, part: &str, namespace: Option<&str>, rights: &Rights) -> String {
     let mut rules: BTreeMap<(&str, &str), Rule<'_>> = BTreeMap::new();
     for (right, by) in rights {
         let rule = rules.entry((right.group, right.resource)).or_default();
@@ -91,8 +102,12 @@ fn role(name: &str, part: &str, rights: &Rights) -> String {
         rule.by.extend(by);
     }
     let none = if rules.is_empty() { " []" } else { "" };
+    let (kind, place) = match namespace {
+        Some(space) => ("Role", format!("\n  namespace: {space}")),
+        None => ("ClusterRole", String::new()),
+    };
     let mut text = format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  name: {name}-{part}\nrules:{none}\n"
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}-{part}{place}\nrules:{none}\n"
     );
     for ((group, resource), Rule { verbs, by }) in rules {
         let by: Vec<&str> = by.into_iter().collect();

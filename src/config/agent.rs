@@ -36,8 +36,12 @@ pub struct AgentConfig {
     pub nvidia_smi: PathBuf,
     /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
     pub bug_report: PathBuf,
+    /// One that takes longer hangs: it is ended, and the bundle goes without it.
+    pub bug_report_within: Span,
     /// What reboots the node.
     pub reboot: Vec<String>,
+    /// Where the kernel says which boot this is; a file serves for trying things out.
+    pub boot_id: PathBuf,
     /// Models on this node's disks.
     pub cache: Cache,
     /// The watch of the GPUs.
@@ -80,7 +84,9 @@ impl Default for AgentConfig {
             kubelet_checkpoint: PathBuf::from("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             bug_report: PathBuf::from("nvidia-bug-report.sh"),
+            bug_report_within: Span(crate::limits::BUG_REPORT_WITHIN),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
+            boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
             cache: Cache::default(),
             nvml: NvmlConfig::default(),
             log: super::Log::default(),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
+mod job;
 mod people;
 mod windows;
 
@@ -303,6 +304,9 @@ fn check_cluster(path: &str, cluster: &KubeConfig, found: &mut Findings) {
         }
     } else if cluster.token_file.is_some() || cluster.ca_file.is_some() {
         found.say(path, "has `token_file` or `ca_file` but no `url`", "add `url: https://…:6443`, or use `kubeconfig`");
+    }
+    if let Some(job) = &cluster.cache_job {
+        job::check(&format!("{path}.cache_job"), job, found);
     }
 }
 

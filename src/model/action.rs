@@ -187,6 +187,12 @@ impl Permission {
         !matches!(self.verb, "get" | "list" | "watch") && self.group != "authentication.k8s.io"
     }
 
+    /// Whether it is given in one namespace alone, the one that the configuration names for Jobs: who may make a Job
+    /// anywhere may do anything there.
+    pub fn home(&self) -> bool {
+        self.group == "batch"
+    }
+
     /// The line to add under `rules:` of a role.
     pub fn rule(&self) -> String {
         format!("- {{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"]}}", self.group, self.resource, self.verb)

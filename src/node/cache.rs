@@ -1,7 +1,8 @@
 //! Weight caches: is a model's folder whole, how much of it is in memory, and read the rest in.
 //!
 //! The page cache is charged to the control group that first touches a page. An agent in a pod with a memory limit would
-//! push out what it has just read: run it (or the Job) without a limit, and look at `charged_to` in the answer.
+//! push out what it has just read: run it (or the Job) without a limit, and look at `charged_to` in the answer. More in
+//! docs/caches.md.
 //!
 //! Invariant: only files under the configured roots are opened, whatever a command or a link says.
 
@@ -22,4 +23,4 @@ pub use read::Progress;
 pub use residency::By;
 pub use roots::Roots;
 pub use verify::{Verified, verify};
-pub use warm::{Part, Report, Settings, Status, status, warm};
+pub use warm::{Part, Report, Settings, Status, Warmed, status, warm, warm_all};

@@ -31,7 +31,9 @@ impl Verb for NodeCollect {
         let mut missing = Vec::new();
         progress(json!({ "doing": "reading the kernel's log" }));
         let kernel = folder.join("kernel.log");
-        let read = tokio::task::spawn_blocking(kernel_lines).await.unwrap_or_else(|bug| Err(bug.to_string()));
+        let log = machine.settings.kernel_log.clone();
+        let read =
+            tokio::task::spawn_blocking(move || kernel_lines(&log)).await.unwrap_or_else(|bug| Err(bug.to_string()));
         keep(&kernel, read, &mut missing);
         progress(json!({ "doing": "asking how the GPUs are" }));
         keep(&folder.join("gpus.json"), gpus(machine).await, &mut missing);
@@ -60,16 +62,18 @@ fn keep(path: &Path, text: Result<String, String>, missing: &mut Vec<String>) {
         std::io::Write::write_all(file, text.as_bytes()).map_err(|error| error.to_string())
     });
     if let Err(why) = written {
+        // Half a file would be taken for a whole one.
+        let _ = std::fs::remove_file(path);
         missing.push(format!("{name}: {why}"));
     }
 }
 
 /// What the kernel still has, without waiting for more.
-fn kernel_lines() -> Result<String, String> {
+fn kernel_lines(log: &Path) -> Result<String, String> {
     use std::os::fd::AsFd;
-    let wrong = |error: std::io::Error| format!("/dev/kmsg: {error}");
+    let wrong = |error: std::io::Error| format!("{}: {error}", log.display());
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::open("/dev/kmsg", flags, rustix::fs::Mode::empty()).map_err(|error| wrong(error.into()))?;
+    let file = rustix::fs::open(log, flags, rustix::fs::Mode::empty()).map_err(|error| wrong(error.into()))?;
     let mut text = String::new();
     let mut line = [0_u8; 8192];
     loop {
@@ -111,8 +115,11 @@ async fn bug_report(machine: &Machine, command: &Command, folder: &Path) -> Resu
     let tool = &machine.settings.bug_report;
     let output: OsString = folder.join("nvidia-bug-report").into();
     let program = Program::of(machine, &command.key());
-    let how = program.run(tool, &["--output-file".into(), output], limits::BUG_REPORT_WITHIN).await?;
+    let how = program.run(tool, &["--output-file".into(), output], machine.settings.bug_report_within.0).await;
+    // It changes nothing, so one that hangs is not left to fill the disk.
+    program.end();
     program.forget();
+    let how = how.map_err(|why| why.replace("it is left running", "it was ended"))?;
     if how.code == 0 { Ok(()) } else { Err(format!("{}: code {}: {}", tool.display(), how.code, how.said)) }
 }
 

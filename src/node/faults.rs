@@ -6,7 +6,7 @@
 use super::join::{Join, Open};
 use super::sight::{Sight, kin, place, recovery_finding};
 use crate::limits;
-use crate::model::{Finding, GpuName, Status, Time};
+use crate::model::{Finding, GpuName, Severity, Status, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -174,6 +174,20 @@ impl Faults {
         inner.later.extend(over);
         inner.unsaved = true;
         self.bell.notify_one();
+    }
+
+    /// What is wrong with a GPU that is not over, in words. What an application did to itself is no illness.
+    pub fn open_on(&self, gpu: &GpuName) -> Option<String> {
+        let mut inner = self.inner();
+        let mut gpu = gpu.clone();
+        inner.join.names().complete(&mut gpu);
+        let is_its = |open: &&Open| {
+            let named = open.finding.gpu.as_ref();
+            named.is_some_and(|name| place(name) == place(&gpu) || (!name.uuid.is_empty() && name.uuid == gpu.uuid))
+        };
+        let ill = |open: &&Open| open.finding.severity == Severity::Critical && is_its(open);
+        let found = inner.join.open().find(ill)?;
+        Some(format!("{} (since {})", found.finding.summary, found.finding.at.strftime("%Y-%m-%d %H:%M UTC")))
     }
 
     /// What is to be sent on because time has passed.

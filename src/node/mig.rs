@@ -79,11 +79,19 @@ fn library(machine: &Machine) -> PathBuf {
     machine.settings.nvml.library.clone().unwrap_or_else(|| PathBuf::from("libnvidia-ml.so.1"))
 }
 
+/// A GPU as NVML reads it, with what this agent has heard of it: a fault that is not over shuts it.
+fn looked_at(machine: &Machine, mut gpu: MigGpu) -> MigGpu {
+    if gpu.ill.is_none() {
+        gpu.ill = machine.faults.open_on(&gpu.gpu);
+    }
+    gpu
+}
+
 fn inventory(machine: &Machine) -> Result<Value, String> {
     let session = raw::Session::open(&library(machine)).map_err(|error| error.to_string())?;
     let mut gpus: Vec<MigGpu> = Vec::new();
     for gpu in session.gpus().map_err(|error| error.to_string())? {
-        gpus.push(gpu.read().map_err(|error| error.to_string())?);
+        gpus.push(looked_at(machine, gpu.read().map_err(|error| error.to_string())?));
     }
     drop(session);
     let known = pods::assign(&mut gpus, &machine.settings.kubelet_checkpoint);

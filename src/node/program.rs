@@ -99,6 +99,18 @@ impl Program {
         }
     }
 
+    /// Ends it and all that it started, if it still runs.
+    pub fn end(&self) {
+        if !self.is_alive() {
+            return;
+        }
+        let group = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
+            // It may have ended between the two; its group is its own, so nobody else can be meant.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Removes all traces: the key is free again.
     pub fn forget(&self) {
         for path in [&self.code, &self.output, &self.pid] {

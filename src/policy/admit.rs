@@ -26,6 +26,8 @@ pub struct GuardLimits {
     /// 1 and more switches this off.
     pub correlated_share: f64,
     pub correlated_nodes: u32,
+    /// Whether the only node of a site may be taken out of service: a GPU of it may in any case.
+    pub only_node: bool,
     /// Persons who must agree before a freeze is released; left out: two, where two have the right.
     pub release_persons: Option<u32>,
     /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
@@ -59,6 +61,7 @@ impl Default for GuardLimits {
             share_per_day: 0.20,
             correlated_share: 0.15,
             correlated_nodes: 3,
+            only_node: false,
             release_persons: None,
             two_person_nodes: 2,
             protected: Protected::default(),

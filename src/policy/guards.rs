@@ -16,6 +16,7 @@ mod given_back;
 mod kill_switch;
 mod mode;
 mod node_lock;
+mod only_node;
 mod protected;
 mod reach;
 mod serving_floor;
@@ -29,12 +30,13 @@ use crate::model::Verdict;
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
 /// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
-pub(super) const ALL: [Guard; 18] = [
+pub(super) const ALL: [Guard; 19] = [
     mode::check,
     kill_switch::check,
     protected::check,
     episode::check,
     reach::check,
+    only_node::check,
     foreign_cordon::check,
     given_back::check,
     approval::check,

@@ -8,10 +8,18 @@ use crate::telemetry::Levels;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+/// What an agent says of a warm.
+fn warm_of((_, verb, progress): (String, String, Value)) -> Option<Value> {
+    (verb == "cache::warm").then_some(progress)
+}
 
 pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
     if let Ok(Ok(counts)) = tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.counts()).await {
         let now = app.parts.clock.now();
+        let warming: Vec<Value> = app.parts.world.agents.at_work().into_iter().filter_map(warm_of).collect();
+        let bytes = |name: &str| warming.iter().filter_map(|progress| progress[name].as_u64()).sum();
         let waiting = counts.oldest_notice.map_or(0, |since| (now.as_microsecond() - since.as_microsecond()).max(0));
         app.parts.metrics.set_levels(&Levels {
             episodes_open: counts.episodes_open,
@@ -24,6 +32,9 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
             unsigned: counts.entries.saturating_sub(counts.signed),
             freezes: counts.freezes,
             nodes_held: counts.nodes_held,
+            warming: warming.len() as u64,
+            warming_bytes: bytes("bytes"),
+            warming_done: bytes("done_bytes"),
             clusters_lost: app.parts.world.lost_clusters().len() as u64,
         });
     }

@@ -60,6 +60,15 @@ pub const TABLE: &[Metric] = &[
     row("audit_verify_failures", Kind::Counter, &[], "Checks of the ledger that found damage; must stay 0"),
     row("invariant_violation", Kind::Counter, &[], "Things that cannot be; must stay 0"),
     row("catalog_refused", Kind::Counter, &[], "Rule and runbook files that were refused on reload"),
+    row("cache_warms", Kind::Counter, &["via", "outcome"], "Warms of models' weights that ended"),
+    row("cache_warm_seconds", Kind::Histogram, &[], "How long warms took that ended well"),
+    row("cache_warm_read_bytes", Kind::Counter, &[], "Bytes that warms read from disks"),
+    row(
+        "cache_warm_resident_ratio",
+        Kind::Gauge,
+        &[],
+        "Share in memory after the last warm, of its model that is least there",
+    ),
     row("killswitch_state", Kind::Gauge, &[], "Freezes in force; 0 means that nothing is frozen"),
     row("approvals_open", Kind::Gauge, &[], "Questions that wait for a human"),
     row("episodes_open", Kind::Gauge, &[], "Complaints that hold now"),
@@ -71,6 +80,9 @@ pub const TABLE: &[Metric] = &[
     row("audit_unanchored_leaves", Kind::Gauge, &[], "Entries that no checkpoint covers yet"),
     row("clusters_lost", Kind::Gauge, &[], "Clusters whose API server does not let us watch its nodes now"),
     row("nodes_held", Kind::Gauge, &[], "Nodes that runs hold for themselves"),
+    row("cache_warming", Kind::Gauge, &[], "Warms that agents are at now"),
+    row("cache_warming_bytes", Kind::Gauge, &[], "Bytes of the models that are being warmed"),
+    row("cache_warming_done_bytes", Kind::Gauge, &[], "Bytes of these that are in memory by now"),
 ];
 
 /// The help of a metric; asking for one that is not in the table is a bug.

@@ -8,7 +8,7 @@ use super::WorldError;
 use crate::limits;
 use crate::model::{AgentName, Answer, Command, RunId, Standing, Time};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ struct Desk {
     standing: Standing,
     /// By `Command::key`.
     letters: BTreeMap<String, Letter>,
+    /// Keys of commands whose run people have cancelled, oldest first.
+    unwanted: VecDeque<String>,
     /// Moves when a command wants to be taken.
     post: watch::Sender<u64>,
     /// Moves when an answer has come.
@@ -146,15 +148,44 @@ impl Agents {
         tokio::time::timeout(wait.min(limits::AGENT_POLL), some).await.unwrap_or_default()
     }
 
-    /// What an agent says of a command. One that nobody asks about any more is let go.
-    pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: Answer) {
+    /// What an agent says of a command; whether anybody waits for more. One that nobody asks about any more is let go.
+    pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: Answer) -> bool {
         let mut desks = self.desks();
-        let Some(desk) = desks.get_mut(&agent.into()) else { return };
+        let Some(desk) = desks.get_mut(&agent.into()) else { return true };
         desk.seen = Instant::now();
         if let Some(letter) = desk.letters.get_mut(key) {
             letter.answer = Some(answer);
             desk.mail.send_modify(|moves| *moves += 1);
         }
+        !desk.unwanted.iter().any(|unwanted| unwanted == key)
+    }
+
+    /// People have cancelled a run: its agents hear so with their next word, and stop what may be stopped.
+    pub fn cancel(&self, run: RunId) {
+        for desk in self.desks().values_mut() {
+            let (gone, kept) =
+                std::mem::take(&mut desk.letters).into_iter().partition(|(_, one)| one.command.run == run);
+            desk.letters = kept;
+            let gone: BTreeMap<String, Letter> = gone;
+            desk.unwanted.extend(gone.into_keys());
+            while desk.unwanted.len() > limits::AGENT_COMMANDS {
+                desk.unwanted.pop_front();
+            }
+        }
+    }
+
+    /// What agents are at and somebody waits for: the node, the verb, and what the agent last said of it.
+    pub fn at_work(&self) -> Vec<(String, String, Value)> {
+        let desks = self.desks();
+        let letters = desks.iter().flat_map(|(node, desk)| desk.letters.values().map(move |letter| (node, letter)));
+        let waited_for = letters.filter(|(_, letter)| letter.asked.elapsed() < limits::AGENT_ASKED_ABOUT);
+        let working = waited_for.filter_map(|(node, letter)| match &letter.answer {
+            Some(Answer::Working { progress, .. }) => {
+                Some((node.node.clone(), letter.command.verb.clone(), progress.clone()))
+            }
+            _ => None,
+        });
+        working.collect()
     }
 
     /// An agent has spoken: it is here, and this is how it stands.
@@ -261,6 +292,7 @@ impl Agents {
             polls: 0,
             standing: Standing::default(),
             letters: BTreeMap::new(),
+            unwanted: VecDeque::new(),
             post: watch::Sender::new(0),
             mail: watch::Sender::new(0),
         });
@@ -358,6 +390,24 @@ mod tests {
         assert_eq!(taken, [asked]);
         assert_eq!(answer, Ok(ended(Value::from(1))));
         assert_eq!(agents.list()[0].commands, 0);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_command_is_told_to_its_agent_and_no_other() {
+        let agents = Agents::default();
+        agents.heard("gpu-1", Standing::default());
+        let (ours, theirs) = (command(&agents, 3), Command { run: RunId(8), ..command(&agents, 3) });
+        let working = || Answer::Working { why: "reading".to_owned(), progress: serde_json::json!({ "percent": 40 }) };
+        for asked in [&ours, &theirs] {
+            let left = tokio::time::timeout(Duration::from_millis(5), agents.ask("gpu-1", asked)).await;
+            assert!(left.is_err() && agents.answered("gpu-1", &asked.key(), working()));
+        }
+        assert_eq!(agents.at_work().len(), 2);
+        agents.cancel(RunId(7));
+        assert!(!agents.answered("gpu-1", &ours.key(), working()));
+        assert!(agents.answered("gpu-1", &theirs.key(), working()));
+        assert_eq!(agents.at_work()[0].2["percent"], 40);
+        assert_eq!(agents.list()[0].commands, 1);
     }
 
     #[tokio::test]

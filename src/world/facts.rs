@@ -108,7 +108,7 @@ async fn of_container(world: &World, name: &str) -> Facts {
 }
 
 pub(super) async fn fleet(world: &World) -> Facts {
-    let Ok(kube) = world.kube(None) else { return Facts::default() };
+    let Ok(kube) = world.kube(None) else { return without_cluster(world) };
     counted(kube.level(&*world.clock, About::Fleet).await)
 }
 

@@ -4,8 +4,10 @@
 
 mod answer;
 mod beside;
+mod budgets;
 mod devices;
 mod fleet;
+mod jobs;
 mod pulse;
 mod review;
 mod seen;
@@ -13,7 +15,9 @@ mod watch;
 mod wire;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
+pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
+pub use jobs::{CacheJob, Job, JobPod};
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use watch::Told;
@@ -44,6 +48,8 @@ pub struct KubeConfig {
     /// Read again as it rotates, like the certificate.
     pub token_file: Option<std::path::PathBuf>,
     pub ca_file: Option<std::path::PathBuf>,
+    /// How models are warmed by a Job on nodes without an agent; left out: they are not.
+    pub cache_job: Option<CacheJob>,
 }
 
 /// The fields of a node that we use.
@@ -85,6 +91,8 @@ pub struct Pod {
     pub empty_dir: bool,
     /// GPUs (or MIG devices) requested over all containers.
     pub gpus: u32,
+    /// As its priority class says; others may be pushed out for a higher one.
+    pub priority: i32,
 }
 
 /// A Deployment (or StatefulSet): replicas wanted, ready, and its template's labels.
@@ -158,6 +166,7 @@ pub struct Kube {
     /// What was read last, for one who asks for it right after; see `noting`.
     noted: Option<Arc<Mutex<Noted>>>,
     notes: bool,
+    cache_job: Option<Arc<CacheJob>>,
 }
 
 /// Reads that are handed on once.
@@ -184,6 +193,7 @@ impl Kube {
         settings.headers.push((http::header::USER_AGENT, agent));
         let client = kube::Client::try_from(settings)
             .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
+        let cache_job = config.cache_job.clone().map(Arc::new);
         Ok(Kube {
             client,
             manager: escape(identity),
@@ -191,6 +201,7 @@ impl Kube {
             heard: Arc::default(),
             noted: None,
             notes: false,
+            cache_job,
         })
     }
 
@@ -375,8 +386,21 @@ impl Kube {
 
     /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
     pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
+        self.may_within("", group, resource, verb).await
+    }
+
+    /// The same in one namespace; an empty one means all.
+    pub async fn may_within(
+        &self,
+        namespace: &str,
+        group: &str,
+        resource: &str,
+        verb: &str,
+    ) -> Result<bool, WorldError> {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let attributes = json!({ "group": group, "resource": resource, "subresource": subresource, "verb": verb });
+        let attributes = json!({
+            "namespace": namespace, "group": group, "resource": resource, "subresource": subresource, "verb": verb,
+        });
         let body = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

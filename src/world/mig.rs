@@ -2,7 +2,7 @@
 //!
 //! Invariant: an instance is free only where it is known that nobody has it; in doubt it is pinned, with the reason.
 
-use super::Pod;
+use super::{Budget, Pod, WaitingPod};
 use crate::model::{MigGpu, MigInstance, MigPlace, Span};
 use crate::policy::{
     Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigSeat, move_cost, plan_mig,
@@ -29,15 +29,32 @@ pub struct MigWish {
     pub warm_up: Span,
 }
 
-/// The cheapest plan for one node. `pods`: those on the node, if there is a cluster.
-pub fn mig_plan(inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> Result<MigPlan, MigPlanError> {
-    let boards: Vec<MigBoard> = inventory.gpus.iter().map(|gpu| board(gpu, inventory, pods, wish)).collect();
+/// What the cluster says around a node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MigAround {
+    /// Those on the node.
+    pub pods: Vec<Pod>,
+    /// Of all namespaces.
+    pub budgets: Vec<Budget>,
+}
+
+impl MigAround {
+    /// How many more pods like this one may go now, by the budget that lets fewest go; none given where there is none.
+    fn headroom(&self, pod: &Pod) -> Option<u32> {
+        let its = self.budgets.iter().filter(|budget| budget.protects(&pod.namespace, &pod.labels));
+        its.map(|budget| budget.allowed).min()
+    }
+}
+
+/// The cheapest plan for one node. `around` is given if there is a cluster.
+pub fn mig_plan(inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> Result<MigPlan, MigPlanError> {
+    let boards: Vec<MigBoard> = inventory.gpus.iter().map(|gpu| board(gpu, inventory, around, wish)).collect();
     let demand: Vec<MigDemand> =
         wish.demand.iter().map(|(profile, count)| MigDemand { profile: profile.clone(), count: *count }).collect();
     plan_mig(&boards, &demand, MigBounds { most_moves: wish.most_moves })
 }
 
-fn board(gpu: &MigGpu, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> MigBoard {
+fn board(gpu: &MigGpu, inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> MigBoard {
     let shut = gpu.ill.clone().or_else(|| {
         if gpu.pending {
             Some("its MIG mode waits for a reset".to_owned())
@@ -47,7 +64,7 @@ fn board(gpu: &MigGpu, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &Mi
     });
     let seat = |instance: &MigInstance| MigSeat {
         place: MigPlace { profile: instance.profile.clone(), start: instance.start },
-        held: held(instance, inventory, pods, wish),
+        held: held(instance, inventory, around, wish),
     };
     let seats: Vec<MigSeat> = gpu.instances.iter().map(seat).collect();
     let name = gpu.gpu.uuid.clone();
@@ -62,13 +79,16 @@ fn board(gpu: &MigGpu, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &Mi
     }
 }
 
-fn held(instance: &MigInstance, inventory: &MigInventory, pods: Option<&[Pod]>, wish: &MigWish) -> Held {
+fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> Held {
     let pinned = |by: &str, why: &str| Held::Pinned { by: by.to_owned(), why: why.to_owned() };
     if instance.compute.len() > 1 {
         return pinned("several compute instances", "an instance that is shared out is not moved");
     }
     if let Some(uid) = instance.compute.iter().find_map(|compute| compute.pod.as_deref()) {
-        let Some(pod) = pods.unwrap_or_default().iter().find(|pod| pod.uid == uid) else {
+        let Some(around) = around else {
+            return pinned(&format!("pod with uid {uid}"), "there is no cluster that could be asked about it");
+        };
+        let Some(pod) = around.pods.iter().find(|pod| pod.uid == uid) else {
             return pinned(&format!("pod with uid {uid}"), "the cluster does not show it on this node");
         };
         let name = format!("{}/{}", pod.namespace, pod.name);
@@ -84,7 +104,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, pods: Option<&[Pod]>, 
         } else if devices.filter(|compute| compute.pod.as_deref() == Some(uid)).count() > 1 {
             "it holds several instances"
         } else {
-            return match move_cost(0, None, wish.warm_up) {
+            return match move_cost(pod.priority, around.headroom(pod), wish.warm_up) {
                 Some(cost) => Held::Movable { pod: name, cost },
                 None => pinned(&name, "its disruption budget lets none go"),
             };
@@ -94,11 +114,34 @@ fn held(instance: &MigInstance, inventory: &MigInventory, pods: Option<&[Pod]>, 
     if let Some(pid) = instance.compute.iter().flat_map(|compute| &compute.processes).next() {
         return pinned(&format!("process {pid}"), "no pod is known for it");
     }
-    match (pods.is_some(), inventory.pods.as_str()) {
+    match (around.is_some(), inventory.pods.as_str()) {
         (false, "") | (_, "read") => Held::Idle,
         (true, "") => pinned("perhaps a pod", "the agent cannot see the kubelet's list of devices"),
         (_, why) => pinned("perhaps a pod", &format!("who has it cannot be told: {why}")),
     }
+}
+
+/// What pods wait for that this node could take, were there room: profile and count. A GPU's own profiles are what counts,
+/// so that a pod that waits for what no GPU here offers is not planned for.
+pub fn mig_waiting(
+    inventory: &MigInventory,
+    labels: &BTreeMap<String, String>,
+    waiting: &[WaitingPod],
+) -> BTreeMap<String, u32> {
+    let offered = |profile: &str| {
+        let open = inventory.gpus.iter().filter(|gpu| gpu.enabled);
+        open.flat_map(|gpu| &gpu.profiles).any(|known| known.name == profile)
+    };
+    let mut demand = BTreeMap::new();
+    for pod in waiting.iter().filter(|pod| pod.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+    {
+        for (resource, count) in &pod.devices {
+            if let Some(profile) = crate::model::mig_profile_of(resource).filter(|profile| offered(profile)) {
+                *demand.entry(profile).or_insert(0_u32) += count;
+            }
+        }
+    }
+    demand
 }
 
 /// `#{ "1g.10gb": 2 }` or `#{ "nvidia.com/mig-1g.10gb": 2 }`, as runbooks write it.

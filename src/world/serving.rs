@@ -222,6 +222,7 @@ mod tests {
             mirror: false,
             empty_dir: false,
             gpus: 1,
+            priority: 0,
         }
     }
 

@@ -9,6 +9,7 @@ mod controllers;
 mod disruption;
 mod effects;
 mod health;
+mod jobs;
 mod metrics;
 mod mig;
 mod object;
@@ -209,6 +210,11 @@ impl SimFleet {
 
     pub fn deployment(&self, namespace: &str, name: &str) -> Option<Value> {
         self.object(Key::new(Kind::Deployment, namespace, name))
+    }
+
+    /// A Job as JSON, as the API would show it.
+    pub fn job(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.object(Key::new(Kind::Job, namespace, name))
     }
 
     /// Namespace and name of the pods on a node, those that are ending included.

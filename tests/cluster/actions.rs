@@ -10,6 +10,7 @@ mod battery;
 #[path = "../it/actions/kube_cases.rs"]
 mod kube_cases;
 mod slow;
+mod warm;
 
 /// The battery's own name for where its cases come from.
 mod cases {
@@ -101,6 +102,7 @@ impl Stage {
         let clock = Arc::new(SimClock::new(Time::now()));
         let config =
             KubeConfig { url: proxy.url(), token_file: Some(accounts.engine.clone()), ..KubeConfig::default() };
+        let config = KubeConfig { cache_job: Some(kube_cases::cache_job(&id)), ..config };
         let kube = Kube::connect(&config, &identity).await.unwrap();
         let world = World {
             clusters: [("default".to_owned(), kube)].into(),
@@ -279,7 +281,8 @@ impl Stage {
     async fn deny_writes(&mut self) {
         let accounts = accounts(self.plane, &self.admin).await;
         let token_file = Some(accounts.reader.clone());
-        let config = KubeConfig { url: self.proxy.url(), token_file, ..KubeConfig::default() };
+        let cache_job = Some(kube_cases::cache_job(&self.id));
+        let config = KubeConfig { url: self.proxy.url(), token_file, cache_job, ..KubeConfig::default() };
         let kube = Kube::connect(&config, &self.world.identity).await.unwrap();
         self.world.clusters = [("default".to_owned(), kube)].into();
     }
@@ -370,7 +373,7 @@ impl Server {
 
 /// What the battery is about here: everything that acts on Kubernetes.
 fn names() -> Vec<&'static str> {
-    catalog().iter().map(|action| action.spec().name).filter(|name| name.starts_with("k8s::")).collect()
+    catalog().iter().map(|action| action.spec().name).filter(|name| battery::on_kube(name)).collect()
 }
 
 /// Several at once: nearly all the time is spent waiting for the cluster.

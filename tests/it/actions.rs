@@ -9,6 +9,7 @@ mod inference;
 mod kube_cases;
 mod mig;
 mod outside;
+mod warm;
 
 use nightshift::actions::{Action, Performed, catalog, find};
 use nightshift::clock::{Clock, SimClock};
@@ -46,10 +47,10 @@ impl Stage {
         let clock = Arc::new(SimClock::new("2026-03-29T00:30:00Z".parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..options }).unwrap();
         let identity = "nightshift/test".to_owned();
-        let config = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
-        let kube = Kube::connect(&config, &identity).await.unwrap();
+        let cache_job = Some(kube_cases::cache_job("inference"));
+        let config = KubeConfig { url: fleet.url(), cache_job, ..KubeConfig::default() };
         let world = World {
-            clusters: [("default".to_owned(), kube)].into(),
+            clusters: [].into(),
             default_cluster: "default".to_owned(),
             prometheus: None,
             kill: Arc::default(),
@@ -59,7 +60,15 @@ impl Stage {
             clock: clock.clone(),
             identity,
         };
-        Stage { fleet, world, clock }
+        let mut stage = Stage { fleet, world, clock };
+        stage.reach(&config).await;
+        stage
+    }
+
+    /// From now on the cluster is reached so.
+    async fn reach(&mut self, config: &KubeConfig) {
+        let kube = Kube::connect(config, &self.world.identity).await.unwrap();
+        self.world.clusters = [("default".to_owned(), kube)].into();
     }
 
     /// An agent on that node, for as long as the test runs, that answers as it is told.
@@ -164,7 +173,7 @@ impl Stage {
 
     /// What the battery needs for this action; it sets up many stages.
     async fn ready_for(name: &str) -> Stage {
-        if name.starts_with("k8s::") { Stage::of_kube(SimOptions::default()).await } else { Stage::new().await }
+        if battery::on_kube(name) { Stage::of_kube(SimOptions::default()).await } else { Stage::new().await }
     }
 
     fn node(&self, number: usize) -> String {
@@ -197,7 +206,7 @@ impl Stage {
     /// Takes every right to change something away.
     async fn deny_writes(&mut self) {
         for verb in ["patch", "create", "delete"] {
-            for resource in ["nodes", "pods", "pods/eviction", "deployments", "deployments/scale"] {
+            for resource in ["nodes", "pods", "pods/eviction", "deployments", "deployments/scale", "jobs"] {
                 self.fleet.fault(Fault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
             }
         }

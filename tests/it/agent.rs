@@ -3,13 +3,18 @@
 //!
 //! Invariant: every process that a test starts ends with it.
 
+mod collect;
 mod commands;
 mod identity;
 mod kernel;
+mod layout;
 pub mod link;
+mod reboot;
 mod tokens;
+mod warm;
 
 use crate::harness::{Engine, Site, eventually, free_port};
+use link::Disk;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};

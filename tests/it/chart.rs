@@ -155,7 +155,7 @@ fn rights_of(roles: &[&Value]) -> BTreeSet<Right> {
 
 fn expected(actions: &Actions, write: bool) -> BTreeSet<Right> {
     let rights = actions::rights(|spec| actions.lets(spec.name));
-    let kept = rights.keys().filter(|right| right.writes() == write);
+    let kept = rights.keys().filter(|right| right.writes() == write && !right.home());
     kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
 }
 
@@ -224,6 +224,45 @@ fn writes_on_pods_can_be_kept_to_some_namespaces() {
 }
 
 #[test]
+fn jobs_are_made_in_one_namespace_where_they_are_asked_for_and_the_actions_are_on() {
+    let on = "cacheJob.enabled=true,cacheJob.hostPath=/models,cacheJob.namespace=warmers";
+    let objects = render(&["--set", "mode=auto", "--set", on]);
+    let role = named(&objects, "Role", "nightshift-jobs");
+    assert_eq!(role["metadata"]["namespace"], "warmers");
+    let home = |actions: &Actions| -> BTreeSet<Right> {
+        let rights = actions::rights(|spec| actions.lets(spec.name));
+        let kept = rights.keys().filter(|right| right.home());
+        kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
+    };
+    assert_eq!(rights_of(&[role]), home(&Actions::default()));
+    assert_eq!(home(&Actions::default()).len(), 2, "create and get");
+    let bound = named(&objects, "RoleBinding", "nightshift-jobs");
+    assert_eq!(bound["subjects"][0]["name"], "nightshift-write");
+    let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
+    let config = Config::parse("chart", text).unwrap();
+    assert_eq!(config.check(), []);
+    let job = config.clusters["main"].cache_job.clone().unwrap();
+    assert_eq!((job.namespace.as_str(), job.host_path.as_deref()), ("warmers", Some(Path::new("/models"))));
+    // What `nightshift rbac` prints for that configuration holds the same Role.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("nightshift.yaml"), text).unwrap();
+    let printed = Command::new(env!("CARGO_BIN_EXE_nightshift")).arg("rbac").current_dir(&dir).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let roles: Vec<Value> = printed.split("---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    assert_eq!(rights_of(&[named(&roles, "Role", "nightshift-jobs")]), home(&Actions::default()));
+
+    for without in ["mode=auto", "mode=suggest,cacheJob.enabled=true,cacheJob.claim=models"] {
+        assert!(
+            of_kind(&render(&["--set", without]), "Role")
+                .iter()
+                .all(|role| role["metadata"]["name"] != "nightshift-jobs")
+        );
+    }
+    let off = render(&["--set", &format!("mode=auto,{on}"), "--set-json", r#"actions={"deny":["cache::warm"]}"#]);
+    assert!(of_kind(&off, "Role").iter().all(|role| role["metadata"]["name"] != "nightshift-jobs"));
+}
+
+#[test]
 fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let objects = render(&[]);
     let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
@@ -288,6 +327,8 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("exposure=internet", "/exposure"),
         ("serviceMonitor.enabled=true", "role viewer"),
         ("agent.enabled=true", "agent.tlsSecret"),
+        ("cacheJob.enabled=true", "say where models lie"),
+        ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", "and not both"),
     ] {
         let refused = helm("template", &["--set", set]);
         let errors = String::from_utf8_lossy(&refused.stderr);

@@ -3,6 +3,7 @@
 //! Invariant: how often the container was started is counted by what runs in it, never believed from an answer; the engine
 //! ends with its test, also when that panics.
 
+mod compose;
 mod floor;
 
 use crate::harness::{eventually, free_port, tool};

@@ -130,6 +130,12 @@ impl Engine {
         answer.json().await.ok()
     }
 
+    /// A page that is no JSON.
+    pub async fn text(&self, path: &str) -> Option<String> {
+        let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send().await.ok()?;
+        answer.text().await.ok()
+    }
+
     /// The status and body, or `None` if nobody answered.
     pub async fn post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(body);

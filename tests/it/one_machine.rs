@@ -3,9 +3,9 @@
 //! Invariant: a file of these folders that its own program would refuse fails here, and so does one that grants more than
 //! its README says.
 
-use crate::harness::tool;
+use crate::harness::{Engine, Site, eventually, tool};
 use nightshift::config::Config;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -198,4 +198,80 @@ fn the_units_are_hardened_and_systemd_understands_them() {
     let agent = read("systemd/nightshift-agent.service");
     assert!(agent.contains("DevicePolicy=closed") && agent.contains("DeviceAllow=/dev/kmsg r\n"));
     assert!(agent.contains("MemoryMax=infinity"), "the page cache is charged to the unit");
+}
+
+/// The engine with its agent inside and no cluster, and a stand-in for NVIDIA's tools that counts.
+struct Alone {
+    site: Site,
+    engine: Engine,
+}
+
+impl Alone {
+    async fn start(guards: &str) -> Alone {
+        let runbooks = [
+            ("reset", "//! Reset.\n//!\n//! reach: node\n\ngpu::reset(\"this-one\", 3);\n"),
+            ("reboot", "//! Reboot.\n//!\n//! reach: node\n\nnode::reboot(\"this-one\");\n"),
+        ];
+        let site = Site::new("", "rules: []\n", &runbooks);
+        let place = site.path().join("machine");
+        std::fs::create_dir(&place).unwrap();
+        let f = place.display();
+        for name in ["nvidia-smi", "reboot"] {
+            let tool = place.join(name);
+            std::fs::write(&tool, format!("#!/bin/sh\necho {name} \"$@\" >>{f}/count\n")).unwrap();
+            std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::fs::write(place.join("kernel.log"), "").unwrap();
+        std::fs::write(place.join("boot"), "boot-1").unwrap();
+        let extra = format!(
+            "agent:\n  node: this-one\n  nvidia_smi: {f}/nvidia-smi\n  reboot: [{f}/reboot]\n  kernel_log: {f}/kernel.log\n  \
+             boot_id: {f}/boot\n  kill_file: {f}/stop\n{guards}"
+        );
+        let config = site.path().join("nightshift.yaml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text + &extra).unwrap();
+        let engine = site.start_with(&["--with-agent"], &[]).await.unwrap();
+        eventually("the agent inside", async || {
+            let answer = engine.get("/api/v1/agents").await?;
+            (answer["agents"][0]["connected"] == true).then_some(())
+        })
+        .await;
+        Alone { site, engine }
+    }
+
+    /// How a run by hand in mode auto stands once it does not go on by itself.
+    async fn run(&self, runbook: &str) -> Value {
+        let body = json!({ "runbook": runbook, "mode": "auto" });
+        let (status, run) = self.engine.post("/api/v1/runs", &body).await.unwrap();
+        assert_eq!(status, 201, "{run}");
+        let path = format!("/api/v1/runs/{}", run["run"]["id"].as_str().unwrap());
+        eventually("the run's end", async || {
+            let run = self.engine.get(&path).await?["run"].clone();
+            let state = run["state"]["is"].as_str()?.to_owned();
+            (!["ready", "waiting", "held"].contains(&state.as_str())).then(|| run["state"].clone())
+        })
+        .await
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.site.path().join("machine/count")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn on_one_machine_without_a_cluster_a_gpu_is_reset_as_shipped_and_the_machine_only_where_the_site_says_so() {
+    let alone = Alone::start("").await;
+    let state = alone.run("reset").await;
+    assert_eq!(state["is"], "done", "{state}");
+    assert_eq!(alone.calls(), ["nvidia-smi --gpu-reset -i 3"]);
+    let state = alone.run("reboot").await;
+    assert_eq!(state["is"], "denied", "{state}");
+    assert!(state.to_string().contains("guards: { only_node: true }"), "{state}");
+    assert_eq!(alone.calls().len(), 1, "nothing was booted");
+
+    let alone = Alone::start("guards: { only_node: true }\n").await;
+    let state = alone.run("reboot").await;
+    assert_eq!(state["is"], "asking", "people are asked all the same: {state}");
+    assert_eq!(alone.calls(), [""; 0]);
 }

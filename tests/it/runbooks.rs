@@ -45,6 +45,9 @@ struct Later {
     after: Span,
     #[serde(default)]
     repair: Option<String>,
+    /// What people answer to the question that is open then.
+    #[serde(default)]
+    approve: Option<bool>,
     #[serde(default)]
     prometheus: BTreeMap<String, f64>,
 }
@@ -83,6 +86,7 @@ async fn every_shipped_runbook_behaves_as_its_cases_say() {
         assert!(!list.is_empty(), "{name} has no case");
         for case in list {
             cases += 1;
+            println!("{name}: {}", case.name);
             for wrong in play(runbook, &case).await {
                 broken.push(format!("{name}: {}: {wrong}", case.name));
             }
@@ -103,10 +107,13 @@ async fn play(runbook: &str, case: &Case) -> Vec<String> {
     let run = night.start(runbook, case.mode, Value::Object(case.params.clone())).await;
     let mut passed = Span::default();
     for later in &case.later {
-        night.until_rest(run, later.after.0 - passed.0).await;
+        let now = night.until_rest(run, later.after.0 - passed.0).await;
         passed = later.after;
         if let Some(node) = &later.repair {
             night.fleet.repair(node, None).unwrap();
+        }
+        if let (Some(approve), RunState::Asking { approval }) = (later.approve, &now.state) {
+            night.parts.store.decide(*approval, approve, "ada", "a test", night.now()).await.unwrap();
         }
         answer(&night, &later.prometheus);
     }
@@ -122,11 +129,17 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Takes commands as an agent does, and answers what the case says.
+/// Takes commands as an agent does, and answers what the case says. After a reboot it speaks from another boot.
 async fn serve(agents: Agents, agent: Agent) {
+    // After a boot it is handed again what it was at, and knows it.
+    let mut booted = std::collections::BTreeSet::new();
     loop {
-        let commands = agents.take(agent.node.as_str(), Standing::default(), std::time::Duration::from_secs(5)).await;
+        let standing = Standing { boot: format!("boot-{}", booted.len()), ..Standing::default() };
+        let commands = agents.take(agent.node.as_str(), standing, std::time::Duration::from_secs(5)).await;
         for command in commands {
+            if command.verb == "node::reboot" {
+                booted.insert(command.key());
+            }
             let outcome = match agent.answers.get(&command.verb) {
                 Some(value) => Outcome::Ok(value.clone()),
                 None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),

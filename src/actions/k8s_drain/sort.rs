@@ -74,6 +74,7 @@ mod tests {
             mirror: false,
             empty_dir: false,
             gpus: 1,
+            priority: 0,
         };
         change(&mut pod);
         pod

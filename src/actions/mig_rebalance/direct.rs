@@ -64,7 +64,8 @@ async fn begin(
         return Ok(next(progress, "changing"));
     }
     let plan = mig_plan::plan(world, &step.call).await?;
-    if plan.cost.unserved > 0 {
+    let served = plan.diffs.iter().any(|diff| !diff.serves.is_empty());
+    if plan.cost.unserved > 0 && !(served && mig_plan::waits(&step.call)) {
         return Ok(Performed::Done(failed(FailureKind::Refused, refusal(&plan))));
     }
     let changed = plan.diffs.iter().filter(|diff| diff.before != diff.after);

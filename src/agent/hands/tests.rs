@@ -20,8 +20,9 @@ impl Link for Ear {
     async fn poll(&self, _: &Standing) -> Result<Vec<Command>, LinkError> {
         Err(LinkError::Away("not here".to_owned()))
     }
-    async fn answer(&self, answered: &Answered) -> Result<(), LinkError> {
-        self.0.send(answered.clone()).await.map_err(|_| LinkError::Away("the test is over".to_owned()))
+    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
+        self.0.send(answered.clone()).await.map_err(|_| LinkError::Away("the test is over".to_owned()))?;
+        Ok(true)
     }
 }
 

@@ -40,6 +40,7 @@ fn shipped() -> RuleSet {
         ("gpu-contained-memory-error", vec!["node", "gpu"]),
         ("gpu-reset", vec!["node", "gpu"]),
         ("gpu-suspect", vec!["node", "gpu"]),
+        ("node-reboot", vec!["node", "gpu"]),
         ("mig-rebalance", vec!["node", "config", "resource", "count"]),
         ("nvswitch-fatal", vec!["node"]),
         ("node-fault", vec!["node"]),
@@ -88,7 +89,7 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
         rules.select(&event).iter().map(one).collect::<Vec<_>>().join("; ")
     };
     let xid = |xid: &str| says(&[("alertname", "GpuXid"), ("xid", xid), ("node", "gpu-3"), ("gpu", "1")]);
-    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted");
+    assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted; muted");
     assert_eq!(
         xid("94"),
         "gpu-contained-memory-error on node gpu-3 gpu 1; gpu-reset on node gpu-3 gpu 1; muted",
@@ -120,7 +121,11 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
         more(&[("alertname", "GpuRecoveryAction"), ("recovery", "drain-and-reset")]),
         "gpu-reset on node gpu-3 gpu 1; muted"
     );
-    assert_eq!(more(&[("alertname", "GpuRecoveryAction"), ("recovery", "node-reboot")]), "gpu-other-xid tells");
+    assert_eq!(
+        more(&[("alertname", "GpuRecoveryAction"), ("recovery", "node-reboot")]),
+        "node-reboot on node gpu-3 gpu 1; muted"
+    );
+    assert_eq!(xid("151"), "node-reboot on node gpu-3 gpu 1; muted");
     let link = [("xid", "149"), ("unit", "NETIR_LINK_EVT"), ("subcode", "37"), ("status", "0x00000000")];
     assert_eq!(more(&link), "gpu-reset on node gpu-3 gpu 1; muted");
     let switch =

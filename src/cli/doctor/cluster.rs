@@ -120,7 +120,11 @@ fn tempo(area: &str, pulses: &[Pulse], findings: &mut Findings) {
 /// Asks for each right; an engine that may not act needs only those that read.
 async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings: &mut Findings) {
     let acts = config.mode_ceiling > Mode::Suggest;
-    let needed: Vec<Permission> = rights.keys().filter(|right| acts || !right.writes()).copied().collect();
+    let applies = |right: &&Permission| match right.home() {
+        true => acts && kube.cache_job().is_some(),
+        false => acts || !right.writes(),
+    };
+    let needed: Vec<Permission> = rights.keys().filter(applies).copied().collect();
     let all: Vec<Permission> = needed.iter().chain(&NEVER).copied().collect();
     let held = match ask(kube, &all).await {
         Ok(held) => held,
@@ -150,7 +154,8 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
 
 async fn ask(kube: &Kube, rights: &[Permission]) -> Result<BTreeMap<Permission, bool>, WorldError> {
     let asked = rights.iter().map(|right| async move {
-        let held = answered(kube.may(right.group, right.resource, right.verb)).await?;
+        let home = kube.cache_job().filter(|_| right.home()).map_or("", |job| job.namespace.as_str());
+        let held = answered(kube.may_within(home, right.group, right.resource, right.verb)).await?;
         Ok((*right, held))
     });
     futures::stream::iter(asked).buffer_unordered(limits::KUBE_AT_ONCE).try_collect().await
@@ -167,7 +172,8 @@ fn in_words(right: &Permission, rights: &Rights) -> String {
 
 /// The rules to paste into a ClusterRole.
 fn rules(missing: &[Permission]) -> String {
-    let lines: Vec<String> = missing.iter().map(Permission::rule).collect();
+    let note = |right: &Permission| if right.home() { "      # of a Role where its Jobs are made" } else { "" };
+    let lines: Vec<String> = missing.iter().map(|right| format!("{}{}", right.rule(), note(right))).collect();
     format!(
         "rules:      # of a ClusterRole that is bound to this identity; all of them: nightshift rbac\n{}",
         lines.join("\n")

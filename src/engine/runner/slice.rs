@@ -196,7 +196,7 @@ impl<'a> Slice<'a> {
             return self.denied(claimed, runbook, &call, reason).await;
         }
         if action.spec().reach > Reach::None
-            && !action.spec().permissions.is_empty()
+            && action.needs_cluster()
             && let Err(error) = self.parts.world.kube(None)
         {
             // A node of that name may well exist in the default cluster, and is another node.

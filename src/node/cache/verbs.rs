@@ -4,7 +4,7 @@
 
 use super::read::Progress;
 use super::roots::failed;
-use super::{Settings, status, verify, warm};
+use super::{Settings, size, status, verify, warm_all};
 use crate::limits;
 use crate::model::{Answer, Command, Failure, FailureKind, Outcome, Span};
 use crate::node::{Machine, Verb};
@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 pub(in crate::node) struct CacheStatus;
@@ -49,6 +48,10 @@ impl Verb for CacheVerify {
         true
     }
 
+    fn stops(&self) -> bool {
+        true
+    }
+
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let path = path(command);
         let hash = command.args.get("hash") == Some(&Value::Bool(true));
@@ -62,40 +65,21 @@ impl Verb for CacheWarm {
         "cache::warm"
     }
 
+    fn stops(&self) -> bool {
+        true
+    }
+
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let Ok(_turn) = TURN.acquire().await else {
             return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed")));
         };
         let (paths, within) = (models(command), within(command));
         let rate = command.args.get("mib_per_second").and_then(Value::as_u64).map(|rate| rate.saturating_mul(1 << 20));
-        apart(machine, progress, move |settings, cancel, said| warm_all(settings, &paths?, rate, within?, cancel, said))
-            .await
+        apart(machine, progress, move |settings, cancel, said| {
+            warm_all(settings, &paths?, rate, within?.0, cancel, said)
+        })
+        .await
     }
-}
-
-/// One after another: the first that fails ends it, and what is warm by then stays so.
-fn warm_all(
-    settings: &Settings,
-    paths: &[PathBuf],
-    rate: Option<u64>,
-    within: Span,
-    cancel: &AtomicBool,
-    said: Said<'_>,
-) -> Result<Value, Failure> {
-    let until = Instant::now() + within.0;
-    let mut reports = Vec::new();
-    for path in paths {
-        reports.push(warm(settings, path, rate, until.saturating_duration_since(Instant::now()), cancel, said)?);
-    }
-    let lowest = reports.iter().map(|report| report.resident).fold(1.0, f64::min);
-    Ok(json!({
-        "changed": reports.iter().any(|report| report.changed),
-        "resident": lowest,
-        "bytes": reports.iter().map(|report| report.bytes).sum::<u64>(),
-        "read_bytes": reports.iter().map(|report| report.read_bytes).sum::<u64>(),
-        "seconds": reports.iter().map(|report| report.seconds).sum::<f64>(),
-        "models": reports,
-    }))
 }
 
 /// A path, or a list of paths or of models that have one.
@@ -184,9 +168,12 @@ async fn apart<T: Serialize + Send + 'static>(
 fn shown(now: &Progress) -> Value {
     let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(0);
     let mut value = json!({ "done_bytes": now.done, "bytes": now.total, "read_bytes": now.read, "percent": percent });
+    let mut doing = format!("reading: {percent} % of {}", size(now.total));
     if let Some(waits) = &now.waits {
         value["waits"] = json!(waits);
+        doing = format!("{doing}; {waits}");
     }
+    value["doing"] = json!(doing);
     value
 }
 

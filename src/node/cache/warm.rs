@@ -203,6 +203,43 @@ pub fn warm(
     })
 }
 
+/// What several warms came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Warmed {
+    pub changed: bool,
+    /// Of the model that is least in memory.
+    pub resident: f64,
+    pub bytes: u64,
+    pub read_bytes: u64,
+    pub seconds: f64,
+    pub models: Vec<Report>,
+}
+
+/// One model after another: the first that fails ends it, and what is warm by then stays so.
+pub fn warm_all<P: AsRef<Path>>(
+    settings: &Settings,
+    paths: &[P],
+    bytes_per_second: Option<u64>,
+    within: Duration,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Warmed, Failure> {
+    let until = Instant::now() + within;
+    let mut models = Vec::new();
+    for path in paths {
+        let left = until.saturating_duration_since(Instant::now());
+        models.push(warm(settings, path.as_ref(), bytes_per_second, left, cancel, progress)?);
+    }
+    Ok(Warmed {
+        changed: models.iter().any(|report| report.changed),
+        resident: models.iter().map(|report| report.resident).fold(1.0, f64::min),
+        bytes: models.iter().map(|report| report.bytes).sum(),
+        read_bytes: models.iter().map(|report| report.read_bytes).sum(),
+        seconds: models.iter().map(|report| report.seconds).sum(),
+        models,
+    })
+}
+
 fn is_warm(count: Count) -> bool {
     count.ratio() >= limits::CACHE_RESIDENT
 }

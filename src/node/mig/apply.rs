@@ -36,7 +36,7 @@ pub(super) fn apply(machine: &Machine, orders: &Orders) -> Answer {
         Ok(session) => session,
         Err(error) => return failed(FailureKind::Unavailable, error.to_string()),
     };
-    let work = match prepare(&session, orders) {
+    let work = match prepare(machine, &session, orders) {
         Ok(work) => work,
         Err((kind, why)) => return failed(kind, why),
     };
@@ -58,7 +58,11 @@ pub(super) fn apply(machine: &Machine, orders: &Orders) -> Answer {
 }
 
 /// Reads every GPU and refuses before anything is touched.
-fn prepare<'s>(session: &'s Session, orders: &Orders) -> Result<Vec<Work<'s>>, (FailureKind, String)> {
+fn prepare<'s>(
+    machine: &Machine,
+    session: &'s Session,
+    orders: &Orders,
+) -> Result<Vec<Work<'s>>, (FailureKind, String)> {
     let unread = |error: NvmlError| (FailureKind::Unavailable, error.to_string());
     let gpus = session.gpus().map_err(unread)?;
     let mut work: Vec<Work<'s>> = Vec::new();
@@ -72,7 +76,7 @@ fn prepare<'s>(session: &'s Session, orders: &Orders) -> Result<Vec<Work<'s>>, (
             }
         }
         let gpu = found.ok_or_else(|| (FailureKind::NotFound, format!("GPU {} is not on this node", change.gpu)))?;
-        let found = gpu.read().map_err(unread)?;
+        let found = super::looked_at(machine, gpu.read().map_err(unread)?);
         refuse(&found, change)?;
         work.push(Work { gpu, found, change: change.clone() });
     }

@@ -127,7 +127,7 @@ impl<'s> Gpu<'s> {
             pending,
             profiles,
             instances,
-            ill: self.illness(),
+            ill: self.illness().or_else(|| self.remapping()),
         })
     }
 
@@ -159,6 +159,22 @@ impl<'s> Gpu<'s> {
                 4 => Some("recovery action: drain and reset".to_owned()),
                 other => Some(format!("recovery action: {other}")),
             },
+        }
+    }
+
+    /// Rows of its memory that wait for a reset to be remapped, or could not be.
+    fn remapping(&self) -> Option<String> {
+        let (mut corrected, mut uncorrected, mut pending, mut failed): (c_uint, c_uint, c_uint, c_uint) = (0, 0, 0, 0);
+        let asked = nvml!(
+            self.session,
+            nvmlDeviceGetRemappedRows(self.handle, &mut corrected, &mut uncorrected, &mut pending, &mut failed)
+        );
+        match asked {
+            // Older GPUs have none, and with instances that are in use the driver does not say.
+            Err(_) => None,
+            Ok(()) if failed != 0 => Some("rows of its memory could not be remapped".to_owned()),
+            Ok(()) if pending != 0 => Some("rows of its memory wait for a reset to be remapped".to_owned()),
+            Ok(()) => None,
         }
     }
 

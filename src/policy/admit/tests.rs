@@ -250,6 +250,39 @@ fn the_blast_radius_counts_what_others_took_out_too() {
 }
 
 #[test]
+fn on_a_site_of_one_node_a_gpu_may_be_acted_on_and_the_node_only_where_the_site_says_so() {
+    let of = |target: Subject, out: &[&str]| Proposal {
+        target,
+        facts: Facts {
+            nodes_total: Some(1),
+            nodes_out: out.iter().map(|name| (*name).to_owned()).collect(),
+            ..Facts::default()
+        },
+        ..cordon("gpu-1")
+    };
+    let gpu = || Subject { gpu: Some("3".to_owned()), ..Subject::node("gpu-1") };
+    allowed(&levels(), &of(gpu(), &[]));
+    refused(
+        &levels(),
+        &of(Subject::node("gpu-1"), &[]),
+        "deny",
+        ReasonCode::BlastRadius,
+        "guards: { only_node: true }",
+    );
+    // One run at a time holds the node, whatever it is about.
+    let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
+    refused(&busy, &of(gpu(), &[]), "hold", ReasonCode::NodeBusy, "run r7 works on node gpu-1");
+    let limits = GuardLimits { only_node: true, ..GuardLimits::default() };
+    assert_eq!(admit(&limits, &levels(), &of(Subject::node("gpu-1"), &[]), now()), Verdict::Allow);
+    // Where there are others, the last one in service stays, GPU or not, whatever the site says of an only one.
+    let facts = Facts { nodes_total: Some(2), nodes_out: vec!["gpu-2".to_owned()], ..Facts::default() };
+    for target in [gpu(), Subject::node("gpu-1")] {
+        let last = Proposal { facts: facts.clone(), ..of(target, &[]) };
+        assert!(matches!(admit(&limits, &levels(), &last, now()), Verdict::Hold { .. }));
+    }
+}
+
+#[test]
 fn a_pattern_that_would_protect_nothing_is_refused() {
     assert_eq!(Protected::default().check(), Ok(()));
     let protected = Protected { nodes: vec!["gpu-*".to_owned()], ..Protected::default() };

@@ -45,7 +45,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let held = asked.levels.nodes_held.iter();
     let out: BTreeSet<&str> =
         proposal.facts.nodes_out.iter().chain(held).map(String::as_str).filter(|name| *name != node).collect();
-    let pool = pool(asked).map(|group| of_pool(asked, group, node, &out));
+    // Of a fleet of one the pool says nothing more.
+    let pool = pool(asked).filter(|_| total > 1).map(|group| of_pool(asked, group, node, &out));
     let (taken_hour, taken_day) = (asked.levels.nodes_hour, asked.levels.nodes_day);
     let fleet = Level { of: String::new(), total, out, taken_hour, taken_day };
     within(asked, node, &fleet).or_else(|| within(asked, node, &pool?))
@@ -111,8 +112,11 @@ fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict>
         return None;
     }
     if others == 0 {
-        let what = if of.is_empty() { " GPU node".to_owned() } else { format!(" one{of}") };
-        let text = format!("node {node} is the only{what}: taking it out would leave none in service");
+        // A fleet of one is another guard's.
+        if of.is_empty() {
+            return None;
+        }
+        let text = format!("node {node} is the only one{of}: taking it out would leave none in service");
         return asked.deny(ReasonCode::BlastRadius, text);
     }
     let text = format!("node {node} is the last of {total}{of} in service: {} are out", some_of(out.iter().copied()));

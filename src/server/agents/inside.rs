@@ -33,9 +33,8 @@ impl Link for Inside {
         Ok(routes::hand_over(&self.app, &self.speaker, standing.clone()).await)
     }
 
-    async fn answer(&self, answered: &Answered) -> Result<(), LinkError> {
+    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
         let agents = &self.app.parts.world.agents;
-        agents.answered(&self.speaker.agent.name, &answered.key, answered.answer.clone());
-        Ok(())
+        Ok(agents.answered(&self.speaker.agent.name, &answered.key, answered.answer.clone()))
     }
 }

@@ -129,8 +129,8 @@ async fn answer(
     State(app): State<App>,
     Body(answered): Body<Answered>,
 ) -> Result<Json<Value>, Problem> {
-    app.parts.world.agents.answered(&speaker.agent.name, &answered.key, answered.answer);
-    Ok(Json(json!({})))
+    let wanted = app.parts.world.agents.answered(&speaker.agent.name, &answered.key, answered.answer);
+    Ok(Json(json!({ "wanted": wanted })))
 }
 
 async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Json<Granted>, Problem> {

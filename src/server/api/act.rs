@@ -127,6 +127,7 @@ pub(super) async fn cancel(
     }
     let why = refuse::reason(&body.why)?;
     control(&app, Control::Cancel { run: id, by: caller.name, why }).await?;
+    app.parts.world.agents.cancel(id);
     Ok(Json(json!({ "run": read::find_run(&app, id).await? })))
 }
 

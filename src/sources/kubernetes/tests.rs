@@ -59,6 +59,7 @@ fn llm_pod(namespace: &str, gpus: u32, waiting: &str, ended: &str, restarts: u32
             mirror: false,
             empty_dir: false,
             gpus,
+            priority: 0,
         },
         containers: vec![ContainerSeen {
             name: "vllm".to_owned(),

@@ -201,6 +201,7 @@ pub(super) struct PodWire {
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
     node_name: String,
+    priority: i32,
     #[serde(deserialize_with = "or_default")]
     containers: Vec<Container>,
     #[serde(deserialize_with = "or_default")]
@@ -397,6 +398,7 @@ impl From<PodWire> for Pod {
             mirror: wire.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
             empty_dir: wire.spec.volumes.iter().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory")),
             gpus: running.max(starting),
+            priority: wire.spec.priority,
         }
     }
 }

@@ -365,6 +365,10 @@ pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
             state.health.stale_weights.insert((node, model));
         }
         Fault::MigManager { node, behaviour } => super::mig::install(state, &node, behaviour)?,
+        Fault::Jobs { exit, message } => {
+            use super::jobs::Ending;
+            state.health.jobs = Some(exit.map_or(Ending::Never, |code| Ending::Exit(code, message)));
+        }
         Fault::Deny { verb, resource } => {
             state.health.denied.insert((verb, resource));
         }

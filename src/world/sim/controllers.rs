@@ -4,7 +4,7 @@
 
 use super::object::{Key, Kind, condition, gpus_wanted, is_terminating, list, number, set_condition, text};
 use super::state::{Seat, State, Timer, gpus};
-use super::workloads;
+use super::{jobs, workloads};
 use crate::model::Time;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -39,6 +39,7 @@ fn work(state: &mut State) {
                 Kind::Deployment => workloads::deployment(state, &key),
                 Kind::StatefulSet => workloads::stateful_set(state, &key),
                 Kind::DaemonSet => workloads::daemon_set(state, &key),
+                Kind::Job => jobs::job(state, &key),
                 _ => {}
             }
         } else if std::mem::take(&mut state.room) {
@@ -54,8 +55,16 @@ fn fire(state: &mut State, timer: Timer) {
         Timer::PodStarts(key, uid) => {
             if state.get(&key).is_some_and(|pod| text(pod, "/metadata/uid") == uid && !is_terminating(pod)) {
                 start(state, &key);
+                jobs::started(state, &key);
             }
         }
+        Timer::PodEnds(key, uid) => {
+            if state.get(&key).is_some_and(|pod| text(pod, "/metadata/uid") == uid && !is_terminating(pod)) {
+                jobs::pod_ends(state, &key);
+            }
+        }
+        Timer::JobLate(key, uid) => jobs::late(state, &key, &uid),
+        Timer::JobForgotten(key, uid) => jobs::forget(state, &key, &uid),
         Timer::PodGone(key, uid) => {
             let Some(pod) = state.get(&key) else { return };
             // A silent kubelet confirms nothing: the pod stays until the node is back or somebody forces it.
@@ -188,8 +197,11 @@ fn schedule(state: &mut State) {
         let Some(pod) = state.get(&key) else { continue };
         let wanted = gpus_wanted(pod);
         let tolerated: Vec<&str> = list(pod, "/spec/tolerations").iter().map(|t| text(t, "/key")).collect();
+        let pin = jobs::pinned(pod);
         let is_welcome = |name: &str| {
-            state.seats.get(name).is_some_and(|s| s.taints.iter().all(|taint| tolerated.contains(&taint.as_str())))
+            // A toleration without a key is one of all.
+            let suffers = |taint: &String| tolerated.contains(&"") || tolerated.contains(&taint.as_str());
+            pin.is_none_or(|pin| pin == name) && state.seats.get(name).is_some_and(|s| s.taints.iter().all(suffers))
         };
         let best = order.iter().take_while(|(free, _)| free.0 >= wanted).find(|(_, name)| is_welcome(name)).cloned();
         if let Some(seat) = best {

@@ -24,6 +24,8 @@ pub enum Fault {
     WeightsStale { node: String, model: String },
     /// The node has a mig-manager, which behaves like this.
     MigManager { node: String, behaviour: super::mig::MigBehaviour },
+    /// The pods of Jobs end with this code and these last words; without a code they never end.
+    Jobs { exit: Option<i64>, message: String },
     /// A right is missing: requests get 403, and access reviews say so.
     Deny { verb: String, resource: String },
     /// The API server has compacted its history: a watch that resumes hears 410 and lists again.
@@ -118,6 +120,8 @@ pub(super) struct Health {
     pub healing: BTreeSet<String>,
     /// Nodes with a mig-manager: the configuration that it saw last, and how it will behave.
     pub mig: BTreeMap<String, (String, super::mig::MigBehaviour)>,
+    /// How pods of Jobs end, if not well.
+    pub jobs: Option<super::jobs::Ending>,
     api: Vec<(ApiFault, Regex)>,
     random: u64,
 }
@@ -132,6 +136,7 @@ impl Health {
             denied: BTreeSet::new(),
             healing: BTreeSet::new(),
             mig: BTreeMap::new(),
+            jobs: None,
             api: Vec::new(),
             random: seed,
         }

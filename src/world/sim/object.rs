@@ -20,6 +20,8 @@ pub(super) enum Kind {
     NewEvent,
     Lease,
     ConfigMap,
+    Job,
+    ResourceSlice,
 }
 
 /// One kind's place in the API.
@@ -39,10 +41,17 @@ const fn resource(
     plural: &'static str,
     name: &'static str,
 ) -> Resource {
-    Resource { kind, group, version, plural, name, namespaced: !matches!(kind, Kind::Node | Kind::Namespace) }
+    Resource {
+        kind,
+        group,
+        version,
+        plural,
+        name,
+        namespaced: !matches!(kind, Kind::Node | Kind::Namespace | Kind::ResourceSlice),
+    }
 }
 
-pub(super) const RESOURCES: [Resource; 12] = [
+pub(super) const RESOURCES: [Resource; 14] = [
     resource(Kind::Namespace, "", "v1", "namespaces", "Namespace"),
     resource(Kind::Node, "", "v1", "nodes", "Node"),
     resource(Kind::Pod, "", "v1", "pods", "Pod"),
@@ -54,6 +63,8 @@ pub(super) const RESOURCES: [Resource; 12] = [
     resource(Kind::DaemonSet, "apps", "v1", "daemonsets", "DaemonSet"),
     resource(Kind::ReplicaSet, "apps", "v1", "replicasets", "ReplicaSet"),
     resource(Kind::DisruptionBudget, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    resource(Kind::Job, "batch", "v1", "jobs", "Job"),
+    resource(Kind::ResourceSlice, "resource.k8s.io", "v1", "resourceslices", "ResourceSlice"),
     resource(Kind::Lease, "coordination.k8s.io", "v1", "leases", "Lease"),
 ];
 

@@ -23,6 +23,12 @@ pub(super) enum Timer {
     NodeLost(String),
     /// The node repairs itself, if it is still empty.
     Heals(String),
+    /// The pod of a Job has ended by itself.
+    PodEnds(Key, String),
+    /// A Job's own deadline.
+    JobLate(Key, String),
+    /// A Job that has ended is kept no longer.
+    JobForgotten(Key, String),
     /// The node's mig-manager is done with this configuration.
     MigSettles(String, String),
 }
@@ -270,7 +276,7 @@ impl State {
                 self.dirty.insert(key.clone());
                 self.room = true;
             }
-            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
                 self.dirty.insert(key.clone());
             }
             _ => {}

@@ -21,8 +21,13 @@ async fn ready(name: &str) -> (Stage, Case, usize) {
     (stage, case, mark)
 }
 
+/// Those that speak to the API server alone.
+pub(super) fn on_kube(name: &str) -> bool {
+    name.starts_with("k8s::") || name == "cache::warm"
+}
+
 fn writers() -> Vec<&'static str> {
-    names().into_iter().filter(|name| name.starts_with("k8s::") && action(name).spec().effect != Effect::Read).collect()
+    names().into_iter().filter(|name| on_kube(name) && action(name).spec().effect != Effect::Read).collect()
 }
 
 #[tokio::test]
@@ -109,7 +114,7 @@ async fn no_trouble_of_the_api_makes_an_effect_happen_twice_or_not_at_all() {
 
 #[tokio::test]
 async fn every_read_that_fails_for_a_while_is_only_a_delay() {
-    let kube = names().into_iter().filter(|name| name.starts_with("k8s::"));
+    let kube = names().into_iter().filter(|name| on_kube(name));
     each(kube.flat_map(|name| [429, 500, 503].map(|code| (name, code))), |(name, code)| async move {
         let (stage, case, mark) = ready(name).await;
         let mut step = stage.begin(case.call).await;
@@ -233,7 +238,7 @@ async fn a_person_who_uncordons_our_node_wins_and_only_our_mark_is_removed() {
 
 #[tokio::test]
 async fn an_action_uses_no_right_that_it_does_not_declare() {
-    each(names().into_iter().filter(|name| name.starts_with("k8s::")), |name| async move {
+    each(names().into_iter().filter(|name| on_kube(name)), |name| async move {
         let (stage, case, _) = ready(name).await;
         let heard = stage.heard();
         ok(stage.run(case.call).await);

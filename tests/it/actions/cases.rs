@@ -20,10 +20,6 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
             stage.agent("gpu-1", |_| Outcome::Ok(json!({ "sound": true })));
             reads(&[node, ("path", json!("/models/llama"))])
         }
-        "cache::warm" => {
-            stage.agent("gpu-1", |_| Outcome::Ok(json!({ "changed": true })));
-            reads(&[("models", json!("/models/llama")), node])
-        }
         // Against a real engine in tests/it/docker.rs; here there is none, and that is an answer, too.
         "docker::containers" => reads(&[]),
         "docker::restart" => reads(&[("container", json!("vllm"))]),

@@ -4,6 +4,7 @@
 
 use super::Stage;
 use nightshift::model::Call;
+use nightshift::world::CacheJob;
 use serde_json::{Value, json};
 
 /// A call that makes sense on the stage, and what it should do there.
@@ -30,6 +31,16 @@ pub(super) fn reads(name: &str, args: &[(&'static str, Value)]) -> Case {
     Case { before: vec![], call: call(name, args), changes: vec![], write: None }
 }
 
+/// How stages warm models by a Job.
+pub(super) fn cache_job(namespace: &str) -> CacheJob {
+    CacheJob {
+        namespace: namespace.to_owned(),
+        image: "registry.example/nightshift:test".to_owned(),
+        host_path: Some("/models".into()),
+        ..CacheJob::default()
+    }
+}
+
 pub(super) const PATCH_NODE: Option<(&str, &str)> = Some(("PATCH", "/nodes/"));
 
 /// The case of an action, or nothing for one that is not known here.
@@ -46,6 +57,12 @@ pub(super) fn kube_case(stage: &Stage, name: &str) -> Option<Case> {
     let pod = || ("pod", json!(stage.pod_of("mistral-7b")));
     let value = ("value", json!("yes"));
     Some(match name {
+        "cache::warm" => Case {
+            before: vec![],
+            call: call(name, &[("models", json!(["/models/llama"])), node, ("via", json!("job"))]),
+            changes: vec!["create jobs"],
+            write: Some(("POST", "/jobs")),
+        },
         "k8s::annotate" => patches(vec![], call(name, &[node.clone(), key.clone(), value])),
         "k8s::cordon" => patches(vec![], cordon(&stage.node(1))),
         "k8s::delete_pod" => Case {

@@ -181,3 +181,137 @@ async fn what_has_no_place_changes_nothing_and_an_agents_failure_is_passed_on() 
     assert_eq!(plan["cost"]["unserved"], 1);
     assert!(plan["refused"][0]["why"].as_str().unwrap().contains("GPU-b"), "{plan}");
 }
+
+/// What a person or a driver would write into the cluster.
+async fn write(stage: &Stage, method: reqwest::Method, path: &str, body: Value) {
+    let request = crate::harness::client().request(method.clone(), format!("{}{path}", stage.fleet.url()));
+    let request = match method {
+        reqwest::Method::PATCH => request.header("content-type", "application/merge-patch+json"),
+        _ => request.header("content-type", "application/json"),
+    };
+    let answer = request.body(body.to_string()).send().await.unwrap();
+    assert!(answer.status().is_success(), "{method} {path}: {}", answer.text().await.unwrap());
+}
+
+#[tokio::test]
+async fn where_a_dra_driver_hands_out_the_gpus_both_routes_are_refused_with_the_reason() {
+    let stage = with_manager(MigBehaviour::Works).await;
+    let slice = |driver: &str, node: &str| json!({ "metadata": { "name": format!("{driver}-{node}") }, "spec": { "driver": driver, "nodeName": node } });
+    let path = "/apis/resource.k8s.io/v1/resourceslices";
+    // Of another node, and of another driver on this one.
+    write(&stage, reqwest::Method::POST, path, slice("gpu.nvidia.com", "gpu-2")).await;
+    write(&stage, reqwest::Method::POST, path, slice("nic.example.com", "gpu-1")).await;
+    ok(stage.run(rebalance(&[("config", json!("all-1g.10gb"))])).await);
+    let mark = stage.mark();
+    write(&stage, reqwest::Method::POST, path, slice("gpu.nvidia.com", "gpu-1")).await;
+    let mark = mark + 1;
+    for way in [("config", json!("all-3g.40gb")), ("demand", json!({ "1g.10gb": 1 }))] {
+        let refusal = stage.run(rebalance(&[way])).await;
+        refused(refusal.clone(), FailureKind::Refused, "the DRA driver gpu.nvidia.com hands out the GPUs of gpu-1");
+        refused(refusal, FailureKind::Refused, "evict the claim's pod");
+    }
+    assert_eq!(stage.since(mark), [""; 0]);
+    assert_eq!(labels(&stage)["nvidia.com/mig.config"], "all-1g.10gb");
+}
+
+/// A node with pods of two workloads, each with a slice in the way on a GPU of its own.
+async fn two_in_the_way() -> (Stage, String, [String; 2]) {
+    let stage = Stage::new().await;
+    let workload = |pod: &str| ["llama-70b", "mistral-7b", "qwen-32b"].into_iter().find(|name| pod.contains(name));
+    let pair = |node: &str| {
+        let pods = stage.fleet.pods_on(node).into_iter().map(|(space, name)| format!("{space}/{name}"));
+        let mut pods: Vec<String> = pods.filter(|pod| workload(pod).is_some()).collect();
+        pods.dedup_by_key(|pod| workload(pod));
+        (pods.len() >= 2).then(|| [pods.remove(0), pods.remove(0)])
+    };
+    let (node, pods) = ["gpu-1", "gpu-2", "gpu-3", "gpu-4"]
+        .into_iter()
+        .find_map(|node| pair(node).map(|pods| (node, pods)))
+        .expect("a node with pods of two workloads");
+    let uids = pods.clone().map(|pod| {
+        let (space, name) = pod.split_once('/').unwrap();
+        stage.fleet.pod(space, name).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+    });
+    stage.agent(node, move |_| {
+        // Room for a 2g is only where the pod is, and for the pod only on the other GPU.
+        let board =
+            |name: &str, uid: &str| gpu(name, &[("1g.10gb", 1, uid), ("2g.20gb", 2, "gone"), ("3g.40gb", 4, "gone")]);
+        Outcome::Ok(json!({ "gpus": [board("GPU-a", &uids[0]), board("GPU-b", &uids[1])], "pods": "read" }))
+    });
+    (stage, node.to_owned(), pods)
+}
+
+#[tokio::test]
+async fn who_moves_is_who_costs_least_by_priority_and_never_whom_a_budget_protects() {
+    let (stage, node, pods) = two_in_the_way().await;
+    let plan = async || {
+        let call = call("mig::plan", &[("node", json!(node)), ("demand", json!({ "2g.20gb": 1 }))]);
+        ok(stage.run(call).await)
+    };
+    let moved = |plan: &Value| plan["moves"][0]["pod"].as_str().map(str::to_owned);
+    let first = plan().await;
+    let chosen = moved(&first).unwrap_or_else(|| panic!("{first}"));
+    let other = pods.iter().find(|pod| **pod != chosen).unwrap().clone();
+    // More important than the other: the other one moves instead, and its price is as before.
+    let path = |pod: &str| {
+        let (space, name) = pod.split_once('/').unwrap();
+        format!("/api/v1/namespaces/{space}/pods/{name}")
+    };
+    write(&stage, reqwest::Method::PATCH, &path(&chosen), json!({ "spec": { "priority": 1_000_000 } })).await;
+    let second = plan().await;
+    assert_eq!(moved(&second), Some(other.clone()), "{second}");
+    assert_eq!(second["cost"]["moving"], first["cost"]["moving"]);
+    // A budget that lets none go outweighs every price.
+    let protect = |pod: &str| {
+        let (space, name) = pod.split_once('/').unwrap();
+        let workload = name.rsplitn(3, '-').last().unwrap();
+        format!("/apis/policy/v1/namespaces/{space}/poddisruptionbudgets/{workload}")
+    };
+    let all = json!({ "spec": { "minAvailable": 99 } });
+    write(&stage, reqwest::Method::PATCH, &protect(&other), all.clone()).await;
+    let third = plan().await;
+    assert_eq!(moved(&third), Some(chosen.clone()), "{third}");
+    assert!(third["cost"]["moving"].as_u64() > first["cost"]["moving"].as_u64(), "{third}");
+    write(&stage, reqwest::Method::PATCH, &protect(&chosen), all).await;
+    let fourth = plan().await;
+    assert_eq!(fourth["cost"]["unserved"], 1, "{fourth}");
+    assert!(fourth["refused"][0]["why"].as_str().unwrap().contains("its disruption budget lets none go"), "{fourth}");
+}
+
+#[tokio::test]
+async fn what_pods_wait_for_is_a_demand_as_far_as_this_node_could_serve_it() {
+    let (stage, node, _) = two_in_the_way().await;
+    let plan = async || {
+        let call = call("mig::plan", &[("node", json!(node)), ("demand", json!("pending"))]);
+        ok(stage.run(call).await)
+    };
+    let nothing = plan().await;
+    assert_eq!((&nothing["steps"], &nothing["cost"]["unserved"]), (&json!([]), &json!(0)));
+    // No node of this fleet will take them, as where all slices are used up.
+    let nowhere = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["nowhere"] }] }],
+    } } });
+    let pod = |name: &str, resource: &str, pool: Option<&str>| {
+        let selector = pool.map(|pool| json!({ "pool": pool })).unwrap_or(json!({}));
+        let limits = json!({ resource: "1" });
+        json!({ "metadata": { "name": name }, "status": { "phase": "Pending" }, "spec": {
+            "affinity": nowhere, "nodeSelector": selector,
+            "containers": [{ "name": "server", "resources": { "limits": limits } }],
+        } })
+    };
+    for (name, resource, pool) in [
+        ("waits", "nvidia.com/mig-2g.20gb", None),
+        ("of-another-pool", "nvidia.com/mig-2g.20gb", Some("a100")),
+        ("of-another-kind", "nvidia.com/mig-2g.10gb", None),
+        ("whole", "nvidia.com/gpu", None),
+    ] {
+        let path = "/api/v1/namespaces/research/pods";
+        write(&stage, reqwest::Method::POST, path, pod(name, resource, pool)).await;
+    }
+    let planned = plan().await;
+    let served: Vec<&Value> =
+        planned["diffs"].as_array().unwrap().iter().flat_map(|diff| diff["serves"].as_array().unwrap()).collect();
+    // The pod that moves has its new place among them.
+    assert_eq!(served.iter().filter(|place| place["profile"] == "2g.20gb").count(), 1, "{planned}");
+    assert_eq!(planned["moves"].as_array().unwrap().len(), 1);
+}

@@ -29,7 +29,7 @@ async fn start(engine: &Engine) -> String {
     run["run"]["id"].as_str().unwrap().to_owned()
 }
 
-async fn ended(engine: &Engine, run: &str) -> Value {
+pub(super) async fn ended(engine: &Engine, run: &str) -> Value {
     eventually("the run's end", async || {
         let answer = engine.get(&format!("/api/v1/runs/{run}")).await?;
         let state = answer["run"]["state"]["is"].as_str().or(answer["run"]["state"].as_str())?.to_owned();

@@ -223,3 +223,45 @@ async fn a_library_that_is_missing_or_a_gpu_that_is_lost_is_an_answer_in_words()
     node.machine = Machine::here("gpu-1".to_owned(), Arc::new(settings));
     refused(&node.ask("mig::inventory", Value::Null).await, FailureKind::Unavailable, "/nowhere/");
 }
+
+#[tokio::test]
+async fn a_gpu_with_a_fault_that_is_not_over_is_shut_for_plans_and_for_changes() {
+    use nightshift::model::GpuName;
+    use nightshift::node::{Sight, xid_finding};
+    let node = Node::new(
+        "machine h100 gpus 4\ngpu 0 mig on\ngpu 1 mig on\ngpu 2 mig on\ngpu 3 mig on\ngpu 1 rows pending\ngpu 2 rows failed",
+    );
+    let name: GpuName = serde_json::from_value(node.gpu(0).await["gpu"].clone()).unwrap();
+    assert_eq!(node.gpu(0).await["ill"], Value::Null);
+    // An application's own fault shuts nothing.
+    let now = Time::now();
+    let hear =
+        |code: u32| node.machine.faults.hear(Sight::nvml(xid_finding(code, name.clone(), [].into(), "", now)), now);
+    hear(43);
+    assert_eq!(node.gpu(0).await["ill"], Value::Null);
+    hear(95);
+    assert!(node.gpu(0).await["ill"].as_str().unwrap().starts_with("XID 95 on GPU "), "{}", node.gpu(0).await);
+    assert_eq!(node.gpu(1).await["ill"], "rows of its memory wait for a reset to be remapped");
+    assert_eq!(node.gpu(2).await["ill"], "rows of its memory could not be remapped");
+    let lines = node.gpus.timeline();
+    refused(&node.apply(&[("0", "", "3g.40gb@0")]).await, FailureKind::Refused, "is not touched: XID 95 on GPU");
+    refused(&node.apply(&[("1", "", "3g.40gb@0")]).await, FailureKind::Refused, "wait for a reset");
+    assert_eq!(node.gpus.timeline(), lines);
+    // The planner leaves them out, and the one that is well serves.
+    let outcome = node.ask("mig::inventory", Value::Null).await;
+    let Outcome::Ok(inventory) = outcome else { panic!("{outcome:?}") };
+    let inventory: nightshift::world::MigInventory = serde_json::from_value(inventory).unwrap();
+    let wish = |count: u32| nightshift::world::MigWish {
+        demand: [("7g.80gb".to_owned(), count)].into(),
+        most_moves: 1,
+        warm_up: nightshift::model::Span::seconds(60),
+    };
+    let plan = nightshift::world::mig_plan(&inventory, None, &wish(1)).unwrap();
+    assert_eq!((plan.cost.unserved, plan.diffs.len()), (0, 1));
+    let plan = nightshift::world::mig_plan(&inventory, None, &wish(2)).unwrap();
+    assert_eq!(plan.cost.unserved, 1);
+    assert!(plan.refused[0].why.contains("is left out: XID 95"), "{}", plan.refused[0].why);
+    // A reset ends it.
+    node.machine.faults.healed(&name.uuid, "a reset", now);
+    assert_eq!(node.gpu(0).await["ill"], Value::Null);
+}

@@ -22,6 +22,20 @@
 {{- $map := dict "namespace" .Release.Namespace "name" (printf "%s-stop" (include "nightshift.name" .)) -}}
 {{- $_ := set $ours "kill_switch" (dict "config_map" $map) -}}
 {{- end -}}
+{{- if .Values.cacheJob.enabled -}}
+{{- $job := .Values.cacheJob -}}
+{{- if eq (empty $job.hostPath) (empty $job.claim) -}}
+{{- fail "cacheJob: say where models lie: `hostPath` (a folder on every node) or `claim`, and not both" -}}
+{{- end -}}
+{{- $ask := dict "namespace" (include "nightshift.jobs" .) "image" (include "nightshift.image" .) "user" (int $job.user) -}}
+{{- range $key, $value := dict "host_path" $job.hostPath "claim" $job.claim "mount" $job.mount "memory_limit" $job.memoryLimit -}}
+{{- if $value }}{{ $_ := set $ask $key $value }}{{ end -}}
+{{- end -}}
+{{- $secrets := list -}}
+{{- range .Values.imagePullSecrets }}{{ $secrets = append $secrets .name }}{{ end -}}
+{{- if $secrets }}{{ $_ := set $ask "pull_secrets" $secrets }}{{ end -}}
+{{- $_ := set (index $ours.clusters "main") "cache_job" $ask -}}
+{{- end -}}
 {{- if .Values.agent.enabled -}}
 {{- if not .Values.agent.tlsSecret -}}
 {{- fail (printf "agent.tlsSecret: name a Secret with tls.crt, tls.key and ca.crt for %s-agents.%s.svc: agents speak to the engine over TLS alone" (include "nightshift.name" .) .Release.Namespace) -}}

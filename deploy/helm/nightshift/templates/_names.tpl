@@ -24,6 +24,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
+{{/* The namespace in which Jobs are made. */}}
+{{- define "nightshift.jobs" -}}
+{{ .Values.cacheJob.namespace | default .Release.Namespace }}
+{{- end -}}
+
 {{/* Whether the engine may act: "true" or "". */}}
 {{- define "nightshift.acts" -}}
 {{- if has .Values.mode (list "approve" "auto") }}true{{ end -}}

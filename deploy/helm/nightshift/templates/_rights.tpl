@@ -14,7 +14,8 @@
 
 {{/*
 The rules of a role, from files/rights.yaml, which is generated from the catalog of actions. Takes root, write (whether
-those that change something), and scope: `wide` (nodes and the engine's own), `narrow` (pods and workloads), or `all`.
+those that change something), and scope: `wide` (nodes and the engine's own), `narrow` (pods and workloads), `all` of these,
+or `home`: Jobs, reads and writes alike, in the one namespace that is meant for them.
 */}}
 {{- define "nightshift.rules" -}}
 {{- $root := .root -}}
@@ -30,7 +31,9 @@ those that change something), and scope: `wide` (nodes and the engine's own), `n
 {{- /* A review is a question, though it is sent by create. */ -}}
 {{- $writes := not (or (has .verb (list "get" "list" "watch")) (eq .group "authentication.k8s.io")) -}}
 {{- $narrow := or (eq .group "apps") (hasPrefix "pods" .resource) -}}
-{{- if and (eq $writes $.write) (or (eq $.scope "all") (eq $narrow (eq $.scope "narrow"))) -}}
+{{- $home := eq .group "batch" -}}
+{{- $within := or (eq $.scope "all") (eq $narrow (eq $.scope "narrow")) -}}
+{{- if ternary $home (and (not $home) (eq $writes $.write) $within) (eq $.scope "home") -}}
 {{- $key := printf "%s|%s" .group .resource -}}
 {{- $_ := set $verbs $key (append (get $verbs $key | default list) .verb | uniq | sortAlpha) -}}
 {{- end -}}

@@ -10,7 +10,7 @@ use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run
 use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
-use crate::telemetry::{Ended, Phase, Settled};
+use crate::telemetry::{Ended, Phase, Settled, Via};
 use crate::world::World;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,6 +171,9 @@ impl Slice<'_> {
         self.parts
             .metrics
             .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
+        if step.call.action == "cache::warm" {
+            self.count_warm(&step, &outcome);
+        }
         let told = !tell.is_empty();
         self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
         if told {
@@ -181,6 +184,19 @@ impl Slice<'_> {
             *last = step;
         }
         Ok(Next::Go)
+    }
+}
+
+impl Slice<'_> {
+    fn count_warm(&self, step: &Step, outcome: &Outcome) {
+        let via = if step.carry["route"] == "job" { Via::Job } else { Via::Agent };
+        let (ended, value) = match outcome {
+            Outcome::Ok(value) => (Ended::Ok, value),
+            Outcome::Failed(_) => (Ended::Failed, &serde_json::Value::Null),
+        };
+        let seconds = value["seconds"].as_f64().unwrap_or(0.0);
+        let read = value["read_bytes"].as_u64().unwrap_or(0);
+        self.parts.metrics.warmed(via, ended, seconds, read, value["resident"].as_f64());
     }
 }
 

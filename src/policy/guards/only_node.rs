@@ -1,0 +1,21 @@
+//! The only node of a site: on one machine its GPUs are what can be out of service, and the machine itself only where the
+//! site says so.
+//!
+//! Invariant: asked before people are, so that nobody says yes to what is denied afterwards.
+
+use crate::model::{ReasonCode, Verdict};
+use crate::policy::admit::Asked;
+
+pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+    let proposal = asked.proposal;
+    let spared = asked.reads() || asked.undoes() || !proposal.disruptive || asked.limits.only_node;
+    if spared || proposal.facts.nodes_total != Some(1) || proposal.target.gpu.is_some() {
+        return None;
+    }
+    let node = proposal.target.node.as_deref()?;
+    let text = format!(
+        "node {node} is the only GPU node: taking it out would leave none in service; on a site of one machine say \
+         `guards: {{ only_node: true }}` in the configuration, or act on a GPU or a container of it"
+    );
+    asked.deny(ReasonCode::BlastRadius, text)
+}

@@ -1,0 +1,158 @@
+//! Disruption budgets and pods that wait for devices: what a plan that moves pods must know.
+//!
+//! Invariant: a budget whose selector is not understood protects every pod of its namespace.
+
+use super::answer::Asked;
+use super::{Kube, WorldError};
+use crate::limits;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A disruption budget as it stands now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budget {
+    pub namespace: String,
+    /// `spec.selector`, as the API sent it.
+    pub selector: Value,
+    /// `status.disruptionsAllowed`.
+    pub allowed: u32,
+}
+
+impl Budget {
+    /// Whether pods with these labels are protected by it.
+    pub fn protects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        // An empty selector means all pods, none at all means no pod.
+        self.namespace == namespace && !self.selector.is_null() && matches(&self.selector, labels)
+    }
+}
+
+/// A pod that no node has room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingPod {
+    pub namespace: String,
+    pub name: String,
+    pub node_selector: BTreeMap<String, String>,
+    /// `nvidia.com/mig-…` that it asks for.
+    pub devices: BTreeMap<String, u32>,
+}
+
+impl Kube {
+    /// All budgets.
+    pub async fn budgets(&self) -> Result<Vec<Budget>, WorldError> {
+        let asked = Asked::new("list", "policy", "poddisruptionbudgets", "");
+        let mut budgets = Vec::new();
+        let mut each = |budget: Value| {
+            budgets.push(Budget {
+                namespace: budget["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
+                selector: budget["spec"]["selector"].clone(),
+                allowed: count(&budget["status"]["disruptionsAllowed"]).unwrap_or(0),
+            });
+        };
+        self.pages(asked, "/apis/policy/v1/poddisruptionbudgets", "", limits::BUDGETS, &mut each).await?;
+        Ok(budgets)
+    }
+
+    /// Pods that the scheduler has no place for and that ask for MIG devices.
+    pub async fn waiting_for_mig(&self) -> Result<Vec<WaitingPod>, WorldError> {
+        let asked = Asked::new("list", "", "pods", "");
+        let mut pods = Vec::new();
+        let mut each = |pod: Value| pods.extend(waiting(&pod));
+        self.pages(asked, "/api/v1/pods", "fieldSelector=status.phase%3DPending", limits::PODS, &mut each).await?;
+        Ok(pods)
+    }
+}
+
+fn count(value: &Value) -> Option<u32> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+    u32::try_from(number).ok()
+}
+
+fn waiting(pod: &Value) -> Option<WaitingPod> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let unseated = conditions.any(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    if !unseated || pod["metadata"]["deletionTimestamp"].is_string() {
+        return None;
+    }
+    let mut devices: BTreeMap<String, u32> = BTreeMap::new();
+    for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
+        for (name, amount) in container["resources"]["limits"].as_object().into_iter().flatten() {
+            if let (true, Some(amount)) = (name.starts_with("nvidia.com/mig-"), count(amount)) {
+                *devices.entry(name.clone()).or_insert(0) += amount;
+            }
+        }
+    }
+    let selector = pod["spec"]["nodeSelector"].as_object().into_iter().flatten();
+    (!devices.is_empty()).then(|| WaitingPod {
+        namespace: text(&pod["metadata"]["namespace"]),
+        name: text(&pod["metadata"]["name"]),
+        node_selector: selector.map(|(key, value)| (key.clone(), text(value))).collect(),
+        devices,
+    })
+}
+
+/// A label selector, as in an object.
+fn matches(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let mut exact = selector["matchLabels"].as_object().into_iter().flatten();
+    let same = exact.all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str());
+    let mut rules = selector["matchExpressions"].as_array().into_iter().flatten();
+    same && rules.all(|rule| {
+        let found = labels.get(rule["key"].as_str().unwrap_or_default());
+        let named =
+            |found: &String| rule["values"].as_array().into_iter().flatten().any(|value| value == found.as_str());
+        match rule["operator"].as_str().unwrap_or_default() {
+            "In" => found.is_some_and(named),
+            "NotIn" => !found.is_some_and(named),
+            "Exists" => found.is_some(),
+            "DoesNotExist" => found.is_none(),
+            _ => true,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_budget_protects_the_pods_that_its_selector_means() {
+        let labels: BTreeMap<String, String> =
+            [("app".to_owned(), "llama".to_owned()), ("tier".to_owned(), "gold".to_owned())].into();
+        let check = |selector: Value, expect: bool| {
+            let budget = Budget { namespace: "prod".to_owned(), selector: selector.clone(), allowed: 0 };
+            assert_eq!(budget.protects("prod", &labels), expect, "{selector}");
+            assert!(!budget.protects("test", &labels));
+        };
+        let rule = |operator: &str, values: &[&str]| json!({ "matchExpressions": [{ "key": "tier", "operator": operator, "values": values }] });
+        check(json!({}), true);
+        check(Value::Null, false);
+        check(json!({ "matchLabels": { "app": "llama" } }), true);
+        check(json!({ "matchLabels": { "app": "mistral" } }), false);
+        check(rule("In", &["gold", "silver"]), true);
+        check(rule("In", &["silver"]), false);
+        check(rule("NotIn", &["silver"]), true);
+        check(rule("Exists", &[]), true);
+        check(rule("DoesNotExist", &[]), false);
+        check(rule("Resembles", &["x"]), true);
+    }
+
+    #[test]
+    fn a_pod_waits_when_no_node_has_room_and_it_asks_for_slices() {
+        let pod = |scheduled: &str, limits: Value| {
+            waiting(&json!({
+                "metadata": { "namespace": "prod", "name": "llm-0" },
+                "spec": {
+                    "nodeSelector": { "pool": "h100" },
+                    "containers": [{ "resources": { "limits": limits } }, { "resources": { "limits": { "nvidia.com/mig-1g.10gb": 1 } } }],
+                },
+                "status": { "conditions": [{ "type": "PodScheduled", "status": scheduled }] },
+            }))
+        };
+        let found =
+            pod("False", json!({ "nvidia.com/mig-1g.10gb": "2", "nvidia.com/gpu": "1", "memory": "4Gi" })).unwrap();
+        assert_eq!(found.devices, BTreeMap::from([("nvidia.com/mig-1g.10gb".to_owned(), 3)]));
+        assert_eq!(found.node_selector["pool"], "h100");
+        assert_eq!(pod("True", json!({})), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Jobs: the one kind of object that we make, each under a name by which it is found again.
+//!
+//! Invariant: a Job is made or looked at; nothing here changes or deletes one.
+
+use super::{Asked, Kube, WorldError, escape, segment};
+use crate::limits;
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// How `cache::warm` is done by a Job where no agent serves a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheJob {
+    /// Where the Jobs are made, and no others of ours.
+    pub namespace: String,
+    /// An image with this program in it, as deploy/Containerfile builds it.
+    pub image: String,
+    /// The folder on every node that models lie in …
+    pub host_path: Option<PathBuf>,
+    /// … or the claim of a volume that many nodes may mount.
+    pub claim: Option<String>,
+    /// Where the container sees it; left out with `host_path`: under the same name, so that paths mean the same everywhere.
+    pub mount: Option<PathBuf>,
+    /// The owner of the models' files: to others the kernel does not say what is in memory.
+    pub user: u32,
+    /// `400Gi`; left out: no limit. What is read counts against it, so it must be larger than the models together.
+    pub memory_limit: Option<String>,
+    pub pull_secrets: Vec<String>,
+}
+
+impl Default for CacheJob {
+    fn default() -> Self {
+        CacheJob {
+            namespace: String::new(),
+            image: String::new(),
+            host_path: None,
+            claim: None,
+            mount: None,
+            // As the image's own user.
+            user: 65_532,
+            memory_limit: None,
+            pull_secrets: Vec::new(),
+        }
+    }
+}
+
+impl CacheJob {
+    /// The folder as the container sees it.
+    pub fn folder(&self) -> &Path {
+        self.mount.as_deref().or(self.host_path.as_deref()).unwrap_or(Path::new("/models"))
+    }
+}
+
+/// A Job as far as it matters to who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub name: String,
+    pub annotations: std::collections::BTreeMap<String, String>,
+    pub complete: bool,
+    /// Why it failed: `DeadlineExceeded`, `BackoffLimitExceeded`, and more words.
+    pub failed: Option<(String, String)>,
+}
+
+/// A pod of a Job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobPod {
+    pub name: String,
+    pub phase: String,
+    /// Why it does not run, or did not end well.
+    pub why: String,
+    pub exit: Option<i64>,
+    /// What its container left as its last words.
+    pub said: String,
+}
+
+impl Kube {
+    /// How models are warmed by a Job here, if they may be.
+    pub fn cache_job(&self) -> Option<&CacheJob> {
+        self.cache_job.as_deref()
+    }
+
+    /// Makes a Job; `Conflict` if one of that name is there.
+    pub async fn create_job(&self, namespace: &str, name: &str, job: &Value) -> Result<Job, WorldError> {
+        let path = format!("{}?fieldManager={}", jobs(namespace)?, self.manager);
+        let asked = Asked::new("create", "batch", "jobs", name).within(namespace);
+        let made: Value = self.write(asked, Method::POST, path, job).await?;
+        Ok(read(&made))
+    }
+
+    pub async fn job(&self, namespace: &str, name: &str) -> Result<Job, WorldError> {
+        let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
+        let found: Value = self.get(Asked::new("get", "batch", "jobs", name).within(namespace), path).await?;
+        Ok(read(&found))
+    }
+
+    /// The pods with that label, newest last.
+    pub async fn pods_of_job(&self, namespace: &str, label: &str, value: &str) -> Result<Vec<JobPod>, WorldError> {
+        let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
+        let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
+        let asked = Asked::new("list", "", "pods", "").within(namespace);
+        let mut pods: Vec<(String, JobPod)> = Vec::new();
+        let mut each = |pod: Value| pods.push((text(&pod, "/metadata/creationTimestamp"), pod_of(&pod)));
+        self.pages(asked, &path, &filter, limits::PODS_PER_NODE, &mut each).await?;
+        pods.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(pods.into_iter().map(|(_, pod)| pod).collect())
+    }
+}
+
+fn jobs(namespace: &str) -> Result<String, WorldError> {
+    Ok(format!("/apis/batch/v1/namespaces/{}/jobs", segment("namespace", namespace)?))
+}
+
+fn text(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn read(job: &Value) -> Job {
+    let holds =
+        |kind: &str| items(job, "/status/conditions").find(|one| one["type"] == kind && one["status"] == "True");
+    let notes = job.pointer("/metadata/annotations").and_then(Value::as_object).into_iter().flatten();
+    Job {
+        name: text(job, "/metadata/name"),
+        annotations: notes.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
+        complete: holds("Complete").is_some(),
+        failed: holds("Failed").map(|one| (text(one, "/reason"), text(one, "/message"))),
+    }
+}
+
+fn pod_of(pod: &Value) -> JobPod {
+    let words = |reason: String, message: String| match (reason.is_empty(), message.is_empty()) {
+        (_, true) => reason,
+        (true, false) => message,
+        (false, false) => format!("{reason}: {message}"),
+    };
+    let container = items(pod, "/status/containerStatuses").next().cloned().unwrap_or_default();
+    let unseated =
+        items(pod, "/status/conditions").find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    let of_pod = words(text(pod, "/status/reason"), text(pod, "/status/message"));
+    let waiting = words(text(&container, "/state/waiting/reason"), text(&container, "/state/waiting/message"));
+    let seat = unseated.map(|one| words(text(one, "/reason"), text(one, "/message"))).unwrap_or_default();
+    let ended = text(&container, "/state/terminated/reason");
+    JobPod {
+        name: text(pod, "/metadata/name"),
+        phase: text(pod, "/status/phase"),
+        why: [of_pod, waiting, seat, ended].into_iter().find(|why| !why.is_empty()).unwrap_or_default(),
+        exit: container.pointer("/state/terminated/exitCode").and_then(Value::as_i64),
+        said: text(&container, "/state/terminated/message"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_says_why_it_does_not_run_and_what_its_last_words_were() {
+        let check = |status: Value, why: &str, exit: Option<i64>, said: &str| {
+            let pod = pod_of(&json!({ "metadata": { "name": "w-x" }, "status": status }));
+            assert_eq!((pod.why.as_str(), pod.exit, pod.said.as_str()), (why, exit, said), "{status}");
+        };
+        let state = |state: Value| json!({ "containerStatuses": [{ "name": "warm", "state": state }] });
+        check(json!({ "phase": "Pending" }), "", None, "");
+        check(
+            state(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } })),
+            "ImagePullBackOff: no such image",
+            None,
+            "",
+        );
+        check(
+            json!({ "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3" }] }),
+            "Unschedulable: 0/3",
+            None,
+            "",
+        );
+        let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled", "message": "last" } });
+        check(state(killed), "OOMKilled", Some(137), "last");
+        check(json!({ "reason": "Evicted", "message": "low on memory" }), "Evicted: low on memory", None, "");
+    }
+
+    #[test]
+    fn only_a_condition_that_holds_ends_a_job() {
+        let job = |kind: &str, status: &str| {
+            read(&json!({ "metadata": { "name": "w" }, "status": { "conditions": [
+                { "type": kind, "status": status, "reason": "DeadlineExceeded", "message": "too long" },
+            ] } }))
+        };
+        assert!(job("Complete", "True").complete && !job("Complete", "False").complete);
+        assert_eq!(job("Failed", "True").failed, Some(("DeadlineExceeded".to_owned(), "too long".to_owned())));
+        // Kubernetes says these first, and the other one once the pods are gone.
+        assert_eq!((job("FailureTarget", "True").failed, job("SuccessCriteriaMet", "True").complete), (None, false));
+    }
+}
