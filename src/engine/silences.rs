@@ -24,16 +24,16 @@ pub(super) struct Silences {
 impl Silences {
     /// Why the alert behind a run is left to others, if a silence covers it, or if that cannot be told.
     pub async fn about(&self, parts: &Parts, run: &Run) -> Option<String> {
-        let (incident, id) = (run.incident?, run.episode?);
+        run.episode?;
         if parts.config.sources.values().all(|source| source.api.is_none()) {
             return None;
         }
-        let filter = Filter { incident: Some(incident), limit: limits::READ_LIMIT, ..Filter::default() };
+        let filter = Filter { run: Some(run.id), limit: 1, ..Filter::default() };
         let episodes = match parts.store.episodes(filter).await {
             Ok(episodes) => episodes,
             Err(error) => return Some(format!("the alert behind the run could not be read: {error}")),
         };
-        let event = episodes.into_iter().find(|episode| episode.id == id)?.event;
+        let event = episodes.into_iter().next()?.event;
         let source = parts.config.sources.get(&event.source)?;
         let base = source.api.as_deref()?;
         match self.ask(parts, &event.source, source, base).await {
@@ -101,14 +101,15 @@ pub async fn silence(
             limits::SILENCE_MAX
         ));
     }
-    let filter = Filter { incident: Some(incident), limit: limits::READ_LIMIT, ..Filter::default() };
+    let most = limits::SILENCED_ALERTS + 1;
+    let filter = Filter { incident: Some(incident), open: true, limit: most, ..Filter::default() };
     let episodes = parts.store.episodes(filter).await?;
     let firing: Vec<Episode> = episodes.into_iter().filter(|episode| episode.state == EpisodeState::Open).collect();
     if firing.is_empty() {
         return refused(format!("no alert of {incident} fires any more"));
     }
     if firing.len() > limits::SILENCED_ALERTS {
-        let text = format!("{incident} has {} alerts, more than {}", firing.len(), limits::SILENCED_ALERTS);
+        let text = format!("{incident} has more than {} alerts", limits::SILENCED_ALERTS);
         return refused(format!("{text}: silence them in Alertmanager by what they have in common"));
     }
     let now = parts.clock.now();

@@ -303,7 +303,9 @@ async fn of_a_node_only_our_part_can_be_patched(release: &Release) {
 
 fn deployment(name: &str, replicas: u32, node: &str, annotations: Value) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": "llm", "name": name },
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        // Its pods are on the one node that is drained, which the serving floor would forbid.
+        "metadata": { "namespace": "llm", "name": name, "annotations": { "nightshift.dev/serving-floor": "0" } },
         "spec": {
             "replicas": replicas, "selector": { "matchLabels": { "app": name } },
             "template": {

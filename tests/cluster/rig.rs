@@ -19,10 +19,11 @@ pub const OPEN: &str = "guards:\n  nodes_at_once: 100000\n  share_at_once: 1.0\n
 pub const REMEDIATE: &str = "//! Cordon, drain, uncordon.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
                              k8s::cordon(node, \"a test\");\nk8s::drain(node);\nk8s::uncordon(node);\n";
 
-/// A Deployment of pods that hold GPUs, on the nodes of a pool.
+/// A Deployment of pods that hold GPUs, on the nodes of a pool. All of them may be on the node that is drained, which the
+/// serving floor would forbid.
 pub fn deployment(namespace: &str, name: &str, replicas: usize, gpus: u32, pool: &str) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": namespace, "name": name },
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "namespace": namespace, "name": name, "annotations": { "nightshift.dev/serving-floor": "0" } },
         "spec": {
             "replicas": replicas,
             "selector": { "matchLabels": { "app": name } },

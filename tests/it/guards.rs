@@ -108,6 +108,21 @@ async fn a_replica_on_a_node_that_others_cordoned_does_not_count_as_staying() {
 }
 
 #[tokio::test]
+async fn workloads_that_serve_one_model_are_one_set_where_a_label_says_so() {
+    let mut night = night().await;
+    night.guard_by(|limits| limits.model_label = Some("model".to_owned()));
+    night.pass(MINUTE).await;
+    let (nodes, path) = nodes_of(&night, "qwen-32b").await;
+    night.patch(&path, floor("2")).await;
+    let run = night.start("drain", Mode::Auto, json!({ "node": nodes[0] })).await;
+    night.settle().await;
+    let reason = held(&night, run).await;
+    assert_eq!(reason.code, ReasonCode::ServingFloor);
+    assert!(reason.text.starts_with("model Qwen2.5-32B-Instruct has 2 ready replicas, "), "{reason}");
+    assert!(reason.text.contains("the floor is 2 (nightshift.dev/serving-floor on it)"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_floor_that_cannot_be_read_is_a_hold_with_the_word_that_is_wrong() {
     let night = night().await;
     night.pass(MINUTE).await;
