@@ -11,7 +11,7 @@ mod link;
 mod send;
 mod spool;
 
-pub use http::HttpLink;
+pub use http::{CLUSTER_HEADER, HttpLink};
 pub use identity::{Granted, Joined, Joining, Renewal, identity_paths, join, node_name};
 pub use link::{Link, LinkError};
 

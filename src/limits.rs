@@ -584,6 +584,8 @@ pub const JOIN_WORDS: Span = Span(Duration::from_millis(300));
 pub const JOIN_COUNT_EVERY: Span = Span::minutes(1);
 /// A complaint that lasts is said again, so that the engine does not take it for forgotten.
 pub const JOIN_REMIND_EVERY: Span = Span::minutes(30);
+/// A look that began before the kernel told the driver's wish is back by then.
+pub const WISH_SETTLES: Duration = Duration::from_secs(5);
 /// Without another sight of it a fault that heals by itself is over; the driver's bursts are shorter.
 pub const JOIN_QUIET: Span = Span::minutes(3);
 /// What the agent remembers of open complaints.

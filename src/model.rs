@@ -3,6 +3,7 @@
 //! Invariant: every type here is data that survives a trip through JSON unchanged, because the ledger keeps it so.
 
 mod action;
+mod agent;
 mod command;
 mod entry;
 mod episode;
@@ -24,6 +25,7 @@ mod subject;
 mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
+pub use agent::AgentName;
 pub use command::{Answer, Command};
 pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};

@@ -12,9 +12,9 @@ pub use failpoint::Failpoint;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
-    About, Actor, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event, Freeze,
-    Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span, Standing, Step,
-    Subject, Time,
+    About, Actor, AgentName, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event,
+    Freeze, Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span,
+    Standing, Step, Subject, Time,
 };
 use crate::policy::{GuardLimits, Proposal, RuleSet, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -62,7 +62,7 @@ pub struct Batch {
 #[derive(Debug, Clone)]
 pub struct Numbered {
     pub batch: Batch,
-    pub node: String,
+    pub agent: AgentName,
     pub boot: String,
     pub spool: String,
     /// The numbers of all reports, in order; and of those that became events, one for each.
@@ -85,7 +85,7 @@ pub enum AgentProof {
 /// An agent that speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAgent {
-    pub node: String,
+    pub name: AgentName,
     pub how: AgentProof,
     /// What its certificates have in common since it joined; empty for the others.
     pub family: String,
@@ -94,7 +94,7 @@ pub struct NewAgent {
 /// An agent as it was last written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRow {
-    pub node: String,
+    pub name: AgentName,
     pub how: AgentProof,
     pub family: String,
     pub since: Time,
@@ -106,7 +106,8 @@ pub struct AgentRow {
 #[derive(Debug, Clone)]
 pub struct JoinToken {
     pub hash: String,
-    /// For that node alone.
+    /// For that cluster and that node alone.
+    pub cluster: Option<String>,
     pub node: Option<String>,
     pub by: String,
     pub expires_at: Time,
@@ -453,9 +454,9 @@ pub trait Store: Send + Sync + 'static {
     async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError>;
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
     /// The family whose certificates are good for that node; none: no agent of that node has joined.
-    async fn agent_family(&self, node: &str) -> Result<Option<String>, StoreError>;
+    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError>;
     /// From now on it is not known: its certificates are refused, and its silence is nobody's matter.
-    async fn agent_remove(&self, node: &str, by: &str, why: &str, now: Time) -> Result<(), StoreError>;
+    async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError>;
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError>;
     /// Uses the token with that hash up for this agent, or refuses in words.
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError>;

@@ -146,7 +146,8 @@ impl World {
     /// configured is never mistaken for the default one; then every call says so.
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
-        World { default_cluster, ..self.clone() }
+        let agents = self.agents.within(&default_cluster);
+        World { default_cluster, agents, ..self.clone() }
     }
 
     /// The same clients for what is read before one step: a node that the guards have read is not read again for the

@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+/// With a token: the cluster whose API server is to be asked about it.
+pub const CLUSTER_HEADER: &str = "nightshift-cluster";
+
 pub struct HttpLink {
     base: Url,
     settings: Arc<AgentConfig>,
@@ -23,7 +26,8 @@ pub struct HttpLink {
 #[derive(Clone)]
 struct Client {
     http: reqwest::Client,
-    renew_at: Option<Time>,
+    /// When its certificate is to be renewed, and when it ends.
+    life: Option<(Time, Time)>,
 }
 
 impl HttpLink {
@@ -48,15 +52,29 @@ impl HttpLink {
             let token = std::fs::read_to_string(path)
                 .map_err(|error| LinkError::Refused(format!("the token {}: {error}", path.display())))?;
             request = request.bearer_auth(token.trim());
+            if let Some(cluster) = &self.settings.cluster {
+                request = request.header(CLUSTER_HEADER, cluster);
+            }
         }
-        let answer = request.send().await.map_err(|error| LinkError::Away(causes(&error)))?;
-        understand(answer).await
+        match request.send().await {
+            Ok(answer) => understand(answer).await,
+            // The handshake's own words do not say what to do.
+            Err(error) => Err(match client.life {
+                Some((_, ends)) if ends <= Time::now() => LinkError::Refused(format!(
+                    "this agent's certificate ended at {ends}: make a token with `nightshift agents join-token --node {}` \
+                     and join again with `nightshift agent --join TOKEN` ({})",
+                    identity::node_name(&self.settings),
+                    causes(&error)
+                )),
+                _ => LinkError::Away(causes(&error)),
+            }),
+        }
     }
 
     /// Asks for another certificate for a new key once most of the time of the present one is used up.
     async fn renew_if_due(&self) {
-        let due = self.client.read().unwrap_or_else(PoisonError::into_inner).renew_at;
-        if due.is_none_or(|due| Time::now() < due) {
+        let life = self.client.read().unwrap_or_else(PoisonError::into_inner).life;
+        if life.is_none_or(|(due, _)| Time::now() < due) {
             return;
         }
         match self.renew().await {
@@ -132,7 +150,7 @@ fn build(settings: &AgentConfig) -> Result<Client, String> {
             .push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
     }
     let http = client(&authorities, identity.as_ref())?;
-    Ok(Client { http, renew_at: identity.map(|identity| identity.renew_at) })
+    Ok(Client { http, life: identity.map(|identity| (identity.renew_at, identity.ends)) })
 }
 
 /// A client that trusts these authorities alone, or the system's where there are none.

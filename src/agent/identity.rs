@@ -22,6 +22,7 @@ pub struct Identity {
     pub(super) certificate: String,
     pub(super) ca: String,
     pub(super) renew_at: Time,
+    pub(super) ends: Time,
 }
 
 /// Asks for a certificate; the engine takes the key from the request and the name from nobody but the token or caller.
@@ -30,6 +31,8 @@ pub struct Identity {
 pub struct Joining {
     pub token: String,
     pub node: String,
+    #[serde(default)]
+    pub cluster: String,
     /// A certificate signing request, PEM.
     pub request: String,
 }
@@ -63,6 +66,7 @@ impl Identity {
     /// None: this agent has never joined.
     pub fn load(data_dir: &Path) -> Result<Option<Identity>, String> {
         let [key, certificate, ca] = identity_paths(data_dir);
+        finish(&key, &certificate)?;
         if !certificate.exists() {
             return Ok(None);
         }
@@ -71,8 +75,23 @@ impl Identity {
         let (from, to) = validity(&certificate)?;
         // A third of its life is left for engines that are away, and for people to notice.
         let renew_at = Time::from_second(from + (to - from) / 3).unwrap_or(Time::MIN);
-        Ok(Some(Identity { key, certificate, ca, renew_at }))
+        let ends = Time::from_second(to).unwrap_or(Time::MAX);
+        Ok(Some(Identity { key, certificate, ca, renew_at, ends }))
     }
+}
+
+/// A crash may have come between the moves of `keep`: the certificate that belongs to the key that is there lies beside.
+fn finish(key: &Path, certificate: &Path) -> Result<(), String> {
+    let (key_beside, beside) = (beside(key), beside(certificate));
+    if key_beside.exists() || !beside.exists() {
+        return Ok(());
+    }
+    std::fs::rename(&beside, certificate).map_err(|error| format!("{}: {error}", beside.display()))
+}
+
+/// Where a file is written before it is moved to its place.
+fn beside(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
 }
 
 /// The name under which this machine is known.
@@ -105,7 +124,12 @@ pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String>
     let node = node_name(settings);
     let (key, request) = request(&node)?;
     let url = http::engine(settings)?.join("agent/v1/join").map_err(|error| error.to_string())?;
-    let body = Joining { token: token.to_owned(), node: node.clone(), request };
+    let body = Joining {
+        token: token.to_owned(),
+        node: node.clone(),
+        cluster: settings.cluster.clone().unwrap_or_default(),
+        request,
+    };
     let client = http::client(&authorities, None)?;
     let answer = client.post(url).timeout(limits::HTTP_TIMEOUT).json(&body).send().await;
     let answer = answer.map_err(|error| format!("the engine is not reached: {error:?}"))?;
@@ -133,9 +157,8 @@ pub(super) fn keep(data_dir: &Path, key: &str, granted: &Granted) -> Result<(), 
     let [key_path, certificate, ca] = identity_paths(data_dir);
     let folder = data_dir.join("identity");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // Written beside, then moved: a crash between two moves leaves a pair that does not fit, which a new join mends.
+    // Written beside, all of them, then moved: what a crash leaves undone is finished by `load`.
     let files = [(&ca, granted.ca.as_str()), (&key_path, key), (&certificate, granted.certificate.as_str())];
-    let beside = |path: &Path| path.with_added_extension("new");
     for (path, text) in files {
         write_private(&beside(path), text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -164,6 +187,36 @@ fn validity(pem: &str) -> Result<(i64, i64), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A certificate of a key of its own, and the key.
+    fn pair(node: &str) -> (String, Granted) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, node);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (key.serialize_pem(), Granted { certificate: pem.clone(), ca: pem })
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_a_renewal_leaves_a_key_with_its_certificate() {
+        let (old, new) = (pair("old"), pair("new"));
+        // Moved: nothing; the authority; the key as well; everything.
+        for moved in 0..=3 {
+            let dir = tempfile::tempdir().unwrap();
+            keep(dir.path(), &old.0, &old.1).unwrap();
+            let [key, certificate, ca] = identity_paths(dir.path());
+            let files = [(&ca, &new.1.ca), (&key, &new.0), (&certificate, &new.1.certificate)];
+            for (path, text) in files {
+                write_private(&beside(path), text).unwrap();
+            }
+            for (path, _) in &files[..moved] {
+                std::fs::rename(beside(path), path).unwrap();
+            }
+            let found = Identity::load(dir.path()).unwrap().unwrap();
+            let expected = if moved < 2 { &old } else { &new };
+            assert_eq!((&found.key, &found.certificate), (&expected.0, &expected.1.certificate), "{moved} moved");
+        }
+    }
 
     #[test]
     fn a_token_that_names_no_authority_is_refused_before_it_is_sent() {

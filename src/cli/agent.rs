@@ -10,6 +10,7 @@ use crate::model::Finding;
 use crate::node::Machine;
 use crate::{limits, telemetry};
 use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncBufReadExt;
@@ -24,6 +25,9 @@ pub(super) struct Args {
     /// This node's name, instead of `node` in agent.yaml [default: the host's name]
     #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_NODE")]
     node: Option<String>,
+    /// The cluster of this node as the engine knows it, instead of `cluster` in agent.yaml; needed where it has several
+    #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_CLUSTER")]
+    cluster: Option<String>,
     /// Folder for the spool and what was done, instead of `data_dir` in agent.yaml
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -42,6 +46,7 @@ pub(super) struct Args {
 const PLACES: [&str; 2] = ["agent.yaml", "/etc/nightshift/agent.yaml"];
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    without_huge_pages();
     let settings = settings(args, invocation)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,6 +62,20 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let ended = runtime.block_on(serve(settings, args.findings.clone()));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     ended
+}
+
+/// The allocator asks for huge pages, of which an agent fills a small part: 11 MiB resident for 2. It has done so before
+/// anything here runs, so the process begins anew without them. Where that cannot be, it goes on as it is.
+fn without_huge_pages() {
+    let wanted = matches!(rustix::thread::transparent_huge_pages_are_disabled(), Ok(false));
+    if !wanted || rustix::thread::disable_transparent_huge_pages(true).is_err() {
+        return;
+    }
+    let mut words = std::env::args_os();
+    let (Some(name), Ok(program)) = (words.next(), std::env::current_exe()) else { return };
+    // It only comes back with an error.
+    let error = std::process::Command::new(program).arg0(name).args(words).exec();
+    eprintln!("nightshift agent: not begun anew without huge pages, it holds some MiB more: {error}");
 }
 
 async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), Stop> {
@@ -153,6 +172,7 @@ fn settings(args: &Args, invocation: &Invocation) -> Result<AgentConfig, Stop> {
     let given = |path: &Option<PathBuf>| path.as_deref().map(Path::to_owned);
     settings.engine = args.engine.clone().or(settings.engine);
     settings.node = args.node.clone().or(settings.node);
+    settings.cluster = args.cluster.clone().or(settings.cluster);
     settings.data_dir = given(&args.data_dir).unwrap_or(settings.data_dir);
     settings.token_file = given(&args.agent_token_file).or(settings.token_file);
     Ok(settings)

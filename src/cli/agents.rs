@@ -22,6 +22,9 @@ enum What {
         /// Only the agent of this node may use it; it may then replace one that is there
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
+        /// Only an agent of this cluster may use it
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
         /// How long it is good
         #[arg(long, value_name = "TIME", default_value = "15m")]
         expires: String,
@@ -30,6 +33,9 @@ enum What {
     Remove {
         /// Its node
         node: String,
+        /// Its cluster, where agents of several have that node's name
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
         /// Why; it goes into the ledger
         #[arg(short, long)]
         why: String,
@@ -39,10 +45,13 @@ enum What {
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     match &args.what {
         None => list(invocation),
-        Some(What::JoinToken { node, expires }) => join_token(node.as_deref(), expires, invocation),
-        Some(What::Remove { node, why }) => {
+        Some(What::JoinToken { node, cluster, expires }) => {
+            let wanted = json!({ "node": node, "cluster": cluster, "expires": expires });
+            join_token(&wanted, invocation)
+        }
+        Some(What::Remove { node, cluster, why }) => {
             let path = format!("agents/{node}/remove");
-            let answer: Value = Client::new(invocation)?.post(&path, &json!({ "why": why }))?;
+            let answer: Value = Client::new(invocation)?.post(&path, &json!({ "why": why, "cluster": cluster }))?;
             if invocation.json() {
                 return invocation.print_json(&answer);
             }
@@ -72,7 +81,10 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
         let lost = standing["dropped"].as_u64().filter(|count| *count > 0);
         let boot: String = text(&standing["boot"]).chars().take(8).collect();
         [
-            text(&agent["node"]),
+            match text(&agent["cluster"]).as_str() {
+                "" => text(&agent["node"]),
+                cluster => format!("{cluster}/{}", text(&agent["node"])),
+            },
             state,
             seen.map(|at| invocation.age(at)).unwrap_or_default(),
             text(&agent["how"]),
@@ -85,9 +97,8 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     invocation.table(["NODE", "STATE", "SEEN", "BY", "VERSION", "BOOT", "WAITING", "TROUBLE"], rows.collect())
 }
 
-fn join_token(node: Option<&str>, expires: &str, invocation: &Invocation) -> Result<(), Stop> {
-    let made: Value =
-        Client::new(invocation)?.post("agents/join-tokens", &json!({ "node": node, "expires": expires }))?;
+fn join_token(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
+    let made: Value = Client::new(invocation)?.post("agents/join-tokens", wanted)?;
     if invocation.json() {
         return invocation.print_json(&made);
     }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct AgentConfig {
     /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
     pub node: Option<String>,
+    /// The cluster that the node is in, as the engine knows it; needed where the engine has several.
+    pub cluster: Option<String>,
     /// Spool, memory of commands, key and certificate.
     pub data_dir: PathBuf,
     /// Where the engine is: `https://nightshift:7677`. Not used inside `serve --with-agent`.
@@ -71,6 +73,7 @@ impl Default for AgentConfig {
     fn default() -> Self {
         AgentConfig {
             node: None,
+            cluster: None,
             data_dir: PathBuf::from("/var/lib/nightshift-agent"),
             engine: None,
             ca_file: None,

@@ -4,7 +4,7 @@
 
 use super::Parts;
 use crate::limits;
-use crate::model::{Event, Finding, Severity, Status, Time};
+use crate::model::{AgentName, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
 use crate::store::{AgentProof, AgentRow, Batch};
 use crate::world::WorldError;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let began = std::time::Instant::now();
     // None: not judged yet by this process.
-    let mut judged: BTreeMap<String, bool> = BTreeMap::new();
+    let mut judged: BTreeMap<AgentName, bool> = BTreeMap::new();
     while !*shutdown.borrow() {
         if began.elapsed() >= parts.config.agents.silent_after.0 {
             look(&parts, &mut judged).await;
@@ -27,30 +27,30 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// Says of each agent what has changed since the last look.
-async fn look(parts: &Parts, judged: &mut BTreeMap<String, bool>) {
+async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
         Err(error) => return tracing::error!(%error, "cannot look for silent agents; trying again"),
     };
     let after = parts.config.agents.silent_after;
     let seen = parts.world.agents.list();
-    let speaks = |row: &AgentRow| seen.iter().any(|seen| seen.node == row.node && seen.silent_for < after.0);
+    let speaks = |row: &AgentRow| seen.iter().any(|seen| seen.name == row.name && seen.silent_for < after.0);
     let mut events = Vec::new();
     let mut changed = Vec::new();
     for row in &rows {
         let silent = !speaks(row);
-        if judged.get(&row.node) == Some(&silent) || (silent && is_gone(parts, row).await) {
+        if judged.get(&row.name) == Some(&silent) || (silent && is_gone(parts, row).await) {
             continue;
         }
         events.extend(event(parts, row, silent));
-        changed.push((row.node.clone(), silent));
+        changed.push((row.name.clone(), silent));
     }
-    let there: BTreeSet<&str> = rows.iter().map(|row| row.node.as_str()).collect();
-    for node in judged.iter().filter(|(node, silent)| **silent && !there.contains(node.as_str())) {
+    let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).collect();
+    for (name, _) in judged.iter().filter(|(name, silent)| **silent && !there.contains(name)) {
         // Removed by a person: its silence is over as a matter of ours.
-        events.extend(about(parts, node.0, Status::Resolved, parts.clock.now(), "removed"));
+        events.extend(about(name, Status::Resolved, parts.clock.now(), "removed"));
     }
-    judged.retain(|node, _| there.contains(node.as_str()));
+    judged.retain(|name, _| there.contains(name));
     if !events.is_empty() && !hear(parts, events).await {
         return;
     }
@@ -84,26 +84,26 @@ async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
     if row.how != AgentProof::Token {
         return false;
     }
-    let Ok(kube) = parts.world.kube(None) else { return false };
-    if !matches!(kube.node(&row.node).await, Err(WorldError::NotFound(_))) {
+    let Ok(kube) = parts.world.kube(Some(&row.name.cluster)) else { return false };
+    if !matches!(kube.node(&row.name.node).await, Err(WorldError::NotFound(_))) {
         return false;
     }
-    let removed =
-        parts.store.agent_remove(&row.node, "engine", "its node is not in the cluster any more", parts.clock.now());
+    let why = "its node is not in the cluster any more";
+    let removed = parts.store.agent_remove(&row.name, "engine", why, parts.clock.now());
     if let Err(error) = removed.await {
-        tracing::warn!(%error, node = row.node, "an agent without a node could not be removed");
+        tracing::warn!(%error, agent = %row.name, "an agent without a node could not be removed");
     }
-    parts.world.agents.forget(&row.node);
+    parts.world.agents.forget(&row.name);
     true
 }
 
 fn event(parts: &Parts, row: &AgentRow, silent: bool) -> Option<Event> {
     let (status, what) = if silent { (Status::Firing, "is silent") } else { (Status::Resolved, "speaks again") };
     let at = if silent { row.seen_at } else { parts.clock.now() };
-    about(parts, &row.node, status, at, what)
+    about(&row.name, status, at, what)
 }
 
-fn about(parts: &Parts, node: &str, status: Status, at: Time, what: &str) -> Option<Event> {
+fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event> {
     let labels = [("alertname", "NightshiftAgentSilent"), ("severity", "warning")];
     let finding = Finding {
         complaint: "agent-silent".to_owned(),
@@ -112,8 +112,8 @@ fn about(parts: &Parts, node: &str, status: Status, at: Time, what: &str) -> Opt
         severity: Severity::Warning,
         gpu: None,
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        summary: format!("the agent of node {node} {what}: GPU faults there are heard from nobody else"),
+        summary: format!("the agent of node {name} {what}: GPU faults there are heard from nobody else"),
         detail: String::new(),
     };
-    source::about(finding, node, &parts.world.default_cluster)
+    source::about(finding, name)
 }

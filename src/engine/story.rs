@@ -6,8 +6,8 @@ mod phrase;
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId, RunState, StoryLine,
-    Subject, Time,
+    AgentName, Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId, RunState,
+    StoryLine, Subject, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
@@ -220,8 +220,13 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
         }
-        AgentJoined { node, token_by } => (format!("the agent of {node} joined, by a token of {token_by}"), true),
-        AgentRemoved { node, by, why } => (format!("{by} removed the agent of {node}{}", after(why)), true),
+        AgentJoined { cluster, node, token_by } => {
+            let name = AgentName::new(cluster, node);
+            (format!("the agent of {name} joined, by a token of {token_by}"), true)
+        }
+        AgentRemoved { cluster, node, by, why } => {
+            (format!("{by} removed the agent of {}{}", AgentName::new(cluster, node), after(why)), true)
+        }
         Remarked { by, text } => (format!("{by} {text}"), true),
         Trouble { text } => (format!("trouble: {text}"), true),
         RunCreated { .. }

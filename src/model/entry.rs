@@ -236,11 +236,15 @@ pub enum EntryKind {
     },
     /// An agent has got its first certificate, by a token that this person made.
     AgentJoined {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cluster: String,
         node: String,
         token_by: String,
     },
     /// Its certificates are refused from now on.
     AgentRemoved {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cluster: String,
         node: String,
         by: String,
         why: String,

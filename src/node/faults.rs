@@ -4,10 +4,11 @@
 //! Invariant: the file is replaced whole, and only after what came before the place is safe; a crash repeats, and never skips.
 
 use super::join::{Join, Open};
-use super::sight::{Sight, place};
+use super::sight::{Sight, kin, place, recovery_finding};
 use crate::limits;
-use crate::model::{Finding, GpuName, Severity, Time};
+use crate::model::{Finding, GpuName, Severity, Status, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ struct Memory {
     last: Option<u64>,
     #[serde(default)]
     open: Vec<Open>,
+    /// What NVML's polls alone complain of.
+    #[serde(default)]
+    told: Vec<Finding>,
 }
 
 /// The join that all watchers of a node share, and the file behind it.
@@ -50,6 +54,8 @@ pub struct Faults {
 struct Inner {
     join: Join,
     last: Option<u64>,
+    /// Complaints of NVML's polls that nobody else tells, by complaint, with when each was last said.
+    told: BTreeMap<String, (Finding, Time)>,
     /// What is to be said at the next tick.
     later: Vec<Finding>,
     unsaved: bool,
@@ -58,13 +64,26 @@ struct Inner {
 }
 
 impl Faults {
-    /// Goes on where the last run of the agent was; what a reboot has ended is said at the first tick.
+    /// Goes on where the last run of the agent was. What is open is said again at the first tick, and what a reboot has
+    /// ended is said to be over.
     pub fn open(path: &Path, boot: &str, now: Time) -> Faults {
         let memory = remember(path);
         let rebooted = memory.boot != boot;
-        let (join, later) = Join::restore(memory.open, rebooted, now);
+        let (join, mut later) = Join::restore(memory.open, rebooted, now);
+        let mut told = BTreeMap::new();
+        for finding in memory.told {
+            // How many GPUs there should be is known from before.
+            let lasts = finding.labels.get("alertname").is_some_and(|name| name == "GpuMissing");
+            if rebooted && !lasts {
+                let summary = format!("{}: over, the node was booted again", finding.summary);
+                later.push(Finding { status: Status::Resolved, at: now, summary, ..finding });
+            } else {
+                later.push(finding.clone());
+                told.insert(finding.complaint.clone(), (finding, now));
+            }
+        }
         let last = memory.last.filter(|_| !rebooted);
-        let inner = Mutex::new(Inner { join, last, later, ..Inner::default() });
+        let inner = Mutex::new(Inner { join, last, later, told, ..Inner::default() });
         Faults { path: Some(path.to_owned()), boot: boot.to_owned(), inner, bell: Notify::new() }
     }
 
@@ -85,14 +104,45 @@ impl Faults {
         inner.given(said)
     }
 
-    /// A finding of NVML's watcher: a fault that the kernel log tells as well is joined, any other goes on as it is.
+    /// A finding of NVML's watcher: a fault that the kernel log tells as well is joined, any other goes on as it is and is
+    /// remembered.
     pub fn seen_by_nvml(&self, finding: Finding, now: Time) -> Vec<Finding> {
-        let alertname = finding.labels.get("alertname").map(String::as_str);
-        if !matches!(alertname, Some("GpuXid" | "GpuRecoveryAction")) {
-            return vec![finding];
+        let alertname = finding.labels.get("alertname").map(String::as_str).unwrap_or_default();
+        if matches!(alertname, "GpuXid" | "GpuRecoveryAction") || kin::key(alertname).is_some() {
+            self.learn(finding.gpu.clone());
+            return self.hear(Sight::nvml(finding), now);
         }
-        self.learn(finding.gpu.clone());
-        self.hear(Sight::nvml(finding), now)
+        let mut inner = self.inner();
+        if finding.status == Status::Firing && inner.told.len() < limits::COMPLAINTS_PER_NODE {
+            inner.told.insert(finding.complaint.clone(), (finding.clone(), now));
+        } else {
+            inner.told.remove(&finding.complaint);
+        }
+        inner.unsaved = true;
+        inner.given(vec![finding])
+    }
+
+    /// What NVML's polls complained of in the last run of the agent and is not over: they go on from there.
+    pub(super) fn polled(&self) -> Vec<Finding> {
+        let inner = self.inner();
+        let joined = inner.join.open().flat_map(|open| {
+            let by_poll = kin::key(open.finding.labels.get("alertname").map_or("", String::as_str)).is_some();
+            let own = by_poll.then(|| open.finding.clone());
+            let also =
+                open.also.iter().map(|complaint| Finding { complaint: complaint.clone(), ..open.finding.clone() });
+            also.chain(own)
+        });
+        inner.told.values().map(|(finding, _)| finding.clone()).chain(joined).collect()
+    }
+
+    /// A look at a GPU saw that the driver wants nothing of it. If that ends a wish that somebody else told, and that is
+    /// not so new that the look may be older, the end comes back.
+    pub(super) fn content(&self, gpu: &GpuName, now: Time) -> Option<Finding> {
+        let inner = self.inner();
+        let complaint = format!("recovery-action {}", place(gpu));
+        let open = inner.join.open().find(|open| open.finding.complaint == complaint)?;
+        let settled = open.last_seen.checked_add(limits::WISH_SETTLES).is_ok_and(|settled| settled <= now);
+        settled.then(|| recovery_finding("none", gpu.clone(), BTreeMap::new(), now))
     }
 
     /// Which GPU is where: NVML's inventory, or the driver's own words.
@@ -145,6 +195,12 @@ impl Faults {
         let mut inner = self.inner();
         let mut said = std::mem::take(&mut inner.later);
         said.extend(inner.join.tick(now));
+        for (finding, last_said) in inner.told.values_mut() {
+            if last_said.checked_add(limits::JOIN_REMIND_EVERY.0).is_ok_and(|due| due <= now) {
+                *last_said = now;
+                said.push(finding.clone());
+            }
+        }
         inner.unsaved |= !said.is_empty();
         inner.given(said)
     }
@@ -175,7 +231,8 @@ impl Faults {
             let mut inner = self.inner();
             inner.last = last.max(inner.last);
             inner.unsaved = false;
-            Memory { boot: self.boot.clone(), last: inner.last, open: inner.join.open().cloned().collect() }
+            let told = inner.told.values().map(|(finding, _)| finding.clone()).collect();
+            Memory { boot: self.boot.clone(), last: inner.last, open: inner.join.open().cloned().collect(), told }
         };
         let Some(path) = &self.path else { return Ok(()) };
         write(path, &memory).map_err(|source| MemoryError { path: path.display().to_string(), source })

@@ -3,6 +3,8 @@
 //! Invariant: the first sight of a fault goes out at once, unless its meaning is in words that the other one has, and then
 //! after `JOIN_WORDS` at the latest; every later one is counted, and the count is told.
 //!
+//! A fault that the driver tells as an XID and NVML's polls by another name (`sight::kin`) is one complaint as well, the XID's.
+//!
 //! When it ends. A fault of an application, and what the driver has dealt with, is over after `JOIN_QUIET` without another
 //! sight of it. One that leaves the GPU ill (`sight::lasts`) is not: it ends when the driver's recovery action goes back
 //! to none, when we reset the GPU (`healed`), or with the boot.
@@ -11,11 +13,11 @@ mod names;
 
 pub use names::Names;
 
-use super::sight::{Seen, Sight, lasts, needs_words, place};
+use super::sight::{Seen, Sight, kin, lasts, needs_words, place};
 use crate::limits;
 use crate::model::{Finding, Severity, Span, Status, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A complaint that is not over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Open {
     /// It waits until then for the words of the other witness.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_until: Option<Time>,
+    /// Complaints by which NVML's polls tell the same; it is over when they say so.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub also: BTreeSet<String>,
 }
 
 /// All complaints of a node that are not over, by complaint.
@@ -42,7 +47,8 @@ pub struct Join {
 }
 
 impl Join {
-    /// Goes on with what was open before a restart of the agent. After a reboot it is all over: the end of each is given.
+    /// Goes on with what was open before a restart of the agent, and says each again, since nobody knows what of it was
+    /// heard. After a reboot it is all over: the end of each is given.
     pub fn restore(open: Vec<Open>, rebooted: bool, now: Time) -> (Join, Vec<Finding>) {
         let mut join = Join::default();
         if rebooted {
@@ -50,7 +56,10 @@ impl Join {
             return (join, ended.map(|open| over(open, now, "the node was booted again")).collect());
         }
         join.open = open.into_iter().map(|open| (open.finding.complaint.clone(), open)).collect();
-        (join, Vec::new())
+        let told = join.open.iter().filter(|(_, open)| open.held_until.is_none());
+        let told: Vec<String> = told.map(|(complaint, _)| complaint.clone()).collect();
+        let said = told.iter().flat_map(|complaint| join.say(complaint, now)).collect();
+        (join, said)
     }
 
     pub fn open(&self) -> impl Iterator<Item = &Open> {
@@ -68,11 +77,20 @@ impl Join {
 
     /// A sight of something. What is to be said now comes back.
     pub fn hear(&mut self, mut sight: Sight, now: Time) -> Vec<Finding> {
+        let unnamed = sight.finding.complaint.clone();
         self.name(&mut sight.finding);
+        // It began before its GPU had a name.
+        let nameless = |open: &Open| open.finding.gpu.as_ref().is_some_and(|gpu| gpu.pci.is_empty());
+        if !self.open.contains_key(&sight.finding.complaint) && self.open.get(&unnamed).is_some_and(nameless) {
+            sight.finding.complaint = unnamed;
+        }
         if sight.finding.status == Status::Resolved {
             return self.ended(&sight.finding, now);
         }
-        let complaint = sight.finding.complaint.clone();
+        let mut complaint = sight.finding.complaint.clone();
+        if let Some(of) = self.joined(&complaint) {
+            complaint = of;
+        }
         let Some(known) = self.open.get_mut(&complaint) else { return self.begun(complaint, sight, now) };
         known.last_seen = now;
         known.total += sight.times;
@@ -123,7 +141,25 @@ impl Join {
         healed.into_values().filter(|open| open.held_until.is_none()).map(|open| over(open, now, why)).collect()
     }
 
-    fn begun(&mut self, complaint: String, sight: Sight, now: Time) -> Vec<Finding> {
+    /// The XID's complaint that is open and of which NVML's polls tell the same by this one; it is noted there.
+    fn joined(&mut self, complaint: &str) -> Option<String> {
+        if self.open.contains_key(complaint) {
+            return None;
+        }
+        let of = kin::of_poll(complaint)?;
+        self.open.get_mut(&of)?.also.insert(complaint.to_owned());
+        Some(of)
+    }
+
+    fn begun(&mut self, complaint: String, mut sight: Sight, now: Time) -> Vec<Finding> {
+        // What a poll has seen and nobody was told of yet is the same fault: it is told as the XID.
+        let poll = kin::of_xid(&complaint);
+        let waited = poll.filter(|poll| self.open.get(poll).is_some_and(|open| open.held_until.is_some()));
+        let mut also = BTreeSet::new();
+        if let Some(open) = waited.and_then(|poll| self.open.remove(&poll)) {
+            sight.times += open.total;
+            also.insert(open.finding.complaint);
+        }
         let waits = self.words_come && !self.is_whole(&sight);
         let until = now.checked_add(limits::JOIN_WORDS.0).unwrap_or(now);
         let mut said = if self.open.len() >= limits::COMPLAINTS_PER_NODE { self.forget_one(now) } else { Vec::new() };
@@ -134,6 +170,7 @@ impl Join {
             unsaid: sight.times,
             total: sight.times,
             held_until: waits.then_some(until),
+            also,
         };
         self.open.insert(complaint.clone(), open);
         if !waits {
@@ -151,7 +188,10 @@ impl Join {
 
     /// A watcher says itself that something is over.
     fn ended(&mut self, finding: &Finding, now: Time) -> Vec<Finding> {
-        let known = self.open.remove(&finding.complaint);
+        let complaint = &finding.complaint;
+        let joined = || self.open.values().find(|open| open.also.contains(complaint));
+        let named = joined().map_or_else(|| complaint.clone(), |open| open.finding.complaint.clone());
+        let known = self.open.remove(&named);
         let mut said: Vec<Finding> = known
             .filter(|open| open.held_until.is_none())
             .map(|open| over(open, now, &finding.summary))
@@ -180,18 +220,30 @@ impl Join {
         }
     }
 
-    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it.
+    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it. An address at which NVML has no
+    /// GPU is as likely a GPU that was lost before we looked as a line that lies: it is told, with the doubt.
     fn name(&self, finding: &mut Finding) {
         let Some(gpu) = &mut finding.gpu else { return };
         self.names.complete(gpu);
+        if self.names.is_stranger(gpu) && finding.status == Status::Firing {
+            finding.labels.insert(GPU_KNOWN.to_owned(), "no".to_owned());
+            finding.summary = format!("{} (NVML knows no GPU there)", finding.summary);
+        }
         let label = |name: &str| finding.labels.get(name).map(String::as_str).unwrap_or_default();
         match (label("alertname"), label("xid")) {
             ("GpuXid", code) if !code.is_empty() => finding.complaint = format!("xid-{code} {}", place(gpu)),
             ("GpuRecoveryAction", _) => finding.complaint = format!("recovery-action {}", place(gpu)),
-            _ => {}
+            (alertname, _) => {
+                if let Some(key) = kin::key(alertname) {
+                    finding.complaint = format!("{key} {}", place(gpu));
+                }
+            }
         }
     }
 }
+
+/// The label of a finding whose address NVML does not know: `no`.
+const GPU_KNOWN: &str = "gpu_known";
 
 enum Next {
     Say,
@@ -206,7 +258,7 @@ fn next(open: &Open) -> (Time, Next) {
     }
     let every = if open.unsaid > 0 { limits::JOIN_COUNT_EVERY } else { limits::JOIN_REMIND_EVERY };
     let say = after(open.last_said, every);
-    if lasts(&open.finding.labels) {
+    if lasts(&open.finding.labels) || !open.also.is_empty() {
         return (say, Next::Say);
     }
     let end = after(open.last_seen, limits::JOIN_QUIET);
@@ -215,7 +267,10 @@ fn next(open: &Open) -> (Time, Next) {
 
 /// Takes over what the first sight did not know.
 fn learn(finding: &mut Finding, sight: &Sight) {
-    for (name, value) in &sight.finding.labels {
+    // What a poll calls it, and what it would do, adds nothing to an XID.
+    let same = finding.labels.get("alertname") == sight.finding.labels.get("alertname");
+    let adds = |name: &str| same || !matches!(name, "alertname" | "action" | "xid");
+    for (name, value) in sight.finding.labels.iter().filter(|(name, _)| adds(name)) {
         let known = finding.labels.entry(name.clone()).or_insert_with(|| value.clone());
         // The driver's wish is the one thing that may change.
         if name == "recovery" {

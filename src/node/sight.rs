@@ -71,6 +71,29 @@ pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, 
     }
 }
 
+/// Faults that the driver tells as an XID and NVML's polls see as well, under a name of their own.
+pub(super) mod kin {
+    /// The poll's complaint, its alertname, and the XID.
+    const KIN: [(&str, &str, u32); 2] = [("gpu-lost", "GpuLost", 79), ("row-remap-pending", "GpuRowRemapPending", 63)];
+
+    /// The first word of the complaint that such a finding of a poll has, if it is one.
+    pub fn key(alertname: &str) -> Option<&'static str> {
+        KIN.iter().find(|(_, name, _)| *name == alertname).map(|(key, ..)| *key)
+    }
+
+    /// `gpu-lost 0000:65:00.0` → `xid-79 0000:65:00.0`
+    pub fn of_poll(complaint: &str) -> Option<String> {
+        let (key, place) = complaint.split_once(' ')?;
+        KIN.iter().find(|(poll, ..)| *poll == key).map(|(.., code)| format!("xid-{code} {place}"))
+    }
+
+    /// `xid-79 0000:65:00.0` → `gpu-lost 0000:65:00.0`
+    pub fn of_xid(complaint: &str) -> Option<String> {
+        let (key, place) = complaint.strip_prefix("xid-")?.split_once(' ')?;
+        KIN.iter().find(|(.., code)| code.to_string() == key).map(|(poll, ..)| format!("{poll} {place}"))
+    }
+}
+
 /// The shortest name that lasts: the address, else the UUID, else the index.
 pub(super) fn place(gpu: &GpuName) -> String {
     match (gpu.pci.as_str(), gpu.uuid.as_str(), gpu.index) {
@@ -97,8 +120,12 @@ pub(super) fn lasts(labels: &BTreeMap<String, String>) -> bool {
     }
 }
 
-/// Codes whose meaning is in the kernel's words: which engine, what caused it, which bits.
+/// Codes whose meaning is in the kernel's words: which engine, what caused it, which bits; and what a poll sees of a fault
+/// that has a code.
 pub(super) fn needs_words(labels: &BTreeMap<String, String>) -> bool {
+    if labels.get("alertname").is_some_and(|name| kin::key(name).is_some()) {
+        return true;
+    }
     let code = labels.get("xid").and_then(|code| code.parse::<u32>().ok());
     matches!(code, Some(13 | 45 | 74 | 144..=150 | 154))
 }

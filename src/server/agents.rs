@@ -27,7 +27,7 @@ pub struct Door {
     pub(super) authority: Option<Arc<Authority>>,
     reviews: who::Reviews,
     /// When each agent was last written to the store.
-    written: Mutex<HashMap<String, crate::model::Time>>,
+    written: Mutex<HashMap<crate::model::AgentName, crate::model::Time>>,
 }
 
 impl Door {

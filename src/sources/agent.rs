@@ -4,7 +4,7 @@
 
 use super::draft::{Draft, Gaps};
 use crate::config::Source;
-use crate::model::{Event, Finding, Labels, Report, Reports, Status};
+use crate::model::{AgentName, Event, Finding, Labels, Report, Reports, Status};
 
 /// The logical source of all agents' events.
 pub const SOURCE: &str = "agent";
@@ -19,19 +19,18 @@ pub struct Heard {
     pub gaps: Vec<String>,
 }
 
-/// `cluster` is the one whose API server has looked at the token; empty where there is none.
-pub fn decode(reports: Reports, node: &str, cluster: &str) -> Heard {
+pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
     let cfg = source();
     let mut heard = Heard::default();
     let mut gaps = Gaps::default();
     for Report { no, finding } in reports.reports {
         heard.numbers.push(no);
-        match event(finding, node, cluster, &cfg, &mut gaps) {
+        match event(finding, agent, &cfg, &mut gaps) {
             Ok(event) => {
                 heard.events.push(event);
                 heard.of_events.push(no);
             }
-            Err(why) => gaps.push(format!("finding {no} of the agent on {node} was left out: {why}")),
+            Err(why) => gaps.push(format!("finding {no} of the agent on {agent} was left out: {why}")),
         }
     }
     heard.gaps = gaps.finish();
@@ -39,19 +38,19 @@ pub fn decode(reports: Reports, node: &str, cluster: &str) -> Heard {
 }
 
 /// An event about an agent itself: that it is silent, or speaks again.
-pub fn about(finding: Finding, node: &str, cluster: &str) -> Option<Event> {
-    event(finding, node, cluster, &source(), &mut Gaps::default()).ok()
+pub fn about(finding: Finding, agent: &AgentName) -> Option<Event> {
+    event(finding, agent, &source(), &mut Gaps::default()).ok()
 }
 
-fn event(finding: Finding, node: &str, cluster: &str, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
+fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
     let mut labels: Labels = finding.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     if labels.get("alertname").is_empty() {
         let first = finding.complaint.split(' ').next().unwrap_or_default().to_owned();
         labels.set("alertname", first);
     }
     // Set last: a report cannot speak for another node or cluster.
-    labels.set("node", node);
-    labels.set("cluster", cluster);
+    labels.set("node", agent.node.as_str());
+    labels.set("cluster", agent.cluster.as_str());
     for name in ["Hostname", "hostname", "kubernetes_node", "nodename"] {
         labels.set(name, "");
     }
@@ -64,7 +63,7 @@ fn event(finding: Finding, node: &str, cluster: &str, cfg: &Source, gaps: &mut G
     annotations.set("summary", finding.summary.as_str());
     annotations.set("detail", finding.detail.as_str());
     let draft = Draft {
-        key: Some(format!("{node} {}", finding.complaint)),
+        key: Some(format!("{} {}", agent.key(), finding.complaint)),
         status: finding.status,
         starts_at: finding.at,
         ends_at: (finding.status == Status::Resolved).then_some(finding.at),
@@ -113,7 +112,7 @@ mod tests {
 
     fn hear(findings: Vec<Finding>) -> Heard {
         let reports = (7..).zip(findings).map(|(no, finding)| Report { no, finding }).collect();
-        decode(Reports { standing: Standing::default(), reports }, "gpu-1", "eu-1")
+        decode(Reports { standing: Standing::default(), reports }, &AgentName::new("eu-1", "gpu-1"))
     }
 
     #[test]
@@ -124,7 +123,7 @@ mod tests {
         assert_eq!(event.subject.to_string(), "cluster eu-1 node gpu-1 gpu 3");
         assert_eq!(event.labels.get("xid"), "79");
         assert_eq!((event.name(), event.labels.get("pci")), ("xid-79", "0000:65:00.0"));
-        assert_eq!(event.fingerprint, "gpu-1 xid-79 0000:65:00.0");
+        assert_eq!(event.fingerprint, "eu-1/gpu-1 xid-79 0000:65:00.0");
         assert_eq!(heard.numbers, [7]);
     }
 
@@ -133,6 +132,6 @@ mod tests {
         let many: BTreeMap<String, String> = (0..100).map(|at| (format!("l{at}"), "x".to_owned())).collect();
         let heard = hear(vec![Finding { labels: many, ..finding(&[]) }, finding(&[])]);
         assert_eq!((heard.numbers.as_slice(), heard.of_events.as_slice()), (&[7, 8][..], &[8][..]));
-        assert!(heard.gaps[0].contains("finding 7 of the agent on gpu-1"), "{:?}", heard.gaps);
+        assert!(heard.gaps[0].contains("finding 7 of the agent on gpu-1 of cluster eu-1"), "{:?}", heard.gaps);
     }
 }

@@ -26,8 +26,8 @@ use super::{
     NewAgent, NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
-    About, Actor, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident, IncidentId,
-    Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
+    About, Actor, AgentName, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident,
+    IncidentId, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -348,14 +348,14 @@ impl Store for SqliteStore {
         self.readers.read(agents::rows).await
     }
 
-    async fn agent_family(&self, node: &str) -> Result<Option<String>, StoreError> {
-        let node = node.to_owned();
-        self.readers.read(move |conn| agents::family(conn, &node)).await
+    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError> {
+        let agent = agent.clone();
+        self.readers.read(move |conn| agents::family(conn, &agent)).await
     }
 
-    async fn agent_remove(&self, node: &str, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
-        let (node, by, why) = (node.to_owned(), by.to_owned(), why.to_owned());
-        self.write(move |tx| agents::remove(tx, &node, &by, &why, now)).await
+    async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
+        let (agent, by, why) = (agent.clone(), by.to_owned(), why.to_owned());
+        self.write(move |tx| agents::remove(tx, &agent, &by, &why, now)).await
     }
 
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError> {

@@ -1,12 +1,12 @@
 //! The mailbox between steps and the agents on nodes: an action puts a command in, an agent takes it out and answers.
 //! Agents connect to us, so there is nothing to dial: the agents' door (or an agent in this process) empties the box.
 //!
-//! Invariant: an answer reaches only the command that it was given for; nothing here is remembered over a restart,
-//! because the step asks again and the agent remembers.
+//! Invariant: an answer reaches only the command that it was given for, and a command only the agent of the cluster that
+//! it is about; nothing here is remembered over a restart, because the step asks again and the agent remembers.
 
 use super::WorldError;
 use crate::limits;
-use crate::model::{Answer, Command, RunId, Standing, Time};
+use crate::model::{AgentName, Answer, Command, RunId, Standing, Time};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -16,13 +16,17 @@ use tokio::sync::watch;
 
 /// All agents. Clones are the same box.
 #[derive(Clone, Default)]
-pub struct Agents(Arc<Post>);
+pub struct Agents {
+    post: Arc<Post>,
+    /// The cluster whose nodes are meant where only a node is named.
+    cluster: String,
+}
 
 #[derive(Default)]
 struct Post {
     epoch: AtomicI64,
     reads: AtomicU32,
-    desks: Mutex<BTreeMap<String, Desk>>,
+    desks: Mutex<BTreeMap<AgentName, Desk>>,
 }
 
 /// One node's part of the box.
@@ -52,7 +56,7 @@ struct Letter {
 /// An agent as people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSeen {
-    pub node: String,
+    pub name: AgentName,
     pub here: bool,
     pub silent_for: Duration,
     pub standing: Standing,
@@ -61,30 +65,37 @@ pub struct AgentSeen {
 }
 
 impl Agents {
+    /// The same box, for steps about this cluster.
+    pub fn within(&self, cluster: &str) -> Agents {
+        Agents { post: Arc::clone(&self.post), cluster: cluster.to_owned() }
+    }
+
     /// The epoch that commands carry: an agent refuses those of an older one.
     pub fn set_epoch(&self, epoch: i64) {
-        self.0.epoch.store(epoch, Ordering::Release);
+        self.post.epoch.store(epoch, Ordering::Release);
     }
 
     pub fn epoch(&self) -> i64 {
-        self.0.epoch.load(Ordering::Acquire)
+        self.post.epoch.load(Ordering::Acquire)
     }
 
     /// A command that only reads and belongs to no step: its key is never used twice in this process.
     pub fn question(&self, verb: &str, args: Map<String, Value>, deadline: Time) -> Command {
-        let step = self.0.reads.fetch_add(1, Ordering::Relaxed);
+        let step = self.post.reads.fetch_add(1, Ordering::Relaxed);
         Command { run: RunId(0), step, epoch: self.epoch(), verb: verb.to_owned(), args, deadline }
     }
 
     /// Whether an agent of that node has spoken lately.
     pub fn is_here(&self, node: &str) -> bool {
-        self.desks().get(node).is_some_and(Desk::is_here)
+        let desks = self.desks();
+        self.find(&desks, node).is_ok_and(|name| desks.get(&name).is_some_and(Desk::is_here))
     }
 
     /// How the node's agent stands, if it is connected.
     pub fn standing(&self, node: &str) -> Result<Standing, WorldError> {
         let desks = self.desks();
-        let desk = desks.get(node).filter(|desk| desk.is_here()).ok_or_else(|| unreached(node))?;
+        let name = self.find(&desks, node)?;
+        let desk = desks.get(&name).filter(|desk| desk.is_here()).ok_or_else(|| unreached(&name))?;
         Ok(desk.standing.clone())
     }
 
@@ -92,12 +103,13 @@ impl Agents {
     /// command. `Unreached`: no agent of that node is connected, so nothing was given to anybody.
     pub async fn ask(&self, node: &str, command: &Command) -> Result<Answer, WorldError> {
         let key = command.key();
-        let mut mail = self.put(node, &key, command)?;
+        let name = self.find(&self.desks(), node)?;
+        let mut mail = self.put(&name, &key, command)?;
         let ended = async {
             loop {
                 // Marks what is there as seen, so that an answer between the look and the wait is not missed.
                 mail.borrow_and_update();
-                if let Some(answer) = self.collect(node, &key) {
+                if let Some(answer) = self.collect(&name, &key) {
                     return answer;
                 }
                 if mail.changed().await.is_err() {
@@ -109,21 +121,22 @@ impl Agents {
             return Ok(answer);
         }
         let desks = self.desks();
-        let letter = desks.get(node).and_then(|desk| desk.letters.get(&key));
+        let letter = desks.get(&name).and_then(|desk| desk.letters.get(&key));
         Ok(letter.and_then(|letter| letter.answer.clone()).unwrap_or_else(|| Answer::Working {
-            why: format!("the agent of {node} has not answered yet"),
+            why: format!("the agent of {name} has not answered yet"),
             progress: Value::Null,
         }))
     }
 
     /// An agent asks for its commands: those that wait, or none after `wait`. Proves that it is here.
-    pub async fn take(&self, node: &str, standing: Standing, wait: Duration) -> Vec<Command> {
-        let mut post = self.greet(node, standing).post.subscribe();
-        let _here = Waiting::begin(self, node);
+    pub async fn take(&self, agent: impl Into<AgentName>, standing: Standing, wait: Duration) -> Vec<Command> {
+        let name = agent.into();
+        let mut post = self.greet(&name, standing).post.subscribe();
+        let _here = Waiting::begin(self, &name);
         let some = async {
             loop {
                 post.borrow_and_update();
-                let commands = self.waiting(node);
+                let commands = self.waiting(&name);
                 if !commands.is_empty() {
                     return commands;
                 }
@@ -136,9 +149,9 @@ impl Agents {
     }
 
     /// What an agent says of a command; whether anybody waits for more. One that nobody asks about any more is let go.
-    pub fn answered(&self, node: &str, key: &str, answer: Answer) -> bool {
+    pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: Answer) -> bool {
         let mut desks = self.desks();
-        let Some(desk) = desks.get_mut(node) else { return true };
+        let Some(desk) = desks.get_mut(&agent.into()) else { return true };
         desk.seen = Instant::now();
         if let Some(letter) = desk.letters.get_mut(key) {
             letter.answer = Some(answer);
@@ -168,7 +181,7 @@ impl Agents {
         let waited_for = letters.filter(|(_, letter)| letter.asked.elapsed() < limits::AGENT_ASKED_ABOUT);
         let working = waited_for.filter_map(|(node, letter)| match &letter.answer {
             Some(Answer::Working { progress, .. }) => {
-                Some((node.clone(), letter.command.verb.clone(), progress.clone()))
+                Some((node.node.clone(), letter.command.verb.clone(), progress.clone()))
             }
             _ => None,
         });
@@ -176,20 +189,20 @@ impl Agents {
     }
 
     /// An agent has spoken: it is here, and this is how it stands.
-    pub fn heard(&self, node: &str, standing: Standing) {
-        drop(self.greet(node, standing));
+    pub fn heard(&self, agent: impl Into<AgentName>, standing: Standing) {
+        drop(self.greet(&agent.into(), standing));
     }
 
     /// Its certificate was taken away, or it said goodbye.
-    pub fn forget(&self, node: &str) {
-        self.desks().remove(node);
+    pub fn forget(&self, agent: impl Into<AgentName>) {
+        self.desks().remove(&agent.into());
     }
 
-    /// Every agent that spoke since this process started, in order of the nodes' names.
+    /// Every agent that spoke since this process started, in order of the clusters' and nodes' names.
     pub fn list(&self) -> Vec<AgentSeen> {
         let desks = self.desks();
-        let seen = desks.iter().map(|(node, desk)| AgentSeen {
-            node: node.clone(),
+        let seen = desks.iter().map(|(name, desk)| AgentSeen {
+            name: name.clone(),
             here: desk.is_here(),
             silent_for: if desk.polls > 0 { Duration::ZERO } else { desk.seen.elapsed() },
             standing: desk.standing.clone(),
@@ -198,12 +211,40 @@ impl Agents {
         seen.collect()
     }
 
-    fn put(&self, node: &str, key: &str, command: &Command) -> Result<watch::Receiver<u64>, WorldError> {
+    /// The agent that is meant by a node's name: that of our cluster; else one that names no cluster, if there is no other
+    /// of that name that could be meant as well.
+    fn find(&self, desks: &BTreeMap<AgentName, Desk>, node: &str) -> Result<AgentName, WorldError> {
+        let own = AgentName::new(&self.cluster, node);
+        if !own.cluster.is_empty() && desks.contains_key(&own) {
+            return Ok(own);
+        }
+        let all: Vec<&AgentName> = desks.keys().filter(|name| name.node == node).collect();
+        match all.as_slice() {
+            [] => Err(unreached(&own)),
+            [only] if only.cluster.is_empty() || self.cluster.is_empty() => Ok((*only).clone()),
+            several if several[0].cluster.is_empty() || self.cluster.is_empty() => {
+                let names: Vec<&str> = several.iter().map(|name| name.cluster.as_str()).map(or_none).collect();
+                Err(WorldError::Invalid(format!(
+                    "{} agents say that they are node {node} (cluster: {}), and which of them is meant cannot be known: set \
+                     `cluster` in each agent.yaml",
+                    names.len(),
+                    names.join(", ")
+                )))
+            }
+            others => {
+                let names: Vec<&str> = others.iter().map(|name| name.cluster.as_str()).collect();
+                let WorldError::Unreached(why) = unreached(&own) else { return Err(unreached(&own)) };
+                Err(WorldError::Unreached(format!("{why} (one of that name is in cluster {})", names.join(", "))))
+            }
+        }
+    }
+
+    fn put(&self, name: &AgentName, key: &str, command: &Command) -> Result<watch::Receiver<u64>, WorldError> {
         let mut desks = self.desks();
-        let desk = desks.get_mut(node).filter(|desk| desk.is_here()).ok_or_else(|| unreached(node))?;
+        let desk = desks.get_mut(name).filter(|desk| desk.is_here()).ok_or_else(|| unreached(name))?;
         desk.letters.retain(|_, letter| letter.asked.elapsed() < limits::AGENT_LETTER_KEPT);
         if desk.letters.len() >= limits::AGENT_COMMANDS && !desk.letters.contains_key(key) {
-            let why = format!("{} commands wait at the agent of {node}", desk.letters.len());
+            let why = format!("{} commands wait at the agent of {name}", desk.letters.len());
             return Err(WorldError::TooMany { why, after: None });
         }
         let now = Instant::now();
@@ -224,16 +265,16 @@ impl Agents {
     }
 
     /// The final answer, once.
-    fn collect(&self, node: &str, key: &str) -> Option<Answer> {
+    fn collect(&self, name: &AgentName, key: &str) -> Option<Answer> {
         let mut desks = self.desks();
-        let desk = desks.get_mut(node)?;
+        let desk = desks.get_mut(name)?;
         let ended = matches!(desk.letters.get(key)?.answer, Some(Answer::Ended { .. }));
         if ended { desk.letters.remove(key)?.answer } else { None }
     }
 
-    fn waiting(&self, node: &str) -> Vec<Command> {
+    fn waiting(&self, name: &AgentName) -> Vec<Command> {
         let mut desks = self.desks();
-        let Some(desk) = desks.get_mut(node) else { return Vec::new() };
+        let Some(desk) = desks.get_mut(name) else { return Vec::new() };
         let letters = desk.letters.values_mut().filter(|letter| letter.taken.is_none());
         letters
             .map(|letter| {
@@ -243,10 +284,10 @@ impl Agents {
             .collect()
     }
 
-    /// The desk of a node, made if need be. The guard must not be held over an await.
-    fn greet(&self, node: &str, standing: Standing) -> Greeted {
+    /// The desk of an agent, made if need be. The guard must not be held over an await.
+    fn greet(&self, name: &AgentName, standing: Standing) -> Greeted {
         let mut desks = self.desks();
-        let desk = desks.entry(node.to_owned()).or_insert_with(|| Desk {
+        let desk = desks.entry(name.clone()).or_insert_with(|| Desk {
             seen: Instant::now(),
             polls: 0,
             standing: Standing::default(),
@@ -264,14 +305,18 @@ impl Agents {
         Greeted { post: desk.post.clone() }
     }
 
-    fn desks(&self) -> MutexGuard<'_, BTreeMap<String, Desk>> {
-        self.0.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desks(&self) -> MutexGuard<'_, BTreeMap<AgentName, Desk>> {
+        self.post.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unreached(node: &str) -> WorldError {
+fn or_none(cluster: &str) -> &str {
+    if cluster.is_empty() { "none" } else { cluster }
+}
+
+fn unreached(name: &AgentName) -> WorldError {
     WorldError::Unreached(format!(
-        "no agent of node {node} is connected: is `nightshift agent` running there? See `nightshift agents`"
+        "no agent of node {name} is connected: is `nightshift agent` running there? See `nightshift agents`"
     ))
 }
 
@@ -282,21 +327,21 @@ struct Greeted {
 /// A poll that waits; also when its connection breaks it is counted off.
 struct Waiting<'a> {
     agents: &'a Agents,
-    node: &'a str,
+    name: &'a AgentName,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(agents: &'a Agents, node: &'a str) -> Waiting<'a> {
-        if let Some(desk) = agents.desks().get_mut(node) {
+    fn begin(agents: &'a Agents, name: &'a AgentName) -> Waiting<'a> {
+        if let Some(desk) = agents.desks().get_mut(name) {
             desk.polls += 1;
         }
-        Waiting { agents, node }
+        Waiting { agents, name }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(desk) = self.agents.desks().get_mut(self.node) {
+        if let Some(desk) = self.agents.desks().get_mut(self.name) {
             desk.polls = desk.polls.saturating_sub(1);
             desk.seen = Instant::now();
         }
@@ -376,5 +421,40 @@ mod tests {
         assert!(left.is_err(), "{left:?}");
         assert_eq!(agents.take("gpu-1", standing("a"), Duration::ZERO).await.len(), 1);
         assert_eq!(agents.take("gpu-1", standing("b"), Duration::ZERO).await, [asked]);
+    }
+
+    #[tokio::test]
+    async fn two_clusters_may_have_a_node_of_one_name_and_a_command_never_goes_to_the_wrong_one() {
+        let agents = Agents::default();
+        let (eu, us) = (AgentName::new("eu-1", "gpu-1"), AgentName::new("us-1", "gpu-1"));
+        agents.heard(&eu, Standing::default());
+        agents.heard(&us, Standing::default());
+        let asked = command(&agents, 3);
+        let within = agents.within("us-1");
+        let (answer, taken) = tokio::join!(within.ask("gpu-1", &asked), async {
+            let taken = agents.take(&us, Standing::default(), Duration::from_secs(20)).await;
+            assert_eq!(agents.take(&eu, Standing::default(), Duration::ZERO).await, []);
+            // The other one cannot answer for it.
+            agents.answered(&eu, &asked.key(), ended(Value::from("wrong")));
+            agents.answered(&us, &asked.key(), ended(Value::from("right")));
+            taken
+        });
+        assert_eq!((taken, answer), (vec![asked.clone()], Ok(ended(Value::from("right")))));
+        let refused = |cluster: &str| agents.within(cluster).standing("gpu-1").unwrap_err();
+        let of_neither = refused("ap-1");
+        assert!(
+            matches!(&of_neither, WorldError::Unreached(why) if why.contains("of cluster ap-1") && why.contains("eu-1, us-1"))
+        );
+        let unnamed = refused("");
+        assert!(matches!(&unnamed, WorldError::Invalid(why) if why.contains("eu-1, us-1")), "{unnamed:?}");
+        // One that names no cluster could be of either.
+        agents.heard("gpu-1", Standing::default());
+        assert!(agents.within("eu-1").standing("gpu-1").is_ok());
+        let doubtful = refused("ap-1");
+        assert!(matches!(&doubtful, WorldError::Invalid(why) if why.contains("none, eu-1, us-1")), "{doubtful:?}");
+        // Alone it is meant by everybody.
+        agents.forget(&eu);
+        agents.forget(&us);
+        assert!(agents.within("ap-1").standing("gpu-1").is_ok() && agents.standing("gpu-1").is_ok());
     }
 }

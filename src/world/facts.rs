@@ -124,7 +124,7 @@ fn without_cluster(world: &World) -> Facts {
     if agents.is_empty() {
         return Facts::default();
     }
-    let out = agents.iter().filter(|agent| !agent.here).map(|agent| agent.node.clone());
+    let out = agents.iter().filter(|agent| !agent.here).map(|agent| agent.name.node.clone());
     Facts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..Facts::default() }
 }
 

@@ -6,6 +6,7 @@
 mod collect;
 mod commands;
 mod identity;
+mod kernel;
 mod layout;
 pub mod link;
 mod reboot;

@@ -141,7 +141,10 @@ fn memory(engine: &Engine, name: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_bad_input_is_refused_in_words_and_memory_stays_flat() {
     let site = Site::new("sources:\n  test:\n    kind: alertmanager\n", "rules: []\n", &[]);
-    let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
+    // What the allocator keeps back for a moment, and rounds up to huge pages, differs by 100 MiB from run to run and hides
+    // what the program holds: it gives back at once here.
+    let frugal = [("MIMALLOC_PURGE_DELAY", "0".to_owned()), ("MIMALLOC_ALLOW_THP", "0".to_owned())];
+    let engine = site.start(&frugal).await.unwrap_or_else(|| panic!("{}", site.log()));
     let token = std::fs::read_to_string(site.path().join("data/token")).unwrap().trim().to_owned();
     let battery = battery();
     // A connection that a refusal closes is not used again.
@@ -160,19 +163,20 @@ async fn a_flood_of_bad_input_is_refused_in_words_and_memory_stays_flat() {
     }
     round(&client, &engine, &token, &battery).await;
     talk_nonsense(&engine).await;
-    let mut resident = vec![memory(&engine, "VmRSS:")];
+    // Its own pages: those of the program file, not optimised here, say nothing.
+    let own = || memory(&engine, "RssAnon:");
+    let mut kept = vec![own()];
     for _ in 0..ROUNDS {
         round(&client, &engine, &token, &battery).await;
         talk_nonsense(&engine).await;
-        resident.push(memory(&engine, "VmRSS:"));
+        kept.push(own());
     }
     let peak = memory(&engine, "VmHWM:");
-    eprintln!("KiB resident after each round: {resident:?}; at most {peak}");
-    // The program's own pages, not optimised, are a good part of it.
-    assert!(peak < 400 * 1024, "{peak} KiB at the worst moment");
-    // The allocator keeps the pages of its worst moments; a round sends some 100 MiB, of which none may stay behind.
-    let plateau = resident[..2].iter().max().unwrap() + 96 * 1024;
-    assert!(resident[ROUNDS] <= plateau, "memory grows: {resident:?} KiB");
+    eprintln!("KiB of its own after each round: {kept:?}; at most {peak}, files and all");
+    assert!(peak < 300 * 1024, "{peak} KiB at the worst moment");
+    // A round sends some 100 MiB, of which none may stay behind.
+    let plateau = kept[..2].iter().max().unwrap() + 32 * 1024;
+    assert!(kept[ROUNDS] <= plateau, "memory grows: {kept:?} KiB");
     for mut stream in lorises {
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_end(&mut rest)).await;

@@ -174,7 +174,7 @@ async fn serve(agents: Agents, agent: Agent) {
     let mut booted = std::collections::BTreeSet::new();
     loop {
         let standing = Standing { boot: format!("boot-{}", booted.len()), ..Standing::default() };
-        let commands = agents.take(&agent.node, standing, std::time::Duration::from_secs(5)).await;
+        let commands = agents.take(agent.node.as_str(), standing, std::time::Duration::from_secs(5)).await;
         for command in commands {
             if command.verb == "node::reboot" {
                 booted.insert(command.key());
@@ -183,7 +183,7 @@ async fn serve(agents: Agents, agent: Agent) {
                 Some(value) => Outcome::Ok(value.clone()),
                 None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),
             };
-            agents.answered(&agent.node, &command.key(), Answer::Ended { outcome });
+            agents.answered(agent.node.as_str(), &command.key(), Answer::Ended { outcome });
         }
     }
 }

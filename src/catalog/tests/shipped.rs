@@ -178,3 +178,27 @@ fn the_example_of_the_readme_is_a_file_of_rules() {
     assert_eq!((parsed.len(), lines.len()), (2, 4));
     assert!(lines.into_iter().all(|line| crate::policy::parse_matchers(line).is_ok()));
 }
+
+#[test]
+fn whatever_the_agent_says_of_gpus_is_told_by_a_rule() {
+    let rules = shipped();
+    let mut seen = 0;
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/findings.md")).unwrap();
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let (alertname, severity, action) = (cells[2], cells[3], cells[4]);
+        if severity == "info" {
+            continue;
+        }
+        seen += 1;
+        let action = if action.contains(' ') { "reset" } else { action };
+        let labels =
+            [("alertname", alertname), ("severity", severity), ("action", action), ("node", "gpu-1"), ("gpu", "3")];
+        let event = event(labels.into_iter().collect());
+        let chosen = rules.select(&event);
+        let told =
+            |selected: &Selected| !selected.rule.tell.is_empty() && !matches!(selected.chosen, Chosen::Nothing(_));
+        assert!(chosen.iter().any(told), "no shipped rule tells of {alertname}");
+    }
+    assert!(seen > 25, "{seen}");
+}

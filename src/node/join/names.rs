@@ -41,6 +41,12 @@ impl Names {
         fill(&mut gpu.pci, &known.pci);
     }
 
+    /// Whether it stands at an address where nobody knows a GPU, although NVML has told which there are.
+    pub fn is_stranger(&self, gpu: &GpuName) -> bool {
+        let listed = self.0.iter().any(|known| known.index.is_some() && !known.pci.is_empty());
+        listed && !gpu.pci.is_empty() && !self.0.iter().any(|known| same(known, gpu))
+    }
+
     /// What the driver's files say, which are there when NVML is not: `/proc/driver/nvidia/gpus/<address>/information`.
     pub fn learn_from_files(&mut self, gpus: &Path) {
         let Ok(entries) = fs::read_dir(gpus) else { return };
@@ -104,6 +110,13 @@ mod tests {
         assert_eq!(complete(gpu(None, "GPU-a", "")), gpu(Some(0), "GPU-a", "0000:65:00.0"));
         assert_eq!(complete(gpu(Some(1), "", "")), gpu(Some(1), "GPU-b", "0000:b3:00.0"));
         assert_eq!(complete(gpu(None, "", "0000:01:00.0")), gpu(None, "", "0000:01:00.0"));
+        assert!(names.is_stranger(&gpu(None, "", "0000:01:00.0")));
+        for known in [gpu(None, "", "0000:c0:00.0"), gpu(None, "GPU-a", ""), gpu(Some(1), "", "")] {
+            assert!(!names.is_stranger(&known), "{known:?}");
+        }
+        let mut unlisted = Names::default();
+        unlisted.learn([gpu(None, "", "0000:c0:00.0")]);
+        assert!(!unlisted.is_stranger(&gpu(None, "", "0000:01:00.0")), "nothing was compared with NVML's list");
     }
 
     #[test]

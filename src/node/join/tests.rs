@@ -140,7 +140,7 @@ fn a_restart_goes_on_and_a_reboot_ends_everything() {
     let kept: Vec<Open> =
         serde_json::from_str(&serde_json::to_string(&before.open().collect::<Vec<_>>()).unwrap()).unwrap();
     let (mut again, said) = Join::restore(kept.clone(), false, at(10));
-    assert_eq!(said, []);
+    assert_eq!(words(&said), "xid-79 0000:65:00.0", "said again: nobody knows whether it was heard");
     assert_eq!(again.hear(kernel(79, &[], 20), at(20)), [], "still the same fault");
     let (join, said) = Join::restore(kept, true, at(10));
     assert_eq!(words(&said), "xid-79 0000:65:00.0 over", "what was never said needs no end");
@@ -156,4 +156,86 @@ fn more_complaints_than_a_node_can_have_push_out_the_oldest_visibly() {
     let said = words(&join.hear(kernel(9, &[], 9_999), at(9_999)));
     assert_eq!(said, "xid-1001 0000:65:00.0 over; xid-9 0000:65:00.0");
     assert_eq!(join.open().count(), limits::COMPLAINTS_PER_NODE);
+}
+
+/// What a poll of NVML sees, under the name that the poll gives it.
+fn poll(alertname: &str, key: &str, now: u64) -> Sight {
+    let finding = nvml(1, &[], now).finding;
+    let labels = details(&[("alertname", alertname), ("action", "reset")]);
+    Sight::nvml(Finding { labels, complaint: format!("{key} GPU-c"), ..finding })
+}
+
+fn over(mut sight: Sight) -> Sight {
+    sight.finding.status = Status::Resolved;
+    sight
+}
+
+#[test]
+fn a_gpu_that_is_gone_is_one_complaint_for_the_driver_and_for_the_polls() {
+    let lost = |now| poll("GpuLost", "gpu-lost", now);
+    // The driver first.
+    let mut join = join();
+    assert_eq!(words(&join.hear(kernel(79, &[], 0), at(0))), "xid-79 0000:65:00.0");
+    assert_eq!(join.hear(lost(900), at(900)), [], "counted");
+    let open = join.open().next().unwrap();
+    assert_eq!((open.total, open.finding.labels["alertname"].as_str()), (2, "GpuXid"));
+    assert!(!open.finding.labels.contains_key("action"), "what an XID calls for is the table's to say");
+    assert_eq!(words(&join.hear(over(lost(9_000)), at(9_000))), "xid-79 0000:65:00.0 x2 over", "NVML reaches it again");
+    assert_eq!(join.open().count(), 0);
+
+    // The poll first, within the moment that it waits.
+    let mut join = self::join();
+    assert_eq!(join.hear(lost(0), at(0)), []);
+    assert_eq!(words(&join.hear(kernel(79, &[], 200), at(200))), "xid-79 0000:65:00.0 x2");
+    assert_eq!(join.tick(at(1_000)), []);
+    assert_eq!(words(&join.hear(over(lost(9_000)), at(9_000))), "xid-79 0000:65:00.0 x2 over");
+
+    // Nobody else speaks of it: it is told as what it is.
+    let mut join = self::join();
+    assert_eq!(join.hear(lost(0), at(0)), []);
+    let said = join.tick(at(300));
+    assert_eq!((words(&said).as_str(), said[0].labels["alertname"].as_str()), ("gpu-lost 0000:65:00.0", "GpuLost"));
+    assert_eq!(words(&join.hear(kernel(79, &[], 60_000), at(60_000))), "xid-79 0000:65:00.0", "another moment");
+    assert_eq!(words(&join.hear(over(lost(90_000)), at(90_000))), "gpu-lost 0000:65:00.0 over");
+    // Of another GPU: another fault.
+    let mut other = kernel(79, &[], 0);
+    other.finding.gpu = Some(GpuName { pci: "0000:b3:00.0".to_owned(), ..GpuName::default() });
+    let mut join = self::join();
+    join.hear(lost(0), at(0));
+    assert_eq!(words(&join.hear(other, at(100))), "xid-79 0000:b3:00.0");
+}
+
+#[test]
+fn a_row_that_is_to_be_remapped_lasts_until_the_polls_say_that_it_is() {
+    let pending = |now| poll("GpuRowRemapPending", "row-remap-pending", now);
+    let mut join = join();
+    assert_eq!(words(&join.hear(kernel(63, &[], 0), at(0))), "xid-63 0000:65:00.0");
+    assert_eq!(join.hear(pending(500), at(500)), []);
+    let kept: Vec<Open> =
+        serde_json::from_str(&serde_json::to_string(&join.open().collect::<Vec<_>>()).unwrap()).unwrap();
+    let (mut join, _) = Join::restore(kept, false, at(1_000));
+    let day = 86_400_000;
+    assert_eq!(words(&join.tick(at(day))), "xid-63 0000:65:00.0 x2", "silence does not end it");
+    let mut end = over(pending(day));
+    // A name by which the GPU was known before the restart.
+    end.finding.gpu = Some(GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() });
+    assert_eq!(words(&join.hear(end, at(day))), "xid-63 0000:65:00.0 x2 over");
+}
+
+#[test]
+fn an_address_that_nvml_does_not_know_is_told_with_the_doubt_each_for_itself() {
+    let mut join = join();
+    let mut said = Vec::new();
+    for bus in 0..28_u32 {
+        let mut sight = kernel(if bus % 2 == 0 { 79 } else { 31 }, &[], 0);
+        sight.finding.gpu = Some(GpuName { pci: format!("a0b0:{bus:02x}:1d.0"), ..GpuName::default() });
+        said.extend(join.hear(sight, at(u64::from(bus))));
+    }
+    assert_eq!(said.len(), 28, "none is swallowed");
+    for finding in &said {
+        let place = &finding.gpu.as_ref().unwrap().pci;
+        assert!(finding.complaint.ends_with(place.as_str()) && finding.summary.ends_with("(NVML knows no GPU there)"));
+        assert_eq!(finding.labels["gpu_known"], "no");
+    }
+    assert!(!join.hear(kernel(31, &[], 99), at(99))[0].labels.contains_key("gpu_known"));
 }

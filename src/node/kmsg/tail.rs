@@ -1,13 +1,14 @@
 //! Following the log: `/dev/kmsg`, one record a read; or a plain file or FIFO, line by line.
 //!
-//! Invariant: a record is given once, in order; what was overwritten before it could be read is given as a number.
+//! Invariant: a record is given once, in order; what was overwritten before it could be read is given as a number. Only
+//! what was read before is skipped: where the numbers begin anew it is another log, and is read.
 
 use super::record::Record;
 use crate::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,14 +40,22 @@ pub(super) struct Tail {
 
 /// How far a log was read.
 struct Place {
-    kind: Kind,
-    /// The number of the last record that was given or skipped.
-    last: Option<u64>,
+    marks: Marks,
     buffer: Vec<u8>,
     /// In a plain file: the beginning of a line whose end has not come.
     torn: Vec<u8>,
     /// The kernel said that something was overwritten; the next record's number says how much.
     overwritten: bool,
+}
+
+/// Which records were given.
+struct Marks {
+    kind: Kind,
+    /// The number of the last record that was given, also by an earlier run.
+    last: Option<u64>,
+    /// Nothing was given yet since it was opened; and the highest number that was skipped.
+    resuming: bool,
+    skipped: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -77,16 +86,16 @@ impl Tail {
     }
 
     pub fn is_device(&self) -> bool {
-        self.place.kind == Kind::Device
+        self.place.marks.kind == Kind::Device
     }
 
     pub fn last(&self) -> Option<u64> {
-        self.place.last
+        self.place.marks.last
     }
 
     /// Waits until there is something to read, at most so long.
     pub fn wait(&self, most: Duration) -> Result<(), KmsgError> {
-        if self.place.kind == Kind::Plain {
+        if self.place.marks.kind == Kind::Plain {
             std::thread::sleep(most.min(limits::KERNEL_FILE_LOOK));
             return Ok(());
         }
@@ -100,7 +109,14 @@ impl Tail {
 
     /// Gives what is there, at most `most` records. `true` if there may be more.
     pub fn read(&mut self, most: usize, take: impl FnMut(Piece<'_>)) -> Result<bool, KmsgError> {
-        self.place.read(&mut &self.file, most, take).map_err(|error| self.unread(error))
+        let more = self.place.read(&mut &self.file, most, take).map_err(|error| self.unread(error))?;
+        if more || !self.place.marks.of_another_log() {
+            return Ok(more);
+        }
+        tracing::warn!(path = %self.path.display(), "not the log that was read before: it is read from its beginning");
+        (&self.file).rewind().map_err(|error| self.unread(error))?;
+        self.place = Place::new(Kind::Plain, None);
+        Ok(true)
     }
 
     fn unread(&self, source: std::io::Error) -> KmsgError {
@@ -110,7 +126,8 @@ impl Tail {
 
 impl Place {
     fn new(kind: Kind, last: Option<u64>) -> Place {
-        Place { kind, last, buffer: vec![0; limits::KERNEL_RECORD_BYTES], torn: Vec::new(), overwritten: false }
+        let marks = Marks { kind, last, resuming: true, skipped: None };
+        Place { marks, buffer: vec![0; limits::KERNEL_RECORD_BYTES], torn: Vec::new(), overwritten: false }
     }
 
     fn read(&mut self, log: &mut impl Read, most: usize, mut take: impl FnMut(Piece<'_>)) -> std::io::Result<bool> {
@@ -118,7 +135,7 @@ impl Place {
         while taken < most {
             match log.read(&mut self.buffer) {
                 Ok(0) => return Ok(false),
-                Ok(length) if self.kind == Kind::Device => {
+                Ok(length) if self.marks.kind == Kind::Device => {
                     taken += 1;
                     self.record(length, &mut take);
                 }
@@ -128,7 +145,7 @@ impl Place {
                 // The kernel has moved us to the oldest record that is left.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => self.overwritten = true,
                 // A record that is longer than the kernel allows itself: it steps over it, and its number will be missing.
-                Err(error) if error.kind() == ErrorKind::InvalidInput && self.kind == Kind::Device => taken += 1,
+                Err(error) if error.kind() == ErrorKind::InvalidInput && self.marks.kind == Kind::Device => taken += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -138,7 +155,7 @@ impl Place {
     fn record(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) {
         let overwritten = std::mem::take(&mut self.overwritten);
         if let Some(record) = Record::parse(&self.buffer[..length]) {
-            self.last = give(record, self.last, overwritten, take);
+            self.marks.give(record, overwritten, take);
         }
     }
 
@@ -152,7 +169,7 @@ impl Place {
             if body.len() < part.len() {
                 count += 1;
                 if let Some(record) = Record::parse(&self.torn) {
-                    self.last = give(record, self.last, false, take);
+                    self.marks.give(record, false, take);
                 }
                 self.torn.clear();
             }
@@ -161,20 +178,40 @@ impl Place {
     }
 }
 
-/// Skips what was given before, and says what is missing. Gives back the number of the last record.
-fn give(record: Record<'_>, last: Option<u64>, overwritten: bool, take: &mut impl FnMut(Piece<'_>)) -> Option<u64> {
-    let Some(seq) = record.seq else {
+impl Marks {
+    /// Skips what was given before, and says what is missing.
+    fn give(&mut self, record: Record<'_>, overwritten: bool, take: &mut impl FnMut(Piece<'_>)) {
+        let Some(seq) = record.seq else { return take(Piece::Record(record)) };
+        match self.last {
+            Some(last) if seq <= last => {
+                if self.was_read(seq) {
+                    self.skipped = Some(seq);
+                    return;
+                }
+                tracing::warn!(seq, last, "the numbers of the kernel log begin anew: what follows is read");
+            }
+            Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
+            None if overwritten => take(Piece::Lost(None)),
+            _ => {}
+        }
+        (self.last, self.resuming) = (Some(seq), false);
         take(Piece::Record(record));
-        return last;
-    };
-    match last {
-        Some(last) if seq <= last => return Some(last),
-        Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
-        None if overwritten => take(Piece::Lost(None)),
-        _ => {}
     }
-    take(Piece::Record(record));
-    Some(seq)
+
+    /// The kernel numbers for as long as it runs. A plain file is read again from its beginning, a stream never.
+    fn was_read(&self, seq: u64) -> bool {
+        match self.kind {
+            Kind::Device => true,
+            Kind::Plain => self.resuming && self.skipped.is_none_or(|skipped| skipped < seq),
+            Kind::Stream => false,
+        }
+    }
+
+    /// The end of a plain file has come before the record up to which it was read.
+    fn of_another_log(&self) -> bool {
+        let cut = self.skipped.zip(self.last).is_some_and(|(skipped, last)| skipped < last);
+        self.kind == Kind::Plain && self.resuming && cut
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +241,7 @@ mod tests {
         format!(
             "{} | {:?} {}",
             heard.join(", "),
-            place.last,
+            place.marks.last,
             end.map_or_else(|e| e.to_string(), |more| more.to_string())
         )
     }
@@ -228,6 +265,35 @@ mod tests {
         let said =
             heard(Kind::Plain, None, vec![Ok("6,1,1,-;fir"), Ok("st\n D=1\nno header\n6,5,1,-;la"), Ok("st\n6,6")]);
         assert_eq!(said, "first, no header, lost Some(3), last | Some(5) false");
+    }
+
+    #[test]
+    fn only_what_was_read_before_is_skipped_and_a_log_whose_numbers_begin_anew_is_read() {
+        let stream = heard(Kind::Stream, Some(30), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;again\n")]);
+        assert_eq!(stream, "a, b, again | Some(1) false");
+        let plain = heard(Kind::Plain, Some(2), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;anew\n6,2,1,-;next\n")]);
+        assert_eq!(plain, "anew, next | Some(2) false");
+        let device = heard(Kind::Device, Some(2), vec![Ok("6,1,1,-;a\n"), Ok("6,2,1,-;b\n"), Ok("6,3,1,-;c\n")]);
+        assert_eq!(device, "c | Some(3) false");
+
+        // The same address, another file: its end comes before the place up to which the first one was read.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "6,1,1,-;a\n6,2,1,-;b\n").unwrap();
+        let mut heard = Vec::new();
+        for after in [Some(30), Some(2)] {
+            let mut tail = Tail::open(&path, after).unwrap();
+            let mut more = true;
+            while more {
+                let take = |piece: Piece<'_>| {
+                    if let Piece::Record(record) = piece {
+                        heard.push(record.text().into_owned());
+                    }
+                };
+                more = tail.read(100, take).unwrap();
+            }
+        }
+        assert_eq!(heard, ["a", "b"], "the first is another log, the second was read");
     }
 
     #[test]

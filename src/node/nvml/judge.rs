@@ -98,6 +98,16 @@ impl Judge {
         said
     }
 
+    /// Goes on with what the last run of the agent complained of: it ends when the looks say so.
+    pub fn restore(&mut self, polled: Vec<Finding>, now: Time) {
+        let is_alarm = |complaint: &str| ALARMS.iter().any(|alarm| complaint.split(' ').next() == Some(alarm.key));
+        for finding in polled {
+            let quiet_until =
+                is_alarm(&finding.complaint).then(|| now.checked_add(limits::GPU_ALARM_QUIET).unwrap_or(now));
+            self.open.insert(finding.complaint.clone(), Open { finding, quiet_until });
+        }
+    }
+
     /// What the driver told at once, other than an XID.
     pub fn alarm(&mut self, gpu: &GpuName, told: &Told, now: Time) -> Vec<Finding> {
         let mut said = Vec::new();
@@ -111,16 +121,18 @@ impl Judge {
 
     /// Something about the node itself, not about one GPU: begun or over.
     pub fn node(&mut self, key: &str, wrong: Option<NodeTrouble>, now: Time) -> Vec<Finding> {
-        let Some(NodeTrouble { alertname, severity, action, words }) = wrong else {
+        let Some(NodeTrouble { alertname, severity, action, words, expected }) = wrong else {
             return end(&mut self.open, key, now, "it is over").into_iter().collect();
         };
+        let mut labels = labels(alertname, action, [("source", "nvml".to_owned())]);
+        labels.extend(expected.map(|count| (EXPECTED.to_owned(), count.to_string())));
         let finding = Finding {
             complaint: key.to_owned(),
             status: Status::Firing,
             at: now,
             severity,
             gpu: None,
-            labels: labels(alertname, action, [("source", "nvml".to_owned())]),
+            labels,
             summary: words,
             detail: String::new(),
         };
@@ -153,7 +165,12 @@ pub(super) struct NodeTrouble {
     pub severity: Severity,
     pub action: &'static str,
     pub words: String,
+    /// So many GPUs, where that is what is wrong.
+    pub expected: Option<u32>,
 }
+
+/// The label of a complaint about missing GPUs: how many there should be, also for the next run of the agent.
+pub(super) const EXPECTED: &str = "expected";
 
 fn labels<const N: usize>(alertname: &str, action: &str, more: [(&str, String); N]) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([("alertname".to_owned(), alertname.to_owned())]);
@@ -244,7 +261,8 @@ pub fn findings_page() -> String {
         "# What the agent says of GPUs\n\nGenerated from `src/node/nvml/checks.rs`. Each line is one complaint for one GPU; rules match its labels \
          (`alertname`, `action`, and what the line says), and the engine adds the node and the GPU's names. *begins* and *ends*: looks \
          in a row that must agree (`nvml.poll` apart, one second unless set; lines marked × are looked at only every tenth time). \
-         What NVML cannot see leaves a complaint as it is.\n\n\
+         What NVML cannot see leaves a complaint as it is. Where the kernel log tells `gpu-lost` as XID 79, or `row-remap-pending` as \
+         XID 63, there is one event, the XID's.\n\n\
          | complaint | alertname | severity | action | begins | ends | when |\n|---|---|---|---|---|---|---|\n",
     );
     for check in checks::all() {

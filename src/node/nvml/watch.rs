@@ -36,17 +36,23 @@ impl Watcher for NvmlWatch {
         };
         let (door, asks) = mpsc::channel(limits::NVML_ASKS);
         machine.nvml.set(Some(door));
+        // What the last run of the agent said and did not end goes on, and ends when a look says so.
+        let polled = machine.faults.polled();
+        let expected = |finding: &Finding| finding.labels.get(super::judge::EXPECTED)?.parse().ok();
+        let most = polled.iter().filter_map(expected).max().unwrap_or(0);
+        let mut judge = Judge::default();
+        judge.restore(polled, Time::now());
         let watch = Watch {
             machine: machine.clone(),
             out,
             stop,
             asks,
             worker,
-            judge: Judge::default(),
+            judge,
             last: BTreeMap::new(),
             stuck: Vec::new(),
             deaf: None,
-            most: 0,
+            most,
             nameless: BTreeSet::new(),
             failures: 0,
             absence: None,
@@ -216,8 +222,8 @@ impl Watch {
         };
         self.absence = Some(why.clone());
         if told {
-            let trouble =
-                NodeTrouble { alertname: "NvmlUnavailable", severity: Severity::Warning, action: "tell", words: why };
+            let (alertname, severity) = ("NvmlUnavailable", Severity::Warning);
+            let trouble = NodeTrouble { alertname, severity, action: "tell", words: why, expected: None };
             let said = self.judge.node("nvml-unavailable", Some(trouble), Time::now());
             self.say(said).await;
         }
@@ -253,7 +259,14 @@ impl Watch {
             alertname: "GpuMissing",
             severity: Severity::Critical,
             action: "reboot",
-            words: format!("NVML counts {count} GPUs, {expected} are expected"),
+            words: match self.machine.settings.nvml.expected {
+                Some(_) => format!("NVML counts {count} GPUs, {expected} are expected"),
+                None => format!(
+                    "NVML counts {count} GPUs, {expected} are expected, since so many were counted before (`nvml.expected` \
+                     sets another number)"
+                ),
+            },
+            expected: Some(expected),
         });
         self.judge.node("gpus-missing", trouble, now)
     }

@@ -1,11 +1,11 @@
 //! Our own small certificate authority for agents: one key, made at the first start.
 //!
-//! Invariant: the key is readable by its owner alone; a certificate says node and family, and nothing of what was asked for
+//! Invariant: the key is readable by its owner alone; a certificate says node, cluster and family, and nothing of what was asked for
 //! but the public key.
 
 use crate::agent::Granted;
 use crate::limits;
-use crate::model::Time;
+use crate::model::{AgentName, Time};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -51,12 +51,15 @@ impl Authority {
     }
 
     /// A certificate for the key in the request. Whatever else the request asks for is not looked at.
-    pub fn grant(&self, request: &str, node: &str, family: &str, now: Time) -> Result<Granted, String> {
+    pub fn grant(&self, request: &str, agent: &AgentName, family: &str, now: Time) -> Result<Granted, String> {
         let wrong = |error: rcgen::Error| format!("the request for a certificate cannot be used: {error}");
         let mut asked = CertificateSigningRequestParams::from_pem(request).map_err(wrong)?;
         let mut params = lasting(now, limits::AGENT_CERTIFICATE)?;
-        params.distinguished_name.push(DnType::CommonName, node);
+        params.distinguished_name.push(DnType::CommonName, agent.node.as_str());
         params.distinguished_name.push(DnType::OrganizationalUnitName, family);
+        if !agent.cluster.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, agent.cluster.as_str());
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.is_ca = IsCa::ExplicitNoCa;
@@ -136,10 +139,10 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, "gpu-9");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let request = params.serialize_request(&key).unwrap().pem().unwrap();
-        let granted = authority.grant(&request, "gpu-1", "f1", Time::now()).unwrap();
+        let granted = authority.grant(&request, &AgentName::new("eu-1", "gpu-1"), "f1", Time::now()).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(granted.certificate.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
-        assert_eq!(certificate.subject().to_string(), "CN=gpu-1, OU=f1");
+        assert_eq!(certificate.subject().to_string(), "CN=gpu-1, OU=f1, O=eu-1");
         assert!(!certificate.is_ca());
         assert!(certificate.subject_alternative_name().unwrap().is_none());
     }

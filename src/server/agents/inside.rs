@@ -5,7 +5,7 @@
 use super::routes;
 use super::who::Speaker;
 use crate::agent::{Link, LinkError};
-use crate::model::{Answered, Command, Reports, Standing, Taken};
+use crate::model::{AgentName, Answered, Command, Reports, Standing, Taken};
 use crate::server::{App, Problem};
 use crate::store::{AgentProof, NewAgent};
 
@@ -16,9 +16,9 @@ pub struct Inside {
 
 impl Inside {
     pub fn new(app: App, node: &str) -> Inside {
-        let agent = NewAgent { node: node.to_owned(), how: AgentProof::Inside, family: String::new() };
-        let cluster = app.parts.world.default_cluster.clone();
-        Inside { app, speaker: Speaker { agent, cluster } }
+        let name = AgentName::new(&app.parts.world.default_cluster, node);
+        let agent = NewAgent { name, how: AgentProof::Inside, family: String::new() };
+        Inside { app, speaker: Speaker { agent } }
     }
 }
 
@@ -35,6 +35,6 @@ impl Link for Inside {
 
     async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
         let agents = &self.app.parts.world.agents;
-        Ok(agents.answered(&self.speaker.agent.node, &answered.key, answered.answer.clone()))
+        Ok(agents.answered(&self.speaker.agent.name, &answered.key, answered.answer.clone()))
     }
 }

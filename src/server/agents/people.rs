@@ -4,7 +4,7 @@
 
 use super::routes;
 use crate::limits;
-use crate::model::Span;
+use crate::model::{AgentName, Span};
 use crate::server::{App, Caller, Problem};
 use crate::store::{JoinToken, StoreError};
 use axum::http::StatusCode;
@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// For this node alone.
+    /// For this node alone, and for this cluster alone.
     #[serde(default)]
     node: Option<String>,
+    #[serde(default)]
+    cluster: Option<String>,
     #[serde(default)]
     expires: Option<Span>,
 }
@@ -30,10 +32,11 @@ pub async fn list(app: &App) -> Result<Value, StoreError> {
     let seen = app.parts.world.agents.list();
     let rows = app.parts.store.agents().await?;
     let agents = rows.into_iter().map(|row| {
-        let now = seen.iter().find(|seen| seen.node == row.node);
+        let now = seen.iter().find(|seen| seen.name == row.name);
         let standing = now.map_or(&row.standing, |seen| &seen.standing);
         json!({
-            "node": row.node,
+            "node": row.name.node,
+            "cluster": row.name.cluster,
             "how": row.how,
             "connected": now.is_some_and(|seen| seen.here),
             "seen_at": now.map_or(row.seen_at, |seen| app.parts.clock.now() - seen.silent_for),
@@ -51,6 +54,9 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     if let Some(node) = wanted.node.as_deref().filter(|node| !routes::is_node_name(node)) {
         return Err(bad(format!("`{}` is no name of a node", node.escape_debug())));
     }
+    if let Some(cluster) = wanted.cluster.as_deref().filter(|name| !routes::is_node_name(name)) {
+        return Err(bad(format!("`{}` is no name of a cluster", cluster.escape_debug())));
+    }
     let expires = wanted.expires.unwrap_or(limits::JOIN_TOKEN_LIFE);
     if expires > limits::JOIN_TOKEN_LIFE_MAX {
         return Err(bad(format!("a join token lasts {} at most", limits::JOIN_TOKEN_LIFE_MAX)));
@@ -61,6 +67,7 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     let now = app.parts.clock.now();
     let kept = JoinToken {
         hash: routes::hash_of(&token),
+        cluster: wanted.cluster,
         node: wanted.node,
         by: caller.name.clone(),
         expires_at: now + expires.0,
@@ -70,8 +77,29 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     Ok(json!({ "token": token, "expires_at": expires_at }))
 }
 
-pub async fn remove(app: &App, caller: &Caller, node: &str, why: &str) -> Result<Value, StoreError> {
-    app.parts.store.agent_remove(node, &caller.name, why, app.parts.clock.now()).await?;
-    app.parts.world.agents.forget(node);
-    Ok(json!({ "removed": node }))
+/// `cluster` may be left out where one agent has that node's name.
+pub async fn remove(
+    app: &App,
+    caller: &Caller,
+    node: &str,
+    cluster: Option<&str>,
+    why: &str,
+) -> Result<Value, StoreError> {
+    let name = match cluster {
+        Some(cluster) => AgentName::new(cluster, node),
+        None => {
+            let rows = app.parts.store.agents().await?;
+            let mut named = rows.into_iter().map(|row| row.name).filter(|name| name.node == node);
+            match (named.next(), named.next()) {
+                (Some(_), Some(_)) => {
+                    let why = format!("agents of several clusters have the name {node}: say which with `cluster`");
+                    return Err(StoreError::Refused(why));
+                }
+                (only, _) => only.unwrap_or_else(|| AgentName::from(node)),
+            }
+        }
+    };
+    app.parts.store.agent_remove(&name, &caller.name, why, app.parts.clock.now()).await?;
+    app.parts.world.agents.forget(&name);
+    Ok(json!({ "removed": node, "cluster": name.cluster }))
 }

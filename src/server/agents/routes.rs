@@ -5,7 +5,7 @@
 use super::who::Speaker;
 use crate::agent::{Granted, Joining, Renewal};
 use crate::limits;
-use crate::model::{Answered, Commands, Reports, Standing, Taken};
+use crate::model::{AgentName, Answered, Commands, Reports, Standing, Taken};
 use crate::server::{App, Problem};
 use crate::sources::agent as source;
 use crate::store::{AgentProof, Batch, NewAgent, Numbered, StoreError};
@@ -59,8 +59,8 @@ async fn reports(
 pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Result<Taken, Problem> {
     let parts = &app.parts;
     let standing = reports.standing.clone();
-    let node = speaker.agent.node.clone();
-    let heard = source::decode(reports, &node, &speaker.cluster);
+    let agent = speaker.agent.name.clone();
+    let heard = source::decode(reports, &agent);
     let (said, gaps) = (heard.events.len(), heard.gaps.len());
     let batch = Batch {
         source: source::SOURCE.to_owned(),
@@ -71,7 +71,7 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
     };
     let numbered = Numbered {
         batch,
-        node,
+        agent,
         boot: standing.boot,
         spool: standing.spool,
         numbers: heard.numbers,
@@ -102,25 +102,25 @@ pub(super) async fn hand_over(app: &App, speaker: &Speaker, mut standing: Standi
         *text = text.chars().filter(|c| !c.is_control()).take(limits::REASON_CHARS).collect();
     }
     write_down(app, speaker, &standing).await;
-    app.parts.world.agents.take(&speaker.agent.node, standing, limits::AGENT_POLL).await
+    app.parts.world.agents.take(&speaker.agent.name, standing, limits::AGENT_POLL).await
 }
 
 /// The store knows of an agent within a minute, so that its silence is noticed after a restart too.
 async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) {
-    let (node, now) = (&speaker.agent.node, app.parts.clock.now());
+    let (name, now) = (&speaker.agent.name, app.parts.clock.now());
     {
         let mut written = app.agents.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = written.get(node).is_some_and(|at| now >= *at && now < *at + limits::AGENT_WRITTEN_EVERY);
+        let lately = written.get(name).is_some_and(|at| now >= *at && now < *at + limits::AGENT_WRITTEN_EVERY);
         if lately {
             return;
         }
         if written.len() >= limits::NODES as usize {
             written.clear();
         }
-        written.insert(node.clone(), now);
+        written.insert(name.clone(), now);
     }
     if let Err(error) = app.parts.store.agent_seen(speaker.agent.clone(), standing.clone(), now).await {
-        tracing::warn!(%error, node, "that an agent was heard of could not be written down");
+        tracing::warn!(%error, agent = %name, "that an agent was heard of could not be written down");
     }
 }
 
@@ -129,28 +129,35 @@ async fn answer(
     State(app): State<App>,
     Body(answered): Body<Answered>,
 ) -> Result<Json<Value>, Problem> {
-    let wanted = app.parts.world.agents.answered(&speaker.agent.node, &answered.key, answered.answer);
+    let wanted = app.parts.world.agents.answered(&speaker.agent.name, &answered.key, answered.answer);
     Ok(Json(json!({ "wanted": wanted })))
 }
 
 async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Json<Granted>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
-    if !is_node_name(&joining.node) {
+    let is_none = joining.cluster.is_empty();
+    if !is_node_name(&joining.node) || !(is_none || is_node_name(&joining.cluster)) {
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            "that is no name of a node",
+            "that is no name of a node or cluster",
             "letters, digits, `-` and `.`, at most 253",
         ));
     }
+    let clusters: Vec<&str> = app.parts.world.clusters.keys().map(String::as_str).collect();
+    if is_none && clusters.len() > 1 {
+        let why = format!("which cluster is {} in? This engine knows {}", joining.node, clusters.join(", "));
+        return Err(Problem::new(StatusCode::BAD_REQUEST, why, "set `cluster` in agent.yaml, or --cluster"));
+    }
+    let name = AgentName { cluster: joining.cluster, node: joining.node };
     let mut family = [0_u8; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut family)
         .map_err(|_| Problem::busy("the system has no randomness"))?;
     let family = hex(&family);
     let now = app.parts.clock.now();
     // First what can fail without a trace; a token is used up last.
-    let granted = authority.grant(&joining.request, &joining.node, &family, now);
+    let granted = authority.grant(&joining.request, &name, &family, now);
     let granted = granted.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))?;
-    let agent = NewAgent { node: joining.node, how: AgentProof::Certificate, family };
+    let agent = NewAgent { name, how: AgentProof::Certificate, family };
     app.parts.store.join(&hash_of(&joining.token), agent, now).await.map_err(|error| match error {
         StoreError::Refused(why) => {
             app.parts.metrics.auth_failed();
@@ -170,7 +177,7 @@ async fn renew(
     if speaker.agent.how != AgentProof::Certificate {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only a certificate renews a certificate", "join first"));
     }
-    let granted = authority.grant(&renewal.request, &speaker.agent.node, &speaker.agent.family, app.parts.clock.now());
+    let granted = authority.grant(&renewal.request, &speaker.agent.name, &speaker.agent.family, app.parts.clock.now());
     granted.map(Json).map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))
 }
 

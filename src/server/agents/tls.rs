@@ -6,7 +6,7 @@ use super::authority::Authority;
 use super::who::{Peer, Shown};
 use crate::config::AgentsConfig;
 use crate::limits;
-use crate::model::Time;
+use crate::model::{AgentName, Time};
 use crate::server::{App, problem};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -144,11 +144,12 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, mut sto
     }
 }
 
-/// Node and family of a certificate that the handshake has verified.
+/// Node, cluster and family of a certificate that the handshake has verified.
 fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let node = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let family = subject.iter_organizational_unit().next()?.as_str().ok()?.to_owned();
-    Some(Shown { node, family })
+    let cluster = subject.iter_organization().next().map_or(Ok(""), |name| name.as_str()).ok()?;
+    Some(Shown { name: AgentName::new(cluster, &node), family })
 }

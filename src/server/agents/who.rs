@@ -3,11 +3,12 @@
 //! Invariant: a `Speaker` names the node that proof names; a review is remembered by the token's hash for a minute, and only
 //! if it was good.
 
+use crate::agent::CLUSTER_HEADER;
 use crate::limits;
-use crate::model::Time;
+use crate::model::{AgentName, Time};
 use crate::server::{App, Problem};
 use crate::store::{AgentProof, NewAgent};
-use crate::world::{Reviewed, WorldError};
+use crate::world::{Kube, Reviewed, WorldError};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -22,21 +23,23 @@ pub struct Peer(pub Option<Shown>);
 /// The certificate's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    pub node: String,
+    pub name: AgentName,
     pub family: String,
 }
 
 /// An agent, for the length of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Speaker {
+    /// Its cluster is the one whose API server vouched, or the certificate's.
     pub agent: NewAgent,
-    /// The cluster whose API server vouched; empty for the others.
-    pub cluster: String,
 }
 
-/// Good reviews of the last minute: (token's hash) → (node, until).
+/// A token's hash, and the cluster that was asked.
+type Asked = ([u8; 32], String);
+
+/// Good reviews of the last minute: → (node, until).
 #[derive(Default)]
-pub struct Reviews(Mutex<HashMap<[u8; 32], (String, Time)>>);
+pub struct Reviews(Mutex<HashMap<Asked, (String, Time)>>);
 
 impl FromRequestParts<App> for Speaker {
     type Rejection = Problem;
@@ -49,41 +52,50 @@ impl FromRequestParts<App> for Speaker {
             app.parts.metrics.auth_failed();
             return Err(unknown("neither a certificate nor a token came with the request"));
         };
-        by_token(app, token).await.inspect_err(|_| app.parts.metrics.auth_failed())
+        // Only a hint at whom to ask: what counts is that cluster's own word for the token.
+        let cluster = parts.headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        by_token(app, token, cluster).await.inspect_err(|_| app.parts.metrics.auth_failed())
     }
 }
 
 async fn by_certificate(app: &App, shown: &Shown) -> Result<Speaker, Problem> {
-    let family = app.parts.store.agent_family(&shown.node).await.map_err(|_| Problem::busy("the store is busy"))?;
+    let family = app.parts.store.agent_family(&shown.name).await.map_err(|_| Problem::busy("the store is busy"))?;
     if family.as_deref() != Some(&shown.family) {
         app.parts.metrics.auth_failed();
         return Err(unknown(format!(
             "the certificate of node {} was taken away, or another agent has joined for it",
-            shown.node
+            shown.name
         )));
     }
-    let agent = NewAgent { node: shown.node.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
-    Ok(Speaker { agent, cluster: String::new() })
+    let agent = NewAgent { name: shown.name.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
+    Ok(Speaker { agent })
 }
 
-async fn by_token(app: &App, token: &str) -> Result<Speaker, Problem> {
+async fn by_token(app: &App, token: &str, cluster: &str) -> Result<Speaker, Problem> {
     let accounts = &app.parts.config.agents.service_accounts;
     if accounts.is_empty() {
         return Err(unknown("no ServiceAccounts are listed under `agents.service_accounts`"));
     }
     let world = &app.parts.world;
+    let cluster = if cluster.is_empty() { &world.default_cluster } else { cluster };
     let now = app.parts.clock.now();
     let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    let asked = (hash, cluster.to_owned());
     let reviews = &app.agents.reviews;
-    let node = match reviews.node(&hash, now) {
+    let node = match reviews.node(&asked, now) {
         Some(node) => node,
         None => {
-            let kube = world.kube(None).map_err(|error| unknown(error.to_string()))?;
+            let kube = world.kube(Some(cluster)).map_err(|error| unknown(error.to_string()))?;
             let reviewed = kube.review_token(token, &app.parts.config.agents.audience).await;
             let reviewed = reviewed.map_err(unreviewed)?.ok_or_else(|| {
                 unknown(format!(
-                    "Kubernetes does not vouch for this token (audience `{}`)",
-                    app.parts.config.agents.audience
+                    "Kubernetes (cluster `{cluster}`) does not vouch for this token (audience `{}`){}",
+                    app.parts.config.agents.audience,
+                    if world.clusters.len() > 1 {
+                        "; an agent of another cluster needs `cluster` in its agent.yaml"
+                    } else {
+                        ""
+                    }
                 ))
             })?;
             let allowed = accounts.iter().filter_map(|account| account.split_once('/'));
@@ -91,44 +103,43 @@ async fn by_token(app: &App, token: &str) -> Result<Speaker, Problem> {
             if !users.any(|user| user == reviewed.user) {
                 return Err(unknown(format!("`{}` is not listed under `agents.service_accounts`", reviewed.user)));
             }
-            let node = node_of(app, &reviewed).await?;
-            reviews.remember(hash, node.clone(), now);
+            let node = node_of(kube, &reviewed).await?;
+            reviews.remember(asked, node.clone(), now);
             node
         }
     };
-    let agent = NewAgent { node, how: AgentProof::Token, family: String::new() };
-    Ok(Speaker { agent, cluster: world.default_cluster.clone() })
+    let agent = NewAgent { name: AgentName::new(cluster, &node), how: AgentProof::Token, family: String::new() };
+    Ok(Speaker { agent })
 }
 
 /// The node that the token is bound to; an older API server names only the pod.
-async fn node_of(app: &App, reviewed: &Reviewed) -> Result<String, Problem> {
+async fn node_of(kube: &Kube, reviewed: &Reviewed) -> Result<String, Problem> {
     if !reviewed.node.is_empty() {
         return Ok(reviewed.node.clone());
     }
     let Some((namespace, name)) = &reviewed.pod else {
         return Err(unknown("the token is bound to no pod: mount it as a projected volume"));
     };
-    let kube = app.parts.world.kube(None).map_err(|error| unknown(error.to_string()))?;
     let pod = kube.pod(namespace, name).await.map_err(unreviewed)?;
     if pod.node.is_empty() { Err(unknown(format!("pod {namespace}/{name} is on no node"))) } else { Ok(pod.node) }
 }
 
 impl Reviews {
-    fn node(&self, hash: &[u8; 32], now: Time) -> Option<String> {
+    fn node(&self, asked: &Asked, now: Time) -> Option<String> {
         let reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (node, until) = reviews.get(hash)?;
+        let (node, until) = reviews.get(asked)?;
         // A clock that was set back must not make it last.
         let lasts = now < *until && *until <= now + limits::REVIEW_KEPT;
         lasts.then(|| node.clone())
     }
 
-    fn remember(&self, hash: [u8; 32], node: String, now: Time) {
+    fn remember(&self, asked: Asked, node: String, now: Time) {
         let mut reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if reviews.len() >= limits::NODES as usize {
             reviews.retain(|_, (_, until)| now < *until);
         }
         if reviews.len() < limits::NODES as usize {
-            reviews.insert(hash, (node, now + limits::REVIEW_KEPT));
+            reviews.insert(asked, (node, now + limits::REVIEW_KEPT));
         }
     }
 }
@@ -156,10 +167,12 @@ mod tests {
     fn a_review_is_forgotten_after_a_minute_and_when_the_clock_goes_back() {
         let reviews = Reviews::default();
         let now = Time::from_second(1_000_000).unwrap();
-        reviews.remember([1; 32], "gpu-1".to_owned(), now);
-        assert_eq!(reviews.node(&[1; 32], now).as_deref(), Some("gpu-1"));
-        assert_eq!(reviews.node(&[2; 32], now), None);
-        assert_eq!(reviews.node(&[1; 32], now + limits::REVIEW_KEPT), None);
-        assert_eq!(reviews.node(&[1; 32], now - std::time::Duration::from_secs(3_600)), None);
+        let asked = ([1; 32], "eu-1".to_owned());
+        reviews.remember(asked.clone(), "gpu-1".to_owned(), now);
+        assert_eq!(reviews.node(&asked, now).as_deref(), Some("gpu-1"));
+        assert_eq!(reviews.node(&([2; 32], "eu-1".to_owned()), now), None);
+        assert_eq!(reviews.node(&([1; 32], "us-1".to_owned()), now), None, "another cluster has not said so");
+        assert_eq!(reviews.node(&asked, now + limits::REVIEW_KEPT), None);
+        assert_eq!(reviews.node(&asked, now - std::time::Duration::from_secs(3_600)), None);
     }
 }

@@ -15,6 +15,8 @@ use serde_json::Value;
 pub(super) struct Why {
     #[serde(default)]
     why: String,
+    #[serde(default)]
+    cluster: Option<String>,
 }
 
 pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
@@ -36,5 +38,5 @@ pub(super) async fn remove(
     Body(body): Body<Why>,
 ) -> Result<Json<Value>, Problem> {
     let why = refuse::reason(&body.why)?;
-    agents::remove(&app, &caller, &node, &why).await.map(Json).map_err(refuse::store)
+    agents::remove(&app, &caller, &node, body.cluster.as_deref(), &why).await.map(Json).map_err(refuse::store)
 }

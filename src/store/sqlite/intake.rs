@@ -125,10 +125,12 @@ impl Intake<'_> {
             (Change::Reopened, Some(known)) => self.reopened(batch, event, json, &known),
             (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
             (Change::Refreshed, Some(known)) => {
+                // A source that counts for itself (an agent, in a flood) says how many it has seen.
+                let counted = event.labels.get("seen").parse::<u32>().unwrap_or(0);
                 exec(
                     &self.tx.conn,
-                    "UPDATE episode SET last_seen = ?2, seen = seen + 1, starts_at = min(starts_at, ?3) WHERE id = ?1",
-                    params![known.id.0, micros(self.now), micros(event.starts_at)],
+                    "UPDATE episode SET last_seen = ?2, seen = max(seen + 1, ?4), starts_at = min(starts_at, ?3) WHERE id = ?1",
+                    params![known.id.0, micros(self.now), micros(event.starts_at), counted],
                 )?;
                 self.heard.refreshed += 1;
                 Ok(())

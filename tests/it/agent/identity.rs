@@ -76,3 +76,80 @@ async fn the_door_answers_nobody_without_a_certificate_and_nothing_else_is_behin
     let (status, _) = engine.post("/agent/v1/poll", &json!({})).await.unwrap();
     assert_eq!(status, 401, "a person's token is no agent's");
 }
+
+/// The agent's certificate as the same engine would have granted it so long ago, for the same key.
+fn aged(place: &Place, node: &str, age: std::time::Duration) {
+    let [key, certificate, _] = nightshift::agent::identity_paths(&place.folder(node).join("data"));
+    let pem = std::fs::read_to_string(&certificate).unwrap();
+    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let parsed = parsed.parse_x509().unwrap();
+    let family = parsed.subject().iter_organizational_unit().next().unwrap().as_str().unwrap();
+    let key = rcgen::KeyPair::from_pem(&std::fs::read_to_string(key).unwrap()).unwrap();
+    let request = rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+    let then = nightshift::model::Time::now() - age;
+    let data = place.site.path().join("data");
+    let authority = nightshift::server::agents::Authority::open_or_create(&data, "x", then).unwrap();
+    std::fs::write(certificate, authority.grant(&request, &node.into(), family, then).unwrap().certificate).unwrap();
+}
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+#[tokio::test]
+async fn an_agent_renews_its_certificate_by_itself_long_before_it_ends() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let token = token(&engine, json!({})).await;
+    assert!(place.join("gpu-1", &token).status.success());
+    aged(&place, "gpu-1", 3 * DAY);
+    let files = || nightshift::agent::identity_paths(&place.folder("gpu-1").join("data"));
+    let read = || files().map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let before = read();
+    let mut agent = place.start("gpu-1");
+    eventually("another key and certificate", async || {
+        let now = read();
+        (now[0] != before[0] && now[1] != before[1]).then_some(())
+    })
+    .await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&files()[0]).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // It speaks with the new one, and so does the next process.
+    agent.hears(["xid-79 renewed".to_owned()]);
+    eventually("a finding", async || (heard(&engine).await.len() == 1).then_some(())).await;
+    agent.kill();
+    let mut agent = place.start("gpu-1");
+    agent.hears(["xid-79 again".to_owned()]);
+    eventually("another", async || (heard(&engine).await.len() == 2).then_some(())).await;
+    assert!(!place.log("gpu-1").contains("could not be renewed"), "{}", place.log("gpu-1"));
+    // Taking it away works with the new certificate as it did with the old one.
+    let (status, _) = engine.post("/api/v1/agents/gpu-1/remove", &json!({ "why": "sold" })).await.unwrap();
+    assert_eq!(status, 200);
+    agent.hears(["xid-79 after".to_owned()]);
+    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_certificate_has_ended_says_what_to_do_and_loses_nothing() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    assert!(place.join("gpu-1", &token(&engine, json!({})).await).status.success());
+    aged(&place, "gpu-1", 8 * DAY);
+    let mut agent = place.start("gpu-1");
+    agent.hears(["xid-79 meanwhile".to_owned()]);
+    eventually("words", async || {
+        let log = place.log("gpu-1");
+        (log.contains("certificate ended at") && log.contains("join-token --node gpu-1")).then_some(())
+    })
+    .await;
+    assert_eq!(heard(&engine).await, []);
+    let spool = place.folder("gpu-1").join("data/spool");
+    eventually("the spool has it", async || {
+        let found = Command::new("grep").args(["-rqs", "xid-79 meanwhile"]).arg(&spool).status().unwrap();
+        found.success().then_some(())
+    })
+    .await;
+    agent.kill();
+    let bound = token(&engine, json!({ "node": "gpu-1" })).await;
+    assert!(place.join("gpu-1", &bound).status.success());
+    let _agent = place.start("gpu-1");
+    eventually("what it heard meanwhile", async || (heard(&engine).await.len() == 1).then_some(())).await;
+}

@@ -70,7 +70,7 @@ async fn an_agent_with_a_token_speaks_for_the_node_that_its_token_is_bound_to() 
     assert_eq!(reviews.load(Ordering::SeqCst), asked + 2, "a bad one never is");
     assert_eq!(
         heard(&engine).await,
-        [("gpu-1 xid-79 x".to_owned(), "gpu-1".to_owned())],
+        [("eu-1/gpu-1 xid-79 x".to_owned(), "gpu-1".to_owned())],
         "three deliveries, one event"
     );
     let events = engine.get("/api/v1/entries?kind=heard").await.unwrap().to_string();
@@ -84,4 +84,80 @@ async fn without_an_answer_of_kubernetes_an_agent_is_told_to_come_again() {
     let engine = place.site.start(&[]).await.unwrap();
     let request = crate::harness::client().post(format!("{}/agent/v1/poll", engine.url)).bearer_auth("x");
     assert_eq!(request.json(&json!({})).send().await.unwrap().status().as_u16(), 503);
+}
+
+#[tokio::test]
+async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_for_the_other() {
+    let ((eu, asked_eu), (us, asked_us)) = (api_server().await, api_server().await);
+    let clusters = format!("clusters:\n  eu-1:\n    url: {eu}\n  us-1:\n    url: {us}\n");
+    let place = Place::new(&format!("  service_accounts: [nightshift/agent]\n{clusters}"), "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let client = crate::harness::client();
+    let report = async |cluster: Option<&str>| {
+        let mut request = client.post(format!("{}/agent/v1/reports", engine.url));
+        request = request.bearer_auth("nightshift|nightshift:agent|gpu-1");
+        if let Some(cluster) = cluster {
+            request = request.header("nightshift-cluster", cluster);
+        }
+        let reports = json!({
+            "standing": { "boot": cluster.unwrap_or("b"), "spool": "s" },
+            "reports": [{ "no": 1, "finding": finding("xid-79 x") }],
+        });
+        let answer = request.json(&reports).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    // The first cluster is meant where none is named; each is asked itself.
+    for (cluster, counts) in [(None, (1, 0)), (Some("us-1"), (1, 1)), (Some("eu-1"), (1, 1))] {
+        let (status, words) = report(cluster).await;
+        assert_eq!(status, 200, "{words}");
+        assert_eq!((asked_eu.load(Ordering::SeqCst), asked_us.load(Ordering::SeqCst)), counts, "{cluster:?}");
+    }
+    let (status, words) = report(Some("nowhere")).await;
+    assert!(status == 401 && words.contains("no cluster `nowhere` is configured"), "{status} {words}");
+    let open = engine.get("/api/v1/status").await.unwrap()["episodes_open"].as_u64();
+    assert_eq!(open, Some(2), "the same complaint of two nodes");
+
+    // By certificate: which cluster must be said, and is in the certificate.
+    let token = async |wanted| super::token(&engine, wanted).await;
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let unsaid = place.join("gpu-1", &token(json!({})).await);
+    assert!(!unsaid.status.success() && said(&unsaid).contains("eu-1, us-1"), "{}", said(&unsaid));
+    for (folder, cluster) in [("gpu-1", "eu-1"), ("gpu-1-us", "us-1")] {
+        place.write_config(folder, &format!("cluster: {cluster}\n"));
+        let config = place.folder(folder).join("agent.yaml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(config, text.replace(&format!("node: {folder}\n"), "node: gpu-1\n")).unwrap();
+        let other = if cluster == "eu-1" { "us-1" } else { "eu-1" };
+        let wrong = place.join(folder, &token(json!({ "cluster": other })).await);
+        assert!(
+            !wrong.status.success() && said(&wrong).contains(&format!("made for cluster {other}")),
+            "{}",
+            said(&wrong)
+        );
+        let joined = place.join(folder, &token(json!({ "cluster": cluster })).await);
+        assert!(joined.status.success(), "{}", said(&joined));
+    }
+    let (_eu, _us) = (place.start("gpu-1"), place.start("gpu-1-us"));
+    eventually("both", async || {
+        let answer = engine.get("/api/v1/agents").await?;
+        let agents = answer["agents"].as_array()?;
+        let here = |cluster: &str| {
+            agents.iter().any(|agent| {
+                agent["node"] == "gpu-1"
+                    && agent["cluster"] == cluster
+                    && agent["how"] == "certificate"
+                    && agent["connected"] == true
+            })
+        };
+        (here("eu-1") && here("us-1") && agents.len() == 2).then_some(())
+    })
+    .await;
+    // Who is to go must be said too.
+    let remove = "/api/v1/agents/gpu-1/remove";
+    let (status, words) = engine.post(remove, &json!({ "why": "sold" })).await.unwrap();
+    assert!((400..500).contains(&status) && words.to_string().contains("say which"), "{status} {words}");
+    let (status, words) = engine.post(remove, &json!({ "why": "sold", "cluster": "us-1" })).await.unwrap();
+    assert_eq!(status, 200, "{words}");
+    eventually("a refusal", async || place.log("gpu-1-us").contains("was taken away").then_some(())).await;
+    assert!(!place.log("gpu-1").contains("was taken away"), "{}", place.log("gpu-1"));
 }

@@ -446,10 +446,10 @@ impl Store for MemoryStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         unimplemented!()
     }
-    async fn agent_family(&self, _: &str) -> Result<Option<String>, StoreError> {
+    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
         unimplemented!()
     }
-    async fn agent_remove(&self, _: &str, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
+    async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }
     async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {

@@ -285,10 +285,10 @@ impl Store for FakeStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         panic!("not the courier's")
     }
-    async fn agent_family(&self, _: &str) -> Result<Option<String>, StoreError> {
+    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
         panic!("not the courier's")
     }
-    async fn agent_remove(&self, _: &str, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
+    async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
         panic!("not the courier's")
     }
     async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {

@@ -204,3 +204,22 @@ fn a_counter_that_only_some_looks_ask_is_compared_with_the_look_that_asked_it_la
     }
     assert_eq!(said(&told), ["Firing nvlink-errors 0000:01:00.0"]);
 }
+
+#[test]
+fn what_the_last_run_said_ends_when_the_looks_say_so_and_an_alarm_when_it_is_quiet() {
+    let mut before = Judge::default();
+    let mut said = before.look(&gpu(1), &ill("ecc-uncorrected"), true, at(0));
+    let told = Told { handle: Handle(1), kind: 0x1000, data: 0, instance: None, part: None };
+    said.extend(before.alarm(&gpu(1), &told, at(0)));
+    assert_eq!(said.len(), 2, "{said:?}");
+    let mut judge = Judge::default();
+    judge.restore(said.clone(), at(100));
+    assert_eq!(judge.look(&gpu(1), &ill("ecc-uncorrected"), true, at(100)), [], "it was said");
+    let look = |judge: &mut Judge, second| judge.look(&gpu(1), &Looked::Well(Box::new(well())), true, at(second));
+    assert_eq!(look(&mut judge, 101), []);
+    let over = look(&mut judge, 102);
+    assert_eq!((over.len(), over[0].status, &over[0].complaint), (1, Status::Resolved, &said[0].complaint));
+    let quiet = i64::try_from(limits::GPU_ALARM_QUIET.as_secs()).unwrap();
+    assert_eq!(judge.tick(at(quiet)), []);
+    assert_eq!(judge.tick(at(100 + quiet))[0].complaint, said[1].complaint);
+}

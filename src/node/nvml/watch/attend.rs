@@ -226,6 +226,10 @@ impl Watch {
         match looked {
             Looked::Well(reading) => {
                 (self.failures, turn.bad) = (0, 0);
+                if reading.recovery == Some(0) {
+                    let over = self.machine.faults.content(&gpu.name, Time::now());
+                    self.say(over.into_iter().collect()).await;
+                }
                 self.last.entry(gpu.name.uuid.clone()).or_default().learn(*reading);
                 if let Some(listener) = listener {
                     listener.want(gpu.handle);
@@ -271,6 +275,7 @@ impl Watch {
             severity: Severity::Critical,
             action: "reboot",
             words: format!("NVML does not come back from {doing}"),
+            expected: None,
         };
         let said = self.judge.node("nvml-hangs", Some(trouble), Time::now());
         self.say(said).await;
@@ -400,7 +405,8 @@ impl Turn {
             number: 0,
             bad: 0,
             deaf: 0,
-            hung_ear: false,
+            // An earlier run of the agent may have complained of it.
+            hung_ear: true,
         }
     }
 
@@ -410,7 +416,8 @@ impl Turn {
 }
 
 fn deafness(words: &str) -> NodeTrouble {
-    NodeTrouble { alertname: "NvmlEvents", severity: Severity::Warning, action: "tell", words: words.to_owned() }
+    let words = words.to_owned();
+    NodeTrouble { alertname: "NvmlEvents", severity: Severity::Warning, action: "tell", words, expected: None }
 }
 
 /// How a flight ended.
