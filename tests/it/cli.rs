@@ -203,7 +203,7 @@ fn the_example_is_good_as_it_stands_and_with_everything_turned_on() {
     let everything = Config::parse("example, all on", &on.join("\n")).unwrap();
     assert_eq!(everything.check(), []);
     assert_eq!(everything.channels.len(), 6);
-    assert_eq!(everything.clusters.len(), 3);
+    assert_eq!(everything.clusters.len(), 4);
     assert_eq!(everything.http_allow.len(), 2);
 }
 
