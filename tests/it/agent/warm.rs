@@ -80,6 +80,8 @@ impl Stand {
             let answer = self.engine.get(&format!("/api/v1/runs/{run}")).await?;
             let step = answer["steps"].as_array()?.last()?.clone();
             step["carry"]["progress"]["read_bytes"].as_u64().filter(|read| *read > 17 * MIB as u64)?;
+            // Between two looks at the agent the run is ready, and says nothing.
+            answer["run"]["state"]["why"].as_str().filter(|why| why.contains("% of"))?;
             Some(answer)
         })
         .await
