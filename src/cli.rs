@@ -18,6 +18,7 @@ mod guards;
 mod incidents;
 mod invocation;
 mod page;
+mod pages;
 mod rbac;
 mod reasons;
 mod run;

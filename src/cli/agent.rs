@@ -3,6 +3,7 @@
 //! Invariant: it listens on nothing; the first signal ends it once what it heard is on disk.
 
 use super::invocation::Invocation;
+use super::pages::without_huge_pages;
 use super::stop::Stop;
 use crate::agent::{Agent, HttpLink, identity_paths, join, node_name};
 use crate::config::AgentConfig;
@@ -10,7 +11,6 @@ use crate::model::Finding;
 use crate::node::Machine;
 use crate::{limits, telemetry};
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncBufReadExt;
@@ -46,7 +46,7 @@ pub(super) struct Args {
 const PLACES: [&str; 2] = ["agent.yaml", "/etc/nightshift/agent.yaml"];
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    without_huge_pages();
+    without_huge_pages("agent");
     let settings = settings(args, invocation)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -62,20 +62,6 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let ended = runtime.block_on(serve(settings, args.findings.clone()));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     ended
-}
-
-/// The allocator asks for huge pages, of which an agent fills a small part: 11 MiB resident for 2. It has done so before
-/// anything here runs, so the process begins anew without them. Where that cannot be, it goes on as it is.
-fn without_huge_pages() {
-    let wanted = matches!(rustix::thread::transparent_huge_pages_are_disabled(), Ok(false));
-    if !wanted || rustix::thread::disable_transparent_huge_pages(true).is_err() {
-        return;
-    }
-    let mut words = std::env::args_os();
-    let (Some(name), Ok(program)) = (words.next(), std::env::current_exe()) else { return };
-    // It only comes back with an error.
-    let error = std::process::Command::new(program).arg0(name).args(words).exec();
-    eprintln!("nightshift agent: not begun anew without huge pages, it holds some MiB more: {error}");
 }
 
 async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), Stop> {

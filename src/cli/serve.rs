@@ -9,6 +9,7 @@ mod assemble;
 pub(super) use assemble::{assemble_world, folders, secrets};
 
 use super::invocation::Invocation;
+use super::pages::without_huge_pages;
 use super::stop::{Code, Stop};
 use crate::config::{Config, Secret};
 use crate::engine::{self, Parts};
@@ -32,6 +33,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    without_huge_pages("serve");
     let (mut config, found) = invocation.config()?;
     invocation.say(&found.to_string());
     if let Some(listen) = args.listen {
