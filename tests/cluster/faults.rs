@@ -19,10 +19,6 @@ async fn an_api_server_that_is_away_only_delays_what_is_to_be_done() {
     assert!(run["state"].to_string().contains("not reached"), "{run:#}");
     let ready = rig.engine.get("/readyz").await.unwrap();
     assert!(ready["ready"] == true && ready["clusters"]["real"].to_string().contains("not watched since"), "{ready}");
-    // By hand with AWAY_SECONDS=300; what takes minutes is in `watch.rs`, on a clock that a test moves.
-    if let Some(seconds) = std::env::var("AWAY_SECONDS").ok().and_then(|seconds| seconds.parse().ok()) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await; // polls
-    }
     plane.start_api().await;
     let mut last = serde_json::Value::Null;
     eventually_within(Duration::from_secs(180), "the run's end", async || {
