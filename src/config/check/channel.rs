@@ -1,0 +1,54 @@
+//! Channels: whom they reach, and with which secret.
+//!
+//! Invariant: no secret travels in the clear.
+
+use super::Findings;
+use super::words::{check_address, check_mail_server, check_name, check_safe_url, check_secret};
+use crate::config::Channel;
+
+pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
+    match channel {
+        Channel::Slack { channel, token, api, buttons: _ } => {
+            if channel.trim().is_empty() {
+                found.say(
+                    &format!("{path}.channel"),
+                    "is empty",
+                    "write the channel's id (`C0123ABCD`) or name (`#gpu-oncall`)",
+                );
+            }
+            check_secret(&format!("{path}.token"), Some(token), found);
+            check_safe_url(&format!("{path}.api"), api, found);
+        }
+        Channel::SlackWebhook { url } => check_secret(&format!("{path}.url"), Some(url), found),
+        Channel::PagerDuty { routing_key, api } => {
+            check_secret(&format!("{path}.routing_key"), Some(routing_key), found);
+            check_safe_url(&format!("{path}.api"), api, found);
+        }
+        Channel::Email { server, from, to, username, password, .. } => {
+            check_mail_server(&format!("{path}.server"), server, found);
+            check_address(&format!("{path}.from"), from, found);
+            if to.is_empty() {
+                found.say(
+                    &format!("{path}.to"),
+                    "nobody would get the mail",
+                    "list at least one address: `to: [oncall@example.com]`",
+                );
+            }
+            for (at, address) in to.iter().enumerate() {
+                check_address(&format!("{path}.to[{at}]"), address, found);
+            }
+            check_secret(&format!("{path}.password"), password.as_ref(), found);
+            if username.is_some() != password.is_some() {
+                found.say(path, "has one of `username` and `password`", "give both, or neither");
+            }
+        }
+        Channel::Webhook { shape, url, headers } => {
+            check_name(&format!("{path}.shape"), shape, found);
+            check_secret(&format!("{path}.url"), Some(url), found);
+            for (name, secret) in headers {
+                check_secret(&format!("{path}.headers.{name}"), Some(secret), found);
+            }
+        }
+        Channel::Log => {}
+    }
+}

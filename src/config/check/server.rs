@@ -1,0 +1,84 @@
+//! The server: where it listens, and the tokens that open it.
+//!
+//! Invariant: a token has its own name, its own secret and one meaning.
+
+use super::Findings;
+use super::words::{check_name, check_secret, check_url};
+use crate::config::{self, Config, Role, Secret, Token};
+use std::collections::BTreeMap;
+
+pub(super) fn check_server(config: &Config, found: &mut Findings) {
+    let server = &config.server;
+    if !server.listen.ip().is_loopback() && !server.behind_tls {
+        found.say(
+            "server.listen",
+            format!("{} can be reached from other machines, and this server speaks plain HTTP", server.listen),
+            "listen on 127.0.0.1:7676, or put a TLS proxy before it and say `behind_tls: true`",
+        );
+    }
+    if let Some(url) = &server.public_url {
+        check_url("server.public_url", url, found);
+    }
+}
+
+pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
+    let mut names: BTreeMap<&str, &Token> = BTreeMap::new();
+    let mut places: Vec<&Secret> = Vec::new();
+    for (at, token) in config.server.tokens.iter().enumerate() {
+        let path = format!("server.tokens[{at}]");
+        check_name(&format!("{path}.name"), &token.name, found);
+        if token.name == "local" {
+            found.say(
+                &format!("{path}.name"),
+                "`local` is the name of this machine's own token",
+                "choose another name",
+            );
+        }
+        // Two secrets for one name are how a token is rotated; two meanings for one name are a mistake.
+        if let Some(other) = names.insert(&token.name, token)
+            && (other.role, &other.sources) != (token.role, &token.sources)
+        {
+            found.say(
+                &format!("{path}.name"),
+                format!("`{}` is there twice with different rights", token.name),
+                "a name tells who did it: choose another one, or give both the same role and sources",
+            );
+        }
+        check_secret(&format!("{path}.secret"), Some(&token.secret), found);
+        if places.contains(&&token.secret) {
+            found.say(
+                &format!("{path}.secret"),
+                format!("{} is used by another token too", token.secret),
+                "give each token its own secret, or the ledger cannot tell them apart",
+            );
+        }
+        places.push(&token.secret);
+        match (token.role, token.sources.is_empty()) {
+            (Role::Source, true) => {
+                found.say(
+                    &format!("{path}.sources"),
+                    "a token of role source must say where it may post",
+                    "list its sources: `sources: [prod]`",
+                );
+            }
+            (Role::Source, false) => {
+                for source in token.sources.iter().filter(|name| !config.sources.contains_key(*name)) {
+                    let near = config::closest(source, config.sources.keys().map(String::as_str));
+                    let mend = match near {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!(
+                            "add it under `sources:`, as in `sources: {{ {source}: {{ kind: alertmanager }} }}`"
+                        ),
+                    };
+                    found.say(&format!("{path}.sources"), format!("there is no source `{source}`"), mend);
+                }
+            }
+            (_, false) => found.say(
+                &format!("{path}.sources"),
+                "only a token of role source has sources",
+                "remove the key, or make it `role: source`",
+            ),
+            (_, true) => {}
+        }
+    }
+}

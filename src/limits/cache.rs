@@ -1,0 +1,68 @@
+//! Weight caches: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── weight caches ──
+/// Files of one model; the largest have some hundred shards.
+pub const CACHE_FILES: usize = 10_000;
+/// Folders below a model's own: pipelines of several models have one level.
+pub const CACHE_DEPTH: usize = 4;
+/// An index of 100,000 tensors has some 10 MB; also the bound on a list of hashes.
+pub const CACHE_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+/// As the format itself limits it.
+pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+/// Tensors of one shard.
+pub const CACHE_TENSORS: usize = 1_000_000;
+/// Readers of one warm; more do not help any disk that was measured.
+pub const CACHE_READERS: usize = 16;
+/// What one reader takes on at a time.
+pub const CACHE_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+/// One read: as fast as 4 MiB when measured, and eight readers' buffers stay small.
+pub const CACHE_READ_BYTES: usize = 1024 * 1024;
+/// The share of pages in memory from which a model counts as warm.
+pub const CACHE_RESIDENT: f64 = 0.999;
+/// Times that what was pushed out meanwhile is read again.
+pub const CACHE_PASSES: usize = 3;
+/// How often progress is said, and a reader that waits looks whether to stop.
+pub const CACHE_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often memory pressure is looked at; the kernel's own averages move every two seconds.
+pub const CACHE_PRESSURE_LOOK: Duration = Duration::from_secs(1);
+/// Percent of time in which all tasks waited for memory: nothing is begun then.
+pub const CACHE_PRESSURE_FULL: f64 = 5.0;
+/// Percent of time in which some task waited for memory: readers stand back.
+pub const CACHE_PRESSURE_SOME: f64 = 20.0;
+/// Pressure that lasts longer than this is somebody else's, and the warm gives up.
+pub const CACHE_PRESSURE_WAIT: Duration = Duration::from_secs(60);
+/// Memory that a warm leaves to others, in MiB.
+pub const CACHE_RESERVE_MIB: u64 = 4 * 1024;
+/// How long a warm may take: 1 TiB at 600 MB/s.
+pub const CACHE_WITHIN: Span = Span::minutes(30);
+/// What one mapping covers where pages are counted the old way: its vector has 256 KiB then.
+pub const CACHE_MINCORE_WINDOW: u64 = 1024 * 1024 * 1024;
+/// How long a warm waits for a node's agent to connect.
+pub const CACHE_AGENT_WAIT: Duration = Duration::from_secs(60);
+/// How long a warm that may be a Job waits for the node's agent: longer than an agent's own pause between tries to connect.
+pub const CACHE_JOB_AFTER: Duration = Duration::from_secs(15);
+/// A Job of ours that has no pod after so long is kept from having one.
+pub const CACHE_JOB_POD: Duration = Duration::from_secs(120);
+/// What a Job may take beside its own time: to be scheduled, to fetch its image.
+pub const CACHE_JOB_SLACK: Duration = Duration::from_secs(300);
+/// How long a Job that has ended can be looked at; Kubernetes takes it away then.
+pub const CACHE_JOB_KEPT: Duration = Duration::from_secs(3_600);
+/// What the kubelet keeps of a container's termination message.
+pub const TERMINATION_BYTES: usize = 4_096;
+/// Models that one step warms; a node serves a few.
+pub const CACHE_MODELS: usize = 64;
+/// Files that a status names one by one.
+pub const CACHE_FILES_SHOWN: usize = 100;
+/// Roots that a configuration may name.
+pub const CACHE_ROOTS: usize = 32;
+/// As the kernel's own limit on a path.
+pub const PATH_BYTES: usize = 4_096;
+/// Control groups above our own that are looked at.
+pub const CGROUP_DEPTH: usize = 32;
+/// Files under /proc and /sys are small; one that is not is not read to its end.
+pub const PROC_FILE_BYTES: u64 = 64 * 1024;

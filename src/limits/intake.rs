@@ -1,0 +1,74 @@
+//! What comes in: requests, bodies, alerts, complaints of clusters: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── ingest ── figures from the security checklist of alert receivers; Alertmanager's own bodies stay far below
+pub const BODY_COMPRESSED_BYTES: usize = 2 * 1024 * 1024;
+pub const BODY_BYTES: usize = 8 * 1024 * 1024;
+pub const ALERTS_PER_BODY: usize = 5_000;
+pub const LABELS_PER_ALERT: usize = 64;
+pub const LABEL_NAME_BYTES: usize = 256;
+pub const LABEL_VALUE_BYTES: usize = 4 * 1024;
+pub const JSON_DEPTH: usize = 16;
+/// A client that cannot send its headers in this time is a slow loris.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECTIONS: usize = 1_024;
+/// Batches waiting for the writer; beyond it the answer is 503, which Alertmanager retries.
+pub const INTAKE_QUEUE: usize = 1_024;
+/// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
+pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
+/// Gaps that one body may leave in the ledger; the rest become one line with their number.
+pub const GAPS_PER_BODY: usize = 20;
+/// An identity that a source gives itself (a dedup key); a longer one is hashed.
+pub const FINGERPRINT_BYTES: usize = 128;
+/// Headers that one request may have, and the bytes of all of them.
+pub const HEADERS: usize = 64;
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Bodies larger than this are decoded off the threads that serve requests.
+pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
+/// Prometheus says the same each minute; within this time a word-for-word repeat need not reach the disk. Far below
+/// any sensible `stale_after`, so that an episode never goes stale because of it.
+pub const REPEAT_WINDOW: Span = Span::minutes(4);
+/// Repeats that are remembered; beyond it they simply reach the disk.
+pub const REPEATS: usize = 65_536;
+/// A shorter token can be guessed.
+pub const TOKEN_BYTES_MIN: usize = 16;
+/// How long requests under way may take to end once the server stops.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// The writer must answer within this time, or we are not ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence of an alert in Alertmanager's API counts only when neither we nor it are fresh: after its restart it knows
+/// nothing until Prometheus has spoken again.
+pub const RECONCILE_GRACE: Span = Span::minutes(5);
+
+/// Complaints of one cluster that are open at once; more than that is one problem, and it has been heard.
+pub const COMPLAINTS: usize = 20_000;
+/// New warnings of Kubernetes (and killed pods) taken in a minute, so that a storm of Events cannot fill the store.
+pub const WARNINGS_PER_MINUTE: usize = 200;
+/// A warning that was not repeated for so long is over.
+pub const WARNING_QUIET: Duration = Duration::from_secs(15 * 60);
+/// Kubernetes waits at most 5 minutes between two starts of a container that crashes.
+pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
+/// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
+pub const LEASE_STALE: Duration = Duration::from_secs(60);
+pub const LEASES_EVERY: Duration = Duration::from_secs(20);
+/// Lists of Leases further apart than this say nothing about what lay between: the API server, or we, were away.
+pub const LEASES_GAP: Duration = Duration::from_secs(45);
+/// Complaints of a cluster in one request to the store, and how often there is one.
+pub const COMPLAINTS_BATCH: usize = 500;
+pub const COMPLAINTS_EVERY: Duration = Duration::from_millis(250);
+/// How often the nodes' own condition is compared with what our runs hold.
+pub const BESIDE_EVERY: Duration = Duration::from_secs(2);
+/// Conditions and Events written in one pass; the rest waits for the next one.
+pub const BESIDE_BATCH: usize = 64;
+/// Events about steps that wait, in a minute: a thousand held runs must not fill the API server with what `nightshift runs`
+/// says as well.
+pub const HELD_EVENTS_PER_MINUTE: u32 = 100;
+/// Kubernetes keeps Events for an hour, so an older story is not told any more.
+pub const BESIDE_BACK: Span = Span::minutes(55);
+/// An Event's note, by the API's own limit.
+pub const EVENT_NOTE_BYTES: usize = 1_024;

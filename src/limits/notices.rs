@@ -1,0 +1,62 @@
+//! Notices, and the limits of those who carry them: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use std::time::Duration;
+
+// ── notices ──
+/// A text that a runbook says or notes: Slack's section takes 3,000 characters.
+pub const TELL_BYTES: usize = 8 * 1024;
+/// Between two editions of one message: Slack takes about one a second for a channel, and people read slower.
+pub const NOTICE_PACE: Duration = Duration::from_secs(2);
+/// Incidents that may open on a channel within a minute before a digest takes over.
+pub const NOTICES_PER_MINUTE: usize = 20;
+pub const HEADLINES: usize = 12;
+pub const STORY_LINES: usize = 200;
+pub const DELIVERIES_AT_ONCE: usize = 8;
+pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// Due notices taken up in one pass.
+pub const NOTICES_BATCH: usize = 1_024;
+/// Incidents named in a digest; the rest is a number and a command.
+pub const DIGEST_ITEMS: usize = 20;
+/// Questions shown in one message; the rest is a number and a command.
+pub const ASKS: usize = 4;
+/// Characters of one story line, so that a hostile label cannot push the others out.
+pub const STORY_LINE_CHARS: usize = 400;
+/// Messages whose place is remembered between a failed attempt and the next one.
+pub const MESSAGES_REMEMBERED: usize = 4_096;
+
+// ── vendors' own limits ── exceeding one loses the message
+pub const SLACK_BLOCKS: usize = 50;
+pub const SLACK_SECTION_CHARS: usize = 3_000;
+pub const SLACK_HEADER_CHARS: usize = 150;
+/// Undocumented: blocks of more than about 13,200 characters in all fail.
+pub const SLACK_TOTAL_CHARS: usize = 13_000;
+/// Slack wants an answer within three seconds; what takes longer than this is answered later.
+pub const SLACK_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How far the time of a signed request may be from ours, and signatures remembered for so long.
+pub const SLACK_SKEW: Duration = Duration::from_secs(300);
+pub const SLACK_SEEN: usize = 8_192;
+/// Buttons in one request; Slack sends one.
+pub const SLACK_PRESSES: usize = 5;
+/// Lines of a story in one answer to a chat.
+pub const CHAT_LINES: usize = 25;
+pub const SLACK_TEXT_CHARS: usize = 1_000;
+/// PagerDuty drops what is over 256 KB itself.
+pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;
+/// Signatures of one delivery that are looked at; there are two while a secret is rotated.
+pub const PAGERDUTY_SIGNATURES: usize = 5;
+/// Deliveries remembered, so that a repeat counts once.
+pub const PAGERDUTY_HEARD: usize = 8_192;
+pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
+pub const PAGERDUTY_KEY_CHARS: usize = 255;
+/// As Alertmanager counts; PagerDuty says 512 KB.
+pub const PAGERDUTY_BODY_BYTES: usize = 512_000;
+pub const MAIL_SUBJECT_CHARS: usize = 150;
+pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A receipt is a row of the store: what a shape gives back must stay small.
+pub const RECEIPT_BYTES: usize = 16 * 1024;

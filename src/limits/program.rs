@@ -1,0 +1,66 @@
+//! Files, upkeep, configuration, command line, API: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── files ── runbooks, rules and shapes
+pub const RULE_FILE_BYTES: usize = 1024 * 1024;
+/// YAML nodes of one file of rules: some fifty for each of `RULES`.
+pub const RULE_FILE_NODES: usize = 100_000;
+/// Nesting of one file of rules; a value for a runbook is the deepest thing in it.
+pub const RULE_FILE_DEPTH: usize = 32;
+/// Files of one folder that are read.
+pub const CATALOG_FILES: usize = 1_000;
+/// Names of one folder that are looked at.
+pub const CATALOG_ENTRIES: usize = 10_000;
+/// Files that changed are read when they were quiet for so long …
+pub const FILES_QUIET: Duration = Duration::from_millis(150);
+/// … or after so many looks, so that a file that never rests cannot keep the others out.
+pub const FILES_QUIET_LOOKS: usize = 20;
+/// For file systems that report no events.
+pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
+
+// ── upkeep ──
+pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+pub const RELOAD_POLL: Duration = Duration::from_secs(60);
+pub const SCHEDULE_POLL: Duration = Duration::from_secs(30);
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+
+// ── configuration, command line, API ──
+/// The configuration is one hand-written file.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;
+/// Alertmanager's shortest sensible repeat interval; anything shorter calls live alerts stale.
+pub const STALE_AFTER_MIN: Span = Span::minutes(5);
+/// What `why` must be able to look back on.
+pub const RETENTION_MIN: Span = Span::minutes(60);
+/// Tokens and keys are short; a longer file is the wrong file.
+pub const SECRET_BYTES: u64 = 64 * 1024;
+/// A request to `/api/v1` carries parameters and a reason, never a document.
+pub const API_BODY_BYTES: usize = 64 * 1024;
+/// Words that people give as a reason; they go into the ledger and into messages.
+pub const WHY_BYTES: usize = 2 * 1024;
+/// Rows of a list that a request gets when it does not say how many.
+pub const LIST_ROWS: usize = 50;
+/// What the command line waits for one answer of the engine.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that the command line reads from the engine: a full page of entries stays far below.
+pub const CLIENT_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How often `run --wait` looks.
+pub const WAIT_POLL: Duration = Duration::from_millis(500);
+/// From the signal to the end of the process; Kubernetes gives 30 s.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
+/// For threads that still hold a blocking call when everything is closed.
+pub const SHUTDOWN_SIGN: Duration = Duration::from_secs(1);
+/// Below this, `doctor` warns: a day of a busy ledger and its WAL need as much.
+pub const DISK_FREE_MIB: u64 = 1_024;
+/// On this machine a listener answers at once.
+pub const DOCTOR_CONNECT: Duration = Duration::from_millis(500);
+/// Times that `doctor` asks an API server, to tell a slow one from a slow first answer.
+pub const DOCTOR_PULSES: usize = 5;
+/// An API server that takes longer for its version makes every step of a run slow.
+pub const KUBE_SLOW: Duration = Duration::from_millis(300);
+/// More than this and certificates, silences and people's memory no longer agree.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);

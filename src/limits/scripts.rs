@@ -1,0 +1,36 @@
+//! Scripts: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── scripts ── measured with rhai 1.27: these survive hostile recursion in a 16 MiB stack
+/// A replay of 1000 steps takes some 20,000; an empty loop of this many is over in 10 ms.
+pub const SCRIPT_OPERATIONS: u64 = 250_000;
+pub const SCRIPT_CALL_LEVELS: usize = 32;
+pub const SCRIPT_EXPR_DEPTH: usize = 64;
+pub const SCRIPT_STRING_BYTES: usize = 64 * 1024;
+pub const SCRIPT_ARRAY_ITEMS: usize = 10_000;
+/// Counted over all maps inside a value: the pods of a full node are some thousand items.
+pub const SCRIPT_MAP_ITEMS: usize = 10_000;
+pub const SCRIPT_VARIABLES: usize = 500;
+pub const SCRIPT_FUNCTIONS: usize = 200;
+pub const SCRIPT_WALL: Duration = Duration::from_millis(250);
+pub const SCRIPT_STACK_BYTES: usize = 16 * 1024 * 1024;
+pub const SCRIPT_BYTES: usize = 256 * 1024;
+pub const STEPS_PER_RUN: usize = 1_000;
+pub const OUTCOME_BYTES: usize = 256 * 1024;
+/// Nesting of a value that a script hands over; serde_json reads back no more than 128 levels.
+pub const SCRIPT_VALUE_DEPTH: usize = 32;
+/// A shape sees a whole body at once: the items and bytes of a body with many alerts.
+pub const SHAPE_ITEMS: usize = 200_000;
+pub const SHAPE_STRING_BYTES: usize = super::BODY_BYTES;
+/// Compiled hosts that are kept for reuse; a program has one, tests have a few.
+pub const SCRIPT_HOSTS: usize = 16;
+/// Diagnostics of one runbook; a file that is wrong everywhere need not be told so a thousand times.
+pub const DIAGNOSTICS: usize = 100;
+/// How long `verify` waits for its condition, beside the time it must hold.
+pub const VERIFY_WITHIN: Span = Span::minutes(15);
+/// `verify` looks at most this often; with `hold` it looks ten times within it, so journals stay small.
+pub const VERIFY_EVERY: Span = Span::seconds(15);

@@ -1,0 +1,33 @@
+//! The store: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── store ──
+/// Operations that share one commit at most; the time is how long the first one waits for company at most.
+pub const GROUP_COMMIT_OPS: usize = 512;
+/// SQLite before this version can corrupt a WAL file that two connections write.
+pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
+pub const READ_LIMIT: usize = 1_000;
+pub const RETENTION_EPISODES: Span = Span::seconds(30 * 86_400);
+pub const RETENTION_BODIES: Span = Span::seconds(400 * 86_400);
+/// Rows removed in one transaction by the janitor, so that intake never waits for it.
+pub const SWEEP_ROWS: usize = 1_000;
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// A transaction takes in no more operations after this, so that the first one is not kept waiting by those behind it.
+pub const GROUP_COMMIT_TIME: Duration = Duration::from_millis(20);
+/// Pages in the write-ahead log before the writer folds them back: 16 MiB, so that pages written often are copied once.
+pub const WAL_PAGES: i64 = 4_096;
+/// Page caches: the writer's holds the inner pages of its indexes, a reader's one page of a screen.
+pub const WRITER_CACHE_KIB: i64 = 32 * 1024;
+pub const READER_CACHE_KIB: i64 = 2 * 1024;
+/// Complaints in the writer's memory before their index is written: 2 MiB, and an index of a million of them is then
+/// written ten to a page.
+pub const RECENT_COMPLAINTS: usize = 32_768;
+pub const READERS: usize = 4;
+/// Prepared statements kept for each connection; there are fewer.
+pub const STATEMENTS: usize = 256;
+/// Nobody else writes, so this only covers another program's look into the file.
+pub const SQLITE_BUSY: Duration = Duration::from_secs(5);

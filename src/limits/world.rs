@@ -1,0 +1,74 @@
+//! The world: Kubernetes, HTTP, Docker: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+// ── the world ──
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
+pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const PODS_PER_NODE: usize = 512;
+pub const NODES: u32 = 20_000;
+/// Changes that the simulated fleet remembers for stale reads: more than a watch cache lags in practice.
+pub const SIM_HISTORY: usize = 256;
+/// Changes that the simulated fleet tells to a watch that resumes; an older one hears 410.
+pub const SIM_CHANGES: usize = 20_000;
+/// How often the simulated fleet looks for something to tell, and says that there is nothing.
+pub const SIM_WATCH_LOOK: Duration = Duration::from_millis(20);
+pub const SIM_BOOKMARK: Duration = Duration::from_secs(5);
+/// Requests that the simulated fleet remembers for tests to count.
+pub const SIM_REQUESTS: usize = 10_000;
+/// As the real API server's limit on a request body.
+pub const SIM_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// Pods (or Events) of one cluster that a list may have.
+pub const PODS: usize = 300_000;
+/// What a watch has told of the nodes counts as true for so long after it last spoke; then the cluster is listed.
+pub const FLEET_FRESH: Duration = Duration::from_secs(10);
+/// One request of a watch; the server closes it then and we ask again from where we are.
+pub const WATCH_STRETCH: Duration = Duration::from_secs(290);
+/// Bookmarks come about each minute; a watch that is silent for longer has nobody at the other end.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(130);
+/// A read that guards made is handed on to the step that follows for so long; a commit lies between them.
+pub const NOTED_FOR: Duration = Duration::from_millis(500);
+/// A watch that held for so long was well, so its next break is its first.
+pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
+/// For so long after it was away, an API server's refusals are asked about again: longer than a watch waits at most.
+pub const API_SETTLES: Duration = Duration::from_secs(75);
+pub const WATCH_AGAIN: Duration = Duration::from_millis(500);
+pub const RELIST_FIRST: Duration = Duration::from_secs(1);
+pub const WATCH_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// etcd takes objects of 1.5 MiB; as JSON on one line that is less than this.
+pub const WATCH_LINE_BYTES: usize = 4 * 1024 * 1024;
+/// Objects in one page of a list, as kubectl asks; a page of node objects stays far below the bound on a body.
+pub const KUBE_PAGE: usize = 500;
+pub const KUBE_BODY_BYTES: usize = 64 * 1024 * 1024;
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests to one API server that a single step has in flight, so that a drain does not crowd out the others.
+pub const KUBE_AT_ONCE: usize = 8;
+/// Evictions in one pass of a drain: a pass must end well before the step's deadline.
+pub const EVICTIONS_PER_PASS: usize = 32;
+/// After a drain has forced pods out, how long they may take to end before the step gives up.
+pub const FORCED_GRACE: Span = Span::minutes(15);
+/// A larger number of replicas is a slip of the keyboard.
+pub const REPLICAS: u32 = 10_000;
+/// Nodes whose pods are counted to find one with free GPUs.
+pub const SPARE_CANDIDATES: usize = 16;
+/// Waiting for pods to go or a rollout to end: quick at first, since most are, then gentle to the API server.
+pub const POLL_FIRST: Duration = Duration::from_millis(200);
+pub const POLL_MAX: Duration = Duration::from_secs(10);
+/// No step waits longer, however it was asked to: a forgotten run must surface within a week.
+pub const STEP_WAIT_MAX: Span = Span::seconds(7 * 86_400);
+/// The words kept of a reason in an annotation, and of a target's message in ours.
+pub const REASON_CHARS: usize = 256;
+
+// ── Docker ──
+/// Containers of one machine that are looked at.
+pub const CONTAINERS: usize = 512;
+/// One question to the engine of this machine.
+pub const DOCKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a container may take to end by itself before it is killed; a restart fits into one attempt of a step.
+pub const CONTAINER_GRACE: Duration = Duration::from_secs(60);
+/// What a restart takes beside the grace: the kill, the unmount, the start.
+pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);
