@@ -9,16 +9,20 @@ mod devices;
 mod fleet;
 mod jobs;
 mod pulse;
+mod reach;
 mod review;
 mod seen;
+mod send;
 mod traffic;
 mod watch;
 mod wire;
+mod workloads;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
+pub use reach::KubeConfig;
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
 pub use traffic::Selects;
@@ -26,33 +30,16 @@ pub use watch::Told;
 
 use super::WorldError;
 use crate::limits;
-use answer::{Asked, refusal, unanswered};
-use http::{Method, Request};
-use http_body_util::{BodyExt, Limited};
-use kube::client::Body;
+use answer::Asked;
+use http::Method;
 pub use pulse::Pulse;
-use serde::de::DeserializeOwned;
+use send::{conditional, decode, escape, pod_path, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use wire::{List, NodeWire, PodWire, WorkloadWire};
-
-/// How to reach one cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KubeConfig {
-    /// The API server; empty: in-cluster, else the kubeconfig file's current context.
-    pub url: String,
-    pub kubeconfig: Option<std::path::PathBuf>,
-    pub context: Option<String>,
-    /// Read again as it rotates, like the certificate.
-    pub token_file: Option<std::path::PathBuf>,
-    pub ca_file: Option<std::path::PathBuf>,
-    /// How models are warmed by a Job on nodes without an agent; left out: they are not.
-    pub cache_job: Option<CacheJob>,
-}
+use wire::{NodeWire, PodWire};
 
 /// The fields of a node that we use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,7 +192,7 @@ impl Kube {
     /// Builds the client; asks the API server nothing, so that a start does not depend on it.
     pub async fn connect(config: &KubeConfig, identity: &str) -> Result<Kube, WorldError> {
         super::install_tls();
-        let mut settings = settings(config).await?;
+        let mut settings = reach::settings(config).await?;
         settings.default_retry = false;
         settings.connect_timeout = Some(limits::CONNECT_TIMEOUT);
         settings.write_timeout = Some(limits::KUBE_TIMEOUT);
@@ -360,300 +347,4 @@ impl Kube {
         let body = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": uid } });
         self.write::<serde::de::IgnoredAny>(asked, Method::DELETE, pod_path(namespace, name)?, &body).await.map(drop)
     }
-
-    pub async fn workload(&self, namespace: &str, name: &str) -> Result<Workload, WorldError> {
-        let first = self.workload_of(DEPLOYMENT, namespace, name).await;
-        match first {
-            Err(WorldError::NotFound(_)) => match self.workload_of(STATEFUL_SET, namespace, name).await {
-                Err(WorldError::NotFound(_)) => {
-                    Err(WorldError::NotFound(format!("Deployment or StatefulSet {namespace}/{name}")))
-                }
-                second => second,
-            },
-            first => first,
-        }
-    }
-
-    /// A JSON merge patch of a Deployment or StatefulSet, conditional on `resource_version` if given.
-    pub async fn patch_workload(
-        &self,
-        namespace: &str,
-        name: &str,
-        patch: Value,
-        resource_version: Option<&str>,
-    ) -> Result<Workload, WorldError> {
-        let body = conditional(patch, resource_version);
-        let first: Result<WorkloadWire, _> = self.patch_workload_of(DEPLOYMENT, namespace, name, "", &body).await;
-        if !matches!(first, Err(WorldError::NotFound(_))) {
-            return Ok(first?.named(DEPLOYMENT.name).into());
-        }
-        // Nothing of that name was there, so nothing happened, and the other kind may be asked.
-        let second: WorkloadWire = self.patch_workload_of(STATEFUL_SET, namespace, name, "", &body).await?;
-        Ok(second.named(STATEFUL_SET.name).into())
-    }
-
-    /// The scale subresource.
-    pub async fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<(), WorldError> {
-        let body = json!({ "spec": { "replicas": replicas } });
-        let first = self.patch_workload_of::<serde::de::IgnoredAny>(DEPLOYMENT, namespace, name, "/scale", &body);
-        match first.await {
-            Err(WorldError::NotFound(_)) => self
-                .patch_workload_of::<serde::de::IgnoredAny>(STATEFUL_SET, namespace, name, "/scale", &body)
-                .await
-                .map(drop),
-            first => first.map(drop),
-        }
-    }
-
-    /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
-    pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
-        self.may_within("", group, resource, verb).await
-    }
-
-    /// The same in one namespace; an empty one means all.
-    pub async fn may_within(
-        &self,
-        namespace: &str,
-        group: &str,
-        resource: &str,
-        verb: &str,
-    ) -> Result<bool, WorldError> {
-        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let attributes = json!({
-            "namespace": namespace, "group": group, "resource": resource, "subresource": subresource, "verb": verb,
-        });
-        let body = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": { "resourceAttributes": attributes },
-        });
-        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
-        let asked = Asked::new("create", "authorization.k8s.io", "selfsubjectaccessreviews", "");
-        let review: Value = self.write(asked, Method::POST, path, &body).await?;
-        Ok(review["status"]["allowed"].as_bool().unwrap_or(false))
-    }
-
-    async fn workload_of(&self, kind: Kind, namespace: &str, name: &str) -> Result<Workload, WorldError> {
-        let asked = Asked::new("get", "apps", kind.resource, name).within(namespace);
-        let sent: WorkloadWire = self.get(asked, kind.path(namespace, name)?).await?;
-        Ok(sent.named(kind.name).into())
-    }
-
-    async fn patch_workload_of<T: DeserializeOwned>(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        part: &str,
-        body: &Value,
-    ) -> Result<T, WorldError> {
-        let path = format!("{}{part}?fieldManager={}", kind.path(namespace, name)?, self.manager);
-        let resource = if part.is_empty() { kind.resource } else { kind.scale };
-        self.write(Asked::new("patch", "apps", resource, name).within(namespace), Method::PATCH, path, body).await
-    }
-
-    /// All pages of a list. More than `most` objects is an error: a list cut short would look like the truth.
-    async fn list<W, T>(&self, asked: Asked<'_>, path: &str, filter: &str, most: usize) -> Result<Vec<T>, WorldError>
-    where
-        W: DeserializeOwned + Into<T>,
-        T: Send,
-    {
-        let mut all = Vec::new();
-        self.pages(asked, path, filter, most, &mut |item: W| all.push(item.into())).await?;
-        Ok(all)
-    }
-
-    /// A list page by page, each object as it is read, so that a large one is never in memory as a whole. Returns its
-    /// version.
-    async fn pages<W: DeserializeOwned>(
-        &self,
-        asked: Asked<'_>,
-        path: &str,
-        filter: &str,
-        most: usize,
-        each: &mut (dyn FnMut(W) + Send),
-    ) -> Result<String, WorldError> {
-        let (mut count, mut from) = (0, String::new());
-        loop {
-            let mut page = format!("{path}?limit={}", limits::KUBE_PAGE);
-            if !filter.is_empty() {
-                page.push('&');
-                page.push_str(filter);
-            }
-            if !from.is_empty() {
-                page.push_str("&continue=");
-                page.push_str(&escape(&from));
-            }
-            let list: List<W> = self.get(asked, page).await?;
-            let items = list.items.unwrap_or_default();
-            count += items.len();
-            if count > most {
-                return Err(WorldError::Invalid(format!("{asked}: more than {most} objects, which is our bound")));
-            }
-            items.into_iter().for_each(&mut *each);
-            from = list.metadata.more;
-            if from.is_empty() {
-                return Ok(list.metadata.resource_version);
-            }
-        }
-    }
-
-    async fn get<T: DeserializeOwned>(&self, asked: Asked<'_>, path: String) -> Result<T, WorldError> {
-        let (status, headers, bytes) = self.exchange(&asked, Method::GET, path, None).await?;
-        decode(&asked, status, &headers, &bytes)
-    }
-
-    async fn write<T: DeserializeOwned>(
-        &self,
-        asked: Asked<'_>,
-        method: Method,
-        path: String,
-        body: &Value,
-    ) -> Result<T, WorldError> {
-        let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-        self.send(asked, method, path, body, content_type).await
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        asked: Asked<'_>,
-        method: Method,
-        path: String,
-        body: &Value,
-        content_type: &str,
-    ) -> Result<T, WorldError> {
-        let (status, headers, bytes) = self.exchange(&asked, method, path, Some((body, content_type))).await?;
-        decode(&asked, status, &headers, &bytes)
-    }
-
-    /// One request and its answer, whatever its status; silence is the only error. A body comes with its type.
-    async fn exchange(
-        &self,
-        asked: &Asked<'_>,
-        method: Method,
-        path: String,
-        body: Option<(&Value, &str)>,
-    ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
-        let content_type = body.map_or("application/json", |(_, content_type)| content_type);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::ACCEPT, "application/json")
-            .header(http::header::CONTENT_TYPE, content_type)
-            .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
-            .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
-        let talk = async {
-            let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
-            let (head, body) = answer.into_parts();
-            self.note_date(&head.headers);
-            let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)
-                .collect()
-                .await
-                .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer broke off: {error}")))?;
-            Ok((head.status, head.headers, bytes.to_bytes()))
-        };
-        let answer = tokio::time::timeout(limits::KUBE_TIMEOUT, talk).await.unwrap_or_else(|_| {
-            let seconds = limits::KUBE_TIMEOUT.as_secs();
-            Err(WorldError::Unavailable(format!("{asked}: no answer within {seconds} s")))
-        });
-        match &answer {
-            Ok((status, _, bytes)) if self.was_away() => answer::not_yet(asked, *status, bytes).map_or(answer, Err),
-            Ok(_) => answer,
-            Err(error) => {
-                self.note_away(error);
-                answer
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Kind {
-    name: &'static str,
-    resource: &'static str,
-    scale: &'static str,
-}
-
-const DEPLOYMENT: Kind = Kind { name: "Deployment", resource: "deployments", scale: "deployments/scale" };
-const STATEFUL_SET: Kind = Kind { name: "StatefulSet", resource: "statefulsets", scale: "statefulsets/scale" };
-
-impl Kind {
-    fn path(self, namespace: &str, name: &str) -> Result<String, WorldError> {
-        let (namespace, name) = (segment("namespace", namespace)?, segment("name", name)?);
-        Ok(format!("/apis/apps/v1/namespaces/{namespace}/{}/{name}", self.resource))
-    }
-}
-
-async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {
-    use kube::config::{KubeConfigOptions, Kubeconfig};
-    if !config.url.is_empty() {
-        let url = config.url.parse().map_err(|error| {
-            WorldError::Invalid(format!("`{}` is not the URL of an API server: {error}", config.url))
-        })?;
-        let mut settings = kube::Config::new(url);
-        settings.root_cert_file = config.ca_file.clone();
-        settings.auth_info.token_file = config.token_file.as_ref().map(|path| path.to_string_lossy().into_owned());
-        return Ok(settings);
-    }
-    let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
-    let unread = |what: &str, error: &dyn std::fmt::Display| {
-        WorldError::Invalid(format!("{what}: {error}; set `url` or `kubeconfig` of the cluster in the configuration"))
-    };
-    if let Some(path) = &config.kubeconfig {
-        let file = Kubeconfig::read_from(path).map_err(|error| unread(&path.display().to_string(), &error))?;
-        return kube::Config::from_custom_kubeconfig(file, &options)
-            .await
-            .map_err(|error| unread(&path.display().to_string(), &error));
-    }
-    if config.context.is_none()
-        && let Ok(settings) = kube::Config::incluster()
-    {
-        return Ok(settings);
-    }
-    kube::Config::from_kubeconfig(&options)
-        .await
-        .map_err(|error| unread("neither in a cluster nor with a kubeconfig file", &error))
-}
-
-fn decode<T: DeserializeOwned>(
-    asked: &Asked<'_>,
-    status: http::StatusCode,
-    headers: &http::HeaderMap,
-    bytes: &[u8],
-) -> Result<T, WorldError> {
-    if !status.is_success() {
-        return Err(refusal(asked, status, headers, bytes));
-    }
-    // The effect of a write has happened, but what answered may be a proxy: let the step ask again.
-    serde_json::from_slice(bytes)
-        .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer is not what the API sends: {error}")))
-}
-
-fn conditional(mut patch: Value, resource_version: Option<&str>) -> Value {
-    if let Some(version) = resource_version {
-        patch["metadata"]["resourceVersion"] = json!(version);
-    }
-    patch
-}
-
-fn pod_path(namespace: &str, name: &str) -> Result<String, WorldError> {
-    Ok(format!("/api/v1/namespaces/{}/pods/{}", segment("namespace", namespace)?, segment("pod", name)?))
-}
-
-/// A name that is one path segment and nothing more: DNS-1123 letters only, so that no label can bend the path.
-fn segment<'a>(what: &str, name: &'a str) -> Result<&'a str, WorldError> {
-    let fits = !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-        && !name.starts_with(['.', '-'])
-        && !name.ends_with(['.', '-']);
-    if fits {
-        return Ok(name);
-    }
-    let shown: String = name.chars().take(64).collect();
-    Err(WorldError::Invalid(format!("{shown:?} is no {what}: Kubernetes allows small letters, digits, `-` and `.`")))
-}
-
-fn escape(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

@@ -19,6 +19,34 @@ pub struct Reviewed {
 }
 
 impl Kube {
+    /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
+    pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
+        self.may_within("", group, resource, verb).await
+    }
+
+    /// The same in one namespace; an empty one means all.
+    pub async fn may_within(
+        &self,
+        namespace: &str,
+        group: &str,
+        resource: &str,
+        verb: &str,
+    ) -> Result<bool, WorldError> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let attributes = json!({
+            "namespace": namespace, "group": group, "resource": resource, "subresource": subresource, "verb": verb,
+        });
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": { "resourceAttributes": attributes },
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
+        let asked = Asked::new("create", "authorization.k8s.io", "selfsubjectaccessreviews", "");
+        let review: Value = self.write(asked, Method::POST, path, &body).await?;
+        Ok(review["status"]["allowed"].as_bool().unwrap_or(false))
+    }
+
     /// Asks the API server about a token; none: it does not vouch for it.
     pub async fn review_token(&self, token: &str, audience: &str) -> Result<Option<Reviewed>, WorldError> {
         let body = json!({

@@ -1,0 +1,93 @@
+//! Deployments and StatefulSets, asked for by one name.
+//!
+//! Invariant: the second kind is asked only where the first has nothing of that name, so nothing happens twice.
+
+use super::answer::Asked;
+use super::send::{conditional, segment};
+use super::wire::WorkloadWire;
+use super::{Kube, Workload, WorldError};
+use http::Method;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+#[derive(Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    resource: &'static str,
+    scale: &'static str,
+}
+
+const DEPLOYMENT: Kind = Kind { name: "Deployment", resource: "deployments", scale: "deployments/scale" };
+const STATEFUL_SET: Kind = Kind { name: "StatefulSet", resource: "statefulsets", scale: "statefulsets/scale" };
+
+impl Kind {
+    fn path(self, namespace: &str, name: &str) -> Result<String, WorldError> {
+        let (namespace, name) = (segment("namespace", namespace)?, segment("name", name)?);
+        Ok(format!("/apis/apps/v1/namespaces/{namespace}/{}/{name}", self.resource))
+    }
+}
+
+impl Kube {
+    pub async fn workload(&self, namespace: &str, name: &str) -> Result<Workload, WorldError> {
+        let first = self.workload_of(DEPLOYMENT, namespace, name).await;
+        match first {
+            Err(WorldError::NotFound(_)) => match self.workload_of(STATEFUL_SET, namespace, name).await {
+                Err(WorldError::NotFound(_)) => {
+                    Err(WorldError::NotFound(format!("Deployment or StatefulSet {namespace}/{name}")))
+                }
+                second => second,
+            },
+            first => first,
+        }
+    }
+
+    /// A JSON merge patch of a Deployment or StatefulSet, conditional on `resource_version` if given.
+    pub async fn patch_workload(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+        resource_version: Option<&str>,
+    ) -> Result<Workload, WorldError> {
+        let body = conditional(patch, resource_version);
+        let first: Result<WorkloadWire, _> = self.patch_workload_of(DEPLOYMENT, namespace, name, "", &body).await;
+        if !matches!(first, Err(WorldError::NotFound(_))) {
+            return Ok(first?.named(DEPLOYMENT.name).into());
+        }
+        // Nothing of that name was there, so nothing happened, and the other kind may be asked.
+        let second: WorkloadWire = self.patch_workload_of(STATEFUL_SET, namespace, name, "", &body).await?;
+        Ok(second.named(STATEFUL_SET.name).into())
+    }
+
+    /// The scale subresource.
+    pub async fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<(), WorldError> {
+        let body = json!({ "spec": { "replicas": replicas } });
+        let first = self.patch_workload_of::<serde::de::IgnoredAny>(DEPLOYMENT, namespace, name, "/scale", &body);
+        match first.await {
+            Err(WorldError::NotFound(_)) => self
+                .patch_workload_of::<serde::de::IgnoredAny>(STATEFUL_SET, namespace, name, "/scale", &body)
+                .await
+                .map(drop),
+            first => first.map(drop),
+        }
+    }
+
+    async fn workload_of(&self, kind: Kind, namespace: &str, name: &str) -> Result<Workload, WorldError> {
+        let asked = Asked::new("get", "apps", kind.resource, name).within(namespace);
+        let sent: WorkloadWire = self.get(asked, kind.path(namespace, name)?).await?;
+        Ok(sent.named(kind.name).into())
+    }
+
+    async fn patch_workload_of<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        part: &str,
+        body: &Value,
+    ) -> Result<T, WorldError> {
+        let path = format!("{}{part}?fieldManager={}", kind.path(namespace, name)?, self.manager);
+        let resource = if part.is_empty() { kind.resource } else { kind.scale };
+        self.write(Asked::new("patch", "apps", resource, name).within(namespace), Method::PATCH, path, body).await
+    }
+}
