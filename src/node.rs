@@ -27,6 +27,7 @@ pub use waiter::is_meant;
 use crate::config::AgentConfig;
 use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome, Time};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +45,8 @@ pub struct Machine {
     /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
     /// and sends on what comes back.
     pub faults: Arc<Faults>,
+    /// This program's own binary, which also waits for the programs that it starts.
+    pub own: PathBuf,
 }
 
 impl Machine {
@@ -51,9 +54,12 @@ impl Machine {
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
         let boot = boot_id(&settings.boot_id);
         let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
-        Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults) }
+        Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults), own: PathBuf::from(OWN) }
     }
 }
+
+/// Right also if the file was replaced by a newer one since.
+const OWN: &str = "/proc/self/exe";
 
 /// The kernel's boot id; empty where there is none to read.
 fn boot_id(path: &std::path::Path) -> String {

@@ -31,23 +31,23 @@ pub(super) enum Earlier {
 
 /// The place of one command's program.
 pub(super) struct Program {
+    own: PathBuf,
     code: PathBuf,
     output: PathBuf,
     pid: PathBuf,
 }
 
-/// A process that waits for a program: arguments as in `waiter`. It is this binary, also if the file was replaced by a newer
-/// one since.
+/// A process that waits for a program: arguments as in `waiter`.
 #[cfg(not(test))]
-fn waiter() -> tokio::process::Command {
-    let mut command = tokio::process::Command::new("/proc/self/exe");
+fn waiter(own: &Path) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(own);
     command.arg(super::waiter::WAIT);
     command
 }
 
 /// The binary of the unit tests is another one. `$0` is where the code goes; the rest is the program.
 #[cfg(test)]
-fn waiter() -> tokio::process::Command {
+fn waiter(_: &Path) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("/bin/sh");
     command.arg("-c").arg(r#"echo $$ >"$1"; shift; "$@"; echo $? >"$0.new" && mv "$0.new" "$0""#);
     command
@@ -58,7 +58,7 @@ impl Program {
     pub fn of(machine: &Machine, key: &str) -> Program {
         let name = key.replace('/', "-");
         let at = |ending: &str| machine.settings.data_dir.join("programs").join(format!("{name}.{ending}"));
-        Program { code: at("code"), output: at("out"), pid: at("pid") }
+        Program { own: machine.own.clone(), code: at("code"), output: at("out"), pid: at("pid") }
     }
 
     /// What became of it.
@@ -90,7 +90,7 @@ impl Program {
         let output = std::fs::File::create(&self.output).map_err(|error| wrong("cannot keep its output", error))?;
         let errors = output.try_clone().map_err(|error| wrong("cannot keep its output", error))?;
         std::fs::write(&self.pid, "").map_err(|error| wrong("cannot note its start", error))?;
-        let mut waiter = waiter();
+        let mut waiter = waiter(&self.own);
         waiter.arg(&self.code).arg(&self.pid).arg(program).args(args);
         // Its own group: a signal to the agent's group must not cut a reset in half.
         waiter.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);

@@ -42,12 +42,12 @@ impl Verb for NodeReboot {
         };
         let (name, args) = match (name.as_str(), args) {
             // What a container has instead of `systemctl`.
-            ("init", []) => ("/proc/self/exe", &[ASK_INIT.to_owned(), "1".to_owned()][..]),
-            (name, args) => (name, args),
+            ("init", []) => (machine.own.as_path(), &[ASK_INIT.to_owned(), "1".to_owned()][..]),
+            (name, args) => (Path::new(name), args),
         };
         progress(json!({ "doing": format!("asking {} to reboot", machine.name) }));
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        match program.run(Path::new(name), &args, limits::REBOOT_WITHIN).await {
+        match program.run(name, &args, limits::REBOOT_WITHIN).await {
             Ok(how) if how.code == 0 => ended(json!({ "asked": true, "before": before })),
             Ok(how) => failed(
                 FailureKind::Unavailable,

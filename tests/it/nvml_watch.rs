@@ -35,7 +35,8 @@ impl Rig {
         change(&mut nvml);
         let data_dir = gpus.machine().with_file_name("data");
         let settings = AgentConfig { nvml, nvidia_smi: gpus.smi(), data_dir, ..AgentConfig::default() };
-        let machine = Machine::here("gpu-1".to_owned(), Arc::new(settings));
+        let mut machine = Machine::here("gpu-1".to_owned(), Arc::new(settings));
+        machine.own = env!("CARGO_BIN_EXE_nightshift").into();
         let (out, heard) = mpsc::channel(256);
         let (stop, stopped) = watch::channel(false);
         let watched = machine.clone();
