@@ -216,6 +216,17 @@ pub enum Channel {
         routing_key: Secret,
         #[serde(default = "Channel::pagerduty_api")]
         api: String,
+        /// How long automation may work on an incident before this channel hears of it; it hears at once where automation
+        /// gives up, is refused, or needs hands. Left out: it always hears at once.
+        #[serde(default)]
+        patience: Option<Span>,
+    },
+    /// What Nightshift does, as change events of a PagerDuty service. They page nobody.
+    #[serde(rename = "pagerduty-changes")]
+    PagerDutyChanges {
+        routing_key: Secret,
+        #[serde(default = "Channel::pagerduty_changes_api")]
+        api: String,
     },
     Email {
         /// `smtp://host:587` (STARTTLS, required), `smtps://host:465`, or `smtp+plain://127.0.0.1:1025` (loopback only).
@@ -236,6 +247,9 @@ pub enum Channel {
         url: Secret,
         #[serde(default)]
         headers: BTreeMap<String, Secret>,
+        /// As PagerDuty's, for shapes that page.
+        #[serde(default)]
+        patience: Option<Span>,
     },
     /// The structured log.
     Log,
@@ -248,6 +262,18 @@ impl Channel {
 
     fn pagerduty_api() -> String {
         "https://events.pagerduty.com/v2/enqueue".to_owned()
+    }
+
+    fn pagerduty_changes_api() -> String {
+        "https://events.pagerduty.com/v2/change/enqueue".to_owned()
+    }
+
+    /// How long automation may work before this channel hears; none: it hears at once.
+    pub fn patience(&self) -> Option<Span> {
+        match self {
+            Channel::PagerDuty { patience, .. } | Channel::Webhook { patience, .. } => *patience,
+            _ => None,
+        }
     }
 }
 

@@ -77,8 +77,11 @@ fn one(
             Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, *buttons))
         }
         Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
-        Channel::PagerDuty { routing_key, api } => {
+        Channel::PagerDuty { routing_key, api, .. } => {
             Box::new(pagerduty::PagerDuty::new(http.clone(), routing_key.read()?, api.clone(), install)?)
+        }
+        Channel::PagerDutyChanges { routing_key, api } => {
+            Box::new(pagerduty::Changes::new(http.clone(), routing_key.read()?, api.clone(), install)?)
         }
         Channel::Email { server, from, to, username, password, ca_file } => {
             Box::new(email::Email::new(email::Settings {
@@ -91,7 +94,7 @@ fn one(
                 install,
             })?)
         }
-        Channel::Webhook { shape, url, headers } => {
+        Channel::Webhook { shape, url, headers, .. } => {
             let encode = encoders.get(shape).ok_or_else(|| {
                 let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
                 format!("there is no `integrations/{shape}/encode.rhai`; there are: {}", sorted(known).join(", "))

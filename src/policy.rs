@@ -5,6 +5,7 @@
 mod admit;
 mod backoff;
 mod correlate;
+mod escalate;
 mod guards;
 mod inference;
 mod matcher;
@@ -18,6 +19,7 @@ pub use admit::{
 };
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
+pub use escalate::{Page, page};
 pub use inference::{
     EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
     FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,

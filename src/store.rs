@@ -273,6 +273,16 @@ pub enum Receipted {
         why: String,
         at: Time,
     },
+    /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the
+    /// channel needs not know what happened up to `upto`.
+    Judged {
+        upto: EntryNo,
+        paged: bool,
+        why: String,
+        until: Option<Time>,
+        /// It has not been written down yet.
+        news: bool,
+    },
     /// Given up until somebody changes the configuration or something new happens.
     Refused {
         upto: EntryNo,

@@ -5,6 +5,7 @@
 
 mod digest;
 mod letter;
+mod patience;
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;
@@ -12,7 +13,7 @@ use crate::limits::{
     BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_BACKOFF_MAX, DELIVERY_TIMEOUT, GROUP_COMMIT_OPS, NOTICES_BATCH,
     RETRY_AFTER_MAX,
 };
-use crate::model::{Delivery, EntryNo, Time};
+use crate::model::{Delivery, EntryNo, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::backoff;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
@@ -35,6 +36,8 @@ pub struct Courier {
     nudge: Nudge,
     install: String,
     public_url: Option<String>,
+    /// Channels that leave an incident to automation for so long.
+    patience: BTreeMap<String, Span>,
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
     storms: Mutex<HashMap<String, Storm>>,
@@ -50,6 +53,8 @@ pub struct Passed {
     pub sent: usize,
     /// Incidents told in a digest instead of a message of their own.
     pub digested: usize,
+    /// Rows of patient channels that say nothing, for now or for good.
+    pub spared: usize,
     /// Rows with nothing new to show.
     pub quiet: usize,
     pub retried: usize,
@@ -63,6 +68,7 @@ impl Passed {
         self.due += other.due;
         self.sent += other.sent;
         self.digested += other.digested;
+        self.spared += other.spared;
         self.quiet += other.quiet;
         self.retried += other.retried;
         self.refused += other.refused;
@@ -102,6 +108,7 @@ impl Courier {
             &parts.config.install,
             parts.config.server.public_url.as_deref(),
         )
+        .patient(parts.config.channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.patience()?))))
     }
 
     /// From exactly what it needs. `public_url`: where people reach us, for links.
@@ -120,10 +127,17 @@ impl Courier {
             nudge,
             install: install.to_owned(),
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            patience: BTreeMap::new(),
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Channels that are told of an incident only once automation needs people, or after so long.
+    pub fn patient(mut self, channels: impl IntoIterator<Item = (String, Span)>) -> Courier {
+        self.patience.extend(channels);
+        self
     }
 
     /// One pass over what is due now, until every channel has had its turn.
@@ -196,13 +210,14 @@ impl Courier {
             passed.refused += rows.len();
             return (channel, passed);
         };
+        let (rows, because) = self.needed(&channel, rows, &mut passed).await;
         let sorted = self.sort(&channel, rows);
         for row in &sorted.single {
             if self.stopping.load(Ordering::Relaxed) {
                 // What is not said stays due, for the next start.
                 return (channel, passed);
             }
-            match self.single(notifier, row, &mut passed).await {
+            match self.single(notifier, row, because.get(&row.incident), &mut passed).await {
                 Next::GoOn => {}
                 Next::Postpone { why, at } => {
                     // Slow or limited is the channel, not the row: the rest would only wait for the same answer.
@@ -219,9 +234,18 @@ impl Courier {
     }
 
     /// One row: load, mark, deliver, record.
-    async fn single(&self, notifier: &dyn Notifier, row: &DueNotice, passed: &mut Passed) -> Next {
+    async fn single(
+        &self,
+        notifier: &dyn Notifier,
+        row: &DueNotice,
+        because: Option<&String>,
+        passed: &mut Passed,
+    ) -> Next {
         let letter = match self.letter(row).await {
-            Ok(Some(letter)) => letter,
+            Ok(Some(mut letter)) => {
+                letter.notice.because = because.cloned();
+                letter
+            }
             Ok(None) => {
                 let why = format!("{} is no longer stored", row.incident);
                 self.record(row, Receipted::Refused { upto: row.want, why }).await;

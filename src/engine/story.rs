@@ -64,8 +64,17 @@ impl Teller {
     }
 
     fn line(&mut self, entry: &Entry) -> Option<StoryLine> {
+        let change = self.is_change(entry);
         let (text, headline) = self.words(entry)?;
-        Some(StoryLine { no: entry.no, at: entry.at, text: one_line(&text, STORY_LINE_CHARS), headline })
+        Some(StoryLine { no: entry.no, at: entry.at, text: one_line(&text, STORY_LINE_CHARS), headline, change })
+    }
+
+    /// The good end of a step that has changed something in the world.
+    fn is_change(&self, entry: &Entry) -> bool {
+        let EntryKind::StepEnded { step, outcome: Outcome::Ok(value) } = &entry.kind else { return false };
+        let begun = self.steps.get(&(entry.about.run, *step));
+        let acts = begun.is_some_and(|begun| phrase::announced(&begun.call, begun.effect));
+        acts && value["changed"] != false
     }
 
     fn words(&mut self, entry: &Entry) -> Option<(String, bool)> {
@@ -194,6 +203,11 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             let given_up = if *final_ { "; given up until something new happens" } else { "; trying again" };
             (format!("could not tell {channel}: {why}{given_up}"), *final_)
         }
+        PageJudged { channel, paged: true, why, .. } => (format!("{channel} is told: {why}"), false),
+        PageJudged { channel, why, until: Some(until), .. } => {
+            (format!("{channel} is not told before {}, unless it is needed: {why}", clock_time(*until)), false)
+        }
+        PageJudged { channel, why, until: None, .. } => (format!("{channel} was spared: {why}"), false),
         Frozen { freeze } => (format!("frozen: {} by {}{}", freeze.scope, freeze.by, after(&freeze.why)), true),
         Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, by {by}{}", after(why)), true),
         ReleaseAsked { scope, by, why } => {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: each number says why it is this one, where its name does not.
 
+use crate::model::Span;
 use std::time::Duration;
 
 // ── notices ──
@@ -9,6 +10,9 @@ use std::time::Duration;
 pub const TELL_BYTES: usize = 8 * 1024;
 /// Between two editions of one message: Slack takes about one a second for a channel, and people read slower.
 pub const NOTICE_PACE: Duration = Duration::from_secs(2);
+/// How long a channel may wait for automation: less hardly spares anybody, and beyond a day nobody would ever hear.
+pub const PATIENCE_MIN: Span = Span::seconds(10);
+pub const PATIENCE_MAX: Span = Span::seconds(86_400);
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;

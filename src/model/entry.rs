@@ -187,6 +187,15 @@ pub enum EntryKind {
         why: String,
         final_: bool,
     },
+    /// Whether a channel that is patient with automation speaks of an incident, and why.
+    PageJudged {
+        channel: String,
+        paged: bool,
+        why: String,
+        /// Not paged for now: it is, at this time, unless something happens before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Time>,
+    },
     Frozen {
         freeze: Freeze,
     },
@@ -273,7 +282,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 37] = [
+    pub const NAMES: [&'static str; 38] = [
         "started",
         "heard",
         "gap",
@@ -296,6 +305,7 @@ impl EntryKind {
         "told",
         "delivered",
         "delivery_failed",
+        "page_judged",
         "frozen",
         "unfrozen",
         "release_asked",
@@ -338,6 +348,7 @@ impl EntryKind {
             EntryKind::Told { .. } => "told",
             EntryKind::Delivered { .. } => "delivered",
             EntryKind::DeliveryFailed { .. } => "delivery_failed",
+            EntryKind::PageJudged { .. } => "page_judged",
             EntryKind::Frozen { .. } => "frozen",
             EntryKind::Unfrozen { .. } => "unfrozen",
             EntryKind::ReleaseAsked { .. } => "release_asked",

@@ -15,6 +15,9 @@ pub struct StoryLine {
     pub text: String,
     /// Worth the main message; the rest goes to the thread only.
     pub headline: bool,
+    /// Something was changed in the world, or taken back.
+    #[serde(default)]
+    pub change: bool,
 }
 
 /// A question that waits for an answer.
@@ -43,6 +46,9 @@ pub struct Notice {
     /// Where a human can look closer, if the engine has a public address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub link: Option<String>,
+    /// Why a channel that is patient with automation speaks now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub because: Option<String>,
     /// This exact state may have been sent before (a crash between sending and recording).
     pub maybe_repeat: bool,
 }

@@ -3,19 +3,22 @@
 //! Invariant: an event is sent only when the incident's state differs from what PagerDuty was told, so that a changed
 //! headline never pages anybody again. The key makes a repeated send harmless.
 
-use super::{Notifier, answer, clock_time, text};
+mod changes;
+mod door;
+
+pub use changes::Changes;
+
+use super::{Notifier, clock_time, text};
 use crate::limits::{PAGERDUTY_BODY_BYTES, PAGERDUTY_KEY_CHARS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
 use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
-use crate::world::{Http, HttpRequest};
+use crate::world::Http;
+use door::Door;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 
 pub struct PagerDuty {
-    http: Http,
-    routing_key: String,
-    api: String,
+    door: Door,
     install: String,
 }
 
@@ -69,68 +72,15 @@ struct Link<'a> {
     text: &'static str,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Said {
-    status: String,
-    message: String,
-    errors: Vec<String>,
-}
-
 impl PagerDuty {
     pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<PagerDuty, String> {
-        let routing_key = routing_key.trim().to_owned();
-        let good = routing_key.len() == 32 && routing_key.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !good {
-            let hint = match routing_key.len() {
-                20 => {
-                    "it has 20 characters, like a REST API key: make an integration of the type Events API V2 and take its integration key"
-                }
-                _ => "take the integration key of an integration of the type Events API V2",
-            };
-            return Err(format!("`routing_key` must be 32 letters and digits; {hint}"));
-        }
-        Ok(PagerDuty { http, routing_key, api, install: install.to_owned() })
-    }
-
-    /// Sends one event. PagerDuty takes it with 202; that it pages somebody is PagerDuty's business.
-    async fn send(&self, event: &Event<'_>) -> Result<(), Delivery> {
-        let request = HttpRequest {
-            method: "POST".to_owned(),
-            url: self.api.clone(),
-            headers: BTreeMap::new(),
-            body: bounded(json!(event)),
-        };
-        let sent = self.http.send(&request).await.map_err(|error| answer::no_answer("PagerDuty", &error));
-        let answered = sent.map_err(|delivery| answer::without(&self.routing_key, delivery))?;
-        let said: Said = serde_json::from_str(&answered.body).unwrap_or_default();
-        match answered.status {
-            202 if said.status == "success" => Ok(()),
-            200..=299 => Err(Delivery::Retry {
-                after: None,
-                why: format!(
-                    "PagerDuty answered {} but not that it took the event{}",
-                    answered.status,
-                    answer::quote(&answered.body)
-                ),
-            }),
-            400 => {
-                let errors = if said.errors.is_empty() {
-                    answer::quote(&answered.body)
-                } else {
-                    format!(": {}", said.errors.join("; "))
-                };
-                let why = format!("PagerDuty refused the event: {}{errors}", said.message);
-                Err(Delivery::Refused { why: text::plain(&why, 500) })
-            }
-            _ => Err(answer::unaccepted("PagerDuty", &answered)),
-        }
+        Ok(PagerDuty { door: Door::new(http, routing_key, api)?, install: install.to_owned() })
     }
 
     fn event<'a>(&'a self, action: EventAction, notice: &'a Notice) -> Event<'a> {
         let link = notice.link.as_deref().and_then(text::link);
         Event {
-            routing_key: &self.routing_key,
+            routing_key: &self.door.routing_key,
             event_action: action,
             dedup_key: key(&notice.dedup_key),
             payload: (action == EventAction::Trigger).then(|| self.payload(notice)),
@@ -165,13 +115,16 @@ impl PagerDuty {
             timestamp: incident.opened_at,
             component: part("gpu").or_else(|| part("model")).or_else(|| part("workload")),
             group: part("cluster"),
-            custom_details: json!({
-                "incident": incident.id,
-                "subject": text::plain(&incident.subject.to_string(), STORY_LINE_CHARS),
-                "alerts_firing": incident.firing,
-                "story": story,
-                "questions": asks,
-            }),
+            custom_details: details(
+                notice,
+                json!({
+                    "incident": incident.id,
+                    "subject": text::plain(&incident.subject.to_string(), STORY_LINE_CHARS),
+                    "alerts_firing": incident.firing,
+                    "story": story,
+                    "questions": asks,
+                }),
+            ),
         }
     }
 }
@@ -186,7 +139,7 @@ impl Notifier for PagerDuty {
         let known = prior.and_then(|receipt| Known::deserialize(&receipt.0["state"]).ok());
         let (action, then) = next(known, notice.incident.state);
         if let Some(action) = action
-            && let Err(delivery) = self.send(&self.event(action, notice)).await
+            && let Err(delivery) = self.door.send(bounded(json!(self.event(action, notice)))).await
         {
             return delivery;
         }
@@ -205,7 +158,7 @@ impl Notifier for PagerDuty {
             .map(|item| text::plain(&format!("{}: {} {}", item.severity, item.title, item.line), STORY_LINE_CHARS))
             .collect();
         let event = Event {
-            routing_key: &self.routing_key,
+            routing_key: &self.door.routing_key,
             event_action: EventAction::Trigger,
             dedup_key: dedup_key.clone(),
             payload: Some(Payload {
@@ -224,7 +177,7 @@ impl Notifier for PagerDuty {
             client_url: None,
             links: Vec::new(),
         };
-        match self.send(&event).await {
+        match self.door.send(bounded(json!(event))).await {
             Ok(()) => Delivery::Delivered(Receipt(json!({ "dedup_key": dedup_key }))),
             Err(delivery) => delivery,
         }
@@ -250,6 +203,14 @@ fn next(known: Option<Known>, state: IncidentState) -> (Option<EventAction>, Kno
         (Some(Known::Triggered | Known::Acknowledged), IncidentState::Resolved) => (Some(Resolve), Known::Resolved),
         (None | Some(Known::Resolved), IncidentState::Resolved) => (None, Known::Resolved),
     }
+}
+
+/// With why a patient channel speaks now.
+fn details(notice: &Notice, mut details: Value) -> Value {
+    if let Some(because) = &notice.because {
+        details["why_told_now"] = json!(text::plain(because, STORY_LINE_CHARS));
+    }
+    details
 }
 
 /// The dedup key, within PagerDuty's bound, still unique when it was too long.

@@ -1,6 +1,7 @@
 //! A generic webhook: `integrations/<shape>/encode.rhai` turns a notice into a request.
 //!
-//! Invariant: the shape decides the body, never the address: that and the secret headers come from the configuration.
+//! Invariant: the shape decides the body, never the address: that and the secret headers come from the configuration. A shape
+//! may only go on below it.
 
 use super::{Notifier, answer, text};
 use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES, SCRIPT_STACK_BYTES};
@@ -25,10 +26,16 @@ pub struct Webhook {
 struct Encoded {
     #[serde(default)]
     method: Option<String>,
+    /// What follows the configured address, `/alerts/x?by=alias`; for vendors with an address for each verb.
+    #[serde(default)]
+    path: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: Value,
+    /// Nothing is sent, but the receipt is kept.
+    #[serde(default)]
+    skip: bool,
     /// Kept and given back as `prior` with the next notice of the incident.
     #[serde(default)]
     receipt: Option<Value>,
@@ -54,16 +61,23 @@ impl Webhook {
             Ok(None) => return Delivery::Delivered(unchanged()),
             Err(why) => return Delivery::Refused { why },
         };
+        let receipt = encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt);
+        if encoded.skip {
+            return Delivery::Delivered(receipt);
+        }
         let mut headers = encoded.headers;
         headers.extend(self.headers.clone());
         let request = HttpRequest {
             method: encoded.method.unwrap_or_else(|| "POST".to_owned()),
-            url: self.url.clone(),
+            url: match encoded.path {
+                Some(path) => format!("{}{path}", self.url.trim_end_matches('/')),
+                None => self.url.clone(),
+            },
             headers,
             body: encoded.body,
         };
         match answer::accepted("the webhook", self.http.send(&request).await) {
-            Ok(_) => Delivery::Delivered(encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt)),
+            Ok(_) => Delivery::Delivered(receipt),
             Err(delivery) => self
                 .headers
                 .values()
@@ -100,6 +114,11 @@ impl Webhook {
         {
             return Err(format!("{name}: `{}` is no method of HTTP", text::plain(method, 20)));
         }
+        if let Some(path) = &encoded.path
+            && !goes_below(path)
+        {
+            return Err(format!("{name}: `{}` does not go on below the address", text::plain(path, 80)));
+        }
         if encoded.headers.len() > LABELS_PER_ALERT {
             return Err(format!("{name}: more than {LABELS_PER_ALERT} headers"));
         }
@@ -108,6 +127,15 @@ impl Webhook {
         }
         Ok(Some(encoded))
     }
+}
+
+/// A path, perhaps with a query, that cannot leave the address it is put after: a part of it may come from a label.
+fn goes_below(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~/?=&".contains(c);
+    let (folders, _) = path.split_once('?').unwrap_or((path, ""));
+    path.starts_with('/')
+        && path.chars().all(plain)
+        && folders.split('/').skip(1).all(|part| !part.is_empty() && !part.chars().all(|c| c == '.'))
 }
 
 #[async_trait::async_trait]
@@ -132,5 +160,33 @@ impl Notifier for Webhook {
             text::plain(&host, 200),
             self.encode.name
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::goes_below;
+
+    #[test]
+    fn a_shape_goes_on_below_its_address_and_nowhere_else() {
+        for good in ["/i3/close?identifierType=alias", "/a-b_c.d~e", "/a/b/c"] {
+            assert!(goes_below(good), "{good}");
+        }
+        let bad = [
+            "",
+            "i3/close",
+            "//evil.example/x",
+            "/../admin",
+            "/a/./b",
+            "/a//b",
+            "@evil.example",
+            "/a#b",
+            "/a\\b",
+            "/a%2e",
+            "/ü",
+        ];
+        for bad in bad {
+            assert!(!goes_below(bad), "{bad}");
+        }
     }
 }

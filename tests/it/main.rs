@@ -28,6 +28,7 @@ mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
+mod patience;
 mod peers;
 mod probes;
 mod real;

@@ -35,7 +35,7 @@ fn encoders() -> HashMap<String, Arc<Shape>> {
         let text = std::fs::read_to_string(&path).unwrap();
         (name.to_owned(), Arc::new(Shape::compile(&path, &text, "encode").unwrap()))
     };
-    ["webhook-json", "teams"].map(shape).into_iter().collect()
+    ["webhook-json", "teams", "opsgenie", "datadog", "newrelic"].map(shape).into_iter().collect()
 }
 
 fn slack(server: &Recording) -> Box<dyn Notifier> {
@@ -45,12 +45,12 @@ fn slack(server: &Recording) -> Box<dyn Notifier> {
 
 fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
     let api = format!("{}/v2/enqueue", server.url);
-    build(|routing_key| Channel::PagerDuty { routing_key, api }, KEY).unwrap()
+    build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
 }
 
 fn line(no: i64, text: &str) -> StoryLine {
     let at = "2026-11-23T03:12:00Z".parse().unwrap();
-    StoryLine { no: EntryNo(no), at, text: text.into(), headline: true }
+    StoryLine { no: EntryNo(no), at, text: text.into(), headline: true, change: false }
 }
 
 pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -> Notice {
@@ -76,6 +76,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         asks: Vec::new(),
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
+        because: None,
         maybe_repeat: false,
     }
 }
@@ -312,7 +313,9 @@ async fn what_pagerduty_says_decides_between_later_and_never() {
 #[test]
 fn a_rest_key_is_no_routing_key() {
     let api = "http://127.0.0.1:1".to_owned();
-    let wrong = build(|routing_key| Channel::PagerDuty { routing_key, api }, "u+abcdefghijklmnopqr").err().unwrap();
+    let wrong = build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, "u+abcdefghijklmnopqr")
+        .err()
+        .unwrap();
     assert!(wrong[0].contains("channel `it`") && wrong[0].contains("REST API key"), "{wrong:?}");
 }
 
@@ -321,7 +324,8 @@ async fn a_shape_makes_the_request_of_a_webhook() {
     let server = Recording::start(200, |_, _| json!({})).await;
     let webhook = |shape: &str| {
         let shape = shape.to_owned();
-        build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new() }, &format!("{}/hook", server.url))
+        let address = format!("{}/hook", server.url);
+        build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address)
     };
     let json_ = webhook("webhook-json").unwrap();
     let receipt = delivered(json_.deliver(&open(&[(1, HOSTILE)]), None).await);
@@ -336,6 +340,71 @@ async fn a_shape_makes_the_request_of_a_webhook() {
     let title = &seen[1].body["attachments"][0]["content"]["body"][0]["text"];
     assert_eq!(title, "&lt;at&gt;all&lt;/at&gt; \\[x\\](https://evil)");
     assert!(webhook("nobody").err().unwrap()[0].contains("integrations/nobody/encode.rhai"));
+}
+
+fn vendor(shape: &str, server: &Recording) -> Box<dyn Notifier> {
+    let (shape, address) = (shape.to_owned(), format!("{}/v2/alerts", server.url));
+    build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address).unwrap()
+}
+
+#[tokio::test]
+async fn opsgenie_has_one_alert_under_one_alias_that_is_acknowledged_and_closed() {
+    let server = Recording::start(202, |_, _| json!({ "result": "Request will be processed" })).await;
+    let opsgenie = vendor("opsgenie", &server);
+    let told = |state, title: &str| notice(state, title, &[(1, "opened"), (2, "cordoned gpu-3")]);
+    let mut first = told(IncidentState::Open, &"x".repeat(400));
+    first.because = Some("no runbook works on it".into());
+    let open = delivered(opsgenie.deliver(&first, None).await);
+    delivered(opsgenie.deliver(&first, Some(&open)).await);
+    let known = delivered(opsgenie.deliver(&told(IncidentState::Acknowledged, "x"), Some(&open)).await);
+    delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&known)).await);
+    let seen = server.seen();
+    let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
+    let below = "/v2/alerts/nightshift-test-i3";
+    assert_eq!(paths, ["/v2/alerts", &format!("{below}/acknowledge"), &format!("{below}/close")]);
+    let alert = &seen[0].body;
+    assert_eq!((&alert["alias"], &alert["priority"]), (&json!("nightshift-test-i3"), &json!("P1")));
+    assert_eq!(alert["message"].as_str().unwrap().chars().count(), 130);
+    assert!(alert["description"].as_str().unwrap().starts_with("Told now because no runbook works on it\n"));
+    // Over before it was told: nobody is paged, and a later end closes nothing.
+    let over = delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), None).await);
+    delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&over)).await);
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() {
+    let server = Recording::start(202, |_, _| json!({ "status": "ok" })).await;
+    let long = "ü".repeat(9_000);
+    let many: Vec<(i64, &str)> = (1..=30).map(|no| (no, long.as_str())).collect();
+    let hostile = notice(IncidentState::Open, &"t,\"}<!channel>".repeat(40), &many);
+    let (datadog, newrelic) = (vendor("datadog", &server), vendor("newrelic", &server));
+    let receipt = delivered(datadog.deliver(&hostile, None).await);
+    let body = server.seen().pop().unwrap().body;
+    let chars = |value: &Value| value.as_str().unwrap().chars().count();
+    assert!(chars(&body["title"]) <= 100 && chars(&body["text"]) <= 4_000 && chars(&body["aggregation_key"]) <= 100);
+    assert!(
+        body["tags"].as_array().unwrap().iter().all(|tag| chars(tag) <= 200 && !tag.as_str().unwrap().contains(','))
+    );
+    assert_eq!(body["alert_type"], "error");
+    let mut quiet = hostile.clone();
+    quiet.fresh.clear();
+    delivered(datadog.deliver(&quiet, Some(&receipt)).await);
+    assert_eq!(server.seen().len(), 1, "without news there is no event");
+
+    delivered(newrelic.deliver(&hostile, None).await);
+    let body = server.seen().pop().unwrap().body;
+    let events = body.as_array().unwrap();
+    assert_eq!(events.len(), 30);
+    assert!(body.to_string().len() <= 1_000_000);
+    for event in events {
+        let attributes = event.as_object().unwrap();
+        assert!(
+            attributes.len() <= 254 && event["eventType"] == "NightshiftIncident" && event["timestamp"].is_number()
+        );
+        let flat = |value: &Value| value.is_number() || value.as_str().is_some_and(|text| text.len() <= 4_096);
+        assert!(attributes.values().all(flat), "{event}");
+    }
 }
 
 /// What the documentation shows is what is sent.
@@ -358,6 +427,21 @@ async fn the_samples_are_what_the_vendors_receive() {
     let server = Recording::pagerduty().await;
     delivered(pagerduty(&server).deliver(&notice, None).await);
     assert_eq!(server.seen()[0].body, sample("pagerduty/samples/trigger.json"));
+    for (shape, path) in [
+        ("opsgenie", "opsgenie/samples/alert.json"),
+        ("datadog", "datadog/samples/event.json"),
+        ("newrelic", "newrelic/samples/events.json"),
+    ] {
+        let server = Recording::start(202, |_, _| json!({})).await;
+        delivered(vendor(shape, &server).deliver(&notice, None).await);
+        let body = server.seen().pop().unwrap().body;
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let at = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::create_dir_all(std::path::Path::new(&at).parent().unwrap()).unwrap();
+            std::fs::write(at, format!("{body:#}\n")).unwrap();
+        }
+        assert_eq!(body, sample(path), "{path}; UPDATE_DOCS=1 writes it anew");
+    }
     let made = encoders()["webhook-json"].call(&sample("webhook-json/samples/notice.json")).unwrap();
     assert_eq!(made, sample("webhook-json/samples/request.json"));
 }

@@ -134,7 +134,9 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
         match channel {
             Channel::Slack { token, .. } => found.push((format!("channels.{name}.token"), token)),
             Channel::SlackWebhook { url } => found.push((format!("channels.{name}.url"), url)),
-            Channel::PagerDuty { routing_key, .. } => found.push((format!("channels.{name}.routing_key"), routing_key)),
+            Channel::PagerDuty { routing_key, .. } | Channel::PagerDutyChanges { routing_key, .. } => {
+                found.push((format!("channels.{name}.routing_key"), routing_key))
+            }
             Channel::Email { password, .. } => {
                 found.extend(password.iter().map(|secret| (format!("channels.{name}.password"), secret)));
             }

@@ -5,8 +5,14 @@
 use super::Findings;
 use super::words::{check_address, check_mail_server, check_name, check_safe_url, check_secret};
 use crate::config::Channel;
+use crate::limits::{PATIENCE_MAX, PATIENCE_MIN};
 
 pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
+    let patience = channel.patience().filter(|patience| !(PATIENCE_MIN..=PATIENCE_MAX).contains(patience));
+    if let Some(patience) = patience {
+        let mend = format!("write {PATIENCE_MIN} to {PATIENCE_MAX}, or leave it out: then it hears at once");
+        found.say(&format!("{path}.patience"), format!("{patience} is no time to wait for automation"), mend);
+    }
     match channel {
         Channel::Slack { channel, token, api, buttons: _ } => {
             if channel.trim().is_empty() {
@@ -20,7 +26,7 @@ pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings)
             check_safe_url(&format!("{path}.api"), api, found);
         }
         Channel::SlackWebhook { url } => check_secret(&format!("{path}.url"), Some(url), found),
-        Channel::PagerDuty { routing_key, api } => {
+        Channel::PagerDuty { routing_key, api, .. } | Channel::PagerDutyChanges { routing_key, api } => {
             check_secret(&format!("{path}.routing_key"), Some(routing_key), found);
             check_safe_url(&format!("{path}.api"), api, found);
         }
@@ -42,7 +48,7 @@ pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings)
                 found.say(path, "has one of `username` and `password`", "give both, or neither");
             }
         }
-        Channel::Webhook { shape, url, headers } => {
+        Channel::Webhook { shape, url, headers, .. } => {
             check_name(&format!("{path}.shape"), shape, found);
             check_secret(&format!("{path}.url"), Some(url), found);
             for (name, secret) in headers {

@@ -49,7 +49,7 @@ impl Courier {
             if let RunState::Waiting { .. } = &run.state {
                 let text = story::run_words(&format!("{} ({})", run.runbook.name, run.id), &run.state);
                 let text = crate::notifiers::one_line(&text, crate::limits::STORY_LINE_CHARS);
-                headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true });
+                headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true, change: false });
             }
         }
         let notice = Notice {
@@ -58,6 +58,7 @@ impl Courier {
             fresh: fresh(told, row, &entries),
             headlines,
             asks,
+            because: None,
             maybe_repeat: row.maybe_sent,
             incident,
         };
@@ -105,7 +106,7 @@ fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryL
     let shown = row.shown.map_or(-1, |no| no.0);
     let about_deliveries = |line: &StoryLine| {
         let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok();
-        at.is_some_and(|at| matches!(entries[at].kind.name(), "delivered" | "delivery_failed"))
+        at.is_some_and(|at| matches!(entries[at].kind.name(), "delivered" | "delivery_failed" | "page_judged"))
     };
     let mut fresh: Vec<StoryLine> =
         told.into_iter().filter(|line| line.no.0 > shown && !about_deliveries(line)).collect();
@@ -116,7 +117,10 @@ fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryL
         fresh = newest;
         if let Some(first) = fresh.first() {
             let text = format!("{left_out} earlier lines are not shown here: nightshift why {}", row.incident);
-            fresh.insert(0, StoryLine { no: EntryNo(first.no.0 - 1), at: first.at, text, headline: false });
+            fresh.insert(
+                0,
+                StoryLine { no: EntryNo(first.no.0 - 1), at: first.at, text, headline: false, change: false },
+            );
         }
     }
     fresh

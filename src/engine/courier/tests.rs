@@ -18,21 +18,25 @@ struct Scene {
     nudge: Nudge,
     slack: Ear,
     mail: Ear,
+    /// Leaves incidents to automation for 15 minutes.
+    pager: Ear,
 }
 
-/// Channels `slack` and `mail`, and `dead`, which never answers.
+/// Channels `slack`, `mail` and `pager`, and `dead`, which never answers.
 fn scene() -> Scene {
     let (store, clock, nudge) = (Arc::new(FakeStore::default()), night(), Nudge::default());
-    let (slack, mail) = (Ear::default(), Ear::default());
+    let (slack, mail, pager) = (Ear::default(), Ear::default(), Ear::default());
     let channel = |ear: &Ear, dead| Box::new(FakeChannel { ear: ear.clone(), dead }) as Box<dyn Notifier>;
     let channels = BTreeMap::from([
         ("slack".to_owned(), channel(&slack, false)),
         ("mail".to_owned(), channel(&mail, false)),
+        ("pager".to_owned(), channel(&pager, false)),
         ("dead".to_owned(), channel(&Ear::default(), true)),
     ]);
     let url = Some("https://ns.example/");
-    let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url);
-    Scene { store, clock, courier, nudge, slack, mail }
+    let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
+        .patient([("pager".to_owned(), Span::minutes(15))]);
+    Scene { store, clock, courier, nudge, slack, mail, pager }
 }
 
 fn acknowledged() -> EntryKind {
@@ -198,7 +202,7 @@ async fn a_digest_that_cannot_be_sent_loses_nobody() {
 #[tokio::test]
 async fn a_channel_nobody_configured_is_refused_in_words() {
     let s = scene();
-    s.store.open(1, Severity::Warning, &["pager"], s.clock.now());
+    s.store.open(1, Severity::Warning, &["nobody"], s.clock.now());
     assert_eq!(s.courier.pass().await.unwrap().refused, 1);
     assert_eq!(s.courier.pass().await.unwrap().due, 0);
 }
@@ -245,6 +249,92 @@ async fn questions_and_waits_of_the_incidents_own_runs_are_shown() {
         let last = notice.headlines.last().unwrap();
         assert_eq!(last.text, "waiting: PodDisruptionBudget llama-70b allows no eviction now");
     });
+}
+
+fn judged(s: &Scene) -> Vec<(bool, String)> {
+    s.store.with(|shelf| {
+        let kinds = shelf.entries.iter().map(|entry| entry.kind.clone());
+        kinds
+            .filter_map(|kind| match kind {
+                EntryKind::PageJudged { paged, why, .. } => Some((paged, why)),
+                _ => None,
+            })
+            .collect()
+    })
+}
+
+#[tokio::test]
+async fn a_patient_channel_hears_once_automation_gives_up_and_both_decisions_are_written_down_once() {
+    let s = scene();
+    s.store.open(1, Severity::Critical, &["pager", "slack"], s.clock.now());
+    let begun = s.clock.now();
+    let at_work = |state: RunState| s.store.with(|shelf| shelf.runs = vec![run(7, state, begun)]);
+    for left in ["3 pods left", "2 pods left", "1 pod left"] {
+        at_work(RunState::Waiting { why: left.into() });
+        s.store.happen(1, EntryKind::Trouble { text: left.into() }, later(&s.clock, 20));
+        let passed = s.courier.pass().await.unwrap();
+        assert_eq!((passed.sent, passed.spared), (1, 1), "slack hears at once");
+    }
+    assert_eq!(s.pager.with(|told| told.posts.len()), 0);
+    at_work(RunState::Failed { why: "the drain timed out".into(), undone: false });
+    s.store.happen(1, EntryKind::Trouble { text: "failed".into() }, later(&s.clock, 20));
+    s.courier.pass().await.unwrap();
+    let because = s.pager.with(|told| told.posts.iter().map(|(notice, _)| notice.because.clone()).collect::<Vec<_>>());
+    assert_eq!(because, [Some("xid-79 (r7) failed: the drain timed out".to_owned())]);
+    let words = judged(&s);
+    assert_eq!(words.len(), 2, "{words:?}");
+    assert_eq!(words[0], (false, "xid-79 (r7) is at work: 3 pods left".to_owned()));
+    // From now on it hears everything.
+    s.store.resolve(1, later(&s.clock, 20));
+    s.courier.pass().await.unwrap();
+    assert_eq!(s.pager.with(|told| told.posts.len()), 2);
+}
+
+#[tokio::test]
+async fn what_automation_mended_wakes_nobody_and_what_takes_too_long_does() {
+    let s = scene();
+    let begun = s.clock.now();
+    s.store.open(1, Severity::Critical, &["pager"], begun);
+    s.store.with(|shelf| shelf.runs = vec![run(7, RunState::Ready, begun)]);
+    assert_eq!(s.courier.pass().await.unwrap().spared, 1);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0, "it is not asked again and again");
+    s.store.with(|shelf| shelf.runs = vec![run(7, RunState::Done, begun)]);
+    s.store.resolve(1, later(&s.clock, 60));
+    assert_eq!(s.courier.pass().await.unwrap().spared, 1);
+    assert_eq!(judged(&s).last().unwrap(), &(false, "xid-79 (r7) mended it".to_owned()));
+    later(&s.clock, 3_600);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0);
+
+    let begun = s.clock.now();
+    s.store.open(2, Severity::Critical, &["pager"], begun);
+    s.store.with(|shelf| {
+        let mut held = run(8, RunState::Waiting { why: "a budget allows no eviction".into() }, begun);
+        held.incident = Some(IncidentId(2));
+        shelf.runs = vec![held];
+    });
+    s.courier.pass().await.unwrap();
+    later(&s.clock, 14 * 60);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0);
+    later(&s.clock, 60);
+    assert_eq!(s.courier.pass().await.unwrap().sent, 1);
+    let because = s.pager.with(|told| told.posts[0].0.because.clone().unwrap());
+    assert!(because.starts_with("it is not over after 15m: xid-79 (r8) is at work"), "{because}");
+}
+
+#[tokio::test]
+async fn incidents_that_wait_for_automation_are_no_storm() {
+    let s = scene();
+    let now = s.clock.now();
+    for id in 1..=40 {
+        s.store.open(id, Severity::Critical, &["pager"], now);
+        s.store.with(|shelf| {
+            let mut busy = run(id, RunState::Ready, now);
+            busy.incident = Some(IncidentId(id));
+            shelf.runs.push(busy);
+        });
+    }
+    let passed = s.courier.pass().await.unwrap();
+    assert_eq!((passed.spared, passed.sent, passed.digested), (40, 0, 0));
 }
 
 fn run(id: i64, state: RunState, now: Time) -> Run {

@@ -45,6 +45,18 @@ pub(super) fn receipted(
             }
             record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: false }, now)
         }
+        Receipted::Judged { upto, paged, why, until, news } => {
+            if !paged {
+                let sql = "UPDATE outbox SET sending = 0, done = CASE WHEN ?4 THEN done ELSE max(done, ?3) END, next_at = ?5 \
+                           WHERE incident = ?1 AND channel = ?2";
+                let at = micros(until.unwrap_or(now));
+                exec(&tx.conn, sql, params![incident.0, channel, upto.0, until.is_some(), at])?;
+            }
+            if !news {
+                return Ok(());
+            }
+            record(tx, incident, EntryKind::PageJudged { channel: channel.to_owned(), paged, why, until }, now)
+        }
         Receipted::Refused { upto, why } => {
             let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), next_at = ?4 \
                        WHERE incident = ?1 AND channel = ?2";

@@ -160,7 +160,9 @@ impl Tx {
     pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
         let rows = exec(
             &self.conn,
-            "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want > done THEN next_at ELSE max(next_at, ?3) END, \
+            // One that was never told, and did not fail, waits for nothing but news.
+            "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want <= done THEN max(next_at, ?3) \
+             WHEN shown IS NULL AND attempts = 0 AND sending = 0 THEN min(next_at, ?3) ELSE next_at END, \
              attempts = CASE WHEN want > done THEN attempts ELSE 0 END WHERE incident = ?1",
             params![incident.0, no.0, micros(now)],
         )?;
@@ -181,7 +183,13 @@ impl Tx {
 
 /// Deliveries about deliveries would never end; what was heard shows in the entries that follow from it.
 fn people_hear_of(kind: &EntryKind) -> bool {
-    !matches!(kind, EntryKind::Heard { .. } | EntryKind::Delivered { .. } | EntryKind::DeliveryFailed { .. })
+    !matches!(
+        kind,
+        EntryKind::Heard { .. }
+            | EntryKind::Delivered { .. }
+            | EntryKind::DeliveryFailed { .. }
+            | EntryKind::PageJudged { .. }
+    )
 }
 
 /// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.

@@ -84,7 +84,8 @@ impl FakeStore {
             let about = About { incident: Some(IncidentId(id)), run: Some(RunId(id)) };
             shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
             for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
-                if row.due.want <= row.done {
+                let untold = row.due.shown.is_none() && row.due.attempts == 0 && !row.due.maybe_sent;
+                if row.due.want <= row.done || untold {
                     row.at = now;
                     row.due.attempts = 0;
                 }
@@ -116,7 +117,13 @@ impl Store for FakeStore {
         }))
     }
 
-    async fn receipted(&self, channel: &str, incident: IncidentId, what: Receipted, _: Time) -> Result<(), StoreError> {
+    async fn receipted(
+        &self,
+        channel: &str,
+        incident: IncidentId,
+        what: Receipted,
+        now: Time,
+    ) -> Result<(), StoreError> {
         self.with(|shelf| {
             let row = shelf.rows.get_mut(&(incident, channel.to_owned())).unwrap();
             let word = match what {
@@ -133,6 +140,20 @@ impl Store for FakeStore {
                     (row.at, row.due.maybe_sent) = (at, false);
                     row.due.attempts += 1;
                     "retry"
+                }
+                Receipted::Judged { upto, paged, why, until, news } => {
+                    match until {
+                        _ if paged => {}
+                        Some(until) => row.at = until,
+                        None => row.done = row.done.max(upto),
+                    }
+                    if news {
+                        let no = EntryNo(shelf.entries.len() as i64);
+                        let about = About { incident: Some(incident), run: None };
+                        let kind = EntryKind::PageJudged { channel: channel.to_owned(), paged, why, until };
+                        shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
+                    }
+                    if paged { "paged" } else { "spared" }
                 }
                 Receipted::Refused { upto, .. } => {
                     (row.done, row.due.maybe_sent) = (upto, false);
@@ -152,6 +173,8 @@ impl Store for FakeStore {
     async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
         Ok(self.with(|shelf| {
             let ours = shelf.entries.iter().rev().filter(|entry| entry.about.incident == filter.incident);
+            let kinds = &filter.kinds;
+            let ours = ours.filter(|entry| kinds.is_empty() || kinds.contains(&entry.kind.name()));
             ours.take(filter.limit).cloned().collect()
         }))
     }

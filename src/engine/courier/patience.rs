@@ -1,0 +1,69 @@
+//! Channels that leave an incident to automation: whether they speak of it yet.
+//!
+//! Invariant: a channel that has spoken goes on; one that has not is silent only for a reason that is written down.
+
+use super::{Courier, Passed};
+use crate::limits::READ_LIMIT;
+use crate::model::{EntryKind, IncidentId, Span};
+use crate::policy::{Page, page};
+use crate::store::{DueNotice, Filter, Receipted, StoreError};
+use std::collections::HashMap;
+
+impl Courier {
+    /// Those of the rows that people need to hear of, and why for those that waited for it.
+    pub(super) async fn needed(
+        &self,
+        channel: &str,
+        rows: Vec<DueNotice>,
+        passed: &mut Passed,
+    ) -> (Vec<DueNotice>, HashMap<IncidentId, String>) {
+        let mut because = HashMap::new();
+        let Some(patience) = self.patience.get(channel) else { return (rows, because) };
+        let mut needed = Vec::with_capacity(rows.len());
+        for row in rows {
+            if row.receipt.is_some() || row.maybe_sent {
+                needed.push(row);
+                continue;
+            }
+            match self.judged(&row, *patience).await {
+                Ok(Some(why)) => {
+                    because.insert(row.incident, why);
+                    needed.push(row);
+                }
+                Ok(None) => passed.spared += 1,
+                Err(error) => {
+                    // In doubt people are told.
+                    tracing::error!(%error, incident = %row.incident, %channel, "whether it must be told is not known");
+                    needed.push(row);
+                }
+            }
+        }
+        (needed, because)
+    }
+
+    /// Why it must be told now; none: it is not.
+    async fn judged(&self, row: &DueNotice, patience: Span) -> Result<Option<String>, StoreError> {
+        let about = || Filter { incident: Some(row.incident), limit: READ_LIMIT, ..Filter::default() };
+        let Some(incident) = self.incident(row).await? else {
+            return Ok(Some("it is no longer stored".to_owned()));
+        };
+        let runs = self.store.runs(about()).await?;
+        let (paged, why, until) = match page(&incident, &runs, patience, self.clock.now()) {
+            Page::Now { why } => (true, why, None),
+            Page::NotYet { why, until } => (false, why, Some(until)),
+            Page::Spared { why } => (false, why, None),
+        };
+        let told = self.store.entries(Filter { kinds: vec!["page_judged"], ..about() }).await?;
+        let last = told.iter().filter_map(|entry| match &entry.kind {
+            EntryKind::PageJudged { channel, paged, until, .. } if *channel == row.channel => {
+                Some((entry.no, *paged, *until))
+            }
+            _ => None,
+        });
+        // What it waits for changes by the second, and is in the story as it is; the decision is what is written down.
+        let news = last.max_by_key(|(no, ..)| *no).is_none_or(|(_, before, then)| (before, then) != (paged, until));
+        let what = Receipted::Judged { upto: row.want, paged, why: why.clone(), until, news };
+        self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await?;
+        Ok(paged.then_some(why))
+    }
+}

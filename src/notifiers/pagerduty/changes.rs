@@ -1,0 +1,83 @@
+//! PagerDuty's change events: what Nightshift did, on the timeline of a service. They page nobody.
+//!
+//! Invariant: only a change that happened is told, once for each news of an incident; nothing here opens or ends an alert.
+
+use super::door::Door;
+use crate::limits::{NAMES_SHOWN, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
+use crate::model::{Delivery, Digest, Notice, Receipt, StoryLine};
+use crate::notifiers::{Notifier, clock_time, text};
+use crate::world::Http;
+use serde_json::{Value, json};
+
+pub struct Changes {
+    door: Door,
+    install: String,
+}
+
+impl Changes {
+    pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<Changes, String> {
+        let door = Door::new(http, routing_key, api)?;
+        if door.routing_key.starts_with('R') {
+            return Err("`routing_key` is one of a ruleset or orchestration, which take no change events: take the integration \
+                        key of a service"
+                .to_owned());
+        }
+        Ok(Changes { door, install: install.to_owned() })
+    }
+
+    fn event(&self, notice: &Notice, changes: &[&StoryLine]) -> Value {
+        let incident = &notice.incident;
+        let what: Vec<String> = changes.iter().map(|line| text::plain(&line.text, STORY_LINE_CHARS)).collect();
+        let mut summary = what.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        if what.len() > NAMES_SHOWN {
+            summary.push_str(&format!("; and {} more", what.len() - NAMES_SHOWN));
+        }
+        let lines: Vec<String> =
+            changes.iter().zip(&what).map(|(line, text)| format!("{} {text}", clock_time(line.at))).collect();
+        let node = incident.subject.part("node").or_else(|| incident.subject.part("cluster"));
+        let link = notice.link.as_deref().and_then(text::link);
+        let links: Vec<Value> =
+            link.map(|href| json!({ "href": href, "text": "The incident in Nightshift" })).into_iter().collect();
+        json!({
+            "routing_key": self.door.routing_key,
+            "payload": {
+                "summary": text::plain(&summary, PAGERDUTY_SUMMARY_CHARS),
+                "source": text::plain(node.unwrap_or(&self.install), 200),
+                "timestamp": changes.last().map_or(incident.opened_at, |line| line.at),
+                "custom_details": {
+                    "changes": lines, "incident": incident.id, "title": text::plain(&incident.title, STORY_LINE_CHARS),
+                    "by": format!("Nightshift {}", text::plain(&self.install, 200)),
+                },
+            },
+            "links": links,
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Notifier for Changes {
+    fn kind(&self) -> &'static str {
+        "pagerduty-changes"
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        let changes: Vec<&StoryLine> = notice.fresh.iter().filter(|line| line.change).collect();
+        let told = prior.and_then(|receipt| receipt.0["told"].as_u64()).unwrap_or(0);
+        if !changes.is_empty()
+            && let Err(delivery) = self.door.send(self.event(notice, &changes)).await
+        {
+            return delivery;
+        }
+        Delivery::Delivered(Receipt(json!({ "told": told + changes.len() as u64 })))
+    }
+
+    /// A storm is no change; what is done about it is told with each incident.
+    async fn digest(&self, _: &Digest, prior: Option<&Receipt>) -> Delivery {
+        Delivery::Delivered(prior.cloned().unwrap_or_else(|| Receipt(json!({ "told": 0 }))))
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
+            .to_owned())
+    }
+}

@@ -1,0 +1,70 @@
+//! One address of PagerDuty's Events API, and the key of one integration.
+//!
+//! Invariant: taken is what PagerDuty says that it has taken, not every 2xx; the key is in no message.
+
+use crate::model::Delivery;
+use crate::notifiers::{answer, text};
+use crate::world::{Http, HttpRequest};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+pub(super) struct Door {
+    http: Http,
+    pub routing_key: String,
+    api: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    status: String,
+    message: String,
+    errors: Vec<String>,
+}
+
+impl Door {
+    pub fn new(http: Http, routing_key: String, api: String) -> Result<Door, String> {
+        let routing_key = routing_key.trim().to_owned();
+        let good = routing_key.len() == 32 && routing_key.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !good {
+            let hint = match routing_key.len() {
+                20 => {
+                    "it has 20 characters, like a REST API key: make an integration of the type Events API V2 and take its integration key"
+                }
+                _ => "take the integration key of an integration of the type Events API V2",
+            };
+            return Err(format!("`routing_key` must be 32 letters and digits; {hint}"));
+        }
+        Ok(Door { http, routing_key, api })
+    }
+
+    /// Sends one event. PagerDuty takes it with 202; that it pages somebody is PagerDuty's business.
+    pub async fn send(&self, body: Value) -> Result<(), Delivery> {
+        let request = HttpRequest { method: "POST".to_owned(), url: self.api.clone(), headers: BTreeMap::new(), body };
+        let sent = self.http.send(&request).await.map_err(|error| answer::no_answer("PagerDuty", &error));
+        let answered = sent.map_err(|delivery| answer::without(&self.routing_key, delivery))?;
+        let said: Said = serde_json::from_str(&answered.body).unwrap_or_default();
+        match answered.status {
+            202 if said.status == "success" => Ok(()),
+            200..=299 => Err(Delivery::Retry {
+                after: None,
+                why: format!(
+                    "PagerDuty answered {} but not that it took the event{}",
+                    answered.status,
+                    answer::quote(&answered.body)
+                ),
+            }),
+            400 => {
+                let errors = if said.errors.is_empty() {
+                    answer::quote(&answered.body)
+                } else {
+                    format!(": {}", said.errors.join("; "))
+                };
+                let why = format!("PagerDuty refused the event: {}{errors}", said.message);
+                Err(Delivery::Refused { why: text::plain(&why, 500) })
+            }
+            _ => Err(answer::unaccepted("PagerDuty", &answered)),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether somebody is woken: only when automation gave up, is refused, needs hands, or takes too long.
+//!
+//! Invariant: pure, and in doubt it wakes; every silence has its reason.
+
+use crate::model::{Incident, IncidentState, Run, RunState, Span, Time};
+
+/// What a channel that is patient with automation does about an incident of which it has not spoken yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Page {
+    Now {
+        why: String,
+    },
+    /// Looked at again when something happens, and paged at that time whatever happens.
+    NotYet {
+        why: String,
+        until: Time,
+    },
+    /// Nobody needs to hear of it any more.
+    Spared {
+        why: String,
+    },
+}
+
+/// `runs`: all of the incident's, in any order. `patience`: how long automation may work before somebody is woken.
+pub fn page(incident: &Incident, runs: &[Run], patience: Span, now: Time) -> Page {
+    let latest = runs.iter().max_by_key(|run| run.id);
+    match incident.state {
+        IncidentState::Open => {}
+        IncidentState::Acknowledged => return Page::Spared { why: "somebody has it in hand".to_owned() },
+        IncidentState::Resolved => {
+            let why = match latest {
+                Some(run) if run.state == RunState::Done => format!("{} mended it", name(run)),
+                _ => "it ended by itself before anybody was needed".to_owned(),
+            };
+            return Page::Spared { why };
+        }
+    }
+    let Some(latest) = latest else {
+        return Page::Now { why: "no runbook works on it".to_owned() };
+    };
+    // A question, or nodes that nobody else may touch, need a person whatever came after.
+    let in_need = runs.iter().rev().find(|run| matches!(run.state, RunState::Asking { .. } | RunState::Stuck { .. }));
+    if let Some(why) = hands(in_need.unwrap_or(latest)) {
+        return Page::Now { why };
+    }
+    let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
+    let name = name(latest);
+    let how = match &latest.state {
+        RunState::Done => format!("{name} is done, and whether that mended it is not known yet"),
+        RunState::Held { reason } => format!("{name} is held: {reason}"),
+        RunState::Waiting { why } => format!("{name} is at work: {why}"),
+        _ => format!("{name} is at work"),
+    };
+    if now < until {
+        return Page::NotYet { why: how, until };
+    }
+    Page::Now { why: format!("it is not over after {patience}: {how}") }
+}
+
+/// Why automation will not end this without a person; none: it may.
+fn hands(run: &Run) -> Option<String> {
+    let name = name(run);
+    Some(match &run.state {
+        RunState::Ready | RunState::Waiting { .. } | RunState::Held { .. } | RunState::Done => return None,
+        RunState::Asking { approval } => format!("{name} waits for an answer: {approval}"),
+        RunState::Stopped { why } => format!("{name} stopped itself: {why}"),
+        RunState::Failed { why, .. } => format!("{name} failed: {why}"),
+        RunState::Stuck { reason } => format!("{name} is stuck: {reason}"),
+        RunState::Planned => format!("{name} was only planned, in mode {}", run.mode),
+        RunState::Denied { reason } => format!("{name} was not done: {reason}"),
+    })
+}
+
+fn name(run: &Run) -> String {
+    format!("{} ({})", run.runbook.name, run.id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Each state that a run can be in, and each that an incident can.
+//!
+//! Invariant: no clock; minutes are counted from one moment.
+
+use super::*;
+use crate::model::{ApprovalId, IncidentId, Input, Mode, Pin, Reason, ReasonCode, RunId, Severity, Subject};
+
+fn at(minutes: u64) -> Time {
+    let begun: Time = "2026-11-23T03:00:00Z".parse().unwrap();
+    begun + Span::minutes(minutes).0
+}
+
+fn incident(state: IncidentState) -> Incident {
+    Incident {
+        id: IncidentId(1),
+        key: "node=gpu-3".into(),
+        title: "XID 79 on gpu-3".into(),
+        subject: Subject::node("gpu-3"),
+        severity: Severity::Critical,
+        state,
+        opened_at: at(0),
+        closed_at: None,
+        acknowledged_by: None,
+        owner: None,
+        firing: 1,
+        episodes: 1,
+    }
+}
+
+fn run(id: i64, state: RunState) -> Run {
+    Run {
+        id: RunId(id),
+        rule: Some("xid".into()),
+        incident: Some(IncidentId(1)),
+        episode: None,
+        runbook: Pin { name: "gpu-reset".into(), hash: String::new() },
+        input: Input::default(),
+        subject: Subject::default(),
+        mode: Mode::Suggest,
+        state,
+        wake_at: None,
+        epoch: 1,
+        approved: None,
+        unwinding: None,
+        created_at: at(0),
+        ended_at: None,
+        requested_by: "rule".into(),
+    }
+}
+
+fn reason() -> Reason {
+    Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out")
+}
+
+fn judge(state: IncidentState, runs: &[Run], minutes: u64) -> Page {
+    page(&incident(state), runs, Span::minutes(15), at(minutes))
+}
+
+#[test]
+fn somebody_is_woken_at_once_for_each_thing_that_only_people_can_end() {
+    let needs: [(RunState, &str); 6] = [
+        (RunState::Asking { approval: ApprovalId(3) }, "gpu-reset (r7) waits for an answer: a3"),
+        (RunState::Stopped { why: "needs hands".into() }, "gpu-reset (r7) stopped itself: needs hands"),
+        (RunState::Failed { why: "timeout".into(), undone: true }, "gpu-reset (r7) failed: timeout"),
+        (RunState::Stuck { reason: reason() }, "gpu-reset (r7) is stuck: 1 of 4 nodes is out [blast_radius]"),
+        (RunState::Planned, "gpu-reset (r7) was only planned, in mode suggest"),
+        (RunState::Denied { reason: reason() }, "gpu-reset (r7) was not done: 1 of 4 nodes is out [blast_radius]"),
+    ];
+    for (state, why) in needs {
+        assert_eq!(judge(IncidentState::Open, &[run(7, state)], 0), Page::Now { why: why.into() });
+    }
+    assert_eq!(judge(IncidentState::Open, &[], 0), Page::Now { why: "no runbook works on it".into() });
+}
+
+#[test]
+fn while_automation_works_nobody_is_woken_until_it_takes_too_long() {
+    let works: [RunState; 4] = [
+        RunState::Ready,
+        RunState::Waiting { why: "a drain".into() },
+        RunState::Held { reason: reason() },
+        RunState::Done,
+    ];
+    for state in works {
+        let runs = [run(7, state.clone())];
+        assert!(
+            matches!(judge(IncidentState::Open, &runs, 0), Page::NotYet { until, .. } if until == at(15)),
+            "{state:?}"
+        );
+        assert!(matches!(judge(IncidentState::Open, &runs, 14), Page::NotYet { .. }), "{state:?}");
+        let Page::Now { why } = judge(IncidentState::Open, &runs, 15) else { panic!("{state:?}") };
+        assert!(why.starts_with("it is not over after 15m: gpu-reset (r7) is"), "{why}");
+    }
+}
+
+#[test]
+fn the_latest_run_counts_but_a_question_or_a_stuck_run_is_never_hidden_by_it() {
+    let failed = run(7, RunState::Failed { why: "timeout".into(), undone: true });
+    assert!(matches!(judge(IncidentState::Open, &[run(8, RunState::Ready), failed], 1), Page::NotYet { .. }));
+    let stuck = run(7, RunState::Stuck { reason: reason() });
+    assert!(matches!(judge(IncidentState::Open, &[run(8, RunState::Ready), stuck], 1), Page::Now { .. }));
+    let asks = run(7, RunState::Asking { approval: ApprovalId(1) });
+    assert!(matches!(judge(IncidentState::Open, &[asks, run(8, RunState::Done)], 1), Page::Now { .. }));
+}
+
+#[test]
+fn what_is_in_hand_or_over_spares_people_with_its_reason() {
+    let spared = |why: &str| Page::Spared { why: why.into() };
+    let done = [run(7, RunState::Done)];
+    assert_eq!(judge(IncidentState::Acknowledged, &done, 1), spared("somebody has it in hand"));
+    assert_eq!(judge(IncidentState::Resolved, &done, 1), spared("gpu-reset (r7) mended it"));
+    assert_eq!(judge(IncidentState::Resolved, &[], 1), spared("it ended by itself before anybody was needed"));
+}
