@@ -20,7 +20,7 @@ pub const CACHE_TENSORS: usize = 1_000_000;
 pub const CACHE_READERS: usize = 16;
 /// What one reader takes on at a time.
 pub const CACHE_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
-/// One read: as fast as 4 MiB when measured, and eight readers' buffers stay small.
+/// One read: as fast as 4 MiB when measured, and a reader looks often enough whether to stop.
 pub const CACHE_READ_BYTES: usize = 1024 * 1024;
 /// The share of pages in memory from which a model counts as warm.
 pub const CACHE_RESIDENT: f64 = 0.999;
