@@ -9,6 +9,7 @@ use super::{residency, sys};
 use crate::limits;
 use crate::model::{Failure, FailureKind};
 use rustix::fs::{Advice, fadvise, sendfile};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -33,6 +34,22 @@ pub struct Progress {
     pub read: u64,
     /// Why nothing moves just now.
     pub waits: Option<String>,
+}
+
+impl Progress {
+    /// As steps carry it, and as a Job's pod writes it into its log.
+    pub fn shown(&self) -> Value {
+        let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(0);
+        let mut value =
+            json!({ "done_bytes": self.done, "bytes": self.total, "read_bytes": self.read, "percent": percent });
+        let mut doing = format!("reading: {percent} % of {}", super::memory::size(self.total));
+        if let Some(waits) = &self.waits {
+            value["waits"] = json!(waits);
+            doing = format!("{doing}; {waits}");
+        }
+        value["doing"] = json!(doing);
+        value
+    }
 }
 
 struct Chunk {
