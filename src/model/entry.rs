@@ -237,6 +237,10 @@ pub enum EntryKind {
         file: String,
         why: String,
     },
+    /// People or tokens of the configuration are others now, in words.
+    PeopleChanged {
+        changes: Vec<String>,
+    },
     /// A person has looked at what a stuck run left, and gave its nodes free for others.
     NodesReleased {
         nodes: Vec<String>,
@@ -314,6 +318,7 @@ impl EntryKind {
         "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
+        "people_changed",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -360,6 +365,7 @@ impl EntryKind {
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
+            EntryKind::PeopleChanged { .. } => "people_changed",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Remarked { .. } => "remarked",

@@ -235,7 +235,7 @@ fn jobs_are_made_in_one_namespace_where_they_are_asked_for_and_the_actions_are_o
         kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
     };
     assert_eq!(rights_of(&[role]), home(&Actions::default()));
-    assert_eq!(home(&Actions::default()).len(), 2, "create and get");
+    assert_eq!(home(&Actions::default()).len(), 4, "create, get and delete of Jobs, and what their pods write");
     let bound = named(&objects, "RoleBinding", "nightshift-jobs");
     assert_eq!(bound["subjects"][0]["name"], "nightshift-write");
     let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();

@@ -153,6 +153,7 @@ fn tokens() -> Tokens {
         name: name.to_owned(),
         role,
         sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+        clusters: None,
         text: text.to_owned(),
     };
     Tokens::new(vec![
@@ -325,6 +326,12 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn tick(&self, _: Time) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn abandoned(&self, _: RunId, _: Time) -> Result<Option<(Run, Step)>, StoreError> {
+        unimplemented!()
+    }
+    async fn look_again(&self, _: RunId, _: i64, _: Option<Time>) -> Result<(), StoreError> {
         unimplemented!()
     }
     async fn claim(&self, _: RunId, _: Time) -> Result<Option<Claimed>, StoreError> {
