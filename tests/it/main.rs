@@ -6,6 +6,7 @@
 mod actions;
 mod agent;
 mod cache;
+mod camp;
 mod chart;
 mod cli;
 mod clusters;
@@ -41,4 +42,5 @@ mod sim;
 mod slack_in;
 mod store;
 mod tidy;
+mod tokens;
 mod watch;
