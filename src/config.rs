@@ -4,11 +4,13 @@
 
 mod agent;
 mod check;
+mod oidc;
 mod read;
 mod secret;
 
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
+pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest};
 
 use crate::model::{LabelMap, Schedule, Span};
@@ -76,6 +78,9 @@ pub struct Server {
     /// Where people reach us, for links in notices.
     pub public_url: Option<String>,
     pub tokens: Vec<Token>,
+    /// Where people sign in for the pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
 }
 
 /// What a token may do: `source` may only post events to its own source.
@@ -120,6 +125,9 @@ pub struct Person {
     /// `P0ABCDE`: the user id of PagerDuty.
     #[serde(default)]
     pub pagerduty: Option<String>,
+    /// How the identity provider knows them: the subject, or a mail address that it has verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<String>,
 }
 
 /// The Slack app's way in: slash commands and buttons.
@@ -398,6 +406,7 @@ impl Default for Server {
             behind_tls: false,
             public_url: None,
             tokens: Vec::new(),
+            oidc: None,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
+//! HTTP: ingest, API, pages, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed and
-//! the use of a join token; no body is decoded before its sender is known.
+//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed,
+//! the use of a join token and the page where people sign in; no body is decoded before its sender is known.
 
 pub mod agents;
 mod api;
@@ -17,12 +17,14 @@ mod pagerduty;
 mod problem;
 mod signed;
 mod slack;
+mod web;
 
 pub use auth::{Caller, GivenToken, Tokens, local_token};
 pub use listen::{Pace, check_listen, serve};
 pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use slack::{Door, SlackDoor};
+pub use web::Provider;
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
@@ -48,6 +50,7 @@ pub struct App {
     repeats: Arc<coalesce::Repeats>,
     slack: Option<Arc<SlackDoor>>,
     pagerduty: Option<Arc<PagerDutyDoor>>,
+    web: Arc<web::Front>,
 }
 
 impl App {
@@ -63,6 +66,7 @@ impl App {
             repeats: Arc::default(),
             slack: None,
             pagerduty: None,
+            web: Arc::default(),
         }
     }
 
@@ -74,6 +78,11 @@ impl App {
     /// The same with a door for PagerDuty's webhook.
     pub fn with_pagerduty(self, door: PagerDutyDoor) -> App {
         App { pagerduty: Some(Arc::new(door)), ..self }
+    }
+
+    /// The same with an identity provider that people sign in with.
+    pub fn with_provider(self, provider: Provider) -> App {
+        App { web: Arc::new(web::Front::with(provider)), ..self }
     }
 
     /// The same with another source of rules and decoders.
@@ -100,6 +109,7 @@ pub fn router(app: App) -> Router {
         .merge(agents::routes())
         .merge(slack::routes())
         .merge(pagerduty::routes())
+        .merge(web::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

@@ -40,3 +40,4 @@ mod slack_in;
 mod store;
 mod tidy;
 mod watch;
+mod web;

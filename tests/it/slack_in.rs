@@ -48,6 +48,7 @@ impl Chat {
             role,
             slack: Some(id.into()),
             pagerduty: Some(id.replace("U0", "P0")),
+            oidc: None,
         };
         config.people = vec![
             person("ada", Role::Approver, "U0ADA"),

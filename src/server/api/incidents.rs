@@ -103,7 +103,13 @@ mod tests {
 
     #[test]
     fn an_owner_is_somebody_whom_the_configuration_knows() {
-        let ada = Person { name: "ada".into(), role: Role::Operator, slack: Some("U0ADA".into()), pagerduty: None };
+        let ada = Person {
+            name: "ada".into(),
+            role: Role::Operator,
+            slack: Some("U0ADA".into()),
+            pagerduty: None,
+            oidc: None,
+        };
         let config = Config { people: vec![ada], ..Config::default() };
         let named = |to: &str| person(&config, to, "kim").map_err(|problem| format!("{problem:?}"));
         for to in ["ada", "@Ada", "<@U0ADA>", "<@U0ADA|ada.l>"] {
