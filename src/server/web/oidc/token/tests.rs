@@ -1,3 +1,5 @@
+//! Tokens that are right but for one thing.
+
 use super::super::keys;
 use super::*;
 use ring::rand::SystemRandom;
