@@ -76,6 +76,10 @@ pub const OIDC_GROUPS: usize = 1_000;
 pub const WEB_TEXT_CHARS: usize = 400;
 /// Rows of a table on a page; the rest is a number and a command.
 pub const WEB_ROWS: usize = 200;
+/// How often the file of people and tokens is looked at, so that a role that was taken away is gone at once.
+pub const ROSTER_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Changes of people and tokens that one entry names.
+pub const ROSTER_CHANGES: usize = 20;
 /// Rows of a list that a request gets when it does not say how many.
 pub const LIST_ROWS: usize = 50;
 /// What the command line waits for one answer of the engine.

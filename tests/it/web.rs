@@ -11,8 +11,7 @@ use browser::{Browser, FROM};
 use desk::{Desk, MINUTE, given, token, tokens};
 use nightshift::config::Role;
 use nightshift::model::{Mode, RunState};
-use nightshift::server::Tokens;
-use std::sync::Arc;
+use nightshift::server::{Roster, Tokens};
 use std::time::Duration;
 
 #[tokio::test]
@@ -251,15 +250,13 @@ async fn a_role_that_is_taken_away_is_gone_at_the_next_click() {
     let run = desk.asking().await;
     let (mut ada, _) = desk.signed_in("ada").await;
     let form = desk.question(&mut ada, run).await.with("answer", "approve");
-    let mut app = desk.app.clone();
+    let known = |given| Roster::new(Vec::new(), Tokens::new(given).unwrap());
     let viewer = tokens().into_iter().map(|old| if old.name == "ada" { given("ada", Role::Viewer) } else { old });
-    app.tokens = Arc::new(Tokens::new(viewer.collect()).unwrap());
-    desk.become_app(app.clone());
+    desk.app.roster.replace(known(viewer.collect()));
     let refused = ada.send(&form).await;
     assert_eq!(refused.status, 403);
     assert!(refused.words().contains("`ada` has role viewer"), "{}", refused.words());
-    app.tokens = Arc::new(Tokens::new(vec![given("bob", Role::Approver)]).unwrap());
-    desk.become_app(app);
+    desk.app.roster.replace(known(vec![given("bob", Role::Approver)]));
     assert_eq!(ada.send(&form).await.status, 401);
     assert_eq!(ada.open(&desk.at("/")).await.url.path(), "/login");
     assert!(desk.waits(run).await);

@@ -9,8 +9,8 @@ pub(super) mod why;
 mod words;
 
 use super::visitor::Visitor;
-use crate::server::auth::word;
-use crate::server::{App, Problem};
+use crate::model::Role;
+use crate::server::{App, Caller, Problem};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
@@ -25,7 +25,7 @@ pub(super) fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: 
             span.install { (plain(&app.parts.config.install)) }
             form.who method="post" action="/logout" {
                 (csrf(visitor))
-                span { (plain(&caller.name)) " · " (word(caller.role)) }
+                span { (plain(&caller.name)) " · " (role(caller)) }
                 button.quiet type="submit" { "Sign out" }
             }
         }
@@ -36,6 +36,12 @@ pub(super) fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: 
     };
     let status = said.map_or(StatusCode::OK, |problem| problem.status);
     page(status, title, true, frame)
+}
+
+/// What they may, in a word: the narrower of what the way in gives and what the person has.
+fn role(caller: &Caller) -> Role {
+    let own = caller.person.as_ref().map(|grant| grant.role);
+    own.filter(|own| own.within(caller.grant.role)).unwrap_or(caller.grant.role)
 }
 
 /// A refusal as a page of its own.

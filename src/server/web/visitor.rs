@@ -6,8 +6,8 @@
 use super::origin::Place;
 use super::session::{self, Session, Who};
 use super::{oidc, pages, sign};
-use crate::config::Role;
 use crate::limits;
+use crate::model::Right;
 use crate::server::{App, Caller, Problem};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -65,10 +65,10 @@ fn find(app: &App, headers: &HeaderMap) -> Option<Visitor> {
 /// What somebody may do now. Machines do not look at pages.
 pub(super) fn caller(app: &App, who: &Who) -> Option<Caller> {
     let caller = match who {
-        Who::Token(hash) => app.tokens.by_hash(hash).cloned(),
+        Who::Token(hash) => app.roster.now().caller_by_hash(hash),
         Who::Person(identity) => oidc::caller(app, identity),
     };
-    caller.filter(|caller| caller.role > Role::Source)
+    caller.filter(|caller| caller.may(Right::Read))
 }
 
 /// The value of our cookie; one only, so that nobody can slip in a second one.

@@ -32,7 +32,7 @@ pub fn token(of: &str) -> String {
 
 pub fn given(name: &str, role: Role) -> GivenToken {
     let sources = if role == Role::Source { vec!["test".to_owned()] } else { Vec::new() };
-    GivenToken { name: name.into(), role, sources, text: token(name) }
+    GivenToken { name: name.into(), role, sources, clusters: None, text: token(name) }
 }
 
 pub fn tokens() -> Vec<GivenToken> {

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::config::{Config, OidcConfig, Person, Role};
-use nightshift::server::Provider;
+use nightshift::server::{App, Provider, Roster, Tokens};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -181,7 +181,7 @@ async fn info(State(forged): State<Forged>) -> Result<Json<Value>, StatusCode> {
 }
 
 fn person(name: &str, role: Role, oidc: &str) -> Person {
-    Person { name: name.into(), role, slack: None, pagerduty: None, oidc: Some(oidc.into()) }
+    Person { oidc: Some(oidc.into()), ..Person::new(name, role) }
 }
 
 /// The pages of an engine that believes this provider.
@@ -197,9 +197,9 @@ async fn believing(change: impl FnOnce(&mut Config)) -> (Desk, Forged) {
     });
     let oidc: OidcConfig = serde_json::from_value(oidc).unwrap();
     desk.night.configure(|config| config.server.oidc = Some(oidc.clone()));
-    desk.app.parts = desk.night.parts.clone();
+    let app = App::new(desk.night.parts.clone(), Tokens::default());
     let provider = Provider::new(oidc, desk.url.as_str(), Some(SECRET.to_owned())).unwrap();
-    desk.app = desk.app.clone().with_provider(provider);
+    desk.app = app.with_provider(provider);
     desk.become_app(desk.app.clone());
     (desk, forged)
 }
@@ -421,19 +421,14 @@ async fn a_provider_that_is_down_too_talkative_or_somebody_else_is_refused_in_wo
 #[tokio::test]
 async fn somebody_who_is_taken_off_the_list_is_out_at_the_next_click() {
     let (desk, _forged) = believing(|config| config.people = vec![person("ada", Role::Approver, "00u1")]).await;
+    let known = |people| Roster::new(people, Tokens::default());
     let run = desk.asking().await;
     let (mut ada, page) = sign_in(&desk).await;
     let form = page.form("/web/approvals/a1").with("answer", "approve");
-    let mut without = desk.app.clone();
-    let mut config = (*without.parts.config).clone();
-    config.people[0].role = Role::Viewer;
-    without.parts.config = Arc::new(config.clone());
-    desk.become_app(without.clone());
+    desk.app.roster.replace(known(vec![person("ada", Role::Viewer, "00u1")]));
     let refused = ada.send(&form).await;
     assert!(refused.status == 403 && refused.words().contains("`ada` has role viewer"), "{}", refused.words());
-    config.people.clear();
-    without.parts.config = Arc::new(config);
-    desk.become_app(without);
+    desk.app.roster.replace(known(Vec::new()));
     assert_eq!(ada.send(&form).await.status, 401);
     assert_eq!(ada.open(&desk.at("/")).await.url.path(), "/login");
     assert!(desk.waits(run).await);

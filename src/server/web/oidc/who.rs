@@ -4,7 +4,9 @@
 
 use crate::config::{OidcConfig, Role};
 use crate::limits;
+use crate::model::Grant;
 use crate::notifiers::one_line;
+use crate::server::auth::Way;
 use crate::server::{App, Caller};
 use serde_json::{Map, Value};
 
@@ -41,23 +43,18 @@ impl Identity {
 
 /// What they may do now.
 pub(in crate::server::web) fn caller(app: &App, identity: &Identity) -> Option<Caller> {
-    let config = &app.parts.config;
-    // An entry with an `@` is an address of mail, which a subject that somebody chose may look like.
-    let is = |known: &str| {
-        let mail = identity.verified_mail.as_ref().is_some_and(|mail| mail.eq_ignore_ascii_case(known));
-        mail || (known == identity.subject && !known.contains('@'))
-    };
-    if let Some(person) = config.people.iter().find(|person| person.oidc.as_deref().is_some_and(is)) {
-        return Some(Caller { name: person.name.clone(), role: person.role, sources: Vec::new() });
+    if let Some(person) = app.roster.now().by_oidc(&identity.subject, identity.verified_mail.as_deref()) {
+        return Some(Caller::of(person, Way::Web));
     }
-    let roles = &config.server.oidc.as_ref()?.roles;
+    let roles = &app.parts.config.server.oidc.as_ref()?.roles;
     let given: Vec<Role> = identity.groups.iter().filter_map(|group| roles.get(group).copied()).collect();
     let role = WIDEST_FIRST.into_iter().find(|role| given.contains(role))?;
-    Some(Caller { name: identity.name(), role, sources: Vec::new() })
+    Some(Caller::with(&identity.name(), Grant::everywhere(role), Way::Web))
 }
 
 /// Of several groups' roles the first of these holds.
-const WIDEST_FIRST: [Role; 5] = [Role::Admin, Role::Operator, Role::Approver, Role::Responder, Role::Viewer];
+const WIDEST_FIRST: [Role; 7] =
+    [Role::Admin, Role::Operator, Role::Approver, Role::Responder, Role::Author, Role::Auditor, Role::Viewer];
 
 fn list(claim: &Value) -> Vec<String> {
     match claim {

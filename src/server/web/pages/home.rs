@@ -4,9 +4,8 @@
 
 use super::csrf;
 use super::words::{guards, plain, planned, since, to_incident, to_run, value};
-use crate::config::Role;
 use crate::engine::story::run_words;
-use crate::model::{Approval, Incident, Run, RunState, Severity, Time};
+use crate::model::{Approval, Incident, Right, Run, RunState, Severity, Time};
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -50,7 +49,7 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
         section aria-labelledby="guards" {
             h2 id="guards" { "Guards" }
             (guards(&home.guards, now))
-            @if visitor.caller.need(Role::Responder).is_ok() { (brake(home, visitor)) }
+            @if visitor.caller.need(Right::Respond).is_ok() { (brake(home, visitor)) }
         }
         p.dim { "Version " (value(&home.status["version"])) " · " (value(&home.status["rules"])) " rules · "
             (value(&home.status["runbooks"])) " runbooks · ledger of " (value(&home.status["entries"])) " entries" }

@@ -4,10 +4,9 @@
 
 use super::csrf;
 use super::words::{outside, plain, since, story, to_run};
-use crate::config::Role;
 use crate::engine::story::run_words;
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Episode, EpisodeState, Incident, Run, StoryLine, Time};
+use crate::model::{Approval, ApprovalState, Episode, EpisodeState, Incident, Right, Run, StoryLine, Time};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
@@ -34,7 +33,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
             p.card.ask { a.button href=(format!("{}#{}", to_run(approval.run), approval.id)) { "Look and decide " (approval.id) } " "
                 (plain(&approval.question)) }
         }
-        @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Role::Responder).is_ok() {
+        @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Right::Respond).is_ok() {
             form method="post" action=(format!("/web/incidents/{}/ack", incident.id)) {
                 (csrf(visitor))
                 button type="submit" { "Acknowledge: I am looking at it" }

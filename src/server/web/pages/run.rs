@@ -4,10 +4,9 @@
 
 use super::csrf;
 use super::words::{guards, plain, plan, since, story, to_incident};
-use crate::config::Role;
 use crate::engine::story::{planned_words, run_words};
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Outcome, Run, Step, StoryLine, Subject, Time};
+use crate::model::{Approval, ApprovalState, Outcome, Right, Run, Step, StoryLine, Subject, Time};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
@@ -70,7 +69,7 @@ fn question(approval: &Approval, visitor: &Visitor, now: Time) -> Markup {
                 p { (approval.needed) " different persons must say yes"
                     @if !approval.given.is_empty() { "; so far: " (plain(&approval.given.join(", "))) } "." }
             }
-            @match visitor.caller.need(Role::Approver) {
+            @match visitor.caller.need(Right::Approve) {
                 Ok(()) => (buttons(approval, visitor)),
                 Err(problem) => p.refusal { (plain(&problem.error)) },
             }
