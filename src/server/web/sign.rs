@@ -48,9 +48,10 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     };
     let to = path(fields.get("to"));
     let who = Who::Token(digest(fields.get("token").trim()));
-    match visitor::caller(&app, &who) {
-        Some(_) => enter(&app, &headers, who, to),
-        None => {
+    match visitor::caller(&app, &who).await {
+        Ok(Some(_)) => enter(&app, &headers, who, to),
+        Err(problem) => pages::sign_in(&app, to, Some(&problem)),
+        Ok(None) => {
             app.parts.metrics.auth_failed();
             let hint = "use a token of `server.tokens` with a role for people; a token for a source opens no page";
             let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token opens nothing here", hint);

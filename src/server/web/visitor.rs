@@ -8,6 +8,7 @@ use super::session::{self, Session, Who};
 use super::{oidc, pages, sign};
 use crate::limits;
 use crate::model::Right;
+use crate::server::auth::made;
 use crate::server::{App, Caller, Problem};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -33,8 +34,10 @@ impl FromRequestParts<App> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
-        if let Some(visitor) = find(app, &parts.headers) {
-            return Ok(visitor);
+        match find(app, &parts.headers).await {
+            Ok(Some(visitor)) => return Ok(visitor),
+            Ok(None) => {}
+            Err(problem) => return Err(pages::sign_in(app, "/", Some(&problem))),
         }
         if parts.headers.contains_key(LIVE) {
             return Err(StatusCode::UNAUTHORIZED.into_response());
@@ -48,27 +51,39 @@ impl FromRequestParts<App> for Visitor {
     }
 }
 
-fn find(app: &App, headers: &HeaderMap) -> Option<Visitor> {
-    let name = cookie(app, headers, COOKIE)?;
+/// Who sends this; an error where that cannot be found out now, which ends nobody's session.
+async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
+    let Some(name) = cookie(app, headers, COOKIE) else { return Ok(None) };
     let by_hand = !headers.contains_key(LIVE);
-    let Session { who, csrf, .. } = app.web.sessions.find(&name, app.parts.clock.now(), by_hand)?;
-    match caller(app, &who) {
-        Some(caller) => Some(Visitor { caller, csrf, session: name }),
+    let Some(session) = app.web.sessions.find(&name, app.parts.clock.now(), by_hand) else { return Ok(None) };
+    let Session { who, csrf, .. } = session;
+    match caller(app, &who).await? {
+        Some(caller) => Ok(Some(Visitor { caller, csrf, session: name })),
         None => {
             // Their token or role was taken away.
             app.web.sessions.end(&name);
-            None
+            Ok(None)
         }
     }
 }
 
-/// What somebody may do now. Machines do not look at pages.
-pub(super) fn caller(app: &App, who: &Who) -> Option<Caller> {
+/// What somebody may do now; nothing where they are nobody (any more). Machines do not look at pages.
+pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Problem> {
     let caller = match who {
-        Who::Token(hash) => app.roster.now().caller_by_hash(hash),
         Who::Person(identity) => oidc::caller(app, identity),
+        Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
+            Some(caller) => Some(caller),
+            None => {
+                let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                match made::by_hash(app, &hex).await {
+                    // Revoked or expired.
+                    Err(problem) if problem.status == StatusCode::UNAUTHORIZED => None,
+                    told => told?,
+                }
+            }
+        },
     };
-    caller.filter(|caller| caller.may(Right::Read))
+    Ok(caller.filter(|caller| caller.may(Right::Read)))
 }
 
 /// The value of our cookie; one only, so that nobody can slip in a second one.

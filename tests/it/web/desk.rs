@@ -103,7 +103,7 @@ impl Desk {
     /// The lines of the ledger that say who tried what.
     pub async fn remarks(&self) -> Vec<String> {
         let entries = self.night.entries().await;
-        let remarks = entries.iter().filter(|entry| entry.kind.name() == "remarked");
+        let remarks = entries.iter().filter(|entry| entry.kind.name() == "refused");
         remarks.filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text)).collect()
     }
 }

@@ -78,8 +78,10 @@ async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, back: Back) 
     let (issuer, subject) = (&provider.config.issuer, one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES));
     let mail = identity.verified_mail.clone();
     let who = Who::Person(identity);
-    if visitor::caller(app, &who).is_some() {
-        return sign::enter(app, headers, who, &ticket.to);
+    match visitor::caller(app, &who).await {
+        Ok(Some(_)) => return sign::enter(app, headers, who, &ticket.to),
+        Ok(None) => {}
+        Err(problem) => return pages::sign_in(app, &ticket.to, Some(&problem)),
     }
     app.parts.metrics.auth_failed();
     tracing::warn!(%issuer, %subject, "somebody whom the provider knows is not let in: they are nobody here");

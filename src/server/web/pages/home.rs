@@ -29,7 +29,7 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
         section aria-labelledby="incidents" {
             h2 id="incidents" { "Open incidents" }
             @if home.incidents.is_empty() { p.dim { "Nothing is ill." } }
-            ul.list { @for incident in &home.incidents { (row(incident, now)) } }
+            ul.list { @for incident in worst_first(&home.incidents) { (row(incident, now)) } }
         }
         @let under_way: Vec<&Run> = home.runs.iter().filter(|run| !matches!(run.state, RunState::Asking { .. })).collect();
         @if !under_way.is_empty() {
@@ -70,6 +70,12 @@ fn question(approval: &Approval, home: &Home, now: Time) -> Markup {
             a.button href=(page) { "Look and decide" }
         }
     }
+}
+
+fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
+    let mut sorted: Vec<&Incident> = incidents.iter().collect();
+    sorted.sort_by_key(|incident| std::cmp::Reverse((incident.severity, incident.opened_at)));
+    sorted
 }
 
 fn row(incident: &Incident, now: Time) -> Markup {

@@ -75,7 +75,7 @@ fn said(episode: &Episode, now: Time) -> Markup {
     };
     html! {
         details.card {
-            summary { (plain(event.name())) " " span.dim { (plain(&event.source)) " · " (state) " · said " (episode.seen) " times, last "
+            summary { (plain(event.name())) " " span.dim { (plain(&event.source)) " · " (state) " · said " @if episode.seen == 1 { "once, " } @else { (episode.seen) " times, last " }
                 (since(episode.last_seen, now)) } }
             p { (plain(&event.summary)) }
             @if !event.url.is_empty() { p { (outside(&event.url)) } }
