@@ -173,6 +173,8 @@ pub struct DueNotice {
     pub attempts: u32,
     /// A delivery was begun and never recorded: it may have arrived.
     pub maybe_sent: bool,
+    /// It has a message of its own even in a storm: a broken glass.
+    pub alone: bool,
 }
 
 /// A run as its owner sees it.

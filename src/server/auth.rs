@@ -12,6 +12,7 @@ pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 use super::{App, Problem};
 use crate::config::Person;
 use crate::model::{Grant, IncidentId, Right, Subject, Time, TokenId};
+use crate::planted::planted;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -75,7 +76,7 @@ impl Caller {
 
     /// What they have by the way in, and what the person has.
     fn grants(&self) -> impl Iterator<Item = &Grant> {
-        std::iter::once(&self.grant).chain(&self.person)
+        std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
     }
 
     pub fn may(&self, right: Right) -> bool {

@@ -79,7 +79,7 @@ impl Courier {
         for row in rows {
             let known = row.receipt.as_ref().is_some_and(|receipt| !is_digest(receipt));
             let only_digest = row.receipt.as_ref().is_some_and(is_digest);
-            if known {
+            if known || row.alone {
                 sorted.single.push(row);
             } else if allowance > 0 {
                 allowance -= 1;

@@ -185,6 +185,21 @@ async fn a_storm_is_one_digest_and_no_incident_is_lost() {
 }
 
 #[tokio::test]
+async fn a_broken_glass_has_a_message_of_its_own_in_the_worst_storm() {
+    let s = scene();
+    for id in 0..200 {
+        s.store.open(id, Severity::Critical, &["slack"], s.clock.now());
+    }
+    s.store.with(|shelf| shelf.rows.get_mut(&(IncidentId(150), "slack".to_owned())).unwrap().due.alone = true);
+    s.courier.pass().await.unwrap();
+    s.slack.with(|told| {
+        assert_eq!(told.posts.len(), NOTICES_PER_MINUTE + 1);
+        assert_eq!(told.digests.last().unwrap().0.total, 200 - NOTICES_PER_MINUTE - 1);
+    });
+    assert_eq!(s.store.row(150, "slack").due.receipt, Some(Receipt(json!({ "ts": "i150" }))));
+}
+
+#[tokio::test]
 async fn a_digest_that_cannot_be_sent_loses_nobody() {
     let s = scene();
     for id in 0..30 {

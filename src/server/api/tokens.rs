@@ -5,6 +5,7 @@
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::limits;
 use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
+use crate::planted::planted;
 use crate::server::auth::{LOCAL, made};
 use crate::server::{Caller, Way};
 use crate::store::NewToken;
@@ -262,6 +263,9 @@ pub(super) async fn is_same(app: &App, name: &str, caller: &Caller) -> Result<bo
     let roster = app.roster.now();
     if roster.same(name, &caller.name) {
         return Ok(true);
+    }
+    if planted("maker-is-somebody-else") {
+        return Ok(false);
     }
     // Whoever holds the machine's own token can write the file that says whose a token is; so its word counts.
     let vouched = |maker: &str| maker == LOCAL && caller.person.is_some();

@@ -66,6 +66,7 @@ impl FakeStore {
                     receipt: None,
                     attempts: 0,
                     maybe_sent: false,
+                    alone: false,
                 };
                 let row = Row { due, done: EntryNo(-1), at: now };
                 shelf.rows.insert((incident.id, (*channel).to_owned()), row);
