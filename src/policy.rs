@@ -7,6 +7,7 @@ mod backoff;
 mod correlate;
 mod guards;
 mod inference;
+mod ladder;
 mod matcher;
 mod mig;
 mod select;
@@ -22,6 +23,7 @@ pub use inference::{
     EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
     FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
 };
+pub use ladder::{effective, missing};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use mig::{
     Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigRefusal, MigSeat, move_cost, plan_mig,

@@ -48,6 +48,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     for (name, value) in rows {
         invocation.line(&format!("  {name:<16}  {value}"))?;
     }
+    super::ladder::moved(invocation, &status["moved"])?;
     let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
     if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
 }

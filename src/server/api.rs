@@ -6,6 +6,7 @@ mod act;
 mod agents;
 mod audit;
 mod incidents;
+mod ladder;
 mod read;
 mod refuse;
 mod why;
@@ -46,7 +47,12 @@ table! {
     get  "/api/v1/runs/{id}" Viewer read::run;
     post "/api/v1/runs/{id}/cancel" Operator act::cancel;
     get  "/api/v1/runbooks" Viewer read::runbooks;
+    post "/api/v1/runs/{id}/judge" Responder ladder::judge;
     get  "/api/v1/rules" Viewer read::rules;
+    get  "/api/v1/rules/{rule}/scorecard" Viewer ladder::scorecard;
+    post "/api/v1/rules/{rule}/promote" Operator ladder::promote;
+    post "/api/v1/rules/{rule}/demote" Responder ladder::demote;
+    get  "/api/v1/scorecards" Viewer ladder::scorecards;
     post "/api/v1/simulate" Responder act::simulate;
     get  "/api/v1/approvals" Viewer read::approvals;
     get  "/api/v1/approvals/{id}" Viewer read::approval;
@@ -66,6 +72,8 @@ table! {
     get  "/api/v1/audit/raw" Viewer audit::raw;
     post "/api/v1/audit/redact" Admin act::redact;
 }
+
+pub(super) use ladder::places;
 
 /// The API asked from inside, in the name of somebody whom a signature has identified.
 pub(super) async fn ask(

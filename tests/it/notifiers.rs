@@ -74,6 +74,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         headlines: lines.clone(),
         fresh: lines,
         asks: Vec::new(),
+        suggestions: Vec::new(),
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
         maybe_repeat: false,
