@@ -92,7 +92,7 @@ impl Scorecard {
     /// Why it goes as far as it does, as one sentence.
     pub fn because(&self) -> String {
         let ceiling = match self.ceiling {
-            low if self.mode == low && low < self.unbounded() => ", cut down by `mode_ceiling`",
+            low if self.mode == low && low < self.wanted() => ", cut down by `mode_ceiling`",
             _ => "",
         };
         match &self.level {
@@ -114,7 +114,7 @@ impl Scorecard {
         }
     }
 
-    fn unbounded(&self) -> Mode {
+    fn wanted(&self) -> Mode {
         self.level.as_ref().map_or(self.file, |level| level.mode)
     }
 }

@@ -8,10 +8,13 @@ use crate::night::Night;
 use axum::body::Body;
 use axum::http::Request;
 use nightshift::config::Role;
+use nightshift::engine::Courier;
 use nightshift::model::{EntryKind, Mode, Run, RunId, RunState};
 use nightshift::server::{App, GivenToken, Tokens, router};
 use nightshift::store::Control;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -202,7 +205,7 @@ async fn who_may_judge_and_who_may_move_a_rule() {
     assert_eq!(demote("rae", json!({ "why": "noise", "to": "auto" })).await.0, 409, "down is down");
     assert_eq!(demote("rae", json!({ "why": "noise" })).await.0, 200);
     assert_eq!(house.mode().await, "observe");
-    let unknown = house.ask("ops", "POST", "rules/xdi/promote", json!({ "why": "x" })).await;
+    let unknown = house.ask("ops", "POST", "rules/xida/promote", json!({ "why": "x" })).await;
     assert_eq!((unknown.0, unknown.1["hint"].as_str()), (404, Some("did you mean `xid`?")));
 }
 
@@ -311,7 +314,7 @@ async fn one_that_was_judged_wrong_brings_it_down_too_and_three_denials_with_a_r
     house.judge("rae", run, "wrong").await;
     assert_eq!(house.mode().await, "approve");
     house.is_over("gpu-1", "a").await;
-    for (at, node) in ["gpu-2", "gpu-3", "gpu-0"].into_iter().enumerate() {
+    for (at, node) in ["gpu-2", "gpu-3", "gpu-4"].into_iter().enumerate() {
         assert_eq!(house.mode().await, "approve", "after {at} denials");
         let asks = house.fires(node, "a").await;
         let RunState::Asking { approval } = asks.state else { panic!("{:?}", asks.state) };
@@ -404,9 +407,34 @@ async fn the_time_saved_is_unknown_until_people_have_answered_often_enough() {
     }
     house.promoted("ops", "auto").await;
     assert_eq!(house.card().await["card"]["saved"], "0s");
-    assert_eq!(house.fires("gpu-0", "a").await.state, RunState::Done);
+    assert_eq!(house.fires("gpu-4", "a").await.state, RunState::Done);
     let card = house.card().await["card"].clone();
     assert!(card["saved"].as_str().is_some_and(|saved| saved.starts_with("6m")), "{card:#}");
+}
+
+#[tokio::test]
+async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has() {
+    let house = House::open(&rule("suggest", "    tell: [oncall]\n"), CORDON).await;
+    let server = crate::recording::Recording::slack().await;
+    let told = BTreeMap::from([("oncall".to_owned(), crate::notifiers::slack_with_buttons(&server))]);
+    let parts = &house.night.parts;
+    let clock = parts.clock.clone();
+    let courier = Courier::with(parts.store.clone(), Arc::new(told), clock, parts.nudge.clone(), "test", None);
+    let buttons = || {
+        let body = server.seen().into_iter().rfind(|seen| seen.body["metadata"]["event_payload"]["rev"].is_string());
+        let blocks = body.unwrap().body["blocks"].as_array().unwrap().clone();
+        let elements = blocks.iter().filter_map(|block| block["elements"].as_array()).flatten().cloned();
+        let pressed = elements.filter(|element| element["value"] == "r1");
+        pressed.map(|element| element["action_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let run = house.fires("gpu-1", "a").await;
+    courier.pass().await.unwrap();
+    assert_eq!(buttons(), ["right", "wrong"]);
+    house.judge("rae", run.id, "right").await;
+    courier.pass().await.unwrap();
+    assert_eq!(buttons(), Vec::<String>::new());
+    let thread = server.seen().into_iter().any(|seen| seen.text.contains("r1 judged right by rae"));
+    assert!(thread, "{:#?}", server.seen());
 }
 
 #[tokio::test]
