@@ -40,6 +40,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         Some('r') if is('r') => show_run,
         Some('i') if is('i') => show_incident,
         Some('a') if is('a') => show_approval,
+        Some(letter) if is(letter) => {
+            return Err(Stop::usage(
+                format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
+                "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
+            ));
+        }
         _ => return super::ladder::show(invocation, args.id.trim()),
     };
     show(invocation, &Client::new(invocation)?, &id)
