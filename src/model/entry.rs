@@ -264,6 +264,10 @@ pub enum EntryKind {
         file: String,
         why: String,
     },
+    /// People or tokens of the configuration are others now, in words.
+    PeopleChanged {
+        changes: Vec<String>,
+    },
     /// A person has looked at what a stuck run left, and gave its nodes free for others.
     NodesReleased {
         nodes: Vec<String>,
@@ -309,7 +313,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 41] = [
+    pub const NAMES: [&'static str; 42] = [
         "started",
         "heard",
         "gap",
@@ -344,6 +348,7 @@ impl EntryKind {
         "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
+        "people_changed",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -393,6 +398,7 @@ impl EntryKind {
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
+            EntryKind::PeopleChanged { .. } => "people_changed",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Remarked { .. } => "remarked",

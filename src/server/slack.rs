@@ -6,7 +6,7 @@ mod signature;
 
 pub use signature::{Door, SlackDoor};
 
-use super::{App, Caller, Problem, command};
+use super::{App, Caller, Problem, Way, command};
 use crate::limits;
 use crate::notifiers::slack_private as private;
 use crate::planted::planted;
@@ -159,14 +159,13 @@ async fn still_the_same(app: &App, caller: &Caller, id: &str, shown: &str) -> Re
 
 /// The person behind a user id, with the role that the configuration gives now.
 fn caller(app: &App, team: &str, user: &str) -> Result<Caller, Problem> {
-    let config = &app.parts.config;
-    let ours = config.slack.as_ref().and_then(|slack| slack.team.as_deref());
+    let ours = app.parts.config.slack.as_ref().and_then(|slack| slack.team.as_deref());
     let foreign = ours.is_some_and(|ours| ours != team);
-    let known = config.people.iter().find(|person| person.slack.as_deref() == Some(user));
-    match known {
+    let roster = app.roster.now();
+    match roster.by_slack(user) {
         Some(person) if !foreign => {
             let second = if planted("self-approval-by-a-second-identity") { " (Slack)" } else { "" };
-            Ok(Caller { name: format!("{}{second}", person.name), role: person.role, sources: Vec::new() })
+            Ok(Caller { name: format!("{}{second}", person.name), ..Caller::of(person, Way::Slack) })
         }
         _ => {
             app.parts.metrics.auth_failed();

@@ -60,6 +60,7 @@ impl House {
             name: name.to_owned(),
             role,
             sources: Vec::new(),
+            clusters: None,
             text: token(name),
         });
         let router = router(App::new(night.parts.clone(), Tokens::new(given.to_vec()).unwrap()));

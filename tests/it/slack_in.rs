@@ -6,7 +6,7 @@ use crate::night::Night;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use nightshift::config::{Person, Role, SlackApp};
+use nightshift::config::{Config, Person, Role, SlackApp};
 use nightshift::model::RunState;
 use nightshift::server::{App, Door, PagerDutyDoor, Tokens, router};
 use nightshift::store::Filter;
@@ -23,8 +23,9 @@ const CORDON: &str =
 const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
 
 /// An engine with Slack's door, and a place where Slack would take the answers.
-struct Chat {
-    night: Night,
+pub struct Chat {
+    pub night: Night,
+    pub app: App,
     router: Router,
     said: Arc<Mutex<Vec<Value>>>,
     hooks: String,
@@ -32,6 +33,11 @@ struct Chat {
 
 impl Chat {
     async fn begin() -> Chat {
+        Chat::begin_with(Tokens::default(), |_| {}).await
+    }
+
+    /// With tokens besides, and the configuration as a test wants it.
+    pub async fn begin_with(tokens: Tokens, change: impl FnOnce(&mut Config)) -> Chat {
         let said: Arc<Mutex<Vec<Value>>> = Arc::default();
         let heard = Arc::clone(&said);
         let taking = axum::routing::post(move |axum::Json(body): axum::Json<Value>| {
@@ -44,10 +50,9 @@ impl Chat {
         let mut night = Night::fall(RULE, &[("cordon", CORDON)]).await;
         let config = Arc::make_mut(&mut night.parts.config);
         let person = |name: &str, role, id: &str| Person {
-            name: name.into(),
-            role,
             slack: Some(id.into()),
             pagerduty: Some(id.replace("U0", "P0")),
+            ..Person::new(name, role)
         };
         config.people = vec![
             person("ada", Role::Approver, "U0ADA"),
@@ -59,13 +64,12 @@ impl Chat {
             team: Some("T0".into()),
             hooks: hooks.clone(),
         });
+        night.configure(change);
         let door = Door { signing_secret: SECRET.into(), hooks: hooks.parse().unwrap() };
-        let router = router(
-            App::new(night.parts.clone(), Tokens::default())
-                .with_slack(door)
-                .with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()])),
-        );
-        Chat { night, router, said, hooks }
+        let app = App::new(night.parts.clone(), tokens)
+            .with_slack(door)
+            .with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]));
+        Chat { night, router: router(app.clone()), app, said, hooks }
     }
 
     fn request(&self, path: &str, body: &str, secret: &str) -> Request<Body> {
@@ -81,8 +85,17 @@ impl Chat {
             .unwrap()
     }
 
+    /// A request to the API with a token.
+    pub async fn posts(&self, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+        let answer = self.router.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+        let status = answer.status();
+        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
     /// What the person sees after a slash command.
-    async fn types(&self, user: &str, text: &str) -> String {
+    pub async fn types(&self, user: &str, text: &str) -> String {
         let fields = [("team_id", "T0"), ("user_id", user), ("text", text), ("trigger_id", &format!("{user}{text}"))];
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let answer = self.router.clone().oneshot(self.request("/slack/command", &body, SECRET)).await.unwrap();
@@ -95,7 +108,7 @@ impl Chat {
         text.to_owned()
     }
 
-    async fn presses(&self, user: &str, action: &str, value: &str) -> StatusCode {
+    pub async fn presses(&self, user: &str, action: &str, value: &str) -> StatusCode {
         let payload = json!({
             "type": "block_actions", "user": { "id": user, "name": "ada" }, "team": { "id": "T0" },
             "actions": [{ "action_id": action, "value": value, "action_ts": user }],
@@ -107,7 +120,7 @@ impl Chat {
     }
 
     /// The answers that Slack got, once there are so many.
-    async fn answers(&self, count: usize) -> Vec<String> {
+    pub async fn answers(&self, count: usize) -> Vec<String> {
         for _ in 0..2_000 {
             if self.said.lock().unwrap().len() >= count {
                 break;
@@ -121,7 +134,7 @@ impl Chat {
     }
 
     /// A run that asks, and what its button carries.
-    async fn asking(&self) -> (nightshift::model::RunId, String) {
+    pub async fn asking(&self) -> (nightshift::model::RunId, String) {
         let heard = self.night.hear("firing", XID).await;
         let run = self.night.until_rest(heard.runs[0], MINUTE).await;
         assert!(matches!(run.state, RunState::Asking { .. }), "{:?}", run.state);

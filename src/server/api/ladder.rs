@@ -40,6 +40,7 @@ pub(super) async fn judge(
 ) -> Result<Json<Value>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
+    caller.need_subject(&app, &run.subject)?;
     let verdict = match word.verdict.to_ascii_lowercase().as_str() {
         "right" => Verdict::Right,
         "wrong" => Verdict::Wrong,
@@ -85,6 +86,8 @@ pub(super) async fn promote(
     Body(wanted): Body<Move>,
 ) -> Result<Json<Value>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
+    // It goes as far in every cluster.
+    caller.need_everywhere(&format!("rule {}", rule.name))?;
     let why = refuse::reason(&wanted.why)?;
     let channels = &app.parts.config.channels;
     if let Some(unknown) = rule.tell.iter().find(|name| !channels.is_empty() && !channels.contains_key(*name)) {
@@ -105,6 +108,8 @@ pub(super) async fn demote(
     Body(wanted): Body<Move>,
 ) -> Result<Json<Value>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
+    // It goes as far in every cluster.
+    caller.need_everywhere(&format!("rule {}", rule.name))?;
     let why = refuse::reason(&wanted.why)?;
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
     act::control(&app, Control::Demote(climb)).await?;
