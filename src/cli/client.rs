@@ -35,13 +35,14 @@ impl Client {
             invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
         }
         crate::world::install_tls();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(limits::CLIENT_TIMEOUT)
-            .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Stop::failure(format!("HTTP client: {error}"), ""))?;
+        let make = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(limits::CLIENT_TIMEOUT)
+                .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
+        };
+        let http = crate::world::built(make).map_err(|error| Stop::failure(error.to_string(), ""))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -6,6 +6,7 @@
 mod actions;
 mod agent;
 mod cache;
+mod camp;
 mod chart;
 mod cli;
 mod clusters;
