@@ -6,6 +6,7 @@ mod agent;
 mod agents;
 mod approve;
 mod audit;
+mod break_glass;
 mod cache;
 mod check;
 mod client;
@@ -30,6 +31,7 @@ mod sim;
 mod simulate;
 mod status;
 mod stop;
+mod tokens;
 mod why;
 
 use clap::{Parser, Subcommand};
@@ -108,6 +110,10 @@ enum Command {
     Demote(ladder::DemoteArgs),
     /// Each guard: its level, its limit, who holds it; and the reset of a breaker
     Guards(guards::Args),
+    /// Tokens that were made here: list, make, revoke
+    Tokens(tokens::Args),
+    /// A way in for the hour in which nothing else opens; everybody is told
+    BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
     Status(status::Args),
     /// The ledger: verify, export, prove, read
@@ -173,6 +179,8 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Freeze(args) => freeze::run(&args, invocation),
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Guards(args) => guards::run(&args, invocation),
+        Command::Tokens(args) => tokens::run(&args, invocation),
+        Command::BreakGlass(args) => break_glass::run(&args, invocation),
         Command::Scorecard(args) => ladder::run(&args, invocation),
         Command::Judge(args) => ladder::judge(&args, invocation),
         Command::Promote(args) => ladder::promote(&args, invocation),

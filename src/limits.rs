@@ -13,6 +13,7 @@ mod program;
 mod runs;
 mod scripts;
 mod store;
+mod tokens;
 mod world;
 
 pub use agents::*;
@@ -25,4 +26,5 @@ pub use program::*;
 pub use runs::*;
 pub use scripts::*;
 pub use store::*;
+pub use tokens::*;
 pub use world::*;

@@ -31,6 +31,17 @@ impl Client {
             Some(token) => token,
             None => local_token(&config.local_token_path())?,
         };
+        Client::with(base, token, invocation)
+    }
+
+    /// With this machine's own token, whatever else is set.
+    pub fn of_this_machine(invocation: &Invocation) -> Result<Client, Stop> {
+        let config = invocation.config()?.0;
+        let token = local_token(&config.local_token_path())?;
+        Client::with(base(None, &config)?, token, invocation)
+    }
+
+    fn with(base: Url, token: String, invocation: &Invocation) -> Result<Client, Stop> {
         if base.scheme() == "http" && !is_local(&base) {
             invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
         }

@@ -47,7 +47,7 @@ async fn slash(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Resul
 
 /// Does the command; what takes longer than Slack waits is answered later, at the address that came with it.
 async fn command_of(app: &App, slash: Slash) -> Value {
-    let caller = match caller(app, &slash.team_id, &slash.user_id) {
+    let caller = match caller(app, &slash.team_id, &slash.user_id).await {
         Ok(caller) => caller,
         Err(problem) => return said(&problem),
     };
@@ -117,7 +117,7 @@ fn take(app: &App, pressed: Pressed) {
     tokio::spawn(async move {
         let team = pressed.team.as_ref().map_or("", |team| team.id.as_str());
         for press in pressed.actions.iter().take(limits::SLACK_PRESSES) {
-            let done = match caller(&app, team, &pressed.user.id) {
+            let done = match caller(&app, team, &pressed.user.id).await {
                 Ok(caller) => do_press(&app, &caller, press).await,
                 Err(problem) => Err(problem),
             };
@@ -158,7 +158,7 @@ async fn still_the_same(app: &App, caller: &Caller, id: &str, shown: &str) -> Re
 }
 
 /// The person behind a user id, with the role that the configuration gives now.
-fn caller(app: &App, team: &str, user: &str) -> Result<Caller, Problem> {
+async fn caller(app: &App, team: &str, user: &str) -> Result<Caller, Problem> {
     let ours = app.parts.config.slack.as_ref().and_then(|slack| slack.team.as_deref());
     let foreign = ours.is_some_and(|ours| ours != team);
     let roster = app.roster.now();
@@ -171,6 +171,7 @@ fn caller(app: &App, team: &str, user: &str) -> Result<Caller, Problem> {
             app.parts.metrics.auth_failed();
             let shown: String = user.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
             let error = format!("nobody in `people` has the Slack user id {shown}");
+            app.witness.refused(app, &format!("Slack user {shown}"), "anything in Slack", "", &error).await;
             Err(Problem::new(StatusCode::FORBIDDEN, error, "an operator adds `slack: …` to your entry under `people`"))
         }
     }

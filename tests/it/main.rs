@@ -42,4 +42,5 @@ mod sim;
 mod slack_in;
 mod store;
 mod tidy;
+mod tokens;
 mod watch;
