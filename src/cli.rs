@@ -18,6 +18,7 @@ mod freeze;
 mod guards;
 mod incidents;
 mod invocation;
+mod ladder;
 mod page;
 mod pages;
 mod rbac;
@@ -99,6 +100,14 @@ enum Command {
     Freeze(freeze::Args),
     /// Let actions go on
     Unfreeze(freeze::UnfreezeArgs),
+    /// What rules have on record, and how far they go for it
+    Scorecard(ladder::Args),
+    /// Say whether what a run of a rule did, or would have done, was right
+    Judge(ladder::JudgeArgs),
+    /// Let a rule go one rung further, on what it has on record
+    Promote(ladder::PromoteArgs),
+    /// Let a rule go less far, at once
+    Demote(ladder::DemoteArgs),
     /// Each guard: its level, its limit, who holds it; and the reset of a breaker
     Guards(guards::Args),
     /// Tokens that were made here: list, make, revoke
@@ -172,6 +181,10 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Tokens(args) => tokens::run(&args, invocation),
         Command::BreakGlass(args) => break_glass::run(&args, invocation),
+        Command::Scorecard(args) => ladder::run(&args, invocation),
+        Command::Judge(args) => ladder::judge(&args, invocation),
+        Command::Promote(args) => ladder::promote(&args, invocation),
+        Command::Demote(args) => ladder::demote(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Cache(args) => cache::run(&args, invocation),

@@ -8,6 +8,7 @@ mod correlate;
 mod escalate;
 mod guards;
 mod inference;
+mod ladder;
 mod matcher;
 mod mig;
 mod select;
@@ -24,6 +25,7 @@ pub use inference::{
     EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
     FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
 };
+pub use ladder::{effective, missing};
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use mig::{
     Geometry, Held, MigBoard, MigBounds, MigDemand, MigNode, MigPlan, MigPlanError, MigRefusal, MigSeat, Seating,

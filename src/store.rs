@@ -12,9 +12,9 @@ pub use failpoint::Failpoint;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode,
-    EpisodeId, Event, Freeze, Grant, Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run,
-    RunId, RunState, Span, Standing, Step, Subject, Time, TokenId,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Call, Card, Entry, EntryKind, EntryNo, Episode,
+    EpisodeId, Event, Freeze, Grant, Incident, IncidentId, Input, Level, Mode, Outcome, Pin, Plan, Promote, Reason,
+    Receipt, Run, RunId, RunState, Span, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{GuardLimits, Proposal, RuleSet, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -143,8 +143,11 @@ pub struct NewRun {
     pub pin: Pin,
     pub input: Input,
     pub subject: Subject,
+    /// Where a rule with terms is behind it, those decide how far it goes.
     pub mode: Mode,
     pub rule: Option<String>,
+    /// What the rule says of how far it goes; none where no rule is behind it.
+    pub terms: Option<Terms>,
     pub requested_by: String,
     /// A schedule's tick: a second start with the same one is the same run.
     pub once: Option<String>,
@@ -259,6 +262,17 @@ pub enum Control {
         by: String,
         why: String,
     },
+    /// A person's word on what a run of a rule did, or would have done; of one person the latest counts.
+    Judge {
+        run: RunId,
+        right: bool,
+        by: String,
+        why: String,
+    },
+    /// One rung up, if what the rule asks for is on record.
+    Promote(Climb),
+    /// One rung down, or as far as `to`.
+    Demote(Climb),
     /// The source fell silent or says it is over: end these episodes.
     EndEpisodes {
         episodes: Vec<EpisodeId>,
@@ -271,6 +285,19 @@ pub enum Control {
         by: String,
         why: String,
     },
+}
+
+/// A person wants a rule to go further, or less far.
+#[derive(Debug, Clone)]
+pub struct Climb {
+    pub rule: String,
+    /// The rule as it is in force now, and what it asks for.
+    pub terms: Terms,
+    pub promote: Promote,
+    /// None: the next rung.
+    pub to: Option<Mode>,
+    pub by: String,
+    pub why: String,
 }
 
 /// What came of one attempt to deliver, as the courier saw it.
@@ -459,6 +486,10 @@ pub trait Store: Send + Sync + 'static {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError>;
     /// Breakers that have tripped and were not reset.
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError>;
+    /// How far rules may go, where a move up or down has said so.
+    async fn levels(&self) -> Result<Vec<Level>, StoreError>;
+    /// What a rule with this content has on record, as far as it counts.
+    async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError>;
     async fn counts(&self) -> Result<Counts, StoreError>;
     /// The nodes that unfinished runs hold, and for whom.
     async fn holds(&self) -> Result<Vec<Hold>, StoreError>;

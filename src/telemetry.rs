@@ -76,6 +76,10 @@ words!(
     Via { Agent => "agent", Job => "job" }
 );
 words!(
+    /// What a person says of a run.
+    Verdict { Right => "right", Wrong => "wrong" }
+);
+words!(
     /// A budget that a guard keeps.
     Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
 );
@@ -126,6 +130,9 @@ pub struct Levels {
     pub warming_bytes: u64,
     pub warming_done: u64,
     pub clusters_lost: u64,
+    /// Rules with a runbook, by how far they go now, lowest rung first; and those that stand below their files.
+    pub rules: [u64; 4],
+    pub rules_lowered: u64,
 }
 
 /// Every metric. Cheap to update from any thread; build it once.
@@ -183,6 +190,9 @@ pub struct Metrics {
     warming_bytes: Gauge,
     warming_done: Gauge,
     clusters_lost: Gauge,
+    judgements: Family<One, Counter>,
+    rules: Family<One, Gauge>,
+    rules_lowered: Gauge,
 }
 
 impl Default for Metrics {
@@ -247,6 +257,9 @@ impl Metrics {
             warming_bytes: add(r, "cache_warming_bytes", Gauge::default()),
             warming_done: add(r, "cache_warming_done_bytes", Gauge::default()),
             clusters_lost: add(r, "clusters_lost", Gauge::default()),
+            judgements: add(r, "judgements", Family::default()),
+            rules: add(r, "rules", Family::default()),
+            rules_lowered: add(r, "rules_lowered", Gauge::default()),
             registry,
         }
     }
@@ -324,6 +337,10 @@ impl Metrics {
     /// `state` is `RunState::name()`, a closed list.
     pub fn run_ended(&self, state: &'static str) {
         self.runs_ended.get_or_create(&[("state", state)]).inc();
+    }
+
+    pub fn judged(&self, verdict: Verdict) {
+        self.judgements.get_or_create(&[("verdict", verdict.word())]).inc();
     }
 
     pub fn step(&self, phase: Phase, took: Duration) {
@@ -412,6 +429,10 @@ impl Metrics {
         self.warming_bytes.set(whole(levels.warming_bytes));
         self.warming_done.set(whole(levels.warming_done));
         self.clusters_lost.set(whole(levels.clusters_lost));
+        for (mode, count) in ["observe", "suggest", "approve", "auto"].into_iter().zip(levels.rules) {
+            self.rules.get_or_create(&[("mode", mode)]).set(whole(count));
+        }
+        self.rules_lowered.set(whole(levels.rules_lowered));
     }
 }
 
@@ -464,6 +485,8 @@ mod tests {
         metrics.fenced(Fence::Store);
         metrics.action_refused(ReasonCode::BlastRadius);
         metrics.run_ended("done");
+        metrics.judged(Verdict::Right);
+        metrics.set_levels(&Levels::default());
         metrics.budget(Budget::Hour, 1.0, 2.0);
         metrics.delivery(ChannelKind::Slack, Delivered::Retry);
         metrics.probed(EngineKind::Vllm, Probed::Unread(Unread::Garbage));

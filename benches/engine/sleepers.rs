@@ -75,6 +75,7 @@ async fn asleep() -> Rig {
         subject: Subject::default(),
         mode: Mode::Auto,
         rule: None,
+        terms: None,
         requested_by: "bench".to_owned(),
         once: None,
         now: Time::now(),

@@ -72,6 +72,7 @@ async fn journal(store: Arc<dyn Store>, limits: Arc<GuardLimits>) -> Vec<Duratio
         subject: Subject::default(),
         mode: Mode::Auto,
         rule: None,
+        terms: None,
         requested_by: "bench".to_owned(),
         once: None,
         now: Time::now(),

@@ -64,6 +64,7 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
         invocation.table(["HELD", "BY", "WHY"], held)?;
         invocation.say("what a guard means: `nightshift why --explain BY`");
     }
+    super::ladder::moved(invocation, &guards["moved"])?;
     let breakers: Vec<Breaker> = understood(guards["breakers"].clone())?;
     if !breakers.is_empty() {
         let row =

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A run (r17), an incident (i3) or an approval (a5)
+    /// A run (r17), an incident (i3), an approval (a5), or a rule by its name
     id: String,
 }
 
@@ -35,16 +35,18 @@ struct IncidentPage {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.trim().to_ascii_lowercase();
+    let is = |letter: char| id.strip_prefix(letter).is_some_and(|rest| rest.parse::<u64>().is_ok());
     let show = match id.chars().next() {
-        Some('r') => show_run,
-        Some('i') => show_incident,
-        Some('a') => show_approval,
-        _ => {
+        Some('r') if is('r') => show_run,
+        Some('i') if is('i') => show_incident,
+        Some('a') if is('a') => show_approval,
+        Some(letter) if is(letter) => {
             return Err(Stop::usage(
                 format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
                 "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
             ));
         }
+        _ => return super::ladder::show(invocation, args.id.trim()),
     };
     show(invocation, &Client::new(invocation)?, &id)
 }

@@ -50,6 +50,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
         invocation.line(&format!("  {name:<16}  {value}"))?;
     }
     break_glass::broken(invocation, &status)?;
+    super::ladder::moved(invocation, &status["moved"])?;
     let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
     if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A run (r17), an incident (i3), an alert's name or fingerprint, a node or any other part of a subject, or what can be
-    /// frozen or has a breaker: all, cluster:NAME, rule:NAME, symptom:RULE
+    /// frozen or has a breaker: all, cluster:NAME, rule:NAME, symptom:RULE. A rule by its name: how far it goes, and why
     #[arg(required_unless_present = "explain")]
     subject: Option<String>,
     /// Print the page of a reason code, e.g. blast_radius; `all` prints every page

@@ -75,6 +75,7 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
         input: start.input,
         mode: rule.mode.min(parts.config.mode_ceiling),
         rule: Some(rule.name.clone()),
+        terms: Some(start.terms),
         requested_by: "schedule".to_owned(),
         once: Some(format!("{}@{tick}", rule.name)),
         now,

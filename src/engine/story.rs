@@ -6,8 +6,8 @@ mod phrase;
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    AgentName, Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId, RunState,
-    StoryLine, Subject, Time,
+    Aftermath, AgentName, Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId,
+    RunState, StoryLine, Subject, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
@@ -224,6 +224,26 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             true,
         ),
         BreakerReset { scope, by, why } => (format!("breaker {scope} reset by {by}{}", after(why)), true),
+        RunProved { aftermath, bake, .. } => match aftermath {
+            Aftermath::Held => (format!("{}held: the complaint stayed gone for {bake}", of_run(entry)), false),
+            Aftermath::Back => (format!("{}did not hold: the complaint came back within {bake}", of_run(entry)), true),
+            Aftermath::Lingers => {
+                (format!("{}did not help: the complaint was there after {bake}", of_run(entry)), false)
+            }
+        },
+        RunJudged { right, by, why, .. } => {
+            let word = if *right { "right" } else { "wrong" };
+            (format!("{}judged {word} by {by}{}", of_run(entry), after(why)), true)
+        }
+        RulePromoted { rule, from, to, by, why, card, .. } => {
+            (format!("rule {rule} goes from {from} to {to}, promoted by {by} on {}{}", card.words(), after(why)), true)
+        }
+        RuleDemoted { rule, from, to, by, why, .. } if by == "engine" => {
+            (format!("rule {rule} goes down from {from} to {to} until a person promotes it{}", after(why)), true)
+        }
+        RuleDemoted { rule, from, to, by, why, .. } => {
+            (format!("rule {rule} goes down from {from} to {to}, by {by}{}", after(why)), true)
+        }
         Started { version, epoch } => (format!("Nightshift {version} started (epoch {epoch})"), false),
         CatalogLoaded { rules, runbooks, .. } => {
             (format!("{} and {} in force", count(*rules, "rule"), count(*runbooks, "runbook")), false)
@@ -307,6 +327,10 @@ fn heard(entry: &Entry, source: &str, events: &[HeardEvent]) -> String {
         (runs, _) => format!("; started {}", runs.join(", ")),
     };
     format!("{source} says {}: {}{more}{led}", first.change, first.event.summary)
+}
+
+fn of_run(entry: &Entry) -> String {
+    entry.about.run.map(|run| format!("{run} ")).unwrap_or_default()
 }
 
 fn clock_time(at: Time) -> String {

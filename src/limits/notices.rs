@@ -29,6 +29,8 @@ pub const NOTICES_BATCH: usize = 1_024;
 pub const DIGEST_ITEMS: usize = 20;
 /// Questions shown in one message; the rest is a number and a command.
 pub const ASKS: usize = 4;
+/// Unjudged plans that one message offers to judge.
+pub const SUGGESTIONS: usize = 2;
 /// Characters of one story line, so that a hostile label cannot push the others out.
 pub const STORY_LINE_CHARS: usize = 400;
 /// Messages whose place is remembered between a failed attempt and the next one.

@@ -63,6 +63,29 @@ pub const FLAPS: u32 = 2;
 /// The kill switch outside the store is looked at so often, and what was not read for the second span is engaged.
 pub const KILL_LOOK_EVERY: Duration = Duration::from_millis(500);
 pub const KILL_STALE: Duration = Duration::from_secs(2);
+/// After a run has done its work, the complaint must stay gone for so long before that counts as held.
+pub const BAKE: Span = Span::minutes(60);
+pub const BAKE_MAX: Span = Span::minutes(7 * 24 * 60);
+/// What a rule asks for by default before it goes further; "20 matches and nothing wrong" is what others ask for, too.
+pub const PROMOTE_MATCHES: u32 = 20;
+pub const PROMOTE_RIGHT: u32 = 10;
+pub const PROMOTE_WRONG: u32 = 0;
+pub const PROMOTE_HELD: u32 = 5;
+/// One storm is one piece of evidence, so the matches must lie apart.
+pub const PROMOTE_OVER: Span = Span::minutes(7 * 24 * 60);
+/// Bad outcomes that bring a rule one rung down. In approve a person has looked at each plan first.
+pub const DEMOTE_AUTO: u32 = 1;
+pub const DEMOTE_APPROVE: u32 = 3;
+/// What a rule may ask for; more than this it could never show.
+pub const EVIDENCE_MAX: u32 = 10_000;
+/// The record of a rule's runs outlives the runs: faults that come once a month are evidence, too.
+pub const RECORD_KEPT: Span = Span::minutes(400 * 24 * 60);
+/// Answers behind a median; with fewer the time saved is not known.
+pub const ANSWERS_MIN: u32 = 3;
+/// The newest answers that count for the median.
+pub const ANSWERS_READ: usize = 500;
+/// Persons whom a scorecard names.
+pub const JUDGES_NAMED: usize = 20;
 /// Two persons release a freeze within this time, or the first one's word is forgotten.
 pub const RELEASE_WINDOW: Span = Span::minutes(30);
 /// Calls in a plan; longer ones are cut and say so.

@@ -3,8 +3,8 @@
 //! Invariant: entries are never changed or reordered; their order is their number, never their time.
 
 use super::{
-    ApprovalId, Call, Effect, EntryNo, EpisodeId, Event, Grant, IncidentId, Mode, Outcome, Pin, Plan, Reason, RunId,
-    RunState, Subject, Time, TokenId,
+    Aftermath, ApprovalId, Call, Card, Effect, EntryNo, EpisodeId, Event, Grant, IncidentId, Mode, Outcome, Pin, Plan,
+    Reason, RunId, RunState, Span, Subject, Time, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +130,9 @@ pub enum EntryKind {
         subject: Subject,
         mode: Mode,
         requested_by: String,
+        /// What its rule does, as evidence and levels know it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        content: Option<String>,
     },
     RunPlanned {
         plan: Plan,
@@ -172,6 +175,39 @@ pub enum EntryKind {
     },
     RunEnded {
         state: RunState,
+    },
+    /// What became of the complaint after a run had done its work.
+    RunProved {
+        rule: String,
+        aftermath: Aftermath,
+        bake: Span,
+    },
+    /// A person says whether what a run did, or would have done, was right. Of one person the latest word counts.
+    RunJudged {
+        rule: String,
+        right: bool,
+        by: String,
+        why: String,
+    },
+    /// A rule may go one rung further, on this evidence.
+    RulePromoted {
+        rule: String,
+        from: Mode,
+        to: Mode,
+        by: String,
+        why: String,
+        content: String,
+        card: Box<Card>,
+    },
+    /// A rule goes less far from now on, until somebody promotes it or changes what it does.
+    RuleDemoted {
+        rule: String,
+        from: Mode,
+        to: Mode,
+        by: String,
+        why: String,
+        content: String,
+        card: Box<Card>,
     },
     /// A runbook spoke to a channel.
     Told {
@@ -324,7 +360,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 44] = [
+    pub const NAMES: [&'static str; 48] = [
         "started",
         "heard",
         "gap",
@@ -344,6 +380,10 @@ impl EntryKind {
         "step_held",
         "step_denied",
         "run_ended",
+        "run_proved",
+        "run_judged",
+        "rule_promoted",
+        "rule_demoted",
         "told",
         "delivered",
         "delivery_failed",
@@ -393,6 +433,10 @@ impl EntryKind {
             EntryKind::StepHeld { .. } => "step_held",
             EntryKind::StepDenied { .. } => "step_denied",
             EntryKind::RunEnded { .. } => "run_ended",
+            EntryKind::RunProved { .. } => "run_proved",
+            EntryKind::RunJudged { .. } => "run_judged",
+            EntryKind::RulePromoted { .. } => "rule_promoted",
+            EntryKind::RuleDemoted { .. } => "rule_demoted",
             EntryKind::Told { .. } => "told",
             EntryKind::Delivered { .. } => "delivered",
             EntryKind::DeliveryFailed { .. } => "delivery_failed",

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a notice is the incident's present state plus the story since the last delivery; a later one replaces it.
 
-use super::{ApprovalId, EntryNo, Incident, Severity, Time};
+use super::{ApprovalId, EntryNo, Incident, RunId, Severity, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -32,6 +32,13 @@ pub struct Ask {
     pub expires_at: Time,
 }
 
+/// A plan that was only told: whether it would have been right, a person may say with one press.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suggestion {
+    pub run: RunId,
+    pub runbook: String,
+}
+
 /// What one channel should show for one incident now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
@@ -41,6 +48,9 @@ pub struct Notice {
     /// The headlines so far, oldest first, bounded.
     pub headlines: Vec<StoryLine>,
     pub asks: Vec<Ask>,
+    /// Plans that nobody has judged yet.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub suggestions: Vec<Suggestion>,
     /// Stable over the incident's life: `nightshift/<install>/i3`.
     pub dedup_key: String,
     /// Where a human can look closer, if the engine has a public address.

@@ -116,9 +116,9 @@ impl Right {
         match self {
             Right::Read => "read",
             Right::Check => "try what a runbook would do",
-            Right::Respond => "acknowledge, assign, silence and freeze",
+            Right::Respond => "acknowledge, assign, silence, judge and freeze",
             Right::Approve => "answer what a run asks",
-            Right::Operate => "start and end runs, unfreeze and reset breakers",
+            Right::Operate => "start and end runs, promote rules, unfreeze and reset breakers",
             Right::Post => "post events to every source",
             Right::Audit => "export and prove the ledger, and see who has tokens",
             Right::Own => "revoke tokens of one's own",

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a rule is pure data as its file says it; matchers are text here and compiled by `policy`.
 
-use super::Span;
+use super::{Demote, Promote, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,28 @@ pub enum Mode {
     Approve,
     /// Do it, within the guards.
     Auto,
+}
+
+impl Mode {
+    /// The next rung; none above auto.
+    pub fn up(self) -> Option<Mode> {
+        match self {
+            Mode::Observe => Some(Mode::Suggest),
+            Mode::Suggest => Some(Mode::Approve),
+            Mode::Approve => Some(Mode::Auto),
+            Mode::Auto => None,
+        }
+    }
+
+    /// The rung below; none below observe.
+    pub fn down(self) -> Option<Mode> {
+        match self {
+            Mode::Observe => None,
+            Mode::Suggest => Some(Mode::Observe),
+            Mode::Approve => Some(Mode::Suggest),
+            Mode::Auto => Some(Mode::Approve),
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -115,6 +137,15 @@ pub struct Rule {
     /// Names of those who may approve; empty: everybody with the role.
     #[serde(default)]
     pub approvers: Vec<String>,
+    /// What must be on record before `nightshift promote` lets it go further than `mode` says.
+    #[serde(default)]
+    pub promote: Promote,
+    /// How many bad outcomes bring it one rung down.
+    #[serde(default)]
+    pub demote: Demote,
+    /// How long the complaint must stay gone after a run before that counts as held.
+    #[serde(default = "Rule::default_bake")]
+    pub bake: Span,
 }
 
 impl Rule {
@@ -124,6 +155,10 @@ impl Rule {
 
     fn default_attempts() -> u32 {
         crate::limits::ATTEMPTS_PER_DAY
+    }
+
+    fn default_bake() -> Span {
+        crate::limits::BAKE
     }
 
     fn default_persons() -> u32 {

@@ -8,8 +8,8 @@ mod syntax;
 
 pub use bind::subject_of;
 
-use super::{Matcher, MatcherError, Op, XidTable, matches_all};
-use crate::model::{Argument, Event, Header, Input, Labels, Pin, Reason, ReasonCode, Rule, Schedule, Subject};
+use super::{Matcher, MatcherError, Op, XidTable, ladder, matches_all};
+use crate::model::{Argument, Event, Header, Input, Labels, Pin, Reason, ReasonCode, Rule, Schedule, Subject, Terms};
 use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,7 @@ pub struct Start {
     pub subject: Subject,
     /// Two starts of one rule with the same bucket in one incident are one run: hash of rule and parameters.
     pub bucket: String,
+    pub terms: Terms,
 }
 
 /// What a rule says to an event that it matches.
@@ -43,6 +44,8 @@ pub enum Chosen {
 pub struct Selected<'a> {
     pub rule: &'a Rule,
     pub chosen: Chosen,
+    /// None where it names no runbook: then there is nothing to go far with.
+    pub terms: Option<&'a Terms>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,12 +84,16 @@ pub(super) struct Compiled {
     pub when: Vec<Matcher>,
     pub unless: Vec<Vec<Matcher>>,
     binder: Option<Binder>,
+    terms: Option<Terms>,
 }
 
 impl RuleSet {
     /// Compiles rules against the runbooks at hand (name → pin and header). All errors come at once.
     pub fn compile(rules: Vec<Rule>, runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
-        let compiled = compile::compile(rules, &runbooks)?;
+        let mut compiled = compile::compile(rules, &runbooks)?;
+        for one in &mut compiled {
+            one.terms = terms(&one.rule, &runbooks);
+        }
         let mut set = RuleSet { rules: compiled, runbooks, ..RuleSet::default() };
         for (at, compiled) in set.rules.iter().enumerate().filter(|(_, compiled)| compiled.rule.at.is_none()) {
             let wanted = compiled.when.iter().find(|m| m.op == Op::Equal && m.name == "alertname");
@@ -117,6 +124,16 @@ impl RuleSet {
         self.rules().find(|rule| rule.name == name)
     }
 
+    /// What decides how far a rule goes; none where there is no such rule, or it names no runbook.
+    pub fn terms(&self, name: &str) -> Option<&Terms> {
+        self.rules.iter().find(|compiled| compiled.rule.name == name)?.terms.as_ref()
+    }
+
+    /// The rules that run something, each with what decides how far it goes, in file order.
+    pub fn climbers(&self) -> impl Iterator<Item = (&Rule, &Terms)> {
+        self.rules.iter().filter_map(|compiled| Some((&compiled.rule, compiled.terms.as_ref()?)))
+    }
+
     /// The rules that run on a schedule, in file order.
     pub fn scheduled(&self) -> impl Iterator<Item = (&Rule, &Schedule)> {
         self.rules().filter_map(|rule| rule.at.as_ref().map(|schedule| (rule, schedule)))
@@ -136,7 +153,11 @@ impl RuleSet {
         self.candidates(event.labels.get("alertname"))
             .map(|at| &self.rules[at])
             .filter(|compiled| matches_all(&compiled.when, &event.labels))
-            .map(|compiled| Selected { rule: &compiled.rule, chosen: self.choose(compiled, event) })
+            .map(|compiled| Selected {
+                rule: &compiled.rule,
+                chosen: self.choose(compiled, event),
+                terms: compiled.terms.as_ref(),
+            })
             .collect()
     }
 
@@ -191,7 +212,8 @@ impl RuleSet {
     fn start(&self, compiled: &Compiled, event: Option<&Event>) -> Result<Start, Reason> {
         let rule = &compiled.rule;
         let runbook = rule.run.as_deref().unwrap_or_default();
-        let (Some((pin, header)), Some(binder)) = (self.runbooks.get(runbook), &compiled.binder) else {
+        let found = (self.runbooks.get(runbook), &compiled.binder, &compiled.terms);
+        let (Some((pin, header)), Some(binder), Some(terms)) = found else {
             let text = format!("rule `{}` wants runbook `{runbook}`, which does not exist", rule.name);
             return Err(Reason::new(ReasonCode::NoRunbook, text));
         };
@@ -202,8 +224,14 @@ impl RuleSet {
         let subject = subject_of(header, &params, event.map(|event| &event.subject));
         let bucket = bucket(&rule.name, &params);
         let input = Input { params, event: event.map_or(Value::Null, as_seen_by_scripts) };
-        Ok(Start { pin: pin.clone(), input, subject, bucket })
+        Ok(Start { pin: pin.clone(), input, subject, bucket, terms: terms.clone() })
     }
+}
+
+fn terms(rule: &Rule, runbooks: &HashMap<String, (Pin, Header)>) -> Option<Terms> {
+    let (pin, _) = runbooks.get(rule.run.as_deref()?)?;
+    let content = ladder::content(rule, &pin.hash);
+    Some(Terms { content, file: rule.mode, bake: rule.bake, demote: rule.demote })
 }
 
 /// The event as a script sees it.

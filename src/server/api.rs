@@ -6,6 +6,7 @@ mod act;
 mod agents;
 mod audit;
 mod incidents;
+mod ladder;
 mod read;
 mod refuse;
 mod tokens;
@@ -52,7 +53,12 @@ table! {
     get  "/api/v1/runs/{id}" Read read::run;
     post "/api/v1/runs/{id}/cancel" Operate act::cancel;
     get  "/api/v1/runbooks" Read read::runbooks;
+    post "/api/v1/runs/{id}/judge" Respond ladder::judge;
     get  "/api/v1/rules" Read read::rules;
+    get  "/api/v1/rules/{rule}/scorecard" Read ladder::scorecard;
+    post "/api/v1/rules/{rule}/promote" Operate ladder::promote;
+    post "/api/v1/rules/{rule}/demote" Respond ladder::demote;
+    get  "/api/v1/scorecards" Read ladder::scorecards;
     post "/api/v1/simulate" Check act::simulate;
     get  "/api/v1/approvals" Read read::approvals;
     get  "/api/v1/approvals/{id}" Read read::approval;
@@ -75,6 +81,8 @@ table! {
     post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
     post "/api/v1/audit/redact" Administer act::redact;
 }
+
+pub(super) use ladder::places;
 
 /// The API asked from inside, in the name of somebody whom a signature has identified.
 pub(super) async fn ask(

@@ -17,6 +17,8 @@ plan RUNBOOK name=value …     what a runbook would do now
 run RUNBOOK name=value …      start it, within the guards
 approve a4 [reason]           say yes to a question
 deny a4 [reason]              say no
+judge r7 right|wrong [reason] say whether that would have been right
+scorecard RULE                what a rule has on record
 ack i3                        somebody looks at it
 assign i3 @user               whose it is from now on (or: me)
 silence i3 2h REASON          silence its alerts at Alertmanager
@@ -51,6 +53,19 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let yes = word.eq_ignore_ascii_case("approve");
             let answer = ask("POST", format!("approvals/{id}"), json!({ "approve": yes, "why": why.trim() })).await?;
             Ok(decided(&answer["approval"]))
+        }
+        "judge" => {
+            let mut words = rest.splitn(3, char::is_whitespace);
+            let (id, verdict) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let why = words.next().unwrap_or_default().trim();
+            let id = segment(one(id, "judge r7 right")?);
+            let answer = ask("POST", format!("runs/{id}/judge"), json!({ "verdict": verdict, "why": why })).await?;
+            let (run, verdict, card) = (text(&answer["run"]), text(&answer["verdict"]), &answer["scorecard"]);
+            Ok(format!("{run}: {verdict}, says {}\n{}", text(&answer["by"]), scorecard(card)))
+        }
+        "scorecard" => {
+            let rule = segment(one(rest, "scorecard xid-79")?);
+            Ok(scorecard(&ask("GET", format!("rules/{rule}/scorecard"), Value::Null).await?["scorecard"]))
         }
         "ack" => {
             let id = segment(one(rest, "ack i3")?);
@@ -253,6 +268,13 @@ fn plan(plan: &Value) -> String {
         format!("{} ({})", text(&call["call"]["action"]), args.join(", "))
     };
     listed(plan["calls"].as_array().into_iter().flatten().filter(changes).map(line), "nothing would change")
+}
+
+fn scorecard(card: &Value) -> String {
+    match serde_json::from_value::<crate::model::Scorecard>(card.clone()) {
+        Ok(card) => format!("rule {} is in {}\non record: {}", card.rule, card.because(), card.card.words()),
+        Err(_) => "its rule is not in force any more".to_owned(),
+    }
 }
 
 fn decided(approval: &Value) -> String {

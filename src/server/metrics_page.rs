@@ -20,6 +20,11 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
         let now = app.parts.clock.now();
         let warming: Vec<Value> = app.parts.world.agents.at_work().into_iter().filter_map(warm_of).collect();
         let bytes = |name: &str| warming.iter().filter_map(|progress| progress[name].as_u64()).sum();
+        let cards = super::api::places(&app).await.unwrap_or_default();
+        let mut rules = [0; 4];
+        for (_, mode) in &cards {
+            rules[*mode as usize] += 1;
+        }
         let waiting = counts.oldest_notice.map_or(0, |since| (now.as_microsecond() - since.as_microsecond()).max(0));
         app.parts.metrics.set_levels(&Levels {
             episodes_open: counts.episodes_open,
@@ -35,6 +40,8 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
             warming: warming.len() as u64,
             warming_bytes: bytes("bytes"),
             warming_done: bytes("done_bytes"),
+            rules,
+            rules_lowered: cards.iter().filter(|(file, mode)| mode < file).count() as u64,
             clusters_lost: app.parts.world.lost_clusters().len() as u64,
         });
     }

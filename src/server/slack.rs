@@ -138,6 +138,7 @@ async fn do_press(app: &App, caller: &Caller, press: &Press) -> Result<String, P
             still_the_same(app, caller, id, shown).await?;
             format!("{} {id} by a button in Slack", press.action_id)
         }
+        "right" | "wrong" => format!("judge {id} {}", press.action_id),
         "ack" => format!("ack {id}"),
         _ => return Err(malformed("this button is of another version; use the command instead")),
     };

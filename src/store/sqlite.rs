@@ -7,10 +7,12 @@ mod begin;
 mod breakers;
 mod incidents;
 mod intake;
+mod ladder;
 mod notices;
 mod people;
 mod read;
 mod recent;
+mod record;
 mod replicas;
 mod rows;
 mod runs;
@@ -27,8 +29,8 @@ use super::{
     NewAgent, NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze,
-    Incident, IncidentId, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
+    Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -303,6 +305,15 @@ impl Store for SqliteStore {
 
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         self.readers.read(breakers::tripped).await
+    }
+
+    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
+        self.readers.read(ladder::levels).await
+    }
+
+    async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError> {
+        let (rule, content) = (rule.to_owned(), content.to_owned());
+        self.readers.read(move |conn| ladder::card(conn, &rule, &content)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -73,6 +73,7 @@ impl Camp {
             input,
             mode: Mode::Auto,
             rule: None,
+            terms: None,
             requested_by: "a test".to_owned(),
             once: None,
             now: Time::now(),

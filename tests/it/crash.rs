@@ -133,6 +133,15 @@ async fn has_ended(engine: &Engine, story: &Story) -> Option<Value> {
     }
 }
 
+/// A remedy that failed has brought its rule down, once, whenever the process died between the two.
+async fn goes_as_far_as_it_should(engine: &Engine, story: &Story) {
+    let card = engine.get("/api/v1/rules/pull-the-plug/scorecard").await.unwrap();
+    let (mode, moves) = if story.ends == "failed" { ("approve", 1) } else { ("auto", 0) };
+    assert_eq!(card["scorecard"]["mode"], mode, "{card:#}");
+    let entries = engine.get("/api/v1/entries?kind=rule_demoted").await.unwrap();
+    assert_eq!(entries["entries"].as_array().map(Vec::len), Some(moves), "{entries:#}");
+}
+
 /// One life of the world: an engine that dies at `failpoint`, one that goes on. Returns the effects, and whether it died.
 async fn live_through(story: &Story, failpoint: Option<String>) -> (Vec<(String, usize)>, bool) {
     let fleet = SimFleet::start(SimOptions::default()).unwrap();
@@ -162,6 +171,7 @@ async fn live_through(story: &Story, failpoint: Option<String>) -> (Vec<(String,
         let runs = engine.get("/api/v1/runs").await.unwrap();
         let runs = runs.as_array().or_else(|| runs["runs"].as_array()).unwrap().len();
         assert_eq!(runs, 1, "one episode starts one run");
+        goes_as_far_as_it_should(&engine, story).await;
         assert_eq!(engine.stop(), Some(0));
     }
     (effects(&fleet).await, died)

@@ -23,6 +23,7 @@ mod guards;
 mod harness;
 mod ingest;
 mod kmsg;
+mod ladder;
 mod mig;
 mod night;
 mod notifiers;

@@ -170,6 +170,7 @@ impl Night {
             input,
             mode,
             rule: None,
+            terms: None,
             requested_by: "a test".to_owned(),
             once: None,
             now: self.now(),

@@ -43,6 +43,11 @@ fn slack(server: &Recording) -> Box<dyn Notifier> {
     build(|token| Channel::Slack { channel: "#gpu".into(), token, api, buttons: false }, "xoxb-1\n").unwrap()
 }
 
+pub(crate) fn slack_with_buttons(server: &Recording) -> Box<dyn Notifier> {
+    let api = server.url.clone();
+    build(|token| Channel::Slack { channel: "C1".into(), token, api, buttons: true }, "x").unwrap()
+}
+
 fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
     let api = format!("{}/v2/enqueue", server.url);
     build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
@@ -74,6 +79,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         headlines: lines.clone(),
         fresh: lines,
         asks: Vec::new(),
+        suggestions: Vec::new(),
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
         because: None,

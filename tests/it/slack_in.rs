@@ -310,6 +310,7 @@ async fn who_asked_for_a_run_cannot_approve_it_as_somebody_else() {
         input,
         mode: nightshift::model::Mode::Approve,
         rule: None,
+        terms: None,
         requested_by: "ada".into(),
         once: None,
         now: night.now(),
@@ -322,4 +323,22 @@ async fn who_asked_for_a_run_cannot_approve_it_as_somebody_else() {
     chat.types("U0BOB", "approve a1 go").await;
     night.until_rest(run, MINUTE).await;
     assert_eq!(night.effects().get("patch nodes gpu-2"), Some(&1));
+}
+
+#[tokio::test]
+async fn one_press_judges_a_plan_and_the_latest_press_of_a_person_counts() {
+    let chat = Chat::begin().await;
+    let (run, _) = chat.asking().await;
+    chat.presses("U0VIC", "right", &run.to_string()).await;
+    assert!(chat.answers(1).await[0].contains("`vic` has role viewer"));
+    chat.presses("U0ADA", "wrong", &run.to_string()).await;
+    chat.answers(2).await;
+    chat.presses("U0ADA", "right", &run.to_string()).await;
+    let answers = chat.answers(3).await;
+    assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
+    assert!(answers[2].contains("on record: 1 matches, 1 right, 0 wrong"), "{answers:?}");
+    let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
+    assert!(typed.contains("0 right, 1 wrong"), "one who says wrong is enough: {typed}");
+    assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("say `right` or `wrong`"));
+    assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because its file says approve"));
 }

@@ -4,9 +4,10 @@
 
 use super::Courier;
 use crate::engine::story;
-use crate::limits::{HEADLINES, READ_LIMIT, STORY_LINES};
+use crate::limits::{HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
 use crate::model::{
-    Approval, Ask, Effect, Entry, EntryNo, Incident, IncidentState, Notice, RunId, RunState, StoryLine,
+    Approval, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, RunId, RunState,
+    StoryLine, Suggestion,
 };
 use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
@@ -59,6 +60,7 @@ impl Courier {
             headlines,
             asks,
             because: None,
+            suggestions: suggestions(&entries),
             maybe_repeat: row.maybe_sent,
             incident,
         };
@@ -75,6 +77,26 @@ impl Courier {
         let approvals = self.store.approvals(filter).await?;
         Ok(approvals.into_iter().filter(|approval| runs.contains(&approval.run)).map(ask).collect())
     }
+}
+
+/// Plans of rules in suggest that nobody has judged: an observing rule tells nobody, and what was asked was answered.
+fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
+    let mut open: Vec<Suggestion> = Vec::new();
+    let mut planned = HashSet::new();
+    for entry in entries {
+        let Some(run) = entry.about.run else { continue };
+        match &entry.kind {
+            EntryKind::RunCreated { rule: Some(_), content: Some(_), mode: Mode::Suggest, runbook, .. } => {
+                open.push(Suggestion { run, runbook: runbook.name.clone() });
+            }
+            EntryKind::RunEnded { state: RunState::Planned } => drop(planned.insert(run)),
+            EntryKind::RunJudged { .. } => open.retain(|suggestion| suggestion.run != run),
+            _ => {}
+        }
+    }
+    open.retain(|suggestion| planned.contains(&suggestion.run));
+    open.drain(..open.len().saturating_sub(SUGGESTIONS));
+    open
 }
 
 fn ask(approval: Approval) -> Ask {

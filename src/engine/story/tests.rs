@@ -132,6 +132,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
                 subject: Subject::node("gpu-3"),
                 mode: Mode::Approve,
                 requested_by: "rule".into(),
+                content: None,
             },
         ),
         (Some(17), RunPlanned { plan }),

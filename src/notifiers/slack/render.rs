@@ -4,7 +4,7 @@
 
 use super::blocks::{Button, Confirm, Message, Text};
 use crate::limits::{ASKS, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
-use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine};
+use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine, Suggestion};
 use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, text, word};
 
 /// The message that is posted once and edited from then on.
@@ -18,6 +18,9 @@ pub fn incident(notice: &Notice, buttons: bool) -> Message {
             .section(Text::ours(format!("… and {} more questions: `nightshift incidents`", notice.asks.len() - ASKS)));
     }
     let left_out = message.story(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
+    for suggestion in notice.suggestions.iter().filter(|_| buttons) {
+        judge_blocks(&mut message, suggestion);
+    }
     if buttons && notice.incident.state == IncidentState::Open {
         message.buttons(vec![Button::new("ack", "Acknowledge", notice.incident.id.to_string())]);
     }
@@ -147,6 +150,14 @@ fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
     if buttons {
         message.buttons(answers(ask));
     }
+}
+
+/// One press says whether that would have been right; the latest press of a person counts.
+fn judge_blocks(message: &mut Message, suggestion: &Suggestion) {
+    let run = suggestion.run;
+    message.section(Text::outside(&format!("{run} {}: would that have been right?", suggestion.runbook), 300));
+    message
+        .buttons(vec![Button::new("right", "Right", run.to_string()), Button::new("wrong", "Wrong", run.to_string())]);
 }
 
 /// Yes and no, each for the plan that is shown here.

@@ -86,6 +86,8 @@ fn reads_may_always_begin() {
 fn a_rule_that_only_looks_never_acts() {
     for mode in [Mode::Observe, Mode::Suggest] {
         refused(&Levels { mode, ..levels() }, &cordon("gpu-3"), "deny", ReasonCode::Mode, "k8s::cordon");
+        let undo = Proposal { undoes: Some(0), ..cordon("gpu-3") };
+        allowed(&Levels { mode, acted: true, ..levels() }, &undo);
     }
 }
 
@@ -360,7 +362,10 @@ proptest! {
                 prop_assert!(
                     proposal.effect == Effect::Read || proposal.undoes.is_some() || !(proposal.disruptive && unknown)
                 );
-                prop_assert!(proposal.effect == Effect::Read || mode >= Mode::Approve);
+                // A rule that was brought down in the middle must not leave things half done.
+                let back = matches!(proposal.call.action.as_str(), "k8s::uncordon" | "k8s::untaint") && acted;
+                let passes = proposal.effect == Effect::Read || proposal.undoes.is_some() || back;
+                prop_assert!(passes || mode >= Mode::Approve);
             }
             Verdict::Hold { reason, until } => {
                 prop_assert!(!reason.text.is_empty() && until > now());

@@ -1,16 +1,22 @@
 //! Mode: a rule that only looks must not act.
 //!
-//! Invariant: in observe and suggest nothing but reads begins; the engine never asks, so a refusal here shows a bug.
+//! Invariant: in observe and suggest nothing but reads begins, and what takes back or gives back what an earlier step did:
+//! a rule that was demoted in the middle must not leave things half done.
 
 use crate::model::{Mode, ReasonCode, Verdict};
 use crate::policy::admit::Asked;
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
-    if asked.reads() || asked.levels.mode >= Mode::Approve {
+    let passes = asked.undoes() || (asked.gives_back() && asked.levels.acted);
+    if asked.reads() || asked.levels.mode >= Mode::Approve || passes {
         return None;
     }
+    let why = match &asked.levels.rule {
+        Some(rule) => format!("; `nightshift why rule:{rule}` says since when"),
+        None => String::new(),
+    };
     let text = format!(
-        "{} would change something, and the mode is {}: only reads may begin; this is a fault of the engine",
+        "{} would change something, and the mode is {} now: only reads may begin{why}",
         asked.proposal.call.action, asked.levels.mode
     );
     asked.deny(ReasonCode::Mode, text)

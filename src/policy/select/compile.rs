@@ -69,7 +69,7 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
             None
         }
     });
-    Compiled { rule, when, unless, binder }
+    Compiled { rule, when, unless, binder, terms: None }
 }
 
 /// What is wrong with the rule apart from matchers and parameters.
@@ -102,6 +102,13 @@ fn shape(rule: &Rule) -> Vec<String> {
     );
     no(rule.attempts == 0, "`attempts: 0` would never let it act: use `mode: observe` for that");
     no(rule.mode == Mode::Approve && rule.approve_within == Span::default(), "`approve_within` is zero");
+    no(rule.bake == Span::default(), "`bake` is zero: nothing could ever come back in no time");
+    no(rule.bake > limits::BAKE_MAX, "`bake` is longer than a week: what comes back then is another fault");
+    no(rule.promote.to == Mode::Observe, "`promote.to: observe` promotes to nothing: leave it out, or say `suggest`");
+    let asked = &rule.promote;
+    let most = asked.matches.max(asked.judged_right).max(asked.held).max(asked.wrong);
+    no(most > limits::EVIDENCE_MAX, "`promote` asks for more than 10000 of something: it could never be shown");
+    no(asked.over > limits::RECORD_KEPT, "`promote.over` is longer than the record is kept (400 days)");
     if let Some(repeat) = &rule.repeat {
         no(repeat.count == 0, "`repeat.count` is zero: two means the second time");
         no(repeat.within == Span::default(), "`repeat.within` is zero");

@@ -94,6 +94,7 @@ pub(super) async fn start(
         input,
         mode,
         rule: None,
+        terms: None,
         requested_by: caller.name,
         once: None,
         now,
@@ -293,7 +294,7 @@ pub(super) fn entry_no(text: &str) -> Result<EntryNo, Problem> {
     refuse::id(&format!("#{}", text.trim_start_matches('#')))
 }
 
-async fn control(app: &App, control: Control) -> Result<(), Problem> {
+pub(super) async fn control(app: &App, control: Control) -> Result<(), Problem> {
     let done = app.parts.store.control(control, app.parts.clock.now()).await;
     app.parts.nudge.nudge();
     done.map_err(refuse::store)

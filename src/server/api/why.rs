@@ -3,6 +3,8 @@
 //! Invariant: every sentence comes from an entry, but for the near misses, which say that they speak of the rules as they
 //! are now.
 
+mod moves;
+
 use super::{Allowed, App, Asked, Problem, read, refuse};
 use crate::model::{
     About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Subject,
@@ -78,6 +80,7 @@ pub(super) async fn why(
                 blocks.extend(heard(&around, &rules, |heard| heard.episode == episode));
             }
             blocks.extend(runs(&entries));
+            moves::because(&app, &mut blocks, &entries).await?;
             blocks
         }
         Named::Incident(id) => {
@@ -85,8 +88,10 @@ pub(super) async fn why(
             let entries = read::oldest_first(&app, about(Some(id), None)).await?;
             let mut blocks = heard(&heard_since(&app, id).await?, &rules, |heard| heard.incident == Some(id));
             blocks.extend(runs(&entries));
+            moves::because(&app, &mut blocks, &entries).await?;
             blocks
         }
+        Named::Words(words) if rules.rule(&words).is_some() => scope(&app, &format!("rule:{words}")).await?,
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &rules, &words).await?,
     };
@@ -130,7 +135,8 @@ fn is_scope(words: &str) -> bool {
 
 /// Who stopped a scope or let it go on, and what tripped its breaker, in which run.
 async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
-    let kinds = vec!["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"];
+    let kinds = [["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"].as_slice(), &moves::MOVES]
+        .concat();
     let entries = read::oldest_first(app, Filter { kinds, ..about(None, None) }).await?;
     let mut lines = Vec::new();
     let mut since = None;
@@ -143,29 +149,46 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         line.text = format!("{}: {}", entry.at.strftime("%Y-%m-%d %H:%M UTC"), line.text);
         lines.push(line);
     }
+    if let Some(rule) = words.strip_prefix("rule:")
+        && let Some(card) = super::ladder::standing(app, rule).await?
+    {
+        since = since.or(Some(app.parts.clock.now()));
+        lines.extend(moves::stands(&card));
+    }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
     Ok(block.into_iter().collect())
 }
 
-fn explain_scope(entry: &Entry) -> Option<(&str, Line)> {
+fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
     let line = |what, text: String, code| Line { no: Some(entry.no), what, text, code };
     let run = entry.about.run.map(|run| format!(" (seen by {run})")).unwrap_or_default();
     Some(match &entry.kind {
         EntryKind::BreakerTripped { breaker } => {
             let code = Some(ReasonCode::BreakerTripped.name());
-            (&breaker.scope, line("did not", format!("the breaker tripped{run}: {}", breaker.why), code))
+            (breaker.scope.clone(), line("did not", format!("the breaker tripped{run}: {}", breaker.why), code))
         }
         EntryKind::BreakerReset { scope, by, why } => {
-            (scope, line("decided", format!("{by} reset the breaker: {why}"), None))
+            (scope.clone(), line("decided", format!("{by} reset the breaker: {why}"), None))
         }
         EntryKind::Frozen { freeze } => {
             let text = format!("{} froze it: {}", freeze.by, freeze.why);
-            (&freeze.scope, line("decided", text, Some(ReasonCode::Frozen.name())))
+            (freeze.scope.clone(), line("decided", text, Some(ReasonCode::Frozen.name())))
         }
-        EntryKind::ReleaseAsked { scope, by, why } => {
-            (scope, line("decided", format!("{by} wants it released, and a second person must agree: {why}"), None))
+        EntryKind::ReleaseAsked { scope, by, why } => (
+            scope.clone(),
+            line("decided", format!("{by} wants it released, and a second person must agree: {why}"), None),
+        ),
+        EntryKind::Unfrozen { scope, by, why } => {
+            (scope.clone(), line("decided", format!("{by} released it: {why}"), None))
         }
-        EntryKind::Unfrozen { scope, by, why } => (scope, line("decided", format!("{by} released it: {why}"), None)),
+        EntryKind::RulePromoted { rule, from, to, by, why, card, .. } => {
+            let text = format!("{by} promoted it from {from} to {to} with {}: {why}", card.words());
+            (format!("rule:{rule}"), line("decided", text, None))
+        }
+        EntryKind::RuleDemoted { rule, from, to, by, why, card, .. } => {
+            let text = format!("{by} brought it down from {from} to {to} with {}{run}: {why}", card.words());
+            (format!("rule:{rule}"), line("decided", text, None))
+        }
         _ => return None,
     })
 }
@@ -333,6 +356,13 @@ fn explain_run(entry: &Entry) -> Option<Line> {
             text: format!("breaker {} tripped: {}; `why {0}` has its story", breaker.scope, breaker.why),
             code: Some(ReasonCode::BreakerTripped.name()),
         }),
+        EntryKind::RunProved { .. } | EntryKind::RunJudged { .. } => {
+            line("decided", crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default())
+        }
+        EntryKind::RuleDemoted { rule, .. } => {
+            let (_, demoted) = explain_scope(entry)?;
+            Some(Line { text: format!("rule `{rule}`: {}", demoted.text), ..demoted })
+        }
         EntryKind::RunEnded { state } => {
             use crate::model::RunState::{Denied, Failed, Stopped, Stuck};
             match state {
@@ -394,7 +424,7 @@ mod tests {
             kind: EntryKind::BreakerTripped { breaker },
         };
         let (scope, line) = explain_scope(&entry).unwrap();
-        assert_eq!((scope, line.code), ("cluster:eu", Some("breaker_tripped")));
+        assert_eq!((scope.as_str(), line.code), ("cluster:eu", Some("breaker_tripped")));
         assert_eq!(line.text, "the breaker tripped (seen by r3): 3 remedies failed and 0 ended in doubt within 1h");
         assert!(runs(&[entry])[0].lines[0].text.starts_with("breaker cluster:eu tripped: 3 remedies failed"));
         assert!(is_scope("symptom:xid") && is_scope("all") && !is_scope("gpu-3"));

@@ -3,6 +3,7 @@
 //! Invariant: a step exists only together with its entry and its reservation; a hold or a denial leaves its reason.
 
 use super::breakers;
+use super::ladder;
 use super::replicas;
 use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
@@ -118,8 +119,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
     let attempts = all(conn, sql, tried, |row| time(row, 0))?;
     Ok(Levels {
-        // A ceiling that was lowered holds for runs that began under a higher one.
-        mode: run.mode.min(tx.ceiling),
+        mode: ladder::mode_now(tx, run)?,
         rule: run.rule.clone(),
         cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
         attempts_max,

@@ -10,7 +10,9 @@ use super::incidents::{self, Touched};
 use super::recent::Complaint;
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
-use crate::model::{About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Reason, RunId, Time};
+use crate::model::{
+    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Time,
+};
 use crate::policy::{Change, Prior, hear};
 use crate::store::{Batch, Heard, StoreError};
 use rusqlite::params;
@@ -75,6 +77,8 @@ struct Intake<'t> {
     touched: BTreeMap<IncidentId, Touched>,
     open: HashMap<String, IncidentId>,
     told: BTreeSet<(IncidentId, String)>,
+    /// How far the rules of this batch go.
+    modes: HashMap<String, Mode>,
     heard: Heard,
     /// A run that waits for people must look at its question again.
     woken: bool,
@@ -102,6 +106,7 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         touched: BTreeMap::new(),
         open: HashMap::new(),
         told: BTreeSet::new(),
+        modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
     };

@@ -4,7 +4,7 @@
 
 use super::sql::{all, exec, micros, one, time_opt, to_json};
 use super::tx::Tx;
-use super::{breakers, incidents, rows, runs, tokens};
+use super::{breakers, incidents, ladder, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
@@ -73,6 +73,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         why: answer.why.clone(),
     };
     tx.append(&actor, runs::about(&run), &decided, now)?;
+    record::answered(tx, &found, answer, now)?.append(tx, now)?;
     let why = if answer.why.is_empty() { String::new() } else { format!(": {}", answer.why) };
     let reason = Reason::new(ReasonCode::NotApproved, format!("{} said no{why}", answer.by));
     resume(tx, &found, answer.approved, &answer.by, reason, now)?;
@@ -161,6 +162,7 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
         changed += runs::release(tx, run, now)?;
     }
     changed += tokens::tick(tx, now)?;
+    changed += record::baked(tx, now)?;
     Ok(changed)
 }
 
@@ -191,6 +193,9 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
             runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)?;
             runs::abandon(tx, run.id, now)
         }
+        Control::Judge { run, right, by, why } => record::judge(tx, run, right, by, why, now),
+        Control::Promote(climb) => ladder::promote(tx, &climb, now),
+        Control::Demote(climb) => ladder::demote(tx, &climb, now),
         Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
         Control::Redact { entry, by, why } => redact(tx, entry, by, why, now),
     }
@@ -332,6 +337,9 @@ fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
         let text = format!("{run} still works with what {entry} says: cancel it, or wait for its end");
         return Err(StoreError::Refused(text));
     }
+    let words = "UPDATE level SET why = '(redacted)' WHERE at = \
+                 (SELECT at FROM entry WHERE no = ?1 AND kind IN ('rule_promoted', 'rule_demoted'))";
+    exec(&tx.conn, words, [entry.0])?;
     let sql = format!("UPDATE run SET input = json_set(input, '$.event', json('null')) WHERE final = 1 AND {SAID}");
     exec(&tx.conn, &sql, [entry.0]).map(drop)
 }

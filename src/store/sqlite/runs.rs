@@ -5,11 +5,11 @@
 use super::incidents;
 use super::sql::{all, exec, micros, number, one, to_json, to_word};
 use super::tx::Tx;
-use super::{people, rows};
+use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
     About, Actor, ApprovalId, EntryKind, EpisodeId, IncidentId, Input, Mode, Outcome, Pin, Plan, Run, RunId, RunState,
-    Severity, Span, Step, Subject, Time,
+    Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
@@ -23,6 +23,7 @@ pub(super) struct New<'a> {
     pub subject: &'a Subject,
     pub mode: Mode,
     pub rule: Option<&'a str>,
+    pub terms: Option<&'a Terms>,
     pub requested_by: &'a str,
     pub once: Option<&'a str>,
     pub bucket: Option<&'a str>,
@@ -62,6 +63,9 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
     )?;
     if let Some(rule) = new.rule {
         super::breakers::symptom(&tx.conn, rule, new.subject, now)?;
+        if let Some(terms) = new.terms {
+            record::begin(&tx.conn, id, rule, terms, new.subject, new.mode, now)?;
+        }
     }
     let entry = EntryKind::RunCreated {
         runbook: new.pin.clone(),
@@ -70,6 +74,7 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
         subject: new.subject.clone(),
         mode: new.mode,
         requested_by: new.requested_by.to_owned(),
+        content: new.terms.map(|terms| terms.content.clone()),
     };
     Ok((id, entry))
 }
@@ -95,13 +100,18 @@ pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
     {
         return Ok(None);
     }
+    let mode = match (&new.rule, &new.terms) {
+        (Some(rule), Some(terms)) => ladder::effective(tx, rule, terms)?,
+        _ => new.mode.min(tx.ceiling),
+    };
     // A rule's schedule is its own pace, and a person knows what was tried: no cooldown, no cap on attempts.
     let row = New {
         pin: &new.pin,
         input: &new.input,
         subject: &new.subject,
-        mode: new.mode.min(tx.ceiling),
+        mode,
         rule: new.rule.as_deref(),
+        terms: new.terms.as_ref(),
         requested_by: &new.requested_by,
         once: new.once.as_deref(),
         bucket: None,
@@ -158,7 +168,7 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
         return Ok(None);
     }
     let mut run = get(&tx.conn, id)?;
-    run.mode = run.mode.min(tx.ceiling);
+    run.mode = ladder::mode_now(tx, &run)?;
     match run.state {
         // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
         // how it was found: a step that waited was not on its way.
@@ -314,6 +324,7 @@ pub(super) fn record(tx: &mut Tx, run: &Run, step: u32, outcome: Outcome, now: T
 
 pub(super) fn planned(tx: &mut Tx, run: RunId, epoch: i64, plan: Plan, now: Time) -> Result<(), StoreError> {
     let run = owned(tx, run, epoch)?;
+    record::planned(&tx.conn, run.id, &plan)?;
     tx.append(&Actor::engine(), about(&run), &EntryKind::RunPlanned { plan }, now)?;
     Ok(())
 }
@@ -384,7 +395,11 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
         release(tx, run.id, now)?;
     }
     super::breakers::after(tx, run, &state, now)?;
+    let bad = record::ended(tx, run, &state, now)?;
     tx.append(actor, about(run), &EntryKind::RunEnded { state }, now)?;
+    if bad {
+        ladder::weigh(tx, run.id, now)?.append(tx, now)?;
+    }
     match run.incident {
         Some(incident) => incidents::resolve_bare(tx, incident, now),
         None => Ok(()),

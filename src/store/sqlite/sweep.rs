@@ -73,6 +73,15 @@ const EPISODES: [(&str, &str); 14] = [
     ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
 ];
 const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
+/// The record of rules outlives their runs.
+const RECORDS: [(&str, &str); 2] = [
+    ("record", "DELETE FROM record WHERE run IN (SELECT run FROM record WHERE at < ?1 LIMIT ?2)"),
+    (
+        "judgement",
+        "DELETE FROM judgement WHERE (run, who) IN (SELECT run, who FROM judgement WHERE at < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM record WHERE record.run = judgement.run) LIMIT ?2)",
+    ),
+];
 /// The text of an entry that an open episode still shows stays with it.
 const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SELECT no FROM entry WHERE at < ?1 \
      AND body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.heard = entry.no AND state = 0) LIMIT ?2)";
@@ -92,7 +101,8 @@ pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
                 if matches!(*table, "attempt" | "hit" | "symptom" | "flap" | "replica") { guarded } else { old },
             )
         })
-        .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))]);
+        .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))])
+        .chain(RECORDS.iter().map(|(table, sql)| (*table, *sql, cutoff(limits::RECORD_KEPT))));
     for (table, sql, cutoff) in jobs {
         if left == 0 {
             break;

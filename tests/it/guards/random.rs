@@ -219,6 +219,7 @@ impl Play {
             subject: Subject::node(name(which)),
             mode: Mode::Auto,
             rule: Some("xid".to_owned()),
+            terms: None,
             requested_by: "rule".to_owned(),
             once: None,
             now: self.now(),

@@ -423,6 +423,12 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
+        unimplemented!()
+    }
+    async fn card(&self, _: &str, _: &str) -> Result<Card, StoreError> {
+        unimplemented!()
+    }
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }

@@ -97,6 +97,7 @@ async fn no_rule_goes_further_than_the_ceiling() {
         subject: Default::default(),
         mode: Mode::Auto,
         rule: None,
+        terms: None,
         requested_by: "rule".to_owned(),
         once: None,
         now: at(2),

@@ -279,6 +279,12 @@ impl Store for FakeStore {
         Ok(Vec::new())
     }
 
+    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn card(&self, _: &str, _: &str) -> Result<Card, StoreError> {
+        panic!("not the courier's")
+    }
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         panic!("not the courier's")
     }

@@ -3,10 +3,10 @@
 //! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident.
 
 use super::{Intake, Say};
-use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId};
+use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Terms};
 use crate::policy::{Change, Chosen, Selected, Start};
 use crate::store::sqlite::sql::{self, exec, micros};
-use crate::store::sqlite::{incidents, runs};
+use crate::store::sqlite::{incidents, ladder, record, runs};
 use crate::store::{Batch, StoreError};
 use rusqlite::params;
 
@@ -25,7 +25,7 @@ impl Intake<'_> {
         if selected.is_empty() {
             say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, "no rule matches this event"));
         }
-        for Selected { rule, chosen } in &selected {
+        for Selected { rule, chosen, terms } in &selected {
             if let Chosen::Nothing(reason) = chosen {
                 say.reasons.push(reason.clone());
                 if reason.code == ReasonCode::Muted {
@@ -37,7 +37,10 @@ impl Intake<'_> {
                 None => self.join(event, rule)?,
             };
             say.incident = Some(incident);
-            if rule.mode.min(self.tx.ceiling) >= Mode::Suggest || rule.run.is_none() {
+            if let Chosen::Run(start) = chosen {
+                self.came_back(rule, start)?;
+            }
+            if self.mode(rule, *terms)? >= Mode::Suggest || rule.run.is_none() {
                 self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
             }
             if let Chosen::Run(start) = chosen {
@@ -48,6 +51,27 @@ impl Intake<'_> {
             }
         }
         Ok(say)
+    }
+
+    /// How far the rule goes, read once in this transaction.
+    fn mode(&mut self, rule: &Rule, terms: Option<&Terms>) -> Result<Mode, StoreError> {
+        let Some(terms) = terms else { return Ok(rule.mode.min(self.tx.ceiling)) };
+        if let Some(mode) = self.modes.get(&rule.name) {
+            return Ok(*mode);
+        }
+        let mode = ladder::effective(self.tx, &rule.name, terms)?;
+        self.modes.insert(rule.name.clone(), mode);
+        Ok(mode)
+    }
+
+    /// What a run of this rule had mended within its bake time was not mended; that may bring the rule down.
+    fn came_back(&mut self, rule: &Rule, start: &Start) -> Result<(), StoreError> {
+        let news = record::came_back(self.tx, &rule.name, &start.subject, self.now)?;
+        if !news.is_empty() {
+            self.modes.remove(&rule.name);
+            self.later.extend(news.0);
+        }
+        Ok(())
     }
 
     /// The open incident that the event belongs to, or a new one.
@@ -108,8 +132,9 @@ impl Intake<'_> {
             pin: &start.pin,
             input: &start.input,
             subject: &start.subject,
-            mode: rule.mode.min(self.tx.ceiling),
+            mode: self.mode(rule, Some(&start.terms))?,
             rule: Some(&rule.name),
+            terms: Some(&start.terms),
             requested_by: "rule",
             once: None,
             bucket: Some(&start.bucket),

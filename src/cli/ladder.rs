@@ -1,0 +1,235 @@
+//! `nightshift scorecard`, `judge`, `promote` and `demote`: how far rules go, and what that rests on.
+//!
+//! Invariant: every number is the engine's; what is not known is said to be unknown.
+
+use super::client::Client;
+use super::invocation::{Invocation, Paint};
+use super::page;
+use super::show::understood;
+use super::stop::Stop;
+use crate::model::{Mode, Scorecard, Span, Time};
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The rule; left out: all of them, a line each
+    rule: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Verdict {
+    Right,
+    Wrong,
+}
+
+#[derive(clap::Args)]
+pub(super) struct JudgeArgs {
+    /// The run (r17)
+    run: String,
+    /// Whether what it did, or would have done, was right; your latest word counts
+    #[arg(value_enum)]
+    verdict: Verdict,
+    /// Why; it goes into the ledger
+    #[arg(short, long, visible_alias = "reason", default_value = "")]
+    why: String,
+}
+
+#[derive(clap::Args)]
+pub(super) struct PromoteArgs {
+    /// The rule
+    rule: String,
+    /// The mode that is meant, to be sure: it must be the next rung
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    to: Option<Mode>,
+    /// Why; it goes into the ledger
+    #[arg(short, long, visible_alias = "reason")]
+    why: String,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DemoteArgs {
+    /// The rule
+    rule: String,
+    /// How far down [default: one rung]
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    to: Option<Mode>,
+    /// Why; it goes into the ledger
+    #[arg(short, long, visible_alias = "reason")]
+    why: String,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "modes: observe, suggest, approve, auto".to_owned())
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    match &args.rule {
+        Some(rule) => show(invocation, rule),
+        None => list(invocation),
+    }
+}
+
+fn list(invocation: &Invocation) -> Result<(), Stop> {
+    let answer: Value = Client::new(invocation)?.get("scorecards", &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let cards: Vec<Scorecard> = understood(answer["scorecards"].clone())?;
+    if cards.is_empty() {
+        invocation.say("no rule runs anything, so there is nothing to go far with");
+        return Ok(());
+    }
+    let row = |scorecard: &Scorecard| {
+        let card = &scorecard.card;
+        let next = match &scorecard.next {
+            None => "–".to_owned(),
+            Some(next) if next.missing.is_empty() => format!("ready for {}", next.to),
+            Some(next) => format!("{}: {} missing", next.to, next.missing.len()),
+        };
+        [
+            page::text(&scorecard.rule),
+            scorecard.mode.to_string(),
+            scorecard.file.to_string(),
+            card.matches.to_string(),
+            card.right.to_string(),
+            card.wrong.to_string(),
+            card.held.to_string(),
+            card.bad.to_string(),
+            card.saved.map_or("unknown".to_owned(), short),
+            next,
+        ]
+    };
+    let head = ["RULE", "MODE", "FILE", "MATCHES", "RIGHT", "WRONG", "HELD", "BAD", "SAVED", "NEXT"];
+    invocation.table(head, cards.iter().map(row).collect())
+}
+
+/// The card of one rule.
+pub(super) fn show(invocation: &Invocation, rule: &str) -> Result<(), Stop> {
+    let rule = rule.strip_prefix("rule:").unwrap_or(rule);
+    let answer: Value = Client::new(invocation)?.get(&format!("rules/{rule}/scorecard"), &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    print(invocation, &understood(answer["scorecard"].clone())?)
+}
+
+fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
+    let card = &scorecard.card;
+    invocation.line(&format!(
+        "{}  runs {}, is in {}",
+        invocation.paint(Paint::Strong, &page::text(&scorecard.rule)),
+        page::text(&scorecard.runbook),
+        page::text(&scorecard.because()),
+    ))?;
+    let since = card.since.map_or("nothing yet".to_owned(), |at| {
+        format!("since {} UTC, {} ago", at.strftime("%Y-%m-%d %H:%M"), invocation.age(at))
+    });
+    let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
+    let head = format!("on record for what it does now ({hash}): {since}");
+    invocation.line(&invocation.paint(Paint::Dim, &head))?;
+    let judges = if card.judges.is_empty() { "nobody".to_owned() } else { page::text(&card.judges.join(", ")) };
+    let median = card.answer_median.map_or("unknown".to_owned(), short);
+    let saved = match card.saved {
+        Some(saved) => {
+            format!("{} (runs in auto that went well, each the median wait for a yes, {median})", short(saved))
+        }
+        None => format!("unknown: {} of {} answers that a median needs", card.answers, crate::limits::ANSWERS_MIN),
+    };
+    let rows = [
+        ("matches", format!("{} of {} runs", card.matches, card.started)),
+        ("judged right", format!("{} ({} by approving), by {judges}", card.right, card.approved)),
+        ("judged wrong", format!("{} ({} denied)", card.wrong, card.denied)),
+        (
+            "acted",
+            format!(
+                "{}: {} done, {} failed ({} taken back), {} stuck",
+                card.acted, card.done, card.failed, card.taken_back, card.stuck
+            ),
+        ),
+        (
+            "afterwards",
+            format!(
+                "{} held, {} came back, {} never went, {} too early to say",
+                card.held, card.back, card.lingers, card.baking
+            ),
+        ),
+        ("bad in all", card.bad.to_string()),
+        ("time saved", saved),
+    ];
+    for (name, value) in rows {
+        invocation.line(&format!("  {name:<13}  {value}"))?;
+    }
+    match &scorecard.next {
+        None => invocation.line("there is no rung above"),
+        Some(next) if next.missing.is_empty() => {
+            let command = format!("nightshift promote {} --why '…'", page::text(&scorecard.rule));
+            invocation.line(&format!("ready for {}: {}", next.to, invocation.paint(Paint::Good, &command)))
+        }
+        Some(next) => {
+            invocation.line(&format!("for {}:", next.to))?;
+            next.missing.iter().try_for_each(|what| invocation.line(&format!("  {}", page::text(what))))
+        }
+    }
+}
+
+pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let verdict = match args.verdict {
+        Verdict::Right => "right",
+        Verdict::Wrong => "wrong",
+    };
+    let run = args.run.to_ascii_lowercase();
+    let body = json!({ "verdict": verdict, "why": args.why });
+    let answer: Value = Client::new(invocation)?.post(&format!("runs/{run}/judge"), &body)?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    invocation.line(&format!("{run}: {verdict}"))?;
+    if let Ok(card) = understood::<Scorecard>(answer["scorecard"].clone()) {
+        invocation.say(&format!("rule {} has {}", page::text(&card.rule), card.card.words()));
+    }
+    Ok(())
+}
+
+pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+    moves(invocation, &args.rule, "promote", &json!({ "to": args.to, "why": args.why }))
+}
+
+pub(super) fn demote(args: &DemoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+    moves(invocation, &args.rule, "demote", &json!({ "to": args.to, "why": args.why }))
+}
+
+fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &Value) -> Result<(), Stop> {
+    let answer: Value = Client::new(invocation)?.post(&format!("rules/{rule}/{verb}"), body)?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let card: Scorecard = understood(answer["scorecard"].clone())?;
+    invocation.line(&format!("rule {} is in {}", page::text(&card.rule), page::text(&card.because())))
+}
+
+/// Rules that do not go as far as their files say, or go further.
+pub(super) fn moved(invocation: &Invocation, rows: &Value) -> Result<(), Stop> {
+    let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
+    let age = |value: &Value| value.as_str().and_then(|at| at.parse::<Time>().ok()).map(|at| invocation.age(at));
+    let row = |row: &Value| {
+        [
+            text(&row["rule"]),
+            text(&row["mode"]),
+            text(&row["file"]),
+            text(&row["by"]),
+            age(&row["at"]).unwrap_or_default(),
+            text(&row["why"]),
+        ]
+    };
+    let rows: Vec<[String; 6]> = rows.as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    invocation.table(["RULE", "MODE", "FILE SAYS", "MOVED BY", "AGE", "WHY"], rows)
+}
+
+/// Whole minutes are enough for people.
+fn short(span: Span) -> String {
+    let seconds = span.0.as_secs();
+    if seconds < 120 { Span::seconds(seconds).to_string() } else { Span::minutes(seconds / 60).to_string() }
+}

@@ -1,0 +1,139 @@
+//! The ladder's arithmetic: how far a rule may go now, and what it lacks for the next rung.
+//!
+//! Invariant: nothing here goes above the ceiling, and nothing but a level that a person has set goes above the file.
+
+use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
+use crate::planted::planted;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+/// How far a rule goes: what its file says, unless a level of the same content says otherwise.
+pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
+    let mode = match level {
+        None => file,
+        Some(level) if level.file == file => level.mode,
+        // The author has written another mode since. A lower one holds; a higher one does not lift who was brought down.
+        Some(level) if level.down => file.min(level.mode),
+        Some(_) => file,
+    };
+    mode.min(ceiling)
+}
+
+/// What is missing for `to`, a sentence each; nothing: it may go there.
+pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, now: Time) -> Vec<String> {
+    let mut missing = Vec::new();
+    if to > asked.to {
+        missing.push(format!("the rule's file lets it be promoted to {} at most", asked.to));
+    }
+    let mut needs = |wanted: u32, has: u32, what: &str| {
+        if has < wanted {
+            missing.push(format!("needs {wanted} {what}, has {has}"));
+        }
+    };
+    needs(asked.matches, card.matches, "matches");
+    if to >= Mode::Approve {
+        needs(asked.judged_right, card.right, "judged right");
+    }
+    if to == Mode::Auto {
+        needs(asked.held, card.held, "outcomes that held");
+    }
+    if card.wrong.max(card.bad) > asked.wrong {
+        let bad = card.bad.saturating_sub(card.wrong);
+        missing
+            .push(format!("allows {} wrong, has {} judged wrong and {bad} that ended badly", asked.wrong, card.wrong));
+    }
+    if to == Mode::Auto {
+        missing.extend(too_young(asked.over, card.since, now));
+        if !card.judges.iter().any(|judge| judge != by) {
+            missing.push(format!("needs a judgement or approval by somebody else than {by}, has none"));
+        }
+    }
+    missing
+}
+
+fn too_young(over: Span, since: Option<Time>, now: Time) -> Option<String> {
+    let Some(since) = since else {
+        return (over > Span::default()).then(|| format!("needs matches over {over}, has none"));
+    };
+    let age = now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs();
+    let whole_minutes = Span::minutes(age / 60);
+    (age < over.0.as_secs()).then(|| format!("needs matches over {over}, the first is {whole_minutes} old"))
+}
+
+/// 32 hex digits over what a rule does and the text of its runbook. Who is told and asked, and the mode itself, are not in
+/// it: changing them does not change what was judged.
+pub(super) fn content(rule: &Rule, runbook: &str) -> String {
+    let does = (&rule.when, &rule.unless, &rule.at, &rule.run, &rule.with, &rule.repeat, &rule.still);
+    // A list of plain data always has its JSON.
+    let does = serde_json::to_vec(&does).unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update((does.len() as u64).to_be_bytes());
+    hash.update(&does);
+    if !planted("runbook-not-in-the-content") {
+        hash.update(runbook.as_bytes());
+    }
+    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+
+    fn level(mode: Mode, file: Mode, down: bool) -> Level {
+        Level {
+            rule: "r".into(),
+            content: "c".into(),
+            mode,
+            file,
+            down,
+            by: "ada".into(),
+            why: String::new(),
+            at: Time::UNIX_EPOCH,
+            from_run: RunId(1),
+            evidence_from: RunId(1),
+            card: Card::default(),
+        }
+    }
+
+    #[test]
+    fn the_file_counts_until_a_level_of_the_same_content_says_otherwise() {
+        use Mode::{Approve, Auto, Observe, Suggest};
+        let check = |file, level: Option<Level>, ceiling, expect| {
+            assert_eq!(effective(file, level.as_ref(), ceiling), expect, "{file} {level:?} {ceiling}");
+        };
+        check(Auto, None, Auto, Auto);
+        check(Auto, None, Suggest, Suggest);
+        check(Observe, Some(level(Approve, Observe, false)), Auto, Approve);
+        check(Observe, Some(level(Approve, Observe, false)), Suggest, Suggest);
+        check(Auto, Some(level(Approve, Auto, true)), Auto, Approve);
+        // The author has written another mode since.
+        check(Observe, Some(level(Approve, Suggest, false)), Auto, Observe);
+        check(Auto, Some(level(Suggest, Approve, true)), Auto, Suggest);
+        check(Observe, Some(level(Suggest, Approve, true)), Auto, Observe);
+        check(Auto, Some(level(Approve, Suggest, false)), Auto, Auto);
+    }
+
+    #[test]
+    fn what_is_missing_is_listed_with_its_numbers() {
+        let now: Time = "2026-03-08T03:00:00Z".parse().unwrap();
+        let asked = Promote::default();
+        let card = Card { since: Some(now), started: 9, matches: 7, right: 2, held: 1, ..Card::default() };
+        let check = |card: &Card, to, expect: &[&str]| assert_eq!(missing(&asked, card, to, "ada", now), expect);
+        check(&card, Mode::Suggest, &["needs 20 matches, has 7"]);
+        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 judged right, has 2"]);
+        let week = "2026-03-01T03:00:00Z".parse().unwrap();
+        let judges = vec!["ada".to_owned()];
+        let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };
+        check(&full, Mode::Auto, &["needs a judgement or approval by somebody else than ada, has none"]);
+        check(&Card { judges: vec!["bob".into()], ..full.clone() }, Mode::Auto, &[]);
+        let bad = Card { wrong: 1, bad: 3, ..full };
+        check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 judged wrong and 2 that ended badly"]);
+        let least = Promote { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
+        let told = missing(&least, &bad, Mode::Approve, "ada", now);
+        assert_eq!(told, ["the rule's file lets it be promoted to suggest at most"]);
+    }
+}

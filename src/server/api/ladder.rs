@@ -1,0 +1,213 @@
+//! The ladder over HTTP: what rules have on record, a person's word on a run, and the moves up and down.
+//!
+//! Invariant: a move is decided in the store, over what is on record there at that moment; nothing here is remembered.
+
+use super::{Allowed, App, Body, Problem, act, read, refuse};
+use crate::model::{Level, Mode, NextRung, Rule, RunId, Scorecard, Terms};
+use crate::policy;
+use crate::store::{Climb, Control};
+use crate::telemetry::Verdict;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Word {
+    /// `right` or `wrong`.
+    verdict: String,
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Move {
+    /// Left out: the next rung.
+    #[serde(default)]
+    to: Option<Mode>,
+    #[serde(default)]
+    why: String,
+}
+
+/// One click: the reason is welcome, and not asked for.
+pub(super) async fn judge(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(word): Body<Word>,
+) -> Result<Json<Value>, Problem> {
+    let id: RunId = refuse::id(&id)?;
+    let run = read::find_run(&app, id).await?;
+    caller.need_subject(&app, &run.subject)?;
+    let verdict = match word.verdict.to_ascii_lowercase().as_str() {
+        "right" => Verdict::Right,
+        "wrong" => Verdict::Wrong,
+        other => {
+            let error = format!("`{}` is no verdict", other.escape_debug());
+            return Err(refuse::bad(error, "say `right` or `wrong`"));
+        }
+    };
+    let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
+    act::control(&app, Control::Judge { run: id, right, by: caller.name.clone(), why }).await?;
+    app.parts.metrics.judged(verdict);
+    let rule = run.rule.unwrap_or_default();
+    // A rule that is gone keeps its record, and has no card to show.
+    let card = match find(&app, &rule) {
+        Ok((rule, terms)) => Some(card(&app, &rule, &terms, &caller.name).await?),
+        Err(_) => None,
+    };
+    Ok(Json(json!({ "run": id, "verdict": verdict.word(), "by": caller.name, "rule": rule, "scorecard": card })))
+}
+
+pub(super) async fn scorecard(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(rule): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let (rule, terms) = find(&app, &rule)?;
+    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+}
+
+pub(super) async fn scorecards(Allowed(caller): Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let levels = app.parts.store.levels().await.map_err(refuse::store)?;
+    let mut cards = Vec::new();
+    for (rule, terms) in climbers(&app).into_iter().take(crate::limits::READ_LIMIT) {
+        cards.push(card_at(&app, &rule, &terms, of(&levels, &rule, &terms).cloned(), &caller.name).await?);
+    }
+    Ok(Json(json!({ "scorecards": cards })))
+}
+
+pub(super) async fn promote(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(rule): Path<String>,
+    Body(wanted): Body<Move>,
+) -> Result<Json<Value>, Problem> {
+    let (rule, terms) = find(&app, &rule)?;
+    // It goes as far in every cluster.
+    caller.need_everywhere(&format!("rule {}", rule.name))?;
+    let why = refuse::reason(&wanted.why)?;
+    let channels = &app.parts.config.channels;
+    if let Some(unknown) = rule.tell.iter().find(|name| !channels.is_empty() && !channels.contains_key(*name)) {
+        return Err(refuse::conflict(
+            format!("rule {} tells `{unknown}`, which is no channel: nobody would hear of it", rule.name),
+            "configure the channel, or name another one in the rule's `tell`, before it is promoted",
+        ));
+    }
+    let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
+    act::control(&app, Control::Promote(climb)).await?;
+    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+}
+
+pub(super) async fn demote(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(rule): Path<String>,
+    Body(wanted): Body<Move>,
+) -> Result<Json<Value>, Problem> {
+    let (rule, terms) = find(&app, &rule)?;
+    // It goes as far in every cluster.
+    caller.need_everywhere(&format!("rule {}", rule.name))?;
+    let why = refuse::reason(&wanted.why)?;
+    let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
+    act::control(&app, Control::Demote(climb)).await?;
+    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+}
+
+fn climb(rule: &Rule, terms: &Terms, to: Option<Mode>, by: &str, why: String) -> Climb {
+    Climb { rule: rule.name.clone(), terms: terms.clone(), promote: rule.promote, to, by: by.to_owned(), why }
+}
+
+/// Rules with a runbook: only these have somewhere to go.
+fn climbers(app: &App) -> Vec<(Rule, Terms)> {
+    (app.current)().rules.climbers().map(|(rule, terms)| (rule.clone(), terms.clone())).collect()
+}
+
+fn find(app: &App, name: &str) -> Result<(Rule, Terms), Problem> {
+    let rules = (app.current)().rules.clone();
+    let Some(rule) = rules.rule(name) else {
+        let hint = match crate::config::closest(name, rules.rules().map(|rule| rule.name.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`nightshift scorecard` lists them".to_owned(),
+        };
+        return Err(refuse::missing(format!("rule `{}`", name.escape_debug()), hint));
+    };
+    let terms = rules.terms(name).cloned().ok_or_else(|| {
+        refuse::conflict(
+            format!("rule {name} runs nothing: it only tells"),
+            "only rules with a runbook have a mode to move",
+        )
+    })?;
+    Ok((rule.clone(), terms))
+}
+
+async fn card(app: &App, rule: &Rule, terms: &Terms, by: &str) -> Result<Scorecard, Problem> {
+    let levels = app.parts.store.levels().await.map_err(refuse::store)?;
+    card_at(app, rule, terms, of(&levels, rule, terms).cloned(), by).await
+}
+
+async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by: &str) -> Result<Scorecard, Problem> {
+    let parts = &app.parts;
+    let ceiling = parts.config.mode_ceiling;
+    let mode = policy::effective(terms.file, level.as_ref(), ceiling);
+    let card = parts.store.card(&rule.name, &terms.content).await.map_err(refuse::store)?;
+    let next = mode.up().map(|to| {
+        let mut missing = policy::missing(&rule.promote, &card, to, by, parts.clock.now());
+        if to > ceiling {
+            missing.push(format!("this installation's `mode_ceiling` is {ceiling}"));
+        }
+        NextRung { to, missing }
+    });
+    Ok(Scorecard {
+        rule: rule.name.clone(),
+        runbook: rule.run.clone().unwrap_or_default(),
+        mode,
+        file: terms.file,
+        ceiling,
+        content: terms.content.clone(),
+        level,
+        card,
+        next,
+    })
+}
+
+/// Where each rule with a runbook stands: what its file says, and how far it goes.
+pub(in crate::server) async fn places(app: &App) -> Result<Vec<(Mode, Mode)>, Problem> {
+    let levels = app.parts.store.levels().await.map_err(refuse::store)?;
+    let ceiling = app.parts.config.mode_ceiling;
+    let place = |(rule, terms): (Rule, Terms)| {
+        let level = of(&levels, &rule, &terms);
+        (terms.file, policy::effective(terms.file, level, ceiling))
+    };
+    Ok(climbers(app).into_iter().map(place).collect())
+}
+
+fn of<'a>(levels: &'a [Level], rule: &Rule, terms: &Terms) -> Option<&'a Level> {
+    levels.iter().find(|level| level.rule == rule.name && level.content == terms.content)
+}
+
+/// Rules that do not go as far as their files say, or go further, with who moved them and why.
+pub(super) async fn moved(app: &App) -> Result<Vec<Value>, Problem> {
+    let levels = app.parts.store.levels().await.map_err(refuse::store)?;
+    let ceiling = app.parts.config.mode_ceiling;
+    let row = |(rule, terms): (Rule, Terms)| {
+        let level = of(&levels, &rule, &terms)?;
+        let mode = policy::effective(terms.file, Some(level), ceiling);
+        (mode != terms.file).then(|| {
+            json!({
+                "rule": rule.name, "mode": mode, "file": terms.file, "by": level.by, "why": level.why, "at": level.at,
+            })
+        })
+    };
+    Ok(climbers(app).into_iter().filter_map(row).collect())
+}
+
+/// For `why`: where a rule stands and why, and what is on record; none where there is no such rule with a runbook.
+pub(super) async fn standing(app: &App, name: &str) -> Result<Option<Scorecard>, Problem> {
+    match find(app, name) {
+        Ok((rule, terms)) => card(app, &rule, &terms, "").await.map(Some),
+        Err(_) => Ok(None),
+    }
+}

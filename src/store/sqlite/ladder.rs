@@ -1,0 +1,286 @@
+//! Levels: how far rules may go, moved up by people on evidence, and down by people or by what went wrong.
+//!
+//! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
+
+use super::record;
+use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
+use super::tx::Tx;
+use crate::model::{About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Terms, Time};
+use crate::planted::planted;
+use crate::policy;
+use crate::store::{Climb, StoreError};
+use rusqlite::{Connection, Row, params};
+
+/// Entries that follow from something; the caller appends them where the ledger has its place for them.
+#[derive(Default)]
+pub(super) struct News(pub Vec<(Actor, About, EntryKind)>);
+
+impl News {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn append(self, tx: &mut Tx, now: Time) -> Result<(), StoreError> {
+        for (actor, about, entry) in self.0 {
+            tx.append(&actor, about, &entry, now)?;
+        }
+        Ok(())
+    }
+}
+
+const LEVEL: &str = "rule, content, mode, file, down, by, why, at, from_run, evidence_from, card";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Level> {
+    Ok(Level {
+        rule: row.get(0)?,
+        content: row.get(1)?,
+        mode: word(row, 2)?,
+        file: word(row, 3)?,
+        down: row.get(4)?,
+        by: row.get(5)?,
+        why: row.get(6)?,
+        at: time(row, 7)?,
+        from_run: RunId(row.get(8)?),
+        evidence_from: RunId(row.get(9)?),
+        card: json(row, 10)?,
+    })
+}
+
+/// Every level, the latest move first.
+pub(super) fn levels(conn: &Connection) -> Result<Vec<Level>, StoreError> {
+    let sql = format!("SELECT {LEVEL} FROM level ORDER BY at DESC, rule LIMIT ?1");
+    all(conn, &sql, [crate::limits::READ_LIMIT as i64], read)
+}
+
+fn level(conn: &Connection, rule: &str, content: &str) -> Result<Option<Level>, StoreError> {
+    one(conn, &format!("SELECT {LEVEL} FROM level WHERE rule = ?1 AND content = ?2"), [rule, content], read)
+}
+
+/// What counts for the rule now.
+pub(super) fn card(conn: &Connection, rule: &str, content: &str) -> Result<Card, StoreError> {
+    let from = level(conn, rule, content)?.map_or(RunId(0), |level| level.evidence_from);
+    record::card(conn, rule, content, from)
+}
+
+/// How far the rule goes now: the one place where that is decided.
+pub(super) fn effective(tx: &Tx, rule: &str, terms: &Terms) -> Result<Mode, StoreError> {
+    let level = level(&tx.conn, rule, &terms.content)?;
+    Ok(policy::effective(terms.file, level.as_ref(), tx.ceiling))
+}
+
+/// How far a run may go that began as it did: a ceiling that was lowered and a rule that was brought down hold for it, too.
+pub(super) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
+    let mut mode = run.mode.min(tx.ceiling);
+    if let Some(rule) = run.rule.as_deref().filter(|_| !planted("cached-mode")) {
+        let sql = "SELECT mode FROM level WHERE rule = ?1 AND from_run > ?2 \
+                   AND (down OR content = (SELECT content FROM record WHERE run = ?2))";
+        for level in all(&tx.conn, sql, params![rule, run.id.0], |row| word::<Mode>(row, 0))? {
+            mode = mode.min(level);
+        }
+    }
+    Ok(mode)
+}
+
+fn write(conn: &Connection, level: &Level) -> Result<(), StoreError> {
+    let sql = "INSERT INTO level (rule, content, mode, file, down, by, why, at, from_run, evidence_from, card) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (rule, content) DO UPDATE SET \
+               mode = excluded.mode, file = excluded.file, down = excluded.down, by = excluded.by, why = excluded.why, \
+               at = excluded.at, from_run = excluded.from_run, evidence_from = excluded.evidence_from, card = excluded.card";
+    let values = params![
+        level.rule,
+        level.content,
+        to_word(&level.mode)?,
+        to_word(&level.file)?,
+        level.down,
+        level.by,
+        level.why,
+        micros(level.at),
+        level.from_run.0,
+        level.evidence_from.0,
+        to_json(&level.card)?
+    ];
+    exec(conn, sql, values).map(drop)
+}
+
+/// What a bad outcome was seen in.
+struct Seen {
+    rule: String,
+    content: String,
+    file: Mode,
+    demote: Demote,
+}
+
+/// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now.
+pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreError> {
+    let sql = "SELECT rule, content, file, demote_auto, demote_approve FROM record WHERE run = ?1";
+    let seen = one(&tx.conn, sql, [run.0], |row| {
+        let demote = Demote { auto: row.get(3)?, approve: row.get(4)? };
+        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote })
+    })?;
+    let Some(seen) = seen else { return Ok(News::default()) };
+    let level = level(&tx.conn, &seen.rule, &seen.content)?;
+    let from = policy::effective(seen.file, level.as_ref(), tx.ceiling);
+    let most = match from {
+        Mode::Auto => seen.demote.auto,
+        Mode::Approve => seen.demote.approve,
+        // It does nothing that could be bad.
+        Mode::Observe | Mode::Suggest => 0,
+    };
+    let since = level.as_ref().map_or(RunId(0), |level| level.from_run);
+    let bad = record::bad_since(&tx.conn, &seen.rule, &seen.content, since)?;
+    let (Some(to), true) = (from.down(), most > 0 && bad >= most && run >= since) else {
+        return Ok(News::default());
+    };
+    let why = format!("{}; {bad} of {most} bad outcomes in {from}", in_words(tx, run)?);
+    let card = record::card(&tx.conn, &seen.rule, &seen.content, level.map_or(RunId(0), |level| level.evidence_from))?;
+    let next = RunId(tx.next.run);
+    let moved = Level {
+        rule: seen.rule.clone(),
+        content: seen.content.clone(),
+        mode: to,
+        file: seen.file,
+        down: true,
+        by: "engine".to_owned(),
+        why: why.clone(),
+        at: now,
+        from_run: next,
+        evidence_from: next,
+        card: card.clone(),
+    };
+    write(&tx.conn, &moved)?;
+    let entry = EntryKind::RuleDemoted {
+        rule: seen.rule,
+        from,
+        to,
+        by: "engine".to_owned(),
+        why,
+        content: seen.content,
+        card: Box::new(card),
+    };
+    let about = About { incident: record::incident(&tx.conn, run)?, run: Some(run) };
+    Ok(News(vec![(Actor::engine(), about, entry)]))
+}
+
+/// What was bad about a run.
+fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
+    let sql = "SELECT coalesce(aftermath, '') = 'back', acted AND coalesce(ended, '') IN ('failed', 'stuck'), ended, undone, \
+               (SELECT group_concat(who, ', ') FROM judgement WHERE judgement.run = record.run AND verdict = 0), answer_by \
+               FROM record WHERE run = ?1";
+    let found = one(&tx.conn, sql, [run.0], |row| {
+        let (back, broke, undone) = (row.get::<_, bool>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(3)?);
+        let blamed: Option<String> = row.get(4)?;
+        Ok(match (blamed, back, broke) {
+            (Some(who), ..) => format!("{run} was judged wrong by {who}"),
+            (None, true, _) => format!("after {run} the complaint came back within the bake time"),
+            (None, false, true) if undone => format!("{run} failed and took back what it did"),
+            (None, false, true) => format!("{run} {}", row.get::<_, Option<String>>(2)?.unwrap_or_default()),
+            (None, false, false) => {
+                format!("{run} was denied by {}", row.get::<_, Option<String>>(5)?.unwrap_or_default())
+            }
+        })
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+/// One rung up, or a refusal that lists what is missing.
+pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
+    let (rule, terms) = (&climb.rule, &climb.terms);
+    let refused = |text: String| Err(StoreError::Refused(text));
+    let before = level(&tx.conn, rule, &terms.content)?;
+    let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
+    let Some(to) = from.up() else { return refused(format!("rule {rule} is in auto: there is no rung above")) };
+    if let Some(wanted) = climb.to.filter(|wanted| *wanted != to) {
+        return refused(format!(
+            "rule {rule} is in {from}: one rung at a time, and the next one is {to}, not {wanted}"
+        ));
+    }
+    if to > tx.ceiling {
+        return refused(format!("{to} is above this installation's `mode_ceiling`, {}", tx.ceiling));
+    }
+    let evidence_from = before.map_or(RunId(0), |level| level.evidence_from);
+    let card = record::card(&tx.conn, rule, &terms.content, evidence_from)?;
+    let missing = policy::missing(&climb.promote, &card, to, &climb.by, now);
+    if !missing.is_empty() {
+        return refused(format!("rule {rule} has not shown enough for {to}: {}", missing.join("; ")));
+    }
+    let moved = Moved { climb, from, to, down: to < terms.file, evidence_from, card };
+    let entry = |moved: &Moved<'_>| EntryKind::RulePromoted {
+        rule: rule.clone(),
+        from,
+        to,
+        by: climb.by.clone(),
+        why: climb.why.clone(),
+        content: terms.content.clone(),
+        card: Box::new(moved.card.clone()),
+    };
+    by_hand(tx, &moved, entry(&moved), now)
+}
+
+/// Down, because a person says so: no evidence is asked for.
+pub(super) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
+    let (rule, terms) = (&climb.rule, &climb.terms);
+    let before = level(&tx.conn, rule, &terms.content)?;
+    let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
+    let Some(to) = climb.to.or(from.down()) else {
+        return Err(StoreError::Refused(format!("rule {rule} only observes: there is no rung below")));
+    };
+    if to >= from {
+        return Err(StoreError::Refused(format!("rule {rule} is in {from}: {to} is not below that")));
+    }
+    let evidence_from = before.map_or(RunId(0), |level| level.evidence_from);
+    let card = record::card(&tx.conn, rule, &terms.content, evidence_from)?;
+    let entry = EntryKind::RuleDemoted {
+        rule: rule.clone(),
+        from,
+        to,
+        by: climb.by.clone(),
+        why: climb.why.clone(),
+        content: terms.content.clone(),
+        card: Box::new(card.clone()),
+    };
+    let evidence_from = RunId(tx.next.run);
+    by_hand(tx, &Moved { climb, from, to, down: true, evidence_from, card }, entry, now)
+}
+
+struct Moved<'a> {
+    climb: &'a Climb,
+    from: Mode,
+    to: Mode,
+    down: bool,
+    evidence_from: RunId,
+    card: Card,
+}
+
+fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Result<(), StoreError> {
+    debug_assert!(moved.from != moved.to, "a move goes somewhere");
+    let climb = moved.climb;
+    let level = Level {
+        rule: climb.rule.clone(),
+        content: climb.terms.content.clone(),
+        mode: moved.to,
+        file: climb.terms.file,
+        down: moved.down,
+        by: climb.by.clone(),
+        why: climb.why.clone(),
+        at: now,
+        from_run: RunId(tx.next.run),
+        evidence_from: moved.evidence_from,
+        card: moved.card.clone(),
+    };
+    write(&tx.conn, &level)?;
+    // Where people last heard of the rule, they hear of this.
+    let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
+               AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
+    let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;
+    tx.append(&Actor::person(&climb.by), About { incident, run: None }, &entry, now)?;
+    wake(tx, &climb.rule, now)
+}
+
+/// Runs of the rule that wait look at their mode now.
+fn wake(tx: &Tx, rule: &str, now: Time) -> Result<(), StoreError> {
+    if number(&tx.conn, "SELECT count(*) FROM record WHERE rule = ?1 AND ended IS NULL", [rule])? == 0 {
+        return Ok(());
+    }
+    let sql = "UPDATE run SET wake_at = ?2 WHERE rule = ?1 AND final = 0 AND json_extract(state, '$.is') = 'held'";
+    exec(&tx.conn, sql, params![rule, micros(now)]).map(drop)
+}
