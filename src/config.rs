@@ -6,10 +6,12 @@ mod agent;
 mod check;
 mod read;
 mod secret;
+mod slack;
 
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
+pub use slack::SlackApp;
 
 use crate::model::{LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
@@ -120,25 +122,6 @@ pub struct Person {
     /// `P0ABCDE`: the user id of PagerDuty.
     #[serde(default)]
     pub pagerduty: Option<String>,
-}
-
-/// The Slack app's way in: slash commands and buttons.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlackApp {
-    pub signing_secret: Secret,
-    /// `T0123ABCD`: requests of other workspaces are refused.
-    #[serde(default)]
-    pub team: Option<String>,
-    /// Where answers may be sent.
-    #[serde(default = "SlackApp::hooks")]
-    pub hooks: String,
-}
-
-impl SlackApp {
-    fn hooks() -> String {
-        "https://hooks.slack.com/".to_owned()
-    }
 }
 
 /// PagerDuty's webhook subscription: what people do there is the same here.
