@@ -79,8 +79,8 @@ impl Chat {
     async fn do_press(&self, caller: &Caller, from: &Interaction, press: &Press) -> Result<Option<String>, Problem> {
         let (id, shown) = press.value.split_once(' ').unwrap_or((&press.value, ""));
         let asks = match press.action_id.as_str() {
-            "deny" => {
-                self.still_the_same(caller, id, shown).await?;
+            // One that is decided is said to be, without a form first.
+            "deny" if self.still_the_same(caller, id, shown).await? => {
                 Some(Purpose::Deny { approval: id.to_owned(), shown: shown.to_owned() })
             }
             "silence" => Some(Purpose::Silence { incident: id.to_owned() }),
@@ -116,13 +116,13 @@ impl Chat {
         command::perform(&self.app, caller, &line).await.map(Some)
     }
 
-    /// The answer counts for the plan that the button was shown with, and for no other.
-    pub(super) async fn still_the_same(&self, caller: &Caller, id: &str, shown: &str) -> Result<(), Problem> {
+    /// The answer counts for the plan that the button was shown with, and for no other. Whether the question is open.
+    pub(super) async fn still_the_same(&self, caller: &Caller, id: &str, shown: &str) -> Result<bool, Problem> {
         let path = format!("approvals/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>());
         let answer = api::ask(&self.app, caller.clone(), "GET", path, Value::Null).await?;
         let hash = answer["approval"]["plan_hash"].as_str().unwrap_or_default();
         if !shown.is_empty() && shown == hash {
-            return Ok(());
+            return Ok(answer["approval"]["state"] == "open");
         }
         let error = format!("{id} is not the question that this button was shown with");
         Err(Problem::new(StatusCode::CONFLICT, error, "look at the message as it is now, or use `show`"))

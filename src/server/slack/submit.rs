@@ -106,15 +106,20 @@ impl Chat {
         let text = |field: &str| answers.get(field).map_or("", String::as_str);
         let done = match &form.purpose {
             Purpose::Deny { approval, shown } => match self.still_the_same(caller, approval, shown).await {
-                Ok(()) => {
+                Ok(_) => {
                     let why = if text(WHY).is_empty() { "by a button in Slack" } else { text(WHY) };
                     self.perform_line(caller, &format!("deny {approval} {why}")).await
                 }
                 Err(problem) => Err(problem),
             },
             Purpose::Silence { incident } => {
-                if let Err(error) = text(LASTS).parse::<Span>() {
-                    return Filled::Wrong(LASTS, format!("{error}: write for example 30m or 2h"));
+                let (least, most) = (limits::SILENCE_MIN, limits::SILENCE_MAX);
+                match text(LASTS).parse::<Span>() {
+                    Err(error) => return Filled::Wrong(LASTS, format!("{error}: write for example 30m or 2h")),
+                    Ok(lasts) if lasts < least || lasts > most => {
+                        return Filled::Wrong(LASTS, format!("a silence lasts from {least} to {most}"));
+                    }
+                    Ok(_) => {}
                 }
                 if text(WHY).is_empty() {
                     return Filled::Wrong(WHY, "a reason is missing".to_owned());
