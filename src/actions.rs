@@ -100,6 +100,12 @@ pub trait Action: Send + Sync {
     /// Does it, or settles it if a crash left it open. Must be right however often it is called for one step.
     async fn perform(&self, world: &World, step: &Step) -> Performed;
 
+    /// People have cancelled the run while this step was open: stops what goes on without us. None: nothing does. Must be
+    /// right however often it is called; whatever it settles is the step's outcome.
+    async fn stop(&self, _world: &World, _step: &Step) -> Option<Performed> {
+        None
+    }
+
     /// What `perform` would most likely answer, without touching anything. Reads are performed instead.
     async fn predict(&self, world: &World, call: &Call) -> Outcome;
 

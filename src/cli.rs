@@ -122,6 +122,9 @@ enum Command {
 
 /// Parses the arguments, does what they say, and turns the end into an exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = crate::node::is_meant(std::env::args_os().skip(1)) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,12 +15,14 @@ mod program;
 mod reboot;
 mod reset;
 mod sight;
+mod waiter;
 
 pub use faults::{Faults, MemoryError};
 pub use join::{Join, Names, Open};
 pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
 pub use nvml::{NvmlDoor, Released, findings_page};
 pub use sight::{Seen, Sight, recovery_finding, xid_finding};
+pub use waiter::is_meant;
 
 use crate::config::AgentConfig;
 use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome, Time};

@@ -24,8 +24,8 @@ pub use inference::{
 };
 pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
 pub use mig::{
-    Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigRefusal, MigSeat, move_cost, plan_mig,
-    profiles_of_product,
+    Geometry, Held, MigBoard, MigBounds, MigDemand, MigNode, MigPlan, MigPlanError, MigRefusal, MigSeat, Seating,
+    move_cost, plan_mig, profiles_of_product,
 };
 pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};
 pub use xid::{Blame, Remedy, XidEntry, XidTable, XidTableError};

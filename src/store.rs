@@ -389,6 +389,11 @@ pub trait Store: Send + Sync + 'static {
     async fn ask(&self, run: RunId, epoch: i64, question: NewApproval, now: Time) -> Result<ApprovalId, StoreError>;
     /// The runbook failed: from now on its steps are taken back.
     async fn unwind(&self, run: RunId, epoch: i64, why: String, now: Time) -> Result<(), StoreError>;
+    /// Takes a run that people have cancelled in the middle of a step, for who stops what that step left under way: the run
+    /// and its open step. `None`: nothing is open, and it is not due any more.
+    async fn abandoned(&self, run: RunId, now: Time) -> Result<Option<(Run, Step)>, StoreError>;
+    /// Such a run is due again then; without a time never, and its step stays open.
+    async fn look_again(&self, run: RunId, epoch: i64, at: Option<Time>) -> Result<(), StoreError>;
     /// The final state; releases what the run held.
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
 

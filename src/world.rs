@@ -30,7 +30,7 @@ pub use kube::{
     LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Selects, Told, WaitingPod,
     Workload,
 };
-pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_plan, mig_waiting};
+pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, mig_waiting};
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 pub use serving::SERVING_FLOOR;

@@ -5,7 +5,7 @@
 
 mod job;
 
-use super::answer::{Settled, failed, foresee, settle, waited};
+use super::answer::{Settled, failed, foresee, patient, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
@@ -55,6 +55,10 @@ impl Action for CacheWarm {
         settle(perform(world, step).await)
     }
 
+    async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
+        Some(settle(stop(world, step).await))
+    }
+
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
         let possible = match choose(world, call, &Value::Null, limits::CACHE_JOB_AFTER) {
             Ok(Way::Agent) => on_node::reachable(world, call),
@@ -100,4 +104,21 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         return Ok(Performed::Done(failed(FailureKind::Unavailable, error.to_string())));
     }
     on_node::perform(world, step, within).await
+}
+
+/// What reads goes on without us, so whoever reads is told.
+async fn stop(world: &World, step: &Step) -> Settled<Performed> {
+    let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
+    if step.carry["route"] == "job" {
+        return job::stop(world, step, within).await;
+    }
+    let node = args::text(&step.call, "node")?;
+    match world.agents.unwant(node, &step.command_key()) {
+        Ok(()) => {
+            let what = format!("the run was cancelled: the agent of {node} stops reading, and what it has read stays");
+            Ok(Performed::Done(failed(FailureKind::Refused, what)))
+        }
+        // After a restart of ours an agent comes back in a moment; one that is gone has nothing under way.
+        Err(error) => Ok(patient(error, waited(world, step), within, Value::Null)),
+    }
 }

@@ -6,7 +6,7 @@ use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_plan, mig_waiting};
+use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_node, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 
 pub(super) struct MigPlanning;
@@ -78,8 +78,8 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
         false => {
             let kube = world.kube(None)?;
             if waits(call) {
-                let labels = kube.node(node).await?.labels;
-                wish.demand = mig_waiting(&inventory, &labels, &kube.waiting_for_mig().await?);
+                let node = mig_node(&kube.node(node).await?, &world.identity);
+                wish.demand = mig_waiting(&inventory, &node, &kube.waiting_for_mig().await?);
             }
             Some(MigAround { pods: kube.pods_on(node).await?, budgets: kube.budgets().await? })
         }

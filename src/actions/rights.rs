@@ -88,5 +88,11 @@ pub(super) const PLAN_MIG: &[Permission] =
     &[core("nodes", "get"), core("pods", "list"), policy("poddisruptionbudgets", "list")];
 pub(super) const RESTART_POD: &[Permission] =
     &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];
-/// Its own Job, which it makes and looks at; see `Permission::home`.
-pub(super) const WARM: &[Permission] = &[core("pods", "list"), batch("jobs", "create"), batch("jobs", "get")];
+/// Its own Job, which it makes, looks at and, once the run is cancelled, takes away; see `Permission::home`.
+pub(super) const WARM: &[Permission] = &[
+    core("pods", "list"),
+    core("pods/log", "get"),
+    batch("jobs", "create"),
+    batch("jobs", "delete"),
+    batch("jobs", "get"),
+];

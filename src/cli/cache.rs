@@ -316,7 +316,7 @@ fn interruptible() -> Result<Arc<AtomicBool>, Stop> {
     Ok(cancel)
 }
 
-/// Progress on stderr: a bar on a terminal, a line now and then in a log, nothing beside JSON.
+/// Progress on stderr: a bar on a terminal, a line now and then in a log; with JSON, nothing there and objects here.
 struct Bar<'a> {
     invocation: &'a Invocation,
     terminal: bool,
@@ -350,7 +350,10 @@ impl Bar<'_> {
         };
         let share = now.done.saturating_mul(BAR_WIDTH) / now.total;
         let words = format!("{} of {}  {}/s  {left}", size(now.done), size(now.total), size(rate as u64));
-        if self.terminal {
+        if self.invocation.json() {
+            // For whoever started it, a Job's owner say: one object a line.
+            self.invocation.say(&now.shown().to_string());
+        } else if self.terminal {
             let bar: String = (0..BAR_WIDTH).map(|at| if at < share { '█' } else { '·' }).collect();
             let _ = write!(std::io::stderr(), "\r\x1b[K{bar} {words}");
         } else {

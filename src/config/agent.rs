@@ -38,7 +38,8 @@ pub struct AgentConfig {
     pub bug_report: PathBuf,
     /// One that takes longer hangs: it is ended, and the bundle goes without it.
     pub bug_report_within: Span,
-    /// What reboots the node.
+    /// What reboots the node: a program; `[init]`: systemd is asked by a signal, which a container can do if it sees the
+    /// node's processes; empty: nothing does.
     pub reboot: Vec<String>,
     /// Where the kernel says which boot this is; a file serves for trying things out.
     pub boot_id: PathBuf,

@@ -20,7 +20,7 @@ pub const CACHE_TENSORS: usize = 1_000_000;
 pub const CACHE_READERS: usize = 16;
 /// What one reader takes on at a time.
 pub const CACHE_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
-/// One read: as fast as 4 MiB when measured, and eight readers' buffers stay small.
+/// One read: as fast as 4 MiB when measured, and a reader looks often enough whether to stop.
 pub const CACHE_READ_BYTES: usize = 1024 * 1024;
 /// The share of pages in memory from which a model counts as warm.
 pub const CACHE_RESIDENT: f64 = 0.999;
@@ -52,6 +52,12 @@ pub const CACHE_JOB_POD: Duration = Duration::from_secs(120);
 pub const CACHE_JOB_SLACK: Duration = Duration::from_secs(300);
 /// How long a Job that has ended can be looked at; Kubernetes takes it away then.
 pub const CACHE_JOB_KEPT: Duration = Duration::from_secs(3_600);
+/// One line of a pod's log, which is a progress of some 200 bytes.
+pub const POD_LINE_BYTES: usize = 4_096;
+/// How long the kubelet may take to say it; without it the step waits with the pod's phase alone.
+pub const POD_LINE_WAIT: Duration = Duration::from_secs(3);
+/// A Job whose making a crash cut off, or that another hand is at: when to look again whether it can be stopped.
+pub const CANCEL_AGAIN: Duration = Duration::from_secs(2);
 /// What the kubelet keeps of a container's termination message.
 pub const TERMINATION_BYTES: usize = 4_096;
 /// Models that one step warms; a node serves a few.

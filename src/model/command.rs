@@ -24,8 +24,12 @@ pub struct Command {
 impl Command {
     /// What the agent remembers on disk.
     pub fn key(&self) -> String {
-        format!("{}/{}", self.run, self.step)
+        key(self.run, self.step)
     }
+}
+
+pub(super) fn key(run: RunId, step: u32) -> String {
+    format!("{run}/{step}")
 }
 
 /// What became of a command so far.

@@ -131,4 +131,9 @@ impl Step {
     pub fn key(&self) -> String {
         format!("nightshift-{}-{}", self.run, self.no)
     }
+
+    /// As an agent knows the command that this step gives.
+    pub fn command_key(&self) -> String {
+        super::command::key(self.run, self.no)
+    }
 }

@@ -1,5 +1,5 @@
-//! Programs that an agent starts, so that their end is known even if the agent dies meanwhile: a shell waits for each and
-//! leaves its exit code in a file.
+//! Programs that an agent starts, so that their end is known even if the agent dies meanwhile: a process of this same binary
+//! waits for each and leaves its exit code in a file.
 //!
 //! Invariant: one key never has two programs at work; what it printed and how it ended stays until the key is forgotten.
 
@@ -36,8 +36,22 @@ pub(super) struct Program {
     pid: PathBuf,
 }
 
-/// `$0` is where the code goes; the rest is the program. The file appears whole or not at all.
-const WAITER: &str = r#"echo $$ >"$1"; shift; "$@"; echo $? >"$0.new" && mv "$0.new" "$0""#;
+/// A process that waits for a program: arguments as in `waiter`. It is this binary, also if the file was replaced by a newer
+/// one since.
+#[cfg(not(test))]
+fn waiter() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("/proc/self/exe");
+    command.arg(super::waiter::WAIT);
+    command
+}
+
+/// The binary of the unit tests is another one. `$0` is where the code goes; the rest is the program.
+#[cfg(test)]
+fn waiter() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("/bin/sh");
+    command.arg("-c").arg(r#"echo $$ >"$1"; shift; "$@"; echo $? >"$0.new" && mv "$0.new" "$0""#);
+    command
+}
 
 impl Program {
     /// `key` is a command's: `r7/3`.
@@ -76,11 +90,11 @@ impl Program {
         let output = std::fs::File::create(&self.output).map_err(|error| wrong("cannot keep its output", error))?;
         let errors = output.try_clone().map_err(|error| wrong("cannot keep its output", error))?;
         std::fs::write(&self.pid, "").map_err(|error| wrong("cannot note its start", error))?;
-        let mut shell = tokio::process::Command::new("/bin/sh");
-        shell.arg("-c").arg(WAITER).arg(&self.code).arg(&self.pid).arg(program).args(args);
+        let mut waiter = waiter();
+        waiter.arg(&self.code).arg(&self.pid).arg(program).args(args);
         // Its own group: a signal to the agent's group must not cut a reset in half.
-        shell.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-        let mut child = shell.spawn().map_err(|error| wrong("cannot start /bin/sh", error))?;
+        waiter.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let mut child = waiter.spawn().map_err(|error| wrong("cannot start the process that waits for it", error))?;
         if tokio::time::timeout(within, child.wait()).await.is_err() {
             return Err(format!("{} is not done after {} s; it is left running", program.display(), within.as_secs()));
         }
@@ -126,8 +140,8 @@ impl Program {
         }
     }
 
-    /// Whether the shell that waits for it is still there. A pid that another process took looks alive only if that is
-    /// also a shell with our file in its command line.
+    /// Whether the process that waits for it is still there. A pid that another process took looks alive only if that one
+    /// also has our file in its command line.
     fn is_alive(&self) -> bool {
         let Some(pid) = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
             return false;

@@ -3,6 +3,7 @@
 //! Invariant: asked of one boot, done to that boot alone: a copy that comes after the reboot finds another one.
 
 use super::program::{Earlier, Program};
+use super::waiter::ASK_INIT;
 use super::{Machine, Verb, ended, failed};
 use crate::limits;
 use crate::model::{Answer, Command, FailureKind};
@@ -36,13 +37,22 @@ impl Verb for NodeReboot {
             return ended(json!({ "asked": true, "before": before }));
         }
         let Some((name, args)) = machine.settings.reboot.split_first() else {
-            return failed(FailureKind::Invalid, "`reboot` in agent.yaml names no program");
+            let why = "`reboot` in agent.yaml is empty: this agent reboots nothing; write `[systemctl, reboot]`, or `[init]` in a container";
+            return failed(FailureKind::Invalid, why);
+        };
+        let (name, args) = match (name.as_str(), args) {
+            // What a container has instead of `systemctl`.
+            ("init", []) => ("/proc/self/exe", &[ASK_INIT.to_owned(), "1".to_owned()][..]),
+            (name, args) => (name, args),
         };
         progress(json!({ "doing": format!("asking {} to reboot", machine.name) }));
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         match program.run(Path::new(name), &args, limits::REBOOT_WITHIN).await {
             Ok(how) if how.code == 0 => ended(json!({ "asked": true, "before": before })),
-            Ok(how) => failed(FailureKind::Unavailable, format!("{name} ended with code {}: {}", how.code, how.said)),
+            Ok(how) => failed(
+                FailureKind::Unavailable,
+                format!("{} ended with code {}: {}", machine.settings.reboot[0], how.code, how.said),
+            ),
             Err(why) => failed(FailureKind::Timeout, why),
         }
     }

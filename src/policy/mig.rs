@@ -16,10 +16,12 @@ mod steps;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use cost::move_cost;
 pub use geometry::Geometry;
 pub use tables::profiles_of_product;
+pub use waiting::{MigNode, Seating};
 
 use crate::limits;
 use crate::model::{MigPlace, MigStep};

@@ -207,6 +207,14 @@ impl Store for SqliteStore {
         self.write(move |tx| runs::unwind(tx, run, epoch, why)).await
     }
 
+    async fn abandoned(&self, run: RunId, _now: Time) -> Result<Option<(Run, Step)>, StoreError> {
+        self.write(move |tx| runs::abandoned(tx, run)).await
+    }
+
+    async fn look_again(&self, run: RunId, epoch: i64, at: Option<Time>) -> Result<(), StoreError> {
+        self.write(move |tx| runs::look_again(tx, run, epoch, at)).await
+    }
+
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
     }

@@ -27,6 +27,8 @@ struct Post {
     epoch: AtomicI64,
     reads: AtomicU32,
     desks: Mutex<BTreeMap<AgentName, Desk>>,
+    /// What is done for a node by no agent, by the step's key: when it was last looked at, the node, the verb, how far.
+    elsewhere: Mutex<BTreeMap<String, (Instant, String, String, Value)>>,
 }
 
 /// One node's part of the box.
@@ -167,15 +169,37 @@ impl Agents {
                 std::mem::take(&mut desk.letters).into_iter().partition(|(_, one)| one.command.run == run);
             desk.letters = kept;
             let gone: BTreeMap<String, Letter> = gone;
-            desk.unwanted.extend(gone.into_keys());
-            while desk.unwanted.len() > limits::AGENT_COMMANDS {
-                desk.unwanted.pop_front();
-            }
+            gone.into_keys().for_each(|key| desk.unwant(key));
         }
     }
 
-    /// What agents are at and somebody waits for: the node, the verb, and what the agent last said of it.
+    /// The run of that command was cancelled: the node's agent hears so with its next word. `Unreached`: not yet.
+    pub fn unwant(&self, node: &str, key: &str) -> Result<(), WorldError> {
+        let mut desks = self.desks();
+        let name = self.find(&desks, node)?;
+        let desk = desks.get_mut(&name).filter(|desk| desk.is_here()).ok_or_else(|| unreached(&name))?;
+        desk.letters.remove(key);
+        desk.unwant(key.to_owned());
+        Ok(())
+    }
+
+    /// How far a step is that is done for a node by no agent, a Job's say; null: it is over.
+    pub fn elsewhere(&self, key: &str, node: &str, verb: &str, progress: Value) {
+        let mut elsewhere = self.post.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.retain(|_, (looked, ..)| looked.elapsed() < limits::AGENT_ASKED_ABOUT);
+        if progress.is_null() {
+            elsewhere.remove(key);
+        } else if elsewhere.len() < limits::RUNS_AT_ONCE || elsewhere.contains_key(key) {
+            elsewhere.insert(key.to_owned(), (Instant::now(), node.to_owned(), verb.to_owned(), progress));
+        }
+    }
+
+    /// What is done on nodes and somebody waits for: the node, the verb, and what was last said of it.
     pub fn at_work(&self) -> Vec<(String, String, Value)> {
+        let elsewhere = self.post.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = elsewhere.values().filter(|(looked, ..)| looked.elapsed() < limits::AGENT_ASKED_ABOUT);
+        let elsewhere: Vec<_> =
+            fresh.map(|(_, node, verb, progress)| (node.clone(), verb.clone(), progress.clone())).collect();
         let desks = self.desks();
         let letters = desks.iter().flat_map(|(node, desk)| desk.letters.values().map(move |letter| (node, letter)));
         let waited_for = letters.filter(|(_, letter)| letter.asked.elapsed() < limits::AGENT_ASKED_ABOUT);
@@ -185,7 +209,7 @@ impl Agents {
             }
             _ => None,
         });
-        working.collect()
+        working.chain(elsewhere).collect()
     }
 
     /// An agent has spoken: it is here, and this is how it stands.
@@ -349,6 +373,15 @@ impl Drop for Waiting<'_> {
 }
 
 impl Desk {
+    fn unwant(&mut self, key: String) {
+        if !self.unwanted.contains(&key) {
+            self.unwanted.push_back(key);
+        }
+        while self.unwanted.len() > limits::AGENT_COMMANDS {
+            self.unwanted.pop_front();
+        }
+    }
+
     fn is_here(&self) -> bool {
         self.polls > 0 || self.seen.elapsed() < limits::AGENT_HERE
     }

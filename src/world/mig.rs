@@ -2,10 +2,10 @@
 //!
 //! Invariant: an instance is free only where it is known that nobody has it; in doubt it is pinned, with the reason.
 
-use super::{Budget, Pod, WaitingPod};
+use super::{Budget, Cordon, Node, Pod, WaitingPod, cordon};
 use crate::model::{MigGpu, MigInstance, MigPlace, Span};
 use crate::policy::{
-    Geometry, Held, MigBoard, MigBounds, MigDemand, MigPlan, MigPlanError, MigSeat, move_cost, plan_mig,
+    Geometry, Held, MigBoard, MigBounds, MigDemand, MigNode, MigPlan, MigPlanError, MigSeat, move_cost, plan_mig,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -121,27 +121,35 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
     }
 }
 
-/// What pods wait for that this node could take, were there room: profile and count. A GPU's own profiles are what counts,
-/// so that a pod that waits for what no GPU here offers is not planned for.
-pub fn mig_waiting(
-    inventory: &MigInventory,
-    labels: &BTreeMap<String, String>,
-    waiting: &[WaitingPod],
-) -> BTreeMap<String, u32> {
+/// What pods wait for that this node could take, were there room: profile and count. Of each pod all must be offered by the
+/// GPUs here, since a pod runs on one node or on none.
+pub fn mig_waiting(inventory: &MigInventory, node: &MigNode, waiting: &[WaitingPod]) -> BTreeMap<String, u32> {
     let offered = |profile: &str| {
         let open = inventory.gpus.iter().filter(|gpu| gpu.enabled);
         open.flat_map(|gpu| &gpu.profiles).any(|known| known.name == profile)
     };
     let mut demand = BTreeMap::new();
-    for pod in waiting.iter().filter(|pod| pod.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
-    {
-        for (resource, count) in &pod.devices {
-            if let Some(profile) = crate::model::mig_profile_of(resource).filter(|profile| offered(profile)) {
-                *demand.entry(profile).or_insert(0_u32) += count;
-            }
+    for pod in waiting.iter().filter(|pod| pod.seating.allows(node)) {
+        let of = |(resource, count): (&String, &u32)| Some((crate::model::mig_profile_of(resource)?, *count));
+        let Some(asked) = pod.devices.iter().map(of).collect::<Option<Vec<_>>>() else { continue };
+        if !asked.iter().all(|(profile, _)| offered(profile)) {
+            continue;
+        }
+        for (profile, count) in asked {
+            *demand.entry(profile).or_insert(0_u32) += count;
         }
     }
     demand
+}
+
+/// A node as those see it who wait for room there. A cordon of ours is lifted once the room is made.
+pub fn mig_node(node: &Node, identity: &str) -> MigNode {
+    MigNode {
+        name: node.name.clone(),
+        labels: node.labels.clone(),
+        taints: node.taints.clone(),
+        shut: matches!(cordon(node, identity), Cordon::Foreign { .. }),
+    }
 }
 
 /// `#{ "1g.10gb": 2 }` or `#{ "nvidia.com/mig-1g.10gb": 2 }`, as runbooks write it.

@@ -10,6 +10,7 @@ mod battery;
 #[path = "../it/actions/kube_cases.rs"]
 mod kube_cases;
 mod slow;
+mod waiting;
 mod warm;
 
 /// The battery's own name for where its cases come from.

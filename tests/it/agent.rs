@@ -9,6 +9,7 @@ mod identity;
 mod kernel;
 mod layout;
 pub mod link;
+mod programs;
 mod reboot;
 mod tokens;
 mod warm;

@@ -235,7 +235,7 @@ fn jobs_are_made_in_one_namespace_where_they_are_asked_for_and_the_actions_are_o
         kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
     };
     assert_eq!(rights_of(&[role]), home(&Actions::default()));
-    assert_eq!(home(&Actions::default()).len(), 2, "create and get");
+    assert_eq!(home(&Actions::default()).len(), 4, "create, get and delete of Jobs, and what their pods write");
     let bound = named(&objects, "RoleBinding", "nightshift-jobs");
     assert_eq!(bound["subjects"][0]["name"], "nightshift-write");
     let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
@@ -450,4 +450,17 @@ fn the_chart_and_the_program_have_one_version() {
     let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
     let value: Value = serde_saphyr::from_str(&text).unwrap();
     assert_eq!(value["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn every_shipped_runbook_is_run_with_the_charts_account() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join("tests/cluster").join(file)).unwrap();
+    let stories = read("chart.rs") + &read("chart/nodes.rs");
+    let names = std::fs::read_dir(root.join("runbooks")).unwrap().flatten().map(|entry| entry.path());
+    let shipped = names.filter(|path| path.extension().is_some_and(|ending| ending == "rhai"));
+    let shipped: Vec<String> = shipped.map(|path| path.file_stem().unwrap().display().to_string()).collect();
+    assert!(shipped.len() >= 12, "{shipped:?}");
+    let missing: Vec<&String> = shipped.iter().filter(|name| !stories.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "run them in tests/cluster/chart.rs or chart/nodes.rs: {missing:?}");
 }

@@ -3,8 +3,8 @@
 //! Invariant: whatever the moment, the world ends the same: each effect once, nothing acknowledged lost.
 
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
-use nightshift::world::sim::{SimFleet, SimOptions};
-use serde_json::Value;
+use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
+use serde_json::{Value, json};
 
 const RULES: &str = r#"
 rules:
@@ -160,4 +160,39 @@ async fn killed_just_after_any_commit_of_a_run_that_is_taken_back_the_world_ends
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_just_before_any_commit_of_a_run_that_is_taken_back_the_world_ends_the_same() {
     kill_at_every_commit(&TAKEN_BACK, "before").await;
+}
+
+/// The process that was told to cancel dies before it could; the one that comes after it finds what is left to stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cancelled_run_left_under_way_is_stopped_by_whoever_comes_after_the_crash() {
+    let fleet = SimFleet::start(SimOptions::default()).unwrap();
+    fleet.fault(Fault::Jobs { exit: None, message: String::new() }).unwrap();
+    let job = "{ namespace: warm, image: r/n:1, host_path: /models }";
+    let extra = format!("clusters:\n  sim:\n    url: {}\n    cache_job: {job}\n", fleet.url());
+    let warm = "//! Warms.\n//!\n//! reach: none\n\ncache::warm(\"/models/a\", \"gpu-1\", #{ via: \"job\" });\n";
+    let site = Site::new(&extra, "rules: []\n", &[("warm", warm)]);
+    let engine = site.start(&[]).await.unwrap();
+    let (status, run) = engine.post("/api/v1/runs", &json!({ "runbook": "warm", "mode": "auto" })).await.unwrap();
+    assert_eq!(status, 201, "{run}");
+    let id = run["run"]["id"].as_str().unwrap().to_owned();
+    let jobs = || fleet.effects().into_iter().filter(|effect| effect.resource == "jobs" && effect.changed);
+    eventually("the Job is made", async || jobs().next()).await;
+    // Its first try to take the Job away does not arrive.
+    fleet.fault(ApiFault::next(1, "DELETE", "/jobs/", Trouble::Cut)).unwrap();
+    let cancel = format!("/api/v1/runs/{id}/cancel");
+    let (status, answer) = engine.post(&cancel, &json!({ "why": "another node will do" })).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    eventually("it has tried", async || fleet.requests().iter().find(|asked| asked.method == "DELETE").map(drop)).await;
+    engine.kill();
+    let engine = site.start(&[]).await.unwrap();
+    let ended = eventually("the step has its outcome", async || {
+        let run = engine.get(&format!("/api/v1/runs/{id}")).await?;
+        run["steps"][0]["outcome"].is_object().then_some(run)
+    })
+    .await;
+    assert_eq!(ended["run"]["state"]["is"], "denied", "{ended}");
+    let failed = ended["steps"][0]["outcome"]["failed"]["message"].as_str().unwrap_or_default();
+    assert!(failed.contains("the run was cancelled"), "{ended}");
+    let done: Vec<String> = jobs().map(|effect| effect.verb).collect();
+    assert_eq!(done, ["create", "delete"], "the Job is made once and taken away once");
 }

@@ -61,6 +61,7 @@ conformance! {
         a_write_under_an_old_epoch_is_fenced,
         a_final_run_never_changes,
         a_cancelled_run_still_learns_how_its_open_step_ended,
+        what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it,
         a_disruptive_step_reserves_its_node_until_the_run_ends,
         a_frozen_rule_holds_the_step_and_says_so_once,
         an_outcome_that_is_too_large_is_refused_and_changes_nothing,

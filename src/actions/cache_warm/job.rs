@@ -1,13 +1,14 @@
 //! A warm as a Job of Kubernetes: for nodes that no agent serves.
 //!
-//! Invariant: one step makes one Job, whose name is derived from it; it is found again after a crash, and never deleted.
+//! Invariant: one step makes one Job, whose name is derived from it; it is found again after a crash, and deleted only when
+//! the run is cancelled.
 
 use super::super::Performed;
 use super::super::answer::{Settled, done, failed, patient, poll, waited};
 use super::super::args;
 use crate::limits;
 use crate::model::{Call, Failure, FailureKind, Span, Step};
-use crate::world::{CacheJob, JobPod, World, WorldError};
+use crate::world::{CacheJob, Job, JobPod, World, WorldError};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
 
@@ -30,8 +31,15 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     let (name, owner) = (name(world, step), owner(world, step));
     let (gone, space) = (waited(world, step), settings.namespace.as_str());
     let most = Span(within.0 + limits::CACHE_JOB_SLACK);
-    let carry =
-        |pod: Option<&str>| json!({ "route": "job", "job": format!("{space}/{name}"), "made": true, "pod": pod });
+    let (node, key) = (args::text(&step.call, "node")?, step.command_key());
+    let carry = |pod: Option<&str>, progress: &Value| {
+        let job = format!("{space}/{name}");
+        let mut carry = json!({ "route": "job", "job": job, "made": true, "pod": pod });
+        if !progress.is_null() {
+            carry["progress"] = progress.clone();
+        }
+        carry
+    };
     let job = match kube.job(space, &name).await {
         Ok(job) => job,
         Err(WorldError::NotFound(_)) if step.carry["made"] == true => {
@@ -46,20 +54,16 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         Err(error) => return Ok(patient(error, gone, most, step.carry.clone())),
     };
     if job.annotations.get(STEP) != Some(&owner) {
-        let whose = job.annotations.get(STEP).map_or("nobody that it names", String::as_str);
-        let what = format!("Job {space}/{name} is of {whose}, and not of this step; it is left alone");
-        return Ok(Performed::Done(failed(FailureKind::Conflict, what)));
+        return Ok(Performed::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
     }
     let pods = match kube.pods_of_job(space, LABEL, &name).await {
         Ok(pods) => pods,
-        Err(error) => return Ok(patient(error, gone, most, carry(None))),
+        Err(error) => return Ok(patient(error, gone, most, carry(None, &Value::Null))),
     };
     let last = pods.last();
-    if job.complete {
-        return Ok(done(report(&format!("{space}/{name}"), last)));
-    }
-    if let Some((reason, message)) = &job.failed {
-        return Ok(Performed::Done(failure(space, &name, reason, message, last)));
+    if let Some(ended) = ended(&job, space, &name, last) {
+        world.agents.elsewhere(&key, node, &step.call.action, Value::Null);
+        return Ok(ended);
     }
     if last.is_none() && gone >= limits::CACHE_JOB_POD {
         let what = format!(
@@ -70,15 +74,84 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         );
         return Ok(Performed::Done(failed(FailureKind::Refused, what)));
     }
+    let progress = match last.filter(|pod| pod.phase == "Running") {
+        Some(pod) => progress(kube.last_line(space, &pod.name).await),
+        None => Value::Null,
+    };
+    let doing = progress["doing"].as_str().unwrap_or_default();
     let why = match last {
         None => format!("Job {space}/{name} has no pod yet"),
-        Some(pod) if pod.why.is_empty() => format!("pod {space}/{} is {}", pod.name, pod.phase),
-        Some(pod) => format!("pod {space}/{} is {}: {}", pod.name, pod.phase, pod.why),
+        Some(pod) => match [pod.why.as_str(), doing].into_iter().find(|words| !words.is_empty()) {
+            None => format!("pod {space}/{} is {}", pod.name, pod.phase),
+            Some(words) => format!("pod {space}/{} is {}: {words}", pod.name, pod.phase),
+        },
     };
     if gone >= most.0 {
         return Ok(Performed::Done(failed(FailureKind::Timeout, format!("not done within {most}: {why}"))));
     }
-    Ok(poll(gone, why, carry(last.map(|pod| pod.name.as_str()))))
+    if !progress.is_null() {
+        world.agents.elsewhere(&key, node, &step.call.action, progress.clone());
+    }
+    Ok(poll(gone, why, carry(last.map(|pod| pod.name.as_str()), &progress)))
+}
+
+/// The run was cancelled: the Job is deleted if it is still at work, and its pod hears that it is to end.
+pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
+    let (kube, settings) = (world.kube(None)?, settings(world)?);
+    let (name, space) = (name(world, step), settings.namespace.as_str());
+    let most = Span(within.0 + limits::CACHE_JOB_SLACK);
+    let gone = waited(world, step);
+    let cancelled =
+        |what: String| Ok(Performed::Done(failed(FailureKind::Refused, format!("the run was cancelled: {what}"))));
+    let job = match kube.job(space, &name).await {
+        Ok(job) => job,
+        // An attempt that a crash cut off may still make it.
+        Err(WorldError::NotFound(_)) if step.carry["made"] != true && world.clock.now() < step.deadline => {
+            let why = format!("Job {space}/{name} may still come to be");
+            return Ok(Performed::Again { after: limits::CANCEL_AGAIN, why, carry: Value::Null });
+        }
+        Err(WorldError::NotFound(_)) => return cancelled(format!("Job {space}/{name} is not there")),
+        Err(error) => return Ok(patient(error, gone, most, Value::Null)),
+    };
+    let owner = owner(world, step);
+    if job.annotations.get(STEP) != Some(&owner) {
+        return Ok(Performed::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
+    }
+    if job.complete || job.failed.is_some() {
+        let pods = match kube.pods_of_job(space, LABEL, &name).await {
+            Ok(pods) => pods,
+            Err(error) => return Ok(patient(error, gone, most, Value::Null)),
+        };
+        if let Some(ended) = ended(&job, space, &name, pods.last()) {
+            return Ok(ended);
+        }
+    }
+    match kube.delete_job(space, &name, &job.uid).await {
+        Ok(()) | Err(WorldError::NotFound(_)) => {}
+        Err(error) => return Ok(patient(error, gone, most, Value::Null)),
+    }
+    world.agents.elsewhere(&step.command_key(), args::text(&step.call, "node")?, &step.call.action, Value::Null);
+    cancelled(format!("Job {space}/{name} was deleted, and what it has read stays in memory"))
+}
+
+/// How the Job ended, if it has.
+fn ended(job: &Job, space: &str, name: &str, pod: Option<&JobPod>) -> Option<Performed> {
+    if job.complete {
+        return Some(done(report(&format!("{space}/{name}"), pod)));
+    }
+    let (reason, message) = job.failed.as_ref()?;
+    Some(Performed::Done(failure(space, name, reason, message, pod)))
+}
+
+/// What the pod's last line says of how far it is; an image of before that writes words, which are no figures.
+fn progress(line: Option<String>) -> Value {
+    let said: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
+    said.filter(|said| said["doing"].is_string() && said["bytes"].is_u64()).unwrap_or_default()
+}
+
+fn foreign(job: &Job, space: &str, name: &str) -> String {
+    let whose = job.annotations.get(STEP).map_or("nobody that it names", String::as_str);
+    format!("Job {space}/{name} is of {whose}, and not of this step; it is left alone")
 }
 
 /// The installation, the run and the step; a store that was made anew begins to count at 1 again, so the time is in it.
@@ -132,7 +205,12 @@ fn manifest(settings: &CacheJob, call: &Call, name: &str, owner: &str, within: S
     let mut command = vec!["cache".to_owned(), "warm".to_owned()];
     command.extend(folders(settings, call)?);
     command.extend(["--root".to_owned(), root.clone(), "--within".to_owned(), within.to_string()]);
-    command.extend(["--report".to_owned(), "/dev/termination-log".to_owned()]);
+    command.extend([
+        "--report".to_owned(),
+        "/dev/termination-log".to_owned(),
+        "--output".to_owned(),
+        "json".to_owned(),
+    ]);
     if let Some(rate) = call.args.get("mib_per_second").and_then(Value::as_u64) {
         command.extend(["--mib-per-second".to_owned(), rate.to_string()]);
     }
@@ -262,7 +340,9 @@ mod tests {
                 "--within",
                 "5m",
                 "--report",
-                "/dev/termination-log"
+                "/dev/termination-log",
+                "--output",
+                "json"
             ])
         );
         assert_eq!(container["volumeMounts"], json!([{ "name": "models", "mountPath": "/models", "readOnly": true }]));

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 mod ask;
 mod open;
+mod stop;
 
 pub(super) struct Slice<'a> {
     parts: &'a Parts,
@@ -46,7 +47,7 @@ impl<'a> Slice<'a> {
     }
 
     pub(super) async fn go(&self) -> Result<(), StoreError> {
-        let Some(claimed) = self.parts.store.claim(self.id, self.now()).await? else { return Ok(()) };
+        let Some(claimed) = self.parts.store.claim(self.id, self.now()).await? else { return self.stop().await };
         // Calls name no cluster: they mean the run's own, whatever the default one is.
         let world = self.parts.world.within(claimed.run.subject.cluster.as_deref());
         let parts = Parts { world, ..self.parts.clone() };

@@ -8,8 +8,9 @@ use super::roots::{Roots, failed};
 use super::{residency, sys};
 use crate::limits;
 use crate::model::{Failure, FailureKind};
+use rustix::fs::{Advice, fadvise, sendfile};
+use serde_json::{Value, json};
 use std::fs::File;
-use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -33,6 +34,22 @@ pub struct Progress {
     pub read: u64,
     /// Why nothing moves just now.
     pub waits: Option<String>,
+}
+
+impl Progress {
+    /// As steps carry it, and as a Job's pod writes it into its log.
+    pub fn shown(&self) -> Value {
+        let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(0);
+        let mut value =
+            json!({ "done_bytes": self.done, "bytes": self.total, "read_bytes": self.read, "percent": percent });
+        let mut doing = format!("reading: {percent} % of {}", super::memory::size(self.total));
+        if let Some(waits) = &self.waits {
+            value["waits"] = json!(waits);
+            doing = format!("{doing}; {waits}");
+        }
+        value["doing"] = json!(doing);
+        value
+    }
 }
 
 struct Chunk {
@@ -109,11 +126,11 @@ fn chunks(shards: &[Shard]) -> Vec<Chunk> {
 impl Shared<'_> {
     fn reader(&self) {
         sys::yield_the_disk();
-        let mut buffer = vec![0_u8; limits::CACHE_READ_BYTES];
+        let mut drain = Drain::new();
         let mut open: Option<(usize, File)> = None;
         while !self.is_over() {
             let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(failure) = self.chunk(chunk, &mut open, &mut buffer) {
+            if let Err(failure) = self.chunk(chunk, &mut open, &mut drain) {
                 self.give_up(failure);
             }
         }
@@ -121,13 +138,15 @@ impl Shared<'_> {
         self.ended.notify_all();
     }
 
-    fn chunk(&self, chunk: &Chunk, open: &mut Option<(usize, File)>, buffer: &mut [u8]) -> Result<(), Failure> {
+    fn chunk(&self, chunk: &Chunk, open: &mut Option<(usize, File)>, drain: &mut Drain) -> Result<(), Failure> {
         let shard = &self.shards[chunk.shard];
         if open.as_ref().is_none_or(|(at, _)| *at != chunk.shard) {
             let file = reopen(self.roots, shard)?;
-            if self.pace.is_some() {
+            match self.pace {
                 // What the kernel reads ahead would not be counted.
-                without_reading_ahead(&file);
+                Some(_) => without_reading_ahead(&file),
+                // Advice: twice the device's own window, for disks whose window is small.
+                None => drop(fadvise(&file, 0, None, Advice::Sequential)),
             }
             *open = Some((chunk.shard, file));
         }
@@ -138,20 +157,13 @@ impl Shared<'_> {
             return Ok(());
         }
         let (mut at, end) = (chunk.from, chunk.from + chunk.bytes);
-        if self.pace.is_none() {
-            ask_for(file, at, end);
-        }
         while at < end {
-            let want = buffer.len().min((end - at) as usize);
+            let want = limits::CACHE_READ_BYTES.min((end - at) as usize);
             self.stand_back(want as u64);
             if self.is_over() {
                 return Ok(());
             }
-            let came = match self.pace {
-                None if sys::populate(file, at, want).is_ok() => want,
-                // Throttled, or a kernel that cannot: read it; a bad disk then says its own error, too.
-                _ => file.read_at(&mut buffer[..want], at).map_err(|error| unread(shard, &error))?,
-            };
+            let came = drain.read(file, at, want).map_err(|error| unread(shard, &error))?;
             match came {
                 0 => {
                     let what = format!("{} became shorter while it was read", shard.name);
@@ -235,12 +247,31 @@ impl Shared<'_> {
     }
 }
 
-/// Puts a whole chunk into the disk's queue, in pieces: of more than one read-ahead window the kernel takes only the first.
-fn ask_for(file: &File, from: u64, end: u64) {
-    for at in (from..end).step_by(limits::CACHE_READ_BYTES) {
-        let bytes = NonZeroU64::new((end - at).min(limits::CACHE_READ_BYTES as u64));
-        // Advice: what is not taken is waited for later.
-        let _ = rustix::fs::fadvise(file, at, bytes, rustix::fs::Advice::WillNeed);
+/// Where what is read goes: from the page cache to /dev/null, which copies nothing and maps nothing; or into a buffer
+/// where a file system cannot do that.
+struct Drain {
+    null: Option<File>,
+    buffer: Vec<u8>,
+}
+
+impl Drain {
+    fn new() -> Drain {
+        // A container without /dev/null reads the other way.
+        Drain { null: File::options().write(true).open("/dev/null").ok(), buffer: Vec::new() }
+    }
+
+    /// Returns once so many bytes (or fewer) from there on are in the page cache; 0 at the file's end.
+    fn read(&mut self, file: &File, at: u64, want: usize) -> std::io::Result<usize> {
+        let mut offset = at;
+        match self.null.as_ref().map(|null| sendfile(null, file, Some(&mut offset), want)) {
+            Some(Ok(count)) => return Ok(count),
+            // Not on this file system, or by this sandbox.
+            Some(Err(_)) => self.null = None,
+            None => {}
+        }
+        // A bad disk then says its own error, too.
+        self.buffer.resize(limits::CACHE_READ_BYTES, 0);
+        file.read_at(&mut self.buffer[..want], at)
     }
 }
 

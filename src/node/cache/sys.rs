@@ -2,7 +2,7 @@
 //!
 //! Invariant: every pointer handed to the kernel is to memory that we own for as long as the call lasts.
 
-// `cachestat`, `mincore`, `madvise` on a raw map and `ioprio_set` have no safe wrapper anywhere.
+// `cachestat`, `mincore` and `ioprio_set` have no safe wrapper anywhere.
 #![allow(unsafe_code)]
 
 use memmap2::MmapOptions;
@@ -49,16 +49,6 @@ pub(super) fn mincore(file: &File, from: u64, bytes: usize) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(pages.iter().filter(|page| **page & 1 == 1).count() as u64)
-}
-
-/// Waits until a range of a file is in the page cache, without copying it: its pages are mapped and let go again. Kernels
-/// before 5.14 answer EINVAL, and a page that cannot be read EFAULT. `from` is a multiple of the page size.
-pub(super) fn populate(file: &File, from: u64, bytes: usize) -> io::Result<()> {
-    const POPULATE_READ: libc::c_int = 22;
-    let map = MmapOptions::new().offset(from).len(bytes).map_raw_read_only(file)?;
-    // SAFETY: the range is mapped until `map` is dropped; nothing of it is looked at, so it may change meanwhile.
-    let answer = unsafe { libc::madvise(map.as_mut_ptr().cast(), bytes, POPULATE_READ) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Puts the calling thread behind everybody else at the disk. A kernel that refuses leaves it where it was.

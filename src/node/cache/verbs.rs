@@ -4,12 +4,12 @@
 
 use super::read::Progress;
 use super::roots::failed;
-use super::{Settings, size, status, verify, warm_all};
+use super::{Settings, status, verify, warm_all};
 use crate::limits;
 use crate::model::{Answer, Command, Failure, FailureKind, Outcome, Span};
 use crate::node::{Machine, Verb};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,25 +156,13 @@ async fn apart<T: Serialize + Send + 'static>(
             outcome = &mut work => break outcome,
             Ok(()) = heard.changed() => {
                 let now = heard.borrow_and_update().clone();
-                progress(shown(&now));
+                progress(now.shown());
             }
         }
     };
     ended(
         outcome.unwrap_or_else(|panic| Err(failed(FailureKind::Unavailable, format!("reading ended early: {panic}")))),
     )
-}
-
-fn shown(now: &Progress) -> Value {
-    let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(0);
-    let mut value = json!({ "done_bytes": now.done, "bytes": now.total, "read_bytes": now.read, "percent": percent });
-    let mut doing = format!("reading: {percent} % of {}", size(now.total));
-    if let Some(waits) = &now.waits {
-        value["waits"] = json!(waits);
-        doing = format!("{doing}; {waits}");
-    }
-    value["doing"] = json!(doing);
-    value
 }
 
 fn ended<T: Serialize>(result: Result<T, Failure>) -> Answer {

@@ -187,7 +187,8 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
                 return Err(StoreError::Refused(format!("{} is over already: {}", run.id, run.state.name())));
             }
             let reason = Reason::new(ReasonCode::Cancelled, format!("cancelled by {by}: {why}"));
-            runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)
+            runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)?;
+            runs::abandon(tx, run.id, now)
         }
         Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
         Control::Redact { entry, by, why } => redact(tx, entry, by, why, now),

@@ -391,6 +391,34 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
     }
 }
 
+/// A cancelled run with an open step stays due, so that what the step left under way is stopped, whoever owns it then.
+pub(super) fn abandon(tx: &Tx, run: RunId, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE run SET wake_at = ?2 WHERE id = ?1 AND final = 1 \
+               AND EXISTS (SELECT 1 FROM step WHERE run = ?1 AND outcome IS NULL)";
+    exec(&tx.conn, sql, params![run.0, micros(now)]).map(drop)
+}
+
+pub(super) fn abandoned(tx: &Tx, run: RunId) -> Result<Option<(Run, Step)>, StoreError> {
+    let sql = "UPDATE run SET epoch = ?2 WHERE id = ?1 AND final = 1 AND wake_at IS NOT NULL";
+    if exec(&tx.conn, sql, params![run.0, tx.epoch])? == 0 {
+        return Ok(None);
+    }
+    let sql = format!("SELECT {} FROM step WHERE run = ?1 AND outcome IS NULL", rows::STEP);
+    let Some(step) = one(&tx.conn, &sql, [run.0], rows::step)? else {
+        exec(&tx.conn, "UPDATE run SET wake_at = NULL WHERE id = ?1", [run.0])?;
+        return Ok(None);
+    };
+    Ok(Some((get(&tx.conn, run)?, step)))
+}
+
+pub(super) fn look_again(tx: &Tx, run: RunId, epoch: i64, at: Option<Time>) -> Result<(), StoreError> {
+    let sql = "UPDATE run SET wake_at = ?3 WHERE id = ?1 AND final = 1 AND epoch = ?2";
+    match exec(&tx.conn, sql, params![run.0, epoch, at.map(micros)])? {
+        0 => Err(StoreError::Fenced { run }),
+        _ => Ok(()),
+    }
+}
+
 /// Frees the nodes of a run that is over, unless the effect of a step may still be under way.
 pub(super) fn release(tx: &Tx, run: RunId, now: Time) -> Result<u64, StoreError> {
     let sql = "DELETE FROM hold WHERE run = ?1 \

@@ -5,6 +5,7 @@
 use super::answer::Asked;
 use super::{Kube, WorldError};
 use crate::limits;
+use crate::policy::Seating;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -27,11 +28,11 @@ impl Budget {
 }
 
 /// A pod that no node has room for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WaitingPod {
     pub namespace: String,
     pub name: String,
-    pub node_selector: BTreeMap<String, String>,
+    pub seating: Seating,
     /// `nvidia.com/mig-…` that it asks for.
     pub devices: BTreeMap<String, u32>,
 }
@@ -70,25 +71,34 @@ fn count(value: &Value) -> Option<u32> {
 fn waiting(pod: &Value) -> Option<WaitingPod> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    let unseated = conditions.any(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    // One that a gate holds back is nobody's to serve yet.
+    let unseated = conditions
+        .any(|one| one["type"] == "PodScheduled" && one["status"] == "False" && one["reason"] != "SchedulingGated");
     if !unseated || pod["metadata"]["deletionTimestamp"].is_string() {
         return None;
     }
     let mut devices: BTreeMap<String, u32> = BTreeMap::new();
-    for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
-        for (name, amount) in container["resources"]["limits"].as_object().into_iter().flatten() {
-            if let (true, Some(amount)) = (name.starts_with("nvidia.com/mig-"), count(amount)) {
-                *devices.entry(name.clone()).or_insert(0) += amount;
-            }
-        }
+    for (name, amount) in slices(&pod["spec"]["containers"]) {
+        *devices.entry(name.clone()).or_insert(0) += amount;
     }
-    let selector = pod["spec"]["nodeSelector"].as_object().into_iter().flatten();
+    // Those run one after another before the others, with the same devices.
+    for (name, amount) in slices(&pod["spec"]["initContainers"]) {
+        let most = devices.entry(name.clone()).or_insert(0);
+        *most = amount.max(*most);
+    }
     (!devices.is_empty()).then(|| WaitingPod {
         namespace: text(&pod["metadata"]["namespace"]),
         name: text(&pod["metadata"]["name"]),
-        node_selector: selector.map(|(key, value)| (key.clone(), text(value))).collect(),
+        seating: Seating::of(&pod["spec"]),
         devices,
     })
+}
+
+fn slices(containers: &Value) -> impl Iterator<Item = (&String, u32)> {
+    let all = containers.as_array().into_iter().flatten();
+    let all = all.flat_map(|one| one["resources"]["limits"].as_object().into_iter().flatten());
+    all.filter(|(name, _)| name.starts_with("nvidia.com/mig-"))
+        .filter_map(|(name, amount)| Some((name, count(amount)?)))
 }
 
 /// A label selector, as in an object.
@@ -144,6 +154,7 @@ mod tests {
                 "metadata": { "namespace": "prod", "name": "llm-0" },
                 "spec": {
                     "nodeSelector": { "pool": "h100" },
+                    "initContainers": [{ "resources": { "limits": { "nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-2g.20gb": 1 } } }],
                     "containers": [{ "resources": { "limits": limits } }, { "resources": { "limits": { "nvidia.com/mig-1g.10gb": 1 } } }],
                 },
                 "status": { "conditions": [{ "type": "PodScheduled", "status": scheduled }] },
@@ -151,8 +162,16 @@ mod tests {
         };
         let found =
             pod("False", json!({ "nvidia.com/mig-1g.10gb": "2", "nvidia.com/gpu": "1", "memory": "4Gi" })).unwrap();
-        assert_eq!(found.devices, BTreeMap::from([("nvidia.com/mig-1g.10gb".to_owned(), 3)]));
-        assert_eq!(found.node_selector["pool"], "h100");
+        let slices = [("nvidia.com/mig-1g.10gb".to_owned(), 3), ("nvidia.com/mig-2g.20gb".to_owned(), 1)];
+        assert_eq!(
+            found.devices,
+            BTreeMap::from(slices),
+            "those of the first and of the later containers are the same"
+        );
+        assert_eq!(found.seating.selector["pool"], "h100");
         assert_eq!(pod("True", json!({})), None);
+        let gated = json!({ "type": "PodScheduled", "status": "False", "reason": "SchedulingGated" });
+        let asks = json!([{ "resources": { "limits": { "nvidia.com/mig-1g.10gb": 1 } } }]);
+        assert_eq!(waiting(&json!({ "spec": { "containers": asks }, "status": { "conditions": [gated] } })), None);
     }
 }

@@ -1,12 +1,12 @@
 //! Jobs: the one kind of object that we make, each under a name by which it is found again.
 //!
-//! Invariant: a Job is made or looked at; nothing here changes or deletes one.
+//! Invariant: a Job is made, looked at, or deleted by its uid; nothing here changes one.
 
 use super::{Asked, Kube, WorldError, escape, segment};
 use crate::limits;
 use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// How `cache::warm` is done by a Job where no agent serves a node.
@@ -57,6 +57,7 @@ impl CacheJob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub name: String,
+    pub uid: String,
     pub annotations: std::collections::BTreeMap<String, String>,
     pub complete: bool,
     /// Why it failed: `DeadlineExceeded`, `BackoffLimitExceeded`, and more words.
@@ -95,6 +96,32 @@ impl Kube {
         Ok(read(&found))
     }
 
+    /// Deletes exactly the Job with this uid, and its pods: `Conflict` if another one bears the name.
+    pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
+        let asked = Asked::new("delete", "batch", "jobs", name).within(namespace);
+        let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
+            "preconditions": { "uid": uid },
+        });
+        self.write::<serde::de::IgnoredAny>(asked, Method::DELETE, path, &options).await.map(drop)
+    }
+
+    /// The last line of what a pod's only container wrote, if the kubelet tells it in time.
+    pub async fn last_line(&self, namespace: &str, pod: &str) -> Option<String> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}/log?tailLines=1&limitBytes={}",
+            segment("namespace", namespace).ok()?,
+            segment("pod", pod).ok()?,
+            limits::POD_LINE_BYTES
+        );
+        let asked = Asked::new("get", "", "pods/log", pod).within(namespace);
+        let asking = self.exchange(&asked, Method::GET, path, None);
+        let (status, _, bytes) = tokio::time::timeout(limits::POD_LINE_WAIT, asking).await.ok()?.ok()?;
+        let text = String::from_utf8(bytes.to_vec()).ok().filter(|_| status.is_success())?;
+        Some(text.trim().to_owned())
+    }
+
     /// The pods with that label, newest last.
     pub async fn pods_of_job(&self, namespace: &str, label: &str, value: &str) -> Result<Vec<JobPod>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
@@ -126,6 +153,7 @@ fn read(job: &Value) -> Job {
     let notes = job.pointer("/metadata/annotations").and_then(Value::as_object).into_iter().flatten();
     Job {
         name: text(job, "/metadata/name"),
+        uid: text(job, "/metadata/uid"),
         annotations: notes.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
         complete: holds("Complete").is_some(),
         failed: holds("Failed").map(|one| (text(one, "/reason"), text(one, "/message"))),
@@ -157,7 +185,6 @@ fn pod_of(pod: &Value) -> JobPod {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_pod_says_why_it_does_not_run_and_what_its_last_words_were() {

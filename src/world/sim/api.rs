@@ -120,6 +120,10 @@ fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> 
             let found = state.get_stale(&key, back).ok_or_else(|| Answer::not_found(kind, name))?;
             Ok(Answer::ok(shown(state, kind, &found)))
         }
+        ("GET", Some("log")) if kind == Kind::Pod => {
+            let pod = state.get(&key).ok_or_else(|| Answer::not_found(kind, name))?;
+            Ok(Answer::text("text/plain", super::jobs::log(pod)))
+        }
         ("PATCH", None | Some("status")) => {
             let (content, body) = (&request.content_type, request.json()?);
             write::patch(state, &key, content, &body, &request.writer("patch"))

@@ -60,6 +60,36 @@ async fn with_a_claim_a_job_holds_to_the_restricted_standard_and_runs_on_the_nod
 }
 
 #[tokio::test]
+async fn a_cancelled_run_takes_its_job_and_the_pod_away() {
+    let stage = held_to("privileged", |_| {}).await;
+    // So that the pod does not end before it is stopped.
+    stage.plane.kubelet().treat(&stage.node(1), |manners| manners.silent = true).await;
+    let mut step = stage.begin(warm(&stage)).await;
+    // The way is chosen, the Job is made, and it is looked at once more.
+    for _ in 0..3 {
+        let performed = find("cache::warm").unwrap().perform(&stage.world, &step).await;
+        let Performed::Again { carry, .. } = performed else { break };
+        step.carry = carry;
+    }
+    assert_eq!(step.carry["made"], true, "{}", step.carry);
+    refused(stopped(&stage, &step).await, FailureKind::Refused, "was deleted");
+    refused(stopped(&stage, &step).await, FailureKind::Refused, "is not there");
+    let jobs = stage.admin.get(&format!("/apis/batch/v1/namespaces/{}/jobs", stage.id)).await;
+    assert_eq!(jobs["items"].as_array().unwrap().len(), 0, "{jobs}");
+    stage.plane.kubelet().treat(&stage.node(1), |manners| manners.silent = false).await;
+}
+
+async fn stopped(stage: &Stage, step: &Step) -> Outcome {
+    loop {
+        match find("cache::warm").unwrap().stop(&stage.world, step).await {
+            Some(Performed::Done(outcome)) => return outcome,
+            Some(Performed::Again { after, .. }) => stage.clock.advance(after),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_folder_of_the_node_in_a_restricted_namespace_is_refused_with_the_label_to_set() {
     let stage = held_to("restricted", |_| {}).await;
     refused(stage.run(warm(&stage)).await, FailureKind::Refused, "pod-security.kubernetes.io/enforce: privileged");

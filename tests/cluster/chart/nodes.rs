@@ -4,21 +4,49 @@
 //! Invariant: who speaks for which node is what the API server says of the token; GPUs are software, the rest is real.
 
 use super::{NAMESPACE, Release, render, run};
+use crate::engines::Engine as Page;
 use crate::gpus::Gpus;
-use crate::harness::{Engine, Site, eventually, free_port};
+use crate::harness::{Engine, Site, client, eventually, free_port};
 use crate::plane::{Admin, ControlPlane, NodeSpec};
+use nightshift::world::ProbeConfig;
 use nightshift::world::sim::{SimFleet, SimOptions};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// Who answers what is asked; the runs are started by somebody else.
+const ADA: &str = "0123456789abcdef0123456789abcdef";
 const SETS: [&str; 2] = ["--set", "agent.enabled=true,agent.tlsSecret=agents"];
 
 /// One agent process, with GPUs of its own.
 struct Agent {
     child: Child,
     gpus: Gpus,
+    node: String,
     folder: PathBuf,
+}
+
+impl Agent {
+    /// The container of the DaemonSet's pod: it has the node's name from its pod, the rest from its file.
+    fn container(node: &str, folder: &Path) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(folder.join("agent.yaml")).arg("agent").env("NIGHTSHIFT_NODE", node);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// As a boot does it: everything ends, the node is gone for a moment, and another boot speaks.
+    async fn boots(&mut self, plane: &ControlPlane, boot: &str) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        plane.kubelet().not_ready(&self.node).await;
+        std::fs::write(self.folder.join("boot"), boot).unwrap();
+        plane.kubelet().patch_status(&self.node, json!({ "status": { "nodeInfo": { "bootID": boot } } })).await;
+        plane.kubelet().ready(&self.node).await;
+        self.child = Agent::container(&self.node, &self.folder);
+    }
 }
 
 impl Drop for Agent {
@@ -41,12 +69,18 @@ fn certificate(plane: &ControlPlane, name: &str) -> PathBuf {
 }
 
 /// The engine as the chart configures its door for agents, but on a port of this machine.
-async fn engine(release: &Release, fleet: &SimFleet, door: u16) -> (Site, Engine) {
+async fn engine(release: &Release, fleet: &SimFleet, door: u16, probe: Value) -> (Site, Engine) {
     let mut agents = file_of("nightshift-config", "nightshift.yaml")["agents"].clone();
     agents["listen"] = json!(format!("127.0.0.1:{door}"));
     agents["cert_file"] = json!(certificate(&release.plane, "apiserver.crt"));
     agents["key_file"] = json!(certificate(&release.plane, "apiserver.key"));
-    let site = release.site_with("nightshift-write", fleet, &format!("agents: {agents}\n")).await;
+    let more = format!("agents: {agents}\nsources: {{ serving: {{ kind: inference, probe: {probe} }} }}\n");
+    let site = release.site_with("nightshift-write", fleet, &more).await;
+    std::fs::write(site.path().join("ada"), ADA).unwrap();
+    let file = site.path().join("nightshift.yaml");
+    let ada = json!([{ "name": "ada", "role": "approver", "secret": { "file": site.path().join("ada") } }]);
+    let text = std::fs::read_to_string(&file).unwrap().replace("server:\n", &format!("server:\n  tokens: {ada}\n"));
+    std::fs::write(file, text).unwrap();
     let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
     (site, engine)
 }
@@ -96,12 +130,16 @@ async fn agent(release: &Release, site: &Site, door: u16, node: &str) -> Agent {
     config["kubelet_checkpoint"] = at("checkpoint");
     config["nvidia_smi"] = json!(gpus.smi());
     config["nvml"]["library"] = json!(gpus.library());
+    // The chart asks process 1, which on this machine is not ours to ask. What that does is shown in tests/it/agent/programs.rs.
+    assert_eq!(config["reboot"], json!(["init"]));
+    let script = format!("#!/bin/sh\necho \"$@\" >>{}\n", folder.join("reboots").display());
+    std::fs::write(folder.join("reboot"), script).unwrap();
+    std::fs::set_permissions(folder.join("reboot"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    config["reboot"] = json!([folder.join("reboot"), "now"]);
+    std::fs::write(folder.join("boot"), "boot-1").unwrap();
+    config["boot_id"] = at("boot");
     std::fs::write(folder.join("agent.yaml"), config.to_string()).unwrap();
-    let log = std::fs::File::create(folder.join("log")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
-    command.arg("--config").arg(folder.join("agent.yaml")).arg("agent").env("NIGHTSHIFT_NODE", node);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    Agent { child, gpus, folder }
+    Agent { child: Agent::container(node, &folder), gpus, node: node.to_owned(), folder }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,8 +160,15 @@ async fn the_runbooks_that_need_a_nodes_own_hands_work_with_the_charts_agents() 
 
     let fleet = SimFleet::start(SimOptions::default()).unwrap();
     let door = free_port();
-    let (site, engine) = engine(&release, &fleet, door).await;
-    let one = agent(&release, &site, door, "hands-1").await;
+    // Two engines of one model: the page of the first is what the test freezes.
+    serve(&release).await;
+    let pods = pods_of(admin, "wedged").await;
+    let page = Page::start("vllm").await;
+    let pod = format!("llm/{}", pods.first().unwrap());
+    let targets = vec![page.target(&[("pod", &pod), ("workload", "llm/wedged"), ("model", "m")])];
+    let probe = serde_json::to_value(ProbeConfig { targets, ..ProbeConfig::default() }).unwrap();
+    let (site, engine) = engine(&release, &fleet, door, probe).await;
+    let mut one = agent(&release, &site, door, "hands-1").await;
     let _two = agent(&release, &site, door, "hands-2").await;
     for node in ["hands-1", "hands-2"] {
         eventually(&format!("the agent of {node}"), async || {
@@ -140,6 +185,9 @@ async fn the_runbooks_that_need_a_nodes_own_hands_work_with_the_charts_agents() 
     a_gpu_is_reset_and_its_node_given_back(&release, &engine, &one).await;
     a_node_gets_another_mig_layout(&release, &engine).await;
 
+    a_node_is_booted_after_a_yes(&release, &engine, &mut one).await;
+    an_engine_that_is_stuck_is_replaced(&release, &engine, &page, &pods).await;
+
     // A container is restarted by the engine of its own machine; on a cluster it says what is missing.
     let params = json!({ "container": "vllm", "model": "acme/llm" });
     fleet.set_prometheus(
@@ -152,6 +200,10 @@ async fn the_runbooks_that_need_a_nodes_own_hands_work_with_the_charts_agents() 
     );
     let state = run(&engine, "container-no-progress", params).await;
     assert!(state.to_string().contains("no Docker engine is configured"), "{state}");
+    let asked = plane.audit().of_agent("nightshift/nightshift").into_iter();
+    let refused: Vec<String> =
+        asked.filter(|asked| asked.code == 403).map(|asked| format!("{} {}", asked.verb, asked.resource)).collect();
+    assert_eq!(refused, [""; 0], "nothing that the engine asked was forbidden");
     assert_eq!(engine.stop(), Some(0));
 }
 
@@ -173,6 +225,90 @@ async fn a_gpu_is_reset_and_its_node_given_back(release: &Release, engine: &Engi
     assert_eq!(resets, 1, "{}", agent.gpus.timeline());
     let node = release.admin.get("/api/v1/nodes/hands-1").await;
     assert!(node["spec"].get("unschedulable").is_none(), "{node}");
+}
+
+async fn a_node_is_booted_after_a_yes(release: &Release, engine: &Engine, agent: &mut Agent) {
+    let Release { plane, admin, .. } = release;
+    let calls = agent.folder.join("reboots");
+    let boots = async {
+        let question = eventually("the question", async || {
+            let answer = engine.get("/api/v1/approvals?open=true").await?;
+            answer["approvals"].as_array()?.first().cloned()
+        })
+        .await;
+        assert!(question.to_string().contains("node::reboot"), "{question}");
+        assert!(!calls.exists(), "nothing is done before the answer");
+        let path = format!("{}/api/v1/approvals/{}", engine.url, question["id"].as_str().unwrap());
+        let answer = json!({ "approve": true, "why": "a test" });
+        let answered = client().post(path).bearer_auth(ADA).json(&answer).send().await.unwrap();
+        assert_eq!(answered.status(), 200, "{}", answered.text().await.unwrap());
+        eventually("the node is asked to go down", async || calls.exists().then_some(())).await;
+        assert_eq!(admin.get("/api/v1/nodes/hands-1").await["spec"]["unschedulable"], true);
+        agent.boots(plane, "boot-2").await;
+    };
+    let params = json!({ "node": "hands-1", "gpu": "1", "hold": "1s" });
+    let (state, ()) = tokio::join!(run(engine, "node-reboot", params), boots);
+    assert_eq!(state["is"], "done", "{state}");
+    assert_eq!(std::fs::read_to_string(&calls).unwrap(), "now\n", "one boot");
+    let node = admin.get("/api/v1/nodes/hands-1").await;
+    assert!(node["spec"].get("unschedulable").is_none(), "{node}");
+    assert_eq!(node["status"]["nodeInfo"]["bootID"], "boot-2");
+}
+
+/// A Deployment of two on a node of their own, whose Service goes by the label that traffic is taken with.
+async fn serve(release: &Release) {
+    let Release { plane, admin, .. } = release;
+    admin.namespace("llm").await;
+    plane.kubelet().add([NodeSpec::gpu("serves-1", 8).label("pool", "serves")]).await;
+    let mut deployment = super::deployment("wedged", 2, "serves", json!({}));
+    deployment["spec"]["template"]["metadata"]["labels"]["nightshift.dev/traffic"] = json!("on");
+    admin.apply(&deployment).await;
+    let selector = json!({ "app": "wedged", "nightshift.dev/traffic": "on" });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "llm", "name": "wedged" },
+        "spec": { "selector": selector, "ports": [{ "port": 8000 }] },
+    });
+    admin.apply(&service).await;
+    super::running(admin, "wedged", 2).await;
+}
+
+async fn pods_of(admin: &Admin, app: &str) -> BTreeSet<String> {
+    let list = admin.get(&format!("/api/v1/namespaces/llm/pods?labelSelector=app={app}")).await;
+    list["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn an_engine_that_is_stuck_is_replaced(
+    release: &Release,
+    engine: &Engine,
+    page: &Page,
+    before: &BTreeSet<String>,
+) {
+    let admin = &release.admin;
+    let stuck = before.first().unwrap();
+    page.freeze(12);
+    page.set(|page| page.ready = false);
+    let replaced = async {
+        let path = format!("/api/v1/namespaces/llm/pods/{stuck}");
+        let mut without = false;
+        eventually("it is asked to leave", async || {
+            let pod = admin.find(&path).await;
+            let label = |pod: &Value| pod["metadata"]["labels"]["nightshift.dev/traffic"].clone();
+            without |= pod.as_ref().is_some_and(|pod| label(pod) == "off");
+            pod.is_none().then_some(())
+        })
+        .await;
+        assert!(without, "it was sent requests until its end");
+        page.thaw();
+        page.set(|page| page.ready = true);
+    };
+    let params = json!({
+        "pod": format!("llm/{stuck}"), "workload": "llm/wedged", "ask": false, "drain": "1s", "between": "1s", "hold": "1s",
+    });
+    let (state, ()) = tokio::join!(run(engine, "inference-engine-restart", params), replaced);
+    assert_eq!(state["is"], "done", "{state}");
+    let after = pods_of(admin, "wedged").await;
+    let stayed: Vec<&String> = before.intersection(&after).collect();
+    assert_eq!((stayed, after.len()), (before.iter().skip(1).collect(), 2), "one of two was replaced");
 }
 
 /// The mig-manager here is a few lines that act on the label as the GPU operator's does.

@@ -287,21 +287,24 @@ async fn what_pods_wait_for_is_a_demand_as_far_as_this_node_could_serve_it() {
     };
     let nothing = plan().await;
     assert_eq!((&nothing["steps"], &nothing["cost"]["unserved"]), (&json!([]), &json!(0)));
-    // No node of this fleet will take them, as where all slices are used up.
-    let nowhere = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
-        "nodeSelectorTerms": [{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["nowhere"] }] }],
-    } } });
+    // Nobody lands there meanwhile: the cordon is ours, and is lifted when the room is made.
+    ok(stage.run(cordon(&node)).await);
     let pod = |name: &str, resource: &str, pool: Option<&str>| {
         let selector = pool.map(|pool| json!({ "pool": pool })).unwrap_or(json!({}));
         let limits = json!({ resource: "1" });
+        let on = if name == "of-another-node" { "gpu-9" } else { node.as_str() };
+        let only = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [on] }] }],
+        } } });
         json!({ "metadata": { "name": name }, "status": { "phase": "Pending" }, "spec": {
-            "affinity": nowhere, "nodeSelector": selector,
+            "affinity": only, "nodeSelector": selector,
             "containers": [{ "name": "server", "resources": { "limits": limits } }],
         } })
     };
     for (name, resource, pool) in [
         ("waits", "nvidia.com/mig-2g.20gb", None),
         ("of-another-pool", "nvidia.com/mig-2g.20gb", Some("a100")),
+        ("of-another-node", "nvidia.com/mig-2g.20gb", None),
         ("of-another-kind", "nvidia.com/mig-2g.10gb", None),
         ("whole", "nvidia.com/gpu", None),
     ] {
@@ -314,4 +317,12 @@ async fn what_pods_wait_for_is_a_demand_as_far_as_this_node_could_serve_it() {
     // The pod that moves has its new place among them.
     assert_eq!(served.iter().filter(|place| place["profile"] == "2g.20gb").count(), 1, "{planned}");
     assert_eq!(planned["moves"].as_array().unwrap().len(), 1);
+
+    // A taint that they do not tolerate, or a cordon of somebody else's, and nobody waits for this node.
+    let taint = call(
+        "k8s::taint",
+        &[("node", json!(node)), ("key", json!("example.com/ill")), ("effect", json!("NoSchedule"))],
+    );
+    ok(stage.run(taint).await);
+    assert_eq!(plan().await["diffs"], json!([]));
 }

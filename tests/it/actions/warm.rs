@@ -60,6 +60,117 @@ async fn without_an_agent_a_job_on_that_very_node_reads_the_models_and_says_what
 }
 
 #[tokio::test]
+async fn how_far_a_job_is_stands_in_the_journal_and_in_the_sums_until_it_is_over() {
+    let stage = Stage::new().await;
+    let mut step = stage.begin(by("job")).await;
+    let mut seen = None;
+    for _ in 0..100 {
+        let performed = action("cache::warm").perform(&stage.world, &step).await;
+        let Performed::Again { carry, why, after } = performed else { panic!("{performed:?}") };
+        step.carry = carry;
+        if step.carry["progress"].is_object() {
+            seen = Some(why);
+            break;
+        }
+        stage.clock.advance(after);
+    }
+    assert!(seen.unwrap().ends_with("is Running: reading: 25 % of 1.0 GiB"));
+    assert_eq!(step.carry["progress"]["done_bytes"], 1 << 28);
+    let at_work = stage.world.agents.at_work();
+    let [(node, verb, progress)] = at_work.as_slice() else { panic!("{at_work:?}") };
+    assert_eq!((node.as_str(), verb.as_str(), &progress["bytes"]), ("gpu-1", "cache::warm", &json!(1 << 30)));
+
+    // A kubelet that does not say it, or a right that is missing, costs the figures alone.
+    stage.fleet.fault(Fault::Deny { verb: "get".to_owned(), resource: "pods/log".to_owned() }).unwrap();
+    let Performed::Again { why, carry, .. } = action("cache::warm").perform(&stage.world, &step).await else {
+        panic!()
+    };
+    assert!(why.ends_with("is Running") && carry["progress"].is_null(), "{why} {carry}");
+    step.carry = carry;
+    ok(stage.finish(&mut step).await.0);
+    assert!(stage.world.agents.at_work().is_empty());
+}
+
+/// What the action says when its run was cancelled, until it is settled.
+async fn stopped(stage: &Stage, step: &Step) -> (Outcome, usize) {
+    for looks in 1..100 {
+        match action("cache::warm").stop(&stage.world, step).await {
+            Some(Performed::Done(outcome)) => return (outcome, looks),
+            Some(Performed::Again { after, .. }) => stage.clock.advance(after),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("never settled");
+}
+
+#[tokio::test]
+async fn a_cancelled_run_deletes_its_job_however_often_it_is_asked() {
+    let stage = Stage::new().await;
+    stage.fleet.fault(Fault::Jobs { exit: None, message: String::new() }).unwrap();
+    let mut step = stage.begin(by("job")).await;
+    for _ in 0..3 {
+        let Performed::Again { carry, after, .. } = action("cache::warm").perform(&stage.world, &step).await else {
+            panic!()
+        };
+        step.carry = carry;
+        stage.clock.advance(after);
+    }
+    let (job, pod) = made(&stage);
+    // The answer to the first attempt is lost on the way.
+    stage.trouble(1, "DELETE", "/jobs/", Trouble::LoseReply);
+    let (outcome, looks) = stopped(&stage, &step).await;
+    assert!(looks > 1, "the first answer was lost");
+    refused(outcome, FailureKind::Refused, "the run was cancelled");
+    assert_eq!(stage.fleet.job("inference", job["metadata"]["name"].as_str().unwrap()), None);
+    assert_eq!(stage.changes(), ["create jobs", "delete jobs"]);
+    stage.clock.advance(minutes(1));
+    stage.kube().nodes().await.unwrap();
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    assert_eq!(stage.fleet.pod("inference", name), None, "the reading ends with its Job");
+    let (again, _) = stopped(&stage, &step).await;
+    refused(again, FailureKind::Refused, "is not there");
+    assert_eq!(stage.changes(), ["create jobs", "delete jobs"], "once");
+}
+
+#[tokio::test]
+async fn a_job_whose_making_a_crash_cut_off_is_waited_for_and_one_that_has_ended_or_is_anothers_stays() {
+    // Chosen, and perhaps made: the request of the dead process may still arrive until the step's deadline.
+    let stage = Stage::new().await;
+    let mut step = stage.begin(by("job")).await;
+    step.carry = json!({ "route": "job" });
+    let before = stage.clock.now();
+    refused(stopped(&stage, &step).await.0, FailureKind::Refused, "is not there");
+    assert!(stage.clock.now() >= step.deadline && before < step.deadline);
+    // It ended well before anybody could stop it: that is what is written down.
+    let mut step = stage.begin(by("job")).await;
+    let value = ok(stage.finish(&mut step).await.0);
+    step.outcome = None;
+    assert_eq!(ok(stopped(&stage, &step).await.0), value);
+    let (job, _) = made(&stage);
+    // Another step's of the same name, as after a store that was made anew.
+    let other = Step { begun_at: step.begun_at + minutes(1), ..step.clone() };
+    let name = job["metadata"]["name"].as_str().unwrap();
+    refused(stopped(&stage, &other).await.0, FailureKind::Refused, "is not there");
+    assert!(stage.fleet.job("inference", name).is_some());
+    assert_eq!(stage.changes(), ["create jobs"]);
+}
+
+#[tokio::test]
+async fn an_agent_hears_of_the_cancelled_run_also_from_an_engine_that_was_started_anew() {
+    let stage = Stage::new().await;
+    let mut step = stage.begin(by("agent")).await;
+    // Nobody is connected yet: it is asked again, and gives up when the warm itself would have.
+    let waits = action("cache::warm").stop(&stage.world, &step).await;
+    assert!(matches!(&waits, Some(Performed::Again { .. })), "{waits:?}");
+    stage.world.agents.heard("gpu-1", Standing::default());
+    refused(stopped(&stage, &step).await.0, FailureKind::Refused, "the agent of gpu-1 stops reading");
+    let working = Answer::Working { why: "reading".to_owned(), progress: Value::Null };
+    assert!(!stage.world.agents.answered("gpu-1", &step.command_key(), working.clone()), "nobody waits for it");
+    step.no += 1;
+    assert!(stage.world.agents.answered("gpu-1", &step.command_key(), working));
+}
+
+#[tokio::test]
 async fn the_way_is_chosen_before_anything_is_made_and_kept_over_a_crash() {
     let stage = Stage::new().await;
     let mut step = stage.begin(by("job")).await;

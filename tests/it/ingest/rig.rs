@@ -327,6 +327,12 @@ impl Store for MemoryStore {
     async fn tick(&self, _: Time) -> Result<u64, StoreError> {
         unimplemented!()
     }
+    async fn abandoned(&self, _: RunId, _: Time) -> Result<Option<(Run, Step)>, StoreError> {
+        unimplemented!()
+    }
+    async fn look_again(&self, _: RunId, _: i64, _: Option<Time>) -> Result<(), StoreError> {
+        unimplemented!()
+    }
     async fn claim(&self, _: RunId, _: Time) -> Result<Option<Claimed>, StoreError> {
         unimplemented!()
     }

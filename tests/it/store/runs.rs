@@ -93,6 +93,30 @@ pub async fn a_cancelled_run_still_learns_how_its_open_step_ended(open: Open<'_>
     assert!(matches!(run.state, RunState::Denied { reason } if reason.code == ReasonCode::Cancelled));
 }
 
+pub async fn what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    assert_eq!(store.abandoned(run, at(1)).await.unwrap(), None, "nobody has cancelled it");
+    store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
+    store.park(run, epoch, None, RunState::Waiting { why: "a pod".to_owned() }, at(600), at(1)).await.unwrap();
+    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
+    store.control(cancel, at(2)).await.unwrap();
+    // At once, though its step wanted to sleep; and for whoever comes after a crash, until it is settled.
+    for _ in 0..2 {
+        assert_eq!(store.due(at(2), 10).await.unwrap().runs, [run]);
+        assert_eq!(store.claim(run, at(2)).await.unwrap(), None);
+        let (found, step) = store.abandoned(run, at(2)).await.unwrap().unwrap();
+        assert!(found.state.is_final() && step.outcome.is_none());
+    }
+    store.look_again(run, epoch, Some(at(30))).await.unwrap();
+    let due = store.due(at(29), 10).await.unwrap();
+    assert_eq!((due.runs.len(), due.next), (0, Some(at(30))));
+    store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(30)).await.unwrap();
+    assert_eq!(store.abandoned(run, at(30)).await.unwrap(), None);
+    assert!(store.due(at(9_999), 10).await.unwrap().runs.is_empty());
+}
+
 pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'_>) {
     let store = open();
     let first = running(&store, "gpu-3").await;

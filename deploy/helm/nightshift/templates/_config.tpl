@@ -69,6 +69,7 @@
     "token_file" "/run/secrets/nightshift/token"
     "data_dir" "/var/lib/nightshift-agent"
     "kill_file" "/var/lib/nightshift-agent/stop"
+    "reboot" (list "init")
 -}}
 {{- toYaml (mergeOverwrite $ours (deepCopy .Values.agent.config)) -}}
 {{- end -}}

@@ -31,7 +31,7 @@ or `home`: Jobs, reads and writes alike, in the one namespace that is meant for 
 {{- /* A review is a question, though it is sent by create. */ -}}
 {{- $writes := not (or (has .verb (list "get" "list" "watch")) (eq .group "authentication.k8s.io")) -}}
 {{- $narrow := or (eq .group "apps") (hasPrefix "pods" .resource) -}}
-{{- $home := eq .group "batch" -}}
+{{- $home := or (eq .group "batch") (eq .resource "pods/log") -}}
 {{- $within := or (eq $.scope "all") (eq $narrow (eq $.scope "narrow")) -}}
 {{- if ternary $home (and (not $home) (eq $writes $.write) $within) (eq $.scope "home") -}}
 {{- $key := printf "%s|%s" .group .resource -}}

@@ -169,6 +169,12 @@ impl Store for FakeStore {
     async fn intake(&self, _: Batch) -> Result<Heard, StoreError> {
         panic!("not the courier's")
     }
+    async fn abandoned(&self, _: RunId, _: Time) -> Result<Option<(Run, Step)>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn look_again(&self, _: RunId, _: i64, _: Option<Time>) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
     async fn start(&self, _: NewRun) -> Result<Option<RunId>, StoreError> {
         panic!("not the courier's")
     }

@@ -1,0 +1,33 @@
+//! A run that people have cancelled in the middle of a step: what the step left under way is stopped.
+//!
+//! Invariant: the store keeps such a run due until this is settled, so a crash in between only makes it happen later.
+
+use super::Slice;
+use crate::actions::{self, Performed};
+use crate::limits;
+use crate::store::StoreError;
+
+impl Slice<'_> {
+    pub(super) async fn stop(&self) -> Result<(), StoreError> {
+        let Some((run, step)) = self.parts.store.abandoned(self.id, self.now()).await? else { return Ok(()) };
+        let world = self.parts.world.within(run.subject.cluster.as_deref());
+        let stopped = match actions::find(&step.call.action) {
+            None => None,
+            Some(action) => tokio::time::timeout(action.spec().deadline.0, action.stop(&world, &step))
+                .await
+                .unwrap_or_else(|_| Some(Performed::Retry { why: "no answer".to_owned(), after: None })),
+        };
+        let later = match stopped {
+            None => return self.parts.store.look_again(self.id, run.epoch, None).await,
+            Some(Performed::Done(outcome) | Performed::Tell(outcome, _)) => {
+                return self.parts.store.end(self.id, run.epoch, step.no, outcome, Vec::new(), self.now()).await;
+            }
+            Some(Performed::Again { after, .. }) => after.max(limits::AGAIN_MIN),
+            Some(Performed::Retry { why, after }) => {
+                tracing::warn!(run = %self.id, why, call = %step.call, "a cancelled step cannot be stopped yet; trying again");
+                after.unwrap_or(limits::CANCEL_AGAIN)
+            }
+        };
+        self.parts.store.look_again(self.id, run.epoch, Some(self.now() + later)).await
+    }
+}
