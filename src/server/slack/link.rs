@@ -55,7 +55,7 @@ enum Goodbye {
 
 impl Link {
     /// Asks for an address, connects, and waits for the hello.
-    pub(super) async fn open(chat: Chat) -> Result<Link, Refusal> {
+    pub(super) async fn open(chat: Chat) -> Result<Box<Link>, Refusal> {
         let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
         let lasting = |why: String| Refusal { why, after: None, lasting: true };
         let passing = |why: String| Refusal { why, after: None, lasting: false };
@@ -77,7 +77,7 @@ impl Link {
                 let app = one_line(&app, 40);
                 Err(lasting(format!("the app token is of app {app}, and `slack.app` is {ours}: make them agree")))
             }
-            _ => Ok(link),
+            _ => Ok(Box::new(link)),
         }
     }
 

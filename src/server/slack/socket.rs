@@ -50,7 +50,7 @@ impl Standing {
     }
 }
 
-type Opening = BoxFuture<'static, Result<Link, Refusal>>;
+type Opening = BoxFuture<'static, Result<Box<Link>, Refusal>>;
 
 /// Keeps the engine connected where the configuration has an app token; otherwise only waits for the end.
 pub async fn listen(app: App, mut stopped: watch::Receiver<bool>) {
@@ -91,7 +91,7 @@ struct Keeper {
 }
 
 enum Next {
-    Opened(Result<Link, Refusal>),
+    Opened(Result<Box<Link>, Refusal>),
     Left(Left),
 }
 
@@ -119,7 +119,7 @@ impl Keeper {
         }
     }
 
-    fn opened(&mut self, opened: Result<Link, Refusal>) {
+    fn opened(&mut self, opened: Result<Box<Link>, Refusal>) {
         self.chat.app.parts.metrics.slack_opened(opened.is_ok());
         match opened {
             Ok(link) => {
