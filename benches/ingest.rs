@@ -163,6 +163,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
         name: "bench".to_owned(),
         role: Role::Source,
         sources: vec!["bench".to_owned()],
+        clusters: None,
         text: TOKEN.to_owned(),
     };
     let app = App::new(parts, Tokens::new(vec![token]).expect("a token"));

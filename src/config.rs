@@ -8,12 +8,13 @@ mod read;
 mod secret;
 mod slack;
 
+pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use read::{ConfigError, Found, closest};
 pub use slack::SlackApp;
 
-use crate::model::{LabelMap, Schedule, Span};
+use crate::model::{Grant, LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
 use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig, ProbeConfig};
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,7 @@ pub struct Config {
     pub server: Server,
     pub sources: BTreeMap<String, Source>,
     pub channels: BTreeMap<String, Channel>,
-    /// Who people are elsewhere: their Slack user ids, and what they may do from there.
+    /// Who people are, wherever they come from, and what they may do. Read again when the file changes, as tokens are.
     pub people: Vec<Person>,
     pub slack: Option<SlackApp>,
     pub pagerduty: Option<PagerDutyWebhook>,
@@ -80,23 +81,6 @@ pub struct Server {
     pub tokens: Vec<Token>,
 }
 
-/// What a token may do: `source` may only post events to its own source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Source,
-    /// Reads everything but secrets.
-    Viewer,
-    /// Also acknowledges and freezes.
-    Responder,
-    /// Also approves.
-    Approver,
-    /// Also runs runbooks, cancels, unfreezes.
-    Operator,
-    /// Also redacts.
-    Admin,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -106,22 +90,46 @@ pub struct Token {
     /// For role `source`: the sources it may post to.
     #[serde(default)]
     pub sources: Vec<String>,
+    /// It may act on what is in these clusters alone; left out: in every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Vec<String>>,
     pub secret: Secret,
 }
 
-/// A person as other systems know them.
+/// A person, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
-    /// As in `approvers:`, and as a token of theirs is named: one person has one name.
+    /// As in `approvers:`, and in the ledger: one person has one name. A token of that name is theirs too.
     pub name: String,
+    /// No way in gives them more than this.
     pub role: Role,
+    /// They may act on what is in these clusters alone; left out: in every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Vec<String>>,
     /// `U0123ABCD`: the member id of their profile, never a display name.
     #[serde(default)]
     pub slack: Option<String>,
     /// `P0ABCDE`: the user id of PagerDuty.
     #[serde(default)]
     pub pagerduty: Option<String>,
+    /// Names of tokens that are theirs, of `server.tokens` or made with `nightshift tokens make`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<String>,
+    /// How the identity provider knows them: the subject, or a mail address that it has verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<String>,
+}
+
+impl Person {
+    /// Somebody whom no other system knows yet.
+    pub fn new(name: impl Into<String>, role: Role) -> Person {
+        Person { name: name.into(), role, clusters: None, slack: None, pagerduty: None, tokens: Vec::new(), oidc: None }
+    }
+
+    pub fn grant(&self) -> Grant {
+        Grant { role: self.role, clusters: self.clusters.clone() }
+    }
 }
 
 /// PagerDuty's webhook subscription: what people do there is the same here.
@@ -317,14 +325,6 @@ impl Config {
     /// The file of the database.
     pub fn store_path(&self) -> PathBuf {
         self.data_dir.join("nightshift.db")
-    }
-
-    /// How many persons must agree before a freeze is released: two, where two have the right to.
-    pub fn release_persons(&self) -> u32 {
-        let may = |token: &&Token| token.role >= Role::Operator;
-        let names: std::collections::BTreeSet<&str> =
-            self.server.tokens.iter().filter(may).map(|token| token.name.as_str()).collect();
-        self.guards.release_persons.unwrap_or(if names.len() >= 2 { 2 } else { 1 }).max(1)
     }
 
     /// The token that the command line on this machine uses; written by `serve` on its first start, role admin.

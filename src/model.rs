@@ -16,6 +16,7 @@ mod mig;
 mod notice;
 mod plan;
 mod report;
+mod role;
 mod rule;
 mod run;
 mod runbook;
@@ -38,6 +39,7 @@ pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, Mig
 pub use notice::{Ask, Delivery, Digest, DigestItem, Notice, Receipt, StoryLine};
 pub use plan::{Plan, PlanEnd, PlannedCall};
 pub use report::{Answered, Commands, Report, Reports, Standing, Taken};
+pub use role::{Grant, Right, Role};
 pub use rule::{Argument, Mode, Repeat, Rule, Schedule};
 pub use run::{Approval, ApprovalState, Input, Run, RunState};
 pub use runbook::{Header, Param, Pin, UndoPolicy};

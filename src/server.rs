@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod coalesce;
 mod command;
+mod gates;
 mod health;
 mod heard;
 mod ingest;
@@ -16,18 +17,22 @@ mod listen;
 mod metrics_page;
 mod pagerduty;
 mod problem;
+mod roster;
 mod signed;
 mod slack;
 
-pub use auth::{Caller, GivenToken, Tokens, local_token};
+pub use auth::{Caller, GivenToken, Tokens, Way, local_token};
+pub use gates::{Gate, gates, roles_page};
 pub use listen::{Pace, check_listen, serve};
 pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
+pub use roster::{Live, Roster, watch as watch_roster};
 pub use slack::{Door, SlackDoor, listen_to_slack};
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
 use crate::limits;
+use crate::model::Subject;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
@@ -40,7 +45,8 @@ pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
 #[derive(Clone)]
 pub struct App {
     pub parts: Parts,
-    pub tokens: Arc<Tokens>,
+    /// Who is known, and what they may.
+    pub roster: Arc<Live>,
     pub current: Current,
     pub pace: Pace,
     pub agents: Arc<agents::Door>,
@@ -54,9 +60,10 @@ pub struct App {
 impl App {
     pub fn new(parts: Parts, tokens: Tokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
+        let roster = Roster::new(parts.config.people.clone(), tokens);
         App {
             parts,
-            tokens: Arc::new(tokens),
+            roster: Arc::new(Live::new(roster)),
             current: Arc::new(move || catalog.current()),
             pace: Pace::default(),
             agents: Arc::default(),
@@ -65,6 +72,12 @@ impl App {
             slack: None,
             pagerduty: None,
         }
+    }
+
+    /// The cluster that something is in: the one it names, else the one that is meant where none is named.
+    pub fn cluster_of<'a>(&'a self, subject: &'a Subject) -> Option<&'a str> {
+        let home = Some(self.parts.world.default_cluster.as_str()).filter(|home| !home.is_empty());
+        subject.cluster.as_deref().or(home)
     }
 
     /// The same with a door for Slack.

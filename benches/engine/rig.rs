@@ -144,6 +144,7 @@ impl Rig {
             name: "bench".to_owned(),
             role: Role::Source,
             sources: vec!["bench".to_owned()],
+            clusters: None,
             text: TOKEN.to_owned(),
         };
         let app = App::new(self.parts.clone(), Tokens::new(vec![token]).expect("a token"));

@@ -17,6 +17,7 @@ use crate::notifiers::slack::Web;
 use crate::{limits, server, telemetry};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,7 +51,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         .build()
         .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
     // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
-    let served = runtime.block_on(runtime.spawn(serve(config, args.with_agent)));
+    let file = found.path().map(Path::to_owned);
+    let served = runtime.block_on(runtime.spawn(serve(config, file, args.with_agent)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     served.map_err(|bug| {
         Stop::failure(
@@ -85,7 +87,7 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     Ok(app.with_slack(server::Door { signing_secret: read(slack.signing_secret.as_ref())?, hooks, web }))
 }
 
-async fn serve(config: Config, with_agent: bool) -> Result<(), Stop> {
+async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
     let parts = assemble::assemble(config).await?;
     let config = Arc::clone(&parts.config);
@@ -106,6 +108,7 @@ async fn serve(config: Config, with_agent: bool) -> Result<(), Stop> {
         server: tokio::spawn(server::serve(app.clone(), listener, ended(stopped.clone()))),
         engine: tokio::spawn(engine::run(parts.clone(), stopped.clone())),
         slack: tokio::spawn(server::listen_to_slack(app.clone(), stopped.clone())),
+        roster: tokio::spawn(roster(app.clone(), file, stopped.clone())),
         agents: tokio::spawn(agents::run(app, door, agent, stopped)),
     };
     eprintln!("{}", ready(&parts, address));
@@ -158,12 +161,21 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// Takes in changed people and tokens; without a file there is nothing to look at.
+async fn roster(app: server::App, file: Option<PathBuf>, stopped: watch::Receiver<bool>) {
+    match file {
+        Some(file) => server::watch_roster(app, file, stopped).await,
+        None => ended(stopped).await,
+    }
+}
+
 /// The parts of the engine. None may end before it is told to.
 struct Tasks {
     server: JoinHandle<std::io::Result<()>>,
     engine: JoinHandle<()>,
     /// The connection with Slack; ends only when told to, also where there is none.
     slack: JoinHandle<()>,
+    roster: JoinHandle<()>,
     /// The door for agents, and the agent inside; ends only when told to, also where there is neither.
     agents: JoinHandle<()>,
 }
@@ -185,6 +197,10 @@ impl Tasks {
                 Ok(()) => "the connection with Slack ended by itself".to_owned(),
                 Err(bug) => format!("a bug ended the connection with Slack: {bug}"),
             },
+            ended = &mut self.roster => match ended {
+                Ok(()) => "the look at people and tokens ended by itself".to_owned(),
+                Err(bug) => format!("a bug ended the look at people and tokens: {bug}"),
+            },
             ended = &mut self.agents => match ended {
                 Ok(()) => "the agents' door ended by itself".to_owned(),
                 Err(bug) => format!("a bug ended the agents' door: {bug}"),
@@ -202,6 +218,9 @@ impl Tasks {
         }
         if !self.slack.is_finished() {
             let _ = (&mut self.slack).await;
+        }
+        if !self.roster.is_finished() {
+            let _ = (&mut self.roster).await;
         }
         if !self.engine.is_finished() {
             let _ = (&mut self.engine).await;

@@ -35,6 +35,16 @@ pub enum Found {
     Defaults,
 }
 
+impl Found {
+    /// The file, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Found::Named(path, _) | Found::Usual(path) => Some(path),
+            Found::Defaults => None,
+        }
+    }
+}
+
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -215,6 +215,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{} and {} in force", count(*rules, "rule"), count(*runbooks, "runbook")), false)
         }
         CatalogRefused { file, why } => (format!("{file} is refused, the last good one stays in force: {why}"), true),
+        PeopleChanged { changes } => (format!("who may what has changed: {}", changes.join("; ")), true),
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {

@@ -42,6 +42,10 @@ pub const SECRET_BYTES: u64 = 64 * 1024;
 pub const API_BODY_BYTES: usize = 64 * 1024;
 /// Words that people give as a reason; they go into the ledger and into messages.
 pub const WHY_BYTES: usize = 2 * 1024;
+/// How often the file of people and tokens is looked at, so that a role that was taken away is gone at once.
+pub const ROSTER_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Changes of people and tokens that one entry names.
+pub const ROSTER_CHANGES: usize = 20;
 /// Rows of a list that a request gets when it does not say how many.
 pub const LIST_ROWS: usize = 50;
 /// What the command line waits for one answer of the engine.

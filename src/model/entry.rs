@@ -228,6 +228,10 @@ pub enum EntryKind {
         file: String,
         why: String,
     },
+    /// People or tokens of the configuration are others now, in words.
+    PeopleChanged {
+        changes: Vec<String>,
+    },
     /// A person has looked at what a stuck run left, and gave its nodes free for others.
     NodesReleased {
         nodes: Vec<String>,
@@ -273,7 +277,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 37] = [
+    pub const NAMES: [&'static str; 38] = [
         "started",
         "heard",
         "gap",
@@ -304,6 +308,7 @@ impl EntryKind {
         "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
+        "people_changed",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -349,6 +354,7 @@ impl EntryKind {
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
+            EntryKind::PeopleChanged { .. } => "people_changed",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Remarked { .. } => "remarked",

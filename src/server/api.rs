@@ -1,6 +1,6 @@
-//! `/api/v1`: what the command line and people use. One table says method, path, role and handler of every route.
+//! `/api/v1`: what the command line and people use. One table says method, path, right and handler of every route.
 //!
-//! Invariant: a handler runs only after `Allowed` has compared the caller's role with the table's.
+//! Invariant: a handler runs only after `Allowed` has asked the caller for the table's right.
 
 mod act;
 mod agents;
@@ -12,7 +12,7 @@ mod why;
 
 use super::App;
 use super::{Caller, Problem};
-use crate::config::Role;
+use crate::model::Right;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
 use axum::routing::{get, post};
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
 
 macro_rules! table {
-    ($($method:ident $path:literal $role:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $right:ident $handler:path;)*) => {
         /// Every route of the API, to be merged into the server's router.
         pub fn routes() -> Router<App> {
             Router::new()
@@ -29,42 +29,42 @@ macro_rules! table {
                 .layer(DefaultBodyLimit::max(crate::limits::API_BODY_BYTES))
         }
 
-        /// Method, path and the least role.
-        const ROLES: &[(&str, &str, Role)] = &[$((stringify!($method), $path, Role::$role)),*];
+        /// Method, path and the right that it needs.
+        const RIGHTS: &[(&str, &str, Right)] = &[$((stringify!($method), $path, Right::$right)),*];
     };
 }
 
 table! {
-    get  "/api/v1/status" Viewer read::status;
-    get  "/api/v1/incidents" Viewer read::incidents;
-    get  "/api/v1/incidents/{id}" Viewer read::incident;
-    post "/api/v1/incidents/{id}/ack" Responder act::acknowledge;
-    post "/api/v1/incidents/{id}/assign" Responder incidents::assign;
-    post "/api/v1/incidents/{id}/silence" Responder incidents::silence;
-    get  "/api/v1/runs" Viewer read::runs;
-    post "/api/v1/runs" Operator act::start;
-    get  "/api/v1/runs/{id}" Viewer read::run;
-    post "/api/v1/runs/{id}/cancel" Operator act::cancel;
-    get  "/api/v1/runbooks" Viewer read::runbooks;
-    get  "/api/v1/rules" Viewer read::rules;
-    post "/api/v1/simulate" Responder act::simulate;
-    get  "/api/v1/approvals" Viewer read::approvals;
-    get  "/api/v1/approvals/{id}" Viewer read::approval;
-    post "/api/v1/approvals/{id}" Approver act::decide;
-    get  "/api/v1/entries" Viewer read::entries;
-    get  "/api/v1/why" Viewer why::why;
-    get  "/api/v1/guards" Viewer read::guards;
-    post "/api/v1/breakers/reset" Operator act::reset_breaker;
-    get  "/api/v1/freezes" Viewer read::freezes;
-    post "/api/v1/freezes" Responder act::freeze;
-    post "/api/v1/unfreeze" Operator act::unfreeze;
-    get  "/api/v1/agents" Viewer agents::list;
-    post "/api/v1/agents/join-tokens" Admin agents::join_token;
-    post "/api/v1/agents/{node}/remove" Admin agents::remove;
-    get  "/api/v1/audit/checkpoints" Viewer audit::checkpoints;
-    get  "/api/v1/audit/proof/{no}" Viewer audit::proof;
-    get  "/api/v1/audit/raw" Viewer audit::raw;
-    post "/api/v1/audit/redact" Admin act::redact;
+    get  "/api/v1/status" Read read::status;
+    get  "/api/v1/incidents" Read read::incidents;
+    get  "/api/v1/incidents/{id}" Read read::incident;
+    post "/api/v1/incidents/{id}/ack" Respond act::acknowledge;
+    post "/api/v1/incidents/{id}/assign" Respond incidents::assign;
+    post "/api/v1/incidents/{id}/silence" Respond incidents::silence;
+    get  "/api/v1/runs" Read read::runs;
+    post "/api/v1/runs" Operate act::start;
+    get  "/api/v1/runs/{id}" Read read::run;
+    post "/api/v1/runs/{id}/cancel" Operate act::cancel;
+    get  "/api/v1/runbooks" Read read::runbooks;
+    get  "/api/v1/rules" Read read::rules;
+    post "/api/v1/simulate" Check act::simulate;
+    get  "/api/v1/approvals" Read read::approvals;
+    get  "/api/v1/approvals/{id}" Read read::approval;
+    post "/api/v1/approvals/{id}" Approve act::decide;
+    get  "/api/v1/entries" Read read::entries;
+    get  "/api/v1/why" Read why::why;
+    get  "/api/v1/guards" Read read::guards;
+    post "/api/v1/breakers/reset" Operate act::reset_breaker;
+    get  "/api/v1/freezes" Read read::freezes;
+    post "/api/v1/freezes" Respond act::freeze;
+    post "/api/v1/unfreeze" Operate act::unfreeze;
+    get  "/api/v1/agents" Read agents::list;
+    post "/api/v1/agents/join-tokens" Administer agents::join_token;
+    post "/api/v1/agents/{node}/remove" Administer agents::remove;
+    get  "/api/v1/audit/checkpoints" Audit audit::checkpoints;
+    get  "/api/v1/audit/proof/{no}" Audit audit::proof;
+    get  "/api/v1/audit/raw" Audit audit::raw;
+    post "/api/v1/audit/redact" Administer act::redact;
 }
 
 /// The API asked from inside, in the name of somebody whom a signature has identified.
@@ -90,7 +90,12 @@ pub(super) async fn ask(
     Err(Problem::new(status, text("error"), text("hint")))
 }
 
-/// A caller whose role is enough for the route that was matched.
+/// Method, path and right of every route.
+pub(super) fn rights() -> &'static [(&'static str, &'static str, Right)] {
+    RIGHTS
+}
+
+/// A caller who has the right for the route that was matched.
 struct Allowed(Caller);
 
 impl FromRequestParts<App> for Allowed {
@@ -99,21 +104,21 @@ impl FromRequestParts<App> for Allowed {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, app).await?;
         let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        caller.need(role_for(parts.method.as_str(), path))?;
+        caller.need(right_for(parts.method.as_str(), path))?;
         Ok(Allowed(caller))
     }
 }
 
 /// 403 unless this route is open to the caller: for questions that are asked before the answer is sent there.
 pub(super) fn may(caller: &Caller, method: &str, route: &str) -> Result<(), Problem> {
-    caller.need(role_for(method, &format!("/api/v1/{route}")))
+    caller.need(right_for(method, &format!("/api/v1/{route}")))
 }
 
 /// A route that is not in the table is for admins alone: a slip here locks out, it does not let in.
-fn role_for(method: &str, path: &str) -> Role {
+fn right_for(method: &str, path: &str) -> Right {
     let method = if method == "HEAD" { "GET" } else { method };
-    let row = ROLES.iter().find(|(verb, at, _)| verb.eq_ignore_ascii_case(method) && *at == path);
-    row.map_or(Role::Admin, |(_, _, role)| *role)
+    let row = RIGHTS.iter().find(|(verb, at, _)| verb.eq_ignore_ascii_case(method) && *at == path);
+    row.map_or(Right::Administer, |(_, _, right)| *right)
 }
 
 /// A JSON body within its bound, refused in words.
@@ -163,20 +168,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_that_changes_something_needs_more_than_a_viewer() {
-        for (method, path, role) in ROLES {
+    fn reading_is_a_get_and_everything_else_needs_another_right() {
+        for (method, path, right) in RIGHTS {
             // A plan changes nothing, but makes us ask the world, as often as somebody wants.
-            assert_eq!(*method == "get", *role == Role::Viewer, "{method} {path}");
-            assert!(*role > Role::Source, "{method} {path}");
+            assert_eq!(*method == "get", matches!(right, Right::Read | Right::Audit), "{method} {path}");
         }
     }
 
     #[test]
     fn a_route_that_is_not_in_the_table_is_for_admins() {
-        assert_eq!(role_for("GET", "/api/v1/runs"), Role::Viewer);
-        assert_eq!(role_for("HEAD", "/api/v1/runs"), Role::Viewer);
-        assert_eq!(role_for("POST", "/api/v1/runs"), Role::Operator);
-        assert_eq!(role_for("POST", "/api/v1/status"), Role::Admin);
-        assert_eq!(role_for("GET", ""), Role::Admin);
+        assert_eq!(right_for("GET", "/api/v1/runs"), Right::Read);
+        assert_eq!(right_for("HEAD", "/api/v1/runs"), Right::Read);
+        assert_eq!(right_for("POST", "/api/v1/runs"), Right::Operate);
+        assert_eq!(right_for("POST", "/api/v1/status"), Right::Administer);
+        assert_eq!(right_for("GET", ""), Right::Administer);
     }
 }

@@ -1,126 +1,136 @@
-//! Who is asking: bearer tokens, or basic authentication whose password is a token. Kept as SHA-256, compared in
-//! constant time, all of them every time.
+//! Who is asking, for the length of one request: by a token (bearer, or as the password of basic authentication), or by
+//! whom a signature or a session has identified.
 //!
-//! Invariant: a `Caller` exists only for a token that was presented in this very request; nothing is cached.
+//! Invariant: a `Caller` exists only for what was presented in this very request; nothing is cached.
+
+mod tokens;
+
+pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 
 use super::{App, Problem};
-use crate::config::{Role, Server};
-use crate::limits;
+use crate::config::Person;
+use crate::model::{Grant, Right, Subject};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
-use ring::rand::SecureRandom;
-use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use subtle::ConstantTimeEq;
+use std::fmt;
 
-/// A token as it was read, before it is hashed.
-#[derive(Clone)]
-pub struct GivenToken {
-    pub name: String,
-    pub role: Role,
-    pub sources: Vec<String>,
-    pub text: String,
-}
-
-/// Every token that opens a door, hashed. Two with one name are both valid: that is how one is rotated.
-#[derive(Clone, Default)]
-pub struct Tokens(Vec<Known>);
-
-#[derive(Clone)]
-struct Known {
-    caller: Caller,
-    hash: [u8; 32],
-}
-
-/// Who asks, for the length of one request.
+/// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// The person's name where it is known whose the way in is; what the ledger says.
     pub name: String,
-    pub role: Role,
+    /// What the way in gives.
+    pub grant: Grant,
+    /// What the person has: no way in gives more.
+    pub person: Option<Grant>,
     /// For role `source`: where it may post.
     pub sources: Vec<String>,
+    pub way: Way,
 }
 
-impl Tokens {
-    /// Errors name the token, never its text.
-    pub fn new(given: Vec<GivenToken>) -> Result<Tokens, String> {
-        let mut known: Vec<Known> = Vec::with_capacity(given.len());
-        for token in given {
-            let name = token.name;
-            if token.text.len() < limits::TOKEN_BYTES_MIN {
-                return Err(format!(
-                    "token `{name}` is shorter than {} bytes, so it can be guessed: make one with `openssl rand -hex 32`",
-                    limits::TOKEN_BYTES_MIN
-                ));
-            }
-            if token.role == Role::Source && token.sources.is_empty() {
-                return Err(format!(
-                    "token `{name}` has role source but no `sources:`, so it opens nothing: list them"
-                ));
-            }
-            let hash = digest(&token.text);
-            if known.iter().any(|other| other.hash == hash && other.caller.name != name) {
-                return Err(format!("token `{name}` has the same text as another one: nobody could tell them apart"));
-            }
-            known.push(Known { caller: Caller { name, role: token.role, sources: token.sources }, hash });
-        }
-        Ok(Tokens(known))
-    }
+/// By what somebody has come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// This machine's own token: whoever may read its file.
+    Local,
+    /// A token of the configuration, by its name.
+    Token(String),
+    Slack,
+    Web,
+}
 
-    /// Reads the secrets of the configuration and adds the local token of `data_dir`.
-    pub fn load(server: &Server, data_dir: &Path) -> Result<Tokens, String> {
-        let mut given = vec![GivenToken {
-            name: "local".to_owned(),
-            role: Role::Admin,
-            sources: Vec::new(),
-            text: local_token(data_dir)?,
-        }];
-        for token in &server.tokens {
-            let text = token.secret.read().map_err(|why| format!("token `{}`: {why}", token.name))?;
-            given.push(GivenToken {
-                name: token.name.clone(),
-                role: token.role,
-                sources: token.sources.clone(),
-                text: text.trim().to_owned(),
-            });
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Local => f.write_str("the token of this machine"),
+            Way::Token(name) => write!(f, "token {name}"),
+            Way::Slack => f.write_str("Slack"),
+            Way::Web => f.write_str("the web pages"),
         }
-        Tokens::new(given)
-    }
-
-    fn find(&self, presented: &str) -> Option<&Caller> {
-        let hash = digest(presented);
-        // Every token is compared, so that the time tells nothing about which one came close.
-        let mut found = None;
-        for known in &self.0 {
-            if bool::from(known.hash.ct_eq(&hash)) {
-                found = Some(&known.caller);
-            }
-        }
-        found
     }
 }
 
 impl Caller {
-    /// 403 unless the role is at least this one.
-    pub fn need(&self, role: Role) -> Result<(), Problem> {
-        if self.role >= role {
-            return Ok(());
-        }
+    /// A person whom something outside has identified.
+    pub fn of(person: &Person, way: Way) -> Caller {
+        Caller::with(&person.name, person.grant(), way)
+    }
+
+    /// Somebody with that name and those rights, by that way.
+    pub fn with(name: &str, grant: Grant, way: Way) -> Caller {
+        Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way }
+    }
+
+    /// What they have by the way in, and what the person has.
+    fn grants(&self) -> impl Iterator<Item = &Grant> {
+        std::iter::once(&self.grant).chain(&self.person)
+    }
+
+    pub fn may(&self, right: Right) -> bool {
+        self.grants().all(|grant| grant.role.may(right))
+    }
+
+    /// Whether everything that this grant gives is theirs to give.
+    pub fn covers(&self, given: &Grant) -> bool {
+        self.grants().all(|grant| given.within(grant))
+    }
+
+    /// 403 unless they have this right.
+    pub fn need(&self, right: Right) -> Result<(), Problem> {
+        let Some(lacking) = self.grants().find(|grant| !grant.role.may(right)) else { return Ok(()) };
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("`{}` has role {}, this needs {}", self.name, word(self.role), word(role)),
-            "use a token with that role; roles are given under `server.tokens` in nightshift.yaml",
+            format!("`{}` has role {}, this needs the right to {}", self.name, lacking.role, right.words()),
+            format!(
+                "roles that have it: {}; roles are given under `people` and `server.tokens` in nightshift.yaml",
+                right.holders()
+            ),
         ))
     }
 
-    /// 403 unless it may post events to this source: its own one, or anything for an operator.
+    /// 403 unless they may act in that cluster; one that is not known counts as any.
+    pub fn need_cluster(&self, cluster: Option<&str>) -> Result<(), Problem> {
+        let Some(lacking) = self.grants().find(|grant| !grant.holds_in(cluster)) else { return Ok(()) };
+        let clusters = lacking.clusters.as_deref().unwrap_or_default().join(", ");
+        let there = match cluster {
+            Some(cluster) => format!("this is in {}", cluster.escape_debug()),
+            None => "it is not known in which cluster this is".to_owned(),
+        };
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("`{}` may act in {clusters} alone, and {there}", self.name),
+            "ask somebody who may act there; it is said by `clusters` under `people` and `server.tokens`",
+        ))
+    }
+
+    /// 403 unless they may act on what this is about.
+    pub fn need_subject(&self, app: &App, subject: &Subject) -> Result<(), Problem> {
+        self.need_cluster(app.cluster_of(subject))
+    }
+
+    /// 403 unless they may act in every cluster.
+    pub fn need_everywhere(&self, what: &str) -> Result<(), Problem> {
+        let Some(lacking) = self.grants().find(|grant| grant.clusters.is_some()) else { return Ok(()) };
+        let clusters = lacking.clusters.as_deref().unwrap_or_default();
+        let hint = match clusters.first() {
+            Some(first) => {
+                format!("name a cluster of yours, as in `cluster:{first}`, or ask somebody without that limit")
+            }
+            None => "ask somebody without that limit".to_owned(),
+        };
+        let clusters = clusters.join(", ");
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("`{}` may act in {clusters} alone, and {what} is about every cluster", self.name),
+            hint,
+        ))
+    }
+
+    /// 403 unless they may post events to this source: their own one, or any with the right to.
     pub fn need_source(&self, source: &str) -> Result<(), Problem> {
-        if self.role >= Role::Operator || self.sources.iter().any(|name| name == source) {
+        if self.may(Right::Post) || self.sources.iter().any(|name| name == source) {
             return Ok(());
         }
         Err(Problem::new(
@@ -139,7 +149,7 @@ impl FromRequestParts<App> for Caller {
         if let Some(inside) = parts.extensions.get::<Caller>() {
             return Ok(inside.clone());
         }
-        let found = presented(&parts.headers).and_then(|token| app.tokens.find(&token).cloned());
+        let found = presented(&parts.headers).and_then(|token| app.roster.now().caller(&token));
         found.ok_or_else(|| {
             app.parts.metrics.auth_failed();
             Problem::new(
@@ -149,35 +159,6 @@ impl FromRequestParts<App> for Caller {
             )
         })
     }
-}
-
-/// The local token: born at first start, 256 random bits, readable by its owner alone.
-pub fn local_token(data_dir: &Path) -> Result<String, String> {
-    let path = data_dir.join("token");
-    let shown = path.display();
-    if !path.exists() {
-        let mut bytes = [0_u8; 32];
-        ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-        let mut text = String::with_capacity(65);
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
-        }
-        std::fs::create_dir_all(data_dir).map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| format!("cannot make {shown}: {e}"))?;
-        writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(|e| format!("cannot write {shown}: {e}"))?;
-        return Ok(text);
-    }
-    let mode = std::fs::metadata(&path).map_err(|e| format!("cannot look at {shown}: {e}"))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(format!("{shown} can be read by others (mode {:o}): run `chmod 600 {shown}`", mode & 0o777));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("cannot read {shown}: {e}"))?;
-    Ok(text.trim().to_owned())
 }
 
 /// The token in the `Authorization` header; one header only, so that nobody can smuggle a second one past a proxy.
@@ -199,33 +180,10 @@ fn presented(headers: &HeaderMap) -> Option<String> {
     Some(token).filter(|token| !token.is_empty())
 }
 
-fn digest(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
-}
-
-fn word(role: Role) -> &'static str {
-    match role {
-        Role::Source => "source",
-        Role::Viewer => "viewer",
-        Role::Responder => "responder",
-        Role::Approver => "approver",
-        Role::Operator => "operator",
-        Role::Admin => "admin",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn token(name: &str, role: Role, sources: &[&str], text: &str) -> GivenToken {
-        GivenToken {
-            name: name.to_owned(),
-            role,
-            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
-            text: text.to_owned(),
-        }
-    }
+    use crate::model::Role;
 
     fn headers(value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -248,44 +206,33 @@ mod tests {
         assert_eq!(presented(&two), None);
     }
 
-    #[test]
-    fn a_token_that_is_weak_or_opens_nothing_or_is_ambiguous_is_refused_at_start() {
-        let good = "0123456789abcdef0123456789abcdef";
-        assert!(Tokens::new(vec![token("a", Role::Viewer, &[], "")]).is_err());
-        assert!(Tokens::new(vec![token("a", Role::Viewer, &[], "short")]).is_err());
-        assert!(Tokens::new(vec![token("a", Role::Source, &[], good)]).is_err());
-        let twice = vec![token("a", Role::Viewer, &[], good), token("b", Role::Admin, &[], good)];
-        assert!(Tokens::new(twice).is_err());
-        let tokens = Tokens::new(vec![token("a", Role::Viewer, &[], good)]).unwrap();
-        assert_eq!(tokens.find(good).map(|c| c.name.as_str()), Some("a"));
-        assert!(tokens.find("0123456789abcdef0123456789abcdeg").is_none());
+    fn caller(role: Role, clusters: Option<&[&str]>) -> Caller {
+        let clusters = clusters.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        Caller::with("kim", Grant { role, clusters }, Way::Token("kim".into()))
     }
 
     #[test]
     fn a_source_posts_only_where_it_is_listed_and_reads_nothing() {
-        let source = Caller { name: "am".into(), role: Role::Source, sources: vec!["prod".into()] };
+        let source = Caller { sources: vec!["prod".into()], ..caller(Role::Source, None) };
         assert!(source.need_source("prod").is_ok());
         assert_eq!(source.need_source("lab").unwrap_err().status, StatusCode::FORBIDDEN);
-        assert_eq!(source.need(Role::Viewer).unwrap_err().status, StatusCode::FORBIDDEN);
-        let viewer = Caller { name: "v".into(), role: Role::Viewer, sources: vec![] };
-        assert!(viewer.need_source("prod").is_err());
-        let operator = Caller { name: "o".into(), role: Role::Operator, sources: vec![] };
-        assert!(operator.need_source("prod").is_ok());
-        assert!(operator.need(Role::Approver).is_ok());
-        assert!(operator.need(Role::Admin).is_err());
+        assert_eq!(source.need(Right::Read).unwrap_err().status, StatusCode::FORBIDDEN);
+        assert!(caller(Role::Viewer, None).need_source("prod").is_err());
+        assert!(caller(Role::Operator, None).need_source("prod").is_ok());
     }
 
     #[test]
-    fn the_local_token_is_born_once_and_must_stay_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let first = local_token(&data).unwrap();
-        assert_eq!(first.len(), 64);
-        assert_eq!(local_token(&data).unwrap(), first);
-        let path = data.join("token");
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(local_token(&data).unwrap_err().contains("chmod 600"));
+    fn a_way_in_never_gives_more_than_the_person_has() {
+        let strong = caller(Role::Admin, None);
+        let held =
+            Caller { person: Some(Grant { role: Role::Responder, clusters: Some(vec!["eu-1".into()]) }), ..strong };
+        assert!(held.may(Right::Respond) && !held.may(Right::Operate));
+        assert!(held.need(Right::Approve).unwrap_err().error.contains("has role responder"));
+        assert!(held.need_cluster(Some("eu-1")).is_ok());
+        assert!(held.need_cluster(Some("us-1")).unwrap_err().error.contains("may act in eu-1 alone"));
+        assert!(held.need_cluster(None).is_err(), "what is not known may be elsewhere");
+        assert!(held.need_everywhere("a freeze of all").is_err());
+        assert!(!held.covers(&Grant::everywhere(Role::Viewer)));
+        assert!(held.covers(&Grant { role: Role::Viewer, clusters: Some(vec!["eu-1".into()]) }));
     }
 }

@@ -108,7 +108,8 @@ async fn hear(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result
 /// The incident that it is about and the person who acted; none where it is not ours or nobody acted.
 fn ours(app: &App, event: &Event) -> Option<(IncidentId, String)> {
     let agent = event.agent.as_ref().filter(|agent| agent.kind.starts_with("user"))?;
-    let known = app.parts.config.people.iter().find(|person| person.pagerduty.as_deref() == Some(agent.id.as_str()));
+    let roster = app.roster.now();
+    let known = roster.by_pagerduty(&agent.id);
     let by =
         known.map_or_else(|| format!("{} (PagerDuty)", one_line(&agent.summary, 60)), |person| person.name.clone());
     // A note carries its incident one level deeper.

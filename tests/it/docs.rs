@@ -35,6 +35,11 @@ fn the_page_of_metrics_is_the_table() {
 }
 
 #[test]
+fn the_page_of_roles_is_the_table_of_rights_and_routes() {
+    page("roles.md", &nightshift::server::roles_page());
+}
+
+#[test]
 fn the_page_of_findings_is_the_table_of_checks() {
     page("findings.md", &nightshift::node::findings_page());
 }

@@ -66,6 +66,25 @@ impl Site {
         self.dir.path()
     }
 
+    /// A token of the configuration: its text is `secret(name)`. `more` is what else its entry says.
+    pub fn add_token(&self, name: &str, role: &str, more: &str) {
+        let file = self.path().join(format!("{name}.token"));
+        std::fs::write(&file, secret(name)).unwrap();
+        let entry =
+            format!("    - {{ name: {name}, role: {role}, secret: {{ file: '{}' }} {more} }}\n", file.display());
+        self.edit(|config| match config.contains("  tokens:\n") {
+            true => config.replacen("  tokens:\n", &format!("  tokens:\n{entry}"), 1),
+            false => config.replacen("log:\n", &format!("  tokens:\n{entry}log:\n"), 1),
+        });
+    }
+
+    /// Writes the configuration anew, in one go, as an editor does.
+    pub fn edit(&self, change: impl FnOnce(String) -> String) {
+        let (file, new) = (self.path().join("nightshift.yaml"), self.path().join("nightshift.yaml.new"));
+        std::fs::write(&new, change(std::fs::read_to_string(&file).unwrap())).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Starts the engine with these environment variables and waits until it is ready, or has died.
     pub async fn start(&self, env: &[(&str, String)]) -> Option<Engine> {
         self.start_with(&[], env).await
@@ -130,6 +149,21 @@ impl Engine {
         answer.json().await.ok()
     }
 
+    /// Any request with any token, or none: the status and body.
+    pub async fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
     /// A page that is no JSON.
     pub async fn text(&self, path: &str) -> Option<String> {
         let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send().await.ok()?;
@@ -150,6 +184,11 @@ impl Drop for Engine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The text of a test's token.
+pub fn secret(name: &str) -> String {
+    name.repeat(64)[..64].to_owned()
 }
 
 pub fn client() -> reqwest::Client {

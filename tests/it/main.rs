@@ -32,6 +32,7 @@ mod peers;
 mod probes;
 mod real;
 mod recording;
+mod roles;
 mod runbooks;
 mod scheduler;
 mod seeds;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: `tests/peers.txt` names them all; where another story shows it already, the list points there.
 
+use crate::harness::secret;
 use crate::night::Night;
 use axum::Router;
 use axum::body::Body;
@@ -33,10 +34,6 @@ const CHANGES: [(&str, &str); 14] = [
 const CORDON: &str =
     "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
 
-fn secret(name: &str) -> String {
-    name.repeat(64)[..64].to_owned()
-}
-
 struct Door {
     night: Night,
     router: Router,
@@ -49,6 +46,7 @@ impl Door {
             name: name.into(),
             role,
             sources: sources.iter().map(|source| (*source).to_owned()).collect(),
+            clusters: None,
             text: secret(name),
         };
         let tokens = vec![

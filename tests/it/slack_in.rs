@@ -12,7 +12,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use nightshift::model::RunState;
 use nightshift::store::Filter;
-use rig::{Chat, MINUTE, SECRET};
+pub use rig::Chat;
+use rig::{MINUTE, SECRET};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -8,6 +8,7 @@ use crate::cli::serve;
 use crate::config::{Config, INFERENCE, KUBERNETES, Role, Source};
 use crate::engine::misfits;
 use crate::limits;
+use crate::model::Right;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -127,7 +128,7 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
     for (name, source) in config.sources.iter().filter(|(_, source)| is_posted_to(source)) {
         let opens = |token: &&crate::config::Token| match token.role {
             Role::Source => token.sources.contains(name),
-            role => role >= Role::Operator,
+            role => role.may(Right::Post),
         };
         let url = format!("{base}/in/{}/{name}", source.kind);
         match config.server.tokens.iter().find(opens) {

@@ -3,11 +3,47 @@
 //! Invariant: one Slack user is one person, and a person has one name.
 
 use super::Findings;
+use super::words::check_scope;
 use crate::config::{Channel, Config, Role, SlackApp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What somebody is known by elsewhere is theirs alone: nobody is two persons, and no two persons are one.
+fn identities(config: &Config, found: &mut Findings) {
+    let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let names: BTreeSet<&str> = config.people.iter().map(|person| person.name.as_str()).collect();
+    for (at, person) in config.people.iter().enumerate() {
+        let known = [("pagerduty", &person.pagerduty), ("oidc", &person.oidc)];
+        let known = known.into_iter().filter_map(|(key, id)| id.as_deref().map(|id| (key, id)));
+        for (key, id) in known.chain(person.tokens.iter().map(|token| ("tokens", token.as_str()))) {
+            let path = format!("people[{at}].{key}");
+            if id.trim().is_empty() {
+                found.say(&path, "is empty", "leave the key out where they have none");
+            } else if owners.insert((key, id), &person.name).is_some_and(|other| other != person.name) {
+                found.say(&path, format!("`{id}` is somebody else already"), "one identity is one person");
+            }
+        }
+        for token in &person.tokens {
+            let path = format!("people[{at}].tokens");
+            let given = config.server.tokens.iter().find(|given| given.name == *token);
+            if *token != person.name && names.contains(token.as_str()) {
+                found.say(&path, format!("`{token}` is another person's name, so it is theirs"), "rename the token");
+            } else if token == "local" && person.role != Role::Admin {
+                let mend = "give it to a person of role admin, or to nobody";
+                found.say(&path, "`local` is this machine's own token, of role admin", mend);
+            } else if given.is_some_and(|given| given.role == Role::Source) {
+                found.say(
+                    &path,
+                    format!("`{token}` is a machine's, of role source"),
+                    "people have tokens of their own",
+                );
+            }
+        }
+    }
+}
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     let (mut names, mut users) = (BTreeSet::new(), BTreeSet::new());
+    identities(config, found);
     for (at, person) in config.people.iter().enumerate() {
         let path = format!("people[{at}]");
         if person.name.trim().is_empty() || !names.insert(person.name.as_str()) {
@@ -17,9 +53,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.say(
                 &format!("{path}.role"),
                 "`source` is for machines",
-                "write viewer, responder, approver, operator or admin",
+                "write viewer, responder, approver, author, operator, admin or auditor",
             );
         }
+        check_scope(&format!("{path}.clusters"), person.clusters.as_deref(), config, found);
         let Some(user) = &person.slack else { continue };
         let id = user.starts_with(['U', 'W']) && user.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
         if !id {

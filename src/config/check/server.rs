@@ -3,7 +3,7 @@
 //! Invariant: a token has its own name, its own secret and one meaning.
 
 use super::Findings;
-use super::words::{check_name, check_secret, check_url};
+use super::words::{check_name, check_scope, check_secret, check_url};
 use crate::config::{self, Config, Role, Secret, Token};
 use std::collections::BTreeMap;
 
@@ -36,15 +36,16 @@ pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
         }
         // Two secrets for one name are how a token is rotated; two meanings for one name are a mistake.
         if let Some(other) = names.insert(&token.name, token)
-            && (other.role, &other.sources) != (token.role, &token.sources)
+            && (other.role, &other.sources, &other.clusters) != (token.role, &token.sources, &token.clusters)
         {
             found.say(
                 &format!("{path}.name"),
                 format!("`{}` is there twice with different rights", token.name),
-                "a name tells who did it: choose another one, or give both the same role and sources",
+                "a name tells who did it: choose another one, or give both the same role, sources and clusters",
             );
         }
         check_secret(&format!("{path}.secret"), Some(&token.secret), found);
+        check_scope(&format!("{path}.clusters"), token.clusters.as_deref(), config, found);
         if places.contains(&&token.secret) {
             found.say(
                 &format!("{path}.secret"),
@@ -53,6 +54,10 @@ pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
             );
         }
         places.push(&token.secret);
+        if token.role == Role::Source && token.clusters.is_some() {
+            let mend = "leave `clusters` out; what a source may say is in its `add_labels`";
+            found.say(&format!("{path}.clusters"), "a token of role source acts on nothing", mend);
+        }
         match (token.role, token.sources.is_empty()) {
             (Role::Source, true) => {
                 found.say(

@@ -3,8 +3,29 @@
 //! Invariant: an error quotes the word, unless the word may be a secret.
 
 use super::Findings;
-use crate::config::Secret;
+use crate::config::{Config, Secret, closest};
 use url::Url;
+
+/// Where a role holds: clusters that exist, and never an empty list, which would look like everywhere and be nowhere.
+pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Config, found: &mut Findings) {
+    let Some(clusters) = clusters else { return };
+    if clusters.is_empty() {
+        found.say(
+            path,
+            "is an empty list, which would be nowhere",
+            "name clusters, or leave the key out for every one",
+        );
+    }
+    let labelled = config.sources.values().filter_map(|source| source.add_labels.get("cluster"));
+    let known: Vec<&str> = config.clusters.keys().chain(labelled).map(String::as_str).collect();
+    for cluster in clusters.iter().filter(|cluster| !known.contains(&cluster.as_str())) {
+        let mend = match closest(cluster, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+        };
+        found.say(path, format!("there is no cluster `{}`", cluster.escape_debug()), mend);
+    }
+}
 
 /// Names are part of URLs, metrics and annotations.
 pub(super) fn check_name(path: &str, name: &str, found: &mut Findings) {

@@ -93,6 +93,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
     vec![
         (None, Started { version: "0.1.0".into(), epoch: 4 }),
         (None, CatalogLoaded { rules: 1, runbooks: 5, hash: "2".repeat(64) }),
+        (None, PeopleChanged { changes: vec!["ada: approver → viewer".into()] }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
         (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
         (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
@@ -192,6 +193,7 @@ fn every_kind_of_entry_has_words() {
     insta::assert_snapshot!(shown.join("\n"), @r"
       Nightshift 0.1.0 started (epoch 4)
       1 rule and 5 runbooks in force
+    * who may what has changed: ada: approver → viewer
     * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
       am says opened: XID 79 on gpu-3 and 1 more; started r17
       am says opened: XID 79 on gpu-3; nothing started: none of 3 rules matches [no_rule_matched]
@@ -230,7 +232,7 @@ fn every_kind_of_entry_has_words() {
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 26, "a kind of entry has no sample here");
+    assert_eq!(kinds.len(), 27, "a kind of entry has no sample here");
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub async fn list(app: &App) -> Result<Value, StoreError> {
 }
 
 pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Value, Problem> {
+    scoped(caller, wanted.cluster.as_deref())?;
     let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
     let bad = |why: String| Problem::new(StatusCode::BAD_REQUEST, why, "see `nightshift agents join-token --help`");
     if let Some(node) = wanted.node.as_deref().filter(|node| !routes::is_node_name(node)) {
@@ -75,6 +76,14 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     let expires_at = kept.expires_at;
     app.parts.store.join_token(kept, now).await.map_err(|_| Problem::busy("the store is busy"))?;
     Ok(json!({ "token": token, "expires_at": expires_at }))
+}
+
+/// Who may act in some clusters alone must name one of them.
+pub fn scoped(caller: &Caller, cluster: Option<&str>) -> Result<(), Problem> {
+    match cluster {
+        Some(cluster) => caller.need_cluster(Some(cluster)),
+        None => caller.need_everywhere("an agent of any cluster"),
+    }
 }
 
 /// `cluster` may be left out where one agent has that node's name.

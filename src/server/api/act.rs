@@ -5,9 +5,10 @@
 
 use super::{Allowed, App, Body, Problem, read, refuse};
 use crate::catalog::Loaded;
-use crate::model::{EntryNo, Freeze, IncidentId, Input, Mode, RunId, RunState};
+use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
+use crate::server::Caller;
 use crate::store::{Control, Decided, NewRun};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -80,11 +81,13 @@ pub(super) async fn start(
             format!("ask for `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
         ));
     }
+    let subject = subject_of(&runbook.header, &input.params, None);
+    caller.need_subject(&app, &subject)?;
     let now = parts.clock.now();
     parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
     let new = NewRun {
         pin: runbook.pin.clone(),
-        subject: subject_of(&runbook.header, &input.params, None),
+        subject,
         input,
         mode,
         rule: None,
@@ -120,6 +123,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<Value>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
+    caller.need_subject(&app, &run.subject)?;
     // One that is stuck may still hold nodes, which this lets go.
     if run.state.is_final() && !matches!(run.state, RunState::Stuck { .. }) {
         let state = run.state.name();
@@ -145,6 +149,7 @@ pub(super) async fn decide(
             format!("ask one of: {}", approval.approvers.join(", ")),
         ));
     }
+    may_answer(&app, &caller, &approval, answer.approve).await?;
     let why = refuse::bounded(&answer.why)?;
     let parts = &app.parts;
     let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
@@ -163,6 +168,35 @@ pub(super) async fn decide(
     }
 }
 
+/// Nobody answers where they may not act, nor says yes to what they asked for or said yes to, by whatever way they came.
+/// The store looks once more, by name.
+async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) -> Result<(), Problem> {
+    let run = read::find_run(app, approval.run).await?;
+    caller.need_subject(app, &run.subject)?;
+    for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
+        caller.need_subject(app, &planned.target)?;
+    }
+    let roster = app.roster.now();
+    let is_theirs = |name: &str| name != caller.name && roster.same(name, &caller.name);
+    if yes && run.rule.is_none() && (run.requested_by == caller.name || is_theirs(&run.requested_by)) {
+        let error = format!("{} asked for {} and cannot approve it too: somebody else must", caller.name, run.id);
+        return Err(refuse::with(StatusCode::FORBIDDEN, error, format!("ask somebody else: they see {}", approval.id)));
+    }
+    if let Some(before) = approval.given.iter().find(|name| yes && is_theirs(name)) {
+        let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
+        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
+    }
+    Ok(())
+}
+
+/// Whether a scope lies within the clusters in which somebody may act. Rules are about every cluster.
+fn in_reach(caller: &Caller, scope: &str) -> Result<(), Problem> {
+    match scope.strip_prefix("cluster:") {
+        Some(cluster) => caller.need_cluster(Some(cluster)),
+        None => caller.need_everywhere(&format!("`{}`", scope.escape_debug())),
+    }
+}
+
 pub(super) async fn acknowledge(
     Allowed(caller): Allowed,
     State(app): State<App>,
@@ -170,6 +204,7 @@ pub(super) async fn acknowledge(
 ) -> Result<Json<Value>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     let incident = read::find_incident(&app, id).await?;
+    caller.need_subject(&app, &incident.subject)?;
     if incident.closed_at.is_some() {
         return Err(refuse::conflict(format!("incident {id} is over"), format!("see `nightshift show {id}`")));
     }
@@ -183,6 +218,7 @@ pub(super) async fn freeze(
     Body(body): Body<Scope>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     check_scope(&app, &body.scope)?;
+    in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
     let freeze = Freeze { scope: body.scope, by: caller.name, why, since: app.parts.clock.now(), release_by: None };
     control(&app, Control::Freeze(freeze.clone())).await?;
@@ -194,6 +230,7 @@ pub(super) async fn unfreeze(
     State(app): State<App>,
     Body(body): Body<Scope>,
 ) -> Result<Json<Value>, Problem> {
+    in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     if !freezes.iter().any(|freeze| freeze.scope == body.scope) {
@@ -202,7 +239,7 @@ pub(super) async fn unfreeze(
             if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
     }
-    let persons = app.parts.config.release_persons();
+    let persons = app.roster.now().release_persons(app.parts.config.guards.release_persons);
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     Ok(Json(match freezes.into_iter().find(|freeze| freeze.scope == body.scope) {
@@ -216,6 +253,7 @@ pub(super) async fn reset_breaker(
     State(app): State<App>,
     Body(body): Body<Scope>,
 ) -> Result<Json<Value>, Problem> {
+    in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
     let tripped = app.parts.store.breakers().await.map_err(refuse::store)?;
     if !tripped.iter().any(|breaker| breaker.scope == body.scope) {
@@ -234,6 +272,7 @@ pub(super) async fn redact(
     Body(body): Body<Redaction>,
 ) -> Result<Json<Value>, Problem> {
     let entry = entry_no(&body.entry)?;
+    caller.need_everywhere("the ledger")?;
     let why = refuse::reason(&body.why)?;
     control(&app, Control::Redact { entry, by: caller.name, why }).await?;
     Ok(Json(json!({ "redacted": entry })))

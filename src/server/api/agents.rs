@@ -37,6 +37,7 @@ pub(super) async fn remove(
     Path(node): Path<String>,
     Body(body): Body<Why>,
 ) -> Result<Json<Value>, Problem> {
+    agents::scoped(&caller, body.cluster.as_deref())?;
     let why = refuse::reason(&body.why)?;
     agents::remove(&app, &caller, &node, body.cluster.as_deref(), &why).await.map(Json).map_err(refuse::store)
 }

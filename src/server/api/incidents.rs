@@ -3,14 +3,14 @@
 //! Invariant: an owner is a person whom the configuration knows, and a silence ends by itself.
 
 use super::{Allowed, App, Body, Problem, read, refuse};
-use crate::config::{Config, Role, closest};
+use crate::config::closest;
 use crate::model::{IncidentId, Span};
+use crate::server::Roster;
 use crate::store::Control;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,8 +35,8 @@ pub(super) async fn assign(
     Body(body): Body<Owner>,
 ) -> Result<Json<Value>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
-    read::find_incident(&app, id).await?;
-    let owner = person(&app.parts.config, &body.to, &caller.name)?;
+    caller.need_subject(&app, &read::find_incident(&app, id).await?.subject)?;
+    let owner = person(&app.roster.now(), &body.to, &caller.name)?;
     let parts = &app.parts;
     let assign = Control::Assign { incident: id, owner, by: caller.name };
     let done = parts.store.control(assign, parts.clock.now()).await;
@@ -45,25 +45,23 @@ pub(super) async fn assign(
     Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
 }
 
-/// A person whom the configuration knows.
-fn person(config: &Config, to: &str, caller: &str) -> Result<String, Problem> {
+/// A person who is known here.
+fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
     let to = to.trim();
     if to.eq_ignore_ascii_case("me") {
         return Ok(caller.to_owned());
     }
     if let Some(mention) = to.strip_prefix("<@").and_then(|rest| rest.strip_suffix('>')) {
         let user = mention.split('|').next().unwrap_or_default();
-        let known = config.people.iter().find(|person| person.slack.as_deref() == Some(user));
-        return known.map(|person| person.name.clone()).ok_or_else(|| {
+        return roster.by_slack(user).map(|person| person.name.clone()).ok_or_else(|| {
             let user = user.escape_debug();
             refuse::missing(format!("person with the Slack id `{user}`"), "an operator adds them under `people`")
         });
     }
     let name = to.trim_start_matches('@');
-    let tokens = config.server.tokens.iter().filter(|token| token.role > Role::Source).map(|token| &token.name);
-    let known: BTreeSet<&String> = config.people.iter().map(|person| &person.name).chain(tokens).collect();
+    let known = roster.names();
     if let Some(found) = known.iter().find(|known| known.eq_ignore_ascii_case(name)) {
-        return Ok((*found).clone());
+        return Ok(found.clone());
     }
     let hint = match closest(name, known.iter().map(|known| known.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -79,7 +77,7 @@ pub(super) async fn silence(
     Body(body): Body<Quiet>,
 ) -> Result<Json<Value>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
-    read::find_incident(&app, id).await?;
+    caller.need_subject(&app, &read::find_incident(&app, id).await?.subject)?;
     let why = refuse::reason(&body.why)?;
     let lasts: Span = body.lasts.parse().map_err(|error| {
         refuse::bad(format!("`lasts` is no length of time: {error}"), "write for example `30m` or `2h`")
@@ -99,13 +97,14 @@ pub(super) async fn silence(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Person;
+    use crate::config::{Person, Role};
+    use crate::server::Tokens;
 
     #[test]
     fn an_owner_is_somebody_whom_the_configuration_knows() {
-        let ada = Person { name: "ada".into(), role: Role::Operator, slack: Some("U0ADA".into()), pagerduty: None };
-        let config = Config { people: vec![ada], ..Config::default() };
-        let named = |to: &str| person(&config, to, "kim").map_err(|problem| format!("{problem:?}"));
+        let ada = Person { slack: Some("U0ADA".into()), ..Person::new("ada", Role::Operator) };
+        let roster = Roster::new(vec![ada], Tokens::default());
+        let named = |to: &str| person(&roster, to, "kim").map_err(|problem| format!("{problem:?}"));
         for to in ["ada", "@Ada", "<@U0ADA>", "<@U0ADA|ada.l>"] {
             assert_eq!(named(to).as_deref(), Ok("ada"), "{to}");
         }

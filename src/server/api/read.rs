@@ -226,7 +226,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "nodes_held": counts.nodes_held,
         "freezes": freezes,
         "stopped": parts.world.stopped(),
-        "release_persons": parts.config.release_persons(),
+        "release_persons": app.roster.now().release_persons(limits.release_persons),
         "breakers": breakers,
         "correlated_limit": facts.nodes_total.and_then(|total| parts.config.guards.correlated_limit(total)),
     })))

@@ -120,10 +120,7 @@ impl Chat {
         Ok(page(&Page {
             install: self.app.parts.config.install.clone(),
             person: caller.name.clone(),
-            role: serde_json::to_value(caller.role)
-                .ok()
-                .and_then(|role| Some(role.as_str()?.to_owned()))
-                .unwrap_or_default(),
+            role: caller.grant.role.to_string(),
             note,
             others: all - asks.len(),
             asks,

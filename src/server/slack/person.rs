@@ -8,7 +8,7 @@ use crate::limits;
 use crate::model::{About, Actor, EntryKind, Time};
 use crate::notifiers::one_line;
 use crate::planted::planted;
-use crate::server::{Caller, Problem};
+use crate::server::{Caller, Problem, Way};
 use crate::store::Filter;
 use axum::http::StatusCode;
 use std::sync::{Mutex, PoisonError};
@@ -57,9 +57,10 @@ impl Chat {
         if !self.at_home(team, app) {
             return None;
         }
-        let person = self.app.parts.config.people.iter().find(|person| person.slack.as_deref() == Some(user))?;
+        let roster = self.app.roster.now();
+        let person = roster.by_slack(user)?;
         let second = if planted("self-approval-by-a-second-identity") { " (Slack)" } else { "" };
-        Some(Caller { name: format!("{}{second}", person.name), role: person.role, sources: Vec::new() })
+        Some(Caller { name: format!("{}{second}", person.name), ..Caller::of(person, Way::Slack) })
     }
 
     /// Whether it is our workspace and our app, as far as the configuration names them.

@@ -153,6 +153,7 @@ fn tokens() -> Tokens {
         name: name.to_owned(),
         role,
         sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+        clusters: None,
         text: text.to_owned(),
     };
     Tokens::new(vec![

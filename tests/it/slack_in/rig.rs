@@ -15,7 +15,7 @@ use futures::{SinkExt, StreamExt};
 use nightshift::config::{Config, Person, Role, Secret, SlackApp};
 use nightshift::model::{RunId, RunState};
 use nightshift::notifiers::slack::Web;
-use nightshift::server::{App, Door, PagerDutyDoor, Tokens, listen_to_slack, router};
+use nightshift::server::{App, Caller, Door, PagerDutyDoor, Roster, Tokens, Way, listen_to_slack, router};
 use nightshift::store::Filter;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -206,20 +206,20 @@ pub struct Chat {
 
 impl Chat {
     pub async fn begin() -> Chat {
-        Chat::on(RULE, &[("cordon", CORDON)], |_| {}).await
+        Chat::begin_with(Tokens::default(), |_| {}).await
     }
 
-    pub async fn on(rules: &str, runbooks: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> Chat {
+    /// With tokens besides, and the configuration as a test wants it.
+    pub async fn begin_with(tokens: Tokens, change: impl FnOnce(&mut Config)) -> Chat {
         let (slack, lines) = Slack::start().await;
-        let mut night = Night::fall(rules, runbooks).await;
+        let mut night = Night::fall(RULE, &[("cordon", CORDON)]).await;
         let token = night.path().join("app-token");
         std::fs::write(&token, "xapp-first\n").unwrap();
         let config = Arc::make_mut(&mut night.parts.config);
         let person = |name: &str, role, id: &str| Person {
-            name: name.into(),
-            role,
             slack: Some(id.into()),
             pagerduty: Some(id.replace("U0", "P0")),
+            ..Person::new(name, role)
         };
         config.people = vec![
             person("ada", Role::Approver, "U0ADA"),
@@ -236,24 +236,23 @@ impl Chat {
             hooks: slack.url.clone(),
             api: format!("{}api", slack.url),
         });
-        change(config);
-        let app = Chat::app(&night, &slack);
+        night.configure(change);
+        let app = Chat::app(&night, &slack, tokens);
         let (stop, count) = (watch::Sender::new(false), AtomicU64::new(0));
         Chat { router: router(app.clone()), app, night, slack, lines, stop, count }
     }
 
-    fn app(night: &Night, slack: &Slack) -> App {
+    fn app(night: &Night, slack: &Slack, tokens: Tokens) -> App {
         let web = Web::new(night.parts.world.http.clone(), &format!("{}api", slack.url), "xoxb-bot");
         let door = Door { signing_secret: Some(SECRET.into()), hooks: slack.url.parse().unwrap(), web: Some(web) };
-        App::new(night.parts.clone(), Tokens::default())
-            .with_slack(door)
-            .with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]))
+        App::new(night.parts.clone(), tokens).with_slack(door).with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]))
     }
 
     /// From now on the configuration says something else; what was shown before is still there.
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         self.night.configure(change);
         self.app.parts.config = self.night.parts.config.clone();
+        self.app.roster.replace(Roster::new(self.app.parts.config.people.clone(), Tokens::default()));
         self.router = router(self.app.clone());
     }
 
@@ -272,11 +271,8 @@ impl Chat {
 
     /// How the status says that Slack stands.
     pub async fn standing(&self) -> Value {
-        let request = Request::get("/api/v1/status").extension(nightshift::server::Caller {
-            name: "ada".into(),
-            role: Role::Viewer,
-            sources: Vec::new(),
-        });
+        let request =
+            Request::get("/api/v1/status").extension(Caller::of(&Person::new("ada", Role::Viewer), Way::Slack));
         let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         serde_json::from_slice::<Value>(&bytes).unwrap()["slack"].clone()
@@ -328,6 +324,15 @@ impl Chat {
             "team_id": "T0", "api_app_id": "A0", "user_id": user, "text": text, "trigger_id": self.trigger(),
             "response_url": self.answer_url(),
         })
+    }
+
+    /// A request to the API with a token.
+    pub async fn posts(&self, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+        let answer = self.router.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+        let status = answer.status();
+        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
     /// What Slack shows for a command; null: nothing.

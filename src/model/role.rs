@@ -1,0 +1,219 @@
+//! What people and machines may do: roles, the rights of each, and where they hold.
+//!
+//! Invariant: `Role::rights` is the only table of who may what; a right that it does not list is not there.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One kind of thing that can be done through a door of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Right {
+    Read,
+    Check,
+    Respond,
+    Approve,
+    Operate,
+    Post,
+    Audit,
+    Administer,
+}
+
+/// What somebody is here. Roles have no order: each has its own rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A machine that posts events to its own sources, and reads nothing.
+    Source,
+    /// Reads everything but secrets.
+    Viewer,
+    /// Also acknowledges, assigns, silences and freezes.
+    Responder,
+    /// Also approves.
+    Approver,
+    /// Writes runbooks: reads, and tries what they would do; decides nothing.
+    Author,
+    /// Also runs runbooks, cancels, unfreezes, resets breakers.
+    Operator,
+    /// Also makes tokens, redacts, lets agents in.
+    Admin,
+    /// Reads, exports and proves the ledger; acts nowhere.
+    Auditor,
+}
+
+impl Role {
+    pub const ALL: [Role; 8] = [
+        Role::Source,
+        Role::Viewer,
+        Role::Responder,
+        Role::Approver,
+        Role::Author,
+        Role::Operator,
+        Role::Admin,
+        Role::Auditor,
+    ];
+
+    /// The table.
+    pub const fn rights(self) -> &'static [Right] {
+        use Right::*;
+        match self {
+            Role::Source => &[],
+            Role::Viewer => &[Read],
+            Role::Auditor => &[Read, Audit],
+            Role::Author => &[Read, Check],
+            Role::Responder => &[Read, Check, Respond],
+            Role::Approver => &[Read, Check, Respond, Approve],
+            Role::Operator => &[Read, Check, Respond, Approve, Operate, Post, Audit],
+            Role::Admin => &[Read, Check, Respond, Approve, Operate, Post, Audit, Administer],
+        }
+    }
+
+    pub fn may(self, right: Right) -> bool {
+        self.rights().contains(&right)
+    }
+
+    /// Whether it may nothing that the other one may not.
+    pub fn within(self, other: Role) -> bool {
+        self.rights().iter().all(|right| other.may(*right))
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Viewer => "viewer",
+            Role::Responder => "responder",
+            Role::Approver => "approver",
+            Role::Author => "author",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Right {
+    pub const ALL: [Right; 8] = [
+        Right::Read,
+        Right::Check,
+        Right::Respond,
+        Right::Approve,
+        Right::Operate,
+        Right::Post,
+        Right::Audit,
+        Right::Administer,
+    ];
+
+    /// "this needs the right to …"
+    pub const fn words(self) -> &'static str {
+        match self {
+            Right::Read => "read",
+            Right::Check => "try what a runbook would do",
+            Right::Respond => "acknowledge, assign, silence and freeze",
+            Right::Approve => "answer what a run asks",
+            Right::Operate => "start and end runs, unfreeze and reset breakers",
+            Right::Post => "post events to every source",
+            Right::Audit => "export and prove the ledger",
+            Right::Administer => "make tokens, redact, and let agents in",
+        }
+    }
+
+    /// The roles that have it, for a hint.
+    pub fn holders(self) -> String {
+        let names: Vec<&str> = Role::ALL.iter().filter(|role| role.may(self)).map(|role| role.name()).collect();
+        names.join(", ")
+    }
+}
+
+/// A role, and where it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub role: Role,
+    /// None: in every cluster. An empty list: in none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clusters: Option<Vec<String>>,
+}
+
+impl Grant {
+    pub fn everywhere(role: Role) -> Grant {
+        Grant { role, clusters: None }
+    }
+
+    /// Whether it holds for something in that cluster; where that is not known, only if it holds everywhere.
+    pub fn holds_in(&self, cluster: Option<&str>) -> bool {
+        match &self.clusters {
+            None => true,
+            Some(clusters) => cluster.is_some_and(|cluster| clusters.iter().any(|name| name == cluster)),
+        }
+    }
+
+    /// Whether it gives nothing that the other one does not.
+    pub fn within(&self, other: &Grant) -> bool {
+        let inside = match (&self.clusters, &other.clusters) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(ours), Some(theirs)) => ours.iter().all(|cluster| theirs.contains(cluster)),
+        };
+        inside && self.role.within(other.role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written out once more by hand, so that a slip in the table shows.
+    #[test]
+    fn each_role_has_exactly_these_rights() {
+        let table = "\
+            source     -        -     -       -       -       -    -     -
+            viewer     read     -     -       -       -       -    -     -
+            responder  read     check respond -       -       -    -     -
+            approver   read     check respond approve -       -    -     -
+            author     read     check -       -       -       -    -     -
+            operator   read     check respond approve operate post audit -
+            admin      read     check respond approve operate post audit administer
+            auditor    read     -     -       -       -       -    audit -";
+        assert_eq!(table.lines().count(), Role::ALL.len());
+        for (line, role) in table.lines().zip(Role::ALL) {
+            let mut words = line.split_whitespace();
+            assert_eq!(words.next(), Some(role.name()));
+            for (word, right) in words.zip(Right::ALL) {
+                assert_eq!(role.may(right), word != "-", "{role} {right:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_grant_is_within_another_only_in_what_and_in_where() {
+        let grant = |role, clusters: Option<&[&str]>| Grant {
+            role,
+            clusters: clusters.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        let admin_eu = grant(Role::Admin, Some(&["eu-1"]));
+        assert!(grant(Role::Viewer, Some(&["eu-1"])).within(&admin_eu));
+        assert!(grant(Role::Viewer, Some(&[])).within(&admin_eu));
+        for wider in [grant(Role::Viewer, None), grant(Role::Viewer, Some(&["eu-1", "us-1"]))] {
+            assert!(!wider.within(&admin_eu), "{wider:?}");
+        }
+        assert!(!Grant::everywhere(Role::Author).within(&Grant::everywhere(Role::Auditor)));
+        assert!(!Grant::everywhere(Role::Auditor).within(&Grant::everywhere(Role::Approver)));
+    }
+
+    #[test]
+    fn nowhere_and_who_knows_where_are_not_everywhere() {
+        let scoped = |names: &[&str]| Grant {
+            role: Role::Admin,
+            clusters: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        assert!(scoped(&["eu-1"]).holds_in(Some("eu-1")));
+        assert!(!scoped(&["eu-1"]).holds_in(Some("eu-11")));
+        assert!(!scoped(&["eu-1"]).holds_in(None));
+        assert!(!scoped(&[]).holds_in(Some("eu-1")));
+        assert!(Grant::everywhere(Role::Viewer).holds_in(None));
+    }
+}

@@ -1,0 +1,97 @@
+//! Every route of the server and who may come through it: the table of the API, and the doors that are not in it.
+//!
+//! Invariant: `docs/roles.md` is made from here, and a test asks the running server whether it is true.
+
+use super::api;
+use crate::model::{Right, Role};
+
+/// What opens a route that is not part of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing is asked: it says nothing that is not for everybody.
+    Anybody,
+    /// Any token that is known here.
+    AnyToken,
+    /// A token whose role has this right.
+    Role(Right),
+    /// A token of that very source, or the right to post to every source.
+    Source,
+    /// An agent's certificate or ServiceAccount token; for `join` a join token.
+    Agent,
+    /// A signature of that service, and what it then may.
+    Signed(&'static str, &'static str),
+}
+
+const SLACK: Gate = Gate::Signed("Slack", "what it then may is what the person may");
+
+const DOORS: &[(&str, &str, Gate)] = &[
+    ("get", "/healthz", Gate::Anybody),
+    ("get", "/readyz", Gate::Anybody),
+    ("get", "/metrics", Gate::AnyToken),
+    ("post", "/in/{kind}/{source}", Gate::Source),
+    ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
+    ("post", "/agent/v1/reports", Gate::Agent),
+    ("post", "/agent/v1/poll", Gate::Agent),
+    ("post", "/agent/v1/answers", Gate::Agent),
+    ("post", "/agent/v1/renew", Gate::Agent),
+    ("post", "/agent/v1/join", Gate::Agent),
+    ("post", "/slack/command", SLACK),
+    ("post", "/slack/interact", SLACK),
+    ("post", "/slack/events", SLACK),
+    ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "it acknowledges and notes, and decides nothing")),
+];
+
+/// Method, path and gate of every route that there is.
+pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
+    let api = api::rights().iter().map(|(method, path, right)| (*method, *path, Gate::Role(*right)));
+    api.chain(DOORS.iter().copied()).collect()
+}
+
+const HEAD: &str = "\
+# Roles
+
+Made from `src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it.
+
+A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
+or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
+more than the person has, and who asked for something cannot approve it by another way. `clusters` limits a person or a
+token to what is in these clusters: they read everything and act there alone. What somebody was refused is in the ledger.
+People and tokens are read again within a second when the file changes.
+
+";
+
+/// The page of roles and routes.
+pub fn roles_page() -> String {
+    let mut page = HEAD.to_owned();
+    let names: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
+    let rule = |columns: usize| format!("{}|\n", "|---".repeat(columns));
+    page += &format!("| right to | {} |\n{}", names.join(" | "), rule(names.len() + 1));
+    let marks = |right: Right| {
+        let marks: Vec<&str> = Role::ALL.iter().map(|role| if role.may(right) { "yes" } else { "–" }).collect();
+        marks.join(" | ")
+    };
+    for right in Right::ALL {
+        page += &format!("| {} | {} |\n", right.words(), marks(right));
+    }
+    page += &format!("\n## The HTTP API\n\n| route | {} |\n{}", names.join(" | "), rule(names.len() + 1));
+    let (mut api, mut doors) = (String::new(), String::new());
+    for (method, path, gate) in gates() {
+        let route = format!("`{} {path}`", method.to_uppercase());
+        match gate {
+            Gate::Role(right) => api += &format!("| {route} | {} |\n", marks(right)),
+            other => doors += &format!("| {route} | {} |\n", words(other)),
+        }
+    }
+    page + &api + "\n## The other doors\n\n| route | opened by |\n|---|---|\n" + &doors
+}
+
+fn words(gate: Gate) -> String {
+    match gate {
+        Gate::Anybody => "nothing: it says only whether the engine is well".to_owned(),
+        Gate::AnyToken => "any token that is known here".to_owned(),
+        Gate::Role(right) => format!("the right to {}", right.words()),
+        Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
+        Gate::Agent => "an agent's certificate or ServiceAccount token; for `join` a join token".to_owned(),
+        Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
+    }
+}

@@ -1,0 +1,155 @@
+//! Who is known now: people with everything that is theirs, and the tokens of the configuration. Replaced as a whole when
+//! the file changes, so that a role that is taken away is gone with the next request.
+//!
+//! Invariant: whatever somebody comes by, they have one name here and never more than their own role.
+
+mod reload;
+
+pub use reload::watch;
+
+use super::auth::{Caller, LOCAL, Tokens, Way};
+use crate::config::{Person, Role};
+use crate::model::{Grant, Right};
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+#[derive(Clone, Default)]
+pub struct Roster {
+    people: Vec<Person>,
+    tokens: Tokens,
+}
+
+/// The roster that is in force.
+#[derive(Default)]
+pub struct Live(RwLock<Arc<Roster>>);
+
+impl Live {
+    pub fn new(roster: Roster) -> Live {
+        Live(RwLock::new(Arc::new(roster)))
+    }
+
+    pub fn now(&self) -> Arc<Roster> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this one holds, for every request that begins.
+    pub fn replace(&self, roster: Roster) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
+    }
+}
+
+impl Roster {
+    pub fn new(people: Vec<Person>, tokens: Tokens) -> Roster {
+        Roster { people, tokens }
+    }
+
+    pub fn people(&self) -> &[Person] {
+        &self.people
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Person> {
+        self.people.iter().find(|person| person.name == name)
+    }
+
+    pub fn by_slack(&self, user: &str) -> Option<&Person> {
+        self.people.iter().find(|person| person.slack.as_deref() == Some(user))
+    }
+
+    pub fn by_pagerduty(&self, user: &str) -> Option<&Person> {
+        self.people.iter().find(|person| person.pagerduty.as_deref() == Some(user))
+    }
+
+    /// By the subject that an identity provider gives, or by a mail address that it says it has verified.
+    pub fn by_oidc(&self, subject: &str, verified_mail: Option<&str>) -> Option<&Person> {
+        let is = |known: &str| known == subject || verified_mail.is_some_and(|mail| mail.eq_ignore_ascii_case(known));
+        self.people.iter().find(|person| person.oidc.as_deref().is_some_and(is))
+    }
+
+    /// Whose a token of that name is.
+    pub fn of_token(&self, token: &str) -> Option<&Person> {
+        let listed = self.people.iter().find(|person| person.tokens.iter().any(|name| name == token));
+        listed.or_else(|| self.by_name(token))
+    }
+
+    /// Whether two names in the ledger are one person.
+    pub fn same(&self, one: &str, other: &str) -> bool {
+        let person = |name: &str| self.of_token(name).map_or(name.to_owned(), |person| person.name.clone());
+        one == other || person(one) == person(other)
+    }
+
+    /// Who comes with this token of the configuration.
+    pub fn caller(&self, presented: &str) -> Option<Caller> {
+        let known = self.tokens.find(presented)?;
+        let way = if known.name == LOCAL { Way::Local } else { Way::Token(known.name.clone()) };
+        Some(self.caller_by(&known.name, known.grant.clone(), known.sources.clone(), way))
+    }
+
+    /// Who comes with a token of that name: the person whose it is, where somebody says so.
+    pub fn caller_by(&self, token: &str, grant: Grant, sources: Vec<String>, way: Way) -> Caller {
+        let person = self.of_token(token).filter(|_| grant.role != Role::Source);
+        let name = person.map_or(token, |person| &person.name);
+        Caller { person: person.map(Person::grant), sources, ..Caller::with(name, grant, way) }
+    }
+
+    /// Everybody who can be named here: people, and tokens that are nobody's.
+    pub fn names(&self) -> BTreeSet<String> {
+        let tokens = self.tokens.all().filter(|token| token.grant.role != Role::Source && token.name != LOCAL);
+        let tokens = tokens.filter(|token| self.of_token(&token.name).is_none()).map(|token| token.name.clone());
+        self.people.iter().map(|person| person.name.clone()).chain(tokens).collect()
+    }
+
+    /// How many persons must agree before a freeze is released, where the configuration does not say: two, where two can.
+    pub fn release_persons(&self, wanted: Option<u32>) -> u32 {
+        let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
+        let by_token = tokens.map(|token| {
+            let way = Way::Token(token.name.clone());
+            self.caller_by(&token.name, token.grant.clone(), token.sources.clone(), way)
+        });
+        let by_chat = self.people.iter().filter(|person| person.slack.is_some() || person.oidc.is_some());
+        let able: BTreeSet<String> = by_token
+            .chain(by_chat.map(|person| Caller::of(person, Way::Slack)))
+            .filter(|caller| caller.may(Right::Operate))
+            .map(|caller| caller.name)
+            .collect();
+        wanted.unwrap_or(if able.len() >= 2 { 2 } else { 1 }).max(1)
+    }
+
+    /// What is different in another roster, in words, without a secret.
+    fn changes(&self, next: &Roster) -> Vec<String> {
+        let said = |roster: &Roster| -> BTreeSet<(String, String)> {
+            let people = roster.people.iter().map(|person| {
+                let known = [("slack", &person.slack), ("pagerduty", &person.pagerduty), ("oidc", &person.oidc)];
+                let known = known.into_iter().filter_map(|(key, id)| id.as_ref().map(|id| format!(" {key} {id}")));
+                let tokens = person.tokens.iter().map(|token| format!(" token {token}"));
+                let words: String = known.chain(tokens).collect();
+                (person.name.clone(), format!("{}{words}", grant_words(&person.grant())))
+            });
+            let tokens = roster.tokens.all().filter(|token| token.name != LOCAL);
+            let tokens = tokens.map(|token| (format!("token {}", token.name), grant_words(&token.grant)));
+            people.chain(tokens).collect()
+        };
+        let (before, after) = (said(self), said(next));
+        let is_in = |list: &BTreeSet<(String, String)>, name: &str| list.iter().any(|(other, _)| other == name);
+        let gone = before.iter().filter(|(name, _)| !is_in(&after, name)).map(|(name, _)| format!("{name} is gone"));
+        let new = after.difference(&before).map(|(name, words)| {
+            let was = before.iter().find(|(other, _)| other == name);
+            was.map_or_else(|| format!("{name}: {words}"), |(_, was)| format!("{name}: {was} → {words}"))
+        });
+        let mut changes: Vec<String> = gone.chain(new).collect();
+        if changes.is_empty() && !self.tokens.same_secrets(&next.tokens) {
+            changes.push("a token has another secret".to_owned());
+        }
+        changes
+    }
+}
+
+/// `approver`, `operator in eu-1, eu-2`.
+fn grant_words(grant: &Grant) -> String {
+    match &grant.clusters {
+        None => grant.role.to_string(),
+        Some(clusters) => format!("{} in {}", grant.role, clusters.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

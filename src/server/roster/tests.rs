@@ -1,0 +1,72 @@
+//! The roster: whose a token is, and what a change of it is called.
+//!
+//! Invariant: no test reads a file; the story of a changed file is in `tests/it/roles.rs`.
+
+use super::*;
+use crate::server::GivenToken;
+
+fn token(name: &str, role: Role) -> GivenToken {
+    let text = name.repeat(32);
+    GivenToken { name: name.to_owned(), role, sources: Vec::new(), clusters: None, text }
+}
+
+fn person(name: &str, role: Role, tokens: &[&str]) -> Person {
+    let tokens = tokens.iter().map(|name| (*name).to_owned()).collect();
+    Person { tokens, ..Person::new(name, role) }
+}
+
+fn roster(people: Vec<Person>, tokens: Vec<GivenToken>) -> Roster {
+    Roster::new(people, Tokens::new(tokens).unwrap())
+}
+
+#[test]
+fn a_token_is_the_persons_who_is_named_with_it_and_gives_no_more_than_they_have() {
+    let people = vec![person("ada", Role::Approver, &["laptop"])];
+    let roster =
+        roster(people, vec![token("laptop", Role::Admin), token("ada", Role::Viewer), token("ci", Role::Operator)]);
+    let by = |name: &str| roster.caller(&name.repeat(32)).unwrap();
+    assert_eq!((by("laptop").name.as_str(), by("ada").name.as_str(), by("ci").name.as_str()), ("ada", "ada", "ci"));
+    assert!(
+        by("laptop").may(Right::Approve) && !by("laptop").may(Right::Operate),
+        "as an approver, whatever the token says"
+    );
+    assert!(!by("ada").may(Right::Approve), "a token may also give less");
+    assert!(roster.same("laptop", "ada") && !roster.same("ci", "ada"));
+}
+
+#[test]
+fn an_address_counts_only_where_the_provider_has_verified_it() {
+    let people = vec![Person { oidc: Some("Ada@example.com".into()), ..Person::new("ada", Role::Viewer) }];
+    let roster = roster(people, Vec::new());
+    assert!(roster.by_oidc("00u1", Some("ada@EXAMPLE.com")).is_some());
+    assert!(roster.by_oidc("00u1", None).is_none());
+    assert!(roster.by_oidc("", Some("")).is_none());
+}
+
+#[test]
+fn two_tokens_of_one_person_are_not_two_persons() {
+    let tokens = || vec![token("laptop", Role::Operator), token("phone", Role::Operator)];
+    assert_eq!(roster(Vec::new(), tokens()).release_persons(None), 2);
+    let ada = || person("ada", Role::Operator, &["laptop", "phone"]);
+    assert_eq!(roster(vec![ada()], tokens()).release_persons(None), 1);
+    let bob = Person { slack: Some("U0BOB".into()), ..Person::new("bob", Role::Operator) };
+    assert_eq!(roster(vec![ada(), bob.clone()], tokens()).release_persons(None), 2);
+    let viewer = Person { role: Role::Viewer, ..bob };
+    assert_eq!(roster(vec![ada(), viewer], tokens()).release_persons(None), 1);
+    assert_eq!(roster(vec![ada()], tokens()).release_persons(Some(3)), 3);
+}
+
+#[test]
+fn a_change_is_told_in_words_and_without_a_secret() {
+    let before = roster(vec![person("ada", Role::Approver, &[]), person("bob", Role::Viewer, &[])], vec![]);
+    let scoped = Person { clusters: Some(vec!["eu-1".into()]), ..person("ada", Role::Viewer, &["laptop"]) };
+    let after = roster(vec![scoped], vec![token("laptop", Role::Viewer)]);
+    assert_eq!(
+        before.changes(&after),
+        ["bob is gone", "ada: approver → viewer in eu-1 token laptop", "token laptop: viewer"]
+    );
+    assert!(before.changes(&before.clone()).is_empty());
+    let turned = GivenToken { text: "another".repeat(8), ..token("laptop", Role::Viewer) };
+    let rotated = roster(after.people.clone(), vec![turned]);
+    assert_eq!(after.changes(&rotated), ["a token has another secret"]);
+}
