@@ -47,6 +47,7 @@ mod node_reboot;
 mod note;
 mod now;
 mod on_node;
+mod on_pod;
 mod prom_query;
 mod prom_value;
 mod rights;
@@ -118,14 +119,14 @@ pub trait Action: Send + Sync {
 /// One line an action, in alphabetic order of their names.
 static CATALOG: &[&dyn Action] = &[
     &approve::Approve,
-    &cache_status::CacheStatus,
+    &cache_status::CACHE_STATUS,
     &cache_verify::CacheVerify,
     &cache_warm::CacheWarm,
     &docker_containers::DockerContainers,
     &docker_restart::DockerRestart,
-    &gpu_health::GpuHealth,
-    &gpu_processes::GpuProcesses,
-    &gpu_recovery_action::GpuRecoveryAction,
+    &gpu_health::GPU_HEALTH,
+    &gpu_processes::GPU_PROCESSES,
+    &gpu_recovery_action::GPU_RECOVERY_ACTION,
     &gpu_reset::GpuReset,
     &gpu_sharing::GpuSharing,
     &http_get::HttpGet,

@@ -6,6 +6,7 @@ mod agent;
 mod agents;
 mod approve;
 mod audit;
+mod break_glass;
 mod cache;
 mod check;
 mod client;
@@ -29,6 +30,7 @@ mod sim;
 mod simulate;
 mod status;
 mod stop;
+mod tokens;
 mod why;
 
 use clap::{Parser, Subcommand};
@@ -99,6 +101,10 @@ enum Command {
     Unfreeze(freeze::UnfreezeArgs),
     /// Each guard: its level, its limit, who holds it; and the reset of a breaker
     Guards(guards::Args),
+    /// Tokens that were made here: list, make, revoke
+    Tokens(tokens::Args),
+    /// A way in for the hour in which nothing else opens; everybody is told
+    BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
     Status(status::Args),
     /// The ledger: verify, export, prove, read
@@ -164,6 +170,8 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Freeze(args) => freeze::run(&args, invocation),
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Guards(args) => guards::run(&args, invocation),
+        Command::Tokens(args) => tokens::run(&args, invocation),
+        Command::BreakGlass(args) => break_glass::run(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Cache(args) => cache::run(&args, invocation),

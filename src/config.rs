@@ -11,6 +11,7 @@ mod slack;
 pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
+pub use check::wrong_name;
 pub use read::{ConfigError, Found, closest};
 pub use slack::SlackApp;
 
@@ -322,6 +323,12 @@ pub struct Log {
 }
 
 impl Config {
+    /// Names of clusters by which anything can be: those that are reached, and those that sources say.
+    pub fn cluster_names(&self) -> Vec<&str> {
+        let labelled = self.sources.values().filter_map(|source| source.add_labels.get("cluster"));
+        self.clusters.keys().chain(labelled).map(String::as_str).collect()
+    }
+
     /// The file of the database.
     pub fn store_path(&self) -> PathBuf {
         self.data_dir.join("nightshift.db")

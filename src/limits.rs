@@ -14,6 +14,7 @@ mod program;
 mod runs;
 mod scripts;
 mod store;
+mod tokens;
 mod world;
 
 pub use agents::*;
@@ -27,4 +28,5 @@ pub use program::*;
 pub use runs::*;
 pub use scripts::*;
 pub use store::*;
+pub use tokens::*;
 pub use world::*;

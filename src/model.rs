@@ -23,6 +23,7 @@ mod runbook;
 mod span;
 mod step;
 mod subject;
+mod token;
 mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
@@ -32,7 +33,7 @@ pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
 pub use finding::{Finding, GpuName};
-pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId};
+pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId, TokenId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
 pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, MigStep, mig_profile_of, mig_resource};
@@ -46,6 +47,7 @@ pub use runbook::{Header, Param, Pin, UndoPolicy};
 pub use span::{Span, SpanError};
 pub use step::{Call, Failure, FailureKind, Outcome, Step};
 pub use subject::{LabelMap, Subject};
+pub use token::{ApiToken, BreakGlass};
 pub use verdict::{Reason, ReasonCode, Verdict};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.

@@ -20,6 +20,7 @@ mod problem;
 mod roster;
 mod signed;
 mod slack;
+mod witness;
 
 pub use auth::{Caller, GivenToken, Tokens, Way, local_token};
 pub use gates::{Gate, gates, roles_page};
@@ -53,6 +54,8 @@ pub struct App {
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
+    used: Arc<auth::made::Used>,
+    witness: Arc<witness::Witness>,
     slack: Option<Arc<SlackDoor>>,
     pagerduty: Option<Arc<PagerDutyDoor>>,
 }
@@ -69,6 +72,8 @@ impl App {
             agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             repeats: Arc::default(),
+            used: Arc::default(),
+            witness: Arc::default(),
             slack: None,
             pagerduty: None,
         }
@@ -115,8 +120,8 @@ impl App {
 /// Every route, ready to serve.
 pub fn router(app: App) -> Router {
     Router::new()
-        .merge(ingest::routes())
-        .merge(api::routes())
+        .merge(ingest::routes(&app))
+        .merge(api::routes(&app))
         .merge(agents::routes())
         .merge(slack::routes())
         .merge(pagerduty::routes())

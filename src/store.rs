@@ -12,9 +12,9 @@ pub use failpoint::Failpoint;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
-    About, Actor, AgentName, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode, EpisodeId, Event,
-    Freeze, Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run, RunId, RunState, Span,
-    Standing, Step, Subject, Time,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Call, Entry, EntryKind, EntryNo, Episode,
+    EpisodeId, Event, Freeze, Grant, Incident, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason, Receipt, Run,
+    RunId, RunState, Span, Standing, Step, Subject, Time, TokenId,
 };
 use crate::policy::{GuardLimits, Proposal, RuleSet, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -109,6 +109,17 @@ pub struct JoinToken {
     /// For that cluster and that node alone.
     pub cluster: Option<String>,
     pub node: Option<String>,
+    pub by: String,
+    pub expires_at: Time,
+}
+
+/// A token to be made; its text stays outside.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    pub name: String,
+    pub grant: Grant,
+    pub sources: Vec<String>,
+    pub hash: String,
     pub by: String,
     pub expires_at: Time,
 }
@@ -465,6 +476,25 @@ pub trait Store: Send + Sync + 'static {
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError>;
     /// Uses the token with that hash up for this agent, or refuses in words.
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError>;
+
+    // ── tokens ──
+    async fn token_make(&self, token: NewToken, now: Time) -> Result<ApiToken, StoreError>;
+    /// By the hash of its text, as it is in the database at this moment.
+    async fn token(&self, hash: &str) -> Result<Option<ApiToken>, StoreError>;
+    /// The newest first, revoked and expired ones too as long as they are kept.
+    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError>;
+    /// Once this has returned, no request is let in by it.
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError>;
+    /// That it was used: no entry, and no more often than to the hour.
+    async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError>;
+    /// A token for everything, and the incident by which these channels are told of it.
+    async fn break_glass(
+        &self,
+        token: NewToken,
+        why: String,
+        channels: Vec<String>,
+        now: Time,
+    ) -> Result<ApiToken, StoreError>;
 
     // ── upkeep ──
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.

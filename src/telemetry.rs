@@ -144,6 +144,7 @@ pub struct Metrics {
     ingest_shed: Family<One, Counter>,
     ingest_refused: Family<One, Counter>,
     auth_failures: Counter,
+    forbidden: Counter,
     connections: Gauge,
     commit_batch_size: Histogram,
     fsync_seconds: Histogram,
@@ -211,6 +212,7 @@ impl Metrics {
             ingest_shed: add(r, "ingest_shed", Family::default()),
             ingest_refused: add(r, "ingest_refused", Family::default()),
             auth_failures: add(r, "auth_failures", Counter::default()),
+            forbidden: add(r, "forbidden", Counter::default()),
             connections: add(r, "connections", Gauge::default()),
             commit_batch_size: add(r, "commit_batch_size", sizes()),
             fsync_seconds: add(r, "fsync_seconds", seconds()),
@@ -291,6 +293,10 @@ impl Metrics {
 
     pub fn refused(&self, why: Refused) {
         self.ingest_refused.get_or_create(&[("reason", why.word())]).inc();
+    }
+
+    pub fn forbidden(&self) {
+        self.forbidden.inc();
     }
 
     pub fn auth_failed(&self) {

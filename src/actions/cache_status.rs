@@ -2,12 +2,11 @@
 //!
 //! Invariant: reads headers and the kernel's counts only; nothing is brought into memory.
 
-use super::answer::{done, foresee, settle};
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
-use crate::world::World;
+use super::on_node::Question;
+use super::{args, rights};
+use crate::model::{ActionSpec, Effect, Reach, Span};
 
-pub(super) struct CacheStatus;
+pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC, about: args::node_target };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::status",
@@ -22,22 +21,3 @@ static SPEC: ActionSpec = ActionSpec {
     undo: None,
     deadline: Span::seconds(45),
 };
-
-#[async_trait::async_trait]
-impl Action for CacheStatus {
-    fn spec(&self) -> &'static ActionSpec {
-        &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(on_node::read(world, &step.call).await.map(done))
-    }
-
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(on_node::read(world, call).await)
-    }
-}

@@ -6,9 +6,7 @@ use super::answer::Settled;
 use super::args::{self, invalid};
 use crate::limits;
 use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Step};
-use crate::world::{
-    Asked, EngineLimits, EngineLook, EnginePoint, EngineSignal, Kube, SignalGroup, World, engine_signals,
-};
+use crate::world::{Asked, EngineLook, EnginePoint, EngineSignal, Kube, SignalGroup, World, engine_signals};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -23,7 +21,7 @@ pub(super) const ALSO: ParamSpec = args::optional(
 pub(super) const ASK: ParamSpec = args::optional(
     "ask",
     ParamType::Bool,
-    "also send a request of one token (vLLM, TGI): no answer within 10s is one more signal (false)",
+    "also send a request of one token (vLLM, TGI): no answer in time (`probe.ask_within`, 10s) is one more signal (false)",
 );
 
 /// What is asked about some engines.
@@ -66,14 +64,13 @@ impl Question {
 
     /// One look at each engine, all at once.
     pub async fn look(&self, world: &World) -> Vec<EngineLook> {
-        let looks = self.points.iter().map(|point| world.look_at(point, limits::PROBE_WITHIN));
+        let looks = self.points.iter().map(|point| world.look_at(point, world.engine_manner(point).within));
         futures::future::join_all(looks).await
     }
 
     /// The second look, and what both say. Engines that were not there at the first one say nothing yet.
     pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> Found {
         let mut found = Found::default();
-        let limits = EngineLimits::default();
         let second = self.look(world).await;
         let asked = if self.asks { self.ask_for_tokens(world, &second).await } else { Vec::new() };
         let mut most = 0;
@@ -82,7 +79,7 @@ impl Question {
                 found.against.push(format!("{} has just come", point.name()));
                 continue;
             };
-            let mut signals = engine_signals(before, now, &limits);
+            let mut signals = engine_signals(before, now, &world.engine_manner(point).limits);
             signals.extend(asked.get(at).map(token));
             let groups: BTreeSet<SignalGroup> =
                 signals.iter().filter(|signal| signal.agrees).map(|signal| signal.group).collect();
@@ -98,7 +95,11 @@ impl Question {
     }
 
     async fn ask_for_tokens(&self, world: &World, looks: &[EngineLook]) -> Vec<Asked> {
-        let asked = self.points.iter().zip(looks).map(|(point, look)| world.ask_for_a_token(point, look));
+        let asked = self
+            .points
+            .iter()
+            .zip(looks)
+            .map(|(point, look)| world.ask_for_a_token(point, look, world.engine_manner(point).ask_within));
         futures::future::join_all(asked).await
     }
 

@@ -2,13 +2,11 @@
 //!
 //! Invariant: reads only; the node's agent says it, or nobody does.
 
-use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::World;
-use serde_json::Value;
+use super::on_node::Question;
+use super::{args, rights};
+use crate::model::{ActionSpec, Effect, ParamType, Reach, Span};
 
-pub(super) struct GpuHealth;
+pub(super) static GPU_HEALTH: Question = Question { spec: &SPEC, about: args::gpu_target };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::health",
@@ -26,26 +24,3 @@ static SPEC: ActionSpec = ActionSpec {
     undo: None,
     deadline: Span::seconds(45),
 };
-
-#[async_trait::async_trait]
-impl Action for GpuHealth {
-    fn spec(&self) -> &'static ActionSpec {
-        &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::gpu_target(call)
-    }
-
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(read(world, &step.call).await.map(done))
-    }
-
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(read(world, call).await)
-    }
-}
-
-async fn read(world: &World, call: &Call) -> Settled<Value> {
-    on_node::read(world, call).await
-}

@@ -3,13 +3,12 @@
 //! Invariant: one conditional patch takes the pod out of its Services and says that we did; a pod whose engine cannot be
 //! asked is not taken, since nobody could tell when it is empty.
 
-use super::answer::{Settled, done, foresee, settle, spoken, waited};
+use super::answer::{Settled, done, spoken, waited};
+use super::on_pod::OnPod;
 use super::traffic::{self, Taken};
-use super::{Action, Performed, args, engines, inference_restart, rights};
+use super::{Performed, args, engines, inference_restart, rights};
 use crate::limits;
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
 use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -38,49 +37,35 @@ static SPEC: ActionSpec = ActionSpec {
 };
 
 #[async_trait::async_trait]
-impl Action for InferenceDrainTraffic {
-    fn spec(&self) -> &'static ActionSpec {
+impl OnPod for InferenceDrainTraffic {
+    fn declares(&self) -> &'static ActionSpec {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_pod(call)
+    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+        perform(world, step).await
     }
 
     /// Whether it had its traffic before, so that an attempt whose answer was lost still knows that it changed it.
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
-        let pod = world.kube(None)?.pod(namespace, name).await?;
-        let is_taken = !matches!(traffic::taken(&pod, &world.identity), Taken::No);
-        Ok(json!({ "uid": pod.uid, "taken": is_taken }))
+    fn noted(&self, world: &World, pod: &Pod) -> Value {
+        let is_taken = !matches!(traffic::taken(pod, &world.identity), Taken::No);
+        json!({ "uid": pod.uid, "taken": is_taken })
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(perform(world, step).await)
+    async fn foresee(&self, world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<Value> {
+        let (before, changed) = match traffic::taken(pod, &world.identity) {
+            Taken::Ours { before, .. } => (before, false),
+            Taken::Theirs(who) => return Err(theirs(pod, &who).into()),
+            Taken::No => (may(world, kube, call, pod).await?.0, true),
+        };
+        let calm = json!({ "drained": true, "running": 0, "waiting": 0, "waited": "0s", "why": "" });
+        let Value::Object(mut value) = calm else { return Ok(calm) };
+        value.insert("changed".to_owned(), json!(changed));
+        value.insert("before".to_owned(), json!(before));
+        Ok(Value::Object(value))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(
-            async {
-                let (namespace, name) = args::pair(call, "pod")?;
-                let kube = world.kube(None)?;
-                let pod = kube.pod(namespace, name).await?;
-                let (before, changed) = match traffic::taken(&pod, &world.identity) {
-                    Taken::Ours { before, .. } => (before, false),
-                    Taken::Theirs(who) => return Err(theirs(&pod, &who).into()),
-                    Taken::No => (may(world, kube, call, &pod).await?.0, true),
-                };
-                Ok(json!({ "changed": changed, "before": before, "drained": true, "running": 0, "waiting": 0, "waited": "0s", "why": "" }))
-            }
-            .await,
-        )
-    }
-
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn back(&self, step: &Step) -> Option<Call> {
         super::changed(step).then(|| Call::new("inference::return_traffic", [("pod", json!(step.call.text("pod")))]))
     }
 }
@@ -146,7 +131,7 @@ async fn wait(world: &World, step: &Step, pod: &Pod, within: Span) -> Settled<Pe
         return Ok(done(report(step, true, 0.0, 0.0, spent, "")));
     }
     let point = engine(world, pod)?;
-    let look = world.look_at(&point, limits::PROBE_WITHIN).await;
+    let look = world.look_at(&point, world.engine_manner(&point).within).await;
     let (running, waiting, why) = match &look.page {
         Ok(reading) => {
             let (running, waiting) = (reading.running(), reading.waiting());

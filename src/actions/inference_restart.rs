@@ -3,12 +3,11 @@
 //! Invariant: the pod is known by its uid and is asked to leave by eviction, once enough independent signals, read fresh,
 //! say that it must; the last ready one of its set stays, unless the runbook says otherwise.
 
-use super::answer::{Settled, foresee, settle};
+use super::answer::Settled;
 use super::engines::{self, Question};
-use super::{Action, Performed, args, k8s_evict, rights};
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use super::on_pod::OnPod;
+use super::{Performed, args, k8s_evict, rights};
+use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
 use crate::world::{Kube, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -42,40 +41,20 @@ static SPEC: ActionSpec = ActionSpec {
 };
 
 #[async_trait::async_trait]
-impl Action for InferenceRestart {
-    fn spec(&self) -> &'static ActionSpec {
+impl OnPod for InferenceRestart {
+    fn declares(&self) -> &'static ActionSpec {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
+    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+        perform(world, step).await
     }
 
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_pod(call)
-    }
-
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        k8s_evict::witness(world, call).await
-    }
-
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(perform(world, step).await)
-    }
-
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(
-            async {
-                let (namespace, name) = args::pair(call, "pod")?;
-                let kube = world.kube(None)?;
-                let pod = kube.pod(namespace, name).await?;
-                wanted(call)?;
-                question(world, call, &pod)?;
-                refuse_alone(kube, call, &pod).await?;
-                Ok(json!({ "changed": true, "uid": pod.uid, "waited": "0s" }))
-            }
-            .await,
-        )
+    async fn foresee(&self, world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<Value> {
+        wanted(call)?;
+        question(world, call, pod)?;
+        refuse_alone(kube, call, pod).await?;
+        Ok(json!({ "changed": true, "uid": pod.uid, "waited": "0s" }))
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
 
-use super::answer::{Settled, done, foresee, settle};
-use super::k8s_evict::witness;
-use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject, Takes};
-use crate::world::{World, WorldError};
+use super::answer::{Settled, done};
+use super::on_pod::{OnPod, witness};
+use super::{Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, Reach, Span, Step};
+use crate::world::{Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -27,35 +27,17 @@ static SPEC: ActionSpec = ActionSpec {
 };
 
 #[async_trait::async_trait]
-impl Action for K8sDeletePod {
-    fn spec(&self) -> &'static ActionSpec {
+impl OnPod for K8sDeletePod {
+    fn declares(&self) -> &'static ActionSpec {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
+    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+        perform(world, step).await
     }
 
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_pod(call)
-    }
-
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        witness(world, call).await
-    }
-
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(perform(world, step).await)
-    }
-
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(
-            async {
-                let witness = witness(world, call).await?;
-                Ok(json!({ "changed": true, "uid": witness["uid"] }))
-            }
-            .await,
-        )
+    async fn foresee(&self, _: &World, _: &Kube, _: &Call, pod: &Pod) -> Settled<Value> {
+        Ok(json!({ "changed": true, "uid": pod.uid }))
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been evicted.
 
-use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
-use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
-use crate::world::{EvictAnswer, World, WorldError};
+use super::answer::{Settled, done, failed, patient, poll, spoken, waited};
+use super::on_pod::{OnPod, witness};
+use super::{Performed, args, rights};
+use crate::model::{ActionSpec, Call, Effect, FailureKind, ParamType, Reach, Span, Step};
+use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -26,43 +27,18 @@ static SPEC: ActionSpec = ActionSpec {
 };
 
 #[async_trait::async_trait]
-impl Action for K8sEvict {
-    fn spec(&self) -> &'static ActionSpec {
+impl OnPod for K8sEvict {
+    fn declares(&self) -> &'static ActionSpec {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
+    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+        perform(world, step).await
     }
 
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_pod(call)
+    async fn foresee(&self, _: &World, _: &Kube, _: &Call, pod: &Pod) -> Settled<Value> {
+        Ok(json!({ "changed": true, "uid": pod.uid, "waited": "0s" }))
     }
-
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        witness(world, call).await
-    }
-
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(perform(world, step).await)
-    }
-
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(
-            async {
-                let witness = witness(world, call).await?;
-                Ok(json!({ "changed": true, "uid": witness["uid"], "waited": "0s" }))
-            }
-            .await,
-        )
-    }
-}
-
-/// The pod's uid, which both ways of removing a pod compare with.
-pub(super) async fn witness(world: &World, call: &Call) -> Result<Value, WorldError> {
-    let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
-    let pod = world.kube(None)?.pod(namespace, name).await?;
-    Ok(json!({ "uid": pod.uid }))
 }
 
 pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {

@@ -2,10 +2,10 @@
 //!
 //! Invariant: the command's key is the step's, so that a crash, a retry and a second engine ask for one and the same.
 
-use super::answer::{Settled, done, failed, poll, waited};
-use super::{Performed, args};
+use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::{Action, Performed, args};
 use crate::limits;
-use crate::model::{Answer, Call, Command, FailureKind, Outcome, Span, Step};
+use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step, Subject};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -39,6 +39,31 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
     }
     Ok(poll(gone, why, carried(&step.carry, progress)))
+}
+
+/// An action that is a question to the node's agent and no more: what the agent says is the outcome, and the prediction.
+pub(super) struct Question {
+    pub spec: &'static ActionSpec,
+    pub about: fn(&Call) -> Subject,
+}
+
+#[async_trait::async_trait]
+impl Action for Question {
+    fn spec(&self) -> &'static ActionSpec {
+        self.spec
+    }
+
+    fn target(&self, call: &Call) -> Subject {
+        (self.about)(call)
+    }
+
+    async fn perform(&self, world: &World, step: &Step) -> Performed {
+        settle(read(world, &step.call).await.map(done))
+    }
+
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(read(world, call).await)
+    }
 }
 
 /// Asks the agent something that changes nothing, and waits for its answer.

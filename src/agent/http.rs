@@ -156,27 +156,30 @@ fn build(settings: &AgentConfig) -> Result<Client, String> {
 /// A client that trusts these authorities alone, or the system's where there are none.
 pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Result<reqwest::Client, String> {
     crate::world::install_tls();
-    let mut builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(limits::CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(2)
-        .user_agent(concat!("nightshift-agent/", env!("CARGO_PKG_VERSION")));
+    let make = || {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(limits::CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(2)
+            .user_agent(concat!("nightshift-agent/", env!("CARGO_PKG_VERSION")))
+    };
     let mut roots = Vec::new();
     for text in authorities {
         let bundle = reqwest::Certificate::from_pem_bundle(text.as_bytes());
         roots.extend(bundle.map_err(|error| format!("an authority's certificate: {error}"))?);
     }
-    if !roots.is_empty() {
-        builder = builder.tls_certs_only(roots);
-    }
-    if let Some(identity) = identity {
-        let pem = format!("{}\n{}", identity.key, identity.certificate);
-        let pem = reqwest::Identity::from_pem(pem.as_bytes())
-            .map_err(|error| format!("this agent's certificate: {error}"))?;
-        builder = builder.identity(pem).tls_version_min(reqwest::tls::Version::TLS_1_3);
-    }
-    builder.build().map_err(|error| format!("no HTTP client: {error:?}"))
+    let pem = identity.map(|identity| format!("{}\n{}", identity.key, identity.certificate));
+    let own = pem.map(|pem| reqwest::Identity::from_pem(pem.as_bytes())).transpose();
+    let own = own.map_err(|error| format!("this agent's certificate: {error}"))?;
+    let built = crate::world::built(|| {
+        let builder = if roots.is_empty() { make() } else { make().tls_certs_only(roots.iter().cloned()) };
+        match &own {
+            Some(own) => builder.identity(own.clone()).tls_version_min(reqwest::tls::Version::TLS_1_3),
+            None => builder,
+        }
+    });
+    built.map_err(|error| error.to_string())
 }
 
 /// The body of a good answer, or what a bad one says.

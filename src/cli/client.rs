@@ -31,17 +31,29 @@ impl Client {
             Some(token) => token,
             None => local_token(&config.local_token_path())?,
         };
+        Client::with(base, token, invocation)
+    }
+
+    /// With this machine's own token, whatever else is set.
+    pub fn of_this_machine(invocation: &Invocation) -> Result<Client, Stop> {
+        let config = invocation.config()?.0;
+        let token = local_token(&config.local_token_path())?;
+        Client::with(base(None, &config)?, token, invocation)
+    }
+
+    fn with(base: Url, token: String, invocation: &Invocation) -> Result<Client, Stop> {
         if base.scheme() == "http" && !is_local(&base) {
             invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
         }
         crate::world::install_tls();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(limits::CLIENT_TIMEOUT)
-            .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Stop::failure(format!("HTTP client: {error}"), ""))?;
+        let make = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(limits::CLIENT_TIMEOUT)
+                .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
+        };
+        let http = crate::world::built(make).map_err(|error| Stop::failure(error.to_string(), ""))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

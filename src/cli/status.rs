@@ -2,6 +2,7 @@
 //!
 //! Invariant: a level that could not be read is said to be unknown, not zero.
 
+use super::break_glass;
 use super::client::Client;
 use super::freeze;
 use super::invocation::{Invocation, Paint};
@@ -53,6 +54,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     for (name, value) in rows.into_iter().chain(slack.map(|slack| ("slack", slack))) {
         invocation.line(&format!("  {name:<16}  {value}"))?;
     }
+    break_glass::broken(invocation, &status)?;
     let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
     if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
 }

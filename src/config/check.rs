@@ -12,6 +12,8 @@ mod source;
 mod windows;
 mod words;
 
+pub use self::words::wrong_name;
+
 use self::words::{check_name, check_safe_url, check_secret, check_url};
 use super::{Cache, Config};
 use crate::world::KubeConfig;

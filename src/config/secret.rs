@@ -48,17 +48,29 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Says so when everybody on the machine may read a file.
+/// Says so when everybody on the machine may read a file: it and each folder above it let them. A file that is a mount of
+/// its own is not judged: Docker hands a container its secrets so, with the mode that the file has on the host, where its
+/// folder is what keeps others away.
 fn careless_mode(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0).then(|| {
+    let mode_of = |path: &Path| fs::metadata(path).map(|meta| meta.permissions().mode()).ok();
+    let real = fs::canonicalize(path).ok()?;
+    let mode = mode_of(&real)?;
+    let reached = || real.ancestors().skip(1).all(|folder| mode_of(folder).is_none_or(|mode| mode & 0o001 != 0));
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    (mode & 0o004 != 0 && reached() && !is_mount(&mounts(), &real)).then(|| {
         format!(
             "{path} can be read by everybody (mode {mode:04o}): chmod 600 {path}",
             path = path.display(),
             mode = mode & 0o7777
         )
     })
+}
+
+/// Whether something is mounted there: the fifth word of a line of `/proc/self/mountinfo`, which writes a space as `\\040`.
+fn is_mount(mounts: &str, path: &Path) -> bool {
+    let shown = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(shown.as_str()))
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
@@ -160,9 +172,25 @@ mod tests {
 
     #[test]
     fn a_file_that_everybody_can_read_is_called_careless() {
-        let (_dir, open) = file("abc", 0o644);
+        let (dir, open) = file("abc", 0o644);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(open.careless().unwrap().contains("chmod 600"));
-        let (_dir, closed) = file("abc", 0o640);
+        // Into its folder nobody else may go.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(open.careless(), None);
+        let (dir, closed) = file("abc", 0o640);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(closed.careless(), None);
+    }
+
+    #[test]
+    fn a_secret_that_a_container_engine_has_mounted_is_the_hosts_to_guard() {
+        let mounts = "812 790 254:0 /srv/night/secrets/metrics-token /run/secrets/metrics-token ro,relatime - ext4 /dev/vda rw\n\
+                      813 790 0:64 / /data\\040of\\134us rw - tmpfs tmpfs rw\n";
+        let check = |path: &str, expect: bool| assert_eq!(is_mount(mounts, Path::new(path)), expect, "{path}");
+        check("/run/secrets/metrics-token", true);
+        check("/run/secrets", false);
+        check("/srv/night/secrets/metrics-token", false);
+        check("/data of\\us", true);
     }
 }

@@ -4,20 +4,24 @@
 
 use super::Parts;
 use crate::limits;
-use crate::model::{AgentName, Event, Finding, Severity, Status, Time};
+use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, Batch};
+use crate::store::{AgentProof, AgentRow, Batch, Control};
 use crate::world::WorldError;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
+
+const SILENT: &str = "NightshiftAgentSilent";
 
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let began = std::time::Instant::now();
     // None: not judged yet by this process.
     let mut judged: BTreeMap<AgentName, bool> = BTreeMap::new();
+    let mut speaking: BTreeMap<AgentName, Time> = BTreeMap::new();
     while !*shutdown.borrow() {
         if began.elapsed() >= parts.config.agents.silent_after.0 {
             look(&parts, &mut judged).await;
+            forget(&parts, &judged, &mut speaking).await;
         }
         tokio::select! {
             () = parts.clock.sleep_until(parts.clock.now() + limits::AGENTS_LOOK_EVERY) => {}
@@ -55,6 +59,49 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
         return;
     }
     judged.extend(changed);
+}
+
+/// Complaints that an agent does not say again although it has spoken all the while: it has lost its memory, or bears
+/// another name since an upgrade. Nobody would ever say that they are over.
+async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mut BTreeMap<AgentName, Time>) {
+    let now = parts.clock.now();
+    speaking.retain(|name, _| judged.get(name) == Some(&false));
+    for (name, _) in judged.iter().filter(|(_, silent)| !**silent) {
+        speaking.entry(name.clone()).or_insert(now);
+    }
+    let before = now - limits::AGENT_FORGOTTEN.0;
+    let long: BTreeSet<&AgentName> =
+        speaking.iter().filter(|(_, since)| **since <= before).map(|(name, _)| name).collect();
+    if long.is_empty() {
+        return;
+    }
+    let open = match parts.store.unseen(source::SOURCE, before, limits::READ_LIMIT).await {
+        Ok(open) => open,
+        Err(error) => return tracing::error!(%error, "cannot ask which complaints of agents fell silent"),
+    };
+    let episodes: Vec<EpisodeId> =
+        open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id).collect();
+    if episodes.is_empty() {
+        return;
+    }
+    let why = format!(
+        "the node's agent speaks, and has not said it again for {}: it may be known by another name since an upgrade",
+        limits::AGENT_FORGOTTEN
+    );
+    tracing::info!(episodes = episodes.len(), why, "complaints of agents were ended");
+    if let Err(error) = parts.store.control(Control::EndEpisodes { episodes, stale: true, why }, now).await {
+        tracing::error!(%error, "cannot end complaints of agents");
+    }
+    parts.nudge.nudge();
+}
+
+/// Whether it is one of an agent that has spoken for long; one without a cluster may be of any agent of that node.
+fn is_forgotten(episode: &Episode, long: &BTreeSet<&AgentName>) -> bool {
+    let label = |name: &str| episode.event.labels.get(name);
+    let (node, cluster) = (label("node"), label("cluster"));
+    let is_its = |agent: &&&AgentName| agent.node == node && (cluster.is_empty() || agent.cluster == cluster);
+    // That one is ours, and said once.
+    episode.event.name() != SILENT && long.iter().any(|agent| is_its(&agent))
 }
 
 async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
@@ -104,7 +151,7 @@ fn event(parts: &Parts, row: &AgentRow, silent: bool) -> Option<Event> {
 }
 
 fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event> {
-    let labels = [("alertname", "NightshiftAgentSilent"), ("severity", "warning")];
+    let labels = [("alertname", SILENT), ("severity", "warning")];
     let finding = Finding {
         complaint: "agent-silent".to_owned(),
         status,
@@ -116,4 +163,50 @@ fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event
         detail: String::new(),
     };
     source::about(finding, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EpisodeState, GpuName};
+
+    fn episode(agent: &AgentName, complaint: &str, alertname: &str) -> Episode {
+        let finding = Finding {
+            complaint: complaint.to_owned(),
+            status: Status::Firing,
+            at: Time::UNIX_EPOCH,
+            severity: Severity::Critical,
+            gpu: Some(GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() }),
+            labels: [("alertname".to_owned(), alertname.to_owned())].into(),
+            summary: String::new(),
+            detail: String::new(),
+        };
+        Episode {
+            id: EpisodeId(1),
+            state: EpisodeState::Open,
+            incident: None,
+            opened_at: Time::UNIX_EPOCH,
+            last_seen: Time::UNIX_EPOCH,
+            seen: 1,
+            reopened: 0,
+            event: source::about(finding, agent).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_complaint_from_before_an_upgrade_that_named_the_cluster_is_ended_once_its_agent_has_spoken_for_long() {
+        let (before, now) = (AgentName::new("", "gpu-1"), AgentName::new("eu", "gpu-1"));
+        let (other, elsewhere) = (AgentName::new("eu", "gpu-2"), AgentName::new("us", "gpu-1"));
+        let check = |of: &AgentName, alertname: &str, speaking: &[&AgentName], expect: bool| {
+            let found =
+                is_forgotten(&episode(of, "xid-79 0000:65:00.0", alertname), &speaking.iter().copied().collect());
+            assert_eq!(found, expect, "{of:?} {alertname} {speaking:?}");
+        };
+        check(&before, "GpuXid", &[&now], true);
+        check(&now, "GpuXid", &[&now], true);
+        check(&now, "GpuXid", &[&elsewhere], false);
+        check(&before, "GpuXid", &[&other], false);
+        check(&before, "GpuXid", &[], false);
+        check(&before, SILENT, &[&now], false);
+    }
 }

@@ -215,6 +215,20 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{} and {} in force", count(*rules, "rule"), count(*runbooks, "runbook")), false)
         }
         CatalogRefused { file, why } => (format!("{file} is refused, the last good one stays in force: {why}"), true),
+        TokenMade { token, name, grant, expires_at, by, .. } => {
+            let until = expires_at.strftime("%Y-%m-%d");
+            (format!("{by} made {token} `{name}`, role {}, good until {until}", grant.role), true)
+        }
+        TokenRevoked { token, name, by, why } => (format!("{by} revoked {token} `{name}`{}", after(why)), true),
+        BreakGlass { token, by, why, until } => {
+            (format!("{by} broke the glass until {} ({token}){}", clock_time(*until), after(why)), true)
+        }
+        BreakGlassUsed { by, what, times: 1, .. } => (format!("{by}: {what}"), true),
+        BreakGlassUsed { by, what, times, .. } => (format!("{by}: {what}, {times} more times"), false),
+        Refused { who, what, why, times } if why.is_empty() => {
+            (format!("refused to {who} {times} more times: {what}"), false)
+        }
+        Refused { who, why, .. } => (format!("refused to {who}: {why}"), false),
         PeopleChanged { changes } => (format!("who may what has changed: {}", changes.join("; ")), true),
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),

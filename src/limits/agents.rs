@@ -23,6 +23,9 @@ pub const AGENT_ASKED_ABOUT: Duration = Duration::from_secs(30);
 /// Commands that wait at one agent: a node has one disruptive run, and a few that read.
 pub const AGENT_COMMANDS: usize = 256;
 
+/// An agent that speaks says each complaint again every `JOIN_REMIND_EVERY`; one that it has left out three times is not
+/// among those that it knows.
+pub const AGENT_FORGOTTEN: Span = Span::minutes(100);
 /// How often the engine looks for silent agents.
 pub const AGENTS_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it writes down that an agent is there.

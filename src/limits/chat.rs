@@ -30,8 +30,6 @@ pub const SLACK_OVERLAP: Duration = Duration::from_secs(30);
 pub const SLACK_ENVELOPES: usize = 8_192;
 /// Commands and buttons being done at once; what comes beyond is told to come again.
 pub const SLACK_AT_ONCE: usize = 64;
-/// Refusals of persons that go into the ledger within a minute; the counter of failures has them all.
-pub const SLACK_REFUSALS_PER_MINUTE: usize = 30;
 
 // ── forms and pages ──
 /// Forms that are open; the oldest is forgotten, and says so when it is sent.

@@ -23,6 +23,10 @@ pub const PROBE_PROMPT: Duration = Duration::from_secs(1);
 /// One answer of an engine, unless the configuration says otherwise, and at most.
 pub const PROBE_WITHIN: Span = Span::seconds(5);
 pub const PROBE_WITHIN_MAX: Span = Span::seconds(60);
+/// A request of one token, unless the configuration says otherwise, and at most: HTTP is given no longer than this, and a
+/// step has a minute for all.
+pub const PROBE_ASK_WITHIN: Span = Span::seconds(10);
+pub const PROBE_ASK_WITHIN_MAX: Span = Span::seconds(10);
 /// Between two looks at one engine, unless the configuration says otherwise, and at least.
 pub const PROBE_EVERY: Span = Span::seconds(15);
 pub const PROBE_EVERY_MIN: Span = Span::seconds(1);

@@ -3,8 +3,8 @@
 //! Invariant: entries are never changed or reordered; their order is their number, never their time.
 
 use super::{
-    ApprovalId, Call, Effect, EntryNo, EpisodeId, Event, IncidentId, Mode, Outcome, Pin, Plan, Reason, RunId, RunState,
-    Subject, Time,
+    ApprovalId, Call, Effect, EntryNo, EpisodeId, Event, Grant, IncidentId, Mode, Outcome, Pin, Plan, Reason, RunId,
+    RunState, Subject, Time, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -228,6 +228,44 @@ pub enum EntryKind {
         file: String,
         why: String,
     },
+    /// A token was made; its text is nowhere.
+    TokenMade {
+        token: TokenId,
+        name: String,
+        grant: Grant,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sources: Vec<String>,
+        expires_at: Time,
+        by: String,
+    },
+    TokenRevoked {
+        token: TokenId,
+        name: String,
+        by: String,
+        why: String,
+    },
+    /// A way in for everything, for an hour; everybody is told.
+    BreakGlass {
+        token: TokenId,
+        by: String,
+        why: String,
+        until: Time,
+    },
+    /// What it was used for; several times, where it was the same again.
+    BreakGlassUsed {
+        token: TokenId,
+        by: String,
+        what: String,
+        times: u64,
+    },
+    /// Somebody may not do what they tried; several times, where it was the same again.
+    Refused {
+        who: String,
+        what: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        times: u64,
+    },
     /// People or tokens of the configuration are others now, in words.
     PeopleChanged {
         changes: Vec<String>,
@@ -277,7 +315,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 38] = [
+    pub const NAMES: [&'static str; 43] = [
         "started",
         "heard",
         "gap",
@@ -308,6 +346,11 @@ impl EntryKind {
         "breaker_reset",
         "catalog_loaded",
         "catalog_refused",
+        "token_made",
+        "token_revoked",
+        "break_glass",
+        "break_glass_used",
+        "refused",
         "people_changed",
         "agent_joined",
         "agent_removed",
@@ -354,6 +397,11 @@ impl EntryKind {
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
+            EntryKind::TokenMade { .. } => "token_made",
+            EntryKind::TokenRevoked { .. } => "token_revoked",
+            EntryKind::BreakGlass { .. } => "break_glass",
+            EntryKind::BreakGlassUsed { .. } => "break_glass_used",
+            EntryKind::Refused { .. } => "refused",
             EntryKind::PeopleChanged { .. } => "people_changed",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",

@@ -70,6 +70,10 @@ id!(
     ApprovalId, 'a', "an approval"
 );
 id!(
+    /// One token that was made here.
+    TokenId, 't', "a token"
+);
+id!(
     /// The position of one entry in the ledger, from 0.
     EntryNo, '#', "a ledger entry"
 );

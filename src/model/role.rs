@@ -15,6 +15,8 @@ pub enum Right {
     Operate,
     Post,
     Audit,
+    /// What everybody may with what is theirs.
+    Own,
     Administer,
 }
 
@@ -56,14 +58,14 @@ impl Role {
     pub const fn rights(self) -> &'static [Right] {
         use Right::*;
         match self {
-            Role::Source => &[],
-            Role::Viewer => &[Read],
-            Role::Auditor => &[Read, Audit],
-            Role::Author => &[Read, Check],
-            Role::Responder => &[Read, Check, Respond],
-            Role::Approver => &[Read, Check, Respond, Approve],
-            Role::Operator => &[Read, Check, Respond, Approve, Operate, Post, Audit],
-            Role::Admin => &[Read, Check, Respond, Approve, Operate, Post, Audit, Administer],
+            Role::Source => &[Own],
+            Role::Viewer => &[Read, Own],
+            Role::Auditor => &[Read, Audit, Own],
+            Role::Author => &[Read, Check, Own],
+            Role::Responder => &[Read, Check, Respond, Own],
+            Role::Approver => &[Read, Check, Respond, Approve, Own],
+            Role::Operator => &[Read, Check, Respond, Approve, Operate, Post, Audit, Own],
+            Role::Admin => &[Read, Check, Respond, Approve, Operate, Post, Audit, Own, Administer],
         }
     }
 
@@ -97,7 +99,7 @@ impl fmt::Display for Role {
 }
 
 impl Right {
-    pub const ALL: [Right; 8] = [
+    pub const ALL: [Right; 9] = [
         Right::Read,
         Right::Check,
         Right::Respond,
@@ -105,6 +107,7 @@ impl Right {
         Right::Operate,
         Right::Post,
         Right::Audit,
+        Right::Own,
         Right::Administer,
     ];
 
@@ -117,7 +120,8 @@ impl Right {
             Right::Approve => "answer what a run asks",
             Right::Operate => "start and end runs, unfreeze and reset breakers",
             Right::Post => "post events to every source",
-            Right::Audit => "export and prove the ledger",
+            Right::Audit => "export and prove the ledger, and see who has tokens",
+            Right::Own => "revoke tokens of one's own",
             Right::Administer => "make tokens, redact, and let agents in",
         }
     }
@@ -170,14 +174,14 @@ mod tests {
     #[test]
     fn each_role_has_exactly_these_rights() {
         let table = "\
-            source     -        -     -       -       -       -    -     -
-            viewer     read     -     -       -       -       -    -     -
-            responder  read     check respond -       -       -    -     -
-            approver   read     check respond approve -       -    -     -
-            author     read     check -       -       -       -    -     -
-            operator   read     check respond approve operate post audit -
-            admin      read     check respond approve operate post audit administer
-            auditor    read     -     -       -       -       -    audit -";
+            source     -        -     -       -       -       -    -     own -
+            viewer     read     -     -       -       -       -    -     own -
+            responder  read     check respond -       -       -    -     own -
+            approver   read     check respond approve -       -    -     own -
+            author     read     check -       -       -       -    -     own -
+            operator   read     check respond approve operate post audit own -
+            admin      read     check respond approve operate post audit own administer
+            auditor    read     -     -       -       -       -    audit own -";
         assert_eq!(table.lines().count(), Role::ALL.len());
         for (line, role) in table.lines().zip(Role::ALL) {
             let mut words = line.split_whitespace();

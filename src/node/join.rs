@@ -183,7 +183,8 @@ impl Join {
     fn say(&mut self, complaint: &str, now: Time) -> Vec<Finding> {
         let Some(open) = self.open.get_mut(complaint) else { return Vec::new() };
         (open.last_said, open.unsaid, open.held_until) = (now, 0, None);
-        vec![counted(open)]
+        let finding = counted(open);
+        vec![self.doubted(finding)]
     }
 
     /// A watcher says itself that something is over.
@@ -220,15 +221,22 @@ impl Join {
         }
     }
 
-    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it. An address at which NVML has no
-    /// GPU is as likely a GPU that was lost before we looked as a line that lies: it is told, with the doubt.
-    fn name(&self, finding: &mut Finding) {
-        let Some(gpu) = &mut finding.gpu else { return };
+    /// An address at which NVML has no GPU is as likely a GPU that was lost before we looked as a line that lies: it is told,
+    /// with the doubt. NVML's list may come later than the fault, and gives a name or the doubt then.
+    fn doubted(&self, mut finding: Finding) -> Finding {
+        let Some(gpu) = &mut finding.gpu else { return finding };
         self.names.complete(gpu);
-        if self.names.is_stranger(gpu) && finding.status == Status::Firing {
+        if self.names.is_stranger(gpu) {
             finding.labels.insert(GPU_KNOWN.to_owned(), "no".to_owned());
             finding.summary = format!("{} (NVML knows no GPU there)", finding.summary);
         }
+        finding
+    }
+
+    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it.
+    fn name(&self, finding: &mut Finding) {
+        let Some(gpu) = &mut finding.gpu else { return };
+        self.names.complete(gpu);
         let label = |name: &str| finding.labels.get(name).map(String::as_str).unwrap_or_default();
         match (label("alertname"), label("xid")) {
             ("GpuXid", code) if !code.is_empty() => finding.complaint = format!("xid-{code} {}", place(gpu)),

@@ -8,10 +8,11 @@ mod audit;
 mod incidents;
 mod read;
 mod refuse;
+mod tokens;
 mod why;
 
 use super::App;
-use super::{Caller, Problem};
+use super::{Caller, Problem, witness};
 use crate::model::Right;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
@@ -20,12 +21,17 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
 
+/// Not in the table of roles: no role opens it, but this machine's own token.
+pub(super) const BREAK_GLASS: &str = "/api/v1/break-glass";
+
 macro_rules! table {
     ($($method:ident $path:literal $right:ident $handler:path;)*) => {
         /// Every route of the API, to be merged into the server's router.
-        pub fn routes() -> Router<App> {
+        pub fn routes(app: &App) -> Router<App> {
             Router::new()
                 $(.route($path, $method($handler)))*
+                .route(BREAK_GLASS, post(tokens::break_glass))
+                .route_layer(axum::middleware::from_fn_with_state(app.clone(), witness::watch))
                 .layer(DefaultBodyLimit::max(crate::limits::API_BODY_BYTES))
         }
 
@@ -64,6 +70,9 @@ table! {
     get  "/api/v1/audit/checkpoints" Audit audit::checkpoints;
     get  "/api/v1/audit/proof/{no}" Audit audit::proof;
     get  "/api/v1/audit/raw" Audit audit::raw;
+    get  "/api/v1/tokens" Audit tokens::list;
+    post "/api/v1/tokens" Administer tokens::make;
+    post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
     post "/api/v1/audit/redact" Administer act::redact;
 }
 
@@ -79,7 +88,7 @@ pub(super) async fn ask(
     let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
     let mut request = request.map_err(|_| refuse::bad("that cannot be asked", "use letters, digits, `-` and `.`"))?;
     request.extensions_mut().insert(caller);
-    let answer = routes().with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
+    let answer = routes(app).with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
     let status = answer.status();
     let bytes = axum::body::to_bytes(answer.into_body(), crate::limits::CLIENT_BODY_BYTES).await;
     let value: serde_json::Value = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();

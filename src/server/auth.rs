@@ -3,13 +3,14 @@
 //!
 //! Invariant: a `Caller` exists only for what was presented in this very request; nothing is cached.
 
+pub(in crate::server) mod made;
 mod tokens;
 
 pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 
 use super::{App, Problem};
 use crate::config::Person;
-use crate::model::{Grant, Right, Subject};
+use crate::model::{Grant, IncidentId, Right, Subject, Time, TokenId};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -28,6 +29,9 @@ pub struct Caller {
     /// For role `source`: where it may post.
     pub sources: Vec<String>,
     pub way: Way,
+    /// When the token ends that they came with, and who made it, where it was made here.
+    pub until: Option<Time>,
+    pub maker: Option<String>,
 }
 
 /// By what somebody has come in.
@@ -37,6 +41,10 @@ pub enum Way {
     Local,
     /// A token of the configuration, by its name.
     Token(String),
+    /// A token that was made here.
+    Made(TokenId),
+    /// The token of a broken glass, and the incident that tells of it.
+    BreakGlass(TokenId, IncidentId),
     Slack,
     Web,
 }
@@ -46,6 +54,7 @@ impl fmt::Display for Way {
         match self {
             Way::Local => f.write_str("the token of this machine"),
             Way::Token(name) => write!(f, "token {name}"),
+            Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
             Way::Slack => f.write_str("Slack"),
             Way::Web => f.write_str("the web pages"),
         }
@@ -60,7 +69,7 @@ impl Caller {
 
     /// Somebody with that name and those rights, by that way.
     pub fn with(name: &str, grant: Grant, way: Way) -> Caller {
-        Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way }
+        Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way, until: None, maker: None }
     }
 
     /// What they have by the way in, and what the person has.
@@ -149,7 +158,13 @@ impl FromRequestParts<App> for Caller {
         if let Some(inside) = parts.extensions.get::<Caller>() {
             return Ok(inside.clone());
         }
-        let found = presented(&parts.headers).and_then(|token| app.roster.now().caller(&token));
+        let found = match presented(&parts.headers) {
+            Some(token) => match app.roster.now().caller(&token) {
+                Some(caller) => Some(caller),
+                None => made::caller(app, &token).await?,
+            },
+            None => None,
+        };
         found.ok_or_else(|| {
             app.parts.metrics.auth_failed();
             Problem::new(

@@ -16,6 +16,8 @@ pub enum Gate {
     Role(Right),
     /// A token of that very source, or the right to post to every source.
     Source,
+    /// This machine's own token alone.
+    Local,
     /// An agent's certificate or ServiceAccount token; for `join` a join token.
     Agent,
     /// A signature of that service, and what it then may.
@@ -28,6 +30,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/healthz", Gate::Anybody),
     ("get", "/readyz", Gate::Anybody),
     ("get", "/metrics", Gate::AnyToken),
+    ("post", api::BREAK_GLASS, Gate::Local),
     ("post", "/in/{kind}/{source}", Gate::Source),
     ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
     ("post", "/agent/v1/reports", Gate::Agent),
@@ -91,6 +94,7 @@ fn words(gate: Gate) -> String {
         Gate::AnyToken => "any token that is known here".to_owned(),
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
+        Gate::Local => "this machine's own token alone (`nightshift break-glass`)".to_owned(),
         Gate::Agent => "an agent's certificate or ServiceAccount token; for `join` a join token".to_owned(),
         Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: 2xx is answered only after the commit; what can never be accepted is 4xx, what may be later is 503.
 
-use super::{App, Caller, Problem, body};
+use super::{App, Caller, Problem, body, witness};
 use crate::config::{KUBERNETES, Source};
 use crate::limits;
 use crate::sources::{self, Decoded, Refusal};
@@ -19,11 +19,12 @@ use serde_json::json;
 
 const ALERTMANAGER: &str = "alertmanager";
 
-pub(super) fn routes() -> Router<App> {
+pub(super) fn routes(app: &App) -> Router<App> {
     // PUT because Grafana may be set to it; OPTIONS is the handshake of CloudEvents.
     Router::new()
         .route("/in/{kind}/{source}", post(webhook).put(webhook).options(handshake))
         .route("/in/alertmanager/{source}/api/v2/alerts", post(direct))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), witness::watch))
 }
 
 /// A vendor's webhook.

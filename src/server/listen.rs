@@ -46,7 +46,33 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let pace = app.pace;
     let metrics = Arc::clone(&app.parts.metrics);
     let router = super::router(app);
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let talk = move |stream, stopped| {
+        let (router, metrics) = (router.clone(), Arc::clone(&metrics));
+        async move {
+            metrics.connection_opened();
+            connection(stream, router, pace, stopped).await;
+            metrics.connection_closed();
+        }
+    };
+    if !accept(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
+        tracing::warn!("some requests did not end in time and were cut");
+    }
+    Ok(())
+}
+
+/// Gives each connection to `talk`, at most so many at once, until `shutdown` is done; then tells those that live to end and
+/// waits for them so long. Whether all have ended in time.
+pub(super) async fn accept<T>(
+    listener: TcpListener,
+    most: usize,
+    patience: Duration,
+    shutdown: impl Future<Output = ()> + Send,
+    talk: impl Fn(TcpStream, watch::Receiver<()>) -> T,
+) -> bool
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -71,11 +97,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             }
         };
         let _ = stream.set_nodelay(true);
-        let (router, stopped, metrics) = (router.clone(), stopped.clone(), Arc::clone(&metrics));
+        let talking = talk(stream, stopped.clone());
         tokio::spawn(async move {
-            metrics.connection_opened();
-            connection(stream, router, pace, stopped).await;
-            metrics.connection_closed();
+            talking.await;
             drop(place);
         });
     }
@@ -83,10 +107,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     drop(listener);
     let _ = stop.send(());
     // Every connection task holds a receiver, so this ends when the last one has.
-    if tokio::time::timeout(pace.shutdown, stop.closed()).await.is_err() {
-        tracing::warn!("some requests did not end in time and were cut");
-    }
-    Ok(())
+    tokio::time::timeout(patience, stop.closed()).await.is_ok()
 }
 
 async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>) {

@@ -34,8 +34,12 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": self.error, "hint": self.hint }));
+        let body = Json(json!({ "error": &self.error, "hint": &self.hint }));
         let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::FORBIDDEN {
+            // For the witness at the door.
+            response.extensions_mut().insert(self.clone());
+        }
         let headers = response.headers_mut();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

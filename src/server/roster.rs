@@ -91,6 +91,11 @@ impl Roster {
         Caller { person: person.map(Person::grant), sources, ..Caller::with(name, grant, way) }
     }
 
+    /// Whether the configuration has a token of that name.
+    pub fn has_token(&self, name: &str) -> bool {
+        self.tokens.all().any(|token| token.name == name)
+    }
+
     /// Everybody who can be named here: people, and tokens that are nobody's.
     pub fn names(&self) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.grant.role != Role::Source && token.name != LOCAL);

@@ -25,7 +25,6 @@ use crate::notifiers::slack::{Web, private};
 use crate::world::HttpRequest;
 use forms::Forms;
 use home::Homes;
-use person::Refusals;
 use said::Slash;
 use serde_json::Value;
 use signature::Signature;
@@ -53,7 +52,6 @@ pub struct SlackDoor {
     web: Option<Web>,
     forms: Forms,
     homes: Homes,
-    refusals: Refusals,
     heard: Heard,
     /// One permit for each thing that is being done.
     places: Arc<Semaphore>,
@@ -68,7 +66,6 @@ impl SlackDoor {
             web: door.web,
             forms: Forms::default(),
             homes: Homes::default(),
-            refusals: Refusals::default(),
             heard: Heard::new(limits::SLACK_ENVELOPES),
             places: Arc::new(Semaphore::new(limits::SLACK_AT_ONCE)),
             standing: Standing::default(),
@@ -142,10 +139,7 @@ impl Chat {
         match self.obey(&caller, slash).await {
             Ok(Some(text)) => private(&text),
             Ok(None) => Value::Null,
-            Err(problem) => {
-                self.refused(&caller.name, &slash.text, &problem).await;
-                said(&problem)
-            }
+            Err(problem) => said(&problem),
         }
     }
 

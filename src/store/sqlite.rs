@@ -17,17 +17,18 @@ mod runs;
 mod schema;
 mod sql;
 mod sweep;
+mod tokens;
 mod tx;
 mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, JoinToken,
-    NewAgent, NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
+    NewAgent, NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
-    About, Actor, AgentName, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze, Incident,
-    IncidentId, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Entry, EntryKind, EntryNo, Episode, Freeze,
+    Incident, IncidentId, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -373,6 +374,38 @@ impl Store for SqliteStore {
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError> {
         let hash = hash.to_owned();
         self.write(move |tx| agents::join(tx, &hash, &agent, now)).await
+    }
+
+    async fn token_make(&self, token: NewToken, now: Time) -> Result<ApiToken, StoreError> {
+        self.write(move |tx| tokens::make(tx, &token, now)).await
+    }
+
+    async fn token(&self, hash: &str) -> Result<Option<ApiToken>, StoreError> {
+        let hash = hash.to_owned();
+        self.readers.read(move |conn| tokens::by_hash(conn, &hash)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        self.readers.read(tokens::list).await
+    }
+
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
+        let (by, why) = (by.to_owned(), why.to_owned());
+        self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
+    }
+
+    async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| tokens::used(tx, token, now)).await
+    }
+
+    async fn break_glass(
+        &self,
+        token: NewToken,
+        why: String,
+        channels: Vec<String>,
+        now: Time,
+    ) -> Result<ApiToken, StoreError> {
+        self.write(move |tx| tokens::break_glass(tx, &token, &why, &channels, now)).await
     }
 
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {

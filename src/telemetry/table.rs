@@ -36,6 +36,7 @@ pub const TABLE: &[Metric] = &[
     row("ingest_shed", Kind::Counter, &["reason"], "Requests answered with 503 because of load or the store"),
     row("ingest_refused", Kind::Counter, &["reason"], "Bodies answered with 4xx: what they said is lost"),
     row("auth_failures", Kind::Counter, &[], "Requests without a valid token"),
+    row("forbidden", Kind::Counter, &[], "Acts that somebody was refused"),
     row("connections", Kind::Gauge, &[], "Open connections"),
     row("commit_batch_size", Kind::Histogram, &[], "Operations that shared one commit"),
     row("fsync_seconds", Kind::Histogram, &[], "How long a commit took"),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use url::Url;
 
@@ -57,11 +58,10 @@ impl Http {
     fn with_lookup(identity: &str, allow: &[String], lookup: Lookup) -> Result<Http, WorldError> {
         super::install_tls();
         let build = |space: Option<Space>| {
-            let mut builder = client(identity);
-            if let Some(space) = space {
-                builder = builder.dns_resolver(reach::Checked { space, lookup: lookup.clone() });
-            }
-            builder.build().map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))
+            built(|| match space {
+                None => client(identity),
+                Some(space) => client(identity).dns_resolver(reach::Checked { space, lookup: lookup.clone() }),
+            })
         };
         let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
         let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
@@ -99,6 +99,27 @@ impl Http {
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
         exchange(client, url, request).await
     }
+}
+
+/// How to have CA certificates, for whoever has none.
+pub const NO_AUTHORITIES: &str = "this system has no CA certificates: install the package ca-certificates, or set \
+                                  SSL_CERT_FILE";
+static HAS_NO_AUTHORITIES: AtomicBool = AtomicBool::new(false);
+
+/// The client that `make` describes. An image without CA certificates is no reason not to start: plain HTTP needs none, and
+/// HTTPS then trusts nobody, and says why.
+pub fn built(make: impl Fn() -> reqwest::ClientBuilder) -> Result<reqwest::Client, WorldError> {
+    let wrong = |error: reqwest::Error| WorldError::Invalid(format!("no HTTP client: {error:?}"));
+    let first = match make().build() {
+        Ok(client) => return Ok(client),
+        Err(error) => error,
+    };
+    // With authorities of its own it does not ask the system for any; what else is wrong with it stays wrong.
+    let client = make().tls_certs_only([]).build().map_err(|_| wrong(first))?;
+    if !HAS_NO_AUTHORITIES.swap(true, Ordering::Relaxed) {
+        tracing::warn!("{NO_AUTHORITIES}; until then no https:// address is trusted");
+    }
+    Ok(client)
 }
 
 /// The bounds that every client here has.
@@ -152,7 +173,10 @@ pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
         }
         cause = error.source();
     }
-    let why = if error.is_timeout() { "timed out".to_owned() } else { last(error) };
+    let mut why = if error.is_timeout() { "timed out".to_owned() } else { last(error) };
+    if HAS_NO_AUTHORITIES.load(Ordering::Relaxed) && why.contains("certificate") {
+        why = format!("{why} ({NO_AUTHORITIES})");
+    }
     if error.is_connect() || error.is_builder() {
         WorldError::Unreached(format!("{place}: {why}"))
     } else {

@@ -32,6 +32,8 @@ pub struct ProbeConfig {
     pub every: Span,
     /// How long one answer may take.
     pub within: Span,
+    /// And the answer to a request of one token, which runbooks send with `ask`.
+    pub ask_within: Span,
     /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
     pub pods: bool,
     pub targets: Vec<EngineTarget>,
@@ -43,6 +45,7 @@ impl Default for ProbeConfig {
         ProbeConfig {
             every: limits::PROBE_EVERY,
             within: limits::PROBE_WITHIN,
+            ask_within: limits::PROBE_ASK_WITHIN,
             pods: true,
             targets: Vec::new(),
             limits: EngineLimits::default(),
@@ -164,27 +167,82 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
     })
 }
 
-/// The engines that the configuration names, for actions about a pod or a workload.
+/// The engines that the configuration names, for actions about a pod or a workload, and how each is looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Engines(Arc<Vec<EnginePoint>>);
+pub struct Engines(Arc<Vec<Probed>>);
+
+/// One source that looks at engines.
+#[derive(Debug)]
+struct Probed {
+    points: Vec<EnginePoint>,
+    /// The cluster whose pods it finds; none: no pods. An empty name is any cluster.
+    cluster: Option<String>,
+    /// Empty: all.
+    namespaces: Vec<String>,
+    manner: EngineManner,
+}
+
+/// How an engine is looked at, and from where on what it says is trouble.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EngineManner {
+    pub within: Span,
+    pub ask_within: Span,
+    pub limits: EngineLimits,
+}
+
+impl EngineManner {
+    fn of(probe: &ProbeConfig) -> EngineManner {
+        EngineManner { within: probe.within, ask_within: probe.ask_within, limits: probe.limits.clone() }
+    }
+}
 
 impl Engines {
     /// Those of these sources that can be meant; what cannot is refused where the configuration is checked.
     pub fn of<'a>(probes: impl IntoIterator<Item = &'a ProbeConfig>) -> Engines {
-        let targets = probes.into_iter().flat_map(|probe| &probe.targets);
-        Engines(Arc::new(targets.filter_map(|target| target.point().ok()).collect()))
+        Engines::seen_by(probes.into_iter().map(|probe| (probe, "", &[][..])))
+    }
+
+    /// The same, with the cluster and the namespaces in which each source finds pods.
+    pub fn seen_by<'a>(sources: impl IntoIterator<Item = (&'a ProbeConfig, &'a str, &'a [String])>) -> Engines {
+        let probed = sources.into_iter().map(|(probe, cluster, namespaces)| Probed {
+            points: probe.targets.iter().filter_map(|target| target.point().ok()).collect(),
+            cluster: probe.pods.then(|| cluster.to_owned()),
+            namespaces: namespaces.to_vec(),
+            manner: EngineManner::of(probe),
+        });
+        Engines(Arc::new(probed.collect()))
     }
 
     pub fn of_pod(&self, namespace: &str, pod: &str) -> Option<&EnginePoint> {
-        self.0.iter().find(|point| point.namespace == namespace && point.pod == pod)
+        self.named().find(|point| point.namespace == namespace && point.pod == pod)
     }
 
     pub fn of_workload<'a>(&'a self, namespace: &'a str, workload: &'a str) -> impl Iterator<Item = &'a EnginePoint> {
-        self.0.iter().filter(move |point| point.namespace == namespace && point.workload == workload)
+        self.named().filter(move |point| point.namespace == namespace && point.workload == workload)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &EnginePoint> {
+        self.0.iter().flat_map(|probed| &probed.points)
+    }
+
+    /// The source that names this engine, else one that finds its pod in this cluster.
+    fn probed(&self, cluster: &str, point: &EnginePoint) -> Option<&Probed> {
+        let names = |probed: &&Probed| probed.points.contains(point);
+        let finds = |probed: &&Probed| {
+            let here = probed.cluster.as_deref().is_some_and(|own| own.is_empty() || own == cluster);
+            here && (probed.namespaces.is_empty() || probed.namespaces.contains(&point.namespace))
+        };
+        self.0.iter().find(names).or_else(|| self.0.iter().find(|probed| !point.pod.is_empty() && finds(probed)))
     }
 }
 
 impl World {
+    /// How the source looks at this engine that watches it; as any source would where none does.
+    pub fn engine_manner(&self, point: &EnginePoint) -> EngineManner {
+        let probed = self.engines.probed(&self.default_cluster, point);
+        probed.map_or_else(|| EngineManner::of(&ProbeConfig::default()), |probed| probed.manner.clone())
+    }
+
     /// Asks an engine for its readiness and its metrics, both at once.
     pub async fn look_at(&self, point: &EnginePoint, within: Span) -> EngineLook {
         let (unready, page) = tokio::join!(readiness(&self.http, point, within), metrics(&self.http, point, within));
@@ -204,7 +262,7 @@ pub enum Asked {
 
 impl World {
     /// Sends a request of one token: the only question whose answer needs all of the engine.
-    pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook) -> Asked {
+    pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> Asked {
         let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
         let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };
         let (path, body) = match point.kind {
@@ -216,7 +274,10 @@ impl World {
         // A target's address was read before, or there would be no point.
         let url = Url::parse(&point.ready).map_or_else(|_| point.ready.clone(), |url| at(&url, path));
         let request = HttpRequest { method: "POST".to_owned(), url, body, ..HttpRequest::default() };
-        match self.http.send(&request).await {
+        let Ok(answered) = tokio::time::timeout(within.0, self.http.send(&request)).await else {
+            return Asked::Silent(format!("no answer within {within}"));
+        };
+        match answered {
             Ok(answer) if answer.status == 200 => Asked::Answered,
             Ok(answer) => Asked::Refused(format!("it answers {}{}", answer.status, words(answer.body.as_bytes()))),
             Err(error @ WorldError::Unavailable(_)) => Asked::Silent(short(&error.to_string())),
@@ -333,6 +394,32 @@ mod tests {
         assert!(why(&[(PROBE_LABEL, "vllm"), (PROBE_PORT, "0")], "10.1.2.3").contains("no port"));
         let metadata = why(&[(PROBE_LABEL, "vllm")], "169.254.169.254");
         assert!(metadata.contains("metadata"), "{metadata}");
+    }
+
+    #[test]
+    fn an_engine_is_looked_at_as_the_source_says_that_watches_it() {
+        let probe = |looks: u32, pods: bool, targets: Vec<EngineTarget>| ProbeConfig {
+            pods,
+            targets,
+            limits: EngineLimits { looks, ..EngineLimits::default() },
+            ..ProbeConfig::default()
+        };
+        let target: EngineTarget =
+            serde_json::from_value(json!({ "url": "http://10.0.0.9:8000", "engine": "vllm" })).unwrap();
+        let point = target.point().unwrap();
+        let (named, found, other) = (probe(7, false, vec![target]), probe(8, true, vec![]), probe(9, true, vec![]));
+        let space = ["inference".to_owned()];
+        let engines = Engines::seen_by([(&named, "eu", &[][..]), (&found, "eu", &space[..]), (&other, "us", &[][..])]);
+        let looks = |cluster: &str, point: &EnginePoint| {
+            engines.probed(cluster, point).map(|probed| probed.manner.limits.looks)
+        };
+        assert_eq!(looks("us", &point), Some(7), "named, wherever it is");
+        let pod = EnginePoint::of_pod(&pod(&[(PROBE_LABEL, "vllm")], "10.1.2.3")).unwrap().unwrap();
+        assert_eq!((looks("eu", &pod), looks("us", &pod), looks("ap", &pod)), (Some(8), Some(9), None));
+        let elsewhere = EnginePoint { namespace: "research".to_owned(), ..pod };
+        assert_eq!(looks("eu", &elsewhere), None, "the source looks at other namespaces");
+        let nobodys = EnginePoint { pod: String::new(), endpoint: "10.9.9.9:8000".to_owned(), ..point };
+        assert_eq!(looks("eu", &nobodys), None);
     }
 
     #[test]

@@ -57,14 +57,14 @@ impl Prometheus {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| WorldError::Invalid("the URL of Prometheus must be http:// or https://".to_owned()))?;
-        let mut builder = http::client("nightshift");
+        let mut headers = reqwest::header::HeaderMap::new();
         if let Some(token) = token {
             let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {token}"))
                 .map_err(|_| WorldError::Invalid("the token for Prometheus cannot be sent in a header".to_owned()))?;
             value.set_sensitive(true);
-            builder = builder.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
+            headers.insert(reqwest::header::AUTHORIZATION, value);
         }
-        let client = builder.build().map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))?;
+        let client = http::built(|| http::client("nightshift").default_headers(headers.clone()))?;
         let client = prometheus_http_query::Client::from(client, url)
             .map_err(|error| WorldError::Invalid(format!("the URL of Prometheus: {error}")))?;
         Ok(Prometheus { client, place: format!("Prometheus at {}", http::place(&parsed)) })

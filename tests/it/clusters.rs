@@ -3,21 +3,15 @@
 //!
 //! Invariant: the real clock; every wait is for a condition.
 
+use crate::camp::{Camp, Gear};
 use crate::harness::{client, eventually};
-use nightshift::catalog::{Catalog, Folders};
-use nightshift::clock::RealClock;
-use nightshift::config::Config;
-use nightshift::engine::{self, Nudge, Parts};
-use nightshift::model::{Episode, EpisodeState, Freeze, Input, Mode, ReasonCode, Run, RunId, RunState, Subject, Time};
+use nightshift::model::{Freeze, Input, Mode, ReasonCode, Run, RunId, RunState, Subject, Time};
 use nightshift::policy::RuleSet;
-use nightshift::store::{Control, Filter, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
-use nightshift::telemetry::Metrics;
+use nightshift::store::{Control, Filter, NewRun};
 use nightshift::world::WorldError;
 use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 const RULES: &str = "rules:
   - name: not-ready
@@ -56,61 +50,18 @@ k8s::drain(node, #{ within: "1m" });
 k8s::uncordon(node);
 "#;
 
-struct Camp {
-    parts: Parts,
-    dir: tempfile::TempDir,
-    stop: watch::Sender<bool>,
-    loops: tokio::task::JoinHandle<()>,
+const RUNBOOKS: &[(&str, &str)] = &[("cordon", CORDON), ("patient", PATIENT), ("give-and-take", GIVE_AND_TAKE)];
+
+async fn pitch(fleets: &[(&str, &SimFleet)], sources: Value) -> Camp {
+    on(tempfile::tempdir().unwrap(), fleets, sources).await
+}
+
+async fn on(dir: tempfile::TempDir, fleets: &[(&str, &SimFleet)], sources: Value) -> Camp {
+    let world = crate::watch::world(fleets).await;
+    Camp::pitch(dir, Gear { rules: RULES, runbooks: RUNBOOKS, sources, world }).await
 }
 
 impl Camp {
-    async fn pitch(fleets: &[(&str, &SimFleet)], sources: Value) -> Camp {
-        let dir = tempfile::tempdir().unwrap();
-        Camp::on(dir, fleets, sources).await
-    }
-
-    async fn on(dir: tempfile::TempDir, fleets: &[(&str, &SimFleet)], sources: Value) -> Camp {
-        for folder in ["rules", "runbooks", "integrations"] {
-            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
-        }
-        std::fs::write(dir.path().join("rules/test.yaml"), RULES).unwrap();
-        for (name, text) in [("cordon", CORDON), ("patient", PATIENT), ("give-and-take", GIVE_AND_TAKE)] {
-            std::fs::write(dir.path().join(format!("runbooks/{name}.rhai")), text).unwrap();
-        }
-        let at = |name: &str| dir.path().join(name);
-        let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
-        let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
-        let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let mut config = Config { sources: serde_json::from_value(sources).unwrap(), ..Config::default() };
-        config.guards.share_per_hour = 1.0;
-        config.guards.share_per_day = 1.0;
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(SqliteOptions::new(at("nightshift.db")), Time::now()).unwrap());
-        let parts = Parts {
-            config: Arc::new(config),
-            store,
-            catalog: Arc::new(catalog),
-            world: crate::watch::world(fleets).await,
-            notifiers: Arc::default(),
-            clock: Arc::new(RealClock),
-            metrics: Arc::new(Metrics::default()),
-            nudge: Nudge::default(),
-            key: Arc::new(SigningKey::open_or_create(&at("key"), "test").unwrap()),
-        };
-        engine::take_in(&parts).await;
-        let (stop, stopped) = watch::channel(false);
-        let loops = tokio::spawn(engine::run(parts.clone(), stopped));
-        Camp { parts, dir, stop, loops }
-    }
-
-    /// Stops the engine, and gives back its folder for the next one.
-    async fn strike(self) -> tempfile::TempDir {
-        self.stop.send(true).unwrap();
-        self.loops.await.unwrap();
-        self.parts.store.close().await.unwrap();
-        self.dir
-    }
-
     async fn start(&self, runbook: &str, cluster: Option<&str>, node: &str) -> RunId {
         let loaded = self.parts.catalog.current();
         let runbook = &loaded.runbooks[runbook];
@@ -151,17 +102,6 @@ impl Camp {
         })
         .await
     }
-
-    async fn episode(&self, name: &str, is_open: bool) -> Episode {
-        eventually(&format!("{name}, open: {is_open}"), async || {
-            let filter = Filter { after: Some(-1), limit: 100, ..Filter::default() };
-            let all = self.parts.store.episodes(filter).await.unwrap();
-            all.into_iter()
-                .rev()
-                .find(|episode| episode.event.name() == name && (episode.state == EpisodeState::Open) == is_open)
-        })
-        .await
-    }
 }
 
 fn condition(fleet: &SimFleet, node: &str) -> Option<(String, String)> {
@@ -193,7 +133,7 @@ fn sim(nodes: usize) -> SimFleet {
 #[tokio::test]
 async fn a_sick_node_is_heard_acted_on_shown_and_over_when_it_is_well() {
     let fleet = sim(4);
-    let camp = Camp::pitch(&[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
+    let camp = pitch(&[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
     fleet.fault(Fault::NodeNotReady { node: "gpu-2".into() }).unwrap();
     let episode = camp.episode("KubeNodeNotReady", true).await;
     assert_eq!(episode.event.subject, Subject::node("gpu-2"), "one cluster needs no name");
@@ -217,7 +157,7 @@ async fn a_sick_node_is_heard_acted_on_shown_and_over_when_it_is_well() {
     assert_eq!(episode.event.labels.get("reported_by"), "nvsentinel");
     let dir = camp.strike().await;
     kubectl(&fleet, "/api/v1/nodes/gpu-3/status", fault("False")).await;
-    let camp = Camp::on(dir, &[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
+    let camp = on(dir, &[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
     camp.episode("NodeConditionFault", false).await;
     camp.strike().await;
 }
@@ -225,7 +165,7 @@ async fn a_sick_node_is_heard_acted_on_shown_and_over_when_it_is_well() {
 #[tokio::test]
 async fn a_person_who_uncordons_in_the_middle_stops_the_run_and_everybody_can_see_who_holds_a_node() {
     let fleet = sim(4);
-    let camp = Camp::pitch(&[("eu", &fleet)], json!({})).await;
+    let camp = pitch(&[("eu", &fleet)], json!({})).await;
     let run = camp.start("patient", None, "gpu-1").await;
     let words =
         eventually("our condition", async || condition(&fleet, "gpu-1").filter(|(held, _)| held == "True")).await;
@@ -250,7 +190,7 @@ async fn failing_to_show_anything_fails_nothing_and_an_opted_out_node_is_left_al
     for (verb, resource) in [("patch", "nodes/status"), ("create", "events"), ("watch", "nodes")] {
         fleet.fault(Fault::Deny { verb: verb.into(), resource: resource.into() }).unwrap();
     }
-    let camp = Camp::pitch(&[("eu", &fleet)], json!({})).await;
+    let camp = pitch(&[("eu", &fleet)], json!({})).await;
     let run = camp.start("cordon", None, "gpu-1").await;
     assert_eq!(camp.ended(run).await.state, RunState::Done);
     kubectl(&fleet, "/api/v1/nodes/gpu-1", json!({ "spec": { "unschedulable": false } })).await;
@@ -269,7 +209,7 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
         "k8s-eu": { "kind": "kubernetes", "cluster": "eu" },
         "k8s-us": { "kind": "kubernetes", "cluster": "us" },
     });
-    let camp = Camp::pitch(&[("eu", &eu), ("us", &us)], sources).await;
+    let camp = pitch(&[("eu", &eu), ("us", &us)], sources).await;
     // One node at once is the budget: of each cluster.
     let first = camp.start("cordon", Some("eu"), "gpu-1").await;
     assert_eq!(camp.ended(first).await.state, RunState::Done);
@@ -300,7 +240,7 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
 #[tokio::test]
 async fn a_node_is_taken_emptied_and_given_back_with_few_requests() {
     let fleet = sim(4);
-    let camp = Camp::pitch(&[("eu", &fleet)], json!({})).await;
+    let camp = pitch(&[("eu", &fleet)], json!({})).await;
     eventually("the watch", async || {
         fleet.requests().iter().find(|asked| asked.path.contains("nodes?watch=true")).map(drop)
     })
@@ -335,7 +275,7 @@ async fn a_node_is_taken_emptied_and_given_back_with_few_requests() {
 #[tokio::test]
 async fn an_api_server_that_goes_away_is_said_and_taken_up_again() {
     let fleet = sim(4);
-    let camp = Camp::pitch(&[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
+    let camp = pitch(&[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
     let kube = camp.parts.world.kube(None).unwrap().clone();
     eventually("the watch", async || {
         fleet.requests().iter().find(|asked| asked.path.contains("nodes?watch=true")).map(drop)

@@ -182,7 +182,7 @@ fn every_file_named_on_a_page_exists() {
 
 #[test]
 fn every_subcommand_on_a_page_exists() {
-    let named = Regex::new(r"(?:\$ |`|&& |^  )nightshift ([a-z]+)").unwrap();
+    let named = Regex::new(r"(?:\$ |`|&& |^  )nightshift ([a-z]+(?:-[a-z]+)*)").unwrap();
     let mut pages = pages();
     pages.push(("src/cli/reasons.md".to_owned(), include_str!("../../src/cli/reasons.md").to_owned()));
     let mut seen = BTreeSet::new();

@@ -128,3 +128,37 @@ fn every_engine_that_probes_would_look_at_is_asked_once() {
     assert!(found[2].1.contains("it answers 503"), "{found:#?}");
     assert_eq!(case.findings("sources"), [], "nothing is posted to it");
 }
+
+#[tokio::test]
+async fn an_image_without_ca_certificates_starts_where_all_is_plain_http_and_https_says_what_is_missing() {
+    let nothing = tempfile::tempdir().unwrap();
+    let file = nothing.path().join("no-certificates.pem");
+    std::fs::write(&file, "").unwrap();
+    let env = [("SSL_CERT_FILE", file.display().to_string()), ("SSL_CERT_DIR", nothing.path().display().to_string())];
+    let (fleet, port) = (SimFleet::start(SimOptions::default()).unwrap(), crate::harness::free_port());
+    let extra = format!(
+        "clusters: {{ main: {{ url: '{url}' }} }}\nprometheus: {{ url: '{url}' }}\nhttp_allow: ['private+{url}/']\n\
+         agents: {{ listen: '127.0.0.1:{port}' }}\n",
+        url = fleet.url()
+    );
+    let site = Site::new(&extra, "rules: []\n", &[]);
+    let engine = site.start(&env).await.unwrap_or_else(|| panic!("{}", site.log()));
+    assert!(site.log().contains("install the package ca-certificates"), "{}", site.log());
+    let run = |config: &std::path::Path, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(config).args(args).env_remove("NIGHTSHIFT_TOKEN");
+        command.envs(env.iter().map(|(name, value)| (*name, value.as_str()))).output().unwrap()
+    };
+    let config = site.path().join("nightshift.yaml");
+    let status = run(&config, &["status"]);
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    // The agents' door speaks TLS: as good as any server whose authority nobody here knows.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let secure = site.path().join("secure.yaml");
+    let https = format!("prometheus: {{ url: 'https://127.0.0.1:{port}' }}");
+    std::fs::write(&secure, text.replace(&format!("prometheus: {{ url: '{}' }}", fleet.url()), &https)).unwrap();
+    let said = run(&secure, &["doctor", "-o", "json"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("this system has no CA certificates: install the package ca-certificates"), "{said}");
+    assert_eq!(engine.stop(), Some(0));
+}

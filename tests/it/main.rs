@@ -6,6 +6,7 @@
 mod actions;
 mod agent;
 mod cache;
+mod camp;
 mod chart;
 mod cli;
 mod clusters;
@@ -40,4 +41,5 @@ mod sim;
 mod slack_in;
 mod store;
 mod tidy;
+mod tokens;
 mod watch;

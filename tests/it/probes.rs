@@ -3,30 +3,15 @@
 //!
 //! Invariant: the real clock; every wait is for a condition, and what was done is counted by the fleet.
 
+use crate::camp::{Camp, Gear};
 use crate::engines::{Engine, Manner};
 use crate::harness::eventually;
-use nightshift::catalog::{Catalog, Folders};
-use nightshift::clock::RealClock;
-use nightshift::config::Config;
-use nightshift::engine::{self, Nudge, Parts};
-use nightshift::model::{Episode, EpisodeState, Mode, Run, RunState, Time};
-use nightshift::store::{Filter, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
-use nightshift::telemetry::Metrics;
+use nightshift::model::{EpisodeState, Mode, Run, RunState};
+use nightshift::store::Filter;
 use nightshift::world::sim::{SimFleet, SimOptions, SimWorkload};
 use nightshift::world::{EngineTarget, Engines, ProbeConfig, Prometheus};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-
-/// An engine of Nightshift that looks at engines of models.
-struct Camp {
-    parts: Parts,
-    dir: tempfile::TempDir,
-    stop: watch::Sender<bool>,
-    loops: tokio::task::JoinHandle<()>,
-}
 
 /// Everything is some hundred times faster than as it is shipped.
 fn quick(targets: Vec<EngineTarget>) -> Value {
@@ -39,70 +24,22 @@ fn quick(targets: Vec<EngineTarget>) -> Value {
     probe
 }
 
+async fn pitch(fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
+    on(tempfile::tempdir().unwrap(), fleet, probe, rules).await
+}
+
+/// With the shipped runbooks, and rules that may act.
+async fn on(dir: tempfile::TempDir, fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
+    let mut world = crate::watch::world(&[("eu", fleet)]).await;
+    let probed: ProbeConfig = serde_json::from_value(probe.clone()).unwrap();
+    world.engines = Engines::of([&probed]);
+    world.prometheus = Some(Prometheus::connect(&fleet.url(), None).unwrap());
+    let sources = json!({ "serving": { "kind": "inference", "probe": probe } });
+    Camp::pitch(dir, Gear { rules, runbooks: &[], sources, world }).await
+}
+
 impl Camp {
-    async fn pitch(fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
-        Camp::on(tempfile::tempdir().unwrap(), fleet, probe, rules).await
-    }
-
-    /// With the shipped runbooks, and rules that may act.
-    async fn on(dir: tempfile::TempDir, fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
-        for folder in ["rules", "integrations"] {
-            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
-        }
-        std::fs::write(dir.path().join("rules/test.yaml"), rules).unwrap();
-        let at = |name: &str| dir.path().join(name);
-        let runbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
-        let folders = Folders { runbooks, rules: at("rules"), integrations: at("integrations") };
-        let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
-        let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let sources = json!({ "serving": { "kind": "inference", "probe": probe } });
-        let mut config = Config { sources: serde_json::from_value(sources).unwrap(), ..Config::default() };
-        config.guards.share_per_hour = 1.0;
-        config.guards.share_per_day = 1.0;
-        let mut world = crate::watch::world(&[("eu", fleet)]).await;
-        world.engines = Engines::of(config.sources["serving"].probe.as_deref());
-        world.prometheus = Some(Prometheus::connect(&fleet.url(), None).unwrap());
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(SqliteOptions::new(at("nightshift.db")), Time::now()).unwrap());
-        let parts = Parts {
-            config: Arc::new(config),
-            store,
-            catalog: Arc::new(catalog),
-            world,
-            notifiers: Arc::default(),
-            clock: Arc::new(RealClock),
-            metrics: Arc::new(Metrics::default()),
-            nudge: Nudge::default(),
-            key: Arc::new(SigningKey::open_or_create(&at("key"), "test").unwrap()),
-        };
-        engine::take_in(&parts).await;
-        let (stop, stopped) = watch::channel(false);
-        let loops = tokio::spawn(engine::run(parts.clone(), stopped));
-        Camp { parts, dir, stop, loops }
-    }
-
-    async fn strike(self) -> tempfile::TempDir {
-        self.stop.send(true).unwrap();
-        self.loops.await.unwrap();
-        self.parts.store.close().await.unwrap();
-        self.dir
-    }
-
-    async fn episodes(&self) -> Vec<Episode> {
-        let filter = Filter { after: Some(-1), limit: 1_000, ..Filter::default() };
-        self.parts.store.episodes(filter).await.unwrap()
-    }
-
-    async fn episode(&self, name: &str, is_open: bool) -> Episode {
-        eventually(&format!("{name}, open: {is_open}"), async || {
-            let all = self.episodes().await.into_iter().rev();
-            all.into_iter()
-                .find(|episode| episode.event.name() == name && (episode.state == EpisodeState::Open) == is_open)
-        })
-        .await
-    }
-
-    async fn run(&self) -> Run {
+    async fn ended_run(&self) -> Run {
         eventually("a run that has ended", async || {
             let filter = Filter { limit: 10, after: Some(-1), ..Filter::default() };
             let run = self.parts.store.runs(filter).await.unwrap().into_iter().next()?;
@@ -149,7 +86,7 @@ async fn a_page_that_freezes_while_requests_wait_becomes_a_restart_and_is_over_w
     let engine = Engine::start("vllm").await;
     let target = engine.target(&[("workload", "inference/llama"), ("model", "m")]);
     let rules = acting("inference-no-progress", "between: 1s, hold: 1s, ask: false");
-    let camp = Camp::pitch(&fleet, quick(vec![target]), &rules).await;
+    let camp = pitch(&fleet, quick(vec![target]), &rules).await;
     eventually("the first looks", async || (engine.page().asked > 3).then_some(())).await;
     assert!(camp.episodes().await.is_empty(), "an engine that works is no news");
     // It wedges, and its readiness says so too: two signals.
@@ -167,7 +104,7 @@ async fn a_page_that_freezes_while_requests_wait_becomes_a_restart_and_is_over_w
     engine.set(|page| page.ready = true);
     camp.episode("InferenceNoProgress", false).await;
     camp.episode("InferenceNotReady", false).await;
-    let run = camp.run().await;
+    let run = camp.ended_run().await;
     assert_eq!(run.state, RunState::Done, "{:?}", run.state);
     assert_eq!((run.mode, changes(&fleet, "patch deployments")), (Mode::Auto, 1));
     camp.strike().await;
@@ -179,7 +116,7 @@ async fn a_pod_found_by_its_label_loses_its_traffic_and_is_replaced_while_anothe
     let fleet =
         fleet(&[("nightshift.dev/probe", "vllm".to_owned()), ("nightshift.dev/probe-port", engine.port().to_string())]);
     let rules = acting("inference-engine-restart", "drain: 1s, between: 1s, hold: 1s");
-    let camp = Camp::pitch(&fleet, quick(vec![]), &rules).await;
+    let camp = pitch(&fleet, quick(vec![]), &rules).await;
     eventually("both pods are looked at", async || {
         camp.metric("nightshift_probe_targets{engine=\"vllm\"} 2").then_some(())
     })
@@ -211,7 +148,7 @@ async fn engines_that_hang_never_keep_the_others_waiting() {
     targets.push(good.target(&[("workload", "inference/llama")]));
     let mut probe = quick(targets);
     probe["within"] = json!("30s");
-    let camp = Camp::pitch(&fleet, probe, TELL).await;
+    let camp = pitch(&fleet, probe, TELL).await;
     // Those that hang use up their 30 s; the other one is looked at ten times a second meanwhile.
     let began = std::time::Instant::now();
     eventually("thirty looks", async || (good.page().asked >= 30).then_some(())).await;
@@ -234,7 +171,7 @@ async fn whatever_a_page_says_is_a_reason_and_never_the_end() {
         targets.push(engine.target(&[]));
         engines.push(engine);
     }
-    let camp = Camp::pitch(&fleet, quick(targets), TELL).await;
+    let camp = pitch(&fleet, quick(targets), TELL).await;
     eventually("all are up", async || camp.metric("nightshift_probe_up{engine=\"vllm\"} 4").then_some(())).await;
     for (engine, manner) in engines.iter().zip(manners) {
         engine.set(|page| page.manner = manner);
@@ -268,7 +205,7 @@ async fn each_engine_is_heard_in_its_own_words_and_a_restart_of_it_is_no_standst
     let fleet = fleet(&[]);
     let (tgi, triton, vllm) = (Engine::start("tgi").await, Engine::start("triton").await, Engine::start("vllm").await);
     let targets = vec![tgi.target(&[]), triton.target(&[]), vllm.target(&[])];
-    let camp = Camp::pitch(&fleet, quick(targets), TELL).await;
+    let camp = pitch(&fleet, quick(targets), TELL).await;
     vllm.set(|page| (page.waiting, page.cache) = (70, 0.99));
     camp.episode("InferenceQueueLong", true).await;
     camp.episode("InferenceCacheFull", true).await;
@@ -301,14 +238,14 @@ async fn what_ended_while_nobody_looked_is_over_at_the_next_start_and_what_lasts
     let fleet = fleet(&[]);
     let (mended, lasting) = (Engine::start("vllm").await, Engine::start("tgi").await);
     let probe = quick(vec![mended.target(&[]), lasting.target(&[])]);
-    let camp = Camp::pitch(&fleet, probe.clone(), TELL).await;
+    let camp = pitch(&fleet, probe.clone(), TELL).await;
     eventually("the first looks", async || (mended.page().asked > 3 && lasting.page().asked > 3).then_some(())).await;
     mended.freeze(1);
     lasting.freeze(2);
     eventually("both", async || (camp.episodes().await.len() == 2).then_some(())).await;
     let dir = camp.strike().await;
     mended.thaw();
-    let camp = Camp::on(dir, &fleet, probe, TELL).await;
+    let camp = on(dir, &fleet, probe, TELL).await;
     let over = camp.episode("InferenceNoProgress", false).await;
     assert_eq!(over.event.labels.get("engine"), "vllm");
     let all = camp.episodes().await;
@@ -320,7 +257,7 @@ async fn what_ended_while_nobody_looked_is_over_at_the_next_start_and_what_lasts
 #[tokio::test]
 async fn a_pod_whose_label_makes_no_sense_is_said() {
     let fleet = fleet(&[("nightshift.dev/probe", "vlm".to_owned())]);
-    let camp = Camp::pitch(&fleet, quick(vec![]), TELL).await;
+    let camp = pitch(&fleet, quick(vec![]), TELL).await;
     let episode = camp.episode("InferenceProbeWrong", true).await;
     assert!(episode.event.summary.contains("write vllm, tgi or triton"), "{}", episode.event.summary);
     camp.strike().await;

@@ -131,13 +131,13 @@ async fn without_a_token_nothing_opens_and_no_setting_changes_that() {
     assert!(help.contains("--listen") && !help.contains("auth") && !help.contains("insecure"), "{help}");
 }
 
-fn token(name: &str, role: Role, clusters: Option<&[&str]>) -> GivenToken {
+pub fn token(name: &str, role: Role, clusters: Option<&[&str]>) -> GivenToken {
     let clusters = clusters.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
     GivenToken { name: name.into(), role, sources: Vec::new(), clusters, text: secret(name) }
 }
 
 /// A chat where ada is an operator whom two tokens and Slack know, and bob another one.
-async fn chat(more: Vec<GivenToken>) -> Chat {
+pub async fn chat(more: Vec<GivenToken>) -> Chat {
     let mut tokens = vec![
         token("ada", Role::Operator, None),
         token("laptop", Role::Operator, None),

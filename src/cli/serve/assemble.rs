@@ -103,7 +103,11 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
     let docker = config.docker.as_ref().map(Docker::new);
     let agents = Agents::default();
-    let engines = Engines::of(config.sources.values().filter_map(|source| source.probe.as_deref()));
+    let probed = config.sources.values().filter_map(|source| {
+        let cluster = source.cluster.as_deref().unwrap_or(&default_cluster);
+        Some((source.probe.as_deref()?, cluster, source.namespaces.as_slice()))
+    });
+    let engines = Engines::seen_by(probed);
     Ok(World { clusters, default_cluster, prometheus, http, docker, agents, engines, clock, kill, identity })
 }
 

@@ -42,6 +42,11 @@ fn times(path: &str, probe: &ProbeConfig, found: &mut Findings) {
         let mend = format!("write 1s to {}; {} is right", limits::PROBE_WITHIN_MAX, limits::PROBE_WITHIN);
         found.say(&format!("{path}.within"), format!("no engine is given {} to answer", probe.within), mend);
     }
+    if probe.ask_within.0.is_zero() || probe.ask_within > limits::PROBE_ASK_WITHIN_MAX {
+        let mend = format!("write 1s to {}", limits::PROBE_ASK_WITHIN_MAX);
+        let what = format!("no engine is given {} for a request of one token", probe.ask_within);
+        found.say(&format!("{path}.ask_within"), what, mend);
+    }
 }
 
 fn targets(path: &str, targets: &[EngineTarget], found: &mut Findings) {

@@ -16,8 +16,7 @@ pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Conf
             "name clusters, or leave the key out for every one",
         );
     }
-    let labelled = config.sources.values().filter_map(|source| source.add_labels.get("cluster"));
-    let known: Vec<&str> = config.clusters.keys().chain(labelled).map(String::as_str).collect();
+    let known = config.cluster_names();
     for cluster in clusters.iter().filter(|cluster| !known.contains(&cluster.as_str())) {
         let mend = match closest(cluster, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -27,15 +26,16 @@ pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Conf
     }
 }
 
-/// Names are part of URLs, metrics and annotations.
-pub(super) fn check_name(path: &str, name: &str, found: &mut Findings) {
+/// What a name may be, where this is none. Names are part of URLs, metrics and annotations.
+pub fn wrong_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 63 || !name.chars().all(good) || name.starts_with(['-', '.', '_']) {
-        found.say(
-            path,
-            format!("`{}` is not a name", name.escape_debug()),
-            "use up to 63 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit",
-        );
+    let wrong = name.is_empty() || name.len() > 63 || !name.chars().all(good) || name.starts_with(['-', '.', '_']);
+    wrong.then_some("use up to 63 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit")
+}
+
+pub(super) fn check_name(path: &str, name: &str, found: &mut Findings) {
+    if let Some(mend) = wrong_name(name) {
+        found.say(path, format!("`{}` is not a name", name.escape_debug()), mend);
     }
 }
 

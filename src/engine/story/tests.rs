@@ -93,6 +93,23 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
     vec![
         (None, Started { version: "0.1.0".into(), epoch: 4 }),
         (None, CatalogLoaded { rules: 1, runbooks: 5, hash: "2".repeat(64) }),
+        (
+            None,
+            TokenMade {
+                token: TokenId(3),
+                name: "ci".into(),
+                grant: Grant::everywhere(Role::Operator),
+                sources: Vec::new(),
+                expires_at: at(40),
+                by: "ana".into(),
+            },
+        ),
+        (None, TokenRevoked { token: TokenId(3), name: "ci".into(), by: "ana".into(), why: "it leaked".into() }),
+        (None, BreakGlass { token: TokenId(4), by: "ana".into(), why: "no login".into(), until: at(40) }),
+        (None, BreakGlassUsed { token: TokenId(4), by: "break-glass (ana)".into(), what: "POST /x".into(), times: 1 }),
+        (None, BreakGlassUsed { token: TokenId(4), by: "break-glass (ana)".into(), what: "POST /x".into(), times: 7 }),
+        (None, Refused { who: "vic".into(), what: "POST /x".into(), why: "POST /x, by Slack: no".into(), times: 1 }),
+        (None, Refused { who: "vic".into(), what: "POST /x".into(), why: String::new(), times: 9 }),
         (None, PeopleChanged { changes: vec!["ada: approver → viewer".into()] }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
         (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
@@ -193,6 +210,13 @@ fn every_kind_of_entry_has_words() {
     insta::assert_snapshot!(shown.join("\n"), @r"
       Nightshift 0.1.0 started (epoch 4)
       1 rule and 5 runbooks in force
+    * ana made t3 `ci`, role operator, good until 2026-11-23
+    * ana revoked t3 `ci`: it leaked
+    * ana broke the glass until 03:40 UTC (t4): no login
+    * break-glass (ana): POST /x
+      break-glass (ana): POST /x, 7 more times
+      refused to vic: POST /x, by Slack: no
+      refused to vic 9 more times: POST /x
     * who may what has changed: ada: approver → viewer
     * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
       am says opened: XID 79 on gpu-3 and 1 more; started r17
@@ -232,7 +256,7 @@ fn every_kind_of_entry_has_words() {
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 27, "a kind of entry has no sample here");
+    assert_eq!(kinds.len(), 32, "a kind of entry has no sample here");
 }
 
 #[test]

@@ -239,3 +239,37 @@ fn an_address_that_nvml_does_not_know_is_told_with_the_doubt_each_for_itself() {
     }
     assert!(!join.hear(kernel(31, &[], 99), at(99))[0].labels.contains_key("gpu_known"));
 }
+
+#[test]
+fn a_list_of_gpus_that_comes_later_than_the_fault_gives_it_a_name_or_the_doubt() {
+    let mut join = Join::default();
+    let at_address = |pci: &str, now: u64| {
+        let mut sight = kernel(79, &[], now);
+        sight.finding.gpu = Some(GpuName { pci: pci.to_owned(), ..GpuName::default() });
+        sight
+    };
+    // The kernel log is heard before NVML has told which GPUs there are: nothing to doubt, and nothing is swallowed.
+    let (known, stranger) = ("0000:65:00.0", "a0b0:0c:1d.0");
+    for (number, pci) in [known, stranger].into_iter().enumerate() {
+        let said = join.hear(at_address(pci, 0), at(number as u64));
+        assert_eq!((said.len(), said[0].labels.get("gpu_known")), (1, None), "{said:?}");
+    }
+    let uuid = "GPU-65".to_owned();
+    join.names().learn([GpuName { index: Some(3), uuid: uuid.clone(), pci: known.to_owned() }]);
+    for pci in [known, stranger] {
+        assert!(join.hear(at_address(pci, 1_000), at(1_000)).is_empty(), "the same complaint, which is counted");
+    }
+    let said = join.tick(at(120_000));
+    assert_eq!(said.len(), 2, "{said:?}");
+    let of = |pci: &str| said.iter().find(|finding| finding.complaint == format!("xid-79 {pci}")).unwrap();
+    let gpu = of(known).gpu.as_ref().unwrap();
+    assert_eq!((gpu.index, &gpu.uuid, of(known).labels.get("gpu_known")), (Some(3), &uuid, None));
+    assert_eq!(of(stranger).labels["gpu_known"], "no");
+    assert!(of(stranger).summary.ends_with("(seen 2 times) (NVML knows no GPU there)"), "{}", of(stranger).summary);
+    // And one that was doubted is not any more, once NVML knows it: a GPU that was lost when the list was made.
+    join.names().learn([GpuName { index: Some(4), uuid: String::new(), pci: stranger.to_owned() }]);
+    assert!(join.hear(at_address(stranger, 121_000), at(121_000)).is_empty());
+    let again = join.tick(at(240_000));
+    let [again] = again.as_slice() else { panic!("{again:?}") };
+    assert_eq!((again.labels.get("gpu_known"), again.gpu.as_ref().unwrap().index), (None, Some(4)), "{again:?}");
+}

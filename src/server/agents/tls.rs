@@ -7,6 +7,7 @@ use super::who::{Peer, Shown};
 use crate::config::AgentsConfig;
 use crate::limits;
 use crate::model::{AgentName, Time};
+use crate::server::listen::accept;
 use crate::server::{App, problem};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,9 +19,8 @@ use rustls::{RootCertStore, ServerConfig};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -72,43 +72,13 @@ pub async fn serve(
         .fallback(problem::no_such_page)
         .layer(axum::middleware::from_fn(problem::harden))
         .with_state(app);
-    let places = Arc::new(Semaphore::new(limits::AGENT_CONNECTIONS));
-    let (stop, stopped) = watch::channel(());
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            accepted = accepted => accepted,
-        };
-        let Ok(place) = place else { break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "an agent's connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (router, tls, stopped) = (router.clone(), tls.clone(), stopped.clone());
-        tokio::spawn(async move {
-            connection(stream, tls, router, stopped).await;
-            drop(place);
-        });
-    }
-    drop(stopped);
-    let _ = stop.send(());
+    let talk = move |stream, stopped| connection(stream, tls.clone(), router.clone(), stopped);
     // Long polls need not end: what they would have said is asked again.
-    let _ = tokio::time::timeout(limits::SHUTDOWN_SIGN, stop.closed()).await;
+    accept(listener, limits::AGENT_CONNECTIONS, limits::SHUTDOWN_SIGN, shutdown, talk).await;
     Ok(())
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, mut stopped: watch::Receiver<()>) {
-    let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(limits::HEADER_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agents' door failed"),

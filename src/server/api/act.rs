@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, App, Body, Problem, read, refuse};
+use super::{Allowed, App, Body, Problem, read, refuse, tokens};
 use crate::catalog::Loaded;
 use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
@@ -176,15 +176,15 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
         caller.need_subject(app, &planned.target)?;
     }
-    let roster = app.roster.now();
-    let is_theirs = |name: &str| name != caller.name && roster.same(name, &caller.name);
-    if yes && run.rule.is_none() && (run.requested_by == caller.name || is_theirs(&run.requested_by)) {
+    if yes && run.rule.is_none() && tokens::is_same(app, &run.requested_by, caller).await? {
         let error = format!("{} asked for {} and cannot approve it too: somebody else must", caller.name, run.id);
         return Err(refuse::with(StatusCode::FORBIDDEN, error, format!("ask somebody else: they see {}", approval.id)));
     }
-    if let Some(before) = approval.given.iter().find(|name| yes && is_theirs(name)) {
-        let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
-        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
+    for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
+        if tokens::is_same(app, before, caller).await? {
+            let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
+            return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
+        }
     }
     Ok(())
 }

@@ -49,15 +49,14 @@ impl Purpose {
         }
     }
 
-    /// The words of the command that does the same.
-    pub(super) fn line(&self) -> String {
-        match self {
-            Purpose::Deny { approval, .. } => format!("deny {approval}"),
-            Purpose::Silence { incident } => format!("silence {incident}"),
-            Purpose::Freeze { scope } => format!("freeze {scope}"),
-            Purpose::Pick => "run".to_owned(),
-            Purpose::Run { runbook, .. } => format!("run {runbook}"),
-        }
+    /// The same with what it is about in its place.
+    fn path(&self) -> String {
+        let id = match self {
+            Purpose::Deny { approval, .. } => approval,
+            Purpose::Silence { incident } => incident,
+            _ => "",
+        };
+        format!("/api/v1/{}", self.route().replace("{id}", &segment(id)))
     }
 }
 
@@ -109,7 +108,13 @@ impl Chat {
         if trigger.is_empty() {
             return Ok(false);
         }
-        api::may(caller, "POST", purpose.route())?;
+        if let Err(problem) = api::may(caller, "POST", purpose.route()) {
+            // What is asked of the API is witnessed there; this was not asked.
+            let what = format!("POST /api/v1/{}", purpose.route());
+            let why = format!("POST {}, by {}: {}", purpose.path(), caller.way, problem.error);
+            self.app.witness.refused(&self.app, &caller.name, &what, &purpose.path(), &why).await;
+            return Err(problem);
+        }
         let (form, modal) = self.form(caller, user, reply_to, purpose).await?;
         self.door.forms.open(form, self.app.parts.clock.now());
         web.open(trigger, &modal).await.map(|()| true).map_err(|refusal| {

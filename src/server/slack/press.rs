@@ -45,13 +45,7 @@ impl Chat {
 
     async fn press(&self, from: &Interaction, press: &Press) {
         let done = match self.person(from.team(), &from.api_app_id, &from.user.id).await {
-            Ok(caller) => {
-                let done = self.do_press(&caller, from, press).await;
-                if let Err(problem) = &done {
-                    self.refused(&caller.name, &format!("{} {}", press.action_id, press.value), problem).await;
-                }
-                done
-            }
+            Ok(caller) => self.do_press(&caller, from, press).await,
             Err(problem) => Err(problem),
         };
         let changed = matches!(&done, Ok(Some(_)));

@@ -150,7 +150,6 @@ impl Chat {
         match done {
             Ok(text) => Filled::Done(text),
             Err(problem) => {
-                self.refused(&caller.name, &form.purpose.line(), &problem).await;
                 match (&form.purpose, problem.status) {
                     // What the API finds wrong with the words themselves.
                     (Purpose::Silence { .. }, StatusCode::BAD_REQUEST) => Filled::Wrong(LASTS, words(&problem)),

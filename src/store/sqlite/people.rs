@@ -4,7 +4,7 @@
 
 use super::sql::{all, exec, micros, one, time_opt, to_json};
 use super::tx::Tx;
-use super::{breakers, incidents, rows, runs};
+use super::{breakers, incidents, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
@@ -160,6 +160,7 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
         changed += runs::release(tx, run, now)?;
     }
+    changed += tokens::tick(tx, now)?;
     Ok(changed)
 }
 

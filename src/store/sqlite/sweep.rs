@@ -11,7 +11,7 @@ use rusqlite::params;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
-const EPISODES: [(&str, &str); 13] = [
+const EPISODES: [(&str, &str); 14] = [
     (
         "episode",
         "DELETE FROM episode WHERE id IN (SELECT id FROM episode WHERE state <> 0 AND last_seen < ?1 \
@@ -51,6 +51,11 @@ const EPISODES: [(&str, &str); 13] = [
          AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.incident = incident.id) \
          AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.incident = incident.id) \
          AND NOT EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id) LIMIT ?2)",
+    ),
+    (
+        "api_token",
+        "DELETE FROM api_token WHERE id IN (SELECT id FROM api_token WHERE coalesce(revoked_at, expires_at) < ?1 \
+         AND expires_at < ?1 LIMIT ?2)",
     ),
     ("attempt", "DELETE FROM attempt WHERE run IN (SELECT run FROM attempt WHERE at < ?1 LIMIT ?2)"),
     ("symptom", "DELETE FROM symptom WHERE rowid IN (SELECT rowid FROM symptom WHERE at < ?1 LIMIT ?2)"),

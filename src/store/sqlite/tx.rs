@@ -181,7 +181,9 @@ impl Tx {
 
 /// Deliveries about deliveries would never end; what was heard shows in the entries that follow from it.
 fn people_hear_of(kind: &EntryKind) -> bool {
-    !matches!(kind, EntryKind::Heard { .. } | EntryKind::Delivered { .. } | EntryKind::DeliveryFailed { .. })
+    // What somebody was refused must not become a way to edit messages.
+    use EntryKind::{Delivered, DeliveryFailed, Heard, Refused};
+    !matches!(kind, Heard { .. } | Delivered { .. } | DeliveryFailed { .. } | Refused { .. })
 }
 
 /// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.

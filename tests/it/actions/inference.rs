@@ -299,3 +299,33 @@ async fn a_request_of_one_token_tells_a_wedged_engine_from_a_busy_one_where_nobo
     let words = "(request): a request of one token was not answered";
     assert!(waits.iter().any(|why| why.contains(words)), "{waits:?}");
 }
+
+#[tokio::test]
+async fn what_counts_as_trouble_is_what_the_source_says_that_watches_the_engine() {
+    let mut stage = Stage::ready_for("inference::restart").await;
+    stage.engine().freeze(2);
+    stage.engine().set(|page| page.cache = 0.6);
+    // By the usual limits a cache of 60 % is no trouble.
+    refused(stage.run(restart(&stage, &[])).await, FailureKind::Refused, "1 of 2 independent signals agree");
+    let targets = vec![stage.engine().target(&[("pod", &stage.pod_of("mistral-7b"))])];
+    let mut probe = ProbeConfig { targets, ..ProbeConfig::default() };
+    probe.limits.cache = 0.5;
+    stage.world.engines = Engines::of([&probe]);
+    let mut step = stage.begin(restart(&stage, &[])).await;
+    let (outcome, waits) = stage.finish(&mut step).await;
+    assert_eq!(ok(outcome)["changed"], true);
+    assert!(waits.iter().any(|why| why.contains("(cache)")), "{waits:?}");
+}
+
+#[tokio::test]
+async fn how_long_a_request_of_one_token_may_take_is_configured() {
+    let mut stage = Stage::ready_for("inference::restart").await;
+    stage.engine().freeze(1);
+    let targets = vec![stage.engine().target(&[("pod", &stage.pod_of("mistral-7b"))])];
+    let ask_within = nightshift::model::Span(Duration::from_millis(50));
+    stage.world.engines = Engines::of([&ProbeConfig { targets, ask_within, ..ProbeConfig::default() }]);
+    let mut step = stage.begin(restart(&stage, &[("ask", json!(true)), ("signals", json!(1))])).await;
+    let (outcome, waits) = stage.finish(&mut step).await;
+    assert_eq!(ok(outcome)["changed"], true);
+    assert!(waits.iter().any(|why| why.contains("was not answered: no answer within 50ms")), "{waits:?}");
+}

@@ -13,7 +13,7 @@ use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
-    NewApproval, NewRun, Numbered, RawEntry, Receipted, Store, StoreError,
+    NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
@@ -387,7 +387,7 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn note(&self, _: Actor, _: About, _: EntryKind, _: Time) -> Result<EntryNo, StoreError> {
-        unimplemented!()
+        Ok(EntryNo(0))
     }
     async fn receipted(&self, _: &str, _: IncidentId, _: Receipted, _: Time) -> Result<(), StoreError> {
         unimplemented!()
@@ -463,6 +463,24 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn token_make(&self, _: NewToken, _: Time) -> Result<ApiToken, StoreError> {
+        unimplemented!()
+    }
+    async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
+        unimplemented!()
+    }
+    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        unimplemented!()
+    }
+    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<ApiToken, StoreError> {
+        unimplemented!()
+    }
+    async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
         unimplemented!()
     }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {

@@ -183,17 +183,20 @@ async fn whose_role_was_taken_away_in_between_is_refused_in_place_and_the_ledger
     chat.night.settle().await;
     assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
     assert!(chat.night.effects().is_empty());
-    let remarks = chat.remarks().await;
-    for words in
-        ["ada tried `deny a1` in Slack, and was refused: `ada` has role viewer", "Slack user U0ADA and was refused"]
-    {
-        assert!(remarks.iter().any(|remark| remark.contains(words)), "{words}: {remarks:?}");
+    let refusals = chat.refusals().await;
+    for words in ["approvals/a1, by Slack: `ada` has role viewer", "nobody in `people` has the Slack user id U0ADA"] {
+        assert!(refusals.iter().any(|refusal| refusal.contains(words)), "{words}: {refusals:?}");
     }
+    // Who may not say no is not asked why, and the ledger has it all the same.
+    let before = refusals.len();
+    chat.presses("U0VIC", "deny", &value).await;
+    chat.slack.answers(3).await;
+    assert_eq!(chat.refusals().await.len(), before + 1);
     // Nobody fills the ledger with refusals.
     for _ in 0..200 {
         chat.types("U0EVE", "status").await;
     }
-    assert!(chat.remarks().await.len() <= 40, "{}", chat.remarks().await.len());
+    assert_eq!(chat.refusals().await.len(), before + 2);
 }
 
 #[tokio::test]

@@ -396,11 +396,11 @@ impl Chat {
         (run.id, format!("{} {}", approval.id, approval.plan_hash))
     }
 
-    /// The words of what people were refused and said, as the ledger has them.
-    pub async fn remarks(&self) -> Vec<String> {
+    /// The words of what people were refused, as the ledger has them.
+    pub async fn refusals(&self) -> Vec<String> {
         let entries = self.night.entries().await;
-        let remarks = entries.iter().filter(|entry| entry.kind.name() == "remarked");
-        remarks.filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text)).collect()
+        let refusals = entries.iter().filter(|entry| entry.kind.name() == "refused");
+        refusals.filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text)).collect()
     }
 }
 

@@ -303,6 +303,24 @@ impl Store for FakeStore {
     async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
         panic!("not the courier's")
     }
+    async fn token_make(&self, _: NewToken, _: Time) -> Result<ApiToken, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<ApiToken, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
+        panic!("not the courier's")
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         panic!("not the courier's")
     }

@@ -1,0 +1,69 @@
+//! `nightshift break-glass`: a way in for the hour in which nothing else opens. Everybody hears of it.
+//!
+//! Invariant: it needs the file of this machine's own token, a reason, and a running engine, which tells people first.
+
+use super::client::Client;
+use super::invocation::{Invocation, Paint};
+use super::page;
+use super::show::understood;
+use super::stop::Stop;
+use super::tokens::day;
+use crate::model::ApiToken;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Why no other way will do; it is told to everybody and goes into the ledger
+    #[arg(short, long)]
+    reason: String,
+    /// How long it is good, an hour at most
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    expires: String,
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let wanted = json!({ "reason": args.reason, "expires": args.expires, "by": who() });
+    let made: Value = Client::of_this_machine(invocation)?.post("break-glass", &wanted)?;
+    if invocation.json() {
+        return invocation.print_json(&made);
+    }
+    let token: ApiToken = understood(made["made"].clone())?;
+    invocation.line(made["token"].as_str().unwrap_or_default())?;
+    invocation.say(&format!(
+        "{}: admin until {}, and every use of it is in the ledger. Take it away with `nightshift tokens revoke {}`.",
+        token.id,
+        day(token.expires_at),
+        token.id
+    ));
+    let told: Vec<&str> = made["told"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match told.as_slice() {
+        [] => invocation.warn(
+            "no `channels` are configured, so nobody is told now: it stands in the ledger and in `nightshift status`",
+        ),
+        told => invocation.say(&format!("being told now: {}", page::text(&told.join(", ")))),
+    }
+    Ok(())
+}
+
+/// Who they are on this machine, as far as it says.
+fn who() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let uid = rustix::process::getuid().as_raw();
+    named.filter(|name| !name.is_empty()).map_or_else(|| format!("uid {uid}"), |name| format!("{name}, uid {uid}"))
+}
+
+/// Lines for `nightshift status`.
+pub(super) fn broken(invocation: &Invocation, status: &Value) -> Result<(), Stop> {
+    for said in status["break_glass"].as_array().into_iter().flatten() {
+        let token: ApiToken = understood(said.clone())?;
+        let why = token.break_glass.map(|glass| page::text(&glass.why)).unwrap_or_default();
+        let line = format!(
+            "break-glass {} is in force until {}, by {}: {why}",
+            token.id,
+            day(token.expires_at),
+            page::text(&token.made_by)
+        );
+        invocation.line(&invocation.paint(Paint::Bad, &line))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! `nightshift tokens`: who has a token that was made here; make one, revoke one.
+//!
+//! Invariant: a token is printed once, on stdout, alone on its line, and kept nowhere.
+
+use super::client::Client;
+use super::invocation::{Invocation, Paint};
+use super::page;
+use super::show::understood;
+use super::stop::Stop;
+use crate::model::{ApiToken, Time};
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The tokens that were made here (what `nightshift tokens` shows)
+    List,
+    /// Make a token; it is shown once
+    Make {
+        /// Who it is for: a person's name, one of their `tokens:`, or a machine's
+        name: String,
+        /// viewer, responder, approver, author, operator, admin, auditor or source
+        #[arg(long)]
+        role: String,
+        /// How long it is good: 12h, 30d, 366d at most
+        #[arg(long, value_name = "TIME")]
+        expires: String,
+        /// It acts in these clusters alone; left out: in every one
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        clusters: Option<Vec<String>>,
+        /// For role source: where it may post
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        sources: Vec<String>,
+    },
+    /// Revoke a token: it is refused from the next request on
+    Revoke {
+        /// Its number, such as t3
+        id: String,
+        /// Why; it goes into the ledger
+        #[arg(short, long, default_value = "")]
+        why: String,
+    },
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    match &args.what {
+        None | Some(What::List) => list(invocation),
+        Some(What::Make { name, role, expires, clusters, sources }) => {
+            let wanted =
+                json!({ "name": name, "role": role, "expires": expires, "clusters": clusters, "sources": sources });
+            make(&wanted, invocation)
+        }
+        Some(What::Revoke { id, why }) => {
+            let answer: Value =
+                Client::new(invocation)?.post(&format!("tokens/{id}/revoke"), &json!({ "why": why }))?;
+            if invocation.json() {
+                return invocation.print_json(&answer);
+            }
+            let token: ApiToken = understood(answer["revoked"].clone())?;
+            invocation.line(&format!("{} ({}) is revoked", token.id, page::text(&token.name)))
+        }
+    }
+}
+
+fn list(invocation: &Invocation) -> Result<(), Stop> {
+    let answer: Value = Client::new(invocation)?.get("tokens", &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let rows = answer["tokens"].as_array().cloned().unwrap_or_default();
+    if rows.is_empty() {
+        invocation.say(
+            "none was made here yet: `nightshift tokens make NAME --role viewer --expires 30d`; those of the configuration stand in its file",
+        );
+        return Ok(());
+    }
+    let row = |said: &Value| -> Result<[String; 8], Stop> {
+        let token: ApiToken = understood(said.clone())?;
+        let (paint, state) = match said["state"].as_str().unwrap_or_default() {
+            "good" => (Paint::Good, "good"),
+            "expired" => (Paint::Odd, "expired"),
+            _ => (Paint::Bad, "revoked"),
+        };
+        let places = match (&token.grant.clusters, token.sources.is_empty()) {
+            (_, false) => token.sources.join(", "),
+            (Some(clusters), _) => clusters.join(", "),
+            (None, _) => "everywhere".to_owned(),
+        };
+        let whose = said["person"].as_str().filter(|person| *person != token.name);
+        Ok([
+            token.id.to_string(),
+            page::text(&match whose {
+                Some(person) => format!("{} ({person}'s)", token.name),
+                None => token.name.clone(),
+            }),
+            token.grant.role.to_string(),
+            page::text(&places),
+            page::text(&token.made_by),
+            day(token.expires_at),
+            token.used_at.map_or_else(|| "never".to_owned(), |at| invocation.age(at)),
+            invocation.paint(paint, state),
+        ])
+    };
+    let rows = rows.iter().map(row).collect::<Result<_, Stop>>()?;
+    invocation.table(["TOKEN", "NAME", "ROLE", "WHERE", "MADE BY", "UNTIL", "USED", "STATE"], rows)
+}
+
+fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
+    let made: Value = Client::new(invocation)?.post("tokens", wanted)?;
+    if invocation.json() {
+        return invocation.print_json(&made);
+    }
+    let token: ApiToken = understood(made["made"].clone())?;
+    let whose = match made["person"].as_str() {
+        Some(person) => format!("for {}", page::text(person)),
+        None => "nobody's in `people`, so a person of its own".to_owned(),
+    };
+    invocation.line(made["token"].as_str().unwrap_or_default())?;
+    invocation.say(&format!(
+        "{} `{}`: {}, {whose}, until {}. It is shown this once: keep it in a file of mode 0600.",
+        token.id,
+        page::text(&token.name),
+        token.grant.role,
+        day(token.expires_at)
+    ));
+    invocation.say(&format!(
+        "use it with NIGHTSHIFT_TOKEN or --token-file; take it away with `nightshift tokens revoke {}`",
+        token.id
+    ));
+    Ok(())
+}
+
+pub(super) fn day(at: Time) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}

@@ -1,0 +1,27 @@
+//! Tokens that are made here, refusals, and the broken glass: their bounds.
+//!
+//! Invariant: each number says why it is this one, where its name does not.
+
+use crate::model::Span;
+use std::time::Duration;
+
+/// Tokens in force at once; a fleet has tens.
+pub const TOKENS: usize = 1_000;
+/// A token that nobody renews within a year is one that nobody remembers.
+pub const TOKEN_LIFE_MAX: Span = Span::minutes(366 * 24 * 60);
+/// Shorter, and it would be over before it was pasted.
+pub const TOKEN_LIFE_MIN: Span = Span::minutes(1);
+/// Clusters or sources of one token.
+pub const TOKEN_LIST: usize = 100;
+/// How often it is written down that a token was used.
+pub const TOKEN_USED_EVERY: Duration = Duration::from_secs(3_600);
+/// Tokens of which it is remembered when their use was written down; beyond it, it is written down again.
+pub const TOKENS_USED: usize = 4_096;
+/// A broken glass is for the hour in which nothing else opens.
+pub const BREAK_GLASS_LIFE: Span = Span::minutes(60);
+/// Refusals (and uses of a broken glass) of one kind become one entry, and one more with their number after this time …
+pub const WITNESS_WINDOW: Duration = Duration::from_secs(600);
+/// … and so many kinds in it have entries of their own, so that a flood cannot fill the ledger.
+pub const WITNESS_KINDS: usize = 20;
+/// Characters of a request that such an entry quotes.
+pub const WITNESS_CHARS: usize = 200;

@@ -1,0 +1,276 @@
+//! Tokens as people make, list and revoke them, and the broken glass.
+//!
+//! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
+
+use super::{Allowed, App, Body, Problem, refuse};
+use crate::limits;
+use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
+use crate::server::auth::{LOCAL, made};
+use crate::server::{Caller, Way};
+use crate::store::NewToken;
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    name: String,
+    role: Role,
+    /// `30d`
+    expires: String,
+    #[serde(default)]
+    clusters: Option<Vec<String>>,
+    #[serde(default)]
+    sources: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Why {
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Glass {
+    reason: String,
+    #[serde(default)]
+    expires: Option<String>,
+    /// Who they say they are; the token of the machine is all that is known.
+    #[serde(default)]
+    by: Option<String>,
+}
+
+pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let now = app.parts.clock.now();
+    let roster = app.roster.now();
+    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    let tokens: Vec<Value> = tokens
+        .iter()
+        .map(|token| {
+            let person = roster.of_token(&token.name).map(|person| &person.name);
+            let state = match (token.revoked_at, token.opens(now)) {
+                (Some(_), _) => "revoked",
+                (None, true) => "good",
+                (None, false) => "expired",
+            };
+            let mut said = json!(token);
+            said["state"] = json!(state);
+            said["person"] = json!(person);
+            said
+        })
+        .collect();
+    Ok(Json(json!({ "tokens": tokens })))
+}
+
+pub(super) async fn make(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(wanted): Body<Wanted>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let now = app.parts.clock.now();
+    let lasts = life(&wanted.expires, limits::TOKEN_LIFE_MAX)?;
+    check_name(&app, &wanted)?;
+    check_places(&app, &wanted)?;
+    let grant = Grant { role: wanted.role, clusters: wanted.clusters };
+    if !caller.covers(&grant) {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            format!("`{}` cannot give what they have not: role {}{}", caller.name, grant.role, places(&grant)),
+            "give it a role and clusters that you have yourself",
+        ));
+    }
+    if let Some(until) = caller.until.filter(|until| now + lasts.0 > *until) {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            format!("the token that you came with ends at {until}, and what it makes cannot outlive it"),
+            "make it with a token that lasts longer",
+        ));
+    }
+    let (text, hash) = made::draw()?;
+    let new = NewToken {
+        name: wanted.name,
+        grant,
+        sources: wanted.sources,
+        hash,
+        by: caller.name,
+        expires_at: now + lasts.0,
+    };
+    let token = app.parts.store.token_make(new, now).await.map_err(refuse::store)?;
+    let person = app.roster.now().of_token(&token.name).map(|person| person.name.clone());
+    Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": token, "person": person }))))
+}
+
+pub(super) async fn revoke(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body<Why>,
+) -> Result<Json<Value>, Problem> {
+    let id: TokenId = refuse::id(&id)?;
+    let why = refuse::bounded(&body.why)?;
+    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    let Some(token) = tokens.into_iter().find(|token| token.id == id) else {
+        return Err(refuse::missing(format!("token {id}"), "see `nightshift tokens`"));
+    };
+    if !is_theirs(&app, &caller, &token) {
+        caller.need(Right::Administer)?;
+        if !caller.covers(&token.grant) {
+            caller.need_everywhere(&format!("token {id}"))?;
+        }
+    }
+    let done = app.parts.store.token_revoke(id, &caller.name, &why, app.parts.clock.now()).await;
+    app.parts.nudge.nudge();
+    Ok(Json(json!({ "revoked": done.map_err(refuse::store)? })))
+}
+
+/// The very token, or one that bears their name.
+fn is_theirs(app: &App, caller: &Caller, token: &ApiToken) -> bool {
+    match caller.way {
+        Way::Made(id) | Way::BreakGlass(id, _) if id == token.id => true,
+        _ => token.break_glass.is_none() && app.roster.now().same(&token.name, &caller.name),
+    }
+}
+
+pub(super) async fn break_glass(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Body(glass): Body<Glass>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    if caller.way != Way::Local {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            "the glass is broken on the engine's own machine, with its own token",
+            "run `nightshift break-glass --reason '…'` there, as the user who runs the engine",
+        ));
+    }
+    let why = refuse::reason(&glass.reason)?;
+    let lasts = life(glass.expires.as_deref().unwrap_or("1h"), limits::BREAK_GLASS_LIFE)?;
+    let now = app.parts.clock.now();
+    let (text, hash) = made::draw()?;
+    let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("somebody"), 60);
+    let by = format!("{said} on {}", app.parts.config.install);
+    let new = NewToken {
+        name: format!("break-glass ({said})"),
+        grant: Grant::everywhere(Role::Admin),
+        sources: Vec::new(),
+        hash,
+        by,
+        expires_at: now + lasts.0,
+    };
+    let channels: Vec<String> = app.parts.config.channels.keys().cloned().collect();
+    let made = app.parts.store.break_glass(new, why, channels.clone(), now).await.map_err(refuse::store)?;
+    app.parts.nudge.nudge();
+    tracing::warn!(token = %made.id, by = %made.made_by, until = %made.expires_at, "the glass is broken");
+    Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": made, "told": channels }))))
+}
+
+/// Tokens of broken glasses that are good now.
+pub(super) async fn broken(app: &App) -> Result<Vec<ApiToken>, Problem> {
+    let now = app.parts.clock.now();
+    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    Ok(tokens.into_iter().filter(|token| token.break_glass.is_some() && token.opens(now)).collect())
+}
+
+fn life(text: &str, most: Span) -> Result<Span, Problem> {
+    let hint = || format!("write for example `30m` or `30d`; from {} to {most}", limits::TOKEN_LIFE_MIN);
+    let lasts: Span =
+        text.parse().map_err(|error| refuse::bad(format!("`expires` is no length of time: {error}"), hint()))?;
+    if !(limits::TOKEN_LIFE_MIN..=most).contains(&lasts) {
+        return Err(refuse::bad(format!("a token of this kind cannot last {lasts}"), hint()));
+    }
+    Ok(lasts)
+}
+
+fn check_name(app: &App, wanted: &Wanted) -> Result<(), Problem> {
+    let name = &wanted.name;
+    if let Some(why) = crate::config::wrong_name(name) {
+        return Err(refuse::bad(format!("`{}` is not a name", name.escape_debug()), why));
+    }
+    let roster = app.roster.now();
+    if name == LOCAL || roster.has_token(name) {
+        return Err(refuse::conflict(
+            format!("`{name}` is a token of the configuration already"),
+            "choose another name: a name tells who did it",
+        ));
+    }
+    let Some(person) = roster.of_token(name) else { return Ok(()) };
+    if wanted.role == Role::Source {
+        return Err(refuse::conflict(format!("`{name}` is a person's, {}", person.name), "name it as the source"));
+    }
+    let given = Grant { role: wanted.role, clusters: wanted.clusters.clone().or_else(|| person.clusters.clone()) };
+    if !given.within(&person.grant()) {
+        return Err(refuse::conflict(
+            format!("`{name}` is {}'s, who has role {}: no token gives more", person.name, person.role),
+            format!("make it with `--role {}`", person.role),
+        ));
+    }
+    Ok(())
+}
+
+fn check_places(app: &App, wanted: &Wanted) -> Result<(), Problem> {
+    let config = &app.parts.config;
+    let too_many = wanted.sources.len().max(wanted.clusters.as_ref().map_or(0, Vec::len)) > limits::TOKEN_LIST;
+    if too_many {
+        return Err(refuse::bad("that list is too long", format!("name at most {}", limits::TOKEN_LIST)));
+    }
+    match (wanted.role, wanted.sources.is_empty()) {
+        (Role::Source, true) => {
+            return Err(refuse::bad("a token of role source must say where it may post", "add `--sources prod`"));
+        }
+        (Role::Source, false) if wanted.clusters.is_some() => {
+            return Err(refuse::bad("a token of role source acts on nothing", "leave the clusters out"));
+        }
+        (Role::Source, false) => {}
+        (_, false) => return Err(refuse::bad("only a token of role source has sources", "write `--role source`")),
+        (_, true) => {}
+    }
+    let known = |what: &str, name: &String, all: Vec<&str>| match all.contains(&name.as_str()) {
+        true => Ok(()),
+        false => {
+            let hint = match crate::config::closest(name, all.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are: {}", if all.is_empty() { "none".to_owned() } else { all.join(", ") }),
+            };
+            Err(refuse::missing(format!("{what} `{}`", name.escape_debug()), hint))
+        }
+    };
+    for source in &wanted.sources {
+        known("source", source, config.sources.keys().map(String::as_str).collect())?;
+    }
+    let Some(clusters) = &wanted.clusters else { return Ok(()) };
+    if clusters.is_empty() {
+        return Err(refuse::bad("an empty list of clusters would be nowhere", "name some, or leave it out"));
+    }
+    clusters.iter().try_for_each(|cluster| known("cluster", cluster, config.cluster_names()))
+}
+
+fn places(grant: &Grant) -> String {
+    match &grant.clusters {
+        None => " in every cluster".to_owned(),
+        Some(clusters) => format!(" in {}", clusters.join(", ")),
+    }
+}
+
+/// Who has asked for something, or said yes to it, and is the same person as the caller: by name, or because one of the
+/// two has made the token by which the other is here.
+pub(super) async fn is_same(app: &App, name: &str, caller: &Caller) -> Result<bool, Problem> {
+    let roster = app.roster.now();
+    if roster.same(name, &caller.name) {
+        return Ok(true);
+    }
+    // Whoever holds the machine's own token can write the file that says whose a token is; so its word counts.
+    let vouched = |maker: &str| maker == LOCAL && caller.person.is_some();
+    if caller.maker.as_deref().is_some_and(|maker| roster.same(maker, name) && !vouched(maker)) {
+        return Ok(true);
+    }
+    if roster.by_name(name).is_some() {
+        return Ok(false);
+    }
+    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    Ok(tokens.iter().any(|token| token.name == name && roster.same(&token.made_by, &caller.name)))
+}

@@ -1,0 +1,133 @@
+//! Tokens that were made here: their text, and who comes with one.
+//!
+//! Invariant: what does not look like one never reaches the store, and the store is asked in every request.
+
+use super::{App, Caller, Problem, Way};
+use crate::limits;
+use crate::model::{ApiToken, Time, TokenId};
+use crate::store::StoreError;
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// By which a leaked one is recognised, in a log or by a scanner of repositories.
+const PREFIX: &str = "nst_";
+/// 256 bits in URL-safe letters.
+const LETTERS: usize = 43;
+
+/// A new one: its text, to be shown once, and what is kept.
+pub(in crate::server) fn draw() -> Result<(String, String), Problem> {
+    let mut secret = [0_u8; 32];
+    SystemRandom::new().fill(&mut secret).map_err(|_| Problem::busy("the system has no randomness"))?;
+    let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+    let hash = hash_of(&text);
+    Ok((text, hash))
+}
+
+fn hash_of(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn looks_like_one(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == LETTERS && rest.chars().all(letter))
+}
+
+/// When the use of each token was last written down.
+#[derive(Default)]
+pub struct Used(Mutex<HashMap<TokenId, Time>>);
+
+impl Used {
+    /// Whether it is time to write it down again.
+    fn is_news(&self, token: &ApiToken, now: Time) -> bool {
+        let fresh = |at: Time| at <= now && now < at + limits::TOKEN_USED_EVERY;
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.used_at.is_some_and(fresh) || written.get(&token.id).is_some_and(|at| fresh(*at)) {
+            return false;
+        }
+        if written.len() >= limits::TOKENS_USED {
+            written.clear();
+        }
+        written.insert(token.id, now);
+        true
+    }
+}
+
+/// Who comes with this text; none where it is no token of the store.
+pub(super) async fn caller(app: &App, text: &str) -> Result<Option<Caller>, Problem> {
+    if !looks_like_one(text) {
+        return Ok(None);
+    }
+    let store = &app.parts.store;
+    // The hash of 256 random bits tells nothing to who measures how long it is looked for.
+    let found = store.token(&hash_of(text)).await.map_err(|error| match error {
+        StoreError::Busy(why) => Problem::busy(format!("the store is busy: {why}")),
+        other => {
+            tracing::error!(error = %other, "a token could not be looked up");
+            Problem::busy("the token could not be looked up")
+        }
+    })?;
+    let Some(token) = found else { return Ok(None) };
+    let now = app.parts.clock.now();
+    if !token.opens(now) {
+        app.parts.metrics.auth_failed();
+        let error = match token.revoked_at {
+            Some(at) => format!("token {} (`{}`) was revoked at {at}", token.id, token.name),
+            None => format!("token {} (`{}`) expired at {}", token.id, token.name, token.expires_at),
+        };
+        let hint = "ask an admin for another one (`nightshift tokens make`), or sign in anew";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
+    }
+    if app.used.is_news(&token, now) {
+        let (store, id) = (store.clone(), token.id);
+        tokio::spawn(async move {
+            if let Err(error) = store.token_used(id, now).await {
+                tracing::warn!(%error, token = %id, "that a token was used could not be written down");
+            }
+        });
+    }
+    Ok(Some(who(app, token)))
+}
+
+fn who(app: &App, token: ApiToken) -> Caller {
+    let glass = token.break_glass.map(|glass| glass.incident);
+    let way = match glass {
+        Some(incident) => Way::BreakGlass(token.id, incident),
+        None => Way::Made(token.id),
+    };
+    let caller = match glass {
+        // It is nobody's but its own, whatever people are called.
+        Some(_) => Caller::with(&token.name, token.grant, way),
+        None => app.roster.now().caller_by(&token.name, token.grant, token.sources, way),
+    };
+    Caller { until: Some(token.expires_at), maker: Some(token.made_by), ..caller }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_recognised_and_anything_else_costs_no_question() {
+        let (text, hash) = draw().unwrap();
+        assert!(text.starts_with("nst_") && text.len() == 47 && looks_like_one(&text), "{text}");
+        assert_eq!(hash.len(), 64);
+        assert_ne!(draw().unwrap().0, text);
+        let long = "a".repeat(44);
+        for wrong in [
+            "",
+            "nst_",
+            "nst_abc",
+            &text[1..],
+            &format!("nst_{long}"),
+            &text.replace("nst_", "nsj_"),
+            &format!("{text}="),
+        ] {
+            assert!(!looks_like_one(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Tokens that were made here: kept as a hash, made and revoked with a ledger entry, ended by time.
+//!
+//! Invariant: a token is read from the database in the request that shows it, so a revoked one is refused at once.
+
+use super::incidents;
+use super::sql::{all, exec, json, json_opt, micros, number, one, time, time_opt, to_json, to_word, word};
+use super::tx::Tx;
+use crate::limits;
+use crate::model::{
+    About, Actor, ApiToken, BreakGlass, EntryKind, Grant, IncidentId, Severity, Subject, Time, TokenId,
+};
+use crate::store::{NewToken, StoreError};
+use rusqlite::{Connection, Row, params};
+
+const COLUMNS: &str =
+    "id, name, role, clusters, sources, made_by, made_at, expires_at, revoked_at, used_at, why, incident";
+
+fn token(row: &Row<'_>) -> rusqlite::Result<ApiToken> {
+    let incident: Option<i64> = row.get(11)?;
+    let why: Option<String> = row.get(10)?;
+    Ok(ApiToken {
+        id: TokenId(row.get(0)?),
+        name: row.get(1)?,
+        grant: Grant { role: word(row, 2)?, clusters: json_opt(row, 3)? },
+        sources: json(row, 4)?,
+        made_by: row.get(5)?,
+        made_at: time(row, 6)?,
+        expires_at: time(row, 7)?,
+        revoked_at: time_opt(row, 8)?,
+        used_at: time_opt(row, 9)?,
+        break_glass: why.zip(incident).map(|(why, incident)| BreakGlass { why, incident: IncidentId(incident) }),
+    })
+}
+
+pub(super) fn by_hash(conn: &Connection, hash: &str) -> Result<Option<ApiToken>, StoreError> {
+    one(conn, &format!("SELECT {COLUMNS} FROM api_token WHERE hash = ?1"), [hash], token)
+}
+
+/// The newest first.
+pub(super) fn list(conn: &Connection) -> Result<Vec<ApiToken>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM api_token ORDER BY id DESC LIMIT ?1");
+    all(conn, &sql, [limits::TOKENS as i64], token)
+}
+
+fn get(conn: &Connection, id: TokenId) -> Result<ApiToken, StoreError> {
+    let found = one(conn, &format!("SELECT {COLUMNS} FROM api_token WHERE id = ?1"), [id.0], token)?;
+    found.ok_or_else(|| StoreError::NotFound { what: format!("token {id}") })
+}
+
+pub(super) fn make(tx: &mut Tx, new: &NewToken, now: Time) -> Result<ApiToken, StoreError> {
+    let live = "SELECT count(*) FROM api_token WHERE revoked_at IS NULL AND expires_at > ?1";
+    if number(&tx.conn, live, [micros(now)])? >= limits::TOKENS as i64 {
+        let text = format!("{} tokens are in force, which is as many as there may be: revoke some", limits::TOKENS);
+        return Err(StoreError::Refused(text));
+    }
+    // Two of one name and one meaning are how a token is rotated; with two meanings a name would say nothing.
+    let sql = format!("SELECT {COLUMNS} FROM api_token WHERE name = ?1 AND revoked_at IS NULL AND expires_at > ?2");
+    let same_name = all(&tx.conn, &sql, params![new.name, micros(now)], token)?;
+    if let Some(other) = same_name.iter().find(|other| other.grant != new.grant || other.sources != new.sources) {
+        let text = format!("`{}` is the name of {} already, which may other things", new.name, other.id);
+        return Err(StoreError::Refused(text));
+    }
+    let id = insert(tx, new, None, now)?;
+    let entry = EntryKind::TokenMade {
+        token: id,
+        name: new.name.clone(),
+        grant: new.grant.clone(),
+        sources: new.sources.clone(),
+        expires_at: new.expires_at,
+        by: new.by.clone(),
+    };
+    tx.append(&Actor::person(&new.by), About::default(), &entry, now)?;
+    get(&tx.conn, id)
+}
+
+fn insert(tx: &Tx, new: &NewToken, incident: Option<(&str, IncidentId)>, now: Time) -> Result<TokenId, StoreError> {
+    let sql = "INSERT INTO api_token (name, role, clusters, sources, hash, made_by, made_at, expires_at, why, incident) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let values = params![
+        new.name,
+        to_word(&new.grant.role)?,
+        new.grant.clusters.as_ref().map(to_json).transpose()?,
+        to_json(&new.sources)?,
+        new.hash,
+        new.by,
+        micros(now),
+        micros(new.expires_at),
+        incident.map(|(why, _)| why),
+        incident.map(|(_, id)| id.0),
+    ];
+    exec(&tx.conn, sql, values)?;
+    Ok(TokenId(tx.conn.last_insert_rowid()))
+}
+
+/// A token for everything, the incident that tells everybody, and the ledger's word, in one commit.
+pub(super) fn break_glass(
+    tx: &mut Tx,
+    new: &NewToken,
+    why: &str,
+    channels: &[String],
+    now: Time,
+) -> Result<ApiToken, StoreError> {
+    let title = format!("break-glass used by {}, because {why}", new.by);
+    let key = format!("{BREAK_GLASS}{}", new.hash.get(..12).unwrap_or_default());
+    let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), Severity::Critical, now)?;
+    let id = insert(tx, new, Some((why, incident)), now)?;
+    let about = About { incident: Some(incident), run: None };
+    let actor = Actor::person(&new.by);
+    tx.append(&actor, about, &opened, now)?;
+    let until = new.expires_at;
+    let entry = EntryKind::BreakGlass { token: id, by: new.by.clone(), why: why.to_owned(), until };
+    let no = tx.append(&actor, about, &entry, now)?;
+    for channel in channels {
+        tx.want(incident, channel, no, now)?;
+    }
+    get(&tx.conn, id)
+}
+
+/// How the keys of incidents begin that tell of a broken glass.
+pub(super) const BREAK_GLASS: &str = "break-glass/";
+
+pub(super) fn revoke(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
+    let found = get(&tx.conn, id)?;
+    if let Some(at) = found.revoked_at {
+        return Err(StoreError::Refused(format!("{id} was revoked already, at {at}")));
+    }
+    exec(&tx.conn, "UPDATE api_token SET revoked_at = ?2 WHERE id = ?1", params![id.0, micros(now)])?;
+    let about = About { incident: found.break_glass.map(|glass| glass.incident), run: None };
+    let entry = EntryKind::TokenRevoked { token: id, name: found.name, by: by.to_owned(), why: why.to_owned() };
+    tx.append(&Actor::person(by), about, &entry, now)?;
+    get(&tx.conn, id)
+}
+
+pub(super) fn used(tx: &mut Tx, id: TokenId, now: Time) -> Result<(), StoreError> {
+    exec(&tx.conn, "UPDATE api_token SET used_at = ?2 WHERE id = ?1", params![id.0, micros(now)]).map(drop)
+}
+
+/// The incident of a broken glass ends with its token.
+pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+    let sql = "SELECT incident.id, api_token.id, api_token.revoked_at FROM api_token \
+               JOIN incident ON incident.id = api_token.incident \
+               WHERE incident.closed_at IS NULL AND (api_token.revoked_at IS NOT NULL OR api_token.expires_at <= ?1)";
+    let over = all(&tx.conn, sql, [micros(now)], |row| {
+        Ok((IncidentId(row.get(0)?), TokenId(row.get(1)?), row.get::<_, Option<i64>>(2)?.is_some()))
+    })?;
+    for (incident, token, revoked) in &over {
+        exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
+        let why = if *revoked { format!("{token} was revoked") } else { format!("{token} has expired") };
+        let about = About { incident: Some(*incident), run: None };
+        tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now)?;
+    }
+    Ok(over.len() as u64)
+}
