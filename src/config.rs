@@ -4,6 +4,7 @@
 
 mod agent;
 mod check;
+mod oidc;
 mod read;
 mod secret;
 mod slack;
@@ -12,6 +13,7 @@ pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use check::wrong_name;
+pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest};
 pub use slack::SlackApp;
 
@@ -80,6 +82,9 @@ pub struct Server {
     /// Where people reach us, for links in notices.
     pub public_url: Option<String>,
     pub tokens: Vec<Token>,
+    /// Where people sign in for the pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -388,6 +393,7 @@ impl Default for Server {
             behind_tls: false,
             public_url: None,
             tokens: Vec::new(),
+            oidc: None,
         }
     }
 }

@@ -43,3 +43,4 @@ mod store;
 mod tidy;
 mod tokens;
 mod watch;
+mod web;
