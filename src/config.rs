@@ -7,6 +7,7 @@ mod check;
 mod oidc;
 mod read;
 mod secret;
+mod slack;
 
 pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
@@ -14,6 +15,7 @@ pub use check::Problem;
 pub use check::wrong_name;
 pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest};
+pub use slack::SlackApp;
 
 use crate::model::{Grant, LabelMap, Schedule, Span};
 use crate::policy::GuardLimits;
@@ -133,25 +135,6 @@ impl Person {
 
     pub fn grant(&self) -> Grant {
         Grant { role: self.role, clusters: self.clusters.clone() }
-    }
-}
-
-/// The Slack app's way in: slash commands and buttons.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlackApp {
-    pub signing_secret: Secret,
-    /// `T0123ABCD`: requests of other workspaces are refused.
-    #[serde(default)]
-    pub team: Option<String>,
-    /// Where answers may be sent.
-    #[serde(default = "SlackApp::hooks")]
-    pub hooks: String,
-}
-
-impl SlackApp {
-    fn hooks() -> String {
-        "https://hooks.slack.com/".to_owned()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod agents;
 mod cache;
+mod chat;
 mod engines;
 mod gpu;
 mod intake;
@@ -18,6 +19,7 @@ mod world;
 
 pub use agents::*;
 pub use cache::*;
+pub use chat::*;
 pub use engines::*;
 pub use gpu::*;
 pub use intake::*;

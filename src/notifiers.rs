@@ -6,11 +6,10 @@ mod answer;
 mod email;
 mod log;
 mod pagerduty;
-mod slack;
+pub mod slack;
 mod text;
 mod webhook;
 
-pub use slack::private as slack_private;
 /// Text from outside as one line of at most that many characters, with nothing invisible in it.
 pub use text::{link as web_link, plain as one_line};
 

@@ -11,6 +11,7 @@ mod coalesce;
 mod command;
 mod gates;
 mod health;
+mod heard;
 mod ingest;
 mod listen;
 mod metrics_page;
@@ -28,7 +29,7 @@ pub use listen::{Pace, check_listen, serve};
 pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use roster::{Live, Roster, watch as watch_roster};
-pub use slack::{Door, SlackDoor};
+pub use slack::{Door, SlackDoor, listen_to_slack};
 pub use web::Provider;
 
 use crate::catalog::Loaded;
@@ -91,6 +92,12 @@ impl App {
     /// The same with a door for Slack.
     pub fn with_slack(self, door: Door) -> App {
         App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
+    }
+
+    /// How the connection with Slack stands; null where there is to be none.
+    fn slack_standing(&self) -> serde_json::Value {
+        let wanted = self.parts.config.slack.as_ref().is_some_and(|slack| slack.app_token.is_some());
+        self.slack.as_ref().filter(|_| wanted).map_or(serde_json::Value::Null, |door| door.standing.said())
     }
 
     /// The same with a door for PagerDuty's webhook.

@@ -72,6 +72,10 @@ words!(
     }
 );
 words!(
+    /// What people in Slack wait for.
+    SlackDoor { Command => "command", Interaction => "interaction" }
+);
+words!(
     /// By whom models are warmed.
     Via { Agent => "agent", Job => "job" }
 );
@@ -163,6 +167,9 @@ pub struct Metrics {
     actions_refused: Family<One, Counter>,
     runs_ended: Family<One, Counter>,
     deliveries: Family<Two, Counter>,
+    slack_seconds: Family<One, Histogram, fn() -> Histogram>,
+    slack_connections: Family<One, Counter>,
+    slack_connected: Gauge,
     replay_mismatch: Counter,
     audit_verify_failures: Counter,
     invariant_violation: Counter,
@@ -231,6 +238,9 @@ impl Metrics {
             actions_refused: add(r, "actions_refused", Family::default()),
             runs_ended: add(r, "runs_ended", Family::default()),
             deliveries: add(r, "deliveries", Family::default()),
+            slack_seconds: add(r, "slack_answer_seconds", Family::new_with_constructor(seconds as fn() -> Histogram)),
+            slack_connections: add(r, "slack_connections", Family::default()),
+            slack_connected: add(r, "slack_connected", Gauge::default()),
             replay_mismatch: add(r, "replay_mismatch", Counter::default()),
             audit_verify_failures: add(r, "audit_verify_failures", Counter::default()),
             invariant_violation: add(r, "invariant_violation", Counter::default()),
@@ -373,6 +383,22 @@ impl Metrics {
         self.deliveries.get_or_create(&[("channel", channel.word()), ("outcome", outcome.word())]).inc();
     }
 
+    // ── Slack ──
+    /// From a request of Slack at hand to its answer.
+    pub fn slack_answered(&self, door: SlackDoor, took: Duration) {
+        self.slack_seconds.get_or_create(&[("door", door.word())]).observe(took.as_secs_f64());
+    }
+
+    /// An attempt to connect for Socket Mode.
+    pub fn slack_opened(&self, good: bool) {
+        let outcome = if good { Ended::Ok } else { Ended::Failed };
+        self.slack_connections.get_or_create(&[("outcome", outcome.word())]).inc();
+    }
+
+    pub fn set_slack_connected(&self, connected: bool) {
+        self.slack_connected.set(i64::from(connected));
+    }
+
     pub fn replay_mismatch(&self) {
         self.replay_mismatch.inc();
     }
@@ -489,6 +515,8 @@ mod tests {
         metrics.set_levels(&Levels::default());
         metrics.budget(Budget::Hour, 1.0, 2.0);
         metrics.delivery(ChannelKind::Slack, Delivered::Retry);
+        metrics.slack_answered(SlackDoor::Command, Duration::from_millis(3));
+        metrics.slack_opened(false);
         metrics.probed(EngineKind::Vllm, Probed::Unread(Unread::Garbage));
         metrics.set_probes(EngineKind::Vllm, &ProbeLevels { targets: 2, up: 1, oldest_seconds: 3.0 });
         metrics.warmed(Via::Job, Ended::Ok, 30.0, 1 << 30, Some(1.0));

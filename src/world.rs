@@ -14,6 +14,7 @@ mod prometheus;
 mod rights;
 mod serving;
 pub mod sim;
+mod socket;
 
 pub use agents::{AgentSeen, Agents};
 pub use docker::{Container, Docker, DockerConfig};
@@ -33,6 +34,7 @@ pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, 
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 pub use serving::SERVING_FLOOR;
+pub use socket::{Frame, Socket};
 
 use crate::clock::Clock;
 use crate::model::{Failure, FailureKind, Subject, Takes};

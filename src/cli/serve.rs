@@ -13,6 +13,7 @@ use super::pages::without_huge_pages;
 use super::stop::{Code, Stop};
 use crate::config::{Config, Secret};
 use crate::engine::{self, Parts};
+use crate::notifiers::slack::Web;
 use crate::{limits, server, telemetry};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -84,7 +85,15 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     let Some(slack) = &config.slack else { return Ok(app) };
     let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
-    Ok(app.with_slack(server::Door { signing_secret: slack.signing_secret.read().map_err(wrong)?, hooks }))
+    let read = |secret: Option<&Secret>| secret.map(Secret::read).transpose().map_err(wrong);
+    // Read here only to say at once that it cannot be; the connection reads it again each time.
+    read(slack.app_token.as_ref())?;
+    let http = app.parts.world.http.clone();
+    let web = read(config.slack_token())?.map(|token| Web::new(http, &slack.api, &token));
+    if web.is_none() {
+        tracing::warn!("slack: no bot token, so there are no forms and no page of the app: set `slack.token`");
+    }
+    Ok(app.with_slack(server::Door { signing_secret: read(slack.signing_secret.as_ref())?, hooks, web }))
 }
 
 async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Result<(), Stop> {
@@ -107,6 +116,7 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Resul
     let mut tasks = Tasks {
         server: tokio::spawn(server::serve(app.clone(), listener, ended(stopped.clone()))),
         engine: tokio::spawn(engine::run(parts.clone(), stopped.clone())),
+        slack: tokio::spawn(server::listen_to_slack(app.clone(), stopped.clone())),
         roster: tokio::spawn(roster(app.clone(), file, stopped.clone())),
         agents: tokio::spawn(agents::run(app, door, agent, stopped)),
     };
@@ -172,6 +182,8 @@ async fn roster(app: server::App, file: Option<PathBuf>, stopped: watch::Receive
 struct Tasks {
     server: JoinHandle<std::io::Result<()>>,
     engine: JoinHandle<()>,
+    /// The connection with Slack; ends only when told to, also where there is none.
+    slack: JoinHandle<()>,
     roster: JoinHandle<()>,
     /// The door for agents, and the agent inside; ends only when told to, also where there is neither.
     agents: JoinHandle<()>,
@@ -189,6 +201,10 @@ impl Tasks {
             ended = &mut self.engine => match ended {
                 Ok(()) => "the loops ended by themselves".to_owned(),
                 Err(bug) => format!("a bug ended the loops: {bug}"),
+            },
+            ended = &mut self.slack => match ended {
+                Ok(()) => "the connection with Slack ended by itself".to_owned(),
+                Err(bug) => format!("a bug ended the connection with Slack: {bug}"),
             },
             ended = &mut self.roster => match ended {
                 Ok(()) => "the look at people and tokens ended by itself".to_owned(),
@@ -208,6 +224,9 @@ impl Tasks {
         }
         if !self.agents.is_finished() {
             let _ = (&mut self.agents).await;
+        }
+        if !self.slack.is_finished() {
+            let _ = (&mut self.slack).await;
         }
         if !self.roster.is_finished() {
             let _ = (&mut self.roster).await;

@@ -46,7 +46,12 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
             },
         ),
     ];
-    for (name, value) in rows {
+    let slack = match &status["slack"] {
+        Value::Null => None,
+        slack if slack["connected"] == true => Some("connected (Socket Mode)".to_owned()),
+        slack => Some(format!("not connected since {}: {}", word(&slack["since"]), word(&slack["why"]))),
+    };
+    for (name, value) in rows.into_iter().chain(slack.map(|slack| ("slack", slack))) {
         invocation.line(&format!("  {name:<16}  {value}"))?;
     }
     break_glass::broken(invocation, &status)?;

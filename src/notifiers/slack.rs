@@ -4,13 +4,19 @@
 
 mod api;
 mod blocks;
+mod home;
 mod render;
+mod view;
+mod web;
 mod webhook;
 
+pub use home::{Page, page, stranger};
+pub use view::{Field, Home, Modal};
+pub use web::{Refusal, Web};
 pub use webhook::Webhook;
 
 use super::{Notifier, text};
-use crate::limits::{MESSAGES_REMEMBERED, STORY_LINE_CHARS};
+use crate::limits::MESSAGES_REMEMBERED;
 use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::world::Http;
 use api::{Api, Form, Said, Trouble, arguments};
@@ -240,9 +246,8 @@ impl Notifier for App {
 /// An answer that one person sees, as Slack takes it at a command's answer or a `response_url`: lines of plain text, so that
 /// nothing in them becomes a mention, a link or a button.
 pub fn private(words: &str) -> Value {
-    let lines: Vec<String> = words.lines().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
     let mut message = Message::new(words.lines().next().unwrap_or_default());
-    let left_out = message.story(&lines, usize::MAX);
+    let left_out = message.says(words, usize::MAX);
     if left_out > 0 {
         message.tail(&format!("{left_out} earlier lines are left out; the command line shows all"));
     }

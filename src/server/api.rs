@@ -126,6 +126,11 @@ impl FromRequestParts<App> for Allowed {
     }
 }
 
+/// 403 unless this route is open to the caller: for questions that are asked before the answer is sent there.
+pub(super) fn may(caller: &Caller, method: &str, route: &str) -> Result<(), Problem> {
+    caller.need(right_for(method, &format!("/api/v1/{route}")))
+}
+
 /// A route that is not in the table is for admins alone: a slip here locks out, it does not let in.
 fn right_for(method: &str, path: &str) -> Right {
     let method = if method == "HEAD" { "GET" } else { method };

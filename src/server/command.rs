@@ -104,10 +104,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             })
         }
         "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?["plan"])),
-        "run" => {
-            let answer = ask("POST", "runs".to_owned(), wanted(rest)?).await?;
-            Ok(format!("{} was started; show {0} tells how it goes", text(&answer["run"]["id"])))
-        }
+        "run" => start(app, caller, wanted(rest)?).await,
         other => {
             let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
             let hint = match crate::config::closest(other, known) {
@@ -118,6 +115,12 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is no command"), hint))
         }
     }
+}
+
+/// Starts a runbook with its parameters.
+pub(super) async fn start(app: &App, caller: &Caller, wanted: Value) -> Result<String, Problem> {
+    let answer = api::ask(app, caller.clone(), "POST", "runs".to_owned(), wanted).await?;
+    Ok(format!("{} was started; show {0} tells how it goes", text(&answer["run"]["id"])))
 }
 
 /// Exactly one word.
@@ -206,7 +209,7 @@ fn incidents(answer: &Value) -> String {
     listed(answer["incidents"].as_array().into_iter().flatten().map(line), "nothing is open")
 }
 
-fn guards(answer: &Value) -> String {
+pub(super) fn guards(answer: &Value) -> String {
     let out = answer["nodes_out"].as_array().map_or(0, Vec::len);
     let mut lines = vec![match answer["nodes_total"].as_u64() {
         Some(total) => {

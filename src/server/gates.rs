@@ -62,6 +62,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/agent/v1/join", Gate::Agent),
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
+    ("post", "/slack/events", SLACK),
     ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "it acknowledges and notes, and decides nothing")),
 ];
 

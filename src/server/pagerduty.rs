@@ -3,6 +3,7 @@
 //! Invariant: nothing is decoded before its signature holds, nothing counts twice, and our own events that come back as
 //! an echo change nothing.
 
+use super::heard::Heard;
 use super::{App, Problem, signed};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, IncidentId};
@@ -16,8 +17,6 @@ use axum::routing::post;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/pagerduty/webhook", post(hear)).layer(DefaultBodyLimit::max(limits::PAGERDUTY_WEBHOOK_BYTES))
@@ -27,12 +26,15 @@ pub(super) fn routes() -> Router<App> {
 #[derive(Debug)]
 pub struct PagerDutyDoor {
     keys: Vec<hmac::Key>,
-    heard: Mutex<VecDeque<String>>,
+    heard: Heard,
 }
 
 impl PagerDutyDoor {
     pub fn new(secrets: &[String]) -> PagerDutyDoor {
-        PagerDutyDoor { keys: secrets.iter().map(|secret| signed::key(secret)).collect(), heard: Mutex::default() }
+        PagerDutyDoor {
+            keys: secrets.iter().map(|secret| signed::key(secret)).collect(),
+            heard: Heard::new(limits::PAGERDUTY_HEARD),
+        }
     }
 
     fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
@@ -47,19 +49,6 @@ impl PagerDutyDoor {
             "this request is not from PagerDuty: no signature of it fits",
             "check `pagerduty.signing_secrets`, and that no proxy changes the body",
         ))
-    }
-
-    /// Whether this delivery was heard before. PagerDuty signs no time, so its own number is all that tells a repeat.
-    fn again(&self, id: &str) -> bool {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.iter().any(|other| other == id) {
-            return true;
-        }
-        if heard.len() >= limits::PAGERDUTY_HEARD {
-            heard.pop_front();
-        }
-        heard.push_back(id.to_owned());
-        false
     }
 }
 
@@ -103,10 +92,15 @@ async fn hear(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result
     })?;
     let event = delivery.event;
     let Some((incident, by)) = ours(&app, &event) else { return Ok(StatusCode::OK) };
-    if door.again(&event.id) {
+    // PagerDuty signs no time, so its own number is all that tells a repeat.
+    if door.heard.again(&event.id) {
         return Ok(StatusCode::OK);
     }
-    follow(&app, &event, incident, &by).await?;
+    if let Err(problem) = follow(&app, &event, incident, &by).await {
+        // PagerDuty tries again, and then it must count.
+        door.heard.forget(&event.id);
+        return Err(problem);
+    }
     app.parts.nudge.nudge();
     Ok(StatusCode::OK)
 }
@@ -193,13 +187,5 @@ mod tests {
         }
         assert!(door.check(&HeaderMap::new(), body).is_err());
         assert!(PagerDutyDoor::new(&[]).check(&headers(&sign("new", body)), body).is_err());
-    }
-
-    #[test]
-    fn a_delivery_is_heard_once() {
-        let door = PagerDutyDoor::new(&[]);
-        assert!(!door.again("01A"));
-        assert!(door.again("01A"));
-        assert!(!door.again("01B"));
     }
 }

@@ -220,7 +220,7 @@ async fn a_role_that_was_taken_away_between_the_question_and_the_press_decides_n
         .roster
         .replace(Roster::new(people.collect(), Tokens::new(vec![token("ada", Role::Operator, None)]).unwrap()));
     chat.presses("U0ADA", "approve", &value).await;
-    assert!(chat.answers(1).await[0].contains("`ada` has role viewer"));
+    assert!(chat.slack.answers(1).await[0].contains("`ada` has role viewer"));
     let (status, said) = chat.posts(&secret("ada"), "/api/v1/approvals/a1", json!({ "approve": true })).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "their token gives no more than they have: {said}");
     chat.night.settle().await;

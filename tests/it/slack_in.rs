@@ -2,147 +2,20 @@
 //!
 //! Invariant: what was done is counted by the fleet; what was said is read where Slack would show it.
 
-use crate::night::Night;
-use axum::Router;
+mod forms;
+mod home;
+mod manifest;
+mod rig;
+mod socket;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use nightshift::config::{Config, Person, Role, SlackApp};
 use nightshift::model::RunState;
-use nightshift::server::{App, Door, PagerDutyDoor, Tokens, router};
 use nightshift::store::Filter;
+pub use rig::Chat;
+use rig::{MINUTE, SECRET};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tower::ServiceExt;
-
-const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
-const MINUTE: Duration = Duration::from_secs(60);
-const RULE: &str = "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: approve\n";
-const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
-const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
-
-/// An engine with Slack's door, and a place where Slack would take the answers.
-pub struct Chat {
-    pub night: Night,
-    pub app: App,
-    router: Router,
-    said: Arc<Mutex<Vec<Value>>>,
-    hooks: String,
-}
-
-impl Chat {
-    async fn begin() -> Chat {
-        Chat::begin_with(Tokens::default(), |_| {}).await
-    }
-
-    /// With tokens besides, and the configuration as a test wants it.
-    pub async fn begin_with(tokens: Tokens, change: impl FnOnce(&mut Config)) -> Chat {
-        let said: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let heard = Arc::clone(&said);
-        let taking = axum::routing::post(move |axum::Json(body): axum::Json<Value>| {
-            heard.lock().unwrap().push(body);
-            std::future::ready("ok")
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let hooks = format!("http://{}/", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, Router::new().route("/answer", taking)).await });
-        let mut night = Night::fall(RULE, &[("cordon", CORDON)]).await;
-        let config = Arc::make_mut(&mut night.parts.config);
-        let person = |name: &str, role, id: &str| Person {
-            slack: Some(id.into()),
-            pagerduty: Some(id.replace("U0", "P0")),
-            ..Person::new(name, role)
-        };
-        config.people = vec![
-            person("ada", Role::Approver, "U0ADA"),
-            person("bob", Role::Approver, "U0BOB"),
-            person("vic", Role::Viewer, "U0VIC"),
-        ];
-        config.slack = Some(SlackApp {
-            signing_secret: nightshift::config::Secret::Env("UNUSED".into()),
-            team: Some("T0".into()),
-            hooks: hooks.clone(),
-        });
-        night.configure(change);
-        let door = Door { signing_secret: SECRET.into(), hooks: hooks.parse().unwrap() };
-        let app = App::new(night.parts.clone(), tokens)
-            .with_slack(door)
-            .with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]));
-        Chat { night, router: router(app.clone()), app, said, hooks }
-    }
-
-    fn request(&self, path: &str, body: &str, secret: &str) -> Request<Body> {
-        let stamp = self.night.now().as_second();
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
-        let tag = ring::hmac::sign(&key, format!("v0:{stamp}:{body}").as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Request::post(path)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("x-slack-request-timestamp", stamp.to_string())
-            .header("x-slack-signature", format!("v0={hex}"))
-            .body(Body::from(body.to_owned()))
-            .unwrap()
-    }
-
-    /// A request to the API with a token.
-    pub async fn posts(&self, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
-        let answer = self.router.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
-        let status = answer.status();
-        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or_default())
-    }
-
-    /// What the person sees after a slash command.
-    pub async fn types(&self, user: &str, text: &str) -> String {
-        let fields = [("team_id", "T0"), ("user_id", user), ("text", text), ("trigger_id", &format!("{user}{text}"))];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let answer = self.router.clone().oneshot(self.request("/slack/command", &body, SECRET)).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK, "Slack shows an error for anything else");
-        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        let answer: Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(answer["response_type"], "ephemeral");
-        let text = answer["blocks"][0]["text"]["text"].as_str().unwrap();
-        assert_eq!(answer["blocks"][0]["text"]["type"], "plain_text");
-        text.to_owned()
-    }
-
-    pub async fn presses(&self, user: &str, action: &str, value: &str) -> StatusCode {
-        let payload = json!({
-            "type": "block_actions", "user": { "id": user, "name": "ada" }, "team": { "id": "T0" },
-            "actions": [{ "action_id": action, "value": value, "action_ts": user }],
-            "response_url": format!("{}answer", self.hooks),
-        });
-        let body =
-            url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload.to_string()).finish();
-        self.router.clone().oneshot(self.request("/slack/interact", &body, SECRET)).await.unwrap().status()
-    }
-
-    /// The answers that Slack got, once there are so many.
-    pub async fn answers(&self, count: usize) -> Vec<String> {
-        for _ in 0..2_000 {
-            if self.said.lock().unwrap().len() >= count {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await; // polls
-        }
-        let said = self.said.lock().unwrap();
-        let text = |answer: &Value| answer["blocks"][0]["text"]["text"].as_str().unwrap().to_owned();
-        assert!(said.len() >= count, "{said:?}");
-        said.iter().map(text).collect()
-    }
-
-    /// A run that asks, and what its button carries.
-    pub async fn asking(&self) -> (nightshift::model::RunId, String) {
-        let heard = self.night.hear("firing", XID).await;
-        let run = self.night.until_rest(heard.runs[0], MINUTE).await;
-        assert!(matches!(run.state, RunState::Asking { .. }), "{:?}", run.state);
-        let open = Filter { open: true, limit: 10, ..Filter::default() };
-        let approval = self.night.parts.store.approvals(open).await.unwrap().remove(0);
-        (run.id, format!("{} {}", approval.id, approval.plan_hash))
-    }
-}
 
 #[tokio::test]
 async fn a_command_is_answered_to_the_one_who_typed_it() {
@@ -165,8 +38,8 @@ async fn who_is_not_known_or_has_no_right_is_told_so_and_nothing_is_done() {
     let (run, value) = chat.asking().await;
     assert!(chat.types("U0EVE", "status").await.contains("nobody in `people` has the Slack user id U0EVE"));
     assert!(chat.types("U0VIC", "approve a1 sure").await.contains("`vic` has role viewer"));
-    assert_eq!(chat.presses("U0VIC", "approve", &value).await, StatusCode::OK);
-    assert!(chat.answers(1).await[0].contains("`vic` has role viewer"));
+    chat.presses("U0VIC", "approve", &value).await;
+    assert!(chat.slack.answers(1).await[0].contains("`vic` has role viewer"));
     chat.night.settle().await;
     assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
     assert!(chat.night.effects().is_empty());
@@ -176,10 +49,25 @@ async fn who_is_not_known_or_has_no_right_is_told_so_and_nothing_is_done() {
 async fn a_forged_request_is_not_even_read() {
     let chat = Chat::begin().await;
     let body = "team_id=T0&user_id=U0ADA&text=freeze+now";
-    for path in ["/slack/command", "/slack/interact"] {
-        let answer = chat.router.clone().oneshot(chat.request(path, body, "another secret")).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let status = async |request: Request<Body>| chat.router.clone().oneshot(request).await.unwrap().status();
+    let now = chat.night.now().as_second();
+    for path in ["/slack/command", "/slack/interact", "/slack/events"] {
+        assert_eq!(status(chat.request(path, body, "another secret")).await, StatusCode::UNAUTHORIZED);
+        for (what, stamp) in [("late", now - 301), ("from the future", now + 301)] {
+            assert_eq!(status(chat.request_at(path, body, SECRET, stamp)).await, StatusCode::UNAUTHORIZED, "{what}");
+        }
+        let whole = chat.request(path, body, SECRET);
+        let signature = whole.headers()["x-slack-signature"].to_str().unwrap().to_owned();
+        for cut in [3, 4, signature.len() - 1] {
+            let mut request = chat.request(path, body, SECRET);
+            request.headers_mut().insert("x-slack-signature", signature[..cut].parse().unwrap());
+            assert_eq!(status(request).await, StatusCode::UNAUTHORIZED, "truncated");
+        }
+        let mut request = chat.request(path, body, SECRET);
+        *request.body_mut() = Body::from(&body[1..]);
+        assert_eq!(status(request).await, StatusCode::UNAUTHORIZED, "another body");
     }
+    assert!(chat.night.parts.store.freezes().await.unwrap().is_empty());
     let once = || chat.request("/slack/command", body, SECRET);
     assert_eq!(chat.router.clone().oneshot(once()).await.unwrap().status(), StatusCode::OK);
     let replayed = chat.router.clone().oneshot(once()).await.unwrap().status();
@@ -194,7 +82,7 @@ async fn a_button_approves_the_plan_that_was_shown_and_no_other() {
     for stale in [id.to_owned(), format!("{id} {}", "0".repeat(64)), "a9 x".to_owned(), "<!channel>".to_owned()] {
         chat.presses("U0ADA", "approve", &stale).await;
     }
-    let refusals = chat.answers(4).await;
+    let refusals = chat.slack.answers(4).await;
     assert!(
         refusals.iter().all(|text| text.contains("is not the question")
             || text.contains("there is no")
@@ -203,7 +91,7 @@ async fn a_button_approves_the_plan_that_was_shown_and_no_other() {
     );
     assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
     chat.presses("U0ADA", "approve", &value).await;
-    assert_eq!(chat.answers(5).await[4], format!("{id} is approved by ada"));
+    assert_eq!(chat.slack.answers(5).await[4], format!("{id} is approved by ada"));
     assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
     assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);
 }
@@ -212,12 +100,11 @@ async fn a_button_approves_the_plan_that_was_shown_and_no_other() {
 async fn two_who_press_in_the_same_moment_hear_who_was_first() {
     let chat = Chat::begin().await;
     let (run, value) = chat.asking().await;
-    tokio::join!(chat.presses("U0ADA", "approve", &value), chat.presses("U0BOB", "deny", &value));
-    let answers = chat.answers(2).await;
+    tokio::join!(chat.presses("U0ADA", "approve", &value), chat.presses("U0BOB", "approve", &value));
+    let answers = chat.slack.answers(2).await;
     assert_eq!(answers.iter().filter(|text| text.contains("already (by ")).count(), 1, "{answers:?}");
-    let state = chat.night.until_rest(run, MINUTE).await.state;
-    let done = chat.night.effects().get("patch nodes gpu-2").copied().unwrap_or_default();
-    assert_eq!(done, u64::from(state == RunState::Done) as usize, "{state:?}");
+    assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
+    assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);
 }
 
 /// What PagerDuty posts when somebody does something there.

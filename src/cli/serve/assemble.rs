@@ -132,7 +132,10 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
         found.push(("pagerduty.signing_secrets".to_owned(), secret));
     }
     if let Some(slack) = &config.slack {
-        found.push(("slack.signing_secret".to_owned(), &slack.signing_secret));
+        let secrets =
+            [("signing_secret", &slack.signing_secret), ("app_token", &slack.app_token), ("token", &slack.token)];
+        let given = secrets.into_iter().filter_map(|(name, secret)| Some((format!("slack.{name}"), secret.as_ref()?)));
+        found.extend(given);
     }
     for (name, source) in &config.sources {
         found.extend(source.api_token.iter().map(|secret| (format!("sources.{name}.api_token"), secret)));

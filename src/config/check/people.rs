@@ -4,7 +4,7 @@
 
 use super::Findings;
 use super::words::check_scope;
-use crate::config::{Channel, Config, Role};
+use crate::config::{Channel, Config, Role, SlackApp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What somebody is known by elsewhere is theirs alone: nobody is two persons, and no two persons are one.
@@ -78,13 +78,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         found.say("pagerduty.signing_secrets", "is empty", "copy the secret that PagerDuty shows once, into a file");
     }
     if let Some(slack) = &config.slack {
-        let https = url::Url::parse(&slack.hooks).is_ok_and(|url| {
-            let here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-            url.scheme() == "https" || (url.scheme() == "http" && here)
-        });
-        if !https {
-            found.say("slack.hooks", "answers would travel in the clear", "write https://hooks.slack.com/");
-        }
+        check_slack(slack, found);
     }
     for (name, channel) in &config.channels {
         if config.slack.is_none() && matches!(channel, Channel::Slack { buttons: true, .. }) {
@@ -92,8 +86,53 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.say(
                 &path,
                 "nobody would hear a button",
-                "add `slack: { signing_secret: … }`, or leave `buttons` out",
+                "add `slack: { signing_secret: … }` or `slack: { app_token: … }`, or leave `buttons` out",
             );
         }
+    }
+}
+
+fn check_slack(slack: &SlackApp, found: &mut Findings) {
+    if slack.signing_secret.is_none() && slack.app_token.is_none() {
+        found.say(
+            "slack",
+            "has no way in",
+            "add `signing_secret` where Slack reaches you over HTTPS, or `app_token` (xapp-…) for Socket Mode",
+        );
+    }
+    for (path, url, mend) in [
+        ("slack.hooks", &slack.hooks, "write https://hooks.slack.com/"),
+        ("slack.api", &slack.api, "write https://slack.com/api"),
+    ] {
+        let https = url::Url::parse(url).is_ok_and(|url| {
+            let here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+            url.scheme() == "https" || (url.scheme() == "http" && here)
+        });
+        if !https {
+            found.say(path, "words would travel in the clear", mend);
+        }
+    }
+    for (path, id, letter) in [("slack.team", &slack.team, 'T'), ("slack.app", &slack.app, 'A')] {
+        let Some(id) = id else { continue };
+        if !id.starts_with(letter) || !id.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) {
+            let mend = format!("copy it from Slack: `{letter}0123ABCD`");
+            found.say(path, format!("`{}` is no id of Slack's", id.escape_debug()), mend);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    #[test]
+    fn an_app_of_slack_needs_a_way_in_and_ids_are_copied_not_typed() {
+        let paths = |text: &str| -> Vec<String> {
+            Config::parse("x", text).unwrap().check().into_iter().map(|problem| problem.path).collect()
+        };
+        assert_eq!(paths("slack: { team: T1 }"), ["slack"]);
+        assert_eq!(paths("slack: { app_token: { env: A }, team: acme, app: T1 }"), ["slack.team", "slack.app"]);
+        assert_eq!(paths("slack: { signing_secret: { env: A }, api: 'http://slack.com/api' }"), ["slack.api"]);
+        assert!(paths("slack: { app_token: { env: A }, app: A0B1, team: T0X }").is_empty());
     }
 }

@@ -36,6 +36,9 @@ pub struct Said {
     pub team: String,
     #[serde(default)]
     pub user: String,
+    /// Where to connect to, of `apps.connections.open`.
+    #[serde(default)]
+    pub url: String,
 }
 
 /// A message as `conversations.history` and `conversations.replies` list it.
@@ -107,6 +110,9 @@ fn doubt(delivery: Delivery) -> Trouble {
     }
 }
 
+/// The one call that takes an app token.
+const SOCKET: &str = "apps.connections.open";
+
 /// Slack's words for what is wrong, and what to mend.
 fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
     let error = text::plain(&said.error, 80);
@@ -115,6 +121,25 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         "invalid_blocks" | "invalid_blocks_format" | "invalid_metadata_format" => return Trouble::BadBlocks,
         "message_not_found" | "cant_update_message" | "edit_window_closed" | "thread_not_found" | "is_inactive" => {
             return Trouble::Gone;
+        }
+        "expired_trigger_id"
+        | "trigger_expired"
+        | "exchanged_trigger_id"
+        | "trigger_exchanged"
+        | "invalid_trigger_id" => "it waited too long, or was used before: press the button again",
+        "not_authed"
+        | "invalid_auth"
+        | "account_inactive"
+        | "token_revoked"
+        | "token_expired"
+        | "not_allowed_token_type"
+            if method == SOCKET =>
+        {
+            "the app token is not valid: make one with `connections:write` (Basic Information, App-Level Tokens) and put it \
+             into the secret of `slack.app_token`; it is read again by itself"
+        }
+        "socket_mode_not_enabled" | "forbidden_team" | "app_not_found" if method == SOCKET => {
+            "Socket Mode is off for this app: switch it on at api.slack.com/apps, Socket Mode"
         }
         "not_authed"
         | "invalid_auth"

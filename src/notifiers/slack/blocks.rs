@@ -2,7 +2,9 @@
 //!
 //! Invariant: a `Message` never has more blocks or characters than Slack takes; what did not fit is said in its last line.
 
-use crate::limits::{SLACK_BLOCKS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS};
+use crate::limits::{
+    SLACK_BLOCKS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS,
+};
 use crate::notifiers::text;
 use serde::Serialize;
 
@@ -152,6 +154,12 @@ impl Message {
             self.section(Text::lines(page));
         }
         first
+    }
+
+    /// Lines that somebody else wrote, the newest that fit. Returns how many were left out.
+    pub fn says(&mut self, words: &str, budget: usize) -> usize {
+        let lines: Vec<String> = words.lines().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
+        self.story(&lines, budget)
     }
 
     /// The last line; there is always room for it.

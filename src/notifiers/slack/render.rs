@@ -22,7 +22,8 @@ pub fn incident(notice: &Notice, buttons: bool) -> Message {
         judge_blocks(&mut message, suggestion);
     }
     if buttons && notice.incident.state == IncidentState::Open {
-        message.buttons(vec![Button::new("ack", "Acknowledge", notice.incident.id.to_string())]);
+        let button = |action, words| Button::new(action, words, notice.incident.id.to_string());
+        message.buttons(vec![button("ack", "Acknowledge"), button("silence", "Silence …")]);
     }
     ending(&mut message, notice, left_out);
     message
@@ -135,7 +136,7 @@ fn by(incident: &Incident) -> Text {
     Text::outside(&format!("{}{by}{owner}", incident.id), 200)
 }
 
-fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
+pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
     message.section(Text::outside(&format!("❓ {}", ask.question), 600));
     let plan: Vec<String> =
         ask.plan.iter().enumerate().map(|(at, call)| text::slack(&format!("{}. {call}", at + 1), 200)).collect();

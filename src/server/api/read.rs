@@ -65,6 +65,7 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "freezes": counts.freezes,
         "nodes_held": counts.nodes_held,
         "clusters": clusters(parts),
+        "slack": app.slack_standing(),
         "break_glass": super::tokens::broken(&app).await?,
     })))
 }

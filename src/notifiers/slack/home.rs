@@ -1,0 +1,78 @@
+//! A person's page of the app: what waits for them, what is open, how the guards stand.
+//!
+//! Invariant: it is the message's own blocks, so what a label says is text here, too.
+
+use super::blocks::{Button, Message, Text};
+use super::render::ask_blocks;
+use super::view::Home;
+use crate::limits::{SLACK_HOME_ROWS, STORY_LINE_CHARS};
+use crate::model::{Ask, Incident, Time};
+use crate::notifiers::{date_time, mark, text};
+
+/// What the page shows.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub install: String,
+    pub person: String,
+    pub role: String,
+    /// What was just done from this page.
+    pub note: String,
+    /// Questions that this person may answer, and how many more there are for others.
+    pub asks: Vec<Ask>,
+    pub others: usize,
+    pub incidents: Vec<Incident>,
+    pub open: u64,
+    /// How the guards stand, a line each.
+    pub guards: Vec<String>,
+    pub at: Time,
+    pub link: Option<String>,
+}
+
+pub fn page(page: &Page) -> Home {
+    let mut message = Message::new("Nightshift");
+    message.header(&format!("Nightshift · {}", page.install));
+    message.says(&page.note, 1_000);
+    message.section(Text::ours("*Waits for you*"));
+    for ask in page.asks.iter().take(SLACK_HOME_ROWS) {
+        ask_blocks(&mut message, ask, true);
+    }
+    let more = page.asks.len().saturating_sub(SLACK_HOME_ROWS);
+    let waits = match (page.asks.len(), page.others) {
+        (0, 0) => "Nothing.".to_owned(),
+        (0, others) => format!("Nothing; {others} for others."),
+        (_, 0) if more == 0 => String::new(),
+        (_, others) => format!("… and {more} more for you, {others} for others: `/nightshift incidents`"),
+    };
+    message.section(Text::ours(waits));
+    message.section(Text::ours(format!("*Open incidents: {}*", page.open)));
+    let line = |incident: &Incident| {
+        let owner = incident.owner.as_ref().map(|owner| format!(" · {owner}'s")).unwrap_or_default();
+        let line = format!("{} {} {}{owner}", mark(incident.state, incident.severity), incident.id, incident.title);
+        text::slack(&line, STORY_LINE_CHARS)
+    };
+    let lines: Vec<String> = page.incidents.iter().take(SLACK_HOME_ROWS).map(line).collect();
+    message.story(&lines, usize::MAX);
+    message.section(Text::ours("*Guards*"));
+    message.says(&page.guards.join("\n"), 2_000);
+    message.buttons(vec![Button {
+        style: Some("danger"),
+        ..Button::new("freeze", "Freeze everything …", "all".to_owned())
+    }]);
+    let link =
+        page.link.as_deref().and_then(text::link).map(|link| format!(" · <{link}|look closer>")).unwrap_or_default();
+    let who = text::slack(&page.person, 60).replace(['*', '_', '~', '`'], " ");
+    message.tail(&format!("{who}, {} · as of {}{link}", page.role, date_time(page.at)));
+    Home::of(message)
+}
+
+/// For who is in the workspace, but is nobody here.
+pub fn stranger(user: &str) -> Home {
+    let mut message = Message::new("Nightshift");
+    message.header("Nightshift does not know you yet");
+    message.section(Text::ours(
+        "What you may see and do depends on who you are there. Ask an operator to add your member id to your entry \
+         under `people` in nightshift.yaml:",
+    ));
+    message.section(Text::outside(&format!("slack: {user}"), 100));
+    Home::of(message)
+}

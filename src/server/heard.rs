@@ -1,0 +1,63 @@
+//! What was heard lately, so that a repeat counts once.
+//!
+//! Invariant: bounded; what is forgotten is the oldest.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+/// The names that a service gives to what it delivers.
+#[derive(Debug)]
+pub(super) struct Heard {
+    most: usize,
+    ids: Mutex<(VecDeque<String>, HashSet<String>)>,
+}
+
+impl Heard {
+    pub(super) fn new(most: usize) -> Heard {
+        Heard { most, ids: Mutex::default() }
+    }
+
+    /// Whether it was heard before. What has no name is always new.
+    pub(super) fn again(&self, id: &str) -> bool {
+        if id.is_empty() {
+            return false;
+        }
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let (order, known) = &mut *ids;
+        if !known.insert(id.to_owned()) {
+            return true;
+        }
+        if order.len() >= self.most
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
+        }
+        order.push_back(id.to_owned());
+        false
+    }
+
+    /// It came to nothing, so its repeat is the first.
+    pub(super) fn forget(&self, id: &str) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.1.remove(id) {
+            ids.0.retain(|other| other != id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_heard_once_and_memory_is_bounded() {
+        let heard = Heard::new(2);
+        assert!(!heard.again("01A") && heard.again("01A"));
+        assert!(!heard.again("") && !heard.again(""));
+        assert!(!heard.again("01B") && !heard.again("01C"));
+        assert!(!heard.again("01A"), "the oldest is forgotten");
+        assert!(heard.again("01C"));
+        heard.forget("01C");
+        assert!(!heard.again("01C") && heard.again("01A"));
+    }
+}

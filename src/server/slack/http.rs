@@ -1,0 +1,86 @@
+//! Slack's three doors over HTTP: the command, what people press and send, events.
+//!
+//! Invariant: the signature over the raw body comes first, whatever the body says it is.
+
+use super::said::{EventCallback, Interaction, Slash};
+use super::{App, Chat};
+use crate::limits;
+use crate::server::Problem;
+use crate::telemetry::SlackDoor as Kind;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+pub(in crate::server) fn routes() -> Router<App> {
+    Router::new()
+        .route("/slack/command", post(slash))
+        .route("/slack/interact", post(interact))
+        .route("/slack/events", post(event))
+        .layer(DefaultBodyLimit::max(limits::SLACK_BODY_BYTES))
+}
+
+async fn slash(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+    let begun = Instant::now();
+    let chat = opened(&app, &headers, &body)?;
+    let slash: Slash = form(&body)?;
+    let answer = chat.command(slash).await;
+    app.parts.metrics.slack_answered(Kind::Command, begun.elapsed());
+    Ok(answered(answer))
+}
+
+async fn interact(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+    let begun = Instant::now();
+    let chat = opened(&app, &headers, &body)?;
+    let fields: BTreeMap<String, String> = form(&body)?;
+    let said: Interaction = serde_json::from_str(fields.get("payload").map_or("", String::as_str))
+        .map_err(|_| malformed("`payload` is not what Slack sends"))?;
+    let answer = chat.interact(said).await;
+    app.parts.metrics.slack_answered(Kind::Interaction, begun.elapsed());
+    Ok(answered(answer))
+}
+
+async fn event(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+    let chat = opened(&app, &headers, &body)?;
+    let said: EventCallback =
+        serde_json::from_slice(&body).map_err(|_| malformed("this is not an event as Slack sends it"))?;
+    if said.kind == "url_verification" {
+        let challenge: String = said.challenge.chars().take(limits::SLACK_ID_CHARS).collect();
+        return Ok(answered(json!({ "challenge": challenge })));
+    }
+    chat.event(said);
+    Ok(StatusCode::OK.into_response())
+}
+
+/// The chat, once Slack's signature holds.
+fn opened(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<Chat, Problem> {
+    let chat = Chat::of(app)?;
+    let signature = chat.door.signature.as_ref().ok_or_else(|| {
+        Problem::not_found(
+            "Slack is not set up here over HTTP",
+            "add `slack.signing_secret` to nightshift.yaml, or use Socket Mode in the app's settings",
+        )
+    })?;
+    signature.check(headers, body, app.parts.clock.now())?;
+    Ok(chat)
+}
+
+/// Slack wants an empty body where there is nothing to say.
+fn answered(answer: Value) -> Response {
+    if answer.is_null() { StatusCode::OK.into_response() } else { Json(answer).into_response() }
+}
+
+fn form<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let fields: serde_json::Map<String, Value> =
+        url::form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), json!(value))).collect();
+    serde_json::from_value(Value::Object(fields)).map_err(|_| malformed("this is not the form that Slack sends"))
+}
+
+fn malformed(error: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, error, "set the app up from integrations/slack/manifest.yaml")
+}

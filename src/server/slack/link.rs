@@ -1,0 +1,241 @@
+//! One Socket Mode connection: hello, envelopes that are acknowledged before their work begins, pings, the end.
+//!
+//! Invariant: an envelope is acknowledged first and counts once, whatever connections bring it; a form, whose answer is the
+//! acknowledgement, gets it well within Slack's three seconds.
+
+use super::Chat;
+use super::said::{Envelope, EventCallback, Interaction, Slash};
+use crate::clock::Clock;
+use crate::limits;
+use crate::model::Time;
+use crate::notifiers::one_line;
+use crate::notifiers::slack::{Refusal, Web};
+use crate::world::{Frame, Socket};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+pub(super) struct Link {
+    chat: Chat,
+    clock: Arc<dyn Clock>,
+    socket: Socket,
+    born: Time,
+    /// Acknowledgements that wait for what a form comes to.
+    acks: FuturesUnordered<BoxFuture<'static, Value>>,
+    /// When to ask whether Slack is there, or to believe that it is not.
+    deadline: Time,
+    asked: bool,
+    /// Slack wants us to use another one; then this one hears on for so long.
+    until: Option<Time>,
+}
+
+/// Why a connection is handed back.
+pub(super) enum Left {
+    /// Slack wants a successor; this one still hears.
+    CalledOff {
+        link: Box<Link>,
+        born: Time,
+    },
+    Ended {
+        born: Time,
+        called_off: bool,
+        why: String,
+        lasting: bool,
+    },
+}
+
+/// What Slack says when it ends a connection.
+enum Goodbye {
+    Successor,
+    End { why: String, lasting: bool },
+}
+
+impl Link {
+    /// Asks for an address, connects, and waits for the hello.
+    pub(super) async fn open(chat: Chat) -> Result<Box<Link>, Refusal> {
+        let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
+        let lasting = |why: String| Refusal { why, after: None, lasting: true };
+        let passing = |why: String| Refusal { why, after: None, lasting: false };
+        let Some(slack) = &config.slack else { return Err(lasting("Slack is not set up".to_owned())) };
+        let Some(secret) = &slack.app_token else { return Err(lasting("`slack.app_token` is missing".to_owned())) };
+        // Read each time: a token that was replaced works without a restart.
+        let token = secret.read().map_err(|why| lasting(format!("slack.app_token: {why}")))?;
+        let address = Web::new(http, &slack.api, &token).socket().await?;
+        let socket = Socket::connect(&address).await.map_err(|error| passing(format!("Slack's socket: {error}")))?;
+        let clock = Arc::clone(&chat.app.parts.clock);
+        let now = clock.now();
+        let deadline = now + limits::SLACK_QUIET;
+        let acks = FuturesUnordered::new();
+        let mut link = Link { chat, clock, socket, born: now, acks, deadline, asked: false, until: None };
+        let hello = timeout(limits::SLACK_HELLO, link.hello()).await;
+        let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket says no hello".to_owned())))?;
+        match &slack.app {
+            Some(ours) if !app.is_empty() && *ours != app => {
+                let app = one_line(&app, 40);
+                Err(lasting(format!("the app token is of app {app}, and `slack.app` is {ours}: make them agree")))
+            }
+            _ => Ok(Box::new(link)),
+        }
+    }
+
+    /// The id of the app that Slack greets.
+    async fn hello(&mut self) -> Result<String, Refusal> {
+        loop {
+            match self.socket.hear().await {
+                Frame::Text(text) => match serde_json::from_str::<Envelope>(&text) {
+                    Ok(frame) if frame.kind == "hello" => return Ok(frame.connection_info.app_id),
+                    Ok(frame) if frame.kind == "disconnect" => {
+                        let (why, lasting) = match goodbye(&frame.reason) {
+                            Goodbye::End { why, lasting } => (why, lasting),
+                            Goodbye::Successor => ("Slack ended the connection before it began".to_owned(), false),
+                        };
+                        return Err(Refusal { why, after: None, lasting });
+                    }
+                    // Nothing is acknowledged before the hello, so nothing is lost: Slack sends it again.
+                    _ => {}
+                },
+                Frame::Alive => {}
+                Frame::Closed(why) => {
+                    return Err(Refusal { why: format!("Slack's socket: {why}"), after: None, lasting: false });
+                }
+            }
+        }
+    }
+
+    /// Hears until Slack wants a successor, or the end.
+    pub(super) async fn listen(mut self) -> Left {
+        loop {
+            let wake = self.until.map_or(self.deadline, |until| until.min(self.deadline));
+            tokio::select! {
+                frame = self.socket.hear() => {
+                    (self.asked, self.deadline) = (false, self.clock.now() + limits::SLACK_QUIET);
+                    let goodbye = match frame {
+                        Frame::Text(text) => self.heard(&text).await,
+                        Frame::Alive => None,
+                        Frame::Closed(why) => Some(Goodbye::End { why: format!("Slack's socket: {why}"), lasting: false }),
+                    };
+                    match goodbye {
+                        None => {}
+                        Some(Goodbye::Successor) => {
+                            let first = self.until.is_none();
+                            self.until.get_or_insert(self.clock.now() + limits::SLACK_OVERLAP);
+                            if first {
+                                return Left::CalledOff { born: self.born, link: Box::new(self) };
+                            }
+                        }
+                        Some(Goodbye::End { why, lasting }) => return self.ended(why, lasting).await,
+                    }
+                }
+                Some(ack) = self.acks.next(), if !self.acks.is_empty() => {
+                    if let Err(error) = self.socket.say(ack.to_string()).await {
+                        return self.ended(format!("Slack's socket: {error}"), false).await;
+                    }
+                }
+                () = self.clock.sleep_until(wake) => {
+                    if self.until.is_some_and(|until| until <= self.clock.now()) {
+                        return self.ended("Slack wanted another connection".to_owned(), false).await;
+                    }
+                    if self.asked {
+                        return self.ended("Slack fell silent".to_owned(), false).await;
+                    }
+                    (self.asked, self.deadline) = (true, self.clock.now() + limits::SLACK_QUIET);
+                    if let Err(error) = self.socket.ping().await {
+                        return self.ended(format!("Slack's socket: {error}"), false).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ended(self, why: String, lasting: bool) -> Left {
+        let (born, called_off) = (self.born, self.until.is_some());
+        self.socket.close().await;
+        Left::Ended { born, called_off, why, lasting }
+    }
+
+    /// One frame: acknowledged, then begun. Something, where it is the end.
+    async fn heard(&mut self, text: &str) -> Option<Goodbye> {
+        let Ok(frame) = serde_json::from_str::<Envelope>(text) else {
+            tracing::warn!("Slack's socket said something that is no frame of Socket Mode");
+            return None;
+        };
+        if frame.kind == "disconnect" {
+            return Some(goodbye(&frame.reason));
+        }
+        if frame.envelope_id.is_empty() {
+            return None;
+        }
+        let form = frame.kind == "interactive" && frame.payload["type"] == "view_submission";
+        if form && self.acks.len() < limits::SLACK_AT_ONCE {
+            return self.form(frame).await;
+        }
+        if let Err(goodbye) = self.acknowledge(&frame.envelope_id).await {
+            return Some(goodbye);
+        }
+        if !self.chat.door.heard.again(&frame.envelope_id) {
+            self.begin(frame);
+        }
+        None
+    }
+
+    /// A form is shown what it came to, in the acknowledgement itself.
+    async fn form(&mut self, frame: Envelope) -> Option<Goodbye> {
+        let id = frame.envelope_id;
+        let said = serde_json::from_value::<Interaction>(frame.payload).ok();
+        let Some(said) = said.filter(|_| !self.chat.door.heard.again(&id)) else {
+            return self.acknowledge(&id).await.err();
+        };
+        let chat = self.chat.clone();
+        self.acks.push(Box::pin(async move {
+            let answer = chat.interact(said).await;
+            if answer.is_null() {
+                json!({ "envelope_id": id })
+            } else {
+                json!({ "envelope_id": id, "payload": answer })
+            }
+        }));
+        None
+    }
+
+    async fn acknowledge(&mut self, id: &str) -> Result<(), Goodbye> {
+        let said = self.socket.say(json!({ "envelope_id": id }).to_string()).await;
+        said.map_err(|error| Goodbye::End { why: format!("Slack's socket: {error}"), lasting: false })
+    }
+
+    /// The same that HTTP would begin.
+    fn begin(&self, frame: Envelope) {
+        let chat = self.chat.clone();
+        let begun = match frame.kind.as_str() {
+            "slash_commands" => serde_json::from_value::<Slash>(frame.payload).map(|slash| chat.command_later(slash)),
+            "interactive" => serde_json::from_value::<Interaction>(frame.payload).map(|said| {
+                tokio::spawn(async move { chat.interact(said).await });
+            }),
+            "events_api" => serde_json::from_value::<EventCallback>(frame.payload).map(|said| chat.event(said)),
+            _ => Ok(()),
+        };
+        if begun.is_err() {
+            tracing::warn!("Slack's socket brought something that is not what Slack sends");
+        }
+    }
+}
+
+/// What a `disconnect` wants of us.
+fn goodbye(reason: &str) -> Goodbye {
+    match reason {
+        "link_disabled" => Goodbye::End {
+            why: "Socket Mode was switched off for this app: switch it on at api.slack.com/apps, Socket Mode"
+                .to_owned(),
+            lasting: true,
+        },
+        "too_many_websockets" => Goodbye::End {
+            why: "too many connections are open for this app: is another engine running with the same app token?"
+                .to_owned(),
+            lasting: true,
+        },
+        // `warning`, `refresh_requested`, and what Slack may invent.
+        _ => Goodbye::Successor,
+    }
+}
