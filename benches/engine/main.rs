@@ -5,6 +5,7 @@
 
 mod idle;
 mod rig;
+mod slack;
 mod sleepers;
 mod steps;
 mod storm;
@@ -18,11 +19,12 @@ use table::{ms, row, share, time_row};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Each measures one thing, in a process of its own.
-const PARTS: [(&str, fn()); 5] = [
+const PARTS: [(&str, fn()); 6] = [
     ("storm", storm::measure),
     ("steps", steps::measure),
     ("sleepers", sleepers::measure),
     ("idle", idle::measure),
+    ("slack", slack::measure),
     ("watching", watching::measure),
 ];
 

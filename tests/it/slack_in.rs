@@ -217,11 +217,11 @@ async fn one_press_judges_a_plan_and_the_latest_press_of_a_person_counts() {
     let chat = Chat::begin().await;
     let (run, _) = chat.asking().await;
     chat.presses("U0VIC", "right", &run.to_string()).await;
-    assert!(chat.answers(1).await[0].contains("`vic` has role viewer"));
+    assert!(chat.slack.answers(1).await[0].contains("`vic` has role viewer"));
     chat.presses("U0ADA", "wrong", &run.to_string()).await;
-    chat.answers(2).await;
+    chat.slack.answers(2).await;
     chat.presses("U0ADA", "right", &run.to_string()).await;
-    let answers = chat.answers(3).await;
+    let answers = chat.slack.answers(3).await;
     assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
     assert!(answers[2].contains("on record: 1 matches, 1 right, 0 wrong"), "{answers:?}");
     let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
