@@ -4,6 +4,7 @@
 
 mod agent;
 mod check;
+mod oidc;
 mod read;
 mod secret;
 
@@ -11,6 +12,7 @@ pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use check::wrong_name;
+pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest};
 
 use crate::model::{Grant, LabelMap, Schedule, Span};
@@ -78,6 +80,9 @@ pub struct Server {
     /// Where people reach us, for links in notices.
     pub public_url: Option<String>,
     pub tokens: Vec<Token>,
+    /// Where people sign in for the pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -405,6 +410,7 @@ impl Default for Server {
             behind_tls: false,
             public_url: None,
             tokens: Vec::new(),
+            oidc: None,
         }
     }
 }

@@ -12,7 +12,7 @@ mod webhook;
 
 pub use slack::private as slack_private;
 /// Text from outside as one line of at most that many characters, with nothing invisible in it.
-pub use text::plain as one_line;
+pub use text::{link as web_link, plain as one_line};
 
 use crate::config::Channel;
 use crate::model::{Ask, Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};

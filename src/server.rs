@@ -1,7 +1,7 @@
-//! HTTP: ingest, API, health, metrics. Bounds before work, authentication before everything.
+//! HTTP: ingest, API, pages, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed and
-//! the use of a join token; no body is decoded before its sender is known.
+//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed,
+//! the use of a join token and the page where people sign in; no body is decoded before its sender is known.
 
 pub mod agents;
 mod api;
@@ -19,6 +19,7 @@ mod problem;
 mod roster;
 mod signed;
 mod slack;
+mod web;
 mod witness;
 
 pub use auth::{Caller, GivenToken, Tokens, Way, local_token};
@@ -28,6 +29,7 @@ pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use roster::{Live, Roster, watch as watch_roster};
 pub use slack::{Door, SlackDoor};
+pub use web::Provider;
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
@@ -57,6 +59,7 @@ pub struct App {
     witness: Arc<witness::Witness>,
     slack: Option<Arc<SlackDoor>>,
     pagerduty: Option<Arc<PagerDutyDoor>>,
+    web: Arc<web::Front>,
 }
 
 impl App {
@@ -75,6 +78,7 @@ impl App {
             witness: Arc::default(),
             slack: None,
             pagerduty: None,
+            web: Arc::default(),
         }
     }
 
@@ -92,6 +96,11 @@ impl App {
     /// The same with a door for PagerDuty's webhook.
     pub fn with_pagerduty(self, door: PagerDutyDoor) -> App {
         App { pagerduty: Some(Arc::new(door)), ..self }
+    }
+
+    /// The same with an identity provider that people sign in with.
+    pub fn with_provider(self, provider: Provider) -> App {
+        App { web: Arc::new(web::Front::with(provider)), ..self }
     }
 
     /// The same with another source of rules and decoders.
@@ -118,6 +127,7 @@ pub fn router(app: App) -> Router {
         .merge(agents::routes())
         .merge(slack::routes())
         .merge(pagerduty::routes())
+        .merge(web::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics_page::show))

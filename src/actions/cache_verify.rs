@@ -47,6 +47,11 @@ impl Action for CacheVerify {
         }
     }
 
+    /// Hashing goes on without us.
+    async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
+        args::flag(&step.call, "hash").then(|| settle(on_node::stop(world, step, crate::limits::CACHE_WITHIN)))
+    }
+
     /// Headers and sizes only: a plan should not read a terabyte.
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
         let mut call = call.clone();

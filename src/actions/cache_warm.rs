@@ -5,7 +5,7 @@
 
 mod job;
 
-use super::answer::{Settled, failed, foresee, patient, settle, waited};
+use super::answer::{Settled, failed, foresee, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
@@ -112,13 +112,5 @@ async fn stop(world: &World, step: &Step) -> Settled<Performed> {
     if step.carry["route"] == "job" {
         return job::stop(world, step, within).await;
     }
-    let node = args::text(&step.call, "node")?;
-    match world.agents.unwant(node, &step.command_key()) {
-        Ok(()) => {
-            let what = format!("the run was cancelled: the agent of {node} stops reading, and what it has read stays");
-            Ok(Performed::Done(failed(FailureKind::Refused, what)))
-        }
-        // After a restart of ours an agent comes back in a moment; one that is gone has nothing under way.
-        Err(error) => Ok(patient(error, waited(world, step), within, Value::Null)),
-    }
+    on_node::stop(world, step, within)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the command's key is the step's, so that a crash, a retry and a second engine ask for one and the same.
 
-use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::answer::{Settled, done, failed, foresee, patient, poll, settle, waited};
 use super::{Action, Performed, args};
 use crate::limits;
 use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step, Subject};
@@ -85,6 +85,19 @@ pub(super) async fn read(world: &World, call: &Call) -> Settled<Value> {
     match tokio::time::timeout(limits::AGENT_READ_WAIT, answered).await.map_err(silent)?? {
         Outcome::Ok(value) => Ok(value),
         Outcome::Failed(failure) => Err(failure.into()),
+    }
+}
+
+/// The run was cancelled: the agent is told to stop what it does for this step.
+pub(super) fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
+    let node = args::text(&step.call, "node")?;
+    match world.agents.unwant(node, &step.command_key()) {
+        Ok(()) => {
+            let what = format!("the run was cancelled: the agent of {node} stops reading, and what it has read stays");
+            Ok(Performed::Done(failed(FailureKind::Refused, what)))
+        }
+        // After a restart of ours an agent comes back in a moment; one that is gone has nothing under way.
+        Err(error) => Ok(patient(error, waited(world, step), within, Value::Null)),
     }
 }
 

@@ -192,6 +192,29 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_without_the_engine_in_which_every_gpu_complains_each_second_is_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = crate::config::AgentConfig::default().spool_mib << 20;
+        let mut spool = Spool::open(dir.path(), "boot-a", bytes);
+        let (gpus, seconds) = (8, 3_600);
+        // A minute at a time, for the test's sake.
+        for _ in 0..seconds / 60 {
+            spool.append(findings(60 * gpus));
+        }
+        let standing = spool.standing();
+        assert_eq!((standing.waiting, standing.dropped), ((gpus * seconds) as u64, 0), "{standing:?}");
+        let mut seen = 0;
+        while let Some(batch) = spool.batch() {
+            for number in numbers(&batch) {
+                assert_eq!(number, seen + 1, "in order, none missing");
+                seen = number;
+            }
+            spool.taken(&batch.standing.spool, seen);
+        }
+        assert_eq!(seen, (gpus * seconds) as u64);
+    }
+
+    #[test]
     fn another_start_sends_the_old_part_under_its_own_boot_and_then_counts_anew() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = Spool::open(dir.path(), "boot-a", 1 << 20);

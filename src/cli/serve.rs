@@ -61,8 +61,17 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     })?
 }
 
-/// Opens the doors of Slack and PagerDuty, where the configuration has them.
+/// Opens the doors of an identity provider, Slack and PagerDuty, where the configuration has them.
 fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
+    let app = match &config.server.oidc {
+        None => app,
+        Some(oidc) => {
+            let wrong = |why: String| Stop::usage(format!("server.oidc: {why}"), "mend `server.oidc`");
+            let secret = oidc.client_secret.as_ref().map(Secret::read).transpose().map_err(wrong)?;
+            let public = config.server.public_url.as_deref().unwrap_or_default();
+            app.with_provider(server::Provider::new(oidc.clone(), public, secret).map_err(wrong)?)
+        }
+    };
     let app = match &config.pagerduty {
         None => app,
         Some(webhook) => {

@@ -5,6 +5,7 @@
 mod channel;
 mod guards;
 mod job;
+mod oidc;
 mod people;
 mod probe;
 mod server;
@@ -43,6 +44,7 @@ impl Config {
         check_install(self, &mut found);
         server::check_server(self, &mut found);
         server::check_tokens(self, &mut found);
+        oidc::check(self, &mut found);
         for (name, source) in &self.sources {
             source::check_source(name, source, &mut found);
             source::check_watched(name, source, self, &mut found);

@@ -42,6 +42,40 @@ pub const SECRET_BYTES: u64 = 64 * 1024;
 pub const API_BODY_BYTES: usize = 64 * 1024;
 /// Words that people give as a reason; they go into the ledger and into messages.
 pub const WHY_BYTES: usize = 2 * 1024;
+/// A session of the pages ends after this, whatever somebody does in it …
+pub const WEB_SESSION: Duration = Duration::from_secs(12 * 3_600);
+/// … and after this without a click: a phone that was left on a table.
+pub const WEB_IDLE: Duration = Duration::from_secs(2 * 3_600);
+/// Sessions at once, of all and of one person; the one that was used longest ago makes room.
+pub const WEB_SESSIONS: usize = 4_096;
+pub const WEB_SESSIONS_EACH: usize = 16;
+/// From leaving for an identity provider to coming back: a password, a second factor, a phone that is searched for.
+pub const OIDC_SIGN_IN: Duration = Duration::from_secs(600);
+/// Sign-ins that came back within that time: more is nobody's installation.
+pub const OIDC_TICKETS: usize = 4_096;
+/// Codes that are exchanged at once.
+pub const OIDC_EXCHANGES: usize = 16;
+/// One answer of a provider.
+pub const OIDC_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a provider says of itself, and its keys, are asked for again after this …
+pub const OIDC_KNOWN: Duration = Duration::from_secs(3_600);
+/// … its keys sooner where a token names one that is new, but not for each forged token …
+pub const OIDC_KEYS_PACE: Duration = Duration::from_secs(60);
+/// … and one that does not answer is left alone for a moment.
+pub const OIDC_RETRY: Duration = Duration::from_secs(5);
+/// Clocks of provider and engine apart.
+pub const OIDC_SKEW: Duration = Duration::from_secs(60);
+pub const OIDC_KEYS: usize = 64;
+/// An ID token travels in one body; those with hundreds of groups have some 20 KiB.
+pub const OIDC_TOKEN_BYTES: usize = 64 * 1024;
+/// As OpenID Connect bounds a subject.
+pub const OIDC_SUBJECT_BYTES: usize = 255;
+/// Groups of one person that are looked at.
+pub const OIDC_GROUPS: usize = 1_000;
+/// A name or text on a page, so that a hostile label cannot push the buttons out of sight.
+pub const WEB_TEXT_CHARS: usize = 400;
+/// Rows of a table on a page; the rest is a number and a command.
+pub const WEB_ROWS: usize = 200;
 /// How often the file of people and tokens is looked at, so that a role that was taken away is gone at once.
 pub const ROSTER_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Changes of people and tokens that one entry names.

@@ -6,6 +6,7 @@
 pub(in crate::server) mod made;
 mod tokens;
 
+pub(super) use tokens::digest;
 pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 
 use super::{App, Problem};

@@ -20,16 +20,38 @@ pub enum Gate {
     Local,
     /// An agent's certificate or ServiceAccount token; for `join` a join token.
     Agent,
+    /// Where people sign in: nothing is shown but the way in.
+    SignIn,
+    /// What somebody who has signed in may: by a provider or a token.
+    Session(&'static str),
     /// A signature of that service, and what it then may.
     Signed(&'static str, &'static str),
 }
 
 const SLACK: Gate = Gate::Signed("Slack", "what it then may is what the person may");
 
+const PAGE: Gate = Gate::Session("it shows what the API shows to them");
+const FORM: Gate = Gate::Session("it does what the API does for them");
+
 const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/healthz", Gate::Anybody),
     ("get", "/readyz", Gate::Anybody),
     ("get", "/metrics", Gate::AnyToken),
+    ("get", "/", PAGE),
+    ("get", "/incidents/{id}", PAGE),
+    ("get", "/runs/{id}", PAGE),
+    ("get", "/why/{subject}", PAGE),
+    ("post", "/web/approvals/{id}", FORM),
+    ("post", "/web/incidents/{id}/ack", FORM),
+    ("post", "/web/freezes", FORM),
+    ("post", "/web/unfreeze", FORM),
+    ("post", "/logout", FORM),
+    ("get", "/login", Gate::SignIn),
+    ("post", "/login", Gate::SignIn),
+    ("get", "/login/provider", Gate::SignIn),
+    ("get", "/login/callback", Gate::SignIn),
+    ("get", "/web/style.css", Gate::Anybody),
+    ("get", "/web/live.js", Gate::Anybody),
     ("post", api::BREAK_GLASS, Gate::Local),
     ("post", "/in/{kind}/{source}", Gate::Source),
     ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
@@ -89,7 +111,9 @@ pub fn roles_page() -> String {
 
 fn words(gate: Gate) -> String {
     match gate {
-        Gate::Anybody => "nothing: it says only whether the engine is well".to_owned(),
+        Gate::Anybody => "nothing: it says nothing but what is for everybody".to_owned(),
+        Gate::SignIn => "nothing: it shows the way in and no data; a form only from our own page".to_owned(),
+        Gate::Session(may) => format!("a session of the pages; {may}"),
         Gate::AnyToken => "any token that is known here".to_owned(),
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),

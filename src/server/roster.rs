@@ -7,7 +7,7 @@ mod reload;
 
 pub use reload::watch;
 
-use super::auth::{Caller, LOCAL, Tokens, Way};
+use super::auth::{Caller, LOCAL, Tokens, Way, digest};
 use crate::config::{Person, Role};
 use crate::model::{Grant, Right};
 use std::collections::BTreeSet;
@@ -61,7 +61,11 @@ impl Roster {
 
     /// By the subject that an identity provider gives, or by a mail address that it says it has verified.
     pub fn by_oidc(&self, subject: &str, verified_mail: Option<&str>) -> Option<&Person> {
-        let is = |known: &str| known == subject || verified_mail.is_some_and(|mail| mail.eq_ignore_ascii_case(known));
+        // What has an `@` is an address of mail: a subject that somebody chose may look like one.
+        let is = |known: &str| {
+            (known == subject && !known.contains('@'))
+                || verified_mail.is_some_and(|mail| mail.eq_ignore_ascii_case(known))
+        };
         self.people.iter().find(|person| person.oidc.as_deref().is_some_and(is))
     }
 
@@ -79,7 +83,12 @@ impl Roster {
 
     /// Who comes with this token of the configuration.
     pub fn caller(&self, presented: &str) -> Option<Caller> {
-        let known = self.tokens.find(presented)?;
+        self.caller_by_hash(&digest(presented))
+    }
+
+    /// Who comes with the token of this hash.
+    pub(super) fn caller_by_hash(&self, hash: &[u8; 32]) -> Option<Caller> {
+        let known = self.tokens.by_hash(hash)?;
         let way = if known.name == LOCAL { Way::Local } else { Way::Token(known.name.clone()) };
         Some(self.caller_by(&known.name, known.grant.clone(), known.sources.clone(), way))
     }

@@ -44,3 +44,4 @@ mod store;
 mod tidy;
 mod tokens;
 mod watch;
+mod web;

@@ -125,6 +125,9 @@ pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
     for token in &config.server.tokens {
         found.push((format!("server.tokens `{}`", token.name), &token.secret));
     }
+    if let Some(secret) = config.server.oidc.as_ref().and_then(|oidc| oidc.client_secret.as_ref()) {
+        found.push(("server.oidc.client_secret".to_owned(), secret));
+    }
     for secret in config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets) {
         found.push(("pagerduty.signing_secrets".to_owned(), secret));
     }

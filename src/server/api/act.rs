@@ -43,6 +43,9 @@ pub(super) struct Why {
 #[serde(deny_unknown_fields)]
 pub(super) struct Answer {
     approve: bool,
+    /// What was shown to whoever answers; another plan than that is not answered.
+    #[serde(default)]
+    plan_hash: Option<String>,
     #[serde(default)]
     why: String,
 }
@@ -148,6 +151,13 @@ pub(super) async fn decide(
             StatusCode::FORBIDDEN,
             format!("{} may not answer {}", caller.name, approval.id),
             format!("ask one of: {}", approval.approvers.join(", ")),
+        ));
+    }
+    // The plan of a question never changes: another plan is another question, and this one is void then.
+    if answer.plan_hash.as_ref().is_some_and(|shown| *shown != approval.plan_hash) {
+        return Err(refuse::conflict(
+            format!("{} is not the question that was shown: its plan is another one", approval.id),
+            "look at the plan as it is now, then decide again",
         ));
     }
     may_answer(&app, &caller, &approval, answer.approve).await?;

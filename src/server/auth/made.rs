@@ -62,9 +62,14 @@ pub(super) async fn caller(app: &App, text: &str) -> Result<Option<Caller>, Prob
     if !looks_like_one(text) {
         return Ok(None);
     }
+    by_hash(app, &hash_of(text)).await
+}
+
+/// The same by the hash of a text, for whom a session remembers.
+pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<Caller>, Problem> {
     let store = &app.parts.store;
     // The hash of 256 random bits tells nothing to who measures how long it is looked for.
-    let found = store.token(&hash_of(text)).await.map_err(|error| match error {
+    let found = store.token(hash).await.map_err(|error| match error {
         StoreError::Busy(why) => Problem::busy(format!("the store is busy: {why}")),
         other => {
             tracing::error!(error = %other, "a token could not be looked up");

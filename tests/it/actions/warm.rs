@@ -167,7 +167,18 @@ async fn an_agent_hears_of_the_cancelled_run_also_from_an_engine_that_was_starte
     let working = Answer::Working { why: "reading".to_owned(), progress: Value::Null };
     assert!(!stage.world.agents.answered("gpu-1", &step.command_key(), working.clone()), "nobody waits for it");
     step.no += 1;
-    assert!(stage.world.agents.answered("gpu-1", &step.command_key(), working));
+    assert!(stage.world.agents.answered("gpu-1", &step.command_key(), working.clone()));
+
+    // Hashing stops as well; a look at headers is over before anybody could stop it.
+    let verify = |hash: bool| {
+        let args = [("node", json!("gpu-1")), ("path", json!("/models/llama")), ("hash", json!(hash))];
+        call("cache::verify", &args)
+    };
+    let hashing = Step { no: 5, ..stage.begin(verify(true)).await };
+    let stopped = action("cache::verify").stop(&stage.world, &hashing).await;
+    assert!(matches!(&stopped, Some(Performed::Done(Outcome::Failed(_)))), "{stopped:?}");
+    assert!(!stage.world.agents.answered("gpu-1", &hashing.command_key(), working));
+    assert_eq!(action("cache::verify").stop(&stage.world, &stage.begin(verify(false)).await).await, None);
 }
 
 #[tokio::test]

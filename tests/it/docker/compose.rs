@@ -132,6 +132,9 @@ async fn the_service_of_the_compose_file_starts_healthy_with_exactly_its_setting
     assert!(good && said.contains("100.0 % in memory") || said.contains("in memory already"), "{said}");
     let (good, said) = project.inside(&["status"]);
     assert!(good && said.contains("0 of 1, 1 allowed at once"), "{said}");
+    // The secrets have the mode that they have on the host, where their folder keeps others out.
+    let (_, said) = project.inside(&["doctor"]);
+    assert!(!said.contains("can be read by everybody") && !logs().contains("can be read by everybody"), "{said}");
     assert!(!logs().contains("KernelLogUnreadable") && !logs().contains("panicked"), "{}", logs());
 
     project.compose(&["stop", "nightshift"]);

@@ -1,0 +1,36 @@
+//! An identity provider (OpenID Connect) that people sign in with on the pages.
+//!
+//! Invariant: who is let in is written down here or under `people`; to be known to the provider is not enough.
+
+use super::{Role, Secret};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcConfig {
+    /// Exactly as the provider writes it in its tokens: `https://login.example.com/realms/main`.
+    pub issuer: String,
+    pub client_id: String,
+    /// Left out: a public client, which PKCE alone protects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret>,
+    #[serde(default = "OidcConfig::usual_scopes")]
+    pub scopes: Vec<String>,
+    /// The claim that lists somebody's groups.
+    #[serde(default = "OidcConfig::usual_groups")]
+    pub groups_claim: String,
+    /// What members of a group of the provider's may do here; of several, the widest holds. Nobody by default.
+    #[serde(default)]
+    pub roles: BTreeMap<String, Role>,
+}
+
+impl OidcConfig {
+    fn usual_scopes() -> Vec<String> {
+        vec!["openid".to_owned(), "email".to_owned()]
+    }
+
+    fn usual_groups() -> String {
+        "groups".to_owned()
+    }
+}

@@ -1,0 +1,79 @@
+//! Pages for people: made by the server, complete without scripts, in the name of somebody who has signed in.
+//!
+//! Invariant: a page holds data only for a `Visitor`, whose role is looked up in this very request; nothing changes by GET.
+
+mod act;
+mod oidc;
+mod origin;
+mod pages;
+mod read;
+mod session;
+mod sign;
+mod visitor;
+
+pub use oidc::Provider;
+
+use super::App;
+use crate::limits;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+/// What the pages remember between two requests: who has signed in. In memory alone, so that a restart ends every
+/// session and nobody who reads the database finds one.
+#[derive(Default)]
+pub struct Front {
+    sessions: session::Sessions,
+    provider: Option<Provider>,
+}
+
+impl Front {
+    pub fn with(provider: Provider) -> Front {
+        Front { provider: Some(provider), ..Front::default() }
+    }
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/", get(read::home))
+        .route("/incidents/{id}", get(read::incident))
+        .route("/runs/{id}", get(read::run))
+        .route("/why/{subject}", get(read::why))
+        .route("/login", get(sign::page).post(sign::with_token))
+        .route("/login/provider", get(oidc::begin))
+        .route("/login/callback", get(oidc::callback))
+        .route("/logout", post(sign::out))
+        .route("/web/approvals/{id}", post(act::decide))
+        .route("/web/incidents/{id}/ack", post(act::acknowledge))
+        .route("/web/freezes", post(act::freeze))
+        .route("/web/unfreeze", post(act::unfreeze))
+        .route("/web/style.css", get(style))
+        .route("/web/live.js", get(script))
+        .layer(DefaultBodyLimit::max(limits::API_BODY_BYTES))
+        .layer(axum::middleware::from_fn(policy))
+}
+
+/// What a browser may do with a page: load our own style and script, talk to us, and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+async fn policy(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // Not `no-referrer`: with that one a browser sends `Origin: null` along with our own forms. Others learn nothing either way.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("web/style.css")).into_response()
+}
+
+async fn script() -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("web/live.js")).into_response()
+}

@@ -1,0 +1,65 @@
+//! What people do on pages: each is the request to the API that a command line would send, in their name.
+//!
+//! Invariant: the API's table of roles decides; a form carries the hash of the plan that was shown above its buttons.
+
+use super::read::segment;
+use super::visitor::{Posted, Visitor};
+use super::{pages, read};
+use crate::server::{App, Problem, api};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use serde_json::{Value, json};
+
+pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
+    let Posted { visitor, fields } = posted;
+    let approve = match fields.get("answer") {
+        "approve" => true,
+        "deny" => false,
+        _ => return pages::problem(&app, &visitor, &unknown("press Approve or Deny")),
+    };
+    let shown = fields.get("plan_hash");
+    let body = json!({ "approve": approve, "why": fields.get("why"), "plan_hash": shown });
+    let done = ask(&app, &visitor, format!("approvals/{}", segment(&id)), body).await;
+    let run = fields.get("run").to_owned();
+    match done {
+        Ok(_) => Redirect::to(&format!("/runs/{}", segment(&run))).into_response(),
+        // In place: the page of the run as it is now, with why the answer does not count.
+        Err(problem) => read::run_page(&app, &visitor, &run, Some(&problem)).await,
+    }
+}
+
+pub(super) async fn acknowledge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
+    let Posted { visitor, .. } = posted;
+    match ask(&app, &visitor, format!("incidents/{}/ack", segment(&id)), Value::Null).await {
+        Ok(_) => Redirect::to(&format!("/incidents/{}", segment(&id))).into_response(),
+        Err(problem) => read::incident_page(&app, &visitor, &id, Some(&problem)).await,
+    }
+}
+
+pub(super) async fn freeze(State(app): State<App>, posted: Posted) -> Response {
+    scoped(&app, posted, "freezes").await
+}
+
+pub(super) async fn unfreeze(State(app): State<App>, posted: Posted) -> Response {
+    scoped(&app, posted, "unfreeze").await
+}
+
+async fn scoped(app: &App, posted: Posted, path: &str) -> Response {
+    let Posted { visitor, fields } = posted;
+    let scope = fields.get("scope");
+    let body = json!({ "scope": scope, "why": fields.get("why") });
+    match ask(app, &visitor, path.to_owned(), body).await {
+        Ok(_) => Redirect::to("/").into_response(),
+        Err(problem) => read::home_page(app, &visitor, Some(&problem)).await,
+    }
+}
+
+/// The API, in the visitor's name; its witness writes down who was refused.
+async fn ask(app: &App, visitor: &Visitor, path: String, body: Value) -> Result<Value, Problem> {
+    api::ask(app, visitor.caller.clone(), "POST", path, body).await
+}
+
+fn unknown(hint: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "this form does not say what to do", hint)
+}

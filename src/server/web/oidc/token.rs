@@ -1,0 +1,123 @@
+//! An ID token: its signature, for whom it is, from whom, until when, and for which sign-in.
+//!
+//! Invariant: claims come out only of a token whose every check has passed; the algorithm is one of ours, and never the
+//! token's own choice of `none` or of a shared secret.
+
+use super::keys::{Algorithm, Key};
+use crate::limits;
+use crate::model::Time;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+
+/// What the token must be for.
+pub(super) struct Wanted<'a> {
+    pub issuer: &'a str,
+    pub client_id: &'a str,
+    pub nonce: &'a str,
+    pub now: Time,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// Signed by a key that we have not; the provider may have a new one.
+    UnknownKey,
+    No(&'static str),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    iss: String,
+    pub sub: String,
+    aud: Audience,
+    #[serde(default)]
+    azp: Option<String>,
+    exp: f64,
+    iat: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+    #[serde(default)]
+    nonce: String,
+    /// Mail, groups and whatever else the provider says.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<String>,
+    /// Extensions that must be understood: we understand none.
+    #[serde(default)]
+    crit: Option<Value>,
+}
+
+pub(super) fn verify(token: &str, keys: &[Key], wanted: &Wanted) -> Result<Claims, Wrong> {
+    if token.len() > limits::OIDC_TOKEN_BYTES {
+        return Err(Wrong::No("it is too long"));
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(Wrong::No("it is no signed token"))?;
+    let (header, claims) = signed.split_once('.').ok_or(Wrong::No("it is no signed token"))?;
+    let header: Header = decode(header)?;
+    if header.crit.is_some() {
+        return Err(Wrong::No("it asks for an extension that is not known here"));
+    }
+    let algorithm = Algorithm::named(&header.alg).ok_or(Wrong::No("its algorithm is not allowed"))?;
+    let fit = |key: &&Key| key.is_for(algorithm) && header.kid.as_ref().is_none_or(|kid| key.kid.as_ref() == Some(kid));
+    let mut candidates = keys.iter().filter(fit);
+    let (Some(key), None) = (candidates.next(), candidates.next()) else { return Err(Wrong::UnknownKey) };
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Wrong::No("its signature cannot be read"))?;
+    if !key.signed(algorithm, signed.as_bytes(), &signature) {
+        return Err(Wrong::No("its signature is wrong"));
+    }
+    let claims: Claims = decode(claims)?;
+    check(&claims, wanted)?;
+    Ok(claims)
+}
+
+fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
+    let now = wanted.now.as_second() as f64;
+    let skew = limits::OIDC_SKEW.as_secs_f64();
+    let for_us = match &claims.aud {
+        Audience::One(one) => one == wanted.client_id,
+        // For others too: then the one that asked for it must be us.
+        Audience::Many(many) => {
+            many.iter().any(|one| one == wanted.client_id)
+                && (many.len() == 1 || claims.azp.as_deref() == Some(wanted.client_id))
+        }
+    };
+    let asked_by_us = claims.azp.as_deref().is_none_or(|azp| azp == wanted.client_id);
+    let same_sign_in = bool::from(claims.nonce.as_bytes().ct_eq(wanted.nonce.as_bytes()));
+    for (holds, why) in [
+        (claims.iss == wanted.issuer, "it is from another issuer"),
+        (for_us && asked_by_us, "it is for another application"),
+        (same_sign_in, "it is for another sign-in"),
+        (claims.exp > now - skew, "it has expired"),
+        (claims.iat < now + skew && claims.nbf.is_none_or(|nbf| nbf < now + skew), "it is from the future"),
+        (!claims.sub.is_empty() && claims.sub.len() <= limits::OIDC_SUBJECT_BYTES, "it names nobody"),
+    ] {
+        if !holds {
+            return Err(Wrong::No(why));
+        }
+    }
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Wrong> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Wrong::No("it cannot be read"))?;
+    serde_json::from_slice(&bytes).map_err(|_| Wrong::No("a claim is missing or no such thing"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The first page: what waits for an answer, what is ill, what runs, how the guards stand.
+//!
+//! Invariant: what waits for a person stands before everything else.
+
+use super::csrf;
+use super::words::{guards, plain, planned, since, to_incident, to_run, value};
+use crate::engine::story::run_words;
+use crate::model::{Approval, Incident, Right, Run, RunState, Severity, Time};
+use crate::server::web::visitor::Visitor;
+use maud::{Markup, html};
+use serde_json::Value;
+
+pub struct Home {
+    pub status: Value,
+    pub guards: Value,
+    pub approvals: Vec<Approval>,
+    pub incidents: Vec<Incident>,
+    pub runs: Vec<Run>,
+}
+
+pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
+    html! {
+        h1 { "Now" }
+        section aria-labelledby="asks" {
+            h2 id="asks" { "Waiting for an answer" }
+            @if home.approvals.is_empty() { p.dim { "Nobody is asked anything." } }
+            @for approval in &home.approvals { (question(approval, home, now)) }
+        }
+        section aria-labelledby="incidents" {
+            h2 id="incidents" { "Open incidents" }
+            @if home.incidents.is_empty() { p.dim { "Nothing is ill." } }
+            ul.list { @for incident in worst_first(&home.incidents) { (row(incident, now)) } }
+        }
+        @let under_way: Vec<&Run> = home.runs.iter().filter(|run| !matches!(run.state, RunState::Asking { .. })).collect();
+        @if !under_way.is_empty() {
+            section aria-labelledby="runs" {
+                h2 id="runs" { "Under way" }
+                ul.list {
+                    @for run in under_way {
+                        li {
+                            a href=(to_run(run.id)) { (run.id) " " (plain(&run.runbook.name)) }
+                            " " (plain(&run.subject.to_string()))
+                            div.dim { (plain(&run_words(&run.runbook.name, &run.state))) " · " (since(run.created_at, now)) }
+                        }
+                    }
+                }
+            }
+        }
+        section aria-labelledby="guards" {
+            h2 id="guards" { "Guards" }
+            (guards(&home.guards, now))
+            @if visitor.caller.need(Right::Respond).is_ok() { (brake(home, visitor)) }
+        }
+        p.dim { "Version " (value(&home.status["version"])) " · " (value(&home.status["rules"])) " rules · "
+            (value(&home.status["runbooks"])) " runbooks · ledger of " (value(&home.status["entries"])) " entries" }
+    }
+}
+
+fn question(approval: &Approval, home: &Home, now: Time) -> Markup {
+    let run = home.runs.iter().find(|run| run.id == approval.run);
+    let page = format!("{}#{}", to_run(approval.run), approval.id);
+    html! {
+        article.card.ask {
+            h3 { a href=(page) { (approval.id) " " @if let Some(run) = run { (plain(&run.runbook.name)) } @else { (approval.run) } } }
+            @if let Some(run) = run { p { (plain(&run.subject.to_string())) } }
+            p { (plain(&approval.question)) }
+            @if let Some(plan) = &approval.plan { (planned(plan)) }
+            p.dim { "Expires " (since(approval.expires_at, now)) ", which is a no"
+                @if approval.needed > 1 { " · " (approval.given.len()) " of " (approval.needed) " persons said yes" } }
+            a.button href=(page) { "Look and decide" }
+        }
+    }
+}
+
+fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
+    let mut sorted: Vec<&Incident> = incidents.iter().collect();
+    sorted.sort_by_key(|incident| std::cmp::Reverse((incident.severity, incident.opened_at)));
+    sorted
+}
+
+fn row(incident: &Incident, now: Time) -> Markup {
+    let class = match incident.severity {
+        Severity::Critical | Severity::Error => "bad",
+        Severity::Warning => "warn",
+        Severity::Info => "dim",
+    };
+    html! {
+        li {
+            span.mark.(class) { (incident.severity) }
+            " " a href=(to_incident(incident.id)) { (incident.id) " " (plain(&incident.title)) }
+            div.dim {
+                (since(incident.opened_at, now)) " · " (incident.firing) " firing"
+                @if let Some(by) = &incident.acknowledged_by { " · acknowledged by " (plain(by)) }
+                @if let Some(owner) = &incident.owner { " · " (plain(owner)) "’s" }
+            }
+        }
+    }
+}
+
+/// Stop everything, or let it go on.
+fn brake(home: &Home, visitor: &Visitor) -> Markup {
+    let freezes = home.guards["freezes"].as_array().cloned().unwrap_or_default();
+    html! {
+        details {
+            summary { "Freeze" @if !freezes.is_empty() { " or release" } }
+            form.card method="post" action="/web/freezes" {
+                (csrf(visitor))
+                label for="scope" { "What to stop: " code { "all" } ", " code { "cluster:NAME" } " or " code { "rule:NAME" } }
+                input id="scope" name="scope" value="all" required maxlength="200";
+                label for="why-freeze" { "Why" }
+                input id="why-freeze" name="why" required maxlength="500";
+                button.danger type="submit" { "Freeze: nothing new begins" }
+            }
+            @for freeze in &freezes {
+                @let scope = value(&freeze["scope"]);
+                form.card method="post" action="/web/unfreeze" {
+                    (csrf(visitor))
+                    input type="hidden" name="scope" value=(scope);
+                    label { "Why " strong { (scope) } " may go on"
+                        input name="why" required maxlength="500"; }
+                    button type="submit" { "Release " (scope) }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The page of a run: the frozen plan with its hash, what was done, what holds it, and the two buttons.
+//!
+//! Invariant: a form answers the question whose plan stands above it: it carries that plan's hash.
+
+use super::csrf;
+use super::words::{guards, plain, plan, since, story, to_incident};
+use crate::engine::story::{planned_words, run_words};
+use crate::limits;
+use crate::model::{Approval, ApprovalState, Outcome, Right, Run, Step, StoryLine, Subject, Time};
+use crate::server::web::read::segment;
+use crate::server::web::visitor::Visitor;
+use maud::{Markup, html};
+use serde_json::Value;
+
+pub struct Telling {
+    pub run: Run,
+    pub approvals: Vec<Approval>,
+    pub steps: Vec<Step>,
+    pub story: Vec<StoryLine>,
+    pub guards: Value,
+}
+
+pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+    let run = &telling.run;
+    let (open, answered): (Vec<_>, Vec<_>) =
+        telling.approvals.iter().partition(|approval| approval.state == ApprovalState::Open);
+    html! {
+        h1 { (run.id) " " (plain(&run.runbook.name)) }
+        p { (plain(&run.subject.to_string())) " · mode " (run.mode) " · begun " (since(run.created_at, now)) " by "
+            @match &run.rule { Some(rule) => { "rule " (plain(rule)) }, None => { (plain(&run.requested_by)) } }
+            @if let Some(incident) = run.incident { " for " a href=(to_incident(incident)) { (incident) } } }
+        p.state { strong { (plain(&run_words(&run.runbook.name, &run.state))) } }
+        @for approval in &open { (question(approval, visitor, now)) }
+        @if !answered.is_empty() {
+            section aria-labelledby="answers" {
+                h2 id="answers" { "Answers" }
+                ul.list { @for approval in answered { (answer(approval, now)) } }
+            }
+        }
+        @if open.is_empty() && let Some(approved) = &run.approved {
+            section aria-labelledby="plan" { h2 id="plan" { "What was approved" } (plan(approved)) }
+        }
+        @if !run.state.is_final() {
+            section aria-labelledby="guards" { h2 id="guards" { "Guards" } (guards(&telling.guards, now)) }
+        }
+        section aria-labelledby="steps" {
+            h2 id="steps" { "Steps" }
+            @if telling.steps.is_empty() { p.dim { "Nothing was done yet." } }
+            ol.steps { @for step in telling.steps.iter().take(limits::WEB_ROWS) { (row(step, now)) } }
+            @if telling.steps.len() > limits::WEB_ROWS { p.dim { "and more: nightshift show " (run.id) } }
+        }
+        section aria-labelledby="story" {
+            h2 id="story" { "Story" }
+            (story(&telling.story))
+            p { a href=(format!("/why/{}", segment(&run.id.to_string()))) { "Why was this done, or not?" } }
+        }
+        p.dim { "Runbook " (plain(&run.runbook.name)) " " code { (run.runbook.hash) } }
+    }
+}
+
+fn question(approval: &Approval, visitor: &Visitor, now: Time) -> Markup {
+    html! {
+        section.card.ask id=(approval.id) aria-labelledby=(format!("q-{}", approval.id)) {
+            h2 id=(format!("q-{}", approval.id)) { (approval.id) ": " (plain(&approval.question)) }
+            @if let Some(shown) = &approval.plan { (plan(shown)) } @else { p.dim.hash { "Question " code { (approval.plan_hash) } } }
+            p { "Expires " (since(approval.expires_at, now)) ", which is a no." }
+            @if !approval.approvers.is_empty() { p { "Only " (plain(&approval.approvers.join(", "))) " may answer." } }
+            @if approval.needed > 1 {
+                p { (approval.needed) " different persons must say yes"
+                    @if !approval.given.is_empty() { "; so far: " (plain(&approval.given.join(", "))) } "." }
+            }
+            @match visitor.caller.need(Right::Approve) {
+                Ok(()) => (buttons(approval, visitor)),
+                Err(problem) => p.refusal { (plain(&problem.error)) },
+            }
+        }
+    }
+}
+
+fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
+    let why = format!("why-{}", approval.id);
+    html! {
+        form method="post" action=(format!("/web/approvals/{}", approval.id)) {
+            (csrf(visitor))
+            input type="hidden" name="run" value=(approval.run);
+            input type="hidden" name="plan_hash" value=(approval.plan_hash);
+            label for=(why) { "Why (goes into the ledger)" }
+            input id=(why) name="why" maxlength="500" autocomplete="off";
+            div.buttons {
+                button.go type="submit" name="answer" value="approve" { "Approve" }
+                button.danger type="submit" name="answer" value="deny" { "Deny" }
+            }
+        }
+    }
+}
+
+fn answer(approval: &Approval, now: Time) -> Markup {
+    let by = approval.decided_by.as_deref().map(|by| format!(" by {}", plain(by))).unwrap_or_default();
+    let word = match approval.state {
+        ApprovalState::Open => "waits",
+        ApprovalState::Approved => "approved",
+        ApprovalState::Denied => "denied",
+        ApprovalState::Expired => "expired: nobody answered, which is a no",
+        ApprovalState::Void => "void: the plan changed or the run ended",
+    };
+    html! {
+        li id=(approval.id) {
+            (approval.id) " " strong { (word) (by) }
+            @if let Some(at) = approval.decided_at { " · " (since(at, now)) }
+            div.dim { (plain(&approval.question)) }
+        }
+    }
+}
+
+fn row(step: &Step, now: Time) -> Markup {
+    let (mark, words) = match &step.outcome {
+        None => ("warn", "under way".to_owned()),
+        Some(Outcome::Ok(_)) => ("good", "done".to_owned()),
+        Some(Outcome::Failed(failure)) => ("bad", format!("failed: {}", plain(&failure.message))),
+    };
+    html! {
+        li {
+            @if step.undoes.is_some() { span.mark { "takes back" } " " }
+            (plain(&planned_words(&step.call, &Subject::default()))) " " span.mark.(mark) { (words) }
+            div.dim { "begun " (since(step.begun_at, now)) @if step.attempt > 1 { " · attempt " (step.attempt) } " · " (step.effect) }
+        }
+    }
+}

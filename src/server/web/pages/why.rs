@@ -1,0 +1,26 @@
+//! Why something was done, or was not: the same blocks that `nightshift why` prints.
+//!
+//! Invariant: every sentence is the API's own; this only gives it a shape.
+
+use super::words::{plain, to_run, value};
+use crate::limits;
+use maud::{Markup, html};
+use serde_json::Value;
+
+pub fn body(subject: &str, answer: &Value) -> Markup {
+    let blocks = answer["blocks"].as_array().cloned().unwrap_or_default();
+    html! {
+        h1 { "Why: " (plain(subject)) }
+        @for block in blocks.iter().take(limits::WEB_ROWS) {
+            section.card {
+                h2 { (value(&block["title"])) }
+                @if block["run"].is_string() { p { a href=(to_run(value(&block["run"]))) { (value(&block["run"])) } } }
+                ul.list {
+                    @for line in block["lines"].as_array().into_iter().flatten().take(limits::WEB_ROWS) {
+                        li { span.mark { (value(&line["what"])) } " " (value(&line["text"])) }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Small pieces of pages: texts, times, links, stories, calls.
+//!
+//! Invariant: what came from outside is shown as text; a link is http or https, shows its host, and tells the other side
+//! nothing of us.
+
+use crate::engine::story::planned_words;
+use crate::limits;
+use crate::model::{Plan, PlanEnd, Reach, StoryLine, Time};
+use crate::notifiers::{one_line, web_link};
+use crate::server::web::read::segment;
+use maud::{Markup, html};
+use serde_json::Value;
+
+/// One line without invisible or reordering characters, never endless.
+pub fn plain(text: &str) -> String {
+    one_line(text, limits::WEB_TEXT_CHARS)
+}
+
+/// A value of an answer as text.
+pub fn value(value: &Value) -> String {
+    match value {
+        Value::String(text) => plain(text),
+        Value::Null => String::new(),
+        other => plain(&other.to_string()),
+    }
+}
+
+/// A moment: `03:14 UTC`, with the whole of it for whoever asks.
+pub fn moment(at: Time) -> Markup {
+    html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (at.strftime("%H:%M")) } }
+}
+
+/// How far off it is, in the largest unit that says something.
+pub fn distance(at: Time, now: Time) -> String {
+    let seconds = (at.as_second() - now.as_second()).abs();
+    if seconds < 1 {
+        return "just now".to_owned();
+    }
+    let (number, unit) = match seconds {
+        1..60 => (seconds, "s"),
+        60..5_400 => (seconds / 60, "min"),
+        5_400..172_800 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    if at >= now { format!("in {number} {unit}") } else { format!("{number} {unit} ago") }
+}
+
+pub fn since(at: Time, now: Time) -> Markup {
+    html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (distance(at, now)) } }
+}
+
+/// What an annotation says: a link where it is one, with its host in sight, else text.
+pub fn outside(text: &str) -> Markup {
+    match web_link(text).zip(host(text)) {
+        Some((href, host)) => html! {
+            a href=(href) rel="noopener noreferrer nofollow" { (plain(text)) } " " span.dim { "(" (host) ")" }
+        },
+        None => html! { (plain(text)) },
+    }
+}
+
+fn host(text: &str) -> Option<String> {
+    let url = url::Url::parse(text).ok()?;
+    // Whoever writes `https://google.com@evil.example` wants it to be misread.
+    (url.username().is_empty() && url.password().is_none()).then(|| url.host_str().map(plain)).flatten()
+}
+
+/// A story, oldest line first; what is too old for one page is a number.
+pub fn story(lines: &[StoryLine]) -> Markup {
+    let skip = lines.len().saturating_sub(limits::WEB_ROWS);
+    html! {
+        @if lines.is_empty() { p.dim { "Nothing yet." } }
+        @if skip > 0 { p.dim { "… " (skip) " earlier lines: nightshift show" } }
+        ol.story {
+            @for line in &lines[skip..] {
+                li class=(if line.headline { "headline" } else { "dim" }) { (moment(line.at)) " " (plain(&line.text)) }
+            }
+        }
+    }
+}
+
+/// The calls of a plan, a line each: those that change something first in sight, reads folded away.
+pub fn plan(plan: &Plan) -> Markup {
+    let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
+    html! {
+        @if acts.is_empty() { p { "Nothing would change." } }
+        ol.plan {
+            @for call in &acts {
+                li {
+                    strong { (plain(&planned_words(&call.call, &call.target))) }
+                    div.dim { (plain(&call.target.to_string())) " · reach " (call.reach) " · effect " (call.effect) }
+                    code { (plain(&call.call.to_string())) }
+                }
+            }
+        }
+        @match &plan.end {
+            PlanEnd::Done => {},
+            PlanEnd::Stopped(why) => p { "Then it stops: " (plain(why)) },
+            PlanEnd::Failed(why) => p { "Then it would fail: " (plain(why)) },
+            PlanEnd::Cut(reason) => p { "Cut short: " (plain(&reason.to_string())) },
+        }
+        @if !reads.is_empty() {
+            details {
+                summary { (reads.len()) " calls that only read or tell" }
+                ul { @for call in reads { li { code { (plain(&call.call.to_string())) } } } }
+            }
+        }
+        p.dim.hash { "Plan " code { (plan.hash) } }
+    }
+}
+
+/// The same in a few words, for a list.
+pub fn planned(plan: &Plan) -> Markup {
+    let acts: Vec<_> = plan.calls.iter().filter(|call| call.reach > Reach::None).collect();
+    html! {
+        ul.plan {
+            @for call in acts.iter().take(limits::HEADLINES) { li { (plain(&planned_words(&call.call, &call.target))) } }
+            @if acts.len() > limits::HEADLINES { li { "and " (acts.len() - limits::HEADLINES) " more" } }
+        }
+    }
+}
+
+pub fn to_run(id: impl std::fmt::Display) -> String {
+    format!("/runs/{}", segment(&id.to_string()))
+}
+
+pub fn to_incident(id: impl std::fmt::Display) -> String {
+    format!("/incidents/{}", segment(&id.to_string()))
+}
+
+/// How the guards stand, in a few lines.
+pub fn guards(guards: &Value, now: Time) -> Markup {
+    let list = |name: &str| guards[name].as_array().cloned().unwrap_or_default();
+    let when = |value: &Value| value.as_str().and_then(|text| text.parse::<Time>().ok());
+    let level = match guards["nodes_total"].as_u64() {
+        Some(total) => format!(
+            "{} of {total} nodes out of service, {} allowed at once",
+            list("nodes_out").len(),
+            value(&guards["nodes_out_allowed"])
+        ),
+        None => "How many nodes are out is not known: nothing that disturbs a node begins".to_owned(),
+    };
+    html! {
+        ul.guards {
+            @if let Some(why) = guards["stopped"].as_str() {
+                li.bad { strong { "Everything is stopped" } ": " (plain(why)) }
+            }
+            @for freeze in list("freezes") {
+                li.bad {
+                    strong { "Frozen: " (value(&freeze["scope"])) } " by " (value(&freeze["by"])) ": " (value(&freeze["why"]))
+                    @if let Some(at) = when(&freeze["since"]) { " · " (since(at, now)) }
+                }
+            }
+            @for breaker in list("breakers") {
+                li.bad { strong { "Breaker " (value(&breaker["scope"])) " has tripped" } ": " (value(&breaker["why"])) }
+            }
+            li { (level) }
+            @for pool in list("pools") {
+                li { "Pool " (value(&pool["pool"])) ": " (list_len(&pool["out"])) " of " (value(&pool["total"])) " out, " (value(&pool["allowed"])) " allowed" }
+            }
+            @for held in list("held").iter().take(limits::WEB_ROWS) {
+                li { a href=(to_run(value(&held["run"]))) { (value(&held["run"])) } " is held by " (value(&held["guard"])) ": " (value(&held["why"])) }
+            }
+            li { "Rules go no further than mode " strong { (value(&guards["mode_ceiling"])) } }
+        }
+    }
+}
+
+fn list_len(value: &Value) -> String {
+    value.as_array().map_or_else(|| value.to_string(), |list| list.len().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_of_the_web_is_a_link_and_it_shows_its_host() {
+        let shown = |text: &str| outside(text).into_string();
+        assert!(shown("https://wiki.example/xid?x=1").contains("href=\"https://wiki.example/xid?x=1\" rel=\"noopener"));
+        assert!(shown("https://wiki.example/xid").contains("(wiki.example)"));
+        for text in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "//e.x",
+            "https://a@e.x/",
+            "https://e.x/\"onclick=\"x",
+            "<script>x",
+        ] {
+            let shown = shown(text);
+            assert!(!shown.contains("<a") && !shown.contains("<script"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_distance_is_in_the_unit_that_people_would_say() {
+        let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
+        let after = |seconds: i64| Time::from_second(now.as_second() + seconds).unwrap();
+        assert_eq!(distance(after(45), now), "in 45 s");
+        assert_eq!(distance(after(1_800), now), "in 30 min");
+        assert_eq!(distance(after(-7_200), now), "2 h ago");
+        assert_eq!(distance(after(-400_000), now), "4 d ago");
+    }
+}

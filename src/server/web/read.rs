@@ -1,0 +1,108 @@
+//! What pages show: asked of the API in the visitor's name, so that its table of roles decides here too.
+//!
+//! Invariant: nothing here changes anything.
+
+use super::pages::{self, home, incident, run, why};
+use super::visitor::Visitor;
+use crate::model::{Approval, Incident, Run};
+use crate::server::{App, Problem, api};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(super) async fn home(State(app): State<App>, visitor: Visitor) -> Response {
+    home_page(&app, &visitor, None).await
+}
+
+pub(super) async fn incident(State(app): State<App>, Path(id): Path<String>, visitor: Visitor) -> Response {
+    incident_page(&app, &visitor, &id, None).await
+}
+
+pub(super) async fn run(State(app): State<App>, Path(id): Path<String>, visitor: Visitor) -> Response {
+    run_page(&app, &visitor, &id, None).await
+}
+
+pub(super) async fn why(State(app): State<App>, Path(subject): Path<String>, visitor: Visitor) -> Response {
+    match ask(&app, &visitor, format!("why?subject={}", segment(&subject))).await {
+        Ok(answer) => pages::show(&app, &visitor, None, &format!("Why {subject}"), why::body(&subject, &answer)),
+        Err(problem) => pages::problem(&app, &visitor, &problem),
+    }
+}
+
+/// The first page: what waits for an answer, what is ill, what runs, how the guards stand.
+pub(super) async fn home_page(app: &App, visitor: &Visitor, said: Option<&Problem>) -> Response {
+    let data = async {
+        let rows = crate::limits::WEB_ROWS;
+        let get = |path: String| ask(app, visitor, path);
+        Ok(home::Home {
+            status: get("status".to_owned()).await?,
+            guards: get("guards".to_owned()).await?,
+            approvals: take(get(format!("approvals?open=true&limit={rows}")).await?, "approvals")?,
+            incidents: take(get(format!("incidents?open=true&limit={rows}")).await?, "incidents")?,
+            runs: take(get(format!("runs?open=true&limit={rows}")).await?, "runs")?,
+        })
+    };
+    match data.await {
+        Ok(data) => pages::show(app, visitor, said, "Now", home::body(&data, visitor, app.parts.clock.now())),
+        Err(problem) => pages::problem(app, visitor, &problem),
+    }
+}
+
+pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: Option<&Problem>) -> Response {
+    let data = async {
+        let answer = ask(app, visitor, format!("incidents/{}", segment(id))).await?;
+        Ok(incident::Story {
+            incident: take::<Incident>(answer.clone(), "incident")?,
+            episodes: take(answer.clone(), "episodes")?,
+            runs: take(answer.clone(), "runs")?,
+            approvals: take(answer.clone(), "approvals")?,
+            story: take(answer, "story")?,
+        })
+    };
+    match data.await {
+        Ok(data) => {
+            let title = format!("{} {}", data.incident.id, data.incident.title);
+            pages::show(app, visitor, said, &title, incident::body(&data, visitor, app.parts.clock.now()))
+        }
+        Err(problem) => pages::problem(app, visitor, &problem),
+    }
+}
+
+pub(super) async fn run_page(app: &App, visitor: &Visitor, id: &str, said: Option<&Problem>) -> Response {
+    let data = async {
+        let answer = ask(app, visitor, format!("runs/{}", segment(id))).await?;
+        Ok(run::Telling {
+            run: take::<Run>(answer.clone(), "run")?,
+            approvals: take::<Vec<Approval>>(answer.clone(), "approvals")?,
+            steps: take(answer.clone(), "steps")?,
+            story: take(answer, "story")?,
+            guards: ask(app, visitor, "guards".to_owned()).await?,
+        })
+    };
+    match data.await {
+        Ok(data) => {
+            let title = format!("{} {}", data.run.id, data.run.runbook.name);
+            pages::show(app, visitor, said, &title, run::body(&data, visitor, app.parts.clock.now()))
+        }
+        Err(problem) => pages::problem(app, visitor, said.unwrap_or(&problem)),
+    }
+}
+
+async fn ask(app: &App, visitor: &Visitor, path: String) -> Result<Value, Problem> {
+    api::ask(app, visitor.caller.clone(), "GET", path, Value::Null).await
+}
+
+/// One part of an answer, as the type that the API made it from.
+fn take<T: DeserializeOwned>(mut answer: Value, name: &str) -> Result<T, Problem> {
+    serde_json::from_value(answer[name].take()).map_err(|error| {
+        let error = format!("the answer cannot be shown: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error, "use the command line, and report this")
+    })
+}
+
+/// One segment of a path or one value of a query, whatever somebody wrote.
+pub(super) fn segment(word: &str) -> String {
+    url::form_urlencoded::byte_serialize(word.as_bytes()).collect()
+}

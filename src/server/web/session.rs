@@ -1,0 +1,157 @@
+//! Who has signed in: a random name in a cookie, here only as its hash, with who it is and since when.
+//!
+//! Invariant: a session says who somebody is, never what they may do; the name of one is new at each sign-in.
+
+use super::oidc::Identity;
+use crate::limits;
+use crate::model::Time;
+use crate::server::auth::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SecureRandom;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Who somebody is, as they have shown when they signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Who {
+    /// By a token with this hash.
+    Token([u8; 32]),
+    /// By what an identity provider said.
+    Person(Identity),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub who: Who,
+    /// Stands in every form of this session.
+    pub csrf: String,
+    began: Time,
+    seen: Time,
+}
+
+impl Session {
+    fn lives(&self, now: Time) -> bool {
+        now < self.began + limits::WEB_SESSION && now < self.seen + limits::WEB_IDLE
+    }
+}
+
+/// By the hash of the name in the cookie.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
+
+impl Sessions {
+    /// A new session; what comes back is for the cookie, and is kept nowhere else.
+    pub fn begin(&self, who: Who, now: Time) -> String {
+        let name = random();
+        let mut all = self.lock();
+        all.retain(|_, session| session.lives(now));
+        if all.values().filter(|session| session.who == who).count() >= limits::WEB_SESSIONS_EACH {
+            drop_oldest(&mut all, |session| session.who == who);
+        }
+        if all.len() >= limits::WEB_SESSIONS {
+            drop_oldest(&mut all, |_| true);
+        }
+        all.insert(digest(&name), Session { who, csrf: random(), began: now, seen: now });
+        name
+    }
+
+    /// The session of that name, if it lives. A person's own request keeps it alive, a script's look does not.
+    pub fn find(&self, name: &str, now: Time, by_hand: bool) -> Option<Session> {
+        let hash = digest(name);
+        let mut all = self.lock();
+        let session = all.get_mut(&hash)?;
+        if !session.lives(now) {
+            all.remove(&hash);
+            return None;
+        }
+        if by_hand {
+            session.seen = now;
+        }
+        Some(session.clone())
+    }
+
+    pub fn end(&self, name: &str) {
+        self.lock().remove(&digest(name));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn drop_oldest(all: &mut HashMap<[u8; 32], Session>, of: impl Fn(&Session) -> bool) {
+    let oldest = all.iter().filter(|(_, session)| of(session)).min_by_key(|(_, session)| session.seen);
+    if let Some(hash) = oldest.map(|(hash, _)| *hash) {
+        all.remove(&hash);
+    }
+}
+
+/// 256 random bits as text.
+pub(super) fn random() -> String {
+    let mut bytes = [0_u8; 32];
+    ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes once it has started");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The cookie that names a session, for a browser.
+pub(super) fn cookie(secure: bool, name: &str, value: &str, lasts: Duration) -> String {
+    let (prefix, secure) = if secure { ("__Host-", "; Secure") } else { ("", "") };
+    let age = lasts.as_secs();
+    format!("{prefix}{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-23T03:00:00Z";
+
+    fn at(minutes: u64) -> Time {
+        NOW.parse::<Time>().unwrap() + Duration::from_secs(minutes * 60)
+    }
+
+    #[test]
+    fn a_session_ends_by_time_by_idleness_and_by_hand() {
+        let sessions = Sessions::default();
+        let name = sessions.begin(Who::Token([1; 32]), at(0));
+        for hour in 1..12 {
+            assert!(sessions.find(&name, at(hour * 60), true).is_some(), "{hour}");
+        }
+        assert!(sessions.find(&name, at(12 * 60), true).is_none(), "twelve hours, however busy");
+        let name = sessions.begin(Who::Token([1; 32]), at(0));
+        assert!(sessions.find(&name, at(119), false).is_some());
+        assert!(sessions.find(&name, at(120), false).is_none(), "a script that looks is nobody");
+        let name = sessions.begin(Who::Token([1; 32]), at(0));
+        sessions.end(&name);
+        assert!(sessions.find(&name, at(0), true).is_none());
+        assert!(sessions.find("", at(0), true).is_none());
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_one_person_cannot_push_out_the_others() {
+        let sessions = Sessions::default();
+        let ann = sessions.begin(Who::Token([1; 32]), at(0));
+        let first = sessions.begin(Who::Token([2; 32]), at(0));
+        for _ in 0..limits::WEB_SESSIONS_EACH {
+            sessions.begin(Who::Token([2; 32]), at(1));
+        }
+        assert!(sessions.find(&ann, at(2), true).is_some());
+        assert!(sessions.find(&first, at(2), true).is_none());
+        for other in 0..=limits::WEB_SESSIONS as u64 {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&other.to_le_bytes());
+            sessions.begin(Who::Token(hash), at(3));
+        }
+        assert_eq!(sessions.lock().len(), limits::WEB_SESSIONS);
+        assert!(sessions.find(&ann, at(3), true).is_none());
+    }
+
+    #[test]
+    fn a_cookie_has_the_prefix_where_there_is_tls() {
+        let day = Duration::from_secs(60);
+        assert_eq!(cookie(true, "x", "v", day), "__Host-x=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60; Secure");
+        assert_eq!(cookie(false, "x", "v", day), "x=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60");
+    }
+}

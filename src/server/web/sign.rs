@@ -1,0 +1,94 @@
+//! Signing in with a token, and signing out.
+//!
+//! Invariant: a token is looked at only in a form of our own page, and leaves no trace but its hash in memory.
+
+use super::origin::Place;
+use super::pages;
+use super::session::Who;
+use super::visitor::{self, Fields, Posted, refused};
+use crate::server::auth::digest;
+use crate::server::{App, Problem};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    pub to: String,
+}
+
+pub(super) async fn page(State(app): State<App>, Query(asked): Query<Asked>) -> Response {
+    pages::sign_in(&app, path(&asked.to), None)
+}
+
+/// Sends somebody to sign in first, and then to where they wanted to go.
+pub(super) fn first(to: &str) -> Response {
+    Redirect::to(&format!("/login?to={}", path(to))).into_response()
+}
+
+/// A page of ours that one can be sent to, and no address of anybody else.
+pub(super) fn path(to: &str) -> &str {
+    let known = to.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').count() <= 2
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.'))
+    });
+    if known && !to.starts_with("//") && !to.starts_with("/log") { to } else { "/" }
+}
+
+pub(super) async fn with_token(State(app): State<App>, request: Request) -> Response {
+    let headers = request.headers().clone();
+    if let Err(problem) = Place::of(&app.parts.config.server).check(&headers) {
+        return refused(&app, &problem);
+    }
+    let fields = match Fields::read(request, &app).await {
+        Ok(fields) => fields,
+        Err(refusal) => return refusal,
+    };
+    let to = path(fields.get("to"));
+    let who = Who::Token(digest(fields.get("token").trim()));
+    match visitor::caller(&app, &who).await {
+        Ok(Some(_)) => enter(&app, &headers, who, to),
+        Err(problem) => pages::sign_in(&app, to, Some(&problem)),
+        Ok(None) => {
+            app.parts.metrics.auth_failed();
+            let hint = "use a token of `server.tokens` with a role for people; a token for a source opens no page";
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token opens nothing here", hint);
+            pages::sign_in(&app, to, Some(&problem))
+        }
+    }
+}
+
+/// Begins a session with a name of its own; an earlier one of this browser ends.
+pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, to: &str) -> Response {
+    if let Some(before) = visitor::earlier(app, headers) {
+        app.web.sessions.end(&before);
+    }
+    let name = app.web.sessions.begin(who, app.parts.clock.now());
+    let cookie = [(header::SET_COOKIE, visitor::set_session(app, &name))];
+    (cookie, Redirect::to(to)).into_response()
+}
+
+pub(super) async fn out(State(app): State<App>, posted: Posted) -> Response {
+    app.web.sessions.end(&posted.visitor.session);
+    let cookie = [(header::SET_COOKIE, visitor::unset_session(&app))];
+    (cookie, Redirect::to("/login")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_signing_in_one_goes_to_a_page_of_ours_alone() {
+        for ours in ["/", "/incidents/i3", "/runs/r17", "/why/gpu-3.rack"] {
+            assert_eq!(path(ours), ours);
+        }
+        for foreign in
+            ["", "//evil.example", "/\\evil.example", "https://e.x", "/login", "/logout", "/a/b/c", "/?x", "/a\n"]
+        {
+            assert_eq!(path(foreign), "/", "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Somebody who has signed in, for the length of one request; and a form of theirs.
+//!
+//! Invariant: without a session that lives and a role that holds now there is no `Visitor`; without our origin and the
+//! session's own token there is no `Posted`.
+
+use super::origin::Place;
+use super::session::{self, Session, Who};
+use super::{oidc, pages, sign};
+use crate::limits;
+use crate::model::Right;
+use crate::server::auth::made;
+use crate::server::{App, Caller, Problem};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::collections::BTreeMap;
+use subtle::ConstantTimeEq;
+
+/// The name of the cookie, before its prefix.
+const COOKIE: &str = "nightshift";
+/// The script that keeps a page fresh says so.
+const LIVE: &str = "x-nightshift-live";
+
+pub(super) struct Visitor {
+    pub caller: Caller,
+    pub csrf: String,
+    /// What the cookie holds, to end the session.
+    pub session: String,
+}
+
+impl FromRequestParts<App> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
+        match find(app, &parts.headers).await {
+            Ok(Some(visitor)) => return Ok(visitor),
+            Ok(None) => {}
+            Err(problem) => return Err(pages::sign_in(app, "/", Some(&problem))),
+        }
+        if parts.headers.contains_key(LIVE) {
+            return Err(StatusCode::UNAUTHORIZED.into_response());
+        }
+        if parts.method == Method::GET || parts.method == Method::HEAD {
+            return Err(sign::first(parts.uri.path()));
+        }
+        let problem =
+            Problem::new(StatusCode::UNAUTHORIZED, "you are not signed in any more", "sign in, then decide again");
+        Err(pages::sign_in(app, "/", Some(&problem)))
+    }
+}
+
+/// Who sends this; an error where that cannot be found out now, which ends nobody's session.
+async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
+    let Some(name) = cookie(app, headers, COOKIE) else { return Ok(None) };
+    let by_hand = !headers.contains_key(LIVE);
+    let Some(session) = app.web.sessions.find(&name, app.parts.clock.now(), by_hand) else { return Ok(None) };
+    let Session { who, csrf, .. } = session;
+    match caller(app, &who).await? {
+        Some(caller) => Ok(Some(Visitor { caller, csrf, session: name })),
+        None => {
+            // Their token or role was taken away.
+            app.web.sessions.end(&name);
+            Ok(None)
+        }
+    }
+}
+
+/// What somebody may do now; nothing where they are nobody (any more). Machines do not look at pages.
+pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Problem> {
+    let caller = match who {
+        Who::Person(identity) => oidc::caller(app, identity),
+        Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
+            Some(caller) => Some(caller),
+            None => {
+                let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                match made::by_hash(app, &hex).await {
+                    // Revoked or expired.
+                    Err(problem) if problem.status == StatusCode::UNAUTHORIZED => None,
+                    told => told?,
+                }
+            }
+        },
+    };
+    Ok(caller.filter(|caller| caller.may(Right::Read)))
+}
+
+/// The value of our cookie; one only, so that nobody can slip in a second one.
+pub(super) fn cookie(app: &App, headers: &HeaderMap, name: &str) -> Option<String> {
+    let prefix = if Place::of(&app.parts.config.server).secure { "__Host-" } else { "" };
+    let wanted = format!("{prefix}{name}");
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut found = pairs.filter(|(given, _)| *given == wanted).map(|(_, value)| value.to_owned());
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// The header that begins a session in a browser.
+pub(super) fn set_session(app: &App, value: &str) -> String {
+    session::cookie(Place::of(&app.parts.config.server).secure, COOKIE, value, limits::WEB_SESSION)
+}
+
+/// … and the one that ends it.
+pub(super) fn unset_session(app: &App) -> String {
+    session::cookie(Place::of(&app.parts.config.server).secure, COOKIE, "", std::time::Duration::ZERO)
+}
+
+/// The name of the session that a browser had before it signs in anew.
+pub(super) fn earlier(app: &App, headers: &HeaderMap) -> Option<String> {
+    cookie(app, headers, COOKIE)
+}
+
+/// A form that our own page sent in this session.
+pub(super) struct Posted {
+    pub visitor: Visitor,
+    pub fields: Fields,
+}
+
+impl FromRequest<App> for Posted {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
+        let (mut parts, body) = request.into_parts();
+        let place = Place::of(&app.parts.config.server);
+        place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
+        let visitor = Visitor::from_request_parts(&mut parts, app).await?;
+        let fields = Fields::read(Request::from_parts(parts, body), app).await?;
+        if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
+            let error = "this form belongs to another session";
+            let hint = "look at the page as it is now, then decide again";
+            let problem = Problem::new(StatusCode::FORBIDDEN, error, hint);
+            return Err(pages::problem(app, &visitor, &problem));
+        }
+        Ok(Posted { visitor, fields })
+    }
+}
+
+/// What stood in a form, each name once.
+pub(super) struct Fields(BTreeMap<String, String>);
+
+impl Fields {
+    pub async fn read(request: Request, app: &App) -> Result<Fields, Response> {
+        let bytes = tokio::time::timeout(app.pace.body, Bytes::from_request(request, app)).await;
+        let problem = |status, error: &str| refused(app, &Problem::new(status, error, "send the form again"));
+        let bytes = match bytes {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(rejection)) => return Err(problem(rejection.status(), "the form could not be read")),
+            Err(_) => return Err(problem(StatusCode::REQUEST_TIMEOUT, "the form did not arrive in time")),
+        };
+        let mut fields = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(&bytes) {
+            if fields.insert(name.into_owned(), value.into_owned()).is_some() {
+                return Err(problem(StatusCode::BAD_REQUEST, "a field stands twice in the form"));
+            }
+        }
+        Ok(Fields(fields))
+    }
+
+    /// What was written there; nothing where it was left out.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+/// A refusal to somebody of whom nothing is known.
+pub(super) fn refused(app: &App, problem: &Problem) -> Response {
+    app.parts.metrics.auth_failed();
+    pages::sign_in(app, "/", Some(problem))
+}
