@@ -199,6 +199,7 @@ async fn who_asked_for_a_run_cannot_approve_it_on_the_page_either() {
         input,
         mode: Mode::Approve,
         rule: None,
+        terms: None,
         requested_by: "ada".into(),
         once: None,
         now: desk.night.now(),
