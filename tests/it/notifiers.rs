@@ -435,8 +435,8 @@ async fn the_samples_are_what_the_vendors_receive() {
     assert_eq!(server.seen()[0].body, sample("pagerduty/samples/trigger.json"));
     for (shape, path) in [
         ("opsgenie", "opsgenie/samples/alert.json"),
-        ("datadog", "datadog/samples/event.json"),
-        ("newrelic", "newrelic/samples/events.json"),
+        ("datadog", "datadog/event.json"),
+        ("newrelic", "newrelic/events.json"),
     ] {
         let server = Recording::start(202, |_, _| json!({})).await;
         delivered(vendor(shape, &server).deliver(&notice, None).await);

@@ -121,14 +121,15 @@ async fn nothing_is_changed_without_a_token_or_by_one_that_only_reads() {
     assert_eq!(after.iter().filter(|entry| entry.kind.name() != "refused").count(), before);
     assert!(after.len() - before <= nightshift::limits::WITNESS_KINDS, "{} entries", after.len() - before);
     // Nor is there a door for whoever comes first.
-    for path in
-        ["/setup", "/install", "/api/v1/install", "/api/v1/bootstrap", "/api/v1/tokens", "/login", "/debug/pprof"]
-    {
+    for path in ["/setup", "/install", "/api/v1/install", "/api/v1/bootstrap", "/api/v1/tokens", "/debug/pprof"] {
         for method in ["GET", "POST"] {
             let answer = door.ask(method, path, None, "{}", &[]).await;
             assert!(matches!(answer.status.as_u16(), 401 | 404 | 405), "{method} {path}: {}", answer.status);
         }
     }
+    // The page to sign in at is there for everybody, and lets nobody in who shows nothing.
+    let answer = door.ask("POST", "/login", None, "{}", &[]).await;
+    assert!(answer.status.is_client_error() && !answer.headers.contains_key(header::SET_COOKIE), "{}", answer.status);
 }
 
 #[tokio::test]
