@@ -7,7 +7,7 @@ use nightshift::model::{
     Call, Effect, EntryKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunId, RunState, Subject, Time,
 };
 use nightshift::policy::{Closed, Facts, Group, GuardLimits, Proposal, Replica, Serving};
-use nightshift::store::{Begun, Claimed, Control, Filter, NewRun, SqliteOptions, SqliteStore, Store};
+use nightshift::store::{Begun, Claimed, Control, Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,8 +148,12 @@ impl Play {
     fn open(&mut self) {
         // Dropped, not closed in order: what was committed is all that the next one may rely on.
         self.store = None;
-        let options = SqliteOptions::new(self.dir.path().join("store.db"));
-        self.store = Some(Arc::new(SqliteStore::open(options, self.now()).unwrap()));
+        let path = self.dir.path().join("store.db");
+        let open = || SqliteStore::open(SqliteOptions::new(path.clone()), self.now());
+        // A process that another test is starting has our files, and so the lock, until it has become its program.
+        let tries = std::iter::repeat_with(open).take(10_000);
+        let opened = tries.inspect(|_| std::thread::yield_now()).find(|one| !matches!(one, Err(StoreError::Locked(_))));
+        self.store = Some(Arc::new(opened.expect("nobody else has this store").unwrap()));
     }
 
     fn store(&self) -> Arc<dyn Store> {
