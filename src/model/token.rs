@@ -15,7 +15,16 @@ pub struct ApiToken {
     /// For role `source`: where it may post.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sources: Vec<String>,
+    /// The person whose it was when it was made: it opens nothing once they are gone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub person: Option<String>,
     pub made_by: String,
+    /// Who is behind it in the end, whatever tokens made it; none: it is its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub root: Option<String>,
+    /// The token by which it was made: it is revoked with it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub made_with: Option<TokenId>,
     pub made_at: Time,
     pub expires_at: Time,
     #[serde(skip_serializing_if = "Option::is_none", default)]

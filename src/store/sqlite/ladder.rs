@@ -2,9 +2,9 @@
 //!
 //! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
 
-use super::record;
 use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
+use super::{persons, record};
 use crate::model::{About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Terms, Time};
 use crate::planted::planted;
 use crate::policy;
@@ -199,7 +199,11 @@ pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     }
     let evidence_from = before.map_or(RunId(0), |level| level.evidence_from);
     let card = record::card(&tx.conn, rule, &terms.content, evidence_from)?;
-    let missing = policy::missing(&climb.promote, &card, to, &climb.by, now);
+    let mut others = false;
+    for judge in &card.judges {
+        others |= !persons::same(&tx.conn, judge, &climb.by)?;
+    }
+    let missing = policy::missing(&climb.promote, &card, to, &climb.by, others, now);
     if !missing.is_empty() {
         return refused(format!("rule {rule} has not shown enough for {to}: {}", missing.join("; ")));
     }
