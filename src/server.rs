@@ -55,6 +55,8 @@ pub struct App {
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
+    /// The same for bodies whose sender is known only once they are read.
+    unproved: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -74,6 +76,7 @@ impl App {
             pace: Pace::default(),
             agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
+            unproved: Arc::new(Semaphore::new(limits::UNPROVED_BYTES)),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),

@@ -5,6 +5,9 @@
 use super::{Grant, IncidentId, Time, TokenId};
 use serde::{Deserialize, Serialize};
 
+/// The name of this machine's own token.
+pub const LOCAL: &str = "local";
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiToken {
     pub id: TokenId,
@@ -19,7 +22,7 @@ pub struct ApiToken {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub person: Option<String>,
     pub made_by: String,
-    /// Who is behind it in the end, whatever tokens made it; none: it is its own.
+    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub root: Option<String>,
     /// The token by which it was made: it is revoked with it.

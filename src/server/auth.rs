@@ -49,6 +49,7 @@ pub enum Way {
     /// The token of a broken glass, and the incident that tells of it.
     BreakGlass(TokenId, IncidentId),
     Slack,
+    PagerDuty,
     Web,
 }
 
@@ -59,6 +60,7 @@ impl fmt::Display for Way {
             Way::Token(name) => write!(f, "token {name}"),
             Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
             Way::Slack => f.write_str("Slack"),
+            Way::PagerDuty => f.write_str("PagerDuty"),
             Way::Web => f.write_str("the web pages"),
         }
     }
@@ -80,10 +82,9 @@ impl Caller {
         std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
     }
 
-    /// Who is behind what they make; none where this machine's own token is, which makes others what it says.
-    pub fn root(&self) -> Option<String> {
-        let behind = self.behind.as_ref().filter(|_| self.person.is_none());
-        (self.way != Way::Local).then(|| behind.unwrap_or(&self.name).clone())
+    /// Who is behind what they make.
+    pub fn root(&self) -> &str {
+        self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name)
     }
 
     pub fn may(&self, right: Right) -> bool {

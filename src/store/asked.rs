@@ -85,7 +85,7 @@ pub struct NewToken {
     pub sources: Vec<String>,
     pub hash: String,
     pub by: String,
-    /// Who is behind it in the end, whatever tokens made it; none: it is its own.
+    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
     pub root: Option<String>,
     /// Whose it is, where it is a person's.
     pub person: Option<String>,

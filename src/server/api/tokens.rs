@@ -14,9 +14,6 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Who is behind every broken glass.
-const BREAK_GLASS: &str = "break-glass";
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -107,7 +104,7 @@ pub(super) async fn make(
         grant,
         sources: wanted.sources,
         hash,
-        root: caller.root(),
+        root: person.is_none().then(|| caller.root().to_owned()),
         person: person.clone(),
         made_with: match caller.way {
             Way::Made(id) => Some(id),
@@ -175,8 +172,7 @@ pub(super) async fn break_glass(
         sources: Vec::new(),
         hash,
         by,
-        // Whoever breaks it says who they are, and nobody knows: all glasses are one person.
-        root: Some(BREAK_GLASS.to_owned()),
+        root: Some(LOCAL.to_owned()),
         person: None,
         made_with: None,
         expires_at: now + lasts.0,
@@ -282,13 +278,4 @@ fn places(grant: &Grant) -> String {
         None => " in every cluster".to_owned(),
         Some(clusters) => format!(" in {}", clusters.join(", ")),
     }
-}
-
-/// Whether who is named in the ledger may be the caller: by name, by a name that is theirs now, or because one of the two
-/// is behind the token by which the other is here. The store asks once more where it counts.
-pub(super) async fn is_same(app: &App, name: &str, caller: &Caller) -> Result<bool, Problem> {
-    if app.roster.now().same(name, &caller.name) {
-        return Ok(true);
-    }
-    app.parts.store.same_person(name, &caller.name).await.map_err(refuse::store)
 }

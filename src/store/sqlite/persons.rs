@@ -2,18 +2,37 @@
 //!
 //! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
 
-use super::sql::all;
+use super::sql::{all, number};
+use crate::model::LOCAL;
 use crate::planted::planted;
 use crate::store::StoreError;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// The name itself, and who is behind the tokens that bear it.
-fn behind(conn: &Connection, name: &str) -> Result<BTreeSet<String>, StoreError> {
-    let sql = "SELECT DISTINCT root FROM api_token WHERE name = ?1 AND root IS NOT NULL";
-    let mut all: BTreeSet<String> = all(conn, sql, [name], |row| row.get(0))?.into_iter().collect();
-    all.insert(name.to_owned());
-    Ok(all)
+/// One person as far as it can be told: by what name, and who else may have what they came by.
+struct Behind {
+    name: String,
+    all: BTreeSet<String>,
+}
+
+impl Behind {
+    fn of(conn: &Connection, name: &str) -> Result<Behind, StoreError> {
+        // Whoever breaks the glass says who they are, and all that is known is that they had this machine's own token.
+        let glass =
+            number(conn, "SELECT count(*) FROM api_token WHERE name = ?1 AND incident IS NOT NULL", [name])? > 0;
+        let name = if glass { LOCAL } else { name };
+        let sql = "SELECT DISTINCT root FROM api_token WHERE name = ?1 AND root IS NOT NULL AND incident IS NULL";
+        let mut all: BTreeSet<String> = all(conn, sql, [name], |row| row.get(0))?.into_iter().collect();
+        all.insert(name.to_owned());
+        Ok(Behind { name: name.to_owned(), all })
+    }
+
+    /// This machine's own token may be behind many: who holds it can say in the configuration who is who, so what it made
+    /// are different persons, but none of them is another one than itself.
+    fn may_be(&self, other: &Behind) -> bool {
+        let shared = || self.all.intersection(&other.all).any(|name| name != LOCAL);
+        self.all.contains(&other.name) || other.all.contains(&self.name) || shared()
+    }
 }
 
 pub(super) fn same(conn: &Connection, one: &str, other: &str) -> Result<bool, StoreError> {
@@ -23,7 +42,7 @@ pub(super) fn same(conn: &Connection, one: &str, other: &str) -> Result<bool, St
     if planted("maker-is-somebody-else") {
         return Ok(false);
     }
-    Ok(!behind(conn, one)?.is_disjoint(&behind(conn, other)?))
+    Ok(Behind::of(conn, one)?.may_be(&Behind::of(conn, other)?))
 }
 
 /// The first of the names that may be the same person as this one.

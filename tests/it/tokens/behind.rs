@@ -35,22 +35,6 @@ async fn whatever_tokens_somebody_makes_they_stay_one_person() {
 }
 
 #[tokio::test]
-async fn two_persons_who_release_are_not_one_with_a_second_token() {
-    let chat = with_an_admin().await;
-    let root = secret("root");
-    let (bot, _) = make(&chat, &root, wanted("bot", "operator", "1d")).await;
-    let freeze = json!({ "scope": "all", "why": "a drill" });
-    assert_eq!(chat.posts(&root, "/api/v1/freezes", freeze.clone()).await.0, StatusCode::CREATED);
-    let (status, said) = chat.posts(&bot, "/api/v1/unfreeze", freeze.clone()).await;
-    assert!(status == StatusCode::OK && said["asked"] == "all", "{said}");
-    let (status, said) = chat.posts(&root, "/api/v1/unfreeze", freeze.clone()).await;
-    assert_eq!(status, StatusCode::CONFLICT, "{said}");
-    assert!(said["error"].as_str().unwrap().contains("already, as bot: a second person must agree"), "{said}");
-    let (status, said) = chat.posts(&secret("ada"), "/api/v1/unfreeze", freeze).await;
-    assert!(status == StatusCode::OK && said["unfrozen"] == "all", "{said}");
-}
-
-#[tokio::test]
 async fn a_token_in_a_persons_name_is_made_by_that_person_or_on_the_engines_machine() {
     let chat = with_an_admin().await;
     for name in ["bob", "laptop"] {

@@ -1,0 +1,57 @@
+//! Who is the same human as who: two names in the ledger, and whoever asks now by whatever way.
+//!
+//! Invariant: what is said here is said early and in good words; where it counts, the store asks once more.
+
+use super::{App, Problem, refuse};
+use crate::limits;
+use crate::model::Right;
+use crate::server::{Caller, Way};
+use std::collections::BTreeSet;
+
+/// Whether whoever has asked for something, or said yes to it, may be the same human as the caller: by name, by a name that
+/// is theirs now, or because one of the two is behind the token by which the other is here.
+pub(super) async fn same(app: &App, name: &str, caller: &Caller) -> Result<bool, Problem> {
+    if app.roster.now().same(name, &caller.name) {
+        return Ok(true);
+    }
+    app.parts.store.same_person(name, &caller.name).await.map_err(refuse::store)
+}
+
+/// How many different humans must agree before a freeze is released: what the configuration says, else two where two can.
+pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
+    match app.parts.config.guards.release_persons {
+        Some(wanted) => Ok(wanted.max(1)),
+        None => Ok(if two_can_release(app).await? { 2 } else { 1 }),
+    }
+}
+
+/// Whether two different humans may release what is frozen: by tokens, by Slack or by the provider. The machine's own token
+/// is nobody's, and a group of the provider's is more than one.
+async fn two_can_release(app: &App) -> Result<bool, Problem> {
+    let groups = app.parts.config.server.oidc.as_ref().map(|oidc| &oidc.roles);
+    if groups.is_some_and(|roles| roles.values().any(|role| role.may(Right::Operate))) {
+        return Ok(true);
+    }
+    let (store, roster, now) = (&app.parts.store, app.roster.now(), app.parts.clock.now());
+    let made = store.tokens(now).await.map_err(refuse::store)?;
+    let live = made.into_iter().filter(|token| token.break_glass.is_none() && token.opens(now));
+    let by_made = live.map(|token| {
+        let name = token.person.unwrap_or(token.name);
+        roster.caller_by(&name, token.grant, token.sources, Way::Made(token.id))
+    });
+    let able: BTreeSet<String> = by_made
+        .filter(|caller| caller.may(Right::Operate))
+        .map(|caller| caller.name)
+        .chain(roster.releasers())
+        .collect();
+    // One who made all the others is rare, and so are many of them.
+    let able: Vec<&String> = able.iter().take(limits::NAMES_SHOWN).collect();
+    for (at, one) in able.iter().enumerate() {
+        for other in &able[at + 1..] {
+            if !store.same_person(one, other).await.map_err(refuse::store)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
