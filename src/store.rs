@@ -313,6 +313,10 @@ pub enum Receipted {
         why: String,
         at: Time,
     },
+    /// Nothing failed: its turn on the channel comes then.
+    Later {
+        at: Time,
+    },
     /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the
     /// channel needs not know what happened up to `upto`.
     Judged {

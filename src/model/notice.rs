@@ -75,6 +75,9 @@ pub struct DigestItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     pub total: usize,
+    /// Of them over already.
+    #[serde(default)]
+    pub resolved: usize,
     pub worst: Severity,
     pub shown: Vec<DigestItem>,
     pub since: Time,

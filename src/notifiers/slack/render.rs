@@ -65,12 +65,16 @@ pub fn digest(digest: &Digest) -> Message {
     let told = format!("{} incidents since {since}, worst: {}", digest.total, digest.worst);
     let mut message = Message::new(&told);
     message.header(&format!("{} {} incidents at once", mark(IncidentState::Open, digest.worst), digest.total));
+    let resolved = match digest.resolved {
+        0 => String::new(),
+        resolved => format!(" {resolved} of them are over already."),
+    };
     let now = if digest.over {
         "The storm is over; new incidents are told one by one again."
     } else {
         "More may follow; this message is edited."
     };
-    message.section(Text::ours(format!("Since {since}, worst: *{}*. {now}", digest.worst)));
+    message.section(Text::ours(format!("Since {since}, worst: *{}*.{resolved} {now}", digest.worst)));
     let shown: Vec<String> = digest
         .shown
         .iter()
@@ -80,7 +84,7 @@ pub fn digest(digest: &Digest) -> Message {
         })
         .collect();
     let unfit = message.story(&shown, SLACK_TOTAL_CHARS / 2);
-    let more = digest.total - (shown.len() - unfit).min(digest.total);
+    let more = digest.total.saturating_sub(digest.resolved + shown.len() - unfit);
     message.tail(&format!(
         "{}All of them: `nightshift incidents`",
         if more > 0 { format!("… and {more} more. ") } else { String::new() }
