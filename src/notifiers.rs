@@ -70,24 +70,28 @@ impl Pace {
 pub const ANYWHERE: &str = "*";
 
 /// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
-/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder. Call it inside a tokio runtime: a mail
+/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: of what buttons carry. Call it inside a tokio runtime: a mail
 /// channel keeps connections.
 pub fn build(
     channels: &BTreeMap<String, Channel>,
     encoders: &HashMap<String, Arc<Shape>>,
     http: &Http,
     install: &str,
+    seal: &Arc<slack::Seal>,
 ) -> Result<BTreeMap<String, Box<dyn Notifier>>, Vec<String>> {
     let mut built = BTreeMap::new();
     let mut wrong = Vec::new();
     for (name, channel) in channels {
-        match one(name, channel, encoders, http, install) {
+        match one(name, channel, encoders, http, install, seal) {
             Ok(notifier) => drop(built.insert(name.clone(), notifier)),
             Err(why) => wrong.push(format!("channel `{name}`: {why}")),
         }
     }
     if channels.is_empty() {
-        built.insert(ANYWHERE.to_owned(), one("log", &Channel::Log, encoders, http, install).map_err(|why| vec![why])?);
+        built.insert(
+            ANYWHERE.to_owned(),
+            one("log", &Channel::Log, encoders, http, install, seal).map_err(|why| vec![why])?,
+        );
     }
     if wrong.is_empty() { Ok(built) } else { Err(wrong) }
 }
@@ -99,10 +103,12 @@ fn one(
     encoders: &HashMap<String, Arc<Shape>>,
     http: &Http,
     install: &str,
+    seal: &Arc<slack::Seal>,
 ) -> Result<Box<dyn Notifier>, String> {
     Ok(match channel {
         Channel::Slack { channel, token, api, buttons } => {
-            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, *buttons))
+            let seal = buttons.then(|| seal.clone());
+            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, seal))
         }
         Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
         Channel::PagerDuty { routing_key, api, .. } => {

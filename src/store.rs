@@ -268,6 +268,8 @@ pub enum Control {
         right: bool,
         by: String,
         why: String,
+        /// Only where nobody has said anything yet.
+        first: bool,
     },
     /// One rung up, if what the rule asks for is on record.
     Promote(Climb),

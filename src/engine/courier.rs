@@ -282,8 +282,9 @@ impl Courier {
             return Next::GoOn;
         }
         let urgent = prior.is_none() || row.alone || letter.asks_anew;
+        let speaks = notifier.speaks(&letter.notice, prior);
         if let Some(pace) = notifier.pace()
-            && notifier.speaks(&letter.notice, prior)
+            && speaks
             && let Some(at) = self.turn(pace, urgent)
         {
             passed.waiting += 1;
@@ -301,6 +302,9 @@ impl Courier {
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
+        if speaks && !matches!(delivery, Delivery::Retry { .. }) {
+            self.answered(&row.channel);
+        }
         match &delivery {
             Delivery::Delivered(_) => {
                 passed.sent += 1;
@@ -318,7 +322,6 @@ impl Courier {
     async fn settle(&self, row: &DueNotice, upto: EntryNo, delivery: Delivery) -> Next {
         match delivery {
             Delivery::Delivered(receipt) => {
-                self.answered(&row.channel);
                 self.record(row, Receipted::Delivered { upto, receipt }).await;
                 Next::GoOn
             }
@@ -329,7 +332,6 @@ impl Courier {
                 Next::Postpone { why, at }
             }
             Delivery::Refused { why } => {
-                self.answered(&row.channel);
                 tracing::error!(incident = %row.incident, channel = %row.channel, %why, "a channel refuses its notices");
                 self.record(row, Receipted::Refused { upto, why }).await;
                 Next::GoOn

@@ -37,6 +37,7 @@ pub struct Ask {
 pub struct Suggestion {
     pub run: RunId,
     pub runbook: String,
+    pub created_at: Time,
 }
 
 /// What one channel should show for one incident now.

@@ -6,11 +6,13 @@ mod api;
 mod blocks;
 mod home;
 mod render;
+mod seal;
 mod view;
 mod web;
 mod webhook;
 
 pub use home::{Page, page, stranger};
+pub use seal::{Broken, Carried, Seal};
 pub use view::{Field, Home, Modal};
 pub use web::{Refusal, Web};
 pub use webhook::Webhook;
@@ -25,7 +27,7 @@ use render::FirstPost;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The type of the metadata that our messages carry, so that one can be found again after a crash.
 const METADATA: &str = "nightshift_incident";
@@ -34,8 +36,8 @@ const METADATA: &str = "nightshift_incident";
 pub struct App {
     api: Api,
     channel: String,
-    /// Whether questions carry buttons: only where the engine hears when one is pressed.
-    buttons: bool,
+    /// Seals buttons. None: there are none, as the engine would not hear when one is pressed.
+    seal: Option<Arc<Seal>>,
     pace: Pace,
     /// What is known about messages between a failed attempt and the next one, by dedup key.
     remembered: Mutex<HashMap<String, Remembered>>,
@@ -57,10 +59,10 @@ enum Remembered {
 }
 
 impl App {
-    pub fn new(http: Http, channel: String, token: &str, api: &str, buttons: bool) -> App {
+    pub fn new(http: Http, channel: String, token: &str, api: &str, seal: Option<Arc<Seal>>) -> App {
         let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
         let pace = Pace::of(&api.base, &api.token, SLACK_PACE, SLACK_BURST);
-        App { api, channel, buttons, pace, remembered: Mutex::new(HashMap::new()) }
+        App { api, channel, seal, pace, remembered: Mutex::new(HashMap::new()) }
     }
 
     fn remember(&self, key: &str, what: Option<Remembered>) {
@@ -130,7 +132,7 @@ impl App {
 
     /// Edits the message, or posts it where there is none or it is gone.
     async fn show(&self, notice: &Notice, place: Option<Place>) -> Result<(Place, FirstPost), Trouble> {
-        let full = render::incident(notice, self.buttons);
+        let full = render::incident(notice, self.seal.as_deref());
         let metadata = metadata(notice);
         if let Some(place) = place {
             match self.say("chat.update", Some(&place), &full, notice, &metadata).await {

@@ -9,7 +9,7 @@ mod storm;
 mod vendor;
 
 use crate::harness::alertmanager_body;
-use crate::night::{NIGHT, Night};
+use crate::night::{NIGHT, Night, seal};
 use nightshift::config::{Channel, Secret};
 use nightshift::engine::Courier;
 use nightshift::model::{Incident, IncidentId, Time};
@@ -37,7 +37,7 @@ impl Scene {
         std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
         let channels = BTreeMap::from([("oncall".to_owned(), channel(Secret::File(file), &vendor.url()))]);
         let http = Http::new("nightshift/test", &[]).unwrap();
-        let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test").unwrap();
+        let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let (parts, url) = (&night.parts, Some("https://ns.example"));
         let courier =
             Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", url);

@@ -92,7 +92,8 @@ fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
         let Some(run) = entry.about.run else { continue };
         match &entry.kind {
             EntryKind::RunCreated { rule: Some(_), content: Some(_), mode: Mode::Suggest, runbook, .. } => {
-                open.push(Suggestion { run, runbook: runbook.name.clone() });
+                let (runbook, created_at) = (runbook.name.clone(), entry.at);
+                open.push(Suggestion { run, runbook, created_at });
             }
             EntryKind::RunEnded { state: RunState::Planned } => drop(planned.insert(run)),
             EntryKind::RunJudged { .. } => open.retain(|suggestion| suggestion.run != run),

@@ -1,6 +1,6 @@
 //! A vendor that can be up, broken, silent, limited, or not there at all, and keeps what it was told.
 //!
-//! Invariant: every call is written down with the simulated time and the answer that it got, before the answer goes out.
+//! Invariant: every call is written down with the simulated time, before its answer goes out.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -27,13 +27,11 @@ pub enum Manner {
     LosesReplies,
 }
 
-/// One call as it came, and the status of its answer; 0: none.
+/// One call as it came.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub at: Time,
     pub method: String,
-    pub status: u16,
-    pub body: Value,
 }
 
 /// One thing that people see there: each of its editions.
@@ -150,7 +148,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, body: Bytes) -> Res
             (if manner == Manner::Up { status } else { 0 }, None, said)
         }
     };
-    shared.calls.lock().unwrap().push(Call { at: shared.clock.now(), method, status, body });
+    shared.calls.lock().unwrap().push(Call { at: shared.clock.now(), method });
     if status == 0 {
         shared.hung.notify_one();
         std::future::pending::<()>().await;
