@@ -4,12 +4,17 @@
 
 mod logs;
 mod table;
+mod words;
 
 pub use logs::{init, printable};
 pub use table::{Kind, Metric, TABLE, reference};
+pub use words::{
+    Budget, ChannelKind, Delivered, Ended, Fence, Levels, Phase, ProbeLevels, Probed, Refused, Settled, Shed,
+    SlackDoor, Verdict, Via,
+};
 
 use crate::model::{Effect, ReasonCode};
-use crate::policy::{EngineKind, Unread};
+use crate::policy::EngineKind;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,122 +27,6 @@ use std::time::Duration;
 type One = [(&'static str, &'static str); 1];
 type Two = [(&'static str, &'static str); 2];
 type Level = Gauge<f64, AtomicU64>;
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
-        impl $name {
-            pub const fn word(self) -> &'static str {
-                match self { $($name::$variant => $word),+ }
-            }
-        }
-    };
-}
-
-words!(
-    /// Why events were not taken now: the answer was 503.
-    Shed { Bytes => "bytes", Busy => "busy", Store => "store" }
-);
-words!(
-    /// Why a body was refused for good: the answer was 4xx.
-    Refused { Malformed => "malformed", TooLarge => "too_large", MediaType => "media_type", Slow => "slow" }
-);
-words!(
-    /// How a step ended.
-    Ended { Ok => "ok", Failed => "failed" }
-);
-words!(
-    /// How a step that a crash left open was settled.
-    Settled { Again => "performed_again", Witness => "witnessed", Asked => "asked_human" }
-);
-words!(
-    /// Where a write under an old epoch was turned away.
-    Fence { Store => "store", Target => "target" }
-);
-words!(
-    /// The parts of a step that are timed.
-    Phase { Advance => "advance", Begin => "begin", Perform => "perform", End => "end" }
-);
-words!(
-    /// What came of one attempt to deliver a notice.
-    Delivered { Delivered => "delivered", Retry => "retry", Refused => "refused" }
-);
-words!(
-    /// Kinds of channels.
-    ChannelKind {
-        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty", Email => "email",
-        Webhook => "webhook", Log => "log",
-    }
-);
-words!(
-    /// What people in Slack wait for.
-    SlackDoor { Command => "command", Interaction => "interaction" }
-);
-words!(
-    /// By whom models are warmed.
-    Via { Agent => "agent", Job => "job" }
-);
-words!(
-    /// What a person says of a run.
-    Verdict { Right => "right", Wrong => "wrong" }
-);
-words!(
-    /// A budget that a guard keeps.
-    Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
-);
-
-/// What came of one look at an inference engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probed {
-    Up,
-    NotReady,
-    Unread(Unread),
-}
-
-impl Probed {
-    const fn word(self) -> &'static str {
-        match self {
-            Probed::Up => "up",
-            Probed::NotReady => "not-ready",
-            Probed::Unread(why) => why.word(),
-        }
-    }
-}
-
-/// The inference engines of one kind.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ProbeLevels {
-    pub targets: usize,
-    /// Ready and read at their last look.
-    pub up: usize,
-    /// Since the look that is the longest ago.
-    pub oldest_seconds: f64,
-}
-
-/// What is current, read from the store when somebody looks.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Levels {
-    pub episodes_open: u64,
-    pub incidents_open: u64,
-    pub runs_unfinished: u64,
-    pub approvals_open: u64,
-    pub notices_due: u64,
-    pub oldest_notice_seconds: f64,
-    pub entries: u64,
-    pub unsigned: u64,
-    pub freezes: u64,
-    pub nodes_held: u64,
-    /// Warms that agents are at, and the bytes of their models: all, and in memory by now.
-    pub warming: u64,
-    pub warming_bytes: u64,
-    pub warming_done: u64,
-    pub clusters_lost: u64,
-    /// Rules with a runbook, by how far they go now, lowest rung first; and those that stand below their files.
-    pub rules: [u64; 4],
-    pub rules_lowered: u64,
-}
 
 /// Every metric. Cheap to update from any thread; build it once.
 pub struct Metrics {
@@ -495,49 +384,4 @@ fn effect(class: Effect) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_and_the_page_name_the_same_metrics() {
-        let metrics = Metrics::new();
-        metrics.shed(Shed::Busy);
-        metrics.refused(Refused::Slow);
-        metrics.acked(100, Duration::from_millis(3));
-        metrics.heard(100, 40, 10);
-        metrics.step(Phase::Begin, Duration::from_millis(2));
-        metrics.effect(Effect::Keyed, Ended::Ok);
-        metrics.ambiguous(Effect::Blind, Settled::Asked);
-        metrics.fenced(Fence::Store);
-        metrics.action_refused(ReasonCode::BlastRadius);
-        metrics.run_ended("done");
-        metrics.judged(Verdict::Right);
-        metrics.set_levels(&Levels::default());
-        metrics.budget(Budget::Hour, 1.0, 2.0);
-        metrics.delivery(ChannelKind::Slack, Delivered::Retry);
-        metrics.slack_answered(SlackDoor::Command, Duration::from_millis(3));
-        metrics.slack_opened(false);
-        metrics.probed(EngineKind::Vllm, Probed::Unread(Unread::Garbage));
-        metrics.set_probes(EngineKind::Vllm, &ProbeLevels { targets: 2, up: 1, oldest_seconds: 3.0 });
-        metrics.warmed(Via::Job, Ended::Ok, 30.0, 1 << 30, Some(1.0));
-        let page = metrics.render();
-        for metric in TABLE {
-            let line = format!("# HELP nightshift_{} ", metric.name);
-            assert!(page.contains(&line), "{} is not on the page", metric.name);
-        }
-        assert_eq!(page.matches("# HELP ").count(), TABLE.len());
-        assert!(page.contains("nightshift_events_stored_total 50"), "{page}");
-        assert!(page.contains("nightshift_events_duplicate_total 40"), "{page}");
-        assert!(page.contains(r#"nightshift_ingest_shed_total{reason="busy"} 1"#), "{page}");
-        assert!(page.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn the_reference_lists_every_metric_once() {
-        let text = reference();
-        for metric in TABLE {
-            let cell = format!("| `nightshift_{}", metric.name);
-            assert_eq!(text.matches(&cell).count(), TABLE.iter().filter(|m| m.name.starts_with(metric.name)).count());
-        }
-    }
-}
+mod tests;

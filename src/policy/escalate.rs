@@ -3,6 +3,7 @@
 //! Invariant: pure, and in doubt it wakes; every silence has its reason.
 
 use crate::model::{Incident, IncidentState, Run, RunState, Span, Time};
+use std::collections::BTreeMap;
 
 /// What a channel that is patient with automation does about an incident of which it has not spoken yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +36,13 @@ pub fn page(incident: &Incident, runs: &[Run], patience: Span, now: Time) -> Pag
             return Page::Spared { why };
         }
     }
-    let Some(latest) = latest else {
+    let acting = acting(runs);
+    let Some(latest) = acting.first() else {
         return Page::Now { why: "no runbook works on it".to_owned() };
     };
     // A question, or nodes that nobody else may touch, need a person whatever came after.
     let in_need = runs.iter().rev().find(|run| matches!(run.state, RunState::Asking { .. } | RunState::Stuck { .. }));
-    if let Some(why) = hands(in_need.unwrap_or(latest)) {
+    if let Some(why) = in_need.into_iter().chain(acting.iter().copied()).find_map(hands) {
         return Page::Now { why };
     }
     let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
@@ -55,6 +57,28 @@ pub fn page(incident: &Incident, runs: &[Run], patience: Span, now: Time) -> Pag
         return Page::NotYet { why: how, until };
     }
     Page::Now { why: format!("it is not over after {patience}: {how}") }
+}
+
+/// The latest run of each rule, or of each runbook that somebody started by hand, the newest first: one that is done says
+/// nothing of what another rule wanted. What was only planned counts where no rule acts.
+fn acting(runs: &[Run]) -> Vec<&Run> {
+    let mut latest: BTreeMap<(Option<&str>, &str), &Run> = BTreeMap::new();
+    for run in runs {
+        let by = match &run.rule {
+            Some(rule) => (Some(rule.as_str()), ""),
+            None => (None, run.runbook.name.as_str()),
+        };
+        let kept = latest.entry(by).or_insert(run);
+        if run.id > kept.id {
+            *kept = run;
+        }
+    }
+    let mut all: Vec<&Run> = latest.into_values().collect();
+    all.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+    if all.iter().any(|run| run.state != RunState::Planned) {
+        all.retain(|run| run.state != RunState::Planned);
+    }
+    all
 }
 
 /// Why automation will not end this without a person; none: it may.

@@ -102,6 +102,33 @@ fn the_latest_run_counts_but_a_question_or_a_stuck_run_is_never_hidden_by_it() {
     assert!(matches!(judge(IncidentState::Open, &[asks, run(8, RunState::Done)], 1), Page::Now { .. }));
 }
 
+fn of(rule: &str, run: Run) -> Run {
+    Run { rule: Some(rule.into()), ..run }
+}
+
+#[test]
+fn a_rule_that_is_done_does_not_hide_another_that_failed() {
+    let failed = run(7, RunState::Failed { why: "timeout".into(), undone: true });
+    let runs = [of("reset", failed.clone()), of("warm", run(8, RunState::Done))];
+    assert_eq!(judge(IncidentState::Open, &runs, 1), Page::Now { why: "gpu-reset (r7) failed: timeout".into() });
+    // The same rule's second attempt is what counts of it.
+    let runs = [of("reset", failed.clone()), of("reset", run(8, RunState::Ready))];
+    assert!(matches!(judge(IncidentState::Open, &runs, 1), Page::NotYet { .. }));
+    // What somebody began by hand is nobody's second attempt.
+    let by_hand = Run { rule: None, ..run(8, RunState::Ready) };
+    assert!(matches!(judge(IncidentState::Open, &[of("reset", failed), by_hand], 1), Page::Now { .. }));
+}
+
+#[test]
+fn a_rule_that_only_looks_wakes_nobody_while_another_works() {
+    let looks = of("trial", run(8, RunState::Planned));
+    let works = of("reset", run(7, RunState::Ready));
+    assert!(matches!(judge(IncidentState::Open, &[works.clone(), looks.clone()], 1), Page::NotYet { .. }));
+    let Page::Now { why } = judge(IncidentState::Open, &[works, looks.clone()], 15) else { panic!() };
+    assert!(why.contains("(r7)"), "{why}");
+    assert!(matches!(judge(IncidentState::Open, &[looks], 1), Page::Now { .. }));
+}
+
 #[test]
 fn what_is_in_hand_or_over_spares_people_with_its_reason() {
     let spared = |why: &str| Page::Spared { why: why.into() };

@@ -1,0 +1,352 @@
+//! What is handed to the store, and what it answers.
+//!
+//! Invariant: values alone; nothing here reads or writes.
+
+use super::ledger::LeafHash;
+use crate::model::{
+    AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reason,
+    Receipt, Run, RunId, Standing, Step, Subject, Terms, Time,
+};
+use crate::policy::RuleSet;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Events of one request, decided and stored in one transaction.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub source: String,
+    pub events: Vec<Event>,
+    /// Things the source could not tell us, in words; each becomes a `Gap` entry.
+    pub gaps: Vec<String>,
+    pub rules: Arc<RuleSet>,
+    pub now: Time,
+}
+
+/// Findings of one agent, numbered by it.
+#[derive(Debug, Clone)]
+pub struct Numbered {
+    pub batch: Batch,
+    pub agent: AgentName,
+    pub boot: String,
+    pub spool: String,
+    /// The numbers of all reports, in order; and of those that became events, one for each.
+    pub numbers: Vec<u64>,
+    pub of_events: Vec<u64>,
+}
+
+/// How an agent shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentProof {
+    /// A ServiceAccount token that Kubernetes has looked at.
+    Token,
+    /// A certificate of our own authority.
+    Certificate,
+    /// It runs inside the engine.
+    Inside,
+}
+
+/// An agent that speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAgent {
+    pub name: AgentName,
+    pub how: AgentProof,
+    /// What its certificates have in common since it joined; empty for the others.
+    pub family: String,
+}
+
+/// An agent as it was last written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRow {
+    pub name: AgentName,
+    pub how: AgentProof,
+    pub family: String,
+    pub since: Time,
+    pub seen_at: Time,
+    pub standing: Standing,
+}
+
+/// A token by which one agent may join; only its hash is kept.
+#[derive(Debug, Clone)]
+pub struct JoinToken {
+    pub hash: String,
+    /// For that cluster and that node alone.
+    pub cluster: Option<String>,
+    pub node: Option<String>,
+    pub by: String,
+    pub expires_at: Time,
+}
+
+/// A token to be made; its text stays outside.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    pub name: String,
+    pub grant: Grant,
+    pub sources: Vec<String>,
+    pub hash: String,
+    pub by: String,
+    pub expires_at: Time,
+}
+
+/// What a batch came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub opened: usize,
+    pub reopened: usize,
+    pub refreshed: usize,
+    pub resolved: usize,
+    pub late: usize,
+    pub runs: Vec<RunId>,
+    /// Something became due: a run or a notice.
+    pub nudge: bool,
+}
+
+/// A run by hand or by schedule.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub pin: Pin,
+    pub input: Input,
+    pub subject: Subject,
+    /// Where a rule with terms is behind it, those decide how far it goes.
+    pub mode: Mode,
+    pub rule: Option<String>,
+    /// What the rule says of how far it goes; none where no rule is behind it.
+    pub terms: Option<Terms>,
+    pub requested_by: String,
+    /// A schedule's tick: a second start with the same one is the same run.
+    pub once: Option<String>,
+    pub now: Time,
+}
+
+/// What the loops should look at now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Due {
+    pub runs: Vec<RunId>,
+    pub notices: Vec<DueNotice>,
+    /// The earliest moment at which something more becomes due.
+    pub next: Option<Time>,
+}
+
+/// A channel that does not yet show what it should for an incident.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueNotice {
+    pub channel: String,
+    pub incident: IncidentId,
+    /// The entry up to which the channel should know.
+    pub want: EntryNo,
+    /// The entry up to which it knows; none before the first delivery.
+    pub shown: Option<EntryNo>,
+    pub receipt: Option<Receipt>,
+    pub attempts: u32,
+    /// A delivery was begun and never recorded: it may have arrived.
+    pub maybe_sent: bool,
+    /// It has a message of its own even in a storm: a broken glass.
+    pub alone: bool,
+}
+
+/// A run as its owner sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    pub run: Run,
+    /// All steps in order of their number, undo steps too; only the last can be open.
+    pub journal: Vec<Step>,
+    /// Every episode behind it has ended, and it has changed nothing yet.
+    pub moot: bool,
+}
+
+/// What came of wanting to begin a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begun {
+    Step(Step),
+    /// Recorded as an entry; the run is parked until then.
+    Held {
+        reason: Reason,
+        until: Time,
+    },
+    /// Recorded as an entry; the caller decides what becomes of the run.
+    Denied {
+        reason: Reason,
+    },
+}
+
+/// A question to put to people.
+#[derive(Debug, Clone)]
+pub struct NewApproval {
+    pub question: String,
+    pub plan: Option<Plan>,
+    pub plan_hash: String,
+    pub step: Option<u32>,
+    pub approvers: Vec<String>,
+    /// How many different persons must say yes.
+    pub needed: u32,
+    pub expires_at: Time,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decided {
+    Now(Approval),
+    /// A yes was counted, and more persons are needed.
+    Seconded(Approval),
+    /// Somebody was faster, or it expired: the approval as it stands.
+    Already(Approval),
+}
+
+/// What people and reconcilers may change besides runs.
+#[derive(Debug, Clone)]
+pub enum Control {
+    Freeze(Freeze),
+    /// Released once so many different persons asked for it, the first and the last within `RELEASE_WINDOW`.
+    Unfreeze {
+        scope: String,
+        by: String,
+        why: String,
+        persons: u32,
+    },
+    /// A person has looked for the cause: the breaker of this scope lets new runs act again.
+    ResetBreaker {
+        scope: String,
+        by: String,
+        why: String,
+    },
+    Acknowledge {
+        incident: IncidentId,
+        by: String,
+    },
+    /// From now on it is theirs.
+    Assign {
+        incident: IncidentId,
+        owner: String,
+        by: String,
+    },
+    /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
+    /// of the nodes that it holds.
+    Cancel {
+        run: RunId,
+        by: String,
+        why: String,
+    },
+    /// A person's word on what a run of a rule did, or would have done; of one person the latest counts.
+    Judge {
+        run: RunId,
+        right: bool,
+        by: String,
+        why: String,
+        /// Only where nobody has said anything yet.
+        first: bool,
+    },
+    /// One rung up, if what the rule asks for is on record.
+    Promote(Climb),
+    /// One rung down, or as far as `to`.
+    Demote(Climb),
+    /// The source fell silent or says it is over: end these episodes.
+    EndEpisodes {
+        episodes: Vec<EpisodeId>,
+        stale: bool,
+        why: String,
+    },
+    /// Remove the body of an entry; its hash stays.
+    Redact {
+        entry: EntryNo,
+        by: String,
+        why: String,
+    },
+}
+
+/// A person wants a rule to go further, or less far.
+#[derive(Debug, Clone)]
+pub struct Climb {
+    pub rule: String,
+    /// The rule as it is in force now, and what it asks for.
+    pub terms: Terms,
+    pub promote: Promote,
+    /// None: the next rung.
+    pub to: Option<Mode>,
+    pub by: String,
+    pub why: String,
+}
+
+/// What came of one attempt to deliver, as the courier saw it.
+#[derive(Debug, Clone)]
+pub enum Receipted {
+    /// About to send: a crash after this means "may have arrived".
+    Sending,
+    Delivered {
+        upto: EntryNo,
+        receipt: Receipt,
+    },
+    Retry {
+        why: String,
+        at: Time,
+    },
+    /// Nothing failed: its turn on the channel comes then.
+    Later {
+        at: Time,
+    },
+    /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the
+    /// channel needs not know what happened up to `upto`.
+    Judged {
+        upto: EntryNo,
+        paged: bool,
+        why: String,
+        until: Option<Time>,
+        /// It has not been written down yet.
+        news: bool,
+    },
+    /// Given up until somebody changes the configuration or something new happens.
+    Refused {
+        upto: EntryNo,
+        why: String,
+    },
+}
+
+/// Which rows a read wants; everything is optional and `limit` is bounded by `limits::READ_LIMIT`.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub incident: Option<IncidentId>,
+    pub run: Option<RunId>,
+    /// Only open incidents, or runs that are not final.
+    pub open: bool,
+    /// Only entries of these kinds (`EntryKind::name`); empty: all.
+    pub kinds: Vec<&'static str>,
+    /// Rows with a number greater than this, ascending; otherwise the newest first.
+    pub after: Option<i64>,
+    pub limit: usize,
+}
+
+/// How much is there, for `/metrics`, `/readyz` and the idle loop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub episodes_open: u64,
+    pub incidents_open: u64,
+    pub runs_unfinished: u64,
+    pub approvals_open: u64,
+    pub notices_due: u64,
+    pub oldest_notice: Option<Time>,
+    pub entries: u64,
+    pub signed: u64,
+    pub freezes: u64,
+    pub nodes_held: u64,
+}
+
+/// A node that a run holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Empty for a run that names none and a fleet without a name.
+    pub cluster: String,
+    pub node: String,
+    pub run: RunId,
+    pub runbook: String,
+}
+
+/// The raw parts of one entry, for export and proofs. `body` and `salt` are gone once redacted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawEntry {
+    pub no: EntryNo,
+    /// Microseconds since 1970.
+    pub at: i64,
+    pub commit: LeafHash,
+    pub salt: Option<Vec<u8>>,
+    /// The exact JSON bytes that the commitment covers.
+    pub body: Option<Vec<u8>>,
+}

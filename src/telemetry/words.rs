@@ -1,0 +1,121 @@
+//! The words that labels are made of, and the levels that are read when somebody looks.
+//!
+//! Invariant: every label is one of these; none comes from outside the program.
+
+use crate::policy::Unread;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+        impl $name {
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+words!(
+    /// Why events were not taken now: the answer was 503.
+    Shed { Bytes => "bytes", Busy => "busy", Store => "store" }
+);
+words!(
+    /// Why a body was refused for good: the answer was 4xx.
+    Refused { Malformed => "malformed", TooLarge => "too_large", MediaType => "media_type", Slow => "slow" }
+);
+words!(
+    /// How a step ended.
+    Ended { Ok => "ok", Failed => "failed" }
+);
+words!(
+    /// How a step that a crash left open was settled.
+    Settled { Again => "performed_again", Witness => "witnessed", Asked => "asked_human" }
+);
+words!(
+    /// Where a write under an old epoch was turned away.
+    Fence { Store => "store", Target => "target" }
+);
+words!(
+    /// The parts of a step that are timed.
+    Phase { Advance => "advance", Begin => "begin", Perform => "perform", End => "end" }
+);
+words!(
+    /// What came of one attempt to deliver a notice.
+    Delivered { Delivered => "delivered", Retry => "retry", Refused => "refused" }
+);
+words!(
+    /// Kinds of channels.
+    ChannelKind {
+        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty", Email => "email",
+        Webhook => "webhook", Log => "log",
+    }
+);
+words!(
+    /// What people in Slack wait for.
+    SlackDoor { Command => "command", Interaction => "interaction" }
+);
+words!(
+    /// By whom models are warmed.
+    Via { Agent => "agent", Job => "job" }
+);
+words!(
+    /// What a person says of a run.
+    Verdict { Right => "right", Wrong => "wrong" }
+);
+words!(
+    /// A budget that a guard keeps.
+    Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
+);
+
+/// What came of one look at an inference engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    Up,
+    NotReady,
+    Unread(Unread),
+}
+
+impl Probed {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Probed::Up => "up",
+            Probed::NotReady => "not-ready",
+            Probed::Unread(why) => why.word(),
+        }
+    }
+}
+
+/// The inference engines of one kind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProbeLevels {
+    pub targets: usize,
+    /// Ready and read at their last look.
+    pub up: usize,
+    /// Since the look that is the longest ago.
+    pub oldest_seconds: f64,
+}
+
+/// What is current, read from the store when somebody looks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Levels {
+    pub episodes_open: u64,
+    pub incidents_open: u64,
+    pub runs_unfinished: u64,
+    pub approvals_open: u64,
+    pub notices_due: u64,
+    pub oldest_notice_seconds: f64,
+    pub entries: u64,
+    pub unsigned: u64,
+    pub freezes: u64,
+    pub nodes_held: u64,
+    /// Warms that agents are at, and the bytes of their models: all, and in memory by now.
+    pub warming: u64,
+    pub warming_bytes: u64,
+    pub warming_done: u64,
+    pub clusters_lost: u64,
+    /// Rules with a runbook, by how far they go now, lowest rung first; and those that stand below their files.
+    pub rules: [u64; 4],
+    pub rules_lowered: u64,
+}

@@ -1,0 +1,82 @@
+//! Events and Leases: what the cluster says of its own accord.
+//!
+//! Invariant: what both shapes of an event say alike is read from either.
+
+use super::{Meta, time};
+use crate::world::kube::{EventSeen, LeaseSeen};
+use serde::Deserialize;
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::world::kube) struct EventWire {
+    metadata: Meta,
+    involved_object: Involved,
+    reason: String,
+    message: String,
+    count: Option<u32>,
+    series: Option<Series>,
+    last_timestamp: Option<String>,
+    event_time: Option<String>,
+    #[serde(rename = "reportingComponent")]
+    reporter: String,
+    source: Reporter,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Involved {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Series {
+    count: u32,
+    last_observed_time: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Reporter {
+    component: String,
+}
+
+impl From<EventWire> for EventSeen {
+    fn from(wire: EventWire) -> EventSeen {
+        let series = wire.series.unwrap_or_default();
+        let times = [&series.last_observed_time, &wire.last_timestamp, &wire.event_time];
+        EventSeen {
+            name: wire.metadata.name,
+            namespace: wire.metadata.namespace,
+            kind: wire.involved_object.kind,
+            object_namespace: wire.involved_object.namespace,
+            object: wire.involved_object.name,
+            at: times.into_iter().find_map(|text| time(text.as_deref())),
+            count: wire.count.unwrap_or(1).max(series.count),
+            reporter: if wire.reporter.is_empty() { wire.source.component } else { wire.reporter },
+            reason: wire.reason,
+            message: wire.message,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(in crate::world::kube) struct LeaseWire {
+    metadata: Meta,
+    spec: LeaseSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct LeaseSpec {
+    renew_time: Option<String>,
+}
+
+impl From<LeaseWire> for LeaseSeen {
+    fn from(wire: LeaseWire) -> LeaseSeen {
+        LeaseSeen { name: wire.metadata.name, renewed: wire.spec.renew_time.unwrap_or_default() }
+    }
+}
