@@ -85,7 +85,10 @@ impl Scene {
         let mut pass = std::pin::pin!(self.courier.pass());
         loop {
             tokio::select! {
-                passed = &mut pass => return drop(passed.unwrap()),
+                passed = &mut pass => {
+                    passed.unwrap();
+                    return;
+                }
                 () = self.vendor.hangs() => self.night.pass(Duration::from_secs(61)).await,
             }
         }
