@@ -31,6 +31,7 @@ mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
 mod outages;
+mod pagerduty_in;
 mod patience;
 mod peers;
 mod probes;
