@@ -6,6 +6,7 @@ mod browser;
 mod desk;
 mod forged;
 mod provider;
+mod sign_in;
 
 use browser::{Browser, FROM};
 use desk::{Desk, MINUTE, given, token, tokens};

@@ -166,7 +166,8 @@ async fn whoever_looks_at_much_behind_a_broken_glass_does_not_act_unseen_after_i
         assert!(told.contains(&format!("POST {act}")), "each act by itself: {told:#?}");
     }
     chat.night.pass(limits::WITNESS_WINDOW).await;
-    let told = eventually("the rest as a number", async || Some(used(&chat).await).filter(|told| told.len() > 14)).await;
+    let told =
+        eventually("the rest as a number", async || Some(used(&chat).await).filter(|told| told.len() > 14)).await;
     assert_eq!(told[14..], ["GET /api/v1/runs/{id}, 39 more times"]);
 }
 
