@@ -46,7 +46,8 @@ pub struct Config {
     pub server: Server,
     pub sources: BTreeMap<String, Source>,
     pub channels: BTreeMap<String, Channel>,
-    /// Who people are, wherever they come from, and what they may do. Read again when the file changes, as tokens are.
+    /// Who people are, wherever they come from, and what they may do. Read again when the file changes, as tokens are (when the
+    /// file of a secret changes, too).
     pub people: Vec<Person>,
     pub slack: Option<SlackApp>,
     pub pagerduty: Option<PagerDutyWebhook>,

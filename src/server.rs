@@ -39,7 +39,7 @@ use crate::model::Subject;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 /// What is current in the catalog; a function, so that a test needs no folders.
 pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
@@ -55,6 +55,10 @@ pub struct App {
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     bytes: Arc<Semaphore>,
+    /// The same for bodies whose sender is known only once they are read.
+    unproved: Arc<Semaphore>,
+    /// Where two persons must agree, one decides after the other.
+    decisions: Arc<Mutex<()>>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -74,6 +78,8 @@ impl App {
             pace: Pace::default(),
             agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
+            unproved: Arc::new(Semaphore::new(limits::UNPROVED_BYTES)),
+            decisions: Arc::default(),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),

@@ -61,13 +61,23 @@ impl Client {
         Ok(Client { base, token, http, runtime })
     }
 
+    /// The path is ours; what a person has typed stands in it only where it cannot hold a slash.
     pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Stop> {
-        self.send(Method::GET, path, query, None)
+        self.send(Method::GET, &segments(path), query, None)
     }
 
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Stop> {
+        self.post_to(&segments(path), body)
+    }
+
+    /// The same by the segments of the path, each of which may hold anything: the name of a rule may have a slash.
+    pub fn get_at<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, Stop> {
+        self.send(Method::GET, segments, &[], None)
+    }
+
+    pub fn post_to<T: DeserializeOwned>(&self, segments: &[&str], body: &impl Serialize) -> Result<T, Stop> {
         let body = serde_json::to_value(body).map_err(|error| Stop::failure(format!("request: {error}"), ""))?;
-        self.send(Method::POST, path, &[], Some(body))
+        self.send(Method::POST, segments, &[], Some(body))
     }
 
     /// Waits a little, or until Ctrl-C.
@@ -83,11 +93,11 @@ impl Client {
     fn send<T: DeserializeOwned>(
         &self,
         method: Method,
-        path: &str,
+        segments: &[&str],
         query: &[(&str, String)],
         body: Option<Value>,
     ) -> Result<T, Stop> {
-        let (status, bytes) = self.runtime.block_on(self.exchange(method, path, query, body))?;
+        let (status, bytes) = self.runtime.block_on(self.exchange(method, segments, query, body))?;
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }
@@ -102,7 +112,7 @@ impl Client {
     async fn exchange(
         &self,
         method: Method,
-        path: &str,
+        segments: &[&str],
         query: &[(&str, String)],
         body: Option<Value>,
     ) -> Result<(StatusCode, Vec<u8>), Stop> {
@@ -112,7 +122,7 @@ impl Client {
             .map_err(|()| Stop::usage(format!("{} cannot be a server", self.base), "write http://host:port"))?
             .pop_if_empty()
             .extend(["api", "v1"])
-            .extend(path.split('/'));
+            .extend(segments);
         let mut request = self.http.request(method, url).bearer_auth(&self.token).query(query);
         if let Some(body) = body {
             request = request.json(&body);
@@ -142,6 +152,10 @@ impl Client {
             "start it with `nightshift serve`, or say where it is with --server or NIGHTSHIFT_SERVER",
         )
     }
+}
+
+fn segments(path: &str) -> Vec<&str> {
+    path.split('/').collect()
 }
 
 /// The last error of a chain is the one that says what happened.

@@ -106,7 +106,7 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
 /// The card of one rule.
 pub(super) fn show(invocation: &Invocation, rule: &str) -> Result<(), Stop> {
     let rule = rule.strip_prefix("rule:").unwrap_or(rule);
-    let answer: Value = Client::new(invocation)?.get(&format!("rules/{rule}/scorecard"), &[])?;
+    let answer: Value = Client::new(invocation)?.get_at(&["rules", rule, "scorecard"])?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
@@ -199,7 +199,7 @@ pub(super) fn demote(args: &DemoteArgs, invocation: &Invocation) -> Result<(), S
 }
 
 fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &Value) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.post(&format!("rules/{rule}/{verb}"), body)?;
+    let answer: Value = Client::new(invocation)?.post_to(&["rules", rule, verb], body)?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }

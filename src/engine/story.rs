@@ -115,10 +115,9 @@ impl Teller {
             StepHeld { .. } => return None,
             StepDenied { call, reason } => (format!("not done: {}: {reason}", phrase::todo(call, None)), true),
             RunEnded { state } => (self.run_state(run, state), true),
-            ApprovalAsked { approval, question, expires_at, .. } => (
-                format!("asked: {question} — expires {}; nightshift approve {approval}", clock_time(*expires_at)),
-                true,
-            ),
+            ApprovalAsked { approval, question, expires_at, .. } => {
+                (format!("asked ({approval}): {question} — no answer until {} is no", clock_time(*expires_at)), true)
+            }
             ApprovalDecided { approval, approved, by, why } => {
                 let verdict = if *approved { "approved" } else { "denied" };
                 (format!("{approval} {verdict} by {by}{}", after(why)), true)
@@ -165,7 +164,7 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Ready => format!("{name} goes on"),
         RunState::Waiting { why } => format!("waiting: {why}"),
         RunState::Held { reason } => format!("held: {reason}"),
-        RunState::Asking { approval } => format!("{name} waits for an answer: nightshift approve {approval}"),
+        RunState::Asking { approval } => format!("{name} waits for an answer ({approval})"),
         RunState::Done => format!("{name} done"),
         RunState::Stopped { why } => format!("{name} stopped itself{}", after(why)),
         RunState::Failed { why, undone: true } => format!("{name} failed and took back what it did: {why}"),

@@ -21,6 +21,9 @@ pub const CONNECTIONS: usize = 1_024;
 pub const INTAKE_QUEUE: usize = 1_024;
 /// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of bodies whose sender is known only once they are read (a signature is over them, a token stands in a form); they
+/// take no room of events.
+pub const UNPROVED_BYTES: usize = 8 * 1024 * 1024;
 /// Gaps that one body may leave in the ledger; the rest become one line with their number.
 pub const GAPS_PER_BODY: usize = 20;
 /// An identity that a source gives itself (a dedup key); a longer one is hashed.

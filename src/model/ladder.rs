@@ -37,6 +37,16 @@ impl Default for Promote {
     }
 }
 
+/// A person's word on a run, as it counts: of each person the latest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    pub by: String,
+    pub right: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    pub at: Time,
+}
+
 /// So many bad outcomes at a rung bring a rule one rung down; 0: none ever does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -5,6 +5,7 @@
 mod act;
 mod agents;
 mod audit;
+mod humans;
 mod incidents;
 mod ladder;
 mod read;

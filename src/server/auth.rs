@@ -48,6 +48,7 @@ pub enum Way {
     /// The token of a broken glass, and the incident that tells of it.
     BreakGlass(TokenId, IncidentId),
     Slack,
+    PagerDuty,
     Web,
 }
 
@@ -58,6 +59,7 @@ impl fmt::Display for Way {
             Way::Token(name) => write!(f, "token {name}"),
             Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
             Way::Slack => f.write_str("Slack"),
+            Way::PagerDuty => f.write_str("PagerDuty"),
             Way::Web => f.write_str("the web pages"),
         }
     }

@@ -42,6 +42,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/runs/{id}", PAGE),
     ("get", "/why/{subject}", PAGE),
     ("post", "/web/approvals/{id}", FORM),
+    ("post", "/web/runs/{id}/judge", FORM),
     ("post", "/web/incidents/{id}/ack", FORM),
     ("post", "/web/freezes", FORM),
     ("post", "/web/unfreeze", FORM),
@@ -63,7 +64,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
-    ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "it acknowledges and notes, and decides nothing")),
+    ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "it acknowledges what the person may, and notes")),
 ];
 
 /// Method, path and gate of every route that there is.
@@ -81,7 +82,7 @@ A role has the rights of its row and no others. It is given to a person under `p
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
 more than the person has, and who asked for something cannot approve it by another way. `clusters` limits a person or a
 token to what is in these clusters: they read everything and act there alone. What somebody was refused is in the ledger.
-People and tokens are read again within a second when the file changes.
+People, tokens and the secrets of these doors are read again within a second when their file changes.
 
 ";
 

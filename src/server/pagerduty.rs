@@ -3,53 +3,83 @@
 //! Invariant: nothing is decoded before its signature holds, nothing counts twice, and our own events that come back as
 //! an echo change nothing.
 
+use super::auth::digest;
 use super::heard::Heard;
-use super::{App, Problem, signed};
+use super::{App, Caller, Problem, Way, api, body, signed};
+use crate::config::Person;
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, IncidentId};
 use crate::notifiers::one_line;
 use crate::store::{Control, Filter, StoreError};
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::{PoisonError, RwLock};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/pagerduty/webhook", post(hear)).layer(DefaultBodyLimit::max(limits::PAGERDUTY_WEBHOOK_BYTES))
+    Router::new().route("/pagerduty/webhook", post(hear))
 }
 
 /// The keys that sign (two while one is rotated), and deliveries that were heard.
 #[derive(Debug)]
 pub struct PagerDutyDoor {
-    keys: Vec<hmac::Key>,
+    keys: RwLock<Keys>,
     heard: Heard,
+}
+
+/// The keys, and of what they were made, hashed: to see whether others are meant.
+#[derive(Debug)]
+struct Keys {
+    keys: Vec<hmac::Key>,
+    of: Vec<[u8; 32]>,
+}
+
+impl Keys {
+    fn new(secrets: &[String]) -> Keys {
+        let keys = secrets.iter().map(|secret| signed::key(secret)).collect();
+        Keys { keys, of: secrets.iter().map(|secret| digest(secret)).collect() }
+    }
 }
 
 impl PagerDutyDoor {
     pub fn new(secrets: &[String]) -> PagerDutyDoor {
-        PagerDutyDoor {
-            keys: secrets.iter().map(|secret| signed::key(secret)).collect(),
-            heard: Heard::new(limits::PAGERDUTY_HEARD),
-        }
+        PagerDutyDoor { keys: RwLock::new(Keys::new(secrets)), heard: Heard::new(limits::PAGERDUTY_HEARD) }
+    }
+
+    /// From now on these sign; whether they are others.
+    pub(super) fn renew(&self, secrets: &[String]) -> bool {
+        let next = Keys::new(secrets);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let others = keys.of != next.of;
+        *keys = next;
+        others
     }
 
     fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
-        let given = headers.get("x-pagerduty-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut signatures =
-            given.split(',').filter_map(|one| one.trim().strip_prefix("v1=")).take(limits::PAGERDUTY_SIGNATURES);
-        if signatures.any(|hex| self.keys.iter().any(|key| signed::signs(key, body, hex))) {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if signatures(headers).any(|hex| keys.keys.iter().any(|key| signed::signs(key, body, hex))) {
             return Ok(());
         }
-        Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "this request is not from PagerDuty: no signature of it fits",
-            "check `pagerduty.signing_secrets`, and that no proxy changes the body",
-        ))
+        Err(unsigned())
     }
+}
+
+/// The signatures that it claims to have, two while a secret is rotated.
+fn signatures(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let given = headers.get("x-pagerduty-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(',').filter_map(|one| one.trim().strip_prefix("v1=")).take(limits::PAGERDUTY_SIGNATURES)
+}
+
+fn unsigned() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "this request is not from PagerDuty: no signature of it fits",
+        "check `pagerduty.signing_secrets`, and that no proxy changes the body",
+    )
 }
 
 #[derive(Deserialize)]
@@ -79,24 +109,30 @@ struct Reference {
     summary: String,
 }
 
-async fn hear(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
+async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Problem> {
     let door = app.pagerduty.as_deref().ok_or_else(|| {
         Problem::not_found(
             "PagerDuty's webhook is not set up here",
             "add `pagerduty: { signing_secrets: [ … ] }` to nightshift.yaml",
         )
     })?;
-    door.check(&headers, &body)?;
-    let delivery: Delivery = serde_json::from_slice(&body).map_err(|_| {
+    let (parts, body) = request.into_parts();
+    if signatures(&parts.headers).next().is_none() {
+        return Err(unsigned());
+    }
+    let held = body::unproved(&app, &parts.headers, body, limits::PAGERDUTY_WEBHOOK_BYTES).await?;
+    door.check(&parts.headers, &held.bytes)?;
+    let delivery: Delivery = serde_json::from_slice(&held.bytes).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, "this is not a webhook of version 3", "create a V3 webhook subscription")
     })?;
+    drop(held);
     let event = delivery.event;
-    let Some((incident, by)) = ours(&app, &event) else { return Ok(StatusCode::OK) };
+    let Some((incident, who)) = ours(&app, &event) else { return Ok(StatusCode::OK) };
     // PagerDuty signs no time, so its own number is all that tells a repeat.
     if door.heard.again(&event.id) {
         return Ok(StatusCode::OK);
     }
-    if let Err(problem) = follow(&app, &event, incident, &by).await {
+    if let Err(problem) = follow(&app, &event, incident, &who).await {
         // PagerDuty tries again, and then it must count.
         door.heard.forget(&event.id);
         return Err(problem);
@@ -105,30 +141,63 @@ async fn hear(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result
     Ok(StatusCode::OK)
 }
 
+/// Who has acted there.
+enum Who {
+    /// Somebody whom the roster knows: they may there what they may here.
+    Known(Person),
+    /// Somebody whom only PagerDuty knows, by the name that it gives them.
+    Vouched(String),
+}
+
+impl Who {
+    fn name(&self) -> &str {
+        match self {
+            Who::Known(person) => &person.name,
+            Who::Vouched(name) => name,
+        }
+    }
+}
+
 /// The incident that it is about and the person who acted; none where it is not ours or nobody acted.
-fn ours(app: &App, event: &Event) -> Option<(IncidentId, String)> {
+fn ours(app: &App, event: &Event) -> Option<(IncidentId, Who)> {
     let agent = event.agent.as_ref().filter(|agent| agent.kind.starts_with("user"))?;
-    let roster = app.roster.now();
-    let known = roster.by_pagerduty(&agent.id);
-    let by =
-        known.map_or_else(|| format!("{} (PagerDuty)", one_line(&agent.summary, 60)), |person| person.name.clone());
+    let who = match app.roster.now().by_pagerduty(&agent.id) {
+        Some(person) => Who::Known(person.clone()),
+        None => Who::Vouched(format!("{} (PagerDuty)", one_line(&agent.summary, 60))),
+    };
     // A note carries its incident one level deeper.
     let key =
         [&event.data["incident_key"], &event.data["incident"]["incident_key"]].into_iter().find_map(Value::as_str)?;
     let number = key.strip_prefix(&format!("nightshift/{}/", app.parts.config.install))?;
-    Some((number.parse().ok()?, by))
+    Some((number.parse().ok()?, who))
 }
 
-async fn follow(app: &App, event: &Event, incident: IncidentId, by: &str) -> Result<(), Problem> {
-    let said = match event.event_type.as_str() {
-        "incident.acknowledged" => {
-            let acknowledge = Control::Acknowledge { incident, by: by.to_owned() };
-            return match app.parts.store.control(acknowledge, app.parts.clock.now()).await {
-                // Over, or swept away: nothing is left to acknowledge, and PagerDuty need not try again.
+/// An acknowledgement: of somebody whom we know it is the request to the API that they would send, in their name, so its
+/// table of roles decides and its witness writes down a refusal. Whom only PagerDuty knows, PagerDuty vouches for.
+async fn acknowledge(app: &App, incident: IncidentId, who: &Who) -> Result<(), Problem> {
+    match who {
+        Who::Known(person) => {
+            let caller = Caller::of(person, Way::PagerDuty);
+            match api::ask(app, caller, "POST", format!("incidents/{incident}/ack"), Value::Null).await {
+                Err(problem) if problem.status.is_server_error() => Err(Problem::busy(problem.error)),
+                // Done; or refused, over or swept away, and then PagerDuty need not try again.
+                Ok(_) | Err(_) => Ok(()),
+            }
+        }
+        Who::Vouched(name) => {
+            let acknowledge = Control::Acknowledge { incident, by: name.clone() };
+            match app.parts.store.control(acknowledge, app.parts.clock.now()).await {
                 Ok(()) | Err(StoreError::Refused(_) | StoreError::NotFound { .. }) => Ok(()),
                 Err(error) => Err(Problem::busy(error.to_string())),
-            };
+            }
         }
+    }
+}
+
+async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Result<(), Problem> {
+    let by = who.name();
+    let said = match event.event_type.as_str() {
+        "incident.acknowledged" => return acknowledge(app, incident, who).await,
         "incident.resolved" => "resolved it in PagerDuty; here it stays open as long as an alert fires".to_owned(),
         "incident.unacknowledged" => "took the acknowledgement back in PagerDuty".to_owned(),
         "incident.reassigned" | "incident.delegated" => {

@@ -112,20 +112,20 @@ impl Roster {
         self.people.iter().map(|person| person.name.clone()).chain(tokens).collect()
     }
 
-    /// How many persons must agree before a freeze is released, where the configuration does not say: two, where two can.
-    pub fn release_persons(&self, wanted: Option<u32>) -> u32 {
+    /// Who may release what is frozen, by a token of the configuration, by Slack or by the provider. The machine's own token is
+    /// nobody's.
+    pub fn releasers(&self) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
         let by_token = tokens.map(|token| {
             let way = Way::Token(token.name.clone());
             self.caller_by(&token.name, token.grant.clone(), token.sources.clone(), way)
         });
         let by_chat = self.people.iter().filter(|person| person.slack.is_some() || person.oidc.is_some());
-        let able: BTreeSet<String> = by_token
+        by_token
             .chain(by_chat.map(|person| Caller::of(person, Way::Slack)))
             .filter(|caller| caller.may(Right::Operate))
             .map(|caller| caller.name)
-            .collect();
-        wanted.unwrap_or(if able.len() >= 2 { 2 } else { 1 }).max(1)
+            .collect()
     }
 
     /// What is different in another roster, in words, without a secret.

@@ -72,6 +72,11 @@ impl SlackDoor {
         }
     }
 
+    /// From now on Slack signs with this secret; whether it is another one.
+    pub(super) fn renew(&self, secret: &str) -> bool {
+        self.signature.as_ref().is_some_and(|signature| signature.renew(secret))
+    }
+
     /// Whether an address that came with a request is one of Slack's.
     fn may_reply_to(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| {

@@ -34,6 +34,11 @@ impl Front {
     pub fn with(provider: Provider) -> Front {
         Front { provider: Some(provider), ..Front::default() }
     }
+
+    /// From now on we show the provider this secret; whether it is another one.
+    pub(super) fn renew(&self, secret: Option<String>) -> bool {
+        self.provider.as_ref().is_some_and(|provider| provider.renew(secret))
+    }
 }
 
 pub(super) fn routes() -> Router<App> {
@@ -47,6 +52,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/login/callback", get(oidc::callback))
         .route("/logout", post(sign::out))
         .route("/web/approvals/{id}", post(act::decide))
+        .route("/web/runs/{id}/judge", post(act::judge))
         .route("/web/incidents/{id}/ack", post(act::acknowledge))
         .route("/web/freezes", post(act::freeze))
         .route("/web/unfreeze", post(act::unfreeze))

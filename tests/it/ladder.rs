@@ -2,6 +2,7 @@
 //!
 //! Invariant: how far a rule goes is seen by what is done to the fleet; why, by what the ledger says.
 
+mod names;
 mod random;
 
 use crate::night::Night;

@@ -30,6 +30,7 @@ mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
+mod pagerduty_in;
 mod patience;
 mod peers;
 mod probes;

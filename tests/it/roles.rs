@@ -255,6 +255,88 @@ async fn a_changed_file_counts_without_a_restart_and_a_broken_one_changes_nothin
 }
 
 #[tokio::test]
+async fn the_file_of_a_token_that_changes_alone_counts_within_a_second() {
+    let site = Site::new("", "rules: []", &[]);
+    site.add_token("ada", "viewer", "");
+    let engine = site.start(&[]).await.unwrap();
+    let status = async |token: &str| engine.ask("GET", "/api/v1/status", Some(token), &Value::Null).await.0;
+    assert_eq!(status(&secret("ada")).await, 200);
+    // As a secret is exchanged by who mounts it: another file in its place.
+    let put = |text: &str| {
+        let (file, new) = (site.path().join("ada.token"), site.path().join("ada.token.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, file).unwrap();
+    };
+    put(&secret("eve"));
+    eventually("the new secret opens", async || (status(&secret("eve")).await == 200).then_some(())).await;
+    assert_eq!(status(&secret("ada")).await, 401, "and the old one does not");
+    let changed = async || engine.get("/api/v1/entries?kind=people_changed").await.unwrap()["entries"].clone();
+    assert_eq!(changed().await[0]["changes"], json!(["a token has another secret"]));
+    // One that cannot be used changes nothing, and is told.
+    put("short");
+    eventually("the file is refused", async || {
+        let page = engine.get("/api/v1/entries?kind=catalog_refused").await?;
+        page["entries"][0]["why"].as_str().filter(|why| why.contains("`ada` is shorter than")).map(drop)
+    })
+    .await;
+    assert_eq!(status(&secret("eve")).await, 200);
+    put(&secret("kim"));
+    eventually("a good one counts again", async || (status(&secret("kim")).await == 200).then_some(())).await;
+    // A token that the file names only now is looked at as well.
+    site.add_token("bob", "viewer", "");
+    eventually("it opens", async || (status(&secret("bob")).await == 200).then_some(())).await;
+    std::fs::write(site.path().join("bob.token"), secret("rob")).unwrap();
+    eventually("its new secret too", async || (status(&secret("rob")).await == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_signing_secrets_of_slack_and_pagerduty_are_exchanged_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["slack", "pager"] {
+        std::fs::write(at(name), "first-0123456789").unwrap();
+    }
+    let extra = format!(
+        "slack: {{ signing_secret: {{ file: '{}' }} }}\npagerduty: {{ signing_secrets: [{{ file: '{}' }}] }}\n",
+        at("slack"),
+        at("pager")
+    );
+    let site = Site::new(&extra, "rules: []", &[]);
+    let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
+    let hex = |secret: &str, text: &str| -> String {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+        ring::hmac::sign(&key, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let mut count = 0;
+    // Whether both doors take what this secret has signed.
+    let mut doors = async |secret: &str| {
+        count += 1;
+        let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let body = format!("user_id=U0EVE&text=status&n={count}");
+        let request = crate::harness::client().post(format!("{}/slack/command", engine.url)).body(body.clone());
+        let signature = format!("v0={}", hex(secret, &format!("v0:{stamp}:{body}")));
+        let request = request.header("x-slack-request-timestamp", stamp).header("x-slack-signature", signature);
+        let slack = request.send().await.unwrap().status().as_u16();
+        let body = r#"{"event":{"event_type":"pagey.ping"}}"#;
+        let request = crate::harness::client().post(format!("{}/pagerduty/webhook", engine.url)).body(body);
+        let request = request.header("x-pagerduty-signature", format!("v1={}", hex(secret, body)));
+        (slack, request.send().await.unwrap().status().as_u16())
+    };
+    assert_eq!(doors("first-0123456789").await, (200, 200));
+    for name in ["slack", "pager"] {
+        std::fs::write(at(name), "second-0123456789").unwrap();
+    }
+    eventually("both take the new one", async || (doors("second-0123456789").await == (200, 200)).then_some(())).await;
+    assert_eq!(doors("first-0123456789").await, (401, 401), "and not the old one");
+    let page = engine.get("/api/v1/entries?kind=people_changed").await.unwrap().to_string();
+    assert!(
+        page.contains("Slack's signing secret is another one") && page.contains("PagerDuty's signing secrets"),
+        "{page}"
+    );
+    assert!(!page.contains("0123456789"), "no secret is told");
+}
+
+#[tokio::test]
 async fn who_may_act_in_some_clusters_is_refused_in_the_others_and_reads_them() {
     let there = Some(["elsewhere"].as_slice());
     let chat = chat(vec![token("far", Role::Admin, there), token("near", Role::Admin, Some(&["sim"]))]).await;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what was done is counted by the fleet; what was said is read where Slack would show it.
 
+mod flood;
 mod forms;
 mod home;
 mod manifest;
@@ -11,10 +12,9 @@ mod socket;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use nightshift::model::RunState;
-use nightshift::store::Filter;
-pub use rig::Chat;
-use rig::{MINUTE, SECRET};
-use serde_json::{Value, json};
+use rig::MINUTE;
+pub use rig::{Chat, SECRET, XID};
+use serde_json::json;
 use tower::ServiceExt;
 
 #[tokio::test]
@@ -105,58 +105,6 @@ async fn two_who_press_in_the_same_moment_hear_who_was_first() {
     assert_eq!(answers.iter().filter(|text| text.contains("already (by ")).count(), 1, "{answers:?}");
     assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
     assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);
-}
-
-/// What PagerDuty posts when somebody does something there.
-async fn pages(chat: &Chat, id: &str, kind: &str, agent: Value, data: Value) -> StatusCode {
-    let body =
-        json!({ "event": { "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data } });
-    let body = body.to_string();
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
-    let tag = ring::hmac::sign(&key, body.as_bytes());
-    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let request = Request::post("/pagerduty/webhook")
-        .header("x-pagerduty-signature", format!("v1={hex}"))
-        .body(Body::from(body))
-        .unwrap();
-    chat.router.clone().oneshot(request).await.unwrap().status()
-}
-
-#[tokio::test]
-async fn what_people_do_in_pagerduty_is_the_same_here_once_and_our_echo_is_nothing() {
-    let chat = Chat::begin().await;
-    chat.asking().await;
-    let ours = |key: &str| json!({ "id": "Q1", "type": "incident", "incident_key": key });
-    let ada = json!({ "id": "P0ADA", "type": "user_reference", "summary": "Ada L." });
-    let incident = || async {
-        let filter = Filter { limit: 1, ..Filter::default() };
-        chat.night.parts.store.incidents(filter).await.unwrap().remove(0)
-    };
-    let key = "nightshift/nightshift/i1";
-    for (id, agent) in [("1", Value::Null), ("2", json!({ "id": "I1", "type": "integration_reference" }))] {
-        assert_eq!(pages(&chat, id, "incident.acknowledged", agent, ours(key)).await, StatusCode::OK);
-        assert_eq!(incident().await.acknowledged_by, None, "our own event that comes back");
-    }
-    for foreign in ["nightshift/other/i1", "nightshift/nightshift/i99", "x", ""] {
-        let status = pages(&chat, foreign, "incident.acknowledged", ada.clone(), ours(foreign)).await;
-        assert_eq!(status, StatusCode::OK, "a 4xx thrice would switch the subscription off");
-    }
-    for _ in 0..2 {
-        assert_eq!(pages(&chat, "3", "incident.acknowledged", ada.clone(), ours(key)).await, StatusCode::OK);
-        let note = json!({ "content": "looks like <!channel> the switch", "incident": ours(key) });
-        let bob = json!({ "id": "P9", "type": "user_reference", "summary": "Bob <b>" });
-        assert_eq!(pages(&chat, "4", "incident.annotated", bob, note).await, StatusCode::OK);
-    }
-    assert_eq!(incident().await.acknowledged_by.as_deref(), Some("ada"));
-    let remarks: Vec<String> = chat
-        .night
-        .entries()
-        .await
-        .iter()
-        .filter(|entry| entry.kind.name() == "remarked")
-        .filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text))
-        .collect();
-    assert_eq!(remarks, ["Bob <b> (PagerDuty) noted in PagerDuty: looks like <!channel> the switch"]);
 }
 
 #[tokio::test]

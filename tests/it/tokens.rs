@@ -4,6 +4,7 @@
 //! Invariant: what opens and what does not is asked of the server, and the ledger is read for what it says of it.
 
 mod glass;
+mod humans;
 
 use crate::harness::{Engine, Site, secret};
 use crate::roles::{chat, token};
@@ -296,7 +297,7 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
 }
 
 /// The command line against a running engine.
-fn nightshift(site: &Site, args: &[&str]) -> (i32, String, String) {
+pub fn nightshift(site: &Site, args: &[&str]) -> (i32, String, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nightshift"));
     command.arg("--config").arg(site.path().join("nightshift.yaml")).args(args).env_remove("NIGHTSHIFT_TOKEN");
     let output = command.env("USER", "ann").env_remove("SUDO_USER").output().unwrap();
@@ -304,7 +305,7 @@ fn nightshift(site: &Site, args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 

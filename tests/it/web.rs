@@ -5,6 +5,8 @@
 mod browser;
 mod desk;
 mod forged;
+mod judge;
+mod made;
 mod provider;
 mod sign_in;
 

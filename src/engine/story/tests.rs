@@ -226,7 +226,7 @@ fn every_kind_of_entry_has_words() {
     * opened: XID 79 on gpu-3 (node gpu-3)
     * r17 xid-79 for node gpu-3, mode approve, by rule xid79
     * plan: cordon gpu-3 (XID 79 on GPU 1), drain gpu-3 (only gpu-pods, within 30m); then it would stop: needs hands
-    * asked: run xid-79 on gpu-3? — expires 03:40 UTC; nightshift approve a3
+    * asked (a3): run xid-79 on gpu-3? — no answer until 03:40 UTC is no
     * a3 approved by ana: go
     * a4 denied by bo
     * a5 expired: nobody answered, so it is not done

@@ -3,7 +3,8 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, App, Body, Problem, read, refuse, tokens};
+use super::humans::{self, Humans};
+use super::{Allowed, App, Body, Problem, read, refuse};
 use crate::catalog::Loaded;
 use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
@@ -160,9 +161,12 @@ pub(super) async fn decide(
             "look at the plan as it is now, then decide again",
         ));
     }
-    may_answer(&app, &caller, &approval, answer.approve).await?;
     let why = refuse::bounded(&answer.why)?;
     let parts = &app.parts;
+    // Asked anew behind the door: who has said yes meanwhile may be the same human by another name.
+    let _turn = app.decisions.lock().await;
+    let approval = read::find_approval(&app, approval.id).await?;
+    may_answer(&app, &caller, &approval, answer.approve).await?;
     let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
     parts.nudge.nudge();
     match decided.map_err(refuse::store)? {
@@ -187,12 +191,13 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
         caller.need_subject(app, &planned.target)?;
     }
-    if yes && run.rule.is_none() && tokens::is_same(app, &run.requested_by, caller).await? {
+    let humans = Humans::now(app).await?;
+    if yes && run.rule.is_none() && humans.same(&run.requested_by, caller) {
         let error = format!("{} asked for {} and cannot approve it too: somebody else must", caller.name, run.id);
         return Err(refuse::with(StatusCode::FORBIDDEN, error, format!("ask somebody else: they see {}", approval.id)));
     }
     for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
-        if tokens::is_same(app, before, caller).await? {
+        if humans.same(before, caller) {
             let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
             return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
         }
@@ -243,14 +248,22 @@ pub(super) async fn unfreeze(
 ) -> Result<Json<Value>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
+    // One after the other, or two names of one human could pass each other.
+    let _turn = app.decisions.lock().await;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
-    if !freezes.iter().any(|freeze| freeze.scope == body.scope) {
+    let Some(freeze) = freezes.iter().find(|freeze| freeze.scope == body.scope) else {
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
         let hint =
             if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
+    };
+    let persons = humans::release_persons(&app).await?;
+    if let Some(first) = freeze.release_by.as_ref().filter(|first| persons > 1 && **first != caller.name)
+        && Humans::now(&app).await?.same(first, &caller)
+    {
+        let error = format!("{} asked for the release of `{}` already, as {first}", caller.name, freeze.scope);
+        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must agree"));
     }
-    let persons = app.roster.now().release_persons(app.parts.config.guards.release_persons);
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     Ok(Json(match freezes.into_iter().find(|freeze| freeze.scope == body.scope) {

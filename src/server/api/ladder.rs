@@ -3,7 +3,9 @@
 //! Invariant: a move is decided in the store, over what is on record there at that moment; nothing here is remembered.
 
 use super::{Allowed, App, Body, Problem, act, read, refuse};
-use crate::model::{Level, Mode, NextRung, Rule, RunId, Scorecard, Terms};
+use crate::model::{
+    Effect, Entry, EntryKind, Judgement, Level, Mode, NextRung, Reach, Rule, Run, RunId, Scorecard, Step, Terms,
+};
 use crate::policy;
 use crate::store::{Climb, Control};
 use crate::telemetry::Verdict;
@@ -59,6 +61,26 @@ pub(super) async fn judge(
         Err(_) => None,
     };
     Ok(Json(json!({ "run": id, "verdict": verdict.word(), "by": caller.name, "rule": rule, "scorecard": card })))
+}
+
+/// What people have said of a run, from its entries in ascending order: of each person the latest word.
+pub(super) fn judgements(entries: &[Entry]) -> Vec<Judgement> {
+    let mut said: Vec<Judgement> = Vec::new();
+    for entry in entries {
+        let EntryKind::RunJudged { right, by, why, .. } = &entry.kind else { continue };
+        said.retain(|earlier| earlier.by != *by);
+        said.push(Judgement { by: by.clone(), right: *right, why: why.clone(), at: entry.at });
+    }
+    said
+}
+
+/// Whether there is something to judge: a rule has planned it, or it has acted. The store looks once more.
+pub(super) fn can_be_judged(run: &Run, steps: &[Step], entries: &[Entry]) -> bool {
+    let planned = || entries.iter().any(|entry| matches!(entry.kind, EntryKind::RunPlanned { .. }));
+    let reaches =
+        |step: &Step| crate::actions::find(&step.call.action).map_or(Reach::None, |action| action.spec().reach);
+    let acts = |step: &Step| step.effect != Effect::Read && reaches(step) > Reach::None;
+    run.rule.is_some() && (planned() || run.approved.is_some() || steps.iter().any(acts))
 }
 
 pub(super) async fn scorecard(

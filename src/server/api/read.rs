@@ -118,7 +118,11 @@ pub(super) async fn run(_: Allowed, State(app): State<App>, Path(id): Path<Strin
     let approvals = store.approvals(about()).await.map_err(refuse::store)?;
     let entries = oldest_first(&app, about()).await?;
     let story = story(&entries);
-    Ok(Json(json!({ "run": run, "steps": steps, "approvals": approvals, "story": story, "entries": entries })))
+    Ok(Json(json!({
+        "judgements": super::ladder::judgements(&entries),
+        "can_be_judged": super::ladder::can_be_judged(&run, &steps, &entries),
+        "run": run, "steps": steps, "approvals": approvals, "story": story, "entries": entries,
+    })))
 }
 
 pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
@@ -229,7 +233,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "nodes_held": counts.nodes_held,
         "freezes": freezes,
         "stopped": parts.world.stopped(),
-        "release_persons": app.roster.now().release_persons(limits.release_persons),
+        "release_persons": super::humans::release_persons(&app).await?,
         "breakers": breakers,
         "correlated_limit": facts.nodes_total.and_then(|total| parts.config.guards.correlated_limit(total)),
     })))

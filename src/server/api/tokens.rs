@@ -2,10 +2,10 @@
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
+use super::humans::GLASS;
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::limits;
 use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
-use crate::planted::planted;
 use crate::server::auth::{LOCAL, made};
 use crate::server::{Caller, Way};
 use crate::store::NewToken;
@@ -156,7 +156,7 @@ pub(super) async fn break_glass(
     let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("somebody"), 60);
     let by = format!("{said} on {}", app.parts.config.install);
     let new = NewToken {
-        name: format!("break-glass ({said})"),
+        name: format!("{GLASS}{said})"),
         grant: Grant::everywhere(Role::Admin),
         sources: Vec::new(),
         hash,
@@ -255,26 +255,4 @@ fn places(grant: &Grant) -> String {
         None => " in every cluster".to_owned(),
         Some(clusters) => format!(" in {}", clusters.join(", ")),
     }
-}
-
-/// Who has asked for something, or said yes to it, and is the same person as the caller: by name, or because one of the
-/// two has made the token by which the other is here.
-pub(super) async fn is_same(app: &App, name: &str, caller: &Caller) -> Result<bool, Problem> {
-    let roster = app.roster.now();
-    if roster.same(name, &caller.name) {
-        return Ok(true);
-    }
-    if planted("maker-is-somebody-else") {
-        return Ok(false);
-    }
-    // Whoever holds the machine's own token can write the file that says whose a token is; so its word counts.
-    let vouched = |maker: &str| maker == LOCAL && caller.person.is_some();
-    if caller.maker.as_deref().is_some_and(|maker| roster.same(maker, name) && !vouched(maker)) {
-        return Ok(true);
-    }
-    if roster.by_name(name).is_some() {
-        return Ok(false);
-    }
-    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
-    Ok(tokens.iter().any(|token| token.name == name && roster.same(&token.made_by, &caller.name)))
 }

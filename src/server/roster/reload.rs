@@ -1,10 +1,11 @@
-//! Takes in changed people and tokens while the engine runs.
+//! Takes in changed people, tokens and secrets of doors while the engine runs: the file that names them, and the files that
+//! they lie in.
 //!
 //! Invariant: every change that is taken in is an entry in the ledger, and a file that cannot be used changes nothing and is
 //! one too.
 
 use super::Roster;
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind};
 use crate::server::{App, Tokens};
@@ -26,60 +27,135 @@ fn mark(path: &Path) -> Option<Mark> {
     Some(Mark { modified: about.modified().ok(), bytes: about.len(), inode: about.ino() })
 }
 
-/// Looks at the file until shutdown.
+/// Every file that decides who may what: the configuration, and the secrets that it names and that can be read anew. Those
+/// of doors are the running configuration's: other ones are opened at the next start.
+fn files(path: &Path, running: &Config, read: &Config) -> Vec<PathBuf> {
+    let tokens = read.server.tokens.iter().map(|token| &token.secret);
+    let secrets = tokens.chain(door_secrets(running)).filter_map(|secret| match secret {
+        Secret::File(path) => Some(path.clone()),
+        Secret::Env(_) => None,
+    });
+    std::iter::once(path.to_owned()).chain(secrets).collect()
+}
+
+/// The secrets of doors that can be exchanged under way.
+fn door_secrets(config: &Config) -> impl Iterator<Item = &Secret> {
+    let slack = config.slack.iter().filter_map(|slack| slack.signing_secret.as_ref());
+    let pagerduty = config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets);
+    let oidc = config.server.oidc.iter().filter_map(|oidc| oidc.client_secret.as_ref());
+    slack.chain(pagerduty).chain(oidc)
+}
+
+fn marks(files: &[PathBuf]) -> Vec<Option<Mark>> {
+    files.iter().map(|file| mark(file)).collect()
+}
+
+/// Looks at the files until shutdown.
 pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>) {
-    let mut seen = mark(&path);
+    let running = app.parts.config.clone();
+    let mut looked = files(&path, &running, &running);
+    let mut seen = marks(&looked);
     while !*shutdown.borrow() {
         tokio::select! {
             () = tokio::time::sleep(limits::ROSTER_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
         }
-        let now = mark(&path);
-        if now != seen {
-            seen = now;
-            take_in(&app, &path).await;
+        let now = marks(&looked);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        if let Some(read) = take_in(&app, &path).await {
+            let next = files(&path, &running, &read);
+            if next != looked {
+                // New files have no mark yet, so they are read once more: they may have changed since a moment ago.
+                let known = |file: &PathBuf| looked.iter().position(|other| other == file).and_then(|at| seen[at]);
+                seen = next.iter().map(known).collect();
+                looked = next;
+            }
         }
     }
 }
 
-/// Reads the file again; its people and tokens hold from then on.
-async fn take_in(app: &App, path: &Path) {
-    let file = path.to_owned();
+/// What was read of the files.
+struct Read {
+    config: Config,
+    tokens: Tokens,
+    doors: Doors,
+}
+
+/// What opens doors besides tokens, as it is now.
+struct Doors {
+    slack: Option<String>,
+    pagerduty: Vec<String>,
+    oidc: Option<String>,
+}
+
+impl Doors {
+    fn read(config: &Config) -> Result<Doors, String> {
+        let read = |secret: Option<&Secret>| secret.map(Secret::read).transpose();
+        let pagerduty = config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets);
+        Ok(Doors {
+            slack: read(config.slack.as_ref().and_then(|slack| slack.signing_secret.as_ref()))?,
+            pagerduty: pagerduty.map(Secret::read).collect::<Result<_, _>>()?,
+            oidc: read(config.server.oidc.as_ref().and_then(|oidc| oidc.client_secret.as_ref()))?,
+        })
+    }
+
+    /// From now on these open; which doors were given another secret.
+    fn take_effect(self, app: &App) -> Vec<String> {
+        let slack = app.slack.as_ref().zip(self.slack).is_some_and(|(door, secret)| door.renew(&secret));
+        let pagerduty = app.pagerduty.as_ref().is_some_and(|door| door.renew(&self.pagerduty));
+        let oidc = app.web.renew(self.oidc);
+        let told = [
+            (slack, "Slack's signing secret"),
+            (pagerduty, "PagerDuty's signing secrets"),
+            (oidc, "the secret of `server.oidc`"),
+        ];
+        told.iter().filter(|(new, _)| *new).map(|(_, what)| format!("{what} is another one")).collect()
+    }
+}
+
+/// Reads the files again; people, tokens and secrets hold from then on. What was read; none where it cannot be used.
+async fn take_in(app: &App, path: &Path) -> Option<Config> {
+    let (file, running) = (path.to_owned(), app.parts.config.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let config = Config::load(&file).map_err(|error| error.to_string())?;
         let tokens = Tokens::load(&config.server, &config.data_dir)?;
-        Ok((config, tokens))
+        Ok(Read { config, tokens, doors: Doors::read(&running)? })
     });
-    let read: Result<(Config, Tokens), String> = match reading.await {
+    let read: Result<Read, String> = match reading.await {
         Ok(read) => read,
         Err(bug) => Err(format!("a bug ended the reading: {bug}")),
     };
-    let (config, tokens) = match read {
+    let Read { config, tokens, doors } = match read {
         Ok(read) => read,
         Err(why) => {
             tracing::error!(%why, "the configuration cannot be used: who may what stays as it was; mend the file");
             let why = crate::notifiers::one_line(&why, limits::STORY_LINE_CHARS);
             note(app, EntryKind::CatalogRefused { file: path.display().to_string(), why }).await;
-            return;
+            return None;
         }
     };
     if needs_a_restart(&app.parts.config, &config) {
         tracing::warn!("the configuration has changed: people and tokens are taken in now, the rest at the next start");
     }
-    let next = Roster::new(config.people, tokens);
+    let next = Roster::new(config.people.clone(), tokens);
     let mut changes = app.roster.now().changes(&next);
+    // In force first: a role that was taken away must not wait for a disk.
+    app.roster.replace(next);
+    changes.extend(doors.take_effect(app));
     if changes.is_empty() {
-        return;
+        return Some(config);
     }
     let more = changes.len().saturating_sub(limits::ROSTER_CHANGES);
     changes.truncate(limits::ROSTER_CHANGES);
     if more > 0 {
         changes.push(format!("and {more} more"));
     }
-    // In force first: a role that was taken away must not wait for a disk.
-    app.roster.replace(next);
     tracing::info!(changes = %changes.join("; "), "people and tokens were taken in");
     note(app, EntryKind::PeopleChanged { changes }).await;
+    Some(config)
 }
 
 fn needs_a_restart(running: &Config, read: &Config) -> bool {

@@ -1,15 +1,15 @@
 //! Slack's three doors over HTTP: the command, what people press and send, events.
 //!
-//! Invariant: the signature over the raw body comes first, whatever the body says it is.
+//! Invariant: the signature over the raw body comes first, whatever the body says it is; what carries none, or an old one,
+//! is not even read.
 
 use super::said::{EventCallback, Interaction, Slash};
 use super::{App, Chat};
 use crate::limits;
-use crate::server::Problem;
+use crate::server::{Problem, body};
 use crate::telemetry::SlackDoor as Kind;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -22,22 +22,23 @@ pub(in crate::server) fn routes() -> Router<App> {
         .route("/slack/command", post(slash))
         .route("/slack/interact", post(interact))
         .route("/slack/events", post(event))
-        .layer(DefaultBodyLimit::max(limits::SLACK_BODY_BYTES))
 }
 
-async fn slash(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+async fn slash(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let begun = Instant::now();
-    let chat = opened(&app, &headers, &body)?;
-    let slash: Slash = form(&body)?;
+    let (chat, held) = opened(&app, request).await?;
+    let slash: Slash = form(&held.bytes)?;
+    drop(held);
     let answer = chat.command(slash).await;
     app.parts.metrics.slack_answered(Kind::Command, begun.elapsed());
     Ok(answered(answer))
 }
 
-async fn interact(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+async fn interact(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let begun = Instant::now();
-    let chat = opened(&app, &headers, &body)?;
-    let fields: BTreeMap<String, String> = form(&body)?;
+    let (chat, held) = opened(&app, request).await?;
+    let fields: BTreeMap<String, String> = form(&held.bytes)?;
+    drop(held);
     let said: Interaction = serde_json::from_str(fields.get("payload").map_or("", String::as_str))
         .map_err(|_| malformed("`payload` is not what Slack sends"))?;
     let answer = chat.interact(said).await;
@@ -45,10 +46,10 @@ async fn interact(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Re
     Ok(answered(answer))
 }
 
-async fn event(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let chat = opened(&app, &headers, &body)?;
+async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (chat, held) = opened(&app, request).await?;
     let said: EventCallback =
-        serde_json::from_slice(&body).map_err(|_| malformed("this is not an event as Slack sends it"))?;
+        serde_json::from_slice(&held.bytes).map_err(|_| malformed("this is not an event as Slack sends it"))?;
     if said.kind == "url_verification" {
         let challenge: String = said.challenge.chars().take(limits::SLACK_ID_CHARS).collect();
         return Ok(answered(json!({ "challenge": challenge })));
@@ -57,8 +58,8 @@ async fn event(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Resul
     Ok(StatusCode::OK.into_response())
 }
 
-/// The chat, once Slack's signature holds.
-fn opened(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<Chat, Problem> {
+/// The chat and the body, once Slack's signature holds.
+async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Problem> {
     let chat = Chat::of(app)?;
     let signature = chat.door.signature.as_ref().ok_or_else(|| {
         Problem::not_found(
@@ -66,8 +67,11 @@ fn opened(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<Chat, Problem> 
             "add `slack.signing_secret` to nightshift.yaml, or use Socket Mode in the app's settings",
         )
     })?;
-    signature.check(headers, body, app.parts.clock.now())?;
-    Ok(chat)
+    let (parts, body) = request.into_parts();
+    signature.claims(&parts.headers, app.parts.clock.now())?;
+    let held = body::unproved(app, &parts.headers, body, limits::SLACK_BODY_BYTES).await?;
+    signature.check(&parts.headers, &held.bytes, app.parts.clock.now())?;
+    Ok((chat, held))
 }
 
 /// Slack wants an empty body where there is nothing to say.

@@ -4,26 +4,36 @@
 
 use crate::limits;
 use crate::model::Time;
+use crate::server::auth::digest;
 use crate::server::{Problem, signed};
 use axum::http::{HeaderMap, StatusCode};
 use ring::hmac;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-/// The key, with the signatures that it has seen lately.
+/// The key (and the hash of its secret), with the signatures that it has seen lately.
 #[derive(Debug)]
 pub(super) struct Signature {
-    key: hmac::Key,
+    key: RwLock<(hmac::Key, [u8; 32])>,
     seen: Mutex<VecDeque<(i64, Vec<u8>)>>,
 }
 
 impl Signature {
     pub(super) fn new(secret: &str) -> Signature {
-        Signature { key: signed::key(secret), seen: Mutex::default() }
+        Signature { key: RwLock::new((signed::key(secret), digest(secret))), seen: Mutex::default() }
     }
 
-    /// Lets through what Slack has signed just now.
-    pub(super) fn check(&self, headers: &HeaderMap, body: &[u8], now: Time) -> Result<(), Problem> {
+    /// From now on this secret signs; whether it is another one.
+    pub(super) fn renew(&self, secret: &str) -> bool {
+        let next = (signed::key(secret), digest(secret));
+        let mut key = self.key.write().unwrap_or_else(PoisonError::into_inner);
+        let other = key.1 != next.1;
+        *key = next;
+        other
+    }
+
+    /// What the headers claim: when it was signed, and how. What cannot hold whatever the body says needs no reading of it.
+    pub(super) fn claims(&self, headers: &HeaderMap, now: Time) -> Result<(i64, String, Vec<u8>), Problem> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let stamp = text("x-slack-request-timestamp").unwrap_or_default();
         let at: i64 = stamp.parse().map_err(|_| refused("it carries no time"))?;
@@ -32,12 +42,19 @@ impl Signature {
         }
         let signature = text("x-slack-signature").and_then(|text| text.strip_prefix("v0=")).and_then(signed::bytes);
         let signature = signature.ok_or_else(|| refused("it carries no signature"))?;
+        Ok((at, stamp.to_owned(), signature))
+    }
+
+    /// Lets through what Slack has signed just now.
+    pub(super) fn check(&self, headers: &HeaderMap, body: &[u8], now: Time) -> Result<(), Problem> {
+        let (at, stamp, signature) = self.claims(headers, now)?;
         let mut signed = Vec::with_capacity(body.len() + 32);
         signed.extend_from_slice(b"v0:");
         signed.extend_from_slice(stamp.as_bytes());
         signed.push(b':');
         signed.extend_from_slice(body);
-        hmac::verify(&self.key, &signed, &signature).map_err(|_| refused("its signature is not Slack's"))?;
+        let key = self.key.read().unwrap_or_else(PoisonError::into_inner).0.clone();
+        hmac::verify(&key, &signed, &signature).map_err(|_| refused("its signature is not Slack's"))?;
         self.once(at, signature, now)
     }
 

@@ -29,6 +29,20 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
     }
 }
 
+/// One press; why is welcome, and not asked for.
+pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
+    let Posted { visitor, fields } = posted;
+    let verdict = fields.get("verdict");
+    if !matches!(verdict, "right" | "wrong") {
+        return pages::problem(&app, &visitor, &unknown("press Right or Wrong"));
+    }
+    let body = json!({ "verdict": verdict, "why": fields.get("why") });
+    match ask(&app, &visitor, format!("runs/{}/judge", segment(&id)), body).await {
+        Ok(_) => Redirect::to(&format!("/runs/{}", segment(&id))).into_response(),
+        Err(problem) => read::run_page(&app, &visitor, &id, Some(&problem)).await,
+    }
+}
+
 pub(super) async fn acknowledge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, .. } = posted;
     match ask(&app, &visitor, format!("incidents/{}/ack", segment(&id)), Value::Null).await {

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 use ticket::{Ticket, Tickets};
 use token::{Wanted, Wrong};
 use tokio::sync::Semaphore;
@@ -38,7 +39,7 @@ use url::Url;
 /// A provider that people sign in with.
 pub struct Provider {
     config: OidcConfig,
-    secret: Option<String>,
+    secret: RwLock<Option<String>>,
     redirect: RedirectUrl,
     tickets: Tickets,
     known: Known,
@@ -79,11 +80,19 @@ impl Provider {
         Ok(Provider {
             redirect: redirect.map_err(|error| format!("`server.public_url`: {error}"))?,
             config,
-            secret,
+            secret: RwLock::new(secret),
             tickets: Tickets::default(),
             known: Known::default(),
             exchanges: Semaphore::new(limits::OIDC_EXCHANGES),
         })
+    }
+
+    /// From now on this secret is ours; whether it is another one.
+    pub(super) fn renew(&self, secret: Option<String>) -> bool {
+        let mut held = self.secret.write().unwrap_or_else(PoisonError::into_inner);
+        let other = *held != secret;
+        *held = secret;
+        other
     }
 
     /// Where to send a browser, and the ticket that it must bring back.
@@ -201,8 +210,9 @@ impl Provider {
             .set_token_uri(TokenUrl::new(described.token_endpoint.clone()).map_err(wrong)?)
             .set_redirect_uri(self.redirect.clone())
             .set_auth_type(if in_body { AuthType::RequestBody } else { AuthType::BasicAuth });
-        Ok(match &self.secret {
-            Some(secret) => client.set_client_secret(ClientSecret::new(secret.clone())),
+        let secret = self.secret.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(match secret {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret)),
             None => client,
         })
     }

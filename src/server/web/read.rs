@@ -4,7 +4,7 @@
 
 use super::pages::{self, home, incident, run, why};
 use super::visitor::Visitor;
-use crate::model::{Approval, Incident, Run};
+use crate::model::{Approval, Incident, Plan, Run};
 use crate::server::{App, Problem, api};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -73,8 +73,14 @@ pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: 
 pub(super) async fn run_page(app: &App, visitor: &Visitor, id: &str, said: Option<&Problem>) -> Response {
     let data = async {
         let answer = ask(app, visitor, format!("runs/{}", segment(id))).await?;
+        let run = take::<Run>(answer.clone(), "run")?;
+        let may_judge = api::may(&visitor.caller, "POST", "runs/{id}/judge")
+            .and_then(|()| visitor.caller.need_subject(app, &run.subject));
         Ok(run::Telling {
-            run: take::<Run>(answer.clone(), "run")?,
+            may_judge: answer["can_be_judged"] == true && may_judge.is_ok(),
+            judgements: take(answer.clone(), "judgements")?,
+            planned: planned(&answer),
+            run,
             approvals: take::<Vec<Approval>>(answer.clone(), "approvals")?,
             steps: take(answer.clone(), "steps")?,
             story: take(answer, "story")?,
@@ -88,6 +94,13 @@ pub(super) async fn run_page(app: &App, visitor: &Visitor, id: &str, said: Optio
         }
         Err(problem) => pages::problem(app, visitor, said.unwrap_or(&problem)),
     }
+}
+
+/// The plan that a run made last.
+fn planned(answer: &Value) -> Option<Plan> {
+    let entries = answer["entries"].as_array().into_iter().flatten();
+    let plan = entries.rev().find(|entry| entry["kind"] == "run_planned")?["plan"].clone();
+    serde_json::from_value(plan).ok()
 }
 
 async fn ask(app: &App, visitor: &Visitor, path: String) -> Result<Value, Problem> {

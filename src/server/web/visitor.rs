@@ -9,8 +9,7 @@ use super::{oidc, pages, sign};
 use crate::limits;
 use crate::model::Right;
 use crate::server::auth::made;
-use crate::server::{App, Caller, Problem};
-use axum::body::Bytes;
+use crate::server::{App, Caller, Problem, body};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -150,17 +149,14 @@ pub(super) struct Fields(BTreeMap<String, String>);
 
 impl Fields {
     pub async fn read(request: Request, app: &App) -> Result<Fields, Response> {
-        let bytes = tokio::time::timeout(app.pace.body, Bytes::from_request(request, app)).await;
-        let problem = |status, error: &str| refused(app, &Problem::new(status, error, "send the form again"));
-        let bytes = match bytes {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(rejection)) => return Err(problem(rejection.status(), "the form could not be read")),
-            Err(_) => return Err(problem(StatusCode::REQUEST_TIMEOUT, "the form did not arrive in time")),
-        };
+        let (parts, body) = request.into_parts();
+        let held = body::unproved(app, &parts.headers, body, limits::API_BODY_BYTES).await;
+        let held = held.map_err(|problem| refused(app, &problem))?;
         let mut fields = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(&bytes) {
+        for (name, value) in url::form_urlencoded::parse(&held.bytes) {
             if fields.insert(name.into_owned(), value.into_owned()).is_some() {
-                return Err(problem(StatusCode::BAD_REQUEST, "a field stands twice in the form"));
+                let error = "a field stands twice in the form";
+                return Err(refused(app, &Problem::new(StatusCode::BAD_REQUEST, error, "send the form again")));
             }
         }
         Ok(Fields(fields))

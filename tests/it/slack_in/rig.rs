@@ -33,7 +33,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 const RULE: &str = "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: approve\n";
 const CORDON: &str =
     "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
-const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
+pub const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
 
 /// What Slack was told, and what it will answer.
 #[derive(Default)]

@@ -38,7 +38,14 @@ pub fn given(name: &str, role: Role) -> GivenToken {
 }
 
 pub fn tokens() -> Vec<GivenToken> {
-    let people = [("ada", Role::Approver), ("bob", Role::Approver), ("vic", Role::Viewer), ("am", Role::Source)];
+    let people = [
+        ("ada", Role::Approver),
+        ("bob", Role::Approver),
+        ("vic", Role::Viewer),
+        ("am", Role::Source),
+        // This machine's own token.
+        ("local", Role::Admin),
+    ];
     people.map(|(name, role)| given(name, role)).to_vec()
 }
 
@@ -81,11 +88,26 @@ impl Desk {
 
     /// A browser in which this person has signed in, and the page they came to.
     pub async fn signed_in(&self, name: &str) -> (Browser, Page) {
+        self.signed_in_by(&token(name)).await
+    }
+
+    /// The same with the text of a token.
+    pub async fn signed_in_by(&self, text: &str) -> (Browser, Page) {
         let mut browser = Browser::new();
         let page = browser.open(&self.at("/login")).await;
-        let page = browser.send(&page.form("/login").with("token", &token(name))).await;
+        let page = browser.send(&page.form("/login").with("token", text)).await;
         assert_eq!(page.status, 200, "{}", page.words());
         (browser, page)
+    }
+
+    /// What this machine's own token asks of the API.
+    pub async fn posts(&self, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let request = crate::harness::client().post(self.at(&format!("/api/v1/{path}"))).bearer_auth(token("local"));
+        let answer = request.json(body).send().await.unwrap();
+        let status = answer.status();
+        let said = answer.json().await.unwrap();
+        assert!(status.is_success(), "{status} {said}");
+        said
     }
 
     /// A run that asks.

@@ -6,7 +6,9 @@ use super::csrf;
 use super::words::{guards, plain, plan, since, story, to_incident};
 use crate::engine::story::{planned_words, run_words};
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Outcome, Right, Run, Step, StoryLine, Subject, Time};
+use crate::model::{
+    Approval, ApprovalState, Judgement, Outcome, Plan, Right, Run, RunState, Step, StoryLine, Subject, Time,
+};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
@@ -18,6 +20,11 @@ pub struct Telling {
     pub steps: Vec<Step>,
     pub story: Vec<StoryLine>,
     pub guards: Value,
+    /// The latest plan, where there is one.
+    pub planned: Option<Plan>,
+    pub judgements: Vec<Judgement>,
+    /// There is something to judge, and this visitor may.
+    pub may_judge: bool,
 }
 
 pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
@@ -40,6 +47,10 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
         @if open.is_empty() && let Some(approved) = &run.approved {
             section aria-labelledby="plan" { h2 id="plan" { "What was approved" } (plan(approved)) }
         }
+        @if run.state == RunState::Planned && let Some(planned) = &telling.planned {
+            section aria-labelledby="plan" { h2 id="plan" { "What it would do" } (plan(planned)) }
+        }
+        @if open.is_empty() { (verdict(telling, visitor, now)) }
         @if !run.state.is_final() {
             section aria-labelledby="guards" { h2 id="guards" { "Guards" } (guards(&telling.guards, now)) }
         }
@@ -89,6 +100,43 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
             div.buttons {
                 button.go type="submit" name="answer" value="approve" { "Approve" }
                 button.danger type="submit" name="answer" value="deny" { "Deny" }
+            }
+        }
+    }
+}
+
+/// Whether it was right: who has said so, and the two buttons. While a question is open its answer is the verdict.
+fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+    let run = &telling.run;
+    let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };
+    let said_before = telling.judgements.iter().any(|word| word.by == visitor.caller.name);
+    html! {
+        @if telling.may_judge || !telling.judgements.is_empty() {
+            section.card id="verdict" aria-labelledby="verdict-head" {
+                h2 id="verdict-head" { (asked) }
+                ul.list {
+                    @for word in telling.judgements.iter().take(limits::WEB_ROWS) {
+                        @let (mark, said) = if word.right { ("good", "right") } else { ("bad", "wrong") };
+                        li {
+                            span.mark.(mark) { (said) } " says " (plain(&word.by)) " · " (since(word.at, now))
+                            @if !word.why.is_empty() { div.dim { (plain(&word.why)) } }
+                        }
+                    }
+                }
+                @if telling.may_judge {
+                    form method="post" action=(format!("/web/runs/{}/judge", run.id)) {
+                        (csrf(visitor))
+                        @if let Some(rule) = &run.rule {
+                            p.dim { "It goes on the record of rule " (plain(rule)) "." @if said_before { " Your latest word counts." } }
+                        }
+                        label for="why-verdict" { "Why, if you like (goes into the ledger)" }
+                        input id="why-verdict" name="why" maxlength="500" autocomplete="off";
+                        div.buttons {
+                            button.go type="submit" name="verdict" value="right" { "Right" }
+                            button.danger type="submit" name="verdict" value="wrong" { "Wrong" }
+                        }
+                    }
+                }
             }
         }
     }
