@@ -131,6 +131,7 @@ impl App {
 
 /// Every route, ready to serve.
 pub fn router(app: App) -> Router {
+    let witness = axum::middleware::from_fn_with_state(app.clone(), witness::watch);
     Router::new()
         .merge(ingest::routes(&app))
         .merge(api::routes(&app))
@@ -140,7 +141,7 @@ pub fn router(app: App) -> Router {
         .merge(web::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics_page::show))
+        .route("/metrics", get(metrics_page::show).route_layer(witness))
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn(problem::harden))
