@@ -17,8 +17,10 @@ use crate::config::Channel;
 use crate::model::{Ask, Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
 use crate::script::Shape;
 use crate::world::Http;
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One configured channel.
 #[async_trait::async_trait]
@@ -32,8 +34,35 @@ pub trait Notifier: Send + Sync {
     /// Says that there is too much to say one by one; `prior` is what the last edition of this digest gave back.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery;
 
+    /// How fast the other side takes what can wait. None: as it comes.
+    fn pace(&self) -> Option<&Pace> {
+        None
+    }
+
+    /// Whether anything would be sent for this: what sends nothing waits for no turn.
+    fn speaks(&self, _notice: &Notice, _prior: Option<&Receipt>) -> bool {
+        true
+    }
+
     /// For `doctor`: sends nothing that pages anybody; says what works or what to mend.
     async fn probe(&self) -> Result<String, String>;
+}
+
+/// A burst, and then one at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pace {
+    /// What shares it: the vendor counts by workspace or integration, whatever channels there are. No secret.
+    pub key: String,
+    pub every: Duration,
+    pub burst: u32,
+}
+
+impl Pace {
+    /// Of everything that uses this secret at this address.
+    fn of(address: &str, secret: &str, every: Duration, burst: u32) -> Pace {
+        let hash = Sha256::digest(format!("{address}\n{secret}").as_bytes());
+        Pace { key: hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect(), every, burst }
+    }
 }
 
 /// Where news goes for a channel that nobody configured: notices fail open, so a first day without any account has them
@@ -41,24 +70,28 @@ pub trait Notifier: Send + Sync {
 pub const ANYWHERE: &str = "*";
 
 /// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
-/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder. Call it inside a tokio runtime: a mail
+/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: of what buttons carry. Call it inside a tokio runtime: a mail
 /// channel keeps connections.
 pub fn build(
     channels: &BTreeMap<String, Channel>,
     encoders: &HashMap<String, Arc<Shape>>,
     http: &Http,
     install: &str,
+    seal: &Arc<slack::Seal>,
 ) -> Result<BTreeMap<String, Box<dyn Notifier>>, Vec<String>> {
     let mut built = BTreeMap::new();
     let mut wrong = Vec::new();
     for (name, channel) in channels {
-        match one(name, channel, encoders, http, install) {
+        match one(name, channel, encoders, http, install, seal) {
             Ok(notifier) => drop(built.insert(name.clone(), notifier)),
             Err(why) => wrong.push(format!("channel `{name}`: {why}")),
         }
     }
     if channels.is_empty() {
-        built.insert(ANYWHERE.to_owned(), one("log", &Channel::Log, encoders, http, install).map_err(|why| vec![why])?);
+        built.insert(
+            ANYWHERE.to_owned(),
+            one("log", &Channel::Log, encoders, http, install, seal).map_err(|why| vec![why])?,
+        );
     }
     if wrong.is_empty() { Ok(built) } else { Err(wrong) }
 }
@@ -70,10 +103,12 @@ fn one(
     encoders: &HashMap<String, Arc<Shape>>,
     http: &Http,
     install: &str,
+    seal: &Arc<slack::Seal>,
 ) -> Result<Box<dyn Notifier>, String> {
     Ok(match channel {
         Channel::Slack { channel, token, api, buttons } => {
-            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, *buttons))
+            let seal = buttons.then(|| seal.clone());
+            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, seal))
         }
         Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
         Channel::PagerDuty { routing_key, api, .. } => {

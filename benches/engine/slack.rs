@@ -11,7 +11,10 @@ use axum::routing::post;
 use axum::{Json, Router};
 use nightshift::config::{Channel, Person, Role, Secret, SlackApp};
 use nightshift::engine;
-use nightshift::notifiers::{self, slack::Web};
+use nightshift::notifiers::{
+    self,
+    slack::{Seal, Web},
+};
 use nightshift::policy::GuardLimits;
 use nightshift::server::{App, Door, GivenToken, Tokens, serve};
 use serde_json::{Value, json};
@@ -90,12 +93,13 @@ async fn talk() {
         api: format!("{url}api"),
     });
     let http = rig.parts.world.http.clone();
-    let built = notifiers::build(&rig.parts.config.channels, &Default::default(), &http, "bench");
+    let built = notifiers::build(&rig.parts.config.channels, &Default::default(), &http, "bench", &seal());
     rig.parts.notifiers = Arc::new(built.unwrap_or_else(|wrong| panic!("{wrong:?}")));
     let door = Door {
         signing_secret: Some(SECRET.to_owned()),
         hooks: url.parse().expect("an address"),
         web: Some(Web::new(http, &format!("{url}api"), "xoxb-bench")),
+        seal: seal(),
     };
     let (address, stop) = start(&rig, door).await;
 
@@ -225,10 +229,16 @@ fn command(no: usize) -> (&'static str, String) {
     ("/slack/command", url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish())
 }
 
+fn seal() -> Arc<Seal> {
+    Arc::new(Seal::new(&[7; 32], "bench"))
+}
+
 fn button(no: usize) -> (&'static str, String) {
+    let until = nightshift::model::Time::now() + Duration::from_secs(3_600);
+    let value = seal().close("ack", &format!("i{}", no + 1), "", until);
     let payload = json!({
         "type": "block_actions", "user": { "id": "U0ADA" }, "team": { "id": "T0" }, "api_app_id": "A0",
-        "actions": [{ "action_id": "ack", "value": format!("i{}", no + 1) }], "trigger_id": format!("b{no}"),
+        "actions": [{ "action_id": "ack", "value": value }], "trigger_id": format!("b{no}"),
         "response_url": "http://127.0.0.1:1/answer",
     });
     let payload = payload.to_string();

@@ -93,7 +93,8 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     if web.is_none() {
         tracing::warn!("slack: no bot token, so there are no forms and no page of the app: set `slack.token`");
     }
-    Ok(app.with_slack(server::Door { signing_secret: read(slack.signing_secret.as_ref())?, hooks, web }))
+    let (signing_secret, seal) = (read(slack.signing_secret.as_ref())?, assemble::seal(&app.parts.key, config));
+    Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
 }
 
 async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Result<(), Stop> {

@@ -5,22 +5,20 @@
 
 mod digest;
 mod letter;
+mod pace;
 mod patience;
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;
-use crate::limits::{
-    BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_BACKOFF_MAX, DELIVERY_TIMEOUT, GROUP_COMMIT_OPS, NOTICES_BATCH,
-    RETRY_AFTER_MAX,
-};
+use crate::limits::{BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};
 use crate::model::{Delivery, EntryNo, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
-use crate::policy::backoff;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
 use digest::Storm;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use pace::Ways;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +39,7 @@ pub struct Courier {
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
     storms: Mutex<HashMap<String, Storm>>,
+    ways: Ways,
     stopping: AtomicBool,
 }
 
@@ -57,6 +56,8 @@ pub struct Passed {
     pub spared: usize,
     /// Rows with nothing new to show.
     pub quiet: usize,
+    /// Rows whose turn comes later: nothing failed.
+    pub waiting: usize,
     pub retried: usize,
     pub refused: usize,
     /// Deliveries that may have arrived twice, after a crash between sending and recording.
@@ -70,6 +71,7 @@ impl Passed {
         self.digested += other.digested;
         self.spared += other.spared;
         self.quiet += other.quiet;
+        self.waiting += other.waiting;
         self.retried += other.retried;
         self.refused += other.refused;
         self.repeats += other.repeats;
@@ -130,6 +132,7 @@ impl Courier {
             patience: BTreeMap::new(),
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
+            ways: Ways::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -211,6 +214,11 @@ impl Courier {
             return (channel, passed);
         };
         let (rows, because) = self.needed(&channel, rows, &mut passed).await;
+        if let Some((why, at)) = self.shut(&channel) {
+            passed.retried += rows.len();
+            self.postpone(&rows.iter().collect::<Vec<_>>(), &behind(&why), at).await;
+            return (channel, passed);
+        }
         let sorted = self.sort(&channel, rows);
         for row in &sorted.single {
             if self.stopping.load(Ordering::Relaxed) {
@@ -223,7 +231,7 @@ impl Courier {
                     // Slow or limited is the channel, not the row: the rest would only wait for the same answer.
                     let rest: Vec<&DueNotice> = sorted.after(row);
                     passed.retried += rest.len();
-                    self.postpone(&rest, &format!("the channel did not take the one before: {why}"), at).await;
+                    self.postpone(&rest, &behind(&why), at).await;
                     return (channel, passed);
                 }
             }
@@ -255,7 +263,7 @@ impl Courier {
             Err(error) => {
                 tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a notice could not be written");
                 passed.retried += 1;
-                let at = self.again(row, None);
+                let at = self.again(row, self.clock.now());
                 self.record(row, Receipted::Retry { why: error.to_string(), at }).await;
                 return Next::GoOn;
             }
@@ -273,6 +281,16 @@ impl Courier {
             self.record(row, Receipted::Delivered { upto: letter.upto, receipt }).await;
             return Next::GoOn;
         }
+        let urgent = prior.is_none() || row.alone || letter.asks_anew;
+        let speaks = notifier.speaks(&letter.notice, prior);
+        if let Some(pace) = notifier.pace()
+            && speaks
+            && let Some(at) = self.turn(pace, urgent)
+        {
+            passed.waiting += 1;
+            self.record(row, Receipted::Later { at }).await;
+            return Next::GoOn;
+        }
         if !self.record(row, Receipted::Sending).await {
             // Nothing is said before it is written down that it may have been.
             passed.retried += 1;
@@ -284,6 +302,9 @@ impl Courier {
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
+        if speaks && !matches!(delivery, Delivery::Retry { .. }) {
+            self.answered(&row.channel);
+        }
         match &delivery {
             Delivery::Delivered(_) => {
                 passed.sent += 1;
@@ -305,9 +326,9 @@ impl Courier {
                 Next::GoOn
             }
             Delivery::Retry { after, why } => {
-                let at = self.again(row, after);
+                let at = self.failed(&row.channel, &why, after);
                 tracing::warn!(incident = %row.incident, channel = %row.channel, %why, again = %at, "not delivered yet");
-                self.record(row, Receipted::Retry { why: why.clone(), at }).await;
+                self.record(row, Receipted::Retry { why: why.clone(), at: self.again(row, at) }).await;
                 Next::Postpone { why, at }
             }
             Delivery::Refused { why } => {
@@ -332,35 +353,6 @@ impl Courier {
         }
     }
 
-    /// When to try again: what the channel asks for, or longer and longer.
-    fn again(&self, row: &DueNotice, after: Option<Duration>) -> Time {
-        let seed = row.incident.0.unsigned_abs();
-        let wait = backoff(row.attempts.saturating_add(1), BACKOFF_FIRST, DELIVERY_BACKOFF_MAX, seed);
-        self.clock.now() + after.unwrap_or_default().min(RETRY_AFTER_MAX).max(wait)
-    }
-
-    async fn postpone(&self, rows: &[&DueNotice], why: &str, at: Time) {
-        self.record_all(rows, |_| Receipted::Retry { why: why.to_owned(), at }).await;
-    }
-
-    /// Writes of many rows together, so that they share commits.
-    async fn record_all(&self, rows: &[&DueNotice], what: impl Fn(&DueNotice) -> Receipted) {
-        let mut writes = Vec::with_capacity(rows.len());
-        for row in rows {
-            writes.push(self.record(row, what(row)));
-        }
-        futures::stream::iter(writes).buffer_unordered(GROUP_COMMIT_OPS).for_each(|_| std::future::ready(())).await;
-    }
-
-    /// Whether it is written. If not, the row stays due and is looked at again.
-    async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
-        let written = self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await;
-        if let Err(error) = &written {
-            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a delivery could not be recorded");
-        }
-        written.is_ok()
-    }
-
     fn notifier(&self, channel: &str) -> Option<&dyn Notifier> {
         self.notifiers.get(channel).or_else(|| self.notifiers.get(ANYWHERE)).map(Box::as_ref)
     }
@@ -368,6 +360,11 @@ impl Courier {
     fn storms(&self) -> MutexGuard<'_, HashMap<String, Storm>> {
         self.storms.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a row is not tried that stands behind one that the channel did not take.
+fn behind(why: &str) -> String {
+    format!("the channel did not take the one before: {why}")
 }
 
 /// Whether the channel goes on with the row behind.

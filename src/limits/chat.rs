@@ -31,7 +31,11 @@ pub const SLACK_ENVELOPES: usize = 8_192;
 /// Commands and buttons being done at once; what comes beyond is told to come again.
 pub const SLACK_AT_ONCE: usize = 64;
 
-// ── forms and pages ──
+// ── buttons, forms and pages ──
+/// A button that was shown longer ago does nothing any more.
+pub const SLACK_BUTTON_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// What a button carries: an id, a hash and a time, sealed. Slack takes 2,000.
+pub const SLACK_SEAL_BYTES: usize = 512;
 /// Forms that are open; the oldest is forgotten, and says so when it is sent.
 pub const SLACK_FORMS: usize = 1_024;
 /// Slack lets us answer a press for so long.

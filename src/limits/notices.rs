@@ -18,13 +18,19 @@ pub const NOTICES_PER_MINUTE: usize = 20;
 pub const HEADLINES: usize = 12;
 pub const STORY_LINES: usize = 200;
 pub const DELIVERIES_AT_ONCE: usize = 8;
-pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// After an outage people hear within a minute; one call a minute troubles no vendor.
+pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Due notices taken up in one pass.
 pub const NOTICES_BATCH: usize = 1_024;
+/// Between two editions of one digest.
+pub const DIGEST_PACE: Duration = Duration::from_secs(5);
+/// What urgent news may take from the turns of the others, and how far ahead a turn is given.
+pub const TURNS_DEBT_MAX: Duration = Duration::from_secs(60);
+pub const TURNS_AHEAD_MAX: Duration = Duration::from_secs(3_600);
 /// Incidents named in a digest; the rest is a number and a command.
 pub const DIGEST_ITEMS: usize = 20;
 /// Questions shown in one message; the rest is a number and a command.
@@ -35,6 +41,15 @@ pub const SUGGESTIONS: usize = 2;
 pub const STORY_LINE_CHARS: usize = 400;
 /// Messages whose place is remembered between a failed attempt and the next one.
 pub const MESSAGES_REMEMBERED: usize = 4_096;
+
+// ── vendors' own pace ── what waits for a turn are edits and thread lines; first messages have `NOTICES_PER_MINUTE`
+/// Slack edits some 50 times a minute for a workspace and posts once a second to a channel. An edit is both, so a minute has
+/// at most 40 of each, and 20 first messages.
+pub const SLACK_PACE: Duration = Duration::from_secs(2);
+pub const SLACK_BURST: u32 = 10;
+/// PagerDuty takes some 120 events a minute for an integration: 60, a burst of 20, and 20 new incidents.
+pub const PAGERDUTY_PACE: Duration = Duration::from_secs(1);
+pub const PAGERDUTY_BURST: u32 = 20;
 
 // ── vendors' own limits ── exceeding one loses the message
 pub const SLACK_BLOCKS: usize = 50;

@@ -37,6 +37,7 @@ pub struct Ask {
 pub struct Suggestion {
     pub run: RunId,
     pub runbook: String,
+    pub created_at: Time,
 }
 
 /// What one channel should show for one incident now.
@@ -75,6 +76,9 @@ pub struct DigestItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     pub total: usize,
+    /// Of them over already.
+    #[serde(default)]
+    pub resolved: usize,
     pub worst: Severity,
     pub shown: Vec<DigestItem>,
     pub since: Time,

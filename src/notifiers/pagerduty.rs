@@ -8,8 +8,11 @@ mod door;
 
 pub use changes::Changes;
 
-use super::{Notifier, clock_time, text};
-use crate::limits::{PAGERDUTY_BODY_BYTES, PAGERDUTY_KEY_CHARS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
+use super::{Notifier, Pace, clock_time, text};
+use crate::limits::{
+    PAGERDUTY_BODY_BYTES, PAGERDUTY_BURST, PAGERDUTY_KEY_CHARS, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS,
+    STORY_LINE_CHARS,
+};
 use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
 use crate::world::Http;
 use door::Door;
@@ -20,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 pub struct PagerDuty {
     door: Door,
     install: String,
+    pace: Pace,
 }
 
 /// What PagerDuty knows: the receipt.
@@ -74,7 +78,8 @@ struct Link<'a> {
 
 impl PagerDuty {
     pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<PagerDuty, String> {
-        Ok(PagerDuty { door: Door::new(http, routing_key, api)?, install: install.to_owned() })
+        let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
+        Ok(PagerDuty { door: Door::new(http, routing_key, api)?, install: install.to_owned(), pace })
     }
 
     fn event<'a>(&'a self, action: EventAction, notice: &'a Notice) -> Event<'a> {
@@ -136,8 +141,7 @@ impl Notifier for PagerDuty {
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        let known = prior.and_then(|receipt| Known::deserialize(&receipt.0["state"]).ok());
-        let (action, then) = next(known, notice.incident.state);
+        let (action, then) = next(known(prior), notice.incident.state);
         if let Some(action) = action
             && let Err(delivery) = self.door.send(bounded(json!(self.event(action, notice)))).await
         {
@@ -183,10 +187,22 @@ impl Notifier for PagerDuty {
         }
     }
 
+    fn pace(&self) -> Option<&Pace> {
+        Some(&self.pace)
+    }
+
+    fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
+        next(known(prior), notice.incident.state).0.is_some()
+    }
+
     async fn probe(&self) -> Result<String, String> {
         Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
             .to_owned())
     }
+}
+
+fn known(prior: Option<&Receipt>) -> Option<Known> {
+    prior.and_then(|receipt| Known::deserialize(&receipt.0["state"]).ok())
 }
 
 /// What to send, and what PagerDuty knows afterwards.

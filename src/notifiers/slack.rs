@@ -6,17 +6,19 @@ mod api;
 mod blocks;
 mod home;
 mod render;
+mod seal;
 mod view;
 mod web;
 mod webhook;
 
 pub use home::{Page, page, stranger};
+pub use seal::{Broken, Carried, Seal};
 pub use view::{Field, Home, Modal};
 pub use web::{Refusal, Web};
 pub use webhook::Webhook;
 
-use super::{Notifier, text};
-use crate::limits::MESSAGES_REMEMBERED;
+use super::{Notifier, Pace, text};
+use crate::limits::{MESSAGES_REMEMBERED, SLACK_BURST, SLACK_PACE};
 use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::world::Http;
 use api::{Api, Form, Said, Trouble, arguments};
@@ -25,7 +27,7 @@ use render::FirstPost;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The type of the metadata that our messages carry, so that one can be found again after a crash.
 const METADATA: &str = "nightshift_incident";
@@ -34,8 +36,9 @@ const METADATA: &str = "nightshift_incident";
 pub struct App {
     api: Api,
     channel: String,
-    /// Whether questions carry buttons: only where the engine hears when one is pressed.
-    buttons: bool,
+    /// Seals buttons. None: there are none, as the engine would not hear when one is pressed.
+    seal: Option<Arc<Seal>>,
+    pace: Pace,
     /// What is known about messages between a failed attempt and the next one, by dedup key.
     remembered: Mutex<HashMap<String, Remembered>>,
 }
@@ -49,16 +52,17 @@ struct Place {
 
 #[derive(Debug, Clone)]
 enum Remembered {
-    /// Posted, but the attempt failed later.
-    At(Place),
+    /// Posted, but the attempt failed later; `doubt`: the lines in its thread may be there.
+    At { place: Place, doubt: bool },
     /// Slack did not answer: it may be there.
     Perhaps,
 }
 
 impl App {
-    pub fn new(http: Http, channel: String, token: &str, api: &str, buttons: bool) -> App {
+    pub fn new(http: Http, channel: String, token: &str, api: &str, seal: Option<Arc<Seal>>) -> App {
         let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
-        App { api, channel, buttons, remembered: Mutex::new(HashMap::new()) }
+        let pace = Pace::of(&api.base, &api.token, SLACK_PACE, SLACK_BURST);
+        App { api, channel, seal, pace, remembered: Mutex::new(HashMap::new()) }
     }
 
     fn remember(&self, key: &str, what: Option<Remembered>) {
@@ -79,28 +83,35 @@ impl App {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// The incident's message, if there is one already or one can be found.
-    async fn place(&self, notice: &Notice, prior: Option<&Receipt>) -> Option<Place> {
+    /// The incident's message, if there is one already or one can be found, and whether lines may be in its thread that
+    /// nobody knows of.
+    async fn place(&self, notice: &Notice, prior: Option<&Receipt>) -> Result<(Option<Place>, bool), Trouble> {
+        let known = self.recall(&notice.dedup_key);
+        let doubt = notice.maybe_repeat || matches!(known, Some(Remembered::At { doubt: true, .. }));
         if let Some(place) = prior.and_then(|receipt| Place::deserialize(&receipt.0).ok()) {
-            return Some(place);
+            return Ok((Some(place), doubt));
         }
-        match self.recall(&notice.dedup_key) {
-            Some(Remembered::At(place)) => Some(place),
-            Some(Remembered::Perhaps) => self.find(&notice.dedup_key).await,
-            None if notice.maybe_repeat => self.find(&notice.dedup_key).await,
-            None => None,
+        match known {
+            Some(Remembered::At { place, .. }) => Ok((Some(place), doubt)),
+            Some(Remembered::Perhaps) => Ok((self.find(&notice.dedup_key).await?, true)),
+            None if notice.maybe_repeat => Ok((self.find(&notice.dedup_key).await?, true)),
+            None => Ok((None, false)),
         }
     }
 
     /// Looks through the channel's latest messages for ours. A name instead of an id, or a missing right, finds nothing:
-    /// then the message is posted again and says so.
-    async fn find(&self, key: &str) -> Option<Place> {
+    /// then the message is posted again and says so. A Slack that does not answer is asked again before anything is posted.
+    async fn find(&self, key: &str) -> Result<Option<Place>, Trouble> {
         let query = [("channel", self.channel.as_str()), ("include_all_metadata", "true"), ("limit", "200")];
-        let said = self.api.get("conversations.history", &query).await.ok()?;
+        let said = match self.api.get("conversations.history", &query).await {
+            Ok(said) => said,
+            Err(trouble @ (Trouble::Doubtful(_) | Trouble::Not(Delivery::Retry { .. }))) => return Err(trouble),
+            Err(_) => return Ok(None),
+        };
         let found = said.messages.into_iter().find(|posted| {
             posted.metadata["event_type"] == METADATA && posted.metadata["event_payload"]["dedup_key"] == key
-        })?;
-        Some(Place { channel: self.channel.clone(), ts: found.ts })
+        });
+        Ok(found.map(|found| Place { channel: self.channel.clone(), ts: found.ts }))
     }
 
     /// Whether the thread has this line already: only asked when a crash makes it doubtful.
@@ -121,7 +132,7 @@ impl App {
 
     /// Edits the message, or posts it where there is none or it is gone.
     async fn show(&self, notice: &Notice, place: Option<Place>) -> Result<(Place, FirstPost), Trouble> {
-        let full = render::incident(notice, self.buttons);
+        let full = render::incident(notice, self.seal.as_deref());
         let metadata = metadata(notice);
         if let Some(place) = place {
             match self.say("chat.update", Some(&place), &full, notice, &metadata).await {
@@ -162,11 +173,16 @@ impl App {
     }
 
     /// Says the fresh lines in the thread of the message.
-    async fn say_in_thread(&self, notice: &Notice, place: &Place, first: FirstPost) -> Result<(), Trouble> {
+    async fn say_in_thread(
+        &self,
+        notice: &Notice,
+        place: &Place,
+        first: FirstPost,
+        doubt: bool,
+    ) -> Result<(), Trouble> {
         let Some(message) = render::thread(notice, first) else { return Ok(()) };
         let upto = notice.fresh.last().map_or(0, |line| line.no.0);
-        let doubtful = notice.maybe_repeat && first == FirstPost::No;
-        if doubtful && self.threaded(place, upto).await {
+        if doubt && first == FirstPost::No && self.threaded(place, upto).await {
             return Ok(());
         }
         let mut body = arguments(&place.channel, &message, Form::Blocks);
@@ -192,23 +208,37 @@ impl Notifier for App {
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         let key = &notice.dedup_key;
-        let place = self.place(notice, prior).await;
-        let (place, first) = match self.show(notice, place).await {
+        let before = self.recall(key);
+        let (place, doubt) = match self.place(notice, prior).await {
+            Ok(found) => found,
+            Err(trouble) => return delivery(trouble),
+        };
+        if place.is_none() {
+            // Kept before it is sent: an attempt that is cut off says nothing afterwards.
+            self.remember(key, Some(Remembered::Perhaps));
+        }
+        let (place, first) = match self.show(notice, place.clone()).await {
             Ok(shown) => shown,
             Err(trouble) => {
                 // Not sent for sure keeps what was known; in doubt, the next attempt looks before it posts.
-                if matches!(trouble, Trouble::Doubtful(_)) && self.recall(key).is_none() && prior.is_none() {
-                    self.remember(key, Some(Remembered::Perhaps));
+                if place.is_none() && !matches!(trouble, Trouble::Doubtful(_)) {
+                    self.remember(key, before);
                 }
                 return delivery(trouble);
             }
         };
-        if let Err(trouble) = self.say_in_thread(notice, &place, first).await {
-            self.remember(key, Some(Remembered::At(place)));
+        let at = |doubt| Some(Remembered::At { place: place.clone(), doubt });
+        self.remember(key, at(true));
+        if let Err(trouble) = self.say_in_thread(notice, &place, first, doubt).await {
+            self.remember(key, at(doubt || matches!(trouble, Trouble::Doubtful(_))));
             return delivery(trouble);
         }
         self.remember(key, None);
         Delivery::Delivered(Receipt(json!(place)))
+    }
+
+    fn pace(&self) -> Option<&Pace> {
+        Some(&self.pace)
     }
 
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {

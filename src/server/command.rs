@@ -59,10 +59,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let mut words = rest.splitn(3, char::is_whitespace);
             let (id, verdict) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let why = words.next().unwrap_or_default().trim();
-            let id = segment(one(id, "judge r7 right")?);
-            let answer = ask("POST", format!("runs/{id}/judge"), json!({ "verdict": verdict, "why": why })).await?;
-            let (run, verdict, card) = (text(&answer["run"]), text(&answer["verdict"]), &answer["scorecard"]);
-            Ok(format!("{run}: {verdict}, says {}\n{}", text(&answer["by"]), scorecard(card)))
+            judge(app, caller, one(id, "judge r7 right")?, verdict, why, false).await
         }
         "scorecard" => {
             let rule = segment(one(rest, "scorecard xid-79")?);
@@ -116,6 +113,22 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is no command"), hint))
         }
     }
+}
+
+/// A person's word on a run. `first`: only where nobody has said anything yet.
+pub(super) async fn judge(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    verdict: &str,
+    why: &str,
+    first: bool,
+) -> Result<String, Problem> {
+    let (path, body) =
+        (format!("runs/{}/judge", segment(id)), json!({ "verdict": verdict, "why": why, "first": first }));
+    let answer = api::ask(app, caller.clone(), "POST", path, body).await?;
+    let (run, verdict, card) = (text(&answer["run"]), text(&answer["verdict"]), &answer["scorecard"]);
+    Ok(format!("{run}: {verdict}, says {}\n{}", text(&answer["by"]), scorecard(card)))
 }
 
 /// Starts a runbook with its parameters.

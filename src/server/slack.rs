@@ -21,7 +21,7 @@ pub use socket::listen as listen_to_slack;
 use super::heard::Heard;
 use super::{App, Caller, Problem, command};
 use crate::limits;
-use crate::notifiers::slack::{Web, private};
+use crate::notifiers::slack::{Seal, Web, private};
 use crate::world::HttpRequest;
 use forms::Forms;
 use home::Homes;
@@ -43,6 +43,8 @@ pub struct Door {
     pub hooks: Url,
     /// With the bot's token, for forms and pages. Left out: there are none.
     pub web: Option<Web>,
+    /// Opens what our buttons carry.
+    pub seal: Arc<Seal>,
 }
 
 /// The ways in, with what has to be remembered between two words of Slack.
@@ -50,6 +52,7 @@ pub struct SlackDoor {
     signature: Option<Signature>,
     hooks: Url,
     web: Option<Web>,
+    seal: Arc<Seal>,
     forms: Forms,
     homes: Homes,
     heard: Heard,
@@ -64,6 +67,7 @@ impl SlackDoor {
             signature: door.signing_secret.as_deref().map(Signature::new),
             hooks: door.hooks,
             web: door.web,
+            seal: door.seal,
             forms: Forms::default(),
             homes: Homes::default(),
             heard: Heard::new(limits::SLACK_ENVELOPES),
@@ -202,7 +206,8 @@ mod tests {
     #[test]
     fn answers_go_to_slack_and_nowhere_else() {
         let hooks = Url::parse("https://hooks.slack.com/").unwrap();
-        let door = SlackDoor::new(Door { signing_secret: None, hooks, web: None });
+        let door =
+            SlackDoor::new(Door { signing_secret: None, hooks, web: None, seal: Arc::new(Seal::new(&[7; 32], "x")) });
         assert!(door.may_reply_to("https://hooks.slack.com/commands/T1/2/x"));
         for wrong in [
             "http://hooks.slack.com/x",

@@ -241,6 +241,8 @@ pub enum Control {
         right: bool,
         by: String,
         why: String,
+        /// Only where nobody has said anything yet.
+        first: bool,
     },
     /// One rung up, if what the rule asks for is on record.
     Promote(Climb),
@@ -284,6 +286,10 @@ pub enum Receipted {
     },
     Retry {
         why: String,
+        at: Time,
+    },
+    /// Nothing failed: its turn on the channel comes then.
+    Later {
         at: Time,
     },
     /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the

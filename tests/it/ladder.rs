@@ -427,8 +427,12 @@ async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has()
         let body = server.seen().into_iter().rfind(|seen| seen.body["metadata"]["event_payload"]["rev"].is_string());
         let blocks = body.unwrap().body["blocks"].as_array().unwrap().clone();
         let elements = blocks.iter().filter_map(|block| block["elements"].as_array()).flatten().cloned();
-        let pressed = elements.filter(|element| element["value"] == "r1");
-        pressed.map(|element| element["action_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let text = |element: &Value, name: &str| element[name].as_str().unwrap_or_default().to_owned();
+        let judges =
+            elements.map(|element| (text(&element, "action_id"), text(&element, "value"))).filter(|(action, value)| {
+                crate::night::seal().open(action, value, parts.clock.now()).is_ok_and(|one| one.id == "r1")
+            });
+        judges.map(|(action, _)| action).collect::<Vec<_>>()
     };
     let run = house.fires("gpu-1", "a").await;
     courier.pass().await.unwrap();

@@ -30,6 +30,7 @@ mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
+mod outages;
 mod pagerduty_in;
 mod patience;
 mod peers;

@@ -7,6 +7,7 @@ use nightshift::clock::{Clock, SimClock};
 use nightshift::config::{Config, Source};
 use nightshift::engine::{Nudge, Parts, Runner};
 use nightshift::model::{Call, Entry, Event, Input, Mode, Outcome, Run, RunId, RunState, Step, Time};
+use nightshift::notifiers::slack::Seal;
 use nightshift::policy::RuleSet;
 use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
@@ -22,6 +23,11 @@ use std::time::Duration;
 
 /// 03:00 in the night of the tests.
 pub const NIGHT: &str = "2026-11-23T03:00:00Z";
+
+/// What the buttons of the tests are sealed with.
+pub fn seal() -> Arc<Seal> {
+    Arc::new(Seal::new(&[7; 32], "test"))
+}
 
 pub struct Night {
     pub fleet: SimFleet,

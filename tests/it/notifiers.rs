@@ -26,7 +26,8 @@ fn build(make: impl FnOnce(Secret) -> Channel, secret: &str) -> Result<Box<dyn N
     std::fs::write(&file, secret).unwrap();
     let channels = BTreeMap::from([("it".to_owned(), make(Secret::File(file)))]);
     let http = Http::new("nightshift/test", &[]).unwrap();
-    notifiers::build(&channels, &encoders(), &http, "test").map(|mut built| built.remove("it").unwrap())
+    notifiers::build(&channels, &encoders(), &http, "test", &crate::night::seal())
+        .map(|mut built| built.remove("it").unwrap())
 }
 
 fn encoders() -> HashMap<String, Arc<Shape>> {
@@ -413,13 +414,22 @@ async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() 
     }
 }
 
+fn sample(path: &str) -> Value {
+    let path = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn check_sample(path: &str, body: &Value) {
+    if std::env::var_os("UPDATE_DOCS").is_some() && *body != sample(path) {
+        let at = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(at, format!("{body:#}\n")).unwrap();
+    }
+    assert_eq!(*body, sample(path), "{path}; UPDATE_DOCS=1 writes it anew");
+}
+
 /// What the documentation shows is what is sent.
 #[tokio::test]
 async fn the_samples_are_what_the_vendors_receive() {
-    let sample = |path: &str| -> Value {
-        let path = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    };
     let opened = (6, "opened: XID 79 on gpu-3 (node gpu-3)");
     let mut notice = open(&[opened, (7, "cordoned gpu-3 (XID 79 on GPU 1)")]);
     notice.incident.subject = Subject::node("gpu-3");
@@ -429,10 +439,10 @@ async fn the_samples_are_what_the_vendors_receive() {
     let slack =
         build(|token| Channel::Slack { channel: "C0123456789".into(), token, api, buttons: true }, "x").unwrap();
     delivered(slack.deliver(&notice, None).await);
-    assert_eq!(server.seen()[0].body, sample("slack/samples/postMessage.json"));
+    check_sample("slack/samples/postMessage.json", &server.seen()[0].body);
     let server = Recording::pagerduty().await;
     delivered(pagerduty(&server).deliver(&notice, None).await);
-    assert_eq!(server.seen()[0].body, sample("pagerduty/samples/trigger.json"));
+    check_sample("pagerduty/samples/trigger.json", &server.seen()[0].body);
     for (shape, path) in [
         ("opsgenie", "opsgenie/samples/alert.json"),
         ("datadog", "datadog/event.json"),
@@ -440,13 +450,7 @@ async fn the_samples_are_what_the_vendors_receive() {
     ] {
         let server = Recording::start(202, |_, _| json!({})).await;
         delivered(vendor(shape, &server).deliver(&notice, None).await);
-        let body = server.seen().pop().unwrap().body;
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            let at = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
-            std::fs::create_dir_all(std::path::Path::new(&at).parent().unwrap()).unwrap();
-            std::fs::write(at, format!("{body:#}\n")).unwrap();
-        }
-        assert_eq!(body, sample(path), "{path}; UPDATE_DOCS=1 writes it anew");
+        check_sample(path, &server.seen().pop().unwrap().body);
     }
     let made = encoders()["webhook-json"].call(&sample("webhook-json/samples/notice.json")).unwrap();
     assert_eq!(made, sample("webhook-json/samples/request.json"));

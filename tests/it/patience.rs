@@ -3,7 +3,7 @@
 //!
 //! Invariant: pages and changes are counted by PagerDuty; why there was none is read from the ledger.
 
-use crate::night::Night;
+use crate::night::{Night, seal};
 use crate::recording::Recording;
 use nightshift::config::{Channel, Secret};
 use nightshift::engine::Courier;
@@ -54,7 +54,7 @@ async fn desk(runbook: &str) -> Desk {
     ]);
     let patient = channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.patience()?)));
     let patient: Vec<(String, Span)> = patient.collect();
-    let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test").unwrap();
+    let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test", &seal()).unwrap();
     let parts = &night.parts;
     let courier =
         Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", None)
@@ -155,6 +155,6 @@ fn a_key_of_a_ruleset_takes_no_change_events_and_says_so() {
     let routing_key = Secret::File(dir.path().join("key"));
     let api = "https://events.pagerduty.com/v2/change/enqueue".to_owned();
     let channels = BTreeMap::from([("timeline".to_owned(), Channel::PagerDutyChanges { routing_key, api })]);
-    let wrong = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test").err().unwrap();
+    let wrong = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test", &seal()).err().unwrap();
     assert!(wrong[0].contains("channel `timeline`") && wrong[0].contains("key of a service"), "{wrong:?}");
 }

@@ -79,7 +79,7 @@ async fn a_button_approves_the_plan_that_was_shown_and_no_other() {
     let chat = Chat::begin().await;
     let (run, value) = chat.asking().await;
     let (id, _) = value.split_once(' ').unwrap();
-    for stale in [id.to_owned(), format!("{id} {}", "0".repeat(64)), "a9 x".to_owned(), "<!channel>".to_owned()] {
+    for stale in [id.to_owned(), format!("{id} {}", "0".repeat(64)), "a9 x".to_owned(), "<!channel> x".to_owned()] {
         chat.presses("U0ADA", "approve", &stale).await;
     }
     let refusals = chat.slack.answers(4).await;
@@ -161,19 +161,74 @@ async fn who_asked_for_a_run_cannot_approve_it_as_somebody_else() {
 }
 
 #[tokio::test]
-async fn one_press_judges_a_plan_and_the_latest_press_of_a_person_counts() {
+async fn one_press_judges_a_plan_and_only_a_word_changes_it() {
     let chat = Chat::begin().await;
     let (run, _) = chat.asking().await;
     chat.presses("U0VIC", "right", &run.to_string()).await;
     assert!(chat.slack.answers(1).await[0].contains("`vic` has role viewer"));
     chat.presses("U0ADA", "wrong", &run.to_string()).await;
     chat.slack.answers(2).await;
-    chat.presses("U0ADA", "right", &run.to_string()).await;
-    let answers = chat.slack.answers(3).await;
-    assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
-    assert!(answers[2].contains("on record: 1 matches, 1 right, 0 wrong"), "{answers:?}");
+    // A second press, of whomever, hears who was first.
+    for (no, (user, action)) in [("U0ADA", "right"), ("U0BOB", "wrong")].into_iter().enumerate() {
+        chat.presses(user, action, &run.to_string()).await;
+        let answers = chat.slack.answers(3 + no).await;
+        assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
+        assert!(answers[2 + no].starts_with(&format!("{run} is judged wrong already (by ada)")), "{answers:?}");
+    }
+    let typed = chat.types("U0ADA", &format!("judge {run} right it was the fan after all")).await;
+    assert!(typed.contains("on record: 1 matches, 1 right, 0 wrong"), "{typed}");
     let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
     assert!(typed.contains("0 right, 1 wrong"), "one who says wrong is enough: {typed}");
     assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("say `right` or `wrong`"));
     assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because its file says approve"));
+}
+
+#[tokio::test]
+async fn of_two_who_judge_in_the_same_moment_one_word_counts() {
+    let chat = Chat::begin().await;
+    let (run, _) = chat.asking().await;
+    let run = run.to_string();
+    tokio::join!(chat.presses("U0ADA", "right", &run), chat.presses("U0BOB", "wrong", &run));
+    let answers = chat.slack.answers(2).await;
+    assert_eq!(answers.iter().filter(|text| text.contains("already (by ")).count(), 1, "{answers:?}");
+    let judged = chat.night.entries().await.iter().filter(|entry| entry.kind.name() == "run_judged").count();
+    assert_eq!(judged, 1);
+}
+
+#[tokio::test]
+async fn a_button_that_is_not_ours_or_too_old_does_nothing_says_so_and_is_written_down() {
+    let chat = Chat::begin().await;
+    let (run, value) = chat.asking().await;
+    let (id, hash) = value.split_once(' ').unwrap();
+    let now = chat.night.now();
+    let theirs = nightshift::notifiers::slack::Seal::new(&[8; 32], "test").close("approve", id, hash, now + MINUTE);
+    let renamed = nightshift::notifiers::slack::Seal::new(&[7; 32], "other").close("approve", id, hash, now + MINUTE);
+    let (denies, late) = (chat.sealed("deny", &value), crate::night::seal().close("approve", id, hash, now - MINUTE));
+    let foreign = "of another installation or of another version";
+    for (no, (carried, words)) in [
+        (theirs.as_str(), foreign),
+        (&renamed, foreign),
+        (&denies, foreign),
+        (&value, foreign),
+        ("r1", foreign),
+        ("", foreign),
+        (&late, "too old"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        chat.interacts(&chat.press_as_it_is("U0ADA", "approve", carried)).await;
+        assert!(chat.slack.answers(no + 1).await[no].contains(words), "{carried}");
+    }
+    // A stranger hears nothing of what a button is.
+    chat.interacts(&chat.press_as_it_is("U0EVE", "approve", &theirs)).await;
+    assert!(chat.slack.answers(8).await[7].contains("nobody in `people`"));
+    chat.night.settle().await;
+    assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
+    assert!(chat.night.effects().is_empty());
+    let refusals = chat.refusals().await;
+    assert!(
+        refusals.iter().any(|words| words.starts_with("refused to ada: this button is of another")),
+        "{refusals:?}"
+    );
 }

@@ -94,6 +94,7 @@ conformance! {
     notices::{
         a_delivery_settles_the_notice_until_something_happens,
         a_failing_channel_is_noted_once_and_tried_later,
+        a_turn_that_comes_later_is_no_failure,
         a_refused_notice_rests_until_something_new_happens,
         a_crash_while_sending_says_it_may_have_arrived,
     }

@@ -9,7 +9,10 @@ use crate::cli::{rbac, serve};
 use crate::clock::{Clock, RealClock};
 use crate::config::{Config, Secret};
 use crate::limits;
-use crate::notifiers::{self, slack::Web};
+use crate::notifiers::{
+    self,
+    slack::{Seal, Web},
+};
 use crate::world::World;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -93,11 +96,13 @@ async fn slack(config: &Config, world: &World, findings: &mut Findings) {
 
 async fn channels(config: &Config, loaded: Option<&Loaded>, world: &World, findings: &mut Findings) {
     let encoders = loaded.map(|loaded| loaded.encoders.clone()).unwrap_or_default();
+    // Nothing is posted, so nothing is sealed with it.
+    let seal = Arc::new(Seal::new(&[0; 32], &config.install));
     // One by one, so that a bad channel does not hide the others.
     for (name, channel) in &config.channels {
         let area = format!("channel {name}");
         let alone = [(name.clone(), channel.clone())].into_iter().collect();
-        let built = match notifiers::build(&alone, &encoders, &world.http, &config.install) {
+        let built = match notifiers::build(&alone, &encoders, &world.http, &config.install, &seal) {
             Ok(built) => built,
             Err(wrong) => {
                 findings.bad(&area, wrong.join("; "), format!("mend `channels.{name}`"));

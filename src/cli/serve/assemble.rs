@@ -7,7 +7,7 @@ use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
 use crate::config::{Channel, Config, Secret};
 use crate::engine::{Misfit, Nudge, Parts, misfits};
-use crate::notifiers;
+use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
 use crate::store::{SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
@@ -41,11 +41,12 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     }
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let world = assemble_world(&config, Arc::clone(&clock)).await?;
-    let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install)
-        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
     let key = SigningKey::open_or_create(&config.key_path(), &config.install)
         .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))?;
     publish(&config.public_key_path(), &key)?;
+    let sealing = seal(&key, &config);
+    let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
+        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
     let metrics = Arc::new(Metrics::new());
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
     let failpoint =
@@ -74,6 +75,11 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     };
     crate::engine::take_in(&parts).await;
     Ok(parts)
+}
+
+/// What seals our buttons, and opens them when they come back.
+pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
+    Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
 }
 
 /// The clients; none of them connects yet.

@@ -3,8 +3,10 @@
 //! Invariant: each incident is told in a message or counted in a digest, never neither.
 
 use super::{Courier, Passed, Sorted};
-use crate::limits::{DIGEST_ITEMS, NOTICES_PER_MINUTE, READ_LIMIT};
-use crate::model::{ApprovalId, Delivery, Digest, DigestItem, IncidentId, Receipt, RunState, Severity, Time};
+use crate::limits::{DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
+use crate::model::{
+    ApprovalId, Delivery, Digest, DigestItem, IncidentId, IncidentState, Receipt, RunState, Severity, Time,
+};
 use crate::notifiers::{Notifier, one_line};
 use crate::store::{DueNotice, Filter, Receipted};
 use futures::StreamExt;
@@ -28,8 +30,11 @@ pub(super) struct Storm {
 /// Kept in memory alone: after a restart a storm that goes on has a new digest.
 #[derive(Clone)]
 struct Open {
+    /// When the first of its incidents opened.
     since: Time,
+    edited: Time,
     total: usize,
+    resolved: usize,
     worst: Severity,
     shown: Vec<DigestItem>,
     receipt: Option<Receipt>,
@@ -55,7 +60,7 @@ impl Storm {
 
     /// When the channel has had a quiet enough minute.
     fn ends(&self) -> Option<Time> {
-        self.open.as_ref().map(|open| self.told.back().map_or(open.since, |last| *last + MINUTE))
+        self.open.as_ref().map(|open| self.told.back().map_or(open.edited, |last| *last + MINUTE))
     }
 }
 
@@ -105,17 +110,32 @@ impl Courier {
             return;
         }
         let refs: Vec<&DueNotice> = rows.iter().collect();
-        self.record_all(&refs, |_| Receipted::Sending).await;
-        passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
         let now = self.clock.now();
         let before = self.storms().entry(channel.to_owned()).or_default().open.clone();
-        let mut open =
-            before.unwrap_or(Open { since: now, total: 0, worst: Severity::Info, shown: Vec::new(), receipt: None });
+        let next = before.as_ref().map_or(now, |open| (open.edited + DIGEST_PACE).min(now + DIGEST_PACE));
+        if next > now {
+            passed.waiting += rows.len();
+            self.record_all(&refs, |_| Receipted::Later { at: next }).await;
+            return;
+        }
+        self.record_all(&refs, |_| Receipted::Sending).await;
+        passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
+        let empty = Open {
+            since: now,
+            edited: now,
+            total: 0,
+            resolved: 0,
+            worst: Severity::Info,
+            shown: Vec::new(),
+            receipt: None,
+        };
+        let mut open = before.unwrap_or(empty);
         self.take_in(&mut open, rows).await;
         let delivery = self.in_time(notifier.digest(&edition(&open, false), open.receipt.as_ref())).await;
         match delivery {
             Delivery::Delivered(given) => {
-                open.receipt = Some(given);
+                (open.receipt, open.edited) = (Some(given), now);
+                self.answered(channel);
                 tracing::warn!(%channel, total = open.total, "a storm: incidents are told in a digest");
                 {
                     let mut storms = self.storms();
@@ -129,9 +149,11 @@ impl Courier {
             }
             Delivery::Retry { after, why } => {
                 passed.retried += rows.len();
-                self.postpone(&refs, &why, self.again(&rows[0], after)).await;
+                let at = self.failed(channel, &why, after);
+                self.postpone(&refs, &why, at).await;
             }
             Delivery::Refused { why } => {
+                self.answered(channel);
                 passed.refused += rows.len();
                 self.record_all(&refs, |row| Receipted::Refused { upto: row.want, why: why.clone() }).await;
             }
@@ -151,6 +173,12 @@ impl Courier {
             // One that cannot be read is counted all the same.
             let Ok(Some(incident)) = found else { continue };
             open.worst = open.worst.max(incident.severity);
+            open.since = open.since.min(incident.opened_at);
+            if incident.state == IncidentState::Resolved {
+                // Counted, and not named among what people should look at.
+                open.resolved += 1;
+                continue;
+            }
             let asks = asking.get(&incident.id).map_or(String::new(), |id| format!("{ASKS} {id} "));
             open.shown.push(DigestItem {
                 title: one_line(&incident.title, 200),
@@ -182,17 +210,15 @@ impl Courier {
         }
         let now = self.clock.now();
         let end = self.storms().get(channel).and_then(Storm::ends).unwrap_or(now + MINUTE).max(now + MINUTE / 12);
-        passed.retried += rows.len();
+        passed.waiting += rows.len();
         let refs: Vec<&DueNotice> = rows.iter().collect();
-        self.postpone(&refs, "told in the digest; more when the storm is over", end).await;
+        self.record_all(&refs, |_| Receipted::Later { at: end }).await;
     }
 
     /// The channels whose storm is over: a minute has passed without new incidents.
     pub(super) fn storms_over(&self) -> Vec<String> {
         let now = self.clock.now();
-        let storms = self.storms();
-        let over = storms.iter().filter(|(_, storm)| storm.ends().is_some_and(|end| end <= now));
-        over.map(|(channel, _)| channel.clone()).collect()
+        self.ends().into_iter().filter(|(_, end)| *end <= now).map(|(channel, _)| channel).collect()
     }
 
     /// Says so on one of them, in the last edition of its digest.
@@ -203,10 +229,17 @@ impl Courier {
         match self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await {
             Delivery::Delivered(_) => {
                 passed.sent += 1;
+                self.answered(&channel);
                 tracing::info!(%channel, total = open.total, "the storm is over");
             }
+            Delivery::Retry { after, why } => {
+                passed.retried += 1;
+                let again = self.failed(&channel, &why, after);
+                tracing::warn!(%channel, %why, %again, "the digest's last edition was not taken yet");
+                self.storms().entry(channel.clone()).or_default().open = Some(open);
+            }
             // Only the last words are missing; every incident is counted in the edition before.
-            Delivery::Retry { why, .. } | Delivery::Refused { why } => {
+            Delivery::Refused { why } => {
                 tracing::warn!(%channel, %why, "the digest's last edition was not taken");
             }
         }
@@ -214,12 +247,26 @@ impl Courier {
     }
 
     pub(super) fn next_storm_end(&self) -> Option<Time> {
-        self.storms().values().filter_map(Storm::ends).min()
+        self.ends().into_iter().map(|(_, end)| end).min()
+    }
+
+    /// When each open storm ends, and its channel can be told so.
+    fn ends(&self) -> Vec<(String, Time)> {
+        let ends: Vec<(String, Time)> = {
+            let storms = self.storms();
+            storms.iter().filter_map(|(channel, storm)| Some((channel.clone(), storm.ends()?))).collect()
+        };
+        let open = |(channel, end): (String, Time)| {
+            let end = self.shut(&channel).map_or(end, |(_, until)| end.max(until));
+            (channel, end)
+        };
+        ends.into_iter().map(open).collect()
     }
 }
 
 fn edition(open: &Open, over: bool) -> Digest {
-    Digest { total: open.total, worst: open.worst, shown: open.shown.clone(), since: open.since, over }
+    let (total, resolved) = (open.total, open.resolved);
+    Digest { total, resolved, worst: open.worst, shown: open.shown.clone(), since: open.since, over }
 }
 
 /// How the line of an incident begins that waits for an answer.

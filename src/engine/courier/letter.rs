@@ -16,6 +16,8 @@ use std::collections::HashSet;
 pub(super) struct Letter {
     pub notice: Notice,
     pub upto: EntryNo,
+    /// It asks something that the channel has not shown: people wait for it.
+    pub asks_anew: bool,
 }
 
 impl Letter {
@@ -44,6 +46,9 @@ impl Courier {
             true => self.asks(row, &runs).await?,
             false => Vec::new(),
         };
+        let shown = row.shown.map_or(-1, |no| no.0);
+        let asks_anew = !asks.is_empty()
+            && entries.iter().any(|entry| entry.no.0 > shown && matches!(entry.kind, EntryKind::ApprovalAsked { .. }));
         let mut headlines = headlines(&told);
         for run in &open {
             // The ledger has no line for a wait; people want to know what holds it up right now.
@@ -64,7 +69,7 @@ impl Courier {
             maybe_repeat: row.maybe_sent,
             incident,
         };
-        Ok(Some(Letter { notice, upto }))
+        Ok(Some(Letter { notice, upto, asks_anew }))
     }
 
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
@@ -87,7 +92,8 @@ fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
         let Some(run) = entry.about.run else { continue };
         match &entry.kind {
             EntryKind::RunCreated { rule: Some(_), content: Some(_), mode: Mode::Suggest, runbook, .. } => {
-                open.push(Suggestion { run, runbook: runbook.name.clone() });
+                let (runbook, created_at) = (runbook.name.clone(), entry.at);
+                open.push(Suggestion { run, runbook, created_at });
             }
             EntryKind::RunEnded { state: RunState::Planned } => drop(planned.insert(run)),
             EntryKind::RunJudged { .. } => open.retain(|suggestion| suggestion.run != run),

@@ -103,8 +103,15 @@ async fn what_a_channel_asks_us_to_wait_is_obeyed_up_to_a_bound() {
         let after = Some(Duration::from_secs(asked));
         s.slack.with(|told| told.answers.push_back(Delivery::Retry { after, why: "429".into() }));
         s.courier.pass().await.unwrap();
-        assert_eq!(s.store.row(1, "slack").at, s.clock.now() + Duration::from_secs(wait));
-        later(&s.clock, wait);
+        let at = s.store.row(1, "slack").at;
+        let asked = s.clock.now() + Duration::from_secs(wait);
+        assert!(asked < at && at <= asked + Duration::from_millis(1), "{at}: behind the others");
+        // Who comes later is not tried before, either.
+        s.store.open(wait as i64, Severity::Warning, &["slack"], s.clock.now());
+        assert_eq!(s.courier.pass().await.unwrap().retried, 1);
+        assert_eq!(s.store.row(wait as i64, "slack").at, asked);
+        s.store.with(|shelf| drop(shelf.rows.remove(&(IncidentId(wait as i64), "slack".to_owned()))));
+        later(&s.clock, wait + 1);
     }
 }
 
@@ -147,14 +154,16 @@ async fn a_storm_is_one_digest_and_no_incident_is_lost() {
     let mut all = Passed::default();
     loop {
         let passed = s.courier.pass().await.unwrap();
-        if passed.due == 0 {
+        all.add(&passed);
+        if s.store.with(|shelf| shelf.rows.values().all(|row| row.due.want <= row.done)) {
             break;
         }
-        all.add(&passed);
+        later(&s.clock, 1);
     }
     s.slack.with(|told| {
         assert_eq!(told.posts.len(), NOTICES_PER_MINUTE);
-        assert!(told.digests.len() <= 10_000 / NOTICES_BATCH + 1, "{} editions", told.digests.len());
+        let editions = told.digests.len();
+        assert!((2..=10_000 / NOTICES_BATCH + 1).contains(&editions), "{editions} editions");
         assert_eq!(told.digests[0].1, None);
         assert!(told.digests[1..].iter().all(|(_, prior)| prior.is_some()), "one message, edited");
         let last = &told.digests.last().unwrap().0;
@@ -169,7 +178,7 @@ async fn a_storm_is_one_digest_and_no_incident_is_lost() {
     s.store.happen(9_000, acknowledged(), s.clock.now());
     s.store.resolve(9_001, s.clock.now());
     let passed = s.courier.pass().await.unwrap();
-    assert_eq!((passed.sent, passed.retried), (1, 2));
+    assert_eq!((passed.sent, passed.waiting), (1, 2));
     later(&s.clock, 61);
     s.courier.pass().await.unwrap();
     later(&s.clock, 61);

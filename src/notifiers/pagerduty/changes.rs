@@ -3,26 +3,28 @@
 //! Invariant: only a change that happened is told, once for each news of an incident; nothing here opens or ends an alert.
 
 use super::door::Door;
-use crate::limits::{NAMES_SHOWN, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
+use crate::limits::{NAMES_SHOWN, PAGERDUTY_BURST, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
 use crate::model::{Delivery, Digest, Notice, Receipt, StoryLine};
-use crate::notifiers::{Notifier, clock_time, text};
+use crate::notifiers::{Notifier, Pace, clock_time, text};
 use crate::world::Http;
 use serde_json::{Value, json};
 
 pub struct Changes {
     door: Door,
     install: String,
+    pace: Pace,
 }
 
 impl Changes {
     pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<Changes, String> {
+        let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
         let door = Door::new(http, routing_key, api)?;
         if door.routing_key.starts_with('R') {
             return Err("`routing_key` is one of a ruleset or orchestration, which take no change events: take the integration \
                         key of a service"
                 .to_owned());
         }
-        Ok(Changes { door, install: install.to_owned() })
+        Ok(Changes { door, install: install.to_owned(), pace })
     }
 
     fn event(&self, notice: &Notice, changes: &[&StoryLine]) -> Value {
@@ -74,6 +76,14 @@ impl Notifier for Changes {
     /// A storm is no change; what is done about it is told with each incident.
     async fn digest(&self, _: &Digest, prior: Option<&Receipt>) -> Delivery {
         Delivery::Delivered(prior.cloned().unwrap_or_else(|| Receipt(json!({ "told": 0 }))))
+    }
+
+    fn pace(&self) -> Option<&Pace> {
+        Some(&self.pace)
+    }
+
+    fn speaks(&self, notice: &Notice, _: Option<&Receipt>) -> bool {
+        notice.fresh.iter().any(|line| line.change)
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -5,7 +5,7 @@
 use super::blocks::Message;
 use crate::model::Delivery;
 use crate::notifiers::{answer, text};
-use crate::world::{Http, HttpRequest};
+use crate::world::{Http, HttpRequest, WorldError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -85,7 +85,11 @@ impl Api {
         }
         let request = HttpRequest { method: verb.to_owned(), url: url.to_owned(), headers, body };
         let sent = self.http.send(&request).await;
-        let answered = sent.map_err(|error| doubt(answer::no_answer("Slack", &error)))?;
+        let answered = sent.map_err(|error| match (&error, answer::no_answer("Slack", &error)) {
+            // Without a connection nothing was said.
+            (WorldError::Unreached(_), delivery) => Trouble::Not(delivery),
+            (_, delivery) => doubt(delivery),
+        })?;
         let after = answered.retry_after.map(Duration::from_secs);
         if !(200..300).contains(&answered.status) {
             return Err(match answered.status {

@@ -23,7 +23,7 @@ pub enum Block {
 pub struct Button {
     pub action_id: &'static str,
     pub text: Text,
-    /// What was shown: an identifier and the hash of the plan; it opens nothing by itself.
+    /// What was shown, sealed; it opens nothing by itself.
     pub value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub style: Option<&'static str>,

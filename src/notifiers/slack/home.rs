@@ -4,8 +4,9 @@
 
 use super::blocks::{Button, Message, Text};
 use super::render::ask_blocks;
+use super::seal::Seal;
 use super::view::Home;
-use crate::limits::{SLACK_HOME_ROWS, STORY_LINE_CHARS};
+use crate::limits::{SLACK_BUTTON_LIFE, SLACK_HOME_ROWS, STORY_LINE_CHARS};
 use crate::model::{Ask, Incident, Time};
 use crate::notifiers::{date_time, mark, text};
 
@@ -28,13 +29,13 @@ pub struct Page {
     pub link: Option<String>,
 }
 
-pub fn page(page: &Page) -> Home {
+pub fn page(page: &Page, seal: &Seal) -> Home {
     let mut message = Message::new("Nightshift");
     message.header(&format!("Nightshift · {}", page.install));
     message.says(&page.note, 1_000);
     message.section(Text::ours("*Waits for you*"));
     for ask in page.asks.iter().take(SLACK_HOME_ROWS) {
-        ask_blocks(&mut message, ask, true);
+        ask_blocks(&mut message, ask, Some(seal));
     }
     let more = page.asks.len().saturating_sub(SLACK_HOME_ROWS);
     let waits = match (page.asks.len(), page.others) {
@@ -56,7 +57,7 @@ pub fn page(page: &Page) -> Home {
     message.says(&page.guards.join("\n"), 2_000);
     message.buttons(vec![Button {
         style: Some("danger"),
-        ..Button::new("freeze", "Freeze everything …", "all".to_owned())
+        ..Button::new("freeze", "Freeze everything …", seal.close("freeze", "all", "", page.at + SLACK_BUTTON_LIFE))
     }]);
     let link =
         page.link.as_deref().and_then(text::link).map(|link| format!(" · <{link}|look closer>")).unwrap_or_default();

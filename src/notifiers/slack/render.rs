@@ -3,27 +3,27 @@
 //! Invariant: every text that came from outside passes `Text::outside` or `text::slack`.
 
 use super::blocks::{Button, Confirm, Message, Text};
-use crate::limits::{ASKS, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
+use super::seal::Seal;
+use crate::limits::{ASKS, SLACK_BUTTON_LIFE, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
 use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine, Suggestion};
 use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, text, word};
 
 /// The message that is posted once and edited from then on.
-pub fn incident(notice: &Notice, buttons: bool) -> Message {
+pub fn incident(notice: &Notice, seal: Option<&Seal>) -> Message {
     let mut message = brief(notice);
     for ask in notice.asks.iter().take(ASKS) {
-        ask_blocks(&mut message, ask, buttons);
+        ask_blocks(&mut message, ask, seal);
     }
     if notice.asks.len() > ASKS {
         message
             .section(Text::ours(format!("… and {} more questions: `nightshift incidents`", notice.asks.len() - ASKS)));
     }
     let left_out = message.story(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
-    for suggestion in notice.suggestions.iter().filter(|_| buttons) {
-        judge_blocks(&mut message, suggestion);
-    }
-    if buttons && notice.incident.state == IncidentState::Open {
-        let button = |action, words| Button::new(action, words, notice.incident.id.to_string());
-        message.buttons(vec![button("ack", "Acknowledge"), button("silence", "Silence …")]);
+    if let Some(seal) = seal {
+        for suggestion in &notice.suggestions {
+            judge_blocks(&mut message, suggestion, seal);
+        }
+        message.buttons(hands(notice, seal));
     }
     ending(&mut message, notice, left_out);
     message
@@ -65,12 +65,16 @@ pub fn digest(digest: &Digest) -> Message {
     let told = format!("{} incidents since {since}, worst: {}", digest.total, digest.worst);
     let mut message = Message::new(&told);
     message.header(&format!("{} {} incidents at once", mark(IncidentState::Open, digest.worst), digest.total));
+    let resolved = match digest.resolved {
+        0 => String::new(),
+        resolved => format!(" {resolved} of them are over already."),
+    };
     let now = if digest.over {
         "The storm is over; new incidents are told one by one again."
     } else {
         "More may follow; this message is edited."
     };
-    message.section(Text::ours(format!("Since {since}, worst: *{}*. {now}", digest.worst)));
+    message.section(Text::ours(format!("Since {since}, worst: *{}*.{resolved} {now}", digest.worst)));
     let shown: Vec<String> = digest
         .shown
         .iter()
@@ -80,7 +84,7 @@ pub fn digest(digest: &Digest) -> Message {
         })
         .collect();
     let unfit = message.story(&shown, SLACK_TOTAL_CHARS / 2);
-    let more = digest.total - (shown.len() - unfit).min(digest.total);
+    let more = digest.total.saturating_sub(digest.resolved + shown.len() - unfit);
     message.tail(&format!(
         "{}All of them: `nightshift incidents`",
         if more > 0 { format!("… and {more} more. ") } else { String::new() }
@@ -92,7 +96,7 @@ pub fn digest(digest: &Digest) -> Message {
 pub fn simple(notice: &Notice) -> Message {
     let mut message = brief(notice);
     for ask in notice.asks.iter().take(ASKS) {
-        ask_blocks(&mut message, ask, false);
+        ask_blocks(&mut message, ask, None);
     }
     let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| line.headline).cloned().collect();
     let left_out = message.story(&lines(&fresh), SLACK_TOTAL_CHARS / 2);
@@ -136,7 +140,7 @@ fn by(incident: &Incident) -> Text {
     Text::outside(&format!("{}{by}{owner}", incident.id), 200)
 }
 
-pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
+pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, seal: Option<&Seal>) {
     message.section(Text::outside(&format!("❓ {}", ask.question), 600));
     let plan: Vec<String> =
         ask.plan.iter().enumerate().map(|(at, call)| text::slack(&format!("{}. {call}", at + 1), 200)).collect();
@@ -148,22 +152,41 @@ pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, buttons: bool) {
         )));
     }
     message.section(answer_line(ask));
-    if buttons {
-        message.buttons(answers(ask));
+    if let Some(seal) = seal {
+        message.buttons(answers(ask, seal));
     }
 }
 
-/// One press says whether that would have been right; the latest press of a person counts.
-fn judge_blocks(message: &mut Message, suggestion: &Suggestion) {
-    let run = suggestion.run;
+/// What a person may do about an incident that goes on.
+fn hands(notice: &Notice, seal: &Seal) -> Vec<Button> {
+    let incident = &notice.incident;
+    let latest = notice.headlines.last().map_or(incident.opened_at, |line| line.at);
+    let id = incident.id.to_string();
+    let button = |action, words| Button::new(action, words, seal.close(action, &id, "", latest + SLACK_BUTTON_LIFE));
+    let freeze = || Button { style: Some("danger"), ..button("freeze", "Freeze …") };
+    match incident.state {
+        IncidentState::Open => vec![button("ack", "Acknowledge"), button("silence", "Silence …"), freeze()],
+        IncidentState::Acknowledged => vec![button("silence", "Silence …"), freeze()],
+        IncidentState::Resolved => Vec::new(),
+    }
+}
+
+/// One press says whether that would have been right; the first one counts.
+fn judge_blocks(message: &mut Message, suggestion: &Suggestion, seal: &Seal) {
+    let run = suggestion.run.to_string();
     message.section(Text::outside(&format!("{run} {}: would that have been right?", suggestion.runbook), 300));
-    message
-        .buttons(vec![Button::new("right", "Right", run.to_string()), Button::new("wrong", "Wrong", run.to_string())]);
+    let until = suggestion.created_at + SLACK_BUTTON_LIFE;
+    let button = |action, words| Button::new(action, words, seal.close(action, &run, "", until));
+    message.buttons(vec![button("right", "Right"), button("wrong", "Wrong")]);
 }
 
 /// Yes and no, each for the plan that is shown here.
-fn answers(ask: &Ask) -> Vec<Button> {
-    let value = format!("{} {}", ask.approval, ask.plan_hash);
+fn answers(ask: &Ask, seal: &Seal) -> Vec<Button> {
+    // The question knows itself when it is over, and says who answered; the seal only ends after it.
+    let until = ask.expires_at + SLACK_BUTTON_LIFE;
+    let button = |action, words| {
+        Button::new(action, words, seal.close(action, &ask.approval.to_string(), &ask.plan_hash, until))
+    };
     let plain = |words: &str| Text::outside(words, 100);
     let confirm = Confirm {
         title: plain("Approve this plan?"),
@@ -171,9 +194,8 @@ fn answers(ask: &Ask) -> Vec<Button> {
         confirm: plain("Approve"),
         deny: plain("Not now"),
     };
-    let yes =
-        Button { style: Some("primary"), confirm: Some(confirm), ..Button::new("approve", "Approve", value.clone()) };
-    let no = Button { style: Some("danger"), ..Button::new("deny", "Deny", value) };
+    let yes = Button { style: Some("primary"), confirm: Some(confirm), ..button("approve", "Approve") };
+    let no = Button { style: Some("danger"), ..button("deny", "Deny") };
     vec![yes, no]
 }
 

@@ -4,8 +4,9 @@
 
 use super::blocks::Message;
 use super::render;
+use crate::limits::{SLACK_BURST, SLACK_PACE};
 use crate::model::{Ask, Delivery, Digest, Notice, Receipt};
-use crate::notifiers::{Notifier, answer, text, word};
+use crate::notifiers::{Notifier, Pace, answer, text, word};
 use crate::world::{Http, HttpRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 pub struct Webhook {
     http: Http,
     url: String,
+    pace: Pace,
 }
 
 /// What was said last: the receipt.
@@ -27,9 +29,21 @@ struct Said {
 impl Webhook {
     pub fn new(http: Http, url: String) -> Result<Webhook, String> {
         match url::Url::parse(&url) {
-            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => Ok(Webhook { http, url }),
+            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => {
+                let pace = Pace::of("", &url, SLACK_PACE, SLACK_BURST);
+                Ok(Webhook { http, url, pace })
+            }
             _ => Err("`url` is not a web address; Slack gives one like https://hooks.slack.com/services/…".to_owned()),
         }
+    }
+
+    /// Whether there is something to hear, and what will have been said then.
+    fn news(&self, notice: &Notice, prior: Option<&Receipt>) -> (bool, Said) {
+        let before = prior.and_then(|receipt| Said::deserialize(&receipt.0).ok()).unwrap_or_default();
+        let ids = |asks: &[Ask]| asks.iter().map(|ask| ask.approval.to_string()).collect::<Vec<_>>();
+        let now = Said { state: word(notice.incident.state).to_owned(), asks: ids(&notice.asks) };
+        let asked = now.asks.iter().any(|ask| !before.asks.contains(ask));
+        (now.state != before.state || asked || notice.fresh.iter().any(|line| line.headline), now)
     }
 
     async fn post(&self, message: &Message) -> Result<(), Delivery> {
@@ -54,11 +68,7 @@ impl Notifier for Webhook {
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        let before = prior.and_then(|receipt| Said::deserialize(&receipt.0).ok()).unwrap_or_default();
-        let ids = |asks: &[Ask]| asks.iter().map(|ask| ask.approval.to_string()).collect::<Vec<_>>();
-        let now = Said { state: word(notice.incident.state).to_owned(), asks: ids(&notice.asks) };
-        let asked = now.asks.iter().any(|ask| !before.asks.contains(ask));
-        let news = now.state != before.state || asked || notice.fresh.iter().any(|line| line.headline);
+        let (news, now) = self.news(notice, prior);
         if news && let Err(delivery) = self.post(&render::simple(notice)).await {
             return delivery;
         }
@@ -73,6 +83,14 @@ impl Notifier for Webhook {
             return delivery;
         }
         Delivery::Delivered(Receipt(json!({ "digest": digest.total })))
+    }
+
+    fn pace(&self) -> Option<&Pace> {
+        Some(&self.pace)
+    }
+
+    fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
+        self.news(notice, prior).0
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -21,6 +21,9 @@ pub(super) struct Word {
     verdict: String,
     #[serde(default)]
     why: String,
+    /// Only where nobody has judged it yet: a button counts once, and a word changes it.
+    #[serde(default)]
+    first: bool,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +55,7 @@ pub(super) async fn judge(
         }
     };
     let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
-    act::control(&app, Control::Judge { run: id, right, by: caller.name.clone(), why }).await?;
+    act::control(&app, Control::Judge { run: id, right, by: caller.name.clone(), why, first: word.first }).await?;
     app.parts.metrics.judged(verdict);
     let rule = run.rule.unwrap_or_default();
     // A rule that is gone keeps its record, and has no card to show.

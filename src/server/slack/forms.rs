@@ -12,7 +12,7 @@ use crate::server::api;
 use axum::http::StatusCode;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +30,10 @@ pub(super) enum Purpose {
     Freeze {
         scope: String,
     },
+    /// What of an incident is frozen: the form asks.
+    FreezeAround {
+        incident: String,
+    },
     /// Which runbook; its own form follows.
     Pick,
     Run {
@@ -44,7 +48,7 @@ impl Purpose {
         match self {
             Purpose::Deny { .. } => "approvals/{id}",
             Purpose::Silence { .. } => "incidents/{id}/silence",
-            Purpose::Freeze { .. } => "freezes",
+            Purpose::Freeze { .. } | Purpose::FreezeAround { .. } => "freezes",
             Purpose::Pick | Purpose::Run { .. } => "runs",
         }
     }
@@ -160,6 +164,7 @@ impl Chat {
                 modal.asks(Field::new(WHY, "Why?").long());
                 modal
             }
+            Purpose::FreezeAround { incident } => self.freeze_around(caller, incident, id).await?,
             Purpose::Pick => {
                 let loaded = (self.app.current)();
                 let mut names: Vec<(String, String)> = loaded
@@ -201,6 +206,27 @@ impl Chat {
         }
         modal.asks(Field::new(LASTS, "For how long?").hint("30m, 2h, 1d …").initial(Some("2h".to_owned())));
         modal.asks(Field::new(WHY, "Why?").hint("Alertmanager shows it, and the ledger."));
+        Ok(modal)
+    }
+
+    /// From the narrowest on: the rules that act for the incident, its cluster, everything.
+    async fn freeze_around(&self, caller: &Caller, incident: &str, id: &str) -> Result<Modal, Problem> {
+        let answer = self.get(caller, &format!("incidents/{}", segment(incident))).await?;
+        let title = answer["incident"]["title"].as_str().unwrap_or_default();
+        let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rules: BTreeSet<&str> = runs.iter().filter_map(|run| run["rule"].as_str()).collect();
+        let rules = rules.into_iter().map(|rule| (format!("the rule {rule}"), format!("rule:{rule}")));
+        let ours = &self.app.parts.world.default_cluster;
+        let cluster = answer["incident"]["subject"]["cluster"].as_str().unwrap_or(ours);
+        let cluster = (!cluster.is_empty()).then(|| (format!("the cluster {cluster}"), format!("cluster:{cluster}")));
+        let choices: Vec<(String, String)> =
+            rules.chain(cluster).chain([("everything".to_owned(), "all".to_owned())]).collect();
+        let narrowest = choices.first().map(|(_, scope)| scope.clone());
+        let mut modal = Modal::form("Freeze", "Freeze", id)
+            .says(&format!("{incident}: {title}"))
+            .says("Stops all actions within two seconds; what is under way ends first.");
+        modal.asks(Field::new(SCOPE, "What?").of(choices).initial(narrowest));
+        modal.asks(Field::new(WHY, "Why?").long().hint("It goes into the ledger."));
         Ok(modal)
     }
 
@@ -248,6 +274,7 @@ impl Chat {
 pub(super) const WHY: &str = "why";
 pub(super) const LASTS: &str = "lasts";
 pub(super) const INCIDENT: &str = "incident";
+pub(super) const SCOPE: &str = "scope";
 pub(super) const RUNBOOK: &str = "runbook";
 
 /// A form with a field for each parameter of a runbook.

@@ -117,7 +117,7 @@ impl Chat {
             }
         }
         let guards = command::guards(&get("guards").await?);
-        Ok(page(&Page {
+        let shown = Page {
             install: self.app.parts.config.install.clone(),
             person: caller.name.clone(),
             role: caller.grant.role.to_string(),
@@ -129,7 +129,8 @@ impl Chat {
             guards: guards.lines().map(str::to_owned).collect(),
             at: self.app.parts.clock.now(),
             link: self.app.parts.config.server.public_url.clone(),
-        }))
+        };
+        Ok(page(&shown, &self.door.seal))
     }
 
     /// Whether this person's answer would count: the page shows no button that says no afterwards.

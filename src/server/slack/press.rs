@@ -7,7 +7,7 @@ use super::forms::Purpose;
 use super::said::{Interaction, Press};
 use super::{Chat, command, said, too_much, words};
 use crate::limits;
-use crate::notifiers::slack::private;
+use crate::notifiers::slack::{Broken, private};
 use crate::server::{Caller, Problem, api};
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -71,14 +71,19 @@ impl Chat {
 
     /// None: a form has opened, which asks for the rest.
     async fn do_press(&self, caller: &Caller, from: &Interaction, press: &Press) -> Result<Option<String>, Problem> {
-        let (id, shown) = press.value.split_once(' ').unwrap_or((&press.value, ""));
+        let carried = match self.door.seal.open(&press.action_id, &press.value, self.app.parts.clock.now()) {
+            Ok(carried) => carried,
+            Err(broken) => return Err(self.broken(caller, broken).await),
+        };
+        let (id, shown) = (carried.id.as_str(), carried.shown.as_str());
         let asks = match press.action_id.as_str() {
             // One that is decided is said to be, without a form first.
             "deny" if self.still_the_same(caller, id, shown).await? => {
                 Some(Purpose::Deny { approval: id.to_owned(), shown: shown.to_owned() })
             }
             "silence" => Some(Purpose::Silence { incident: id.to_owned() }),
-            "freeze" => Some(Purpose::Freeze { scope: id.to_owned() }),
+            "freeze" if id == "all" => Some(Purpose::Freeze { scope: id.to_owned() }),
+            "freeze" => Some(Purpose::FreezeAround { incident: id.to_owned() }),
             _ => None,
         };
         if let Some(purpose) = asks
@@ -91,13 +96,15 @@ impl Chat {
                 self.still_the_same(caller, id, shown).await?;
                 format!("{} {id} by a button in Slack", press.action_id)
             }
-            "right" | "wrong" => format!("judge {id} {}", press.action_id),
+            verdict @ ("right" | "wrong") => {
+                return command::judge(&self.app, caller, id, verdict, "", true).await.map(Some);
+            }
             "ack" => format!("ack {id}"),
             "silence" | "freeze" => {
                 return Err(Problem::new(
                     StatusCode::CONFLICT,
                     "this button needs a form, and the engine has no bot token to open it with",
-                    format!("use the command: `{} {id} …`; an operator adds `slack.token`", press.action_id),
+                    format!("use the command: `{} …`; an operator adds `slack.token`", press.action_id),
                 ));
             }
             _ => {
@@ -109,6 +116,24 @@ impl Chat {
             }
         };
         command::perform(&self.app, caller, &line).await.map(Some)
+    }
+
+    /// A button that is none of ours, or too old: said in place, and written down.
+    async fn broken(&self, caller: &Caller, broken: Broken) -> Problem {
+        let problem = match broken {
+            Broken::Foreign => Problem::new(
+                StatusCode::FORBIDDEN,
+                "this button is of another installation or of another version, or it was altered",
+                "use the command instead; `/nightshift help` lists them",
+            ),
+            Broken::Late => Problem::new(
+                StatusCode::GONE,
+                "this button is too old: it did something for thirty days",
+                "look at how it stands now: `/nightshift incidents`",
+            ),
+        };
+        self.app.witness.refused(&self.app, &caller.name, "a button in Slack", "", &problem.error).await;
+        problem
     }
 
     /// The answer counts for the plan that the button was shown with, and for no other. Whether the question is open.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a form counts once; it comes back to life only where nothing was done and the person can mend what is wrong.
 
-use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, WHY, params};
+use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, SCOPE, WHY, params};
 use super::said::{Answers, Interaction};
 use super::{BUG, Chat, command, words};
 use crate::limits;
@@ -127,10 +127,16 @@ impl Chat {
                 let incident = if incident.is_empty() { text(INCIDENT) } else { incident };
                 self.perform_line(caller, &format!("silence {incident} {} {}", text(LASTS), text(WHY))).await
             }
-            Purpose::Freeze { .. } if text(WHY).is_empty() => {
+            Purpose::Freeze { .. } | Purpose::FreezeAround { .. } if text(WHY).is_empty() => {
                 return Filled::Wrong(WHY, "a reason is missing".to_owned());
             }
             Purpose::Freeze { scope } => self.perform_line(caller, &format!("freeze {scope} {}", text(WHY))).await,
+            Purpose::FreezeAround { .. } if text(SCOPE).is_empty() => {
+                return Filled::Wrong(SCOPE, "choose what is frozen".to_owned());
+            }
+            Purpose::FreezeAround { .. } => {
+                self.perform_line(caller, &format!("freeze {} {}", text(SCOPE), text(WHY))).await
+            }
             Purpose::Pick => return self.picked(caller, form, text(RUNBOOK)).await,
             Purpose::Run { runbook, .. } => match self.runbook(runbook) {
                 Err(problem) => Err(problem),
@@ -153,9 +159,10 @@ impl Chat {
                 match (&form.purpose, problem.status) {
                     // What the API finds wrong with the words themselves.
                     (Purpose::Silence { .. }, StatusCode::BAD_REQUEST) => Filled::Wrong(LASTS, words(&problem)),
-                    (Purpose::Deny { .. } | Purpose::Freeze { .. }, StatusCode::BAD_REQUEST) => {
-                        Filled::Wrong(WHY, words(&problem))
-                    }
+                    (
+                        Purpose::Deny { .. } | Purpose::Freeze { .. } | Purpose::FreezeAround { .. },
+                        StatusCode::BAD_REQUEST,
+                    ) => Filled::Wrong(WHY, words(&problem)),
                     _ => Filled::Refused(problem),
                 }
             }

@@ -39,6 +39,8 @@ pub enum NoteError {
 /// An Ed25519 key pair for checkpoints.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
+    /// Keys for other purposes come from it, never it itself.
+    others: ring::hmac::Key,
     public: PublicKey,
 }
 
@@ -94,7 +96,15 @@ impl SigningKey {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "not an Ed25519 seed of 32 bytes")?;
         let mut bytes = [0; 32];
         bytes.copy_from_slice(pair.public_key().as_ref());
-        Ok(SigningKey { pair, public: PublicKey { name: name.to_owned(), bytes } })
+        let others = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, seed);
+        Ok(SigningKey { pair, others, public: PublicKey { name: name.to_owned(), bytes } })
+    }
+
+    /// A secret of this installation for one other purpose; it tells nothing of the key, nor of what other purposes have.
+    pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret.copy_from_slice(ring::hmac::sign(&self.others, purpose.as_bytes()).as_ref());
+        secret
     }
 
     pub fn public(&self) -> &PublicKey {

@@ -45,6 +45,11 @@ pub(super) fn receipted(
             }
             record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: false }, now)
         }
+        Receipted::Later { at } => {
+            let sql = "UPDATE outbox SET next_at = ?3 WHERE incident = ?1 AND channel = ?2";
+            exec(&tx.conn, sql, params![incident.0, channel, micros(at)])?;
+            Ok(())
+        }
         Receipted::Judged { upto, paged, why, until, news } => {
             if !paged {
                 let sql = "UPDATE outbox SET sending = 0, done = CASE WHEN ?4 THEN done ELSE max(done, ?3) END, next_at = ?5 \

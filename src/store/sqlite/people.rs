@@ -2,6 +2,7 @@
 //!
 //! Invariant: an approval is decided once; no answer in time is no.
 
+use super::record::Judgement;
 use super::sql::{all, exec, micros, one, time_opt, to_json};
 use super::tx::Tx;
 use super::{breakers, incidents, ladder, record, rows, runs, tokens};
@@ -193,7 +194,9 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
             runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)?;
             runs::abandon(tx, run.id, now)
         }
-        Control::Judge { run, right, by, why } => record::judge(tx, run, right, by, why, now),
+        Control::Judge { run, right, by, why, first } => {
+            record::judge(tx, run, &Judgement { right, by, why, first }, now)
+        }
         Control::Promote(climb) => ladder::promote(tx, &climb, now),
         Control::Demote(climb) => ladder::demote(tx, &climb, now),
         Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),

@@ -121,8 +121,18 @@ pub(super) fn baked(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     Ok(due.len() as u64)
 }
 
+/// What somebody says of a run.
+pub(super) struct Judgement {
+    pub right: bool,
+    pub by: String,
+    pub why: String,
+    /// Only where nobody has said anything yet.
+    pub first: bool,
+}
+
 /// A person's word on a run; an earlier one of theirs does not count any more.
-pub(super) fn judge(tx: &mut Tx, id: RunId, right: bool, by: String, why: String, now: Time) -> Result<(), StoreError> {
+pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Result<(), StoreError> {
+    let Judgement { right, by, why, first } = word;
     let run = runs::get(&tx.conn, id)?;
     let Some(rule) = run.rule.clone() else {
         return Err(StoreError::Refused(format!("{id} was started by hand: what is judged are the plans of rules")));
@@ -135,12 +145,20 @@ pub(super) fn judge(tx: &mut Tx, id: RunId, right: bool, by: String, why: String
     if !planned && !has_acted(tx, id)? {
         return Err(StoreError::Refused(format!("{id} has planned and done nothing yet: there is nothing to judge")));
     }
+    if *first {
+        let sql = "SELECT verdict, who FROM judgement WHERE run = ?1 ORDER BY at, who LIMIT 1";
+        let before = one(&tx.conn, sql, [id.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?)))?;
+        if let Some((right, who)) = before {
+            let verdict = if right { "right" } else { "wrong" };
+            return Err(StoreError::Refused(format!("{id} is judged {verdict} already (by {who})")));
+        }
+    }
     let sql = "INSERT INTO judgement (run, who, verdict, at) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (run, who) DO UPDATE SET verdict = excluded.verdict, at = excluded.at";
     exec(&tx.conn, sql, params![id.0, by, right, micros(now)])?;
-    let judged = EntryKind::RunJudged { rule, right, by: by.clone(), why };
-    tx.append(&Actor::person(&by), about(&run), &judged, now)?;
-    if right { Ok(()) } else { ladder::weigh(tx, id, now)?.append(tx, now) }
+    let judged = EntryKind::RunJudged { rule, right: *right, by: by.clone(), why: why.clone() };
+    tx.append(&Actor::person(by), about(&run), &judged, now)?;
+    if *right { Ok(()) } else { ladder::weigh(tx, id, now)?.append(tx, now) }
 }
 
 /// The runs of one content from one run on, each with what people and the world say of it.

@@ -111,6 +111,12 @@ impl Tx {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
             self.bump(incident, no, now)?;
+            if matches!(kind, EntryKind::ApprovalAsked { .. }) {
+                // A question waits for no turn among edits; a channel that failed waits all the same.
+                let sql = "UPDATE outbox SET next_at = min(next_at, ?2) \
+                           WHERE incident = ?1 AND want > done AND attempts = 0 AND sending = 0";
+                exec(&self.conn, sql, params![incident.0, micros(now)])?;
+            }
         }
         Ok(no)
     }

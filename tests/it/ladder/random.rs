@@ -109,7 +109,13 @@ impl Play {
             Do::Finish(which, well) => self.finish(which, well).await,
             Do::Judge(which, who, right) => {
                 if let Some(claimed) = self.runs.get(usize::from(which)) {
-                    let word = Control::Judge { run: claimed.run.id, right, by: format!("p{who}"), why: String::new() };
+                    let word = Control::Judge {
+                        run: claimed.run.id,
+                        right,
+                        by: format!("p{who}"),
+                        why: String::new(),
+                        first: false,
+                    };
                     // Refused where there is nothing to judge yet.
                     let _ = self.store.control(word, now).await;
                 }

@@ -218,9 +218,42 @@ async fn when_slack_opens_no_form_the_person_is_told_and_may_press_again() {
     assert!(chat.slack.answers(1).await[0].contains("press the button again"));
     chat.presses("U0ADA", "deny", &value).await;
     chat.slack.called(OPEN, 2).await;
-    for (action, carried) in [("launch", "x"), ("silence", "i9"), ("freeze", "cluster:nowhere")] {
+    for (action, carried) in [("launch", "x"), ("silence", "i9"), ("freeze", "i9")] {
         chat.presses("U0ADA", action, carried).await;
     }
     let answers = chat.slack.answers(3).await;
     assert!(answers.iter().any(|answer| answer.contains("of another version")), "{answers:?}");
+}
+
+#[tokio::test]
+async fn the_freeze_button_of_an_incident_asks_what_and_why_and_freezes_that() {
+    let chat = Chat::begin().await;
+    let (run, value) = chat.asking().await;
+    chat.presses("U0VIC", "freeze", "i1").await;
+    assert!(chat.slack.answers(1).await[0].contains("`vic` has role viewer"), "who may not is not asked");
+    assert!(chat.refusals().await.iter().any(|refusal| refusal.contains("freezes")), "{:?}", chat.refusals().await);
+    chat.presses("U0ADA", "freeze", "i1").await;
+    let view = form(&chat, 1).await;
+    let words = view["blocks"][0]["text"]["text"].as_str().unwrap();
+    assert!(words.starts_with("i1: "), "{words}");
+    let select = view["blocks"].as_array().unwrap().iter().find(|block| block["block_id"] == "scope").unwrap();
+    let scopes: Vec<&str> =
+        select["element"]["options"].as_array().unwrap().iter().map(|one| one["value"].as_str().unwrap()).collect();
+    assert_eq!(scopes, ["rule:r", "cluster:sim", "all"], "from the narrowest on");
+    assert_eq!(select["element"]["initial_option"]["value"], "rule:r");
+    let answer = chat.interacts(&sent("U0ADA", &view, &[("scope", "rule:r")])).await;
+    assert_eq!(answer["errors"]["why"], "a reason is missing", "{answer}");
+    let answer = chat.interacts(&sent("U0ADA", &view, &[("why", "it drains the wrong ones")])).await;
+    assert_eq!(answer["errors"]["scope"], "choose what is frozen", "{answer}");
+    let good = sent("U0ADA", &view, &[("scope", "rule:r"), ("why", "it drains the wrong ones")]);
+    assert_eq!(chat.interacts(&good).await, json!({ "response_action": "clear" }));
+    assert!(chat.slack.answers(2).await[1].starts_with("frozen: rule:r."));
+    let freezes = chat.night.parts.store.freezes().await.unwrap();
+    let frozen: Vec<(&str, &str)> = freezes.iter().map(|freeze| (freeze.scope.as_str(), freeze.by.as_str())).collect();
+    assert_eq!(frozen, [("rule:r", "ada")]);
+    // Frozen is frozen: a yes to its question begins nothing.
+    chat.presses("U0BOB", "approve", &value).await;
+    chat.slack.answers(3).await;
+    chat.night.until_rest(run, MINUTE).await;
+    assert!(chat.night.effects().is_empty());
 }

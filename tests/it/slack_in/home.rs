@@ -3,6 +3,7 @@
 //! Invariant: a label on the page is a text, and nobody's page is published more often than its pace allows.
 
 use super::rig::{Chat, MINUTE};
+use crate::night::seal;
 use nightshift::model::RunState;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -39,11 +40,13 @@ async fn who_opens_the_page_sees_what_waits_for_them_and_decides_there() {
     }
     assert!(!call.to_string().contains("<!channel>"));
     let (_, approve) = buttons.iter().find(|(action, _)| action == "approve").expect("a button to approve");
-    assert_eq!(*approve, value);
+    let (id, hash) = value.split_once(' ').unwrap();
+    let carried = seal().open("approve", approve, chat.night.now()).unwrap();
+    assert_eq!((carried.id.as_str(), carried.shown.as_str()), (id, hash));
     // The same event again is no second page.
     chat.event(&opened("U0ADA", "Ev1")).await;
     // Pressed on the page: there is no message to answer at, so the page says it.
-    let mut press = chat.press("U0ADA", "approve", approve);
+    let mut press = chat.press_as_it_is("U0ADA", "approve", approve);
     press["response_url"] = json!("");
     chat.interacts(&press).await;
     chat.night.pass(MINUTE).await;

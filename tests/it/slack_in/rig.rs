@@ -4,7 +4,7 @@
 //! Invariant: what Slack was told is kept in order; its connections are real WebSockets.
 
 use crate::harness::eventually;
-use crate::night::Night;
+use crate::night::{Night, seal};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -244,7 +244,8 @@ impl Chat {
 
     fn app(night: &Night, slack: &Slack, tokens: Tokens) -> App {
         let web = Web::new(night.parts.world.http.clone(), &format!("{}api", slack.url), "xoxb-bot");
-        let door = Door { signing_secret: Some(SECRET.into()), hooks: slack.url.parse().unwrap(), web: Some(web) };
+        let hooks = slack.url.parse().unwrap();
+        let door = Door { signing_secret: Some(SECRET.into()), hooks, web: Some(web), seal: seal() };
         App::new(night.parts.clone(), tokens).with_slack(door).with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]))
     }
 
@@ -352,8 +353,19 @@ impl Chat {
         text.to_owned()
     }
 
-    /// A press as Slack sends it, in either way.
+    /// What our button of this action carries, for an hour: an id and what was shown with it.
+    pub fn sealed(&self, action: &str, value: &str) -> String {
+        let (id, shown) = value.split_once(' ').unwrap_or((value, ""));
+        seal().close(action, id, shown, self.night.now() + 60 * MINUTE)
+    }
+
+    /// A press of a button that is ours, as Slack sends it, in either way.
     pub fn press(&self, user: &str, action: &str, value: &str) -> Value {
+        self.press_as_it_is(user, action, &self.sealed(action, value))
+    }
+
+    /// A press of a button that carries this.
+    pub fn press_as_it_is(&self, user: &str, action: &str, value: &str) -> Value {
         json!({
             "type": "block_actions", "user": { "id": user, "name": "ada" }, "team": { "id": "T0" }, "api_app_id": "A0",
             "actions": [{ "action_id": action, "value": value, "action_ts": user }], "trigger_id": self.trigger(),

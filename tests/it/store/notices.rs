@@ -56,6 +56,20 @@ pub async fn a_failing_channel_is_noted_once_and_tried_later(open: Open<'_>) {
     assert_eq!(due(&store, 20).await.len(), 1);
 }
 
+pub async fn a_turn_that_comes_later_is_no_failure(open: Open<'_>) {
+    let (store, notice) = told(open).await;
+    report(&store, &notice, Receipted::Delivered { upto: notice.want, receipt: Receipt(json!(1)) }, 2).await;
+    let acknowledge = Control::Acknowledge { incident: notice.incident, by: "kim".to_owned() };
+    store.control(acknowledge, at(5)).await.unwrap();
+    report(&store, &notice, Receipted::Later { at: at(60) }, 5).await;
+    let assign = Control::Assign { incident: notice.incident, owner: "kim".to_owned(), by: "kim".to_owned() };
+    store.control(assign, at(6)).await.unwrap();
+    assert!(due(&store, 59).await.is_empty(), "what happens meanwhile goes into the same edit");
+    let again = due(&store, 60).await.remove(0);
+    assert_eq!((again.attempts, again.shown), (0, Some(notice.want)));
+    assert!(!story(&store).await.contains(&"delivery_failed"));
+}
+
 pub async fn a_refused_notice_rests_until_something_new_happens(open: Open<'_>) {
     let (store, notice) = told(open).await;
     report(&store, &notice, Receipted::Refused { upto: notice.want, why: "no such channel".to_owned() }, 2).await;

@@ -142,6 +142,10 @@ impl Store for FakeStore {
                     row.due.attempts += 1;
                     "retry"
                 }
+                Receipted::Later { at } => {
+                    row.at = at;
+                    "later"
+                }
                 Receipted::Judged { upto, paged, why, until, news } => {
                     match until {
                         _ if paged => {}
