@@ -39,7 +39,7 @@ use crate::model::Subject;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 /// What is current in the catalog; a function, so that a test needs no folders.
 pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
@@ -57,8 +57,6 @@ pub struct App {
     bytes: Arc<Semaphore>,
     /// The same for bodies whose sender is known only once they are read.
     unproved: Arc<Semaphore>,
-    /// Where two persons must agree, one decides after the other.
-    decisions: Arc<Mutex<()>>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -79,7 +77,6 @@ impl App {
             agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             unproved: Arc::new(Semaphore::new(limits::UNPROVED_BYTES)),
-            decisions: Arc::default(),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),
@@ -134,6 +131,7 @@ impl App {
 
 /// Every route, ready to serve.
 pub fn router(app: App) -> Router {
+    let witness = axum::middleware::from_fn_with_state(app.clone(), witness::watch);
     Router::new()
         .merge(ingest::routes(&app))
         .merge(api::routes(&app))
@@ -143,7 +141,7 @@ pub fn router(app: App) -> Router {
         .merge(web::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics_page::show))
+        .route("/metrics", get(metrics_page::show).route_layer(witness))
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn(problem::harden))

@@ -201,10 +201,14 @@ pub trait Store: Send + Sync + 'static {
     async fn token_make(&self, token: NewToken, now: Time) -> Result<ApiToken, StoreError>;
     /// By the hash of its text, as it is in the database at this moment.
     async fn token(&self, hash: &str) -> Result<Option<ApiToken>, StoreError>;
-    /// The newest first, revoked and expired ones too as long as they are kept.
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError>;
-    /// Once this has returned, no request is let in by it.
-    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError>;
+    async fn token_by_id(&self, token: TokenId) -> Result<Option<ApiToken>, StoreError>;
+    /// Those in force first, then the newest first; revoked and expired ones too as long as they are kept.
+    async fn tokens(&self, now: Time) -> Result<Vec<ApiToken>, StoreError>;
+    /// Once this has returned, no request is let in by it, nor by any that it made: these are in the answer, too.
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError>;
+    /// Whether two names in the ledger may be one person: they are the same, or one of them, or who made a token of that
+    /// name, is behind both.
+    async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError>;
     /// That it was used: no entry, and no more often than to the hour.
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError>;
     /// A token for everything, and the incident by which these channels are told of it.

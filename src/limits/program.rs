@@ -51,10 +51,14 @@ pub const WEB_SESSIONS: usize = 4_096;
 pub const WEB_SESSIONS_EACH: usize = 16;
 /// From leaving for an identity provider to coming back: a password, a second factor, a phone that is searched for.
 pub const OIDC_SIGN_IN: Duration = Duration::from_secs(600);
-/// Sign-ins that came back within that time: more is nobody's installation.
+/// Sign-ins that came back within that time and are remembered: more is nobody's installation, and the oldest makes room.
 pub const OIDC_TICKETS: usize = 4_096;
-/// Codes that are exchanged at once.
+/// Codes that are exchanged at once …
 pub const OIDC_EXCHANGES: usize = 16;
+/// … and how long one waits for its place: as long as a person waits for a page.
+pub const OIDC_PLACE: Duration = Duration::from_secs(3);
+/// Who wait at once for what a provider says of itself: each holds a connection, and anybody may come.
+pub const OIDC_WAITING: usize = 16;
 /// One answer of a provider.
 pub const OIDC_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a provider says of itself, and its keys, are asked for again after this …

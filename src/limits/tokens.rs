@@ -19,9 +19,9 @@ pub const TOKEN_USED_EVERY: Duration = Duration::from_secs(3_600);
 pub const TOKENS_USED: usize = 4_096;
 /// A broken glass is for the hour in which nothing else opens.
 pub const BREAK_GLASS_LIFE: Span = Span::minutes(60);
-/// Refusals (and uses of a broken glass) of one kind become one entry, and one more with their number after this time …
+/// Refusals (and what a broken glass reads) of one kind become one entry, and one more with their number after this time …
 pub const WITNESS_WINDOW: Duration = Duration::from_secs(600);
-/// … and so many kinds in it have entries of their own, so that a flood cannot fill the ledger.
+/// … and so many kinds of refusals in it have entries of their own, so that a flood cannot fill the ledger.
 pub const WITNESS_KINDS: usize = 20;
 /// Characters of a request that such an entry quotes.
 pub const WITNESS_CHARS: usize = 200;

@@ -45,7 +45,7 @@ pub fn check_listen(server: &Server) -> Result<(), String> {
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> std::io::Result<()> {
     let pace = app.pace;
     let metrics = Arc::clone(&app.parts.metrics);
-    let router = super::router(app);
+    let router = super::router(app.clone());
     let talk = move |stream, stopped| {
         let (router, metrics) = (router.clone(), Arc::clone(&metrics));
         async move {
@@ -57,6 +57,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     if !accept(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
         tracing::warn!("some requests did not end in time and were cut");
     }
+    // What was only counted so far is told while there is a store to tell it to.
+    app.witness.close(&app).await;
     Ok(())
 }
 

@@ -16,14 +16,19 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
-pub struct Witness(Mutex<Window>);
+pub struct Witness {
+    window: Mutex<Window>,
+    /// One at a time has what a glass is newly used for written down, and the next waits until it is.
+    glass: tokio::sync::Mutex<()>,
+}
 
 /// What was seen since the window opened.
 #[derive(Default)]
 struct Window {
     open: bool,
+    /// What has an entry, and how often it came again.
     seen: HashMap<Kind, u64>,
-    /// Of kinds that have no entry of their own any more.
+    /// Refusals that have no entry of their own.
     others: u64,
 }
 
@@ -31,59 +36,74 @@ struct Window {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     who: String,
+    /// Method and route, without what was named there: so few that each has its place.
     what: String,
     glass: Option<(TokenId, IncidentId)>,
 }
 
+impl Window {
+    /// Whether this has its entry already; then it is counted.
+    fn again(&mut self, kind: &Kind) -> bool {
+        self.seen.get_mut(kind).map(|times| *times += 1).is_some()
+    }
+
+    /// Whether a refusal gets an entry now. Uses of a glass take no place from refusals, nor the other way round.
+    fn first_refusal(&mut self, kind: &Kind) -> bool {
+        if self.again(kind) {
+            return false;
+        }
+        if self.seen.keys().filter(|kind| kind.glass.is_none()).count() >= limits::WITNESS_KINDS {
+            self.others += 1;
+            return false;
+        }
+        self.seen.insert(kind.clone(), 0);
+        true
+    }
+}
+
 impl Witness {
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this kind gets an entry now, and whether the window has just opened.
-    fn see(&self, kind: &Kind) -> (bool, bool) {
-        let mut window = self.window();
-        let opened = !std::mem::replace(&mut window.open, true);
-        let full = window.seen.len() >= limits::WITNESS_KINDS;
-        let first = match window.seen.get_mut(kind) {
-            Some(again) => {
-                *again += 1;
-                false
-            }
-            None if full => {
-                window.others += 1;
-                false
-            }
-            None => window.seen.insert(kind.clone(), 0).is_none(),
-        };
-        (first, opened)
-    }
-
-    /// Writes down the first of its kind, and leaves the others to the end of the window.
-    async fn tell(&self, app: &App, kind: Kind, about: About, why: &str) -> Result<(), StoreError> {
-        let (first, opened) = self.see(&kind);
-        if opened {
-            let app = app.clone();
-            tokio::spawn(async move {
+    /// Sees to it that what is counted from now on is told.
+    fn open(&self, app: &App) {
+        if std::mem::replace(&mut self.window().open, true) {
+            return;
+        }
+        let app = app.clone();
+        tokio::spawn(async move {
+            loop {
                 app.parts.clock.sleep_until(app.parts.clock.now() + limits::WITNESS_WINDOW).await;
                 app.witness.close(&app).await;
-            });
-        }
-        if first { write(app, &kind, about, why, 1).await } else { Ok(()) }
+                let mut window = app.witness.window();
+                if window.seen.is_empty() && window.others == 0 {
+                    window.open = false;
+                    return;
+                }
+            }
+        });
     }
 
-    /// The window ends: what came again is told with its number.
-    async fn close(&self, app: &App) {
-        let Window { seen, others, .. } = std::mem::take(&mut *self.window());
+    /// The window ends: what came again is told with its number, and what cannot be told now is told with the next one.
+    pub(super) async fn close(&self, app: &App) {
+        let (seen, others) = {
+            let mut window = self.window();
+            (std::mem::take(&mut window.seen), std::mem::take(&mut window.others))
+        };
         let mut again: Vec<(Kind, u64)> = seen.into_iter().filter(|(_, times)| *times > 0).collect();
         again.sort_by(|one, other| (&one.0.who, &one.0.what).cmp(&(&other.0.who, &other.0.what)));
+        for (kind, times) in again {
+            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
+                tracing::error!(%error, who = kind.who, what = kind.what, times, "what was seen could not be written down");
+                *self.window().seen.entry(kind).or_default() += times;
+            }
+        }
         if others > 0 {
             let kind = Kind { who: "several".to_owned(), what: "other requests".to_owned(), glass: None };
-            again.push((kind, others));
-        }
-        for (kind, times) in again {
-            if let Err(error) = write(app, &kind, About::default(), "", times).await {
-                tracing::error!(%error, who = kind.who, what = kind.what, times, "refusals could not be written down");
+            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", others).await {
+                tracing::error!(%error, others, "refusals could not be written down");
+                self.window().others += others;
             }
         }
     }
@@ -95,15 +115,41 @@ impl Witness {
         app.parts.metrics.forbidden();
         let kind = Kind { who: one_line(who, limits::WITNESS_CHARS), what: what.to_owned(), glass: None };
         let about = about(app, path).await;
-        if let Err(error) = self.tell(app, kind, about, why).await {
-            tracing::error!(%error, %who, %what, "a refusal could not be written down");
+        self.open(app);
+        // Its place is taken before it is written, so that a thousand at once are one entry.
+        if !self.window().first_refusal(&kind) {
+            return;
         }
+        if let Err(error) = write(app, &kind, what, about, why, 1).await {
+            tracing::error!(%error, %who, %what, "a refusal could not be written down");
+            let mut window = self.window();
+            window.others += 1 + window.seen.remove(&kind).unwrap_or_default();
+        }
+    }
+
+    /// What a broken glass is about to be used for. Each act has an entry of its own; what is only read has one, with what
+    /// was named there, and then a number.
+    async fn used(&self, app: &App, kind: Kind, shown: &str, acts: bool) -> Result<(), StoreError> {
+        if acts {
+            return write(app, &kind, shown, About::default(), "", 1).await;
+        }
+        if self.window().again(&kind) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.glass.lock().await;
+        if self.window().again(&kind) {
+            return Ok(());
+        }
+        write(app, &kind, shown, About::default(), "", 1).await?;
+        self.window().seen.insert(kind, 0);
+        self.open(app);
+        Ok(())
     }
 }
 
-async fn write(app: &App, kind: &Kind, about: About, why: &str, times: u64) -> Result<(), StoreError> {
-    let Kind { who, what, glass } = kind.clone();
-    let (about, entry) = match glass {
+async fn write(app: &App, kind: &Kind, what: &str, about: About, why: &str, times: u64) -> Result<(), StoreError> {
+    let (who, what) = (kind.who.clone(), what.to_owned());
+    let (about, entry) = match kind.glass {
         Some((token, incident)) => {
             let about = About { incident: Some(incident), run: None };
             (about, EntryKind::BreakGlassUsed { token, by: who.clone(), what, times })
@@ -146,8 +192,8 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     let (route, path) = (format!("{} {route}", parts.method), parts.uri.path().to_owned());
     let shown = one_line(&format!("{} {path}", parts.method), limits::WITNESS_CHARS);
     if let Way::BreakGlass(token, incident) = caller.way {
-        let kind = Kind { who: caller.name.clone(), what: shown.clone(), glass: Some((token, incident)) };
-        if let Err(error) = app.witness.tell(&app, kind, About::default(), "").await {
+        let kind = Kind { who: caller.name.clone(), what: route.clone(), glass: Some((token, incident)) };
+        if let Err(error) = app.witness.used(&app, kind, &shown, acts).await {
             tracing::error!(%error, "the use of a broken glass could not be written down, so it is refused");
             return Problem::busy("what a broken glass is used for must be in the ledger first, and it is not")
                 .into_response();

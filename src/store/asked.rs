@@ -5,7 +5,7 @@
 use super::ledger::LeafHash;
 use crate::model::{
     AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reach,
-    Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time,
+    Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,12 @@ pub struct NewToken {
     pub sources: Vec<String>,
     pub hash: String,
     pub by: String,
+    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
+    pub root: Option<String>,
+    /// Whose it is, where it is a person's.
+    pub person: Option<String>,
+    /// The token by which it is made.
+    pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 

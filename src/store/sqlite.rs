@@ -10,6 +10,7 @@ mod intake;
 mod ladder;
 mod notices;
 mod people;
+mod persons;
 mod read;
 mod recent;
 mod record;
@@ -416,11 +417,20 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| tokens::by_hash(conn, &hash)).await
     }
 
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
-        self.readers.read(tokens::list).await
+    async fn token_by_id(&self, token: TokenId) -> Result<Option<ApiToken>, StoreError> {
+        self.readers.read(move |conn| tokens::find(conn, token)).await
     }
 
-    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
+    async fn tokens(&self, now: Time) -> Result<Vec<ApiToken>, StoreError> {
+        self.readers.read(move |conn| tokens::list(conn, now)).await
+    }
+
+    async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError> {
+        let (one, other) = (one.to_owned(), other.to_owned());
+        self.readers.read(move |conn| persons::same(conn, &one, &other)).await
+    }
+
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError> {
         let (by, why) = (by.to_owned(), why.to_owned());
         self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
     }

@@ -8,6 +8,7 @@ mod forged;
 mod judge;
 mod made;
 mod provider;
+mod sign_in;
 
 use browser::{Browser, FROM};
 use desk::{Desk, MINUTE, given, token, tokens};

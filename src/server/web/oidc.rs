@@ -4,6 +4,7 @@
 //! out only of a token that was proved, and says who somebody is, not what they may do.
 
 mod keys;
+mod known;
 mod routes;
 mod ticket;
 mod token;
@@ -14,10 +15,9 @@ pub(super) use who::{Identity, caller};
 
 use crate::config::OidcConfig;
 use crate::limits;
-use crate::model::Time;
 use crate::server::App;
 use crate::world::{Http, HttpRequest, WorldError};
-use keys::Key;
+use known::{Described, Known};
 use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::{PoisonError, RwLock};
 use ticket::{Ticket, Tickets};
 use token::{Wanted, Wrong};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use url::Url;
 
 /// A provider that people sign in with.
@@ -42,30 +42,8 @@ pub struct Provider {
     secret: RwLock<Option<String>>,
     redirect: RedirectUrl,
     tickets: Tickets,
-    /// One at a time asks the provider, and the others wait for what it says.
-    known: Mutex<Known>,
+    known: Known,
     exchanges: Semaphore,
-}
-
-#[derive(Default)]
-struct Known {
-    described: Option<(Time, Described)>,
-    keys: Option<(Time, Vec<Key>)>,
-    /// When it could not be asked, and why: not asked again for a moment.
-    failed: Option<(Time, String)>,
-}
-
-/// What the provider says of itself.
-#[derive(Debug, Clone, Deserialize)]
-struct Described {
-    issuer: String,
-    authorization_endpoint: String,
-    token_endpoint: String,
-    jwks_uri: String,
-    #[serde(default)]
-    userinfo_endpoint: Option<String>,
-    #[serde(default)]
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
 }
 
 type Client = oauth2::Client<
@@ -104,7 +82,7 @@ impl Provider {
             config,
             secret: RwLock::new(secret),
             tickets: Tickets::default(),
-            known: Mutex::default(),
+            known: Known::default(),
             exchanges: Semaphore::new(limits::OIDC_EXCHANGES),
         })
     }
@@ -119,7 +97,7 @@ impl Provider {
 
     /// Where to send a browser, and the ticket that it must bring back.
     async fn begin(&self, app: &App, to: &str) -> Result<(Url, String), String> {
-        let described = self.described(app).await?;
+        let described = self.known.described(app, &self.config).await?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let ticket = Ticket {
             state: super::session::random(),
@@ -141,9 +119,11 @@ impl Provider {
 
     /// Who came back with this code. The words say what is wrong, and hold no secret.
     async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<Identity, String> {
-        let busy = || "too many people sign in at this moment; try again".to_owned();
-        let _place = self.exchanges.try_acquire().map_err(|_| busy())?;
-        let described = self.described(app).await?;
+        let place = tokio::time::timeout(limits::OIDC_PLACE, self.exchanges.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err("too many people sign in at this moment; try again".to_owned());
+        };
+        let described = self.known.described(app, &self.config).await?;
         let http = app.parts.world.http.clone();
         let send = move |request: oauth2::HttpRequest| carry(http.clone(), request);
         let client = self.client(&described)?;
@@ -175,9 +155,11 @@ impl Provider {
             nonce,
             now: app.parts.clock.now(),
         };
-        let keys = self.keys(app, false).await?;
+        let keys = self.known.keys(app, &self.config, false).await?;
         let told = match token::verify(id_token, &keys, &wanted()) {
-            Err(Wrong::UnknownKey) => token::verify(id_token, &self.keys(app, true).await?, &wanted()),
+            Err(Wrong::UnknownKey) => {
+                token::verify(id_token, &self.known.keys(app, &self.config, true).await?, &wanted())
+            }
             told => told,
         };
         told.map_err(|wrong| match wrong {
@@ -234,58 +216,6 @@ impl Provider {
             None => client,
         })
     }
-
-    /// What the provider says of itself, not older than an hour.
-    async fn described(&self, app: &App) -> Result<Described, String> {
-        let mut known = self.known.lock().await;
-        let now = app.parts.clock.now();
-        if let Some((_, described)) = known.described.as_ref().filter(|(at, _)| now < *at + limits::OIDC_KNOWN) {
-            return Ok(described.clone());
-        }
-        let url = format!("{}/.well-known/openid-configuration", self.config.issuer.trim_end_matches('/'));
-        let text = known.ask(app, &url).await?;
-        let described: Described = serde_json::from_str(&text)
-            .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
-        if described.issuer != self.config.issuer {
-            let theirs = crate::notifiers::one_line(&described.issuer, 200);
-            return Err(format!("the provider calls itself {theirs}, and `server.oidc.issuer` says something else"));
-        }
-        let plain = self.config.issuer.starts_with("http://");
-        let all = [Some(&described.authorization_endpoint), Some(&described.token_endpoint), Some(&described.jwks_uri)];
-        if !all.into_iter().flatten().chain(&described.userinfo_endpoint).all(|url| may_ask(url, plain)) {
-            return Err("the provider names an address without TLS".to_owned());
-        }
-        known.described = Some((now, described.clone()));
-        Ok(described)
-    }
-
-    /// Its keys; asked for anew at most once a minute, however many tokens name one that is not there.
-    async fn keys(&self, app: &App, anew: bool) -> Result<Vec<Key>, String> {
-        let described = self.described(app).await?;
-        let mut known = self.known.lock().await;
-        let now = app.parts.clock.now();
-        let lasts = if anew { limits::OIDC_KEYS_PACE } else { limits::OIDC_KNOWN };
-        if let Some((_, keys)) = known.keys.as_ref().filter(|(at, _)| now < *at + lasts) {
-            return Ok(keys.clone());
-        }
-        let text = known.ask(app, &described.jwks_uri).await?;
-        let keys = keys::read(&text)?;
-        known.keys = Some((now, keys.clone()));
-        Ok(keys)
-    }
-}
-
-impl Known {
-    /// A page of the provider's; one that failed is not asked for again at once.
-    async fn ask(&mut self, app: &App, url: &str) -> Result<String, String> {
-        let now = app.parts.clock.now();
-        if let Some((_, why)) = self.failed.as_ref().filter(|(at, _)| now < *at + limits::OIDC_RETRY) {
-            return Err(why.clone());
-        }
-        let answer = get(app, url, BTreeMap::new()).await;
-        self.failed = answer.as_ref().err().map(|why| (now, why.clone()));
-        answer
-    }
 }
 
 async fn get(app: &App, url: &str, headers: BTreeMap<String, String>) -> Result<String, String> {
@@ -316,10 +246,4 @@ async fn carry(http: Http, request: oauth2::HttpRequest) -> Result<oauth2::HttpR
     *response.status_mut() =
         oauth2::http::StatusCode::from_u16(answer.status).map_err(|_| invalid("no such status"))?;
     Ok(response)
-}
-
-fn may_ask(url: &str, plain: bool) -> bool {
-    Url::parse(url).is_ok_and(|url| {
-        url.scheme() == "https" || (plain && url.scheme() == "http" && super::origin::is_loopback(&url))
-    })
 }

@@ -25,7 +25,7 @@ pub(super) fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: 
             span.install { (plain(&app.parts.config.install)) }
             form.who method="post" action="/logout" {
                 (csrf(visitor))
-                span { (plain(&caller.name)) " · " (role(caller)) }
+                span { (plain(&visitor.shown)) " · " (role(caller)) }
                 button.quiet type="submit" { "Sign out" }
             }
         }

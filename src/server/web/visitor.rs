@@ -24,6 +24,8 @@ const LIVE: &str = "x-nightshift-live";
 
 pub(super) struct Visitor {
     pub caller: Caller,
+    /// What they are called on their own pages.
+    pub shown: String,
     pub csrf: String,
     /// What the cookie holds, to end the session.
     pub session: String,
@@ -57,7 +59,13 @@ async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem
     let Some(session) = app.web.sessions.find(&name, app.parts.clock.now(), by_hand) else { return Ok(None) };
     let Session { who, csrf, .. } = session;
     match caller(app, &who).await? {
-        Some(caller) => Ok(Some(Visitor { caller, csrf, session: name })),
+        Some(caller) => {
+            let shown = match &who {
+                Who::Person(identity) => identity.shown(&caller),
+                Who::Token(_) => caller.name.clone(),
+            };
+            Ok(Some(Visitor { caller, shown, csrf, session: name }))
+        }
         None => {
             // Their token or role was taken away.
             app.web.sessions.end(&name);

@@ -4,7 +4,7 @@
 
 use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
-use super::{incidents, record};
+use super::{incidents, persons, record};
 use crate::limits;
 use crate::model::{
     About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Severity, Subject, Terms, Time,
@@ -259,7 +259,11 @@ pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     }
     let evidence_from = before.map_or(RunId(0), |level| level.evidence_from);
     let card = record::card(&tx.conn, rule, &terms.content, evidence_from)?;
-    let missing = policy::missing(&climb.promote, &card, to, &climb.by, now);
+    let mut others = false;
+    for judge in &card.judges {
+        others |= !persons::same(&tx.conn, judge, &climb.by)?;
+    }
+    let missing = policy::missing(&climb.promote, &card, to, &climb.by, others, now);
     if !missing.is_empty() {
         return refused(format!("rule {rule} has not shown enough for {to}: {}", missing.join("; ")));
     }

@@ -480,10 +480,16 @@ impl Store for MemoryStore {
     async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
         unimplemented!()
     }
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+    async fn token_by_id(&self, _: TokenId) -> Result<Option<ApiToken>, StoreError> {
         unimplemented!()
     }
-    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<ApiToken, StoreError> {
+    async fn same_person(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+    async fn tokens(&self, _: Time) -> Result<Vec<ApiToken>, StoreError> {
+        unimplemented!()
+    }
+    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         unimplemented!()
     }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {

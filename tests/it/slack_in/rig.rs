@@ -329,7 +329,11 @@ impl Chat {
 
     /// A request to the API with a token.
     pub async fn posts(&self, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+        self.asks("POST", token, path, body).await
+    }
+
+    pub async fn asks(&self, method: &str, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
         let answer = self.router.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
         let status = answer.status();
         let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();

@@ -4,8 +4,13 @@
 
 use super::{beside, nightshift};
 use crate::harness::{Engine, Site, eventually, secret};
+use crate::roles::{chat, token};
+use crate::slack_in::Chat;
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::post;
+use nightshift::config::Role;
+use nightshift::limits;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +85,7 @@ async fn breaking_the_glass_pages_everybody_and_each_use_is_in_the_ledger() {
     assert_eq!(status, 201);
     let long = json!({ "name": "x", "role": "admin", "expires": "2h" });
     let (status, said) = engine.ask("POST", "/api/v1/tokens", Some(&text), &long).await;
-    assert_eq!(status, 403, "an hour does not become a year: {said}");
+    assert_eq!(status, 403, "what it makes would outlive it: {said}");
     let used = engine.get("/api/v1/entries?kind=break_glass_used&after=-1").await.unwrap();
     let used: Vec<&str> =
         used["entries"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
@@ -122,4 +127,65 @@ async fn only_the_machines_own_token_breaks_the_glass() {
     assert_eq!(status, 403, "it does not mend itself");
     eventually("one was told", async || (pages.lock().unwrap().len() >= 2).then_some(())).await;
     drop(site);
+}
+
+/// A chat whose glass is broken, and the text that it gave.
+async fn broken() -> (Chat, String) {
+    let chat = chat(vec![token("local", Role::Admin, None)]).await;
+    let (status, made) = chat.posts(&secret("local"), "/api/v1/break-glass", json!({ "reason": "dark" })).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    (chat, made["token"].as_str().unwrap().to_owned())
+}
+
+/// What the ledger says that it was used for.
+async fn used(chat: &Chat) -> Vec<String> {
+    let entries = chat.night.entries().await;
+    let used = entries.iter().filter(|entry| entry.kind.name() == "break_glass_used");
+    let lines = used.map(|entry| nightshift::engine::story::line(entry).unwrap().text);
+    lines.map(|line| line.split_once("): ").unwrap().1.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn whoever_looks_at_much_behind_a_broken_glass_does_not_act_unseen_after_it() {
+    let (chat, text) = broken().await;
+    let get = async |path: String| chat.asks("GET", &text, &path, Value::Null).await.0;
+    for run in 1..=2 * limits::WITNESS_KINDS {
+        assert_eq!(get(format!("/api/v1/runs/r{run}")).await, StatusCode::NOT_FOUND);
+    }
+    for page in ["status", "rules", "scorecards", "runbooks", "freezes", "guards", "agents", "tokens", "entries"] {
+        assert_eq!(get(format!("/api/v1/{page}")).await, StatusCode::OK);
+    }
+    assert_eq!(get("/metrics".to_owned()).await, StatusCode::OK);
+    let acts: Vec<String> = (1..=3).map(|run| format!("/api/v1/runs/r{run}/cancel")).collect();
+    for path in &acts {
+        chat.posts(&text, path, json!({ "why": "x" })).await;
+    }
+    let told = used(&chat).await;
+    assert_eq!((told.len(), told[0].as_str()), (1 + 9 + 1 + 3, "GET /api/v1/runs/r1"), "{told:#?}");
+    for act in acts {
+        assert!(told.contains(&format!("POST {act}")), "each act by itself: {told:#?}");
+    }
+    chat.night.pass(limits::WITNESS_WINDOW).await;
+    let told =
+        eventually("the rest as a number", async || Some(used(&chat).await).filter(|told| told.len() > 14)).await;
+    assert_eq!(told[14..], ["GET /api/v1/runs/{id}, 39 more times"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_down_is_not_done_with_a_broken_glass_and_not_at_the_second_try() {
+    let (chat, text) = broken().await;
+    let file = rusqlite::Connection::open(chat.night.path().join("nightshift.db")).unwrap();
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON entry WHEN NEW.kind = 'break_glass_used' \
+                  BEGIN SELECT raise(ABORT, 'the disk is full'); END";
+    file.execute_batch(refuse).unwrap();
+    let get = async || chat.asks("GET", &text, "/api/v1/tokens", Value::Null).await.0;
+    let freeze = async || chat.posts(&text, "/api/v1/freezes", json!({ "scope": "all", "why": "y" })).await.0;
+    for round in 0..3 {
+        let (one, other, act) = tokio::join!(get(), get(), freeze());
+        assert_eq!([one, other, act], [StatusCode::SERVICE_UNAVAILABLE; 3], "round {round}");
+    }
+    assert_eq!(chat.asks("GET", &secret("local"), "/api/v1/freezes", Value::Null).await.1["freezes"], json!([]));
+    file.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!((get().await, freeze().await), (StatusCode::OK, StatusCode::CREATED));
+    assert_eq!(used(&chat).await, ["GET /api/v1/tokens", "POST /api/v1/freezes"]);
 }

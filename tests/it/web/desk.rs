@@ -8,6 +8,7 @@ use axum::Router;
 use nightshift::config::{Config, Role};
 use nightshift::model::{RunId, RunState};
 use nightshift::server::{App, GivenToken, Tokens, router};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tower::ServiceExt;
@@ -24,6 +25,7 @@ pub struct Desk {
     pub app: App,
     pub url: Url,
     router: Arc<Mutex<Router>>,
+    heard: Arc<AtomicUsize>,
 }
 
 pub fn token(of: &str) -> String {
@@ -59,18 +61,25 @@ impl Desk {
         });
         let app = App::new(night.parts.clone(), Tokens::new(tokens()).unwrap());
         let current = Arc::new(Mutex::new(router(app.clone())));
-        let serving = Arc::clone(&current);
+        let (serving, heard) = (Arc::clone(&current), Arc::new(AtomicUsize::new(0)));
+        let hears = Arc::clone(&heard);
         let front = Router::new().fallback(move |request: axum::extract::Request| {
+            hears.fetch_add(1, Ordering::SeqCst);
             let router = serving.lock().unwrap().clone();
             router.oneshot(request)
         });
         tokio::spawn(async move { axum::serve(listener, front).await });
-        Desk { night, app, url, router: current }
+        Desk { night, app, url, router: current, heard }
     }
 
     /// From now on the same pages, with the same sessions, have these settings.
     pub fn become_app(&self, app: App) {
         *self.router.lock().unwrap() = router(app);
+    }
+
+    /// Requests that have come in so far.
+    pub fn heard(&self) -> usize {
+        self.heard.load(Ordering::SeqCst)
     }
 
     pub fn at(&self, path: &str) -> Url {

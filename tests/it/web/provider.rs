@@ -145,7 +145,7 @@ async fn who_is_in_a_named_group_is_let_in_and_who_only_says_a_mail_is_not() {
     let scene = Scene::set().await;
     let engine = scene.engine().await;
     let (_, page) = scene.sign_in("u-bob", "/").await;
-    assert!(page.status == 200 && page.words().contains("oidc:bob@example.com · viewer"), "{}", page.words());
+    assert!(page.status == 200 && page.words().contains("bob@example.com (oidc:u-bob) · viewer"), "{}", page.words());
     let (browser, page) = scene.sign_in("u-eve", "/").await;
     assert_eq!((page.status, browser.session()), (403, None));
     assert!(page.words().contains("the provider knows you as `u-eve`"), "{}", page.words());

@@ -60,10 +60,11 @@ pub(in crate::server::web) async fn callback(
 async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, back: Back) -> Response {
     let now = app.parts.clock.now();
     let sealed = visitor::cookie(app, headers, COOKIE).unwrap_or_default();
-    let Some(ticket) = provider.tickets.redeem(&sealed, &back.state, now) else {
+    let void = || {
         let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
-        return failed(app, StatusCode::BAD_REQUEST, why.to_owned());
+        failed(app, StatusCode::BAD_REQUEST, why.to_owned())
     };
+    let Some(ticket) = provider.tickets.open(&sealed, &back.state, now) else { return void() };
     if back.iss.as_ref().is_some_and(|iss| *iss != provider.config.issuer) {
         return failed(app, StatusCode::BAD_REQUEST, "this answer is from another provider".to_owned());
     }
@@ -71,10 +72,16 @@ async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, back: Back) 
         let word: String = error.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
         return failed(app, StatusCode::FORBIDDEN, format!("the provider did not sign you in: {word}"));
     }
+    if !provider.tickets.may_try(&ticket, now) {
+        return void();
+    }
     let identity = match provider.identify(app, &ticket, back.code).await {
         Ok(identity) => identity,
         Err(why) => return failed(app, StatusCode::FORBIDDEN, why),
     };
+    if !provider.tickets.end(&ticket, now) {
+        return void();
+    }
     let (issuer, subject) = (&provider.config.issuer, one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES));
     let mail = identity.verified_mail.clone();
     let who = Who::Person(identity);

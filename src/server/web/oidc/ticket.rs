@@ -1,6 +1,7 @@
 //! What a browser carries from the beginning of a sign-in to its end: sealed, so that it can neither be read nor made.
 //!
-//! Invariant: a ticket ends one sign-in, in the browser where it began, within ten minutes; a restart voids them all.
+//! Invariant: a ticket ends one sign-in, in the browser where it began, within ten minutes; a restart voids them all. What
+//! strangers do with theirs takes no place from those with which people have signed in, and keeps nobody out.
 
 use crate::limits;
 use crate::model::Time;
@@ -11,7 +12,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticket {
@@ -24,16 +25,42 @@ pub(super) struct Ticket {
     pub until: Time,
 }
 
-/// Seals tickets, and remembers which have been used.
+/// Seals tickets, and remembers what became of them.
 pub(super) struct Tickets {
     key: LessSafeKey,
-    used: Mutex<HashMap<[u8; 32], Time>>,
+    /// A code was sent to the provider for these …
+    tried: Mutex<Marks>,
+    /// … and these it took.
+    ended: Mutex<Marks>,
+}
+
+/// Tickets that something was done with, until they are void anyway.
+#[derive(Default)]
+struct Marks(HashMap<[u8; 32], Time>);
+
+impl Marks {
+    /// Whether it happens for the first time. The oldest is forgotten rather than a new one refused: anybody can begin a
+    /// sign-in and come back with nonsense, and a code that was taken once the provider itself takes no second time.
+    fn first(&mut self, ticket: &Ticket, now: Time) -> bool {
+        let Marks(all) = self;
+        all.retain(|_, until| now < *until);
+        let name = digest(&ticket.state);
+        if all.contains_key(&name) {
+            return false;
+        }
+        if all.len() >= limits::OIDC_TICKETS
+            && let Some(oldest) = all.iter().min_by_key(|(_, until)| **until).map(|(name, _)| *name)
+        {
+            all.remove(&oldest);
+        }
+        all.insert(name, ticket.until).is_none()
+    }
 }
 
 impl Default for Tickets {
     fn default() -> Self {
         let key = UnboundKey::new(&AES_256_GCM, &random::<32>()).expect("an AES-256 key has 32 bytes");
-        Tickets { key: LessSafeKey::new(key), used: Mutex::default() }
+        Tickets { key: LessSafeKey::new(key), tried: Mutex::default(), ended: Mutex::default() }
     }
 }
 
@@ -46,8 +73,8 @@ impl Tickets {
         URL_SAFE_NO_PAD.encode([nonce.as_slice(), &bytes].concat())
     }
 
-    /// The ticket, the first time that it is shown.
-    pub fn redeem(&self, text: &str, state: &str, now: Time) -> Option<Ticket> {
+    /// The ticket, where it is one of ours, of this sign-in, and in time. That it is shown changes nothing yet.
+    pub fn open(&self, text: &str, state: &str, now: Time) -> Option<Ticket> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
         let mut sealed = sealed.to_vec();
@@ -55,15 +82,23 @@ impl Tickets {
         let plain = self.key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
         let ticket: Ticket = serde_json::from_slice(plain).ok()?;
         let same = bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes()));
-        (same && now < ticket.until && self.first_use(&ticket, now)).then_some(ticket)
+        (same && now < ticket.until).then_some(ticket)
     }
 
-    fn first_use(&self, ticket: &Ticket, now: Time) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.retain(|_, until| now < *until);
-        // Full: nobody signs in for a while, rather than one ticket twice.
-        used.len() < limits::OIDC_TICKETS && used.insert(digest(&ticket.state), ticket.until).is_none()
+    /// Whether a code may be sent to the provider for it: once, and not beside itself.
+    pub fn may_try(&self, ticket: &Ticket, now: Time) -> bool {
+        let ended = lock(&self.ended).0.contains_key(&digest(&ticket.state));
+        !ended && lock(&self.tried).first(ticket, now)
     }
+
+    /// The provider took its code: whether somebody signs in by it now, for the first and last time.
+    pub fn end(&self, ticket: &Ticket, now: Time) -> bool {
+        lock(&self.ended).first(ticket, now)
+    }
+}
+
+fn lock(marks: &Mutex<Marks>) -> MutexGuard<'_, Marks> {
+    marks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -76,23 +111,47 @@ fn random<const N: usize>() -> [u8; N] {
 mod tests {
     use super::*;
 
+    const NOW: &str = "2026-11-23T03:00:00Z";
+
+    fn ticket(state: &str, until: Time) -> Ticket {
+        let word = |word: &str| word.to_owned();
+        Ticket { state: word(state), nonce: word("n"), verifier: word("v"), to: word("/"), until }
+    }
+
     #[test]
     fn a_ticket_is_taken_once_in_time_and_only_as_we_sealed_it() {
         let (tickets, others) = (Tickets::default(), Tickets::default());
-        let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
-        let until = now + std::time::Duration::from_secs(600);
-        let word = |word: &str| word.to_owned();
-        let ticket = Ticket { state: word("s"), nonce: word("n"), verifier: word("v"), to: word("/"), until };
+        let now: Time = NOW.parse().unwrap();
+        let until = now + limits::OIDC_SIGN_IN;
+        let ticket = ticket("s", until);
         let sealed = tickets.seal(&ticket);
         assert!(!sealed.contains("verifier"));
-        assert_eq!(tickets.redeem(&sealed, "other", now), None);
-        assert_eq!(others.redeem(&sealed, "s", now), None, "another process, or the same after a restart");
-        assert_eq!(tickets.redeem(&sealed, "s", until), None);
+        assert_eq!(tickets.open(&sealed, "other", now), None);
+        assert_eq!(others.open(&sealed, "s", now), None, "another process, or the same after a restart");
+        assert_eq!(tickets.open(&sealed, "s", until), None);
         let mut forged = sealed.clone().into_bytes();
         forged[20] ^= 1;
-        assert_eq!(tickets.redeem(&String::from_utf8(forged).unwrap(), "s", now), None);
-        assert_eq!(tickets.redeem("", "s", now), None);
-        assert_eq!(tickets.redeem(&sealed, "s", now), Some(ticket));
-        assert_eq!(tickets.redeem(&sealed, "s", now), None, "twice");
+        assert_eq!(tickets.open(&String::from_utf8(forged).unwrap(), "s", now), None);
+        assert_eq!(tickets.open("", "s", now), None);
+        assert_eq!(tickets.open(&sealed, "s", now), Some(ticket.clone()));
+        assert!(tickets.may_try(&ticket, now));
+        assert!(!tickets.may_try(&ticket, now), "a second code, or the same in the same moment");
+        assert!(tickets.end(&ticket, now));
+        assert!(!tickets.end(&ticket, now), "twice");
+    }
+
+    #[test]
+    fn strangers_with_nonsense_keep_nobody_out_and_bring_no_used_ticket_back() {
+        let tickets = Tickets::default();
+        let now: Time = NOW.parse().unwrap();
+        let until = now + limits::OIDC_SIGN_IN;
+        let ann = ticket("ann", now + limits::OIDC_SIGN_IN / 2);
+        assert!(tickets.may_try(&ann, now) && tickets.end(&ann, now));
+        for stranger in 0..=limits::OIDC_TICKETS {
+            assert!(tickets.may_try(&ticket(&stranger.to_string(), until), now), "{stranger}");
+        }
+        assert!(tickets.may_try(&ticket("bob", until), now), "bob signs in like on any other day");
+        assert!(!tickets.may_try(&ann, now));
+        assert_eq!(lock(&tickets.tried).0.len(), limits::OIDC_TICKETS);
     }
 }

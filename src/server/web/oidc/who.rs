@@ -1,6 +1,7 @@
 //! From an identity to what somebody may do here: an entry of `people`, else a group that the configuration names.
 //!
-//! Invariant: nobody is let in by default; an address of mail counts only where the provider says that it has verified it.
+//! Invariant: nobody is let in by default; an address of mail counts only where the provider says that it has verified it,
+//! and only for whom `people` names by it: what the ledger calls somebody else is what never changes, their subject.
 
 use crate::config::{OidcConfig, Role};
 use crate::limits;
@@ -34,10 +35,19 @@ impl Identity {
         Identity { subject, verified_mail: mail, groups }
     }
 
-    /// A name that no entry of `people` and no token can have.
+    /// A name that no entry of `people` and no token can have: one for each subject, whatever mail they have today.
     fn name(&self) -> String {
-        let shown = self.verified_mail.as_deref().unwrap_or(&self.subject);
-        format!("oidc:{}", one_line(shown, limits::OIDC_SUBJECT_BYTES))
+        format!("oidc:{}", self.subject.escape_debug())
+    }
+
+    /// The same for people to read, in the caller's own pages.
+    pub fn shown(&self, caller: &Caller) -> String {
+        match &self.verified_mail {
+            Some(mail) if caller.name == self.name() => {
+                format!("{} ({})", one_line(mail, limits::OIDC_SUBJECT_BYTES), caller.name)
+            }
+            _ => caller.name.clone(),
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! What a provider says of itself, and its keys: asked for by one at a time and remembered, and so is that it did not answer.
+//!
+//! Invariant: however many strangers come, a provider that does not answer keeps a few of them waiting, and the others are
+//! told at once; what is remembered belongs to the issuer of the configuration.
+
+use super::get;
+use super::keys::{self, Key};
+use crate::config::OidcConfig;
+use crate::limits;
+use crate::model::Time;
+use crate::server::App;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use url::Url;
+
+/// What the provider says of itself.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Described {
+    issuer: String,
+    pub authorization_endpoint: String,
+    pub token_endpoint: String,
+    jwks_uri: String,
+    #[serde(default)]
+    pub userinfo_endpoint: Option<String>,
+    #[serde(default)]
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+}
+
+pub(super) struct Known {
+    said: Mutex<Said>,
+    /// One at a time asks the provider, and the others wait for what it says …
+    turn: tokio::sync::Mutex<()>,
+    /// … of whom there is room for so many.
+    room: Semaphore,
+}
+
+#[derive(Default)]
+struct Said {
+    described: Option<(Time, Described)>,
+    keys: Option<(Time, Vec<Key>)>,
+    /// When it did not answer, or not so that it can be used, and why: it is left alone for a moment.
+    failed: Option<(Time, String)>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Known {
+            said: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            room: Semaphore::new(limits::OIDC_WAITING),
+        }
+    }
+}
+
+impl Known {
+    /// What the provider says of itself, not older than an hour.
+    pub async fn described(&self, app: &App, config: &OidcConfig) -> Result<Described, String> {
+        self.remembered(app, limits::OIDC_KNOWN, |said| &mut said.described, describe(app, config)).await
+    }
+
+    /// Its keys; asked for anew at most once a minute, however many tokens name one that is not there.
+    pub async fn keys(&self, app: &App, config: &OidcConfig, anew: bool) -> Result<Vec<Key>, String> {
+        let described = self.described(app, config).await?;
+        let lasts = if anew { limits::OIDC_KEYS_PACE } else { limits::OIDC_KNOWN };
+        let ask = async { keys::read(&get(app, &described.jwks_uri, BTreeMap::new()).await?) };
+        self.remembered(app, lasts, |said| &mut said.keys, ask).await
+    }
+
+    /// What it has said, or that it would not; else what it says now.
+    async fn remembered<T: Clone>(
+        &self,
+        app: &App,
+        lasts: Duration,
+        part: fn(&mut Said) -> &mut Option<(Time, T)>,
+        ask: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let look = || {
+            let (now, mut said) = (app.parts.clock.now(), self.said());
+            if let Some((_, known)) = part(&mut said).as_ref().filter(|(at, _)| now < *at + lasts) {
+                return Some(Ok(known.clone()));
+            }
+            said.failed.as_ref().filter(|(at, _)| now < *at + limits::OIDC_RETRY).map(|(_, why)| Err(why.clone()))
+        };
+        if let Some(known) = look() {
+            return known;
+        }
+        let waiting = || "the provider does not answer, and others wait for it already".to_owned();
+        let _room = self.room.try_acquire().map_err(|_| waiting())?;
+        // Whoever asks may leave in the middle of it: then the next one asks, and nobody waits for all who ask.
+        let _turn = timeout(limits::OIDC_TIMEOUT, self.turn.lock()).await.map_err(|_| waiting())?;
+        if let Some(known) = look() {
+            return known;
+        }
+        let answer = ask.await;
+        // As of the answer: from the question on, a failure would be forgotten as soon as it is known.
+        let (now, mut said) = (app.parts.clock.now(), self.said());
+        said.failed = answer.as_ref().err().map(|why| (now, why.clone()));
+        if let Ok(known) = &answer {
+            *part(&mut said) = Some((now, known.clone()));
+        }
+        answer
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn describe(app: &App, config: &OidcConfig) -> Result<Described, String> {
+    let url = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
+    let text = get(app, &url, BTreeMap::new()).await?;
+    let described: Described = serde_json::from_str(&text)
+        .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
+    if described.issuer != config.issuer {
+        let theirs = crate::notifiers::one_line(&described.issuer, 200);
+        return Err(format!("the provider calls itself {theirs}, and `server.oidc.issuer` says something else"));
+    }
+    let plain = config.issuer.starts_with("http://");
+    let all = [&described.authorization_endpoint, &described.token_endpoint, &described.jwks_uri];
+    if !all.into_iter().chain(&described.userinfo_endpoint).all(|url| may_ask(url, plain)) {
+        return Err("the provider names an address without TLS".to_owned());
+    }
+    Ok(described)
+}
+
+fn may_ask(url: &str, plain: bool) -> bool {
+    Url::parse(url).is_ok_and(|url| {
+        url.scheme() == "https" || (plain && url.scheme() == "http" && super::super::origin::is_loopback(&url))
+    })
+}
