@@ -40,7 +40,7 @@ pub use labels::Labels;
 pub use ladder::{Aftermath, Card, Demote, Judgement, Level, NextRung, Promote, Scorecard, Terms};
 pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, MigStep, mig_profile_of, mig_resource};
 pub use notice::{Ask, Delivery, Digest, DigestItem, Notice, Receipt, StoryLine, Suggestion};
-pub use plan::{Plan, PlanEnd, PlannedCall};
+pub use plan::{Foretold, Plan, PlanEnd, PlannedCall};
 pub use report::{Answered, Commands, Report, Reports, Standing, Taken};
 pub use role::{Grant, Right, Role};
 pub use rule::{Argument, Mode, Repeat, Rule, Schedule};

@@ -10,7 +10,7 @@ mod sqlite;
 
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Control, Counts, Decided, Due, DueNotice, Filter, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
 
@@ -19,6 +19,7 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
     Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
+    Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -71,6 +72,13 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
     /// Guards, reservation, step and ledger entry, in one transaction.
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
+    /// What the guards would say now to these steps, each as if those before it had been made. Changes nothing.
+    async fn foretell(
+        &self,
+        prospect: Prospect,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<Vec<Verdict>, StoreError>;
     /// The open step is to be performed once more: asks the guards that people can change meanwhile (the kill switch),
     /// in one transaction, and moves the step's deadline. Held: the step stays open and the run is parked.
     async fn again(

@@ -49,7 +49,7 @@ pub(crate) fn slack_with_buttons(server: &Recording) -> Box<dyn Notifier> {
     build(|token| Channel::Slack { channel: "C1".into(), token, api, buttons: true }, "x").unwrap()
 }
 
-fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
+pub(crate) fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
     let api = format!("{}/v2/enqueue", server.url);
     build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
 }

@@ -114,8 +114,10 @@ pub(super) async fn simulate(
     let (runbook, input) = bind(&app, &wanted)?;
     let plan = crate::engine::plan(&app.parts, &runbook, &input, &[]).await;
     let subject = subject_of(&runbook.header, &input.params, None);
+    let guards = crate::engine::foretell(&app.parts, &runbook, &input, &subject, &plan).await.map_err(refuse::store)?;
     Ok(Json(json!({
         "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
+        "guards": guards,
     })))
 }
 

@@ -33,7 +33,7 @@ fn hash_of(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn looks_like_one(text: &str) -> bool {
+pub(in crate::server) fn looks_like_one(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == LETTERS && rest.chars().all(letter))
 }

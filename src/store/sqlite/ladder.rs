@@ -4,29 +4,88 @@
 
 use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
-use super::{persons, record};
-use crate::model::{About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Terms, Time};
+use super::{incidents, persons, record};
+use crate::limits;
+use crate::model::{
+    About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Severity, Subject, Terms, Time,
+};
 use crate::planted::planted;
 use crate::policy;
 use crate::store::{Climb, StoreError};
 use rusqlite::{Connection, Row, params};
+use std::collections::BTreeMap;
 
-/// Entries that follow from something; the caller appends them where the ledger has its place for them.
+/// Entries that follow from something, and channels that have to hear of an incident among them; the caller appends them where
+/// the ledger has its place for them.
 #[derive(Default)]
-pub(super) struct News(pub Vec<(Actor, About, EntryKind)>);
+pub(super) struct News {
+    pub entries: Vec<(Actor, About, EntryKind)>,
+    pub told: Vec<(IncidentId, String)>,
+}
 
 impl News {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     pub fn append(self, tx: &mut Tx, now: Time) -> Result<(), StoreError> {
-        for (actor, about, entry) in self.0 {
-            tx.append(&actor, about, &entry, now)?;
+        let mut last = BTreeMap::new();
+        for (actor, about, entry) in self.entries {
+            let no = tx.append(&actor, about, &entry, now)?;
+            last.extend(about.incident.map(|incident| (incident, no)));
+        }
+        for (incident, channel) in self.told {
+            if let Some(no) = last.get(&incident) {
+                tx.want(incident, &channel, *no, now)?;
+            }
         }
         Ok(())
     }
 }
+
+/// A move of a rule, with everybody who has to hear of it. Where no channel would by the incident that it is about, it is told by
+/// an incident of its own, which is over at once: one message, and nobody is paged.
+fn told(
+    tx: &mut Tx,
+    (actor, mut about, entry): (Actor, About, EntryKind),
+    tell: &[String],
+    now: Time,
+) -> Result<News, StoreError> {
+    let heard = match about.incident {
+        Some(incident) => number(&tx.conn, "SELECT count(*) FROM outbox WHERE incident = ?1", [incident.0])? > 0,
+        None => false,
+    };
+    let channels = if tell.is_empty() { tx.channels.clone() } else { tell.to_vec() };
+    let (rule, title, severity) = match &entry {
+        EntryKind::RulePromoted { rule, from, to, by, .. } => {
+            (rule, format!("rule {rule} goes from {from} to {to}, promoted by {by}"), Severity::Info)
+        }
+        EntryKind::RuleDemoted { rule, from, to, by, why, .. } if by == ENGINE => {
+            (rule, format!("rule {rule} goes down from {from} to {to}: {why}"), Severity::Warning)
+        }
+        EntryKind::RuleDemoted { rule, from, to, by, .. } => {
+            (rule, format!("rule {rule} goes down from {from} to {to}, by {by}"), Severity::Info)
+        }
+        _ => return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() }),
+    };
+    if heard || channels.is_empty() {
+        return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() });
+    }
+    let key = format!("{MOVES}{rule}");
+    let title: String = title.chars().take(limits::STORY_LINE_CHARS).collect();
+    let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), severity, now)?;
+    exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
+    let alone = About { incident: Some(incident), run: None };
+    about.incident = about.incident.or(Some(incident));
+    let over = EntryKind::IncidentResolved { why: "it was to be told, and nothing is left to do".to_owned() };
+    let entries = vec![(Actor::engine(), alone, opened), (actor, about, entry), (Actor::engine(), alone, over)];
+    Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
+}
+
+/// How the keys of incidents begin that tell of a rule's move.
+const MOVES: &str = "rule-moved/";
+/// Who moves a rule by itself.
+const ENGINE: &str = "engine";
 
 const LEVEL: &str = "rule, content, mode, file, down, by, why, at, from_run, evidence_from, card";
 
@@ -108,14 +167,15 @@ struct Seen {
     content: String,
     file: Mode,
     demote: Demote,
+    tell: Vec<String>,
 }
 
 /// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now.
 pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreError> {
-    let sql = "SELECT rule, content, file, demote_auto, demote_approve FROM record WHERE run = ?1";
+    let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
         let demote = Demote { auto: row.get(3)?, approve: row.get(4)? };
-        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote })
+        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote, tell: json(row, 5)? })
     })?;
     let Some(seen) = seen else { return Ok(News::default()) };
     let level = level(&tx.conn, &seen.rule, &seen.content)?;
@@ -140,7 +200,7 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreErr
         mode: to,
         file: seen.file,
         down: true,
-        by: "engine".to_owned(),
+        by: ENGINE.to_owned(),
         why: why.clone(),
         at: now,
         from_run: next,
@@ -152,13 +212,13 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreErr
         rule: seen.rule,
         from,
         to,
-        by: "engine".to_owned(),
+        by: ENGINE.to_owned(),
         why,
         content: seen.content,
         card: Box::new(card),
     };
     let about = About { incident: record::incident(&tx.conn, run)?, run: Some(run) };
-    Ok(News(vec![(Actor::engine(), about, entry)]))
+    told(tx, (Actor::engine(), about, entry), &seen.tell, now)
 }
 
 /// What was bad about a run.
@@ -276,7 +336,8 @@ fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Resul
     let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
                AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
     let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;
-    tx.append(&Actor::person(&climb.by), About { incident, run: None }, &entry, now)?;
+    let about = About { incident, run: None };
+    told(tx, (Actor::person(&climb.by), about, entry), &climb.terms.tell, now)?.append(tx, now)?;
     wake(tx, &climb.rule, now)
 }
 

@@ -13,7 +13,7 @@ use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
-    NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
+    NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
@@ -338,6 +338,9 @@ impl Store for MemoryStore {
         unimplemented!()
     }
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
+        unimplemented!()
+    }
+    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
         unimplemented!()
     }
     async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {

@@ -215,6 +215,9 @@ impl Store for FakeStore {
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
     }
+    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
+        unimplemented!()
+    }
     async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
     }
