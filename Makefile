@@ -11,13 +11,14 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-tools: ## Fetch Prometheus, Alertmanager, an SMTP server, Docker, compose, Helm and an OpenID provider into .cache/
+tools: ## Fetch Prometheus, Alertmanager, an SMTP server, Docker, compose, Helm, an OpenID provider and Chromium into .cache/
 	@tools/fetch-prometheus.sh "$(TOOLS)"
 	@tools/fetch-aiosmtpd.sh "$(TOOLS)"
 	@tools/fetch-docker.sh "$(TOOLS)" >/dev/null
 	@tools/fetch-compose.sh "$(TOOLS)" >/dev/null
 	@tools/fetch-helm.sh
 	@tools/fetch-oidc-provider.sh "$(TOOLS)" >/dev/null
+	@tools/fetch-chromium.sh "$(TOOLS)" >/dev/null
 
 chart: ## Lint and render the Helm chart with a real Helm, and compare its rights with the catalog
 	@tools/fetch-helm.sh

@@ -53,6 +53,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/login/callback", Gate::SignIn),
     ("get", "/web/style.css", Gate::Anybody),
     ("get", "/web/live.js", Gate::Anybody),
+    ("get", "/web/icon.svg", Gate::Anybody),
     ("post", api::BREAK_GLASS, Gate::Local),
     ("post", "/in/{kind}/{source}", Gate::Source),
     ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),

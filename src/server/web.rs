@@ -58,6 +58,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/web/unfreeze", post(act::unfreeze))
         .route("/web/style.css", get(style))
         .route("/web/live.js", get(script))
+        .route("/web/icon.svg", get(icon))
         .layer(DefaultBodyLimit::max(limits::API_BODY_BYTES))
         .layer(axum::middleware::from_fn(policy))
 }
@@ -78,6 +79,10 @@ async fn policy(request: Request, next: Next) -> Response {
 
 async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("web/style.css")).into_response()
+}
+
+async fn icon() -> Response {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("web/icon.svg")).into_response()
 }
 
 async fn script() -> Response {

@@ -3,10 +3,12 @@
 //! Invariant: what was done is counted by the fleet; a page is read as a browser gets it.
 
 mod browser;
+mod chromium;
 mod desk;
 mod forged;
 mod judge;
 mod made;
+mod phone;
 mod provider;
 mod sign_in;
 

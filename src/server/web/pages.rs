@@ -101,6 +101,7 @@ fn page(status: StatusCode, title: &str, live: bool, frame: Markup) -> Response 
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (plain(title)) " · Nightshift" }
+                link rel="icon" type="image/svg+xml" href="/web/icon.svg";
                 link rel="stylesheet" href="/web/style.css";
                 @if live { script src="/web/live.js" defer {} }
             }
