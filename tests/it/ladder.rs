@@ -2,6 +2,7 @@
 //!
 //! Invariant: how far a rule goes is seen by what is done to the fleet; why, by what the ledger says.
 
+mod evidence;
 mod names;
 mod random;
 
