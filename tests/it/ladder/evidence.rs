@@ -74,6 +74,7 @@ async fn a_source_that_fell_silent_has_not_said_that_it_held() {
 async fn a_late_word_on_what_a_rule_did_before_leaves_it_where_it_is_now() {
     let house = House::open(&rule("auto", ""), CORDON).await;
     let before = house.fires("gpu-1", "a").await;
+    house.is_over("gpu-1", "a").await;
     let content = house.card().await["content"].as_str().unwrap()[..8].to_owned();
     house.does_now(SLOW).await;
     // A run of the new content is under way, and has acted once.
