@@ -40,7 +40,7 @@ pub use labels::Labels;
 pub use ladder::{Aftermath, Card, Demote, Judgement, Level, NextRung, Promote, Scorecard, Terms, short_content};
 pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, MigStep, mig_profile_of, mig_resource};
 pub use notice::{Ask, Delivery, Digest, DigestItem, Notice, Receipt, StoryLine, Suggestion};
-pub use plan::{Plan, PlanEnd, PlannedCall};
+pub use plan::{Foretold, Plan, PlanEnd, PlannedCall};
 pub use report::{Answered, Commands, Report, Reports, Standing, Taken};
 pub use role::{Grant, Right, Role};
 pub use rule::{Argument, Mode, Repeat, Rule, Schedule};
@@ -49,7 +49,7 @@ pub use runbook::{Header, Param, Pin, UndoPolicy};
 pub use span::{Span, SpanError};
 pub use step::{Call, Failure, FailureKind, Outcome, Step};
 pub use subject::{LabelMap, Subject};
-pub use token::{ApiToken, BreakGlass};
+pub use token::{ApiToken, BreakGlass, LOCAL};
 pub use verdict::{Reason, ReasonCode, Verdict};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.

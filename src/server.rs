@@ -40,7 +40,7 @@ use crate::model::Subject;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 /// What is current in the catalog; a function, so that a test needs no folders.
 pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
@@ -58,8 +58,6 @@ pub struct App {
     bytes: Arc<Semaphore>,
     /// The same for bodies whose sender is known only once they are read.
     unproved: Arc<Semaphore>,
-    /// Where two persons must agree, one decides after the other.
-    decisions: Arc<Mutex<()>>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -81,7 +79,6 @@ impl App {
             agents: Arc::default(),
             bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             unproved: Arc::new(Semaphore::new(limits::UNPROVED_BYTES)),
-            decisions: Arc::default(),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),

@@ -10,7 +10,7 @@ mod sqlite;
 
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Control, Counts, Decided, Due, DueNotice, Filter, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
 
@@ -19,6 +19,7 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
     Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
+    Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -71,6 +72,13 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
     /// Guards, reservation, step and ledger entry, in one transaction.
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
+    /// What the guards would say now to these steps, each as if those before it had been made. Changes nothing.
+    async fn foretell(
+        &self,
+        prospect: Prospect,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<Vec<Verdict>, StoreError>;
     /// The open step is to be performed once more: asks the guards that people can change meanwhile (the kill switch),
     /// in one transaction, and moves the step's deadline. Held: the step stays open and the run is parked.
     async fn again(
@@ -193,10 +201,14 @@ pub trait Store: Send + Sync + 'static {
     async fn token_make(&self, token: NewToken, now: Time) -> Result<ApiToken, StoreError>;
     /// By the hash of its text, as it is in the database at this moment.
     async fn token(&self, hash: &str) -> Result<Option<ApiToken>, StoreError>;
-    /// The newest first, revoked and expired ones too as long as they are kept.
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError>;
-    /// Once this has returned, no request is let in by it.
-    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError>;
+    async fn token_by_id(&self, token: TokenId) -> Result<Option<ApiToken>, StoreError>;
+    /// Those in force first, then the newest first; revoked and expired ones too as long as they are kept.
+    async fn tokens(&self, now: Time) -> Result<Vec<ApiToken>, StoreError>;
+    /// Once this has returned, no request is let in by it, nor by any that it made: these are in the answer, too.
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError>;
+    /// Whether two names in the ledger may be one person: they are the same, or one of them, or who made a token of that
+    /// name, is behind both.
+    async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError>;
     /// That it was used: no entry, and no more often than to the hour.
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError>;
     /// A token for everything, and the incident by which these channels are told of it.

@@ -7,6 +7,7 @@ mod engines;
 mod inside;
 mod outside;
 mod reach;
+mod slack;
 
 use super::invocation::{Invocation, Paint, clean};
 use super::stop::{Code, Stop};

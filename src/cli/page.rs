@@ -7,8 +7,8 @@ use super::stop::Stop;
 use crate::engine::story;
 use crate::limits::NAMES_SHOWN;
 use crate::model::{
-    Effect, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity, Span, StoryLine,
-    Subject, Time,
+    Effect, Foretold, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity, Span,
+    StoryLine, Subject, Time,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -138,6 +138,11 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 
 /// The calls of a plan in words, those that change something marked; what was read or foretold stands beneath.
 pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
+    plan_now(invocation, plan, &[])
+}
+
+/// The same with what the guards would say now.
+pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]) -> Result<(), Stop> {
     let changes = |planned: &PlannedCall| planned.reach > Reach::None;
     for (at, planned) in plan.calls.iter().enumerate() {
         let words = match planned.effect {
@@ -148,6 +153,9 @@ pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
         invocation.line(&format!("  {:>2} {} {words}", at + 1, if changes(planned) { "*" } else { " " }))?;
         if let Some(foretold) = foretold(planned) {
             invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
+        }
+        if let Some(words) = guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
+            invocation.line(&format!("       {}", invocation.paint(Paint::Odd, &format!("! {}", text(&words)))))?;
         }
     }
     let end = match &plan.end {

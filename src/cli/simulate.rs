@@ -7,7 +7,7 @@ use super::invocation::{Invocation, Paint};
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use crate::model::{Header, Pin, Plan, Subject};
+use crate::model::{Foretold, Header, Pin, Plan, Subject};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ pub(super) struct Simulated {
     pub header: Header,
     pub subject: Subject,
     pub plan: Plan,
+    /// What the guards would say now.
+    #[serde(default)]
+    pub guards: Vec<Foretold>,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -80,7 +83,7 @@ pub(super) fn show(invocation: &Invocation, simulated: &Simulated) -> Result<(),
         page::subject(&simulated.subject),
         simulated.header.reach,
     ))?;
-    page::plan(invocation, &simulated.plan)
+    page::plan_now(invocation, &simulated.plan, &simulated.guards)
 }
 
 /// The parameters as one object; one that is given twice is a slip.

@@ -48,7 +48,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     ];
     let slack = match &status["slack"] {
         Value::Null => None,
-        slack if slack["connected"] == true => Some("connected (Socket Mode)".to_owned()),
+        slack if slack["connected"] == true => Some(format!("connected since {} (Socket Mode)", word(&slack["since"]))),
         slack => Some(format!("not connected since {}: {}", word(&slack["since"]), word(&slack["why"]))),
     };
     for (name, value) in rows.into_iter().chain(slack.map(|slack| ("slack", slack))) {

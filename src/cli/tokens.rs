@@ -62,7 +62,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
                 return invocation.print_json(&answer);
             }
             let token: ApiToken = understood(answer["revoked"].clone())?;
-            invocation.line(&format!("{} ({}) is revoked", token.id, page::text(&token.name)))
+            invocation.line(&format!("{} ({}) is revoked", token.id, page::text(&token.name)))?;
+            let more: Vec<ApiToken> = understood(answer["made_by_it"].clone())?;
+            more.iter().try_for_each(|token| {
+                invocation.line(&format!("{} ({}), which it made, too", token.id, page::text(&token.name)))
+            })
         }
     }
 }

@@ -116,6 +116,7 @@ impl Teller {
             StepDenied { call, reason } => (format!("not done: {}: {reason}", phrase::todo(call, None)), true),
             RunEnded { state } => (self.run_state(run, state), true),
             ApprovalAsked { approval, question, expires_at, .. } => {
+                let question = gist(question);
                 (format!("asked ({approval}): {question} — no answer until {} is no", clock_time(*expires_at)), true)
             }
             ApprovalDecided { approval, approved, by, why } => {
@@ -301,6 +302,11 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             return None;
         }
     })
+}
+
+/// The question itself; what explains it stands where it is answered.
+fn gist(question: &str) -> &str {
+    question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
 }
 
 fn planned(plan: &Plan) -> String {

@@ -90,6 +90,8 @@ pub const JUDGES_NAMED: usize = 20;
 pub const RELEASE_WINDOW: Span = Span::minutes(30);
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
+/// Calls of a plan of which is foretold what the guards would say: each is read from the world.
+pub const FORETOLD_CALLS: usize = 50;
 /// Texts of old runbooks kept compiled for runs that still hold them.
 pub const OLD_RUNBOOKS: usize = 64;
 /// A step that is under way is not looked at more often than this.

@@ -70,6 +70,8 @@ pub struct Terms {
     pub file: Mode,
     pub bake: Span,
     pub demote: Demote,
+    /// Who hears of the rule; nobody named: everybody, of its moves.
+    pub tell: Vec<String>,
 }
 
 /// A rule's place on the ladder, for whoever looks.

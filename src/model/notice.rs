@@ -60,6 +60,12 @@ pub struct Notice {
     /// Why a channel that is patient with automation speaks now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub because: Option<String>,
+    /// Automation gave up, and nothing works on it: the words of its end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hands: Option<String>,
+    /// People are wanted since the last delivery: a question, or automation that gave up. An edit alone wakes nobody.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub needs_people: bool,
     /// This exact state may have been sent before (a crash between sending and recording).
     pub maybe_repeat: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the hash covers every mutating call and its target, and nothing that changes from one reading to the next.
 
-use super::{Call, Effect, Outcome, Reach, Reason, Subject};
+use super::{Call, Effect, Outcome, Reach, Reason, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,25 @@ pub struct Plan {
     pub end: PlanEnd,
     /// SHA-256 over the mutating calls, 64 hex digits.
     pub hash: String,
+}
+
+/// What the guards would say now to one call of a plan; it is no part of it, for it changes from one moment to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foretold {
+    /// Its place among the plan's calls, from zero.
+    pub call: usize,
+    pub verdict: Verdict,
+}
+
+impl Foretold {
+    /// `would be held now: 1 of 4 nodes is out (gpu-2); … [blast_radius]`; none where nothing stands in its way.
+    pub fn words(&self) -> Option<String> {
+        match &self.verdict {
+            Verdict::Allow => None,
+            Verdict::Hold { reason, .. } => Some(format!("would be held now: {reason}")),
+            Verdict::Deny { reason } => Some(format!("would be refused now: {reason}")),
+        }
+    }
 }
 
 impl Plan {

@@ -14,7 +14,7 @@ mod webhook;
 pub use home::{Page, page, stranger};
 pub use seal::{Broken, Carried, Seal};
 pub use view::{Field, Home, Modal};
-pub use web::{Refusal, Web};
+pub use web::{Bot, Refusal, Web};
 pub use webhook::Webhook;
 
 use super::{Notifier, Pace, text};
@@ -187,12 +187,15 @@ impl App {
         }
         let mut body = arguments(&place.channel, &message, Form::Blocks);
         body["thread_ts"] = json!(place.ts);
+        // An edit and a line in a thread wake nobody; what people are wanted for shows in the channel, too.
+        body["reply_broadcast"] = json!(notice.needs_people && first == FirstPost::No);
         body["metadata"] =
             json!({ "event_type": METADATA, "event_payload": { "thread_of": notice.dedup_key, "upto": upto } });
         match self.api.post("chat.postMessage", &body).await {
             Err(Trouble::BadBlocks | Trouble::TooLong) => {
                 let mut body = arguments(&place.channel, &message, Form::Words);
                 body["thread_ts"] = json!(place.ts);
+                body["reply_broadcast"] = json!(notice.needs_people && first == FirstPost::No);
                 self.api.post("chat.postMessage", &body).await.map(drop)
             }
             other => other.map(drop),
@@ -262,12 +265,24 @@ impl Notifier for App {
 
     async fn probe(&self) -> Result<String, String> {
         match self.api.post("auth.test", &json!({})).await {
-            Ok(said) => Ok(format!(
-                "the token is valid: {} in {}; whether it may post to {} shows with the first message",
-                text::plain(&said.user, 80),
-                text::plain(&said.team, 80),
-                self.channel
-            )),
+            Ok(said) if !said.lacks(&["chat:write"]).is_empty() => Err(
+                "the bot token may not post: the app lacks `chat:write`; add it (OAuth & Permissions), install the app anew, \
+                 and put the new token into the channel's secret"
+                    .to_owned(),
+            ),
+            Ok(said) => {
+                // Either is enough, for the kind of channel that it is.
+                let twice = match said.lacks(&["channels:history", "groups:history"]).len() {
+                    2 => "; without `channels:history` a message may come twice after a crash",
+                    _ => "",
+                };
+                Ok(format!(
+                    "the token is valid: {} in {}; whether it may post to {} shows with the first message{twice}",
+                    text::plain(&said.user, 80),
+                    text::plain(&said.team, 80),
+                    self.channel
+                ))
+            }
             Err(trouble) => Err(why(delivery(trouble))),
         }
     }

@@ -22,13 +22,20 @@ pub enum Page {
     },
 }
 
-/// `runs`: all of the incident's, in any order. `patience`: how long automation may work before somebody is woken.
-pub fn page(incident: &Incident, runs: &[Run], patience: Span, now: Time) -> Page {
+/// `runs`: all of the incident's, in any order. `unknown`: a source fell silent, so that it is over is a guess.
+/// `patience`: how long automation may work before somebody is woken.
+pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, now: Time) -> Page {
     let latest = runs.iter().max_by_key(|run| run.id);
     match incident.state {
         IncidentState::Open => {}
         IncidentState::Acknowledged => return Page::Spared { why: "somebody has it in hand".to_owned() },
         IncidentState::Resolved => {
+            if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
+                return Page::Now { why };
+            }
+            if unknown {
+                return Page::Now { why: "its source fell silent: whether it is over is not known".to_owned() };
+            }
             let why = match latest {
                 Some(run) if run.state == RunState::Done => format!("{} mended it", name(run)),
                 _ => "it ended by itself before anybody was needed".to_owned(),
@@ -59,16 +66,17 @@ pub fn page(incident: &Incident, runs: &[Run], patience: Span, now: Time) -> Pag
     Page::Now { why: format!("it is not over after {patience}: {how}") }
 }
 
-/// The latest run of each rule, or of each runbook that somebody started by hand, the newest first: one that is done says
-/// nothing of what another rule wanted. What was only planned counts where no rule acts.
+/// The latest run on each subject of each rule, or of each runbook that somebody started by hand, the newest first: one
+/// that is done says nothing of what another rule wanted, or of another node. What was only planned counts where no rule
+/// acts.
 fn acting(runs: &[Run]) -> Vec<&Run> {
-    let mut latest: BTreeMap<(Option<&str>, &str), &Run> = BTreeMap::new();
+    let mut latest: BTreeMap<(Option<&str>, &str, String), &Run> = BTreeMap::new();
     for run in runs {
-        let by = match &run.rule {
+        let (rule, runbook) = match &run.rule {
             Some(rule) => (Some(rule.as_str()), ""),
             None => (None, run.runbook.name.as_str()),
         };
-        let kept = latest.entry(by).or_insert(run);
+        let kept = latest.entry((rule, runbook, run.subject.to_string())).or_insert(run);
         if run.id > kept.id {
             *kept = run;
         }

@@ -19,8 +19,9 @@ pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
     mode.min(ceiling)
 }
 
-/// What is missing for `to`, a sentence each; nothing: it may go there.
-pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, now: Time) -> Vec<String> {
+/// What is missing for `to`, a sentence each; nothing: it may go there. `others`: whether one of the card's judges is
+/// certainly another person than `by`.
+pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, now: Time) -> Vec<String> {
     let mut missing = Vec::new();
     if to > asked.to {
         missing.push(format!("the rule's file lets it be promoted to {} at most", asked.to));
@@ -44,7 +45,7 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, now: Time) -> V
     }
     if to == Mode::Auto {
         missing.extend(too_young(asked.over, card.since, now));
-        if !card.judges.iter().any(|judge| judge != by) {
+        if !others {
             missing.push(format!("needs a judgement or approval by somebody else than {by}, has none"));
         }
     }
@@ -122,7 +123,10 @@ mod tests {
         let now: Time = "2026-03-08T03:00:00Z".parse().unwrap();
         let asked = Promote::default();
         let card = Card { since: Some(now), started: 9, matches: 7, right: 2, held: 1, ..Card::default() };
-        let check = |card: &Card, to, expect: &[&str]| assert_eq!(missing(&asked, card, to, "ada", now), expect);
+        let check = |card: &Card, to, expect: &[&str]| {
+            let others = card.judges.iter().any(|judge| judge != "ada");
+            assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
+        };
         check(&card, Mode::Suggest, &["needs 20 matches, has 7"]);
         check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 judged right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
@@ -133,7 +137,7 @@ mod tests {
         let bad = Card { wrong: 1, bad: 3, ..full };
         check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 judged wrong and 2 that ended badly"]);
         let least = Promote { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
-        let told = missing(&least, &bad, Mode::Approve, "ada", now);
+        let told = missing(&least, &bad, Mode::Approve, "ada", false, now);
         assert_eq!(told, ["the rule's file lets it be promoted to suggest at most"]);
     }
 }

@@ -231,7 +231,7 @@ impl RuleSet {
 fn terms(rule: &Rule, runbooks: &HashMap<String, (Pin, Header)>) -> Option<Terms> {
     let (pin, _) = runbooks.get(rule.run.as_deref()?)?;
     let content = ladder::content(rule, &pin.hash);
-    Some(Terms { content, file: rule.mode, bake: rule.bake, demote: rule.demote })
+    Some(Terms { content, file: rule.mode, bake: rule.bake, demote: rule.demote, tell: rule.tell.clone() })
 }
 
 /// The event as a script sees it.

@@ -31,9 +31,10 @@ pub struct Caller {
     /// For role `source`: where it may post.
     pub sources: Vec<String>,
     pub way: Way,
-    /// When the token ends that they came with, and who made it, where it was made here.
+    /// When the token ends that they came with, where it was made here.
     pub until: Option<Time>,
-    pub maker: Option<String>,
+    /// Who is behind that token in the end.
+    pub behind: Option<String>,
 }
 
 /// By what somebody has come in.
@@ -73,12 +74,17 @@ impl Caller {
 
     /// Somebody with that name and those rights, by that way.
     pub fn with(name: &str, grant: Grant, way: Way) -> Caller {
-        Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way, until: None, maker: None }
+        Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way, until: None, behind: None }
     }
 
     /// What they have by the way in, and what the person has.
     fn grants(&self) -> impl Iterator<Item = &Grant> {
         std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
+    }
+
+    /// Who is behind what they make.
+    pub fn root(&self) -> &str {
+        self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name)
     }
 
     pub fn may(&self, right: Right) -> bool {

@@ -5,6 +5,7 @@
 use super::api::segment;
 use super::{App, Caller, Problem, api};
 use crate::limits;
+use crate::model::Foretold;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -101,7 +102,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
                 false => format!("not frozen any more: {scope}"),
             })
         }
-        "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?["plan"])),
+        "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?)),
         "run" => start(app, caller, wanted(rest)?).await,
         other => {
             let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
@@ -272,14 +273,20 @@ fn why(answer: &Value) -> String {
     listed(lines.into_iter(), "nothing is known of it")
 }
 
-fn plan(plan: &Value) -> String {
-    let changes = |call: &&Value| call["reach"] != "none";
-    let line = |call: &Value| {
+/// What would change, a line each, and beneath it what the guards would say now.
+fn plan(answer: &Value) -> String {
+    let guards: Vec<Foretold> = serde_json::from_value(answer["guards"].clone()).unwrap_or_default();
+    let calls = answer["plan"]["calls"].as_array().into_iter().flatten().enumerate();
+    let line = |(at, call): (usize, &Value)| {
         let args = call["call"]["args"].as_object().cloned().unwrap_or_default();
         let args: Vec<String> = args.iter().map(|(name, value)| format!("{name} {}", text(value))).collect();
-        format!("{} ({})", text(&call["call"]["action"]), args.join(", "))
+        let line = format!("{} ({})", text(&call["call"]["action"]), args.join(", "));
+        match guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
+            Some(words) => format!("{line}\n  ! {words}"),
+            None => line,
+        }
     };
-    listed(plan["calls"].as_array().into_iter().flatten().filter(changes).map(line), "nothing would change")
+    listed(calls.filter(|(_, call)| call["reach"] != "none").map(line), "nothing would change")
 }
 
 fn scorecard(card: &Value) -> String {

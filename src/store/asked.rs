@@ -4,10 +4,10 @@
 
 use super::ledger::LeafHash;
 use crate::model::{
-    AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reason,
-    Receipt, Run, RunId, Standing, Step, Subject, Terms, Time,
+    AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reach,
+    Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
 };
-use crate::policy::RuleSet;
+use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -85,6 +85,12 @@ pub struct NewToken {
     pub sources: Vec<String>,
     pub hash: String,
     pub by: String,
+    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
+    pub root: Option<String>,
+    /// Whose it is, where it is a person's.
+    pub person: Option<String>,
+    /// The token by which it is made.
+    pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 
@@ -152,6 +158,15 @@ pub struct Claimed {
     pub journal: Vec<Step>,
     /// Every episode behind it has ended, and it has changed nothing yet.
     pub moot: bool,
+}
+
+/// A run that nobody has started, and the steps that it would make.
+#[derive(Debug, Clone)]
+pub struct Prospect {
+    pub run: Run,
+    /// What the header of its runbook declares.
+    pub reach: Reach,
+    pub proposals: Vec<Proposal>,
 }
 
 /// What came of wanting to begin a step.

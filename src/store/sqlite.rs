@@ -10,6 +10,7 @@ mod intake;
 mod ladder;
 mod notices;
 mod people;
+mod persons;
 mod read;
 mod recent;
 mod record;
@@ -26,11 +27,12 @@ mod writer;
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, JoinToken,
-    NewAgent, NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
+    NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
     Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
+    Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -50,6 +52,8 @@ pub struct SqliteOptions {
     pub ceiling: Mode,
     /// The cluster that is meant where none is named; empty where it has no name.
     pub home: String,
+    /// Every channel of the configuration.
+    pub channels: Vec<String>,
     /// Where this process shall die, in tests of that.
     pub failpoint: Option<Failpoint>,
 }
@@ -57,7 +61,13 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// A database that lets every rule go as far as its file says.
     pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
-        SqliteOptions { path: path.into(), ceiling: Mode::Auto, home: String::new(), failpoint: None }
+        SqliteOptions {
+            path: path.into(),
+            ceiling: Mode::Auto,
+            home: String::new(),
+            channels: Vec::new(),
+            failpoint: None,
+        }
     }
 }
 
@@ -87,6 +97,7 @@ impl SqliteStore {
         tx.conn.execute_batch("COMMIT")?;
         tx.failpoint = options.failpoint;
         tx.home = options.home;
+        tx.channels = options.channels;
         let last = move |tx: Tx| {
             // A log that was not folded back is read at the next start.
             let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
@@ -158,6 +169,16 @@ impl Store for SqliteStore {
 
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError> {
         self.write(move |tx| begin::begin(tx, proposal, &limits, now)).await
+    }
+
+    async fn foretell(
+        &self,
+        prospect: Prospect,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        // Where the levels are read for a step: what is being written is in them.
+        self.write(move |tx| begin::foretell(tx, prospect, &limits, now)).await
     }
 
     async fn again(
@@ -396,11 +417,20 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| tokens::by_hash(conn, &hash)).await
     }
 
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
-        self.readers.read(tokens::list).await
+    async fn token_by_id(&self, token: TokenId) -> Result<Option<ApiToken>, StoreError> {
+        self.readers.read(move |conn| tokens::find(conn, token)).await
     }
 
-    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
+    async fn tokens(&self, now: Time) -> Result<Vec<ApiToken>, StoreError> {
+        self.readers.read(move |conn| tokens::list(conn, now)).await
+    }
+
+    async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError> {
+        let (one, other) = (one.to_owned(), other.to_owned());
+        self.readers.read(move |conn| persons::same(conn, &one, &other)).await
+    }
+
+    async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError> {
         let (by, why) = (by.to_owned(), why.to_owned());
         self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
     }

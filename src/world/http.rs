@@ -35,6 +35,9 @@ pub struct HttpAnswer {
     pub body: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<u64>,
+    /// `X-OAuth-Scopes`: what the token that asked may do, where the other side says so. Scripts do not see it.
+    #[serde(skip)]
+    pub scopes: Option<String>,
 }
 
 /// Cheap to clone; connections are pooled per kind of destination, so a checked one never serves an unchecked one.
@@ -174,13 +177,23 @@ pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
         cause = error.source();
     }
     let mut why = if error.is_timeout() { "timed out".to_owned() } else { last(error) };
-    if HAS_NO_AUTHORITIES.load(Ordering::Relaxed) && why.contains("certificate") {
-        why = format!("{why} ({NO_AUTHORITIES})");
-    }
+    why.push_str(&distrust(&why));
     if error.is_connect() || error.is_builder() {
         WorldError::Unreached(format!("{place}: {why}"))
     } else {
         WorldError::Unavailable(format!("{place}: {why}"))
+    }
+}
+
+/// What to do where the other side's certificate is the trouble.
+pub(super) fn distrust(why: &str) -> String {
+    match why.contains("certificate") {
+        true if HAS_NO_AUTHORITIES.load(Ordering::Relaxed) => format!(" ({NO_AUTHORITIES})"),
+        true if why.contains("UnknownIssuer") => {
+            " (its authority is none of this system's: install it there, or name a file of authorities in SSL_CERT_FILE)"
+                .to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -221,8 +234,9 @@ async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> 
     let status = answer.status().as_u16();
     let retry_after =
         answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let scopes = answer.headers().get("x-oauth-scopes").and_then(|value| Some(value.to_str().ok()?.to_owned()));
     let body = read_body(answer, &place).await?;
-    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after })
+    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes })
 }
 
 /// Headers that decide where a request goes or how long it is.

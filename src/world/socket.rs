@@ -103,7 +103,11 @@ async fn open(url: &Url, address: &str) -> Result<Socket, WorldError> {
         let wrong = |error: &dyn std::fmt::Display| WorldError::Invalid(format!("TLS: {error}"));
         let config = rustls::ClientConfig::with_platform_verifier().map_err(|error| wrong(&error))?;
         let name = ServerName::try_from(host).map_err(|error| wrong(&error))?;
-        Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(unreached)?)
+        let distrusted = |error: std::io::Error| {
+            let why = error.to_string();
+            WorldError::Unreached(format!("{why}{}", super::http::distrust(&why)))
+        };
+        Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(distrusted)?)
     } else {
         Box::new(stream)
     };

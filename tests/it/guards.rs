@@ -2,6 +2,7 @@
 //!
 //! Invariant: a hold is seen at the target, where nothing happened, and in the run, whose reason has the numbers.
 
+mod foretold;
 mod kill;
 mod random;
 

@@ -3,6 +3,7 @@
 //! Invariant: how far a rule goes is seen by what is done to the fleet; why, by what the ledger says.
 
 mod evidence;
+mod moves;
 mod names;
 mod random;
 
@@ -239,6 +240,22 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
     let house = House::open(&rule("approve", alone), CORDON).await;
     let run = house.fires("gpu-1", "a").await.id;
     house.judge("ops", run, "right").await;
+    assert!(house.refused("ops").await.ends_with("needs a judgement or approval by somebody else than ops, has none"));
+    // Nor with the word of a token that they made.
+    let bot = nightshift::store::NewToken {
+        name: "bot".to_owned(),
+        grant: nightshift::model::Grant::everywhere(Role::Approver),
+        sources: Vec::new(),
+        hash: "0".repeat(64),
+        by: "ops".to_owned(),
+        root: Some("ops".to_owned()),
+        person: None,
+        made_with: None,
+        expires_at: house.night.now() + HOUR,
+    };
+    house.night.parts.store.token_make(bot, house.night.now()).await.unwrap();
+    let word = Control::Judge { run, right: true, by: "bot".to_owned(), why: String::new(), first: false };
+    house.night.parts.store.control(word, house.night.now()).await.unwrap();
     assert!(house.refused("ops").await.ends_with("needs a judgement or approval by somebody else than ops, has none"));
     house.judge("rae", run, "right").await;
     house.promoted("ops", "auto").await;

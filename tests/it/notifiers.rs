@@ -49,7 +49,7 @@ pub(crate) fn slack_with_buttons(server: &Recording) -> Box<dyn Notifier> {
     build(|token| Channel::Slack { channel: "C1".into(), token, api, buttons: true }, "x").unwrap()
 }
 
-fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
+pub(crate) fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
     let api = format!("{}/v2/enqueue", server.url);
     build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
 }
@@ -84,6 +84,8 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
         because: None,
+        hands: None,
+        needs_people: false,
         maybe_repeat: false,
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: what was said is counted at the vendor, by the minute of the simulated night.
 
 mod pagerduty;
+mod reads;
 mod slack;
 mod storm;
 mod vendor;
@@ -31,7 +32,11 @@ struct Scene {
 
 impl Scene {
     async fn begin(does: Does, channel: impl FnOnce(Secret, &str) -> Channel) -> Scene {
-        let night = Night::fall(RULES, &[]).await;
+        Scene::of(Night::fall(RULES, &[]).await, does, channel).await
+    }
+
+    /// The same with another night.
+    async fn of(night: Night, does: Does, channel: impl FnOnce(Secret, &str) -> Channel) -> Scene {
         let vendor = Vendor::start(night.clock.clone(), does).await;
         let file = night.path().join("secret");
         std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();

@@ -328,6 +328,16 @@ async fn the_signing_secrets_of_slack_and_pagerduty_are_exchanged_under_way() {
     }
     eventually("both take the new one", async || (doors("second-0123456789").await == (200, 200)).then_some(())).await;
     assert_eq!(doors("first-0123456789").await, (401, 401), "and not the old one");
+    // One that is away leaves its door as it was, and nobody's role waits for it.
+    std::fs::remove_file(at("slack")).unwrap();
+    site.add_token("ada", "viewer", "");
+    eventually("ada is known", async || {
+        (engine.ask("GET", "/api/v1/status", Some(&secret("ada")), &Value::Null).await.0 == 200).then_some(())
+    })
+    .await;
+    assert_eq!(doors("second-0123456789").await, (200, 200));
+    let refused = engine.get("/api/v1/entries?kind=catalog_refused").await.unwrap().to_string();
+    assert!(refused.contains("secret file") && refused.contains("slack"), "{refused}");
     let page = engine.get("/api/v1/entries?kind=people_changed").await.unwrap().to_string();
     assert!(
         page.contains("Slack's signing secret is another one") && page.contains("PagerDuty's signing secrets"),

@@ -6,6 +6,7 @@ mod flood;
 mod forms;
 mod home;
 mod manifest;
+mod real;
 mod rig;
 mod socket;
 

@@ -2,17 +2,14 @@
 //!
 //! Invariant: asks only what changes nothing; each question has its own time limit.
 
-use super::{Findings, cluster, engines, reach};
+use super::{Findings, cluster, engines, reach, slack};
 use crate::catalog::Loaded;
 use crate::cli::stop::Stop;
 use crate::cli::{rbac, serve};
 use crate::clock::{Clock, RealClock};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::limits;
-use crate::notifiers::{
-    self,
-    slack::{Seal, Web},
-};
+use crate::notifiers::{self, slack::Seal};
 use crate::world::World;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -40,7 +37,7 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
     prometheus(config, &world, findings).await;
     reach::all(config, &world, findings).await;
     engines::all(config, &world, findings).await;
-    slack(config, &world, findings).await;
+    slack::all(config, &world, findings).await;
     channels(config, loaded, &world, findings).await;
     Ok(())
 }
@@ -75,22 +72,6 @@ async fn prometheus(config: &Config, world: &World, findings: &mut Findings) {
         }
         Ok(Err(error)) => findings.bad("prometheus", format!("{url}: {error}"), "check `prometheus.url` and its token"),
         Err(_) => findings.bad("prometheus", format!("{url} does not answer in time"), "check `prometheus.url`"),
-    }
-}
-
-/// Whether Slack would let us connect. The address that it gives is left unused, so nothing is connected.
-async fn slack(config: &Config, world: &World, findings: &mut Findings) {
-    let Some(slack) = &config.slack else { return };
-    if config.slack_token().is_none() {
-        let mend = "slack:\n  token: { file: /run/secrets/slack-token }      # xoxb-…";
-        findings.odd("slack", "no bot token: buttons open no forms, and the app has no page", mend);
-    }
-    // That a secret cannot be read has been said already.
-    let Some(Ok(token)) = slack.app_token.as_ref().map(Secret::read) else { return };
-    match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).socket()).await {
-        Ok(Ok(_)) => findings.good("slack", "the app token is valid, and Socket Mode is on"),
-        Ok(Err(refusal)) => findings.bad("slack", refusal.why, "mend `slack.app_token`, or the app's settings"),
-        Err(_) => findings.bad("slack", "Slack does not answer in time", "check `slack.api` and the firewall"),
     }
 }
 

@@ -104,7 +104,7 @@ fn receiver(config: &Config, name: &str) -> String {
     )
 }
 
-async fn get(http: &Http, url: &str, token: Option<&str>) -> Result<HttpAnswer, String> {
+pub(super) async fn get(http: &Http, url: &str, token: Option<&str>) -> Result<HttpAnswer, String> {
     let mut request = HttpRequest { method: "GET".to_owned(), url: url.to_owned(), ..HttpRequest::default() };
     if let Some(token) = token {
         request.headers.insert("Authorization".to_owned(), format!("Bearer {token}"));

@@ -55,6 +55,7 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
         ceiling: config.mode_ceiling,
         failpoint,
         home: world.default_cluster.clone(),
+        channels: config.channels.keys().cloned().collect(),
         ..SqliteOptions::new(config.store_path())
     };
     let store = SqliteStore::open(options, clock.now())

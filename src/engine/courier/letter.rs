@@ -6,8 +6,8 @@ use super::Courier;
 use crate::engine::story;
 use crate::limits::{HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
 use crate::model::{
-    Approval, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, RunId, RunState,
-    StoryLine, Suggestion,
+    Approval, ApprovalId, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, Run, RunId,
+    RunState, StoryLine, Suggestion,
 };
 use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
@@ -47,9 +47,19 @@ impl Courier {
             false => Vec::new(),
         };
         let shown = row.shown.map_or(-1, |no| no.0);
-        let asks_anew = !asks.is_empty()
-            && entries.iter().any(|entry| entry.no.0 > shown && matches!(entry.kind, EntryKind::ApprovalAsked { .. }));
-        let mut headlines = headlines(&told);
+        let news = || entries.iter().filter(|entry| entry.no.0 > shown).map(|entry| &entry.kind);
+        let asks_anew = !asks.is_empty() && news().any(|kind| matches!(kind, EntryKind::ApprovalAsked { .. }));
+        let needs_people = incident.state != IncidentState::Resolved && (asks_anew || news().any(gave_up));
+        let hands = hands(&incident, &open, &entries, &told);
+        // A question that is open is shown with its plan, so their lines would say it twice.
+        let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
+        let twice: HashSet<EntryNo> =
+            entries.iter().filter(|entry| shown_with(entry, &asked, &open)).map(|entry| entry.no).collect();
+        let (first, news): (bool, Vec<StoryLine>) = (row.shown.is_none(), told.clone());
+        let without = |lines: Vec<StoryLine>| -> Vec<StoryLine> {
+            lines.into_iter().filter(|line| !twice.contains(&line.no)).collect()
+        };
+        let mut headlines = headlines(&without(told));
         for run in &open {
             // The ledger has no line for a wait; people want to know what holds it up right now.
             if let RunState::Waiting { .. } = &run.state {
@@ -61,11 +71,13 @@ impl Courier {
         let notice = Notice {
             dedup_key: format!("nightshift/{}/{}", self.install, incident.id),
             link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
-            fresh: fresh(told, row, &entries),
+            fresh: fresh(if first { without(news) } else { news }, row, &entries),
             headlines,
             asks,
             because: None,
             suggestions: suggestions(&entries),
+            hands,
+            needs_people,
             maybe_repeat: row.maybe_sent,
             incident,
         };
@@ -103,6 +115,34 @@ fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
     open.retain(|suggestion| planned.contains(&suggestion.run));
     open.drain(..open.len().saturating_sub(SUGGESTIONS));
     open
+}
+
+/// Whether the line of this entry says what an open question shows: its own words, or the plan of its run.
+fn shown_with(entry: &Entry, asked: &HashSet<ApprovalId>, open: &[Run]) -> bool {
+    match &entry.kind {
+        EntryKind::ApprovalAsked { approval, .. } => asked.contains(approval),
+        EntryKind::RunPlanned { .. } => open.iter().any(|run| {
+            Some(run.id) == entry.about.run
+                && matches!(run.state, RunState::Asking { approval } if asked.contains(&approval))
+        }),
+        _ => false,
+    }
+}
+
+/// What is left to people, where the last run gave up and none is at work.
+fn hands(incident: &Incident, open: &[Run], entries: &[Entry], told: &[StoryLine]) -> Option<String> {
+    if incident.state == IncidentState::Resolved || !open.is_empty() {
+        return None;
+    }
+    let ended = |entry: &&Entry| matches!(&entry.kind, EntryKind::RunEnded { state } if *state != RunState::Planned);
+    let last = entries.iter().rev().find(ended).filter(|entry| gave_up(&entry.kind))?;
+    told.iter().find(|line| line.no == last.no).map(|line| line.text.clone())
+}
+
+/// A run that ended without having helped, and stands for people.
+fn gave_up(kind: &EntryKind) -> bool {
+    let EntryKind::RunEnded { state } = kind else { return false };
+    matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
 }
 
 fn ask(approval: Approval) -> Ask {

@@ -4,7 +4,7 @@
 
 use super::{Courier, Passed};
 use crate::limits::READ_LIMIT;
-use crate::model::{EntryKind, IncidentId, Span};
+use crate::model::{EntryKind, EpisodeState, IncidentId, IncidentState, Span};
 use crate::policy::{Page, page};
 use crate::store::{DueNotice, Filter, Receipted, StoreError};
 use std::collections::HashMap;
@@ -48,7 +48,9 @@ impl Courier {
             return Ok(Some("it is no longer stored".to_owned()));
         };
         let runs = self.store.runs(about()).await?;
-        let (paged, why, until) = match page(&incident, &runs, patience, self.clock.now()) {
+        let unknown = incident.state == IncidentState::Resolved
+            && self.store.episodes(about()).await?.iter().any(|episode| episode.state == EpisodeState::Stale);
+        let (paged, why, until) = match page(&incident, &runs, unknown, patience, self.clock.now()) {
             Page::Now { why } => (true, why, None),
             Page::NotYet { why, until } => (false, why, Some(until)),
             Page::Spared { why } => (false, why, None),

@@ -7,10 +7,10 @@ use super::Texts;
 use crate::actions::{self, Action};
 use crate::engine::evaluate::{self, For};
 use crate::engine::silences::Silences;
-use crate::engine::{Parts, confirm, plan};
+use crate::engine::{Parts, plan, propose};
 use crate::limits;
 use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
-use crate::policy::{Facts, Proposal};
+use crate::policy::Proposal;
 use crate::script::{Runbook, Turn};
 use crate::store::{Begun, Claimed, StoreError};
 use crate::world::World;
@@ -235,22 +235,11 @@ impl<'a> Slice<'a> {
         call: Call,
         undoes: Option<u32>,
     ) -> Result<(Proposal, World), String> {
-        let mut proposal = self.proposal(run, action, call, undoes);
-        let spec_reads = proposal.effect == Effect::Read;
+        let mut proposal = propose::proposal(self.parts, run, action, call, undoes);
         let world = self.parts.world.noting();
         if proposal.reach > Reach::None {
-            let facts = world.facts(&proposal.target).await;
-            let facts = Facts { stopped: proposal.facts.stopped, ..facts };
-            proposal.facts = match (spec_reads, undoes) {
-                (false, None) => {
-                    let takes = action.takes(&proposal.call);
-                    let facts = world.serving(&proposal.target, &takes, &self.parts.config.guards, facts).await;
-                    let silenced = self.silences.about(self.parts, run).await;
-                    let facts = Facts { silenced, ..facts };
-                    confirm::confirm(self.parts, run, &proposal.target, facts).await
-                }
-                _ => facts,
-            };
+            let silenced = self.silences.about(self.parts, run);
+            proposal.facts = propose::facts(self.parts, &world, run, action, &proposal, silenced).await;
             proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
@@ -259,27 +248,6 @@ impl<'a> Slice<'a> {
             };
         }
         Ok((proposal, world))
-    }
-
-    /// The step as its action declares it, with nothing read yet.
-    fn proposal(&self, run: &Run, action: &dyn Action, call: Call, undoes: Option<u32>) -> Proposal {
-        let spec = action.spec();
-        let mut target = action.target(&call);
-        target.cluster = target.cluster.or_else(|| Some(self.parts.world.default_cluster.clone()));
-        target.cluster = target.cluster.filter(|name| !name.is_empty());
-        Proposal {
-            run: run.id,
-            epoch: run.epoch,
-            call,
-            effect: spec.effect,
-            reach: spec.reach,
-            disruptive: spec.disruptive,
-            target,
-            undoes,
-            deadline: self.now() + spec.deadline.0,
-            carry: Value::Null,
-            facts: Facts { stopped: self.parts.world.stopped(), ..Facts::default() },
-        }
     }
 
     async fn wait_for_target(&self, run: &Run, why: String) -> Result<Next, StoreError> {

@@ -87,6 +87,10 @@ pub fn incident(notice: &Notice) -> Mail {
     if let Some(by) = &incident.acknowledged_by {
         draft.line(&format!("acknowledged by {by}"));
     }
+    if let Some(hands) = &notice.hands {
+        draft.gap();
+        draft.title(&format!("Needs hands: {hands}"));
+    }
     for ask in &notice.asks {
         draft.gap();
         draft.title(&format!("Needs an answer: {}", ask.question));

@@ -35,10 +35,24 @@ pub struct Said {
     #[serde(default)]
     pub team: String,
     #[serde(default)]
+    pub team_id: String,
+    #[serde(default)]
     pub user: String,
+    /// What the token may do, where Slack says so.
+    #[serde(skip)]
+    pub scopes: Option<String>,
     /// Where to connect to, of `apps.connections.open`.
     #[serde(default)]
     pub url: String,
+}
+
+impl Said {
+    /// Which of these rights the token has not, as far as Slack says what it has.
+    pub fn lacks(&self, rights: &[&'static str]) -> Vec<&'static str> {
+        let Some(scopes) = &self.scopes else { return Vec::new() };
+        let has = |right: &str| scopes.split(',').any(|scope| scope.trim() == right);
+        rights.iter().copied().filter(|right| !has(right)).collect()
+    }
 }
 
 /// A message as `conversations.history` and `conversations.replies` list it.
@@ -97,11 +111,12 @@ impl Api {
                 _ => Trouble::Not(answer::unaccepted("Slack", &answered)),
             });
         }
-        let said: Said = serde_json::from_str(&answered.body).map_err(|_| {
+        let mut said: Said = serde_json::from_str(&answered.body).map_err(|_| {
             let why =
                 format!("Slack answered {method} with something that is not its JSON{}", answer::quote(&answered.body));
             Trouble::Doubtful(Delivery::Retry { after, why })
         })?;
+        said.scopes = answered.scopes;
         if said.ok { Ok(said) } else { Err(trouble(method, &said, after)) }
     }
 }

@@ -106,7 +106,11 @@ pub fn simple(notice: &Notice) -> Message {
 
 fn brief(notice: &Notice) -> Message {
     let incident = &notice.incident;
-    let asks = if notice.asks.is_empty() { "" } else { "needs an answer · " };
+    let asks = match (notice.asks.is_empty(), &notice.hands) {
+        (false, _) => "needs an answer · ",
+        (true, Some(_)) => "needs hands · ",
+        (true, None) => "",
+    };
     let title = format!("{} {asks}{}", mark(incident.state, incident.severity), incident.title);
     let latest = notice.headlines.last().map(|line| format!(" — {}", line.text)).unwrap_or_default();
     let mut message = Message::new(&format!("{}{latest}", text::plain(&title, SLACK_SECTION_CHARS)));
@@ -116,6 +120,9 @@ fn brief(notice: &Notice) -> Message {
         Text::outside(&incident.subject.to_string(), STORY_LINE_CHARS),
         by(incident),
     ]);
+    if let Some(hands) = notice.hands.as_ref().filter(|_| notice.asks.is_empty()) {
+        message.section(Text::outside(&format!("✋ {hands}"), 600));
+    }
     if notice.maybe_repeat {
         message.context(vec![Text::ours("_Nightshift was interrupted while it sent this; you may see it twice._")]);
     }

@@ -6,6 +6,7 @@ use super::api::{Api, Trouble};
 use super::delivery;
 use super::view::{Home, Modal};
 use crate::model::Delivery;
+use crate::notifiers::text;
 use crate::world::Http;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,6 +14,15 @@ use std::time::Duration;
 /// One token's way to Slack.
 #[derive(Clone)]
 pub struct Web(Api);
+
+/// Whose a bot token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bot {
+    /// The workspace's id.
+    pub team: String,
+    /// Whether it has what slash commands need, as far as Slack says.
+    pub commands: bool,
+}
 
 /// Why Slack did not do it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,11 @@ impl Web {
     /// Where to connect to for Socket Mode; the address is good for one connection within seconds.
     pub async fn socket(&self) -> Result<String, Refusal> {
         self.post("apps.connections.open", json!({})).await
+    }
+
+    pub async fn bot(&self) -> Result<Bot, Refusal> {
+        let said = self.0.post("auth.test", &json!({})).await.map_err(refusal)?;
+        Ok(Bot { commands: said.lacks(&["commands"]).is_empty(), team: text::plain(&said.team_id, 40) })
     }
 
     async fn post(&self, method: &str, body: Value) -> Result<String, Refusal> {

@@ -53,7 +53,7 @@ fn reason() -> Reason {
 }
 
 fn judge(state: IncidentState, runs: &[Run], minutes: u64) -> Page {
-    page(&incident(state), runs, Span::minutes(15), at(minutes))
+    page(&incident(state), runs, false, Span::minutes(15), at(minutes))
 }
 
 #[test]
@@ -117,6 +117,24 @@ fn a_rule_that_is_done_does_not_hide_another_that_failed() {
     // What somebody began by hand is nobody's second attempt.
     let by_hand = Run { rule: None, ..run(8, RunState::Ready) };
     assert!(matches!(judge(IncidentState::Open, &[of("reset", failed), by_hand], 1), Page::Now { .. }));
+}
+
+#[test]
+fn of_several_nodes_each_ones_latest_run_counts() {
+    let on = |node: &str, run: Run| Run { subject: Subject::node(node), ..run };
+    let failed = run(7, RunState::Failed { why: "timeout".into(), undone: true });
+    let runs = [on("gpu-3", failed), on("gpu-4", run(8, RunState::Ready))];
+    assert_eq!(judge(IncidentState::Open, &runs, 1), Page::Now { why: "gpu-reset (r7) failed: timeout".into() });
+}
+
+#[test]
+fn what_ended_without_anybody_knowing_how_is_no_reason_to_be_silent() {
+    let stuck = [run(7, RunState::Stuck { reason: reason() }), run(8, RunState::Done)];
+    let Page::Now { why } = judge(IncidentState::Resolved, &stuck, 1) else { panic!("it keeps its node") };
+    assert!(why.starts_with("gpu-reset (r7) is stuck"), "{why}");
+    let done = [run(7, RunState::Done)];
+    let silent = page(&incident(IncidentState::Resolved), &done, true, Span::minutes(15), at(1));
+    assert_eq!(silent, Page::Now { why: "its source fell silent: whether it is over is not known".into() });
 }
 
 #[test]

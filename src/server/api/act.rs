@@ -3,8 +3,7 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::humans::{self, Humans};
-use super::{Allowed, App, Body, Problem, read, refuse};
+use super::{Allowed, App, Body, Problem, humans, read, refuse};
 use crate::catalog::Loaded;
 use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState};
 use crate::policy::{RuleSet, subject_of};
@@ -115,8 +114,10 @@ pub(super) async fn simulate(
     let (runbook, input) = bind(&app, &wanted)?;
     let plan = crate::engine::plan(&app.parts, &runbook, &input, &[]).await;
     let subject = subject_of(&runbook.header, &input.params, None);
+    let guards = crate::engine::foretell(&app.parts, &runbook, &input, &subject, &plan).await.map_err(refuse::store)?;
     Ok(Json(json!({
         "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
+        "guards": guards,
     })))
 }
 
@@ -163,9 +164,6 @@ pub(super) async fn decide(
     }
     let why = refuse::bounded(&answer.why)?;
     let parts = &app.parts;
-    // Asked anew behind the door: who has said yes meanwhile may be the same human by another name.
-    let _turn = app.decisions.lock().await;
-    let approval = read::find_approval(&app, approval.id).await?;
     may_answer(&app, &caller, &approval, answer.approve).await?;
     let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
     parts.nudge.nudge();
@@ -191,13 +189,12 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
         caller.need_subject(app, &planned.target)?;
     }
-    let humans = Humans::now(app).await?;
-    if yes && run.rule.is_none() && humans.same(&run.requested_by, caller) {
+    if yes && run.rule.is_none() && humans::same(app, &run.requested_by, caller).await? {
         let error = format!("{} asked for {} and cannot approve it too: somebody else must", caller.name, run.id);
         return Err(refuse::with(StatusCode::FORBIDDEN, error, format!("ask somebody else: they see {}", approval.id)));
     }
     for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
-        if humans.same(before, caller) {
+        if humans::same(app, before, caller).await? {
             let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
             return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
         }
@@ -248,8 +245,6 @@ pub(super) async fn unfreeze(
 ) -> Result<Json<Value>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
-    // One after the other, or two names of one human could pass each other.
-    let _turn = app.decisions.lock().await;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     let Some(freeze) = freezes.iter().find(|freeze| freeze.scope == body.scope) else {
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
@@ -259,7 +254,7 @@ pub(super) async fn unfreeze(
     };
     let persons = humans::release_persons(&app).await?;
     if let Some(first) = freeze.release_by.as_ref().filter(|first| persons > 1 && **first != caller.name)
-        && Humans::now(&app).await?.same(first, &caller)
+        && humans::same(&app, first, &caller).await?
     {
         let error = format!("{} asked for the release of `{}` already, as {first}", caller.name, freeze.scope);
         return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must agree"));

@@ -179,8 +179,12 @@ async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by
     let ceiling = parts.config.mode_ceiling;
     let mode = policy::effective(terms.file, level.as_ref(), ceiling);
     let card = parts.store.card(&rule.name, &terms.content).await.map_err(refuse::store)?;
+    let mut others = false;
+    for judge in &card.judges {
+        others |= !parts.store.same_person(judge, by).await.map_err(refuse::store)?;
+    }
     let next = mode.up().map(|to| {
-        let mut missing = policy::missing(&rule.promote, &card, to, by, parts.clock.now());
+        let mut missing = policy::missing(&rule.promote, &card, to, by, others, parts.clock.now());
         if to > ceiling {
             missing.push(format!("this installation's `mode_ceiling` is {ceiling}"));
         }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
-use super::humans::GLASS;
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::limits;
 use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
@@ -49,7 +48,7 @@ pub(super) struct Glass {
 pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
     let now = app.parts.clock.now();
     let roster = app.roster.now();
-    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    let tokens = app.parts.store.tokens(now).await.map_err(refuse::store)?;
     let tokens: Vec<Value> = tokens
         .iter()
         .map(|token| {
@@ -74,8 +73,15 @@ pub(super) async fn make(
     Body(wanted): Body<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let now = app.parts.clock.now();
+    if let Way::BreakGlass(id, _) = &caller.way {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            format!("{id} is of a broken glass: what it does must end with it, and a token would not"),
+            "make the token with this machine's own one, or with an admin's",
+        ));
+    }
     let lasts = life(&wanted.expires, limits::TOKEN_LIFE_MAX)?;
-    check_name(&app, &wanted)?;
+    let person = check_name(&app, &caller, &wanted)?;
     check_places(&app, &wanted)?;
     let grant = Grant { role: wanted.role, clusters: wanted.clusters };
     if !caller.covers(&grant) {
@@ -98,11 +104,16 @@ pub(super) async fn make(
         grant,
         sources: wanted.sources,
         hash,
+        root: person.is_none().then(|| caller.root().to_owned()),
+        person: person.clone(),
+        made_with: match caller.way {
+            Way::Made(id) => Some(id),
+            _ => None,
+        },
         by: caller.name,
         expires_at: now + lasts.0,
     };
     let token = app.parts.store.token_make(new, now).await.map_err(refuse::store)?;
-    let person = app.roster.now().of_token(&token.name).map(|person| person.name.clone());
     Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": token, "person": person }))))
 }
 
@@ -114,8 +125,7 @@ pub(super) async fn revoke(
 ) -> Result<Json<Value>, Problem> {
     let id: TokenId = refuse::id(&id)?;
     let why = refuse::bounded(&body.why)?;
-    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
-    let Some(token) = tokens.into_iter().find(|token| token.id == id) else {
+    let Some(token) = app.parts.store.token_by_id(id).await.map_err(refuse::store)? else {
         return Err(refuse::missing(format!("token {id}"), "see `nightshift tokens`"));
     };
     if !is_theirs(&app, &caller, &token) {
@@ -126,7 +136,8 @@ pub(super) async fn revoke(
     }
     let done = app.parts.store.token_revoke(id, &caller.name, &why, app.parts.clock.now()).await;
     app.parts.nudge.nudge();
-    Ok(Json(json!({ "revoked": done.map_err(refuse::store)? })))
+    let mut gone = done.map_err(refuse::store)?.into_iter();
+    Ok(Json(json!({ "revoked": gone.next(), "made_by_it": gone.collect::<Vec<_>>() })))
 }
 
 /// The very token, or one that bears their name.
@@ -156,11 +167,14 @@ pub(super) async fn break_glass(
     let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("somebody"), 60);
     let by = format!("{said} on {}", app.parts.config.install);
     let new = NewToken {
-        name: format!("{GLASS}{said})"),
+        name: format!("break-glass ({said})"),
         grant: Grant::everywhere(Role::Admin),
         sources: Vec::new(),
         hash,
         by,
+        root: Some(LOCAL.to_owned()),
+        person: None,
+        made_with: None,
         expires_at: now + lasts.0,
     };
     let channels: Vec<String> = app.parts.config.channels.keys().cloned().collect();
@@ -173,7 +187,7 @@ pub(super) async fn break_glass(
 /// Tokens of broken glasses that are good now.
 pub(super) async fn broken(app: &App) -> Result<Vec<ApiToken>, Problem> {
     let now = app.parts.clock.now();
-    let tokens = app.parts.store.tokens().await.map_err(refuse::store)?;
+    let tokens = app.parts.store.tokens(now).await.map_err(refuse::store)?;
     Ok(tokens.into_iter().filter(|token| token.break_glass.is_some() && token.opens(now)).collect())
 }
 
@@ -187,7 +201,8 @@ fn life(text: &str, most: Span) -> Result<Span, Problem> {
     Ok(lasts)
 }
 
-fn check_name(app: &App, wanted: &Wanted) -> Result<(), Problem> {
+/// Whose it will be, where it is a person's.
+fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<String>, Problem> {
     let name = &wanted.name;
     if let Some(why) = crate::config::wrong_name(name) {
         return Err(refuse::bad(format!("`{}` is not a name", name.escape_debug()), why));
@@ -199,7 +214,15 @@ fn check_name(app: &App, wanted: &Wanted) -> Result<(), Problem> {
             "choose another name: a name tells who did it",
         ));
     }
-    let Some(person) = roster.of_token(name) else { return Ok(()) };
+    let Some(person) = roster.of_token(name) else { return Ok(None) };
+    // In a person's name nobody else acts; whoever has this machine's own token can write who they are anyway.
+    if caller.way != Way::Local && caller.name != person.name {
+        return Err(refuse::with(
+            StatusCode::FORBIDDEN,
+            format!("`{name}` is {}'s, and a token lets whoever has it act in their name", person.name),
+            "run `nightshift tokens make` on the engine's own machine, or give it a machine's name",
+        ));
+    }
     if wanted.role == Role::Source {
         return Err(refuse::conflict(format!("`{name}` is a person's, {}", person.name), "name it as the source"));
     }
@@ -210,7 +233,7 @@ fn check_name(app: &App, wanted: &Wanted) -> Result<(), Problem> {
             format!("make it with `--role {}`", person.role),
         ));
     }
-    Ok(())
+    Ok(Some(person.name.clone()))
 }
 
 fn check_places(app: &App, wanted: &Wanted) -> Result<(), Problem> {

@@ -33,7 +33,7 @@ fn hash_of(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn looks_like_one(text: &str) -> bool {
+pub(in crate::server) fn looks_like_one(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == LETTERS && rest.chars().all(letter))
 }
@@ -96,10 +96,10 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
             }
         });
     }
-    Ok(Some(who(app, token)))
+    who(app, token).map(Some)
 }
 
-fn who(app: &App, token: ApiToken) -> Caller {
+fn who(app: &App, token: ApiToken) -> Result<Caller, Problem> {
     let glass = token.break_glass.map(|glass| glass.incident);
     let way = match glass {
         Some(incident) => Way::BreakGlass(token.id, incident),
@@ -108,9 +108,19 @@ fn who(app: &App, token: ApiToken) -> Caller {
     let caller = match glass {
         // It is nobody's but its own, whatever people are called.
         Some(_) => Caller::with(&token.name, token.grant, way),
-        None => app.roster.now().caller_by(&token.name, token.grant, token.sources, way),
+        None => {
+            let roster = app.roster.now();
+            if let Some(person) = token.person.as_ref().filter(|person| roster.by_name(person).is_none()) {
+                app.parts.metrics.auth_failed();
+                let error = format!("token {} is {person}'s, who is nobody here any more", token.id);
+                let hint = "ask an admin for a token of your own (`nightshift tokens make`)";
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
+            }
+            let name = token.person.as_ref().unwrap_or(&token.name);
+            roster.caller_by(name, token.grant, token.sources, way)
+        }
     };
-    Caller { until: Some(token.expires_at), maker: Some(token.made_by), ..caller }
+    Ok(Caller { until: Some(token.expires_at), behind: token.root, ..caller })
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use subtle::ConstantTimeEq;
 
-/// The name of this machine's own token.
-pub const LOCAL: &str = "local";
+pub use crate::model::LOCAL;
 
 /// A token as it was read, before it is hashed.
 #[derive(Clone)]

@@ -84,29 +84,34 @@ struct Read {
     doors: Doors,
 }
 
-/// What opens doors besides tokens, as it is now.
+/// What opens doors besides tokens, as it is now. A secret that cannot be read leaves its door as it was: who may what must not
+/// wait for it.
 struct Doors {
     slack: Option<String>,
-    pagerduty: Vec<String>,
-    oidc: Option<String>,
+    pagerduty: Option<Vec<String>>,
+    oidc: Option<Option<String>>,
+    unread: Vec<String>,
 }
 
 impl Doors {
-    fn read(config: &Config) -> Result<Doors, String> {
-        let read = |secret: Option<&Secret>| secret.map(Secret::read).transpose();
-        let pagerduty = config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets);
-        Ok(Doors {
-            slack: read(config.slack.as_ref().and_then(|slack| slack.signing_secret.as_ref()))?,
-            pagerduty: pagerduty.map(Secret::read).collect::<Result<_, _>>()?,
-            oidc: read(config.server.oidc.as_ref().and_then(|oidc| oidc.client_secret.as_ref()))?,
-        })
+    fn read(config: &Config) -> Doors {
+        let mut unread = Vec::new();
+        let slack = config.slack.as_ref().and_then(|slack| slack.signing_secret.as_ref());
+        let pagerduty = config.pagerduty.as_ref().map(|webhook| webhook.signing_secrets.iter().map(Secret::read));
+        let oidc = config.server.oidc.as_ref().map(|oidc| oidc.client_secret.as_ref().map(Secret::read).transpose());
+        Doors {
+            slack: slack.and_then(|secret| or_say(secret.read(), &mut unread)),
+            pagerduty: pagerduty.and_then(|secrets| or_say(secrets.collect(), &mut unread)),
+            oidc: oidc.and_then(|secret| or_say(secret, &mut unread)),
+            unread,
+        }
     }
 
     /// From now on these open; which doors were given another secret.
     fn take_effect(self, app: &App) -> Vec<String> {
         let slack = app.slack.as_ref().zip(self.slack).is_some_and(|(door, secret)| door.renew(&secret));
-        let pagerduty = app.pagerduty.as_ref().is_some_and(|door| door.renew(&self.pagerduty));
-        let oidc = app.web.renew(self.oidc);
+        let pagerduty = app.pagerduty.as_ref().zip(self.pagerduty).is_some_and(|(door, secrets)| door.renew(&secrets));
+        let oidc = self.oidc.is_some_and(|secret| app.web.renew(secret));
         let told = [
             (slack, "Slack's signing secret"),
             (pagerduty, "PagerDuty's signing secrets"),
@@ -116,13 +121,17 @@ impl Doors {
     }
 }
 
+fn or_say<T>(read: Result<T, String>, unread: &mut Vec<String>) -> Option<T> {
+    read.map_err(|why| unread.push(why)).ok()
+}
+
 /// Reads the files again; people, tokens and secrets hold from then on. What was read; none where it cannot be used.
 async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let (file, running) = (path.to_owned(), app.parts.config.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let config = Config::load(&file).map_err(|error| error.to_string())?;
         let tokens = Tokens::load(&config.server, &config.data_dir)?;
-        Ok(Read { config, tokens, doors: Doors::read(&running)? })
+        Ok(Read { config, tokens, doors: Doors::read(&running) })
     });
     let read: Result<Read, String> = match reading.await {
         Ok(read) => read,
@@ -132,8 +141,7 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
         Ok(read) => read,
         Err(why) => {
             tracing::error!(%why, "the configuration cannot be used: who may what stays as it was; mend the file");
-            let why = crate::notifiers::one_line(&why, limits::STORY_LINE_CHARS);
-            note(app, EntryKind::CatalogRefused { file: path.display().to_string(), why }).await;
+            refused(app, path, &why).await;
             return None;
         }
     };
@@ -144,6 +152,10 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let mut changes = app.roster.now().changes(&next);
     // In force first: a role that was taken away must not wait for a disk.
     app.roster.replace(next);
+    for why in &doors.unread {
+        tracing::error!(%why, "a door keeps the secret that it had; mend the file");
+        refused(app, path, why).await;
+    }
     changes.extend(doors.take_effect(app));
     if changes.is_empty() {
         return Some(config);
@@ -168,6 +180,11 @@ fn needs_a_restart(running: &Config, read: &Config) -> bool {
         rest
     };
     rest(running) != rest(read)
+}
+
+async fn refused(app: &App, path: &Path, why: &str) {
+    let why = crate::notifiers::one_line(why, limits::STORY_LINE_CHARS);
+    note(app, EntryKind::CatalogRefused { file: path.display().to_string(), why }).await;
 }
 
 async fn note(app: &App, kind: EntryKind) {

@@ -73,7 +73,7 @@ fn token_form(to: &str) -> Markup {
             label for="token" { "Token" }
             input id="token" name="token" type="password" autocomplete="current-password" required;
             button type="submit" { "Sign in with a token" }
-            p.dim { "One of " code { "server.tokens" } "; on the engine's own machine, the one in " code { "data/token" } "." }
+            p.dim { "One of " code { "server.tokens" } ", or of " code { "nightshift tokens make" } "; on the engine's own machine, the one in " code { "data/token" } "." }
         }
     }
 }

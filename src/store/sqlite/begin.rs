@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::planted::planted;
 use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
-use crate::store::{Begun, StoreError};
+use crate::store::{Begun, Prospect, StoreError};
 use rusqlite::{Connection, params};
 use std::time::Duration;
 
@@ -48,6 +48,44 @@ pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
             tx.append(&Actor::engine(), about(&run), &entry, now)?;
             Ok(Begun::Denied { reason })
         }
+    }
+}
+
+/// What the guards would say to the steps of a run that nobody has started: over the levels of this moment, each step as if
+/// those before it had been made.
+pub(super) fn foretell(
+    tx: &mut Tx,
+    prospect: Prospect,
+    limits: &GuardLimits,
+    now: Time,
+) -> Result<Vec<Verdict>, StoreError> {
+    // The number that comes next: it would be the youngest.
+    let run = Run { id: RunId(tx.next.run), epoch: tx.epoch, ..prospect.run };
+    let mut verdicts = Vec::new();
+    for (at, proposal) in prospect.proposals.iter().enumerate() {
+        let mut levels = levels(tx, &run, proposal, now)?;
+        levels.declared_reach = prospect.reach;
+        for before in &prospect.proposals[..at] {
+            as_if_made(&mut levels, before, proposal);
+        }
+        verdicts.push(admit(limits, &levels, &Proposal { run: run.id, ..proposal.clone() }, now));
+    }
+    Ok(verdicts)
+}
+
+/// The step before is taken for made: its node is this run's, and out of service for the steps on other nodes.
+fn as_if_made(levels: &mut Levels, before: &Proposal, step: &Proposal) {
+    levels.acted = true;
+    let Some(node) = before.target.node.as_ref().filter(|_| before.disruptive) else { return };
+    if before.target.cluster != step.target.cluster {
+        return;
+    }
+    if step.target.node.as_ref() == Some(node) {
+        levels.is_holder = true;
+    } else if !levels.nodes_held.contains(node) {
+        levels.nodes_held.push(node.clone());
+        levels.nodes_hour += 1;
+        levels.nodes_day += 1;
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) fn settle(
     match after {
         Some((0, true)) => {
             exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
-            Ok(Some(EntryKind::IncidentResolved { why: "all of its episodes have ended".to_owned() }))
+            Ok(Some(EntryKind::IncidentResolved { why: "all of its alerts have ended".to_owned() }))
         }
         Some((firing, _)) if firing >= 0 => Ok(None),
         _ => Err(StoreError::Damaged(format!("{incident} has fewer episodes firing than have ended"))),

@@ -2,31 +2,99 @@
 //!
 //! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
 
-use super::record;
 use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
-use crate::model::{About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Terms, Time};
+use super::{incidents, persons, record};
+use crate::limits;
+use crate::model::{
+    About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Severity, Subject, Terms, Time,
+    short_content,
+};
 use crate::planted::planted;
 use crate::policy;
 use crate::store::{Climb, StoreError};
 use rusqlite::{Connection, Row, params};
+use std::collections::BTreeMap;
 
-/// Entries that follow from something; the caller appends them where the ledger has its place for them.
+/// Entries that follow from something, and channels that have to hear of an incident among them; the caller appends them where
+/// the ledger has its place for them.
 #[derive(Default)]
-pub(super) struct News(pub Vec<(Actor, About, EntryKind)>);
+pub(super) struct News {
+    pub entries: Vec<(Actor, About, EntryKind)>,
+    pub told: Vec<(IncidentId, String)>,
+}
 
 impl News {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     pub fn append(self, tx: &mut Tx, now: Time) -> Result<(), StoreError> {
-        for (actor, about, entry) in self.0 {
-            tx.append(&actor, about, &entry, now)?;
+        let mut last = BTreeMap::new();
+        for (actor, about, entry) in self.entries {
+            let no = tx.append(&actor, about, &entry, now)?;
+            last.extend(about.incident.map(|incident| (incident, no)));
+        }
+        for (incident, channel) in self.told {
+            if let Some(no) = last.get(&incident) {
+                tx.want(incident, &channel, *no, now)?;
+            }
         }
         Ok(())
     }
 }
+
+/// A move of a rule, with everybody who has to hear of it. Where no channel would by the incident that it is about, it is told by
+/// an incident of its own, which is over at once: one message, and nobody is paged.
+fn told(
+    tx: &mut Tx,
+    (actor, mut about, entry): (Actor, About, EntryKind),
+    tell: &[String],
+    now: Time,
+) -> Result<News, StoreError> {
+    let heard = match about.incident {
+        Some(incident) => number(&tx.conn, "SELECT count(*) FROM outbox WHERE incident = ?1", [incident.0])? > 0,
+        None => false,
+    };
+    let channels = if tell.is_empty() { tx.channels.clone() } else { tell.to_vec() };
+    let (rule, title, severity) = match &entry {
+        EntryKind::RulePromoted { rule, from, to, by, .. } => {
+            (rule, format!("rule {rule} goes from {from} to {to}, promoted by {by}"), Severity::Info)
+        }
+        EntryKind::RuleDemoted { rule, from, to, why, content, past: true, .. } => {
+            let content = short_content(content);
+            (
+                rule,
+                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}: {why}"),
+                Severity::Info,
+            )
+        }
+        EntryKind::RuleDemoted { rule, from, to, by, why, .. } if by == ENGINE => {
+            (rule, format!("rule {rule} goes down from {from} to {to}: {why}"), Severity::Warning)
+        }
+        EntryKind::RuleDemoted { rule, from, to, by, .. } => {
+            (rule, format!("rule {rule} goes down from {from} to {to}, by {by}"), Severity::Info)
+        }
+        _ => return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() }),
+    };
+    if heard || channels.is_empty() {
+        return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() });
+    }
+    let key = format!("{MOVES}{rule}");
+    let title: String = title.chars().take(limits::STORY_LINE_CHARS).collect();
+    let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), severity, now)?;
+    exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
+    let alone = About { incident: Some(incident), run: None };
+    about.incident = about.incident.or(Some(incident));
+    let over = EntryKind::IncidentResolved { why: "it was to be told, and nothing is left to do".to_owned() };
+    let entries = vec![(Actor::engine(), alone, opened), (actor, about, entry), (Actor::engine(), alone, over)];
+    Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
+}
+
+/// How the keys of incidents begin that tell of a rule's move.
+const MOVES: &str = "rule-moved/";
+/// Who moves a rule by itself.
+const ENGINE: &str = "engine";
 
 const LEVEL: &str = "rule, content, mode, file, down, by, why, at, from_run, evidence_from, card";
 
@@ -74,8 +142,8 @@ pub(super) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
     if let Some(rule) = run.rule.as_deref().filter(|_| !planted("cached-mode")) {
         // What went wrong with one content says nothing of another; a person who brings a rule down means whatever it does.
         let sql = "SELECT mode FROM level WHERE rule = ?1 AND from_run > ?2 \
-                   AND (content = (SELECT content FROM record WHERE run = ?2) OR (down AND by <> 'engine'))";
-        for level in all(&tx.conn, sql, params![rule, run.id.0], |row| word::<Mode>(row, 0))? {
+                   AND (content = (SELECT content FROM record WHERE run = ?2) OR (down AND by <> ?3))";
+        for level in all(&tx.conn, sql, params![rule, run.id.0, ENGINE], |row| word::<Mode>(row, 0))? {
             mode = mode.min(level);
         }
     }
@@ -109,15 +177,16 @@ struct Seen {
     content: String,
     file: Mode,
     demote: Demote,
+    tell: Vec<String>,
 }
 
 /// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now; and
 /// only as it was for this run. `in_force`: what the rule does now, where that is known; else it is what it last did.
 pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<News, StoreError> {
-    let sql = "SELECT rule, content, file, demote_auto, demote_approve FROM record WHERE run = ?1";
+    let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
         let demote = Demote { auto: row.get(3)?, approve: row.get(4)? };
-        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote })
+        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote, tell: json(row, 5)? })
     })?;
     let Some(seen) = seen else { return Ok(News::default()) };
     let level = level(&tx.conn, &seen.rule, &seen.content)?;
@@ -149,7 +218,7 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
         mode: to,
         file: seen.file,
         down: true,
-        by: "engine".to_owned(),
+        by: ENGINE.to_owned(),
         why: why.clone(),
         at: now,
         from_run: next,
@@ -161,14 +230,14 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
         rule: seen.rule,
         from,
         to,
-        by: "engine".to_owned(),
+        by: ENGINE.to_owned(),
         why,
         content: seen.content,
         card: Box::new(card),
         past,
     };
     let about = About { incident: record::incident(&tx.conn, run)?, run: Some(run) };
-    Ok(News(vec![(Actor::engine(), about, entry)]))
+    told(tx, (Actor::engine(), about, entry), &seen.tell, now)
 }
 
 /// What was bad about a run.
@@ -209,7 +278,11 @@ pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     }
     let evidence_from = before.map_or(RunId(0), |level| level.evidence_from);
     let card = record::card(&tx.conn, rule, &terms.content, evidence_from)?;
-    let missing = policy::missing(&climb.promote, &card, to, &climb.by, now);
+    let mut others = false;
+    for judge in &card.judges {
+        others |= !persons::same(&tx.conn, judge, &climb.by)?;
+    }
+    let missing = policy::missing(&climb.promote, &card, to, &climb.by, others, now);
     if !missing.is_empty() {
         return refused(format!("rule {rule} has not shown enough for {to}: {}", missing.join("; ")));
     }
@@ -283,7 +356,8 @@ fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Resul
     let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
                AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
     let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;
-    tx.append(&Actor::person(&climb.by), About { incident, run: None }, &entry, now)?;
+    let about = About { incident, run: None };
+    told(tx, (Actor::person(&climb.by), about, entry), &climb.terms.tell, now)?.append(tx, now)?;
     wake(tx, &climb.rule, now)
 }
 

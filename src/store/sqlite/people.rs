@@ -5,7 +5,7 @@
 use super::record::Judgement;
 use super::sql::{all, exec, micros, one, time_opt, to_json};
 use super::tx::Tx;
-use super::{breakers, incidents, ladder, record, rows, runs, tokens};
+use super::{breakers, incidents, ladder, persons, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
@@ -39,11 +39,16 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
     let run = runs::get(&tx.conn, found.run)?;
-    if answer.approved && run.rule.is_none() && run.requested_by == answer.by {
+    if answer.approved && run.rule.is_none() && persons::same(&tx.conn, &run.requested_by, &answer.by)? {
         let text = format!("{} asked for {} and cannot approve it too: somebody else must", answer.by, run.id);
         return Err(StoreError::Refused(text));
     }
     if answer.approved && found.needed > 1 {
+        if let Some(before) = persons::again(&tx.conn, &found.given, &answer.by)?.filter(|before| **before != answer.by)
+        {
+            let text = format!("{} said yes to {} already, as {before}: a different person must", answer.by, found.id);
+            return Err(StoreError::Refused(text));
+        }
         let sql = "INSERT INTO decision (approval, who, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
         let again = if planted("double-click-counts-twice") { now.to_string() } else { String::new() };
         let who = format!("{}{again}", answer.by);
@@ -235,8 +240,9 @@ fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> 
     if persons > 1 && !planted("one-person-releases") {
         let fresh = asked_at.is_some_and(|at| at + limits::RELEASE_WINDOW.0 > now);
         match first.filter(|_| fresh) {
-            Some(first) if first == by => {
-                let text = format!("{by} asked for the release of `{scope}` already: a second person must agree");
+            Some(first) if persons::same(&tx.conn, &first, &by)? => {
+                let also = if first == by { String::new() } else { format!(", as {first}") };
+                let text = format!("{by} asked for the release of `{scope}` already{also}: a second person must agree");
                 return Err(StoreError::Refused(text));
             }
             Some(_) => {}

@@ -27,8 +27,8 @@ pub(super) fn begin(
     mode: Mode,
     now: Time,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO record (run, rule, content, file, bake, demote_auto, demote_approve, subject, mode, at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let sql = "INSERT INTO record (run, rule, content, file, bake, demote_auto, demote_approve, subject, mode, at, tell) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let values = params![
         run.0,
         rule,
@@ -39,7 +39,8 @@ pub(super) fn begin(
         terms.demote.approve,
         to_json(subject)?,
         to_word(&mode)?,
-        micros(now)
+        micros(now),
+        to_json(&terms.tell)?
     ];
     exec(conn, sql, values).map(drop)
 }
@@ -93,8 +94,10 @@ pub(super) fn came_back(
     for (run, bake) in found {
         let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
         let proved = EntryKind::RunProved { rule: rule.to_owned(), aftermath: Aftermath::Back, bake };
-        news.0.push((Actor::engine(), about, proved));
-        news.0.extend(ladder::weigh(tx, run, Some(in_force), now)?.0);
+        news.entries.push((Actor::engine(), about, proved));
+        let moved = ladder::weigh(tx, run, Some(in_force), now)?;
+        news.entries.extend(moved.entries);
+        news.told.extend(moved.told);
     }
     Ok(news)
 }

@@ -52,10 +52,12 @@ const EPISODES: [(&str, &str); 14] = [
          AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.incident = incident.id) \
          AND NOT EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id) LIMIT ?2)",
     ),
+    // Who is behind a name counts as long as its word does.
     (
         "api_token",
         "DELETE FROM api_token WHERE id IN (SELECT id FROM api_token WHERE coalesce(revoked_at, expires_at) < ?1 \
-         AND expires_at < ?1 LIMIT ?2)",
+         AND expires_at < ?1 AND NOT EXISTS (SELECT 1 FROM judgement WHERE who = api_token.name) \
+         AND NOT EXISTS (SELECT 1 FROM record WHERE answer_by = api_token.name) LIMIT ?2)",
     ),
     ("attempt", "DELETE FROM attempt WHERE run IN (SELECT run FROM attempt WHERE at < ?1 LIMIT ?2)"),
     ("symptom", "DELETE FROM symptom WHERE rowid IN (SELECT rowid FROM symptom WHERE at < ?1 LIMIT ?2)"),

@@ -12,8 +12,8 @@ use crate::model::{
 use crate::store::{NewToken, StoreError};
 use rusqlite::{Connection, Row, params};
 
-const COLUMNS: &str =
-    "id, name, role, clusters, sources, made_by, made_at, expires_at, revoked_at, used_at, why, incident";
+const COLUMNS: &str = "id, name, role, clusters, sources, made_by, made_at, expires_at, revoked_at, used_at, why, incident, person, root, \
+     made_with";
 
 fn token(row: &Row<'_>) -> rusqlite::Result<ApiToken> {
     let incident: Option<i64> = row.get(11)?;
@@ -28,6 +28,9 @@ fn token(row: &Row<'_>) -> rusqlite::Result<ApiToken> {
         expires_at: time(row, 7)?,
         revoked_at: time_opt(row, 8)?,
         used_at: time_opt(row, 9)?,
+        person: row.get(12)?,
+        root: row.get(13)?,
+        made_with: row.get::<_, Option<i64>>(14)?.map(TokenId),
         break_glass: why.zip(incident).map(|(why, incident)| BreakGlass { why, incident: IncidentId(incident) }),
     })
 }
@@ -36,15 +39,20 @@ pub(super) fn by_hash(conn: &Connection, hash: &str) -> Result<Option<ApiToken>,
     one(conn, &format!("SELECT {COLUMNS} FROM api_token WHERE hash = ?1"), [hash], token)
 }
 
-/// The newest first.
-pub(super) fn list(conn: &Connection) -> Result<Vec<ApiToken>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM api_token ORDER BY id DESC LIMIT ?1");
-    all(conn, &sql, [limits::TOKENS as i64], token)
+/// As many as may be in force: whatever has ended, none of those is left out.
+pub(super) fn list(conn: &Connection, now: Time) -> Result<Vec<ApiToken>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM api_token ORDER BY revoked_at IS NULL AND expires_at > ?1 DESC, id DESC LIMIT ?2"
+    );
+    all(conn, &sql, [micros(now), limits::TOKENS as i64], token)
+}
+
+pub(super) fn find(conn: &Connection, id: TokenId) -> Result<Option<ApiToken>, StoreError> {
+    one(conn, &format!("SELECT {COLUMNS} FROM api_token WHERE id = ?1"), [id.0], token)
 }
 
 fn get(conn: &Connection, id: TokenId) -> Result<ApiToken, StoreError> {
-    let found = one(conn, &format!("SELECT {COLUMNS} FROM api_token WHERE id = ?1"), [id.0], token)?;
-    found.ok_or_else(|| StoreError::NotFound { what: format!("token {id}") })
+    find(conn, id)?.ok_or_else(|| StoreError::NotFound { what: format!("token {id}") })
 }
 
 pub(super) fn make(tx: &mut Tx, new: &NewToken, now: Time) -> Result<ApiToken, StoreError> {
@@ -74,8 +82,8 @@ pub(super) fn make(tx: &mut Tx, new: &NewToken, now: Time) -> Result<ApiToken, S
 }
 
 fn insert(tx: &Tx, new: &NewToken, incident: Option<(&str, IncidentId)>, now: Time) -> Result<TokenId, StoreError> {
-    let sql = "INSERT INTO api_token (name, role, clusters, sources, hash, made_by, made_at, expires_at, why, incident) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let sql = "INSERT INTO api_token (name, role, clusters, sources, hash, made_by, made_at, expires_at, why, incident, \
+               person, root, made_with) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     let values = params![
         new.name,
         to_word(&new.grant.role)?,
@@ -87,6 +95,9 @@ fn insert(tx: &Tx, new: &NewToken, incident: Option<(&str, IncidentId)>, now: Ti
         micros(new.expires_at),
         incident.map(|(why, _)| why),
         incident.map(|(_, id)| id.0),
+        new.person,
+        new.root,
+        new.made_with.map(|id| id.0),
     ];
     exec(&tx.conn, sql, values)?;
     Ok(TokenId(tx.conn.last_insert_rowid()))
@@ -119,16 +130,29 @@ pub(super) fn break_glass(
 /// How the keys of incidents begin that tell of a broken glass.
 pub(super) const BREAK_GLASS: &str = "break-glass/";
 
-pub(super) fn revoke(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
-    let found = get(&tx.conn, id)?;
-    if let Some(at) = found.revoked_at {
+/// The token and all that it made, and these made, that are in force.
+const FAMILY: &str = "WITH RECURSIVE family (id) AS (SELECT ?1 UNION \
+    SELECT api_token.id FROM api_token JOIN family ON api_token.made_with = family.id) \
+    SELECT id FROM api_token WHERE id IN family AND id != ?1 AND revoked_at IS NULL AND expires_at > ?2 ORDER BY id";
+
+pub(super) fn revoke(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError> {
+    if let Some(at) = get(&tx.conn, id)?.revoked_at {
         return Err(StoreError::Refused(format!("{id} was revoked already, at {at}")));
     }
+    let mut gone = vec![revoke_one(tx, id, by, why, now)?];
+    for made in all(&tx.conn, FAMILY, [id.0, micros(now)], |row| Ok(TokenId(row.get(0)?)))? {
+        gone.push(revoke_one(tx, made, by, &format!("made with {id}, which was revoked"), now)?);
+    }
+    Ok(gone)
+}
+
+fn revoke_one(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
     exec(&tx.conn, "UPDATE api_token SET revoked_at = ?2 WHERE id = ?1", params![id.0, micros(now)])?;
-    let about = About { incident: found.break_glass.map(|glass| glass.incident), run: None };
-    let entry = EntryKind::TokenRevoked { token: id, name: found.name, by: by.to_owned(), why: why.to_owned() };
+    let found = get(&tx.conn, id)?;
+    let about = About { incident: found.break_glass.as_ref().map(|glass| glass.incident), run: None };
+    let entry = EntryKind::TokenRevoked { token: id, name: found.name.clone(), by: by.to_owned(), why: why.to_owned() };
     tx.append(&Actor::person(by), about, &entry, now)?;
-    get(&tx.conn, id)
+    Ok(found)
 }
 
 pub(super) fn used(tx: &mut Tx, id: TokenId, now: Time) -> Result<(), StoreError> {

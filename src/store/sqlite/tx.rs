@@ -28,6 +28,8 @@ pub(super) struct Tx {
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
+    /// Everybody who can be told something.
+    pub channels: Vec<String>,
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
@@ -62,6 +64,7 @@ impl Tx {
             epoch,
             ceiling,
             home: String::new(),
+            channels: Vec::new(),
             reaches: HashMap::new(),
             recent: Recent::default(),
             frontier: Frontier::default(),

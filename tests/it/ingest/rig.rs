@@ -13,7 +13,7 @@ use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
-    NewApproval, NewRun, NewToken, Numbered, RawEntry, Receipted, Store, StoreError,
+    NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
@@ -340,6 +340,9 @@ impl Store for MemoryStore {
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         unimplemented!()
     }
+    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
+        unimplemented!()
+    }
     async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         unimplemented!()
     }
@@ -477,10 +480,16 @@ impl Store for MemoryStore {
     async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
         unimplemented!()
     }
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+    async fn token_by_id(&self, _: TokenId) -> Result<Option<ApiToken>, StoreError> {
         unimplemented!()
     }
-    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<ApiToken, StoreError> {
+    async fn same_person(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+    async fn tokens(&self, _: Time) -> Result<Vec<ApiToken>, StoreError> {
+        unimplemented!()
+    }
+    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         unimplemented!()
     }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {

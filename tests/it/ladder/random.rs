@@ -62,7 +62,13 @@ fn open(dir: &std::path::Path, ceiling: Mode) -> Arc<dyn Store> {
 impl Play {
     fn terms(&self) -> Terms {
         let content = self.content.to_string();
-        Terms { content, file: self.file, bake: Span::minutes(1), demote: Demote { auto: 1, approve: 2 } }
+        Terms {
+            content,
+            file: self.file,
+            bake: Span::minutes(1),
+            demote: Demote { auto: 1, approve: 2 },
+            tell: Vec::new(),
+        }
     }
 
     fn climb(&self, who: u8) -> Climb {

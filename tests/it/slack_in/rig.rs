@@ -22,8 +22,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tower::ServiceExt;
@@ -47,6 +50,38 @@ struct Told {
     /// What was said to people at a `response_url`.
     said: Vec<Value>,
     socket: String,
+    /// What a bot token may do, and of which workspace it is.
+    scopes: String,
+    team: String,
+}
+
+/// What bytes go over: in the clear, or in TLS.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// HTTP in TLS.
+struct Secured {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Secured {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = self.tcp.accept().await.unwrap();
+            // Who does not trust us hangs up here.
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
 }
 
 /// A Slack that is pretended.
@@ -57,18 +92,36 @@ pub struct Slack {
 }
 
 impl Slack {
-    async fn start() -> (Slack, mpsc::Receiver<Line>) {
-        let told: Arc<Mutex<Told>> = Arc::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
+    pub async fn start() -> (Slack, mpsc::Receiver<Line>) {
+        Slack::start_with(None, None).await
+    }
+
+    /// In TLS where there is a certificate: its API, and the sockets that it names.
+    pub async fn start_with(api: Option<TlsAcceptor>, links: Option<TlsAcceptor>) -> (Slack, mpsc::Receiver<Line>) {
+        let scopes = "chat:write,channels:history,commands".to_owned();
+        let told = Arc::new(Mutex::new(Told { scopes, team: "T0".to_owned(), ..Told::default() }));
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let url = format!("{}://localhost:{port}/", if api.is_some() { "https" } else { "http" });
         let routes =
             Router::new().route("/answer", post(hook)).route("/api/{method}", post(call)).with_state(told.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        match api {
+            Some(tls) => drop(tokio::spawn(async move { axum::serve(Secured { tcp, tls }, routes).await })),
+            None => drop(tokio::spawn(async move { axum::serve(tcp, routes).await })),
+        }
         let sockets = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        told.lock().unwrap().socket = format!("ws://{}/link/?ticket=once", sockets.local_addr().unwrap());
+        let (scheme, port) = (if links.is_some() { "wss" } else { "ws" }, sockets.local_addr().unwrap().port());
+        told.lock().unwrap().socket = format!("{scheme}://localhost:{port}/link/?ticket=once");
         let (lines, accepted) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok((stream, _)) = sockets.accept().await {
+                let stream: Box<dyn Wire> = match &links {
+                    None => Box::new(stream),
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => continue,
+                    },
+                };
                 let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { continue };
                 if lines.send(Line(socket)).await.is_err() {
                     return;
@@ -86,6 +139,12 @@ impl Slack {
 
     pub fn down(&self, status: Option<u16>) {
         self.told.lock().unwrap().down = status;
+    }
+
+    /// What bot tokens may do from now on, and of which workspace they are.
+    pub fn bot(&self, scopes: &str, team: &str) {
+        let mut told = self.told.lock().unwrap();
+        (told.scopes, told.team) = (scopes.to_owned(), team.to_owned());
     }
 
     /// Token and arguments of the calls of this method so far.
@@ -139,11 +198,13 @@ async fn call(
     }
     let usual = match method.as_str() {
         "apps.connections.open" => json!({ "ok": true, "url": told.socket }),
+        "auth.test" => json!({ "ok": true, "user": "nightshift", "team": "Night", "team_id": told.team }),
         _ => json!({ "ok": true, "channel": "C1", "ts": format!("1700.{:04}", told.calls.len()) }),
     };
     let scripted = told.next.get_mut(&method).and_then(VecDeque::pop_front);
     let (status, after, body) = scripted.unwrap_or((200, None, usual));
     let mut response = (StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
+    response.headers_mut().insert("x-oauth-scopes", told.scopes.parse().unwrap());
     if let Some(after) = after {
         response.headers_mut().insert("retry-after", after.into());
     }
@@ -151,7 +212,7 @@ async fn call(
 }
 
 /// Slack's end of one Socket Mode connection.
-pub struct Line(pub WebSocketStream<TcpStream>);
+pub struct Line(pub WebSocketStream<Box<dyn Wire>>);
 
 impl Line {
     pub async fn say(&mut self, frame: Value) {

@@ -85,7 +85,7 @@ async fn breaking_the_glass_pages_everybody_and_each_use_is_in_the_ledger() {
     assert_eq!(status, 201);
     let long = json!({ "name": "x", "role": "admin", "expires": "2h" });
     let (status, said) = engine.ask("POST", "/api/v1/tokens", Some(&text), &long).await;
-    assert_eq!(status, 403, "an hour does not become a year: {said}");
+    assert_eq!(status, 403, "what it makes would outlive it: {said}");
     let used = engine.get("/api/v1/entries?kind=break_glass_used&after=-1").await.unwrap();
     let used: Vec<&str> =
         used["entries"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();

@@ -215,6 +215,9 @@ impl Store for FakeStore {
     async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
     }
+    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
+        unimplemented!()
+    }
     async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
     }
@@ -271,7 +274,7 @@ impl Store for FakeStore {
         panic!("not the courier's")
     }
     async fn episodes(&self, _: Filter) -> Result<Vec<Episode>, StoreError> {
-        panic!("not the courier's")
+        Ok(Vec::new())
     }
     async fn steps(&self, _: RunId) -> Result<Vec<Step>, StoreError> {
         panic!("not the courier's")
@@ -343,10 +346,16 @@ impl Store for FakeStore {
     async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
         panic!("not the courier's")
     }
-    async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+    async fn token_by_id(&self, _: TokenId) -> Result<Option<ApiToken>, StoreError> {
         panic!("not the courier's")
     }
-    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<ApiToken, StoreError> {
+    async fn same_person(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn tokens(&self, _: Time) -> Result<Vec<ApiToken>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         panic!("not the courier's")
     }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 
 use super::{Next, Slice};
 use crate::actions::{self, Action, Performed};
+use crate::engine::propose;
 use crate::limits;
 use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
 use crate::policy::backoff;
@@ -63,7 +64,7 @@ impl Slice<'_> {
         action: &dyn Action,
         step: Step,
     ) -> Result<Next, StoreError> {
-        let proposal = self.proposal(&claimed.run, action, step.call.clone(), step.undoes);
+        let proposal = propose::proposal(self.parts, &claimed.run, action, step.call.clone(), step.undoes);
         let limits = Arc::new(self.parts.config.guards.clone());
         match self.parts.store.again(proposal, step.no, limits, self.now()).await? {
             Begun::Step(step) => self.perform(claimed, runbook, action, step, &self.parts.world).await,
@@ -127,7 +128,7 @@ impl Slice<'_> {
             if self.parts.world.stopped().is_none() && self.parts.store.freezes().await?.is_empty() {
                 continue;
             }
-            let proposal = self.proposal(run, action, step.call.clone(), step.undoes);
+            let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
             let limits = Arc::new(self.parts.config.guards.clone());
             if let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? {
                 self.parts.metrics.action_refused(reason.code);

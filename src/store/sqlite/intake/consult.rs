@@ -84,7 +84,8 @@ impl Intake<'_> {
         let news = record::came_back(self.tx, &rule.name, &start.terms.content, &start.subject, self.now)?;
         if !news.is_empty() {
             self.modes.remove(&rule.name);
-            self.later.extend(news.0);
+            self.later.extend(news.entries);
+            self.told.extend(news.told);
         }
         Ok(())
     }

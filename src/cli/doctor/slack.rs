@@ -1,0 +1,91 @@
+//! Slack: whether its tokens are good and of one app, and whether the engine that runs here is connected.
+//!
+//! Invariant: the address that Slack gives for a connection is left unused, so nothing is connected.
+
+use super::{Findings, inside, reach};
+use crate::config::{Config, Secret, SlackApp};
+use crate::limits;
+use crate::notifiers::one_line;
+use crate::notifiers::slack::Web;
+use crate::world::World;
+use serde_json::Value;
+use tokio::time::timeout;
+
+const AREA: &str = "slack";
+const SILENT: &str = "Slack does not answer in time";
+const WAY_OUT: &str = "let this machine out to slack.com and wss-primary.slack.com, port 443: no proxy is used";
+
+pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings) {
+    let Some(slack) = &config.slack else { return };
+    bot(config, slack, world, findings).await;
+    // That a secret cannot be read has been said already.
+    let Some(Ok(token)) = slack.app_token.as_ref().map(Secret::read) else { return };
+    match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).socket()).await {
+        Ok(Ok(_)) => findings.good(AREA, "the app token is valid, and Socket Mode is on"),
+        Ok(Err(refusal)) if refusal.lasting => {
+            findings.bad(AREA, refusal.why, "mend `slack.app_token`, or the app's settings");
+        }
+        Ok(Err(refusal)) => findings.bad(AREA, refusal.why, WAY_OUT),
+        Err(_) => findings.bad(AREA, SILENT, WAY_OUT),
+    }
+    connection(config, world, findings).await;
+}
+
+/// The bot's token: forms and pages need it, and it says which workspace it is of.
+async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Findings) {
+    let Some(secret) = config.slack_token() else {
+        let mend = "slack:\n  token: { file: /run/secrets/slack-token }      # xoxb-…";
+        return findings.odd(AREA, "no bot token: buttons open no forms, and the app has no page", mend);
+    };
+    let Ok(token) = secret.read() else { return };
+    let bot = match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).bot()).await {
+        Ok(Ok(bot)) => bot,
+        Ok(Err(refusal)) => return findings.bad(AREA, refusal.why, "mend `slack.token`, or that of the channel"),
+        Err(_) => return findings.bad(AREA, SILENT, WAY_OUT),
+    };
+    if !bot.commands {
+        let mend = "add the scope `commands` (OAuth & Permissions), or the manifest of integrations/slack/, and install the app anew";
+        findings.bad(AREA, "the app lacks `commands`, so there is no /nightshift in the workspace", mend);
+    }
+    match &slack.team {
+        _ if bot.team.is_empty() => {}
+        Some(team) if *team != bot.team => findings.bad(
+            AREA,
+            format!("`slack.team` is {team}, and the bot token is of {}: every press and command is refused", bot.team),
+            format!("slack:\n  team: {}", bot.team),
+        ),
+        Some(_) => findings.good(AREA, format!("the bot token is of the workspace {}", bot.team)),
+        None => findings.odd(
+            AREA,
+            "`slack.team` is not set: presses and commands of any workspace that has the app count",
+            format!("slack:\n  team: {}", bot.team),
+        ),
+    }
+}
+
+/// What the engine that runs here says of its connection.
+async fn connection(config: &Config, world: &World, findings: &mut Findings) {
+    let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return };
+    let url = format!("http://{}/api/v1/status", inside::local(config.server.listen));
+    // Whether an engine runs here at all is another finding.
+    let Ok(answer) = reach::get(&world.http, &url, Some(token.trim())).await else { return };
+    let status: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let standing = &status["slack"];
+    let word = |name: &str| one_line(standing[name].as_str().unwrap_or_default(), limits::STORY_LINE_CHARS);
+    match standing["connected"].as_bool() {
+        Some(true) => {
+            findings.good(AREA, format!("the engine that runs here is connected since {}", word("since")));
+        }
+        Some(false) => findings.bad(
+            AREA,
+            format!("the engine that runs here is not connected since {}: {}", word("since"), word("why")),
+            format!("it tries again by itself; {WAY_OUT}"),
+        ),
+        None if answer.status == 200 => findings.bad(
+            AREA,
+            "the engine that runs here knows no `slack.app_token`: it was started with another configuration",
+            "restart it, then look at `nightshift status`",
+        ),
+        None => {}
+    }
+}

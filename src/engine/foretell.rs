@@ -1,0 +1,62 @@
+//! What the guards would say now to each step of a plan, if somebody started it: nothing is reserved, nothing is begun.
+//!
+//! Invariant: it is the guards themselves that are asked, over the same facts and levels as for a step.
+
+use super::{Parts, propose};
+use crate::actions;
+use crate::limits;
+use crate::model::{Effect, Foretold, Input, Mode, Plan, PlannedCall, Reach, Run, RunId, RunState, Subject};
+use crate::script::Runbook;
+use crate::store::{Prospect, StoreError};
+use std::sync::Arc;
+
+/// Of each call that acts, as long as there are not too many; those that are off in this installation say so in the plan.
+pub async fn foretell(
+    parts: &Parts,
+    runbook: &Runbook,
+    input: &Input,
+    subject: &Subject,
+    plan: &Plan,
+) -> Result<Vec<Foretold>, StoreError> {
+    let run = prospect(parts, runbook, input, subject, plan);
+    let acts = |planned: &PlannedCall| planned.effect != Effect::Read && planned.reach > Reach::None;
+    let (mut calls, mut proposals) = (Vec::new(), Vec::new());
+    for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| acts(planned)).take(limits::FORETOLD_CALLS)
+    {
+        let Some(action) = actions::find(&planned.call.action) else { continue };
+        if !parts.config.actions.lets(&planned.call.action) {
+            continue;
+        }
+        let mut proposal = propose::proposal(parts, &run, action, planned.call.clone(), None);
+        // No alert is behind it, so none is silenced.
+        proposal.facts = propose::facts(parts, &parts.world, &run, action, &proposal, std::future::ready(None)).await;
+        calls.push(at);
+        proposals.push(proposal);
+    }
+    let prospect = Prospect { run, reach: runbook.header.reach, proposals };
+    let limits = Arc::new(parts.config.guards.clone());
+    let verdicts = parts.store.foretell(prospect, limits, parts.clock.now()).await?;
+    Ok(calls.into_iter().zip(verdicts).map(|(call, verdict)| Foretold { call, verdict }).collect())
+}
+
+/// A run as a person would start it now, with a yes to its plan. The store gives it the number that comes next.
+fn prospect(parts: &Parts, runbook: &Runbook, input: &Input, subject: &Subject, plan: &Plan) -> Run {
+    Run {
+        id: RunId(0),
+        rule: None,
+        incident: None,
+        episode: None,
+        runbook: runbook.pin.clone(),
+        input: input.clone(),
+        subject: subject.clone(),
+        mode: Mode::Auto.min(parts.config.mode_ceiling),
+        state: RunState::Ready,
+        wake_at: None,
+        epoch: 0,
+        approved: Some(plan.clone()),
+        unwinding: None,
+        created_at: parts.clock.now(),
+        ended_at: None,
+        requested_by: String::new(),
+    }
+}

@@ -1,0 +1,56 @@
+//! Who is behind a name in the ledger: whoever made the token that bears it may have kept it.
+//!
+//! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
+
+use super::sql::{all, number};
+use crate::model::LOCAL;
+use crate::planted::planted;
+use crate::store::StoreError;
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+
+/// One person as far as it can be told: by what name, and who else may have what they came by.
+struct Behind {
+    name: String,
+    all: BTreeSet<String>,
+}
+
+impl Behind {
+    fn of(conn: &Connection, name: &str) -> Result<Behind, StoreError> {
+        // Whoever breaks the glass says who they are, and all that is known is that they had this machine's own token.
+        let glass =
+            number(conn, "SELECT count(*) FROM api_token WHERE name = ?1 AND incident IS NOT NULL", [name])? > 0;
+        let name = if glass { LOCAL } else { name };
+        let sql = "SELECT DISTINCT root FROM api_token WHERE name = ?1 AND root IS NOT NULL AND incident IS NULL";
+        let mut all: BTreeSet<String> = all(conn, sql, [name], |row| row.get(0))?.into_iter().collect();
+        all.insert(name.to_owned());
+        Ok(Behind { name: name.to_owned(), all })
+    }
+
+    /// This machine's own token may be behind many: who holds it can say in the configuration who is who, so what it made
+    /// are different persons, but none of them is another one than itself.
+    fn may_be(&self, other: &Behind) -> bool {
+        let shared = || self.all.intersection(&other.all).any(|name| name != LOCAL);
+        self.all.contains(&other.name) || other.all.contains(&self.name) || shared()
+    }
+}
+
+pub(super) fn same(conn: &Connection, one: &str, other: &str) -> Result<bool, StoreError> {
+    if one == other {
+        return Ok(true);
+    }
+    if planted("maker-is-somebody-else") {
+        return Ok(false);
+    }
+    Ok(Behind::of(conn, one)?.may_be(&Behind::of(conn, other)?))
+}
+
+/// The first of the names that may be the same person as this one.
+pub(super) fn again<'a>(conn: &Connection, names: &'a [String], by: &str) -> Result<Option<&'a String>, StoreError> {
+    for name in names {
+        if same(conn, name, by)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}

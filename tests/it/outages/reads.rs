@@ -1,0 +1,106 @@
+//! What the person on call reads in Slack at three in the morning, from the alert to the end, when all is well with Slack.
+//!
+//! Invariant: the words are compared whole, as people see them: one message that says how it stands, and its thread.
+
+use super::Scene;
+use super::slack::{does, messages};
+use super::vendor::Posted;
+use crate::night::Night;
+use nightshift::config::Channel;
+use nightshift::store::Filter;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+const RULE: &str = "rules: [{ name: gpu-fell-off-the-bus, when: ['alertname=\"GpuXid\"', 'xid=\"79\"'], \
+                    run: gpu-fell-off-the-bus, mode: approve, tell: [oncall] }]";
+const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", "gpu-2"), ("gpu", "3")];
+
+/// A message as a phone shows it.
+fn shown(body: &Value) -> String {
+    let mut text = String::new();
+    let words =
+        |element: &Value| element["text"].as_str().unwrap_or_default().replace("&lt;", "<").replace("&gt;", ">");
+    for block in body["blocks"].as_array().unwrap() {
+        let elements = || block["elements"].as_array().unwrap().iter();
+        let _ = match block["type"].as_str().unwrap() {
+            "header" => writeln!(text, "# {}", words(&block["text"])),
+            "section" => writeln!(text, "{}", words(&block["text"])),
+            "context" => writeln!(text, "({})", elements().map(words).collect::<Vec<_>>().join(" | ")),
+            "actions" => {
+                writeln!(text, "[{}]", elements().map(|one| words(&one["text"])).collect::<Vec<_>>().join("] ["))
+            }
+            other => panic!("{other}"),
+        };
+    }
+    text
+}
+
+struct Reader {
+    scene: Scene,
+}
+
+impl Reader {
+    fn board(&self) -> Vec<Posted> {
+        self.scene.vendor.board()
+    }
+
+    /// The message as it is now.
+    fn message(&self) -> String {
+        let board = self.board();
+        let all = messages(&board);
+        assert_eq!(all.len(), 1);
+        shown(all.values().next().unwrap().last())
+    }
+
+    /// Everything that the thread says.
+    fn thread(&self) -> String {
+        let board = self.board();
+        let replies = board.iter().filter(|posted| posted.thread.is_some()).map(Posted::last);
+        let mark = |body: &Value| if body["reply_broadcast"] == true { "> " } else { "  " };
+        let lines =
+            |body: &Value| shown(body).lines().map(|line| format!("{}{line}\n", mark(body))).collect::<String>();
+        replies.map(lines).collect()
+    }
+
+    /// Seconds in which the engine works and the courier tells.
+    async fn pass(&self, seconds: u64) {
+        for _ in 0..seconds {
+            self.scene.night.settle().await;
+            self.scene.pass(1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_message_says_what_is_ill_since_when_what_was_done_and_what_comes_next() {
+    let night = Night::fall_on_shipped(RULE).await;
+    let channel = |token, url: &str| Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
+    let reader = Reader { scene: Scene::of(night, does, channel).await };
+    let scene = &reader.scene;
+    let mut read = String::new();
+    let mut page = |what: &str, text: &str| read.push_str(&format!("=== {what}\n{text}\n"));
+    scene.night.hear("firing", XID).await;
+    scene.tell().await;
+    page("03:00, at once", &reader.message());
+    reader.pass(5).await;
+    page("03:00, its question is an edit", &reader.message());
+    reader.pass(55).await;
+    scene.acknowledge(2).await;
+    reader.pass(60).await;
+    let open = Filter { open: true, limit: 10, ..Filter::default() };
+    let approval = scene.store().approvals(open).await.unwrap().remove(0).id;
+    scene.store().decide(approval, true, "bob", "seen it", scene.now()).await.unwrap();
+    reader.pass(60).await;
+    page("03:03, it has done what it can", &reader.message());
+    scene.night.hear("resolved", XID).await;
+    reader.pass(10).await;
+    page("03:03, the alert has ended", &reader.message());
+    page("its thread; > shows in the channel, too", &reader.thread());
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/outages/night.txt");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(file, &read).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap();
+    assert_eq!(read, expected, "UPDATE_DOCS=1 writes it anew: then read it as if it were night");
+    assert!(!read.contains(" episode"), "a word of ours, not of people's");
+}
