@@ -19,6 +19,7 @@ use crate::model::Right;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
 use axum::routing::{get, post};
+use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
@@ -152,14 +153,17 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let bytes = axum::body::Bytes::from_request(request, app).await.map_err(|rejection| {
-            let bound = crate::limits::API_BODY_BYTES;
-            refuse::with(
-                rejection.status(),
-                "the body could not be read",
-                format!("send at most {bound} bytes of JSON"),
-            )
-        })?;
+        let bound = crate::limits::API_BODY_BYTES;
+        let hint = || format!("send at most {bound} bytes of JSON");
+        let reading = axum::body::Bytes::from_request(request, app);
+        let bytes = match tokio::time::timeout(app.pace.body, reading).await {
+            Ok(read) => {
+                read.map_err(|rejection| refuse::with(rejection.status(), "the body could not be read", hint()))?
+            }
+            Err(_) => {
+                return Err(refuse::with(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", hint()));
+            }
+        };
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(

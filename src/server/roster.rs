@@ -139,7 +139,11 @@ impl Roster {
                 (person.name.clone(), format!("{}{words}", grant_words(&person.grant())))
             });
             let tokens = roster.tokens.all().filter(|token| token.name != LOCAL);
-            let tokens = tokens.map(|token| (format!("token {}", token.name), grant_words(&token.grant)));
+            let tokens = tokens.map(|token| {
+                let places = if token.sources.is_empty() { "" } else { " for " };
+                let words = format!("{}{places}{}", grant_words(&token.grant), token.sources.join(", "));
+                (format!("token {}", token.name), words)
+            });
             people.chain(tokens).collect()
         };
         let (before, after) = (said(self), said(next));

@@ -48,3 +48,4 @@ mod tidy;
 mod tokens;
 mod watch;
 mod web;
+mod xids;

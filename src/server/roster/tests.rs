@@ -71,4 +71,10 @@ fn a_change_is_told_in_words_and_without_a_secret() {
     let turned = GivenToken { text: "another".repeat(8), ..token("laptop", Role::Viewer) };
     let rotated = roster(after.people.clone(), vec![turned]);
     assert_eq!(after.changes(&rotated), ["a token has another secret"]);
+    let posts = |sources: &[&str]| {
+        let sources = sources.iter().map(|name| (*name).to_owned()).collect();
+        roster(vec![], vec![GivenToken { sources, ..token("am", Role::Source) }])
+    };
+    let narrower = posts(&["prod", "lab"]).changes(&posts(&["lab"]));
+    assert_eq!(narrower, ["token am: source for prod, lab → source for lab"]);
 }

@@ -121,11 +121,13 @@ async fn a_slow_loris_is_cut_at_the_headers_and_at_the_body() {
     stream.write_all(b"POST /in/alertmanager/prod HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let answer = read_answer(stream).await;
     assert!(matches!(answer.status, 0 | 408), "closed, with or without a word: {}", answer.status);
-    let slow_body = format!(
-        "POST {AM} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SOURCE_TOKEN}\r\nContent-Length: 500\r\n\r\n{{"
-    );
-    let answer = rig.raw(slow_body.as_bytes()).await;
-    assert_eq!(answer.status, 408);
+    for path in [AM, "/api/v1/tokens/t1/revoke"] {
+        let slow_body = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SOURCE_TOKEN}\r\nContent-Length: 500\r\n\r\n{{"
+        );
+        let answer = rig.raw(slow_body.as_bytes()).await;
+        assert_eq!(answer.status, 408, "{path}");
+    }
     assert!(rig.store.batches.lock().unwrap().is_empty());
     assert_eq!(rig.post(AM, &bytes(&body(&[alert("A", "firing")]))).await.status, 200, "others are served");
 }
