@@ -80,7 +80,9 @@ async fn a_late_word_on_what_a_rule_did_before_leaves_it_where_it_is_now() {
     // A run of the new content is under way, and has acted once.
     let heard = house.night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-2")]).await;
     house.night.settle().await;
-    assert_eq!(house.night.effects()["patch nodes gpu-2"], 1);
+    house.night.pass(MINUTE).await;
+    house.night.settle().await;
+    assert_eq!(house.night.effects().get("patch nodes gpu-2"), Some(&1), "{:?}", house.night.run(heard.runs[0]).await);
     house.judge("rae", before.id, "wrong").await;
     let as_it_was = format!(
         "rule xid as it was (content {content}) goes down from auto to approve; as it is now it stays where it is: \
