@@ -18,6 +18,7 @@ mod metrics_page;
 mod pagerduty;
 mod problem;
 mod roster;
+mod secret;
 mod signed;
 mod slack;
 mod web;
@@ -69,6 +70,7 @@ impl App {
     pub fn new(parts: Parts, tokens: Tokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
         let roster = Roster::new(parts.config.people.clone(), tokens);
+        let front = web::Front::new(&parts.config.server, None);
         App {
             parts,
             roster: Arc::new(Live::new(roster)),
@@ -82,7 +84,7 @@ impl App {
             witness: Arc::default(),
             slack: None,
             pagerduty: None,
-            web: Arc::default(),
+            web: Arc::new(front),
         }
     }
 
@@ -110,7 +112,7 @@ impl App {
 
     /// The same with an identity provider that people sign in with.
     pub fn with_provider(self, provider: Provider) -> App {
-        App { web: Arc::new(web::Front::with(provider)), ..self }
+        App { web: Arc::new(web::Front::new(&self.parts.config.server, Some(provider))), ..self }
     }
 
     /// The same with another source of rules and decoders.

@@ -230,6 +230,9 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             Aftermath::Lingers => {
                 (format!("{}did not help: the complaint was there after {bake}", of_run(entry)), false)
             }
+            Aftermath::Unknown => {
+                (format!("{}held or not, nobody knows: the source fell silent within {bake}", of_run(entry)), false)
+            }
         },
         RunJudged { right, by, why, .. } => {
             let word = if *right { "right" } else { "wrong" };
@@ -237,6 +240,14 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         RulePromoted { rule, from, to, by, why, card, .. } => {
             (format!("rule {rule} goes from {from} to {to}, promoted by {by} on {}{}", card.words(), after(why)), true)
+        }
+        RuleDemoted { rule, from, to, why, content, past: true, .. } => {
+            let content = crate::model::short_content(content);
+            let now = "as it is now it stays where it is";
+            (
+                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}; {now}{}", after(why)),
+                true,
+            )
         }
         RuleDemoted { rule, from, to, by, why, .. } if by == "engine" => {
             (format!("rule {rule} goes down from {from} to {to} until a person promotes it{}", after(why)), true)

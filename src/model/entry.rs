@@ -208,6 +208,9 @@ pub enum EntryKind {
         why: String,
         content: String,
         card: Box<Card>,
+        /// The rule does something else by now, and that stays where it is.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        past: bool,
     },
     /// A runbook spoke to a channel.
     Told {

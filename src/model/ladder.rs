@@ -151,6 +151,8 @@ pub enum Aftermath {
     Back,
     /// It was still there at the end of the bake time.
     Lingers,
+    /// Its source fell silent within the bake time, and nobody knows.
+    Unknown,
 }
 
 /// How far a rule may go, as a move up or down left it.
@@ -173,6 +175,11 @@ pub struct Level {
     pub evidence_from: RunId,
     /// What was on record when it moved.
     pub card: Card,
+}
+
+/// As much of a content's hash as people need to tell it from another.
+pub fn short_content(content: &str) -> &str {
+    content.get(..8).unwrap_or(content)
 }
 
 /// What a rule has on record for one content: counts of its runs.

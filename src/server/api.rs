@@ -109,6 +109,12 @@ pub(super) async fn ask(
     Err(Problem::new(status, text("error"), text("hint")))
 }
 
+/// One segment of a path or one value of a query, whatever somebody wrote.
+pub(super) fn segment(word: &str) -> String {
+    // A blank becomes `+`, which means a blank in a query alone; a plus itself is written otherwise.
+    url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
 /// Method, path and right of every route.
 pub(super) fn rights() -> &'static [(&'static str, &'static str, Right)] {
     RIGHTS
@@ -194,6 +200,17 @@ mod tests {
         for (method, path, right) in RIGHTS {
             // A plan changes nothing, but makes us ask the world, as often as somebody wants.
             assert_eq!(*method == "get", matches!(right, Right::Read | Right::Audit), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_stays_one_segment() {
+        for (word, expect) in [
+            ("i3/../../runs", "i3%2F..%2F..%2Fruns"),
+            ("x?open=true&y", "x%3Fopen%3Dtrue%26y"),
+            ("gpu 3+4", "gpu%203%2B4"),
+        ] {
+            assert_eq!(segment(word), expect);
         }
     }
 

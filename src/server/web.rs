@@ -3,6 +3,7 @@
 //! Invariant: a page holds data only for a `Visitor`, whose role is looked up in this very request; nothing changes by GET.
 
 mod act;
+mod cookie;
 mod oidc;
 mod origin;
 mod pages;
@@ -14,6 +15,7 @@ mod visitor;
 pub use oidc::Provider;
 
 use super::App;
+use crate::config::Server;
 use crate::limits;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -22,17 +24,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-/// What the pages remember between two requests: who has signed in. In memory alone, so that a restart ends every
-/// session and nobody who reads the database finds one.
-#[derive(Default)]
+/// What the pages know between two requests: where they stand, and who has signed in. The latter in memory alone, so that a
+/// restart ends every session and nobody who reads the database finds one.
 pub struct Front {
+    place: origin::Place,
     sessions: session::Sessions,
     provider: Option<Provider>,
 }
 
 impl Front {
-    pub fn with(provider: Provider) -> Front {
-        Front { provider: Some(provider), ..Front::default() }
+    pub fn new(server: &Server, provider: Option<Provider>) -> Front {
+        Front { place: origin::Place::of(server), sessions: session::Sessions::default(), provider }
     }
 
     /// From now on we show the provider this secret; whether it is another one.

@@ -249,6 +249,8 @@ pub enum Control {
         why: String,
         /// Only where nobody has said anything yet.
         first: bool,
+        /// What the rule does now, where it is still there.
+        in_force: Option<String>,
     },
     /// One rung up, if what the rule asks for is on record.
     Promote(Climb),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: how far a rule goes is seen by what is done to the fleet; why, by what the ledger says.
 
+mod evidence;
 mod moves;
 mod names;
 mod random;
@@ -253,7 +254,8 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
         expires_at: house.night.now() + HOUR,
     };
     house.night.parts.store.token_make(bot, house.night.now()).await.unwrap();
-    let word = Control::Judge { run, right: true, by: "bot".to_owned(), why: String::new(), first: false };
+    let word =
+        Control::Judge { run, right: true, by: "bot".to_owned(), why: String::new(), first: false, in_force: None };
     house.night.parts.store.control(word, house.night.now()).await.unwrap();
     assert!(house.refused("ops").await.ends_with("needs a judgement or approval by somebody else than ops, has none"));
     house.judge("rae", run, "right").await;

@@ -5,12 +5,11 @@
 use super::routes;
 use crate::limits;
 use crate::model::{AgentName, Span};
-use crate::server::{App, Caller, Problem};
+use crate::server::{App, Caller, Problem, secret};
 use crate::store::{JoinToken, StoreError};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -62,9 +61,7 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     if expires > limits::JOIN_TOKEN_LIFE_MAX {
         return Err(bad(format!("a join token lasts {} at most", limits::JOIN_TOKEN_LIFE_MAX)));
     }
-    let mut secret = [0_u8; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| Problem::busy("the system has no randomness"))?;
-    let token = format!("nsj1.{}.{}", URL_SAFE_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(authority.der()));
+    let token = format!("nsj1.{}.{}", secret::text::<32>(), URL_SAFE_NO_PAD.encode(authority.der()));
     let now = app.parts.clock.now();
     let kept = JoinToken {
         hash: routes::hash_of(&token),

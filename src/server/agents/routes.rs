@@ -6,7 +6,7 @@ use super::who::Speaker;
 use crate::agent::{Granted, Joining, Renewal};
 use crate::limits;
 use crate::model::{AgentName, Answered, Commands, Reports, Standing, Taken};
-use crate::server::{App, Problem};
+use crate::server::{App, Problem, secret};
 use crate::sources::agent as source;
 use crate::store::{AgentProof, Batch, NewAgent, Numbered, StoreError};
 use axum::extract::{FromRequest, Request, State};
@@ -149,10 +149,7 @@ async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Js
         return Err(Problem::new(StatusCode::BAD_REQUEST, why, "set `cluster` in agent.yaml, or --cluster"));
     }
     let name = AgentName { cluster: joining.cluster, node: joining.node };
-    let mut family = [0_u8; 8];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut family)
-        .map_err(|_| Problem::busy("the system has no randomness"))?;
-    let family = hex(&family);
+    let family = hex(&secret::bytes::<8>());
     let now = app.parts.clock.now();
     // First what can fail without a trace; a token is used up last.
     let granted = authority.grant(&joining.request, &name, &family, now);

@@ -55,9 +55,10 @@ pub(super) async fn judge(
         }
     };
     let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
-    act::control(&app, Control::Judge { run: id, right, by: caller.name.clone(), why, first: word.first }).await?;
+    let (by, rule) = (caller.name.clone(), run.rule.unwrap_or_default());
+    let in_force = (app.current)().rules.terms(&rule).map(|terms| terms.content.clone());
+    act::control(&app, Control::Judge { run: id, right, by, why, first: word.first, in_force }).await?;
     app.parts.metrics.judged(verdict);
-    let rule = run.rule.unwrap_or_default();
     // A rule that is gone keeps its record, and has no card to show.
     let card = match find(&app, &rule) {
         Ok((rule, terms)) => Some(card(&app, &rule, &terms, &caller.name).await?),

@@ -185,8 +185,12 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
             let text = format!("{by} promoted it from {from} to {to} with {}: {why}", card.words());
             (format!("rule:{rule}"), line("decided", text, None))
         }
-        EntryKind::RuleDemoted { rule, from, to, by, why, card, .. } => {
-            let text = format!("{by} brought it down from {from} to {to} with {}{run}: {why}", card.words());
+        EntryKind::RuleDemoted { rule, from, to, by, why, card, content, past } => {
+            let it = match past {
+                true => format!("it, as it was then (content {}),", crate::model::short_content(content)),
+                false => "it".to_owned(),
+            };
+            let text = format!("{by} brought {it} down from {from} to {to} with {}{run}: {why}", card.words());
             (format!("rule:{rule}"), line("decided", text, None))
         }
         _ => return None,

@@ -8,12 +8,11 @@ use crate::limits;
 use crate::model::{Incident, Param, ParamType, Time};
 use crate::notifiers::slack::{Field, Modal};
 use crate::script::Runbook;
-use crate::server::api;
+use crate::server::api::{self, segment};
+use crate::server::secret;
 use axum::http::StatusCode;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What an answer is for.
@@ -134,12 +133,7 @@ impl Chat {
         reply_to: &str,
         purpose: Purpose,
     ) -> Result<(Form, Modal), Problem> {
-        let mut secret = [0_u8; 16];
-        SystemRandom::new().fill(&mut secret).map_err(|_| Problem::busy("the system has no randomness"))?;
-        let mut id = String::with_capacity(32);
-        for byte in secret {
-            let _ = write!(id, "{byte:02x}");
-        }
+        let id = secret::text::<16>();
         let modal = self.modal(caller, &purpose, &id).await?;
         let until = self.app.parts.clock.now() + limits::SLACK_FORM_LIFE;
         let (user, reply_to) = (user.to_owned(), reply_to.to_owned());
@@ -313,10 +307,6 @@ pub(super) fn params(runbook: &Runbook, answers: &Answers) -> Map<String, Value>
         Some((param.name.clone(), parsed.unwrap_or_else(|| Value::from(text.as_str()))))
     };
     runbook.header.params.iter().filter_map(value).collect()
-}
-
-fn segment(word: &str) -> String {
-    url::form_urlencoded::byte_serialize(word.as_bytes()).collect()
 }
 
 #[cfg(test)]

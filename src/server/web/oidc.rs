@@ -15,7 +15,7 @@ pub(super) use who::{Identity, caller};
 
 use crate::config::OidcConfig;
 use crate::limits;
-use crate::server::App;
+use crate::server::{App, secret};
 use crate::world::{Http, HttpRequest, WorldError};
 use known::{Described, Known};
 use oauth2::basic::{
@@ -100,8 +100,8 @@ impl Provider {
         let described = self.known.described(app, &self.config).await?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let ticket = Ticket {
-            state: super::session::random(),
-            nonce: super::session::random(),
+            state: secret::text::<32>(),
+            nonce: secret::text::<32>(),
             verifier: verifier.into_secret(),
             to: to.to_owned(),
             until: app.parts.clock.now() + limits::OIDC_SIGN_IN,

@@ -5,6 +5,7 @@
 use super::pages::{self, home, incident, run, why};
 use super::visitor::Visitor;
 use crate::model::{Approval, Incident, Plan, Run};
+pub(super) use crate::server::api::segment;
 use crate::server::{App, Problem, api};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -113,9 +114,4 @@ fn take<T: DeserializeOwned>(mut answer: Value, name: &str) -> Result<T, Problem
         let error = format!("the answer cannot be shown: {error}");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error, "use the command line, and report this")
     })
-}
-
-/// One segment of a path or one value of a query, whatever somebody wrote.
-pub(super) fn segment(word: &str) -> String {
-    url::form_urlencoded::byte_serialize(word.as_bytes()).collect()
 }

@@ -6,12 +6,9 @@ use super::oidc::Identity;
 use crate::limits;
 use crate::model::Time;
 use crate::server::auth::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::SecureRandom;
+use crate::server::secret;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Who somebody is, as they have shown when they signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +41,7 @@ pub(super) struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
 impl Sessions {
     /// A new session; what comes back is for the cookie, and is kept nowhere else.
     pub fn begin(&self, who: Who, now: Time) -> String {
-        let name = random();
+        let name = secret::text::<32>();
         let mut all = self.lock();
         all.retain(|_, session| session.lives(now));
         if all.values().filter(|session| session.who == who).count() >= limits::WEB_SESSIONS_EACH {
@@ -53,7 +50,7 @@ impl Sessions {
         if all.len() >= limits::WEB_SESSIONS {
             drop_oldest(&mut all, |_| true);
         }
-        all.insert(digest(&name), Session { who, csrf: random(), began: now, seen: now });
+        all.insert(digest(&name), Session { who, csrf: secret::text::<32>(), began: now, seen: now });
         name
     }
 
@@ -88,23 +85,10 @@ fn drop_oldest(all: &mut HashMap<[u8; 32], Session>, of: impl Fn(&Session) -> bo
     }
 }
 
-/// 256 random bits as text.
-pub(super) fn random() -> String {
-    let mut bytes = [0_u8; 32];
-    ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes once it has started");
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// The cookie that names a session, for a browser.
-pub(super) fn cookie(secure: bool, name: &str, value: &str, lasts: Duration) -> String {
-    let (prefix, secure) = if secure { ("__Host-", "; Secure") } else { ("", "") };
-    let age = lasts.as_secs();
-    format!("{prefix}{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const NOW: &str = "2026-11-23T03:00:00Z";
 
@@ -146,12 +130,5 @@ mod tests {
         }
         assert_eq!(sessions.lock().len(), limits::WEB_SESSIONS);
         assert!(sessions.find(&ann, at(3), true).is_none());
-    }
-
-    #[test]
-    fn a_cookie_has_the_prefix_where_there_is_tls() {
-        let day = Duration::from_secs(60);
-        assert_eq!(cookie(true, "x", "v", day), "__Host-x=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60; Secure");
-        assert_eq!(cookie(false, "x", "v", day), "x=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60");
     }
 }

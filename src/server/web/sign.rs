@@ -2,7 +2,7 @@
 //!
 //! Invariant: a token is looked at only in a form of our own page, and leaves no trace but its hash in memory.
 
-use super::origin::Place;
+use super::cookie::SESSION;
 use super::pages;
 use super::session::Who;
 use super::visitor::{self, Fields, Posted, refused};
@@ -39,7 +39,7 @@ pub(super) fn path(to: &str) -> &str {
 
 pub(super) async fn with_token(State(app): State<App>, request: Request) -> Response {
     let headers = request.headers().clone();
-    if let Err(problem) = Place::of(&app.parts.config.server).check(&headers) {
+    if let Err(problem) = app.web.place.check(&headers) {
         return refused(&app, &problem);
     }
     let fields = match Fields::read(request, &app).await {
@@ -67,17 +67,17 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
 
 /// Begins a session with a name of its own; an earlier one of this browser ends.
 pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, to: &str) -> Response {
-    if let Some(before) = visitor::earlier(app, headers) {
+    if let Some(before) = SESSION.of(&app.web.place, headers) {
         app.web.sessions.end(&before);
     }
     let name = app.web.sessions.begin(who, app.parts.clock.now());
-    let cookie = [(header::SET_COOKIE, visitor::set_session(app, &name))];
+    let cookie = [(header::SET_COOKIE, SESSION.set(&app.web.place, &name))];
     (cookie, Redirect::to(to)).into_response()
 }
 
 pub(super) async fn out(State(app): State<App>, posted: Posted) -> Response {
     app.web.sessions.end(&posted.visitor.session);
-    let cookie = [(header::SET_COOKIE, visitor::unset_session(&app))];
+    let cookie = [(header::SET_COOKIE, SESSION.unset(&app.web.place))];
     (cookie, Redirect::to("/login")).into_response()
 }
 

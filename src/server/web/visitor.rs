@@ -3,8 +3,8 @@
 //! Invariant: without a session that lives and a role that holds now there is no `Visitor`; without our origin and the
 //! session's own token there is no `Posted`.
 
-use super::origin::Place;
-use super::session::{self, Session, Who};
+use super::cookie::SESSION;
+use super::session::{Session, Who};
 use super::{oidc, pages, sign};
 use crate::limits;
 use crate::model::Right;
@@ -12,13 +12,11 @@ use crate::server::auth::made;
 use crate::server::{App, Caller, Problem, body};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 
-/// The name of the cookie, before its prefix.
-const COOKIE: &str = "nightshift";
 /// The script that keeps a page fresh says so.
 const LIVE: &str = "x-nightshift-live";
 
@@ -54,7 +52,7 @@ impl FromRequestParts<App> for Visitor {
 
 /// Who sends this; an error where that cannot be found out now, which ends nobody's session.
 async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
-    let Some(name) = cookie(app, headers, COOKIE) else { return Ok(None) };
+    let Some(name) = SESSION.of(&app.web.place, headers) else { return Ok(None) };
     let by_hand = !headers.contains_key(LIVE);
     let Some(session) = app.web.sessions.find(&name, app.parts.clock.now(), by_hand) else { return Ok(None) };
     let Session { who, csrf, .. } = session;
@@ -93,32 +91,6 @@ pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Probl
     Ok(caller.filter(|caller| caller.may(Right::Read)))
 }
 
-/// The value of our cookie; one only, so that nobody can slip in a second one.
-pub(super) fn cookie(app: &App, headers: &HeaderMap, name: &str) -> Option<String> {
-    let prefix = if Place::of(&app.parts.config.server).secure { "__Host-" } else { "" };
-    let wanted = format!("{prefix}{name}");
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut found = pairs.filter(|(given, _)| *given == wanted).map(|(_, value)| value.to_owned());
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
-}
-
-/// The header that begins a session in a browser.
-pub(super) fn set_session(app: &App, value: &str) -> String {
-    session::cookie(Place::of(&app.parts.config.server).secure, COOKIE, value, limits::WEB_SESSION)
-}
-
-/// … and the one that ends it.
-pub(super) fn unset_session(app: &App) -> String {
-    session::cookie(Place::of(&app.parts.config.server).secure, COOKIE, "", std::time::Duration::ZERO)
-}
-
-/// The name of the session that a browser had before it signs in anew.
-pub(super) fn earlier(app: &App, headers: &HeaderMap) -> Option<String> {
-    cookie(app, headers, COOKIE)
-}
-
 /// A form that our own page sent in this session.
 pub(super) struct Posted {
     pub visitor: Visitor,
@@ -130,8 +102,7 @@ impl FromRequest<App> for Posted {
 
     async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
         let (mut parts, body) = request.into_parts();
-        let place = Place::of(&app.parts.config.server);
-        place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
+        app.web.place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
         let fields = Fields::read(Request::from_parts(parts, body), app).await?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {

@@ -329,5 +329,7 @@ impl Intake<'_> {
     }
 }
 
-const _: () =
-    assert!(EpisodeState::Open as u8 == 0 && EpisodeState::Resolved as u8 == 1, "as written in the statements");
+const _: () = assert!(
+    EpisodeState::Open as u8 == 0 && EpisodeState::Resolved as u8 == 1 && EpisodeState::Stale as u8 == 2,
+    "as written in the statements"
+);

@@ -8,6 +8,7 @@ use super::{incidents, persons, record};
 use crate::limits;
 use crate::model::{
     About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Severity, Subject, Terms, Time,
+    short_content,
 };
 use crate::planted::planted;
 use crate::policy;
@@ -59,6 +60,14 @@ fn told(
     let (rule, title, severity) = match &entry {
         EntryKind::RulePromoted { rule, from, to, by, .. } => {
             (rule, format!("rule {rule} goes from {from} to {to}, promoted by {by}"), Severity::Info)
+        }
+        EntryKind::RuleDemoted { rule, from, to, why, content, past: true, .. } => {
+            let content = short_content(content);
+            (
+                rule,
+                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}: {why}"),
+                Severity::Info,
+            )
         }
         EntryKind::RuleDemoted { rule, from, to, by, why, .. } if by == ENGINE => {
             (rule, format!("rule {rule} goes down from {from} to {to}: {why}"), Severity::Warning)
@@ -131,9 +140,10 @@ pub(super) fn effective(tx: &Tx, rule: &str, terms: &Terms) -> Result<Mode, Stor
 pub(super) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
     let mut mode = run.mode.min(tx.ceiling);
     if let Some(rule) = run.rule.as_deref().filter(|_| !planted("cached-mode")) {
+        // What went wrong with one content says nothing of another; a person who brings a rule down means whatever it does.
         let sql = "SELECT mode FROM level WHERE rule = ?1 AND from_run > ?2 \
-                   AND (down OR content = (SELECT content FROM record WHERE run = ?2))";
-        for level in all(&tx.conn, sql, params![rule, run.id.0], |row| word::<Mode>(row, 0))? {
+                   AND (content = (SELECT content FROM record WHERE run = ?2) OR (down AND by <> ?3))";
+        for level in all(&tx.conn, sql, params![rule, run.id.0, ENGINE], |row| word::<Mode>(row, 0))? {
             mode = mode.min(level);
         }
     }
@@ -170,8 +180,9 @@ struct Seen {
     tell: Vec<String>,
 }
 
-/// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now.
-pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreError> {
+/// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now; and
+/// only as it was for this run. `in_force`: what the rule does now, where that is known; else it is what it last did.
+pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<News, StoreError> {
     let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
         let demote = Demote { auto: row.get(3)?, approve: row.get(4)? };
@@ -193,6 +204,13 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreErr
     };
     let why = format!("{}; {bad} of {most} bad outcomes in {from}", in_words(tx, run)?);
     let card = record::card(&tx.conn, &seen.rule, &seen.content, level.map_or(RunId(0), |level| level.evidence_from))?;
+    let past = match in_force {
+        Some(content) => content != seen.content,
+        None => {
+            let sql = "SELECT content FROM record WHERE rule = ?1 ORDER BY run DESC LIMIT 1";
+            one(&tx.conn, sql, [&seen.rule], |row| row.get::<_, String>(0))?.is_some_and(|last| last != seen.content)
+        }
+    };
     let next = RunId(tx.next.run);
     let moved = Level {
         rule: seen.rule.clone(),
@@ -216,6 +234,7 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, now: Time) -> Result<News, StoreErr
         why,
         content: seen.content,
         card: Box::new(card),
+        past,
     };
     let about = About { incident: record::incident(&tx.conn, run)?, run: Some(run) };
     told(tx, (Actor::engine(), about, entry), &seen.tell, now)
@@ -301,6 +320,7 @@ pub(super) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreE
         why: climb.why.clone(),
         content: terms.content.clone(),
         card: Box::new(card.clone()),
+        past: false,
     };
     let evidence_from = RunId(tx.next.run);
     by_hand(tx, &Moved { climb, from, to, down: true, evidence_from, card }, entry, now)

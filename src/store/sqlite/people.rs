@@ -199,8 +199,8 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
             runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)?;
             runs::abandon(tx, run.id, now)
         }
-        Control::Judge { run, right, by, why, first } => {
-            record::judge(tx, run, &Judgement { right, by, why, first }, now)
+        Control::Judge { run, right, by, why, first, in_force } => {
+            record::judge(tx, run, &Judgement { right, by, why, first, in_force }, now)
         }
         Control::Promote(climb) => ladder::promote(tx, &climb, now),
         Control::Demote(climb) => ladder::demote(tx, &climb, now),

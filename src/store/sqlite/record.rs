@@ -9,8 +9,8 @@ use super::sql::{all, exec, micros, number, one, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    About, Actor, Aftermath, Approval, Card, EntryKind, IncidentId, Mode, Plan, PlanEnd, Run, RunId, RunState, Span,
-    Subject, Terms, Time,
+    About, Actor, Aftermath, Approval, Card, EntryKind, EpisodeState, IncidentId, Mode, Plan, PlanEnd, Run, RunId,
+    RunState, Span, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::StoreError;
@@ -63,7 +63,7 @@ pub(super) fn answered(tx: &mut Tx, asked: &Approval, answer: &Answer, now: Time
     let took = answer.approved.then(|| micros(now).saturating_sub(micros(asked.asked_at)).max(0));
     let sql = "UPDATE record SET answer = ?2, answer_by = ?3, answer_took = ?4 WHERE run = ?1";
     exec(&tx.conn, sql, params![asked.run.0, said, answer.by, took])?;
-    if said == 0 { ladder::weigh(tx, asked.run, now) } else { Ok(News::default()) }
+    if said == 0 { ladder::weigh(tx, asked.run, None, now) } else { Ok(News::default()) }
 }
 
 /// A run is over. True: it ended badly after it had changed something.
@@ -78,7 +78,13 @@ pub(super) fn ended(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
 }
 
 /// The complaint is there again: whatever run of this rule had mended it within its bake time has not.
-pub(super) fn came_back(tx: &mut Tx, rule: &str, subject: &Subject, now: Time) -> Result<News, StoreError> {
+pub(super) fn came_back(
+    tx: &mut Tx,
+    rule: &str,
+    in_force: &str,
+    subject: &Subject,
+    now: Time,
+) -> Result<News, StoreError> {
     let sql = "UPDATE record SET bake_until = NULL, aftermath = 'back' \
                WHERE rule = ?1 AND subject = ?2 AND bake_until > ?3 RETURNING run, bake";
     let found = all(&tx.conn, sql, params![rule, to_json(subject)?, micros(now)], |row| {
@@ -89,7 +95,7 @@ pub(super) fn came_back(tx: &mut Tx, rule: &str, subject: &Subject, now: Time) -
         let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
         let proved = EntryKind::RunProved { rule: rule.to_owned(), aftermath: Aftermath::Back, bake };
         news.entries.push((Actor::engine(), about, proved));
-        let moved = ladder::weigh(tx, run, now)?;
+        let moved = ladder::weigh(tx, run, Some(in_force), now)?;
         news.entries.extend(moved.entries);
         news.told.extend(moved.told);
     }
@@ -104,9 +110,11 @@ pub(super) fn baked(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     })?;
     for (run, rule, bake) in &due {
         let aftermath = match runs::get(&tx.conn, *run) {
-            // Nobody complained of anything, and nobody has since.
-            Ok(run) if run.episode.is_none() || runs::episodes_over(&tx.conn, &run)? => Aftermath::Held,
-            Ok(_) => Aftermath::Lingers,
+            Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
+            // A source that fell silent has not said that all is well.
+            Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
+            // Or nobody complained of anything, and nobody has since.
+            Ok(_) => Aftermath::Held,
             // The run has left with its retention, and so has what it was about.
             Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
             Err(error) => return Err(error),
@@ -128,11 +136,13 @@ pub(super) struct Judgement {
     pub why: String,
     /// Only where nobody has said anything yet.
     pub first: bool,
+    /// What the rule does now, where it is still there.
+    pub in_force: Option<String>,
 }
 
 /// A person's word on a run; an earlier one of theirs does not count any more.
 pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Result<(), StoreError> {
-    let Judgement { right, by, why, first } = word;
+    let Judgement { right, by, why, first, in_force } = word;
     let run = runs::get(&tx.conn, id)?;
     let Some(rule) = run.rule.clone() else {
         return Err(StoreError::Refused(format!("{id} was started by hand: what is judged are the plans of rules")));
@@ -158,7 +168,7 @@ pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Resu
     exec(&tx.conn, sql, params![id.0, by, right, micros(now)])?;
     let judged = EntryKind::RunJudged { rule, right: *right, by: by.clone(), why: why.clone() };
     tx.append(&Actor::person(by), about(&run), &judged, now)?;
-    if *right { Ok(()) } else { ladder::weigh(tx, id, now)?.append(tx, now) }
+    if *right { Ok(()) } else { ladder::weigh(tx, id, in_force.as_deref(), now)?.append(tx, now) }
 }
 
 /// The runs of one content from one run on, each with what people and the world say of it.

@@ -8,8 +8,8 @@ use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
-    About, Actor, ApprovalId, EntryKind, EpisodeId, IncidentId, Input, Mode, Outcome, Pin, Plan, Run, RunId, RunState,
-    Severity, Span, Step, Subject, Terms, Time,
+    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan, Run,
+    RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
@@ -194,10 +194,15 @@ pub(super) fn has_acted(tx: &Tx, run: RunId) -> Result<bool, StoreError> {
 
 /// Whether every episode behind a run has ended; one that no episode started is behind nothing that could end.
 pub(super) fn episodes_over(conn: &Connection, run: &Run) -> Result<bool, StoreError> {
+    Ok(run.episode.is_some() && !backed(conn, run, EpisodeState::Open)?)
+}
+
+/// Whether an episode behind a run is in this state.
+pub(super) fn backed(conn: &Connection, run: &Run, state: EpisodeState) -> Result<bool, StoreError> {
     let Some(episode) = run.episode else { return Ok(false) };
-    let sql = "SELECT count(*) FROM episode WHERE state = 0 \
+    let sql = "SELECT count(*) FROM episode WHERE state = ?3 \
                AND (id = ?1 OR id IN (SELECT episode FROM backs WHERE run = ?2))";
-    Ok(number(conn, sql, params![episode.0, run.id.0])? == 0)
+    Ok(number(conn, sql, params![episode.0, run.id.0, state as i64])? > 0)
 }
 
 /// Another episode wants what this run is there for.
@@ -398,7 +403,7 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
     let bad = record::ended(tx, run, &state, now)?;
     tx.append(actor, about(run), &EntryKind::RunEnded { state }, now)?;
     if bad {
-        ladder::weigh(tx, run.id, now)?.append(tx, now)?;
+        ladder::weigh(tx, run.id, None, now)?.append(tx, now)?;
     }
     match run.incident {
         Some(incident) => incidents::resolve_bare(tx, incident, now),

@@ -115,6 +115,7 @@ impl Play {
                         by: format!("p{who}"),
                         why: String::new(),
                         first: false,
+                        in_force: Some(self.content.to_string()),
                     };
                     // Refused where there is nothing to judge yet.
                     let _ = self.store.control(word, now).await;

@@ -2,27 +2,24 @@
 //!
 //! Invariant: who comes back without the ticket of this browser is a stranger, whatever code they bring.
 
-use super::super::session::{self, Who};
+use super::super::cookie::SIGN_IN;
+use super::super::session::Who;
 use super::super::{pages, sign, visitor};
 use super::Provider;
 use crate::limits;
 use crate::notifiers::one_line;
-use crate::server::web::origin::Place;
 use crate::server::{App, Problem};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-const COOKIE: &str = "nightshift-sign-in";
-
 pub(in crate::server::web) async fn begin(State(app): State<App>, Query(asked): Query<sign::Asked>) -> Response {
     let Some(provider) = provider(&app) else { return nobody(&app) };
     let to = sign::path(&asked.to);
     match provider.begin(&app, to).await {
         Ok((url, ticket)) => {
-            let secure = Place::of(&app.parts.config.server).secure;
-            let cookie = session::cookie(secure, COOKIE, &ticket, limits::OIDC_SIGN_IN);
+            let cookie = SIGN_IN.set(&app.web.place, &ticket);
             ([(header::SET_COOKIE, cookie)], Redirect::to(url.as_str())).into_response()
         }
         Err(why) => failed(&app, StatusCode::BAD_GATEWAY, why),
@@ -49,7 +46,7 @@ pub(in crate::server::web) async fn callback(
 ) -> Response {
     let Some(provider) = provider(&app) else { return nobody(&app) };
     let answer = ended(&app, provider, &headers, back).await;
-    let gone = session::cookie(Place::of(&app.parts.config.server).secure, COOKIE, "", std::time::Duration::ZERO);
+    let gone = SIGN_IN.unset(&app.web.place);
     let (mut parts, body) = answer.into_parts();
     if let Ok(gone) = HeaderValue::from_str(&gone) {
         parts.headers.append(header::SET_COOKIE, gone);
@@ -59,7 +56,7 @@ pub(in crate::server::web) async fn callback(
 
 async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, back: Back) -> Response {
     let now = app.parts.clock.now();
-    let sealed = visitor::cookie(app, headers, COOKIE).unwrap_or_default();
+    let sealed = SIGN_IN.of(&app.web.place, headers).unwrap_or_default();
     let void = || {
         let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
         failed(app, StatusCode::BAD_REQUEST, why.to_owned())

@@ -6,10 +6,10 @@
 use crate::limits;
 use crate::model::Time;
 use crate::server::auth::digest;
+use crate::server::secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,14 +59,14 @@ impl Marks {
 
 impl Default for Tickets {
     fn default() -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, &random::<32>()).expect("an AES-256 key has 32 bytes");
+        let key = UnboundKey::new(&AES_256_GCM, &secret::bytes::<32>()).expect("an AES-256 key has 32 bytes");
         Tickets { key: LessSafeKey::new(key), tried: Mutex::default(), ended: Mutex::default() }
     }
 }
 
 impl Tickets {
     pub fn seal(&self, ticket: &Ticket) -> String {
-        let nonce = random::<NONCE_LEN>();
+        let nonce = secret::bytes::<NONCE_LEN>();
         let mut bytes = serde_json::to_vec(ticket).expect("a ticket is made of texts and a time");
         let sealed = self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes);
         sealed.expect("a ticket is far below what AES-GCM seals");
@@ -99,12 +99,6 @@ impl Tickets {
 
 fn lock(marks: &Mutex<Marks>) -> MutexGuard<'_, Marks> {
     marks.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes once it has started");
-    bytes
 }
 
 #[cfg(test)]

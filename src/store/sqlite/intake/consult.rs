@@ -37,14 +37,29 @@ impl Intake<'_> {
                 None => self.join(event, rule)?,
             };
             say.incident = Some(incident);
-            if let Chosen::Run(start) = chosen {
+            let early = match chosen {
+                Chosen::Run(_) => self.not_yet(rule, event, change)?,
+                Chosen::Tell | Chosen::Nothing(_) => None,
+            };
+            // Below the number of times that the rule asks for, the complaint is not there by the rule's own words.
+            if let Chosen::Run(start) = chosen
+                && early.is_none()
+            {
                 self.came_back(rule, start)?;
             }
             if self.mode(rule, *terms)? >= Mode::Suggest || rule.run.is_none() {
                 self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
             }
             if let Chosen::Run(start) = chosen {
-                match self.start(rule, start, event, episode, incident, change)? {
+                let not = match self.handled(rule, episode, change)? {
+                    None => early,
+                    handled => handled,
+                };
+                let started = match not {
+                    None => self.start(rule, start, episode, incident)?,
+                    Some(reason) => Err(reason),
+                };
+                match started {
                     Ok(run) => say.runs.push(run),
                     Err(reason) => say.reasons.push(reason),
                 }
@@ -66,7 +81,7 @@ impl Intake<'_> {
 
     /// What a run of this rule had mended within its bake time was not mended; that may bring the rule down.
     fn came_back(&mut self, rule: &Rule, start: &Start) -> Result<(), StoreError> {
-        let news = record::came_back(self.tx, &rule.name, &start.subject, self.now)?;
+        let news = record::came_back(self.tx, &rule.name, &start.terms.content, &start.subject, self.now)?;
         if !news.is_empty() {
             self.modes.remove(&rule.name);
             self.later.extend(news.entries);
@@ -104,25 +119,26 @@ impl Intake<'_> {
         Ok(incident)
     }
 
+    /// An episode that opens again has had its run.
+    fn handled(&self, rule: &Rule, episode: EpisodeId, change: Change) -> Result<Option<Reason>, StoreError> {
+        if change != Change::Reopened {
+            return Ok(None);
+        }
+        let run = runs::of_episode(&self.tx.conn, &rule.name, episode)?;
+        Ok(run.map(|run| {
+            let text = format!("{run} of rule {} was for this same episode", rule.name);
+            Reason::new(ReasonCode::AlreadyHandled, text)
+        }))
+    }
+
     /// Creates the run that a rule wants, or says why not.
     fn start(
         &mut self,
         rule: &Rule,
         start: &Start,
-        event: &Event,
         episode: EpisodeId,
         incident: IncidentId,
-        change: Change,
     ) -> Result<Result<RunId, Reason>, StoreError> {
-        if change == Change::Reopened
-            && let Some(run) = runs::of_episode(&self.tx.conn, &rule.name, episode)?
-        {
-            let text = format!("{run} of rule {} was for this same episode", rule.name);
-            return Ok(Err(Reason::new(ReasonCode::AlreadyHandled, text)));
-        }
-        if let Some(reason) = self.not_yet(rule, event, change)? {
-            return Ok(Err(reason));
-        }
         if let Some(run) = runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
             // It is not over for this run while one of those who wanted it is open.
             runs::back(&self.tx.conn, run, episode)?;
