@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::limits::{BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};
 use crate::model::{Delivery, EntryNo, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
+use crate::policy::GuardLimits;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
+use crate::world::World;
 use digest::Storm;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -36,6 +38,8 @@ pub struct Courier {
     public_url: Option<String>,
     /// Channels that leave an incident to automation for so long.
     patience: BTreeMap<String, Span>,
+    /// Where the fleet is counted, and the limits that are told with it.
+    fleet: Option<(World, GuardLimits)>,
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
     storms: Mutex<HashMap<String, Storm>>,
@@ -111,6 +115,7 @@ impl Courier {
             parts.config.server.public_url.as_deref(),
         )
         .patient(parts.config.channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.patience()?))))
+        .counting(parts.world.clone(), parts.config.guards.clone())
     }
 
     /// From exactly what it needs. `public_url`: where people reach us, for links.
@@ -130,6 +135,7 @@ impl Courier {
             install: install.to_owned(),
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             patience: BTreeMap::new(),
+            fleet: None,
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
             ways: Ways::default(),
@@ -140,6 +146,12 @@ impl Courier {
     /// Channels that are told of an incident only once automation needs people, or after so long.
     pub fn patient(mut self, channels: impl IntoIterator<Item = (String, Span)>) -> Courier {
         self.patience.extend(channels);
+        self
+    }
+
+    /// Messages about open runs say how many nodes are out and how many more may be.
+    pub fn counting(mut self, world: World, limits: GuardLimits) -> Courier {
+        self.fleet = Some((world, limits));
         self
     }
 

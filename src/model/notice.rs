@@ -60,6 +60,9 @@ pub struct Notice {
     /// Why a channel that is patient with automation speaks now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub because: Option<String>,
+    /// How many nodes are out of service and how many more may be, while a run is open.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<String>,
     /// Automation gave up, and nothing works on it: the words of its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hands: Option<String>,

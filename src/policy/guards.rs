@@ -22,6 +22,8 @@ mod reach;
 mod serving_floor;
 mod silenced;
 
+pub use blast_radius::nodes_at_once;
+
 use super::admit::Asked;
 use crate::limits;
 use crate::model::Verdict;

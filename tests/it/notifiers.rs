@@ -84,6 +84,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
         because: None,
+        budget: None,
         hands: None,
         needs_people: false,
         maybe_repeat: false,

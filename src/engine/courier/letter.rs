@@ -4,11 +4,12 @@
 
 use super::Courier;
 use crate::engine::story;
-use crate::limits::{HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
+use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
 use crate::model::{
     Approval, ApprovalId, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, Run, RunId,
     RunState, StoryLine, Suggestion,
 };
+use crate::policy::nodes_at_once;
 use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
 
@@ -68,7 +69,12 @@ impl Courier {
                 headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true, change: false });
             }
         }
+        let budget = match incident.state != IncidentState::Resolved && !open.is_empty() {
+            true => self.budget().await,
+            false => None,
+        };
         let notice = Notice {
+            budget,
             dedup_key: format!("nightshift/{}/{}", self.install, incident.id),
             link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
             fresh: fresh(if first { without(news) } else { news }, row, &entries),
@@ -87,6 +93,20 @@ impl Courier {
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
         let filter = Filter { incident: Some(row.incident), limit: 1, ..Filter::default() };
         Ok(self.store.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
+    }
+
+    /// What may still be taken out of service; nothing where the fleet is not counted quickly: people must not wait for it.
+    async fn budget(&self) -> Option<String> {
+        let (world, limits) = self.fleet.as_ref()?;
+        let facts = tokio::time::timeout(BUDGET_PATIENCE, world.fleet()).await.ok()?;
+        let held = self.store.holds().await.ok()?;
+        let out: HashSet<&String> = facts.nodes_out.iter().chain(held.iter().map(|hold| &hold.node)).collect();
+        let (total, out) = (facts.nodes_total?, out.len() as u32);
+        let more = match nodes_at_once(limits, total).saturating_sub(out) {
+            0 => "no more may be".to_owned(),
+            left => format!("{left} more may be"),
+        };
+        Some(format!("{out} of {total} GPU nodes out of service, {more}"))
     }
 
     async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<Ask>, StoreError> {

@@ -87,6 +87,9 @@ pub fn incident(notice: &Notice) -> Mail {
     if let Some(by) = &incident.acknowledged_by {
         draft.line(&format!("acknowledged by {by}"));
     }
+    if let Some(budget) = &notice.budget {
+        draft.line(budget);
+    }
     if let Some(hands) = &notice.hands {
         draft.gap();
         draft.title(&format!("Needs hands: {hands}"));

@@ -120,6 +120,9 @@ fn brief(notice: &Notice) -> Message {
         Text::outside(&incident.subject.to_string(), STORY_LINE_CHARS),
         by(incident),
     ]);
+    if let Some(budget) = &notice.budget {
+        message.context(vec![Text::outside(budget, STORY_LINE_CHARS)]);
+    }
     if let Some(hands) = notice.hands.as_ref().filter(|_| notice.asks.is_empty()) {
         message.section(Text::outside(&format!("✋ {hands}"), 600));
     }

@@ -6,6 +6,7 @@
 use super::some_of;
 use crate::limits;
 use crate::model::{Reach, ReasonCode, Verdict};
+use crate::policy::GuardLimits;
 use crate::policy::admit::{Asked, Group};
 use std::collections::BTreeSet;
 
@@ -88,9 +89,14 @@ fn within(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
         .or_else(|| rate(asked, level, level.taken_day, asked.limits.share_per_day, "day"))
 }
 
+/// How many of so many nodes may be out of service at once.
+pub fn nodes_at_once(limits: &GuardLimits, total: u32) -> u32 {
+    limits.nodes_at_once.min(share_of(limits.share_at_once, total))
+}
+
 fn at_once(asked: &Asked<'_>, level: &Level<'_>) -> Option<Verdict> {
     let Level { of, total, out, .. } = level;
-    let limit = asked.limits.nodes_at_once.min(share_of(asked.limits.share_at_once, *total));
+    let limit = nodes_at_once(asked.limits, *total);
     if out.len() < limit as usize {
         return None;
     }

@@ -4,6 +4,7 @@
 
 use super::{Allowed, App, Asked, Problem, refuse};
 use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, StoryLine};
+use crate::policy::nodes_at_once;
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -192,9 +193,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let freezes = parts.store.freezes().await.map_err(refuse::store)?;
     let breakers = parts.store.breakers().await.map_err(refuse::store)?;
     let facts = parts.world.fleet().await;
-    let at_once = facts
-        .nodes_total
-        .map(|total| allowed(total, parts.config.guards.share_at_once, parts.config.guards.nodes_at_once));
+    let at_once = facts.nodes_total.map(|total| nodes_at_once(&parts.config.guards, total));
     let holds = parts.store.holds().await.map_err(refuse::store)?;
     let holds: Vec<Value> =
         holds.iter().map(|hold| json!({ "node": hold.node, "run": hold.run, "runbook": hold.runbook })).collect();
@@ -212,7 +211,7 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
     let pools = parts.world.groups().await.into_iter().filter(|group| limits.pools.contains(&group.label));
     let pool = |group: crate::policy::Group| {
         let total = group.members.len() as u32;
-        let most = allowed(total, limits.share_at_once, limits.nodes_at_once).min(total.saturating_sub(1));
+        let most = nodes_at_once(limits, total).min(total.saturating_sub(1));
         json!({ "pool": group.value, "label": group.label, "total": total, "out": group.out, "allowed": most })
     };
     let pools: Vec<Value> = pools.map(pool).collect();
@@ -237,12 +236,6 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "breakers": breakers,
         "correlated_limit": facts.nodes_total.and_then(|total| parts.config.guards.correlated_limit(total)),
     })))
-}
-
-/// The smaller of the count and the share, but never less than one node.
-fn allowed(total: u32, share: f64, count: u32) -> u32 {
-    let by_share = (f64::from(total) * share).floor() as u32;
-    by_share.max(1).min(count)
 }
 
 pub(super) async fn find_incident(app: &App, id: IncidentId) -> Result<Incident, Problem> {
