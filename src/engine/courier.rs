@@ -261,7 +261,7 @@ impl Courier {
         because: Option<&String>,
         passed: &mut Passed,
     ) -> Next {
-        let letter = match self.letter(row).await {
+        let mut letter = match self.letter(row).await {
             Ok(Some(mut letter)) => {
                 letter.notice.because = because.cloned();
                 letter
@@ -302,6 +302,9 @@ impl Courier {
             passed.waiting += 1;
             self.record(row, Receipted::Later { at }).await;
             return Next::GoOn;
+        }
+        if speaks && letter.acts {
+            letter.notice.budget = self.budget(&letter.notice.incident.subject).await;
         }
         if !self.record(row, Receipted::Sending).await {
             // Nothing is said before it is written down that it may have been.

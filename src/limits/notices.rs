@@ -32,7 +32,7 @@ pub const DIGEST_PACE: Duration = Duration::from_secs(5);
 pub const TURNS_DEBT_MAX: Duration = Duration::from_secs(60);
 pub const TURNS_AHEAD_MAX: Duration = Duration::from_secs(3_600);
 /// A message waits so long for the count of the fleet, and goes without it.
-pub const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+pub const BUDGET_PATIENCE: Duration = Duration::from_millis(200);
 /// Incidents named in a digest; the rest is a number and a command.
 pub const DIGEST_ITEMS: usize = 20;
 /// Questions shown in one message; the rest is a number and a command.

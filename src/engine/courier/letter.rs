@@ -7,7 +7,7 @@ use crate::engine::story;
 use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
 use crate::model::{
     Approval, ApprovalId, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, Run, RunId,
-    RunState, StoryLine, Suggestion,
+    RunState, StoryLine, Subject, Suggestion,
 };
 use crate::policy::nodes_at_once;
 use crate::store::{DueNotice, Filter, StoreError};
@@ -19,6 +19,8 @@ pub(super) struct Letter {
     pub upto: EntryNo,
     /// It asks something that the channel has not shown: people wait for it.
     pub asks_anew: bool,
+    /// A run is open that may take nodes out of service.
+    pub acts: bool,
 }
 
 impl Letter {
@@ -69,25 +71,22 @@ impl Courier {
                 headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true, change: false });
             }
         }
-        let budget = match incident.state != IncidentState::Resolved && !open.is_empty() {
-            true => self.budget().await,
-            false => None,
-        };
+        let acts = incident.state != IncidentState::Resolved && !open.is_empty();
         let notice = Notice {
-            budget,
             dedup_key: format!("nightshift/{}/{}", self.install, incident.id),
             link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
             fresh: fresh(if first { without(news) } else { news }, row, &entries),
             headlines,
             asks,
             because: None,
+            budget: None,
             suggestions: suggestions(&entries),
             hands,
             needs_people,
             maybe_repeat: row.maybe_sent,
             incident,
         };
-        Ok(Some(Letter { notice, upto, asks_anew }))
+        Ok(Some(Letter { notice, upto, asks_anew, acts }))
     }
 
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
@@ -95,14 +94,18 @@ impl Courier {
         Ok(self.store.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
     }
 
-    /// What may still be taken out of service; nothing where the fleet is not counted quickly: people must not wait for it.
-    async fn budget(&self) -> Option<String> {
+    /// What may still be taken out of service in the cluster that it is about; nothing where the fleet is not counted
+    /// quickly, because people must not wait for it, nor for a single machine, which has a guard of its own.
+    pub(super) async fn budget(&self, subject: &Subject) -> Option<String> {
         let (world, limits) = self.fleet.as_ref()?;
-        let facts = tokio::time::timeout(BUDGET_PATIENCE, world.fleet()).await.ok()?;
+        let there = world.within(subject.cluster.as_deref());
+        let facts = tokio::time::timeout(BUDGET_PATIENCE, there.fleet()).await.ok()?;
+        let total = facts.nodes_total.filter(|total| *total > 1)?;
         let held = self.store.holds().await.ok()?;
-        let out: HashSet<&String> = facts.nodes_out.iter().chain(held.iter().map(|hold| &hold.node)).collect();
-        let (total, out) = (facts.nodes_total?, out.len() as u32);
-        let more = match nodes_at_once(limits, total).saturating_sub(out) {
+        let of = |cluster: &str| if cluster.is_empty() { world.default_cluster.clone() } else { cluster.to_owned() };
+        let held = held.iter().filter(|hold| of(&hold.cluster) == there.default_cluster).map(|hold| &hold.node);
+        let out = facts.nodes_out.iter().chain(held).collect::<HashSet<_>>().len() as u32;
+        let more = match nodes_at_once(limits, total).min(total - 1).saturating_sub(out) {
             0 => "no more may be".to_owned(),
             left => format!("{left} more may be"),
         };

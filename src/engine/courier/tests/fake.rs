@@ -216,7 +216,7 @@ impl Store for FakeStore {
         panic!("not the courier's")
     }
     async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
-        unimplemented!()
+        panic!("not the courier's")
     }
     async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
         panic!("not the courier's")
