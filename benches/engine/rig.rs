@@ -140,6 +140,11 @@ impl Rig {
 
     /// Serves HTTP and runs the loops until `stop` turns true.
     pub async fn start(&self) -> (SocketAddr, watch::Sender<bool>) {
+        self.start_with(|app| app).await
+    }
+
+    /// The same with more doors.
+    pub async fn start_with(&self, doors: impl FnOnce(App) -> App) -> (SocketAddr, watch::Sender<bool>) {
         let token = GivenToken {
             name: "bench".to_owned(),
             role: Role::Source,
@@ -147,7 +152,7 @@ impl Rig {
             clusters: None,
             text: TOKEN.to_owned(),
         };
-        let app = App::new(self.parts.clone(), Tokens::new(vec![token]).expect("a token"));
+        let app = doors(App::new(self.parts.clone(), Tokens::new(vec![token]).expect("a token")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = watch::channel(false);

@@ -10,20 +10,18 @@ use axum::extract::{Path, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use nightshift::config::{Channel, Person, Role, Secret, SlackApp};
-use nightshift::engine;
 use nightshift::notifiers::{
     self,
     slack::{Seal, Web},
 };
 use nightshift::policy::GuardLimits;
-use nightshift::server::{App, Door, GivenToken, Tokens, serve};
+use nightshift::server::Door;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 const SECRET: &str = "bench-signing-secret-0123456789abcdef";
@@ -101,7 +99,7 @@ async fn talk() {
         web: Some(Web::new(http, &format!("{url}api"), "xoxb-bench")),
         seal: seal(),
     };
-    let (address, stop) = start(&rig, door).await;
+    let (address, stop) = rig.start_with(|app| app.with_slack(door)).await;
 
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let end = Instant::now() + span;
@@ -146,26 +144,6 @@ async fn talk() {
     row("slack: edits in the busiest minute", edits.to_string(), "50", Some(edits as f64 / 50.0));
     let storm = busiest(&asked, Duration::from_secs(60), "chat.postMessage", |channel| channel == "C0STORM");
     row("slack: messages of the storm in the busiest minute", storm.to_string(), "60", Some(storm as f64 / 60.0));
-}
-
-async fn start(rig: &Rig, door: Door) -> (SocketAddr, watch::Sender<bool>) {
-    let token = GivenToken {
-        name: "bench".to_owned(),
-        role: Role::Source,
-        sources: vec!["bench".to_owned()],
-        clusters: None,
-        text: TOKEN.to_owned(),
-    };
-    let app = App::new(rig.parts.clone(), Tokens::new(vec![token]).expect("a token")).with_slack(door);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let (stop, stopped) = watch::channel(false);
-    let mut ended = stopped.clone();
-    tokio::spawn(serve(app, listener, async move {
-        let _ = ended.wait_for(|stop| *stop).await;
-    }));
-    tokio::spawn(engine::run(rig.parts.clone(), stopped));
-    (address, stop)
 }
 
 fn alert(name: &str, node: &str) -> Value {

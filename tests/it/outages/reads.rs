@@ -6,8 +6,11 @@ use super::Scene;
 use super::slack::{does, messages};
 use super::vendor::Posted;
 use crate::night::Night;
-use nightshift::config::Channel;
+use nightshift::config::{Channel, Secret};
+use nightshift::engine::Runner;
 use nightshift::store::Filter;
+use nightshift::world::sim::{SimFleet, SimOptions};
+use nightshift::world::{Kube, KubeConfig};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -33,6 +36,10 @@ fn shown(body: &Value) -> String {
         };
     }
     text
+}
+
+fn channel(token: Secret, url: &str) -> Channel {
+    Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true }
 }
 
 struct Reader {
@@ -74,7 +81,6 @@ impl Reader {
 #[tokio::test]
 async fn the_message_says_what_is_ill_since_when_what_was_done_and_what_comes_next() {
     let night = Night::fall_on_shipped(RULE).await;
-    let channel = |token, url: &str| Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
     let reader = Reader { scene: Scene::of(night, does, channel).await };
     let scene = &reader.scene;
     let mut read = String::new();
@@ -103,4 +109,20 @@ async fn the_message_says_what_is_ill_since_when_what_was_done_and_what_comes_ne
     let expected = std::fs::read_to_string(file).unwrap();
     assert_eq!(read, expected, "UPDATE_DOCS=1 writes it anew: then read it as if it were night");
     assert!(!read.contains(" episode"), "a word of ours, not of people's");
+}
+
+#[tokio::test]
+async fn what_may_still_be_taken_is_said_of_the_cluster_that_it_is_about() {
+    let mut night = Night::fall_on_shipped(RULE).await;
+    let far = SimFleet::start(SimOptions { nodes: 9, clock: night.clock.clone(), ..SimOptions::default() }).unwrap();
+    let kube = Kube::connect(&KubeConfig { url: far.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap();
+    kube.keep_labels(night.parts.config.guards.labels());
+    night.parts.world.clusters.insert("far".to_owned(), kube);
+    // The engine has its clients from its parts.
+    night.runner = Runner::new(night.parts.clone());
+    let reader = Reader { scene: Scene::of(night, does, channel).await };
+    let labels: Vec<_> = XID.iter().copied().chain([("cluster", "far")]).collect();
+    reader.scene.night.hear("firing", &labels).await;
+    reader.pass(10).await;
+    assert!(reader.message().contains("0 of 9 GPU nodes out of service"), "{}", reader.message());
 }
