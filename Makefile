@@ -4,60 +4,60 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
-export PATH := $(HOME)/.cargo/bin:$(PATH)
+# What the set-up brings comes last: a machine's own programs win where they are new enough.
+export PATH := $(HOME)/.cargo/bin:$(PATH):$(TOOLS)/bin
+export NIGHTSHIFT_TOOLS := $(TOOLS)
 
 .PHONY: help demo planted test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
 
-help: ## This list
+help: ## This list; times are those of two cores, the first time (later ones build only what changed)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-tools: ## Fetch Prometheus, Alertmanager, an SMTP server, Docker, compose, Helm, an OpenID provider and Chromium into .cache/
-	@tools/fetch-prometheus.sh "$(TOOLS)"
-	@tools/fetch-aiosmtpd.sh "$(TOOLS)"
-	@tools/fetch-docker.sh "$(TOOLS)" >/dev/null
-	@tools/fetch-compose.sh "$(TOOLS)" >/dev/null
-	@tools/fetch-helm.sh
-	@tools/fetch-oidc-provider.sh "$(TOOLS)" >/dev/null
-	@tools/fetch-chromium.sh "$(TOOLS)" >/dev/null
+demo: ## A simulated fleet, a real Prometheus and Alertmanager, and the engine: 4 minutes to the first story; DEMO_SECONDS=150 ends by itself
+	@tools/demo.sh $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-chart: ## Lint and render the Helm chart with a real Helm, and compare its rights with the catalog
-	@tools/fetch-helm.sh
-	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it -- chart::
+tools: ## What the tests use, into .cache/: Prometheus, Alertmanager, SMTP, Docker, compose, Helm, Node.js, an OpenID provider, Chromium (5 minutes)
+	@tools/fetch-packages.sh
+	@tools/fetch-prometheus.sh >/dev/null
+	@tools/fetch-python.sh >/dev/null
+	@tools/fetch-docker.sh >/dev/null
+	@tools/fetch-oidc-provider.sh >/dev/null
+	@tools/fetch-chromium.sh >/dev/null
+	@tools/fetch-helm.sh >/dev/null
 
-demo: tools ## A simulated fleet, a real Prometheus and Alertmanager, and the engine; DEMO_SECONDS=90 ends by itself
-	cargo build --locked --quiet
-	target/debug/nightshift demo --tools "$(TOOLS)" $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
-
-test: tools ## Everything, with real Prometheus, Alertmanager and SMTP
+test: tools ## Everything, with real Prometheus, Alertmanager and SMTP (25 minutes)
 	cargo test --locked --lib --bins
 	cargo test --locked -p nvml-imitation
-	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo test --locked --test it
-	tools/check-rules.sh "$(TOOLS)"
+	cargo test --locked --test it
+	tools/check-rules.sh
 	cargo run --locked --quiet -- check
 
-planted: ## Switch on each planted bug in turn: a named test must catch it
+planted: ## Switch on each planted bug in turn: a named test must catch it (8 minutes)
 	@tools/planted.sh
 
-control-plane: ## Build etcd and a Kubernetes control plane once, outside this folder (some ten minutes)
+control-plane: ## Build etcd and a Kubernetes control plane once, outside this folder (10 minutes)
 	@tools/build-control-plane.sh
 
-test-cluster: control-plane ## The action battery, drains and faults on that control plane
-	@tools/fetch-helm.sh
-	@tools/fetch-crds.sh
+test-cluster: control-plane ## The action battery, drains and faults on that control plane (8 minutes)
+	@tools/fetch-helm.sh >/dev/null
+	@tools/fetch-crds.sh >/dev/null
 	cargo test --locked --test cluster
 
-check: fmt deny ## Format, lints, licences
+chart: ## Lint and render the Helm chart with a real Helm, and compare its rights with the catalog
+	@tools/fetch-helm.sh >/dev/null
+	cargo test --locked --test it -- chart::
+
+check: fmt deny ## Format, lints, licenses, advisories (8 minutes)
 	cargo clippy --locked --all-targets -- -D warnings
 
 fmt:
 	cargo fmt --check
 
-deny: ## Licences, bans and sources of dependencies
-	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root "$(CACHE)/cargo" --quiet
-	PATH="$(CACHE)/cargo/bin:$$PATH" cargo deny --log-level error check bans licenses sources
+deny: ## Licenses, bans, sources and known vulnerabilities of dependencies
+	@tools/deny.sh
 
 bench: tools ## Measure; the figures of record are in benches/RESULTS.md
-	NIGHTSHIFT_TOOLS="$(TOOLS)" cargo bench --locked --bench ingest --bench engine --bench store --bench advance
+	cargo bench --locked --bench ingest --bench engine --bench store --bench advance
 
 bench-cluster: control-plane ## Measure against a real API server; the figures of record are in benches/RESULTS.md
 	cargo bench --locked --bench cluster

@@ -7,15 +7,11 @@
 # `--where` only prints the folder, built or not.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
 module=$root/tests/cluster/control-plane
 programs=(etcd kube-apiserver kube-controller-manager kube-scheduler)
-
-say() { printf 'build-control-plane: %s\n' "$*" >&2; }
-die() {
-    say "$*"
-    exit 1
-}
 
 missing() {
     local program
@@ -33,36 +29,14 @@ folder() {
     printf '%s/nightshift/control-plane/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$(version)" "$sources"
 }
 
-needed() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$module/go.mod"; }
-
-new_enough() { [ "$(printf '%s\n%s\n' "$(needed)" "$1" | sort -V | head -n 1)" = "$(needed)" ]; }
-
-go_version() { go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//'; }
-
-# A go that is new enough, in PATH or where its own installer puts it; from the distribution only if that one is.
-find_go() {
-    local candidate
-    export PATH=$PATH:/usr/local/go/bin
-    if command -v go >/dev/null && new_enough "$(go_version)"; then return; fi
-    candidate=$(apt-cache policy golang-go 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p')
-    if [ -n "$candidate" ] && new_enough "$candidate" && [ "$(id -u)" = 0 ]; then
-        say "installing go $candidate from the distribution"
-        apt-get install -y -q --no-install-recommends golang-go >&2
-        if command -v go >/dev/null && new_enough "$(go_version)"; then return; fi
-    fi
-    if command -v go >/dev/null; then
-        die "go is $(go_version), but Kubernetes needs $(needed): install it, or set KUBEBUILDER_ASSETS to a folder with ${programs[*]}"
-    fi
-    die "there is no go in PATH: install go $(needed) or later, or set KUBEBUILDER_ASSETS to a folder with ${programs[*]}"
-}
-
 build() {
-    local folder=$1 begun=$SECONDS program name=k8s.io/component-base/version.gitVersion
-    find_go
-    say "building $(basename "$folder") with go $(go_version); the first time takes about ten minutes"
+    local folder=$1 begun=$SECONDS program go name=k8s.io/component-base/version.gitVersion
+    go=$("$root/tools/fetch-go.sh") ||
+        die "Kubernetes is built with go: see above, or set KUBEBUILDER_ASSETS to a folder with ${programs[*]}"
+    say "building $(basename "$folder"); the first time takes about ten minutes"
     # Two at a time: the larger packages need a GiB each to compile.
-    (cd "$module" && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false go build -p 2 -trimpath -ldflags "-s -w -X $name=$(version)" -o "$folder/new" .) ||
-        die "the build failed; is the Go module proxy ($(go env GOPROXY)) reachable?"
+    (cd "$module" && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false "$go" build -p 2 -trimpath -ldflags "-s -w -X $name=$(version)" -o "$folder/new" .) ||
+        die "the build failed; is the Go module proxy ($("$go" env GOPROXY)) reachable?"
     mv "$folder/new" "$folder/control-plane"
     for program in "${programs[@]}"; do
         ln -sf control-plane "$folder/$program"

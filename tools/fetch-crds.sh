@@ -3,14 +3,16 @@
 # module. PROMETHEUS_OPERATOR_VERSION chooses another one.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-folder=$root/.cache/tools/crds
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+folder=$tools/crds
 version=${PROMETHEUS_OPERATOR_VERSION:-v0.85.0}
 module=github.com/prometheus-operator/prometheus-operator
 
 if [ ! -f "$folder/$version" ]; then
-    command -v go >/dev/null || { printf 'fetch-crds: needs go, to fetch %s\n' "$module" >&2; exit 1; }
-    found=$(GOFLAGS=-mod=mod go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    go=$("$root/tools/fetch-go.sh")
+    found=$(GOFLAGS=-mod=mod GOTOOLCHAIN=local "$go" mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
     mkdir -p "$folder"
     for kind in servicemonitors prometheusrules; do
         install -m 644 "$found/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$folder/$kind.yaml"

@@ -5,17 +5,11 @@
 # Docker Engine 20.10 (Debian 12) or newer. What it needs besides (libdevmapper) comes along.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-tools=${1:-$root/.cache/tools}
-bin=$tools/bin
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
 dir=$tools/docker
 programs=(dockerd docker containerd containerd-shim-runc-v2 runc)
-
-say() { printf 'fetch-docker: %s\n' "$*" >&2; }
-die() {
-    say "$*"
-    exit 1
-}
 
 # containerd-shim has no --version, only -v.
 works() {
@@ -33,7 +27,7 @@ all_work() {
 
 fetch() {
     local deb program found packages=(docker.io containerd runc)
-    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || die "needs apt-get and dpkg-deb, or the five programs in $bin"
+    needs_apt "docker, containerd and runc"
     # Newer suites have the command line in a package of its own.
     ! apt-cache show docker-cli >/dev/null 2>&1 || packages+=(docker-cli)
     ldconfig -p | grep -q libdevmapper.so || packages+=(libdevmapper1.02.1)

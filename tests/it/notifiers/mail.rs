@@ -24,14 +24,9 @@ impl Drop for Server {
 }
 
 fn python() -> PathBuf {
-    let own = crate::harness::tools().join("venv/bin/python");
-    let python = if own.exists() { own } else { PathBuf::from("python3") };
+    let python = crate::harness::tools().join("venv/bin/python");
     let there = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
-    assert!(
-        there.is_ok_and(|status| status.success()),
-        "aiosmtpd is missing: run tools/fetch-aiosmtpd.sh, or `python3 -m venv .cache/tools/venv` and \
-         `.cache/tools/venv/bin/pip install aiosmtpd`"
-    );
+    assert!(there.is_ok_and(|status| status.success()), "aiosmtpd is missing: run `make tools`, or tools/fetch-python.sh");
     python
 }
 

@@ -4,7 +4,7 @@
 
 use super::browser::{Browser, Page};
 use super::desk::{CORDON, RULE, XID};
-use crate::harness::{Engine, Site, alertmanager_body, client, eventually, free_port, tools};
+use crate::harness::{Engine, Site, alertmanager_body, client, eventually, free_port, tool, tools};
 use nightshift::world::sim::{SimFleet, SimOptions};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -86,10 +86,10 @@ async fn start_provider(port: u16, redirect: &str, log: &Path) -> Child {
     assert!(folder.join("node_modules/oidc-provider").exists(), "{} is missing: run `make tools`", folder.display());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc/provider.mjs");
     let log = std::fs::File::create(log.join("provider.log")).unwrap();
-    let mut command = Command::new("node");
+    let mut command = Command::new(tool("node"));
     command.arg(script).arg(&folder).arg(port.to_string()).arg(redirect);
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    let child = command.spawn().expect("node is installed, as `make tools` needs it");
+    let child = command.spawn().expect("the node that `make tools` brings starts");
     let url = format!("http://127.0.0.1:{port}/.well-known/openid-configuration");
     eventually("the provider", async || {
         client().get(&url).send().await.ok().filter(|answer| answer.status().is_success())
