@@ -8,27 +8,10 @@ set -euo pipefail
 dir=$tools/chromium
 
 fetch() {
-    local deb libs get
     needs_apt chromium
-    mkdir -p "$dir/debs/partial"
-    # Only what this machine lacks is downloaded.
-    get=(apt-get -q -y -o Debug::NoLocking=1 -o APT::Sandbox::User= -o Dir::Cache::archives="$dir/debs"
-        install --no-install-recommends --download-only chromium)
-    say "downloading chromium and what it needs (some 100 MB)"
-    "${get[@]}" >"$dir/log" 2>&1 || { apt-get -q update >>"$dir/log" 2>&1 && "${get[@]}" >>"$dir/log" 2>&1; } ||
-        die "could not download chromium; the log is $dir/log"
-    rm -rf "$dir/root"
-    for deb in "$dir"/debs/*.deb; do
-        dpkg-deb -x "$deb" "$dir/root"
-    done
+    unpack_missing "$dir" chromium
     [ -x "$dir/root/usr/lib/chromium/chromium" ] || die "the package chromium holds no /usr/lib/chromium/chromium"
-    # Some libraries stand in folders of their own, which an installed program finds by its run path (libpulse's, say), and
-    # some packages still use /lib.
-    libs=$(find "$dir/root" -name "*.so*" -printf "%h\n" | sort -u | tr '\n' ':')
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:-} XDG_DATA_DIRS=%q:${XDG_DATA_DIRS:-/usr/share} exec %q "$@"\n' \
-        "$libs" "$dir/root/usr/share" "$dir/root/usr/lib/chromium/chromium" >"$bin/chromium"
-    chmod +x "$bin/chromium"
-    rm -rf "$dir/debs"
+    wrap chromium "$dir/root/usr/lib/chromium/chromium" "$dir/root"
 }
 
 if ! starts "$bin/chromium"; then

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a real Docker engine (dockerd, containerd, runc) and its command line available under .cache/tools/bin, without
-# installing a daemon: the distribution's own packages, unpacked. Prints that folder.
+# installing a daemon: the distribution's own packages and what they need, unpacked. Prints that folder.
 #
-# Docker Engine 20.10 (Debian 12) or newer. What it needs besides (libdevmapper) comes along.
+# Docker Engine 20.10 (Debian 12) or newer.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -26,33 +26,16 @@ all_work() {
 }
 
 fetch() {
-    local deb program found packages=(docker.io containerd runc)
+    local program found packages=(docker.io containerd runc)
     needs_apt "docker, containerd and runc"
     # Newer suites have the command line in a package of its own.
     ! apt-cache show docker-cli >/dev/null 2>&1 || packages+=(docker-cli)
-    ldconfig -p | grep -q libdevmapper.so || packages+=(libdevmapper1.02.1)
-    mkdir -p "$dir/debs" "$bin"
-    (cd "$dir/debs" && rm -f ./*.deb && apt-get -q -o APT::Sandbox::User= download "${packages[@]}" >"$dir/log" 2>&1) ||
-        (apt-get -q update >>"$dir/log" 2>&1 && cd "$dir/debs" && apt-get -q -o APT::Sandbox::User= download "${packages[@]}" >>"$dir/log" 2>&1) ||
-        die "could not download ${packages[*]}; the log is $dir/log"
-    rm -rf "$dir/root"
-    for deb in "$dir"/debs/*.deb; do
-        dpkg-deb -x "$deb" "$dir/root"
-        say "unpacked $(basename "$deb")"
-    done
+    unpack_missing "$dir" "${packages[@]}"
     for program in "${programs[@]}"; do
         found=$(find "$dir/root/usr/bin" "$dir/root/usr/sbin" -name "$program" | head -n 1)
         [ -n "$found" ] || die "$program is in none of ${packages[*]}"
-        rm -f "$bin/$program"
-        if [ -d "$dir/root/usr/lib/x86_64-linux-gnu" ]; then
-            printf '#!/bin/sh\nLD_LIBRARY_PATH=%q:${LD_LIBRARY_PATH:-} exec %q "$@"\n' \
-                "$dir/root/usr/lib/x86_64-linux-gnu" "$found" >"$bin/$program"
-            chmod +x "$bin/$program"
-        else
-            ln -s "$found" "$bin/$program"
-        fi
+        wrap "$program" "$found" "$dir/root"
     done
-    rm -rf "$dir/debs"
 }
 
 main() {

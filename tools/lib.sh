@@ -103,3 +103,31 @@ unpack_suite() {
 
 # The lists are large; what is unpacked stays.
 forget_lists() { rm -rf "$tools/apt-$1/state" "$tools/apt-$1/cache" "$tools/apt-$1/.updated"; }
+
+# unpack_missing DIR PACKAGE...: downloads packages of this machine's own suite with whatever they depend on that is not
+# installed, and unpacks them into DIR/root.
+unpack_missing() {
+    local dir=$1 deb get
+    shift
+    mkdir -p "$dir/debs/partial"
+    get=(apt-get -q -y -o Debug::NoLocking=1 -o APT::Sandbox::User= -o Dir::Cache::archives="$dir/debs"
+        install --reinstall --no-install-recommends --download-only "$@")
+    say "downloading $* and what they need"
+    "${get[@]}" >"$dir/log" 2>&1 || { apt-get -q update >>"$dir/log" 2>&1 && "${get[@]}" >>"$dir/log" 2>&1; } ||
+        die "could not download $*; the log is $dir/log"
+    rm -rf "$dir/root"
+    for deb in "$dir"/debs/*.deb; do
+        dpkg-deb -x "$deb" "$dir/root"
+    done
+    rm -rf "$dir/debs"
+}
+
+# wrap NAME PROGRAM ROOT: $bin/NAME starts PROGRAM with the libraries under ROOT. Some stand in folders of their own, which an
+# installed program finds by its run path, and some packages still use /lib.
+wrap() {
+    local libs
+    libs=$(find "$3" -name '*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
+    rm -f "${bin:?}/$1"
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:-} exec %q "$@"\n' "$libs" "$2" >"$bin/$1"
+    chmod +x "$bin/$1"
+}
