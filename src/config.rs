@@ -67,6 +67,9 @@ pub struct Config {
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
     pub retention: Retention,
+    /// For events that no rule matches.
+    pub default: DefaultRoute,
+    pub incidents: Incidents,
     /// The door for agents on GPU nodes.
     pub agents: AgentsConfig,
     /// For `serve --with-agent`: the agent inside.
@@ -345,6 +348,25 @@ pub struct Retention {
     pub bodies: Span,
 }
 
+/// The catch-all: an event that no rule matches is an incident all the same, and these channels are notified of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefaultRoute {
+    /// Names of channels; an empty list is explicit silence: an incident, and no message.
+    pub tell: Vec<String>,
+}
+
+/// When incidents end, and when many are one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Incidents {
+    /// An incident whose alerts have all ended is kept open so long; an alert that fires again is the same incident. 0s: at
+    /// once.
+    pub resolve_after: Span,
+    /// Alerts of one name that fire within this time on more than three subjects are one incident. 0s: never.
+    pub group_wait: Span,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
@@ -355,6 +377,16 @@ pub struct Log {
 }
 
 impl Config {
+    /// The channels that are notified of events that no rule matches. Where only the built-in channel is named and there is
+    /// none of that name, every channel is: an alert must not be lost because of a name.
+    pub fn unmatched_tell(&self) -> Vec<String> {
+        let built_in = self.default == DefaultRoute::default() && !self.channels.is_empty();
+        match built_in && !self.channels.contains_key(DefaultRoute::BUILT_IN) {
+            true => self.channels.keys().cloned().collect(),
+            false => self.default.tell.clone(),
+        }
+    }
+
     /// Names of clusters by which anything can be: those that are reached, and those that sources say.
     pub fn cluster_names(&self) -> Vec<&str> {
         let labelled = self.sources.values().filter_map(|source| source.add_labels.get("cluster"));
@@ -406,6 +438,8 @@ impl Default for Config {
             mode_ceiling: crate::model::Mode::Auto,
             windows: Vec::new(),
             retention: Retention::default(),
+            default: DefaultRoute::default(),
+            incidents: Incidents::default(),
             agents: AgentsConfig::default(),
             agent: AgentConfig::default(),
             log: Log::default(),
@@ -437,6 +471,23 @@ impl Default for Retention {
     }
 }
 
+impl Default for DefaultRoute {
+    fn default() -> Self {
+        DefaultRoute { tell: vec![DefaultRoute::BUILT_IN.to_owned()] }
+    }
+}
+
+impl DefaultRoute {
+    /// The channel that the shipped rules notify.
+    pub const BUILT_IN: &'static str = "oncall";
+}
+
+impl Default for Incidents {
+    fn default() -> Self {
+        Incidents { resolve_after: crate::limits::RESOLVE_AFTER, group_wait: crate::limits::GROUP_WAIT }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Log { level: "info".to_owned(), json: None }
@@ -446,6 +497,16 @@ impl Default for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unmatched_event_reaches_a_channel_unless_silence_is_written_down() {
+        let tell = |text: &str| Config::parse("x", text).unwrap().unmatched_tell();
+        assert_eq!(tell(""), ["oncall"]);
+        assert_eq!(tell("channels: { ops: { kind: log }, oncall: { kind: log } }"), ["oncall"]);
+        assert_eq!(tell("channels: { ops: { kind: log }, dev: { kind: log } }"), ["dev", "ops"]);
+        assert_eq!(tell("channels: { ops: { kind: log } }\ndefault: { tell: [] }"), [""; 0]);
+        assert_eq!(tell("channels: { ops: { kind: log } }\ndefault: { tell: [ops] }"), ["ops"]);
+    }
 
     #[test]
     fn an_action_is_on_if_it_is_allowed_and_not_denied() {

@@ -14,7 +14,7 @@ mod webhook;
 pub use text::{link as web_link, plain as one_line};
 
 use crate::config::Channel;
-use crate::model::{Ask, Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
+use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Time};
 use crate::script::Shape;
 use crate::world::Http;
 use sha2::{Digest as _, Sha256};
@@ -155,6 +155,11 @@ fn word(state: IncidentState) -> &'static str {
         IncidentState::Acknowledged => "acknowledged",
         IncidentState::Resolved => "resolved",
     }
+}
+
+/// The state as messages say it; while nothing of the incident fires, when it closes.
+fn standing(incident: &Incident) -> String {
+    incident.recovery().unwrap_or_else(|| word(incident.state).to_owned())
 }
 
 /// A mark that can be told apart at arm's length.

@@ -19,7 +19,9 @@ pub use admit::{
     Closed, Facts, Group, GuardLimits, Levels, Proposal, Protected, Replica, Serving, TakenReplica, admit, admit_again,
 };
 pub use backoff::backoff;
-pub use correlate::{Change, Prior, hear, incident_key, incident_title};
+pub use correlate::{
+    Change, Prior, alert_place, group_key, group_title, hear, incident_key, incident_part, incident_title,
+};
 pub use escalate::{Page, page};
 pub use guards::nodes_at_once;
 pub use inference::{

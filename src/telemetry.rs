@@ -1,6 +1,6 @@
-//! Logs and metrics: one table of every metric, labels only from closed enums.
+//! Logs and metrics: one table of every metric, labels only from closed enums and the names of configured sources.
 //!
-//! Invariant: no label value comes from outside the program.
+//! Invariant: no label value comes from outside the program and its configuration.
 
 mod logs;
 mod table;
@@ -23,6 +23,10 @@ use prometheus_client::registry::{Metric as Registrable, Registry};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+/// Sources that no configuration names; and what stands for a name that is not known.
+const OWN_SOURCES: [&str; 1] = ["agent"];
+const OTHER: &str = "other";
+
 /// Words for one label.
 type One = [(&'static str, &'static str); 1];
 type Two = [(&'static str, &'static str); 2];
@@ -35,6 +39,7 @@ pub struct Metrics {
     events_stored: Counter,
     events_duplicate: Counter,
     events_late: Counter,
+    events_unmatched: Family<[(&'static str, String); 1], Counter>,
     gaps: Counter,
     ingest_seconds: Histogram,
     ingest_shed: Family<One, Counter>,
@@ -106,6 +111,7 @@ impl Metrics {
             events_stored: add(r, "events_stored", Counter::default()),
             events_duplicate: add(r, "events_duplicate", Counter::default()),
             events_late: add(r, "events_late", Counter::default()),
+            events_unmatched: add(r, "events_unmatched", Family::default()),
             gaps: add(r, "gaps", Counter::default()),
             ingest_seconds: add(r, "ingest_seconds", seconds()),
             ingest_shed: add(r, "ingest_shed", Family::default()),
@@ -183,6 +189,24 @@ impl Metrics {
         self.events_stored.inc_by(said.saturating_sub(refreshed + late) as u64);
         self.events_duplicate.inc_by(refreshed as u64);
         self.events_late.inc_by(late as u64);
+    }
+
+    /// The sources of the configuration, and those of the engine's own: names that may be a label. Once, at the start.
+    pub fn know_sources<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        for name in names.into_iter().chain(OWN_SOURCES) {
+            drop(self.events_unmatched.get_or_create(&[("source", name.to_owned())]));
+        }
+    }
+
+    /// Events of a source that no rule matched.
+    pub fn unmatched(&self, source: &str, count: usize) {
+        if count == 0 {
+            return;
+        }
+        // No label value comes from outside: a name that is not configured is none.
+        let known = self.events_unmatched.get(&[("source", source.to_owned())]).is_some();
+        let label = if known { source } else { OTHER };
+        self.events_unmatched.get_or_create(&[("source", label.to_owned())]).inc_by(count as u64);
     }
 
     pub fn gap(&self, count: usize) {

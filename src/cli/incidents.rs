@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         [
             incident.id.to_string(),
             page::severity(invocation, incident.severity),
-            page::incident_state(incident.state).to_owned(),
+            page::standing(incident),
             page::text(incident.owner.as_deref().unwrap_or("-")),
             super::invocation::clean(&incident.title, 70),
             page::subject(&incident.subject),

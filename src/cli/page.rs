@@ -7,8 +7,8 @@ use super::stop::Stop;
 use crate::engine::story;
 use crate::limits::NAMES_SHOWN;
 use crate::model::{
-    Effect, Foretold, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity, Span,
-    StoryLine, Subject, Time,
+    Effect, Foretold, Incident, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity,
+    Span, StoryLine, Subject, Time,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -95,6 +95,11 @@ pub(super) fn incident_state(state: IncidentState) -> &'static str {
         IncidentState::Acknowledged => "acknowledged",
         IncidentState::Resolved => "resolved",
     }
+}
+
+/// Its state, or when it closes while nothing of it fires: `recovering, closes 03:12 UTC`.
+pub(super) fn standing(incident: &Incident) -> String {
+    incident.recovery().unwrap_or_else(|| incident_state(incident.state).to_owned())
 }
 
 /// Why a run stands where it stands, and what can be typed about it.

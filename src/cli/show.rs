@@ -89,7 +89,7 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
         invocation.paint(Paint::Strong, &incident.id.to_string()),
         invocation.paint(Paint::Strong, &page::text(&incident.title)),
         page::severity(invocation, incident.severity),
-        page::incident_state(incident.state),
+        page::standing(incident),
     ))?;
     let by = incident
         .acknowledged_by

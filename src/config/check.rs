@@ -181,6 +181,18 @@ fn check_rest(config: &Config, found: &mut Findings) {
             "keep the story at least as long as what it is about",
         );
     }
+    let incidents = &config.incidents;
+    for (path, span, most) in [
+        ("incidents.resolve_after", incidents.resolve_after, crate::limits::RESOLVE_AFTER_MAX),
+        ("incidents.group_wait", incidents.group_wait, crate::limits::GROUP_WAIT_MAX),
+    ] {
+        if span > most {
+            found.say(path, format!("{span} is longer than {most}"), format!("write 0s to {most}"));
+        }
+    }
+    if config.default.tell.iter().any(|channel| channel.trim().is_empty()) {
+        found.say("default.tell", "holds an empty channel name", "name channels, or write `[]` for no message at all");
+    }
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.level) {
         found.say(
             "log.level",
@@ -220,6 +232,8 @@ sources:
 http_allow: ['private+http://10.0.0.1/x', 'ftp://x', 'https://u:p@h/']
 guards: { nodes_at_once: 0, share_at_once: 1.5, share_per_hour: 0.2, share_per_day: 0.1 }
 retention: { episodes: 1m, bodies: 1s }
+incidents: { resolve_after: 2h, group_wait: 1h }
+default: { tell: [''] }
 log: { level: 'a=b=c' }
 ";
         let expect = [
@@ -243,6 +257,9 @@ log: { level: 'a=b=c' }
             "guards.share_per_day",
             "retention.episodes",
             "retention.bodies",
+            "incidents.resolve_after",
+            "incidents.group_wait",
+            "default.tell",
             "log.level",
         ];
         assert_eq!(paths(text), expect);

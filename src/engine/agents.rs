@@ -114,6 +114,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
     };
     match parts.store.intake(batch).await {
         Ok(heard) => {
+            parts.metrics.unmatched(source::SOURCE, heard.unmatched);
             if heard.nudge {
                 parts.nudge.nudge();
             }

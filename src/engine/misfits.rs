@@ -4,8 +4,8 @@
 
 use crate::actions;
 use crate::catalog::Loaded;
-use crate::config::{Actions, Channel, Config, INFERENCE, KUBERNETES, closest};
-use crate::model::{Mode, Rule};
+use crate::config::{Actions, Channel, Config, DefaultRoute, INFERENCE, KUBERNETES, closest};
+use crate::model::Rule;
 use crate::sources::cron;
 use std::collections::BTreeSet;
 
@@ -20,6 +20,7 @@ pub struct Misfit {
 /// Everything that does not fit between a configuration and what was loaded beside it.
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
+    found.extend(silent(config, loaded));
     found.extend(actions_off(config, loaded));
     for (name, source) in &config.sources {
         let own = ["alertmanager", KUBERNETES, INFERENCE];
@@ -66,10 +67,10 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         );
         return vec![Misfit { text, fatal: false }];
     }
-    let mut found = Vec::new();
+    let mut found = unmatched(config);
     for rule in loaded.rules.rules().filter(unknown) {
-        // An observing rule with a runbook tells nobody, so nobody misses anything until it is promoted.
-        let fatal = rule.run.is_none() || rule.mode.min(config.mode_ceiling) > Mode::Observe;
+        // A rule that is silent in its mode notifies no one, so no message is lost until it is promoted.
+        let fatal = rule.run.is_none() || rule.mode.min(config.mode_ceiling) >= rule.tell_in;
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let near = near(channel, config.channels.keys().map(String::as_str).collect());
             let text = format!("rule `{}` tells `{channel}`, which is no channel: {near}", rule.name);
@@ -77,6 +78,39 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         }
     }
     found
+}
+
+/// Channels of the catch-all that are not there.
+fn unmatched(config: &Config) -> Vec<Misfit> {
+    let missing = config.default.tell.iter().filter(|name| !config.channels.contains_key(*name));
+    let say = |channel: &String| {
+        let near = near(channel, config.channels.keys().map(String::as_str).collect());
+        let built_in = config.default == DefaultRoute::default();
+        let text = match built_in {
+            true => format!(
+                "there is no channel `{channel}` for events that no rule matches: every channel is notified of them; \
+                 write `default: {{ tell: [NAME] }}` to choose"
+            ),
+            false => format!("default.tell: `{channel}` is no channel: {near}"),
+        };
+        Misfit { text, fatal: !built_in }
+    };
+    missing.map(say).collect()
+}
+
+/// Rules that never notify under this configuration.
+fn silent(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+    let ceiling = config.mode_ceiling;
+    let rules = loaded.rules.rules().filter(|rule| rule.tell_in > ceiling);
+    rules
+        .map(|rule| {
+            let text = format!(
+                "rule `{}` notifies from {} on (`tell_in`), and `mode_ceiling` is {ceiling}: it never notifies",
+                rule.name, rule.tell_in
+            );
+            Misfit { text, fatal: false }
+        })
+        .collect()
 }
 
 /// Patterns that mean nothing, and runbooks that call what is off.
@@ -162,7 +196,7 @@ mod tests {
     #[test]
     fn an_unknown_channel_is_fatal_only_where_somebody_would_miss_news() {
         let rules = serde_json::json!([
-            { "name": "looks", "when": ["a=\"b\""], "run": "drain", "tell": ["oncal"] },
+            { "name": "looks", "when": ["a=\"b\""], "run": "drain", "tell": ["oncal"], "tell_in": "suggest" },
             { "name": "suggests", "when": ["a=\"b\""], "run": "drain", "mode": "suggest", "tell": ["oncal"] },
             { "name": "tells", "when": ["a=\"b\""], "tell": ["oncall"] },
         ]);
@@ -170,6 +204,11 @@ mod tests {
         let fatal: Vec<bool> = found.iter().map(|(fatal, _)| *fatal).collect();
         assert_eq!(fatal, [false, true], "{found:?}");
         assert!(found[1].1.contains("rule `suggests`") && found[1].1.contains("did you mean `oncall`?"), "{found:?}");
+        let ops = serde_json::json!([{ "name": "r", "when": ["a=\"b\""], "tell": ["ops"] }]);
+        let nameless = check(&["ops"], ops);
+        assert!(!nameless[0].0 && nameless[0].1.contains("every channel is notified"), "{nameless:?}");
+        let observes = serde_json::json!([{ "name": "r", "when": ["a=\"b\""], "run": "drain", "tell": ["oncal"] }]);
+        assert!(check(&["oncall"], observes)[0].0, "an observing rule notifies, too");
         let none = check(&[], rules);
         assert_eq!(none.len(), 1);
         assert!(!none[0].0 && none[0].1.contains("`oncal`, `oncall`") && none[0].1.contains("log only"), "{none:?}");

@@ -186,6 +186,21 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
     Some(match kind {
         IncidentOpened { title, subject, .. } => (format!("opened: {title} ({subject})"), true),
         IncidentResolved { why } => (format!("resolved{}", after(why)), true),
+        IncidentRecovering { until } => {
+            (format!("all alerts have ended; closes at {} unless one fires again", clock_time(*until)), false)
+        }
+        IncidentRecurred { alert } => (format!("{alert} fires; the incident goes on"), false),
+        IncidentGrouped { why, merged, .. } if merged.is_empty() => (why.clone(), true),
+        IncidentGrouped { why, merged, .. } => {
+            let merged: Vec<String> = merged.iter().map(ToString::to_string).collect();
+            (format!("{why}; {} became part of it", merged.join(", ")), true)
+        }
+        AlertsJoined { alerts, more, title } => {
+            let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
+            let now = title.as_ref().map(|title| format!("; now {title}")).unwrap_or_default();
+            // Of a group the title says as much.
+            (format!("{}{more} joined{now}", alerts.join(", ")), title.is_none())
+        }
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
         IncidentAssigned { owner, by } if owner == by => (format!("{owner} takes it"), true),
         IncidentAssigned { owner, by } => (format!("{by} gives it to {owner}"), true),

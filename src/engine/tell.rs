@@ -26,6 +26,7 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
         Ok(heard) => {
             board(shared).told(&events, now);
             parts.metrics.heard(said, heard.refreshed, heard.late);
+            parts.metrics.unmatched(source, heard.unmatched);
             parts.metrics.gap(left_out);
             if heard.nudge {
                 parts.nudge.nudge();

@@ -48,6 +48,23 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing until Prometheus has spoken again.
 pub const RECONCILE_GRACE: Span = Span::minutes(5);
 
+// ── incidents ──
+/// An incident whose alerts have all ended is kept open so long: an alert that fires again within it is the same incident.
+pub const RESOLVE_AFTER: Span = Span::minutes(5);
+/// Longer than this, and people would wait for the end of what is long over.
+pub const RESOLVE_AFTER_MAX: Span = Span::minutes(60);
+/// Alerts of one name that fire within this time on more subjects than `GROUP_SUBJECTS` are one incident.
+pub const GROUP_WAIT: Span = Span::seconds(10);
+pub const GROUP_WAIT_MAX: Span = Span::minutes(5);
+pub const GROUP_SUBJECTS: usize = 3;
+/// The first message of an incident waits so long for others of its storm, so that a storm in single requests is one
+/// message: far below the two seconds in which people are to be notified.
+pub const GROUP_SETTLE: Duration = Duration::from_millis(500);
+/// A recovery is shown to people at most so often, so that an alert that flaps each second is not an edit each second.
+pub const RECOVERY_SHOWN_EVERY: Span = Span::seconds(60);
+/// Characters of one alert's name and place, as it is listed among those that joined.
+pub const ALERT_PLACE_CHARS: usize = 120;
+
 /// Complaints of one cluster that are open at once; more than that is one problem, and it has been heard.
 pub const COMPLAINTS: usize = 20_000;
 /// New warnings of Kubernetes (and killed pods) taken in a minute, so that a storm of Events cannot fill the store.

@@ -101,6 +101,30 @@ pub enum EntryKind {
     IncidentResolved {
         why: String,
     },
+    /// All of its alerts have ended; it is resolved then, unless one fires again before.
+    IncidentRecovering {
+        until: Time,
+    },
+    /// An alert fired before that: the same incident goes on.
+    IncidentRecurred {
+        alert: String,
+    },
+    /// Alerts of one name on many subjects are one incident from now on, with those incidents that became part of it.
+    IncidentGrouped {
+        title: String,
+        why: String,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        merged: Vec<IncidentId>,
+    },
+    /// Alerts of one request joined an open incident: some of them by name, and how many more.
+    AlertsJoined {
+        alerts: Vec<String>,
+        #[serde(skip_serializing_if = "is_zero", default)]
+        more: usize,
+        /// The incident's title, where it follows.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        title: Option<String>,
+    },
     IncidentAcknowledged {
         by: String,
     },
@@ -363,12 +387,16 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 48] = [
+    pub const NAMES: [&'static str; 52] = [
         "started",
         "heard",
         "gap",
         "incident_opened",
         "incident_resolved",
+        "incident_recovering",
+        "incident_recurred",
+        "incident_grouped",
+        "alerts_joined",
         "incident_acknowledged",
         "incident_assigned",
         "silence_asked",
@@ -422,6 +450,10 @@ impl EntryKind {
             EntryKind::Gap { .. } => "gap",
             EntryKind::IncidentOpened { .. } => "incident_opened",
             EntryKind::IncidentResolved { .. } => "incident_resolved",
+            EntryKind::IncidentRecovering { .. } => "incident_recovering",
+            EntryKind::IncidentRecurred { .. } => "incident_recurred",
+            EntryKind::IncidentGrouped { .. } => "incident_grouped",
+            EntryKind::AlertsJoined { .. } => "alerts_joined",
             EntryKind::IncidentAcknowledged { .. } => "incident_acknowledged",
             EntryKind::IncidentAssigned { .. } => "incident_assigned",
             EntryKind::SilenceAsked { .. } => "silence_asked",
@@ -467,6 +499,10 @@ impl EntryKind {
             EntryKind::Trouble { .. } => "trouble",
         }
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// One entry as it is read back.

@@ -25,6 +25,9 @@ pub struct Incident {
     pub opened_at: Time,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub closed_at: Option<Time>,
+    /// All of its alerts have ended: it is resolved then, unless one fires again before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resolves_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub acknowledged_by: Option<String>,
     /// Whose it is, once somebody said so.
@@ -32,6 +35,14 @@ pub struct Incident {
     pub owner: Option<String>,
     /// Episodes still firing.
     pub firing: u32,
-    /// Episodes that ever joined.
+    /// Episodes that ever joined; an alert that comes back while the incident is open is the one that it was.
     pub episodes: u32,
+}
+
+impl Incident {
+    /// `recovering, closes 03:12 UTC`: all of its alerts have ended, and it is kept open for a while.
+    pub fn recovery(&self) -> Option<String> {
+        let until = self.resolves_at.filter(|_| self.closed_at.is_none())?;
+        Some(format!("recovering, closes {}", until.strftime("%H:%M UTC")))
+    }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Promote {
     /// The highest rung that it can be promoted to.
     pub to: Mode,
-    /// Matches with a whole plan or a run that acted: for every rung.
+    /// Matches with a whole plan or a run that acted: from `approve` on.
     pub matches: u32,
     /// Of them judged right by a person, or approved: from `approve` on.
     pub judged_right: u32,

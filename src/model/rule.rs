@@ -11,10 +11,10 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Plan against the live world, write the plan down, disturb nobody.
+    /// Plan against the live world and write the plan down: nothing is done. People are notified of the incident.
     #[default]
     Observe,
-    /// The same, and tell people what would be done.
+    /// The same, and people are asked whether the plan is right.
     Suggest,
     /// Freeze the plan, ask, and do only what was approved.
     Approve,
@@ -103,7 +103,7 @@ pub struct Rule {
     /// Each of these lines is a set of matchers; one set that holds mutes the rule.
     #[serde(default)]
     pub unless: Vec<String>,
-    /// The runbook's name; without one the rule only tells.
+    /// The runbook's name; without one the rule only notifies.
     #[serde(default)]
     pub run: Option<String>,
     #[serde(default)]
@@ -113,6 +113,12 @@ pub struct Rule {
     /// Names of channels from the configuration.
     #[serde(default)]
     pub tell: Vec<String>,
+    /// The lowest mode in which it notifies these channels: the mode governs acting, and silence is said explicitly.
+    #[serde(default)]
+    pub tell_in: Mode,
+    /// Why these events need no incident and no message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<String>,
     /// What makes episodes one incident: parts of the subject or label names. Empty: the design's default.
     #[serde(default)]
     pub group_by: Vec<String>,

@@ -122,6 +122,22 @@ impl Subject {
         }
     }
 
+    /// The parts that both have with the same value: what two faults have in common.
+    pub fn common(&self, other: &Subject) -> Subject {
+        let same = |a: &Option<String>, b: &Option<String>| a.clone().filter(|_| a == b);
+        Subject {
+            cluster: same(&self.cluster, &other.cluster),
+            node: same(&self.node, &other.node),
+            gpu: same(&self.gpu, &other.gpu),
+            slice: same(&self.slice, &other.slice),
+            namespace: same(&self.namespace, &other.namespace),
+            workload: same(&self.workload, &other.workload),
+            pod: same(&self.pod, &other.pod),
+            container: same(&self.container, &other.container),
+            model: same(&self.model, &other.model),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Subject::default()
     }

@@ -209,6 +209,8 @@ pub struct Levels {
     pub cordoned: bool,
     /// Every episode behind the run has ended.
     pub over: bool,
+    /// … and until then its incident is kept open: it goes on if the alert fires again before.
+    pub kept: Option<Time>,
     /// Tripped breakers whose scope covers the step.
     pub breakers: Vec<Breaker>,
     /// Nodes that runs of the same rule were started about within `SYMPTOM_WINDOW`, since its breaker was reset.

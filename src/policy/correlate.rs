@@ -83,6 +83,60 @@ pub fn incident_key(event: &Event, group_by: &[String]) -> String {
     bounded_key(key)
 }
 
+/// The part of the subject (or the label) that tells this event's incident from another one's: `node`, `workload`, …
+pub fn incident_part<'g>(event: &Event, group_by: &'g [String]) -> &'g str {
+    match group_by.iter().rev().find(|name| !value_of(event, name).is_empty()) {
+        Some(name) => name,
+        None => default_parts(event).last().map_or("", |(name, _)| *name),
+    }
+}
+
+/// The key under which alerts of one name are one incident, once they fire on many subjects: of one rule (none: the
+/// catch-all) and one cluster, as people may act in one cluster and not in another.
+pub fn group_key(event: &Event, rule: Option<&str>) -> String {
+    let mut key = "group/alertname=".to_owned();
+    push_value(&mut key, event.name());
+    for (name, value) in [("rule", rule), ("cluster", event.subject.cluster.as_deref())] {
+        if let Some(value) = value {
+            key.push(',');
+            key.push_str(name);
+            key.push('=');
+            push_value(&mut key, value);
+        }
+    }
+    bounded_key(key)
+}
+
+/// `GpuHot on 30 nodes`. `part`: what its subjects are, where they are all of one kind.
+pub fn group_title(alert: &str, subjects: u32, part: Option<&str>) -> String {
+    let what = match part {
+        Some("node") => "nodes",
+        Some("gpu") => "GPUs",
+        Some("slice") => "slices",
+        Some("namespace") => "namespaces",
+        Some("workload") => "workloads",
+        Some("pod") => "pods",
+        Some("container") => "containers",
+        Some("model") => "models",
+        Some("cluster") => "clusters",
+        _ => "subjects",
+    };
+    cut(&format!("{} on {subjects} {what}", one_line(alert)), limits::TITLE_CHARS)
+}
+
+/// An alert and where it is, in a few words: `GpuHot (GPU 1 of gpu-1)`.
+pub fn alert_place(event: &Event) -> String {
+    let subject = &event.subject;
+    let (name, place) = (one_line(event.name()), one_line(&place(subject)));
+    let text = match &subject.gpu {
+        Some(gpu) if !place.is_empty() => format!("{name} (GPU {} of {place})", one_line(gpu)),
+        Some(gpu) => format!("{name} (GPU {})", one_line(gpu)),
+        None if !place.is_empty() => format!("{name} on {place}"),
+        None => name,
+    };
+    cut(&text, limits::ALERT_PLACE_CHARS)
+}
+
 /// A title for people, from the first event: one line, bounded, with where it is.
 pub fn incident_title(event: &Event) -> String {
     let what = [event.summary.as_str(), event.name(), "an alert without a name"]

@@ -43,6 +43,14 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
             return Page::Spared { why };
         }
     }
+    if let Some(until) = incident.resolves_at {
+        if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
+            return Page::Now { why };
+        }
+        // Maintenance closes it within a second of that time.
+        let until = until.max(now.checked_add(crate::limits::JANITOR_EVERY).unwrap_or(Time::MAX));
+        return Page::NotYet { why: "its alerts have ended; it closes unless one fires again".to_owned(), until };
+    }
     let acting = acting(runs);
     let Some(latest) = acting.first() else {
         return Page::Now { why: "no runbook works on it".to_owned() };

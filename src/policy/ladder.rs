@@ -31,8 +31,9 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
             missing.push(format!("needs {wanted} {what}, has {has}"));
         }
     };
-    needs(asked.matches, card.matches, "matches");
+    // From observe to suggest nothing more is done, and people are notified in both: no record is needed for that.
     if to >= Mode::Approve {
+        needs(asked.matches, card.matches, "matches");
         needs(asked.judged_right, card.right, "judged right");
     }
     if to == Mode::Auto {
@@ -127,7 +128,7 @@ mod tests {
             let others = card.judges.iter().any(|judge| judge != "ada");
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
-        check(&card, Mode::Suggest, &["needs 20 matches, has 7"]);
+        check(&card, Mode::Suggest, &[]);
         check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 judged right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];

@@ -35,8 +35,15 @@ pub enum Chosen {
     Run(Box<Start>),
     /// Only tell: the rule names no runbook.
     Tell,
-    /// Nothing, and why: muted, a parameter missing, runbook unknown.
+    /// Nothing, and why: muted or ignored, a parameter missing, runbook unknown.
     Nothing(Reason),
+}
+
+impl Selected<'_> {
+    /// Whether the rule has something to say: it is neither muted nor there to ignore the event.
+    pub fn speaks(&self) -> bool {
+        !matches!(&self.chosen, Chosen::Nothing(reason) if reason.code == ReasonCode::Muted)
+    }
 }
 
 /// One rule's say.
@@ -196,6 +203,10 @@ impl RuleSet {
     }
 
     fn choose(&self, compiled: &Compiled, event: &Event) -> Chosen {
+        if let Some(why) = &compiled.rule.ignore {
+            let text = format!("rule `{}` ignores it: {why}", compiled.rule.name);
+            return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
+        }
         if let Some(at) = compiled.unless.iter().position(|set| matches_all(set, &event.labels)) {
             let text = format!("rule `{}` is muted by its `unless: {}`", compiled.rule.name, compiled.rule.unless[at]);
             return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));

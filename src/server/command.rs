@@ -5,8 +5,9 @@
 use super::api::segment;
 use super::{App, Caller, Problem, api};
 use crate::limits;
-use crate::model::Foretold;
+use crate::model::{Foretold, Incident};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// What can be typed, for `help`.
@@ -214,6 +215,8 @@ fn incidents(answer: &Value) -> String {
             _ => String::new(),
         };
         let owner = incident["owner"].as_str().map(|owner| format!(", {owner}'s")).unwrap_or_default();
+        let recovery = Incident::deserialize(incident).ok().and_then(|incident| incident.recovery());
+        let owner = format!("{owner}{}", recovery.map(|recovery| format!(", {recovery}")).unwrap_or_default());
         format!("{} {} ({}{seen}{owner})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
     };
     listed(answer["incidents"].as_array().into_iter().flatten().map(line), "nothing is open")

@@ -233,6 +233,7 @@ async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Probl
     };
     let heard = app.parts.store.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
     app.parts.metrics.heard(said, heard.refreshed, heard.late);
+    app.parts.metrics.unmatched(source, heard.unmatched);
     app.parts.metrics.gap(gaps);
     if heard.nudge {
         app.parts.nudge.nudge();
@@ -259,6 +260,7 @@ fn answer(status: StatusCode, accepted: usize, heard: &Heard, more: serde_json::
         "refreshed": heard.refreshed,
         "resolved": heard.resolved,
         "late": heard.late,
+        "unmatched": heard.unmatched,
         "runs": heard.runs,
     });
     if let (Some(body), serde_json::Value::Object(more)) = (body.as_object_mut(), more) {

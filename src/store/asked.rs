@@ -102,6 +102,8 @@ pub struct Heard {
     pub refreshed: usize,
     pub resolved: usize,
     pub late: usize,
+    /// Opened or reopened, and matched by no rule.
+    pub unmatched: usize,
     pub runs: Vec<RunId>,
     /// Something became due: a run or a notice.
     pub nudge: bool,
@@ -158,6 +160,8 @@ pub struct Claimed {
     pub journal: Vec<Step>,
     /// Every episode behind it has ended, and it has changed nothing yet.
     pub moot: bool,
+    /// The same, but until then its incident is kept open: it waits, and goes on if one of them fires again.
+    pub kept: Option<Time>,
 }
 
 /// A run that nobody has started, and the steps that it would make.

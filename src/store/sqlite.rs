@@ -54,18 +54,27 @@ pub struct SqliteOptions {
     pub home: String,
     /// Every channel of the configuration.
     pub channels: Vec<String>,
+    /// Those that are notified of an event that no rule matches.
+    pub unmatched_tell: Vec<String>,
+    /// An incident whose alerts have all ended is kept open so long. Zero: it is resolved at once.
+    pub resolve_after: Span,
+    /// Alerts of one name that fire within this time on many subjects are one incident. Zero: never.
+    pub group_wait: Span,
     /// Where this process shall die, in tests of that.
     pub failpoint: Option<Failpoint>,
 }
 
 impl SqliteOptions {
-    /// A database that lets every rule go as far as its file says.
+    /// A database that lets every rule go as far as its file says, holds no incident open and groups none.
     pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
         SqliteOptions {
             path: path.into(),
             ceiling: Mode::Auto,
             home: String::new(),
             channels: Vec::new(),
+            unmatched_tell: vec!["oncall".to_owned()],
+            resolve_after: Span::default(),
+            group_wait: Span::default(),
             failpoint: None,
         }
     }
@@ -98,6 +107,9 @@ impl SqliteStore {
         tx.failpoint = options.failpoint;
         tx.home = options.home;
         tx.channels = options.channels;
+        tx.unmatched_tell = options.unmatched_tell;
+        tx.resolve_after = options.resolve_after;
+        tx.group_wait = options.group_wait;
         let last = move |tx: Tx| {
             // A log that was not folded back is read at the next start.
             let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
@@ -163,8 +175,8 @@ impl Store for SqliteStore {
         self.write(move |tx| people::tick(tx, now)).await
     }
 
-    async fn claim(&self, run: RunId, _now: Time) -> Result<Option<Claimed>, StoreError> {
-        self.write(move |tx| runs::claim(tx, run)).await
+    async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
+        self.write(move |tx| runs::claim(tx, run, now)).await
     }
 
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError> {

@@ -31,6 +31,7 @@ pub const TABLE: &[Metric] = &[
     row("events_stored", Kind::Counter, &[], "Events that changed an episode"),
     row("events_duplicate", Kind::Counter, &[], "Events that said again what was known"),
     row("events_late", Kind::Counter, &[], "Resolves of something that was not open"),
+    row("events_unmatched", Kind::Counter, &["source"], "Events that no rule matched, by source of the configuration"),
     row("gaps", Kind::Counter, &[], "Things that a source left out or that could not be read"),
     row("ingest_seconds", Kind::Histogram, &[], "From a body at hand to its commit"),
     row("ingest_shed", Kind::Counter, &["reason"], "Requests answered with 503 because of load or the store"),

@@ -12,6 +12,9 @@ fn the_table_and_the_page_name_the_same_metrics() {
     metrics.refused(Refused::Slow);
     metrics.acked(100, Duration::from_millis(3));
     metrics.heard(100, 40, 10);
+    metrics.know_sources(["prod"]);
+    metrics.unmatched("prod", 2);
+    metrics.unmatched("made-up-by-a-sender", 1);
     metrics.step(Phase::Begin, Duration::from_millis(2));
     metrics.effect(Effect::Keyed, Ended::Ok);
     metrics.ambiguous(Effect::Blind, Settled::Asked);
@@ -36,6 +39,8 @@ fn the_table_and_the_page_name_the_same_metrics() {
     assert!(page.contains("nightshift_events_stored_total 50"), "{page}");
     assert!(page.contains("nightshift_events_duplicate_total 40"), "{page}");
     assert!(page.contains(r#"nightshift_ingest_shed_total{reason="busy"} 1"#), "{page}");
+    assert!(page.contains(r#"nightshift_events_unmatched_total{source="prod"} 2"#), "{page}");
+    assert!(page.contains(r#"nightshift_events_unmatched_total{source="other"} 1"#), "{page}");
     assert!(page.ends_with("# EOF\n"));
 }
 

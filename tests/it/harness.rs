@@ -49,9 +49,14 @@ impl Site {
         for folder in ["data", "rules", "runbooks", "integrations"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
+        // What is over is over at once, but where a test is about that.
+        let incidents = match extra.contains("incidents:") {
+            true => "",
+            false => "incidents: { resolve_after: 0s, group_wait: 0s }\n",
+        };
         let config = format!(
             "data_dir: {d}/data\nrules_dir: {d}/rules\nrunbooks_dir: {d}/runbooks\nintegrations_dir: {d}/integrations\n\
-             server:\n  listen: 127.0.0.1:{port}\nlog:\n  level: info\n{extra}",
+             server:\n  listen: 127.0.0.1:{port}\nlog:\n  level: info\n{incidents}{extra}",
             d = dir.path().display()
         );
         std::fs::write(dir.path().join("nightshift.yaml"), config).unwrap();

@@ -149,8 +149,6 @@ async fn a_rule_climbs_one_rung_at_a_time_on_what_it_has_shown() {
     let house = House::open(&rule("observe", SOON), CORDON).await;
     let first = house.fires("gpu-1", "a").await;
     assert_eq!((first.mode, &first.state), (Mode::Observe, &RunState::Planned));
-    assert_eq!(house.refused("ops").await, "rule xid has not shown enough for suggest: needs 2 matches, has 1");
-    house.fires("gpu-2", "a").await;
     let (status, answer) = house.promote("ops", json!({ "to": "auto", "why": "now" })).await;
     assert_eq!(status, 409);
     assert!(
@@ -159,7 +157,12 @@ async fn a_rule_climbs_one_rung_at_a_time_on_what_it_has_shown() {
     );
     house.promoted("ops", "suggest").await;
 
-    assert!(house.refused("ops").await.ends_with("needs 1 judged right, has 0"));
+    assert_eq!(
+        house.refused("ops").await,
+        "rule xid has not shown enough for approve: needs 2 matches, has 1; needs 1 judged right, has 0"
+    );
+    house.fires("gpu-2", "a").await;
+    assert!(house.refused("ops").await.ends_with("enough for approve: needs 1 judged right, has 0"));
     let told = house.fires("gpu-3", "a").await;
     assert_eq!((told.mode, &told.state), (Mode::Suggest, &RunState::Planned));
     house.judge("rae", told.id, "right").await;
@@ -386,11 +389,13 @@ async fn a_changed_runbook_has_shown_nothing_yet() {
     let card = house.card().await;
     assert_ne!(card["content"], before);
     assert_eq!((&card["mode"], &card["card"]["matches"]), (&json!("observe"), &json!(0)), "{card:#}");
-    assert!(house.refused("ops").await.contains("needs 1 matches, has 0"));
+    house.promoted("ops", "suggest").await;
+    assert!(house.refused("ops").await.contains("enough for approve: needs 1 matches, has 0"));
     // Put back as it was, it has what it had.
     std::fs::write(house.night.path().join("runbooks/remedy.rhai"), CORDON).unwrap();
     nightshift::engine::reload(&house.night.parts).await;
-    assert_eq!(house.mode().await, "suggest");
+    let card = house.card().await;
+    assert_eq!((&card["mode"], &card["card"]["matches"]), (&json!("suggest"), &json!(1)), "{card:#}");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod fuzz_smoke;
 mod gpus;
 mod guards;
 mod harness;
+mod incidents;
 mod ingest;
 mod kmsg;
 mod ladder;

@@ -70,11 +70,35 @@ impl Night {
         Night::fall_on(folders, dir).await
     }
 
+    /// With the store's options changed, as for what a configuration says of incidents.
+    pub async fn fall_with(rules: &str, runbooks: &[(&str, &str)], change: impl FnOnce(&mut SqliteOptions)) -> Night {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["rules", "runbooks", "integrations"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        std::fs::write(dir.path().join("rules/test.yaml"), rules).unwrap();
+        for (name, text) in runbooks {
+            std::fs::write(dir.path().join(format!("runbooks/{name}.rhai")), text).unwrap();
+        }
+        let folders = Folders {
+            runbooks: dir.path().join("runbooks"),
+            rules: dir.path().join("rules"),
+            integrations: dir.path().join("integrations"),
+        };
+        let mut options = SqliteOptions::new(dir.path().join("nightshift.db"));
+        change(&mut options);
+        Night::fall_by(folders, dir, options).await
+    }
+
     async fn fall_on(folders: Folders, dir: tempfile::TempDir) -> Night {
+        let options = SqliteOptions::new(dir.path().join("nightshift.db"));
+        Night::fall_by(folders, dir, options).await
+    }
+
+    async fn fall_by(folders: Folders, dir: tempfile::TempDir, options: SqliteOptions) -> Night {
         install_tls();
         let clock = Arc::new(SimClock::new(NIGHT.parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
-        let options = SqliteOptions::new(dir.path().join("nightshift.db"));
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, clock.now()).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));

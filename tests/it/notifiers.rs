@@ -73,6 +73,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
             state,
             opened_at: at,
             closed_at: None,
+            resolves_at: None,
             acknowledged_by: None,
             firing: 1,
             episodes: 1,

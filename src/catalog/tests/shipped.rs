@@ -158,7 +158,11 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     assert_eq!(probed(&[("alertname", "InferenceCacheFull")]), "inference-engine-told tells");
     assert_eq!(says(&[("alertname", "InferenceProbeWrong"), ("pod", "x")]), "inference-engine-told tells");
     assert_eq!(says(&[("alertname", "WeightsVolumeStale")]), "weights-volume-stale tells");
-    assert_eq!(says(&[("alertname", "Watchdog")]), "");
+    // Not for any rule: the catch-all takes it. What is ignored is matched.
+    assert_eq!(says(&[("alertname", "NightshiftTest")]), "");
+    for ignored in ["Watchdog", "InfoInhibitor", "KubernetesWarning"] {
+        assert_eq!(says(&[("alertname", ignored)]), "muted", "{ignored}");
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
         .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
     let metrics = Arc::new(Metrics::new());
+    metrics.know_sources(config.sources.keys().map(String::as_str));
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
     let failpoint =
         failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
@@ -56,6 +57,9 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
         failpoint,
         home: world.default_cluster.clone(),
         channels: config.channels.keys().cloned().collect(),
+        unmatched_tell: config.unmatched_tell(),
+        resolve_after: config.incidents.resolve_after,
+        group_wait: config.incidents.group_wait,
         ..SqliteOptions::new(config.store_path())
     };
     let store = SqliteStore::open(options, clock.now())

@@ -93,7 +93,20 @@ impl<'a> Slice<'a> {
         let asking = matches!(run.state, RunState::Asking { .. });
         let open = claimed.journal.last().is_some_and(|step| step.outcome.is_none());
         let only_read = claimed.journal.iter().all(|step| step.effect == Effect::Read);
-        if claimed.moot && run.unwinding.is_none() && only_read && (asking || !open) {
+        let idle = run.unwinding.is_none() && only_read && (asking || !open);
+        if let Some(until) = claimed.kept.filter(|_| idle) {
+            // It may be a flap: the question stays open, and what was planned or approved stands.
+            if !asking {
+                let text = format!(
+                    "its alert has ended; it goes on if that fires again before {}",
+                    until.strftime("%H:%M UTC")
+                );
+                let held = RunState::Held { reason: Reason::new(ReasonCode::EpisodeOver, text) };
+                self.parts.store.park(self.id, run.epoch, None, held, until, self.now()).await?;
+            }
+            return Ok(true);
+        }
+        if claimed.moot && idle {
             let text = "the complaint ended before anything was done";
             let reason = Reason::new(ReasonCode::EpisodeOver, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;

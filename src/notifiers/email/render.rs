@@ -5,7 +5,7 @@
 use super::html::{Html, link, tag, words};
 use crate::limits::{MAIL_SUBJECT_CHARS, STORY_LINE_CHARS, STORY_LINES};
 use crate::model::{Digest, Incident, IncidentState, Notice, StoryLine};
-use crate::notifiers::{date_time, firing, how_to_answer, mark, text, word};
+use crate::notifiers::{date_time, firing, how_to_answer, mark, standing, text};
 
 pub struct Mail {
     pub subject: String,
@@ -74,7 +74,7 @@ pub fn incident(notice: &Notice) -> Mail {
     let incident = &notice.incident;
     let mut draft = Draft::default();
     draft.title(&format!("{} {}", mark(incident.state, incident.severity), incident.title));
-    let mut facts = vec![word(incident.state).to_owned(), incident.severity.to_string()];
+    let mut facts = vec![standing(incident), incident.severity.to_string()];
     if incident.state != IncidentState::Resolved {
         facts.push(firing(incident.firing, incident.episodes));
     }

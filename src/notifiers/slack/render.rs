@@ -6,7 +6,7 @@ use super::blocks::{Button, Confirm, Message, Text};
 use super::seal::Seal;
 use crate::limits::{ASKS, SLACK_BUTTON_LIFE, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
 use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine, Suggestion};
-use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, text, word};
+use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, standing, text};
 
 /// The message that is posted once and edited from then on.
 pub fn incident(notice: &Notice, seal: Option<&Seal>) -> Message {
@@ -133,7 +133,7 @@ fn brief(notice: &Notice) -> Message {
 }
 
 fn state_line(incident: &Incident) -> String {
-    let mut parts = vec![format!("*{}*", word(incident.state)), incident.severity.to_string()];
+    let mut parts = vec![format!("*{}*", standing(incident)), incident.severity.to_string()];
     match incident.closed_at {
         Some(closed) => parts.push(format!("{} – {}", date_time(incident.opened_at), clock_time(closed))),
         None => {

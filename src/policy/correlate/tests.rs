@@ -146,3 +146,18 @@ proptest! {
         prop_assert_eq!(same, (a, b) == (c, d));
     }
 }
+
+#[test]
+fn a_storm_has_a_key_of_its_alert_its_rule_and_its_cluster_and_a_title_that_counts() {
+    let mut event = event(Status::Firing, 10, None);
+    assert_eq!(group_key(&event, Some("gpu hot")), "group/alertname=GpuXid,rule=\"gpu hot\"");
+    assert_eq!(group_key(&event, None), "group/alertname=GpuXid");
+    event.subject = Subject { cluster: Some("eu-1".to_owned()), gpu: Some("5".to_owned()), ..Subject::node("gpu-3") };
+    assert_eq!(group_key(&event, None), "group/alertname=GpuXid,cluster=eu-1");
+    assert_eq!(alert_place(&event), "GpuXid (GPU 5 of eu-1/gpu-3)");
+    let by = ["cluster".to_owned(), "rack".to_owned(), "team".to_owned()];
+    assert_eq!((incident_part(&event, &by), incident_part(&event, &[])), ("rack", "node"));
+    assert_eq!(group_title("GpuHot", 30, Some("node")), "GpuHot on 30 nodes");
+    assert_eq!(group_title("GpuHot", 4, Some("rack")), "GpuHot on 4 subjects");
+    assert_eq!(group_title("Gpu\nHot", 4, None), "Gpu Hot on 4 subjects");
+}

@@ -20,6 +20,7 @@ fn incident(state: IncidentState) -> Incident {
         state,
         opened_at: at(0),
         closed_at: None,
+        resolves_at: None,
         acknowledged_by: None,
         owner: None,
         firing: 1,
@@ -154,4 +155,18 @@ fn what_is_in_hand_or_over_spares_people_with_its_reason() {
     assert_eq!(judge(IncidentState::Acknowledged, &done, 1), spared("somebody has it in hand"));
     assert_eq!(judge(IncidentState::Resolved, &done, 1), spared("gpu-reset (r7) mended it"));
     assert_eq!(judge(IncidentState::Resolved, &[], 1), spared("it ended by itself before anybody was needed"));
+}
+
+#[test]
+fn an_incident_that_recovers_pages_no_one_until_it_is_over_or_fires_again() {
+    let recovering = Incident { resolves_at: Some(at(20)), firing: 0, ..incident(IncidentState::Open) };
+    let judge = |runs: &[Run], minutes| page(&recovering, runs, false, Span::minutes(15), at(minutes));
+    let over = [run(7, RunState::Denied { reason: reason() })];
+    for runs in [&[][..], &over] {
+        assert!(matches!(judge(runs, 16), Page::NotYet { until, .. } if until == at(20)), "{runs:?}");
+    }
+    let Page::NotYet { until, .. } = judge(&over, 20) else { panic!("maintenance closes it in a moment") };
+    assert!(until > at(20) && until < at(21), "{until}");
+    let stuck = [run(7, RunState::Stuck { reason: reason() })];
+    assert!(matches!(judge(&stuck, 16), Page::Now { .. }));
 }

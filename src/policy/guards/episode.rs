@@ -1,13 +1,21 @@
-//! Still true: a complaint that ended before anything was done needs no remedy.
+//! Still true: an alert that ended before anything was done needs no remedy; while it may be a flap, the step waits.
 //!
 //! Invariant: asked in the transaction that begins the first act; a run that has acted goes on to its end.
 
-use crate::model::{ReasonCode, Verdict};
+use crate::model::{Reason, ReasonCode, Verdict};
 use crate::policy::admit::Asked;
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     if !asked.acts() || asked.undoes() || asked.levels.acted || !asked.levels.over {
         return None;
+    }
+    if let Some(until) = asked.levels.kept {
+        let text = format!(
+            "its alert has ended; {} begins only if that fires again before {}",
+            asked.proposal.call,
+            until.strftime("%H:%M UTC")
+        );
+        return Some(Verdict::Hold { reason: Reason::new(ReasonCode::EpisodeOver, text), until });
     }
     let text = format!("the complaint ended before {} could begin: nothing was done", asked.proposal.call);
     asked.deny(ReasonCode::EpisodeOver, text)

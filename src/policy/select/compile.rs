@@ -57,6 +57,10 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     // The same law that Alertmanager has for silences, and for the same reason.
     let broken = errors.iter().any(|error| matches!(error, RuleError::Matcher { .. }));
     let selects_all = when.iter().all(|matcher| matcher.accepts("")) && !planted("an-empty-selector-is-all");
+    if rule.ignore.is_some() && !rule.when.is_empty() && !broken && selects_all {
+        let what = "it ignores every event: add a matcher that asks for a label, as in `alertname=\"Watchdog\"`";
+        errors.push(invalid(&rule, what.to_owned()));
+    }
     if rule.run.is_some() && !rule.when.is_empty() && !broken && selects_all {
         let what =
             "it runs a runbook for every event: add a matcher that asks for a label, as in `alertname=\"GpuXid\"`";
@@ -89,7 +93,16 @@ fn shape(rule: &Rule) -> Vec<String> {
     );
     no(rule.when.is_empty() && rule.at.is_none(), "it says neither `when` nor `at`: it would never do anything");
     no(!rule.when.is_empty() && rule.at.is_some(), "it says both `when` and `at`: write two rules");
-    no(rule.run.is_none() && rule.tell.is_empty(), "it neither runs nor tells: add `run:` or `tell:`");
+    no(
+        rule.run.is_none() && rule.tell.is_empty() && rule.ignore.is_none(),
+        "it neither runs nor tells: add `run:` or `tell:`, or `ignore:` with a reason",
+    );
+    wrong.extend(silence(rule));
+    let mut no = |bad: bool, what: &str| {
+        if bad {
+            wrong.push(what.to_owned());
+        }
+    };
     no(rule.run.is_none() && !rule.with.is_empty(), "`with` gives parameters, but there is no `run`");
     no(rule.tell.iter().any(|channel| channel.trim().is_empty()), "`tell` holds an empty channel name");
     no(rule.group_by.iter().any(|part| part.trim().is_empty()), "`group_by` holds an empty name");
@@ -121,6 +134,38 @@ fn shape(rule: &Rule) -> Vec<String> {
         no(!rule.group_by.is_empty(), "`group_by` groups episodes, and a schedule has none");
         let from_label = |argument: &Argument| matches!(argument, Argument::Label { .. });
         no(rule.with.values().any(from_label), "`with` takes a label, and a schedule has no event");
+    }
+    wrong
+}
+
+/// What is wrong with how a rule is silent: `ignore` and `tell_in`.
+fn silence(rule: &Rule) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut no = |bad: bool, what: &str| {
+        if bad {
+            wrong.push(what.to_owned());
+        }
+    };
+    if let Some(why) = &rule.ignore {
+        no(why.trim().is_empty(), "`ignore` is empty: write why these events need no incident and no message");
+        no(why.chars().count() > limits::TITLE_CHARS, "`ignore` is longer than 160 characters");
+        no(rule.run.is_some() || !rule.tell.is_empty(), "`ignore` and `run` or `tell` contradict: keep one of them");
+        no(rule.at.is_some(), "`ignore` is about events, and a schedule has none");
+        no(
+            !rule.unless.is_empty(),
+            "`ignore` has no `unless`: write what is not ignored into `when`, as in `team!=\"ml\"`",
+        );
+    }
+    if rule.tell_in > Mode::Observe {
+        no(rule.tell.is_empty(), "`tell_in` without `tell` is silent in every mode: add `tell:`, or leave it out");
+        no(
+            rule.run.is_none(),
+            "`tell_in` is for rules with a `run`: one without always notifies; to be silent, write `ignore:` with a reason",
+        );
+        no(
+            rule.tell_in > rule.mode.max(rule.promote.to),
+            "`tell_in` is above every mode that it can reach (`promote.to`): it would never notify",
+        );
     }
     wrong
 }

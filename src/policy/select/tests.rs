@@ -259,3 +259,40 @@ fn a_run_by_hand_is_bound_and_checked_the_same_way() {
     let event = event(&[("node", "gpu-3"), ("gpu", "2")]);
     assert_eq!(bind("bus", json!({"gpu": "1"}), Some(&event)).unwrap().params["node"], "gpu-3");
 }
+
+#[test]
+fn a_rule_that_ignores_has_a_reason_and_takes_not_everything() {
+    let set = set(vec![
+        json!({"name": "w", "when": ["alertname=Watchdog"], "ignore": "it always fires"}),
+        json!({"name": "all", "when": ["team=ml"], "tell": ["ops"]}),
+    ]);
+    let said = reason(&set, &event(&[("alertname", "Watchdog")]));
+    assert_eq!((said.code, said.text.as_str()), (ReasonCode::Muted, "rule `w` ignores it: it always fires"));
+    let both = set.select(&event(&[("alertname", "Watchdog"), ("team", "ml")])).iter().filter(|s| s.speaks()).count();
+    assert_eq!(both, 1, "another rule that matches has its say");
+    for (wrong, words) in [
+        (json!({"name": "r", "when": ["a=b"], "ignore": " "}), "`ignore` is empty"),
+        (json!({"name": "r", "when": ["a=b"], "ignore": "x", "tell": ["ops"]}), "contradict"),
+        (json!({"name": "r", "when": ["a=b"], "ignore": "x", "unless": ["c=d"]}), "has no `unless`"),
+        (json!({"name": "r", "when": ["{}"], "ignore": "x"}), "it ignores every event"),
+    ] {
+        let refused = refused(vec![wrong]);
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn silence_below_a_mode_is_refused_where_it_would_mean_silence_for_ever() {
+    let rule = |more: Value| {
+        let mut rule =
+            json!({"name": "r", "when": ["alertname=X"], "run": "none", "tell": ["ops"], "tell_in": "suggest"});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    set(vec![rule(json!({}))]);
+    set(vec![rule(json!({"tell_in": "auto", "mode": "auto", "promote": {"to": "suggest"}}))]);
+    assert!(refused(vec![rule(json!({"tell": []}))]).contains("silent in every mode"));
+    assert!(refused(vec![rule(json!({"run": null}))]).contains("write `ignore:` with a reason"));
+    let never = refused(vec![rule(json!({"tell_in": "auto", "promote": {"to": "approve"}}))]);
+    assert!(never.contains("it would never notify"), "{never}");
+}

@@ -81,6 +81,7 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
     let (upto, heard) = parts.store.intake_reports(numbered).await.map_err(unstored)?;
     parts.metrics.acked(said, started.elapsed());
     parts.metrics.heard(said, heard.refreshed, heard.late);
+    parts.metrics.unmatched(source::SOURCE, heard.unmatched);
     parts.metrics.gap(gaps);
     if heard.nudge {
         parts.nudge.nudge();

@@ -156,6 +156,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let sql = "SELECT at FROM attempt WHERE runbook = ?1 AND subject = ?2 AND at > ?3 AND run <> ?4 ORDER BY at";
     let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
     let attempts = all(conn, sql, tried, |row| time(row, 0))?;
+    let over = episodes_over(conn, run)?;
     Ok(Levels {
         mode: ladder::mode_now(tx, run)?,
         rule: run.rule.clone(),
@@ -175,7 +176,8 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         attempts,
         acted: has_acted(tx, run.id)?,
         cordoned: has_cordoned(conn, run.id, node)?,
-        over: episodes_over(conn, run)?,
+        over,
+        kept: if over { super::runs::kept_until(tx, run, at)? } else { None },
         breakers: breakers::covering(tx, run)?,
         symptom_nodes: breakers::symptoms(tx, run, at)?,
         came_back,

@@ -1,10 +1,13 @@
-//! Incidents: opened, joined, reopened, settled when nothing of them fires any more.
+//! Incidents: opened, joined, reopened, kept open for a while when nothing of them fires any more, and then resolved.
 //!
 //! Invariant: at most one incident with a key is open (a unique index says so too).
 
-use super::sql::{exec, json, micros, number, one, to_json};
+pub(super) mod group;
+
+use super::sql::{all, exec, json, micros, number, one, time_opt, to_json};
 use super::tx::Tx;
-use crate::model::{About, Actor, EntryKind, IncidentId, Severity, Subject, Time};
+use crate::limits;
+use crate::model::{About, Actor, EntryKind, IncidentId, Severity, Span, Subject, Time};
 use crate::store::StoreError;
 use rusqlite::{Connection, params};
 
@@ -15,6 +18,8 @@ pub(super) struct Touched {
     pub episodes: i64,
     /// The gravest that was heard.
     pub severity: Option<Severity>,
+    /// The alert that began to fire last, and where.
+    pub alert: String,
 }
 
 pub(super) fn open_with(conn: &Connection, key: &str) -> Result<Option<IncidentId>, StoreError> {
@@ -57,30 +62,77 @@ pub(super) fn reopen(tx: &mut Tx, incident: IncidentId) -> Result<(IncidentId, O
     if let Some(other) = open_with(&tx.conn, &key)? {
         return Ok((other, None));
     }
-    exec(&tx.conn, "UPDATE incident SET closed_at = NULL, acknowledged_by = NULL WHERE id = ?1", [incident.0])?;
+    let sql = "UPDATE incident SET closed_at = NULL, acknowledged_by = NULL, resolves_at = NULL WHERE id = ?1";
+    exec(&tx.conn, sql, [incident.0])?;
     Ok((incident, Some(opened)))
 }
 
-/// Applies counters; resolves the incident when its last episode has ended. The caller appends the entry.
+/// Whether it is there and not resolved.
+pub(super) fn is_open(conn: &Connection, incident: IncidentId) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM incident WHERE id = ?1 AND closed_at IS NULL";
+    Ok(number(conn, sql, [incident.0])? > 0)
+}
+
+/// Applies counters. When the last episode has ended the incident is kept open for `hold`, and without one resolved at once;
+/// an episode that fires meanwhile keeps it. The caller appends the entry.
 pub(super) fn settle(
     tx: &mut Tx,
     incident: IncidentId,
     touched: &Touched,
+    hold: Span,
     now: Time,
 ) -> Result<Option<EntryKind>, StoreError> {
     let sql = "UPDATE incident SET firing = firing + ?2, episodes = episodes + ?3, severity = max(severity, ?4) \
-               WHERE id = ?1 RETURNING firing, closed_at IS NULL";
+               WHERE id = ?1 RETURNING firing, closed_at IS NULL, resolves_at, recovery_shown";
     let values =
         params![incident.0, touched.firing, touched.episodes, touched.severity.map_or(0, |severity| severity as i64)];
-    let after = one(&tx.conn, sql, values, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))?;
+    let after = one(&tx.conn, sql, values, |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, time_opt(row, 2)?, time_opt(row, 3)?))
+    })?;
     match after {
-        Some((0, true)) => {
-            exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
+        Some((0, true, ..)) if hold == Span::default() => {
+            close(tx, incident, now)?;
             Ok(Some(EntryKind::IncidentResolved { why: "all of its alerts have ended".to_owned() }))
         }
-        Some((firing, _)) if firing >= 0 => Ok(None),
+        Some((0, true, _, shown)) => {
+            let until = now.checked_add(hold.0).unwrap_or(Time::MAX);
+            // What was not shown long enough ago is in the ledger as what was heard; people see the end of it.
+            let lately = shown.is_some_and(|shown| shown + limits::RECOVERY_SHOWN_EVERY.0 > until);
+            let shown = if lately { shown } else { Some(until) };
+            let sql = "UPDATE incident SET resolves_at = ?2, recovery_shown = ?3 WHERE id = ?1";
+            exec(&tx.conn, sql, params![incident.0, micros(until), shown.map(micros)])?;
+            Ok((!lately).then_some(EntryKind::IncidentRecovering { until }))
+        }
+        Some((1.., true, Some(until), shown)) => {
+            exec(&tx.conn, "UPDATE incident SET resolves_at = NULL WHERE id = ?1", [incident.0])?;
+            let alert = touched.alert.clone();
+            Ok((shown == Some(until)).then_some(EntryKind::IncidentRecurred { alert }))
+        }
+        Some((0.., ..)) => Ok(None),
         _ => Err(StoreError::Damaged(format!("{incident} has fewer episodes firing than have ended"))),
     }
+}
+
+fn close(tx: &Tx, incident: IncidentId, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE incident SET closed_at = ?2, resolves_at = NULL WHERE id = ?1";
+    exec(&tx.conn, sql, params![incident.0, micros(now)]).map(drop)
+}
+
+/// Resolves incidents that were kept open long enough without an alert. Returns how many.
+pub(super) fn resolve_due(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+    let sql =
+        "SELECT id FROM incident WHERE resolves_at IS NOT NULL AND resolves_at <= ?1 ORDER BY resolves_at LIMIT ?2";
+    let due = all(&tx.conn, sql, params![micros(now), limits::DUE_BATCH as i64], |row| Ok(IncidentId(row.get(0)?)))?;
+    for incident in &due {
+        close(tx, *incident, now)?;
+        let why = match tx.resolve_after {
+            none if none == Span::default() => "all of its alerts have ended".to_owned(),
+            hold => format!("all of its alerts have ended, and none fired again within {hold}"),
+        };
+        let about = About { incident: Some(*incident), run: None };
+        tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now)?;
+    }
+    Ok(due.len() as u64)
 }
 
 /// An incident that no episode holds open ends with its last run.
@@ -90,7 +142,7 @@ pub(super) fn resolve_bare(tx: &mut Tx, incident: IncidentId, now: Time) -> Resu
     if number(&tx.conn, sql, [incident.0])? == 0 {
         return Ok(());
     }
-    exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
+    close(tx, incident, now)?;
     let entry = EntryKind::IncidentResolved { why: "its run has ended".to_owned() };
     tx.append(&Actor::engine(), About { incident: Some(incident), run: None }, &entry, now)?;
     Ok(())

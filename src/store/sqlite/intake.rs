@@ -4,19 +4,21 @@
 //! came of it; the event's bytes are kept there and nowhere else.
 
 mod consult;
+mod storm;
 
 use super::breakers;
 use super::incidents::{self, Touched};
 use super::recent::Complaint;
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
+use crate::limits;
 use crate::model::{
-    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Time,
+    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
 };
-use crate::policy::{Change, Prior, hear};
+use crate::policy::{Change, Prior, Selected, alert_place, hear};
 use crate::store::{Batch, Heard, StoreError};
 use rusqlite::params;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
 
 /// A batch with all the work done that needs no database.
@@ -52,12 +54,30 @@ struct Known {
     incident: Option<IncidentId>,
 }
 
+/// What an event would do, before anything is written.
+struct Found<'b> {
+    known: Option<Known>,
+    change: Change,
+    /// The rules that match; only for what opens or reopens.
+    selected: Vec<Selected<'b>>,
+}
+
 /// What the rules made of one event.
 #[derive(Default)]
 struct Say {
     incident: Option<IncidentId>,
     runs: Vec<RunId>,
     reasons: Vec<Reason>,
+}
+
+/// An event that fires anew: its episode, and the incident that it comes from.
+struct Coming {
+    episode: EpisodeId,
+    /// It belongs to this incident, whatever rules say.
+    before: Option<IncidentId>,
+    /// The alert has come back to this incident, which is still open.
+    back: Option<IncidentId>,
+    change: Change,
 }
 
 /// The latest episode of a complaint, among those that are filed.
@@ -77,6 +97,10 @@ struct Intake<'t> {
     touched: BTreeMap<IncidentId, Touched>,
     open: HashMap<String, IncidentId>,
     told: BTreeSet<(IncidentId, String)>,
+    /// What has become part of a group, and of which.
+    absorbed: HashMap<IncidentId, IncidentId>,
+    groups: BTreeMap<IncidentId, storm::Member>,
+    joined: BTreeMap<IncidentId, storm::Joined>,
     /// How far the rules of this batch go.
     modes: HashMap<String, Mode>,
     heard: Heard,
@@ -106,28 +130,55 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         touched: BTreeMap::new(),
         open: HashMap::new(),
         told: BTreeSet::new(),
+        absorbed: HashMap::new(),
+        groups: BTreeMap::new(),
+        joined: BTreeMap::new(),
         modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
     };
+    let complaints = batch.events.iter().zip(&prepared.complaints);
+    let mut found = complaints
+        .map(|(event, complaint)| intake.find(batch, event, *complaint))
+        .collect::<Result<Vec<Found<'_>>, StoreError>>()?;
+    intake.storms(batch, &found)?;
     let mut start = 0;
-    for ((event, end), complaint) in batch.events.iter().zip(&prepared.ends).zip(&prepared.complaints) {
-        intake.event(batch, event, &prepared.json[start..*end], *complaint)?;
-        start = *end;
+    let mut seen = HashSet::with_capacity(found.len());
+    for (at, mut found) in found.drain(..).enumerate() {
+        let (event, complaint, end) = (&batch.events[at], prepared.complaints[at], prepared.ends[at]);
+        if !seen.insert(complaint) {
+            // An earlier event of this batch was about the same.
+            found = intake.find(batch, event, complaint)?;
+        }
+        intake.event(event, &prepared.json[start..end], complaint, found)?;
+        start = end;
     }
     intake.finish(batch)
 }
 
 impl Intake<'_> {
-    fn event(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: Complaint) -> Result<(), StoreError> {
+    fn find<'b>(&self, batch: &'b Batch, event: &Event, complaint: Complaint) -> Result<Found<'b>, StoreError> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
+        let selected = match change {
+            Change::Opened | Change::Reopened => batch.rules.select(event),
+            Change::Refreshed | Change::Resolved | Change::Late => Vec::new(),
+        };
+        Ok(Found { known, change, selected })
+    }
+
+    fn event(&mut self, event: &Event, json: &[u8], complaint: Complaint, found: Found<'_>) -> Result<(), StoreError> {
+        let Found { mut known, change, selected } = found;
+        if let Some(known) = &mut known {
+            // It was read before groups were formed.
+            known.incident = known.incident.map(|old| self.absorbed.get(&old).copied().unwrap_or(old));
+        }
         if known.is_some() && matches!(change, Change::Opened | Change::Reopened) {
             breakers::came_back(&self.tx.conn, complaint.key, self.now)?;
         }
         match (change, known) {
-            (Change::Opened, _) => self.opened(batch, event, json, complaint),
-            (Change::Reopened, Some(known)) => self.reopened(batch, event, json, &known),
+            (Change::Opened, known) => self.opened(event, json, complaint, &selected, known.as_ref()),
+            (Change::Reopened, Some(known)) => self.reopened(event, json, &selected, &known),
             (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
             (Change::Refreshed, Some(known)) => {
                 // A source that counts for itself (an agent, in a flood) says how many it has seen.
@@ -150,15 +201,24 @@ impl Intake<'_> {
         }
     }
 
-    fn opened(&mut self, batch: &Batch, event: &Event, json: &[u8], complaint: Complaint) -> Result<(), StoreError> {
+    fn opened(
+        &mut self,
+        event: &Event,
+        json: &[u8],
+        complaint: Complaint,
+        selected: &[Selected<'_>],
+        known: Option<&Known>,
+    ) -> Result<(), StoreError> {
         let start = self.quote(json);
         let episode = EpisodeId(self.tx.next.episode);
         self.tx.next.episode += 1;
-        let say = self.consult(batch, event, episode, None, Change::Opened)?;
+        let back = self.returns_to(known)?;
+        let say = self.consult(event, selected, &Coming { episode, before: None, back, change: Change::Opened })?;
         self.touch(say.incident, |touched| {
             touched.firing += 1;
-            touched.episodes += 1;
+            touched.episodes += i64::from(say.incident != back);
             touched.severity = touched.severity.max(Some(event.severity));
+            touched.alert = alert_place(event);
         });
         self.insert(event, complaint, episode, say.incident, start, json.len())?;
         self.tx.recent.opened(complaint, episode.0);
@@ -166,17 +226,25 @@ impl Intake<'_> {
         self.unquote(episode, Change::Opened, &say)
     }
 
-    fn reopened(&mut self, batch: &Batch, event: &Event, json: &[u8], known: &Known) -> Result<(), StoreError> {
+    fn reopened(
+        &mut self,
+        event: &Event,
+        json: &[u8],
+        selected: &[Selected<'_>],
+        known: &Known,
+    ) -> Result<(), StoreError> {
         let start = self.quote(json);
         let before = match known.incident {
             Some(incident) => Some(self.reopen(incident)?),
             None => None,
         };
-        let say = self.consult(batch, event, known.id, before, Change::Reopened)?;
+        let coming = Coming { episode: known.id, before, back: None, change: Change::Reopened };
+        let say = self.consult(event, selected, &coming)?;
         self.touch(say.incident, |touched| {
             touched.firing += 1;
             touched.episodes += i64::from(say.incident != known.incident);
             touched.severity = touched.severity.max(Some(event.severity));
+            touched.alert = alert_place(event);
         });
         exec(
             &self.tx.conn,
@@ -184,6 +252,9 @@ impl Intake<'_> {
              heard = ?4, start = ?5, length = ?6 WHERE id = ?1",
             params![known.id.0, say.incident.map(|id| id.0), micros(self.now), self.no.0, start, json.len() as i64],
         )?;
+        if let Some(incident) = say.incident {
+            self.woken |= super::runs::resume(&self.tx.conn, incident, known.id, self.now)?;
+        }
         self.heard.reopened += 1;
         self.unquote(known.id, Change::Reopened, &say)
     }
@@ -202,6 +273,14 @@ impl Intake<'_> {
         }
         self.heard.resolved += 1;
         self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
+    }
+
+    /// The incident of the complaint's last episode, if it is still open: then the alert has only come back.
+    fn returns_to(&self, known: Option<&Known>) -> Result<Option<IncidentId>, StoreError> {
+        match known.and_then(|known| known.incident) {
+            Some(incident) if incidents::is_open(&self.tx.conn, incident)? => Ok(Some(incident)),
+            _ => Ok(None),
+        }
     }
 
     /// Two complaints may share a key on disk, so their texts are compared there.
@@ -298,8 +377,10 @@ impl Intake<'_> {
 
     /// Writes the entries, the incidents' counters, and what channels should show.
     fn finish(mut self, batch: &Batch) -> Result<Heard, StoreError> {
+        self.write_joined()?;
+        let hold = self.tx.resolve_after;
         for (incident, touched) in std::mem::take(&mut self.touched) {
-            if let Some(entry) = incidents::settle(self.tx, incident, &touched, self.now)? {
+            if let Some(entry) = incidents::settle(self.tx, incident, &touched, hold, self.now)? {
                 self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
             }
         }
@@ -316,8 +397,11 @@ impl Intake<'_> {
             let no = self.tx.append_quietly(actor, *about, kind, self.now)?;
             last.extend(about.incident.map(|incident| (incident, no)));
         }
+        // Where storms are one incident, a first message waits a moment for the rest of its storm.
+        let waits = self.tx.group_wait > Span::default() && !self.told.is_empty();
+        let first = if waits { self.now + limits::GROUP_SETTLE } else { self.now };
         for (incident, channel) in &self.told {
-            self.tx.want(*incident, channel, *last.get(incident).unwrap_or(&self.no), self.now)?;
+            self.tx.want(*incident, channel, *last.get(incident).unwrap_or(&self.no), first)?;
         }
         let mut bumped = false;
         for (incident, no) in last {

@@ -9,7 +9,7 @@ use super::{breakers, incidents, ladder, persons, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
-    IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Time,
+    IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Span, Time,
 };
 use crate::planted::planted;
 use crate::store::{Control, Decided, StoreError};
@@ -167,6 +167,7 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
         changed += runs::release(tx, run, now)?;
     }
+    changed += incidents::resolve_due(tx, now)?;
     changed += tokens::tick(tx, now)?;
     changed += record::baked(tx, now)?;
     Ok(changed)
@@ -314,7 +315,8 @@ fn end_episodes(tx: &mut Tx, episodes: &[EpisodeId], stale: bool, why: &str, now
         tx.append(&Actor::engine(), About::default(), &EntryKind::Gap { source, text }, now)?;
     }
     for (incident, touched) in touched {
-        if incidents::settle(tx, incident, &touched, now)?.is_some() {
+        // Nothing of these is heard any more, so there is no flap to wait for.
+        if incidents::settle(tx, incident, &touched, Span::default(), now)?.is_some() {
             let about = About { incident: Some(incident), run: None };
             tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;
         }

@@ -60,10 +60,11 @@ pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER 
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
      coalesce((SELECT substr(key, 1, 12) = 'break-glass/' FROM incident WHERE incident.id = outbox.incident), 0) FROM outbox \
      WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
-pub(super) const NEXT_DUE: [&str; 3] = [
+pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
     "SELECT min(next_at) FROM outbox WHERE want > done AND next_at > ?1",
     "SELECT min(expires_at) FROM approval WHERE state = 'open' AND expires_at > ?1",
+    "SELECT min(resolves_at) FROM incident WHERE resolves_at IS NOT NULL AND resolves_at > ?1",
 ];
 
 pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, StoreError> {

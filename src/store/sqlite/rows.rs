@@ -77,8 +77,8 @@ pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
     })
 }
 
-pub(super) const INCIDENT: &str =
-    "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes, owner";
+pub(super) const INCIDENT: &str = "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes, owner, \
+     resolves_at";
 
 pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
     let (closed_at, acknowledged_by) = (time_opt(row, 6)?, row.get::<_, Option<String>>(7)?);
@@ -100,6 +100,7 @@ pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
         firing: row.get(8)?,
         episodes: row.get(9)?,
         owner: row.get(10)?,
+        resolves_at: time_opt(row, 11)?,
     })
 }
 

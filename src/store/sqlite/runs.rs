@@ -8,8 +8,8 @@ use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
-    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan, Run,
-    RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
+    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan,
+    ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
@@ -161,7 +161,7 @@ pub(super) fn about(run: &Run) -> About {
     About { incident: run.incident, run: Some(run.id) }
 }
 
-pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreError> {
+pub(super) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
     let epoch = tx.epoch;
     let sql = "UPDATE run SET epoch = ?2 WHERE id = ?1 AND final = 0";
     if exec(&tx.conn, sql, params![id.0, epoch])? == 0 {
@@ -169,6 +169,8 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
     }
     let mut run = get(&tx.conn, id)?;
     run.mode = ladder::mode_now(tx, &run)?;
+    let over = !has_acted(tx, id)? && episodes_over(&tx.conn, &run)?;
+    let kept = if over { kept_until(tx, &run, now)? } else { None };
     match run.state {
         // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
         // how it was found: a step that waited was not on its way.
@@ -178,13 +180,68 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
         }
         // Whoever asks people still waits for them; it was only woken to see whether the question is moot.
         RunState::Asking { .. } => {
-            exec(&tx.conn, "UPDATE run SET wake_at = NULL WHERE id = ?1", [id.0])?;
+            let sql = "UPDATE run SET wake_at = ?2 WHERE id = ?1";
+            exec(&tx.conn, sql, params![id.0, kept.map(micros)])?;
         }
         _ => {}
     }
-    let moot = !has_acted(tx, id)? && episodes_over(&tx.conn, &run)?;
     let journal = journal(&tx.conn, id)?;
-    Ok(Some(Claimed { run, journal, moot }))
+    Ok(Some(Claimed { run, journal, moot: over && kept.is_none(), kept }))
+}
+
+/// Until when a run waits whose episodes have all ended: its incident is kept open so long, and if one of them fires again the
+/// same run goes on, with the answer that it was given.
+pub(super) fn kept_until(tx: &Tx, run: &Run, now: Time) -> Result<Option<Time>, StoreError> {
+    let (Some(episode), Some(incident)) = (run.episode, run.incident) else { return Ok(None) };
+    if tx.resolve_after == Span::default() {
+        return Ok(None);
+    }
+    let sql = "SELECT max(last_seen) FROM episode WHERE state = 1 \
+               AND (id = ?1 OR id IN (SELECT episode FROM backs WHERE run = ?2)) \
+               AND EXISTS (SELECT 1 FROM incident WHERE id = ?3 AND closed_at IS NULL)";
+    let ended = one(&tx.conn, sql, params![episode.0, run.id.0, incident.0], |row| super::sql::time_opt(row, 0))?;
+    let until = ended.flatten().and_then(|ended| ended.checked_add(tx.resolve_after.0).ok());
+    Ok(until.filter(|until| *until > now))
+}
+
+/// An episode fires again: runs that waited for that go on.
+pub(super) fn resume(
+    conn: &Connection,
+    incident: IncidentId,
+    episode: EpisodeId,
+    now: Time,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
+               AND json_extract(state, '$.reason.code') = 'episode_over' \
+               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
+    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
+}
+
+/// What a rule has decided for this incident already, so that an alert that only comes back does not bring it up again: it
+/// was planned (and may not go further in this mode), or people said no, or it stopped itself without having changed anything.
+pub(super) fn settled(
+    tx: &Tx,
+    incident: IncidentId,
+    rule: &str,
+    bucket: &str,
+    mode: Mode,
+) -> Result<Option<(RunId, &'static str)>, StoreError> {
+    let sql = "SELECT id, state FROM run WHERE incident = ?1 AND rule = ?2 AND bucket = ?3 ORDER BY id DESC LIMIT 1";
+    let last = one(&tx.conn, sql, params![incident.0, rule, bucket], |row| {
+        Ok((RunId(row.get(0)?), super::sql::json::<RunState>(row, 1)?))
+    })?;
+    let Some((run, state)) = last else { return Ok(None) };
+    let what = match &state {
+        RunState::Planned if mode < Mode::Approve => "has planned it",
+        RunState::Denied { reason } => match reason.code {
+            ReasonCode::NotApproved => "was denied by a person",
+            ReasonCode::Cancelled => "was cancelled by a person",
+            _ => return Ok(None),
+        },
+        RunState::Stopped { .. } if !has_acted(tx, run)? => "has stopped itself",
+        _ => return Ok(None),
+    };
+    Ok(Some((run, what)))
 }
 
 /// Whether it has changed something in the world.

@@ -4,7 +4,7 @@
 
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Time};
+use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Span, Time};
 use crate::store::StoreError;
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -30,6 +30,12 @@ pub(super) struct Tx {
     pub home: String,
     /// Everybody who can be told something.
     pub channels: Vec<String>,
+    /// Those that are notified of an event that no rule matches.
+    pub unmatched_tell: Vec<String>,
+    /// How long an incident is kept open whose alerts have all ended, and a run with it.
+    pub resolve_after: Span,
+    /// Within this time many alerts of one name are one incident.
+    pub group_wait: Span,
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
@@ -65,6 +71,9 @@ impl Tx {
             ceiling,
             home: String::new(),
             channels: Vec::new(),
+            unmatched_tell: Vec::new(),
+            resolve_after: Span::default(),
+            group_wait: Span::default(),
             reaches: HashMap::new(),
             recent: Recent::default(),
             frontier: Frontier::default(),
@@ -113,7 +122,7 @@ impl Tx {
             self.bump(incident, no, now)?;
             if matches!(kind, EntryKind::ApprovalAsked { .. }) {
                 // A question waits for no turn among edits; a channel that failed waits all the same.
-                let sql = "UPDATE outbox SET next_at = min(next_at, ?2) \
+                let sql = "UPDATE outbox SET next_at = min(next_at, max(?2, first_at)) \
                            WHERE incident = ?1 AND want > done AND attempts = 0 AND sending = 0";
                 exec(&self.conn, sql, params![incident.0, micros(now)])?;
             }
@@ -171,20 +180,20 @@ impl Tx {
             &self.conn,
             // One that was never told, and did not fail, waits for nothing but news.
             "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want <= done THEN max(next_at, ?3) \
-             WHEN shown IS NULL AND attempts = 0 AND sending = 0 THEN min(next_at, ?3) ELSE next_at END, \
+             WHEN shown IS NULL AND attempts = 0 AND sending = 0 THEN min(next_at, max(?3, first_at)) ELSE next_at END, \
              attempts = CASE WHEN want > done THEN attempts ELSE 0 END WHERE incident = ?1",
             params![incident.0, no.0, micros(now)],
         )?;
         Ok(rows > 0)
     }
 
-    /// This channel, too, should show the incident.
-    pub fn want(&self, incident: IncidentId, channel: &str, no: EntryNo, now: Time) -> Result<(), StoreError> {
+    /// This channel, too, should show the incident, from `first` on.
+    pub fn want(&self, incident: IncidentId, channel: &str, no: EntryNo, first: Time) -> Result<(), StoreError> {
         exec(
             &self.conn,
-            "INSERT INTO outbox (incident, channel, want, done, attempts, next_at, sending) \
-             VALUES (?1, ?2, ?3, -1, 0, ?4, 0) ON CONFLICT (incident, channel) DO NOTHING",
-            params![incident.0, channel, no.0, micros(now)],
+            "INSERT INTO outbox (incident, channel, want, done, attempts, next_at, sending, first_at) \
+             VALUES (?1, ?2, ?3, -1, 0, ?4, 0, ?4) ON CONFLICT (incident, channel) DO NOTHING",
+            params![incident.0, channel, no.0, micros(first)],
         )?;
         Ok(())
     }

@@ -32,14 +32,14 @@ fn posted(server: &Recording) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_observed_rule_that_goes_further_is_told_to_its_channels_in_one_message() {
-    let more = "    promote: { matches: 1 }\n    tell: [oncall]\n";
+async fn a_rule_that_observes_in_silence_is_told_to_its_channels_in_one_message_when_it_goes_further() {
+    let more = "    promote: { matches: 1 }\n    tell: [oncall]\n    tell_in: suggest\n";
     let house = House::open(&rule("observe", more), CORDON).await;
     let server = Recording::slack().await;
     let courier = courier(&house, vec![("oncall", crate::notifiers::slack_with_buttons(&server))]);
     house.fires("gpu-1", "a").await;
     courier.pass().await.unwrap();
-    assert!(server.seen().is_empty(), "an observing rule disturbs nobody");
+    assert!(server.seen().is_empty(), "it is silent below suggest");
     house.promoted("ops", "suggest").await;
     courier.pass().await.unwrap();
     let told = posted(&server);

@@ -4,7 +4,9 @@
 
 use super::Open;
 use super::fixtures::*;
-use nightshift::model::{Entry, EntryKind, EpisodeState, HeardEvent, IncidentState, Mode, ReasonCode, RunState};
+use nightshift::model::{
+    Entry, EntryKind, EpisodeState, HeardEvent, IncidentState, Mode, ReasonCode, RunState, Severity,
+};
 use nightshift::store::{Control, Filter, Heard, Store};
 use serde_json::json;
 use std::sync::Arc;
@@ -89,14 +91,21 @@ pub async fn a_newer_start_after_an_end_is_a_new_episode_with_a_new_run(open: Op
     assert_eq!(store.incidents(all()).await.unwrap().len(), 2);
 }
 
-pub async fn an_event_that_no_rule_matches_is_kept_with_its_reason(open: Open<'_>) {
+pub async fn an_event_that_no_rule_matches_is_an_incident_by_the_catch_all(open: Open<'_>) {
     let store = open();
     let heard = hear(&store, &auto(), vec![event("Other", "gpu-3")], at(1)).await;
-    assert_eq!((heard.opened, heard.nudge), (1, false));
+    assert_eq!((heard.opened, heard.unmatched, heard.nudge), (1, 1, true));
+    let incident = store.incidents(all()).await.unwrap().remove(0);
     let said = last_heard(&store).await;
-    assert_eq!((said.incident, said.reasons[0].code), (None, ReasonCode::NoRuleMatched));
-    assert_eq!(store.episodes(all()).await.unwrap()[0].incident, None);
-    assert!(store.incidents(all()).await.unwrap().is_empty());
+    assert_eq!((said.incident, said.reasons[0].code), (Some(incident.id), ReasonCode::NoRuleMatched));
+    assert!(said.reasons[0].text.contains("for oncall"), "{}", said.reasons[0]);
+    assert_eq!(store.episodes(all()).await.unwrap()[0].incident, Some(incident.id));
+    assert!(store.runs(all()).await.unwrap().is_empty());
+    let due = store.due(at(1), 10).await.unwrap();
+    assert_eq!((due.notices.len(), due.notices[0].channel.as_str()), (1, "oncall"));
+    // What ends is no second unmatched event, and what a rule matches is none.
+    let over = hear(&store, &auto(), vec![resolved(event("Other", "gpu-3"))], at(2)).await;
+    assert_eq!((over.resolved, over.unmatched), (1, 0));
 }
 
 pub async fn a_muted_event_makes_no_incident(open: Open<'_>) {
@@ -117,7 +126,47 @@ pub async fn a_rule_without_a_runbook_tells_in_any_mode(open: Open<'_>) {
     assert_eq!(heard.runs.len(), 1, "observe still plans");
     let due = store.due(at(1), 10).await.unwrap();
     let channels: Vec<&str> = due.notices.iter().map(|notice| notice.channel.as_str()).collect();
-    assert_eq!(channels, ["email"], "a rule that only observes disturbs nobody");
+    assert_eq!(channels, ["email", "slack"], "the mode governs acting alone");
+}
+
+pub async fn a_rule_is_silent_below_the_mode_from_which_it_notifies(open: Open<'_>) {
+    let store = open();
+    let mut quiet = rule(Mode::Observe);
+    quiet["tell_in"] = json!("suggest");
+    hear(&store, &rules(json!([quiet.clone()])), vec![event("Xid79", "gpu-3")], at(1)).await;
+    assert!(store.due(at(1), 10).await.unwrap().notices.is_empty());
+    assert_eq!(store.incidents(all()).await.unwrap().len(), 1, "an incident all the same");
+    quiet["mode"] = json!("suggest");
+    hear(&store, &rules(json!([quiet])), vec![event("Xid79", "gpu-4")], at(2)).await;
+    assert_eq!(store.due(at(2), 10).await.unwrap().notices.len(), 1);
+}
+
+pub async fn an_ignored_event_makes_no_incident_and_has_its_reason(open: Open<'_>) {
+    let store = open();
+    let watchdog = json!({ "name": "w", "when": ["alertname=\"Watchdog\""], "ignore": "it always fires" });
+    let heard = hear(&store, &rules(json!([watchdog])), vec![event("Watchdog", "gpu-3")], at(1)).await;
+    assert_eq!((heard.opened, heard.unmatched, heard.nudge), (1, 0, false));
+    let said = last_heard(&store).await;
+    assert_eq!((said.incident, said.reasons[0].code), (None, ReasonCode::Muted));
+    assert!(said.reasons[0].text.contains("rule `w` ignores it: it always fires"), "{}", said.reasons[0]);
+    assert!(store.incidents(all()).await.unwrap().is_empty());
+}
+
+pub async fn an_alert_that_joins_an_open_incident_leaves_a_line_and_raises_it(open: Open<'_>) {
+    let store = open();
+    let tell = json!([{ "name": "r", "when": ["node!=\"\""], "tell": ["slack"] }]);
+    let mut first = event("GpuHot", "gpu-1");
+    first.severity = Severity::Warning;
+    hear(&store, &rules(tell.clone()), vec![first], at(1)).await;
+    let mut second = event("GpuXid", "gpu-1");
+    second.subject.gpu = Some("1".to_owned());
+    hear(&store, &rules(tell), vec![second], at(2)).await;
+    let incident = store.incidents(all()).await.unwrap().remove(0);
+    assert_eq!((incident.firing, incident.severity), (2, Severity::Critical));
+    let joined = store.entries(Filter { kinds: vec!["alerts_joined"], ..all() }).await.unwrap().remove(0);
+    assert_eq!(joined.about.incident, Some(incident.id));
+    let EntryKind::AlertsJoined { alerts, more: 0, title: None } = joined.kind else { panic!("{joined:?}") };
+    assert_eq!(alerts, ["GpuXid (GPU 1 of gpu-1)"]);
 }
 
 pub async fn two_events_with_one_bucket_share_a_run(open: Open<'_>) {

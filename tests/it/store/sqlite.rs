@@ -73,6 +73,11 @@ async fn what_is_due_is_found_by_index_however_many_runs_sleep() {
         ("SELECT id FROM run WHERE rule = 'a' AND episode = 1 AND episode IS NOT NULL", "run_episode"),
         ("SELECT id FROM incident WHERE key = 'a' AND closed_at IS NULL", "incident_open"),
         ("SELECT count(*) FROM episode WHERE state = 0", "episode_open"),
+        (
+            "SELECT min(resolves_at) FROM incident WHERE resolves_at IS NOT NULL AND resolves_at > 1",
+            "incident_resolving",
+        ),
+        ("SELECT id FROM incident WHERE storm = 'a' AND closed_at IS NULL AND opened_at >= 1", "incident_storm"),
     ];
     for (sql, index) in queries {
         let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
@@ -84,13 +89,40 @@ async fn what_is_due_is_found_by_index_however_many_runs_sleep() {
 }
 
 #[tokio::test]
+async fn an_incident_that_recovers_is_resolved_at_its_time_whatever_process_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let mut options = SqliteOptions::new(dir.path().join("store.db"));
+        options.resolve_after = nightshift::limits::RESOLVE_AFTER;
+        Arc::new(SqliteStore::open(options, start()).unwrap()) as Arc<dyn Store>
+    };
+    let store = open();
+    hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
+    hear(&store, &auto(), vec![resolved(event("Xid79", "gpu-3"))], at(10)).await;
+    let incident = store.incidents(all()).await.unwrap().remove(0);
+    assert_eq!((incident.firing, incident.closed_at, incident.resolves_at), (0, None, Some(at(310))));
+    assert_eq!(incident.recovery().as_deref(), Some("recovering, closes 03:05 UTC"));
+    assert_eq!(store.due(at(20), 10).await.unwrap().next, Some(at(310)));
+    store.close().await.unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!(store.tick(at(309)).await.unwrap(), 0);
+    assert_eq!(store.tick(at(311)).await.unwrap(), 1);
+    let incident = store.incidents(all()).await.unwrap().remove(0);
+    assert_eq!((incident.closed_at, incident.resolves_at, incident.recovery()), (Some(at(311)), None, None));
+    let last = store.entries(Filter { kinds: vec!["incident_resolved"], ..all() }).await.unwrap().remove(0);
+    assert!(format!("{:?}", last.kind).contains("none fired again within 5m"), "{last:?}");
+    assert_eq!(store.tick(at(400)).await.unwrap(), 0, "once");
+}
+
+#[tokio::test]
 async fn no_rule_goes_further_than_the_ceiling() {
     let dir = tempfile::tempdir().unwrap();
     let options = SqliteOptions { ceiling: Mode::Observe, ..SqliteOptions::new(dir.path().join("store.db")) };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, start()).unwrap());
     let heard = hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
     assert_eq!(store.runs(of_run(heard.runs[0])).await.unwrap()[0].mode, Mode::Observe);
-    assert!(store.due(at(1), 10).await.unwrap().notices.is_empty(), "and observing disturbs nobody");
+    assert_eq!(store.due(at(1), 10).await.unwrap().notices.len(), 1, "and people are notified all the same");
     let by_hand = NewRun {
         pin: pin(),
         input: Default::default(),

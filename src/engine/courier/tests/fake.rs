@@ -52,6 +52,7 @@ impl FakeStore {
                 state: IncidentState::Open,
                 opened_at: now,
                 closed_at: None,
+                resolves_at: None,
                 acknowledged_by: None,
                 owner: None,
                 firing: 1,

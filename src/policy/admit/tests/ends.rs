@@ -13,6 +13,14 @@ fn a_complaint_that_is_over_begins_nothing_and_ends_nothing() {
 }
 
 #[test]
+fn while_an_alert_may_come_back_a_first_step_waits_and_is_not_given_up() {
+    let until = now() + Span::minutes(5).0;
+    let kept = Levels { over: true, kept: Some(until), ..levels() };
+    refused(&kept, &cordon("gpu-3"), "hold", ReasonCode::EpisodeOver, "begins only if that fires again before");
+    allowed(&Levels { acted: true, ..kept }, &cordon("gpu-3"));
+}
+
+#[test]
 fn a_target_that_cannot_be_read_just_now_is_waited_for() {
     let facts = Facts { unread: Some("no answer: 503".into()), ..Facts::default() };
     let unread = Proposal { facts, disruptive: false, ..cordon("gpu-3") };

@@ -90,6 +90,7 @@ fn row(incident: &Incident, now: Time) -> Markup {
             " " a href=(to_incident(incident.id)) { (incident.id) " " (plain(&incident.title)) }
             div.dim {
                 (since(incident.opened_at, now)) " · " (incident.firing) " firing"
+                @if let Some(recovery) = incident.recovery() { " · " (recovery) }
                 @if let Some(by) = &incident.acknowledged_by { " · acknowledged by " (plain(by)) }
                 @if let Some(owner) = &incident.owner { " · " (plain(owner)) "’s" }
             }

@@ -26,6 +26,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         p {
             span.mark { (incident.severity) } " " (plain(&incident.subject.to_string())) " · opened " (since(incident.opened_at, now))
             @if let Some(at) = incident.closed_at { " · over " (since(at, now)) } @else { " · " (incident.firing) " firing" }
+            @if let Some(recovery) = incident.recovery() { " · " (recovery) }
         }
         @if let Some(by) = &incident.acknowledged_by { p { "Acknowledged by " (plain(by)) } }
         @if let Some(owner) = &incident.owner { p { "It is " (plain(owner)) "’s" } }

@@ -1,40 +1,40 @@
 //! What the rules make of one event: its incident, its runs, and the reasons for all that is not done.
 //!
-//! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident.
+//! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident; what no rule matches is one.
 
-use super::{Intake, Say};
-use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Terms};
-use crate::policy::{Change, Chosen, Selected, Start};
+use super::{Coming, Intake, Say, storm};
+use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms};
+use crate::policy::{self, Change, Chosen, Selected, Start};
+use crate::store::StoreError;
+use crate::store::sqlite::incidents::group;
 use crate::store::sqlite::sql::{self, exec, micros};
 use crate::store::sqlite::{incidents, ladder, record, runs};
-use crate::store::{Batch, StoreError};
 use rusqlite::params;
 
 impl Intake<'_> {
-    /// Asks the rules, and does what they say.
+    /// Does what the rules say that match, or the catch-all where none does.
     pub(super) fn consult(
         &mut self,
-        batch: &Batch,
         event: &Event,
-        episode: EpisodeId,
-        before: Option<IncidentId>,
-        change: Change,
+        selected: &[Selected<'_>],
+        coming: &Coming,
     ) -> Result<Say, StoreError> {
-        let selected = batch.rules.select(event);
-        let mut say = Say { incident: before, ..Say::default() };
+        let change = coming.change;
+        let mut say = Say { incident: coming.before, ..Say::default() };
         if selected.is_empty() {
-            say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, "no rule matches this event"));
+            self.unmatched(event, coming, &mut say)?;
         }
-        for Selected { rule, chosen, terms } in &selected {
+        for one in selected {
+            let Selected { rule, chosen, terms } = one;
             if let Chosen::Nothing(reason) = chosen {
                 say.reasons.push(reason.clone());
-                if reason.code == ReasonCode::Muted {
-                    continue;
-                }
+            }
+            if !one.speaks() {
+                continue;
             }
             let incident = match say.incident {
                 Some(incident) => incident,
-                None => self.join(event, rule)?,
+                None => self.join(event, Some(rule), coming.back)?,
             };
             say.incident = Some(incident);
             let early = match chosen {
@@ -47,16 +47,17 @@ impl Intake<'_> {
             {
                 self.came_back(rule, start)?;
             }
-            if self.mode(rule, *terms)? >= Mode::Suggest || rule.run.is_none() {
+            // The mode governs acting; a rule that is to be silent says so.
+            if rule.run.is_none() || self.mode(rule, *terms)? >= rule.tell_in {
                 self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
             }
             if let Chosen::Run(start) = chosen {
-                let not = match self.handled(rule, episode, change)? {
+                let not = match self.handled(rule, start, coming, incident)? {
                     None => early,
                     handled => handled,
                 };
                 let started = match not {
-                    None => self.start(rule, start, episode, incident)?,
+                    None => self.start(rule, start, coming.episode, incident)?,
                     Some(reason) => Err(reason),
                 };
                 match started {
@@ -66,6 +67,24 @@ impl Intake<'_> {
             }
         }
         Ok(say)
+    }
+
+    /// No rule matches: an incident without a run, and the catch-all's channels are notified.
+    fn unmatched(&mut self, event: &Event, coming: &Coming, say: &mut Say) -> Result<(), StoreError> {
+        let incident = match say.incident {
+            Some(incident) => incident,
+            None => self.join(event, None, coming.back)?,
+        };
+        say.incident = Some(incident);
+        self.heard.unmatched += 1;
+        let text = match self.tx.unmatched_tell.as_slice() {
+            [] => "no rule matches this event: it is an incident, and `default.tell` names no channel".to_owned(),
+            tell => format!("no rule matches this event: by `default` it is an incident, for {}", tell.join(", ")),
+        };
+        say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, text));
+        let channels = &self.tx.unmatched_tell;
+        self.told.extend(channels.iter().map(|channel| (incident, channel.clone())));
+        Ok(())
     }
 
     /// How far the rule goes, read once in this transaction.
@@ -90,24 +109,48 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// The open incident that the event belongs to, or a new one.
-    fn join(&mut self, event: &Event, rule: &Rule) -> Result<IncidentId, StoreError> {
-        let key = crate::policy::incident_key(event, &rule.group_by);
-        if let Some(incident) = self.open.get(&key) {
-            return Ok(*incident);
+    /// The open incident that the event belongs to, or a new one. `back`: the alert comes back to that one, still open.
+    fn join(&mut self, event: &Event, rule: Option<&Rule>, back: Option<IncidentId>) -> Result<IncidentId, StoreError> {
+        if let Some(incident) = back {
+            return Ok(incident);
         }
-        let incident = match incidents::open_with(&self.tx.conn, &key)? {
-            Some(incident) => incident,
-            None => {
-                let title = crate::policy::incident_title(event);
-                let (incident, entry) =
-                    incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
-                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
-                incident
-            }
-        };
+        let groups = self.tx.group_wait > Span::default();
+        let storm = groups.then(|| policy::group_key(event, rule.map(|rule| rule.name.as_str())));
+        let group_by = storm::group_by(rule);
+        let key = policy::incident_key(event, group_by);
+        if let Some(incident) = self.open_incident(&key)? {
+            group::mixed(&self.tx.conn, incident, storm.as_deref())?;
+            self.joins(incident, event);
+            return Ok(incident);
+        }
+        let part = policy::incident_part(event, group_by);
+        if let Some(storm) = &storm
+            && let Some(group) = self.open_incident(storm)?
+        {
+            group::add(&self.tx.conn, group, &key, part)?;
+            self.joins_group(group, event);
+            return Ok(group);
+        }
+        let title = policy::incident_title(event);
+        let (incident, entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+        if let Some(storm) = &storm {
+            group::mark(&self.tx.conn, incident, storm, part)?;
+        }
+        self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
         self.open.insert(key, incident);
         Ok(incident)
+    }
+
+    /// The open incident with this key.
+    pub(super) fn open_incident(&mut self, key: &str) -> Result<Option<IncidentId>, StoreError> {
+        if let Some(incident) = self.open.get(key) {
+            return Ok(Some(*incident));
+        }
+        let found = incidents::open_with(&self.tx.conn, key)?;
+        if let Some(incident) = found {
+            self.open.insert(key.to_owned(), incident);
+        }
+        Ok(found)
     }
 
     /// An ended incident opens again with its episode, unless another one has taken its place.
@@ -119,12 +162,27 @@ impl Intake<'_> {
         Ok(incident)
     }
 
-    /// An episode that opens again has had its run.
-    fn handled(&self, rule: &Rule, episode: EpisodeId, change: Change) -> Result<Option<Reason>, StoreError> {
-        if change != Change::Reopened {
-            return Ok(None);
+    /// An episode that opens again has had its run; and an alert that comes back to its open incident brings up nothing that was
+    /// decided there.
+    fn handled(
+        &mut self,
+        rule: &Rule,
+        start: &Start,
+        coming: &Coming,
+        incident: IncidentId,
+    ) -> Result<Option<Reason>, StoreError> {
+        if coming.change != Change::Reopened {
+            if coming.back != Some(incident) {
+                return Ok(None);
+            }
+            let mode = self.mode(rule, Some(&start.terms))?;
+            let settled = runs::settled(self.tx, incident, &rule.name, &start.bucket, mode)?;
+            return Ok(settled.map(|(run, what)| {
+                let text = format!("{run} of rule {} {what} for {incident}, and the alert only came back", rule.name);
+                Reason::new(ReasonCode::AlreadyHandled, text)
+            }));
         }
-        let run = runs::of_episode(&self.tx.conn, &rule.name, episode)?;
+        let run = runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?;
         Ok(run.map(|run| {
             let text = format!("{run} of rule {} was for this same episode", rule.name);
             Reason::new(ReasonCode::AlreadyHandled, text)
@@ -142,6 +200,7 @@ impl Intake<'_> {
         if let Some(run) = runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
             // It is not over for this run while one of those who wanted it is open.
             runs::back(&self.tx.conn, run, episode)?;
+            self.woken |= runs::resume(&self.tx.conn, incident, episode, self.now)?;
             let text = format!("{run} of rule {} does the same for {incident} already", rule.name);
             return Ok(Err(Reason::new(ReasonCode::AlreadyRunning, text)));
         }
