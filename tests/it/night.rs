@@ -90,6 +90,21 @@ impl Night {
         Night::fall_by(folders, dir, options).await
     }
 
+    /// The shipped runbooks, with the rules that `write` puts into a folder.
+    pub async fn fall_on_rules(write: fn(&Path), change: impl FnOnce(&mut SqliteOptions)) -> Night {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("rules"));
+        let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folders = Folders {
+            runbooks: home.join("runbooks"),
+            rules: dir.path().join("rules"),
+            integrations: home.join("integrations"),
+        };
+        let mut options = SqliteOptions::new(dir.path().join("nightshift.db"));
+        change(&mut options);
+        Night::fall_by(folders, dir, options).await
+    }
+
     async fn fall_on(folders: Folders, dir: tempfile::TempDir) -> Night {
         let options = SqliteOptions::new(dir.path().join("nightshift.db"));
         Night::fall_by(folders, dir, options).await

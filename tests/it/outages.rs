@@ -5,6 +5,7 @@
 
 mod pagerduty;
 mod reads;
+mod shift;
 mod slack;
 mod storm;
 mod vendor;

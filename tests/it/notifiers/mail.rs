@@ -26,7 +26,10 @@ impl Drop for Server {
 fn python() -> PathBuf {
     let python = crate::harness::tools().join("venv/bin/python");
     let there = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
-    assert!(there.is_ok_and(|status| status.success()), "aiosmtpd is missing: run `make tools`, or tools/fetch-python.sh");
+    assert!(
+        there.is_ok_and(|status| status.success()),
+        "aiosmtpd is missing: run `make tools`, or tools/fetch-python.sh"
+    );
     python
 }
 
