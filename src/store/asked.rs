@@ -148,6 +148,8 @@ pub struct DueNotice {
     pub maybe_sent: bool,
     /// It has a message of its own even in a storm: a broken glass.
     pub alone: bool,
+    /// People wait for something that the channel has not shown: a question, a run that gave up.
+    pub urgent: bool,
 }
 
 /// A run as its owner sees it.
@@ -288,16 +290,23 @@ pub struct Climb {
 pub enum Receipted {
     /// About to send: a crash after this means "may have arrived".
     Sending,
+    /// A request was answered: it becomes an entry.
     Delivered {
         upto: EntryNo,
         receipt: Receipt,
+    },
+    /// There was nothing to send up to there: no entry. The receipt, where there is one, replaces the one before.
+    Nothing {
+        upto: EntryNo,
+        receipt: Option<Receipt>,
     },
     Retry {
         why: String,
         at: Time,
     },
-    /// Nothing failed: its turn on the channel comes then.
+    /// Nothing failed: its turn on the channel comes then, or at once if people wait for something after `upto`.
     Later {
+        upto: EntryNo,
         at: Time,
     },
     /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the

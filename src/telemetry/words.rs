@@ -48,8 +48,8 @@ words!(
 words!(
     /// Kinds of channels.
     ChannelKind {
-        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty", Email => "email",
-        Webhook => "webhook", Log => "log",
+        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty",
+        PagerDutyChanges => "pagerduty-changes", Email => "email", Webhook => "webhook", Log => "log",
     }
 );
 words!(

@@ -4,7 +4,7 @@
 
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Time};
+use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Time};
 use crate::store::StoreError;
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -111,14 +111,20 @@ impl Tx {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
             self.bump(incident, no, now)?;
-            if matches!(kind, EntryKind::ApprovalAsked { .. }) {
-                // A question waits for no turn among edits; a channel that failed waits all the same.
-                let sql = "UPDATE outbox SET next_at = min(next_at, ?2) \
-                           WHERE incident = ?1 AND want > done AND attempts = 0 AND sending = 0";
-                exec(&self.conn, sql, params![incident.0, micros(now)])?;
+            if people_wait_for(kind) {
+                self.urge(Some(incident), no, now)?;
             }
         }
         Ok(no)
+    }
+
+    /// Marks an entry for which people wait: it waits for no turn among edits; a channel that failed waits all the same.
+    /// While a delivery is under way its end looks at the mark.
+    pub fn urge(&self, incident: Option<IncidentId>, no: EntryNo, now: Time) -> Result<(), StoreError> {
+        let Some(incident) = incident else { return Ok(()) };
+        let sql = "UPDATE outbox SET urgent = ?3, next_at = CASE WHEN want > done AND attempts = 0 AND sending = 0 \
+                   THEN min(next_at, ?2) ELSE next_at END WHERE incident = ?1";
+        exec(&self.conn, sql, params![incident.0, micros(now), no.0]).map(drop)
     }
 
     /// Appends an entry, for a caller that bumps the channels once for many.
@@ -195,6 +201,17 @@ fn people_hear_of(kind: &EntryKind) -> bool {
     // What somebody was refused must not become a way to edit messages.
     use EntryKind::{Delivered, DeliveryFailed, Heard, PageJudged, Refused};
     !matches!(kind, Heard { .. } | Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } | Refused { .. })
+}
+
+/// What a person must act on: a question, or a run that ended and left the rest to people.
+fn people_wait_for(kind: &EntryKind) -> bool {
+    match kind {
+        EntryKind::ApprovalAsked { .. } => true,
+        EntryKind::RunEnded { state } => {
+            matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
+        }
+        _ => false,
+    }
 }
 
 /// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.
