@@ -4,12 +4,14 @@
 
 use super::ledger::LeafHash;
 use crate::model::{
-    AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reach,
-    Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
+    AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote,
+    Reach, Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Events of one request, decided and stored in one transaction.
 #[derive(Debug, Clone)]
@@ -375,4 +377,35 @@ pub struct RawEntry {
     pub salt: Option<Vec<u8>>,
     /// The exact JSON bytes that the commitment covers.
     pub body: Option<Vec<u8>>,
+}
+
+/// What one commit made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Operations that shared it.
+    pub operations: usize,
+    /// How long the disk took.
+    pub took: Duration,
+    /// Its entries in order, without the bodies of heard batches, which nothing that follows needs.
+    pub entries: Vec<Entry>,
+}
+
+/// Called on the writer's thread after each commit and before anybody is answered: it must not wait.
+#[derive(Clone)]
+pub struct Follower(Arc<dyn Fn(Commit) + Send + Sync>);
+
+impl Follower {
+    pub fn new(follow: impl Fn(Commit) + Send + Sync + 'static) -> Follower {
+        Follower(Arc::new(follow))
+    }
+
+    pub fn follow(&self, commit: Commit) {
+        (self.0)(commit);
+    }
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Follower")
+    }
 }

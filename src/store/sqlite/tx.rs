@@ -4,13 +4,14 @@
 
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Time};
-use crate::store::StoreError;
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Time};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
+use crate::store::{Commit, Follower, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// The numbers that come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(super) struct Tx {
     frontier: Frontier,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
+    pub follower: Option<Follower>,
+    /// Entries of the transaction so far, where somebody follows.
+    pub fresh: Vec<Entry>,
 }
 
 /// An entry without its number and time: these stand in the leaf itself.
@@ -70,6 +74,8 @@ impl Tx {
             frontier: Frontier::default(),
             random: SystemRandom::new(),
             failpoint: None,
+            follower: None,
+            fresh: Vec::new(),
         };
         tx.reload()?;
         Ok(tx)
@@ -79,6 +85,14 @@ impl Tx {
     pub fn pass(&self, side: crate::store::failpoint::Side) {
         if let Some(failpoint) = &self.failpoint {
             failpoint.reached(side);
+        }
+    }
+
+    /// The transaction stands: its entries go to who follows them.
+    pub fn follow(&mut self, operations: usize, took: Duration) {
+        let entries = std::mem::take(&mut self.fresh);
+        if let Some(follower) = &self.follower {
+            follower.follow(Commit { operations, took, entries });
         }
     }
 
@@ -137,7 +151,11 @@ impl Tx {
     ) -> Result<EntryNo, StoreError> {
         let body = serde_json::to_vec(&Body { actor, about: &about, kind })
             .map_err(|error| StoreError::Refused(format!("an entry that is not JSON: {error}")))?;
-        self.append_body(kind.name(), about, &body, now)
+        let no = self.append_body(kind.name(), about, &body, now)?;
+        if self.follower.is_some() {
+            self.fresh.push(Entry { no, at: now, actor: actor.clone(), about, kind: kind.clone() });
+        }
+        Ok(no)
     }
 
     /// Appends an entry whose body is already text.
