@@ -16,6 +16,7 @@ pub use text::{link as web_link, plain as one_line};
 use crate::config::Channel;
 use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Time};
 use crate::script::Shape;
+use crate::telemetry::ChannelKind;
 use crate::world::Http;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -25,8 +26,8 @@ use std::time::Duration;
 /// One configured channel.
 #[async_trait::async_trait]
 pub trait Notifier: Send + Sync {
-    /// `slack`, `pagerduty`, …
-    fn kind(&self) -> &'static str;
+    /// What deliveries are counted under.
+    fn kind(&self) -> ChannelKind;
 
     /// Says it; `prior` is what the last delivery for this incident gave back.
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery;
@@ -42,6 +43,12 @@ pub trait Notifier: Send + Sync {
     /// Whether anything would be sent for this: what sends nothing waits for no turn.
     fn speaks(&self, _notice: &Notice, _prior: Option<&Receipt>) -> bool {
         true
+    }
+
+    /// Whether its first message about an incident waits a moment for the question that a run is about to ask: for a channel
+    /// whose first message wakes people, and which cannot take it back.
+    fn waits_for_plan(&self) -> bool {
+        false
     }
 
     /// For `doctor`: sends nothing that pages anybody; says what works or what to mend.

@@ -17,6 +17,7 @@ mod listen;
 mod metrics_page;
 mod pagerduty;
 mod problem;
+mod rejected;
 mod roster;
 mod secret;
 mod signed;
@@ -61,6 +62,7 @@ pub struct App {
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
+    rejected: Arc<rejected::Rejected>,
     slack: Option<Arc<SlackDoor>>,
     pagerduty: Option<Arc<PagerDutyDoor>>,
     web: Arc<web::Front>,
@@ -82,6 +84,7 @@ impl App {
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),
+            rejected: Arc::default(),
             slack: None,
             pagerduty: None,
             web: Arc::new(front),
@@ -134,6 +137,7 @@ impl App {
 /// Every route, ready to serve.
 pub fn router(app: App) -> Router {
     let witness = axum::middleware::from_fn_with_state(app.clone(), witness::watch);
+    let rejected = axum::middleware::from_fn_with_state(app.clone(), rejected::watch);
     Router::new()
         .merge(ingest::routes(&app))
         .merge(api::routes(&app))
@@ -147,5 +151,6 @@ pub fn router(app: App) -> Router {
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn(problem::harden))
+        .layer(rejected)
         .with_state(app)
 }

@@ -9,8 +9,8 @@ pub mod ledger;
 mod sqlite;
 
 pub use asked::{
-    AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Control, Counts, Decided, Due, DueNotice, Filter, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted,
+    AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
+    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
 

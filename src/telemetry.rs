@@ -2,10 +2,12 @@
 //!
 //! Invariant: no label value comes from outside the program and its configuration.
 
+mod exposition;
 mod logs;
 mod table;
 mod words;
 
+pub use exposition::Format;
 pub use logs::{init, printable};
 pub use table::{Kind, Metric, TABLE, reference};
 pub use words::{
@@ -13,7 +15,7 @@ pub use words::{
     SlackDoor, Verdict, Via,
 };
 
-use crate::model::{Effect, ReasonCode};
+use crate::model::{Effect, ReasonCode, RunState};
 use crate::policy::EngineKind;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -49,7 +51,6 @@ pub struct Metrics {
     connections: Gauge,
     commit_batch_size: Histogram,
     fsync_seconds: Histogram,
-    match_lag: Histogram,
     run_start_latency: Histogram,
     step_seconds: Family<One, Histogram, fn() -> Histogram>,
     effects: Family<Two, Counter>,
@@ -91,6 +92,7 @@ pub struct Metrics {
     warming_bytes: Gauge,
     warming_done: Gauge,
     clusters_lost: Gauge,
+    agents: Family<One, Gauge>,
     judgements: Family<One, Counter>,
     rules: Family<One, Gauge>,
     rules_lowered: Gauge,
@@ -104,6 +106,18 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Metrics {
+        let metrics = Metrics::unset();
+        // An alert on an increase sees the first one only where the series was there before it.
+        for state in RunState::FINAL_NAMES {
+            drop(metrics.runs_ended.get_or_create(&[("state", state)]));
+        }
+        for reason in [Shed::Bytes, Shed::Busy, Shed::Store] {
+            drop(metrics.ingest_shed.get_or_create(&[("reason", reason.word())]));
+        }
+        metrics
+    }
+
+    fn unset() -> Metrics {
         let mut registry = Registry::with_prefix("nightshift");
         let r = &mut registry;
         Metrics {
@@ -121,7 +135,6 @@ impl Metrics {
             connections: add(r, "connections", Gauge::default()),
             commit_batch_size: add(r, "commit_batch_size", sizes()),
             fsync_seconds: add(r, "fsync_seconds", seconds()),
-            match_lag: add(r, "match_lag_seconds", seconds()),
             run_start_latency: add(r, "run_start_latency_seconds", seconds()),
             step_seconds: add(r, "step_seconds", Family::new_with_constructor(seconds as fn() -> Histogram)),
             effects: add(r, "effects", Family::default()),
@@ -162,6 +175,7 @@ impl Metrics {
             warming_bytes: add(r, "cache_warming_bytes", Gauge::default()),
             warming_done: add(r, "cache_warming_done_bytes", Gauge::default()),
             clusters_lost: add(r, "clusters_lost", Gauge::default()),
+            agents: add(r, "agents", Family::default()),
             judgements: add(r, "judgements", Family::default()),
             rules: add(r, "rules", Family::default()),
             rules_lowered: add(r, "rules_lowered", Gauge::default()),
@@ -171,10 +185,18 @@ impl Metrics {
 
     /// OpenMetrics text of everything.
     pub fn render(&self) -> String {
+        self.page(Format::OpenMetrics)
+    }
+
+    /// Everything in that format.
+    pub fn page(&self, format: Format) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail; half a page would be noticed by its missing `# EOF`.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => exposition::to_text(&text),
+        }
     }
 
     // ── ingest ──
@@ -249,10 +271,6 @@ impl Metrics {
     }
 
     // ── engine ──
-    pub fn matched(&self, lag: Duration) {
-        self.match_lag.observe(lag.as_secs_f64());
-    }
-
     pub fn run_started(&self, after: Duration) {
         self.run_start_latency.observe(after.as_secs_f64());
     }
@@ -339,6 +357,13 @@ impl Metrics {
         self.probe_targets.get_or_create(&labels).set(whole(levels.targets));
         self.probe_up.get_or_create(&labels).set(whole(levels.up));
         self.probe_age.get_or_create(&labels).set(levels.oldest_seconds);
+    }
+
+    /// Agents that have joined, by whether they report now.
+    pub fn set_agents(&self, reporting: usize, silent: usize) {
+        for (state, count) in [("reporting", reporting), ("silent", silent)] {
+            self.agents.get_or_create(&[("state", state)]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A warm has ended; `resident` is the share in memory of the model that is least there.

@@ -228,20 +228,32 @@ impl Raw {
 fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyError>) -> Result<(), Stop> {
     match verified {
         Ok(report) => {
+            let unsigned = report.entries.saturating_sub(report.signed);
             if invocation.json() {
                 return invocation.print_json(&json!({
-                    "ok": true, "entries": report.entries, "signed": report.signed, "checkpoints": report.checkpoints,
-                    "redacted": report.redacted, "root": report.root.to_string(),
+                    "ok": true, "entries": report.entries, "signed": report.signed, "unsigned": unsigned,
+                    "checkpoints": report.checkpoints, "redacted": report.redacted, "root": report.root.to_string(),
                 }));
             }
+            let word = match unsigned {
+                0 => invocation.paint(Paint::Good, "good"),
+                _ => invocation.paint(Paint::Odd, "good so far"),
+            };
             invocation.line(&format!(
-                "{}  {what}: {} entries, none altered; {} signed by {}, {} redacted",
-                invocation.paint(Paint::Good, "good"),
+                "{word}  {what}: {} entries, none altered; {} signed by {}, {} redacted",
                 report.entries,
                 report.signed,
                 super::page::count(report.checkpoints as usize, "checkpoint"),
                 report.redacted
             ))?;
+            if unsigned > 0 {
+                let behind = if unsigned == 1 { "1 entry lies".to_owned() } else { format!("{unsigned} entries lie") };
+                let every = limits::CHECKPOINT_EVERY.as_secs();
+                invocation.line(&format!(
+                    "{behind} behind the last checkpoint: no signature covers them, and more may have followed. A checkpoint \
+                     is signed every {every} s and at every orderly end: one that should be here was cut off"
+                ))?;
+            }
             invocation.line(&format!("root {}", report.root))
         }
         Err(VerifyError::Unsigned) => {

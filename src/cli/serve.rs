@@ -12,7 +12,7 @@ use super::invocation::Invocation;
 use super::pages::without_huge_pages;
 use super::stop::{Code, Stop};
 use crate::config::{Config, Secret};
-use crate::engine::{self, Parts};
+use crate::engine::{self, EventLog, Parts};
 use crate::notifiers::slack::Web;
 use crate::{limits, server, telemetry};
 use std::io::IsTerminal;
@@ -99,7 +99,7 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
 
 async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
-    let parts = assemble::assemble(config).await?;
+    let (parts, log) = assemble::assemble(config).await?;
     let config = Arc::clone(&parts.config);
     let tokens = server::Tokens::load(&config.server, &config.data_dir)
         .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;
@@ -132,7 +132,7 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Resul
         if tokio::time::timeout(limits::SHUTDOWN, tasks.all()).await.is_err() {
             tracing::warn!("not everything ended in time; what was begun is settled at the next start");
         }
-        close(&parts).await
+        close(&parts, &log).await
     };
     let closed = tokio::select! {
         closed = end => closed,
@@ -144,11 +144,14 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Resul
     }
 }
 
-/// Signs what there is, and closes the store.
-async fn close(parts: &Parts) -> Result<(), Stop> {
+/// Signs what there is, and closes the store; then the log has every line.
+async fn close(parts: &Parts, log: &EventLog) -> Result<(), Stop> {
     let hint = "nothing that was acknowledged is lost; start again and look with `nightshift audit verify`";
     let signed = parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await;
     let closed = parts.store.close().await;
+    if closed.is_ok() {
+        log.close();
+    }
     signed.map_err(|error| Stop::failure(format!("the last checkpoint could not be signed: {error}"), hint))?;
     closed.map_err(|error| Stop::failure(format!("the store could not be closed: {error}"), hint))
 }

@@ -21,6 +21,8 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     while !*shutdown.borrow() {
         if began.elapsed() >= parts.config.agents.silent_after.0 {
             look(&parts, &mut judged).await;
+            let silent = judged.values().filter(|silent| **silent).count();
+            parts.metrics.set_agents(judged.len() - silent, silent);
             forget(&parts, &judged, &mut speaking).await;
         }
         tokio::select! {

@@ -5,6 +5,7 @@
 
 mod digest;
 mod letter;
+mod needs;
 mod pace;
 mod patience;
 
@@ -15,6 +16,7 @@ use crate::model::{Delivery, EntryNo, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::GuardLimits;
 use crate::store::{DueNotice, Receipted, Store, StoreError};
+use crate::telemetry::{Delivered, Metrics};
 use crate::world::World;
 use digest::Storm;
 use futures::StreamExt;
@@ -44,6 +46,7 @@ pub struct Courier {
     slots: Semaphore,
     storms: Mutex<HashMap<String, Storm>>,
     ways: Ways,
+    metrics: Arc<Metrics>,
     stopping: AtomicBool,
 }
 
@@ -116,6 +119,7 @@ impl Courier {
         )
         .patient(parts.config.channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.patience()?))))
         .counting(parts.world.clone(), parts.config.guards.clone())
+        .metered(parts.metrics.clone())
     }
 
     /// From exactly what it needs. `public_url`: where people reach us, for links.
@@ -139,6 +143,7 @@ impl Courier {
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
             ways: Ways::default(),
+            metrics: Arc::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -152,6 +157,12 @@ impl Courier {
     /// Messages about open runs say how many nodes are out and how many more may be.
     pub fn counting(mut self, world: World, limits: GuardLimits) -> Courier {
         self.fleet = Some((world, limits));
+        self
+    }
+
+    /// Deliveries are counted there.
+    pub fn metered(mut self, metrics: Arc<Metrics>) -> Courier {
+        self.metrics = metrics;
         self
     }
 
@@ -281,26 +292,27 @@ impl Courier {
             }
         };
         let prior = row.receipt.as_ref().filter(|receipt| !digest::is_digest(receipt));
-        if let (Some(receipt), true) = (prior, letter.is_quiet(row)) {
+        // Or it opened and ended within a storm, and the digest has counted it.
+        let counted = row.receipt.is_some() && prior.is_none() && letter.is_over();
+        if (prior.is_some() && letter.is_quiet(row)) || counted {
             passed.quiet += 1;
-            self.record(row, Receipted::Delivered { upto: letter.upto, receipt: receipt.clone() }).await;
+            self.record(row, Receipted::Nothing { upto: letter.upto, receipt: None }).await;
             return Next::GoOn;
         }
-        if row.receipt.is_some() && prior.is_none() && letter.is_over() {
-            // It opened and ended within a storm; the digest has counted it.
-            passed.quiet += 1;
-            let receipt = row.receipt.clone().unwrap_or_else(digest::receipt);
-            self.record(row, Receipted::Delivered { upto: letter.upto, receipt }).await;
+        let first = row.receipt.is_none() && !row.maybe_sent && !letter.is_over();
+        if let Some(by) = letter.plan_by.filter(|by| first && notifier.waits_for_plan() && *by > self.clock.now()) {
+            passed.waiting += 1;
+            self.record(row, Receipted::Later { upto: letter.upto, at: by }).await;
             return Next::GoOn;
         }
-        let urgent = prior.is_none() || row.alone || letter.asks_anew;
+        let urgent = prior.is_none() || row.alone || row.urgent || letter.asks_anew;
         let speaks = notifier.speaks(&letter.notice, prior);
         if let Some(pace) = notifier.pace()
             && speaks
             && let Some(at) = self.turn(pace, urgent)
         {
             passed.waiting += 1;
-            self.record(row, Receipted::Later { at }).await;
+            self.record(row, Receipted::Later { upto: letter.upto, at }).await;
             return Next::GoOn;
         }
         if speaks && letter.acts {
@@ -317,10 +329,12 @@ impl Courier {
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
-        if speaks && !matches!(delivery, Delivery::Retry { .. }) {
+        if !matches!(delivery, Delivery::Retry { .. } | Delivery::Nothing(_)) {
             self.answered(&row.channel);
         }
+        self.count(notifier, &delivery);
         match &delivery {
+            Delivery::Nothing(_) => passed.quiet += 1,
             Delivery::Delivered(_) => {
                 passed.sent += 1;
                 if first {
@@ -340,14 +354,17 @@ impl Courier {
                 self.record(row, Receipted::Delivered { upto, receipt }).await;
                 Next::GoOn
             }
+            Delivery::Nothing(receipt) => {
+                self.record(row, Receipted::Nothing { upto, receipt }).await;
+                Next::GoOn
+            }
             Delivery::Retry { after, why } => {
                 let at = self.failed(&row.channel, &why, after);
-                tracing::warn!(incident = %row.incident, channel = %row.channel, %why, again = %at, "not delivered yet");
+                tracing::debug!(incident = %row.incident, channel = %row.channel, %why, again = %at, "not delivered yet");
                 self.record(row, Receipted::Retry { why: why.clone(), at: self.again(row, at) }).await;
                 Next::Postpone { why, at }
             }
             Delivery::Refused { why } => {
-                tracing::error!(incident = %row.incident, channel = %row.channel, %why, "a channel refuses its notices");
                 self.record(row, Receipted::Refused { upto, why }).await;
                 Next::GoOn
             }
@@ -366,6 +383,17 @@ impl Courier {
                 Delivery::Retry { after: None, why }
             }
         }
+    }
+
+    /// Attempts that reached the other side or failed to; what had nothing to send is none.
+    fn count(&self, notifier: &dyn Notifier, delivery: &Delivery) {
+        let outcome = match delivery {
+            Delivery::Delivered(_) => Delivered::Delivered,
+            Delivery::Retry { .. } => Delivered::Retry,
+            Delivery::Refused { .. } => Delivered::Refused,
+            Delivery::Nothing(_) => return,
+        };
+        self.metrics.delivery(notifier.kind(), outcome);
     }
 
     fn notifier(&self, channel: &str) -> Option<&dyn Notifier> {

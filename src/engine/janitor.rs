@@ -3,18 +3,22 @@
 //! Invariant: nothing here is needed for correctness between two of its passes; it only makes due what time made due.
 
 use super::Parts;
+use super::ledger_check::LedgerCheck;
 use crate::limits;
+use crate::store::ledger::Checkpoint;
 use std::time::Duration;
 use tokio::sync::watch;
 
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut signed_at = None;
     let mut swept_at = None;
+    let mut check = LedgerCheck::default();
     while !*shutdown.borrow() {
         let now = parts.clock.now();
         pass(&parts).await;
         if elapsed(signed_at, now, limits::CHECKPOINT_EVERY) {
-            sign(&parts).await;
+            let newest = sign(&parts).await;
+            check.pass(&parts, newest.as_ref()).await;
             signed_at = Some(now);
         }
         if elapsed(swept_at, now, limits::SWEEP_EVERY) {
@@ -42,10 +46,14 @@ pub(super) async fn pass(parts: &Parts) {
     }
 }
 
-async fn sign(parts: &Parts) {
+/// The newest checkpoint, where there is one.
+async fn sign(parts: &Parts) -> Option<Checkpoint> {
     match parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await {
-        Ok(_) => {}
-        Err(error) => tracing::error!(%error, "cannot sign a checkpoint of the ledger; trying again in a minute"),
+        Ok(newest) => newest,
+        Err(error) => {
+            tracing::error!(%error, "cannot sign a checkpoint of the ledger; trying again in a minute");
+            None
+        }
     }
 }
 

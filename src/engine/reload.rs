@@ -14,6 +14,7 @@ pub async fn reload(parts: &Parts) {
     let catalog = parts.catalog.clone();
     let Ok((changed, problems)) = tokio::task::spawn_blocking(move || catalog.reload()).await else { return };
     for problem in parts.catalog.news(&problems) {
+        parts.metrics.catalog_refused();
         tracing::warn!(file = %problem.file, problem = %problem.text, "a file is refused; its last good text stays in force");
         let kind = EntryKind::CatalogRefused { file: problem.file.clone(), why: problem.text.clone() };
         note(parts, kind).await;

@@ -117,7 +117,12 @@ impl Runner {
                 self.parts.metrics.fenced(crate::telemetry::Fence::Store);
                 tracing::warn!(%run, "another owner has this run; letting go");
             }
-            Err(error) => self.fell_ill(run, &error),
+            Err(error) => {
+                if let StoreError::Damaged(_) = error {
+                    self.parts.metrics.invariant_violated();
+                }
+                self.fell_ill(run, &error);
+            }
         }
     }
 

@@ -33,6 +33,13 @@ pub const TURNS_DEBT_MAX: Duration = Duration::from_secs(60);
 pub const TURNS_AHEAD_MAX: Duration = Duration::from_secs(3_600);
 /// A message waits so long for the count of the fleet, and goes without it.
 pub const BUDGET_PATIENCE: Duration = Duration::from_millis(200);
+/// In mode approve the first page waits so long for the plan, so that it carries the question; with the 2 s of any other
+/// first message it is still out before a person could have opened a laptop.
+pub const FIRST_PAGE_WAIT: Duration = Duration::from_secs(5);
+/// A guard that holds a run for so long needs a person: most holds (a budget, a lock of another run) end sooner.
+pub const HELD_LONG: Duration = Duration::from_secs(600);
+/// Reasons why people are needed that one message lists.
+pub const NEEDS: usize = 8;
 /// Incidents named in a digest; the rest is a number and a command.
 pub const DIGEST_ITEMS: usize = 20;
 /// Questions shown in one message; the rest is a number and a command.

@@ -106,3 +106,19 @@ pub const DOCTOR_PULSES: usize = 5;
 pub const KUBE_SLOW: Duration = Duration::from_millis(300);
 /// More than this and certificates, silences and people's memory no longer agree.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// A sender with a wrong token or address is one line in so long, for each source as it names it.
+pub const REJECTED_EVERY: Duration = Duration::from_secs(60);
+pub const REJECTED_KINDS: usize = 64;
+pub const REJECTED_SOURCE_CHARS: usize = 80;
+/// Media ranges of one `Accept` header that are looked at; Prometheus sends five.
+pub const ACCEPT_RANGES: usize = 16;
+
+// ── the log of events ──
+/// Lines in one second, for decisions and failures and for all else alike: a person can follow it and no disk fills up; what
+/// is beyond is counted in one line.
+pub const LOG_LINES_PER_SECOND: usize = 50;
+/// Runs, incidents, steps and channels whose names later lines repeat.
+pub const LOG_CACHE: usize = 4_096;
+/// Commits that wait for the log; a commit never waits for it.
+pub const LOG_QUEUE: usize = 1_024;

@@ -31,3 +31,8 @@ pub const READERS: usize = 4;
 pub const STATEMENTS: usize = 256;
 /// Nobody else writes, so this only covers another program's look into the file.
 pub const SQLITE_BUSY: Duration = Duration::from_secs(5);
+
+/// What the engine reads of its own ledger in a minute to check it, and entries in one read: a body may be a whole request.
+pub const LEDGER_CHECK_ENTRIES: usize = 2_000;
+pub const LEDGER_CHECK_BYTES: usize = 16 * 1024 * 1024;
+pub const LEDGER_CHECK_PAGE: usize = 16;

@@ -40,6 +40,36 @@ pub struct Suggestion {
     pub created_at: Time,
 }
 
+/// Why automation cannot go on, or will not end an incident, without a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedKind {
+    /// A question waits for an answer.
+    Approval,
+    /// A run is stuck: what it left is not known.
+    Stuck,
+    /// A run failed.
+    Failed,
+    /// A run stopped itself and leaves the rest to people.
+    Stopped,
+    /// A guard has held a run for long.
+    Held,
+}
+
+/// One reason why people are needed, while it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    pub kind: NeedKind,
+    /// Tells it from every other one of the incident: `a2`, `r7 failed`.
+    pub key: String,
+    pub run: RunId,
+    /// One line: `gpu-reset (r7) failed: the drain timed out`.
+    pub text: String,
+    /// The page of the run, if the engine has a public address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub link: Option<String>,
+}
+
 /// What one channel should show for one incident now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
@@ -66,6 +96,9 @@ pub struct Notice {
     /// Automation gave up, and nothing works on it: the words of its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hands: Option<String>,
+    /// Why people are needed now, the most urgent first, bounded.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub needs: Vec<Need>,
     /// People are wanted since the last delivery: a question, or automation that gave up. An edit alone wakes nobody.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub needs_people: bool,
@@ -84,7 +117,14 @@ pub struct DigestItem {
 /// One message for many incidents, when a storm would flood a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
+    /// Incidents since the storm began, those with a message of their own included.
     pub total: usize,
+    /// Of them with a message of their own on this channel.
+    #[serde(default)]
+    pub own: usize,
+    /// Of those shown, how many wait for an answer.
+    #[serde(default)]
+    pub asking: usize,
     /// Of them over already.
     #[serde(default)]
     pub resolved: usize,
@@ -94,6 +134,9 @@ pub struct Digest {
     /// The storm is over: nothing more is added to this digest.
     #[serde(default)]
     pub over: bool,
+    /// Where all incidents are listed, if the engine has a public address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub link: Option<String>,
 }
 
 /// What the channel gave back, kept so that the next notice edits instead of repeating (e.g. Slack's `ts`).
@@ -103,14 +146,12 @@ pub struct Receipt(pub Value);
 /// What became of one attempt to say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
+    /// The other side has answered that it took it.
     Delivered(Receipt),
+    /// There was nothing to send, and nothing was; a receipt, where there is one, replaces the one before.
+    Nothing(Option<Receipt>),
     /// Not now: the channel is slow, limited or down.
-    Retry {
-        after: Option<Duration>,
-        why: String,
-    },
+    Retry { after: Option<Duration>, why: String },
     /// Never with these settings: a human must mend the configuration.
-    Refused {
-        why: String,
-    },
+    Refused { why: String },
 }

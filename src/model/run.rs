@@ -62,6 +62,9 @@ impl RunState {
         !matches!(self, RunState::Ready | RunState::Waiting { .. } | RunState::Held { .. } | RunState::Asking { .. })
     }
 
+    /// The words of final states.
+    pub const FINAL_NAMES: [&'static str; 6] = ["done", "stopped", "failed", "stuck", "planned", "denied"];
+
     /// The word for tables and metrics.
     pub fn name(&self) -> &'static str {
         match self {

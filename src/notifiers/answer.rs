@@ -59,7 +59,7 @@ pub fn without(secret: &str, delivery: Delivery) -> Delivery {
     match delivery {
         Delivery::Retry { after, why } => Delivery::Retry { after, why: scrub(why) },
         Delivery::Refused { why } => Delivery::Refused { why: scrub(why) },
-        delivered @ Delivery::Delivered(_) => delivered,
+        other @ (Delivery::Delivered(_) | Delivery::Nothing(_)) => other,
     }
 }
 

@@ -8,6 +8,7 @@ mod render;
 use super::{Notifier, text, word};
 use crate::limits::SMTP_TIMEOUT;
 use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt};
+use crate::telemetry::ChannelKind;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message, MultiPart};
 use lettre::transport::smtp::authentication::Credentials;
@@ -127,8 +128,8 @@ struct Ids<'a> {
 
 #[async_trait::async_trait]
 impl Notifier for Email {
-    fn kind(&self) -> &'static str {
-        "email"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Email
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
@@ -140,7 +141,8 @@ impl Notifier for Email {
         let turned = state != thread.state && notice.incident.state != IncidentState::Acknowledged;
         let opened_again = turned && notice.incident.state == IncidentState::Open && thread.state == "acknowledged";
         let first = thread.root.is_none();
-        if first || asked || (turned && !opened_again) {
+        let speaks = first || asked || (turned && !opened_again);
+        if speaks {
             let mut mail = render::incident(notice);
             if first {
                 thread.subject = mail.subject.clone();
@@ -158,7 +160,8 @@ impl Notifier for Email {
         }
         thread.state = state.to_owned();
         thread.asks = asks;
-        Delivery::Delivered(Receipt(json!(thread)))
+        let receipt = Receipt(json!(thread));
+        if speaks { Delivery::Delivered(receipt) } else { Delivery::Nothing(Some(receipt)) }
     }
 
     /// One mail when the storm begins and one when it is over.
@@ -168,11 +171,12 @@ impl Notifier for Email {
             let own = self.message_id(&about, u32::from(digest.over));
             let root = prior.and_then(|receipt| receipt.0["root"].as_str());
             let ids = Ids { own: &own, root, last: root };
-            if let Err(delivery) = self.send(render::digest(digest, &self.install), ids).await {
-                return delivery;
-            }
+            return match self.send(render::digest(digest, &self.install), ids).await {
+                Ok(()) => Delivery::Delivered(Receipt(json!({ "root": self.message_id(&about, 0) }))),
+                Err(delivery) => delivery,
+            };
         }
-        Delivery::Delivered(Receipt(json!({ "root": self.message_id(&about, 0) })))
+        Delivery::Nothing(None)
     }
 
     async fn probe(&self) -> Result<String, String> {
@@ -181,7 +185,7 @@ impl Notifier for Email {
             Ok(false) => Err(format!("{} answers, but not as a mail server does", self.server)),
             Err(error) => match self.unsent(&error) {
                 Delivery::Retry { why, .. } | Delivery::Refused { why } => Err(why),
-                Delivery::Delivered(_) => Err("no answer".to_owned()),
+                Delivery::Delivered(_) | Delivery::Nothing(_) => Err("no answer".to_owned()),
             },
         }
     }

@@ -5,6 +5,7 @@
 use super::{Notifier, text};
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::telemetry::ChannelKind;
 use serde_json::json;
 
 pub struct LogNotifier {
@@ -13,8 +14,8 @@ pub struct LogNotifier {
 
 #[async_trait::async_trait]
 impl Notifier for LogNotifier {
-    fn kind(&self) -> &'static str {
-        "log"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Log
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {

@@ -1,19 +1,19 @@
 //! PagerDuty Events v2: trigger, acknowledge, resolve, under one key for the incident's whole life.
 //!
-//! Invariant: an event is sent only when the incident's state differs from what PagerDuty was told, so that a changed
-//! headline never pages anybody again. The key makes a repeated send harmless.
+//! Invariant: an event is sent only when the incident's state differs from what PagerDuty has, when people are needed for a
+//! reason that it has not, or when the severity rose. A second trigger under an open key never notifies again: PagerDuty adds
+//! it to the log of the alert. The key makes a repeated send harmless.
 
 mod changes;
 mod door;
+mod page;
 
 pub use changes::Changes;
 
-use super::{Notifier, Pace, clock_time, text};
-use crate::limits::{
-    PAGERDUTY_BODY_BYTES, PAGERDUTY_BURST, PAGERDUTY_KEY_CHARS, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS,
-    STORY_LINE_CHARS,
-};
-use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt, Severity, Time};
+use super::{Notifier, Pace, text};
+use crate::limits::{PAGERDUTY_BODY_BYTES, PAGERDUTY_BURST, PAGERDUTY_KEY_CHARS, PAGERDUTY_PACE};
+use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt, Severity};
+use crate::telemetry::ChannelKind;
 use crate::world::Http;
 use door::Door;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,17 @@ pub struct PagerDuty {
     pace: Pace,
 }
 
-/// What PagerDuty knows: the receipt.
+/// What PagerDuty has of an incident: the receipt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Shown {
+    state: Option<Known>,
+    dedup_key: String,
+    /// Keys of the reasons why people are needed.
+    needs: Vec<String>,
+    severity: Option<Severity>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Known {
@@ -49,7 +59,7 @@ struct Event<'a> {
     event_action: EventAction,
     dedup_key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<Payload>,
+    payload: Option<page::Payload>,
     client: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_url: Option<&'a str>,
@@ -58,22 +68,9 @@ struct Event<'a> {
 }
 
 #[derive(Serialize)]
-struct Payload {
-    summary: String,
-    source: String,
-    severity: Severity,
-    timestamp: Time,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    component: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<String>,
-    custom_details: Value,
-}
-
-#[derive(Serialize)]
 struct Link<'a> {
     href: &'a str,
-    text: &'static str,
+    text: String,
 }
 
 impl PagerDuty {
@@ -84,105 +81,75 @@ impl PagerDuty {
 
     fn event<'a>(&'a self, action: EventAction, notice: &'a Notice) -> Event<'a> {
         let link = notice.link.as_deref().and_then(text::link);
+        let mut links: Vec<Link<'a>> =
+            link.map(|href| Link { href, text: "The incident in Nightshift".to_owned() }).into_iter().collect();
+        for need in &notice.needs {
+            if let Some(href) = need.link.as_deref().and_then(text::link)
+                && links.iter().all(|link| link.href != href)
+            {
+                links.push(Link { href, text: format!("Run {} in Nightshift", need.run) });
+            }
+        }
         Event {
             routing_key: &self.door.routing_key,
             event_action: action,
             dedup_key: key(&notice.dedup_key),
-            payload: (action == EventAction::Trigger).then(|| self.payload(notice)),
+            payload: (action == EventAction::Trigger).then(|| page::payload(notice, &self.install)),
             client: "Nightshift",
             client_url: link,
-            links: link.map(|href| Link { href, text: "The incident in Nightshift" }).into_iter().collect(),
-        }
-    }
-
-    fn payload(&self, notice: &Notice) -> Payload {
-        let incident = &notice.incident;
-        let part = |name: &str| incident.subject.part(name).map(|value| text::plain(value, 200));
-        let latest = notice.headlines.last().map(|line| format!(" — {}", line.text)).unwrap_or_default();
-        let story: Vec<String> = notice
-            .headlines
-            .iter()
-            .map(|line| text::plain(&format!("{} {}", clock_time(line.at), line.text), STORY_LINE_CHARS))
-            .collect();
-        let asks: Vec<String> = notice
-            .asks
-            .iter()
-            .take(crate::limits::ASKS)
-            .map(|ask| {
-                let (command, deadline) = super::how_to_answer(ask);
-                format!("{} [{command}] {deadline}", text::plain(&ask.question, STORY_LINE_CHARS))
-            })
-            .collect();
-        Payload {
-            summary: text::plain(&format!("{}{latest}", incident.title), PAGERDUTY_SUMMARY_CHARS),
-            source: part("node").or_else(|| part("cluster")).unwrap_or_else(|| text::plain(&self.install, 200)),
-            severity: incident.severity,
-            timestamp: incident.opened_at,
-            component: part("gpu").or_else(|| part("model")).or_else(|| part("workload")),
-            group: part("cluster"),
-            custom_details: details(
-                notice,
-                json!({
-                    "incident": incident.id,
-                    "subject": text::plain(&incident.subject.to_string(), STORY_LINE_CHARS),
-                    "alerts_firing": incident.firing,
-                    "story": story,
-                    "questions": asks,
-                }),
-            ),
+            links,
         }
     }
 }
 
 #[async_trait::async_trait]
 impl Notifier for PagerDuty {
-    fn kind(&self) -> &'static str {
-        "pagerduty"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::PagerDuty
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        let (action, then) = next(known(prior), notice.incident.state);
-        if let Some(action) = action
-            && let Err(delivery) = self.door.send(bounded(json!(self.event(action, notice)))).await
-        {
-            return delivery;
+        let before = shown(prior);
+        let (action, then) = next(&before, notice);
+        let receipt = Receipt(json!(Shown {
+            state: then,
+            dedup_key: key(&notice.dedup_key),
+            needs: notice.needs.iter().map(|need| need.key.clone()).collect(),
+            severity: before.severity.max(Some(notice.incident.severity)),
+        }));
+        let Some(action) = action else {
+            // Nothing is kept of an incident of which PagerDuty has nothing.
+            return Delivery::Nothing(prior.map(|_| receipt));
+        };
+        match self.door.send(bounded(json!(self.event(action, notice)))).await {
+            Ok(()) => Delivery::Delivered(receipt),
+            Err(delivery) => delivery,
         }
-        Delivery::Delivered(Receipt(json!({ "state": then, "dedup_key": key(&notice.dedup_key) })))
     }
 
-    /// One event a storm. It stays open until a human resolves it: somebody should have looked.
+    /// One alert a storm. It stays open until a person resolves it: somebody should have looked. Under its key the count is
+    /// corrected when it has doubled, when more wait for an answer, and when the storm is over.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
-        if let Some(prior) = prior {
-            return Delivery::Delivered(prior.clone());
+        let said = |name: &str| prior.and_then(|receipt| receipt.0[name].as_u64()).unwrap_or(0);
+        let (total, asking) = (digest.total as u64, digest.asking as u64);
+        let news = digest.over && total > said("total") || total >= 2 * said("total") || asking > said("asking");
+        if prior.is_some() && !news {
+            return Delivery::Nothing(None);
         }
-        let dedup_key = key(&format!("nightshift/{}/storm/{}", self.install, digest.since));
-        let shown: Vec<String> = digest
-            .shown
-            .iter()
-            .map(|item| text::plain(&format!("{}: {} {}", item.severity, item.title, item.line), STORY_LINE_CHARS))
-            .collect();
+        let before = prior.and_then(|receipt| receipt.0["dedup_key"].as_str()).map(str::to_owned);
+        let dedup_key = before.unwrap_or_else(|| key(&format!("nightshift/{}/storm/{}", self.install, digest.since)));
+        let link = digest.link.as_deref().and_then(text::link);
         let event = Event {
             routing_key: &self.door.routing_key,
             event_action: EventAction::Trigger,
             dedup_key: dedup_key.clone(),
-            payload: Some(Payload {
-                summary: format!(
-                    "{} incidents at once, worst: {}; more are not paged one by one",
-                    digest.total, digest.worst
-                ),
-                source: text::plain(&self.install, 200),
-                severity: digest.worst,
-                timestamp: digest.since,
-                component: None,
-                group: None,
-                custom_details: json!({ "incidents": shown, "all": "nightshift incidents" }),
-            }),
+            payload: Some(page::storm(digest, &self.install)),
             client: "Nightshift",
-            client_url: None,
-            links: Vec::new(),
+            client_url: link,
+            links: link.map(|href| Link { href, text: "All incidents in Nightshift".to_owned() }).into_iter().collect(),
         };
         match self.door.send(bounded(json!(event))).await {
-            Ok(()) => Delivery::Delivered(Receipt(json!({ "dedup_key": dedup_key }))),
+            Ok(()) => Delivery::Delivered(Receipt(json!({ "dedup_key": dedup_key, "total": total, "asking": asking }))),
             Err(delivery) => delivery,
         }
     }
@@ -192,7 +159,11 @@ impl Notifier for PagerDuty {
     }
 
     fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
-        next(known(prior), notice.incident.state).0.is_some()
+        next(&shown(prior), notice).0.is_some()
+    }
+
+    fn waits_for_plan(&self) -> bool {
+        true
     }
 
     async fn probe(&self) -> Result<String, String> {
@@ -201,32 +172,30 @@ impl Notifier for PagerDuty {
     }
 }
 
-fn known(prior: Option<&Receipt>) -> Option<Known> {
-    prior.and_then(|receipt| Known::deserialize(&receipt.0["state"]).ok())
+fn shown(prior: Option<&Receipt>) -> Shown {
+    prior.and_then(|receipt| Shown::deserialize(&receipt.0).ok()).unwrap_or_default()
 }
 
-/// What to send, and what PagerDuty knows afterwards.
-fn next(known: Option<Known>, state: IncidentState) -> (Option<EventAction>, Known) {
+/// What to send, and what PagerDuty has afterwards.
+fn next(shown: &Shown, notice: &Notice) -> (Option<EventAction>, Option<Known>) {
     use EventAction::*;
-    match (known, state) {
-        (Some(Known::Triggered), IncidentState::Open) => (None, Known::Triggered),
-        (_, IncidentState::Open) => (Some(Trigger), Known::Triggered),
-        (Some(Known::Triggered), IncidentState::Acknowledged) => (Some(Acknowledge), Known::Acknowledged),
-        // Nobody is paged for what somebody has in hand or what is over before PagerDuty heard of it.
-        (None | Some(Known::Acknowledged | Known::Resolved), IncidentState::Acknowledged) => {
-            (None, Known::Acknowledged)
+    let worse = shown.severity.is_some_and(|before| before < notice.incident.severity);
+    let update = worse || notice.needs.iter().any(|need| !shown.needs.contains(&need.key));
+    match (shown.state, notice.incident.state) {
+        (Some(Known::Triggered), IncidentState::Open) => (update.then_some(Trigger), Some(Known::Triggered)),
+        (_, IncidentState::Open) => (Some(Trigger), Some(Known::Triggered)),
+        (Some(Known::Triggered), IncidentState::Acknowledged) => (Some(Acknowledge), Some(Known::Acknowledged)),
+        // It stays acknowledged, with the person who has it in hand; the log of the alert has the news.
+        (Some(Known::Acknowledged), IncidentState::Acknowledged) => {
+            (update.then_some(Trigger), Some(Known::Acknowledged))
         }
-        (Some(Known::Triggered | Known::Acknowledged), IncidentState::Resolved) => (Some(Resolve), Known::Resolved),
-        (None | Some(Known::Resolved), IncidentState::Resolved) => (None, Known::Resolved),
+        // No page for what a person has in hand, or what is over, before PagerDuty has anything of it.
+        (None | Some(Known::Resolved), IncidentState::Acknowledged) => (None, shown.state),
+        (Some(Known::Triggered | Known::Acknowledged), IncidentState::Resolved) => {
+            (Some(Resolve), Some(Known::Resolved))
+        }
+        (None | Some(Known::Resolved), IncidentState::Resolved) => (None, shown.state),
     }
-}
-
-/// With why a patient channel speaks now.
-fn details(notice: &Notice, mut details: Value) -> Value {
-    if let Some(because) = &notice.because {
-        details["why_told_now"] = json!(text::plain(because, STORY_LINE_CHARS));
-    }
-    details
 }
 
 /// The dedup key, within PagerDuty's bound, still unique when it was too long.
@@ -254,22 +223,66 @@ fn bounded(mut event: Value) -> Value {
 mod tests {
     use super::*;
 
+    fn notice(state: IncidentState, severity: Severity, needs: &[&str]) -> Notice {
+        let need = |key: &&str| json!({ "kind": "approval", "key": key, "run": "r2", "text": "gpu-reset (r2) waits for an answer" });
+        serde_json::from_value(json!({
+            "incident": {
+                "id": "i3", "key": "node=gpu-3", "title": "gpu-3: GPU 5 fell off the bus (XID 79)",
+                "subject": { "node": "gpu-3", "gpu": "5" }, "severity": severity, "state": state,
+                "opened_at": "2026-11-23T03:00:00Z", "firing": 1, "episodes": 1,
+            },
+            "fresh": [], "headlines": [], "asks": [], "dedup_key": "nightshift/prod/i3", "maybe_repeat": false,
+            "needs": needs.iter().map(need).collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
     #[test]
-    fn only_a_changed_state_is_sent() {
+    fn a_state_is_sent_once_and_what_needs_people_once_more_under_the_same_key() {
         use EventAction::*;
         use IncidentState as State;
-        let check =
-            |known, state, action, then| assert_eq!(next(known, state), (action, then), "{known:?} → {state:?}");
-        check(None, State::Open, Some(Trigger), Known::Triggered);
-        check(Some(Known::Triggered), State::Open, None, Known::Triggered);
-        check(Some(Known::Triggered), State::Acknowledged, Some(Acknowledge), Known::Acknowledged);
-        check(Some(Known::Acknowledged), State::Acknowledged, None, Known::Acknowledged);
-        check(Some(Known::Acknowledged), State::Resolved, Some(Resolve), Known::Resolved);
-        check(Some(Known::Triggered), State::Resolved, Some(Resolve), Known::Resolved);
-        check(Some(Known::Resolved), State::Resolved, None, Known::Resolved);
-        check(Some(Known::Resolved), State::Open, Some(Trigger), Known::Triggered);
-        check(None, State::Resolved, None, Known::Resolved);
-        check(None, State::Acknowledged, None, Known::Acknowledged);
+        let check = |state, needs: &[&str], incident, now: &[&str], action, then| {
+            let needs = needs.iter().map(|key| (*key).to_owned()).collect();
+            let shown = Shown { state, needs, severity: Some(Severity::Warning), ..Shown::default() };
+            let found = next(&shown, &notice(incident, Severity::Warning, now));
+            assert_eq!(found, (action, then), "{shown:?} → {incident:?}");
+        };
+        let (triggered, acknowledged, resolved) =
+            (Some(Known::Triggered), Some(Known::Acknowledged), Some(Known::Resolved));
+        check(None, &[], State::Open, &[], Some(Trigger), triggered);
+        check(triggered, &[], State::Open, &[], None, triggered);
+        check(triggered, &[], State::Open, &["a2"], Some(Trigger), triggered);
+        check(triggered, &["a2"], State::Open, &["a2"], None, triggered);
+        check(triggered, &["a2"], State::Open, &[], None, triggered);
+        check(triggered, &["a2"], State::Open, &["a2", "r2 stuck"], Some(Trigger), triggered);
+        check(triggered, &[], State::Acknowledged, &[], Some(Acknowledge), acknowledged);
+        check(acknowledged, &[], State::Acknowledged, &[], None, acknowledged);
+        check(acknowledged, &[], State::Acknowledged, &["a2"], Some(Trigger), acknowledged);
+        check(acknowledged, &[], State::Resolved, &[], Some(Resolve), resolved);
+        check(triggered, &[], State::Resolved, &[], Some(Resolve), resolved);
+        check(resolved, &[], State::Resolved, &[], None, resolved);
+        check(resolved, &[], State::Open, &[], Some(Trigger), triggered);
+        check(None, &[], State::Resolved, &[], None, None);
+        check(None, &[], State::Acknowledged, &["a2"], None, None);
+    }
+
+    #[test]
+    fn a_severity_that_rose_is_news_and_one_that_fell_is_not() {
+        let state = Some(Known::Triggered);
+        let shown = Shown { state, severity: Some(Severity::Error), ..Shown::default() };
+        let next = |severity| next(&shown, &notice(IncidentState::Open, severity, &[])).0;
+        assert_eq!(next(Severity::Critical), Some(EventAction::Trigger));
+        assert_eq!(next(Severity::Error), None);
+        assert_eq!(next(Severity::Warning), None);
+    }
+
+    /// A receipt of an earlier version has neither needs nor a severity.
+    #[test]
+    fn a_receipt_of_an_earlier_version_is_read() {
+        let old = Receipt(json!({ "state": "triggered", "dedup_key": "nightshift/prod/i3" }));
+        let shown = shown(Some(&old));
+        assert_eq!(shown.state, Some(Known::Triggered));
+        assert_eq!(next(&shown, &notice(IncidentState::Open, Severity::Critical, &[])).0, None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub use webhook::Webhook;
 use super::{Notifier, Pace, text};
 use crate::limits::{MESSAGES_REMEMBERED, SLACK_BURST, SLACK_PACE};
 use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::telemetry::ChannelKind;
 use crate::world::Http;
 use api::{Api, Form, Said, Trouble, arguments};
 use blocks::Message;
@@ -205,8 +206,8 @@ impl App {
 
 #[async_trait::async_trait]
 impl Notifier for App {
-    fn kind(&self) -> &'static str {
-        "slack"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Slack
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
@@ -335,7 +336,7 @@ fn refused(why: &str) -> Delivery {
 
 fn why(delivery: Delivery) -> String {
     match delivery {
-        Delivery::Delivered(_) => String::new(),
+        Delivery::Delivered(_) | Delivery::Nothing(_) => String::new(),
         Delivery::Retry { why, .. } | Delivery::Refused { why } => why,
     }
 }

@@ -7,6 +7,7 @@ use super::{Notifier, answer, text};
 use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES, SCRIPT_STACK_BYTES};
 use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::script::Shape;
+use crate::telemetry::ChannelKind;
 use crate::world::{Http, HttpRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,17 +55,16 @@ impl Webhook {
         }
     }
 
-    async fn say(&self, input: Value, prior: Option<&Receipt>) -> Delivery {
-        let unchanged = || prior.cloned().unwrap_or_else(|| Receipt(json!({ "said": "nothing yet" })));
+    async fn say(&self, input: Value) -> Delivery {
         let encoded = match self.encoded(input).await {
             Ok(Some(encoded)) => encoded,
-            Ok(None) => return Delivery::Delivered(unchanged()),
+            Ok(None) => return Delivery::Nothing(None),
             Err(why) => return Delivery::Refused { why },
         };
-        let receipt = encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt);
         if encoded.skip {
-            return Delivery::Delivered(receipt);
+            return Delivery::Nothing(encoded.receipt.map(Receipt));
         }
+        let receipt = encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt);
         let mut headers = encoded.headers;
         headers.extend(self.headers.clone());
         let request = HttpRequest {
@@ -140,16 +140,16 @@ fn goes_below(path: &str) -> bool {
 
 #[async_trait::async_trait]
 impl Notifier for Webhook {
-    fn kind(&self) -> &'static str {
-        "webhook"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::Webhook
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        self.say(json!({ "what": "notice", "notice": notice, "prior": prior }), prior).await
+        self.say(json!({ "what": "notice", "notice": notice, "prior": prior })).await
     }
 
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
-        self.say(json!({ "what": "digest", "digest": digest, "prior": prior }), prior).await
+        self.say(json!({ "what": "digest", "digest": digest, "prior": prior })).await
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -3,6 +3,7 @@
 //! Invariant: no connection lives without a permit, and none waits for headers longer than the pace allows.
 
 use super::App;
+use super::rejected::Peer;
 use crate::config::Server;
 use crate::limits;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -113,9 +114,14 @@ where
 }
 
 async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>) {
-    let service = TowerToHyperService::new(
-        router.map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new)),
-    );
+    let peer = stream.peer_addr().ok().map(Peer);
+    let service =
+        TowerToHyperService::new(router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request.map(axum::body::Body::new)
+        }));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(pace.headers)

@@ -1,21 +1,24 @@
-//! `/metrics`: every metric in OpenMetrics text, levels read from the store at that moment.
+//! `/metrics`: every metric in the format that the client asks for, levels read from the store at that moment.
 //!
 //! Invariant: a store that does not answer costs the levels, never the page.
 
 use super::{App, Caller};
 use crate::limits;
-use crate::telemetry::Levels;
+use crate::policy::nodes_at_once;
+use crate::telemetry::{Budget, Format, Levels};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// What an agent says of a warm.
 fn warm_of((_, verb, progress): (String, String, Value)) -> Option<Value> {
     (verb == "cache::warm").then_some(progress)
 }
 
-pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
+pub(super) async fn show(State(app): State<App>, _caller: Caller, headers: HeaderMap) -> Response {
+    measure_budget(&app).await;
     if let Ok(Ok(counts)) = tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.counts()).await {
         let now = app.parts.clock.now();
         let warming: Vec<Value> = app.parts.world.agents.at_work().into_iter().filter_map(warm_of).collect();
@@ -45,6 +48,21 @@ pub(super) async fn show(State(app): State<App>, _caller: Caller) -> Response {
             clusters_lost: app.parts.world.lost_clusters().len() as u64,
         });
     }
-    let text = app.parts.metrics.render();
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    let answer = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+    (answer, app.parts.metrics.page(format)).into_response()
+}
+
+/// The blast radius as the guard counts it; nothing where the fleet is not counted quickly.
+async fn measure_budget(app: &App) {
+    let parts = &app.parts;
+    let Ok(facts) = tokio::time::timeout(limits::BUDGET_PATIENCE, parts.world.fleet()).await else { return };
+    let Some(total) = facts.nodes_total else { return };
+    let Ok(Ok(held)) = tokio::time::timeout(limits::READY_TIMEOUT, parts.store.holds()).await else { return };
+    let home = &parts.world.default_cluster;
+    let held = held.iter().filter(|hold| hold.cluster.is_empty() || hold.cluster == *home).map(|hold| &hold.node);
+    let out = facts.nodes_out.iter().chain(held).collect::<HashSet<_>>().len();
+    let most = nodes_at_once(&parts.config.guards, total).min(total.saturating_sub(1));
+    parts.metrics.budget(Budget::AtOnce, out as f64, f64::from(most));
 }

@@ -4,12 +4,14 @@
 
 use super::ledger::LeafHash;
 use crate::model::{
-    AgentName, Approval, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote, Reach,
-    Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
+    AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote,
+    Reach, Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Events of one request, decided and stored in one transaction.
 #[derive(Debug, Clone)]
@@ -150,6 +152,8 @@ pub struct DueNotice {
     pub maybe_sent: bool,
     /// It has a message of its own even in a storm: a broken glass.
     pub alone: bool,
+    /// People wait for something that the channel has not shown: a question, a run that gave up.
+    pub urgent: bool,
 }
 
 /// A run as its owner sees it.
@@ -292,16 +296,23 @@ pub struct Climb {
 pub enum Receipted {
     /// About to send: a crash after this means "may have arrived".
     Sending,
+    /// A request was answered: it becomes an entry.
     Delivered {
         upto: EntryNo,
         receipt: Receipt,
+    },
+    /// There was nothing to send up to there: no entry. The receipt, where there is one, replaces the one before.
+    Nothing {
+        upto: EntryNo,
+        receipt: Option<Receipt>,
     },
     Retry {
         why: String,
         at: Time,
     },
-    /// Nothing failed: its turn on the channel comes then.
+    /// Nothing failed: its turn on the channel comes then, or at once if people wait for something after `upto`.
     Later {
+        upto: EntryNo,
         at: Time,
     },
     /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the
@@ -370,4 +381,35 @@ pub struct RawEntry {
     pub salt: Option<Vec<u8>>,
     /// The exact JSON bytes that the commitment covers.
     pub body: Option<Vec<u8>>,
+}
+
+/// What one commit made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Operations that shared it.
+    pub operations: usize,
+    /// How long the disk took.
+    pub took: Duration,
+    /// Its entries in order, without the bodies of heard batches, which nothing that follows needs.
+    pub entries: Vec<Entry>,
+}
+
+/// Called on the writer's thread after each commit and before anybody is answered: it must not wait.
+#[derive(Clone)]
+pub struct Follower(Arc<dyn Fn(Commit) + Send + Sync>);
+
+impl Follower {
+    pub fn new(follow: impl Fn(Commit) + Send + Sync + 'static) -> Follower {
+        Follower(Arc::new(follow))
+    }
+
+    pub fn follow(&self, commit: Commit) {
+        (self.0)(commit);
+    }
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Follower")
+    }
 }

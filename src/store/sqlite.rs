@@ -26,8 +26,8 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Heard, Hold, JoinToken,
-    NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
+    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
@@ -62,6 +62,8 @@ pub struct SqliteOptions {
     pub group_wait: Span,
     /// Where this process shall die, in tests of that.
     pub failpoint: Option<Failpoint>,
+    /// Who is called after each commit.
+    pub follower: Option<Follower>,
 }
 
 impl SqliteOptions {
@@ -76,6 +78,7 @@ impl SqliteOptions {
             resolve_after: Span::default(),
             group_wait: Span::default(),
             failpoint: None,
+            follower: None,
         }
     }
 }
@@ -101,9 +104,11 @@ impl SqliteStore {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let epoch = schema::new_epoch(&conn)?;
         let mut tx = Tx::open(conn, epoch, options.ceiling)?;
+        tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         tx.conn.execute_batch("COMMIT")?;
+        tx.follow(1, std::time::Duration::ZERO);
         tx.failpoint = options.failpoint;
         tx.home = options.home;
         tx.channels = options.channels;

@@ -19,11 +19,13 @@ fn the_table_and_the_page_name_the_same_metrics() {
     metrics.effect(Effect::Keyed, Ended::Ok);
     metrics.ambiguous(Effect::Blind, Settled::Asked);
     metrics.fenced(Fence::Store);
+    metrics.invariant_violated();
     metrics.action_refused(ReasonCode::BlastRadius);
     metrics.run_ended("done");
     metrics.judged(Verdict::Right);
     metrics.set_levels(&Levels::default());
-    metrics.budget(Budget::Hour, 1.0, 2.0);
+    metrics.set_agents(3, 1);
+    metrics.budget(Budget::AtOnce, 1.0, 2.0);
     metrics.delivery(ChannelKind::Slack, Delivered::Retry);
     metrics.slack_answered(SlackDoor::Command, Duration::from_millis(3));
     metrics.slack_opened(false);

@@ -35,7 +35,7 @@ words!(
 );
 words!(
     /// Where a write under an old epoch was turned away.
-    Fence { Store => "store", Target => "target" }
+    Fence { Store => "store" }
 );
 words!(
     /// The parts of a step that are timed.
@@ -48,8 +48,8 @@ words!(
 words!(
     /// Kinds of channels.
     ChannelKind {
-        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty", Email => "email",
-        Webhook => "webhook", Log => "log",
+        Slack => "slack", SlackWebhook => "slackwebhook", PagerDuty => "pagerduty",
+        PagerDutyChanges => "pagerduty-changes", Email => "email", Webhook => "webhook", Log => "log",
     }
 );
 words!(
@@ -66,7 +66,7 @@ words!(
 );
 words!(
     /// A budget that a guard keeps.
-    Budget { AtOnce => "at_once", Hour => "hour", Day => "day" }
+    Budget { AtOnce => "at_once" }
 );
 
 /// What came of one look at an inference engine.

@@ -436,6 +436,30 @@ mod running {
         assert!(stderr(&broken).contains("#2"), "{}", stderr(&broken));
     }
 
+    #[test]
+    fn an_export_whose_end_was_cut_says_how_many_entries_no_signature_covers() {
+        let mut engine = Engine::start();
+        // A checkpoint at each orderly end.
+        for _ in 0..2 {
+            assert_eq!(code(&engine.run(&["freeze", "--why", "to have an entry"])), 0);
+            engine = again(engine.stop().0);
+        }
+        assert_eq!(code(&engine.run(&["audit", "export", "ledger.jsonl"])), 0);
+        let path = engine.place.path().join("ledger.jsonl");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let verify = || engine.run(&["audit", "verify", "--export", "ledger.jsonl"]);
+        let last = text.lines().rfind(|line| line.contains("\"note\"")).unwrap();
+        std::fs::write(&path, text.replacen(&format!("{last}\n"), "", 1)).unwrap();
+        let cut = verify();
+        assert_eq!(code(&cut), 0, "what is signed is whole: {}", stderr(&cut));
+        let said = String::from_utf8(cut.stdout).unwrap();
+        assert!(said.starts_with("good so far  ledger.jsonl: "), "{said}");
+        assert!(said.contains(" behind the last checkpoint: no signature covers them"), "{said}");
+        let json = engine.json(&["audit", "verify", "--export", "ledger.jsonl"]);
+        let number = |name: &str| json[name].as_u64().unwrap();
+        assert!(number("unsigned") > 0 && number("unsigned") == number("entries") - number("signed"), "{json}");
+    }
+
     /// Starts an engine in a place, perhaps once more.
     fn again(place: Place) -> Engine {
         let mut command = place.command(&["serve", "--listen", "127.0.0.1:0"]);

@@ -9,7 +9,9 @@ use nightshift::engine::{Nudge, Parts, Runner};
 use nightshift::model::{Call, Entry, Event, Input, Mode, Outcome, Run, RunId, RunState, Step, Time};
 use nightshift::notifiers::slack::Seal;
 use nightshift::policy::RuleSet;
-use nightshift::store::{Batch, Filter, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
+use nightshift::store::{
+    Batch, Filter, Follower, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey,
+};
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
 use nightshift::world::{
@@ -114,6 +116,11 @@ impl Night {
         install_tls();
         let clock = Arc::new(SimClock::new(NIGHT.parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let counting = metrics.clone();
+        let follower = Follower::new(move |commit| nightshift::engine::measure(&counting, &commit));
+        let options =
+            SqliteOptions { follower: Some(follower), ..options };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, clock.now()).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -149,7 +156,7 @@ impl Night {
             world,
             notifiers: Arc::default(),
             clock: clock.clone(),
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             nudge: Nudge::default(),
             key: Arc::new(key),
         };

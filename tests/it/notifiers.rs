@@ -87,6 +87,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         because: None,
         budget: None,
         hands: None,
+        needs: Vec::new(),
         needs_people: false,
         maybe_repeat: false,
     }
@@ -110,6 +111,14 @@ pub(crate) fn delivered(delivery: Delivery) -> Receipt {
     match delivery {
         Delivery::Delivered(receipt) => receipt,
         other => panic!("not delivered: {other:?}"),
+    }
+}
+
+/// The receipt after a notice that sent nothing.
+pub(crate) fn unsent(delivery: Delivery, prior: Option<&Receipt>) -> Receipt {
+    match delivery {
+        Delivery::Nothing(receipt) => receipt.or(prior.cloned()).unwrap_or(Receipt(Value::Null)),
+        other => panic!("something was sent: {other:?}"),
     }
 }
 
@@ -262,7 +271,7 @@ async fn slacks_webhook_posts_what_is_new_and_nothing_else() {
     let receipt = delivered(webhook.deliver(&open(&[(1, "opened")]), None).await);
     let mut quiet = open(&[(2, "a detail")]);
     quiet.fresh[0].headline = false;
-    let receipt = delivered(webhook.deliver(&quiet, Some(&receipt)).await);
+    let receipt = unsent(webhook.deliver(&quiet, Some(&receipt)).await, Some(&receipt));
     server.then(Answer::Text(404, "no_service"));
     let why = refused(webhook.deliver(&notice(IncidentState::Resolved, "x", &[]), Some(&receipt)).await);
     assert!(why.contains("no_service") && !why.contains("secret/"), "{why}");
@@ -277,10 +286,15 @@ async fn pagerduty_hears_a_state_once_under_one_key() {
     let server = Recording::pagerduty().await;
     let pagerduty = pagerduty(&server);
     let mut receipt = delivered(pagerduty.deliver(&notice(IncidentState::Open, HOSTILE, &[(1, HOSTILE)]), None).await);
-    for state in
-        [IncidentState::Open, IncidentState::Acknowledged, IncidentState::Acknowledged, IncidentState::Resolved]
-    {
-        receipt = delivered(pagerduty.deliver(&notice(state, "changed", &[(2, "news")]), Some(&receipt)).await);
+    for (state, sends) in [
+        (IncidentState::Open, false),
+        (IncidentState::Acknowledged, true),
+        (IncidentState::Acknowledged, false),
+        (IncidentState::Resolved, true),
+        (IncidentState::Resolved, false),
+    ] {
+        let delivery = pagerduty.deliver(&notice(state, "changed", &[(2, "news")]), Some(&receipt)).await;
+        receipt = if sends { delivered(delivery) } else { unsent(delivery, Some(&receipt)) };
     }
     let seen = server.seen();
     let said: Vec<&str> = seen.iter().map(|seen| seen.body["event_action"].as_str().unwrap()).collect();
@@ -288,6 +302,112 @@ async fn pagerduty_hears_a_state_once_under_one_key() {
     assert!(seen.iter().all(|seen| seen.body["dedup_key"] == "nightshift/test/i3" && seen.body["routing_key"] == KEY));
     assert_eq!(seen[0].body["payload"]["severity"], "critical");
     assert!(seen[0].body["payload"]["summary"].as_str().unwrap().contains("\\u{202e}gnp \\u{0}"));
+}
+
+pub(crate) fn need(kind: NeedKind, key: &str, text: &str) -> Need {
+    let link = Some("https://ns.example/runs/r2".to_owned());
+    Need { kind, key: key.into(), run: RunId(2), text: text.into(), link }
+}
+
+#[tokio::test]
+async fn the_page_carries_the_question_and_names_the_gpu_as_a_person_would() {
+    let server = Recording::pagerduty().await;
+    let mut asking = notice(IncidentState::Open, "gpu-3: GPU 5 fell off the bus (XID 79)", &[(1, "r2 waits")]);
+    asking.incident.subject = Subject { gpu: Some("5".into()), ..Subject::node("gpu-3") };
+    asking.asks = vec![ask("Drain gpu-3? It loses 4 pods.")];
+    asking.asks[0].plan = vec!["cordon gpu-3 (XID 79)".into(), "drain gpu-3 (within 30m)".into()];
+    asking.needs = vec![need(NeedKind::Approval, "a3", "gpu-fell-off-the-bus (r2) waits for an answer")];
+    delivered(pagerduty(&server).deliver(&asking, None).await);
+    let body = server.seen().remove(0).body;
+    let payload = &body["payload"];
+    assert_eq!(payload["summary"], "[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve cordon + drain?");
+    assert_eq!((&payload["component"], &payload["source"]), (&json!("GPU 5"), &json!("gpu-3")));
+    let hrefs: Vec<&Value> = body["links"].as_array().unwrap().iter().map(|link| &link["href"]).collect();
+    assert_eq!(hrefs, ["https://ns.example/incidents/i3", "https://ns.example/runs/r2"]);
+    let details = &payload["custom_details"];
+    assert_eq!(details["plan"], json!(["cordon gpu-3 (XID 79)", "drain gpu-3 (within 30m)"]));
+    assert!(details["questions"][0].as_str().unwrap().contains("nightshift approve a3"), "{details}");
+}
+
+#[tokio::test]
+async fn what_begins_to_need_people_later_updates_the_alert_under_its_key_once() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    let mut at_work = open(&[(1, "opened")]);
+    let mut receipt = delivered(pagerduty.deliver(&at_work, None).await);
+    let stuck = need(NeedKind::Stuck, "r2 stuck", "gpu-reset (r2) is stuck: the reset was not answered");
+    for (needs, summary) in [
+        (vec![need(NeedKind::Held, "r2 held", "gpu-reset (r2) has been on hold since 03:10 UTC")], "[on hold] "),
+        (vec![stuck.clone()], "[stuck] "),
+    ] {
+        at_work.needs = needs;
+        receipt = delivered(pagerduty.deliver(&at_work, Some(&receipt)).await);
+        receipt = unsent(pagerduty.deliver(&at_work, Some(&receipt)).await, Some(&receipt));
+        let last = server.seen().pop().unwrap().body;
+        assert_eq!((&last["event_action"], &last["dedup_key"]), (&json!("trigger"), &json!("nightshift/test/i3")));
+        assert!(last["payload"]["summary"].as_str().unwrap().starts_with(summary), "{last}");
+    }
+    // With a person on it, it stays acknowledged, and the log of the alert has the news.
+    let mut in_hand = at_work.clone();
+    in_hand.incident.state = IncidentState::Acknowledged;
+    receipt = delivered(pagerduty.deliver(&in_hand, Some(&receipt)).await);
+    in_hand.asks = vec![ask("Drain gpu-3?")];
+    in_hand.needs.insert(0, need(NeedKind::Approval, "a3", "drain (r3) waits for an answer"));
+    receipt = delivered(pagerduty.deliver(&in_hand, Some(&receipt)).await);
+    unsent(pagerduty.deliver(&in_hand, Some(&receipt)).await, Some(&receipt));
+    let actions: Vec<String> =
+        server.seen().iter().map(|seen| seen.body["event_action"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(actions, ["trigger", "trigger", "trigger", "acknowledge", "trigger"]);
+}
+
+#[tokio::test]
+async fn a_storms_alert_counts_every_incident_links_to_them_and_is_corrected_under_its_key() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    let item =
+        DigestItem { title: "gpu-9: XID 79".into(), severity: Severity::Critical, line: "(i9 node gpu-9)".into() };
+    let mut digest = Digest {
+        total: 30,
+        own: 20,
+        asking: 0,
+        resolved: 0,
+        worst: Severity::Critical,
+        shown: vec![item],
+        since: "2026-11-23T03:12:00Z".parse().unwrap(),
+        over: false,
+        link: Some("https://ns.example/".into()),
+    };
+    let receipt = delivered(pagerduty.digest(&digest, None).await);
+    let first = server.seen().remove(0).body;
+    let summary = first["payload"]["summary"].as_str().unwrap();
+    assert!(summary.starts_with("30 incidents at once, worst: critical (20 of them paged on their own"), "{summary}");
+    assert_eq!(first["links"][0]["href"], "https://ns.example/");
+    digest.total = 31;
+    unsent(pagerduty.digest(&digest, Some(&receipt)).await, None);
+    digest.asking = 1;
+    let receipt = delivered(pagerduty.digest(&digest, Some(&receipt)).await);
+    digest.total = 62;
+    let receipt = delivered(pagerduty.digest(&digest, Some(&receipt)).await);
+    digest.over = true;
+    unsent(pagerduty.digest(&digest, Some(&receipt)).await, None);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|seen| seen.body["dedup_key"] == first["dedup_key"]));
+    assert!(seen[2].body["payload"]["summary"].as_str().unwrap().contains("62 incidents"));
+}
+
+#[tokio::test]
+async fn a_notifier_that_sent_nothing_says_so() {
+    let pd = Recording::pagerduty().await;
+    let key =
+        |routing_key: Secret| Channel::PagerDutyChanges { routing_key, api: format!("{}/v2/change/enqueue", pd.url) };
+    let changes = build(key, KEY).unwrap();
+    unsent(changes.deliver(&open(&[(1, "opened")]), None).await, None);
+    unsent(pagerduty(&pd).deliver(&notice(IncidentState::Resolved, "x", &[(1, "over")]), None).await, None);
+    unsent(pagerduty(&pd).deliver(&notice(IncidentState::Acknowledged, "x", &[(1, "seen")]), None).await, None);
+    let other = Recording::start(202, |_, _| json!({})).await;
+    unsent(vendor("opsgenie", &other).deliver(&notice(IncidentState::Resolved, "x", &[]), None).await, None);
+    assert_eq!((pd.seen().len(), other.seen().len()), (0, 0));
 }
 
 #[tokio::test]
@@ -345,7 +465,7 @@ async fn a_shape_makes_the_request_of_a_webhook() {
     let teams = webhook("teams").unwrap();
     let hostile = notice(IncidentState::Open, "<at>all</at> [x](https://evil)", &[(1, "opened")]);
     let receipt = delivered(teams.deliver(&hostile, None).await);
-    delivered(teams.deliver(&hostile, Some(&receipt)).await);
+    unsent(teams.deliver(&hostile, Some(&receipt)).await, Some(&receipt));
     let seen = server.seen();
     assert_eq!(seen.len(), 2, "the second card would say the same");
     let title = &seen[1].body["attachments"][0]["content"]["body"][0]["text"];
@@ -366,7 +486,7 @@ async fn opsgenie_has_one_alert_under_one_alias_that_is_acknowledged_and_closed(
     let mut first = told(IncidentState::Open, &"x".repeat(400));
     first.because = Some("no runbook works on it".into());
     let open = delivered(opsgenie.deliver(&first, None).await);
-    delivered(opsgenie.deliver(&first, Some(&open)).await);
+    unsent(opsgenie.deliver(&first, Some(&open)).await, Some(&open));
     let known = delivered(opsgenie.deliver(&told(IncidentState::Acknowledged, "x"), Some(&open)).await);
     delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&known)).await);
     let seen = server.seen();
@@ -378,8 +498,8 @@ async fn opsgenie_has_one_alert_under_one_alias_that_is_acknowledged_and_closed(
     assert_eq!(alert["message"].as_str().unwrap().chars().count(), 130);
     assert!(alert["description"].as_str().unwrap().starts_with("Told now because no runbook works on it\n"));
     // Over before it was told: nobody is paged, and a later end closes nothing.
-    let over = delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), None).await);
-    delivered(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&over)).await);
+    let over = unsent(opsgenie.deliver(&told(IncidentState::Resolved, "x"), None).await, None);
+    unsent(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&over)).await, Some(&over));
     assert_eq!(server.seen().len(), 3);
 }
 
@@ -400,7 +520,7 @@ async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() 
     assert_eq!(body["alert_type"], "error");
     let mut quiet = hostile.clone();
     quiet.fresh.clear();
-    delivered(datadog.deliver(&quiet, Some(&receipt)).await);
+    unsent(datadog.deliver(&quiet, Some(&receipt)).await, Some(&receipt));
     assert_eq!(server.seen().len(), 1, "without news there is no event");
 
     delivered(newrelic.deliver(&hostile, None).await);

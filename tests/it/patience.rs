@@ -33,7 +33,11 @@ struct Desk {
 }
 
 async fn desk(runbook: &str) -> Desk {
-    let night = Night::fall(RULES, &[("mend", &format!("{HEADER}{runbook}"))]).await;
+    desk_of(RULES, runbook, Some(Span::minutes(15))).await
+}
+
+async fn desk_of(rules: &str, runbook: &str, patience: Option<Span>) -> Desk {
+    let night = Night::fall(rules, &[("mend", &format!("{HEADER}{runbook}"))]).await;
     let (pager, timeline) = (Recording::pagerduty().await, Recording::pagerduty().await);
     let key = night.path().join("key");
     std::fs::write(&key, KEY).unwrap();
@@ -41,11 +45,7 @@ async fn desk(runbook: &str) -> Desk {
     let channels = BTreeMap::from([
         (
             "pager".to_owned(),
-            Channel::PagerDuty {
-                routing_key: routing_key.clone(),
-                api: format!("{}/v2/enqueue", pager.url),
-                patience: Some(Span::minutes(15)),
-            },
+            Channel::PagerDuty { routing_key: routing_key.clone(), api: format!("{}/v2/enqueue", pager.url), patience },
         ),
         (
             "timeline".to_owned(),
@@ -146,6 +146,69 @@ async fn automation_that_takes_too_long_pages_although_it_goes_on() {
     assert_eq!(desk.pages(), ["trigger"]);
     let words = desk.judged().await;
     assert!(words[1].1.starts_with("it is not over after 15m: mend (r1) is at work"), "{words:?}");
+}
+
+const ASKS: &str = "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: approve, tell: [pager] }]";
+
+#[tokio::test]
+async fn the_first_page_of_a_rule_in_approve_carries_its_question_and_later_needs_go_into_its_log() {
+    let runbook = "k8s::cordon(node, \"test\");\nstop(\"reset the GPU by hand\");\n";
+    let desk = desk_of(ASKS, runbook, None).await;
+    let heard = desk.night.hear("firing", XID).await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), [""; 0], "the plan is being made");
+    desk.night.pass(Duration::from_secs(1)).await;
+    desk.night.settle().await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), ["trigger"]);
+    let first = desk.pager.seen().remove(0).body;
+    let summary = |body: &serde_json::Value| body["payload"]["summary"].as_str().unwrap().to_owned();
+    assert!(summary(&first).starts_with("[needs approval] "), "{}", summary(&first));
+    assert!(summary(&first).ends_with(" – approve cordon?"), "{}", summary(&first));
+    assert_eq!(first["payload"]["component"], "GPU 3");
+
+    let store = &desk.night.parts.store;
+    let open = Filter { open: true, limit: 10, ..Filter::default() };
+    let approval = store.approvals(open).await.unwrap().remove(0).id;
+    store.decide(approval, true, "ana", "go", desk.night.now()).await.unwrap();
+    desk.night.until_rest(heard.runs[0], MINUTE * 2).await;
+    desk.night.pass(MINUTE).await;
+    desk.tell().await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), ["trigger", "trigger"], "once for the question, once for what is left to people");
+    let second = desk.pager.seen().remove(1).body;
+    assert_eq!(second["dedup_key"], first["dedup_key"]);
+    assert!(summary(&second).starts_with("[needs hands] "), "{}", summary(&second));
+    let told = Filter { kinds: vec!["delivered"], after: Some(-1), limit: 100, ..Filter::default() };
+    assert_eq!(store.entries(told).await.unwrap().len(), 2, "an entry for each request that was answered, and no more");
+}
+
+#[tokio::test]
+async fn a_plan_that_takes_long_holds_no_first_page_back() {
+    let desk = desk_of(ASKS, "k8s::cordon(node, \"test\");\n", None).await;
+    desk.night.hear("firing", XID).await;
+    desk.tell().await;
+    desk.night.pass(Duration::from_millis(4_900)).await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), [""; 0]);
+    desk.night.pass(Duration::from_millis(100)).await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), ["trigger"], "after five seconds it goes without the question");
+    desk.night.settle().await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), ["trigger", "trigger"], "and the question follows at once, under the same key");
+}
+
+#[tokio::test]
+async fn a_question_pages_at_once_although_the_channel_waits_for_automation() {
+    let desk = desk_of(ASKS, "k8s::cordon(node, \"test\");\n", Some(Span::minutes(15))).await;
+    desk.night.hear("firing", XID).await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), [""; 0]);
+    desk.night.settle().await;
+    desk.tell().await;
+    assert_eq!(desk.pages(), ["trigger"]);
+    assert!(desk.pager.seen()[0].body["payload"]["summary"].as_str().unwrap().starts_with("[needs approval] "));
 }
 
 #[test]

@@ -96,6 +96,14 @@ conformance! {
     }
     notices::{
         a_delivery_settles_the_notice_until_something_happens,
+        a_question_between_the_look_and_the_judgement_is_not_put_off,
+        news_between_the_look_and_the_judgement_are_looked_at,
+        a_question_that_comes_during_a_delivery_waits_for_no_pace,
+        a_question_that_comes_before_a_turn_is_recorded_waits_for_no_turn,
+        a_first_message_that_waits_is_due_with_the_first_news,
+        a_question_after_a_refusal_is_tried_at_once,
+        nothing_to_send_settles_the_notice_and_leaves_no_entry,
+        a_hold_that_lasts_is_recorded_once_more_and_people_wait_for_it,
         a_failing_channel_is_noted_once_and_tried_later,
         a_turn_that_comes_later_is_no_failure,
         a_refused_notice_rests_until_something_new_happens,

@@ -6,10 +6,11 @@ use crate::catalog::{Catalog, Folders, Problem};
 use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
 use crate::config::{Channel, Config, Secret};
-use crate::engine::{Misfit, Nudge, Parts, misfits};
+use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
+use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
-use crate::store::{SqliteOptions, SqliteStore, Store};
+use crate::store::{Filter, SqliteOptions, SqliteStore, Store};
 use crate::telemetry::Metrics;
 use crate::world::{Agents, Docker, Engines, Http, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody.
-pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
+pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> {
     let data = &config.data_dir;
     make_private(data)?;
     for (what, secret) in secrets(&config) {
@@ -26,7 +27,9 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
         }
     }
     let (catalog, problems) = Catalog::load(folders(&config)).map_err(|problems| refused(&problems))?;
+    let metrics = Arc::new(Metrics::new());
     for problem in problems {
+        metrics.catalog_refused();
         tracing::warn!(file = %problem.file, "{}", problem.text);
     }
     let loaded = catalog.current();
@@ -47,12 +50,13 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
     let sealing = seal(&key, &config);
     let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
         .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
-    let metrics = Arc::new(Metrics::new());
     metrics.know_sources(config.sources.keys().map(String::as_str));
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
     let failpoint =
         failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
+    let log = EventLog::start().map_err(|error| Stop::failure(format!("no thread for the log: {error}"), ""))?;
     let options = SqliteOptions {
+        follower: Some(log.follower(metrics.clone())),
         ceiling: config.mode_ceiling,
         failpoint,
         home: world.default_cluster.clone(),
@@ -77,8 +81,12 @@ pub(super) async fn assemble(config: Config) -> Result<Parts, Stop> {
         nudge: Nudge::default(),
         key: Arc::new(key),
     };
+    let open = || Filter { open: true, limit: limits::READ_LIMIT, ..Filter::default() };
+    if let (Ok(runs), Ok(incidents)) = (parts.store.runs(open()).await, parts.store.incidents(open()).await) {
+        log.know(runs, incidents);
+    }
     crate::engine::take_in(&parts).await;
-    Ok(parts)
+    Ok((parts, log))
 }
 
 /// What seals our buttons, and opens them when they come back.

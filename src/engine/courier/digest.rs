@@ -5,7 +5,7 @@
 use super::{Courier, Passed, Sorted};
 use crate::limits::{DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
 use crate::model::{
-    ApprovalId, Delivery, Digest, DigestItem, IncidentId, IncidentState, Receipt, RunState, Severity, Time,
+    ApprovalId, Delivery, Digest, DigestItem, Incident, IncidentId, IncidentState, Receipt, RunState, Severity, Time,
 };
 use crate::notifiers::{Notifier, one_line};
 use crate::store::{DueNotice, Filter, Receipted};
@@ -33,7 +33,10 @@ struct Open {
     /// When the first of its incidents opened.
     since: Time,
     edited: Time,
+    /// All of the storm, `own` included.
     total: usize,
+    /// Those that were posted in messages of their own before it was one.
+    own: usize,
     resolved: usize,
     worst: Severity,
     shown: Vec<DigestItem>,
@@ -89,7 +92,7 @@ impl Courier {
             } else if allowance > 0 {
                 allowance -= 1;
                 sorted.single.push(row);
-            } else if only_digest {
+            } else if only_digest && !row.urgent {
                 sorted.waiting.push(row);
             } else {
                 sorted.stormy.push(row);
@@ -115,15 +118,17 @@ impl Courier {
         let next = before.as_ref().map_or(now, |open| (open.edited + DIGEST_PACE).min(now + DIGEST_PACE));
         if next > now {
             passed.waiting += rows.len();
-            self.record_all(&refs, |_| Receipted::Later { at: next }).await;
+            self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: next }).await;
             return;
         }
         self.record_all(&refs, |_| Receipted::Sending).await;
         passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
+        let own = self.storms().get(channel).map_or(0, |storm| storm.told.len());
         let empty = Open {
             since: now,
             edited: now,
-            total: 0,
+            total: own,
+            own,
             resolved: 0,
             worst: Severity::Info,
             shown: Vec::new(),
@@ -131,21 +136,32 @@ impl Courier {
         };
         let mut open = before.unwrap_or(empty);
         self.take_in(&mut open, rows).await;
-        let delivery = self.in_time(notifier.digest(&edition(&open, false), open.receipt.as_ref())).await;
+        let delivery = self.in_time(notifier.digest(&self.edition(&open, false), open.receipt.as_ref())).await;
+        self.count(notifier, &delivery);
         match delivery {
-            Delivery::Delivered(given) => {
-                (open.receipt, open.edited) = (Some(given), now);
-                self.answered(channel);
-                tracing::warn!(%channel, total = open.total, "a storm: incidents are told in a digest");
+            Delivery::Delivered(_) | Delivery::Nothing(_) => {
+                let answered = matches!(delivery, Delivery::Delivered(_));
+                if let Delivery::Delivered(given) | Delivery::Nothing(Some(given)) = delivery {
+                    open.receipt = Some(given);
+                }
+                open.edited = now;
+                if answered {
+                    self.answered(channel);
+                    passed.sent += 1;
+                }
+                tracing::warn!(%channel, total = open.total, "alert storm; new incidents go into one digest message");
                 {
                     let mut storms = self.storms();
                     let storm = storms.entry(channel.to_owned()).or_default();
                     rows.iter().take(NOTICES_PER_MINUTE).for_each(|_| storm.told(now));
                     storm.open = Some(open);
                 }
-                passed.sent += 1;
                 passed.digested += rows.len();
-                self.record_all(&refs, |row| Receipted::Delivered { upto: row.want, receipt: receipt() }).await;
+                let taken = |row: &DueNotice| match answered {
+                    true => Receipted::Delivered { upto: row.want, receipt: receipt() },
+                    false => Receipted::Nothing { upto: row.want, receipt: Some(receipt()) },
+                };
+                self.record_all(&refs, taken).await;
             }
             Delivery::Retry { after, why } => {
                 passed.retried += rows.len();
@@ -167,11 +183,18 @@ impl Courier {
         for row in rows {
             reads.push(self.incident(row));
         }
-        let mut incidents = futures::stream::iter(reads).buffered(READS_AT_ONCE);
-        while let Some(found) = incidents.next().await {
-            open.total += 1;
+        let mut incidents = futures::stream::iter(reads).buffered(READS_AT_ONCE).zip(futures::stream::iter(rows));
+        while let Some((found, row)) = incidents.next().await {
+            // One that the digest has counted comes again when it asks something.
+            let again = open.receipt.is_some() && row.receipt.as_ref().is_some_and(is_digest);
+            if !again {
+                open.total += 1;
+            }
             // One that cannot be read is counted all the same.
             let Ok(Some(incident)) = found else { continue };
+            if again {
+                open.shown.retain(|item| !item.line.contains(&subject_of(&incident)));
+            }
             open.worst = open.worst.max(incident.severity);
             open.since = open.since.min(incident.opened_at);
             if incident.state == IncidentState::Resolved {
@@ -183,7 +206,7 @@ impl Courier {
             open.shown.push(DigestItem {
                 title: one_line(&incident.title, 200),
                 severity: incident.severity,
-                line: one_line(&format!("{asks}({} {})", incident.id, incident.subject), 200),
+                line: one_line(&format!("{asks}{}", subject_of(&incident)), 200),
             });
             if open.shown.len() > 4 * DIGEST_ITEMS {
                 keep_worst(&mut open.shown);
@@ -212,7 +235,7 @@ impl Courier {
         let end = self.storms().get(channel).and_then(Storm::ends).unwrap_or(now + MINUTE).max(now + MINUTE / 12);
         passed.waiting += rows.len();
         let refs: Vec<&DueNotice> = rows.iter().collect();
-        self.record_all(&refs, |_| Receipted::Later { at: end }).await;
+        self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: end }).await;
     }
 
     /// The channels whose storm is over: a minute has passed without new incidents.
@@ -226,10 +249,14 @@ impl Courier {
         let mut passed = Passed::default();
         let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
         let (Some(open), Some(notifier)) = (open, self.notifier(&channel)) else { return (channel, passed) };
-        match self.in_time(notifier.digest(&edition(&open, true), open.receipt.as_ref())).await {
-            Delivery::Delivered(_) => {
-                passed.sent += 1;
-                self.answered(&channel);
+        let delivery = self.in_time(notifier.digest(&self.edition(&open, true), open.receipt.as_ref())).await;
+        self.count(notifier, &delivery);
+        match delivery {
+            Delivery::Delivered(_) | Delivery::Nothing(_) => {
+                if let Delivery::Delivered(_) = delivery {
+                    passed.sent += 1;
+                    self.answered(&channel);
+                }
                 tracing::info!(%channel, total = open.total, "the storm is over");
             }
             Delivery::Retry { after, why } => {
@@ -264,9 +291,28 @@ impl Courier {
     }
 }
 
-fn edition(open: &Open, over: bool) -> Digest {
-    let (total, resolved) = (open.total, open.resolved);
-    Digest { total, resolved, worst: open.worst, shown: open.shown.clone(), since: open.since, over }
+impl Courier {
+    fn edition(&self, open: &Open, over: bool) -> Digest {
+        let (total, own, resolved) = (open.total, open.own, open.resolved);
+        let asking = open.shown.iter().filter(|item| item.line.starts_with(ASKS)).count();
+        let link = self.public_url.as_ref().map(|url| format!("{url}/"));
+        Digest {
+            total,
+            own,
+            asking,
+            resolved,
+            worst: open.worst,
+            shown: open.shown.clone(),
+            since: open.since,
+            over,
+            link,
+        }
+    }
+}
+
+/// What stands in the line of an incident, and of no other.
+fn subject_of(incident: &Incident) -> String {
+    format!("({} {})", incident.id, incident.subject)
 }
 
 /// How the line of an incident begins that waits for an answer.

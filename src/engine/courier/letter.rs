@@ -3,11 +3,12 @@
 //! Invariant: what is left out of a notice is said in it.
 
 use super::Courier;
+use super::needs::{Facts, awaited_plan, needs};
 use crate::engine::story;
 use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
 use crate::model::{
     Approval, ApprovalId, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, Run, RunId,
-    RunState, StoryLine, Subject, Suggestion,
+    RunState, StoryLine, Subject, Suggestion, Time,
 };
 use crate::policy::nodes_at_once;
 use crate::store::{DueNotice, Filter, StoreError};
@@ -21,12 +22,14 @@ pub(super) struct Letter {
     pub asks_anew: bool,
     /// A run is open that may take nodes out of service.
     pub acts: bool,
+    /// Until when a first page should wait for a plan that is being made.
+    pub plan_by: Option<Time>,
 }
 
 impl Letter {
     /// Nothing new for people: the message stands as it is. In doubt, speak.
     pub fn is_quiet(&self, row: &DueNotice) -> bool {
-        self.notice.fresh.is_empty() && row.shown.is_some() && !row.maybe_sent
+        self.notice.fresh.is_empty() && row.shown.is_some() && !row.maybe_sent && !row.urgent
     }
 
     pub fn is_over(&self) -> bool {
@@ -38,9 +41,10 @@ impl Courier {
     /// None: the incident is gone.
     pub(super) async fn letter(&self, row: &DueNotice) -> Result<Option<Letter>, StoreError> {
         let about = || Filter { incident: Some(row.incident), ..Filter::default() };
-        let Some(incident) = self.incident(row).await? else { return Ok(None) };
+        // The entries first: a state that is newer than they are is shown once more, an older one would stay for good.
         let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
         entries.sort_by_key(|entry| entry.no);
+        let Some(incident) = self.incident(row).await? else { return Ok(None) };
         let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
         let told = story::lines(&entries);
         let open = self.store.runs(Filter { open: true, limit: READ_LIMIT, ..about() }).await?;
@@ -54,6 +58,10 @@ impl Courier {
         let asks_anew = !asks.is_empty() && news().any(|kind| matches!(kind, EntryKind::ApprovalAsked { .. }));
         let needs_people = incident.state != IncidentState::Resolved && (asks_anew || news().any(gave_up));
         let hands = hands(&incident, &open, &entries, &told);
+        let url = self.public_url.as_deref();
+        let facts = Facts { incident: &incident, asks: &asks, open: &open, entries: &entries, url };
+        let needs = needs(&facts, self.clock.now());
+        let plan_by = awaited_plan(&open, &entries);
         // A question that is open is shown with its plan, so their lines would say it twice.
         let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
         let twice: HashSet<EntryNo> =
@@ -82,11 +90,12 @@ impl Courier {
             budget: None,
             suggestions: suggestions(&entries),
             hands,
+            needs,
             needs_people,
             maybe_repeat: row.maybe_sent,
             incident,
         };
-        Ok(Some(Letter { notice, upto, asks_anew, acts }))
+        Ok(Some(Letter { notice, upto, asks_anew, acts, plan_by }))
     }
 
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {

@@ -20,23 +20,27 @@ struct Scene {
     mail: Ear,
     /// Leaves incidents to automation for 15 minutes.
     pager: Ear,
+    /// Waits a moment for the question that its first message should carry.
+    oncall: Ear,
 }
 
 /// Channels `slack`, `mail` and `pager`, and `dead`, which never answers.
 fn scene() -> Scene {
     let (store, clock, nudge) = (Arc::new(FakeStore::default()), night(), Nudge::default());
-    let (slack, mail, pager) = (Ear::default(), Ear::default(), Ear::default());
-    let channel = |ear: &Ear, dead| Box::new(FakeChannel { ear: ear.clone(), dead }) as Box<dyn Notifier>;
+    let (slack, mail, pager, oncall) = (Ear::default(), Ear::default(), Ear::default(), Ear::default());
+    let channel = |ear: &Ear, dead| Box::new(FakeChannel { ear: ear.clone(), dead, waits: false }) as Box<dyn Notifier>;
+    let waiting = Box::new(FakeChannel { ear: oncall.clone(), dead: false, waits: true });
     let channels = BTreeMap::from([
         ("slack".to_owned(), channel(&slack, false)),
         ("mail".to_owned(), channel(&mail, false)),
         ("pager".to_owned(), channel(&pager, false)),
         ("dead".to_owned(), channel(&Ear::default(), true)),
+        ("oncall".to_owned(), waiting),
     ]);
     let url = Some("https://ns.example/");
     let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
         .patient([("pager".to_owned(), Span::minutes(15))]);
-    Scene { store, clock, courier, nudge, slack, mail, pager }
+    Scene { store, clock, courier, nudge, slack, mail, pager, oncall }
 }
 
 fn acknowledged() -> EntryKind {
@@ -167,7 +171,8 @@ async fn a_storm_is_one_digest_and_no_incident_is_lost() {
         assert_eq!(told.digests[0].1, None);
         assert!(told.digests[1..].iter().all(|(_, prior)| prior.is_some()), "one message, edited");
         let last = &told.digests.last().unwrap().0;
-        assert_eq!(last.total + told.posts.len(), 10_000, "each is told or counted");
+        assert_eq!((last.total, last.own), (10_000, NOTICES_PER_MINUTE), "each is counted");
+        assert_eq!(last.link.as_deref(), Some("https://ns.example/"));
         assert_eq!((last.worst, last.over), (Severity::Critical, false));
         assert_eq!(last.shown[0].severity, Severity::Critical, "the worst is named first");
         assert!(last.shown.len() <= crate::limits::DIGEST_ITEMS);
@@ -203,7 +208,8 @@ async fn a_broken_glass_has_a_message_of_its_own_in_the_worst_storm() {
     s.courier.pass().await.unwrap();
     s.slack.with(|told| {
         assert_eq!(told.posts.len(), NOTICES_PER_MINUTE + 1);
-        assert_eq!(told.digests.last().unwrap().0.total, 200 - NOTICES_PER_MINUTE - 1);
+        let last = &told.digests.last().unwrap().0;
+        assert_eq!((last.total, last.own), (200 - 1, NOTICES_PER_MINUTE));
     });
     assert_eq!(s.store.row(150, "slack").due.receipt, Some(Receipt(json!({ "ts": "i150" }))));
 }
@@ -220,7 +226,8 @@ async fn a_digest_that_cannot_be_sent_loses_nobody() {
     assert_eq!(s.courier.pass().await.unwrap().retried, 10);
     later(&s.clock, 30);
     assert_eq!(s.courier.pass().await.unwrap().digested, 10);
-    assert_eq!(s.slack.with(|told| told.digests.last().unwrap().0.total), 10, "counted once");
+    let last = s.slack.with(|told| told.digests.last().unwrap().0.clone());
+    assert_eq!(last.total - last.own, 10, "counted once");
 }
 
 #[tokio::test]
@@ -359,6 +366,134 @@ async fn incidents_that_wait_for_automation_are_no_storm() {
     }
     let passed = s.courier.pass().await.unwrap();
     assert_eq!((passed.spared, passed.sent, passed.digested), (40, 0, 0));
+}
+
+fn asked(run: i64, approval: i64, s: &Scene) {
+    let kind = EntryKind::ApprovalAsked {
+        approval: ApprovalId(approval),
+        question: "Drain gpu-1?".into(),
+        plan_hash: String::new(),
+        expires_at: s.clock.now() + Duration::from_secs(1_800),
+    };
+    s.store.with(|shelf| {
+        let now = s.clock.now();
+        shelf.runs.iter_mut().find(|known| known.id == RunId(run)).unwrap().state =
+            RunState::Asking { approval: ApprovalId(approval) };
+        shelf.approvals.push(self::approval(approval, run, now));
+    });
+    s.store.happen(1, kind, s.clock.now());
+}
+
+#[tokio::test]
+async fn a_first_page_waits_for_the_question_in_mode_approve_and_never_beyond_five_seconds() {
+    let s = scene();
+    let begun = s.clock.now();
+    s.store.open(1, Severity::Critical, &["oncall", "slack"], begun);
+    s.store.with(|shelf| shelf.runs = vec![run(1, RunState::Ready, begun)]);
+    let passed = s.courier.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.waiting), (1, 1), "slack can be edited and does not wait");
+    later(&s.clock, 2);
+    assert_eq!(s.courier.pass().await.unwrap().due, 0);
+    asked(1, 3, &s);
+    s.courier.pass().await.unwrap();
+    s.oncall.with(|told| {
+        assert_eq!(told.posts.len(), 1);
+        let keys: Vec<&str> = told.posts[0].0.needs.iter().map(|need| need.key.as_str()).collect();
+        assert_eq!(keys, ["a3"]);
+        assert_eq!(told.posts[0].0.needs[0].link.as_deref(), Some("https://ns.example/runs/r1"));
+    });
+    // A plan that takes long holds no page back.
+    s.store.open(2, Severity::Critical, &["oncall"], s.clock.now());
+    let mut slow = run(2, RunState::Ready, s.clock.now());
+    slow.incident = Some(IncidentId(2));
+    s.store.with(|shelf| shelf.runs = vec![slow]);
+    assert_eq!(s.courier.pass().await.unwrap().waiting, 1);
+    later(&s.clock, 5);
+    s.courier.pass().await.unwrap();
+    assert_eq!(s.oncall.with(|told| told.posts.len()), 2);
+}
+
+#[tokio::test]
+async fn a_first_page_waits_in_no_other_mode() {
+    for (id, mode) in [(1, Mode::Observe), (2, Mode::Suggest), (3, Mode::Auto)] {
+        let s = scene();
+        s.store.open(id, Severity::Critical, &["oncall"], s.clock.now());
+        let mut other = run(id, RunState::Ready, s.clock.now());
+        (other.mode, other.incident) = (mode, Some(IncidentId(id)));
+        s.store.with(|shelf| shelf.runs = vec![other]);
+        assert_eq!(s.courier.pass().await.unwrap().sent, 1, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn what_needs_people_is_named_as_long_as_it_holds() {
+    let s = scene();
+    let begun = s.clock.now();
+    s.store.open(1, Severity::Critical, &["slack"], begun);
+    let reason = Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out (gpu-2)");
+    s.store.with(|shelf| shelf.runs = vec![run(1, RunState::Held { reason: reason.clone() }, begun)]);
+    let call = Call::new("k8s::cordon", [("node", json!("gpu-1"))]);
+    let held = EntryKind::StepHeld { call, reason, until: begun };
+    s.store.happen(1, held.clone(), begun);
+    let needs = || s.slack.with(|told| told.posts.last().unwrap().0.needs.clone());
+    s.courier.pass().await.unwrap();
+    assert_eq!(needs(), [], "most holds end soon");
+    s.store.happen(1, held, later(&s.clock, 600));
+    s.store.with(|shelf| shelf.rows.values_mut().for_each(|row| row.due.urgent = true));
+    s.courier.pass().await.unwrap();
+    let found = needs();
+    assert_eq!((found[0].kind, found[0].key.as_str()), (NeedKind::Held, "r1 held"));
+    assert!(found[0].text.starts_with("xid-79 (r1) has been on hold since 03:00 UTC: "), "{found:?}");
+
+    let created = |rule: &str| EntryKind::RunCreated {
+        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
+        rule: Some(rule.into()),
+        episode: None,
+        subject: Subject::node("gpu-1"),
+        mode: Mode::Auto,
+        requested_by: "rule".into(),
+        content: None,
+    };
+    s.store.with(|shelf| shelf.runs.clear());
+    s.store.happen(1, created("xid"), later(&s.clock, 5));
+    let failed = RunState::Failed { why: "the drain timed out".into(), undone: false };
+    s.store.happen(1, EntryKind::RunEnded { state: failed }, later(&s.clock, 5));
+    s.courier.pass().await.unwrap();
+    let found = needs();
+    assert_eq!(found.iter().map(|need| need.key.as_str()).collect::<Vec<_>>(), ["r1 failed"]);
+    assert_eq!(found[0].text, "xid-79 (r1) failed: the drain timed out");
+    s.store.happen(1, created("xid"), later(&s.clock, 5));
+    s.courier.pass().await.unwrap();
+    assert_eq!(needs(), [], "another run does the same work again");
+}
+
+#[tokio::test]
+async fn a_question_in_a_storm_is_named_in_the_digest_at_once() {
+    let s = scene();
+    for id in 1..=40 {
+        s.store.open(id, Severity::Critical, &["slack"], s.clock.now());
+    }
+    s.courier.pass().await.unwrap();
+    let before = s.slack.with(|told| told.digests.last().unwrap().0.clone());
+    assert_eq!((before.total, before.asking), (40, 0));
+    let now = s.clock.now();
+    s.store.with(|shelf| {
+        let mut asking = run(33, RunState::Asking { approval: ApprovalId(3) }, now);
+        asking.incident = Some(IncidentId(33));
+        shelf.runs.push(asking);
+    });
+    let question = EntryKind::ApprovalAsked {
+        approval: ApprovalId(3),
+        question: "Drain gpu-33?".into(),
+        plan_hash: String::new(),
+        expires_at: now + Duration::from_secs(1_800),
+    };
+    s.store.happen(33, question, later(&s.clock, 6));
+    s.courier.pass().await.unwrap();
+    let after = s.slack.with(|told| told.digests.last().unwrap().0.clone());
+    assert_eq!((after.total, after.asking), (40, 1), "counted once");
+    assert!(after.shown[0].line.starts_with("needs an answer: nightshift approve a3 (i33 "), "{:?}", after.shown[0]);
+    assert_eq!(after.shown.iter().filter(|item| item.line.contains("(i33 ")).count(), 1);
 }
 
 fn run(id: i64, state: RunState, now: Time) -> Run {

@@ -9,13 +9,17 @@ use crate::engine::evaluate::{self, For};
 use crate::engine::silences::Silences;
 use crate::engine::{Parts, plan, propose};
 use crate::limits;
-use crate::model::{Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, UndoPolicy};
+use crate::model::{
+    Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, Time, UndoPolicy,
+};
 use crate::policy::Proposal;
 use crate::script::{Runbook, Turn};
 use crate::store::{Begun, Claimed, StoreError};
+use crate::telemetry::Phase;
 use crate::world::World;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 mod ask;
 mod open;
@@ -59,6 +63,7 @@ impl<'a> Slice<'a> {
             let text = format!("the text of runbook {} is not kept", claimed.run.runbook.name);
             return self.stuck(&claimed.run, ReasonCode::RunbookMissing, text).await;
         };
+        self.measure(&claimed.run, claimed.journal.is_empty());
         if self.before_acting(&claimed, &runbook).await? {
             return Ok(());
         }
@@ -74,7 +79,6 @@ impl<'a> Slice<'a> {
                         Next::Go
                     }
                     Want::End(state) => {
-                        self.parts.metrics.run_ended(state.name());
                         self.parts.store.finish(self.id, claimed.run.epoch, state, self.now()).await?;
                         self.parts.nudge.nudge();
                         Next::Rest
@@ -84,6 +88,23 @@ impl<'a> Slice<'a> {
             if matches!(next, Next::Rest) {
                 return Ok(());
             }
+        }
+    }
+
+    /// How long the run waited for its first turn, or for this one beyond its time.
+    fn measure(&self, run: &Run, fresh: bool) {
+        let since =
+            |time: Time| Duration::from_micros((self.now().as_microsecond() - time.as_microsecond()).max(0) as u64);
+        match run.state {
+            RunState::Ready if fresh && run.approved.is_none() && run.unwinding.is_none() => {
+                self.parts.metrics.run_started(since(run.created_at));
+            }
+            RunState::Waiting { .. } | RunState::Held { .. } => {
+                if let Some(wake) = run.wake_at {
+                    self.parts.metrics.timer(since(wake));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -160,12 +181,20 @@ impl<'a> Slice<'a> {
             return self.want_undo(claimed, runbook, why);
         }
         let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
-        match evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await {
+        let began = Instant::now();
+        let turn = evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await;
+        self.parts.metrics.step(Phase::Advance, began.elapsed());
+        match turn {
             Turn::Call(call) => Want::Begin { call, undoes: None },
             Turn::Done(_) => Want::End(RunState::Done),
             Turn::Stopped(why) => Want::End(RunState::Stopped { why }),
             Turn::Failed(why) => after_failure(claimed, runbook, why),
-            Turn::Broken(reason) => Want::End(RunState::Stuck { reason }),
+            Turn::Broken(reason) => {
+                if reason.code == ReasonCode::Diverged {
+                    self.parts.metrics.replay_mismatch();
+                }
+                Want::End(RunState::Stuck { reason })
+            }
         }
     }
 
@@ -223,7 +252,10 @@ impl<'a> Slice<'a> {
         };
         let limits = Arc::new(self.parts.config.guards.clone());
         let call = proposal.call.clone();
-        match self.parts.store.begin(proposal, limits, self.now()).await? {
+        let began = Instant::now();
+        let begun = self.parts.store.begin(proposal, limits, self.now()).await?;
+        self.parts.metrics.step(Phase::Begin, began.elapsed());
+        match begun {
             Begun::Step(step) => {
                 claimed.journal.push(step.clone());
                 self.perform(claimed, runbook, action, step, &world.handing_on()).await
@@ -311,7 +343,7 @@ impl<'a> Slice<'a> {
         Ok(())
     }
 
-    fn now(&self) -> crate::model::Time {
+    fn now(&self) -> Time {
         self.parts.clock.now()
     }
 }

@@ -119,8 +119,9 @@ pub fn digest(digest: &Digest, install: &str) -> Mail {
     let more = "More may follow; the next mail comes when it is over.";
     draft.line(&format!("Since {}. {}", date_time(digest.since), if digest.over { over } else { more }));
     draft.list(digest.shown.iter().map(|item| format!("{}: {} {}", item.severity, item.title, item.line)));
-    if digest.total > digest.shown.len() {
-        draft.line(&format!("… and {} more", digest.total - digest.shown.len()));
+    let more = digest.total.saturating_sub(digest.own + digest.shown.len());
+    if more > 0 {
+        draft.line(&format!("… and {more} more"));
     }
     draft.command("nightshift incidents", "lists all of them");
     draft.mail(&format!("[Nightshift {install}] storm since {}", date_time(digest.since)))

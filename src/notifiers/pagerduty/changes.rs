@@ -6,6 +6,7 @@ use super::door::Door;
 use crate::limits::{NAMES_SHOWN, PAGERDUTY_BURST, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
 use crate::model::{Delivery, Digest, Notice, Receipt, StoryLine};
 use crate::notifiers::{Notifier, Pace, clock_time, text};
+use crate::telemetry::ChannelKind;
 use crate::world::Http;
 use serde_json::{Value, json};
 
@@ -58,24 +59,25 @@ impl Changes {
 
 #[async_trait::async_trait]
 impl Notifier for Changes {
-    fn kind(&self) -> &'static str {
-        "pagerduty-changes"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::PagerDutyChanges
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         let changes: Vec<&StoryLine> = notice.fresh.iter().filter(|line| line.change).collect();
         let told = prior.and_then(|receipt| receipt.0["told"].as_u64()).unwrap_or(0);
-        if !changes.is_empty()
-            && let Err(delivery) = self.door.send(self.event(notice, &changes)).await
-        {
-            return delivery;
+        if changes.is_empty() {
+            return Delivery::Nothing(None);
         }
-        Delivery::Delivered(Receipt(json!({ "told": told + changes.len() as u64 })))
+        match self.door.send(self.event(notice, &changes)).await {
+            Ok(()) => Delivery::Delivered(Receipt(json!({ "told": told + changes.len() as u64 }))),
+            Err(delivery) => delivery,
+        }
     }
 
     /// A storm is no change; what is done about it is told with each incident.
-    async fn digest(&self, _: &Digest, prior: Option<&Receipt>) -> Delivery {
-        Delivery::Delivered(prior.cloned().unwrap_or_else(|| Receipt(json!({ "told": 0 }))))
+    async fn digest(&self, _: &Digest, _: Option<&Receipt>) -> Delivery {
+        Delivery::Nothing(None)
     }
 
     fn pace(&self) -> Option<&Pace> {

@@ -84,7 +84,7 @@ pub fn digest(digest: &Digest) -> Message {
         })
         .collect();
     let unfit = message.story(&shown, SLACK_TOTAL_CHARS / 2);
-    let more = digest.total.saturating_sub(digest.resolved + shown.len() - unfit);
+    let more = digest.total.saturating_sub(digest.own + digest.resolved + shown.len() - unfit);
     message.tail(&format!(
         "{}All of them: `nightshift incidents`",
         if more > 0 { format!("… and {more} more. ") } else { String::new() }

@@ -67,6 +67,6 @@ fn refusal(trouble: Trouble) -> Refusal {
     match delivery(trouble) {
         Delivery::Retry { after, why } => Refusal { why, after, lasting: false },
         Delivery::Refused { why } => Refusal { why, after: None, lasting: true },
-        Delivery::Delivered(_) => Refusal { why: String::new(), after: None, lasting: false },
+        Delivery::Delivered(_) | Delivery::Nothing(_) => Refusal { why: String::new(), after: None, lasting: false },
     }
 }

@@ -7,6 +7,7 @@ use super::render;
 use crate::limits::{SLACK_BURST, SLACK_PACE};
 use crate::model::{Ask, Delivery, Digest, Notice, Receipt};
 use crate::notifiers::{Notifier, Pace, answer, text, word};
+use crate::telemetry::ChannelKind;
 use crate::world::{Http, HttpRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -63,26 +64,30 @@ impl Webhook {
 
 #[async_trait::async_trait]
 impl Notifier for Webhook {
-    fn kind(&self) -> &'static str {
-        "slackwebhook"
+    fn kind(&self) -> ChannelKind {
+        ChannelKind::SlackWebhook
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         let (news, now) = self.news(notice, prior);
-        if news && let Err(delivery) = self.post(&render::simple(notice)).await {
-            return delivery;
+        if !news {
+            return Delivery::Nothing(Some(Receipt(json!(now))));
         }
-        Delivery::Delivered(Receipt(json!(now)))
+        match self.post(&render::simple(notice)).await {
+            Ok(()) => Delivery::Delivered(Receipt(json!(now))),
+            Err(delivery) => delivery,
+        }
     }
 
     /// One post when the storm begins and one when it is over.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
-        if (prior.is_none() || digest.over)
-            && let Err(delivery) = self.post(&render::digest(digest)).await
-        {
-            return delivery;
+        if prior.is_some() && !digest.over {
+            return Delivery::Nothing(None);
         }
-        Delivery::Delivered(Receipt(json!({ "digest": digest.total })))
+        match self.post(&render::digest(digest)).await {
+            Ok(()) => Delivery::Delivered(Receipt(json!({ "digest": digest.total }))),
+            Err(delivery) => delivery,
+        }
     }
 
     fn pace(&self) -> Option<&Pace> {

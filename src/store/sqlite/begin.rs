@@ -315,10 +315,20 @@ fn hold(
     now: Time,
 ) -> Result<(), StoreError> {
     let seen = to_json(&(reason.code, &proposal.call))?;
-    let sql = "UPDATE run SET held = ?2 WHERE id = ?1 AND held IS NOT ?2";
-    if exec(&tx.conn, sql, params![run.id.0, seen])? > 0 {
-        let entry = EntryKind::StepHeld { call: proposal.call.clone(), reason: reason.clone(), until };
+    let long = to_json(&(reason.code, &proposal.call, "for long"))?;
+    let entry = EntryKind::StepHeld { call: proposal.call.clone(), reason: reason.clone(), until };
+    let sql = "UPDATE run SET held = ?2 WHERE id = ?1 AND held IS NOT ?2 AND held IS NOT ?3";
+    if exec(&tx.conn, sql, params![run.id.0, seen, long])? > 0 {
         tx.append(&Actor::engine(), about(run), &entry, now)?;
+    } else {
+        // Once more when it has lasted: by then it is a matter for people.
+        let sql = "UPDATE run SET held = ?3 WHERE id = ?1 AND held = ?2 \
+                   AND (SELECT max(at) FROM entry WHERE run = ?1 AND kind = 'step_held') <= ?4";
+        let since = micros(now - limits::HELD_LONG);
+        if exec(&tx.conn, sql, params![run.id.0, seen, long, since])? > 0 {
+            let no = tx.append(&Actor::engine(), about(run), &entry, now)?;
+            tx.urge(run.incident, no, now)?;
+        }
     }
     super::runs::set_state(tx, run.id, &RunState::Held { reason: reason.clone() }, Some(until))
 }

@@ -1,6 +1,7 @@
 //! The outbox: what each channel should show of each incident, and what came of telling it.
 //!
-//! Invariant: a channel that failed keeps wanting; its next attempt is later, and nothing behind it waits.
+//! Invariant: a channel that failed keeps wanting; its next attempt is later, and nothing behind it waits. What came between
+//! the read behind a report and the report itself (`want` or `urgent` beyond its `upto`) is due at once.
 
 use super::sql::{exec, micros, one};
 use super::tx::Tx;
@@ -28,12 +29,19 @@ pub(super) fn receipted(
         }
         Receipted::Delivered { upto, receipt } => {
             let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), shown = max(coalesce(shown, -1), ?3), \
-                       receipt = ?4, next_at = ?5 WHERE incident = ?1 AND channel = ?2";
+                       receipt = ?4, next_at = CASE WHEN urgent > ?3 THEN ?6 ELSE ?5 END WHERE incident = ?1 AND channel = ?2";
             let receipt = super::sql::to_json(&receipt)?;
             // What happens within the next moments goes into one more edit, not into one each.
             let next = now + crate::limits::NOTICE_PACE;
-            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(next)])?;
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             record(tx, incident, EntryKind::Delivered { channel: channel.to_owned(), upto }, now)
+        }
+        Receipted::Nothing { upto, receipt } => {
+            let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), shown = max(coalesce(shown, -1), ?3), \
+                       receipt = coalesce(?4, receipt), next_at = ?5 WHERE incident = ?1 AND channel = ?2";
+            let receipt = receipt.as_ref().map(super::sql::to_json).transpose()?;
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(now)])?;
+            Ok(())
         }
         Receipted::Retry { why, at } => {
             let sql = "UPDATE outbox SET sending = 0, attempts = attempts + 1, next_at = ?3 \
@@ -45,17 +53,19 @@ pub(super) fn receipted(
             }
             record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: false }, now)
         }
-        Receipted::Later { at } => {
-            let sql = "UPDATE outbox SET next_at = ?3 WHERE incident = ?1 AND channel = ?2";
-            exec(&tx.conn, sql, params![incident.0, channel, micros(at)])?;
+        Receipted::Later { upto, at } => {
+            // A first message waits for nothing but news, as in `Tx::bump`.
+            let sql = "UPDATE outbox SET next_at = CASE WHEN urgent > ?3 OR (shown IS NULL AND want > ?3) THEN ?5 ELSE ?4 END \
+                       WHERE incident = ?1 AND channel = ?2";
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, micros(at), micros(now)])?;
             Ok(())
         }
         Receipted::Judged { upto, paged, why, until, news } => {
             if !paged {
-                let sql = "UPDATE outbox SET sending = 0, done = CASE WHEN ?4 THEN done ELSE max(done, ?3) END, next_at = ?5 \
-                           WHERE incident = ?1 AND channel = ?2";
+                let sql = "UPDATE outbox SET sending = 0, done = CASE WHEN ?4 THEN done ELSE max(done, ?3) END, \
+                           next_at = CASE WHEN want > ?3 THEN ?6 ELSE ?5 END WHERE incident = ?1 AND channel = ?2";
                 let at = micros(until.unwrap_or(now));
-                exec(&tx.conn, sql, params![incident.0, channel, upto.0, until.is_some(), at])?;
+                exec(&tx.conn, sql, params![incident.0, channel, upto.0, until.is_some(), at, micros(now)])?;
             }
             if !news {
                 return Ok(());

@@ -58,8 +58,8 @@ impl Readers {
 
 pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' FROM incident WHERE incident.id = outbox.incident), 0) FROM outbox \
-     WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' FROM incident WHERE incident.id = outbox.incident), 0), \
+     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
     "SELECT min(next_at) FROM outbox WHERE want > done AND next_at > ?1",
@@ -81,6 +81,7 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, Sto
             attempts: row.get(5)?,
             maybe_sent: row.get(6)?,
             alone: row.get(7)?,
+            urgent: row.get(8)?,
         })
     })?;
     let mut next: Option<Time> = None;

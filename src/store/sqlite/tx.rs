@@ -4,13 +4,14 @@
 
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Mode, Reach, Span, Time};
-use crate::store::StoreError;
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
+use crate::store::{Commit, Follower, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// The numbers that come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub(super) struct Tx {
     frontier: Frontier,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
+    pub follower: Option<Follower>,
+    /// Entries of the transaction so far, where somebody follows.
+    pub fresh: Vec<Entry>,
 }
 
 /// An entry without its number and time: these stand in the leaf itself.
@@ -79,6 +83,8 @@ impl Tx {
             frontier: Frontier::default(),
             random: SystemRandom::new(),
             failpoint: None,
+            follower: None,
+            fresh: Vec::new(),
         };
         tx.reload()?;
         Ok(tx)
@@ -88,6 +94,14 @@ impl Tx {
     pub fn pass(&self, side: crate::store::failpoint::Side) {
         if let Some(failpoint) = &self.failpoint {
             failpoint.reached(side);
+        }
+    }
+
+    /// The transaction stands: its entries go to who follows them.
+    pub fn follow(&mut self, operations: usize, took: Duration) {
+        let entries = std::mem::take(&mut self.fresh);
+        if let Some(follower) = &self.follower {
+            follower.follow(Commit { operations, took, entries });
         }
     }
 
@@ -120,14 +134,20 @@ impl Tx {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
             self.bump(incident, no, now)?;
-            if matches!(kind, EntryKind::ApprovalAsked { .. }) {
-                // A question waits for no turn among edits; a channel that failed waits all the same.
-                let sql = "UPDATE outbox SET next_at = min(next_at, max(?2, first_at)) \
-                           WHERE incident = ?1 AND want > done AND attempts = 0 AND sending = 0";
-                exec(&self.conn, sql, params![incident.0, micros(now)])?;
+            if people_wait_for(kind) {
+                self.urge(Some(incident), no, now)?;
             }
         }
         Ok(no)
+    }
+
+    /// Marks an entry for which people wait: it waits for no turn among edits; a channel that failed waits all the same.
+    /// While a delivery is under way its end looks at the mark.
+    pub fn urge(&self, incident: Option<IncidentId>, no: EntryNo, now: Time) -> Result<(), StoreError> {
+        let Some(incident) = incident else { return Ok(()) };
+        let sql = "UPDATE outbox SET urgent = ?3, next_at = CASE WHEN want > done AND attempts = 0 AND sending = 0 \
+                   THEN min(next_at, max(?2, first_at)) ELSE next_at END WHERE incident = ?1";
+        exec(&self.conn, sql, params![incident.0, micros(now), no.0]).map(drop)
     }
 
     /// Appends an entry, for a caller that bumps the channels once for many.
@@ -140,7 +160,11 @@ impl Tx {
     ) -> Result<EntryNo, StoreError> {
         let body = serde_json::to_vec(&Body { actor, about: &about, kind })
             .map_err(|error| StoreError::Refused(format!("an entry that is not JSON: {error}")))?;
-        self.append_body(kind.name(), about, &body, now)
+        let no = self.append_body(kind.name(), about, &body, now)?;
+        if self.follower.is_some() {
+            self.fresh.push(Entry { no, at: now, actor: actor.clone(), about, kind: kind.clone() });
+        }
+        Ok(no)
     }
 
     /// Appends an entry whose body is already text.
@@ -204,6 +228,17 @@ fn people_hear_of(kind: &EntryKind) -> bool {
     // What somebody was refused must not become a way to edit messages.
     use EntryKind::{Delivered, DeliveryFailed, Heard, PageJudged, Refused};
     !matches!(kind, Heard { .. } | Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } | Refused { .. })
+}
+
+/// What a person must act on: a question, or a run that ended and left the rest to people.
+fn people_wait_for(kind: &EntryKind) -> bool {
+    match kind {
+        EntryKind::ApprovalAsked { .. } => true,
+        EntryKind::RunEnded { state } => {
+            matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
+        }
+        _ => false,
+    }
 }
 
 /// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.

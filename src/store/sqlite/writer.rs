@@ -120,6 +120,7 @@ fn serve(mut tx: Tx, mut receiver: mpsc::Receiver<Box<dyn Work>>, broken: &Atomi
         }
         let failure = transact(&mut tx, first, &mut receiver, &mut group);
         if let Some(failure) = &failure {
+            tx.fresh.clear();
             broken.fetch_or(failure.fatal, Ordering::AcqRel);
             if !failure.fatal && tx.reload().is_err() {
                 broken.store(true, Ordering::Release);
@@ -170,8 +171,10 @@ fn transact(
         }
     }
     tx.pass(Side::Before);
+    let committing = Instant::now();
     let Err(error) = run(tx, "COMMIT") else {
         tx.pass(Side::After);
+        tx.follow(group.len(), committing.elapsed());
         return None;
     };
     let broken = Broken::new("the commit failed", &error);
@@ -186,7 +189,7 @@ fn transact(
 fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
     let lost = |what: &str, error: &rusqlite::Error| Broken::new(what, error);
     run(tx, "SAVEPOINT op").map_err(|error| lost("cannot begin an operation", &error))?;
-    let (numbers, edge) = (tx.next, tx.next_no());
+    let (numbers, edge, fresh) = (tx.next, tx.next_no(), tx.fresh.len());
     let kept = work.perform(tx);
     if tx.conn.is_autocommit() {
         return Err(Broken { text: "the disk refused a write and undid the transaction".to_owned(), fatal: false });
@@ -196,6 +199,7 @@ fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
     }
     let undone = run(tx, "ROLLBACK TO op").and_then(|()| run(tx, "RELEASE op"));
     undone.map_err(|error| lost("cannot undo an operation", &error))?;
+    tx.fresh.truncate(fresh);
     if numbers != tx.next || edge != tx.next_no() {
         tx.reload().map_err(|error| Broken { text: error.to_string(), fatal: true })?;
     }

@@ -109,6 +109,9 @@ async fn a_silent_agent_is_an_incident_that_ends_when_it_speaks_again() {
             .count()
     };
     eventually("an incident", async || (incidents(true).await == 1).then_some(())).await;
+    let silent = "nightshift_agents{state=\"silent\"} 1";
+    eventually("the level of silent agents", async || engine.text("/metrics").await?.contains(silent).then_some(()))
+        .await;
     let _agent = place.start("gpu-1");
     eventually("its end", async || (incidents(true).await == 0).then_some(())).await;
     assert_eq!(incidents(false).await, 1);

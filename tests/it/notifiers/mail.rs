@@ -2,7 +2,7 @@
 //!
 //! Invariant: where aiosmtpd is missing these tests fail and say how to get it.
 
-use super::{ask, build, delivered, notice, open};
+use super::{ask, build, delivered, notice, open, unsent};
 use nightshift::config::{Channel, Secret};
 use nightshift::model::*;
 use nightshift::notifiers::Notifier;
@@ -104,12 +104,13 @@ async fn an_incident_is_a_thread_of_few_mails_in_two_parts() {
     let mut receipt = delivered(mail.deliver(&notice(IncidentState::Open, title, &[(1, title)]), None).await);
     for event in 2..50 {
         let fresh = [(event, "one more line")];
-        receipt = delivered(mail.deliver(&notice(IncidentState::Open, title, &fresh), Some(&receipt)).await);
+        receipt =
+            unsent(mail.deliver(&notice(IncidentState::Open, title, &fresh), Some(&receipt)).await, Some(&receipt));
     }
     let mut asking = notice(IncidentState::Open, title, &[]);
     asking.asks.push(ask("drain gpu-3?"));
     receipt = delivered(mail.deliver(&asking, Some(&receipt)).await);
-    receipt = delivered(mail.deliver(&asking, Some(&receipt)).await);
+    receipt = unsent(mail.deliver(&asking, Some(&receipt)).await, Some(&receipt));
     delivered(mail.deliver(&notice(IncidentState::Resolved, title, &[]), Some(&receipt)).await);
     let messages = server.messages();
     assert_eq!(messages.len(), 3, "opened, asked, resolved: not one a line");

@@ -39,6 +39,7 @@ async fn a_command_over_the_socket_is_acknowledged_first_and_answered_at_its_own
     assert!(chat.night.effects().is_empty());
     let page = chat.night.parts.metrics.render();
     assert!(page.contains("nightshift_slack_connected 1"), "{page}");
+    assert!(page.contains("nightshift_slack_connections_total{outcome=\"ok\"} 1"), "{page}");
 }
 
 #[tokio::test]
@@ -54,6 +55,8 @@ async fn a_button_that_slack_delivers_again_is_acknowledged_again_and_acted_on_o
     line.deliver("e2", "interactive", press.clone()).await;
     // … and over HTTP as well.
     assert_eq!(chat.interacts(&press).await, Value::Null);
+    let page = chat.night.parts.metrics.render();
+    assert!(page.contains("nightshift_slack_answer_seconds_count{door=\"interaction\"} 1"), "{page}");
     assert_eq!(chat.slack.answers(1).await, ["a1 is approved by ada"]);
     assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
     assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);

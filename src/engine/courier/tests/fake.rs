@@ -68,6 +68,7 @@ impl FakeStore {
                     attempts: 0,
                     maybe_sent: false,
                     alone: false,
+                    urgent: false,
                 };
                 let row = Row { due, done: EntryNo(-1), at: now };
                 shelf.rows.insert((incident.id, (*channel).to_owned()), row);
@@ -83,6 +84,7 @@ impl FakeStore {
     pub fn happen(&self, id: i64, kind: EntryKind, now: Time) {
         self.with(|shelf| {
             let no = EntryNo(shelf.entries.len() as i64);
+            let urgent = matches!(kind, EntryKind::ApprovalAsked { .. });
             let about = About { incident: Some(IncidentId(id)), run: Some(RunId(id)) };
             shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
             for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
@@ -92,6 +94,7 @@ impl FakeStore {
                     row.due.attempts = 0;
                 }
                 row.due.want = no;
+                row.due.urgent |= urgent;
             }
         });
     }
@@ -135,6 +138,7 @@ impl Store for FakeStore {
                 }
                 Receipted::Delivered { upto, receipt } => {
                     (row.done, row.due.shown, row.due.receipt) = (upto, Some(upto), Some(receipt));
+                    row.due.urgent = false;
                     (row.due.maybe_sent, row.due.attempts) = (false, 0);
                     "delivered"
                 }
@@ -143,8 +147,14 @@ impl Store for FakeStore {
                     row.due.attempts += 1;
                     "retry"
                 }
-                Receipted::Later { at } => {
-                    row.at = at;
+                Receipted::Nothing { upto, receipt } => {
+                    (row.done, row.due.shown) = (upto, Some(upto));
+                    row.due.receipt = receipt.or(row.due.receipt.take());
+                    (row.due.maybe_sent, row.due.attempts) = (false, 0);
+                    "nothing"
+                }
+                Receipted::Later { upto, at } => {
+                    row.at = if row.due.shown.is_none() && row.due.want > upto { now } else { at };
                     "later"
                 }
                 Receipted::Judged { upto, paged, why, until, news } => {
@@ -398,12 +408,14 @@ pub struct FakeChannel {
     pub ear: Ear,
     /// Never answers.
     pub dead: bool,
+    /// Its first message waits for a plan.
+    pub waits: bool,
 }
 
 #[async_trait::async_trait]
 impl Notifier for FakeChannel {
-    fn kind(&self) -> &'static str {
-        "fake"
+    fn kind(&self) -> crate::telemetry::ChannelKind {
+        crate::telemetry::ChannelKind::Webhook
     }
 
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
@@ -422,6 +434,10 @@ impl Notifier for FakeChannel {
             heard.digests.push((digest.clone(), prior.cloned()));
             heard.answers.pop_front().unwrap_or(Delivery::Delivered(Receipt(json!({ "ts": "digest" }))))
         })
+    }
+
+    fn waits_for_plan(&self) -> bool {
+        self.waits
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -176,7 +176,9 @@ impl Slice<'_> {
             self.count_warm(&step, &outcome);
         }
         let told = !tell.is_empty();
+        let began = std::time::Instant::now();
         self.parts.store.end(self.id, claimed.run.epoch, step.no, outcome.clone(), tell, self.now()).await?;
+        self.parts.metrics.step(Phase::End, began.elapsed());
         if told {
             self.parts.nudge.nudge();
         }

@@ -1,0 +1,232 @@
+//! The engine's log of what happened: one reading of the ledger, fed by every commit.
+//!
+//! Invariant: the log is written from committed entries alone, in their order, so no call site can forget a line; it never
+//! makes a commit wait, and what a storm leaves out is counted in the log itself.
+
+mod words;
+
+use crate::limits::{LOG_CACHE, LOG_LINES_PER_SECOND, LOG_QUEUE};
+use crate::model::{Entry, EntryKind, Incident, IncidentId, Run, RunId};
+use crate::store::{Commit, Follower};
+use crate::telemetry::Metrics;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+pub use words::{Line, Loud};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+enum Message {
+    Entries(Vec<Entry>),
+    /// What was unfinished at the start, so that its lines name node and rule.
+    Known(Vec<Run>, Vec<Incident>),
+}
+
+/// The thread that writes it.
+pub struct EventLog {
+    sender: Mutex<Option<SyncSender<Message>>>,
+    /// Entries that found the queue full.
+    lost: Arc<AtomicU64>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EventLog {
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> std::io::Result<EventLog> {
+        let (sender, receiver) = sync_channel(LOG_QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let seen = lost.clone();
+        let thread = std::thread::Builder::new().name("event-log".to_owned()).spawn(move || write(&receiver, &seen))?;
+        Ok(EventLog { sender: Mutex::new(Some(sender)), lost, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What the store calls after each commit: counts what only the ledger sees, and hands the entries to the log.
+    pub fn follower(&self, metrics: Arc<Metrics>) -> Follower {
+        let (sender, lost) = (self.sender(), self.lost.clone());
+        Follower::new(move |commit: Commit| {
+            measure(&metrics, &commit);
+            let entries = commit.entries;
+            let count = entries.len() as u64;
+            if let Some(sender) = sender.as_ref().filter(|_| count > 0)
+                && sender.try_send(Message::Entries(entries)).is_err()
+            {
+                lost.fetch_add(count, Ordering::Relaxed);
+            }
+        })
+    }
+
+    pub fn know(&self, runs: Vec<Run>, incidents: Vec<Incident>) {
+        if let Some(sender) = self.sender() {
+            // Without it the lines of older runs name less; nothing else depends on it.
+            let _ = sender.try_send(Message::Known(runs, incidents));
+        }
+    }
+
+    /// Writes what is queued and ends. The store must be closed before: it holds the other end of the queue.
+    pub fn close(&self) {
+        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn sender(&self) -> Option<SyncSender<Message>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a commit says by itself: its size and time, and every run that ended, whoever ended it.
+pub fn measure(metrics: &Metrics, commit: &Commit) {
+    metrics.committed(commit.operations, commit.took);
+    for entry in &commit.entries {
+        if let EntryKind::RunEnded { state } = &entry.kind {
+            metrics.run_ended(state.name());
+        }
+    }
+}
+
+fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
+    let mut lines = EventLines::default();
+    let begun = Instant::now();
+    loop {
+        let message = receiver.recv_timeout(SECOND);
+        let now = begun.elapsed();
+        let over = matches!(message, Err(RecvTimeoutError::Disconnected));
+        let written = match message {
+            Ok(Message::Entries(entries)) => lines.of(&entries, now),
+            Ok(Message::Known(runs, incidents)) => {
+                lines.know(&runs, &incidents);
+                Vec::new()
+            }
+            Err(_) => lines.left_out(now, over),
+        };
+        for line in &written {
+            line.emit();
+        }
+        let missing = lost.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            tracing::warn!(
+                entries = missing,
+                "the event log fell behind; these ledger entries have no line; see `nightshift audit log`"
+            );
+        }
+        if over {
+            return;
+        }
+    }
+}
+
+/// From entries to lines; remembers what later entries refer to. Pure but for what it remembers.
+#[derive(Default)]
+pub struct EventLines {
+    known: Known,
+    /// The second that is being filled, and how many lines it has: of decisions and failures, and of all else.
+    second: Duration,
+    used: [usize; 2],
+    /// What found its second full, by kind.
+    full: BTreeMap<&'static str, u64>,
+}
+
+/// What a line names besides its own entry; forgotten as a whole at its bound, which costs fields and no line.
+#[derive(Default)]
+struct Known {
+    runs: HashMap<RunId, About>,
+    incidents: HashMap<IncidentId, Option<String>>,
+    /// Steps that have a line for their beginning, and their words.
+    steps: HashMap<(RunId, u32), String>,
+    /// Channels that were notified of an incident.
+    notified: HashMap<IncidentId, HashSet<String>>,
+}
+
+struct About {
+    node: Option<String>,
+    rule: Option<String>,
+    runbook: String,
+}
+
+impl EventLines {
+    pub fn know(&mut self, runs: &[Run], incidents: &[Incident]) {
+        for run in runs.iter().take(LOG_CACHE) {
+            let about =
+                About { node: run.subject.node.clone(), rule: run.rule.clone(), runbook: run.runbook.name.clone() };
+            self.known.runs.insert(run.id, about);
+        }
+        for incident in incidents.iter().take(LOG_CACHE) {
+            self.known.incidents.insert(incident.id, incident.subject.node.clone());
+        }
+    }
+
+    /// The lines of committed entries. `now`: since any fixed moment.
+    pub fn of(&mut self, entries: &[Entry], now: Duration) -> Vec<Line> {
+        let mut lines = self.left_out(now, false);
+        for entry in entries {
+            self.known.learn(entry);
+            let budget = usize::from(!words::is_important(&entry.kind));
+            if self.used[budget] >= LOG_LINES_PER_SECOND {
+                if words::has_line(&entry.kind) {
+                    *self.full.entry(entry.kind.name()).or_default() += 1;
+                }
+                continue;
+            }
+            if let Some(line) = words::line(entry, &mut self.known) {
+                self.used[budget] += 1;
+                lines.push(line);
+            }
+        }
+        lines
+    }
+
+    /// Begins a new second where one is over, with one line for what the last one left out.
+    pub fn left_out(&mut self, now: Duration, over: bool) -> Vec<Line> {
+        if now < self.second + SECOND && !over {
+            return Vec::new();
+        }
+        (self.second, self.used) = (now, [0, 0]);
+        let full = std::mem::take(&mut self.full);
+        if full.is_empty() {
+            return Vec::new();
+        }
+        let total: u64 = full.values().sum();
+        let list: Vec<String> = full.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let text =
+            format!("{total} more events in one second have no line ({}); see `nightshift audit log`", list.join(", "));
+        vec![Line::new(Loud::Warn, text)]
+    }
+}
+
+impl Known {
+    fn learn(&mut self, entry: &Entry) {
+        if self.runs.len() >= LOG_CACHE {
+            self.runs.clear();
+        }
+        if self.incidents.len() >= LOG_CACHE {
+            self.incidents.clear();
+        }
+        if self.steps.len() >= LOG_CACHE {
+            self.steps.clear();
+        }
+        if self.notified.len() >= LOG_CACHE {
+            self.notified.clear();
+        }
+        match (&entry.kind, entry.about.run, entry.about.incident) {
+            (EntryKind::RunCreated { runbook, rule, subject, .. }, Some(run), _) => {
+                let about = About { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
+                self.runs.insert(run, about);
+            }
+            (EntryKind::IncidentOpened { subject, .. }, _, Some(incident)) => {
+                self.incidents.insert(incident, subject.node.clone());
+            }
+            (EntryKind::IncidentResolved { .. }, _, Some(incident)) => {
+                self.notified.remove(&incident);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! One ledger entry as one log line: what happened; consequence; what to do.
+//!
+//! Invariant: the match over the kinds is complete, so a new kind of entry gets its line, or its reason to have none, here.
+
+use super::Known;
+use crate::engine::story::planned_words;
+use crate::limits::STORY_LINE_CHARS;
+use crate::model::{
+    Aftermath, Call, Effect, Entry, EntryKind, IncidentId, Mode, Outcome, RunId, RunState, Subject, Time,
+};
+use crate::notifiers::one_line;
+use tracing::field::display;
+
+/// How loud a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loud {
+    Info,
+    Warn,
+    Error,
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub loud: Loud,
+    pub text: String,
+    pub incident: Option<IncidentId>,
+    pub run: Option<RunId>,
+    pub node: Option<String>,
+    pub rule: Option<String>,
+    pub why: Option<String>,
+}
+
+impl Line {
+    pub fn new(loud: Loud, text: impl Into<String>) -> Line {
+        let text = one_line(&text.into(), STORY_LINE_CHARS);
+        Line { loud, text, incident: None, run: None, node: None, rule: None, why: None }
+    }
+
+    fn why(mut self, why: &str) -> Line {
+        self.why = Some(one_line(why, STORY_LINE_CHARS)).filter(|why| !why.is_empty());
+        self
+    }
+
+    pub fn emit(&self) {
+        let incident = self.incident.map(display);
+        let run = self.run.map(display);
+        let (node, rule, why) = (self.node.as_deref(), self.rule.as_deref(), self.why.as_deref());
+        match self.loud {
+            Loud::Info => tracing::info!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text),
+            Loud::Warn => tracing::warn!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text),
+            Loud::Error => {
+                tracing::error!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text)
+            }
+        }
+    }
+}
+
+/// Decisions, controls and failures have lines of their own budget: an alert storm cannot crowd them out.
+pub(super) fn is_important(kind: &EntryKind) -> bool {
+    use EntryKind::*;
+    match kind {
+        RunEnded { state } => !matches!(state, RunState::Done | RunState::Planned),
+        IncidentOpened { .. } | RunCreated { .. } | RunPlanned { .. } | StepBegun { .. } | StepEnded { .. } => false,
+        IncidentResolved { .. } | StepHeld { .. } | Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } => {
+            false
+        }
+        IncidentRecovering { .. } | IncidentRecurred { .. } | IncidentGrouped { .. } | AlertsJoined { .. } => false,
+        Told { .. } | RunProved { .. } | Gap { .. } => false,
+        _ => true,
+    }
+}
+
+/// Whether it would have a line; for the count of what a storm leaves out.
+pub(super) fn has_line(kind: &EntryKind) -> bool {
+    use EntryKind::*;
+    match kind {
+        StepBegun { effect, .. } => *effect != Effect::Read,
+        Started { .. } | Heard { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => false,
+        Delivered { .. } | StepEnded { .. } => false,
+        _ => true,
+    }
+}
+
+/// None: it has no line, or none of its own.
+pub(super) fn line(entry: &Entry, known: &mut Known) -> Option<Line> {
+    let mut line = words(entry, known)?;
+    (line.incident, line.run) = (entry.about.incident, entry.about.run);
+    let about = entry.about.run.and_then(|run| known.runs.get(&run));
+    let of_incident = || entry.about.incident.and_then(|incident| known.incidents.get(&incident).cloned().flatten());
+    line.node = line.node.or_else(|| about.and_then(|about| about.node.clone())).or_else(of_incident);
+    line.rule = line.rule.or_else(|| about.and_then(|about| about.rule.clone()));
+    line.node = line.node.map(|node| one_line(&node, STORY_LINE_CHARS));
+    Some(line)
+}
+
+fn info(text: impl Into<String>) -> Line {
+    Line::new(Loud::Info, text)
+}
+
+fn warn(text: impl Into<String>) -> Line {
+    Line::new(Loud::Warn, text)
+}
+
+fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
+    use EntryKind::*;
+    Some(match &entry.kind {
+        // `serve` and the reload log these themselves, with more than the ledger keeps.
+        Started { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => return None,
+        // A batch of alerts: what came of it has lines of its own.
+        Heard { .. } => return None,
+        Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
+        IncidentOpened { title, .. } => info(format!("incident opened: {title}")),
+        IncidentResolved { why } => info("incident resolved").why(why),
+        IncidentRecovering { until } => {
+            info(format!("incident recovering: its alerts have ended; it resolves at {} unless one fires again", clock(*until)))
+        }
+        IncidentRecurred { alert } => info(format!("incident open again: {alert} fires again; the same incident goes on")),
+        IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
+        AlertsJoined { alerts, more: 0, .. } => info(format!("alerts joined: {}", alerts.join(", "))),
+        AlertsJoined { alerts, more, .. } => info(format!("alerts joined: {} and {more} more", alerts.join(", "))),
+        IncidentAcknowledged { by } => info(format!("incident acknowledged by {by}")),
+        IncidentAssigned { owner, by } => info(format!("incident assigned to {owner} by {by}")),
+        SilenceAsked { alerts, until, by, why } => {
+            info(format!("silence of {alerts} alerts until {} requested by {by}", clock(*until))).why(why)
+        }
+        SilenceMade { source, until, .. } => {
+            info(format!("silence created at source {source} until {}", clock(*until)))
+        }
+        Told { channel, text } => info(format!("runbook message to channel {channel}: {text}")),
+        Remarked { by, text } => info(format!("remark by {by}: {text}")),
+        Trouble { text } => warn(text.clone()),
+        RunCreated { .. } | RunPlanned { .. } | RunEnded { .. } | RunProved { .. } | RunJudged { .. } => {
+            return of_run(entry, known);
+        }
+        StepBegun { .. } | StepEnded { .. } | StepHeld { .. } | StepDenied { .. } => return of_step(entry, known),
+        ApprovalAsked { .. } | ApprovalDecided { .. } | ApprovalExpired { .. } | ApprovalSeconded { .. } => {
+            return of_approval(&entry.kind);
+        }
+        Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } => return of_channel(entry, known),
+        RulePromoted { .. }
+        | RuleDemoted { .. }
+        | Frozen { .. }
+        | Unfrozen { .. }
+        | ReleaseAsked { .. }
+        | BreakerTripped { .. }
+        | BreakerReset { .. }
+        | TokenMade { .. }
+        | TokenRevoked { .. }
+        | BreakGlass { .. }
+        | BreakGlassUsed { .. }
+        | Refused { .. }
+        | PeopleChanged { .. }
+        | NodesReleased { .. }
+        | AgentJoined { .. }
+        | AgentRemoved { .. }
+        | Redacted { .. } => return of_people(&entry.kind),
+    })
+}
+
+fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
+    use EntryKind::*;
+    let name = runbook(entry, known);
+    Some(match &entry.kind {
+        RunCreated { runbook, mode, rule, requested_by, .. } => {
+            let by = if rule.is_some() { String::new() } else { format!(" by {requested_by}") };
+            let then = match mode {
+                Mode::Observe | Mode::Suggest => "; it is planned and nothing is done",
+                Mode::Approve => "; it waits for approval before it changes anything",
+                Mode::Auto => "; it acts within the guards",
+            };
+            info(format!("run created{by}: {} in mode {mode}{then}", runbook.name))
+        }
+        RunPlanned { plan } => {
+            let calls: Vec<String> = plan
+                .calls
+                .iter()
+                .filter(|call| call.effect != Effect::Read)
+                .map(|call| planned_words(&call.call, &call.target))
+                .collect();
+            let list = if calls.is_empty() { "nothing would change".to_owned() } else { calls.join(", ") };
+            info(format!("run planned: {name}: {list}"))
+        }
+        RunEnded { state } => match state {
+            RunState::Done => info(format!("run ended: {name} done")),
+            RunState::Planned => info(format!("run ended: {name} was only planned; nothing was done")),
+            RunState::Denied { reason } => info(format!("run ended: {name} not done")).why(&reason.to_string()),
+            RunState::Stopped { why } => warn(format!("run ended: {name} stopped; a person must go on")).why(why),
+            RunState::Failed { why, undone: true } => {
+                warn(format!("run ended: {name} failed; its changes were undone; a person must go on")).why(why)
+            }
+            RunState::Failed { why, undone: false } => {
+                warn(format!("run ended: {name} failed; its changes stand; a person must go on")).why(why)
+            }
+            RunState::Stuck { reason } => {
+                warn(format!("run ended: {name} is stuck; its nodes stay reserved until `nightshift cancel`"))
+                    .why(&reason.to_string())
+            }
+            other => info(format!("run ended: {name} {}", other.name())),
+        },
+        RunProved { rule, aftermath, bake } => {
+            let mut line = match aftermath {
+                Aftermath::Held => info(format!("fix confirmed: {name}: the alert stayed away for {bake}")),
+                Aftermath::Back => warn(format!("fix failed: {name}: the alert came back within {bake}")),
+                Aftermath::Lingers => warn(format!("fix failed: {name}: the alert still fires after {bake}")),
+                Aftermath::Unknown => info(format!("fix not confirmed: {name}: the source was silent within {bake}")),
+            };
+            line.rule = Some(rule.clone());
+            line
+        }
+        RunJudged { rule, right, by, why } => {
+            let word = if *right { "right" } else { "wrong" };
+            let mut line = info(format!("run reviewed as {word} by {by}")).why(why);
+            line.rule = Some(rule.clone());
+            line
+        }
+        _ => return None,
+    })
+}
+
+fn of_step(entry: &Entry, known: &mut Known) -> Option<Line> {
+    use EntryKind::*;
+    let run = entry.about.run?;
+    Some(match &entry.kind {
+        StepBegun { effect: Effect::Read, .. } => return None,
+        StepBegun { step, call, target, undoes, .. } => {
+            let what = planned_words(call, target);
+            known.steps.insert((run, *step), what.clone());
+            let word = if undoes.is_some() { "undo" } else { "step" };
+            let mut line = info(format!("{word} begun: {what}"));
+            line.node.clone_from(&target.node);
+            line
+        }
+        StepEnded { step, outcome } => {
+            let what = known.steps.remove(&(run, *step))?;
+            match outcome {
+                Outcome::Ok(value) if value["changed"] == false => {
+                    info(format!("step ended: {what}; nothing to change"))
+                }
+                Outcome::Ok(_) => info(format!("step ended: {what}")),
+                Outcome::Failed(failure) => warn(format!("step failed: {what}")).why(&failure.to_string()),
+            }
+        }
+        StepHeld { call, reason, until } => {
+            info(format!("step on hold: {}; checked again at {}", short(call), clock(*until))).why(&reason.to_string())
+        }
+        StepDenied { call, reason } => warn(format!("step denied: {}", short(call))).why(&reason.to_string()),
+        _ => return None,
+    })
+}
+
+fn of_approval(kind: &EntryKind) -> Option<Line> {
+    use EntryKind::*;
+    Some(match kind {
+        ApprovalAsked { approval, question, expires_at, .. } => info(format!(
+            "approval requested: {question}; denied unless answered by {}; `nightshift approve {approval}` or `nightshift deny {approval}`",
+            clock(*expires_at)
+        )),
+        ApprovalDecided { approval, approved: true, by, why } => {
+            info(format!("approval {approval} given by {by}")).why(why)
+        }
+        ApprovalDecided { approval, approved: false, by, why } => {
+            info(format!("approval {approval} denied by {by}; the run does not go on")).why(why)
+        }
+        ApprovalSeconded { approval, by, given, needed } => {
+            info(format!("approval {approval} given by {by}; {given} of {needed} people so far"))
+        }
+        ApprovalExpired { approval } => {
+            warn(format!("approval {approval} expired without an answer; the run does not go on"))
+        }
+        _ => return None,
+    })
+}
+
+fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
+    use EntryKind::*;
+    Some(match &entry.kind {
+        // The first of each incident; edits and thread lines are in the ledger.
+        Delivered { channel, .. } => {
+            let first = known.notified.entry(entry.about.incident?).or_default().insert(channel.clone());
+            return first.then(|| info(format!("channel {channel} notified")));
+        }
+        DeliveryFailed { channel, why, final_: false } => {
+            warn(format!("delivery to channel {channel} failed; it is tried again")).why(why)
+        }
+        DeliveryFailed { channel, why, final_: true } => Line::new(
+            Loud::Error,
+            format!("delivery to channel {channel} refused; not tried again until something new happens; check the channel with `nightshift doctor`"),
+        )
+        .why(why),
+        PageJudged { channel, paged: true, why, .. } => info(format!("page due on channel {channel}")).why(why),
+        PageJudged { channel, until: Some(until), why, .. } => {
+            info(format!("page on channel {channel} deferred until {}", clock(*until))).why(why)
+        }
+        PageJudged { channel, why, .. } => info(format!("page on channel {channel} suppressed")).why(why),
+        _ => return None,
+    })
+}
+
+fn of_people(kind: &EntryKind) -> Option<Line> {
+    use EntryKind::*;
+    let rule = |mut line: Line, rule: &str| {
+        line.rule = Some(rule.to_owned());
+        line
+    };
+    Some(match kind {
+        RulePromoted { rule: name, from, to, by, why, .. } => {
+            rule(info(format!("rule promoted from {from} to {to} by {by}")).why(why), name)
+        }
+        RuleDemoted { rule: name, from, to, by, why, .. } => {
+            rule(warn(format!("rule demoted from {from} to {to} by {by}")).why(why), name)
+        }
+        Frozen { freeze } => {
+            let way_back = format!("nightshift unfreeze --scope {} --why …", freeze.scope);
+            warn(format!("automation frozen: {} by {}; nothing new begins; `{way_back}`", freeze.scope, freeze.by))
+                .why(&freeze.why)
+        }
+        Unfrozen { scope, by, why } => info(format!("automation no longer frozen: {scope} by {by}")).why(why),
+        ReleaseAsked { scope, by, why } => {
+            info(format!("release of freeze {scope} requested by {by}; a second person must agree")).why(why)
+        }
+        BreakerTripped { breaker } => {
+            warn(format!("breaker {} tripped; nothing new of it begins until a person resets it", breaker.scope))
+                .why(&breaker.why)
+        }
+        BreakerReset { scope, by, why } => info(format!("breaker {scope} reset by {by}")).why(why),
+        TokenMade { token, name, grant, by, .. } => {
+            info(format!("token {token} ({name}) with role {} created by {by}", grant.role))
+        }
+        TokenRevoked { token, name, by, why } => info(format!("token {token} ({name}) revoked by {by}")).why(why),
+        BreakGlass { token, by, why, until } => {
+            warn(format!("break-glass access for {by} until {} ({token})", clock(*until))).why(why)
+        }
+        BreakGlassUsed { by, what, times, .. } => {
+            warn(format!("break-glass access used by {by}, {times} times: {what}"))
+        }
+        Refused { who, what, why, times } => warn(format!("request refused to {who}, {times} times: {what}")).why(why),
+        PeopleChanged { changes } => info(format!("people or tokens changed: {}", changes.join("; "))),
+        NodesReleased { nodes, by, why } => info(format!("nodes released by {by}: {}", nodes.join(", "))).why(why),
+        AgentJoined { node, token_by, .. } => on(node, info(format!("agent joined with a token of {token_by}"))),
+        AgentRemoved { node, by, why, .. } => on(node, info(format!("agent removed by {by}")).why(why)),
+        Redacted { entry, by, why } => info(format!("ledger entry {entry} redacted by {by}")).why(why),
+        _ => return None,
+    })
+}
+
+fn on(node: &str, mut line: Line) -> Line {
+    line.node = Some(node.to_owned());
+    line
+}
+
+fn runbook(entry: &Entry, known: &Known) -> String {
+    let about = entry.about.run.and_then(|run| known.runs.get(&run));
+    about.map_or_else(|| "the run".to_owned(), |about| about.runbook.clone())
+}
+
+fn short(call: &Call) -> String {
+    planned_words(call, &Subject::default())
+}
+
+fn clock(at: Time) -> String {
+    at.strftime("%H:%M:%S UTC").to_string()
+}
