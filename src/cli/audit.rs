@@ -73,7 +73,7 @@ enum What {
         /// The entry's number (12)
         entry: String,
         /// Why; it goes into the ledger
-        #[arg(short, long)]
+        #[arg(short, long, visible_alias = "reason")]
         why: String,
         /// Do not ask; for scripts
         #[arg(short, long)]

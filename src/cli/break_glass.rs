@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Why no other way will do; it is told to everybody and goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "why")]
     reason: String,
     /// How long it is good, an hour at most
     #[arg(long, value_name = "TIME", default_value = "1h")]

@@ -27,8 +27,11 @@ struct ResetArgs {
     /// As the list shows it: cluster:NAME, rule:NAME or symptom:RULE
     scope: String,
     /// What the cause was; it goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -40,6 +43,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+    invocation.confirm(args.yes, &format!("reset the breaker {}", page::text(&args.scope)))?;
     let answer: Value = client.post("breakers/reset", &json!({ "scope": args.scope, "why": args.why }))?;
     if invocation.json() {
         return invocation.print_json(&answer);

@@ -41,7 +41,7 @@ pub(super) struct SilenceArgs {
     /// How long: 30m, 2h
     lasts: String,
     /// Why; it stands at Alertmanager and in the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
 }
 

@@ -8,6 +8,7 @@ use crate::config::{Config, Found};
 use crate::model::Time;
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub(super) struct Global {
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
+    /// Show times in UTC instead of the zone of this machine (`TZ`)
+    #[arg(long, global = true)]
+    pub utc: bool,
     /// Colours; `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: When,
@@ -57,6 +61,7 @@ pub(super) enum Paint {
 pub(super) struct Invocation {
     pub global: Global,
     pub now: Time,
+    zone: TimeZone,
     stdout_colour: bool,
     stderr_colour: bool,
 }
@@ -71,7 +76,8 @@ impl Invocation {
             When::Auto => terminal && !plain,
         };
         let (stdout_colour, stderr_colour) = (colour(io::stdout().is_terminal()), colour(io::stderr().is_terminal()));
-        Invocation { global, now: RealClock.now(), stdout_colour, stderr_colour }
+        let zone = if global.utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
+        Invocation { global, now: RealClock.now(), zone, stdout_colour, stderr_colour }
     }
 
     pub fn json(&self) -> bool {
@@ -145,6 +151,21 @@ impl Invocation {
         painted(self.stderr_colour, paint, text)
     }
 
+    /// A moment with its zone: UTC, or where the person is (`TZ`, else the machine's zone) unless `--utc` says otherwise.
+    pub fn when(&self, at: Time) -> String {
+        self.format(at, "%Y-%m-%d %H:%M %Z")
+    }
+
+    /// The same in another form; a form that does not show the zone needs a heading that does.
+    pub fn format(&self, at: Time, form: &str) -> String {
+        at.to_zoned(self.zone.clone()).strftime(form).to_string()
+    }
+
+    /// The name of the zone at this moment, for headings: `UTC`, `CET`.
+    pub fn zone(&self) -> String {
+        self.format(self.now, "%Z")
+    }
+
     /// How long ago, as a person would say it.
     pub fn age(&self, then: Time) -> String {
         age(self.now, then)
@@ -153,6 +174,23 @@ impl Invocation {
     /// Whether a person can be asked.
     pub fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks before something begins that others held back, or that cannot be taken back. Without a terminal, or where the
+    /// answer is to be JSON, it is refused unless `--yes` was given, as `gh` does.
+    pub fn confirm(&self, yes: bool, what: &str) -> Result<(), Stop> {
+        if yes {
+            return Ok(());
+        }
+        if self.json() || !self.can_ask() {
+            let error = format!("this would {what}, and there is no terminal to confirm it on: nothing was done");
+            return Err(Stop::usage(error, "to do it without being asked: add --yes"));
+        }
+        let answer = self.ask(&format!("Really {what}? [y/N]"))?;
+        if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        Err(Stop::failure("not confirmed: nothing was done", ""))
     }
 
     /// Asks a person; the answer without the newline.

@@ -44,6 +44,9 @@ pub(super) struct PromoteArgs {
     /// Why; it goes into the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 #[derive(clap::Args)]
@@ -191,6 +194,7 @@ pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Sto
 }
 
 pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+    invocation.confirm(args.yes, &format!("promote rule {}", page::text(&args.rule)))?;
     moves(invocation, &args.rule, "promote", &json!({ "to": args.to, "why": args.why }))
 }
 

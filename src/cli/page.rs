@@ -77,7 +77,7 @@ pub(super) fn state(invocation: &Invocation, state: &RunState) -> String {
         }
         RunState::Ready | RunState::Waiting { .. } | RunState::Planned => Paint::Strong,
     };
-    invocation.paint(paint, state.name())
+    invocation.paint(paint, &state.words())
 }
 
 pub(super) fn severity(invocation: &Invocation, severity: Severity) -> String {

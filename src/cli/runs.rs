@@ -7,7 +7,7 @@ use super::invocation::Invocation;
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use crate::model::{ReasonCode, Run, RunState};
+use crate::model::Run;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -28,8 +28,11 @@ pub(super) struct CancelArgs {
     /// The run (r17)
     id: String,
     /// Why; it goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -64,15 +67,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
+    invocation.confirm(args.yes, &format!("cancel {}", page::text(&id)))?;
     let answer: Value = Client::new(invocation)?.post(&format!("runs/{id}/cancel"), &json!({ "why": args.why }))?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
     let run: Run = understood(answer["run"].clone())?;
-    // A cancelled run ends as denied, with the canceller's words; one that was over before stays what it was.
-    let word = match &run.state {
-        RunState::Denied { reason } if reason.code == ReasonCode::Cancelled => "cancelled",
-        other => other.name(),
-    };
-    invocation.line(&format!("{} {word}", run.id))
+    // One that was over before stays what it was.
+    invocation.line(&format!("{} {}", run.id, run.state.name()))
 }

@@ -42,7 +42,7 @@ enum What {
         /// Its number, such as t3
         id: String,
         /// Why; it goes into the ledger
-        #[arg(short, long, default_value = "")]
+        #[arg(short, long, visible_alias = "reason", default_value = "")]
         why: String,
     },
 }

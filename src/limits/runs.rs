@@ -88,6 +88,9 @@ pub const ANSWERS_READ: usize = 500;
 pub const JUDGES_NAMED: usize = 20;
 /// Two persons release a freeze within this time, or the first one's word is forgotten.
 pub const RELEASE_WINDOW: Span = Span::minutes(30);
+/// A freeze that ends by itself: shorter is over before anybody has looked, longer is a decision to be made again.
+pub const FREEZE_MIN: Span = Span::minutes(1);
+pub const FREEZE_MAX: Span = Span::minutes(30 * 24 * 60);
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
 /// Calls of a plan of which is foretold what the guards would say: each is read from the world.

@@ -158,6 +158,8 @@ pub struct Claimed {
     pub journal: Vec<Step>,
     /// Every episode behind it has ended, and it has changed nothing yet.
     pub moot: bool,
+    /// A guard held it when it was claimed: what it has read may be out of date.
+    pub held: bool,
 }
 
 /// A run that nobody has started, and the steps that it would make.
@@ -210,7 +212,8 @@ pub enum Decided {
 /// What people and reconcilers may change besides runs.
 #[derive(Debug, Clone)]
 pub enum Control {
-    Freeze(Freeze),
+    /// The second part: channels that are notified of it, and of its end.
+    Freeze(Freeze, Vec<String>),
     /// Released once so many different persons asked for it, the first and the last within `RELEASE_WINDOW`.
     Unfreeze {
         scope: String,

@@ -5,6 +5,7 @@
 mod agents;
 mod begin;
 mod breakers;
+mod freezes;
 mod incidents;
 mod intake;
 mod ladder;

@@ -90,9 +90,9 @@ async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
         by: "ada".into(),
         why: "maintenance".into(),
         since: night.now(),
-        release_by: None,
+        until: None, release_by: None,
     };
-    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
     let heard = night.hear("firing", XID).await;
     night.settle().await;
     let run = night.run(heard.runs[0]).await;
@@ -272,8 +272,8 @@ async fn one_episode_of_each_of_eight_gpus_is_one_incident_and_one_run_at_a_time
 
 async fn freeze(night: &Night) {
     let freeze =
-        Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now(), release_by: None };
-    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+        Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now(), until: None, release_by: None };
+    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
 }
 
 async fn thaw(night: &Night) {

@@ -171,7 +171,8 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
             (scope.clone(), line("decided", format!("{by} reset the breaker: {why}"), None))
         }
         EntryKind::Frozen { freeze } => {
-            let text = format!("{} froze it: {}", freeze.by, freeze.why);
+            let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
+            let text = format!("{} froze it{until}: {}", freeze.by, freeze.why);
             (freeze.scope.clone(), line("decided", text, Some(ReasonCode::Frozen.name())))
         }
         EntryKind::ReleaseAsked { scope, by, why } => (

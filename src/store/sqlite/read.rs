@@ -58,7 +58,8 @@ impl Readers {
 
 pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' FROM incident WHERE incident.id = outbox.incident), 0) FROM outbox \
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
+     WHERE incident.id = outbox.incident), 0) FROM outbox \
      WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 3] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",

@@ -169,6 +169,9 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
     }
     let mut run = get(&tx.conn, id)?;
     run.mode = ladder::mode_now(tx, &run)?;
+    // The column outlives the state: it goes with the next step that begins, so a crash in between forgets nothing.
+    let noted = number(&tx.conn, "SELECT count(*) FROM run WHERE id = ?1 AND held IS NOT NULL", [id.0])? > 0;
+    let held = noted || matches!(run.state, RunState::Held { .. });
     match run.state {
         // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
         // how it was found: a step that waited was not on its way.
@@ -184,7 +187,7 @@ pub(super) fn claim(tx: &mut Tx, id: RunId) -> Result<Option<Claimed>, StoreErro
     }
     let moot = !has_acted(tx, id)? && episodes_over(&tx.conn, &run)?;
     let journal = journal(&tx.conn, id)?;
-    Ok(Some(Claimed { run, journal, moot }))
+    Ok(Some(Claimed { run, journal, moot, held }))
 }
 
 /// Whether it has changed something in the world.
@@ -211,15 +214,16 @@ pub(super) fn back(conn: &Connection, run: RunId, episode: EpisodeId) -> Result<
     exec(conn, sql, params![run.0, episode.0]).map(drop)
 }
 
-/// An episode has ended: runs of its incident that wait for people see whether their question is moot.
+/// An episode has ended: runs of its incident that wait for people see whether their question is moot, and those that a
+/// guard holds whether they are still needed.
 pub(super) fn wake_askers(
     conn: &Connection,
     incident: IncidentId,
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 AND wake_at IS NULL \
-               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
+    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
+               AND (wake_at IS NULL OR (wake_at > ?3 AND json_extract(state, '$.is') = 'held')) AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
     Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
