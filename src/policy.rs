@@ -21,7 +21,7 @@ pub use admit::{
 pub use backoff::backoff;
 pub use correlate::{Change, Prior, hear, incident_key, incident_title};
 pub use escalate::{Page, page};
-pub use guards::nodes_at_once;
+pub use guards::{nodes_at_once, share_of};
 pub use inference::{
     EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
     FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,

@@ -89,7 +89,7 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
             approval.run.to_string(),
             page::text(&approval.question),
             invocation.age(approval.asked_at),
-            approval.expires_at.strftime("%H:%M:%S UTC").to_string(),
+            invocation.format(approval.expires_at, "%H:%M:%S %Z"),
         ]
     });
     invocation.table(["ID", "RUN", "QUESTION", "AGE", "NO AFTER"], rows.collect())

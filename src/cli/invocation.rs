@@ -38,6 +38,8 @@ pub(super) struct Global {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Table,
+    /// A table whose columns are not cut to the terminal
+    Wide,
     Json,
 }
 
@@ -119,9 +121,14 @@ impl Invocation {
         self.line(&text)
     }
 
-    /// A table without borders, as kubectl prints them.
+    /// A table without borders, as kubectl prints them; on a terminal no wider than it, unless `-o wide`.
     pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), Stop> {
         let mut table = Table::new();
+        let width = table.width().filter(|_| self.global.output != Format::Wide && io::stdout().is_terminal());
+        let rows = match width {
+            Some(width) => fit(head, rows, usize::from(width)),
+            None => rows,
+        };
         table.load_style(comfy_table::presets::NOTHING).force_no_tty();
         table.set_header(head.map(|name| self.paint(Paint::Dim, name)));
         for row in rows {
@@ -203,6 +210,52 @@ impl Invocation {
     }
 }
 
+/// Blanks between two columns.
+const GAP: usize = 3;
+/// No column is cut to less.
+const NARROWEST: usize = 8;
+
+/// Cuts the widest columns until the table is no wider than so many characters. What is painted is short, and stays.
+fn fit<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, width: usize) -> Vec<[String; N]> {
+    let mut widths = head.map(|name| name.chars().count());
+    for row in &rows {
+        for (wide, cell) in widths.iter_mut().zip(row) {
+            *wide = (*wide).max(shown(cell));
+        }
+    }
+    let gaps = GAP * N;
+    while widths.iter().sum::<usize>() + gaps > width {
+        let Some(widest) = widths.iter_mut().max() else { break };
+        if *widest <= NARROWEST {
+            break;
+        }
+        *widest -= 1;
+    }
+    let cut = |(cell, most): (String, usize)| match shown(&cell) > most && !cell.contains('\x1b') {
+        true => clean(&cell, most),
+        false => cell,
+    };
+    let cut_row = |row: [String; N]| {
+        let mut at = 0;
+        row.map(|cell| {
+            at += 1;
+            cut((cell, widths[at - 1]))
+        })
+    };
+    rows.into_iter().map(cut_row).collect()
+}
+
+/// Characters that a cell takes on the screen.
+fn shown(cell: &str) -> usize {
+    let mut inside = false;
+    let visible = cell.chars().filter(|c| {
+        let painting = inside || *c == '\x1b';
+        inside = painting && *c != 'm';
+        !painting
+    });
+    visible.count()
+}
+
 fn painted(on: bool, paint: Paint, text: &str) -> String {
     if !on || text.is_empty() {
         return text.to_owned();
@@ -215,6 +268,14 @@ fn painted(on: bool, paint: Paint, text: &str) -> String {
         Paint::Bad => "31",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// How many rows a list has at most: none at all would look like nothing there.
+pub(super) fn rows(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("write a whole number from 1 to {}", crate::limits::READ_LIMIT)),
+        Ok(rows) => Ok(rows),
+    }
 }
 
 /// The largest unit that is not zero, two of them below a day: `45s`, `12m`, `3h20m`, `5d`.
@@ -253,6 +314,21 @@ mod tests {
         let now = Time::from_second(1_000_000).unwrap();
         let ago = |seconds: i64| age(now, Time::from_second(1_000_000 - seconds).unwrap());
         assert_eq!([ago(-5), ago(59), ago(61), ago(3_660), ago(90_000)], ["0s", "59s", "1m", "1h01m", "1d"]);
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal_in_its_widest_columns_alone() {
+        let rows = vec![
+            ["i3".to_owned(), "x".repeat(60), "\x1b[31mcritical\x1b[0m".to_owned()],
+            ["i4".to_owned(), "short".to_owned(), "info".to_owned()],
+        ];
+        let cut = fit(["ID", "TITLE", "SEVERITY"], rows.clone(), 50);
+        let wide: usize = cut[0].iter().map(|cell| shown(cell)).sum::<usize>() + 3 * GAP;
+        assert_eq!(wide, 50);
+        assert!(cut[0][1].ends_with('…') && cut[0][0] == "i3" && cut[0][2] == rows[0][2]);
+        assert_eq!(cut[1], rows[1]);
+        assert_eq!(fit(["ID", "TITLE", "SEVERITY"], rows.clone(), 200), rows);
+        assert_eq!(shown(&fit(["A", "B", "C"], rows, 1)[0][1]), NARROWEST);
     }
 
     #[test]

@@ -124,9 +124,9 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         page::text(&scorecard.runbook),
         page::text(&scorecard.because()),
     ))?;
-    let since = card.since.map_or("nothing yet".to_owned(), |at| {
-        format!("since {} UTC, {} ago", at.strftime("%Y-%m-%d %H:%M"), invocation.age(at))
-    });
+    let since = card
+        .since
+        .map_or("nothing yet".to_owned(), |at| format!("since {}, {} ago", invocation.when(at), invocation.age(at)));
     let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
     let head = format!("on record for what it does now ({hash}): {since}");
     invocation.line(&invocation.paint(Paint::Dim, &head))?;

@@ -98,10 +98,27 @@ impl RunState {
         self.name() == word || (word == "denied" && matches!(self, RunState::Denied { .. }))
     }
 
+    /// The reasons with which a run that was not done has this name; none for other states.
+    pub fn codes(name: &str) -> Vec<ReasonCode> {
+        ReasonCode::ALL.into_iter().filter(|code| not_done(*code) == name).collect()
+    }
+
     /// Every word that `name` has.
     pub const NAMES: [&str; 14] = [
-        "ready", "waiting", "held", "asking", "done", "stopped", "failed", "stuck", "planned", "denied", "expired",
-        "cancelled", "withdrawn", "refused",
+        "ready",
+        "waiting",
+        "held",
+        "asking",
+        "done",
+        "stopped",
+        "failed",
+        "stuck",
+        "planned",
+        "denied",
+        "expired",
+        "cancelled",
+        "withdrawn",
+        "refused",
     ];
 }
 

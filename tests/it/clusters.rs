@@ -221,7 +221,8 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
         by: "ada".into(),
         why: "drill".into(),
         since: Time::now(),
-        until: None, release_by: None,
+        until: None,
+        release_by: None,
     };
     camp.parts.store.control(Control::Freeze(freeze, Vec::new()), Time::now()).await.unwrap();
     let other = camp.start("cordon", Some("us"), "gpu-1").await;

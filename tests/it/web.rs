@@ -7,6 +7,7 @@ mod chromium;
 mod desk;
 mod forged;
 mod judge;
+mod live;
 mod made;
 mod phone;
 mod provider;

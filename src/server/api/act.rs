@@ -6,7 +6,7 @@
 use super::{Allowed, App, Body, Problem, humans, read, refuse};
 use crate::catalog::Loaded;
 use crate::limits;
-use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Time};
+use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Time, identity};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::server::Caller;
@@ -160,7 +160,7 @@ pub(super) async fn decide(
     Body(answer): Body<Answer>,
 ) -> Result<Json<Value>, Problem> {
     let approval = read::find_approval(&app, refuse::id(&id)?).await?;
-    if !approval.approvers.is_empty() && !approval.approvers.contains(&caller.name) {
+    if !approval.approvers.is_empty() && !approval.approvers.iter().any(|name| name == identity(&caller.name)) {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
             format!("{} may not answer {}", caller.name, approval.id),
@@ -259,7 +259,8 @@ pub(super) async fn freeze(
 
 fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
     let (least, most) = (limits::FREEZE_MIN, limits::FREEZE_MAX);
-    let hint = format!("write for example `30m` or `2h`, from {least} to {most}; left out, it lasts until it is released");
+    let hint =
+        format!("write for example `30m` or `2h`, from {least} to {most}; left out, it lasts until it is released");
     let lasts: Span = text.parse().map_err(|error| refuse::bad(format!("`for`: {error}"), hint.clone()))?;
     if !(least..=most).contains(&lasts) {
         return Err(refuse::bad(format!("a freeze cannot last {lasts}"), hint));
@@ -392,7 +393,8 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
         Some(near) => format!("did you mean `{what}:{near}`? To stop everything at once: `all`"),
         None => match crate::config::nearest(name, known.iter().map(String::as_str)) {
             Some(near) => {
-                let list = if what == "rule" { "`nightshift scorecard` lists them" } else { "`nightshift config` does" };
+                let list =
+                    if what == "rule" { "`nightshift scorecard` lists them" } else { "`nightshift config` does" };
                 let many = known.len();
                 format!("the nearest of {many} is `{what}:{near}` ({list}). To stop everything at once: `all`")
             }

@@ -53,8 +53,7 @@ fn announce(tx: &mut Tx, freeze: &Freeze, actor: &Actor, now: Time) -> Result<In
             open
         }
         None => {
-            let (new, opened) =
-                incidents::create(tx, &key, &title, &Subject::default(), Severity::Warning, now)?;
+            let (new, opened) = incidents::create(tx, &key, &title, &Subject::default(), Severity::Warning, now)?;
             tx.append(actor, About { incident: Some(new), run: None }, &opened, now)?;
             new
         }

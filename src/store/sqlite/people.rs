@@ -8,7 +8,8 @@ use super::tx::Tx;
 use super::{breakers, freezes, incidents, ladder, persons, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
-    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Time,
+    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId,
+    Outcome, Reason, ReasonCode, RunId, RunState, Time, identity,
 };
 use crate::planted::planted;
 use crate::store::{Control, Decided, StoreError};
@@ -33,7 +34,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         expire(tx, &found, now)?;
         return Ok(Decided::Already(get(tx, answer.approval)?));
     }
-    if !found.approvers.is_empty() && !found.approvers.contains(&answer.by) {
+    if !found.approvers.is_empty() && !found.approvers.iter().any(|name| name == identity(&answer.by)) {
         let names = found.approvers.join(", ");
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
@@ -175,7 +176,9 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
 pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
     match control {
         Control::Freeze(freeze, notify) => freezes::freeze(tx, freeze, &notify, now),
-        Control::Unfreeze { scope, by, why, persons } => freezes::unfreeze(tx, freezes::Release { scope, by, why, persons }, now),
+        Control::Unfreeze { scope, by, why, persons } => {
+            freezes::unfreeze(tx, freezes::Release { scope, by, why, persons }, now)
+        }
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
         Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),

@@ -59,7 +59,14 @@ pub async fn an_approval_is_decided_once(open: Open<'_>) {
 
 pub async fn two_persons_release_a_freeze_where_two_must(open: Open<'_>) {
     let store = open();
-    let freeze = Freeze { scope: "all".into(), by: "kim".into(), why: "smoke".into(), since: at(1), until: None, release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "kim".into(),
+        why: "smoke".into(),
+        since: at(1),
+        until: None,
+        release_by: None,
+    };
     let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "gone".into(), persons: 2 };
     store.control(Control::Freeze(freeze.clone(), Vec::new()), at(1)).await.unwrap();
     store.control(lift("kim"), at(2)).await.unwrap();
@@ -148,7 +155,8 @@ pub async fn freezes_are_set_listed_and_lifted(open: Open<'_>) {
         by: "kim".to_owned(),
         why: "change window".to_owned(),
         since: at(1),
-        until: None, release_by: None,
+        until: None,
+        release_by: None,
     };
     store.control(Control::Freeze(freeze("all"), Vec::new()), at(1)).await.unwrap();
     store.control(Control::Freeze(freeze("rule:xid"), Vec::new()), at(1)).await.unwrap();
