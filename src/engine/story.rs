@@ -172,7 +172,7 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Failed { why, undone: false } => format!("{name} failed; what it did stands: {why}"),
         RunState::Stuck { reason } => format!("{name} is stuck and needs a human: {reason}"),
         RunState::Planned => format!("{name} was only planned; nothing was done"),
-        RunState::Denied { reason } => format!("{name} not done: {reason}"),
+        RunState::Denied { reason } => format!("{name} {}: {reason}", state.words()),
     }
 }
 

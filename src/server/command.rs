@@ -99,7 +99,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let answer = ask("POST", "freezes".to_owned(), body).await?;
             let freeze = serde_json::from_value::<Freeze>(answer["freeze"].clone());
             let until = freeze.map(|freeze| freeze.lasts()).unwrap_or_default();
-            Ok(format!("frozen: {scope} {until}. Nothing new begins; to go on: unfreeze {scope} REASON"))
+            Ok(format!("frozen: {scope}. Nothing new begins {until}; to go on: unfreeze {scope} REASON"))
         }
         "unfreeze" => {
             let (scope, why) = scope(rest);

@@ -598,20 +598,12 @@ mod running {
     }
 
     #[test]
-    fn a_refused_promotion_names_the_command_that_shows_what_is_missing() {
+    fn a_refused_body_has_no_word_of_the_program_that_read_it() {
         let engine = Engine::start();
-        for (args, hint) in [
-            (&["break-glass", "--why", "x", "--expires", "2h"][..], "write for example `15m` or `45m`; from 1m to 1h"),
-            (
-                &["tokens", "make", "x", "--role", "king", "--expires", "1d"],
-                "`king` is not known; write one of `viewer`",
-            ),
-        ] {
-            let refused = engine.run(args);
-            assert_eq!(code(&refused), 2, "{args:?}: {}", stderr(&refused));
-            assert!(stderr(&refused).contains(hint), "{args:?}: {}", stderr(&refused));
-            assert!(!stderr(&refused).contains("column"), "{}", stderr(&refused));
-        }
+        let refused = engine.run(&["tokens", "make", "x", "--role", "king", "--expires", "1d"]);
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+        let said = stderr(&refused);
+        assert!(said.contains("`king` is not known; write one of `viewer`") && !said.contains("column"), "{said}");
     }
 
     #[test]

@@ -73,6 +73,10 @@ pub(super) fn bounded(why: &str) -> Result<String, Problem> {
 pub(super) fn in_words(text: &str) -> String {
     let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
     let text = text.split(" at line ").next().unwrap_or(text);
+    // A query names the key first, a body does not.
+    if let Some((key, rest)) = text.split_once(": ").filter(|(key, _)| !key.contains([' ', '`', '"'])) {
+        return format!("{key}: {}", in_words(rest));
+    }
     let listed = |rest: &str| rest.replace("expected one of ", "one of ").replace("expected ", "");
     if let Some((name, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
         return format!("{name} is not known; write {}", listed(rest));
@@ -110,6 +114,10 @@ mod tests {
             (
                 "unknown field `wy`, expected `scope` or `why` at line 1 column 3",
                 "unknown key `wy`; keys: `scope` or `why`",
+            ),
+            (
+                "Failed to deserialize query string: severity: unknown variant `awful`, expected one of `info`, `error`",
+                "severity: `awful` is not known; write one of `info`, `error`",
             ),
             ("missing field `scope` at line 1 column 2", "`scope` is missing"),
             ("Failed to deserialize query string: limit: invalid digit found in string", "limit: not a whole number"),
