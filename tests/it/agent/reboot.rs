@@ -111,7 +111,7 @@ async fn a_no_leaves_the_machine_as_it_is() {
     let run = stand.complain().await;
     stand.decide(false).await;
     let ended = ended(&stand.engine, &run).await;
-    assert_eq!(ended["run"]["state"]["is"], "cancelled", "{ended}");
+    assert_eq!(ended["run"]["state"]["is"], "denied", "{ended}");
     assert_eq!(stand.calls(), [""; 0]);
 }
 
