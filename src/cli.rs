@@ -75,30 +75,35 @@ enum Command {
     /// Show what a runbook would do now, against the live, read-only world
     Simulate(simulate::Args),
     /// Start a runbook by hand
+    #[command(after_help = run::EXAMPLES)]
     Run(run::Args),
     /// The story of a run, an incident or an approval
     Show(show::Args),
     /// Why something was done, or was not
     Why(why::Args),
-    /// Say yes to what a run asks; without an ID, list what is asked
+    /// Approve a pending request; without an ID, list the pending requests
+    #[command(after_help = approve::EXAMPLES)]
     Approve(approve::Args),
-    /// Say no to what a run asks
+    /// Deny a pending request
     Deny(approve::DenyArgs),
-    /// Incidents, the open ones first
+    /// List incidents: the open ones, or all
+    #[command(after_help = incidents::EXAMPLES)]
     Incidents(incidents::Args),
     /// Acknowledge an incident: somebody looks at it
     Ack(incidents::AckArgs),
     /// Give an incident to somebody
     Assign(incidents::AssignArgs),
     /// Silence the alerts of an incident at their Alertmanager, for a while
+    #[command(after_help = incidents::SILENCE_EXAMPLES)]
     Silence(incidents::SilenceArgs),
     /// Runs, the unfinished ones first
     Runs(runs::Args),
     /// End a run that is not over
     Cancel(runs::CancelArgs),
-    /// Stop all actions, at once: of everything, a cluster or a rule
+    /// Freeze automation at once: everywhere, in one cluster, or for one rule
+    #[command(after_help = freeze::EXAMPLES)]
     Freeze(freeze::Args),
-    /// Let actions go on
+    /// Release a freeze
     Unfreeze(freeze::UnfreezeArgs),
     /// What rules have on record, and how far they go for it
     Scorecard(ladder::Args),
@@ -116,7 +121,7 @@ enum Command {
     BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
     Status(status::Args),
-    /// The ledger: verify, export, prove, read
+    /// The ledger: verify, export, proof, key, log, redact
     Audit(audit::Args),
     /// Models on this machine: in memory or not, read them in, check them
     Cache(cache::Args),
@@ -133,6 +138,8 @@ enum Command {
     Config(config::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Print the version of this program
+    Version,
 }
 
 /// Parses the arguments, does what they say, and turns the end into an exit code.
@@ -194,7 +201,16 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Sim(args) => sim::run(&args, invocation),
         Command::Config(args) => config::run(&args, invocation),
         Command::Completions(args) => completions::run::<Cli>(&args, invocation),
+        Command::Version => version(invocation),
     }
+}
+
+fn version(invocation: &Invocation) -> Result<(), Stop> {
+    let version = env!("CARGO_PKG_VERSION");
+    if invocation.json() {
+        return invocation.print_json(&serde_json::json!({ "version": version, "name": "nightshift" }));
+    }
+    invocation.line(&format!("nightshift {version}"))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use check::wrong_name;
 pub use oidc::OidcConfig;
-pub use read::{ConfigError, Found, closest};
+pub use read::{ConfigError, Found, closest, nearest};
 pub use slack::SlackApp;
 
 use crate::model::{Grant, LabelMap, Schedule, Span};

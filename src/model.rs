@@ -49,7 +49,7 @@ pub use runbook::{Header, Param, Pin, UndoPolicy};
 pub use span::{Span, SpanError};
 pub use step::{Call, Failure, FailureKind, Outcome, Step};
 pub use subject::{LabelMap, Subject};
-pub use token::{ApiToken, BreakGlass, LOCAL};
+pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user};
 pub use verdict::{Reason, ReasonCode, Verdict};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.

@@ -23,7 +23,7 @@ pub use correlate::{
     Change, Prior, alert_place, group_key, group_title, hear, incident_key, incident_part, incident_title,
 };
 pub use escalate::{Page, page};
-pub use guards::nodes_at_once;
+pub use guards::{nodes_at_once, share_of};
 pub use inference::{
     EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
     FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,

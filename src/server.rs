@@ -25,7 +25,7 @@ mod slack;
 mod web;
 mod witness;
 
-pub use auth::{Caller, GivenToken, Tokens, Way, local_token};
+pub use auth::{Caller, GivenToken, Tokens, USER_HEADER, Way, local_token};
 pub use gates::{Gate, gates, roles_page};
 pub use listen::{Pace, check_listen, serve};
 pub use pagerduty::PagerDutyDoor;

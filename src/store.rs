@@ -10,7 +10,8 @@ mod sqlite;
 
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted,
+    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry,
+    Receipted,
 };
 pub use failpoint::Failpoint;
 
@@ -170,6 +171,8 @@ pub trait Store: Send + Sync + 'static {
     async fn counts(&self) -> Result<Counts, StoreError>;
     /// The nodes that unfinished runs hold, and for whom.
     async fn holds(&self) -> Result<Vec<Hold>, StoreError>;
+    /// Nodes that our runs took out within the last hour and day, and the rule that was started about most nodes lately.
+    async fn pressure(&self, now: Time) -> Result<Pressure, StoreError>;
     /// Replicas that runs which are not over take away.
     async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError>;
     /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.

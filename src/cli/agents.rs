@@ -37,8 +37,11 @@ enum What {
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
         /// Why; it goes into the ledger
-        #[arg(short, long)]
+        #[arg(short, long, visible_alias = "reason")]
         why: String,
+        /// Do not ask; for scripts
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -49,7 +52,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             let wanted = json!({ "node": node, "cluster": cluster, "expires": expires });
             join_token(&wanted, invocation)
         }
-        Some(What::Remove { node, cluster, why }) => {
+        Some(What::Remove { node, cluster, why, yes }) => {
+            invocation.confirm(*yes, &format!("take the certificate of {}'s agent away", page::text(node)))?;
             let path = format!("agents/{node}/remove");
             let answer: Value = Client::new(invocation)?.post(&path, &json!({ "why": why, "cluster": cluster }))?;
             if invocation.json() {

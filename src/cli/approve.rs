@@ -10,12 +10,20 @@ use super::stop::Stop;
 use crate::model::Approval;
 use serde_json::{Value, json};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nightshift approve                              list the open requests
+  nightshift show a5                              the plan, and what the guards say of it now
+  nightshift approve a5 --why 'pods may move'     asks once more on a terminal
+  nightshift approve a5 --yes --why '…'           in a script
+  nightshift deny a5 --why 'not before the demo'";
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The approval (a5); left out: list the open ones
     id: Option<String>,
     /// Why; it goes into the ledger
-    #[arg(short, long, default_value = "")]
+    #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
     /// Do not show the plan and ask first; for scripts
     #[arg(short, long)]
@@ -27,31 +35,30 @@ pub(super) struct DenyArgs {
     /// The approval (a5)
     id: String,
     /// Why; it goes into the ledger
-    #[arg(short, long, default_value = "")]
+    #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
     let Some(id) = &args.id else { return list(invocation, &client) };
     let id = id.to_ascii_lowercase();
-    // On a terminal the plan is shown once more; a script has read it with `show`.
+    // On a terminal the plan is shown once more; a script has read it with `show`, and says so.
     if !args.yes && invocation.can_ask() && !invocation.json() {
         let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
         approval_page(invocation, &understood(answer["approval"].clone())?)?;
-        let answer = invocation.ask(&format!("Approve {id}? [y/N]"))?;
-        if !matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
-            return Err(Stop::failure(
-                "not approved, nothing was answered",
-                format!("to say no: nightshift deny {id}"),
-            ));
-        }
     }
+    invocation.confirm(args.yes, &format!("approve {}", page::text(&id)))?;
     answer(invocation, &client, &id, true, &args.why)
 }
 
 pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), Stop> {
-    answer(invocation, &Client::new(invocation)?, &args.id.to_ascii_lowercase(), false, &args.why)
+    let id = args.id.to_ascii_lowercase();
+    invocation.confirm(args.yes, &format!("deny {}", page::text(&id)))?;
+    answer(invocation, &Client::new(invocation)?, &id, false, &args.why)
 }
 
 fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why: &str) -> Result<(), Stop> {
@@ -82,7 +89,7 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
             approval.run.to_string(),
             page::text(&approval.question),
             invocation.age(approval.asked_at),
-            approval.expires_at.strftime("%H:%M:%S UTC").to_string(),
+            invocation.format(approval.expires_at, "%H:%M:%S %Z"),
         ]
     });
     invocation.table(["ID", "RUN", "QUESTION", "AGE", "NO AFTER"], rows.collect())

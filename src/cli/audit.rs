@@ -8,7 +8,7 @@ use super::page;
 use super::show::understood;
 use super::stop::{Code, Stop};
 use crate::limits;
-use crate::model::{Entry, EntryNo, StoryLine};
+use crate::model::{Entry, EntryKind, EntryNo, Outcome, StoryLine};
 use crate::store::RawEntry;
 use crate::store::ledger::{
     Checkpoint, LeafHash, PublicKey, Report, VerifyError, verify_export, verify_inclusion, verify_note, write_export,
@@ -65,7 +65,7 @@ enum What {
         #[arg(long)]
         incident: Option<String>,
         /// At most so many
-        #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS)]
+        #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS, value_parser = super::invocation::rows)]
         limit: usize,
     },
     /// Remove the body of an entry for ever; its hash and place stay
@@ -73,7 +73,7 @@ enum What {
         /// The entry's number (12)
         entry: String,
         /// Why; it goes into the ledger
-        #[arg(short, long)]
+        #[arg(short, long, visible_alias = "reason")]
         why: String,
         /// Do not ask; for scripts
         #[arg(short, long)]
@@ -351,11 +351,12 @@ fn log(
     let story: Vec<StoryLine> = understood(answer["story"].clone())?;
     entries.sort_by_key(|entry| entry.no);
     let rows = entries.iter().map(|entry| {
-        // Not every entry is a line of a story; its kind says at least what it was.
-        let text = story.iter().find(|line| line.no == entry.no).map_or("", |line| line.text.as_str());
+        // Not every entry is a line of a story: of a read there is what was called, and what it returned.
+        let text = story.iter().find(|line| line.no == entry.no).map(|line| line.text.clone());
+        let text = text.unwrap_or_else(|| bare(&entry.kind));
         [
             entry.no.to_string(),
-            entry.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            invocation.format(entry.at, "%Y-%m-%d %H:%M:%S"),
             entry.kind.name().to_owned(),
             page::text(&entry.actor.0),
             entry
@@ -364,10 +365,23 @@ fn log(
                 .map(|id| id.to_string())
                 .or(entry.about.incident.map(|id| id.to_string()))
                 .unwrap_or_default(),
-            clean(text, 160),
+            page::text(&text),
         ]
     });
-    invocation.table(["NO", "AT (UTC)", "KIND", "WHO", "ABOUT", "WHAT"], rows.collect())
+    let at = format!("AT ({})", invocation.zone());
+    invocation.table(["NO", &at, "KIND", "WHO", "ABOUT", "WHAT"], rows.collect())
+}
+
+/// An entry that is no line of a story, in a few words.
+fn bare(kind: &EntryKind) -> String {
+    match kind {
+        EntryKind::StepBegun { call, .. } => call.to_string(),
+        EntryKind::StepEnded { outcome: Outcome::Ok(value), .. } => format!("→ {value}"),
+        EntryKind::StepEnded { outcome: Outcome::Failed(failure), .. } => {
+            format!("→ failed: {} ({})", failure.message, failure.kind.name())
+        }
+        _ => String::new(),
+    }
 }
 
 fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<(), Stop> {

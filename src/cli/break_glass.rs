@@ -7,16 +7,15 @@ use super::invocation::{Invocation, Paint};
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use super::tokens::day;
 use crate::model::ApiToken;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Why no other way will do; it is told to everybody and goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "why")]
     reason: String,
-    /// How long it is good, an hour at most
+    /// How long it is good: 15m, 45m; an hour at most
     #[arg(long, value_name = "TIME", default_value = "1h")]
     expires: String,
 }
@@ -32,7 +31,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     invocation.say(&format!(
         "{}: admin until {}, and every use of it is in the ledger. Take it away with `nightshift tokens revoke {}`.",
         token.id,
-        day(token.expires_at),
+        invocation.when(token.expires_at),
         token.id
     ));
     let told: Vec<&str> = made["told"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -60,7 +59,7 @@ pub(super) fn broken(invocation: &Invocation, status: &Value) -> Result<(), Stop
         let line = format!(
             "break-glass {} is in force until {}, by {}: {why}",
             token.id,
-            day(token.expires_at),
+            invocation.when(token.expires_at),
             page::text(&token.made_by)
         );
         invocation.line(&invocation.paint(Paint::Bad, &line))?;

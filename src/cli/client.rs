@@ -124,6 +124,8 @@ impl Client {
             .extend(["api", "v1"])
             .extend(segments);
         let mut request = self.http.request(method, url).bearer_auth(&self.token).query(query);
+        // For the ledger, where the token says no more than "this machine".
+        request = request.header(crate::server::USER_HEADER, user());
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -152,6 +154,15 @@ impl Client {
             "start it with `nightshift serve`, or say where it is with --server or NIGHTSHIFT_SERVER",
         )
     }
+}
+
+/// Who runs this program, as far as the machine says: `root (uid 0)`. It proves nothing.
+pub(super) fn user() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let good =
+        |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.$".contains(c));
+    named.filter(good).map_or_else(|| format!("unknown (uid {uid})"), |name| format!("{name} (uid {uid})"))
 }
 
 fn segments(path: &str) -> Vec<&str> {

@@ -10,14 +10,24 @@ use super::stop::Stop;
 use crate::model::Freeze;
 use serde_json::{Value, json};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nightshift freeze --why 'storage upgrade' --for 2h    stop everything, for two hours
+  nightshift freeze --scope rule:gpu-reset --why '…'    stop one rule, until it is released
+  nightshift freeze                                     list what is frozen
+  nightshift unfreeze --scope rule:gpu-reset --why '…'  release it";
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What to stop: all, cluster:NAME or rule:NAME
     #[arg(long, default_value = "all")]
     scope: String,
     /// Why; left out: list what is frozen
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: Option<String>,
+    /// For how long (30m, 2h); left out: until it is released
+    #[arg(long = "for", value_name = "TIME", requires = "why")]
+    lasts: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -26,24 +36,39 @@ pub(super) struct UnfreezeArgs {
     #[arg(long, default_value = "all")]
     scope: String,
     /// Why; it goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
+/// Stopping is never asked about: it must work at once, from everywhere.
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
     let Some(why) = &args.why else { return list(invocation, &client) };
-    let answer: Value = client.post("freezes", &json!({ "scope": args.scope, "why": why }))?;
+    let mut body = json!({ "scope": args.scope, "why": why });
+    if let Some(lasts) = &args.lasts {
+        body["for"] = json!(lasts);
+    }
+    let answer: Value = client.post("freezes", &body)?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
-    invocation.line(&format!("frozen: {}", page::text(&args.scope)))?;
-    invocation
-        .say("steps that have begun are finished; no other one begins. To go on: `nightshift unfreeze --why '…'`");
+    let freeze: Freeze = understood(answer["freeze"].clone())?;
+    invocation.line(&format!("frozen: {} {}", page::text(&freeze.scope), lasts(&freeze, invocation)))?;
+    let told: Vec<&str> = answer["notified"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match told.as_slice() {
+        [] => invocation.warn("no `channels` are configured, so no one is notified"),
+        told => invocation.say(&format!("notified: {}", page::text(&told.join(", ")))),
+    }
+    let back = page::text(&freeze.way_back());
+    invocation.say(&format!("steps that have begun are finished; no other one begins. To go on: `{back}`"));
     Ok(())
 }
 
 pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(), Stop> {
+    invocation.confirm(args.yes, &format!("let automation go on ({})", page::text(&args.scope)))?;
     let answer: Value = Client::new(invocation)?.post("unfreeze", &json!({ "scope": args.scope, "why": args.why }))?;
     if invocation.json() {
         return invocation.print_json(&answer);
@@ -66,12 +91,26 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
         invocation.say("nothing is frozen; to stop all actions: `nightshift freeze --why '…'`");
         return Ok(());
     }
-    table(invocation, &freezes)
+    table(invocation, &freezes)?;
+    for freeze in &freezes {
+        invocation.say(&format!("to go on: `{}`", page::text(&freeze.way_back())));
+    }
+    Ok(())
+}
+
+fn lasts(freeze: &Freeze, invocation: &Invocation) -> String {
+    freeze.until.map_or_else(|| "until it is released".to_owned(), |until| format!("until {}", invocation.when(until)))
 }
 
 pub(super) fn table(invocation: &Invocation, freezes: &[Freeze]) -> Result<(), Stop> {
     let row = |freeze: &Freeze| {
-        [page::text(&freeze.scope), page::text(&freeze.by), invocation.age(freeze.since), page::text(&freeze.why)]
+        [
+            page::text(&freeze.scope),
+            page::text(&freeze.by),
+            invocation.age(freeze.since),
+            freeze.until.map_or_else(|| "released".to_owned(), |until| invocation.when(until)),
+            page::text(&freeze.why),
+        ]
     };
-    invocation.table(["FROZEN", "BY", "AGE", "WHY"], freezes.iter().map(row).collect())
+    invocation.table(["FROZEN", "BY", "AGE", "UNTIL", "WHY"], freezes.iter().map(row).collect())
 }

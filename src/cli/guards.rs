@@ -27,8 +27,11 @@ struct ResetArgs {
     /// As the list shows it: cluster:NAME, rule:NAME or symptom:RULE
     scope: String,
     /// What the cause was; it goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -40,6 +43,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+    invocation.confirm(args.yes, &format!("reset the breaker {}", page::text(&args.scope)))?;
     let answer: Value = client.post("breakers/reset", &json!({ "scope": args.scope, "why": args.why }))?;
     if invocation.json() {
         return invocation.print_json(&answer);
@@ -137,6 +141,19 @@ fn levels(guards: &Value) -> Vec<[String; 4]> {
     let shown = out.iter().take(crate::limits::NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
     let stopped = guards["stopped"].as_str().unwrap_or_default();
     let text = |value: &str| page::text(value);
+    // Distinct nodes that our runs took out, and how many of this fleet that share is.
+    let taken = |row: &str, now: &str, limit: &str| {
+        let allowed = &guards[format!("{now}_allowed")];
+        [
+            row.to_owned(),
+            guards[now].as_array().map_or("unknown".to_owned(), |nodes| nodes.len().to_string()),
+            match allowed.as_u64() {
+                Some(nodes) => format!("{nodes} ({})", share(&limits[limit])),
+                None => share(&limits[limit]),
+            },
+            some_of(&guards[now], |node| node.as_str().unwrap_or_default().to_owned()),
+        ]
+    };
     vec![
         [
             "kill switch".to_owned(),
@@ -156,14 +173,14 @@ fn levels(guards: &Value) -> Vec<[String; 4]> {
             number(&guards["nodes_out_allowed"]),
             text(&shown),
         ],
-        ["taken in an hour".to_owned(), String::new(), share(&limits["share_per_hour"]), String::new()],
-        ["taken in a day".to_owned(), String::new(), share(&limits["share_per_day"]), String::new()],
+        taken("taken in an hour", "taken_hour", "share_per_hour"),
+        taken("taken in a day", "taken_day", "share_per_day"),
         ["nodes locked by runs".to_owned(), number(&guards["nodes_held"]), "1 run a node".to_owned(), held_by(guards)],
         [
             "one symptom, many nodes".to_owned(),
-            String::new(),
+            number(&json!(guards["symptom"]["nodes"].as_u64().unwrap_or(0))),
             if guards["correlated_limit"].is_u64() { number(&guards["correlated_limit"]) } else { "off".to_owned() },
-            String::new(),
+            guards["symptom"]["rule"].as_str().map(|rule| format!("rule {}", page::text(rule))).unwrap_or_default(),
         ],
     ]
 }

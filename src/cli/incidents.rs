@@ -10,13 +10,40 @@ use super::stop::Stop;
 use crate::model::Incident;
 use serde_json::{Value, json};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nightshift incidents                                    open incidents
+  nightshift incidents --severity critical --since 12h    critical ones of this shift that are open
+  nightshift incidents --all --node gpu-3                 everything about one node
+  nightshift incidents --state resolved --rule xid-79     what is over";
+
+pub(super) const SILENCE_EXAMPLES: &str = "\
+Examples:
+  nightshift silence i3 2h --why 'fan is being replaced'
+  nightshift silence i3 30m --reason 'known, see i2'";
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Also those that are over
     #[arg(short, long)]
     all: bool,
+    /// Only in this state: open, acknowledged or resolved
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Only so bad, or worse: info, warning, error or critical
+    #[arg(long, value_name = "SEVERITY")]
+    severity: Option<String>,
+    /// Only about this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Only with a run of this rule
+    #[arg(long, value_name = "NAME")]
+    rule: Option<String>,
+    /// Only opened since then: 2h ago, or a time
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// At most so many
-    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS)]
+    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
     limit: usize,
 }
 
@@ -41,19 +68,34 @@ pub(super) struct SilenceArgs {
     /// How long: 30m, 2h
     lasts: String,
     /// Why; it stands at Alertmanager and in the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let query = [("limit", args.limit.to_string()), ("open", (!args.all).to_string())];
+    let open = !args.all && args.state.is_none();
+    let mut query = vec![("limit", args.limit.to_string()), ("open", open.to_string())];
+    let picked = [
+        ("state", &args.state),
+        ("severity", &args.severity),
+        ("node", &args.node),
+        ("rule", &args.rule),
+        ("since", &args.since),
+    ];
+    let narrowed = picked.iter().any(|(_, value)| value.is_some());
+    query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
     let answer: Value = Client::new(invocation)?.get("incidents", &query)?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
     let incidents: Vec<Incident> = understood(answer["incidents"].clone())?;
     if incidents.is_empty() {
-        invocation.say(if args.all { "no incidents" } else { "no open incidents; --all shows the others" });
+        invocation.say(match (narrowed, open) {
+            (true, true) => "no open incident matches; --all also looks at those that are over",
+            (true, false) => "no incident matches",
+            (false, true) => "no open incidents; --all shows the others",
+            (false, false) => "no incidents",
+        });
         return Ok(());
     }
     let rows = incidents.iter().map(|incident| {
@@ -62,7 +104,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             page::severity(invocation, incident.severity),
             page::standing(incident),
             page::text(incident.owner.as_deref().unwrap_or("-")),
-            super::invocation::clean(&incident.title, 70),
+            page::text(&incident.title),
             page::subject(&incident.subject),
             format!("{}/{}", incident.firing, incident.episodes),
             invocation.age(incident.opened_at),
@@ -100,9 +142,11 @@ pub(super) fn silence(args: &SilenceArgs, invocation: &Invocation) -> Result<(),
         return invocation.print_json(&answer);
     }
     let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
+    let until = answer["until"].as_str().and_then(|at| at.parse().ok());
+    let until = until.map_or_else(|| text(&answer["until"]), |at| invocation.when(at));
     for made in answer["silences"].as_array().into_iter().flatten() {
         let (silence, source) = (text(&made["silence"]), text(&made["source"]));
-        invocation.line(&format!("silence {silence} at {source} until {}", text(&answer["until"])))?;
+        invocation.line(&format!("silence {silence} at {source} until {until}"))?;
     }
     for left in answer["left"].as_array().into_iter().flatten() {
         invocation.say(&format!("not silenced: {}", text(left)));

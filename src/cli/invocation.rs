@@ -8,6 +8,7 @@ use crate::config::{Config, Found};
 use crate::model::Time;
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub(super) struct Global {
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
+    /// Show times in UTC instead of the zone of this machine (`TZ`)
+    #[arg(long, global = true)]
+    pub utc: bool,
     /// Colours; `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: When,
@@ -34,6 +38,8 @@ pub(super) struct Global {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Table,
+    /// A table whose columns are not cut to the terminal
+    Wide,
     Json,
 }
 
@@ -57,6 +63,7 @@ pub(super) enum Paint {
 pub(super) struct Invocation {
     pub global: Global,
     pub now: Time,
+    zone: TimeZone,
     stdout_colour: bool,
     stderr_colour: bool,
 }
@@ -71,7 +78,8 @@ impl Invocation {
             When::Auto => terminal && !plain,
         };
         let (stdout_colour, stderr_colour) = (colour(io::stdout().is_terminal()), colour(io::stderr().is_terminal()));
-        Invocation { global, now: RealClock.now(), stdout_colour, stderr_colour }
+        let zone = if global.utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
+        Invocation { global, now: RealClock.now(), zone, stdout_colour, stderr_colour }
     }
 
     pub fn json(&self) -> bool {
@@ -113,9 +121,14 @@ impl Invocation {
         self.line(&text)
     }
 
-    /// A table without borders, as kubectl prints them.
+    /// A table without borders, as kubectl prints them; on a terminal no wider than it, unless `-o wide`.
     pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), Stop> {
         let mut table = Table::new();
+        let width = table.width().filter(|_| self.global.output != Format::Wide && io::stdout().is_terminal());
+        let rows = match width {
+            Some(width) => fit(head, rows, usize::from(width)),
+            None => rows,
+        };
         table.load_style(comfy_table::presets::NOTHING).force_no_tty();
         table.set_header(head.map(|name| self.paint(Paint::Dim, name)));
         for row in rows {
@@ -145,6 +158,21 @@ impl Invocation {
         painted(self.stderr_colour, paint, text)
     }
 
+    /// A moment with its zone: UTC, or where the person is (`TZ`, else the machine's zone) unless `--utc` says otherwise.
+    pub fn when(&self, at: Time) -> String {
+        self.format(at, "%Y-%m-%d %H:%M %Z")
+    }
+
+    /// The same in another form; a form that does not show the zone needs a heading that does.
+    pub fn format(&self, at: Time, form: &str) -> String {
+        at.to_zoned(self.zone.clone()).strftime(form).to_string()
+    }
+
+    /// The name of the zone at this moment, for headings: `UTC`, `CET`.
+    pub fn zone(&self) -> String {
+        self.format(self.now, "%Z")
+    }
+
     /// How long ago, as a person would say it.
     pub fn age(&self, then: Time) -> String {
         age(self.now, then)
@@ -155,6 +183,23 @@ impl Invocation {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
+    /// Asks before something begins that others held back, or that cannot be taken back. Without a terminal, or where the
+    /// answer is to be JSON, it is refused unless `--yes` was given, as `gh` does.
+    pub fn confirm(&self, yes: bool, what: &str) -> Result<(), Stop> {
+        if yes {
+            return Ok(());
+        }
+        if self.json() || !self.can_ask() {
+            let error = format!("this would {what}, and there is no terminal to confirm it on: nothing was done");
+            return Err(Stop::usage(error, "to do it without being asked: add --yes"));
+        }
+        let answer = self.ask(&format!("Really {what}? [y/N]"))?;
+        if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        Err(Stop::failure("not confirmed: nothing was done", ""))
+    }
+
     /// Asks a person; the answer without the newline.
     pub fn ask(&self, question: &str) -> Result<String, Stop> {
         let wrong = |error| Stop::failure(format!("cannot ask: {error}"), "say --yes to go without asking");
@@ -163,6 +208,52 @@ impl Invocation {
         io::stdin().read_line(&mut answer).map_err(wrong)?;
         Ok(answer.trim().to_owned())
     }
+}
+
+/// Blanks between two columns.
+const GAP: usize = 3;
+/// No column is cut to less.
+const NARROWEST: usize = 8;
+
+/// Cuts the widest columns until the table is no wider than so many characters. What is painted is short, and stays.
+fn fit<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, width: usize) -> Vec<[String; N]> {
+    let mut widths = head.map(|name| name.chars().count());
+    for row in &rows {
+        for (wide, cell) in widths.iter_mut().zip(row) {
+            *wide = (*wide).max(shown(cell));
+        }
+    }
+    let gaps = GAP * N;
+    while widths.iter().sum::<usize>() + gaps > width {
+        let Some(widest) = widths.iter_mut().max() else { break };
+        if *widest <= NARROWEST {
+            break;
+        }
+        *widest -= 1;
+    }
+    let cut = |(cell, most): (String, usize)| match shown(&cell) > most && !cell.contains('\x1b') {
+        true => clean(&cell, most),
+        false => cell,
+    };
+    let cut_row = |row: [String; N]| {
+        let mut at = 0;
+        row.map(|cell| {
+            at += 1;
+            cut((cell, widths[at - 1]))
+        })
+    };
+    rows.into_iter().map(cut_row).collect()
+}
+
+/// Characters that a cell takes on the screen.
+fn shown(cell: &str) -> usize {
+    let mut inside = false;
+    let visible = cell.chars().filter(|c| {
+        let painting = inside || *c == '\x1b';
+        inside = painting && *c != 'm';
+        !painting
+    });
+    visible.count()
 }
 
 fn painted(on: bool, paint: Paint, text: &str) -> String {
@@ -177,6 +268,14 @@ fn painted(on: bool, paint: Paint, text: &str) -> String {
         Paint::Bad => "31",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// How many rows a list has at most: none at all would look like nothing there.
+pub(super) fn rows(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("write a whole number from 1 to {}", crate::limits::READ_LIMIT)),
+        Ok(rows) => Ok(rows),
+    }
 }
 
 /// The largest unit that is not zero, two of them below a day: `45s`, `12m`, `3h20m`, `5d`.
@@ -215,6 +314,21 @@ mod tests {
         let now = Time::from_second(1_000_000).unwrap();
         let ago = |seconds: i64| age(now, Time::from_second(1_000_000 - seconds).unwrap());
         assert_eq!([ago(-5), ago(59), ago(61), ago(3_660), ago(90_000)], ["0s", "59s", "1m", "1h01m", "1d"]);
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal_in_its_widest_columns_alone() {
+        let rows = vec![
+            ["i3".to_owned(), "x".repeat(60), "\x1b[31mcritical\x1b[0m".to_owned()],
+            ["i4".to_owned(), "short".to_owned(), "info".to_owned()],
+        ];
+        let cut = fit(["ID", "TITLE", "SEVERITY"], rows.clone(), 50);
+        let wide: usize = cut[0].iter().map(|cell| shown(cell)).sum::<usize>() + 3 * GAP;
+        assert_eq!(wide, 50);
+        assert!(cut[0][1].ends_with('…') && cut[0][0] == "i3" && cut[0][2] == rows[0][2]);
+        assert_eq!(cut[1], rows[1]);
+        assert_eq!(fit(["ID", "TITLE", "SEVERITY"], rows.clone(), 200), rows);
+        assert_eq!(shown(&fit(["A", "B", "C"], rows, 1)[0][1]), NARROWEST);
     }
 
     #[test]

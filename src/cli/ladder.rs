@@ -44,6 +44,9 @@ pub(super) struct PromoteArgs {
     /// Why; it goes into the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 #[derive(clap::Args)]
@@ -121,9 +124,9 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         page::text(&scorecard.runbook),
         page::text(&scorecard.because()),
     ))?;
-    let since = card.since.map_or("nothing yet".to_owned(), |at| {
-        format!("since {} UTC, {} ago", at.strftime("%Y-%m-%d %H:%M"), invocation.age(at))
-    });
+    let since = card
+        .since
+        .map_or("nothing yet".to_owned(), |at| format!("since {}, {} ago", invocation.when(at), invocation.age(at)));
     let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
     let head = format!("on record for what it does now ({hash}): {since}");
     invocation.line(&invocation.paint(Paint::Dim, &head))?;
@@ -191,6 +194,7 @@ pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Sto
 }
 
 pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+    invocation.confirm(args.yes, &format!("promote rule {}", page::text(&args.rule)))?;
     moves(invocation, &args.rule, "promote", &json!({ "to": args.to, "why": args.why }))
 }
 

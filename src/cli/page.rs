@@ -24,13 +24,15 @@ pub(super) fn subject(subject: &Subject) -> String {
     clean(&subject.to_string(), WIDE)
 }
 
-/// `02:14:07` in UTC; with the date where it is not the day of `beside`.
-pub(super) fn clock(at: Time, beside: Time) -> String {
-    let full = at.strftime("%Y-%m-%d %H:%M:%S").to_string();
-    let day = beside.strftime("%Y-%m-%d").to_string();
-    match full.strip_prefix(&day) {
+/// `02:14:07` in the zone of the invocation; with the date where it is not the day of `beside`.
+fn clock(invocation: &Invocation, at: Time, beside: Time) -> String {
+    without_day(&invocation.format(at, "%Y-%m-%d %H:%M:%S"), &invocation.format(beside, "%Y-%m-%d"))
+}
+
+fn without_day(full: &str, day: &str) -> String {
+    match full.strip_prefix(day) {
         Some(time) => time.trim_start().to_owned(),
-        None => full,
+        None => full.to_owned(),
     }
 }
 
@@ -51,9 +53,12 @@ pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(
         return invocation.line("  nothing is recorded");
     };
     let rows: Vec<(String, String, &StoryLine)> =
-        story.iter().map(|line| (clock(line.at, first.at), offset(first.at, line.at), line)).collect();
+        story.iter().map(|line| (clock(invocation, line.at, first.at), offset(first.at, line.at), line)).collect();
     let times = rows.iter().map(|row| row.0.len()).max().unwrap_or_default();
     let offsets = rows.iter().map(|row| row.1.len()).max().unwrap_or_default();
+    // The zone stands once, above the times.
+    let zone = format!("  {:>times$}", invocation.format(first.at, "%Z"));
+    invocation.line(&invocation.paint(Paint::Dim, &zone))?;
     for (time, offset, line) in rows {
         let lead = format!("  {time:>times$}  {}  ", invocation.paint(Paint::Dim, &format!("{offset:>offsets$}")));
         let indent = " ".repeat(2 + times + 2 + offsets + 2);
@@ -77,7 +82,7 @@ pub(super) fn state(invocation: &Invocation, state: &RunState) -> String {
         }
         RunState::Ready | RunState::Waiting { .. } | RunState::Planned => Paint::Strong,
     };
-    invocation.paint(paint, state.name())
+    invocation.paint(paint, &state.words())
 }
 
 pub(super) fn severity(invocation: &Invocation, severity: Severity) -> String {
@@ -102,10 +107,15 @@ pub(super) fn standing(incident: &Incident) -> String {
     incident.recovery().unwrap_or_else(|| incident_state(incident.state).to_owned())
 }
 
+/// `02:14:07 UTC`, for what is soon.
+fn clock_now(invocation: &Invocation, at: Time) -> String {
+    invocation.format(at, "%H:%M:%S %Z")
+}
+
 /// Why a run stands where it stands, and what can be typed about it.
-pub(super) fn stands(run: &Run) -> Vec<String> {
+pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
     let explain = |code: &str| format!("nightshift why --explain {code}");
-    let again = run.wake_at.map(|at| format!(", looks again at {}", at.strftime("%H:%M:%S UTC"))).unwrap_or_default();
+    let again = run.wake_at.map(|at| format!(", looks again at {}", clock_now(invocation, at))).unwrap_or_default();
     match &run.state {
         RunState::Ready => vec!["goes on as soon as the engine comes to it".to_owned()],
         RunState::Waiting { why } => vec![format!("waits: {}{again}", text(why))],
@@ -116,7 +126,7 @@ pub(super) fn stands(run: &Run) -> Vec<String> {
             format!(
                 "asks people{}",
                 run.wake_at
-                    .map(|at| format!("; no answer until {} is no", at.strftime("%H:%M:%S UTC")))
+                    .map(|at| format!("; no answer until {} is no", clock_now(invocation, at)))
                     .unwrap_or_default()
             ),
             format!("nightshift approve {approval}"),
@@ -132,7 +142,10 @@ pub(super) fn stands(run: &Run) -> Vec<String> {
         RunState::Stuck { reason } => {
             vec![format!("stuck, needs a person: {}", text(&reason.text)), explain(reason.code.name())]
         }
-        RunState::Denied { reason } => vec![format!("not done: {}", text(&reason.text)), explain(reason.code.name())],
+        RunState::Denied { reason } => {
+            let words = text(&run.state.words());
+            vec![format!("{words}: {}", text(&reason.text)), explain(reason.code.name())]
+        }
     }
 }
 
@@ -224,9 +237,8 @@ mod tests {
 
     #[test]
     fn a_time_shows_its_day_only_where_that_changed() {
-        let at = |text: &str| text.parse::<Time>().unwrap();
-        assert_eq!(clock(at("2026-11-23T02:14:07Z"), at("2026-11-23T02:00:00Z")), "02:14:07");
-        assert_eq!(clock(at("2026-11-24T00:00:01Z"), at("2026-11-23T23:59:59Z")), "2026-11-24 00:00:01");
+        assert_eq!(without_day("2026-11-23 02:14:07", "2026-11-23"), "02:14:07");
+        assert_eq!(without_day("2026-11-24 00:00:01", "2026-11-23"), "2026-11-24 00:00:01");
     }
 
     #[test]

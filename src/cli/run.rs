@@ -12,6 +12,12 @@ use crate::clock::{Clock, RealClock};
 use crate::model::{Mode, Reach, Run, RunState, Span};
 use serde_json::{Value, json};
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nightshift run node-drain node=gpu-3 --dry-run    print the plan, start nothing
+  nightshift run node-drain node=gpu-3              asks for the target's name first
+  nightshift run node-drain node=gpu-3 --yes --wait start it in a script, and end with its outcome";
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The runbook's name: its file without `.rhai`
@@ -103,7 +109,7 @@ fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> 
     let end = invocation.now + args.timeout.0;
     let mut shown = String::new();
     while !run.state.is_final() {
-        if let Some(first) = page::stands(&run).first()
+        if let Some(first) = page::stands(invocation, &run).first()
             && *first != shown
         {
             invocation.say(&format!("{}: {first}", run.id));

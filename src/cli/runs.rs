@@ -7,7 +7,7 @@ use super::invocation::Invocation;
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use crate::model::{ReasonCode, Run, RunState};
+use crate::model::Run;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -18,8 +18,20 @@ pub(super) struct Args {
     /// Only of this incident (i3)
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
+    /// Only in this state: held, asking, done, failed, cancelled, withdrawn, refused, …
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Only about this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Only of this rule
+    #[arg(long, value_name = "NAME")]
+    rule: Option<String>,
+    /// Only created since then: 2h ago, or a time
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// At most so many
-    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS)]
+    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
     limit: usize,
 }
 
@@ -28,13 +40,19 @@ pub(super) struct CancelArgs {
     /// The run (r17)
     id: String,
     /// Why; it goes into the ledger
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "reason")]
     why: String,
+    /// Do not ask; for scripts
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let mut query =
-        vec![("limit", args.limit.to_string()), ("open", (!args.all && args.incident.is_none()).to_string())];
+    let open = !args.all && args.incident.is_none() && args.state.is_none();
+    let mut query = vec![("limit", args.limit.to_string()), ("open", open.to_string())];
+    let picked = [("state", &args.state), ("node", &args.node), ("rule", &args.rule), ("since", &args.since)];
+    let narrowed = picked.iter().any(|(_, value)| value.is_some());
+    query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
     if let Some(incident) = &args.incident {
         query.push(("incident", incident.to_ascii_lowercase()));
     }
@@ -44,7 +62,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
     let runs: Vec<Run> = understood(answer["runs"].clone())?;
     if runs.is_empty() {
-        invocation.say(if args.all { "no runs" } else { "no unfinished runs; --all shows the others" });
+        invocation.say(match (narrowed, open) {
+            (true, true) => "no unfinished run matches; --all also looks at those that are over",
+            (true, false) => "no run matches",
+            (false, true) => "no unfinished runs; --all shows the others",
+            (false, false) => "no runs",
+        });
         return Ok(());
     }
     let rows = runs.iter().map(|run| {
@@ -64,15 +87,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
+    invocation.confirm(args.yes, &format!("cancel {}", page::text(&id)))?;
     let answer: Value = Client::new(invocation)?.post(&format!("runs/{id}/cancel"), &json!({ "why": args.why }))?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
     let run: Run = understood(answer["run"].clone())?;
-    // A cancelled run ends as denied, with the canceller's words; one that was over before stays what it was.
-    let word = match &run.state {
-        RunState::Denied { reason } if reason.code == ReasonCode::Cancelled => "cancelled",
-        other => other.name(),
-    };
-    invocation.line(&format!("{} {word}", run.id))
+    // One that was over before stays what it was.
+    invocation.line(&format!("{} {}", run.id, run.state.name()))
 }

@@ -244,12 +244,18 @@ impl Tasks {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Those who read files again listen for themselves; this one is here so that it ends nothing before they do.
+    _hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Signals, Stop> {
         let listen = |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""));
-        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            _hangup: listen(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {

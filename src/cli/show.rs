@@ -102,11 +102,11 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     invocation.line(&invocation.paint(
         Paint::Dim,
         &format!(
-            "{} · {} of {} firing · opened {} UTC, {} ago{by}{closed}",
+            "{} · {} of {} firing · opened {}, {} ago{by}{closed}",
             page::subject(&incident.subject),
             incident.firing,
             page::count(incident.episodes as usize, "alert"),
-            incident.opened_at.strftime("%Y-%m-%d %H:%M:%S"),
+            invocation.format(incident.opened_at, "%Y-%m-%d %H:%M:%S %Z"),
             invocation.age(incident.opened_at),
         ),
     ))?;
@@ -136,7 +136,7 @@ fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(
 /// What is asked, the frozen plan, and how to answer.
 pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), Stop> {
     let state = match approval.state {
-        ApprovalState::Open => format!("open until {}", approval.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        ApprovalState::Open => format!("open until {}", invocation.format(approval.expires_at, "%Y-%m-%d %H:%M:%S %Z")),
         ApprovalState::Approved => "approved".to_owned(),
         ApprovalState::Denied => "denied".to_owned(),
         ApprovalState::Expired => "expired, which is no".to_owned(),
@@ -173,18 +173,18 @@ fn run_head(invocation: &Invocation, run: &Run) -> Result<(), Stop> {
     };
     let incident = run.incident.map(|id| format!(" · incident {id}")).unwrap_or_default();
     let ended = run.ended_at.map(|at| format!(" · ended {} ago", invocation.age(at))).unwrap_or_default();
-    let started = run.created_at.strftime("%Y-%m-%d %H:%M:%S");
+    let started = invocation.format(run.created_at, "%Y-%m-%d %H:%M:%S %Z");
     let age = invocation.age(run.created_at);
     let hash = run.runbook.hash.get(..12).unwrap_or(&run.runbook.hash);
     invocation.line(&invocation.paint(
         Paint::Dim,
-        &format!("{by} · mode {}{incident} · started {started} UTC, {age} ago{ended} · runbook {hash}", run.mode),
+        &format!("{by} · mode {}{incident} · started {started}, {age} ago{ended} · runbook {hash}", run.mode),
     ))
 }
 
 /// Why it stands where it stands, and the commands for it.
 fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Result<(), Stop> {
-    let mut lines = page::stands(run).into_iter();
+    let mut lines = page::stands(invocation, run).into_iter();
     if let Some(first) = lines.next() {
         invocation.line(&format!("now: {first}"))?;
     }

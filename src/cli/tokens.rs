@@ -7,7 +7,7 @@ use super::invocation::{Invocation, Paint};
 use super::page;
 use super::show::understood;
 use super::stop::Stop;
-use crate::model::{ApiToken, Time};
+use crate::model::ApiToken;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -42,7 +42,7 @@ enum What {
         /// Its number, such as t3
         id: String,
         /// Why; it goes into the ledger
-        #[arg(short, long, default_value = "")]
+        #[arg(short, long, visible_alias = "reason", default_value = "")]
         why: String,
     },
 }
@@ -105,7 +105,7 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
             token.grant.role.to_string(),
             page::text(&places),
             page::text(&token.made_by),
-            day(token.expires_at),
+            invocation.when(token.expires_at),
             token.used_at.map_or_else(|| "never".to_owned(), |at| invocation.age(at)),
             invocation.paint(paint, state),
         ])
@@ -130,15 +130,11 @@ fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
         token.id,
         page::text(&token.name),
         token.grant.role,
-        day(token.expires_at)
+        invocation.when(token.expires_at)
     ));
     invocation.say(&format!(
         "use it with NIGHTSHIFT_TOKEN or --token-file; take it away with `nightshift tokens revoke {}`",
         token.id
     ));
     Ok(())
-}
-
-pub(super) fn day(at: Time) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

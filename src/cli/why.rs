@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         if at > 0 {
             invocation.line("")?;
         }
-        let time = format!("{} UTC", block.at.strftime("%Y-%m-%d %H:%M:%S"));
+        let time = invocation.format(block.at, "%Y-%m-%d %H:%M:%S %Z");
         invocation.line(&format!(
             "{}  {}",
             invocation.paint(Paint::Dim, &time),

@@ -121,6 +121,11 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     near.filter(|(far, _)| *far <= bound).min().map(|(_, candidate)| candidate)
 }
 
+/// The candidate with the fewest edits, however many: for lists that are too long to be read.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates.into_iter().min_by_key(|candidate| (distance(word, candidate), *candidate))
+}
+
 /// Edits (insert, delete, replace) between two words.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();

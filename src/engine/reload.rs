@@ -7,6 +7,7 @@ use crate::catalog::{self, Folders};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind};
 use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Reads the files again, pins the texts, and writes down what came of it.
@@ -61,13 +62,34 @@ pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     if let Err(why) = &watching {
         tracing::warn!(%why, "looking for changed files every minute instead");
     }
+    let mut hangup = hangup();
     while !*shutdown.borrow() {
         let poll = parts.clock.now() + limits::RELOAD_POLL;
         tokio::select! {
             () = changes.notified() => reload(&parts).await,
+            () = heard(&mut hangup) => {
+                tracing::info!("SIGHUP: reading rules, runbooks and integrations again");
+                reload(&parts).await;
+            }
             () = parts.clock.sleep_until(poll), if watching.is_err() => reload(&parts).await,
             _ = shutdown.changed() => {}
         }
+    }
+}
+
+/// SIGHUP, as Prometheus and Alertmanager take it; without it files are noticed all the same.
+fn hangup() -> Option<Signal> {
+    let listening = signal(SignalKind::hangup());
+    if let Err(error) = &listening {
+        tracing::warn!(%error, "SIGHUP cannot be listened to");
+    }
+    listening.ok()
+}
+
+async fn heard(hangup: &mut Option<Signal>) {
+    let Some(signal) = hangup else { return std::future::pending().await };
+    if signal.recv().await.is_none() {
+        *hangup = None;
     }
 }
 

@@ -172,7 +172,7 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Failed { why, undone: false } => format!("{name} failed; what it did stands: {why}"),
         RunState::Stuck { reason } => format!("{name} is stuck and needs a human: {reason}"),
         RunState::Planned => format!("{name} was only planned; nothing was done"),
-        RunState::Denied { reason } => format!("{name} not done: {reason}"),
+        RunState::Denied { reason } => format!("{name} {}: {reason}", state.words()),
     }
 }
 
@@ -223,7 +223,10 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{channel} is not told before {}, unless it is needed: {why}", clock_time(*until)), false)
         }
         PageJudged { channel, why, until: None, .. } => (format!("{channel} was spared: {why}"), false),
-        Frozen { freeze } => (format!("frozen: {} by {}{}", freeze.scope, freeze.by, after(&freeze.why)), true),
+        Frozen { freeze } => {
+            let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
+            (format!("frozen: {} by {}{until}{}", freeze.scope, freeze.by, after(&freeze.why)), true)
+        }
         Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, by {by}{}", after(why)), true),
         ReleaseAsked { scope, by, why } => {
             (format!("{by} wants {scope} released{}; a second person must agree", after(why)), true)

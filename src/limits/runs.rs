@@ -37,6 +37,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const FREEZE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What blast radius counts by the hour.
 pub const HOUR: Span = Span::minutes(60);
+/// What it counts by the day.
+pub const DAY: Span = Span::minutes(24 * 60);
 /// Sets of replicas that one step may touch: a node holds some tens of pods that hold GPUs.
 pub const SERVING_SETS: usize = 64;
 /// Characters of a label by which nodes are grouped; Kubernetes allows 63.
@@ -88,6 +90,11 @@ pub const ANSWERS_READ: usize = 500;
 pub const JUDGES_NAMED: usize = 20;
 /// Two persons release a freeze within this time, or the first one's word is forgotten.
 pub const RELEASE_WINDOW: Span = Span::minutes(30);
+/// Of a path that no page has, so much is repeated.
+pub const WEB_PATH_CHARS: usize = 200;
+/// A freeze that ends by itself: shorter is over before anybody has looked, longer is a decision to be made again.
+pub const FREEZE_MIN: Span = Span::minutes(1);
+pub const FREEZE_MAX: Span = Span::minutes(30 * 24 * 60);
 /// Calls in a plan; longer ones are cut and say so.
 pub const PLAN_CALLS: usize = 200;
 /// Calls of a plan of which is foretold what the guards would say: each is read from the world.

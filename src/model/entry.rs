@@ -44,9 +44,30 @@ pub struct Freeze {
     pub by: String,
     pub why: String,
     pub since: Time,
+    /// When it ends by itself; none: it lasts until it is released.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Time>,
     /// The first of two persons who want it released.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub release_by: Option<String>,
+}
+
+impl Freeze {
+    /// `until 2026-11-30 14:00 UTC`, or `until it is released`.
+    pub fn lasts(&self) -> String {
+        match self.until {
+            Some(until) => format!("until {}", until.strftime("%Y-%m-%d %H:%M UTC")),
+            None => "until it is released".to_owned(),
+        }
+    }
+
+    /// What releases exactly this one.
+    pub fn way_back(&self) -> String {
+        match self.scope.as_str() {
+            "all" => "nightshift unfreeze --why '…'".to_owned(),
+            scope => format!("nightshift unfreeze --scope {scope} --why '…'"),
+        }
+    }
 }
 
 /// A breaker that has tripped, until a person resets it.

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a run in a final state never changes again, and one that waits is only a row.
 
-use super::{ApprovalId, EpisodeId, IncidentId, Mode, Pin, Plan, Reason, RunId, Subject, Time};
-use serde::{Deserialize, Serialize};
+use super::{ApprovalId, EpisodeId, IncidentId, Mode, Pin, Plan, Reason, ReasonCode, RunId, Subject, Time};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// What a run was started with; frozen.
@@ -16,8 +17,8 @@ pub struct Input {
     pub event: Value,
 }
 
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a run stands. In JSON `is` is `name()`; rows and entries of before say `denied` for every run that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum RunState {
     /// To be advanced now.
@@ -51,7 +52,8 @@ pub enum RunState {
     },
     /// The plan is recorded; nothing was done (observe, suggest).
     Planned,
-    /// Not done: denied by a guard or a human, expired, cancelled.
+    /// Not done: denied by a person, expired, cancelled, withdrawn, refused by a guard. The reason's code says which.
+    #[serde(alias = "cancelled", alias = "withdrawn", alias = "expired", alias = "refused")]
     Denied {
         reason: Reason,
     },
@@ -77,8 +79,86 @@ impl RunState {
             RunState::Failed { .. } => "failed",
             RunState::Stuck { .. } => "stuck",
             RunState::Planned => "planned",
-            RunState::Denied { .. } => "denied",
+            RunState::Denied { reason } => not_done(reason.code),
         }
+    }
+
+    /// The same with who denied it or which guard refused it: `denied by ann`, `refused by protected`.
+    pub fn words(&self) -> String {
+        match self {
+            RunState::Denied { reason } => match (self.name(), who_denied(&reason.text)) {
+                ("denied", Some(who)) => format!("denied by {who}"),
+                ("refused", _) => format!("refused by {}", reason.code.name()),
+                (name, _) => name.to_owned(),
+            },
+            _ => self.name().to_owned(),
+        }
+    }
+
+    /// Whether a filter by this word means the state. `denied` was the word for every run that was not done, and stays
+    /// an alias of all of them for one release.
+    pub fn is_named(&self, word: &str) -> bool {
+        self.name() == word || (word == "denied" && matches!(self, RunState::Denied { .. }))
+    }
+
+    /// The reasons with which a run that was not done has this name; none for other states.
+    pub fn codes(name: &str) -> Vec<ReasonCode> {
+        ReasonCode::ALL.into_iter().filter(|code| not_done(*code) == name).collect()
+    }
+
+    /// Every word that `name` has.
+    pub const NAMES: [&str; 14] = [
+        "ready",
+        "waiting",
+        "held",
+        "asking",
+        "done",
+        "stopped",
+        "failed",
+        "stuck",
+        "planned",
+        "denied",
+        "expired",
+        "cancelled",
+        "withdrawn",
+        "refused",
+    ];
+}
+
+/// The word for a run that was not done, by the reason's code.
+fn not_done(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::NotApproved => "denied",
+        ReasonCode::ApprovalExpired => "expired",
+        ReasonCode::Cancelled => "cancelled",
+        ReasonCode::EpisodeOver | ReasonCode::NoLongerNeeded | ReasonCode::NoRuleMatched => "withdrawn",
+        _ => "refused",
+    }
+}
+
+/// The name in the reason of a run that a person denied.
+fn who_denied(text: &str) -> Option<&str> {
+    let (who, _) = text.split_once(" said no")?;
+    Some(who).filter(|who| !who.is_empty())
+}
+
+impl Serialize for RunState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("is", self.name())?;
+        match self {
+            RunState::Ready | RunState::Done | RunState::Planned => {}
+            RunState::Waiting { why } | RunState::Stopped { why } => map.serialize_entry("why", why)?,
+            RunState::Held { reason } | RunState::Stuck { reason } | RunState::Denied { reason } => {
+                map.serialize_entry("reason", reason)?;
+            }
+            RunState::Asking { approval } => map.serialize_entry("approval", approval)?,
+            RunState::Failed { why, undone } => {
+                map.serialize_entry("why", why)?;
+                map.serialize_entry("undone", undone)?;
+            }
+        }
+        map.end()
     }
 }
 
@@ -152,4 +232,55 @@ pub struct Approval {
 
 fn one_person() -> u32 {
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_done(code: ReasonCode, text: &str) -> RunState {
+        RunState::Denied { reason: Reason::new(code, text) }
+    }
+
+    #[test]
+    fn a_run_that_was_not_done_says_why_in_its_state_and_old_rows_are_read_as_before() {
+        for (code, text, name, words) in [
+            (ReasonCode::Cancelled, "cancelled by ann: x", "cancelled", "cancelled"),
+            (ReasonCode::EpisodeOver, "the alert ended", "withdrawn", "withdrawn"),
+            (ReasonCode::NoLongerNeeded, "it came back", "withdrawn", "withdrawn"),
+            (ReasonCode::Protected, "hands off", "refused", "refused by protected"),
+            (ReasonCode::NotApproved, "ann said no: not tonight", "denied", "denied by ann"),
+            (ReasonCode::ApprovalExpired, "no answer", "expired", "expired"),
+        ] {
+            let state = not_done(code, text);
+            assert_eq!((state.name(), state.words().as_str()), (name, words));
+            assert!(RunState::NAMES.contains(&name));
+            let json = serde_json::to_value(&state).unwrap();
+            assert_eq!(json["is"], name);
+            assert_eq!(serde_json::from_value::<RunState>(json.clone()).unwrap(), state);
+            // As it was written before there were words for each.
+            let mut old = json;
+            old["is"] = Value::from("denied");
+            assert_eq!(serde_json::from_value::<RunState>(old).unwrap(), state);
+            assert!(state.is_named(name) && state.is_named("denied") && !state.is_named("done"));
+        }
+    }
+
+    #[test]
+    fn every_other_state_is_written_and_read_as_it_always_was() {
+        for text in [
+            r#"{"is":"ready"}"#,
+            r#"{"is":"waiting","why":"w"}"#,
+            r#"{"is":"held","reason":{"code":"frozen","text":"t"}}"#,
+            r#"{"is":"asking","approval":"a5"}"#,
+            r#"{"is":"done"}"#,
+            r#"{"is":"stopped","why":"w"}"#,
+            r#"{"is":"failed","why":"w","undone":true}"#,
+            r#"{"is":"stuck","reason":{"code":"in_doubt","text":"t"}}"#,
+            r#"{"is":"planned"}"#,
+        ] {
+            let state: RunState = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&state).unwrap(), text);
+        }
+    }
 }

@@ -35,6 +35,7 @@ pub enum ReasonCode {
     ReachExceeded,
     ActionOff,
     EpisodeOver,
+    NoLongerNeeded,
     BreakerTripped,
     Correlated,
     Flapping,
@@ -56,7 +57,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 39] = {
+    pub const ALL: [ReasonCode; 40] = {
         use ReasonCode::*;
         [
             NoRuleMatched,
@@ -82,6 +83,7 @@ impl ReasonCode {
             ReachExceeded,
             ActionOff,
             EpisodeOver,
+            NoLongerNeeded,
             BreakerTripped,
             Correlated,
             Flapping,
@@ -127,6 +129,7 @@ impl ReasonCode {
             ReachExceeded => "reach_exceeded",
             ActionOff => "action_off",
             EpisodeOver => "episode_over",
+            NoLongerNeeded => "no_longer_needed",
             BreakerTripped => "breaker_tripped",
             Correlated => "correlated",
             Flapping => "flapping",

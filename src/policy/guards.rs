@@ -22,7 +22,7 @@ mod reach;
 mod serving_floor;
 mod silenced;
 
-pub use blast_radius::nodes_at_once;
+pub use blast_radius::{nodes_at_once, share_of};
 
 use super::admit::Asked;
 use crate::limits;

@@ -167,8 +167,8 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(
-                format!("the body is not what this route takes: {error}"),
-                "send a JSON object with the keys that the API describes",
+                format!("the body is not what this route takes: {}", refuse::in_words(&error.to_string())),
+                "send a JSON object with the keys that this route takes; `nightshift <command> --help` explains them",
             )
         })?;
         Ok(Body(value))
@@ -185,7 +185,11 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(value)) => Ok(Asked(value)),
             Err(error) => {
-                Err(refuse::bad(error.body_text(), "see `nightshift <command> --help` for what can be asked"))
+                let why = refuse::in_words(&error.body_text());
+                Err(refuse::bad(
+                    format!("the query is not what this route takes: {why}"),
+                    "lists take open, limit, after, incident, run, kind, state, severity, node, rule and since",
+                ))
             }
         }
     }

@@ -11,13 +11,16 @@ pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 
 use super::{App, Problem};
 use crate::config::Person;
-use crate::model::{Grant, IncidentId, Right, Subject, Time, TokenId};
+use crate::model::{Grant, IncidentId, Right, Subject, Time, TokenId, identity, local_user};
 use crate::planted::planted;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use std::fmt;
+
+/// The user at the command line, as it says itself: `root (uid 0)`.
+pub const USER_HEADER: &str = "x-nightshift-user";
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,9 +85,21 @@ impl Caller {
         std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
     }
 
+    /// With this machine's own token: the user that the command line names, for the ledger and for people. It gives no
+    /// right and makes no second person: `identity` takes it off again.
+    fn as_said(mut self, headers: &HeaderMap) -> Caller {
+        let said = headers.get(USER_HEADER).and_then(|value| value.to_str().ok());
+        if let (Way::Local, Some(name)) = (&self.way, said.and_then(local_user))
+            && self.name == LOCAL
+        {
+            self.name = name;
+        }
+        self
+    }
+
     /// Who is behind what they make.
     pub fn root(&self) -> &str {
-        self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name)
+        identity(self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name))
     }
 
     pub fn may(&self, right: Right) -> bool {
@@ -170,7 +185,7 @@ impl FromRequestParts<App> for Caller {
         }
         let found = match presented(&parts.headers) {
             Some(token) => match app.roster.now().caller(&token) {
-                Some(caller) => Some(caller),
+                Some(caller) => Some(caller.as_said(&parts.headers)),
                 None => made::caller(app, &token).await?,
             },
             None => None,

@@ -5,7 +5,7 @@
 use super::api::segment;
 use super::{App, Caller, Problem, api};
 use crate::limits;
-use crate::model::{Foretold, Incident};
+use crate::model::{Foretold, Freeze, Incident, Span};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -25,7 +25,7 @@ scorecard RULE                what a rule has on record
 ack i3                        somebody looks at it
 assign i3 @user               whose it is from now on (or: me)
 silence i3 2h REASON          silence its alerts at Alertmanager
-freeze [SCOPE] REASON         stop all actions (of all, cluster:NAME or rule:NAME)
+freeze [SCOPE] [for 2h] REASON stop all actions (of all, cluster:NAME or rule:NAME)
 unfreeze [SCOPE] REASON       let them go on
 guards                        limits, levels, tripped breakers
 help                          this list";
@@ -92,8 +92,15 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
         }
         "freeze" => {
             let (scope, why) = scope(rest);
-            ask("POST", "freezes".to_owned(), json!({ "scope": scope, "why": why })).await?;
-            Ok(format!("frozen: {scope}. Nothing new begins; to go on: unfreeze {scope} REASON"))
+            let (lasts, why) = lasts(why);
+            let mut body = json!({ "scope": scope, "why": why });
+            if let Some(lasts) = lasts {
+                body["for"] = json!(lasts);
+            }
+            let answer = ask("POST", "freezes".to_owned(), body).await?;
+            let freeze = serde_json::from_value::<Freeze>(answer["freeze"].clone());
+            let until = freeze.map(|freeze| freeze.lasts()).unwrap_or_default();
+            Ok(format!("frozen: {scope}. Nothing new begins {until}; to go on: unfreeze {scope} REASON"))
         }
         "unfreeze" => {
             let (scope, why) = scope(rest);
@@ -157,6 +164,17 @@ fn scope(rest: &str) -> (&str, &str) {
     let (first, why) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let named = first == "all" || first.starts_with("cluster:") || first.starts_with("rule:");
     if named { (first, why.trim()) } else { ("all", rest) }
+}
+
+/// `for 2h REASON`: how long, where that is written before the reason.
+fn lasts(why: &str) -> (Option<&str>, &str) {
+    let mut words = why.splitn(3, char::is_whitespace);
+    match (words.next(), words.next()) {
+        (Some("for"), Some(lasts)) if lasts.parse::<Span>().is_ok() => {
+            (Some(lasts), words.next().unwrap_or_default().trim())
+        }
+        _ => (None, why),
+    }
 }
 
 /// `RUNBOOK name=value …`; a value that is JSON is that, any other one is a text.
@@ -230,12 +248,7 @@ pub(super) fn guards(answer: &Value) -> String {
         }
         None => "how many nodes are out is not known, so nothing that disturbs a node begins".to_owned(),
     }];
-    if let Value::String(why) = &answer["stopped"] {
-        lines.push(format!("everything is stopped: {why}"));
-    }
-    for freeze in answer["freezes"].as_array().into_iter().flatten() {
-        lines.push(format!("frozen: {} by {}: {}", text(&freeze["scope"]), text(&freeze["by"]), text(&freeze["why"])));
-    }
+    lines.extend(frozen(answer));
     for run in answer["held"].as_array().into_iter().flatten().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
         lines.push(format!("{} is held by {}: {}", text(&run["run"]), text(&run["guard"]), text(&run["why"])));
     }
@@ -243,6 +256,18 @@ pub(super) fn guards(answer: &Value) -> String {
         lines.push(format!("breaker {} has tripped: {}", text(&breaker["scope"]), text(&breaker["why"])));
     }
     lines.join("\n")
+}
+
+/// What stops automation now, a line each.
+pub(super) fn frozen(answer: &Value) -> Vec<String> {
+    let stopped = answer["stopped"].as_str().map(|why| format!("everything is stopped: {why}"));
+    let freezes = answer["freezes"].as_array().into_iter().flatten();
+    let freezes = freezes.filter_map(|freeze| serde_json::from_value::<Freeze>(freeze.clone()).ok());
+    let line = |freeze: Freeze| {
+        let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
+        format!("frozen: {} by {}{until}: {}", freeze.scope, freeze.by, freeze.why)
+    };
+    stopped.into_iter().chain(freezes.map(line)).collect()
 }
 
 fn silenced(answer: &Value) -> String {
@@ -322,6 +347,13 @@ mod tests {
         assert_eq!(scope("rule:xid a bad driver"), ("rule:xid", "a bad driver"));
         assert_eq!(scope("all"), ("all", ""));
         assert_eq!(scope("the room is on fire"), ("all", "the room is on fire"));
+    }
+
+    #[test]
+    fn a_freeze_ends_by_itself_only_where_a_length_of_time_is_written() {
+        assert_eq!(lasts("for 2h a bad driver"), (Some("2h"), "a bad driver"));
+        assert_eq!(lasts("for a bad driver"), (None, "for a bad driver"));
+        assert_eq!(lasts("fire"), (None, "fire"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::Request;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -54,12 +54,16 @@ impl IntoResponse for Problem {
     }
 }
 
-pub(super) async fn no_such_page(uri: Uri) -> Problem {
+pub(super) async fn no_such_page(headers: HeaderMap, uri: Uri) -> Response {
+    if super::web::wants_html(&headers) {
+        return super::web::no_such_page(uri.path());
+    }
     let path: String = uri.path().chars().take(200).collect();
     Problem::not_found(
         format!("there is nothing at {path}"),
         "events go to POST /in/<kind>/<source>; the API is under /api/v1; health is at /healthz and /readyz",
     )
+    .into_response()
 }
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {

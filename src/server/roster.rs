@@ -9,7 +9,7 @@ pub use reload::watch;
 
 use super::auth::{Caller, LOCAL, Tokens, Way, digest};
 use crate::config::{Person, Role};
-use crate::model::{Grant, Right};
+use crate::model::{Grant, Right, identity};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -78,6 +78,7 @@ impl Roster {
     /// Whether two names in the ledger are one person.
     pub fn same(&self, one: &str, other: &str) -> bool {
         let person = |name: &str| self.of_token(name).map_or(name.to_owned(), |person| person.name.clone());
+        let (one, other) = (identity(one), identity(other));
         one == other || person(one) == person(other)
     }
 

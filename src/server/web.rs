@@ -19,7 +19,7 @@ use crate::config::Server;
 use crate::limits;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -46,7 +46,9 @@ impl Front {
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/", get(read::home))
+        .route("/incidents", get(read::incidents))
         .route("/incidents/{id}", get(read::incident))
+        .route("/guards", get(read::guards))
         .route("/runs/{id}", get(read::run))
         .route("/why/{subject}", get(read::why))
         .route("/login", get(sign::page).post(sign::with_token))
@@ -65,12 +67,27 @@ pub(super) fn routes() -> Router<App> {
         .layer(axum::middleware::from_fn(policy))
 }
 
+/// Whether a browser asks, which is to get a page and no JSON.
+pub(super) fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|part| part.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
+}
+
+/// The answer to a browser that looks for a page that is not there.
+pub(super) fn no_such_page(path: &str) -> Response {
+    let path: String = path.chars().take(limits::WEB_PATH_CHARS).collect();
+    with_policy(pages::missing(&path))
+}
+
 /// What a browser may do with a page: load our own style and script, talk to us, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 async fn policy(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    with_policy(next.run(request).await)
+}
+
+fn with_policy(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     // Not `no-referrer`: with that one a browser sends `Origin: null` along with our own forms. Others learn nothing either way.

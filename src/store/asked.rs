@@ -5,7 +5,7 @@
 use super::ledger::LeafHash;
 use crate::model::{
     AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote,
-    Reach, Reason, Receipt, Run, RunId, Standing, Step, Subject, Terms, Time, TokenId,
+    Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,8 @@ pub struct Claimed {
     pub moot: bool,
     /// The same, but until then its incident is kept open: it waits, and goes on if one of them fires again.
     pub kept: Option<Time>,
+    /// A guard held it when it was claimed: what it has read may be out of date.
+    pub held: bool,
 }
 
 /// A run that nobody has started, and the steps that it would make.
@@ -218,7 +220,8 @@ pub enum Decided {
 /// What people and reconcilers may change besides runs.
 #[derive(Debug, Clone)]
 pub enum Control {
-    Freeze(Freeze),
+    /// The second part: channels that are notified of it, and of its end.
+    Freeze(Freeze, Vec<String>),
     /// Released once so many different persons asked for it, the first and the last within `RELEASE_WINDOW`.
     Unfreeze {
         scope: String,
@@ -341,6 +344,16 @@ pub struct Filter {
     pub open: bool,
     /// Only entries of these kinds (`EntryKind::name`); empty: all.
     pub kinds: Vec<&'static str>,
+    /// Only incidents or runs in this state, by its word in JSON; `denied` of a run means each that was not done.
+    pub state: Option<&'static str>,
+    /// Only incidents that are so bad, or worse.
+    pub severity: Option<Severity>,
+    /// Only what is about this node.
+    pub node: Option<String>,
+    /// Only runs of this rule, or incidents that have one.
+    pub rule: Option<String>,
+    /// Only incidents that opened, or runs that were created, at this time or later.
+    pub since: Option<Time>,
     /// Rows with a number greater than this, ascending; otherwise the newest first.
     pub after: Option<i64>,
     pub limit: usize,
@@ -359,6 +372,16 @@ pub struct Counts {
     pub signed: u64,
     pub freezes: u64,
     pub nodes_held: u64,
+}
+
+/// What the guards that count over a window count now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Distinct nodes, by cluster (empty for a fleet without a name) and name.
+    pub taken_hour: Vec<(String, String)>,
+    pub taken_day: Vec<(String, String)>,
+    /// The rule, and how many nodes it was started about within `SYMPTOM_WINDOW`.
+    pub symptom: Option<(String, u32)>,
 }
 
 /// A node that a run holds.

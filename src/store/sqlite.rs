@@ -5,6 +5,7 @@
 mod agents;
 mod begin;
 mod breakers;
+mod freezes;
 mod incidents;
 mod intake;
 mod ladder;
@@ -27,7 +28,8 @@ mod writer;
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
+    StoreError,
 };
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
@@ -335,6 +337,10 @@ impl Store for SqliteStore {
 
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         self.readers.read(read::holds).await
+    }
+
+    async fn pressure(&self, now: Time) -> Result<Pressure, StoreError> {
+        self.readers.read(move |conn| read::pressure(conn, now)).await
     }
 
     async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError> {

@@ -63,6 +63,7 @@ impl Place {
         for name in ["NIGHTSHIFT_CONFIG", "NIGHTSHIFT_SERVER", "NIGHTSHIFT_TOKEN", "NO_COLOR", "RUST_LOG"] {
             command.env_remove(name);
         }
+        command.env("USER", "ann").env_remove("SUDO_USER").env("TZ", "UTC");
         command
     }
 }
@@ -257,6 +258,32 @@ fn without_an_engine_or_a_token_the_words_say_what_to_do() {
 }
 
 #[test]
+fn the_version_is_a_command_too_and_can_be_json() {
+    let place = Place::new("");
+    assert_eq!(stdout(&place.run(&["version"])), format!("nightshift {}\n", env!("CARGO_PKG_VERSION")));
+    let json: serde_json::Value = serde_json::from_slice(&place.run(&["version", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_help_of_what_people_type_at_night_has_examples_and_names_real_commands() {
+    let place = Place::new("");
+    for name in ["freeze", "approve", "run", "silence", "incidents"] {
+        let help = stdout(&place.run(&[name, "--help"]));
+        assert!(help.contains("Examples:") && help.contains(&format!("  nightshift {name}")), "{name}: {help}");
+    }
+    let help = stdout(&place.run(&["--help"]));
+    assert!(help.contains("verify, export, proof, key, log, redact"), "{help}");
+    // Either word for the reason, wherever one is given.
+    for name in
+        ["approve", "deny", "cancel", "freeze", "unfreeze", "silence", "judge", "promote", "demote", "break-glass"]
+    {
+        let help = stdout(&place.run(&[name, "--help"]));
+        assert!(help.contains("--why") && help.contains("reason"), "{name}: {help}");
+    }
+}
+
+#[test]
 fn completions_are_made_for_every_shell() {
     let place = Place::new("");
     for shell in ["bash", "zsh", "fish"] {
@@ -347,10 +374,10 @@ mod running {
         assert_eq!((code(&started), stdout(&started).as_str()), (0, "r1\n"), "{}", stderr(&started));
         let shown = engine.run(&["show", "R1"]);
         assert!(stdout(&shown).starts_with("r1  look  on fleet"), "{}", stdout(&shown));
-        assert!(stdout(&shown).contains("by local · mode observe"), "{}", stdout(&shown));
+        assert!(stdout(&shown).contains(&format!("by {} · mode observe", ann())), "{}", stdout(&shown));
         let why = engine.run(&["why", "r1"]);
-        assert!(stdout(&why).contains("started by hand (local)"), "{}", stdout(&why));
-        assert_eq!(engine.json(&["runs", "--all"])["runs"][0]["requested_by"], "local");
+        assert!(stdout(&why).contains(&format!("started by hand ({})", ann())), "{}", stdout(&why));
+        assert_eq!(engine.json(&["runs", "--all"])["runs"][0]["requested_by"], ann());
     }
 
     #[test]
@@ -411,9 +438,9 @@ mod running {
         assert_eq!(code(&engine.run(&["freeze", "--why", "  "])), 2);
         assert_eq!(code(&engine.run(&["freeze", "--why", "storm"])), 0);
         let freezes = engine.json(&["freeze"]);
-        assert_eq!((&freezes["freezes"][0]["by"], &freezes["freezes"][0]["why"]), (&"local".into(), &"storm".into()));
-        assert_eq!(code(&engine.run(&["unfreeze", "--why", "over"])), 0);
-        assert_eq!(code(&engine.run(&["unfreeze", "--why", "over"])), 5);
+        assert_eq!((&freezes["freezes"][0]["by"], &freezes["freezes"][0]["why"]), (&ann().into(), &"storm".into()));
+        assert_eq!(code(&engine.run(&["unfreeze", "--yes", "--why", "over"])), 0);
+        assert_eq!(code(&engine.run(&["unfreeze", "--yes", "--why", "over"])), 5);
     }
 
     #[test]
@@ -458,6 +485,161 @@ mod running {
         let json = engine.json(&["audit", "verify", "--export", "ledger.jsonl"]);
         let number = |name: &str| json[name].as_u64().unwrap();
         assert!(number("unsigned") > 0 && number("unsigned") == number("entries") - number("signed"), "{json}");
+    }
+
+    /// How an act of ann's with this machine's own token is recorded.
+    fn ann() -> String {
+        format!("local:ann (uid {})", rustix::process::getuid().as_raw())
+    }
+
+    #[test]
+    fn what_lets_something_begin_or_ends_it_is_refused_without_a_terminal_unless_yes_is_said() {
+        let engine = Engine::start();
+        let started = engine.run(&["run", "look", "--yes", "-p", "why=test", "--mode", "observe"]);
+        assert_eq!(code(&started), 0, "{}", stderr(&started));
+        assert_eq!(code(&engine.run(&["freeze", "--why", "storm"])), 0, "stopping is never asked about");
+        let entries = engine.json(&["status"])["status"]["entries"].clone();
+        for args in [
+            &["approve", "a1", "--why", "x"][..],
+            &["approve", "a1", "-o", "json"],
+            &["deny", "a1"],
+            &["cancel", "r1", "--why", "x"],
+            &["unfreeze", "--why", "x"],
+            &["promote", "all", "--why", "x"],
+            &["guards", "reset", "rule:all", "--why", "x"],
+            &["agents", "remove", "gpu-3", "--why", "x"],
+            &["audit", "redact", "1", "--why", "x"],
+        ] {
+            let refused = engine.run(args);
+            assert_eq!(code(&refused), 2, "{args:?}: {}", stderr(&refused));
+            assert!(stderr(&refused).contains("--yes"), "{args:?}: {}", stderr(&refused));
+        }
+        assert_eq!(engine.json(&["status"])["status"]["entries"], entries, "nothing was done");
+        assert_eq!(engine.json(&["freeze"])["freezes"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn a_freeze_prints_the_exact_way_back_and_a_wrong_scope_is_told_which_freezes_there_are() {
+        let engine = Engine::start();
+        let frozen = engine.run(&["freeze", "--scope", "rule:all", "--reason", "a bad driver"]);
+        assert_eq!(code(&frozen), 0, "{}", stderr(&frozen));
+        assert!(stdout(&frozen).contains("frozen: rule:all until it is released"), "{}", stdout(&frozen));
+        let said = stderr(&frozen);
+        assert!(
+            said.contains("`nightshift unfreeze --scope rule:all --why '…'`") && said.contains("notified: log"),
+            "{said}"
+        );
+        let wrong = engine.run(&["unfreeze", "--yes", "--why", "over"]);
+        assert_eq!(code(&wrong), 5);
+        let said = stderr(&wrong);
+        assert!(said.contains("frozen: rule:all") && said.contains("nightshift unfreeze --scope rule:all"), "{said}");
+        assert_eq!(code(&engine.run(&["unfreeze", "--scope", "rule:all", "--yes", "--why", "over"])), 0);
+        let none = engine.run(&["freeze", "--scope", "rule:nope", "--why", "x"]);
+        assert_eq!(code(&none), 5);
+        assert!(stderr(&none).contains("the nearest of 1 is `rule:all`"), "{}", stderr(&none));
+    }
+
+    #[test]
+    fn a_freeze_that_ends_by_itself_is_bounded_and_outlives_a_restart() {
+        let engine = Engine::start();
+        for wrong in ["10s", "31d", "soon"] {
+            let refused = engine.run(&["freeze", "--why", "x", "--for", wrong]);
+            assert_eq!(code(&refused), 2, "{wrong}: {}", stderr(&refused));
+            assert!(stderr(&refused).contains("from 1m to 30d"), "{}", stderr(&refused));
+        }
+        assert_eq!(code(&engine.run(&["freeze", "--for", "2h"])), 2, "without a reason it would only list");
+        let frozen = engine.run(&["freeze", "--why", "storage upgrade", "--for", "2h"]);
+        assert!(
+            stdout(&frozen).contains("frozen: all until 20") && stdout(&frozen).contains(" UTC"),
+            "{}",
+            stdout(&frozen)
+        );
+        let until = engine.json(&["freeze"])["freezes"][0]["until"].clone();
+        let incident = engine.json(&["incidents"])["incidents"][0].clone();
+        let title = incident["title"].as_str().unwrap();
+        assert!(title.starts_with(&format!("Automation frozen (all) by {} until", ann())), "{title}");
+        assert!(title.ends_with("storage upgrade"), "{title}");
+        let engine = again(engine.stop().0);
+        assert_eq!(engine.json(&["freeze"])["freezes"][0]["until"], until);
+        assert_eq!(code(&engine.run(&["unfreeze", "--yes", "--why", "done early"])), 0);
+        let resolved = engine.json(&["incidents", "--state", "resolved"]);
+        assert_eq!(resolved["incidents"][0]["id"], incident["id"]);
+    }
+
+    #[test]
+    fn lists_are_narrowed_and_no_rows_at_all_are_no_answer() {
+        let engine = Engine::start();
+        assert_eq!(code(&engine.run(&["run", "look", "--yes", "-p", "why=test", "--mode", "observe"])), 0);
+        assert_eq!(code(&engine.run(&["freeze", "--why", "storm"])), 0);
+        for (args, ids) in [
+            (&["incidents", "--severity", "warning"][..], 1),
+            (&["incidents", "--severity", "critical"], 0),
+            (&["incidents", "--state", "acknowledged"], 0),
+            (&["incidents", "--node", "gpu-3"], 0),
+            (&["incidents", "--since", "1h"], 1),
+            (&["runs", "--all", "--since", "2000-01-01T00:00:00Z"], 1),
+            (&["runs", "--all", "--rule", "other"], 0),
+            (&["runs", "--state", "cancelled"], 0),
+            (&["runs", "--state", "denied"], 0),
+        ] {
+            let answer = engine.json(args);
+            let list = answer.get("incidents").or(answer.get("runs")).and_then(|list| list.as_array()).unwrap();
+            assert_eq!(list.len(), ids, "{args:?}: {answer}");
+        }
+        for (args, hint) in [
+            (&["incidents", "-n", "0"][..], "from 1 to"),
+            (&["incidents", "--state", "opened"], "did you mean `open`?"),
+            (&["runs", "--state", "asleep"], "states: ready, waiting"),
+            (&["incidents", "--severity", "awful"], "`awful` is not known; write one of `info`"),
+            (&["incidents", "--since", "yesterday"], "write for example `2h`"),
+        ] {
+            let refused = engine.run(args);
+            assert_eq!(code(&refused), 2, "{args:?}: {}", stderr(&refused));
+            assert!(stderr(&refused).contains(hint), "{args:?}: {}", stderr(&refused));
+        }
+    }
+
+    #[test]
+    fn times_are_in_the_zone_of_the_terminal_and_say_which() {
+        let engine = Engine::start();
+        assert_eq!(code(&engine.run(&["run", "look", "--yes", "-p", "why=test", "--mode", "observe"])), 0);
+        let shown = |args: &[&str]| {
+            let mut command = engine.place.command(args);
+            stdout(&command.env("NIGHTSHIFT_SERVER", &engine.url).env("TZ", "XST-5").output().unwrap())
+        };
+        assert!(shown(&["show", "r1"]).contains(" XST, "), "{}", shown(&["show", "r1"]));
+        assert!(shown(&["show", "r1", "--utc"]).contains(" UTC, "), "{}", shown(&["show", "r1", "--utc"]));
+        assert!(shown(&["audit", "log"]).contains("AT (XST)"));
+        assert!(shown(&["why", "r1"]).contains(" XST  run r1"), "{}", shown(&["why", "r1"]));
+    }
+
+    #[test]
+    fn why_of_a_rule_that_only_notifies_says_so() {
+        let engine = Engine::start();
+        let why = engine.run(&["why", "all"]);
+        assert_eq!(code(&why), 0, "{}", stderr(&why));
+        assert!(stdout(&why).contains("it matches alerts and notifies log; it runs nothing"), "{}", stdout(&why));
+    }
+
+    #[test]
+    fn a_refused_body_has_no_word_of_the_program_that_read_it() {
+        let engine = Engine::start();
+        let refused = engine.run(&["tokens", "make", "x", "--role", "king", "--expires", "1d"]);
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+        let said = stderr(&refused);
+        assert!(said.contains("`king` is not known; write one of") && !said.contains("column"), "{said}");
+    }
+
+    #[test]
+    fn sighup_reads_the_rules_again_and_does_not_end_the_engine() {
+        let engine = Engine::start();
+        engine.place.write("rules/b.yaml", "rules:\n  - { name: more, when: ['severity=\"error\"'], tell: [log] }\n");
+        let pid = rustix::process::Pid::from_child(&engine.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while engine.json(&["status"])["status"]["rules"] != 2 {
+            assert!(std::time::Instant::now() < give_up, "the rules were not read again");
+        }
     }
 
     /// Starts an engine in a place, perhaps once more.

@@ -221,9 +221,10 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
         by: "ada".into(),
         why: "drill".into(),
         since: Time::now(),
+        until: None,
         release_by: None,
     };
-    camp.parts.store.control(Control::Freeze(freeze), Time::now()).await.unwrap();
+    camp.parts.store.control(Control::Freeze(freeze, Vec::new()), Time::now()).await.unwrap();
     let other = camp.start("cordon", Some("us"), "gpu-1").await;
     assert_eq!(camp.held(other).await.code, ReasonCode::Frozen);
     let thaw = Control::Unfreeze { scope: "cluster:us".into(), by: "ada".into(), why: "over".into(), persons: 1 };

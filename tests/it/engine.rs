@@ -90,9 +90,10 @@ async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
         by: "ada".into(),
         why: "maintenance".into(),
         since: night.now(),
+        until: None,
         release_by: None,
     };
-    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
     let heard = night.hear("firing", XID).await;
     night.settle().await;
     let run = night.run(heard.runs[0]).await;
@@ -188,7 +189,7 @@ async fn attempts_on_one_subject_cool_down_twice_as_long_each_time_and_end() {
     assert_eq!(waits[0], 0, "{started:?}");
     assert!((29..=31).contains(&waits[1]), "{started:?}");
     assert!((59..=61).contains(&waits[2]), "{started:?}");
-    assert_eq!(started[3].2, "denied", "{started:?}");
+    assert_eq!(started[3].2, "refused", "{started:?}");
 }
 
 #[tokio::test]
@@ -271,9 +272,15 @@ async fn one_episode_of_each_of_eight_gpus_is_one_incident_and_one_run_at_a_time
 }
 
 async fn freeze(night: &Night) {
-    let freeze =
-        Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: night.now(), release_by: None };
-    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ada".into(),
+        why: "stop".into(),
+        since: night.now(),
+        until: None,
+        release_by: None,
+    };
+    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
 }
 
 async fn thaw(night: &Night) {
@@ -508,4 +515,184 @@ async fn an_act_waits_for_the_second_signal_of_its_rule() {
     night.pass(Duration::from_secs(20)).await;
     assert_eq!(night.until_rest(heard.runs[0], MINUTE).await.state, RunState::Done);
     assert_eq!(night.effects()["patch nodes gpu-2"], 1);
+}
+
+const NOT_READY: &[(&str, &str)] = &[("alertname", "KubeNodeNotReady"), ("node", "gpu-3")];
+
+fn not_ready() -> String {
+    "rules:\n  - name: r\n    when: ['alertname=\"KubeNodeNotReady\"']\n    run: node-not-ready\n    mode: auto\n"
+        .to_owned()
+}
+
+/// gpu-2 is out, so the cordon of gpu-3, whose kubelet is silent, is held.
+async fn held_behind_gpu_2() -> (Night, nightshift::model::RunId) {
+    let night = Night::fall_on_shipped(&not_ready()).await;
+    night.by_hand("gpu-2", true).await;
+    night.fleet.fault(Fault::NodeNotReady { node: "gpu-3".into() }).unwrap();
+    let run = night.hear("firing", NOT_READY).await.runs[0];
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::BlastRadius);
+    (night, run)
+}
+
+#[tokio::test]
+async fn a_node_that_came_back_while_its_run_was_held_is_not_cordoned_although_its_alert_still_fires() {
+    let (night, run) = held_behind_gpu_2().await;
+    night.fleet.repair("gpu-3", None).unwrap();
+    night.by_hand("gpu-2", false).await;
+    let ended = night.until_rest(run, MINUTE).await;
+    assert_eq!(code(&ended.state), ReasonCode::NoLongerNeeded);
+    assert_eq!(ended.state.name(), "withdrawn");
+    let RunState::Denied { reason } = &ended.state else { panic!("{:?}", ended.state) };
+    assert!(reason.text.contains("k8s::cordon") && reason.text.contains("came back by itself"), "{reason}");
+    assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
+    let steps = night.steps(run).await;
+    assert_eq!(steps.len(), 1, "what was read again is no step of the run: {steps:#?}");
+}
+
+#[tokio::test]
+async fn a_held_step_that_is_still_needed_begins_once_the_guard_lets_it() {
+    let (night, run) = held_behind_gpu_2().await;
+    night.pass(MINUTE).await;
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::BlastRadius, "gpu-2 is still out");
+    night.by_hand("gpu-2", false).await;
+    night.pass(MINUTE).await;
+    night.settle().await;
+    assert_eq!(night.effects().get("patch nodes gpu-3"), Some(&1));
+}
+
+#[tokio::test]
+async fn a_held_run_whose_node_cannot_be_read_waits_and_does_not_act_on_what_it_read_before() {
+    let (night, run) = held_behind_gpu_2().await;
+    night.by_hand("gpu-2", false).await;
+    let broken = Trouble::Status { code: 500, retry_after: None };
+    night.fleet.fault(ApiFault::next(100, "GET", "nodes/gpu-3", broken)).unwrap();
+    night.pass(Duration::from_secs(20)).await;
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::TargetUnavailable);
+    assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
+    night.fleet.calm();
+    night.pass(Duration::from_secs(20)).await;
+    night.settle().await;
+    assert_eq!(night.effects().get("patch nodes gpu-3"), Some(&1), "it could be read again, and is still NotReady");
+}
+
+#[tokio::test]
+async fn a_held_run_is_withdrawn_in_the_moment_in_which_its_alert_ends() {
+    let (night, run) = held_behind_gpu_2().await;
+    night.hear("resolved", NOT_READY).await;
+    night.settle().await;
+    let ended = night.run(run).await;
+    assert_eq!(code(&ended.state), ReasonCode::EpisodeOver, "it does not wait for the guard's next look");
+    assert_eq!(ended.state.name(), "withdrawn");
+    night.by_hand("gpu-2", false).await;
+    night.pass(MINUTE).await;
+    night.settle().await;
+    assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
+}
+
+fn freeze_until(night: &Night, until: Option<Duration>) -> Control {
+    let until = until.map(|lasts| night.now() + lasts);
+    let (by, why) = ("ada".into(), "upgrade".into());
+    let freeze = Freeze { scope: "all".into(), by, why, since: night.now(), until, release_by: None };
+    Control::Freeze(freeze, vec!["oncall".to_owned(), "pager".to_owned()])
+}
+
+#[tokio::test]
+async fn a_freeze_notifies_every_channel_and_ends_by_itself_with_an_entry_and_a_notification() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    night.parts.store.control(freeze_until(&night, Some(MINUTE * 120)), night.now()).await.unwrap();
+    let due = night.parts.store.due(night.now(), 10).await.unwrap().notices;
+    let channels: Vec<&str> = due.iter().map(|row| row.channel.as_str()).collect();
+    assert_eq!(channels, ["oncall", "pager"], "each channel once");
+    assert!(due.iter().all(|row| row.alone), "it is not counted away in a digest");
+    let incident = due[0].incident;
+    let run = night.hear("firing", XID).await.runs[0];
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::Frozen);
+    night.pass(MINUTE * 120 - Duration::from_secs(1)).await;
+    night.settle().await;
+    assert_eq!(code(&night.run(run).await.state), ReasonCode::Frozen);
+    assert!(night.effects().is_empty());
+    night.pass(Duration::from_secs(20)).await;
+    night.settle().await;
+    assert!(night.parts.store.freezes().await.unwrap().is_empty());
+    assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
+    let story: Vec<String> = night
+        .entries()
+        .await
+        .iter()
+        .filter(|entry| entry.about.incident == Some(incident))
+        .filter_map(|entry| nightshift::engine::story::line(entry).map(|line| line.text))
+        .collect();
+    assert!(
+        story.iter().any(|line| line.contains("no longer frozen: all") && line.contains("its end has come")),
+        "{story:#?}"
+    );
+    let incidents = night.parts.store.incidents(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    let freeze = incidents.iter().find(|found| found.id == incident).unwrap();
+    assert!(freeze.closed_at.is_some(), "{freeze:?}");
+    let due = night.parts.store.due(night.now(), 10).await.unwrap().notices;
+    assert_eq!(due.iter().filter(|row| row.incident == incident).count(), 2, "both channels hear of the end");
+}
+
+#[tokio::test]
+async fn a_second_freeze_never_makes_the_first_one_shorter() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    let until = async |night: &Night| night.parts.store.freezes().await.unwrap()[0].until;
+    night.parts.store.control(freeze_until(&night, Some(MINUTE * 60)), night.now()).await.unwrap();
+    let first = until(&night).await;
+    night.parts.store.control(freeze_until(&night, Some(MINUTE)), night.now()).await.unwrap();
+    assert_eq!(until(&night).await, first);
+    night.parts.store.control(freeze_until(&night, None), night.now()).await.unwrap();
+    assert_eq!(until(&night).await, None);
+    night.parts.store.control(freeze_until(&night, Some(MINUTE)), night.now()).await.unwrap();
+    assert_eq!(until(&night).await, None, "it lasts until it is released");
+    let open = Filter { open: true, limit: 10, ..Filter::default() };
+    assert_eq!(night.parts.store.incidents(open).await.unwrap().len(), 1, "one incident for one scope");
+}
+
+#[tokio::test]
+async fn two_users_of_this_machines_token_are_one_person_when_a_freeze_is_released() {
+    let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
+    night.parts.store.control(freeze_until(&night, None), night.now()).await.unwrap();
+    let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "x".into(), persons: 2 };
+    night.parts.store.control(lift("local:root (uid 0)"), night.now()).await.unwrap();
+    for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
+        let refused = night.parts.store.control(lift(by), night.now()).await;
+        assert!(
+            matches!(&refused, Err(StoreError::Refused(text)) if text.contains("a second person")),
+            "{by}: {refused:?}"
+        );
+    }
+    night.parts.store.control(lift("ada"), night.now()).await.unwrap();
+    assert!(night.parts.store.freezes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_filter_by_state_finds_new_rows_by_their_own_word_and_old_ones_that_say_denied() {
+    let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
+    let run = night.hear("firing", XID).await.runs[0];
+    night.until_rest(run, MINUTE).await;
+    let cancel = Control::Cancel { run, by: "ada".into(), why: "x".into() };
+    night.parts.store.control(cancel, night.now()).await.unwrap();
+    let found = async |word: &'static str| {
+        let filter = Filter { state: Some(word), limit: 10, ..Filter::default() };
+        night.parts.store.runs(filter).await.unwrap().iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    let expect = async |when: &str| {
+        assert_eq!(found("cancelled").await, [run], "{when}");
+        assert_eq!(found("denied").await, [run], "{when}: the old word stays an alias");
+        for other in ["withdrawn", "refused", "expired", "done", "held"] {
+            assert!(found(other).await.is_empty(), "{when}: {other}");
+        }
+    };
+    expect("as it is written now").await;
+    assert_eq!(night.run(run).await.state.words(), "cancelled");
+    let conn = rusqlite::Connection::open(night.path().join("nightshift.db")).unwrap();
+    let old = r#"{"is":"denied","reason":{"code":"cancelled","text":"cancelled by ada: x"}}"#;
+    assert_eq!(conn.execute("UPDATE run SET state = ?2 WHERE id = ?1", rusqlite::params![run.0, old]).unwrap(), 1);
+    expect("as it was written before").await;
+    assert_eq!(night.run(run).await.state.words(), "cancelled");
 }

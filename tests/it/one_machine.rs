@@ -266,7 +266,7 @@ async fn on_one_machine_without_a_cluster_a_gpu_is_reset_as_shipped_and_the_mach
     assert_eq!(state["is"], "done", "{state}");
     assert_eq!(alone.calls(), ["nvidia-smi --gpu-reset -i 3"]);
     let state = alone.run("reboot").await;
-    assert_eq!(state["is"], "denied", "{state}");
+    assert_eq!(state["is"], "refused", "{state}");
     assert!(state.to_string().contains("guards: { only_node: true }"), "{state}");
     assert_eq!(alone.calls().len(), 1, "nothing was booted");
 

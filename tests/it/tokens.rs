@@ -159,8 +159,8 @@ async fn a_wish_that_cannot_be_meant_so_says_what_to_write() {
     let chat = with_an_admin().await;
     make(&chat, &secret("root"), wanted("ci", "viewer", "1d")).await;
     for (wish, words) in [
-        (json!({ "name": "ci" }), "missing field `role`"),
-        (wanted("ci", "king", "1d"), "unknown variant `king`"),
+        (json!({ "name": "ci" }), "`role` is missing"),
+        (wanted("ci", "king", "1d"), "`king` is not known; write one of"),
         (wanted("ci", "viewer", "soon"), "is no length of time"),
         (wanted("ci", "viewer", "0s"), "cannot last 0s"),
         (wanted("ci", "viewer", "367d"), "cannot last"),
@@ -174,7 +174,7 @@ async fn a_wish_that_cannot_be_meant_so_says_what_to_write() {
         (json!({ "name": "x", "role": "viewer", "expires": "1d", "sources": ["test"] }), "only a token of role source"),
         (json!({ "name": "x", "role": "viewer", "expires": "1d", "clusters": [] }), "would be nowhere"),
         (json!({ "name": "x", "role": "viewer", "expires": "1d", "clusters": ["sum"] }), "did you mean `sim`?"),
-        (json!({ "name": "x", "role": "viewer", "expires": "1d", "by": "ada" }), "unknown field `by`"),
+        (json!({ "name": "x", "role": "viewer", "expires": "1d", "by": "ada" }), "unknown key `by`"),
     ] {
         let (status, said) = chat.posts(&secret("local"), "/api/v1/tokens", wish.clone()).await;
         assert!(status.is_client_error() && said.to_string().contains(words), "{wish}: {status} {said}");

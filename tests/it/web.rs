@@ -7,6 +7,7 @@ mod chromium;
 mod desk;
 mod forged;
 mod judge;
+mod live;
 mod made;
 mod phone;
 mod provider;
@@ -143,7 +144,7 @@ async fn a_changed_plan_a_closed_question_and_a_strange_form_are_refused_in_plac
     let late = ada.send(&form.with("answer", "approve")).await;
     assert_eq!(late.status, 409);
     assert!(
-        late.words().contains("a1 is denied already (by ada)") && late.words().contains("not done"),
+        late.words().contains("a1 is denied already (by ada)") && late.words().contains("cordon denied by ada:"),
         "{}",
         late.words()
     );

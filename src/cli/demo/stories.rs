@@ -89,7 +89,7 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     let touched = changes(stage, "patch", "deployments", "mistral-7b");
     expect(touched == 0, "mistral-7b was restarted before anybody said yes".into())?;
     stage.say.say("you", &format!("nightshift approve {ask} --why 'go ahead'"));
-    stage.children.cli(&["approve", &ask, "--why", "go ahead"]).await.map_err(|error| error.to_string())?;
+    stage.children.cli(&["approve", &ask, "--yes", "--why", "go ahead"]).await.map_err(|error| error.to_string())?;
     run_in_state(stage, "inference-no-progress", &["done"]).await?;
     let touched = changes(stage, "patch", "deployments", "mistral-7b");
     expect(touched == 1, format!("mistral-7b was restarted {touched} times instead of once"))

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 mod ask;
 mod open;
+mod still;
 mod stop;
 
 pub(super) struct Slice<'a> {
@@ -245,6 +246,14 @@ impl<'a> Slice<'a> {
             // A node of that name may well exist in the default cluster, and is another node.
             let reason = Reason::new(ReasonCode::TargetUnavailable, error.to_string());
             return self.denied(claimed, runbook, &call, reason).await;
+        }
+        if undoes.is_none()
+            && action.spec().reach > Reach::None
+            && action.spec().effect != Effect::Read
+            && still::may_be_out_of_date(claimed)
+            && let Some(next) = self.still_needed(&claimed.run, runbook, action, &call).await?
+        {
+            return Ok(next);
         }
         let (proposal, world) = match self.propose(&claimed.run, action, call, undoes).await {
             Ok(read) => read,

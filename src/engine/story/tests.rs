@@ -85,8 +85,14 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         end: PlanEnd::Stopped("needs hands".into()),
         hash: "1".repeat(64),
     };
-    let freeze =
-        Freeze { scope: "all".into(), by: "ana".into(), why: "storage upgrade".into(), since: at(0), release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ana".into(),
+        why: "storage upgrade".into(),
+        since: at(0),
+        until: None,
+        release_by: None,
+    };
     let ok = |step| StepEnded { step, outcome: Outcome::Ok(json!({ "changed": true })) };
     let stuck = RunState::Stuck { reason: Reason::new(ReasonCode::InDoubt, "the reboot may have happened") };
     let no_rule = Reason::new(ReasonCode::NoRuleMatched, "none of 3 rules matches");

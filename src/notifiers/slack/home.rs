@@ -25,6 +25,8 @@ pub struct Page {
     pub open: u64,
     /// How the guards stand, a line each.
     pub guards: Vec<String>,
+    /// What stops automation now, a line each: it stands at the top.
+    pub frozen: Vec<String>,
     pub at: Time,
     pub link: Option<String>,
 }
@@ -32,6 +34,8 @@ pub struct Page {
 pub fn page(page: &Page, seal: &Seal) -> Home {
     let mut message = Message::new("Nightshift");
     message.header(&format!("Nightshift · {}", page.install));
+    message
+        .says(&page.frozen.iter().map(|line| format!(":rotating_light: {line}")).collect::<Vec<_>>().join("\n"), 1_000);
     message.says(&page.note, 1_000);
     message.section(Text::ours("*Waits for you*"));
     for ask in page.asks.iter().take(SLACK_HOME_ROWS) {

@@ -76,7 +76,14 @@ fn a_step_within_all_limits_may_begin() {
 
 #[test]
 fn reads_may_always_begin() {
-    let freeze = Freeze { scope: "all".into(), by: "ann".into(), why: "drill".into(), since: ago(5), release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ann".into(),
+        why: "drill".into(),
+        since: ago(5),
+        until: None,
+        release_by: None,
+    };
     let levels = Levels { mode: Mode::Observe, freezes: vec![freeze], declared_reach: Reach::None, ..levels() };
     let read = Proposal { effect: Effect::Read, facts: Facts::default(), ..cordon("gpu-3") };
     allowed(&levels, &read);
@@ -99,6 +106,7 @@ fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
             by: "ann".into(),
             why: "drill".into(),
             since: ago(5),
+            until: None,
             release_by: None,
         }],
         ..levels()

@@ -83,7 +83,7 @@ fn of_pool<'a>(asked: &Asked<'a>, group: &'a Group, node: &str, out: &BTreeSet<&
 }
 
 fn within(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
-    at_once(asked, level)
+    at_once(asked, node, level)
         .or_else(|| last_one(asked, node, level))
         .or_else(|| rate(asked, level, level.taken_hour, asked.limits.share_per_hour, "hour"))
         .or_else(|| rate(asked, level, level.taken_day, asked.limits.share_per_day, "day"))
@@ -94,17 +94,26 @@ pub fn nodes_at_once(limits: &GuardLimits, total: u32) -> u32 {
     limits.nodes_at_once.min(share_of(limits.share_at_once, total))
 }
 
-fn at_once(asked: &Asked<'_>, level: &Level<'_>) -> Option<Verdict> {
+fn at_once(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
     let Level { of, total, out, .. } = level;
     let limit = nodes_at_once(asked.limits, *total);
     if out.len() < limit as usize {
         return None;
     }
+    // The pages count the target, too, where it is out already.
+    let itself = asked.proposal.facts.nodes_out.iter().any(|name| name == node);
+    let itself = if itself { format!(" ({node} itself not counted)") } else { String::new() };
     let text = match out.len() {
-        0 => format!("no node of {total}{of} may be out of service: the limit is {limit} at once"),
-        1 => format!("1 of {total} nodes{of} is out ({}); the limit is {limit} at once", some_of(out.iter().copied())),
+        0 => format!("no node of {total}{of} may be out of service: the limit is {limit} at once{itself}"),
+        1 => format!(
+            "1 of {total} nodes{of} is out ({}); the limit is {limit} at once{itself}",
+            some_of(out.iter().copied())
+        ),
         n => {
-            format!("{n} of {total} nodes{of} are out ({}); the limit is {limit} at once", some_of(out.iter().copied()))
+            format!(
+                "{n} of {total} nodes{of} are out ({}); the limit is {limit} at once{itself}",
+                some_of(out.iter().copied())
+            )
         }
     };
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
@@ -143,7 +152,7 @@ fn rate(asked: &Asked<'_>, level: &Level<'_>, taken: u32, share: f64, window: &s
 }
 
 /// A share of the fleet in whole nodes, at least one; none at all where the share is zero or no number.
-fn share_of(share: f64, total: u32) -> u32 {
+pub fn share_of(share: f64, total: u32) -> u32 {
     if !share.is_finite() || share <= 0.0 {
         return 0;
     }

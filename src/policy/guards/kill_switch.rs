@@ -16,7 +16,10 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let (freeze, doubt) =
         asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
     let Freeze { scope, by, why, since, .. } = freeze;
-    let text = format!("{scope} is frozen by {by} since {}: {why}{doubt}", since.strftime("%Y-%m-%d %H:%M UTC"));
+    let since = since.strftime("%Y-%m-%d %H:%M UTC");
+    // One whose end has come holds until the store has written that down.
+    let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
+    let text = format!("{scope} is frozen by {by} since {since}{until}: {why}{doubt}");
     asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
 }
 

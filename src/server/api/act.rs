@@ -5,7 +5,8 @@
 
 use super::{Allowed, App, Body, Problem, humans, read, refuse};
 use crate::catalog::Loaded;
-use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState};
+use crate::limits;
+use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Time, identity};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::server::Caller;
@@ -56,6 +57,17 @@ pub(super) struct Scope {
     scope: String,
     #[serde(default)]
     why: String,
+}
+
+/// A scope that is to be frozen, and for how long (`2h`); left out: until it is released.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Freezing {
+    scope: String,
+    #[serde(default, alias = "reason")]
+    why: String,
+    #[serde(default, rename = "for")]
+    lasts: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -148,7 +160,7 @@ pub(super) async fn decide(
     Body(answer): Body<Answer>,
 ) -> Result<Json<Value>, Problem> {
     let approval = read::find_approval(&app, refuse::id(&id)?).await?;
-    if !approval.approvers.is_empty() && !approval.approvers.contains(&caller.name) {
+    if !approval.approvers.is_empty() && !approval.approvers.iter().any(|name| name == identity(&caller.name)) {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
             format!("{} may not answer {}", caller.name, approval.id),
@@ -228,14 +240,32 @@ pub(super) async fn acknowledge(
 pub(super) async fn freeze(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(body): Body<Scope>,
+    Body(body): Body<Freezing>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     check_scope(&app, &body.scope)?;
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
-    let freeze = Freeze { scope: body.scope, by: caller.name, why, since: app.parts.clock.now(), release_by: None };
-    control(&app, Control::Freeze(freeze.clone())).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "freeze": freeze }))))
+    let since = app.parts.clock.now();
+    let until = body.lasts.as_deref().map(|text| end_of_freeze(text, since)).transpose()?;
+    let channels: Vec<String> = app.parts.config.channels.keys().cloned().collect();
+    let freeze = Freeze { scope: body.scope, by: caller.name, why, since, until, release_by: None };
+    control(&app, Control::Freeze(freeze.clone(), channels.clone())).await?;
+    // As it is in force: one of before may last longer.
+    let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
+    let freeze = freezes.into_iter().find(|kept| kept.scope == freeze.scope).unwrap_or(freeze);
+    let back = freeze.way_back();
+    Ok((StatusCode::CREATED, Json(json!({ "freeze": freeze, "notified": channels, "release": back }))))
+}
+
+fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
+    let (least, most) = (limits::FREEZE_MIN, limits::FREEZE_MAX);
+    let hint =
+        format!("write for example `30m` or `2h`, from {least} to {most}; left out, it lasts until it is released");
+    let lasts: Span = text.parse().map_err(|error| refuse::bad(format!("`for`: {error}"), hint.clone()))?;
+    if !(least..=most).contains(&lasts) {
+        return Err(refuse::bad(format!("a freeze cannot last {lasts}"), hint));
+    }
+    since.checked_add(lasts.0).map_err(|_| refuse::bad(format!("there is no time {lasts} from now"), hint))
 }
 
 pub(super) async fn unfreeze(
@@ -247,9 +277,13 @@ pub(super) async fn unfreeze(
     let why = refuse::reason(&body.why)?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     let Some(freeze) = freezes.iter().find(|freeze| freeze.scope == body.scope) else {
+        let ways: Vec<String> =
+            freezes.iter().take(limits::NAMES_SHOWN).map(|freeze| format!("`{}`", freeze.way_back())).collect();
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
-        let hint =
-            if scopes.is_empty() { "nothing is frozen".to_owned() } else { format!("frozen: {}", scopes.join(", ")) };
+        let hint = match ways.is_empty() {
+            true => "nothing is frozen".to_owned(),
+            false => format!("frozen: {}; to release: {}", scopes.join(", "), ways.join(" or ")),
+        };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
     };
     let persons = humans::release_persons(&app).await?;
@@ -357,7 +391,15 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
     }
     let hint = match crate::config::closest(name, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{what}:{near}`? To stop everything at once: `all`"),
-        None => format!("there are: {}. To stop everything at once: `all`", known.join(", ")),
+        None => match crate::config::nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => {
+                let list =
+                    if what == "rule" { "`nightshift scorecard` lists them" } else { "`nightshift config` does" };
+                let many = known.len();
+                format!("the nearest of {many} is `{what}:{near}` ({list}). To stop everything at once: `all`")
+            }
+            None => format!("there is no {what} at all. To stop everything at once: `all`"),
+        },
     };
     Err(refuse::missing(format!("{what} `{}`", name.escape_debug()), hint))
 }

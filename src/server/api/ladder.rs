@@ -11,6 +11,7 @@ use crate::store::{Climb, Control};
 use crate::telemetry::Verdict;
 use axum::Json;
 use axum::extract::{Path, State};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -123,7 +124,13 @@ pub(super) async fn promote(
         ));
     }
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
-    act::control(&app, Control::Promote(climb)).await?;
+    act::control(&app, Control::Promote(climb)).await.map_err(|problem| match problem.status {
+        StatusCode::CONFLICT => Problem {
+            hint: format!("`nightshift scorecard {}` shows what is on record and what is missing", rule.name),
+            ..problem
+        },
+        _ => problem,
+    })?;
     Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
 }
 

@@ -3,15 +3,18 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, StoryLine};
-use crate::policy::nodes_at_once;
+use crate::model::{
+    ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, Severity, Span, StoryLine, Time,
+};
+use crate::policy::{nodes_at_once, share_of};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`.
+/// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`; incidents and runs also `state`, `node`,
+/// `rule`, `since`, and incidents `severity`.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct List {
@@ -23,11 +26,40 @@ pub(super) struct List {
     run: Option<RunId>,
     /// One kind of entry, e.g. `step_denied`.
     kind: Option<String>,
+    state: Option<String>,
+    /// This bad, or worse.
+    severity: Option<Severity>,
+    node: Option<String>,
+    rule: Option<String>,
+    /// A time, or how long ago: `2h`.
+    since: Option<String>,
 }
 
+/// The states of incidents, by their words in JSON.
+const INCIDENT_STATES: [&str; 3] = ["open", "acknowledged", "resolved"];
+
 impl List {
+    /// The same with the words that a person typed: a state of these, and a time.
+    fn picked(mut self, states: &[&'static str], now: Time) -> Result<Filter, Problem> {
+        let state = match self.state.take() {
+            None => None,
+            Some(word) => Some(*states.iter().find(|state| **state == word).ok_or_else(|| {
+                let hint = match crate::config::closest(&word, states.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("states: {}", states.join(", ")),
+                };
+                refuse::bad(format!("there is no state `{}`", word.escape_debug()), hint)
+            })?),
+        };
+        let since = self.since.take().map(|text| since(&text, now)).transpose()?;
+        Ok(Filter { state, since, ..self.filter() })
+    }
+
     fn filter(self) -> Filter {
         Filter {
+            severity: self.severity,
+            node: self.node,
+            rule: self.rule,
             incident: self.incident,
             run: self.run,
             open: self.open,
@@ -36,6 +68,17 @@ impl List {
             ..Filter::default()
         }
     }
+}
+
+/// `2h` is two hours ago; anything else must be a time.
+fn since(text: &str, now: Time) -> Result<Time, Problem> {
+    if let Ok(ago) = text.parse::<Span>() {
+        return now.checked_sub(ago.0).map_err(|_| refuse::bad(format!("there was no time {ago} ago"), "write `2h`"));
+    }
+    text.parse().map_err(|_| {
+        let error = format!("`since`: `{}` is neither a length of time nor a time", text.escape_debug());
+        refuse::bad(error, "write for example `2h` or `2026-11-30T08:00:00Z`")
+    })
 }
 
 pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
@@ -83,7 +126,12 @@ pub(super) async fn incidents(
     State(app): State<App>,
     Asked(list): Asked<List>,
 ) -> Result<Json<Value>, Problem> {
-    let incidents = app.parts.store.incidents(list.filter()).await.map_err(refuse::store)?;
+    let incidents = app
+        .parts
+        .store
+        .incidents(list.picked(&INCIDENT_STATES, app.parts.clock.now())?)
+        .await
+        .map_err(refuse::store)?;
     Ok(Json(json!({ "incidents": incidents })))
 }
 
@@ -107,7 +155,8 @@ pub(super) async fn incident(
 }
 
 pub(super) async fn runs(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
-    let runs = app.parts.store.runs(list.filter()).await.map_err(refuse::store)?;
+    let runs =
+        app.parts.store.runs(list.picked(&RunState::NAMES, app.parts.clock.now())?).await.map_err(refuse::store)?;
     Ok(Json(json!({ "runs": runs })))
 }
 
@@ -215,6 +264,16 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         json!({ "pool": group.value, "label": group.label, "total": total, "out": group.out, "allowed": most })
     };
     let pools: Vec<Value> = pools.map(pool).collect();
+    let pressure = parts.store.pressure(parts.clock.now()).await.map_err(refuse::store)?;
+    let named = |list: &[(String, String)]| -> Vec<String> {
+        let several = parts.world.clusters.len() > 1;
+        let name = |(cluster, node): &(String, String)| match several && !cluster.is_empty() {
+            true => format!("{cluster}/{node}"),
+            false => node.clone(),
+        };
+        list.iter().map(name).collect()
+    };
+    let share = |share: f64| facts.nodes_total.map(|total| share_of(share, total));
     let silent: Vec<&String> =
         parts.config.sources.iter().filter(|(_, source)| source.api.is_some()).map(|(name, _)| name).collect();
     Ok(Json(json!({
@@ -230,6 +289,11 @@ pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "nodes_out": facts.nodes_out,
         "nodes_out_allowed": at_once,
         "nodes_held": counts.nodes_held,
+        "taken_hour": named(&pressure.taken_hour),
+        "taken_hour_allowed": share(limits.share_per_hour),
+        "taken_day": named(&pressure.taken_day),
+        "taken_day_allowed": share(limits.share_per_day),
+        "symptom": pressure.symptom.map(|(rule, nodes)| json!({ "rule": rule, "nodes": nodes })),
         "freezes": freezes,
         "stopped": parts.world.stopped(),
         "release_persons": super::humans::release_persons(&app).await?,

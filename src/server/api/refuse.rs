@@ -67,3 +67,66 @@ pub(super) fn bounded(why: &str) -> Result<String, Problem> {
     }
     Ok(why.trim().to_owned())
 }
+
+/// What the JSON and query readers say, as a person would say it: the key or value, what was expected, no type names and no
+/// columns.
+pub(super) fn in_words(text: &str) -> String {
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    let text = text.split(" at line ").next().unwrap_or(text);
+    // A query names the key first, a body does not.
+    if let Some((key, rest)) = text.split_once(": ").filter(|(key, _)| !key.contains([' ', '`', '"'])) {
+        return format!("{key}: {}", in_words(rest));
+    }
+    let listed = |rest: &str| rest.replace("expected one of ", "one of ").replace("expected ", "");
+    if let Some((name, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
+        return format!("{name} is not known; write {}", listed(rest));
+    }
+    if let Some((name, rest)) = text.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
+        return format!("unknown key {name}; keys: {}", listed(rest));
+    }
+    if let Some(name) = text.strip_prefix("missing field ") {
+        return format!("{name} is missing");
+    }
+    let text = text.replace("invalid digit found in string", "not a whole number");
+    let text = text.replace("provided string was not `true` or `false`", "write `true` or `false`");
+    let text = text.replace("invalid type: ", "found ").replace("invalid value: ", "found ");
+    for (ty, words) in
+        [("u64", "a whole number"), ("usize", "a whole number"), ("u32", "a whole number"), ("i64", "a whole number")]
+    {
+        if let Some(head) = text.strip_suffix(&format!("expected {ty}")) {
+            return format!("{head}expected {words}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn a_refusal_of_a_body_has_no_word_of_the_program_that_read_it() {
+        for (text, expect) in [
+            (
+                "unknown variant `king`, expected one of `viewer`, `admin` at line 1 column 56",
+                "`king` is not known; write one of `viewer`, `admin`",
+            ),
+            (
+                "unknown field `wy`, expected `scope` or `why` at line 1 column 3",
+                "unknown key `wy`; keys: `scope` or `why`",
+            ),
+            (
+                "Failed to deserialize query string: severity: unknown variant `awful`, expected one of `info`, `error`",
+                "severity: `awful` is not known; write one of `info`, `error`",
+            ),
+            ("missing field `scope` at line 1 column 2", "`scope` is missing"),
+            ("Failed to deserialize query string: limit: invalid digit found in string", "limit: not a whole number"),
+            (
+                "invalid type: string \"x\", expected u64 at line 1 column 9",
+                "found string \"x\", expected a whole number",
+            ),
+        ] {
+            assert_eq!(in_words(text), expect);
+        }
+    }
+}

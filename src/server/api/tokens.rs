@@ -192,7 +192,8 @@ pub(super) async fn broken(app: &App) -> Result<Vec<ApiToken>, Problem> {
 }
 
 fn life(text: &str, most: Span) -> Result<Span, Problem> {
-    let hint = || format!("write for example `30m` or `30d`; from {} to {most}", limits::TOKEN_LIFE_MIN);
+    let example = if most < Span::minutes(24 * 60) { "`15m` or `45m`" } else { "`12h` or `30d`" };
+    let hint = || format!("write for example {example}; from {} to {most}", limits::TOKEN_LIFE_MIN);
     let lasts: Span =
         text.parse().map_err(|error| refuse::bad(format!("`expires` is no length of time: {error}"), hint()))?;
     if !(limits::TOKEN_LIFE_MIN..=most).contains(&lasts) {

@@ -28,7 +28,7 @@ pub(super) struct Question {
     subject: String,
 }
 
-/// The answer: blocks of lines, oldest first.
+/// The answer: blocks of lines, the newest block first; within a block the oldest line first.
 #[derive(Serialize)]
 struct Explanation {
     subject: String,
@@ -70,7 +70,7 @@ pub(super) async fn why(
         return Err(refuse::bad("`subject` is empty", "name a run, an incident, an alert's fingerprint or a node"));
     }
     let rules = (app.current)().rules.clone();
-    let blocks = match parse(&subject) {
+    let mut blocks = match parse(&subject) {
         Named::Run(id) => {
             let run = read::find_run(&app, id).await?;
             let entries = read::oldest_first(&app, about(None, Some(id))).await?;
@@ -95,6 +95,9 @@ pub(super) async fn why(
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &rules, &words).await?,
     };
+    // Of one moment what was heard stands below what came of it: the sort is stable, and those come in that order.
+    blocks.reverse();
+    blocks.sort_by_key(|block| std::cmp::Reverse(block.at));
     if blocks.is_empty() {
         return Err(refuse::missing(
             format!("event, run or incident known as `{}`", subject.escape_debug()),
@@ -138,6 +141,7 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     let kinds = [["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"].as_slice(), &moves::MOVES]
         .concat();
     let entries = read::oldest_first(app, Filter { kinds, ..about(None, None) }).await?;
+    let loaded = (app.current)();
     let mut lines = Vec::new();
     let mut since = None;
     for entry in &entries {
@@ -154,6 +158,15 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     {
         since = since.or(Some(app.parts.clock.now()));
         lines.extend(moves::stands(&card));
+    } else if let Some(rule) = words.strip_prefix("rule:").and_then(|name| loaded.rules.rule(name)) {
+        // It runs nothing, so it has no record: what it does is all that can be said.
+        since = since.or(Some(app.parts.clock.now()));
+        let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
+        let text = format!("it matches alerts and notifies {channels}; it runs nothing");
+        lines.push(Line { no: None, what: "now", text, code: None });
+        let text =
+            "what it matched: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
+        lines.push(Line { no: None, what: "now", text, code: None });
     }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
     Ok(block.into_iter().collect())
@@ -171,7 +184,8 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
             (scope.clone(), line("decided", format!("{by} reset the breaker: {why}"), None))
         }
         EntryKind::Frozen { freeze } => {
-            let text = format!("{} froze it: {}", freeze.by, freeze.why);
+            let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
+            let text = format!("{} froze it{until}: {}", freeze.by, freeze.why);
             (freeze.scope.clone(), line("decided", text, Some(ReasonCode::Frozen.name())))
         }
         EntryKind::ReleaseAsked { scope, by, why } => (
@@ -372,7 +386,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
             match state {
                 Stuck { reason } | Denied { reason } => {
                     let ended = refusal(entry.no, reason);
-                    Some(Line { text: format!("ended {}: {}", state.name(), reason.text), ..ended })
+                    Some(Line { text: format!("ended {}: {}", state.words(), reason.text), ..ended })
                 }
                 Failed { why, undone } => {
                     let undone = if *undone { ", and what it did was taken back" } else { "" };

@@ -11,6 +11,7 @@ use crate::model::{About, Actor, EntryKind};
 use crate::server::{App, Tokens};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// What of a file shows that it is another one.
@@ -55,13 +56,20 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
     let running = app.parts.config.clone();
     let mut looked = files(&path, &running, &running);
     let mut seen = marks(&looked);
+    // Files are looked at anyway; SIGHUP reads them at once, whether they show a change or not.
+    let mut hangup = signal(SignalKind::hangup()).ok();
     while !*shutdown.borrow() {
+        let mut asked = false;
         tokio::select! {
             () = tokio::time::sleep(limits::ROSTER_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
+            () = async { match &mut hangup { Some(signal) => drop(signal.recv().await), None => std::future::pending().await } } => {
+                asked = true;
+                tracing::info!("SIGHUP: reading people, tokens and secrets again");
+            }
         }
         let now = marks(&looked);
-        if now == seen {
+        if now == seen && !asked {
             continue;
         }
         seen = now;

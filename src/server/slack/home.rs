@@ -116,7 +116,8 @@ impl Chat {
                 });
             }
         }
-        let guards = command::guards(&get("guards").await?);
+        let guards = get("guards").await?;
+        let (frozen, guards) = (command::frozen(&guards), command::guards(&guards));
         let shown = Page {
             install: self.app.parts.config.install.clone(),
             person: caller.name.clone(),
@@ -126,6 +127,7 @@ impl Chat {
             asks,
             incidents,
             open: status["incidents_open"].as_u64().unwrap_or_default(),
+            frozen,
             guards: guards.lines().map(str::to_owned).collect(),
             at: self.app.parts.clock.now(),
             link: self.app.parts.config.server.public_url.clone(),

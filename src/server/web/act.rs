@@ -16,7 +16,7 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
     let approve = match fields.get("answer") {
         "approve" => true,
         "deny" => false,
-        _ => return pages::problem(&app, &visitor, &unknown("press Approve or Deny")),
+        _ => return pages::problem(&app, &visitor, &unknown("press Approve or Deny")).await,
     };
     let shown = fields.get("plan_hash");
     let body = json!({ "approve": approve, "why": fields.get("why"), "plan_hash": shown });
@@ -34,7 +34,7 @@ pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted
     let Posted { visitor, fields } = posted;
     let verdict = fields.get("verdict");
     if !matches!(verdict, "right" | "wrong") {
-        return pages::problem(&app, &visitor, &unknown("press Right or Wrong"));
+        return pages::problem(&app, &visitor, &unknown("press Right or Wrong")).await;
     }
     let body = json!({ "verdict": verdict, "why": fields.get("why") });
     match ask(&app, &visitor, format!("runs/{}/judge", segment(&id)), body).await {
@@ -62,7 +62,10 @@ pub(super) async fn unfreeze(State(app): State<App>, posted: Posted) -> Response
 async fn scoped(app: &App, posted: Posted, path: &str) -> Response {
     let Posted { visitor, fields } = posted;
     let scope = fields.get("scope");
-    let body = json!({ "scope": scope, "why": fields.get("why") });
+    let mut body = json!({ "scope": scope, "why": fields.get("why") });
+    if let Some(lasts) = Some(fields.get("for")).filter(|text| !text.is_empty() && path == "freezes") {
+        body["for"] = json!(lasts);
+    }
     match ask(app, &visitor, path.to_owned(), body).await {
         Ok(_) => Redirect::to("/").into_response(),
         Err(problem) => read::home_page(app, &visitor, Some(&problem)).await,

@@ -2,8 +2,10 @@
 //!
 //! Invariant: text gets into a page through `maud`'s escaping or not at all; a page refers to no other host.
 
+pub(super) mod guards;
 pub(super) mod home;
 pub(super) mod incident;
+pub(super) mod incidents;
 pub(super) mod run;
 pub(super) mod why;
 mod words;
@@ -17,12 +19,19 @@ use maud::{DOCTYPE, Markup, html};
 use words::plain;
 
 /// A page for somebody who has signed in; `said` is why what they just did does not count.
-pub(super) fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: &str, body: Markup) -> Response {
+pub(super) async fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: &str, body: Markup) -> Response {
     let caller = &visitor.caller;
+    let now = app.parts.clock.now();
+    let banner = banner(app).await;
     let frame = html! {
+        (banner)
         header {
             a.brand href="/" { "Nightshift" }
             span.install { (plain(&app.parts.config.install)) }
+            nav aria-label="Pages" {
+                a href="/" { "Home" } " " a href="/incidents" { "Incidents" } " " a href="/guards" { "Guards" }
+            }
+            span.live id="live" data-at=(now) { "as of " (words::moment(now)) }
             form.who method="post" action="/logout" {
                 (csrf(visitor))
                 span { (plain(&visitor.shown)) " · " (role(caller)) }
@@ -38,6 +47,26 @@ pub(super) fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: 
     page(status, title, true, frame)
 }
 
+/// What stops automation now: at the top of every page, and it stays there when the page is scrolled.
+async fn banner(app: &App) -> Markup {
+    let stopped = app.parts.world.stopped();
+    let freezes = app.parts.store.freezes().await;
+    html! {
+        div id="banner" {
+            @if let Some(why) = &stopped { p role="alert" { strong { "Everything is stopped" } ": " (plain(why)) } }
+            @match &freezes {
+                Ok(freezes) => @for freeze in freezes {
+                    p role="alert" {
+                        strong { "Frozen: " (plain(&freeze.scope)) } " by " (plain(&freeze.by)) " " (freeze.lasts()) ": " (plain(&freeze.why))
+                        " " span.back { "To release: " code { (plain(&freeze.way_back())) } }
+                    }
+                },
+                Err(error) => p role="alert" { "Whether automation is frozen could not be read: " (plain(&error.to_string())) },
+            }
+        }
+    }
+}
+
 /// What they may, in a word: the narrower of what the way in gives and what the person has.
 fn role(caller: &Caller) -> Role {
     let own = caller.person.as_ref().map(|grant| grant.role);
@@ -45,9 +74,22 @@ fn role(caller: &Caller) -> Role {
 }
 
 /// A refusal as a page of its own.
-pub(super) fn problem(app: &App, visitor: &Visitor, problem: &Problem) -> Response {
-    let back = html! { p { a href="/" { "To what is going on now" } } };
-    show(app, visitor, Some(problem), "Refused", back)
+pub(super) async fn problem(app: &App, visitor: &Visitor, problem: &Problem) -> Response {
+    let back = html! { p { a href="/" { "To the home page" } } };
+    show(app, visitor, Some(problem), "Refused", back).await
+}
+
+/// A page that is not there, for a browser: no data, and the same for who has signed in and who has not.
+pub(super) fn missing(path: &str) -> Response {
+    let frame = html! {
+        header { a.brand href="/" { "Nightshift" } }
+        main id="main" class="narrow" {
+            h1 { "Page not found" }
+            p { "There is no page at " code { (plain(path)) } "." }
+            p { a href="/" { "Home" } " · " a href="/incidents" { "Incidents" } " · " a href="/guards" { "Guards" } }
+        }
+    };
+    page(StatusCode::NOT_FOUND, "Page not found", false, frame)
 }
 
 /// Where people sign in: no data, not even the name of the installation.

@@ -2,12 +2,12 @@
 //!
 //! Invariant: nothing here changes anything.
 
-use super::pages::{self, home, incident, run, why};
+use super::pages::{self, guards, home, incident, incidents, run, why};
 use super::visitor::Visitor;
 use crate::model::{Approval, Incident, Plan, Run};
 pub(super) use crate::server::api::segment;
 use crate::server::{App, Problem, api};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
@@ -21,14 +21,56 @@ pub(super) async fn incident(State(app): State<App>, Path(id): Path<String>, vis
     incident_page(&app, &visitor, &id, None).await
 }
 
+/// Incidents, open and resolved, the newest first.
+pub(super) async fn incidents(State(app): State<App>, Query(wanted): Query<Wanted>, visitor: Visitor) -> Response {
+    let rows = crate::limits::WEB_ROWS;
+    let mut path = format!("incidents?limit={rows}");
+    for (name, value) in [("state", &wanted.state), ("severity", &wanted.severity), ("node", &wanted.node)] {
+        if !value.is_empty() {
+            path.push_str(&format!("&{name}={}", segment(value)));
+        }
+    }
+    let found = match ask(&app, &visitor, path).await {
+        Ok(answer) => take::<Vec<Incident>>(answer, "incidents"),
+        Err(problem) => Err(problem),
+    };
+    let now = app.parts.clock.now();
+    match found {
+        Ok(found) => {
+            let body = incidents::body(&found, &wanted, now);
+            pages::show(&app, &visitor, None, "Incidents", body).await
+        }
+        Err(problem) => pages::problem(&app, &visitor, &problem).await,
+    }
+}
+
+/// What the form above the list of incidents says; empty means any.
+#[derive(serde::Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Wanted {
+    pub state: String,
+    pub severity: String,
+    pub node: String,
+}
+
+pub(super) async fn guards(State(app): State<App>, visitor: Visitor) -> Response {
+    match ask(&app, &visitor, "guards".to_owned()).await {
+        Ok(answer) => {
+            let body = guards::body(&answer, app.parts.clock.now());
+            pages::show(&app, &visitor, None, "Guards", body).await
+        }
+        Err(problem) => pages::problem(&app, &visitor, &problem).await,
+    }
+}
+
 pub(super) async fn run(State(app): State<App>, Path(id): Path<String>, visitor: Visitor) -> Response {
     run_page(&app, &visitor, &id, None).await
 }
 
 pub(super) async fn why(State(app): State<App>, Path(subject): Path<String>, visitor: Visitor) -> Response {
     match ask(&app, &visitor, format!("why?subject={}", segment(&subject))).await {
-        Ok(answer) => pages::show(&app, &visitor, None, &format!("Why {subject}"), why::body(&subject, &answer)),
-        Err(problem) => pages::problem(&app, &visitor, &problem),
+        Ok(answer) => pages::show(&app, &visitor, None, &format!("Why {subject}"), why::body(&subject, &answer)).await,
+        Err(problem) => pages::problem(&app, &visitor, &problem).await,
     }
 }
 
@@ -46,8 +88,8 @@ pub(super) async fn home_page(app: &App, visitor: &Visitor, said: Option<&Proble
         })
     };
     match data.await {
-        Ok(data) => pages::show(app, visitor, said, "Now", home::body(&data, visitor, app.parts.clock.now())),
-        Err(problem) => pages::problem(app, visitor, &problem),
+        Ok(data) => pages::show(app, visitor, said, "Now", home::body(&data, visitor, app.parts.clock.now())).await,
+        Err(problem) => pages::problem(app, visitor, &problem).await,
     }
 }
 
@@ -65,9 +107,9 @@ pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: 
     match data.await {
         Ok(data) => {
             let title = format!("{} {}", data.incident.id, data.incident.title);
-            pages::show(app, visitor, said, &title, incident::body(&data, visitor, app.parts.clock.now()))
+            pages::show(app, visitor, said, &title, incident::body(&data, visitor, app.parts.clock.now())).await
         }
-        Err(problem) => pages::problem(app, visitor, &problem),
+        Err(problem) => pages::problem(app, visitor, &problem).await,
     }
 }
 
@@ -91,9 +133,9 @@ pub(super) async fn run_page(app: &App, visitor: &Visitor, id: &str, said: Optio
     match data.await {
         Ok(data) => {
             let title = format!("{} {}", data.run.id, data.run.runbook.name);
-            pages::show(app, visitor, said, &title, run::body(&data, visitor, app.parts.clock.now()))
+            pages::show(app, visitor, said, &title, run::body(&data, visitor, app.parts.clock.now())).await
         }
-        Err(problem) => pages::problem(app, visitor, said.unwrap_or(&problem)),
+        Err(problem) => pages::problem(app, visitor, said.unwrap_or(&problem)).await,
     }
 }
 

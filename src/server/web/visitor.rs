@@ -109,7 +109,7 @@ impl FromRequest<App> for Posted {
             let error = "this form belongs to another session";
             let hint = "look at the page as it is now, then decide again";
             let problem = Problem::new(StatusCode::FORBIDDEN, error, hint);
-            return Err(pages::problem(app, &visitor, &problem));
+            return Err(pages::problem(app, &visitor, &problem).await);
         }
         Ok(Posted { visitor, fields })
     }

@@ -3,13 +3,13 @@
 //! Invariant: an approval is decided once; no answer in time is no.
 
 use super::record::Judgement;
-use super::sql::{all, exec, micros, one, time_opt, to_json};
+use super::sql::{all, exec, micros, one, to_json};
 use super::tx::Tx;
-use super::{breakers, incidents, ladder, persons, record, rows, runs, tokens};
+use super::{breakers, freezes, incidents, ladder, persons, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
-    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, Freeze,
-    IncidentId, Outcome, Reason, ReasonCode, RunId, RunState, Span, Time,
+    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId,
+    Outcome, Reason, ReasonCode, RunId, RunState, Span, Time, identity,
 };
 use crate::planted::planted;
 use crate::store::{Control, Decided, StoreError};
@@ -34,7 +34,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         expire(tx, &found, now)?;
         return Ok(Decided::Already(get(tx, answer.approval)?));
     }
-    if !found.approvers.is_empty() && !found.approvers.contains(&answer.by) {
+    if !found.approvers.is_empty() && !found.approvers.iter().any(|name| name == identity(&answer.by)) {
         let names = found.approvers.join(", ");
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
@@ -169,14 +169,17 @@ pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     }
     changed += incidents::resolve_due(tx, now)?;
     changed += tokens::tick(tx, now)?;
+    changed += freezes::tick(tx, now)?;
     changed += record::baked(tx, now)?;
     Ok(changed)
 }
 
 pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
     match control {
-        Control::Freeze(freeze) => self::freeze(tx, freeze, now),
-        Control::Unfreeze { scope, by, why, persons } => unfreeze(tx, Release { scope, by, why, persons }, now),
+        Control::Freeze(freeze, notify) => freezes::freeze(tx, freeze, &notify, now),
+        Control::Unfreeze { scope, by, why, persons } => {
+            freezes::unfreeze(tx, freezes::Release { scope, by, why, persons }, now)
+        }
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
         Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
@@ -208,58 +211,6 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
         Control::Redact { entry, by, why } => redact(tx, entry, by, why, now),
     }
-}
-
-fn freeze(tx: &mut Tx, freeze: Freeze, now: Time) -> Result<(), StoreError> {
-    let named =
-        ["cluster:", "rule:"].iter().any(|kind| freeze.scope.strip_prefix(kind).is_some_and(|name| !name.is_empty()));
-    if freeze.scope != "all" && !named {
-        let wrong = format!("`{}` cannot be frozen: write `all`, `cluster:<name>` or `rule:<name>`", freeze.scope);
-        return Err(StoreError::Refused(wrong));
-    }
-    let sql = "INSERT INTO freeze (scope, by, why, since) VALUES (?1, ?2, ?3, ?4) \
-               ON CONFLICT (scope) DO UPDATE SET by = excluded.by, why = excluded.why, since = excluded.since, \
-               release_by = NULL, release_at = NULL";
-    exec(&tx.conn, sql, params![freeze.scope, freeze.by, freeze.why, micros(freeze.since)])?;
-    tx.append(&Actor::person(&freeze.by.clone()), About::default(), &EntryKind::Frozen { freeze }, now)?;
-    Ok(())
-}
-
-struct Release {
-    scope: String,
-    by: String,
-    why: String,
-    persons: u32,
-}
-
-/// Where two persons must agree, the first one's word is kept for a while and the second one's releases.
-fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> {
-    let Release { scope, by, why, persons } = release;
-    let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
-    let found = one(&tx.conn, sql, [&scope], |row| Ok((row.get::<_, Option<String>>(0)?, time_opt(row, 1)?)))?;
-    let (first, asked_at) = found.ok_or_else(|| StoreError::NotFound { what: format!("freeze of `{scope}`") })?;
-    if persons > 1 && !planted("one-person-releases") {
-        let fresh = asked_at.is_some_and(|at| at + limits::RELEASE_WINDOW.0 > now);
-        match first.filter(|_| fresh) {
-            Some(first) if persons::same(&tx.conn, &first, &by)? => {
-                let also = if first == by { String::new() } else { format!(", as {first}") };
-                let text = format!("{by} asked for the release of `{scope}` already{also}: a second person must agree");
-                return Err(StoreError::Refused(text));
-            }
-            Some(_) => {}
-            None => {
-                let sql = "UPDATE freeze SET release_by = ?2, release_at = ?3 WHERE scope = ?1";
-                exec(&tx.conn, sql, params![scope, by, micros(now)])?;
-                let asked = EntryKind::ReleaseAsked { scope, by: by.clone(), why };
-                return tx.append(&Actor::person(&by), About::default(), &asked, now).map(drop);
-            }
-        }
-    }
-    if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
-        return Err(StoreError::NotFound { what: format!("freeze of `{scope}`") });
-    }
-    tx.append(&Actor::person(&by.clone()), About::default(), &EntryKind::Unfrozen { scope, by, why }, now)?;
-    Ok(())
 }
 
 fn acknowledge(tx: &mut Tx, incident: IncidentId, by: String, now: Time) -> Result<(), StoreError> {

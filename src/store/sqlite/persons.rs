@@ -3,7 +3,7 @@
 //! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
 
 use super::sql::{all, number};
-use crate::model::LOCAL;
+use crate::model::{LOCAL, identity};
 use crate::planted::planted;
 use crate::store::StoreError;
 use rusqlite::Connection;
@@ -17,12 +17,16 @@ struct Behind {
 
 impl Behind {
     fn of(conn: &Connection, name: &str) -> Result<Behind, StoreError> {
+        let name = identity(name);
         // Whoever breaks the glass says who they are, and all that is known is that they had this machine's own token.
         let glass =
             number(conn, "SELECT count(*) FROM api_token WHERE name = ?1 AND incident IS NOT NULL", [name])? > 0;
         let name = if glass { LOCAL } else { name };
         let sql = "SELECT DISTINCT root FROM api_token WHERE name = ?1 AND root IS NOT NULL AND incident IS NULL";
-        let mut all: BTreeSet<String> = all(conn, sql, [name], |row| row.get(0))?.into_iter().collect();
+        let mut all: BTreeSet<String> = all(conn, sql, [name], |row| row.get::<_, String>(0))?
+            .iter()
+            .map(|root| identity(root).to_owned())
+            .collect();
         all.insert(name.to_owned());
         Ok(Behind { name: name.to_owned(), all })
     }
@@ -36,7 +40,7 @@ impl Behind {
 }
 
 pub(super) fn same(conn: &Connection, one: &str, other: &str) -> Result<bool, StoreError> {
-    if one == other {
+    if identity(one) == identity(other) {
         return Ok(true);
     }
     if planted("maker-is-somebody-else") {

@@ -6,9 +6,11 @@ use super::sql::{all, micros, number, one, time_opt};
 use super::tx::Nodes;
 use super::{rows, schema};
 use crate::limits;
-use crate::model::{Approval, Entry, EntryNo, Episode, Freeze, Incident, IncidentId, Receipt, Run, RunId, Step, Time};
+use crate::model::{
+    Approval, Entry, EntryNo, Episode, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span, Step, Time,
+};
 use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
-use crate::store::{Counts, Due, DueNotice, Filter, Hold, RawEntry, StoreError};
+use crate::store::{Counts, Due, DueNotice, Filter, Hold, Pressure, RawEntry, StoreError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 use std::path::PathBuf;
@@ -58,7 +60,8 @@ impl Readers {
 
 pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' FROM incident WHERE incident.id = outbox.incident), 0), \
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
+     WHERE incident.id = outbox.incident), 0), \
      urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
@@ -120,6 +123,14 @@ impl Query {
         self
     }
 
+    fn with_text(mut self, term: &str, value: Option<&String>) -> Query {
+        if let Some(value) = value {
+            self.terms.push(term.to_owned());
+            self.values.push(Value::Text(value.clone()));
+        }
+        self
+    }
+
     fn rows<T>(
         mut self,
         conn: &Connection,
@@ -141,6 +152,13 @@ pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incide
         .with("id = ?", filter.incident.map(|id| id.0))
         .with("id = (SELECT incident FROM run WHERE id = ?)", filter.run.map(|id| id.0))
         .only("closed_at IS NULL", filter.open)
+        .only("closed_at IS NULL AND acknowledged_by IS NULL", filter.state == Some("open"))
+        .only("closed_at IS NULL AND acknowledged_by IS NOT NULL", filter.state == Some("acknowledged"))
+        .only("closed_at IS NOT NULL", filter.state == Some("resolved"))
+        .with("severity >= ?", filter.severity.map(|severity| severity as i64))
+        .with_text("json_extract(subject, '$.node') = ?", filter.node.as_ref())
+        .with_text("id IN (SELECT incident FROM run WHERE rule = ?)", filter.rule.as_ref())
+        .with("opened_at >= ?", filter.since.map(micros))
         .rows(conn, filter, "id", rows::incident)
 }
 
@@ -157,7 +175,26 @@ pub(super) fn runs(conn: &Connection, filter: &Filter) -> Result<Vec<Run>, Store
         .with("incident = ?", filter.incident.map(|id| id.0))
         .with("id = ?", filter.run.map(|id| id.0))
         .only("final = 0", filter.open)
+        .only(&filter.state.map(in_state).unwrap_or_default(), filter.state.is_some())
+        .with_text("json_extract(subject, '$.node') = ?", filter.node.as_ref())
+        .with_text("rule = ?", filter.rule.as_ref())
+        .with("created_at >= ?", filter.since.map(micros))
         .rows(conn, filter, "id", rows::run)
+}
+
+/// Runs in a state, by its word. Rows of before say `denied` for each that was not done, and only the reason tells which.
+fn in_state(word: &'static str) -> String {
+    const IS: &str = "json_extract(state, '$.is')";
+    let codes = RunState::codes(word);
+    if word == "denied" {
+        return format!("{IS} IN ('denied', 'expired', 'cancelled', 'withdrawn', 'refused')");
+    }
+    if codes.is_empty() {
+        return format!("{IS} = '{word}'");
+    }
+    let codes: Vec<String> = codes.iter().map(|code| format!("'{}'", code.name())).collect();
+    let codes = codes.join(", ");
+    format!("({IS} = '{word}' OR ({IS} = 'denied' AND json_extract(state, '$.reason.code') IN ({codes})))")
 }
 
 pub(super) fn approvals(conn: &Connection, filter: &Filter) -> Result<Vec<Approval>, StoreError> {
@@ -224,6 +261,23 @@ pub(super) fn holds(conn: &Connection) -> Result<Vec<Hold>, StoreError> {
                ORDER BY 1, 2 LIMIT ?1";
     all(conn, sql, [i64::from(limits::NODES)], |row| {
         Ok(Hold { cluster: row.get(0)?, node: row.get(1)?, run: RunId(row.get(2)?), runbook: row.get(3)? })
+    })
+}
+
+pub(super) fn pressure(conn: &Connection, now: Time) -> Result<Pressure, StoreError> {
+    let since = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
+    let taken = |span: Span| {
+        let sql = "SELECT DISTINCT cluster, node FROM taken WHERE at > ?1 ORDER BY 1, 2 LIMIT ?2";
+        all(conn, sql, [since(span), i64::from(limits::NODES)], |row| Ok((row.get(0)?, row.get(1)?)))
+    };
+    // What lies before the reset of the rule's breaker does not count.
+    let sql = "SELECT rule, count(DISTINCT node) AS nodes FROM symptom WHERE at > max(?1, \
+               coalesce((SELECT max(reset_at) FROM breaker WHERE scope = 'symptom:' || symptom.rule), ?1)) \
+               GROUP BY rule ORDER BY nodes DESC, rule LIMIT 1";
+    Ok(Pressure {
+        taken_hour: taken(limits::HOUR)?,
+        taken_day: taken(limits::DAY)?,
+        symptom: one(conn, sql, [since(limits::SYMPTOM_WINDOW)], |row| Ok((row.get(0)?, row.get(1)?)))?,
     })
 }
 

@@ -165,7 +165,7 @@ pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Resu
     }
     let sql = "INSERT INTO judgement (run, who, verdict, at) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (run, who) DO UPDATE SET verdict = excluded.verdict, at = excluded.at";
-    exec(&tx.conn, sql, params![id.0, by, right, micros(now)])?;
+    exec(&tx.conn, sql, params![id.0, crate::model::identity(by), right, micros(now)])?;
     let judged = EntryKind::RunJudged { rule, right: *right, by: by.clone(), why: why.clone() };
     tx.append(&Actor::person(by), about(&run), &judged, now)?;
     if *right { Ok(()) } else { ladder::weigh(tx, id, in_force.as_deref(), now)?.append(tx, now) }

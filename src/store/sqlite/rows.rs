@@ -170,8 +170,15 @@ pub(super) fn raw(row: &Row<'_>) -> Result<RawEntry> {
     })
 }
 
-pub(super) const FREEZES: &str = "SELECT scope, by, why, since, release_by FROM freeze ORDER BY scope";
+pub(super) const FREEZES: &str = "SELECT scope, by, why, since, release_by, until FROM freeze ORDER BY scope";
 
 pub(super) fn freeze(row: &Row<'_>) -> Result<Freeze> {
-    Ok(Freeze { scope: row.get(0)?, by: row.get(1)?, why: row.get(2)?, since: time(row, 3)?, release_by: row.get(4)? })
+    Ok(Freeze {
+        scope: row.get(0)?,
+        by: row.get(1)?,
+        why: row.get(2)?,
+        since: time(row, 3)?,
+        release_by: row.get(4)?,
+        until: time_opt(row, 5)?,
+    })
 }

@@ -171,6 +171,9 @@ pub(super) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>
     run.mode = ladder::mode_now(tx, &run)?;
     let over = !has_acted(tx, id)? && episodes_over(&tx.conn, &run)?;
     let kept = if over { kept_until(tx, &run, now)? } else { None };
+    // The column outlives the state: it goes with the next step that begins, so a crash in between forgets nothing.
+    let noted = number(&tx.conn, "SELECT count(*) FROM run WHERE id = ?1 AND held IS NOT NULL", [id.0])? > 0;
+    let held = noted || matches!(run.state, RunState::Held { .. });
     match run.state {
         // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
         // how it was found: a step that waited was not on its way.
@@ -186,7 +189,7 @@ pub(super) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>
         _ => {}
     }
     let journal = journal(&tx.conn, id)?;
-    Ok(Some(Claimed { run, journal, moot: over && kept.is_none(), kept }))
+    Ok(Some(Claimed { run, journal, moot: over && kept.is_none(), kept, held }))
 }
 
 /// Until when a run waits whose episodes have all ended: its incident is kept open so long, and if one of them fires again the
@@ -268,15 +271,16 @@ pub(super) fn back(conn: &Connection, run: RunId, episode: EpisodeId) -> Result<
     exec(conn, sql, params![run.0, episode.0]).map(drop)
 }
 
-/// An episode has ended: runs of its incident that wait for people see whether their question is moot.
+/// An episode has ended: runs of its incident that wait for people see whether their question is moot, and those that a
+/// guard holds whether they are still needed.
 pub(super) fn wake_askers(
     conn: &Connection,
     incident: IncidentId,
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 AND wake_at IS NULL \
-               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
+    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
+               AND (wake_at IS NULL OR (wake_at > ?3 AND json_extract(state, '$.is') = 'held')) AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
     Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 

@@ -114,9 +114,10 @@ async fn what_people_and_labels_forbid_is_foretold_and_so_is_a_mode_that_only_lo
         by: "ann".into(),
         why: "a storm".into(),
         since: night.now(),
+        until: None,
         release_by: None,
     };
-    let frozen = nightshift::store::Control::Freeze(freeze);
+    let frozen = nightshift::store::Control::Freeze(freeze, Vec::new());
     night.parts.store.control(frozen, night.now()).await.unwrap();
     guard(ReasonCode::Frozen, simulate(&night, "drain", json!({ "node": "gpu-4" })).await);
     night.configure(|config| config.mode_ceiling = Mode::Observe);

@@ -434,8 +434,15 @@ impl Play {
     async fn freeze(&mut self, on: bool) {
         let scope = "all".to_owned();
         if on {
-            let freeze = Freeze { scope, by: "kim".into(), why: "drill".into(), since: self.now(), release_by: None };
-            self.store().control(Control::Freeze(freeze), self.now()).await.unwrap();
+            let freeze = Freeze {
+                scope,
+                by: "kim".into(),
+                why: "drill".into(),
+                since: self.now(),
+                until: None,
+                release_by: None,
+            };
+            self.store().control(Control::Freeze(freeze, Vec::new()), self.now()).await.unwrap();
         } else if self.frozen {
             let thaw = Control::Unfreeze { scope, by: "kim".into(), why: "over".into(), persons: 1 };
             self.store().control(thaw, self.now()).await.unwrap();

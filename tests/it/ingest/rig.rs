@@ -422,6 +422,10 @@ impl Store for MemoryStore {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         unimplemented!()
     }
+    async fn pressure(&self, _: Time) -> Result<nightshift::store::Pressure, StoreError> {
+        Ok(Default::default())
+    }
+
     async fn replicas_taken(&self) -> Result<Vec<nightshift::policy::TakenReplica>, StoreError> {
         Ok(Vec::new())
     }

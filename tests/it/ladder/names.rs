@@ -21,8 +21,9 @@ async fn a_rule_with_a_slash_in_its_name_has_a_record_and_can_be_moved() {
         assert!(code == 0 && out.contains(NAME) && out.contains("runs remedy, is in approve"), "{code} {out} {err}");
         let (code, out, err) = nightshift(&site, &["demote", NAME, "--why", "too early"]);
         assert!(code == 0 && out.starts_with(&format!("rule {NAME} is in suggest")), "{code} {out} {err}");
-        let (code, _, err) = nightshift(&site, &["promote", NAME, "--why", "ready"]);
+        let (code, _, err) = nightshift(&site, &["promote", NAME, "--yes", "--why", "ready"]);
         assert!(code == 1 && err.contains("has not shown enough for approve"), "{code} {err}");
+        assert!(err.contains(&format!("`nightshift scorecard {NAME}` shows")), "{err}");
         let (code, _, err) = nightshift(&site, &["scorecard", "gpu"]);
         assert!(code == 5 && err.contains("there is no rule `gpu`"), "half a name is no rule: {code} {err}");
         (site, engine)

@@ -214,7 +214,9 @@ impl Scene {
             let run = runs.into_iter().next()?;
             match run["state"]["is"].as_str()? {
                 "stopped" => Some(run),
-                "failed" | "stuck" | "denied" | "done" => panic!("the run ended otherwise than it should: {run:#}"),
+                "failed" | "stuck" | "denied" | "refused" | "withdrawn" | "cancelled" | "expired" | "done" => {
+                    panic!("the run ended otherwise than it should: {run:#}")
+                }
                 _ => None,
             }
         })

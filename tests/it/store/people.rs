@@ -59,9 +59,16 @@ pub async fn an_approval_is_decided_once(open: Open<'_>) {
 
 pub async fn two_persons_release_a_freeze_where_two_must(open: Open<'_>) {
     let store = open();
-    let freeze = Freeze { scope: "all".into(), by: "kim".into(), why: "smoke".into(), since: at(1), release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "kim".into(),
+        why: "smoke".into(),
+        since: at(1),
+        until: None,
+        release_by: None,
+    };
     let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "gone".into(), persons: 2 };
-    store.control(Control::Freeze(freeze.clone()), at(1)).await.unwrap();
+    store.control(Control::Freeze(freeze.clone(), Vec::new()), at(1)).await.unwrap();
     store.control(lift("kim"), at(2)).await.unwrap();
     assert_eq!(store.freezes().await.unwrap()[0].release_by.as_deref(), Some("kim"), "it is frozen still");
     assert!(matches!(store.control(lift("kim"), at(3)).await, Err(StoreError::Refused(_))), "one person is one");
@@ -70,7 +77,7 @@ pub async fn two_persons_release_a_freeze_where_two_must(open: Open<'_>) {
     assert_eq!(first.as_deref(), Some("lee"), "half an hour later the first one's word is forgotten");
     store.control(lift("kim"), at(2 + 32 * 60)).await.unwrap();
     assert!(store.freezes().await.unwrap().is_empty());
-    store.control(Control::Freeze(freeze), at(3_000)).await.unwrap();
+    store.control(Control::Freeze(freeze, Vec::new()), at(3_000)).await.unwrap();
     assert_eq!(store.freezes().await.unwrap()[0].release_by, None, "a new freeze begins from nothing");
 }
 
@@ -148,12 +155,13 @@ pub async fn freezes_are_set_listed_and_lifted(open: Open<'_>) {
         by: "kim".to_owned(),
         why: "change window".to_owned(),
         since: at(1),
+        until: None,
         release_by: None,
     };
-    store.control(Control::Freeze(freeze("all")), at(1)).await.unwrap();
-    store.control(Control::Freeze(freeze("rule:xid")), at(1)).await.unwrap();
+    store.control(Control::Freeze(freeze("all"), Vec::new()), at(1)).await.unwrap();
+    store.control(Control::Freeze(freeze("rule:xid"), Vec::new()), at(1)).await.unwrap();
     for wrong in ["", "everything", "rule:", "node:gpu-3"] {
-        let refused = store.control(Control::Freeze(freeze(wrong)), at(1)).await;
+        let refused = store.control(Control::Freeze(freeze(wrong), Vec::new()), at(1)).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{wrong}");
     }
     assert_eq!(store.freezes().await.unwrap(), [freeze("all"), freeze("rule:xid")]);

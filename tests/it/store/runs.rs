@@ -153,9 +153,10 @@ pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
         by: "kim".to_owned(),
         why: "change window".to_owned(),
         since: at(0),
+        until: None,
         release_by: None,
     };
-    store.control(Control::Freeze(freeze), at(0)).await.unwrap();
+    store.control(Control::Freeze(freeze, Vec::new()), at(0)).await.unwrap();
     for second in 1..4 {
         let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(second)).await.unwrap();
         assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{begun:?}");
@@ -296,9 +297,10 @@ pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
         by: "kim".to_owned(),
         why: "stop".to_owned(),
         since: at(3),
+        until: None,
         release_by: None,
     };
-    store.control(Control::Freeze(freeze), at(3)).await.unwrap();
+    store.control(Control::Freeze(freeze, Vec::new()), at(3)).await.unwrap();
     for second in 3..6 {
         let held = again(at(second)).await.unwrap();
         assert!(matches!(&held, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{held:?}");

@@ -77,6 +77,12 @@ impl Desk {
         *self.router.lock().unwrap() = router(app);
     }
 
+    /// From now on nothing answers but 503, as a proxy does before an engine that is gone.
+    pub fn fall_silent(&self) {
+        let gone = || async { axum::http::StatusCode::SERVICE_UNAVAILABLE };
+        *self.router.lock().unwrap() = Router::new().fallback(gone);
+    }
+
     /// Requests that have come in so far.
     pub fn heard(&self) -> usize {
         self.heard.load(Ordering::SeqCst)

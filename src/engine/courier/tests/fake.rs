@@ -293,6 +293,9 @@ impl Store for FakeStore {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         panic!("not the courier's")
     }
+    async fn pressure(&self, _: Time) -> Result<crate::store::Pressure, StoreError> {
+        panic!("not the courier's")
+    }
     async fn replicas_taken(&self) -> Result<Vec<crate::policy::TakenReplica>, StoreError> {
         Ok(Vec::new())
     }

@@ -29,7 +29,14 @@ fn a_target_that_cannot_be_read_just_now_is_waited_for() {
 
 #[test]
 fn a_step_under_way_minds_the_kill_switch_and_nothing_else() {
-    let freeze = Freeze { scope: "all".into(), by: "ada".into(), why: "stop".into(), since: now(), release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ada".into(),
+        why: "stop".into(),
+        since: now(),
+        until: None,
+        release_by: None,
+    };
     let again = |levels: &Levels| admit_again(&GuardLimits::default(), levels, &cordon("gpu-3"), now());
     assert_eq!(word(&again(&Levels { freezes: vec![freeze], ..levels() })), "hold");
     assert_eq!(again(&Levels { over: true, node_holder: Some(RunId(9)), ..levels() }), Verdict::Allow);

@@ -29,7 +29,7 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
         section aria-labelledby="incidents" {
             h2 id="incidents" { "Open incidents" }
             @if home.incidents.is_empty() { p.dim { "Nothing is ill." } }
-            ul.list { @for incident in worst_first(&home.incidents) { (row(incident, now)) } }
+            ul.list { @for incident in worst_first(&home.incidents) { (row(incident, &since(incident.opened_at, now))) } }
         }
         @let under_way: Vec<&Run> = home.runs.iter().filter(|run| !matches!(run.state, RunState::Asking { .. })).collect();
         @if !under_way.is_empty() {
@@ -78,7 +78,8 @@ fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
     sorted
 }
 
-fn row(incident: &Incident, now: Time) -> Markup {
+/// One incident of a list; `when` is what the list says of its time.
+pub fn row(incident: &Incident, when: &Markup) -> Markup {
     let class = match incident.severity {
         Severity::Critical | Severity::Error => "bad",
         Severity::Warning => "warn",
@@ -89,7 +90,7 @@ fn row(incident: &Incident, now: Time) -> Markup {
             span.mark.(class) { (incident.severity) }
             " " a href=(to_incident(incident.id)) { (incident.id) " " (plain(&incident.title)) }
             div.dim {
-                (since(incident.opened_at, now)) " · " (incident.firing) " firing"
+                (when) " · " (incident.firing) " firing"
                 @if let Some(recovery) = incident.recovery() { " · " (recovery) }
                 @if let Some(by) = &incident.acknowledged_by { " · acknowledged by " (plain(by)) }
                 @if let Some(owner) = &incident.owner { " · " (plain(owner)) "’s" }
@@ -102,7 +103,7 @@ fn row(incident: &Incident, now: Time) -> Markup {
 fn brake(home: &Home, visitor: &Visitor) -> Markup {
     let freezes = home.guards["freezes"].as_array().cloned().unwrap_or_default();
     html! {
-        details {
+        details id="brake" {
             summary { "Freeze" @if !freezes.is_empty() { " or release" } }
             form.card method="post" action="/web/freezes" {
                 (csrf(visitor))
@@ -110,6 +111,8 @@ fn brake(home: &Home, visitor: &Visitor) -> Markup {
                 input id="scope" name="scope" value="all" required maxlength="200";
                 label for="why-freeze" { "Why" }
                 input id="why-freeze" name="why" required maxlength="500";
+                label for="for-freeze" { "For how long (30m, 2h); empty: until it is released" }
+                input id="for-freeze" name="for" maxlength="20" autocomplete="off";
                 button.danger type="submit" { "Freeze: nothing new begins" }
             }
             @for freeze in &freezes {

@@ -75,7 +75,7 @@ fn said(episode: &Episode, now: Time) -> Markup {
         EpisodeState::Stale => "stale: nobody knows",
     };
     html! {
-        details.card {
+        details.card id=(format!("said-{}", episode.id)) {
             summary { (plain(event.name())) " " span.dim { (plain(&event.source)) " · " (state) " · said " @if episode.seen == 1 { "once, " } @else { (episode.seen) " times, last " }
                 (since(episode.last_seen, now)) } }
             p { (plain(&event.summary)) }

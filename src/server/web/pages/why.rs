@@ -2,7 +2,7 @@
 //!
 //! Invariant: every sentence is the API's own; this only gives it a shape.
 
-use super::words::{plain, to_run, value};
+use super::words::{moment_with_date, plain, to_run, value};
 use crate::limits;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -11,9 +11,11 @@ pub fn body(subject: &str, answer: &Value) -> Markup {
     let blocks = answer["blocks"].as_array().cloned().unwrap_or_default();
     html! {
         h1 { "Why: " (plain(subject)) }
+        p.dim { "The newest first; within a card in the order in which it happened." }
         @for block in blocks.iter().take(limits::WEB_ROWS) {
             section.card {
                 h2 { (value(&block["title"])) }
+                @if let Some(at) = block["at"].as_str().and_then(|at| at.parse().ok()) { p.dim { (moment_with_date(at)) } }
                 @if block["run"].is_string() { p { a href=(to_run(value(&block["run"]))) { (value(&block["run"])) } } }
                 ul.list {
                     @for line in block["lines"].as_array().into_iter().flatten().take(limits::WEB_ROWS) {

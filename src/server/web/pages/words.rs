@@ -30,6 +30,11 @@ pub fn moment(at: Time) -> Markup {
     html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (at.strftime("%H:%M")) } }
 }
 
+/// A moment with its date and zone, for what is not of today.
+pub fn moment_with_date(at: Time) -> Markup {
+    html! { time datetime=(at) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+}
+
 /// How far off it is, in the largest unit that says something.
 pub fn distance(at: Time, now: Time) -> String {
     let seconds = (at.as_second() - now.as_second()).abs();
@@ -149,6 +154,7 @@ pub fn guards(guards: &Value, now: Time) -> Markup {
                 li.bad {
                     strong { "Frozen: " (value(&freeze["scope"])) } " by " (value(&freeze["by"])) ": " (value(&freeze["why"]))
                     @if let Some(at) = when(&freeze["since"]) { " · " (since(at, now)) }
+                    @if let Some(at) = when(&freeze["until"]) { ", ends " (since(at, now)) }
                 }
             }
             @for breaker in list("breakers") {

@@ -1,0 +1,59 @@
+//! After a hold: does the runbook, with fresh reads, still come to the step that was held?
+//!
+//! Invariant: nothing is recorded of these reads; a run that has changed something is not asked.
+
+use super::{Next, Slice};
+use crate::actions::{self, Action};
+use crate::engine::plan;
+use crate::model::{Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step};
+use crate::script::Runbook;
+use crate::store::{Claimed, StoreError};
+use std::sync::Arc;
+
+/// A guard held the run, or it waited for the answer to a question of its own, and it has changed nothing yet: its reads
+/// are as old as that.
+pub(super) fn may_be_out_of_date(claimed: &Claimed) -> bool {
+    let changes = |step: &Step| {
+        step.effect != Effect::Read
+            && actions::find(&step.call.action).is_none_or(|action| action.spec().reach > Reach::None)
+    };
+    let asked = || claimed.journal.iter().any(|step| step.call.action == "approve");
+    (claimed.held || asked()) && !claimed.journal.iter().any(changes)
+}
+
+impl Slice<'_> {
+    /// None: the step may be proposed. Else the run has ended as withdrawn, or waits because that could not be read.
+    pub(super) async fn still_needed(
+        &self,
+        run: &Run,
+        runbook: &Arc<Runbook>,
+        action: &dyn Action,
+        call: &Call,
+    ) -> Result<Option<Next>, StoreError> {
+        let fresh = plan::plan(self.parts, runbook, &run.input, &[]).await;
+        let target = action.target(call);
+        let same = |planned: &PlannedCall| planned.call.action == call.action && planned.target == target;
+        if fresh.calls.iter().any(same) {
+            return Ok(None);
+        }
+        let other = fresh.calls.iter().find(|planned| planned.reach > Reach::None && planned.effect != Effect::Read);
+        let now = match (&fresh.end, other) {
+            // Only its beginning is known, so nothing speaks against the step.
+            (PlanEnd::Cut(_), _) => return Ok(None),
+            (_, Some(other)) => format!("it would now call {}", other.call),
+            (PlanEnd::Stopped(why), None) => format!("it stops itself: {why}"),
+            (PlanEnd::Done, None) => "it has nothing to do".to_owned(),
+            // What cannot be read now may be there again in a moment.
+            (PlanEnd::Failed(why), None) => {
+                let why = format!("whether {call} is still needed could not be read after the hold: {why}");
+                return self.wait_for_target(run, why).await.map(Some);
+            }
+        };
+        let text = format!("evaluated again after the hold, the runbook no longer calls {call}: {now}");
+        let reason = Reason::new(ReasonCode::NoLongerNeeded, text);
+        self.parts.metrics.action_refused(reason.code);
+        self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
+        self.parts.nudge.nudge();
+        Ok(Some(Next::Rest))
+    }
+}
