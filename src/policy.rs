@@ -19,7 +19,7 @@ pub use admit::{
     Closed, Facts, Group, GuardLimits, Levels, Proposal, Protected, Replica, Serving, TakenReplica, admit, admit_again,
 };
 pub use backoff::backoff;
-pub use correlate::{Change, Prior, hear, incident_key, incident_title};
+pub use correlate::{Change, Prior, hear, incident_key, incident_title, title_of};
 pub use escalate::{Page, page};
 pub use guards::nodes_at_once;
 pub use inference::{

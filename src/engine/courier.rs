@@ -3,10 +3,12 @@
 //! Invariant: one message per incident and channel, edited; a failing channel never blocks another; an incident that is
 //! not told by itself is counted in a digest.
 
+mod alerts;
 mod digest;
 mod letter;
 mod pace;
 mod patience;
+mod standing;
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;

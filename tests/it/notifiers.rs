@@ -83,6 +83,11 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         suggestions: Vec::new(),
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
+        now: String::new(),
+        alerts: Vec::new(),
+        alerts_left_out: 0,
+        links: Vec::new(),
+        frozen: None,
         because: None,
         budget: None,
         hands: None,
@@ -101,6 +106,11 @@ pub(crate) fn ask(text: &str) -> Ask {
         question: text.into(),
         plan_hash: "ab".repeat(32),
         plan: vec![text.into()],
+        steps: vec![PlannedStep { what: text.into(), cost: None, held: None }],
+        brief: String::new(),
+        asked_at: "2026-11-23T03:10:00Z".parse().unwrap(),
+        approvers: Vec::new(),
+        needed: 1,
         expires_at: "2026-11-23T03:40:00Z".parse().unwrap(),
     }
 }

@@ -389,6 +389,7 @@ fn approval(id: i64, run: i64, now: Time) -> Approval {
         question: "drain gpu-1?".into(),
         plan_hash: String::new(),
         plan: None,
+        foretold: Vec::new(),
         step: None,
         state: ApprovalState::Open,
         asked_at: now,

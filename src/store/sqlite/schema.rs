@@ -14,7 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 11] = [
+const MIGRATIONS: [(&str, &str); 12] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -26,6 +26,7 @@ const MIGRATIONS: [(&str, &str); 11] = [
     ("0012_ladder", include_str!("schema/0012_ladder.sql")),
     ("0013_token_roots", include_str!("schema/0013_token_roots.sql")),
     ("0014_moves_told", include_str!("schema/0014_moves_told.sql")),
+    ("0017_foretold", include_str!("schema/0017_foretold.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.

@@ -20,6 +20,7 @@ fn question(step: Option<u32>, approvers: &[&str]) -> NewApproval {
     NewApproval {
         question: "Cordon gpu-3?".to_owned(),
         plan: step.is_none().then(plan),
+        foretold: Vec::new(),
         plan_hash: plan().hash,
         step,
         approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),

@@ -132,6 +132,7 @@ impl Play {
                 let question = NewApproval {
                     question: "?".to_owned(),
                     plan: None,
+                    foretold: Vec::new(),
                     plan_hash: String::new(),
                     step: None,
                     approvers: Vec::new(),
