@@ -22,7 +22,7 @@ mod silences;
 pub mod story;
 mod tell;
 
-pub use courier::Courier;
+pub use courier::{Courier, alert_links, alert_title};
 pub use foretell::foretell;
 pub use misfits::{Misfit, misfits};
 pub use nudge::Nudge;

@@ -10,6 +10,8 @@ mod pace;
 mod patience;
 mod standing;
 
+pub use alerts::{alert_links, alert_title};
+
 use super::{Nudge, Parts};
 use crate::clock::Clock;
 use crate::limits::{BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};

@@ -226,10 +226,27 @@ fn suggestion(name: &str, brief: &str) -> String {
 
 /// An approval that is open, as people are asked: each step that changes something, what it costs, what would hold it.
 pub fn question(approval: &Approval) -> Ask {
+    let plan = approval.plan.as_ref();
+    let steps = plan.map(|plan| planned_steps(plan, &approval.foretold)).unwrap_or_default();
+    Ask {
+        approval: approval.id,
+        question: approval.question.clone(),
+        plan_hash: approval.plan_hash.clone(),
+        plan: steps.iter().map(|step| step.what.clone()).collect(),
+        steps,
+        brief: plan.map(brief).unwrap_or_default(),
+        asked_at: approval.asked_at,
+        expires_at: approval.expires_at,
+        approvers: approval.approvers.clone(),
+        needed: approval.needed,
+    }
+}
+
+/// The steps of a plan that change something, with what each costs and what the guards would say to it.
+pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> = Vec::new();
-    let calls = approval.plan.as_ref().map(|plan| plan.calls.as_slice()).unwrap_or_default();
-    for (at, planned) in calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
-        let foretold = approval.foretold.iter().find(|foretold| foretold.call == at);
+    for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
+        let foretold = foretold.iter().find(|foretold| foretold.call == at);
         let floor_kept = foretold.is_some_and(Foretold::keeps_the_floor);
         let floor = if floor_kept { "; the serving floor is kept" } else { "" };
         let evicts = |cost: String| if cost.starts_with("evicts ") { format!("{cost}{floor}") } else { cost };
@@ -242,18 +259,7 @@ pub fn question(approval: &Approval) -> Ask {
             held,
         });
     }
-    Ask {
-        approval: approval.id,
-        question: approval.question.clone(),
-        plan_hash: approval.plan_hash.clone(),
-        plan: steps.iter().map(|step| step.what.clone()).collect(),
-        steps,
-        brief: approval.plan.as_ref().map(brief).unwrap_or_default(),
-        asked_at: approval.asked_at,
-        expires_at: approval.expires_at,
-        approvers: approval.approvers.clone(),
-        needed: approval.needed,
-    }
+    steps
 }
 
 /// Where a run stands, in words; `name` is how it is called in the sentence.
@@ -272,6 +278,7 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Failed { why, undone: false } => format!("{name} failed; its steps stay as they are: {}", cause(why)),
         RunState::Stuck { reason } => format!("{name} is stuck and needs a person: {}", reason.text),
         RunState::Planned => format!("{name} made a suggestion only; nothing was done"),
+        RunState::Denied { reason } if reason.text.starts_with("denied by ") => format!("{name} was {}", reason.text),
         RunState::Denied { reason } => format!("{name} {}: {}", not_run(reason.code), reason.text),
     }
 }
@@ -434,7 +441,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("refused to {who} {times} more times: {what}"), false)
         }
         Refused { who, why, .. } => (format!("refused to {who}: {why}"), false),
-        PeopleChanged { changes } => (format!("who may what has changed: {}", changes.join("; ")), true),
+        PeopleChanged { changes } => (format!("access rights changed: {}", changes.join("; ")), true),
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {

@@ -42,6 +42,8 @@ pub const DESCRIPTION_CHARS: usize = 600;
 pub const LINK_BYTES: usize = 2_000;
 /// Alerts that are read for the title and the lines of one message.
 pub const ALERTS_READ: usize = 200;
+/// Incidents of one list whose title is made from all their alerts; the others keep the title of the first one.
+pub const TITLES_READ: usize = 50;
 /// What the guards would say to a plan is read within this when a question is asked; the question goes without it.
 pub const FORETELL_PATIENCE: Duration = Duration::from_secs(3);
 /// Questions shown in one message; the rest is a number and a command.

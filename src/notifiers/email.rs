@@ -50,7 +50,6 @@ struct Thread {
     asks: Vec<String>,
     root: Option<String>,
     last: Option<String>,
-    subject: String,
     sent: u32,
 }
 
@@ -141,12 +140,7 @@ impl Notifier for Email {
         let opened_again = turned && notice.incident.state == IncidentState::Open && thread.state == "acknowledged";
         let first = thread.root.is_none();
         if first || asked || (turned && !opened_again) {
-            let mut mail = render::incident(notice);
-            if first {
-                thread.subject = mail.subject.clone();
-            } else {
-                mail.subject = format!("Re: {}", thread.subject);
-            }
+            let mail = render::incident(notice);
             let own = self.message_id(&notice.dedup_key, thread.sent);
             let ids = Ids { own: &own, root: thread.root.as_deref(), last: thread.last.as_deref() };
             if let Err(delivery) = self.send(mail, ids).await {

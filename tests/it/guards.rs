@@ -147,7 +147,7 @@ async fn one_run_at_a_time_disturbs_a_rack() {
     let reason = held(&night, second).await;
     assert_eq!(reason.code, ReasonCode::DomainBusy);
     let words =
-        format!("run {first} works on node gpu-2, which shares topology.kubernetes.io/rack=rack-1 with node gpu-3");
+        format!("{first} works on gpu-2, which shares topology.kubernetes.io/rack=rack-1 with gpu-3");
     assert!(reason.text.starts_with(&words), "{reason}");
     // In another rack nobody stands in its way.
     night

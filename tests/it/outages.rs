@@ -8,6 +8,7 @@ mod reads;
 mod slack;
 mod storm;
 mod vendor;
+mod words;
 
 use crate::harness::alertmanager_body;
 use crate::night::{NIGHT, Night, seal};

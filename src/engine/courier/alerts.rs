@@ -31,9 +31,20 @@ impl Courier {
     }
 }
 
+/// The title of an incident with all its subjects: of what fires, or of what did where nothing does. None where no alert
+/// is stored.
+pub fn alert_title(episodes: &[Episode]) -> Option<String> {
+    let mut sorted: Vec<&Episode> = episodes.iter().filter(|episode| episode.state == EpisodeState::Open).collect();
+    if sorted.is_empty() {
+        sorted = episodes.iter().collect();
+    }
+    sorted.sort_by_key(|episode| episode.id);
+    title_of(&sorted.into_iter().map(|episode| &episode.event).collect::<Vec<_>>())
+}
+
 fn alerts(episodes: &[Episode], incident: &Incident) -> Alerts {
     let events: Vec<&Event> = episodes.iter().map(|episode| &episode.event).collect();
-    let title = title_of(&events);
+    let title = alert_title(episodes);
     let mut all: Vec<AlertLine> = Vec::new();
     for episode in episodes {
         let line = line(episode);
@@ -54,7 +65,7 @@ fn alerts(episodes: &[Episode], incident: &Incident) -> Alerts {
     let unread = episodes.len() >= ALERTS_READ;
     let distinct = if unread { firing } else { u32::try_from(distinct(episodes)).unwrap_or(u32::MAX) };
     let shown = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    Alerts { title, left_out: distinct.saturating_sub(shown), lines: all, links: links(&events) }
+    Alerts { title, left_out: distinct.saturating_sub(shown), lines: all, links: alert_links(&events) }
 }
 
 fn distinct(episodes: &[Episode]) -> usize {
@@ -85,7 +96,7 @@ fn line(episode: &Episode) -> AlertLine {
 }
 
 /// Runbooks first, then dashboards, then where the alerts come from; each address once.
-fn links(events: &[&Event]) -> Vec<Link> {
+pub fn alert_links(events: &[&Event]) -> Vec<Link> {
     let mut found: Vec<(u8, Link)> = Vec::new();
     let mut add = |rank: u8, label: &str, text: &str| {
         if let Some(url) = web_link(text.trim())

@@ -5,7 +5,7 @@
 use crate::engine::story;
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Run, RunState, Suggestion};
-use crate::notifiers::one_line;
+use crate::notifiers::{one_line, suggested};
 
 /// What the sentence is made from.
 pub(super) struct Standing<'a> {
@@ -116,14 +116,6 @@ impl Standing<'_> {
             (_, Some(run)) => run.to_string(),
             (_, None) => "The run".to_owned(),
         }
-    }
-}
-
-/// `Suggestion only: would cordon gpu-1 and drain it (4 pods move). Nothing was done.`
-pub(super) fn suggested(suggestion: &Suggestion) -> String {
-    match suggestion.brief.as_str() {
-        "" => format!("Suggestion only: {} would change nothing. Nothing was done.", suggestion.runbook),
-        brief => format!("Suggestion only: would {brief}. Nothing was done."),
     }
 }
 

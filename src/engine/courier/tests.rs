@@ -245,7 +245,7 @@ async fn a_hold_that_goes_on_is_told_once() {
         assert_eq!((passed.sent, passed.quiet), if round == 0 { (1, 0) } else { (0, 1) });
     }
     let text = s.slack.with(|told| told.posts[1].0.fresh[0].text.clone());
-    assert_eq!(text, "held cordon gpu-1: 1 of 4 nodes is out (gpu-2); the limit is 1 at once [blast_radius]");
+    assert_eq!(text, "on hold, cordon gpu-1: 1 of 4 nodes is out (gpu-2); the limit is 1 at once");
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn questions_and_waits_of_the_incidents_own_runs_are_shown() {
             "not another run's"
         );
         let last = notice.headlines.last().unwrap();
-        assert_eq!(last.text, "waiting: PodDisruptionBudget llama-70b allows no eviction now");
+        assert_eq!(last.text, "xid-79 (r2) is waiting: PodDisruptionBudget llama-70b allows no eviction now");
     });
 }
 

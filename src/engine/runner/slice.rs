@@ -94,7 +94,7 @@ impl<'a> Slice<'a> {
         let open = claimed.journal.last().is_some_and(|step| step.outcome.is_none());
         let only_read = claimed.journal.iter().all(|step| step.effect == Effect::Read);
         if claimed.moot && run.unwinding.is_none() && only_read && (asking || !open) {
-            let text = "the complaint ended before anything was done";
+            let text = "the alert ended before anything was done";
             let reason = Reason::new(ReasonCode::EpisodeOver, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
             self.parts.nudge.nudge();

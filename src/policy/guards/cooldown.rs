@@ -21,7 +21,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     if !uncapped && made >= cap as usize {
         let text = format!(
             "this runbook has acted {made} times on {} within {window} (last at {last}), and the limit is {cap}: \
-             it does not help, a human must look",
+             it does not help, a person must look",
             asked.proposal.target
         );
         return asked.deny(ReasonCode::AttemptsUsedUp, text);

@@ -123,7 +123,7 @@ pub async fn a_stranger_may_not_approve(open: Open<'_>) {
     let denied = store.decide(approval.id, false, "lee", "not tonight", at(3)).await.unwrap();
     assert!(matches!(denied, Decided::Now(approval) if approval.state == ApprovalState::Denied));
     let run = store.runs(all()).await.unwrap().remove(0);
-    assert!(matches!(&run.state, RunState::Denied { reason } if reason.text == "lee said no: not tonight"), "{run:?}");
+    assert!(matches!(&run.state, RunState::Denied { reason } if reason.text == "denied by lee: not tonight"), "{run:?}");
 }
 
 pub async fn a_question_of_a_step_is_answered_into_its_outcome(open: Open<'_>) {

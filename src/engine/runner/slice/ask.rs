@@ -23,7 +23,7 @@ impl Slice<'_> {
         let question = match &planned.end {
             PlanEnd::Done | PlanEnd::Stopped(_) => asked,
             PlanEnd::Failed(_) => format!("{asked}. It would fail: {}", story::cannot(&planned).unwrap_or_default()),
-            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {reason}"),
+            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {}", reason.text),
         };
         let foretold = self.foretold(run, runbook, &planned).await;
         let rules = self.parts.catalog.current();
