@@ -246,11 +246,15 @@ pub fn question(approval: &Approval) -> Ask {
 pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> = Vec::new();
     for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
+        // A freeze stops everything, and is said of everything.
         let foretold = foretold.iter().find(|foretold| foretold.call == at);
         let floor_kept = foretold.is_some_and(Foretold::keeps_the_floor);
         let floor = if floor_kept { "; the serving floor is kept" } else { "" };
         let evicts = |cost: String| if cost.starts_with("evicts ") { format!("{cost}{floor}") } else { cost };
-        let held = foretold.and_then(Foretold::words).map(|words| one_line(&words, STORY_LINE_CHARS));
+        let held = foretold
+            .filter(|foretold| !foretold.is_frozen())
+            .and_then(Foretold::words)
+            .map(|words| one_line(&words, STORY_LINE_CHARS));
         // What holds the first step holds the next ones for the same reason.
         let held = held.filter(|words| !steps.iter().any(|step| step.held.as_ref() == Some(words)));
         steps.push(PlannedStep {
@@ -349,6 +353,10 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
     use EntryKind::*;
     Some(match kind {
         IncidentOpened { title, .. } => (format!("opened: {title}"), true),
+        AlertsJoined { alerts, more } => {
+            let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
+            (format!("another alert: {}{more}", alerts.join("; ")), true)
+        }
         IncidentResolved { why } => (format!("resolved{}", after(why)), true),
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
         IncidentAssigned { owner, by } if owner == by => (format!("{owner} takes it"), true),

@@ -98,6 +98,12 @@ pub enum EntryKind {
         title: String,
         subject: Subject,
     },
+    /// More alerts of a known incident: the first few by title, and how many more there were in the request.
+    AlertsJoined {
+        alerts: Vec<String>,
+        #[serde(skip_serializing_if = "is_zero", default)]
+        more: u32,
+    },
     IncidentResolved {
         why: String,
     },
@@ -363,11 +369,12 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 48] = [
+    pub const NAMES: [&'static str; 49] = [
         "started",
         "heard",
         "gap",
         "incident_opened",
+        "alerts_joined",
         "incident_resolved",
         "incident_acknowledged",
         "incident_assigned",
@@ -421,6 +428,7 @@ impl EntryKind {
             EntryKind::Heard { .. } => "heard",
             EntryKind::Gap { .. } => "gap",
             EntryKind::IncidentOpened { .. } => "incident_opened",
+            EntryKind::AlertsJoined { .. } => "alerts_joined",
             EntryKind::IncidentResolved { .. } => "incident_resolved",
             EntryKind::IncidentAcknowledged { .. } => "incident_acknowledged",
             EntryKind::IncidentAssigned { .. } => "incident_assigned",
@@ -467,6 +475,11 @@ impl EntryKind {
             EntryKind::Trouble { .. } => "trouble",
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands out references
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One entry as it is read back.

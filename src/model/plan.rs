@@ -54,6 +54,11 @@ impl Foretold {
         }
     }
 
+    /// It is held by a freeze.
+    pub fn is_frozen(&self) -> bool {
+        matches!(&self.verdict, Verdict::Hold { reason, .. } if reason.code == ReasonCode::Frozen)
+    }
+
     /// Whether the guard of the serving floor has let it through: only the budget of nodes is asked after it.
     pub fn keeps_the_floor(&self) -> bool {
         match &self.verdict {

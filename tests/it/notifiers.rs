@@ -454,7 +454,8 @@ async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() 
 /// A question with everything that a message can have.
 fn full() -> Notice {
     let title = "gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)";
-    let mut notice = notice(IncidentState::Open, title, &[(7, "gpu-reset (r3) started for gpu-1, GPU 2, mode approve")]);
+    let mut notice =
+        notice(IncidentState::Open, title, &[(7, "gpu-reset (r3) started for gpu-1, GPU 2, mode approve")]);
     notice.incident.subject = Subject { cluster: Some("prod".into()), ..Subject::node("gpu-1") };
     (notice.incident.firing, notice.incident.episodes) = (2, 2);
     notice.now = "Waiting for your OK to cordon gpu-1, drain it (4 pods move) and reset GPU 2.".into();

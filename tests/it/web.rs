@@ -143,7 +143,8 @@ async fn a_changed_plan_a_closed_question_and_a_strange_form_are_refused_in_plac
     let late = ada.send(&form.with("answer", "approve")).await;
     assert_eq!(late.status, 409);
     assert!(
-        late.words().contains("a1 is denied already (by ada)") && late.words().contains("was denied by ada: not tonight"),
+        late.words().contains("a1 is denied already (by ada)")
+            && late.words().contains("was denied by ada: not tonight"),
         "{}",
         late.words()
     );
@@ -371,7 +372,7 @@ async fn above_the_buttons_stand_the_guard_that_would_hold_it_and_the_freeze_and
         assert!(!words.contains("which is a no") && !words.contains("Look and decide"), "{words}");
     }
     let page = ada.open(&desk.at(&format!("/runs/{run}"))).await;
-    let (frozen, approve) = (page.text.find(frozen).unwrap(), page.text.find("value=\"approve\"").unwrap());
+    let (frozen, approve) = (page.text.find("Frozen by ada").unwrap(), page.text.find("value=\"approve\"").unwrap());
     assert!(frozen < approve, "above the buttons");
     let hash = desk.night.parts.store.approvals(Default::default()).await.unwrap()[0].plan_hash.clone();
     let (details, shown) = (page.text.find("<details>").unwrap(), page.text.find(&format!("<code>{hash}")).unwrap());

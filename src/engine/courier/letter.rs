@@ -45,6 +45,10 @@ impl Courier {
         if let Some(title) = &alerts.title {
             incident.title.clone_from(title);
         }
+        if alerts.lines.len() > 1 {
+            // The stored subject is of the first alert; what they share is the node.
+            (incident.subject.gpu, incident.subject.slice) = (None, None);
+        }
         let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
         entries.sort_by_key(|entry| entry.no);
         let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
@@ -71,6 +75,11 @@ impl Courier {
         // The title and the time of the start stand above.
         let opened = |entry: &&Entry| matches!(entry.kind, EntryKind::IncidentOpened { .. });
         twice.extend(entries.iter().find(opened).map(|entry| entry.no));
+        let planned = |entry: &&Entry| {
+            let shown = suggestions.iter().any(|suggestion| Some(suggestion.run) == entry.about.run);
+            shown && matches!(&entry.kind, EntryKind::RunEnded { state: RunState::Planned })
+        };
+        twice.extend(entries.iter().filter(planned).map(|entry| entry.no));
         let (first, news): (bool, Vec<StoryLine>) = (row.shown.is_none(), told.clone());
         let without = |lines: Vec<StoryLine>| -> Vec<StoryLine> {
             lines.into_iter().filter(|line| !twice.contains(&line.no)).collect()

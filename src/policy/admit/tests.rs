@@ -238,7 +238,10 @@ fn the_blast_radius_counts_what_others_took_out_too() {
         "2 nodes are already out of service (gpu-1, gpu-9), and only 2 of 40 nodes may be out at a time"
     );
     assert_eq!(says(&levels(), &with(Some(40), &["gpu-3", "gpu-1"])), "allow", "the target does not count");
-    assert_eq!(says(&levels(), &with(Some(4), &["gpu-1"])), "gpu-1 is already out of service, and only 1 of 4 nodes may be out at a time");
+    assert_eq!(
+        says(&levels(), &with(Some(4), &["gpu-1"])),
+        "gpu-1 is already out of service, and only 1 of 4 nodes may be out at a time"
+    );
     refused(&levels(), &with(None, &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
     refused(&levels(), &with(Some(0), &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
     refused(&levels(), &with(Some(1), &[]), "deny", ReasonCode::BlastRadius, "the only GPU node");
@@ -310,5 +313,5 @@ fn the_last_node_in_service_stays_however_generous_the_limits() {
     let facts = Facts { nodes_total: Some(3), nodes_out: vec!["gpu-1".into(), "gpu-2".into()], ..Facts::default() };
     let verdict = admit(&limits, &levels(), &Proposal { facts, ..cordon("gpu-3") }, now());
     let Verdict::Hold { reason, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reason.text, "node gpu-3 is the last of 3 in service: gpu-1, gpu-2 are already out");
+    assert_eq!(reason.text, "node gpu-3 is the last of 3 in service; already out: gpu-1, gpu-2");
 }

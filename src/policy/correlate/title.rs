@@ -33,13 +33,20 @@ pub fn incident_title(event: &Event) -> String {
     if let Some(what) = xid_words(event).filter(|_| !place.is_empty()) {
         return cut(&format!("{place}: {what}"), limits::TITLE_CHARS);
     }
-    let what = [event.summary.as_str(), event.name(), "an alert without a name"]
+    let nameless = event.labels.get("alertname").is_empty() && event.summary == event.fingerprint;
+    let said = if nameless { "" } else { event.summary.as_str() };
+    let without = format!("an alert without a name from {}", event.source);
+    let what = [said, event.labels.get("alertname"), &without]
         .into_iter()
         .map(one_line)
         .find(|line| !line.is_empty())
         .unwrap_or_default();
-    if place.is_empty() || what.contains(&place) || says_node(&what, event) {
+    if place.is_empty() || what.contains(&place) {
         return cut(&what, limits::TITLE_CHARS);
+    }
+    // The words name the node already, so the cluster is what they lack.
+    if let Some(cluster) = event.subject.cluster.as_deref().filter(|_| says_node(&what, event)) {
+        return cut(&format!("{}: {what}", one_line(cluster)), limits::TITLE_CHARS);
     }
     cut(&format!("{place}: {what}"), limits::TITLE_CHARS)
 }
@@ -122,9 +129,9 @@ fn gpu_words(gpu: &str) -> String {
     if gpu.to_ascii_uppercase().starts_with("GPU") { gpu } else { format!("GPU {gpu}") }
 }
 
-/// Whether the words name the node already, without its cluster.
+/// Whether the words name the node already.
 fn says_node(what: &str, event: &Event) -> bool {
-    event.subject.cluster.is_none() && event.subject.node.as_deref().is_some_and(|node| what.contains(node))
+    event.subject.node.as_deref().is_some_and(|node| what.contains(node))
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -162,6 +169,13 @@ mod tests {
     fn a_code_is_said_in_words_and_an_unknown_one_by_the_tables_name() {
         assert_eq!(incident_title(&xid("gpu-3", "5", "79")), "gpu-3: GPU 5 fell off the bus (XID 79)");
         assert_eq!(incident_title(&xid("gpu-3", "5", "155")), "gpu-3: GPU 5 reports XID 155 (NAME_OF_TABLE)");
+        let mut hot = event("GpuHot", "gpu-2", Some("1"), &[]);
+        hot.summary = "GPU 1 on gpu-2 is at 96 °C".to_owned();
+        assert_eq!(incident_title(&hot), "GPU 1 on gpu-2 is at 96 °C");
+        hot.subject.cluster = Some("prod".to_owned());
+        assert_eq!(incident_title(&hot), "prod: GPU 1 on gpu-2 is at 96 °C");
+        let bare = Event { labels: Labels::default(), subject: Subject::default(), summary: "f".into(), ..hot };
+        assert_eq!(incident_title(&bare), "an alert without a name from am");
         assert_eq!(incident_title(&xid("gpu-3", "GPU-8f3a", "79")), "gpu-3: GPU-8f3a fell off the bus (XID 79)");
     }
 

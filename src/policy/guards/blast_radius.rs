@@ -132,7 +132,7 @@ fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict>
         return asked.deny(ReasonCode::BlastRadius, text);
     }
     let text =
-        format!("node {node} is the last of {total}{of} in service: {} are already out", some_of(out.iter().copied()));
+        format!("node {node} is the last of {total}{of} in service; already out: {}", some_of(out.iter().copied()));
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 

@@ -16,7 +16,12 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let (freeze, doubt) =
         asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
     let Freeze { scope, by, why, since, .. } = freeze;
-    let text = format!("{scope} is frozen by {by} since {}: {why}{doubt}", since.strftime("%Y-%m-%d %H:%M UTC"));
+    let what = match scope.split_once(':') {
+        Some((kind, name)) => format!("{kind} {name}"),
+        None if scope == "all" => "everything".to_owned(),
+        None => scope.clone(),
+    };
+    let text = format!("{what} is frozen by {by} since {}: {why}{doubt}", since.strftime("%Y-%m-%d %H:%M UTC"));
     asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
 }
 

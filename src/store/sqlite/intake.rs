@@ -10,6 +10,7 @@ use super::incidents::{self, Touched};
 use super::recent::Complaint;
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
+use crate::limits::ALERTS_SHOWN;
 use crate::model::{
     About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Time,
 };
@@ -76,6 +77,9 @@ struct Intake<'t> {
     later: Vec<(Actor, About, EntryKind)>,
     touched: BTreeMap<IncidentId, Touched>,
     open: HashMap<String, IncidentId>,
+    /// Incidents that began in this batch, and alerts that joined older ones: titles of the first few, and their number.
+    began: BTreeSet<IncidentId>,
+    joined: BTreeMap<IncidentId, (Vec<String>, usize)>,
     told: BTreeSet<(IncidentId, String)>,
     /// How far the rules of this batch go.
     modes: HashMap<String, Mode>,
@@ -105,6 +109,8 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         later: Vec::new(),
         touched: BTreeMap::new(),
         open: HashMap::new(),
+        began: BTreeSet::new(),
+        joined: BTreeMap::new(),
         told: BTreeSet::new(),
         modes: HashMap::new(),
         heard: Heard::default(),
@@ -155,6 +161,7 @@ impl Intake<'_> {
         let episode = EpisodeId(self.tx.next.episode);
         self.tx.next.episode += 1;
         let say = self.consult(batch, event, episode, None, Change::Opened)?;
+        self.joins(event, say.incident);
         self.touch(say.incident, |touched| {
             touched.firing += 1;
             touched.episodes += 1;
@@ -164,6 +171,16 @@ impl Intake<'_> {
         self.tx.recent.opened(complaint, episode.0);
         self.heard.opened += 1;
         self.unquote(episode, Change::Opened, &say)
+    }
+
+    /// An alert of an incident that people know already: they are shown that it joined.
+    fn joins(&mut self, event: &Event, incident: Option<IncidentId>) {
+        let Some(incident) = incident.filter(|incident| !self.began.contains(incident)) else { return };
+        let (titles, number) = self.joined.entry(incident).or_default();
+        *number += 1;
+        if titles.len() < ALERTS_SHOWN {
+            titles.push(crate::policy::incident_title(event));
+        }
     }
 
     fn reopened(&mut self, batch: &Batch, event: &Event, json: &[u8], known: &Known) -> Result<(), StoreError> {
@@ -298,6 +315,12 @@ impl Intake<'_> {
 
     /// Writes the entries, the incidents' counters, and what channels should show.
     fn finish(mut self, batch: &Batch) -> Result<Heard, StoreError> {
+        let joined = std::mem::take(&mut self.joined).into_iter().map(|(incident, (alerts, number))| {
+            let more = u32::try_from(number - alerts.len()).unwrap_or(u32::MAX);
+            let about = About { incident: Some(incident), run: None };
+            (Actor::engine(), about, EntryKind::AlertsJoined { alerts, more })
+        });
+        self.later.splice(0..0, joined);
         for (incident, touched) in std::mem::take(&mut self.touched) {
             if let Some(entry) = incidents::settle(self.tx, incident, &touched, self.now)? {
                 self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));

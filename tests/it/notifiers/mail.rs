@@ -168,4 +168,11 @@ async fn a_mail_says_where_it_stands_what_it_costs_what_holds_it_and_how_to_answ
     assert!(html.contains("<a href=\"https://wiki.example/xid?a=1&amp;b=2\">Runbook</a>"), "{html}");
     assert!(!sent.contains("javascript"), "{sent}");
     assert!(text.contains("Only ana, bo may answer. 2 different people must approve."), "{text}");
+    let (_, body) = text.split_once("text/plain\n").unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/notifiers/question.txt");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(file, body).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(body, expected, "UPDATE_DOCS=1 writes it anew: then read it as if it were night");
 }

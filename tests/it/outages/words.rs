@@ -62,7 +62,11 @@ async fn a_plan_in_observe_is_shown_as_a_suggestion_of_which_nothing_was_done() 
     reader.scene.night.hear("firing", XID_79).await;
     reader.pass(5).await;
     let read = reader.message();
-    assert!(read.contains("Suggestion only: would cordon gpu-2, drain it (1 pod moves). Nothing was done.") || read.contains("Suggestion only: would cordon gpu-2 and drain it (1 pod moves). Nothing was done."), "{read}");
+    assert!(
+        read.contains("Suggestion only: would cordon gpu-2, drain it (1 pod moves). Nothing was done.")
+            || read.contains("Suggestion only: would cordon gpu-2 and drain it (1 pod moves). Nothing was done."),
+        "{read}"
+    );
     is_as_written("observe", &read);
     assert!(reader.scene.night.effects().is_empty(), "{:?}", reader.scene.night.effects());
 }
@@ -127,7 +131,13 @@ async fn two_faults_of_one_node_are_one_title_and_a_line_each() {
 async fn an_alert_shows_its_description_and_its_links_and_nothing_of_a_label_becomes_one() {
     let reader = reader("rules: [{ name: all, when: ['alertname=\"GpuHot\"'], tell: [oncall] }]").await;
     let mut hot = event(
-        &[("alertname", "GpuHot"), ("cluster", "prod"), ("node", "gpu-2"), ("gpu", "1"), ("x", "https://label.example/")],
+        &[
+            ("alertname", "GpuHot"),
+            ("cluster", "prod"),
+            ("node", "gpu-2"),
+            ("gpu", "1"),
+            ("x", "https://label.example/"),
+        ],
         &[
             ("summary", "GPU 1 on gpu-2 is at 96 °C"),
             ("description", "Above 90 °C for two minutes: <!channel> it throttles."),

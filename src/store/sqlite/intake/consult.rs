@@ -103,6 +103,7 @@ impl Intake<'_> {
                 let (incident, entry) =
                     incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
                 self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+                self.began.insert(incident);
                 incident
             }
         };
