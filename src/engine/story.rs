@@ -3,11 +3,14 @@
 //! Invariant: every kind of entry has words; a line is one line, bounded and free of invisible characters.
 
 mod phrase;
+mod plan;
+
+pub use plan::{brief, cannot, planned_steps, planned_words, predicted, question};
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Aftermath, AgentName, Approval, Ask, Call, Effect, Entry, EntryKind, EntryNo, Foretold, HeardEvent, Mode, Outcome,
-    Plan, PlanEnd, PlannedCall, PlannedStep, Reach, ReasonCode, RunId, RunState, StoryLine, Subject, Time,
+    Aftermath, AgentName, Call, Effect, Entry, EntryKind, EntryNo, HeardEvent, Mode, Outcome, ReasonCode, RunId,
+    RunState, StoryLine, Subject, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
@@ -149,7 +152,7 @@ impl Teller {
                 if let Some(id) = run {
                     self.plans.insert(id, (entry.no.0, phrase::brief(&plan.calls)));
                 }
-                (planned(plan), true)
+                (plan::planned(plan), true)
             }
             StepBegun { step, call, effect, target, undoes } => {
                 let back = if undoes.is_some() { "undoes: " } else { "begins: " };
@@ -224,48 +227,6 @@ fn suggestion(name: &str, brief: &str) -> String {
     }
 }
 
-/// An approval that is open, as people are asked: each step that changes something, what it costs, what would hold it.
-pub fn question(approval: &Approval) -> Ask {
-    let plan = approval.plan.as_ref();
-    let steps = plan.map(|plan| planned_steps(plan, &approval.foretold)).unwrap_or_default();
-    Ask {
-        approval: approval.id,
-        question: approval.question.clone(),
-        plan_hash: approval.plan_hash.clone(),
-        plan: steps.iter().map(|step| step.what.clone()).collect(),
-        steps,
-        brief: plan.map(brief).unwrap_or_default(),
-        asked_at: approval.asked_at,
-        expires_at: approval.expires_at,
-        approvers: approval.approvers.clone(),
-        needed: approval.needed,
-    }
-}
-
-/// The steps of a plan that change something, with what each costs and what the guards would say to it.
-pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
-    let mut steps: Vec<PlannedStep> = Vec::new();
-    for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
-        // A freeze stops everything, and is said of everything.
-        let foretold = foretold.iter().find(|foretold| foretold.call == at);
-        let floor_kept = foretold.is_some_and(Foretold::keeps_the_floor);
-        let floor = if floor_kept { "; the serving floor is kept" } else { "" };
-        let evicts = |cost: String| if cost.starts_with("evicts ") { format!("{cost}{floor}") } else { cost };
-        let held = foretold
-            .filter(|foretold| !foretold.is_frozen())
-            .and_then(Foretold::words)
-            .map(|words| one_line(&words, STORY_LINE_CHARS));
-        // What holds the first step holds the next ones for the same reason.
-        let held = held.filter(|words| !steps.iter().any(|step| step.held.as_ref() == Some(words)));
-        steps.push(PlannedStep {
-            what: planned_words(&planned.call, &planned.target),
-            cost: predicted(planned).map(evicts),
-            held,
-        });
-    }
-    steps
-}
-
 /// Where a run stands, in words; `name` is how it is called in the sentence.
 pub fn run_words(name: &str, state: &RunState) -> String {
     match state {
@@ -316,37 +277,9 @@ pub fn cause(why: &str) -> &str {
     }
 }
 
-/// Why a plan cannot run to its end: `step 3 cannot run: no Nightshift agent is connected on gpu-1`.
-pub fn cannot(plan: &Plan) -> Option<String> {
-    let PlanEnd::Failed(why) = &plan.end else { return None };
-    let last = plan.calls.len();
-    Some(match plan.calls.last().map(|planned| &planned.predicted) {
-        Some(Outcome::Failed(failure)) => {
-            let why = failure.message.trim_start_matches("not reached: ");
-            format!("step {last} cannot run: {why}")
-        }
-        _ => format!("it would fail: {}", cause(why)),
-    })
-}
-
 /// `Expires 03:40 UTC; without an answer it counts as denied.`
 pub fn deadline(expires_at: Time, now: Time) -> String {
     format!("Expires {}; without an answer it counts as denied.", moment(expires_at, now))
-}
-
-/// The plan in half a sentence, empty where it changes nothing: `cordon gpu-1, drain it (4 pods move) and reset GPU 2`.
-pub fn brief(plan: &Plan) -> String {
-    one_line(&phrase::brief(&plan.calls), STORY_LINE_CHARS)
-}
-
-/// What a planned call gives or costs, where that says more than the call.
-pub fn predicted(planned: &PlannedCall) -> Option<String> {
-    phrase::predicted(planned).map(|words| one_line(&words, STORY_LINE_CHARS))
-}
-
-/// A call of a plan as people read it: `drain gpu-3 (GPU pods only, up to 30m)`.
-pub fn planned_words(call: &Call, target: &Subject) -> String {
-    one_line(&phrase::todo(call, Some(target)), STORY_LINE_CHARS)
 }
 
 fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)> {
@@ -482,22 +415,6 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
 /// The question itself; what explains it stands where it is answered.
 fn gist(question: &str) -> &str {
     question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
-}
-
-fn planned(plan: &Plan) -> String {
-    let list = match phrase::brief(&plan.calls) {
-        list if list.is_empty() => "nothing would change".to_owned(),
-        list => list,
-    };
-    match &plan.end {
-        PlanEnd::Done => format!("plan: {list}"),
-        PlanEnd::Stopped(why) => match over_to_you(why) {
-            Some(what) => format!("plan: {list}; then over to you: {what}"),
-            None => format!("plan: {list}; then it would stop{}", after(why)),
-        },
-        PlanEnd::Failed(_) => format!("plan: {list}; {}", cannot(plan).unwrap_or_default()),
-        PlanEnd::Cut(reason) => format!("plan: {list}; cut short: {}", reason.text),
-    }
 }
 
 fn heard(entry: &Entry, source: &str, events: &[HeardEvent]) -> String {

@@ -191,7 +191,7 @@ fn for_channel(lines: Vec<StoryLine>, entries: &[Entry], channel: &str) -> Vec<S
     lines.into_iter().map(line).collect()
 }
 
-/// Plans that were only shown: of rules in observe, and of rules in suggest that nobody has reviewed yet.
+/// Plans that were only shown: of rules in observe, and of rules in suggest that have no review yet.
 fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
     let mut open: Vec<Suggestion> = Vec::new();
     let mut planned = HashSet::new();

@@ -65,7 +65,10 @@ async fn an_incident_is_posted_once_and_edited_from_then_on() {
         assert_eq!(prior, &Some(Receipt(json!({ "ts": "i3" }))), "the second edits the first");
         assert_eq!(second.fresh.len(), 100);
         assert_eq!(second.headlines.len(), crate::limits::HEADLINES);
-        assert!(second.headlines[0].text.starts_with("opened:"), "the beginning stays in sight");
+        assert_eq!(
+            second.headlines[0].text, "trouble: event 0",
+            "the beginning stays in sight; the title says what opened"
+        );
         let (third, _) = &told.posts[2];
         assert_eq!(
             third.fresh.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),

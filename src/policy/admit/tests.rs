@@ -246,9 +246,15 @@ fn the_blast_radius_counts_what_others_took_out_too() {
     refused(&levels(), &with(Some(0), &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
     refused(&levels(), &with(Some(1), &[]), "deny", ReasonCode::BlastRadius, "the only GPU node");
     let hour = Levels { nodes_hour: 4, ..levels() };
-    refused(&hour, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "the limit is 4 (10 %)");
+    refused(
+        &hour,
+        &with(Some(40), &[]),
+        "hold",
+        ReasonCode::BlastRadius,
+        "within an hour; the limit is 4 of 40 (10 %)",
+    );
     let day = Levels { nodes_day: 8, ..levels() };
-    refused(&day, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "within a day; the limit is 8 (20 %)");
+    refused(&day, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "within a day; the limit is 8 of 40 (20 %)");
     let nameless = Proposal { target: Subject::default(), ..with(Some(40), &[]) };
     refused(&levels(), &nameless, "deny", ReasonCode::BlastRadius, "names no node");
     allowed(&hour, &Proposal { undoes: Some(0), ..with(None, &["a", "b", "c"]) });
@@ -298,7 +304,7 @@ fn a_pattern_that_would_protect_nothing_is_refused() {
 fn who_is_denied_for_ever_is_not_told_to_wait() {
     let both =
         Levels { attempts: vec![ago(90), ago(60), ago(30)], node_holder: Some(RunId(7)), nodes_hour: 30, ..levels() };
-    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a human must look");
+    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a person must look");
 }
 
 #[test]

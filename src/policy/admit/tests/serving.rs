@@ -106,7 +106,7 @@ fn one_run_at_a_time_disturbs_a_rack_and_a_set_of_replicas() {
         TakenReplica { run: RunId(3), set: "llm/chat".into(), pod: "llm/chat-2".into(), count: 1, is_open: true };
     let taken = Levels { replicas_taken: vec![taken], ..levels() };
     let drain = drain("gpu-2", chat(&["gpu-2", "gpu-3", "gpu-4", "gpu-5"], &[0]));
-    refused(&taken, &drain, "hold", ReasonCode::DomainBusy, "run r3 takes replica llm/chat-2 of llm/chat away");
+    refused(&taken, &drain, "hold", ReasonCode::DomainBusy, "r3 is taking replica llm/chat-2 of llm/chat away");
 }
 
 #[test]
