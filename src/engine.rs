@@ -24,7 +24,7 @@ mod silences;
 pub mod story;
 mod tell;
 
-pub use courier::Courier;
+pub use courier::{Courier, alert_links, alert_title};
 pub use event_log::{EventLines, EventLog, Line, Loud, measure};
 pub use foretell::foretell;
 pub use ledger_check::LedgerCheck;

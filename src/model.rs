@@ -39,7 +39,10 @@ pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
 pub use ladder::{Aftermath, Card, Demote, Judgement, Level, NextRung, Promote, Scorecard, Terms, short_content};
 pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, MigStep, mig_profile_of, mig_resource};
-pub use notice::{Ask, Delivery, Digest, DigestItem, Need, NeedKind, Notice, Receipt, StoryLine, Suggestion};
+pub use notice::{
+    AlertLine, Ask, Delivery, Digest, DigestItem, Link, Need, NeedKind, Notice, PlannedStep, Receipt, StoryLine,
+    Suggestion,
+};
 pub use plan::{Foretold, Plan, PlanEnd, PlannedCall};
 pub use report::{Answered, Commands, Report, Reports, Standing, Taken};
 pub use role::{Grant, Right, Role};

@@ -14,7 +14,7 @@ mod webhook;
 pub use text::{link as web_link, plain as one_line};
 
 use crate::config::Channel;
-use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Time};
+use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Suggestion, Time};
 use crate::script::Shape;
 use crate::telemetry::ChannelKind;
 use crate::world::Http;
@@ -191,16 +191,72 @@ fn date_time(at: Time) -> String {
     at.strftime("%-d %b %H:%M UTC").to_string()
 }
 
-/// How to answer, where there is no button: the command, and what silence means.
+/// How to answer, where there is no button: the commands, and who may, until when.
 fn how_to_answer(ask: &Ask) -> (String, String) {
-    let deadline = format!("expires {} UTC; no answer is no", clock_time(ask.expires_at));
-    (format!("nightshift approve {}", ask.approval), deadline)
+    let commands = format!("nightshift approve {0}  or  nightshift deny {0}", ask.approval);
+    let day = |at: Time| at.strftime("%Y-%m-%d").to_string();
+    let same_day = day(ask.expires_at) == day(ask.asked_at);
+    let expires = if same_day { format!("{} UTC", clock_time(ask.expires_at)) } else { date_time(ask.expires_at) };
+    let deadline = format!("expires {expires}; without an answer it counts as denied. {}", answerers(ask));
+    (commands, deadline)
+}
+
+/// Who may answer: the role that is needed, or the names, and how many of them.
+fn answerers(ask: &Ask) -> String {
+    let who = match ask.approvers.as_slice() {
+        [] => "Needs the role approver.".to_owned(),
+        names => format!("Only {} may answer.", names.join(", ")),
+    };
+    if ask.needed > 1 { format!("{who} {} different people must approve.", ask.needed) } else { who }
+}
+
+/// The plan of a question: each step, what it costs, what would hold it.
+fn plan_lines(ask: &Ask) -> Vec<String> {
+    if ask.steps.is_empty() {
+        return ask.plan.iter().enumerate().map(|(at, call)| format!("{}. {call}", at + 1)).collect();
+    }
+    let mut lines = Vec::new();
+    for (at, step) in ask.steps.iter().enumerate() {
+        lines.push(format!("{}. {}", at + 1, step.what));
+        lines.extend(step.cost.iter().map(|cost| format!("    → {cost}")));
+        lines.extend(step.held.iter().map(|held| format!("    ⚠ {held}")));
+    }
+    lines
+}
+
+/// A plan that was only shown: `Suggestion only: would cordon gpu-1 and drain it (4 pods move). Nothing was done.`
+pub fn suggested(suggestion: &Suggestion) -> String {
+    match suggestion.brief.as_str() {
+        "" => format!("Suggestion only: {} would change nothing. Nothing was done.", suggestion.runbook),
+        brief => format!("Suggestion only: would {brief}. Nothing was done."),
+    }
+}
+
+/// What the alerts say beyond the title: a line each where there are several, and descriptions.
+fn alert_words(notice: &Notice) -> Vec<String> {
+    let mut words = Vec::new();
+    let several = notice.alerts.len() > 1 || notice.alerts_left_out > 0;
+    for alert in &notice.alerts {
+        let over = if alert.firing || notice.incident.state == IncidentState::Resolved { "" } else { " (resolved)" };
+        if several || alert.what != notice.incident.title {
+            words.push(format!("• {}{over}", alert.what));
+        }
+        if !alert.description.is_empty() {
+            words.push(alert.description.clone());
+        }
+    }
+    match notice.alerts_left_out {
+        0 => {}
+        1 => words.push("… and 1 more alert".to_owned()),
+        more => words.push(format!("… and {more} more alerts")),
+    }
+    words
 }
 
 /// `2 alerts firing`.
 fn firing(firing: u32, ever: u32) -> String {
     match (firing, ever) {
-        (0, _) => "nothing firing any more".to_owned(),
+        (0, _) => "no alert firing".to_owned(),
         (1, 1) => "1 alert firing".to_owned(),
         (firing, ever) if firing == ever => format!("{firing} alerts firing"),
         (firing, ever) => format!("{firing} of {ever} alerts firing"),

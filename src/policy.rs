@@ -20,7 +20,7 @@ pub use admit::{
 };
 pub use backoff::backoff;
 pub use correlate::{
-    Change, Prior, alert_place, group_key, group_title, hear, incident_key, incident_part, incident_title,
+    Change, Prior, alert_place, group_key, group_title, hear, incident_key, incident_part, incident_title, title_of,
 };
 pub use escalate::{Page, page};
 pub use guards::{nodes_at_once, share_of};

@@ -51,7 +51,7 @@ fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
     Ok(Performed::Again {
         after: left,
-        why: format!("sleeps for {duration}, {} left", spoken(left)),
+        why: format!("a pause of {duration}, {} left", spoken(left)),
         carry: Value::Null,
     })
 }

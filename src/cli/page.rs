@@ -126,7 +126,7 @@ pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
             format!(
                 "asks people{}",
                 run.wake_at
-                    .map(|at| format!("; no answer until {} is no", clock_now(invocation, at)))
+                    .map(|at| format!("; expires {}, without an answer it counts as denied", clock_now(invocation, at)))
                     .unwrap_or_default()
             ),
             format!("nightshift approve {approval}"),
@@ -134,7 +134,10 @@ pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
         ],
         RunState::Done => vec!["done".to_owned()],
         RunState::Planned => vec![format!("planned only, because its mode is {}: nothing was done", run.mode)],
-        RunState::Stopped { why } => vec![format!("stopped itself, on purpose: {}", text(why))],
+        RunState::Stopped { why } => vec![match story::over_to_you(why) {
+            Some(what) => format!("done, over to you: {}", text(what)),
+            None => format!("stopped itself, on purpose: {}", text(why)),
+        }],
         RunState::Failed { why, undone } => {
             let undone = if *undone { "what it did was taken back" } else { "what it did was left as it is" };
             vec![format!("failed: {}; {undone}", text(why)), format!("nightshift why {}", run.id)]
@@ -195,11 +198,7 @@ fn foretold(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
         Outcome::Ok(value) if planned.effect == Effect::Read => seen(value),
-        Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
-        Outcome::Ok(value) => {
-            let moved = value["evicted"].as_array().filter(|pods| !pods.is_empty())?;
-            Some(format!("evicts {}", seen(&Value::from(moved.clone()))?))
-        }
+        Outcome::Ok(_) => story::predicted(planned).map(|words| text(&words)),
     }
 }
 

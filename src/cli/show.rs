@@ -139,7 +139,7 @@ pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Res
         ApprovalState::Open => format!("open until {}", invocation.format(approval.expires_at, "%Y-%m-%d %H:%M:%S %Z")),
         ApprovalState::Approved => "approved".to_owned(),
         ApprovalState::Denied => "denied".to_owned(),
-        ApprovalState::Expired => "expired, which is no".to_owned(),
+        ApprovalState::Expired => "expired without an answer: counts as denied".to_owned(),
         ApprovalState::Void => "void: the plan changed or the run ended".to_owned(),
     };
     let by = approval.decided_by.as_ref().map(|by| format!(" by {}", page::text(by))).unwrap_or_default();
@@ -154,7 +154,7 @@ pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Res
     }
     if let Some(plan) = &approval.plan {
         invocation.line("")?;
-        page::plan(invocation, plan)?;
+        page::plan_now(invocation, plan, &approval.foretold)?;
     }
     Ok(())
 }

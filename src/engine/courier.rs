@@ -3,11 +3,15 @@
 //! Invariant: one message per incident and channel, edited; a failing channel never blocks another; an incident that is
 //! not told by itself is counted in a digest.
 
+mod alerts;
 mod digest;
 mod letter;
 mod needs;
 mod pace;
 mod patience;
+mod standing;
+
+pub use alerts::{alert_links, alert_title};
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;

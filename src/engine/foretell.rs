@@ -18,7 +18,17 @@ pub async fn foretell(
     subject: &Subject,
     plan: &Plan,
 ) -> Result<Vec<Foretold>, StoreError> {
-    let run = prospect(parts, runbook, input, subject, plan);
+    foretell_run(parts, runbook, prospect(parts, runbook, input, subject, plan), plan).await
+}
+
+/// The same for a run that exists and asks for this plan: what the guards would say if it were approved now.
+pub(super) async fn foretell_run(
+    parts: &Parts,
+    runbook: &Runbook,
+    run: Run,
+    plan: &Plan,
+) -> Result<Vec<Foretold>, StoreError> {
+    let run = Run { state: RunState::Ready, approved: Some(plan.clone()), ..run };
     let acts = |planned: &PlannedCall| planned.effect != Effect::Read && planned.reach > Reach::None;
     let (mut calls, mut proposals) = (Vec::new(), Vec::new());
     for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| acts(planned)).take(limits::FORETOLD_CALLS)

@@ -142,7 +142,7 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open:
                 findings.iter().any(|finding| finding.episode == episode.id && finding.found == Found::Gone)
             };
             let gone = open.into_iter().filter(gone).collect();
-            let why = format!("{name} no longer has this alert, and sent no resolve");
+            let why = format!("Alertmanager \"{name}\" no longer lists this alert");
             end(parts, gone, false, &why).await;
         }
         Err(why) => {

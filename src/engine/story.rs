@@ -3,10 +3,13 @@
 //! Invariant: every kind of entry has words; a line is one line, bounded and free of invisible characters.
 
 mod phrase;
+mod plan;
+
+pub use plan::{brief, cannot, planned_steps, planned_words, predicted, question};
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Aftermath, AgentName, Call, Effect, Entry, EntryKind, HeardEvent, Mode, Outcome, Plan, PlanEnd, Reach, RunId,
+    Aftermath, AgentName, Call, Effect, Entry, EntryKind, EntryNo, HeardEvent, Mode, Outcome, ReasonCode, RunId,
     RunState, StoryLine, Subject, Time,
 };
 use crate::notifiers::one_line;
@@ -30,17 +33,54 @@ pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
 pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
     let mut teller = Teller::default();
     let mut told: Vec<StoryLine> = Vec::new();
+    let mut notified: Option<Notified> = None;
     for entry in entries {
-        // "begins: drain gpu-3" has done its duty once "drained gpu-3" is there.
-        if let EntryKind::StepEnded { step, .. } = &entry.kind
-            && let Some(begun) = teller.begun_at(entry.about.run, *step)
-        {
-            told.retain(|line| line.no.0 != begun);
+        match &entry.kind {
+            // "begins: drain gpu-3" has done its duty once "drained gpu-3" is there.
+            EntryKind::StepEnded { step, .. } => {
+                if let Some(begun) = teller.begun_at(entry.about.run, *step) {
+                    told.retain(|line| line.no.0 != begun);
+                }
+            }
+            // The suggestion says the plan again, in the words that count.
+            EntryKind::RunEnded { state: RunState::Planned } => {
+                if let Some(planned) = teller.planned_at(entry.about.run) {
+                    told.retain(|line| line.no.0 != planned);
+                }
+            }
+            // One line for all deliveries: that a channel was notified is said once, where it was first.
+            EntryKind::Delivered { channel, .. } => {
+                let (no, at) = (entry.no, entry.at);
+                let notified = notified.get_or_insert_with(|| Notified { no, at, channels: Vec::new() });
+                if !notified.channels.contains(channel) {
+                    notified.channels.push(channel.clone());
+                }
+                continue;
+            }
+            _ => {}
         }
         let Some(line) = teller.line(entry) else { continue };
         told.push(line);
     }
+    if let Some(notified) = notified {
+        let place = told.iter().position(|line| line.no > notified.no).unwrap_or(told.len());
+        told.insert(place, notified.line());
+    }
     told
+}
+
+/// The channels that were notified, in the order in which they were first.
+struct Notified {
+    no: EntryNo,
+    at: Time,
+    channels: Vec<String>,
+}
+
+impl Notified {
+    fn line(self) -> StoryLine {
+        let text = one_line(&format!("notified: {}", self.channels.join(", ")), STORY_LINE_CHARS);
+        StoryLine { no: self.no, at: self.at, text, headline: false, change: false }
+    }
 }
 
 /// What must be remembered from one entry to the next, to tell them well.
@@ -48,6 +88,8 @@ pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
 struct Teller {
     steps: HashMap<(Option<RunId>, u32), Begun>,
     runbooks: HashMap<RunId, String>,
+    /// Of each run: its latest plan's entry, and the plan in half a sentence.
+    plans: HashMap<RunId, (i64, String)>,
     held: HashMap<Option<RunId>, String>,
 }
 
@@ -55,10 +97,14 @@ struct Begun {
     no: i64,
     call: Call,
     effect: Effect,
-    what: String,
+    target: Subject,
 }
 
 impl Teller {
+    fn planned_at(&self, run: Option<RunId>) -> Option<i64> {
+        self.plans.get(&run?).map(|(no, _)| *no)
+    }
+
     fn begun_at(&self, run: Option<RunId>, step: u32) -> Option<i64> {
         self.steps.get(&(run, step)).map(|begun| begun.no)
     }
@@ -81,8 +127,8 @@ impl Teller {
         use EntryKind::*;
         let run = entry.about.run;
         if let StepHeld { call, reason, .. } = &entry.kind {
-            let text = format!("held {}: {reason}", phrase::todo(call, None));
-            // A hold is written down each time it is looked at; people hear of it when it changes.
+            let text = format!("on hold, {}: {}", phrase::todo(call, None), reason.text);
+            // A hold is written down each time it is checked; people are notified when it changes.
             let before = self.held.insert(run, text.clone());
             return (before.as_ref() != Some(&text)).then_some((text, true));
         }
@@ -91,39 +137,46 @@ impl Teller {
         }
         Some(match &entry.kind {
             RunCreated { runbook, subject, mode, requested_by, rule, .. } => {
-                let id = run.map(|id| format!("{id} ")).unwrap_or_default();
                 if let Some(id) = run {
                     self.runbooks.insert(id, runbook.name.clone());
                 }
                 let by = match rule {
-                    Some(rule) => format!("rule {rule}"),
-                    None => requested_by.clone(),
+                    Some(rule) if *rule == runbook.name => String::new(),
+                    Some(rule) => format!(", rule {rule}"),
+                    None => format!(", by {requested_by}"),
                 };
-                (format!("{id}{} for {subject}, mode {mode}, by {by}", runbook.name), *mode != Mode::Observe)
+                let text = format!("{} started for {}, mode {mode}{by}", self.name(run), subject.words());
+                (text, *mode != Mode::Observe)
             }
-            RunPlanned { plan } => (planned(plan), true),
+            RunPlanned { plan } => {
+                if let Some(id) = run {
+                    self.plans.insert(id, (entry.no.0, phrase::brief(&plan.calls)));
+                }
+                (plan::planned(plan), true)
+            }
             StepBegun { step, call, effect, target, undoes } => {
-                let back = if undoes.is_some() { "takes back: " } else { "begins: " };
+                let back = if undoes.is_some() { "undoes: " } else { "begins: " };
                 let what = phrase::todo(call, Some(target));
                 let line = phrase::announced(call, *effect).then(|| (format!("{back}{what}"), true));
-                let begun =
-                    Begun { no: entry.no.0, call: call.clone(), effect: *effect, what: phrase::done(call, target) };
+                let begun = Begun { no: entry.no.0, call: call.clone(), effect: *effect, target: target.clone() };
                 self.steps.insert((run, *step), begun);
                 return line;
             }
             StepEnded { step, outcome } => return self.ended(run, *step, outcome),
             StepHeld { .. } => return None,
-            StepDenied { call, reason } => (format!("not done: {}: {reason}", phrase::todo(call, None)), true),
+            StepDenied { call, reason } => (format!("not done: {}: {}", phrase::todo(call, None), reason.text), true),
             RunEnded { state } => (self.run_state(run, state), true),
             ApprovalAsked { approval, question, expires_at, .. } => {
                 let question = gist(question);
-                (format!("asked ({approval}): {question} — no answer until {} is no", clock_time(*expires_at)), true)
+                (format!("asked ({approval}): {question} {}", deadline(*expires_at, entry.at)), true)
             }
             ApprovalDecided { approval, approved, by, why } => {
                 let verdict = if *approved { "approved" } else { "denied" };
                 (format!("{approval} {verdict} by {by}{}", after(why)), true)
             }
-            ApprovalExpired { approval } => (format!("{approval} expired: nobody answered, so it is not done"), true),
+            ApprovalExpired { approval } => {
+                (format!("{approval} expired without an answer: it counts as denied"), true)
+            }
             other => return incident_or_engine(entry, other),
         })
     }
@@ -131,63 +184,111 @@ impl Teller {
     fn ended(&mut self, run: Option<RunId>, step: u32, outcome: &Outcome) -> Option<(String, bool)> {
         let Some(begun) = self.steps.remove(&(run, step)) else {
             return match outcome {
-                Outcome::Ok(_) => Some((format!("step {step} done"), false)),
-                Outcome::Failed(failure) => Some((format!("step {step} failed: {failure}"), true)),
+                Outcome::Ok(_) => Some((format!("step {} done", step + 1), false)),
+                Outcome::Failed(failure) => Some((format!("step {} failed: {}", step + 1, failure.message), true)),
             };
         };
         match outcome {
             Outcome::Ok(value) => {
                 let unchanged = if value["changed"] == false { "; nothing had to change" } else { "" };
-                phrase::reported(&begun.call, begun.effect).then(|| (format!("{}{unchanged}", begun.what), true))
+                let what = || phrase::done(&begun.call, &begun.target, value);
+                phrase::reported(&begun.call, begun.effect).then(|| (format!("{}{unchanged}", what()), true))
             }
             Outcome::Failed(failure) => {
                 let what = phrase::todo(&begun.call, None);
                 // A failed read is often what the runbook asks; the words of its end say what came of it.
                 let headline = begun.effect != Effect::Read;
-                Some((format!("could not {what}: {failure}"), headline))
+                Some((format!("could not {what}: {}", failure.message), headline))
             }
         }
     }
 
     fn run_state(&self, run: Option<RunId>, state: &RunState) -> String {
-        let name = match (run, run.and_then(|id| self.runbooks.get(&id))) {
+        let name = self.name(run);
+        match (state, run.and_then(|id| self.plans.get(&id))) {
+            (RunState::Planned, Some((_, brief))) => suggestion(&name, brief),
+            _ => run_words(&name, state),
+        }
+    }
+
+    fn name(&self, run: Option<RunId>) -> String {
+        match (run, run.and_then(|id| self.runbooks.get(&id))) {
             (Some(id), Some(runbook)) => format!("{runbook} ({id})"),
             (Some(id), None) => id.to_string(),
             (None, _) => "the run".to_owned(),
-        };
-        run_words(&name, state)
+        }
+    }
+}
+
+fn suggestion(name: &str, brief: &str) -> String {
+    match brief {
+        "" => format!("suggestion only: {name} would change nothing"),
+        brief => format!("suggestion only: {name} would {brief}; nothing was done"),
     }
 }
 
 /// Where a run stands, in words; `name` is how it is called in the sentence.
 pub fn run_words(name: &str, state: &RunState) -> String {
     match state {
-        RunState::Ready => format!("{name} goes on"),
-        RunState::Waiting { why } => format!("waiting: {why}"),
-        RunState::Held { reason } => format!("held: {reason}"),
+        RunState::Ready => format!("{name} is running"),
+        RunState::Waiting { why } => format!("{name} is waiting: {why}"),
+        RunState::Held { reason } => format!("{name} is on hold: {}", reason.text),
         RunState::Asking { approval } => format!("{name} waits for an answer ({approval})"),
-        RunState::Done => format!("{name} done"),
-        RunState::Stopped { why } => format!("{name} stopped itself{}", after(why)),
-        RunState::Failed { why, undone: true } => format!("{name} failed and took back what it did: {why}"),
-        RunState::Failed { why, undone: false } => format!("{name} failed; what it did stands: {why}"),
-        RunState::Stuck { reason } => format!("{name} is stuck and needs a human: {reason}"),
-        RunState::Planned => format!("{name} was only planned; nothing was done"),
-        RunState::Denied { reason } => format!("{name} {}: {reason}", state.words()),
+        RunState::Done => format!("{name} is done"),
+        RunState::Stopped { why } => match over_to_you(why) {
+            Some(what) => format!("{name} has done its part, over to you: {what}"),
+            None => format!("{name} stopped itself{}", after(why)),
+        },
+        RunState::Failed { why, undone: true } => format!("{name} failed and undid its steps: {}", cause(why)),
+        RunState::Failed { why, undone: false } => format!("{name} failed; its steps stay as they are: {}", cause(why)),
+        RunState::Stuck { reason } => format!("{name} is stuck and needs a person: {}", reason.text),
+        RunState::Planned => format!("{name} made a suggestion only; nothing was done"),
+        RunState::Denied { reason } if reason.text.starts_with("denied by ") => format!("{name} was {}", reason.text),
+        RunState::Denied { reason } => format!("{name} {}: {}", not_run(reason.code), reason.text),
     }
 }
 
-/// A call of a plan as people read it: `drain gpu-3 (within 30m)`.
-pub fn planned_words(call: &Call, target: &Subject) -> String {
-    one_line(&phrase::todo(call, Some(target)), STORY_LINE_CHARS)
+/// Why a run never acted, in a word that names who or what decided it.
+fn not_run(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::EpisodeOver => "was withdrawn",
+        ReasonCode::Cancelled => "was cancelled",
+        ReasonCode::ApprovalExpired => "expired",
+        ReasonCode::NotApproved => "was denied",
+        _ => "was refused by a guard",
+    }
+}
+
+/// What is left to people, where a runbook stopped to say so: `needs hands: reset GPU 5` is `reset GPU 5`.
+pub fn over_to_you(why: &str) -> Option<&str> {
+    why.strip_prefix("needs hands:").map(str::trim).filter(|what| !what.is_empty())
+}
+
+/// The words of a failure without the place in the script that raised it and its code: those are in `nightshift show`.
+pub fn cause(why: &str) -> &str {
+    let rest = match why.split_once(".rhai:") {
+        Some((file, rest)) if !file.contains(' ') => rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'),
+        _ => return why,
+    };
+    let rest = rest.trim_start();
+    match rest.rsplit_once(" [") {
+        Some((words, code)) if code.ends_with(']') && !code.contains(' ') => words,
+        _ => rest,
+    }
+}
+
+/// `Expires 03:40 UTC; without an answer it counts as denied.`
+pub fn deadline(expires_at: Time, now: Time) -> String {
+    format!("Expires {}; without an answer it counts as denied.", moment(expires_at, now))
 }
 
 fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)> {
     use EntryKind::*;
     Some(match kind {
-        IncidentOpened { title, subject, .. } => (format!("opened: {title} ({subject})"), true),
+        IncidentOpened { title, .. } => (format!("opened: {title}"), true),
         IncidentResolved { why } => (format!("resolved{}", after(why)), true),
         IncidentRecovering { until } => {
-            (format!("all alerts have ended; closes at {} unless one fires again", clock_time(*until)), false)
+            (format!("all alerts have ended; closes at {} unless one fires again", moment(*until, entry.at)), false)
         }
         IncidentRecurred { alert } => (format!("{alert} fires; the incident goes on"), false),
         IncidentGrouped { why, merged, .. } if merged.is_empty() => (why.clone(), true),
@@ -205,34 +306,36 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         IncidentAssigned { owner, by } if owner == by => (format!("{owner} takes it"), true),
         IncidentAssigned { owner, by } => (format!("{by} gives it to {owner}"), true),
         SilenceAsked { alerts, until, by, why } => {
-            (format!("{by} silences {} until {}{}", count(*alerts, "alert"), clock_time(*until), after(why)), true)
+            let until = moment(*until, entry.at);
+            (format!("{by} silenced {} until {until}{}", count(*alerts, "alert"), after(why)), true)
         }
         SilenceMade { source, silence, until, .. } => {
-            (format!("{source} is silent about it until {} (silence {silence})", clock_time(*until)), false)
+            (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
         Heard { source, events } => (heard(entry, source, events), false),
-        Gap { source, text } => (format!("gap in what {source} told us: {text}"), true),
-        Told { channel, text } => (format!("said to {channel}: {text}"), true),
-        Delivered { channel, .. } => (format!("{channel} was told"), false),
+        Gap { source, text } => (format!("gap in the alerts from {source}: {text}"), true),
+        Told { channel, text } => (format!("message to {channel}: {text}"), true),
+        Delivered { channel, .. } => (format!("notified: {channel}"), false),
         DeliveryFailed { channel, why, final_ } => {
             let given_up = if *final_ { "; given up until something new happens" } else { "; trying again" };
-            (format!("could not tell {channel}: {why}{given_up}"), *final_)
+            (format!("could not notify {channel}: {why}{given_up}"), *final_)
         }
-        PageJudged { channel, paged: true, why, .. } => (format!("{channel} is told: {why}"), false),
+        PageJudged { channel, paged: true, why, .. } => (format!("{channel} is paged: {why}"), false),
         PageJudged { channel, why, until: Some(until), .. } => {
-            (format!("{channel} is not told before {}, unless it is needed: {why}", clock_time(*until)), false)
+            let until = moment(*until, entry.at);
+            (format!("{channel} is not paged before {until} unless a person is needed: {why}"), false)
         }
-        PageJudged { channel, why, until: None, .. } => (format!("{channel} was spared: {why}"), false),
+        PageJudged { channel, why, until: None, .. } => (format!("page to {channel} suppressed: {why}"), false),
         Frozen { freeze } => {
             let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
             (format!("frozen: {} by {}{until}{}", freeze.scope, freeze.by, after(&freeze.why)), true)
         }
-        Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, by {by}{}", after(why)), true),
+        Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, released by {by}{}", after(why)), true),
         ReleaseAsked { scope, by, why } => {
             (format!("{by} wants {scope} released{}; a second person must agree", after(why)), true)
         }
         ApprovalSeconded { approval, by, given, needed } => {
-            (format!("{approval}: {by} said yes, {given} of {needed} persons"), true)
+            (format!("{approval}: {by} approved, {given} of {needed} people needed"), true)
         }
         BreakerTripped { breaker } => (
             format!(
@@ -243,18 +346,17 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         ),
         BreakerReset { scope, by, why } => (format!("breaker {scope} reset by {by}{}", after(why)), true),
         RunProved { aftermath, bake, .. } => match aftermath {
-            Aftermath::Held => (format!("{}held: the complaint stayed gone for {bake}", of_run(entry)), false),
-            Aftermath::Back => (format!("{}did not hold: the complaint came back within {bake}", of_run(entry)), true),
-            Aftermath::Lingers => {
-                (format!("{}did not help: the complaint was there after {bake}", of_run(entry)), false)
-            }
+            Aftermath::Held => (format!("{}fixed it: the alert stayed away for {bake}", of_run(entry)), false),
+            Aftermath::Back => (format!("{}did not fix it: the alert came back within {bake}", of_run(entry)), true),
+            Aftermath::Lingers => (format!("{}did not help: the alert still fired after {bake}", of_run(entry)), false),
             Aftermath::Unknown => {
-                (format!("{}held or not, nobody knows: the source fell silent within {bake}", of_run(entry)), false)
+                let text = "whether it fixed anything is not known: the source fell silent within";
+                (format!("{}{text} {bake}", of_run(entry)), false)
             }
         },
         RunJudged { right, by, why, .. } => {
             let word = if *right { "right" } else { "wrong" };
-            (format!("{}judged {word} by {by}{}", of_run(entry), after(why)), true)
+            (format!("{}reviewed as {word} by {by}{}", of_run(entry), after(why)), true)
         }
         RulePromoted { rule, from, to, by, why, card, .. } => {
             (format!("rule {rule} goes from {from} to {to}, promoted by {by} on {}{}", card.words(), after(why)), true)
@@ -284,7 +386,9 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         TokenRevoked { token, name, by, why } => (format!("{by} revoked {token} `{name}`{}", after(why)), true),
         BreakGlass { token, by, why, until } => {
-            (format!("{by} broke the glass until {} ({token}){}", clock_time(*until), after(why)), true)
+            let by = by.strip_prefix("uid 0 on ").map_or(by.clone(), |host| format!("root on {host}"));
+            let reason = if why.is_empty() { String::new() } else { format!(" Reason: {why}") };
+            (format!("break-glass: {by} has admin rights until {} ({token}).{reason}", moment(*until, entry.at)), true)
         }
         BreakGlassUsed { by, what, times: 1, .. } => (format!("{by}: {what}"), true),
         BreakGlassUsed { by, what, times, .. } => (format!("{by}: {what}, {times} more times"), false),
@@ -292,7 +396,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("refused to {who} {times} more times: {what}"), false)
         }
         Refused { who, why, .. } => (format!("refused to {who}: {why}"), false),
-        PeopleChanged { changes } => (format!("who may what has changed: {}", changes.join("; ")), true),
+        PeopleChanged { changes } => (format!("access rights changed: {}", changes.join("; ")), true),
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {
@@ -327,48 +431,30 @@ fn gist(question: &str) -> &str {
     question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
 }
 
-fn planned(plan: &Plan) -> String {
-    let calls: Vec<String> = plan
-        .calls
-        .iter()
-        .filter(|planned| planned.reach > Reach::None)
-        .map(|planned| phrase::todo(&planned.call, Some(&planned.target)))
-        .collect();
-    let list = match calls.as_slice() {
-        [] => "nothing would change".to_owned(),
-        few if few.len() <= 4 => few.join(", "),
-        many => format!("{} and {} more", many[..3].join(", "), many.len() - 3),
-    };
-    match &plan.end {
-        PlanEnd::Done => format!("plan: {list}"),
-        PlanEnd::Stopped(why) => format!("plan: {list}; then it would stop{}", after(why)),
-        PlanEnd::Failed(why) => format!("plan: {list}; then it would fail{}", after(why)),
-        PlanEnd::Cut(reason) => format!("plan: {list}; cut short: {reason}"),
-    }
-}
-
 fn heard(entry: &Entry, source: &str, events: &[HeardEvent]) -> String {
     let ours: Vec<&HeardEvent> = events
         .iter()
         .filter(|heard| entry.about.incident.is_none() || heard.incident == entry.about.incident)
         .collect();
-    let Some(first) = ours.first() else { return format!("{source} said nothing new") };
+    let Some(first) = ours.first() else { return format!("{source} sent nothing new") };
     let more = if ours.len() > 1 { format!(" and {} more", ours.len() - 1) } else { String::new() };
     let started: Vec<String> = ours.iter().flat_map(|heard| &heard.runs).map(RunId::to_string).collect();
     let led = match (started.as_slice(), first.reasons.first()) {
-        ([], Some(reason)) => format!("; nothing started: {reason}"),
+        ([], Some(reason)) => format!("; nothing started: {}", reason.text),
         ([], None) => String::new(),
         (runs, _) => format!("; started {}", runs.join(", ")),
     };
-    format!("{source} says {}: {}{more}{led}", first.change, first.event.summary)
+    format!("{source}: alert {}: {}{more}{led}", first.change, first.event.summary)
 }
 
 fn of_run(entry: &Entry) -> String {
     entry.about.run.map(|run| format!("{run} ")).unwrap_or_default()
 }
 
-fn clock_time(at: Time) -> String {
-    at.strftime("%H:%M UTC").to_string()
+/// `03:40 UTC`, with its day where that is not the day of `now`.
+pub fn moment(at: Time, now: Time) -> String {
+    let day = |at: Time| at.strftime("%Y-%m-%d").to_string();
+    at.strftime(if day(at) == day(now) { "%H:%M UTC" } else { "%-d %b %H:%M UTC" }).to_string()
 }
 
 fn after(why: &str) -> String {

@@ -42,6 +42,17 @@ pub const HELD_LONG: Duration = Duration::from_secs(600);
 pub const NEEDS: usize = 8;
 /// Incidents named in a digest; the rest is a number and a command.
 pub const DIGEST_ITEMS: usize = 20;
+/// Alerts named in one message, links under them, and characters of a description and of an address.
+pub const ALERTS_SHOWN: usize = 5;
+pub const LINKS_SHOWN: usize = 5;
+pub const DESCRIPTION_CHARS: usize = 600;
+pub const LINK_BYTES: usize = 2_000;
+/// Alerts that are read for the title and the lines of one message.
+pub const ALERTS_READ: usize = 200;
+/// Incidents of one list whose title is made from all their alerts; the others keep the title of the first one.
+pub const TITLES_READ: usize = 50;
+/// What the guards would say to a plan is read within this when a question is asked; the question goes without it.
+pub const FORETELL_PATIENCE: Duration = Duration::from_secs(3);
 /// Questions shown in one message; the rest is a number and a command.
 pub const ASKS: usize = 4;
 /// Unjudged plans that one message offers to judge.
@@ -64,6 +75,8 @@ pub const PAGERDUTY_BURST: u32 = 20;
 pub const SLACK_BLOCKS: usize = 50;
 pub const SLACK_SECTION_CHARS: usize = 3_000;
 pub const SLACK_HEADER_CHARS: usize = 150;
+/// One text of a context block, which Slack bounds at 2,000.
+pub const SLACK_CONTEXT_CHARS: usize = 1_800;
 /// Undocumented: blocks of more than about 13,200 characters in all fail.
 pub const SLACK_TOTAL_CHARS: usize = 13_000;
 /// Slack wants an answer within three seconds; what takes longer than this is answered later.

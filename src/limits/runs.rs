@@ -14,6 +14,9 @@ pub const RULES: usize = 2_000;
 pub const RULE_NAME_CHARS: usize = 100;
 /// One line on a phone.
 pub const TITLE_CHARS: usize = 160;
+/// Names in a title, and characters of one of them: a label must not push the others out.
+pub const TITLE_NAMES: usize = 4;
+pub const NAME_SHOWN_CHARS: usize = 60;
 /// A longer key ends in a hash, so that a hostile label cannot fill the index.
 pub const INCIDENT_KEY_BYTES: usize = 256;
 /// Characters of a label's value that a reason repeats.

@@ -40,6 +40,11 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// Alerts of one name on many subjects: its title counts them.
+    pub fn is_group(&self) -> bool {
+        self.key.starts_with("group/")
+    }
+
     /// `recovering, closes 03:12 UTC`: all of its alerts have ended, and it is kept open for a while.
     pub fn recovery(&self) -> Option<String> {
         let until = self.resolves_at.filter(|_| self.closed_at.is_none())?;

@@ -20,6 +20,19 @@ pub struct StoryLine {
     pub change: bool,
 }
 
+/// One planned step that changes something, with what it costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// `drain gpu-3 (GPU pods only, up to 30m)`.
+    pub what: String,
+    /// `evicts 4 pods: inference/llm-0, …; the serving floor is kept`. None: it moves no pod.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost: Option<String>,
+    /// `would be held now: gpu-4 is already out of service and …`, as the guards saw it when the question was asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held: Option<String>,
+}
+
 /// A question that waits for an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
@@ -29,15 +42,55 @@ pub struct Ask {
     pub plan_hash: String,
     /// The planned mutating calls, a line each.
     pub plan: Vec<String>,
+    /// The same calls with what they cost; empty for a question that a runbook asks in the middle.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steps: Vec<PlannedStep>,
+    /// The plan in half a sentence: `cordon gpu-3 and drain it (4 pods move)`. Empty where there is no plan.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub brief: String,
+    pub asked_at: Time,
     pub expires_at: Time,
+    /// The only people who may answer; empty: everybody with the role `approver` or more.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub approvers: Vec<String>,
+    /// How many different people must approve.
+    pub needed: u32,
 }
 
-/// A plan that was only told: whether it would have been right, a person may say with one press.
+/// A plan that was only shown: whether it would have been right, a person may say with one press.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suggestion {
     pub run: RunId,
     pub runbook: String,
     pub created_at: Time,
+    /// `cordon gpu-1, drain it (4 pods move) and reset GPU 2`.
+    #[serde(default)]
+    pub brief: String,
+    /// The review of this plan counts for its rule (mode suggest); in observe it is only shown.
+    #[serde(default)]
+    pub review: bool,
+}
+
+/// An address that a reader may open; http or https alone, without credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// `Runbook`, `Dashboard`, `Alert source`: our own words, never a label.
+    pub label: String,
+    pub url: String,
+}
+
+/// One alert of an incident as a reader needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertLine {
+    /// `gpu-3: GPU 5 fell off the bus (XID 79)`.
+    pub what: String,
+    pub name: String,
+    pub severity: Severity,
+    pub firing: bool,
+    pub since: Time,
+    /// The annotation `description`, where it says more than the line; empty otherwise.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub description: String,
 }
 
 /// Why automation cannot go on, or will not end an incident, without a person.
@@ -87,9 +140,25 @@ pub struct Notice {
     /// Where a human can look closer, if the engine has a public address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub link: Option<String>,
-    /// Why a channel that is patient with automation speaks now.
+    /// Why a channel that waits for automation is notified now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub because: Option<String>,
+    /// Where it stands, in one or two sentences that follow the title: `Waiting for your OK to cordon gpu-3 and drain it
+    /// (4 pods move).`, `Nothing is automated for this; someone needs to look.`
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub now: String,
+    /// What its alerts say, firing ones first, bounded; how many more there are.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub alerts: Vec<AlertLine>,
+    #[serde(default)]
+    pub alerts_left_out: u32,
+    /// Runbook, dashboards and the source of the alerts, bounded.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub links: Vec<Link>,
+    /// A freeze that stops what waits or runs here: `Frozen by ana since 03:12 UTC: storage upgrade. Approving will not
+    /// start it.`
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frozen: Option<String>,
     /// How many nodes are out of service and how many more may be, while a run is open.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub budget: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the hash covers every mutating call and its target, and nothing that changes from one reading to the next.
 
-use super::{Call, Effect, Outcome, Reach, Reason, Subject, Verdict};
+use super::{Call, Effect, Outcome, Reach, Reason, ReasonCode, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,12 +45,25 @@ pub struct Foretold {
 }
 
 impl Foretold {
-    /// `would be held now: 1 of 4 nodes is out (gpu-2); … [blast_radius]`; none where nothing stands in its way.
+    /// `would be held now: gpu-2 is already out of service and …`; none where nothing stands in its way.
     pub fn words(&self) -> Option<String> {
         match &self.verdict {
             Verdict::Allow => None,
-            Verdict::Hold { reason, .. } => Some(format!("would be held now: {reason}")),
-            Verdict::Deny { reason } => Some(format!("would be refused now: {reason}")),
+            Verdict::Hold { reason, .. } => Some(format!("would be held now: {}", reason.text)),
+            Verdict::Deny { reason } => Some(format!("would be refused now: {}", reason.text)),
+        }
+    }
+
+    /// It is held by a freeze.
+    pub fn is_frozen(&self) -> bool {
+        matches!(&self.verdict, Verdict::Hold { reason, .. } if reason.code == ReasonCode::Frozen)
+    }
+
+    /// Whether the guard of the serving floor has let it through: only the budget of nodes is asked after it.
+    pub fn keeps_the_floor(&self) -> bool {
+        match &self.verdict {
+            Verdict::Allow => true,
+            Verdict::Hold { reason, .. } | Verdict::Deny { reason } => reason.code == ReasonCode::BlastRadius,
         }
     }
 }

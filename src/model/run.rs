@@ -2,7 +2,7 @@
 //!
 //! Invariant: a run in a final state never changes again, and one that waits is only a row.
 
-use super::{ApprovalId, EpisodeId, IncidentId, Mode, Pin, Plan, Reason, ReasonCode, RunId, Subject, Time};
+use super::{ApprovalId, EpisodeId, Foretold, IncidentId, Mode, Pin, Plan, Reason, ReasonCode, RunId, Subject, Time};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -215,6 +215,9 @@ pub struct Approval {
     pub question: String,
     pub plan_hash: String,
     pub plan: Option<Plan>,
+    /// What the guards would have said to the calls of the plan when it was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub foretold: Vec<Foretold>,
     /// The step that asked, for `approve(...)` in a runbook; none for the plan of a run in mode approve.
     pub step: Option<u32>,
     pub state: ApprovalState,

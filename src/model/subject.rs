@@ -141,6 +141,32 @@ impl Subject {
     pub fn is_empty(&self) -> bool {
         *self == Subject::default()
     }
+
+    /// As people say it: `gpu-3, GPU 5`, `llama-70b (inference)`, `cluster prod, gpu-3`; `the fleet` where it is empty.
+    pub fn words(&self) -> String {
+        let named = |name: &String| match &self.namespace {
+            Some(namespace) => format!("{name} ({namespace})"),
+            None => name.clone(),
+        };
+        let mut parts: Vec<String> = self.cluster.iter().map(|cluster| format!("cluster {cluster}")).collect();
+        parts.extend(self.node.clone());
+        let is_named = |gpu: &str| gpu.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("gpu"));
+        parts.extend(self.gpu.iter().map(|gpu| if is_named(gpu) { gpu.clone() } else { format!("GPU {gpu}") }));
+        parts.extend(self.slice.iter().map(|slice| format!("slice {slice}")));
+        match (&self.workload, &self.pod) {
+            (Some(workload), pod) => {
+                parts.push(named(workload));
+                parts.extend(pod.iter().map(|pod| format!("pod {pod}")));
+            }
+            (None, Some(pod)) => parts.push(named(pod)),
+            (None, None) => parts.extend(self.namespace.iter().map(|namespace| format!("namespace {namespace}"))),
+        }
+        parts.extend(self.container.iter().map(|container| format!("container {container}")));
+        if self.workload.is_none() && self.pod.is_none() {
+            parts.extend(self.model.clone());
+        }
+        if parts.is_empty() { "the fleet".to_owned() } else { parts.join(", ") }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -170,5 +196,16 @@ mod tests {
         let subject = Subject::from_labels(&labels, &LabelMap::default());
         assert_eq!(subject.to_string(), "node gpu-3 gpu 1 pod llm-0");
         assert_eq!(subject.part("pod"), Some("llm-0"));
+    }
+
+    #[test]
+    fn a_subject_is_named_as_people_name_it() {
+        let gpu = |gpu: &str| Subject { gpu: Some(gpu.to_owned()), ..Subject::node("gpu-3") }.words();
+        assert_eq!([gpu("5"), gpu("GPU-8f3a")], ["gpu-3, GPU 5", "gpu-3, GPU-8f3a"]);
+        let model = Some("meta-llama/Llama-70B".to_owned());
+        let workload = Subject { model, ..Subject::workload("inference", "llama-70b") };
+        assert_eq!(workload.words(), "llama-70b (inference)");
+        assert_eq!(Subject { cluster: Some("prod".into()), ..Subject::node("gpu-3") }.words(), "cluster prod, gpu-3");
+        assert_eq!(Subject::default().words(), "the fleet");
     }
 }

@@ -51,7 +51,6 @@ struct Thread {
     asks: Vec<String>,
     root: Option<String>,
     last: Option<String>,
-    subject: String,
     sent: u32,
 }
 
@@ -143,12 +142,7 @@ impl Notifier for Email {
         let first = thread.root.is_none();
         let speaks = first || asked || (turned && !opened_again);
         if speaks {
-            let mut mail = render::incident(notice);
-            if first {
-                thread.subject = mail.subject.clone();
-            } else {
-                mail.subject = format!("Re: {}", thread.subject);
-            }
+            let mail = render::incident(notice);
             let own = self.message_id(&notice.dedup_key, thread.sent);
             let ids = Ids { own: &own, root: thread.root.as_deref(), last: thread.last.as_deref() };
             if let Err(delivery) = self.send(mail, ids).await {

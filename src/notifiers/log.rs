@@ -25,10 +25,11 @@ impl Notifier for LogNotifier {
             incident = %incident.id,
             state = super::word(incident.state),
             severity = %incident.severity,
-            subject = %text::plain(&incident.subject.to_string(), STORY_LINE_CHARS),
+            subject = %text::plain(&incident.subject.words(), STORY_LINE_CHARS),
             firing = incident.firing,
-            "{}",
+            "{}{}",
             text::plain(&incident.title, STORY_LINE_CHARS),
+            text::plain(&if notice.now.is_empty() { String::new() } else { format!("; {}", notice.now) }, 2 * STORY_LINE_CHARS),
         );
         for line in &notice.fresh {
             tracing::info!(channel = %self.channel, incident = %incident.id, entry = %line.no, "{}", text::plain(&line.text, STORY_LINE_CHARS));

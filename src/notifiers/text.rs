@@ -3,6 +3,9 @@
 //! Invariant: what comes out has at most `max` UTF-16 units, no control or bidirectional character, and is cut between
 //! characters (and between escapes), with an ellipsis where something was left out.
 
+use crate::limits::LINK_BYTES;
+use crate::model::Time;
+
 /// For places that show text as it stands: plain-text blocks, mail, JSON.
 pub fn plain(text: &str, max: usize) -> String {
     fit(text, max, |_| None)
@@ -30,11 +33,40 @@ pub fn html(text: &str, max: usize) -> String {
     })
 }
 
-/// An address that a human may follow: http or https and nothing that could end the place it stands in.
+/// An address that a human may follow: http or https, without credentials, and nothing that could end the place it
+/// stands in. HTML and Slack still need its `&` escaped.
 pub fn link(text: &str) -> Option<&str> {
     let web = text.starts_with("https://") || text.starts_with("http://");
-    let clean = text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '|' | '"' | '\'' | '&'));
-    (web && clean && text.len() <= 1_000).then_some(text)
+    let clean = text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '|' | '"' | '\''));
+    if !web || !clean || text.len() > LINK_BYTES {
+        return None;
+    }
+    // `https://google.com@evil.example` is made to be misread.
+    let url = url::Url::parse(text).ok()?;
+    let honest = url.username().is_empty() && url.password().is_none() && url.host_str().is_some();
+    honest.then_some(text)
+}
+
+/// A link of Slack's mrkdwn, `<url|label>`; `label` is our own word. None where the address is not one for humans.
+pub fn slack_link(url: &str, label: &str) -> Option<String> {
+    link(url).map(|url| format!("<{}|{label}>", url.replace('&', "&amp;")))
+}
+
+/// A time of Slack's mrkdwn: each reader sees it in their own zone; where that fails, in UTC.
+pub fn slack_time(at: Time, format: SlackTime) -> String {
+    let (format, fallback) = match format {
+        SlackTime::Clock => ("{time}", at.strftime("%H:%M UTC")),
+        SlackTime::Day => ("{date_short_pretty} {time}", at.strftime("%-d %b %H:%M UTC")),
+    };
+    format!("<!date^{}^{format}|{fallback}>", at.as_second())
+}
+
+/// How much of a time Slack shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlackTime {
+    Clock,
+    /// With the day: `today`, `yesterday` or a date.
+    Day,
 }
 
 fn fit(text: &str, max: usize, escape: impl Fn(char) -> Option<&'static str>) -> String {
@@ -116,8 +148,27 @@ mod tests {
     #[test]
     fn a_link_is_only_what_a_browser_opens_and_cannot_leave_its_place() {
         assert_eq!(link("https://ns.example/incidents/i3"), Some("https://ns.example/incidents/i3"));
-        for wrong in ["javascript:alert(1)", "https://x/>|<!channel", "https://x/ y", "", "http://x/\"onclick"] {
+        let query = "http://prometheus:9090/graph?g0.expr=up&g0.tab=1";
+        assert_eq!(link(query), Some(query));
+        assert_eq!(slack_link(query, "Graph").unwrap(), "<http://prometheus:9090/graph?g0.expr=up&amp;g0.tab=1|Graph>");
+        for wrong in [
+            "javascript:alert(1)",
+            "https://x/>|<!channel",
+            "https://x/ y",
+            "",
+            "http://x/\"onclick",
+            "https://google.com@evil.example/",
+            "https://",
+        ] {
             assert_eq!(link(wrong), None, "{wrong}");
+            assert_eq!(slack_link(wrong, "Graph"), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_in_slack_is_the_readers_own_with_utc_where_that_fails() {
+        let at = "2026-11-23T03:12:00Z".parse().unwrap();
+        assert_eq!(slack_time(at, SlackTime::Clock), "<!date^1795403520^{time}|03:12 UTC>");
+        assert_eq!(slack_time(at, SlackTime::Day), "<!date^1795403520^{date_short_pretty} {time}|23 Nov 03:12 UTC>");
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Invariant: a new episode opens only after an observed end; the same start after an end reopens the old one.
 
+mod title;
+
+pub use title::{incident_title, title_of};
+
 use crate::limits;
 use crate::model::{EpisodeState, Event, Status, Subject, Time};
 use sha2::{Digest, Sha256};
@@ -135,20 +139,6 @@ pub fn alert_place(event: &Event) -> String {
         None => name,
     };
     cut(&text, limits::ALERT_PLACE_CHARS)
-}
-
-/// A title for people, from the first event: one line, bounded, with where it is.
-pub fn incident_title(event: &Event) -> String {
-    let what = [event.summary.as_str(), event.name(), "an alert without a name"]
-        .into_iter()
-        .map(one_line)
-        .find(|line| !line.is_empty())
-        .unwrap_or_default();
-    let place = one_line(&place(&event.subject));
-    if place.is_empty() || what.contains(&place) {
-        return cut(&what, limits::TITLE_CHARS);
-    }
-    cut(&format!("{place}: {what}"), limits::TITLE_CHARS)
 }
 
 /// Whether a resolve speaks of a span that was over before the open one began: a peer that lags behind.

@@ -4,8 +4,8 @@
 
 use super::ledger::LeafHash;
 use crate::model::{
-    AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan, Promote,
-    Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
+    AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Foretold, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan,
+    Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -199,6 +199,8 @@ pub enum Begun {
 pub struct NewApproval {
     pub question: String,
     pub plan: Option<Plan>,
+    /// What the guards would say to the plan's calls now.
+    pub foretold: Vec<Foretold>,
     pub plan_hash: String,
     pub step: Option<u32>,
     pub approvers: Vec<String>,

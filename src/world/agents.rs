@@ -340,7 +340,7 @@ fn or_none(cluster: &str) -> &str {
 
 fn unreached(name: &AgentName) -> WorldError {
     WorldError::Unreached(format!(
-        "no agent of node {name} is connected: is `nightshift agent` running there? See `nightshift agents`"
+        "no Nightshift agent is connected on {name}; start `nightshift agent` there (`nightshift agents` lists those that are)"
     ))
 }
 

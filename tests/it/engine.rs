@@ -395,7 +395,7 @@ async fn a_no_to_the_question_of_a_runbook_stops_it() {
     night.parts.store.decide(approval, false, "ada", "not now", night.now()).await.unwrap();
     let run = night.until_rest(run, MINUTE).await;
     let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
-    assert!(why.contains("ada said no: not now"), "{why}");
+    assert!(why.contains("denied by ada: not now"), "{why}");
     assert!(night.effects().is_empty());
 }
 

@@ -146,8 +146,7 @@ async fn one_run_at_a_time_disturbs_a_rack() {
     night.settle().await;
     let reason = held(&night, second).await;
     assert_eq!(reason.code, ReasonCode::DomainBusy);
-    let words =
-        format!("run {first} works on node gpu-2, which shares topology.kubernetes.io/rack=rack-1 with node gpu-3");
+    let words = format!("{first} works on gpu-2, which shares topology.kubernetes.io/rack=rack-1 with gpu-3");
     assert!(reason.text.starts_with(&words), "{reason}");
     // In another rack nobody stands in its way.
     night
@@ -172,7 +171,7 @@ async fn the_last_node_of_a_pool_stays() {
     let last = night.start("linger", Mode::Auto, json!({ "node": "gpu-2" })).await;
     night.settle().await;
     let reason = held(&night, last).await;
-    assert_eq!(reason.text, "node gpu-2 is the last of 2 of pool h100-big in service: gpu-1 are out");
+    assert_eq!(reason.text, "node gpu-2 is the last of 2 of pool h100-big in service; already out: gpu-1");
     assert!(night.effects().is_empty(), "{:?}", night.effects());
 }
 

@@ -464,7 +464,7 @@ async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has()
     house.night.pass(MINUTE).await;
     courier.pass().await.unwrap();
     assert_eq!(buttons(), Vec::<String>::new());
-    let thread = server.seen().into_iter().any(|seen| seen.text.contains("r1 judged right by rae"));
+    let thread = server.seen().into_iter().any(|seen| seen.text.contains("r1 reviewed as right by rae"));
     assert!(thread, "{:#?}", server.seen());
 }
 

@@ -84,6 +84,11 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
         suggestions: Vec::new(),
         dedup_key: "nightshift/test/i3".into(),
         link: Some("https://ns.example/incidents/i3".into()),
+        now: String::new(),
+        alerts: Vec::new(),
+        alerts_left_out: 0,
+        links: Vec::new(),
+        frozen: None,
         because: None,
         budget: None,
         hands: None,
@@ -103,6 +108,11 @@ pub(crate) fn ask(text: &str) -> Ask {
         question: text.into(),
         plan_hash: "ab".repeat(32),
         plan: vec![text.into()],
+        steps: vec![PlannedStep { what: text.into(), cost: None, held: None }],
+        brief: String::new(),
+        asked_at: "2026-11-23T03:10:00Z".parse().unwrap(),
+        approvers: Vec::new(),
+        needed: 1,
         expires_at: "2026-11-23T03:40:00Z".parse().unwrap(),
     }
 }
@@ -153,7 +163,7 @@ async fn slack_has_one_message_that_is_edited_and_a_thread_for_the_rest() {
     assert_eq!(seen[0].body["metadata"]["event_payload"]["dedup_key"], "nightshift/test/i3");
     assert_eq!((&seen[1].body["ts"], &seen[1].body["channel"]), (&json!("1700.0001"), &json!("C1")));
     assert_eq!(seen[2].body["thread_ts"], "1700.0001");
-    assert!(seen[2].text.contains("03:12  cordoned gpu-3"));
+    assert!(seen[2].text.contains("{time}|03:12 UTC>") && seen[2].text.contains("cordoned gpu-3"), "{}", seen[2].text);
 }
 
 #[tokio::test]
@@ -162,7 +172,13 @@ async fn a_question_in_slack_carries_the_command_that_answers_it() {
     let mut notice = open(&[(1, "opened")]);
     notice.asks.push(ask("drain gpu-3?"));
     delivered(slack(&server).deliver(&notice, None).await);
-    assert!(server.seen()[0].text.contains("`nightshift approve a3`  expires 03:40 UTC; no answer is no"));
+    let text = &server.seen()[0].text;
+    assert!(text.contains("`nightshift approve a3` or `nightshift deny a3`"), "{text}");
+    assert!(
+        text.contains("expires <!date^1795405200^{time}|03:40 UTC>; without an answer it counts as denied"),
+        "{text}"
+    );
+    assert!(text.contains("Needs the role approver."), "{text}");
 }
 
 #[tokio::test]
@@ -197,12 +213,30 @@ fn check_blocks(body: &Value) {
         let words = text["text"].as_str().unwrap();
         total += words.chars().count();
         assert!((1..=3_000).contains(&words.chars().count()));
-        let without = words.replace("<https://ns.example/incidents/i3|look closer>", "");
+        // Our own times and links are mrkdwn; what a label says is not.
+        let own = without_our_sequences(words);
+        let without = if text["type"] == "mrkdwn" { own } else { words.to_owned() };
         assert!(!without.contains(['<', '>', '\0', '\u{202e}']), "{words}");
         assert!(text["type"] == "plain_text" || text["verbatim"] == true);
     }
     assert!(blocks.len() <= 50 && total <= 13_000, "{} blocks, {total} characters", blocks.len());
     assert!(!body["text"].as_str().unwrap().contains(['<', '>']));
+}
+
+/// Without Slack's own sequences that we write: times, and links to http addresses.
+fn without_our_sequences(words: &str) -> String {
+    let mut left = String::new();
+    let mut rest = words;
+    while let Some(start) = rest.find('<') {
+        left.push_str(&rest[..start]);
+        let end = rest[start..].find('>').map_or(rest.len(), |end| start + end + 1);
+        let sequence = &rest[start..end];
+        if !(sequence.starts_with("<!date^") || sequence.starts_with("<https://") || sequence.starts_with("<http://")) {
+            left.push_str(sequence);
+        }
+        rest = &rest[end..];
+    }
+    left + rest
 }
 
 #[tokio::test]
@@ -496,7 +530,7 @@ async fn opsgenie_has_one_alert_under_one_alias_that_is_acknowledged_and_closed(
     let alert = &seen[0].body;
     assert_eq!((&alert["alias"], &alert["priority"]), (&json!("nightshift-test-i3"), &json!("P1")));
     assert_eq!(alert["message"].as_str().unwrap().chars().count(), 130);
-    assert!(alert["description"].as_str().unwrap().starts_with("Told now because no runbook works on it\n"));
+    assert!(alert["description"].as_str().unwrap().starts_with("Notified now because no runbook works on it\n"));
     // Over before it was told: nobody is paged, and a later end closes nothing.
     let over = unsent(opsgenie.deliver(&told(IncidentState::Resolved, "x"), None).await, None);
     unsent(opsgenie.deliver(&told(IncidentState::Resolved, "x"), Some(&over)).await, Some(&over));
@@ -538,6 +572,96 @@ async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() 
     }
 }
 
+/// A question with everything that a message can have.
+fn full() -> Notice {
+    let title = "gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)";
+    let mut notice =
+        notice(IncidentState::Open, title, &[(7, "gpu-reset (r3) started for gpu-1, GPU 2, mode approve")]);
+    notice.incident.subject = Subject { cluster: Some("prod".into()), ..Subject::node("gpu-1") };
+    (notice.incident.firing, notice.incident.episodes) = (2, 2);
+    notice.now = "Waiting for your OK to cordon gpu-1, drain it (4 pods move) and reset GPU 2.".into();
+    let alert = |what: &str, description: &str| AlertLine {
+        what: what.into(),
+        name: "GpuXid".into(),
+        severity: Severity::Critical,
+        firing: true,
+        since: notice.incident.opened_at,
+        description: description.into(),
+    };
+    notice.alerts = vec![
+        alert("gpu-1: GPU 4 has an NVLink error (XID 74)", "The NVIDIA driver logged XID 74 once."),
+        alert("gpu-1: GPU 2 has an uncorrectable memory error (XID 48)", ""),
+    ];
+    notice.alerts_left_out = 3;
+    let link = |label: &str, url: &str| Link { label: label.into(), url: url.into() };
+    notice.links = vec![
+        link("Runbook", "https://wiki.example/xid?a=1&b=2"),
+        link("Alert source", "http://prometheus:9090/graph?g0.expr=x&g0.tab=1"),
+        link("Dashboard", "javascript:alert(1)"),
+    ];
+    notice.frozen = Some("Frozen by ana since 02:58 UTC: storage upgrade. Approving will not start it.".into());
+    notice.budget = Some("1 of 4 GPU nodes out of service, limit reached".into());
+    let mut ask = ask("Run gpu-reset on gpu-1, GPU 2? Reset the GPU");
+    let step = |what: &str, cost: Option<&str>, held: Option<&str>| PlannedStep {
+        what: what.into(),
+        cost: cost.map(Into::into),
+        held: held.map(Into::into),
+    };
+    let held = "would be held now: gpu-4 is already out of service, and only 1 of 4 nodes may be out at a time";
+    let evicts = "evicts 4 pods: inference/llama-0, inference/llama-1, inference/mistral-0, inference/mistral-1; \
+                  the serving floor is kept";
+    ask.steps = vec![
+        step("cordon gpu-1 (XID 48)", None, Some(held)),
+        step("drain gpu-1 (GPU pods only, up to 30m)", Some(evicts), None),
+        step("reset GPU 2 on gpu-1", None, None),
+    ];
+    ask.approvers = vec!["ana".into(), "bo".into()];
+    ask.needed = 2;
+    notice.asks = vec![ask];
+    notice
+}
+
+/// The words that every channel must carry of `full`.
+const FULL: &[&str] = &[
+    "gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)",
+    "Waiting for your OK to cordon gpu-1, drain it (4 pods move) and reset GPU 2.",
+    "Frozen by ana since 02:58 UTC: storage upgrade. Approving will not start it.",
+    "gpu-1: GPU 2 has an uncorrectable memory error (XID 48)",
+    "The NVIDIA driver logged XID 74 once.",
+    "evicts 4 pods: inference/llama-0, inference/llama-1",
+    "the serving floor is kept",
+    "would be held now: gpu-4 is already out of service, and only 1 of 4 nodes may be out at a time",
+    "nightshift approve a3",
+    "nightshift deny a3",
+    "without an answer it counts as denied",
+];
+
+#[tokio::test]
+async fn every_channel_says_where_it_stands_what_it_costs_what_holds_it_and_how_to_answer() {
+    let full = full();
+    let server = Recording::slack().await;
+    delivered(slack(&server).deliver(&full, None).await);
+    let sent = server.seen()[0].clone();
+    check_blocks(&sent.body);
+    let mut said = vec![("slack", sent.text.clone())];
+    for link in ["<https://wiki.example/xid?a=1&amp;b=2|Runbook>", "|Alert source>"] {
+        assert!(sent.text.contains(link), "{link}: {}", sent.text);
+    }
+    assert!(!sent.text.contains("javascript") && !sent.text.contains(&"ab".repeat(32)), "{}", sent.text);
+    assert!(sent.text.contains("Only ana, bo may answer. 2 different people must approve."), "{}", sent.text);
+    for shape in ["teams", "opsgenie", "datadog"] {
+        let server = Recording::start(202, |_, _| json!({})).await;
+        delivered(vendor(shape, &server).deliver(&full, None).await);
+        said.push((shape, server.seen()[0].text.clone()));
+    }
+    for (channel, text) in &said {
+        let text = text.replace("\\\\[", "[");
+        for words in FULL {
+            assert!(text.contains(words), "{channel} does not say `{words}`: {text}");
+        }
+    }
+}
+
 fn sample(path: &str) -> Value {
     let path = format!("{}/integrations/{path}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -554,9 +678,20 @@ fn check_sample(path: &str, body: &Value) {
 /// What the documentation shows is what is sent.
 #[tokio::test]
 async fn the_samples_are_what_the_vendors_receive() {
-    let opened = (6, "opened: XID 79 on gpu-3 (node gpu-3)");
-    let mut notice = open(&[opened, (7, "cordoned gpu-3 (XID 79 on GPU 1)")]);
-    notice.incident.subject = Subject::node("gpu-3");
+    let started = (6, "gpu-fell-off-the-bus (r3) started for gpu-3, GPU 5, mode auto");
+    let title = "gpu-3: GPU 5 fell off the bus (XID 79)";
+    let mut notice = notice(IncidentState::Open, title, &[started, (7, "cordoned gpu-3 (XID 79)")]);
+    notice.incident.subject = Subject { gpu: Some("5".into()), ..Subject::node("gpu-3") };
+    notice.now = "gpu-fell-off-the-bus (r3) is running.".into();
+    notice.alerts = vec![AlertLine {
+        what: title.into(),
+        name: "GpuXid".into(),
+        severity: Severity::Critical,
+        firing: true,
+        since: notice.incident.opened_at,
+        description: "The NVIDIA driver logged XID 79 1 times in the exporter's window.".into(),
+    }];
+    notice.links = vec![Link { label: "Runbook".into(), url: "https://wiki.example/xid-79".into() }];
     notice.dedup_key = "nightshift/prod/i3".into();
     let server = Recording::slack().await;
     let api = server.url.clone();

@@ -9,6 +9,7 @@ mod shift;
 mod slack;
 mod storm;
 mod vendor;
+mod words;
 
 use crate::harness::alertmanager_body;
 use crate::night::{NIGHT, Night, seal};

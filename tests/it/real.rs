@@ -49,7 +49,10 @@ async fn a_fault_becomes_one_cordon_one_message_one_page_and_one_mail_until_it_i
     assert_eq!(scene.messages().len(), 1, "{:#?}", scene.messages());
     assert!(scene.messages()[0].text.contains("gpu-2"));
     let mails = eventually("the mail of the end", async || Some(scene.mail.messages()).filter(|m| m.len() >= 2)).await;
-    assert!(mails.len() == 2 && mails.iter().any(|mail| mail.starts_with("subject: Re: ")), "{mails:#?}");
+    assert!(
+        mails.len() == 2 && mails.iter().any(|mail| mail.starts_with("subject: [Nightshift i1] Resolved: ")),
+        "{mails:#?}"
+    );
     assert_eq!(scene.cordons("gpu-2"), 1, "repair by people is not ours to act upon");
     assert_eq!(engine.stop(), Some(0));
 }

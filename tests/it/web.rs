@@ -144,7 +144,8 @@ async fn a_changed_plan_a_closed_question_and_a_strange_form_are_refused_in_plac
     let late = ada.send(&form.with("answer", "approve")).await;
     assert_eq!(late.status, 409);
     assert!(
-        late.words().contains("a1 is denied already (by ada)") && late.words().contains("cordon denied by ada:"),
+        late.words().contains("a1 is denied already (by ada)")
+            && late.words().contains("was denied by ada: not tonight"),
         "{}",
         late.words()
     );
@@ -352,4 +353,30 @@ async fn a_person_acknowledges_freezes_and_releases_with_a_reason() {
     assert_eq!(refused.status, 403, "an approver does not release");
     assert!(desk.night.parts.store.freezes().await.unwrap().len() == 1);
     assert!(desk.remarks().await.iter().any(|line| line.starts_with("refused to ada: POST /api/v1/unfreeze")));
+}
+
+#[tokio::test]
+async fn above_the_buttons_stand_the_guard_that_would_hold_it_and_the_freeze_and_the_hash_is_folded_away() {
+    let desk = Desk::set(|_, _| {}).await;
+    desk.night.by_hand("gpu-4", true).await;
+    let run = desk.asking().await;
+    let (mut ada, home) = desk.signed_in("ada").await;
+    ada.send(&home.form("/web/freezes").with("why", "the room is on fire")).await;
+    let held = "would be held now: gpu-4 is already out of service, and only 1 of 4 nodes may be out at a time";
+    let frozen = "Frozen by ada since";
+    for path in ["/incidents/i1".to_owned(), format!("/runs/{run}")] {
+        let page = ada.open(&desk.at(&path)).await;
+        let words = page.words();
+        for part in [held, frozen, "the room is on fire – approving will not start it.", "counts as denied"] {
+            assert!(words.contains(part), "{path} does not say `{part}`: {words}");
+        }
+        assert!(!words.contains("which is a no") && !words.contains("Look and decide"), "{words}");
+    }
+    let page = ada.open(&desk.at(&format!("/runs/{run}"))).await;
+    let (frozen, approve) = (page.text.find("Frozen by ada").unwrap(), page.text.find("value=\"approve\"").unwrap());
+    assert!(frozen < approve, "above the buttons");
+    let hash = desk.night.parts.store.approvals(Default::default()).await.unwrap()[0].plan_hash.clone();
+    let (details, shown) = (page.text.find("<details>").unwrap(), page.text.find(&format!("<code>{hash}")).unwrap());
+    let end = page.text[details..].find("</details>").unwrap() + details;
+    assert!(details < shown && shown < end, "the hash stands behind the details");
 }

@@ -206,7 +206,7 @@ impl Courier {
             open.shown.push(DigestItem {
                 title: one_line(&incident.title, 200),
                 severity: incident.severity,
-                line: one_line(&format!("{asks}{}", subject_of(&incident)), 200),
+                line: one_line(&format!("{asks}({}, {})", incident.id, incident.subject.words()), 200),
             });
             if open.shown.len() > 4 * DIGEST_ITEMS {
                 keep_worst(&mut open.shown);

@@ -1,15 +1,17 @@
-//! Writes a notice: the incident as it is now, its headlines, what the channel has not heard, the open questions.
+//! Writes a notice: the incident as it is now, its alerts, its headlines, what is new to the channel, the open questions.
 //!
 //! Invariant: what is left out of a notice is said in it.
 
 use super::Courier;
 use super::needs::{Facts, awaited_plan, needs};
+use super::standing::Standing;
 use crate::engine::story;
-use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINES, SUGGESTIONS};
+use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINE_CHARS, STORY_LINES, SUGGESTIONS};
 use crate::model::{
-    Approval, ApprovalId, Ask, Effect, Entry, EntryKind, EntryNo, Incident, IncidentState, Mode, Notice, Run, RunId,
-    RunState, StoryLine, Subject, Suggestion, Time,
+    ApprovalId, Ask, Entry, EntryKind, EntryNo, Freeze, Incident, IncidentState, Mode, Notice, Run, RunId, RunState,
+    StoryLine, Subject, Suggestion, Time,
 };
+use crate::notifiers::one_line;
 use crate::policy::nodes_at_once;
 use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
@@ -44,9 +46,18 @@ impl Courier {
         // The entries first: a state that is newer than they are is shown once more, an older one would stay for good.
         let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
         entries.sort_by_key(|entry| entry.no);
-        let Some(incident) = self.incident(row).await? else { return Ok(None) };
+        let Some(mut incident) = self.incident(row).await? else { return Ok(None) };
+        let alerts = self.alerts(&incident).await?;
+        // A group's title counts its subjects and is kept with it.
+        if let Some(title) = alerts.title.as_ref().filter(|_| !incident.is_group()) {
+            incident.title.clone_from(title);
+        }
+        if alerts.lines.len() > 1 && !incident.is_group() {
+            // The stored subject is of the first alert; what they share is the node.
+            (incident.subject.gpu, incident.subject.slice) = (None, None);
+        }
         let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
-        let told = story::lines(&entries);
+        let told = for_channel(story::lines(&entries), &entries, &row.channel);
         let open = self.store.runs(Filter { open: true, limit: READ_LIMIT, ..about() }).await?;
         let runs: HashSet<RunId> = open.iter().map(|run| run.id).collect();
         let asks = match open.iter().any(|run| matches!(run.state, RunState::Asking { .. })) {
@@ -57,15 +68,27 @@ impl Courier {
         let news = || entries.iter().filter(|entry| entry.no.0 > shown).map(|entry| &entry.kind);
         let asks_anew = !asks.is_empty() && news().any(|kind| matches!(kind, EntryKind::ApprovalAsked { .. }));
         let needs_people = incident.state != IncidentState::Resolved && (asks_anew || news().any(gave_up));
-        let hands = hands(&incident, &open, &entries, &told);
+        let suggestions = suggestions(&entries);
+        let frozen = self.frozen(&incident, &open, &asks).await?;
+        let standing =
+            Standing { incident: &incident, open: &open, asks: &asks, suggestions: &suggestions, entries: &entries };
+        let (now, hands) = (standing.words(), standing.hands());
         let url = self.public_url.as_deref();
         let facts = Facts { incident: &incident, asks: &asks, open: &open, entries: &entries, url };
         let needs = needs(&facts, self.clock.now());
         let plan_by = awaited_plan(&open, &entries);
         // A question that is open is shown with its plan, so their lines would say it twice.
         let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
-        let twice: HashSet<EntryNo> =
+        let mut twice: HashSet<EntryNo> =
             entries.iter().filter(|entry| shown_with(entry, &asked, &open)).map(|entry| entry.no).collect();
+        // The title and the time of the start stand above.
+        let opened = |entry: &&Entry| matches!(entry.kind, EntryKind::IncidentOpened { .. });
+        twice.extend(entries.iter().find(opened).map(|entry| entry.no));
+        let planned = |entry: &&Entry| {
+            let shown = suggestions.iter().any(|suggestion| Some(suggestion.run) == entry.about.run);
+            shown && matches!(&entry.kind, EntryKind::RunEnded { state: RunState::Planned })
+        };
+        twice.extend(entries.iter().filter(planned).map(|entry| entry.no));
         let (first, news): (bool, Vec<StoryLine>) = (row.shown.is_none(), told.clone());
         let without = |lines: Vec<StoryLine>| -> Vec<StoryLine> {
             lines.into_iter().filter(|line| !twice.contains(&line.no)).collect()
@@ -75,7 +98,7 @@ impl Courier {
             // The ledger has no line for a wait; people want to know what holds it up right now.
             if let RunState::Waiting { .. } = &run.state {
                 let text = story::run_words(&format!("{} ({})", run.runbook.name, run.id), &run.state);
-                let text = crate::notifiers::one_line(&text, crate::limits::STORY_LINE_CHARS);
+                let text = one_line(&text, STORY_LINE_CHARS);
                 headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true, change: false });
             }
         }
@@ -86,9 +109,14 @@ impl Courier {
             fresh: fresh(if first { without(news) } else { news }, row, &entries),
             headlines,
             asks,
+            now,
+            alerts: alerts.lines,
+            alerts_left_out: alerts.left_out,
+            links: alerts.links,
+            frozen,
             because: None,
             budget: None,
-            suggestions: suggestions(&entries),
+            suggestions,
             hands,
             needs,
             needs_people,
@@ -115,8 +143,8 @@ impl Courier {
         let held = held.iter().filter(|hold| of(&hold.cluster) == there.default_cluster).map(|hold| &hold.node);
         let out = facts.nodes_out.iter().chain(held).collect::<HashSet<_>>().len() as u32;
         let more = match nodes_at_once(limits, total).min(total - 1).saturating_sub(out) {
-            0 => "no more may be".to_owned(),
-            left => format!("{left} more may be"),
+            0 => "limit reached".to_owned(),
+            left => format!("{left} more allowed"),
         };
         Some(format!("{out} of {total} GPU nodes out of service, {more}"))
     }
@@ -124,20 +152,75 @@ impl Courier {
     async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<Ask>, StoreError> {
         let filter = Filter { incident: Some(row.incident), open: true, limit: READ_LIMIT, ..Filter::default() };
         let approvals = self.store.approvals(filter).await?;
-        Ok(approvals.into_iter().filter(|approval| runs.contains(&approval.run)).map(ask).collect())
+        Ok(approvals
+            .into_iter()
+            .filter(|approval| runs.contains(&approval.run))
+            .map(|approval| story::question(&approval))
+            .collect())
+    }
+
+    /// The freeze that stops what waits or runs for this incident, in words; none where nothing does.
+    async fn frozen(&self, incident: &Incident, open: &[Run], asks: &[Ask]) -> Result<Option<String>, StoreError> {
+        if open.is_empty() || incident.state == IncidentState::Resolved {
+            return Ok(None);
+        }
+        let then = if asks.is_empty() { "Nothing new begins." } else { "Approving will not start it." };
+        if let Some(why) = self.fleet.as_ref().and_then(|(world, _)| world.stopped()) {
+            return Ok(Some(format!("Everything is stopped: {why}. {then}")));
+        }
+        let cluster = incident.subject.cluster.as_deref();
+        let home = self.fleet.as_ref().map(|(world, _)| world.default_cluster.as_str());
+        let covers = |freeze: &&Freeze| match freeze.scope.split_once(':') {
+            Some(("cluster", name)) => cluster.or(home).is_none_or(|ours| ours == name),
+            Some(("rule", name)) => open.iter().any(|run| run.rule.as_deref() == Some(name)),
+            _ => true,
+        };
+        let freezes = self.store.freezes().await?;
+        Ok(freezes.iter().find(covers).map(|freeze| {
+            let since = story::moment(freeze.since, self.clock.now());
+            let scope = if freeze.scope == "all" { String::new() } else { format!(" ({})", freeze.scope) };
+            let why = if freeze.why.is_empty() { String::new() } else { format!(": {}", freeze.why) };
+            one_line(&format!("Frozen{scope} by {} since {since}{why}. {then}", freeze.by), STORY_LINE_CHARS)
+        }))
     }
 }
 
-/// Plans of rules in suggest that nobody has judged: an observing rule tells nobody, and what was asked was answered.
+/// What a runbook posts to the channel itself stands there in its own words.
+fn for_channel(lines: Vec<StoryLine>, entries: &[Entry], channel: &str) -> Vec<StoryLine> {
+    let own = |line: &StoryLine| {
+        let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok()?;
+        match &entries[at].kind {
+            EntryKind::Told { channel: to, text } if to == channel => Some(one_line(text, STORY_LINE_CHARS)),
+            _ => None,
+        }
+    };
+    let line = |line: StoryLine| match own(&line) {
+        Some(text) => StoryLine { text, ..line },
+        None => line,
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// Plans that were only shown: of rules in observe, and of rules in suggest that have no review yet.
 fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
     let mut open: Vec<Suggestion> = Vec::new();
     let mut planned = HashSet::new();
     for entry in entries {
         let Some(run) = entry.about.run else { continue };
         match &entry.kind {
-            EntryKind::RunCreated { rule: Some(_), content: Some(_), mode: Mode::Suggest, runbook, .. } => {
-                let (runbook, created_at) = (runbook.name.clone(), entry.at);
-                open.push(Suggestion { run, runbook, created_at });
+            EntryKind::RunCreated { rule: Some(_), content, mode, runbook, .. } if *mode <= Mode::Suggest => {
+                open.push(Suggestion {
+                    run,
+                    runbook: runbook.name.clone(),
+                    created_at: entry.at,
+                    brief: String::new(),
+                    review: *mode == Mode::Suggest && content.is_some(),
+                });
+            }
+            EntryKind::RunPlanned { plan } => {
+                for suggestion in open.iter_mut().filter(|suggestion| suggestion.run == run) {
+                    suggestion.brief = story::brief(plan);
+                }
             }
             EntryKind::RunEnded { state: RunState::Planned } => drop(planned.insert(run)),
             EntryKind::RunJudged { .. } => open.retain(|suggestion| suggestion.run != run),
@@ -161,35 +244,10 @@ fn shown_with(entry: &Entry, asked: &HashSet<ApprovalId>, open: &[Run]) -> bool 
     }
 }
 
-/// What is left to people, where the last run gave up and none is at work.
-fn hands(incident: &Incident, open: &[Run], entries: &[Entry], told: &[StoryLine]) -> Option<String> {
-    if incident.state == IncidentState::Resolved || !open.is_empty() {
-        return None;
-    }
-    let ended = |entry: &&Entry| matches!(&entry.kind, EntryKind::RunEnded { state } if *state != RunState::Planned);
-    let last = entries.iter().rev().find(ended).filter(|entry| gave_up(&entry.kind))?;
-    told.iter().find(|line| line.no == last.no).map(|line| line.text.clone())
-}
-
 /// A run that ended without having helped, and stands for people.
 fn gave_up(kind: &EntryKind) -> bool {
     let EntryKind::RunEnded { state } = kind else { return false };
     matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
-}
-
-fn ask(approval: Approval) -> Ask {
-    let calls = approval.plan.map(|plan| plan.calls).unwrap_or_default();
-    Ask {
-        plan_hash: approval.plan_hash.clone(),
-        approval: approval.id,
-        question: approval.question,
-        plan: calls
-            .iter()
-            .filter(|planned| planned.effect != Effect::Read)
-            .map(|planned| story::planned_words(&planned.call, &planned.target))
-            .collect(),
-        expires_at: approval.expires_at,
-    }
 }
 
 /// The first one, which says how it began, and the latest.

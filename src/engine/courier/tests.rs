@@ -69,7 +69,10 @@ async fn an_incident_is_posted_once_and_edited_from_then_on() {
         assert_eq!(prior, &Some(Receipt(json!({ "ts": "i3" }))), "the second edits the first");
         assert_eq!(second.fresh.len(), 100);
         assert_eq!(second.headlines.len(), crate::limits::HEADLINES);
-        assert!(second.headlines[0].text.starts_with("opened:"), "the beginning stays in sight");
+        assert_eq!(
+            second.headlines[0].text, "trouble: event 0",
+            "the beginning stays in sight; the title says what opened"
+        );
         let (third, _) = &told.posts[2];
         assert_eq!(
             third.fresh.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
@@ -252,7 +255,7 @@ async fn a_hold_that_goes_on_is_told_once() {
         assert_eq!((passed.sent, passed.quiet), if round == 0 { (1, 0) } else { (0, 1) });
     }
     let text = s.slack.with(|told| told.posts[1].0.fresh[0].text.clone());
-    assert_eq!(text, "held cordon gpu-1: 1 of 4 nodes is out (gpu-2); the limit is 1 at once [blast_radius]");
+    assert_eq!(text, "on hold, cordon gpu-1: 1 of 4 nodes is out (gpu-2); the limit is 1 at once");
 }
 
 #[tokio::test]
@@ -278,7 +281,7 @@ async fn questions_and_waits_of_the_incidents_own_runs_are_shown() {
             "not another run's"
         );
         let last = notice.headlines.last().unwrap();
-        assert_eq!(last.text, "waiting: PodDisruptionBudget llama-70b allows no eviction now");
+        assert_eq!(last.text, "xid-79 (r2) is waiting: PodDisruptionBudget llama-70b allows no eviction now");
     });
 }
 
@@ -524,6 +527,7 @@ fn approval(id: i64, run: i64, now: Time) -> Approval {
         question: "drain gpu-1?".into(),
         plan_hash: String::new(),
         plan: None,
+        foretold: Vec::new(),
         step: None,
         state: ApprovalState::Open,
         asked_at: now,

@@ -129,7 +129,7 @@ impl<'a> Slice<'a> {
             return Ok(true);
         }
         if claimed.moot && idle {
-            let text = "the complaint ended before anything was done";
+            let text = "the alert ended before anything was done";
             let reason = Reason::new(ReasonCode::EpisodeOver, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
             self.parts.nudge.nudge();

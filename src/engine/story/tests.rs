@@ -130,6 +130,10 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
             },
         ),
         (
+            None,
+            AlertsJoined { alerts: vec!["gpu-3: GPU 5 fell off the bus (XID 79)".into(), "GpuHot".into()], more: 3 },
+        ),
+        (
             Some(17),
             RunCreated {
                 runbook: pin,
@@ -219,42 +223,43 @@ fn every_kind_of_entry_has_words() {
       1 rule and 5 runbooks in force
     * ana made t3 `ci`, role operator, good until 2026-11-23
     * ana revoked t3 `ci`: it leaked
-    * ana broke the glass until 03:40 UTC (t4): no login
+    * break-glass: ana has admin rights until 03:40 UTC (t4). Reason: no login
     * break-glass (ana): POST /x
       break-glass (ana): POST /x, 7 more times
       refused to vic: POST /x, by Slack: no
       refused to vic 9 more times: POST /x
-    * who may what has changed: ada: approver → viewer
+    * access rights changed: ada: approver → viewer
     * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
-      am says opened: XID 79 on gpu-3 and 1 more; started r17
-      am says opened: XID 79 on gpu-3; nothing started: none of 3 rules matches [no_rule_matched]
-    * gap in what am told us: 40 alerts were cut off
-    * opened: XID 79 on gpu-3 (node gpu-3)
-    * r17 xid-79 for node gpu-3, mode approve, by rule xid79
-    * plan: cordon gpu-3 (XID 79 on GPU 1), drain gpu-3 (only gpu-pods, within 30m); then it would stop: needs hands
-    * asked (a3): run xid-79 on gpu-3? — no answer until 03:40 UTC is no
+      am: alert opened: XID 79 on gpu-3 and 1 more; started r17
+      am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches
+    * gap in the alerts from am: 40 alerts were cut off
+    * opened: XID 79 on gpu-3
+    * another alert: gpu-3: GPU 5 fell off the bus (XID 79); GpuHot and 3 more
+    * xid-79 (r17) started for gpu-3, mode approve, rule xid79
+    * plan: cordon gpu-3 and drain it; then it would stop: needs hands
+    * asked (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
     * a3 approved by ana: go
     * a4 denied by bo
-    * a5 expired: nobody answered, so it is not done
-    * held cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 1 at once [blast_radius]
-    * held cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 2 at once [blast_radius]
+    * a5 expired without an answer: it counts as denied
+    * on hold, cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 1 at once
+    * on hold, cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 2 at once
     * cordoned gpu-3 (XID 79 on GPU 1)
-    * could not drain gpu-3 (only gpu-pods, within 30m): 2 pods are left after 30m: a/llm-0, a/llm-1
+    * could not drain gpu-3 (GPU pods only, up to 30m): 2 pods are left after 30m: a/llm-0, a/llm-1
     * uncordoned gpu-3; nothing had to change
     * begins: acme::poke(where: rack 7)
     * note: rack 7 is warm
-      step 9 done
-    * not done: cordon gpu-3 (XID 79 on GPU 1): gpu-3 runs Nightshift itself [protected]
-    * said to hardware: GPU 1 did not come back
-    * waiting: PodDisruptionBudget llama-70b allows no eviction now
-    * xid-79 (r17) failed and took back what it did: drain timed out
-    * r18 is stuck and needs a human: the reboot may have happened [in_doubt]
-    * r18 done
+      step 10 done
+    * not done: cordon gpu-3 (XID 79 on GPU 1): gpu-3 runs Nightshift itself
+    * message to hardware: GPU 1 did not come back
+    * xid-79 (r17) is waiting: PodDisruptionBudget llama-70b allows no eviction now
+    * xid-79 (r17) failed and undid its steps: drain timed out
+    * r18 is stuck and needs a person: the reboot may have happened
+    * r18 is done
     * acknowledged by ana
-      oncall was told
-    * could not tell mail: 550 no such user; given up until something new happens
+      notified: oncall
+    * could not notify mail: 550 no such user; given up until something new happens
     * frozen: all by ana: storage upgrade
-    * no longer frozen: all, by ana
+    * no longer frozen: all, released by ana
     * resolved: all alerts have ended
       removed 12 old rows of episode
     * #7 was redacted by ana: a password in a label
@@ -263,7 +268,92 @@ fn every_kind_of_entry_has_words() {
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 32, "a kind of entry has no sample here");
+    assert_eq!(kinds.len(), 33, "a kind of entry has no sample here");
+}
+
+/// What people read of a night, whatever is repeated in the ledger.
+#[test]
+fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
+    use EntryKind::*;
+    let pin = Pin { name: "gpu-reset".into(), hash: "0".repeat(64) };
+    let told = |channel: &str| Delivered { channel: channel.into(), upto: EntryNo(1) };
+    let planned = |action: &str, args: serde_json::Value, target: Subject, value: serde_json::Value| PlannedCall {
+        call: call(action, args),
+        effect: Effect::Converge,
+        reach: Reach::Node,
+        target,
+        predicted: Outcome::Ok(value),
+    };
+    let node = || Subject::node("gpu-1");
+    let gpu = Subject { gpu: Some("2".into()), ..node() };
+    let four = json!({ "evicted": ["a/1", "a/2", "a/3", "a/4"] });
+    let plan = Plan {
+        calls: vec![
+            planned("k8s::cordon", json!({ "node": "gpu-1", "why": "XID 48" }), node(), json!({})),
+            planned("k8s::drain", json!({ "node": "gpu-1", "only": "gpu-pods" }), node(), four),
+            planned("gpu::reset", json!({ "node": "gpu-1", "gpu": "2" }), gpu.clone(), json!({})),
+        ],
+        end: PlanEnd::Done,
+        hash: String::new(),
+    };
+    let created = RunCreated {
+        runbook: pin,
+        rule: Some("gpu-reset".into()),
+        episode: None,
+        subject: gpu,
+        mode: Mode::Suggest,
+        requested_by: "rule".into(),
+        content: None,
+    };
+    let kinds = vec![
+        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node() }),
+        (Some(3), created),
+        (None, told("oncall")),
+        (Some(3), RunPlanned { plan }),
+        (None, told("pager")),
+        (None, told("oncall")),
+        (Some(3), RunEnded { state: RunState::Planned }),
+        (None, told("mail")),
+        (None, told("oncall")),
+    ];
+    let entries: Vec<Entry> =
+        kinds.into_iter().enumerate().map(|(no, (run, kind))| entry(no as i64, run, kind)).collect();
+    let texts: Vec<String> = lines(&entries).into_iter().map(|line| line.text).collect();
+    assert_eq!(
+        texts,
+        [
+            "opened: gpu-1: XID 48",
+            "gpu-reset (r3) started for gpu-1, GPU 2, mode suggest",
+            "notified: oncall, pager, mail",
+            "suggestion only: gpu-reset (r3) would cordon gpu-1, drain it (4 pods move) and reset GPU 2; nothing was done",
+        ]
+    );
+}
+
+#[test]
+fn a_drain_says_how_many_pods_moved_and_a_plan_that_cannot_run_says_which_step_and_why() {
+    let drain = call("k8s::drain", json!({ "node": "gpu-3", "within": "30m", "only": "gpu-pods" }));
+    let value = json!({ "evicted": ["a/1", "a/2", "a/3", "a/4"], "forced": [], "left": [], "waited": "5s" });
+    let words = phrase::done(&drain, &Subject::node("gpu-3"), &value);
+    assert_eq!(words, "drained gpu-3: 4 GPU pods moved in 5s");
+    let message = "not reached: no Nightshift agent is connected on gpu-1; start it";
+    let reset = PlannedCall {
+        call: call("gpu::reset", json!({ "node": "gpu-1", "gpu": "2" })),
+        effect: Effect::Converge,
+        reach: Reach::Node,
+        target: Subject::node("gpu-1"),
+        predicted: Outcome::Failed(Failure::new(FailureKind::Unavailable, message)),
+    };
+    let why = format!("gpu-reset.rhai:30:6: gpu::reset: {message} [unavailable]");
+    let plan = Plan { calls: vec![reset], end: PlanEnd::Failed(why.clone()), hash: String::new() };
+    assert_eq!(cannot(&plan).unwrap(), "step 1 cannot run: no Nightshift agent is connected on gpu-1; start it");
+    assert_eq!(cause(&why), format!("gpu::reset: {message}"));
+    assert_eq!(cause("the drain timed out"), "the drain timed out");
+    let held = RunState::Stopped { why: "needs hands: reset GPU 5 or reboot gpu-3, then uncordon it".into() };
+    let over = "x (r1) has done its part, over to you: reset GPU 5 or reboot gpu-3, then uncordon it";
+    assert_eq!(run_words("x (r1)", &held), over);
+    let late = "2026-11-24T00:20:00Z".parse().unwrap();
+    assert_eq!(deadline(late, at(0)), "Expires 24 Nov 00:20 UTC; without an answer it counts as denied.");
 }
 
 #[test]

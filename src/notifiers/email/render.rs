@@ -4,8 +4,8 @@
 
 use super::html::{Html, link, tag, words};
 use crate::limits::{MAIL_SUBJECT_CHARS, STORY_LINE_CHARS, STORY_LINES};
-use crate::model::{Digest, Incident, IncidentState, Notice, StoryLine};
-use crate::notifiers::{date_time, firing, how_to_answer, mark, standing, text};
+use crate::model::{Digest, IncidentState, Notice, StoryLine};
+use crate::notifiers::{alert_words, date_time, firing, how_to_answer, mark, plan_lines, standing, suggested, text};
 
 pub struct Mail {
     pub subject: String,
@@ -37,6 +37,30 @@ impl Draft {
         self.html.push(tag("p", GREY, vec![words(line, STORY_LINE_CHARS)]));
     }
 
+    /// The sentence that counts.
+    fn strong(&mut self, line: &str) {
+        self.text.push_str(&text::plain(line, 2 * STORY_LINE_CHARS));
+        self.text.push('\n');
+        self.html.push(tag("p", "margin:4px 0", vec![tag("strong", "", vec![words(line, 2 * STORY_LINE_CHARS)])]));
+    }
+
+    /// Lines as they stand, with their indent.
+    fn paragraphs(&mut self, lines: &[String]) {
+        for line in lines {
+            let line = text::plain(line, 2 * STORY_LINE_CHARS);
+            self.text.push_str(&line);
+            self.text.push('\n');
+            let indent = if line.starts_with("    ") { "margin:2px 0 2px 32px" } else { "margin:4px 0" };
+            self.html.push(tag("p", indent, vec![words(line.trim(), 2 * STORY_LINE_CHARS)]));
+        }
+    }
+
+    /// An address that was checked, with our words.
+    fn link(&mut self, href: &str, label: &str) {
+        self.text.push_str(&format!("{label}: {href}\n"));
+        self.html.push(tag("p", "margin:4px 0", vec![link(href, label)]));
+    }
+
     fn list(&mut self, items: impl Iterator<Item = String>) {
         let items: Vec<String> = items.map(|item| text::plain(&item, STORY_LINE_CHARS)).collect();
         for item in &items {
@@ -65,15 +89,83 @@ impl Draft {
     }
 }
 
-/// What the subject of every mail of the incident is, so that mail programs keep them together.
-pub fn subject(incident: &Incident) -> String {
-    text::plain(&format!("[Nightshift {}] {}", incident.id, incident.title), MAIL_SUBJECT_CHARS)
+/// `[Nightshift i3] Needs an answer: gpu-3: GPU 5 fell off the bus (XID 79)`. Mail programs keep an incident's mails
+/// together by `References`.
+pub fn subject(notice: &Notice) -> String {
+    let incident = &notice.incident;
+    let word = match (incident.state, notice.asks.is_empty(), &notice.hands) {
+        (IncidentState::Resolved, ..) => "Resolved: ",
+        (_, false, _) => "Needs an answer: ",
+        (_, true, Some(_)) => "Over to you: ",
+        (_, true, None) => "",
+    };
+    text::plain(&format!("[Nightshift {}] {word}{}", incident.id, incident.title), MAIL_SUBJECT_CHARS)
 }
 
 pub fn incident(notice: &Notice) -> Mail {
     let incident = &notice.incident;
     let mut draft = Draft::default();
     draft.title(&format!("{} {}", mark(incident.state, incident.severity), incident.title));
+    if !notice.now.is_empty() {
+        draft.strong(&notice.now);
+    }
+    if let Some(frozen) = &notice.frozen {
+        draft.strong(frozen);
+    }
+    draft.line(&facts(notice));
+    if let Some(by) = &incident.acknowledged_by {
+        draft.line(&format!("Acknowledged by {by}"));
+    }
+    if let Some(budget) = &notice.budget {
+        draft.line(budget);
+    }
+    let alerts = alert_words(notice);
+    if !alerts.is_empty() {
+        draft.gap();
+        draft.paragraphs(&alerts);
+    }
+    for found in &notice.links {
+        if let Some(href) = text::link(&found.url) {
+            draft.link(href, &found.label);
+        }
+    }
+    for ask in &notice.asks {
+        draft.gap();
+        draft.title(&format!("Needs an answer: {}", ask.question));
+        draft.paragraphs(&plan_lines(ask).into_iter().take(STORY_LINES).collect::<Vec<_>>());
+        let (commands, deadline) = how_to_answer(ask);
+        draft.command(&commands, &deadline);
+    }
+    for suggestion in &notice.suggestions {
+        let said = suggested(suggestion);
+        if !notice.now.contains(&said) {
+            draft.gap();
+            draft.line(&format!("{} ({}): {said}", suggestion.runbook, suggestion.run));
+        }
+        if suggestion.review {
+            let run = suggestion.run;
+            draft.command(
+                &format!("nightshift judge {run} right  or  nightshift judge {run} wrong"),
+                "would it have been right?",
+            );
+        }
+    }
+    let story = story(notice);
+    if !story.is_empty() {
+        draft.gap();
+        draft.list(story.into_iter().map(|line| format!("{}  {}", date_time(line.at), line.text)));
+    }
+    draft.gap();
+    draft.line(&format!("Details: nightshift show {}", incident.id));
+    if let Some(href) = notice.link.as_deref().and_then(text::link) {
+        draft.link(href, "Open incident");
+    }
+    draft.mail(&subject(notice))
+}
+
+/// `open · critical · 1 alert firing · since 23 Nov 03:00 UTC · gpu-3, GPU 5`.
+fn facts(notice: &Notice) -> String {
+    let incident = &notice.incident;
     let mut facts = vec![standing(incident), incident.severity.to_string()];
     if incident.state != IncidentState::Resolved {
         facts.push(firing(incident.firing, incident.episodes));
@@ -82,40 +174,14 @@ pub fn incident(notice: &Notice) -> Mail {
     if let Some(closed) = incident.closed_at {
         facts.push(format!("until {}", date_time(closed)));
     }
-    draft.line(&facts.join(" · "));
-    draft.line(&incident.subject.to_string());
-    if let Some(by) = &incident.acknowledged_by {
-        draft.line(&format!("acknowledged by {by}"));
-    }
-    if let Some(budget) = &notice.budget {
-        draft.line(budget);
-    }
-    if let Some(hands) = &notice.hands {
-        draft.gap();
-        draft.title(&format!("Needs hands: {hands}"));
-    }
-    for ask in &notice.asks {
-        draft.gap();
-        draft.title(&format!("Needs an answer: {}", ask.question));
-        draft.list(ask.plan.iter().take(STORY_LINES).enumerate().map(|(at, call)| format!("{}. {call}", at + 1)));
-        let (command, deadline) = how_to_answer(ask);
-        draft.command(&command, &deadline);
-    }
-    draft.gap();
-    draft.list(story(notice).into_iter().map(|line| format!("{}  {}", date_time(line.at), line.text)));
-    draft.gap();
-    draft.line(&format!("More: nightshift why {}", incident.id));
-    if let Some(href) = notice.link.as_deref().and_then(text::link) {
-        draft.text.push_str(&format!("{href}\n"));
-        draft.html.push(tag("p", "", vec![link(href, "The incident in Nightshift")]));
-    }
-    draft.mail(&subject(incident))
+    facts.push(incident.subject.words());
+    facts.join(" · ")
 }
 
 pub fn digest(digest: &Digest, install: &str) -> Mail {
     let mut draft = Draft::default();
     draft.title(&format!("{} incidents at once, worst: {}", digest.total, digest.worst));
-    let over = "The storm is over; new incidents are told one by one again.";
+    let over = "The storm is over; new incidents have mails of their own again.";
     let more = "More may follow; the next mail comes when it is over.";
     draft.line(&format!("Since {}. {}", date_time(digest.since), if digest.over { over } else { more }));
     draft.list(digest.shown.iter().map(|item| format!("{}: {} {}", item.severity, item.title, item.line)));

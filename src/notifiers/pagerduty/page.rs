@@ -2,9 +2,9 @@
 //!
 //! Invariant: the summary is the title with what is needed of people, never the latest line of the timeline.
 
-use crate::limits::{ASKS, DIGEST_ITEMS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
+use crate::limits::{ASKS, DIGEST_ITEMS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS, STORY_LINES};
 use crate::model::{Ask, Digest, Need, NeedKind, Notice, Severity, Time};
-use crate::notifiers::{clock_time, how_to_answer, text};
+use crate::notifiers::{alert_words, clock_time, how_to_answer, plan_lines, text};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
     }
 }
 
-/// `[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve cordon + drain?`
+/// `[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve: cordon gpu-3 and drain it (4 pods move)?`
 fn summary(notice: &Notice) -> String {
     let title = &notice.incident.title;
     let Some(need) = notice.needs.first() else { return title.clone() };
@@ -85,14 +85,13 @@ fn summary(notice: &Notice) -> String {
     format!("[{mark}] {title} – {rest}")
 }
 
-/// What the question asks for, as short as it can be: `approve cordon + drain?`, or the question's own first sentence.
+/// What the question asks for, as short as it can be: `approve: cordon gpu-3 and drain it (4 pods move)?`, or the question's
+/// own first sentence.
 fn brief(ask: &Ask) -> String {
-    let mut verbs: Vec<&str> = ask.plan.iter().filter_map(|line| line.split(' ').next()).collect();
-    verbs.dedup();
-    if verbs.is_empty() {
-        return ask.question.split_once("? ").map_or(ask.question.clone(), |(first, _)| format!("{first}?"));
+    match ask.brief.as_str() {
+        "" => ask.question.split_once("? ").map_or(ask.question.clone(), |(first, _)| format!("{first}?")),
+        brief => format!("approve: {brief}?"),
     }
-    format!("approve {}?", verbs.join(" + "))
 }
 
 /// `5` is no name of a component; `GPU 5` is. A UUID stays as it is.
@@ -114,14 +113,25 @@ fn details(notice: &Notice) -> Value {
             format!("{} [{command}] {deadline}", line(&ask.question))
         })
         .collect();
-    let plan: Vec<String> = notice.asks.iter().take(ASKS).flat_map(|ask| &ask.plan).map(|step| line(step)).collect();
+    let plan: Vec<String> =
+        notice.asks.iter().take(ASKS).flat_map(plan_lines).map(|step| line(&step)).take(STORY_LINES).collect();
+    let alerts: Vec<String> = alert_words(notice).iter().map(|said| line(said)).collect();
     let mut details = json!({
         "incident": incident.id,
-        "subject": line(&incident.subject.to_string()),
+        "subject": line(&incident.subject.words()),
         "alerts_firing": incident.firing,
         "story": story,
         "questions": questions,
     });
+    if !notice.now.is_empty() {
+        details["now"] = json!(line(&notice.now));
+    }
+    if let Some(frozen) = &notice.frozen {
+        details["frozen"] = json!(line(frozen));
+    }
+    if !alerts.is_empty() {
+        details["alerts"] = json!(alerts);
+    }
     let needs: Vec<String> = notice.needs.iter().map(|Need { text, .. }| line(text)).collect();
     if !needs.is_empty() {
         details["needs_people"] = json!(needs);

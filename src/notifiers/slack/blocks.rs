@@ -3,9 +3,11 @@
 //! Invariant: a `Message` never has more blocks or characters than Slack takes; what did not fit is said in its last line.
 
 use crate::limits::{
-    SLACK_BLOCKS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS,
+    SLACK_BLOCKS, SLACK_CONTEXT_CHARS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS,
+    STORY_LINE_CHARS,
 };
-use crate::notifiers::text;
+use crate::model::Time;
+use crate::notifiers::text::{self, SlackTime};
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -98,6 +100,9 @@ pub struct Message {
 /// Kept free for the line that says what was left out.
 const TAIL: usize = 200;
 
+/// Blocks that a timeline leaves free for buttons and the last line.
+const KEPT_BLOCKS: usize = 4;
+
 impl Message {
     pub fn new(fallback: &str) -> Message {
         Message {
@@ -152,6 +157,44 @@ impl Message {
         }
         if !page.is_empty() {
             self.section(Text::lines(page));
+        }
+        first
+    }
+
+    /// The newest lines that fit into `budget` characters, oldest first, each minute under its time, which every reader
+    /// sees in their own zone. Returns how many older lines were left out.
+    pub fn timeline(&mut self, lines: &[(Time, String)], budget: usize) -> usize {
+        let budget = budget.min(self.left);
+        let room = SLACK_BLOCKS.saturating_sub(self.blocks.len() + KEPT_BLOCKS);
+        let day = |at: Time| at.as_second().div_euclid(86_400);
+        let today = lines.last().map(|(at, _)| day(*at));
+        let mut groups: Vec<(String, Vec<&str>, usize)> = Vec::new();
+        let (mut used, mut first) = (0, lines.len());
+        while first > 0 {
+            let (at, line) = &lines[first - 1];
+            let style = if Some(day(*at)) == today { SlackTime::Clock } else { SlackTime::Day };
+            let time = text::slack_time(Time::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(*at), style);
+            let size = line.encode_utf16().count() + 1;
+            let fits =
+                |(of, _, taken): &mut (String, Vec<&str>, usize)| *of == time && *taken + size <= SLACK_CONTEXT_CHARS;
+            let joins = groups.last_mut().is_some_and(|group| fits(group));
+            let cost = size + if joins { 0 } else { time.len() };
+            if used + cost > budget || (!joins && groups.len() >= room) {
+                break;
+            }
+            used += cost;
+            match groups.last_mut().filter(|_| joins) {
+                Some((_, texts, taken)) => {
+                    texts.push(line);
+                    *taken += size;
+                }
+                None => groups.push((time, vec![line], size)),
+            }
+            first -= 1;
+        }
+        for (time, mut texts, _) in groups.into_iter().rev() {
+            texts.reverse();
+            self.context(vec![Text::ours(time), Text::lines(texts.join("\n"))]);
         }
         first
     }

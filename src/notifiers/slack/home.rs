@@ -8,7 +8,8 @@ use super::seal::Seal;
 use super::view::Home;
 use crate::limits::{SLACK_BUTTON_LIFE, SLACK_HOME_ROWS, STORY_LINE_CHARS};
 use crate::model::{Ask, Incident, Time};
-use crate::notifiers::{date_time, mark, text};
+use crate::notifiers::mark;
+use crate::notifiers::text::{self, SlackTime};
 
 /// What the page shows.
 #[derive(Debug, Clone)]
@@ -63,10 +64,10 @@ pub fn page(page: &Page, seal: &Seal) -> Home {
         style: Some("danger"),
         ..Button::new("freeze", "Freeze everything …", seal.close("freeze", "all", "", page.at + SLACK_BUTTON_LIFE))
     }]);
-    let link =
-        page.link.as_deref().and_then(text::link).map(|link| format!(" · <{link}|look closer>")).unwrap_or_default();
+    let link = page.link.as_deref().and_then(|link| text::slack_link(link, "Open Nightshift"));
+    let link = link.map(|link| format!(" · {link}")).unwrap_or_default();
     let who = text::slack(&page.person, 60).replace(['*', '_', '~', '`'], " ");
-    message.tail(&format!("{who}, {} · as of {}{link}", page.role, date_time(page.at)));
+    message.tail(&format!("{who}, {} · as of {}{link}", page.role, text::slack_time(page.at, SlackTime::Day)));
     Home::of(message)
 }
 

@@ -5,8 +5,9 @@
 use super::blocks::{Button, Confirm, Message, Text};
 use super::seal::Seal;
 use crate::limits::{ASKS, SLACK_BUTTON_LIFE, SLACK_SECTION_CHARS, SLACK_TOTAL_CHARS, STORY_LINE_CHARS};
-use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine, Suggestion};
-use crate::notifiers::{clock_time, date_time, firing, how_to_answer, mark, standing, text};
+use crate::model::{Ask, Digest, Incident, IncidentState, Notice, StoryLine, Suggestion, Time};
+use crate::notifiers::text::{self, SlackTime};
+use crate::notifiers::{alert_words, answerers, date_time, firing, mark, plan_lines, standing, suggested};
 
 /// The message that is posted once and edited from then on.
 pub fn incident(notice: &Notice, seal: Option<&Seal>) -> Message {
@@ -18,11 +19,11 @@ pub fn incident(notice: &Notice, seal: Option<&Seal>) -> Message {
         message
             .section(Text::ours(format!("… and {} more questions: `nightshift incidents`", notice.asks.len() - ASKS)));
     }
-    let left_out = message.story(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
+    for suggestion in &notice.suggestions {
+        suggestion_blocks(&mut message, suggestion, notice, seal);
+    }
+    let left_out = message.timeline(&lines(&notice.headlines), SLACK_TOTAL_CHARS / 2);
     if let Some(seal) = seal {
-        for suggestion in &notice.suggestions {
-            judge_blocks(&mut message, suggestion, seal);
-        }
         message.buttons(hands(notice, seal));
     }
     ending(&mut message, notice, left_out);
@@ -35,6 +36,7 @@ pub fn compact(notice: &Notice) -> Message {
     for ask in notice.asks.iter().take(1) {
         message.section(Text::outside(&ask.question, 300));
         message.section(answer_line(ask));
+        message.context(vec![Text::outside(&answerers(ask), STORY_LINE_CHARS)]);
     }
     ending(&mut message, notice, notice.headlines.len());
     message
@@ -46,8 +48,8 @@ pub fn thread(notice: &Notice, first_post: FirstPost) -> Option<Message> {
         |line: &StoryLine| first_post == FirstPost::Yes && notice.headlines.iter().any(|head| head.no == line.no);
     let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| !shown(line)).cloned().collect();
     let last = fresh.last()?;
-    let mut message = Message::new(&format!("{} {}", clock_time(last.at), last.text));
-    let left_out = message.story(&lines(&fresh), usize::MAX);
+    let mut message = Message::new(&last.text);
+    let left_out = message.timeline(&lines(&fresh), usize::MAX);
     if left_out > 0 {
         message.tail(&format!("{left_out} earlier lines: `nightshift why {}`", notice.incident.id));
     }
@@ -67,13 +69,14 @@ pub fn digest(digest: &Digest) -> Message {
     message.header(&format!("{} {} incidents at once", mark(IncidentState::Open, digest.worst), digest.total));
     let resolved = match digest.resolved {
         0 => String::new(),
-        resolved => format!(" {resolved} of them are over already."),
+        resolved => format!(" {resolved} of them are resolved already."),
     };
     let now = if digest.over {
-        "The storm is over; new incidents are told one by one again."
+        "The storm is over; new incidents have messages of their own again."
     } else {
         "More may follow; this message is edited."
     };
+    let since = text::slack_time(digest.since, SlackTime::Day);
     message.section(Text::ours(format!("Since {since}, worst: *{}*.{resolved} {now}", digest.worst)));
     let shown: Vec<String> = digest
         .shown
@@ -99,7 +102,10 @@ pub fn simple(notice: &Notice) -> Message {
         ask_blocks(&mut message, ask, None);
     }
     let fresh: Vec<StoryLine> = notice.fresh.iter().filter(|line| line.headline).cloned().collect();
-    let left_out = message.story(&lines(&fresh), SLACK_TOTAL_CHARS / 2);
+    for suggestion in &notice.suggestions {
+        suggestion_blocks(&mut message, suggestion, notice, None);
+    }
+    let left_out = message.timeline(&lines(&fresh), SLACK_TOTAL_CHARS / 2);
     ending(&mut message, notice, left_out);
     message
 }
@@ -107,38 +113,60 @@ pub fn simple(notice: &Notice) -> Message {
 fn brief(notice: &Notice) -> Message {
     let incident = &notice.incident;
     let asks = match (notice.asks.is_empty(), &notice.hands) {
-        (false, _) => "needs an answer · ",
-        (true, Some(_)) => "needs hands · ",
+        (false, _) => "Needs an answer · ",
+        (true, Some(_)) => "Over to you · ",
         (true, None) => "",
     };
     let title = format!("{} {asks}{}", mark(incident.state, incident.severity), incident.title);
-    let latest = notice.headlines.last().map(|line| format!(" — {}", line.text)).unwrap_or_default();
-    let mut message = Message::new(&format!("{}{latest}", text::plain(&title, SLACK_SECTION_CHARS)));
+    let now = if notice.now.is_empty() { String::new() } else { format!(" — {}", notice.now) };
+    let mut message = Message::new(&format!("{}{now}", text::plain(&title, SLACK_SECTION_CHARS)));
     message.header(&title);
+    message.section(Text::outside(&notice.now, 2 * STORY_LINE_CHARS));
+    if let Some(frozen) = &notice.frozen {
+        message.section(Text::outside(&format!("❄️ {frozen}"), STORY_LINE_CHARS));
+    }
     message.context(vec![
         Text::ours(state_line(incident)),
-        Text::outside(&incident.subject.to_string(), STORY_LINE_CHARS),
+        Text::outside(&incident.subject.words(), STORY_LINE_CHARS),
         by(incident),
     ]);
     if let Some(budget) = &notice.budget {
         message.context(vec![Text::outside(budget, STORY_LINE_CHARS)]);
     }
-    if let Some(hands) = notice.hands.as_ref().filter(|_| notice.asks.is_empty()) {
-        message.section(Text::outside(&format!("✋ {hands}"), 600));
-    }
+    alert_blocks(&mut message, notice);
     if notice.maybe_repeat {
         message.context(vec![Text::ours("_Nightshift was interrupted while it sent this; you may see it twice._")]);
     }
     message
 }
 
+/// What the alerts say that the title does not, and their links.
+fn alert_blocks(message: &mut Message, notice: &Notice) {
+    let words: Vec<String> = alert_words(notice).iter().map(|line| text::slack(line, 2 * STORY_LINE_CHARS)).collect();
+    message.story(&words, SLACK_SECTION_CHARS);
+    let mut row = String::new();
+    for link in notice.links.iter().filter_map(|link| text::slack_link(&link.url, &plain_label(&link.label))) {
+        if row.len() + link.len() < SLACK_SECTION_CHARS {
+            row.push_str(if row.is_empty() { "" } else { " · " });
+            row.push_str(&link);
+        }
+    }
+    message.section(Text::ours(row));
+}
+
+/// The words of a link are ours; whatever they are, they cannot end it.
+fn plain_label(label: &str) -> String {
+    label.chars().filter(|c| c.is_alphanumeric() || *c == ' ').take(40).collect()
+}
+
 fn state_line(incident: &Incident) -> String {
     let mut parts = vec![format!("*{}*", standing(incident)), incident.severity.to_string()];
+    let opened = text::slack_time(incident.opened_at, SlackTime::Day);
     match incident.closed_at {
-        Some(closed) => parts.push(format!("{} – {}", date_time(incident.opened_at), clock_time(closed))),
+        Some(closed) => parts.push(format!("{opened} – {}", text::slack_time(closed, SlackTime::Clock))),
         None => {
             parts.push(firing(incident.firing, incident.episodes));
-            parts.push(format!("since {}", date_time(incident.opened_at)));
+            parts.push(format!("since {opened}"));
         }
     }
     parts.join(" · ")
@@ -152,16 +180,16 @@ fn by(incident: &Incident) -> Text {
 
 pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, seal: Option<&Seal>) {
     message.section(Text::outside(&format!("❓ {}", ask.question), 600));
-    let plan: Vec<String> =
-        ask.plan.iter().enumerate().map(|(at, call)| text::slack(&format!("{}. {call}", at + 1), 200)).collect();
-    let unfit = message.story(&plan, 1_500);
+    let plan: Vec<String> = plan_lines(ask).iter().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
+    let unfit = message.story(&plan, 2_000);
     if unfit > 0 {
         message.section(Text::ours(format!(
-            "… {unfit} earlier steps of the plan are not shown: `nightshift why {}`",
+            "… {unfit} earlier lines of the plan are not shown: `nightshift show {}`",
             ask.approval
         )));
     }
     message.section(answer_line(ask));
+    message.context(vec![Text::outside(&answerers(ask), STORY_LINE_CHARS)]);
     if let Some(seal) = seal {
         message.buttons(answers(ask, seal));
     }
@@ -181,10 +209,23 @@ fn hands(notice: &Notice, seal: &Seal) -> Vec<Button> {
     }
 }
 
-/// One press says whether that would have been right; the first one counts.
-fn judge_blocks(message: &mut Message, suggestion: &Suggestion, seal: &Seal) {
+/// A plan that was only shown; one press says whether it would have been right, the first one counts.
+fn suggestion_blocks(message: &mut Message, suggestion: &Suggestion, notice: &Notice, seal: Option<&Seal>) {
     let run = suggestion.run.to_string();
-    message.section(Text::outside(&format!("{run} {}: would that have been right?", suggestion.runbook), 300));
+    let said = suggested(suggestion);
+    if !notice.now.contains(&said) {
+        message.section(Text::outside(&format!("{} ({run}): {said}", suggestion.runbook), 600));
+    }
+    if !suggestion.review {
+        return;
+    }
+    let Some(seal) = seal else {
+        message.section(Text::ours(format!(
+            "Right or wrong? `nightshift judge {run} right` or `nightshift judge {run} wrong`"
+        )));
+        return;
+    };
+    message.section(Text::outside(&format!("{} ({run}): would that have been right?", suggestion.runbook), 300));
     let until = suggestion.created_at + SLACK_BUTTON_LIFE;
     let button = |action, words| Button::new(action, words, seal.close(action, &run, "", until));
     message.buttons(vec![button("right", "Right"), button("wrong", "Wrong")]);
@@ -210,20 +251,26 @@ fn answers(ask: &Ask, seal: &Seal) -> Vec<Button> {
 }
 
 fn answer_line(ask: &Ask) -> Text {
-    let (command, deadline) = how_to_answer(ask);
-    Text::ours(format!("`{command}`  {deadline}"))
+    let style =
+        if ask.expires_at.as_second() - ask.asked_at.as_second() < 86_400 { SlackTime::Clock } else { SlackTime::Day };
+    let expires = text::slack_time(ask.expires_at, style);
+    Text::ours(format!(
+        "`nightshift approve {0}` or `nightshift deny {0}`  ·  expires {expires}; without an answer it counts as denied",
+        ask.approval
+    ))
 }
 
 fn ending(message: &mut Message, notice: &Notice, left_out: usize) {
     let id = notice.incident.id;
     let earlier = if left_out > 0 { format!("{left_out} earlier lines · ") } else { String::new() };
-    let more = match notice.link.as_deref().and_then(text::link).filter(|link| link.len() < 120) {
-        Some(link) => format!("{earlier}<{link}|look closer>"),
-        None => format!("{earlier}`nightshift why {id}`"),
+    let link = notice.link.as_deref().filter(|link| link.len() < 120);
+    let more = match link.and_then(|link| text::slack_link(link, "Open incident")) {
+        Some(link) => format!("{earlier}{link}"),
+        None => format!("{earlier}`nightshift show {id}`"),
     };
     message.tail(&more);
 }
 
-fn lines(story: &[StoryLine]) -> Vec<String> {
-    story.iter().map(|line| text::slack(&format!("{}  {}", clock_time(line.at), line.text), STORY_LINE_CHARS)).collect()
+fn lines(story: &[StoryLine]) -> Vec<(Time, String)> {
+    story.iter().map(|line| (line.at, text::slack(&line.text, STORY_LINE_CHARS))).collect()
 }

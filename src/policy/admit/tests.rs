@@ -215,7 +215,7 @@ fn the_wait_between_attempts_doubles_until_they_are_used_up() {
 #[test]
 fn one_disruptive_run_has_a_node_at_a_time() {
     let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
-    refused(&busy, &cordon("gpu-3"), "hold", ReasonCode::NodeBusy, "run r7 works on node gpu-3");
+    refused(&busy, &cordon("gpu-3"), "hold", ReasonCode::NodeBusy, "r7 works on gpu-3 already");
     let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..cordon("gpu-3") };
     allowed(&busy, &label);
 }
@@ -238,22 +238,31 @@ fn the_blast_radius_counts_what_others_took_out_too() {
     assert_eq!(says(&levels(), &with(Some(40), &["gpu-1"])), "allow");
     assert_eq!(
         says(&levels(), &with(Some(40), &["gpu-7", "gpu-1"])),
-        "2 of 40 nodes are out (gpu-1, gpu-7); the limit is 2 at once"
+        "2 nodes are already out of service (gpu-1, gpu-7), and only 2 of 40 nodes may be out at a time"
     );
     let held = Levels { nodes_held: vec!["gpu-1".into(), "gpu-9".into()], ..levels() };
     assert_eq!(
         says(&held, &with(Some(40), &["gpu-1"])),
-        "2 of 40 nodes are out (gpu-1, gpu-9); the limit is 2 at once"
+        "2 nodes are already out of service (gpu-1, gpu-9), and only 2 of 40 nodes may be out at a time"
     );
     assert_eq!(says(&levels(), &with(Some(40), &["gpu-3", "gpu-1"])), "allow", "the target does not count");
-    assert_eq!(says(&levels(), &with(Some(4), &["gpu-1"])), "1 of 4 nodes is out (gpu-1); the limit is 1 at once");
+    assert_eq!(
+        says(&levels(), &with(Some(4), &["gpu-1"])),
+        "gpu-1 is already out of service, and only 1 of 4 nodes may be out at a time"
+    );
     refused(&levels(), &with(None, &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
     refused(&levels(), &with(Some(0), &[]), "hold", ReasonCode::FleetUnknown, "could not be read");
     refused(&levels(), &with(Some(1), &[]), "deny", ReasonCode::BlastRadius, "the only GPU node");
     let hour = Levels { nodes_hour: 4, ..levels() };
-    refused(&hour, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "the limit is 4 (10 %)");
+    refused(
+        &hour,
+        &with(Some(40), &[]),
+        "hold",
+        ReasonCode::BlastRadius,
+        "within an hour; the limit is 4 of 40 (10 %)",
+    );
     let day = Levels { nodes_day: 8, ..levels() };
-    refused(&day, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "within a day; the limit is 8 (20 %)");
+    refused(&day, &with(Some(40), &[]), "hold", ReasonCode::BlastRadius, "within a day; the limit is 8 of 40 (20 %)");
     let nameless = Proposal { target: Subject::default(), ..with(Some(40), &[]) };
     refused(&levels(), &nameless, "deny", ReasonCode::BlastRadius, "names no node");
     allowed(&hour, &Proposal { undoes: Some(0), ..with(None, &["a", "b", "c"]) });
@@ -281,7 +290,7 @@ fn on_a_site_of_one_node_a_gpu_may_be_acted_on_and_the_node_only_where_the_site_
     );
     // One run at a time holds the node, whatever it is about.
     let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
-    refused(&busy, &of(gpu(), &[]), "hold", ReasonCode::NodeBusy, "run r7 works on node gpu-1");
+    refused(&busy, &of(gpu(), &[]), "hold", ReasonCode::NodeBusy, "r7 works on gpu-1 already");
     let limits = GuardLimits { only_node: true, ..GuardLimits::default() };
     assert_eq!(admit(&limits, &levels(), &of(Subject::node("gpu-1"), &[]), now()), Verdict::Allow);
     // Where there are others, the last one in service stays, GPU or not, whatever the site says of an only one.
@@ -303,7 +312,7 @@ fn a_pattern_that_would_protect_nothing_is_refused() {
 fn who_is_denied_for_ever_is_not_told_to_wait() {
     let both =
         Levels { attempts: vec![ago(90), ago(60), ago(30)], node_holder: Some(RunId(7)), nodes_hour: 30, ..levels() };
-    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a human must look");
+    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a person must look");
 }
 
 #[test]
@@ -318,5 +327,5 @@ fn the_last_node_in_service_stays_however_generous_the_limits() {
     let facts = Facts { nodes_total: Some(3), nodes_out: vec!["gpu-1".into(), "gpu-2".into()], ..Facts::default() };
     let verdict = admit(&limits, &levels(), &Proposal { facts, ..cordon("gpu-3") }, now());
     let Verdict::Hold { reason, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reason.text, "node gpu-3 is the last of 3 in service: gpu-1, gpu-2 are out");
+    assert_eq!(reason.text, "node gpu-3 is the last of 3 in service; already out: gpu-1, gpu-2");
 }

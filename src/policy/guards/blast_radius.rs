@@ -28,7 +28,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let proposal = asked.proposal;
     let Some(total) = proposal.facts.nodes_total.filter(|total| *total > 0) else {
         let text = format!(
-            "{} takes capacity away, and how many GPU nodes there are could not be read: it waits until that is known",
+            "{} takes a node out of service, and the number of GPU nodes could not be read: it waits until that is known",
             proposal.call.action
         );
         return asked.hold(ReasonCode::FleetUnknown, limits::HOLD_RECHECK, text);
@@ -103,19 +103,19 @@ fn at_once(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> 
     // The pages count the target, too, where it is out already.
     let itself = asked.proposal.facts.nodes_out.iter().any(|name| name == node);
     let itself = if itself { format!(" ({node} itself not counted)") } else { String::new() };
-    let text = match out.len() {
-        0 => format!("no node of {total}{of} may be out of service: the limit is {limit} at once{itself}"),
-        1 => format!(
-            "1 of {total} nodes{of} is out ({}); the limit is {limit} at once{itself}",
-            some_of(out.iter().copied())
-        ),
-        n => {
-            format!(
-                "{n} of {total} nodes{of} are out ({}); the limit is {limit} at once{itself}",
-                some_of(out.iter().copied())
-            )
+    let names = || some_of(out.iter().copied());
+    let already = match out.len() {
+        0 => {
+            return asked.hold(
+                ReasonCode::BlastRadius,
+                limits::HOLD_RECHECK,
+                format!("no node of {total}{of} may be taken out of service: the limit is {limit} at a time{itself}"),
+            );
         }
+        1 => format!("{} is already out of service", names()),
+        n => format!("{n} nodes are already out of service ({})", names()),
     };
+    let text = format!("{already}, and only {limit} of {total} nodes{of} may be out at a time{itself}");
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 
@@ -134,7 +134,8 @@ fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict>
         let text = format!("node {node} is the only one{of}: taking it out would leave none in service");
         return asked.deny(ReasonCode::BlastRadius, text);
     }
-    let text = format!("node {node} is the last of {total}{of} in service: {} are out", some_of(out.iter().copied()));
+    let text =
+        format!("node {node} is the last of {total}{of} in service; already out: {}", some_of(out.iter().copied()));
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 
@@ -145,8 +146,10 @@ fn rate(asked: &Asked<'_>, level: &Level<'_>, taken: u32, share: f64, window: &s
         return None;
     }
     let percent = share * 100.0;
+    let nodes = if taken == 1 { "node" } else { "nodes" };
+    let window = if window == "hour" { "an hour" } else { "a day" };
     let text = format!(
-        "{taken} of {total} nodes{of} were taken out by our runs within a {window}; the limit is {limit} ({percent:.0} %)"
+        "Nightshift took {taken} {nodes}{of} out of service within {window}; the limit is {limit} of {total} ({percent:.0} %)"
     );
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK_BUDGET, text)
 }

@@ -18,6 +18,6 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return Some(Verdict::Hold { reason: Reason::new(ReasonCode::Window, text), until });
     }
     let why = facts.unconfirmed.as_ref()?;
-    let text = format!("a second signal does not confirm that it still holds: {why}");
+    let text = format!("a second signal does not confirm the alert: {why}");
     asked.hold(ReasonCode::NotConfirmed, limits::HOLD_RECHECK, text)
 }

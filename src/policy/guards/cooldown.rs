@@ -20,9 +20,10 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let uncapped = cap == 0 && levels.rule.is_none();
     if !uncapped && made >= cap as usize {
         let text = format!(
-            "this runbook has acted {made} times on {} within {window} (last at {last}), and the limit is {cap}: \
-             it does not help, a human must look",
-            asked.proposal.target
+            "this runbook has acted {made} times on {} within {window} (last at {}), and the limit is {cap}: \
+             it does not help, a person must look",
+            asked.proposal.target.words(),
+            minute(last)
         );
         return asked.deny(ReasonCode::AttemptsUsedUp, text);
     }
@@ -34,12 +35,18 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let text = format!(
-        "this runbook acted on {} at {last}; attempt {} of {} waits {wait} after it, until {until}",
-        asked.proposal.target,
+        "this runbook acted on {} at {}; attempt {} of {} waits {wait} after it, until {}",
+        asked.proposal.target.words(),
+        minute(last),
         made + 1,
         if uncapped { "any number".to_owned() } else { cap.to_string() },
+        minute(until),
     );
     Some(Verdict::Hold { reason: crate::model::Reason::new(ReasonCode::Cooldown, text), until })
+}
+
+fn minute(at: Time) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 fn after(time: Time, span: Span) -> Time {

@@ -18,7 +18,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let text = format!(
-        "rule {rule} wants to act on {} of {total} nodes within {}, and from {limit} on it is not the nodes: look for \
+        "rule {rule} matched {} of {total} nodes within {}; from {limit} nodes on the cause is not the nodes: look for \
          what they share (network, power, driver, a release)",
         levels.symptom_nodes,
         limits::SYMPTOM_WINDOW

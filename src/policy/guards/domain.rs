@@ -24,8 +24,7 @@ fn shared_by_nodes(asked: &Asked<'_>) -> Option<Verdict> {
         let held = asked.levels.holders.iter().find(|(held, _)| held != node && group.members.contains(held));
         if let Some((other, run)) = held {
             let text = format!(
-                "run {run} works on node {other}, which shares {}={} with node {node}: one disruptive run per failure \
-                 domain",
+                "{run} works on {other}, which shares {}={} with {node}: one disruptive run per failure domain at a time",
                 group.label, group.value
             );
             return asked.hold(ReasonCode::DomainBusy, limits::HOLD_RECHECK, text);
@@ -41,7 +40,7 @@ fn shared_by_replicas(asked: &Asked<'_>) -> Option<Verdict> {
         if let Some(taken) = theirs.find(|taken| taken.set == serving.set) {
             let which = if taken.pod.is_empty() { "replicas".to_owned() } else { format!("replica {}", taken.pod) };
             let text = format!(
-                "run {} takes {which} of {} away and is not over: one disruptive run per set of replicas",
+                "{} is taking {which} of {} away: one disruptive run per set of replicas at a time",
                 taken.run, taken.set
             );
             return asked.hold(ReasonCode::DomainBusy, limits::HOLD_RECHECK, text);

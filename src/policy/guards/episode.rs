@@ -17,6 +17,6 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         );
         return Some(Verdict::Hold { reason: Reason::new(ReasonCode::EpisodeOver, text), until });
     }
-    let text = format!("the complaint ended before {} could begin: nothing was done", asked.proposal.call);
+    let text = format!("the alert ended before {} could begin; nothing was done", asked.proposal.call);
     asked.deny(ReasonCode::EpisodeOver, text)
 }

@@ -1,6 +1,6 @@
-//! Flap hold: a complaint that comes and goes is no ground to act on.
+//! Flap hold: an alert that comes and goes is no ground to act on.
 //!
-//! Invariant: asked before a run acts for the first time; held until the complaint was steady for the whole window.
+//! Invariant: asked before a run acts for the first time; held until the alert was steady for the whole window.
 
 use crate::limits;
 use crate::model::{Reason, ReasonCode, Verdict};
@@ -15,8 +15,9 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let last = levels.came_back_at?.min(asked.now);
     let until = last.checked_add(window.0).unwrap_or(asked.now);
     let text = format!(
-        "the complaint came back {} times within {window}: it flaps, and actions wait until it was steady for as long",
-        levels.came_back
+        "this alert flapped {} times within {window}; it must be steady for {window} first (until {})",
+        levels.came_back,
+        until.strftime("%H:%M UTC")
     );
     Some(Verdict::Hold { reason: Reason::new(ReasonCode::Flapping, text), until })
 }

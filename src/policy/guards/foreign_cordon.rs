@@ -11,7 +11,10 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let target = &asked.proposal.target;
-    let text =
-        format!("{target} was cordoned by {who}, not by this run: {} is left to them", asked.proposal.call.action);
+    let text = format!(
+        "{} was cordoned by {who}, not by this run: {} is left to them",
+        target.words(),
+        asked.proposal.call.action
+    );
     asked.deny(ReasonCode::ForeignCordon, text)
 }

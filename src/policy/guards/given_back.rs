@@ -14,7 +14,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let node = asked.proposal.target.node.as_deref().unwrap_or_default();
     let text = format!(
-        "node {node} was cordoned by this run and has been uncordoned by somebody else since: {} is not done",
+        "node {node} was cordoned by this run and has been uncordoned by another user since: {} is not done",
         asked.proposal.call.action
     );
     asked.deny(ReasonCode::GivenBack, text)

@@ -16,10 +16,15 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let (freeze, doubt) =
         asked.levels.freezes.iter().find_map(|freeze| covers(freeze, asked).map(|doubt| (freeze, doubt)))?;
     let Freeze { scope, by, why, since, .. } = freeze;
+    let what = match scope.split_once(':') {
+        Some((kind, name)) => format!("{kind} {name}"),
+        None if scope == "all" => "everything".to_owned(),
+        None => scope.clone(),
+    };
     let since = since.strftime("%Y-%m-%d %H:%M UTC");
     // One whose end has come holds until the store has written that down.
     let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
-    let text = format!("{scope} is frozen by {by} since {since}{until}: {why}{doubt}");
+    let text = format!("{what} is frozen by {by} since {since}{until}: {why}{doubt}");
     asked.hold(ReasonCode::Frozen, limits::HOLD_RECHECK, text)
 }
 

@@ -12,7 +12,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let why = match &asked.levels.rule {
-        Some(rule) => format!("; `nightshift why rule:{rule}` says since when"),
+        Some(rule) => format!("; `nightshift why rule:{rule}` shows since when"),
         None => String::new(),
     };
     let text = format!(

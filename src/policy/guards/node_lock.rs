@@ -16,6 +16,6 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let node = asked.proposal.target.node.as_deref().unwrap_or("the target's node");
-    let text = format!("run {holder} works on node {node}: one disruptive run per node");
+    let text = format!("{holder} works on {node} already: one disruptive run per node at a time");
     asked.hold(ReasonCode::NodeBusy, limits::HOLD_RECHECK, text)
 }

@@ -126,12 +126,14 @@ pub(super) async fn incidents(
     State(app): State<App>,
     Asked(list): Asked<List>,
 ) -> Result<Json<Value>, Problem> {
-    let incidents = app
-        .parts
-        .store
-        .incidents(list.picked(&INCIDENT_STATES, app.parts.clock.now())?)
-        .await
-        .map_err(refuse::store)?;
+    let filter = list.picked(&INCIDENT_STATES, app.parts.clock.now())?;
+    let mut incidents = app.parts.store.incidents(filter).await.map_err(refuse::store)?;
+    let many = |incident: &&mut Incident| incident.episodes > 1 && !incident.is_group();
+    for incident in incidents.iter_mut().filter(many).take(crate::limits::TITLES_READ) {
+        let about = Filter { incident: Some(incident.id), limit: crate::limits::ALERTS_READ, ..Filter::default() };
+        let episodes = app.parts.store.episodes(about).await.map_err(refuse::store)?;
+        incident.title = crate::engine::alert_title(&episodes).unwrap_or(std::mem::take(&mut incident.title));
+    }
     Ok(Json(json!({ "incidents": incidents })))
 }
 
@@ -140,10 +142,13 @@ pub(super) async fn incident(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let incident = find_incident(&app, refuse::id(&id)?).await?;
+    let mut incident = find_incident(&app, refuse::id(&id)?).await?;
     let store = &app.parts.store;
     let about = || Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
     let episodes = store.episodes(about()).await.map_err(refuse::store)?;
+    if let Some(title) = crate::engine::alert_title(&episodes) {
+        incident.title = title;
+    }
     let runs = store.runs(about()).await.map_err(refuse::store)?;
     let approvals = store.approvals(about()).await.map_err(refuse::store)?;
     let entries = oldest_first(&app, about()).await?;

@@ -347,16 +347,20 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
             "decided",
-            format!("{approval} was asked: {question} (no answer until {} is no)", expires_at.strftime("%H:%M UTC")),
+            format!("{approval} was asked: {question} {}", crate::engine::story::deadline(*expires_at, entry.at)),
         ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             line("decided", format!("{by} {word} {approval}{why}"))
         }
-        EntryKind::ApprovalExpired { approval } => line("did not", format!("nobody answered {approval}, which is no")),
+        EntryKind::ApprovalExpired { approval } => {
+            line("did not", format!("{approval} expired without an answer: it counts as denied"))
+        }
         EntryKind::StepBegun { effect: Effect::Read, .. } => None,
-        EntryKind::StepBegun { step, call, .. } => line("did", format!("step {step}: {call}; all guards allowed it")),
+        EntryKind::StepBegun { step, call, .. } => {
+            line("did", format!("step {}: {call}; all guards allowed it", step + 1))
+        }
         EntryKind::StepHeld { call, reason, until } => {
             let held = refusal(entry.no, reason);
             Some(Line {

@@ -5,7 +5,7 @@
 use super::Chat;
 use super::said::EventCallback;
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Ask, Incident, Time};
+use crate::model::{Approval, ApprovalState, Incident, Time};
 use crate::notifiers::slack::{Home, Page, page, stranger};
 use crate::server::{Caller, Problem, api, command};
 use crate::store::Filter;
@@ -107,13 +107,7 @@ impl Chat {
         let mut asks = Vec::new();
         for approval in approvals {
             if self.may_answer(caller, &approval).await {
-                asks.push(Ask {
-                    approval: approval.id,
-                    question: approval.question,
-                    plan_hash: approval.plan_hash,
-                    plan: Vec::new(),
-                    expires_at: approval.expires_at,
-                });
+                asks.push(crate::engine::story::question(&approval));
             }
         }
         let guards = get("guards").await?;

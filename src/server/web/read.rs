@@ -102,6 +102,7 @@ pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: 
             runs: take(answer.clone(), "runs")?,
             approvals: take(answer.clone(), "approvals")?,
             story: take(answer, "story")?,
+            guards: ask(app, visitor, "guards".to_owned()).await?,
         })
     };
     match data.await {

@@ -81,7 +81,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     tx.append(&actor, runs::about(&run), &decided, now)?;
     record::answered(tx, &found, answer, now)?.append(tx, now)?;
     let why = if answer.why.is_empty() { String::new() } else { format!(": {}", answer.why) };
-    let reason = Reason::new(ReasonCode::NotApproved, format!("{} said no{why}", answer.by));
+    let reason = Reason::new(ReasonCode::NotApproved, format!("denied by {}{why}", answer.by));
     resume(tx, &found, answer.approved, &answer.by, reason, now)?;
     Ok(Decided::Now(get(tx, answer.approval)?))
 }
@@ -140,7 +140,7 @@ fn expire(tx: &mut Tx, approval: &Approval, now: Time) -> Result<(), StoreError>
     settle(tx, approval.id, ApprovalState::Expired, None, now)?;
     let run = runs::get(&tx.conn, approval.run)?;
     tx.append(&Actor::engine(), runs::about(&run), &EntryKind::ApprovalExpired { approval: approval.id }, now)?;
-    let reason = Reason::new(ReasonCode::ApprovalExpired, format!("nobody answered {} in time", approval.id));
+    let reason = Reason::new(ReasonCode::ApprovalExpired, format!("{} was not answered in time", approval.id));
     resume(tx, approval, planted("expiry-is-yes"), "nobody", reason, now)
 }
 

@@ -55,7 +55,7 @@ pub(super) fn step(row: &Row<'_>) -> Result<Step> {
 }
 
 pub(super) const APPROVAL: &str = "id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, \
-     decided_by, decided_at, needed, \
+     decided_by, decided_at, needed, foretold, \
      (SELECT json_group_array(who) FROM decision WHERE decision.approval = approval.id)";
 
 pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
@@ -73,7 +73,8 @@ pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
         decided_by: row.get(10)?,
         decided_at: time_opt(row, 11)?,
         needed: row.get(12)?,
-        given: json(row, 13)?,
+        foretold: json_opt(row, 13)?.unwrap_or_default(),
+        given: json(row, 14)?,
     })
 }
 

@@ -405,8 +405,8 @@ pub(super) fn ask(tx: &mut Tx, run: RunId, epoch: i64, new: NewApproval, now: Ti
     tx.next.approval += 1;
     exec(
         &tx.conn,
-        "INSERT INTO approval (id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, needed) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10)",
+        "INSERT INTO approval (id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, needed, \
+         foretold) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9, ?10, ?11)",
         params![
             id.0,
             run.id.0,
@@ -417,7 +417,8 @@ pub(super) fn ask(tx: &mut Tx, run: RunId, epoch: i64, new: NewApproval, now: Ti
             micros(now),
             micros(new.expires_at),
             to_json(&new.approvers)?,
-            new.needed.max(1)
+            new.needed.max(1),
+            to_json(&new.foretold)?
         ],
     )?;
     // Nothing wakes it but an answer, or `tick` when the question expires.

@@ -45,7 +45,10 @@ async fn without_an_agent_a_job_on_that_very_node_reads_the_models_and_says_what
     let value = ok(outcome);
     assert_eq!((&value["via"], &value["resident"], &value["changed"]), (&json!("job"), &json!(1.0), &json!(true)));
     assert_eq!(value["models"][1]["path"], "/models/mistral", "{value}");
-    assert!(waits.iter().any(|why| why.contains("no agent of node gpu-1")), "it is waited for first: {waits:?}");
+    assert!(
+        waits.iter().any(|why| why.contains("no Nightshift agent is connected on gpu-1")),
+        "it is waited for first: {waits:?}"
+    );
     assert!(waits.iter().any(|why| why.contains("is Running")), "progress is seen: {waits:?}");
     let (job, pod) = made(&stage);
     assert_eq!(value["job"], format!("inference/{}", job["metadata"]["name"].as_str().unwrap()));
@@ -253,7 +256,7 @@ async fn where_no_job_may_be_made_the_agent_alone_counts_and_a_job_that_is_asked
     let config = KubeConfig { url: stage.fleet.url(), ..KubeConfig::default() };
     stage.reach(&config).await;
     refused(stage.run(by("job")).await, FailureKind::Refused, "add `cache_job` to the cluster");
-    refused(stage.run(warm(&[])).await, FailureKind::Unavailable, "no agent of node gpu-1");
+    refused(stage.run(warm(&[])).await, FailureKind::Unavailable, "no Nightshift agent is connected on gpu-1");
     refused(stage.run(by("pigeon")).await, FailureKind::Invalid, "`agent`, `job`");
     assert_eq!(stage.changes(), [""; 0]);
 }

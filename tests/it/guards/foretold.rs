@@ -88,7 +88,10 @@ async fn the_second_node_of_a_plan_meets_the_first_one() {
     assert!(foretold[..2].iter().all(|(_, verdict)| *verdict == Verdict::Allow), "{foretold:#?}");
     let (code, words) = reason(&foretold[3].1);
     assert_eq!(code, ReasonCode::BlastRadius);
-    assert!(words.starts_with("1 of 4 nodes is out (gpu-1); the limit is 1 at once"), "{words}");
+    assert!(
+        words.starts_with("gpu-1 is already out of service, and only 1 of 4 nodes may be out at a time"),
+        "{words}"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn what_people_and_labels_forbid_is_foretold_and_so_is_a_mode_that_only_lo
     night.settle().await;
     assert!(matches!(night.run(run).await.state, RunState::Waiting { .. }));
     let (_, words) = reason(&simulate(&night, "drain", json!({ "node": "gpu-1" })).await[1].1);
-    assert!(words.contains(&format!("run {run} works on node gpu-1")), "{words}");
+    assert!(words.contains(&format!("{run} works on gpu-1")), "{words}");
     let freeze = nightshift::model::Freeze {
         scope: "all".into(),
         by: "ann".into(),
@@ -147,7 +150,7 @@ async fn the_command_line_says_it_beneath_the_call() {
         let (code, out, err) = nightshift(&site, &["simulate", "drain", "node=gpu-2"]);
         assert_eq!(code, 0, "{err}");
         assert_eq!(out.matches("! would be held now: ").count(), 2, "{out}");
-        assert!(out.contains("a storm") && out.contains("[frozen]"), "{out}");
+        assert!(out.contains("would be held now") && out.contains("a storm"), "{out}");
         let (_, out, _) = nightshift(&site, &["-o", "json", "simulate", "drain", "node=gpu-2"]);
         let said: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(said["guards"][1]["verdict"]["hold"]["reason"]["code"], "frozen", "{said:#}");

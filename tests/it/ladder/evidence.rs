@@ -67,7 +67,7 @@ async fn a_source_that_fell_silent_has_not_said_that_it_held() {
         "{card:#}"
     );
     let why = house.why(&run.id.to_string()).await;
-    assert!(why.contains("held or not, nobody knows: the source fell silent within 30m"), "{why}");
+    assert!(why.contains("whether it fixed anything is not known: the source fell silent within 30m"), "{why}");
 }
 
 #[tokio::test]

@@ -116,12 +116,14 @@ async fn an_incident_is_a_thread_of_few_mails_in_two_parts() {
     assert_eq!(messages.len(), 3, "opened, asked, resolved: not one a line");
     let subject = "subject: [Nightshift i3] </p><script>alert(1)</script>  X-Evil: yes \\u{202e}\n";
     assert!(messages[0].starts_with(subject), "{}", messages[0]);
-    assert!(messages[1].starts_with(&subject.replace("[Night", "Re: [Night")), "{}", messages[1]);
+    assert!(messages[1].starts_with(&subject.replace("i3] ", "i3] Needs an answer: ")), "{}", messages[1]);
+    assert!(messages[2].starts_with(&subject.replace("i3] ", "i3] Resolved: ")), "{}", messages[2]);
     let root = receipt.0["root"].as_str().unwrap();
     assert!(messages[0].contains(&format!("message-id: {root}\nin-reply-to: None")));
     assert!(messages[1].contains(&format!("in-reply-to: {root}\nreferences: {root}\n")));
     assert!(messages[2].contains(&format!("references: {root} ")));
-    assert!(messages[1].contains("nightshift approve a3"));
+    assert!(messages[1].contains("nightshift approve a3  or  nightshift deny a3"));
+    assert!(messages[1].contains("expires 03:40 UTC; without an answer it counts as denied. Needs the role approver."));
     for message in &messages {
         assert!(message.contains("to: ana@ns.example, bo@ns.example\n"), "{message}");
         assert!(message.contains("auto-submitted: auto-generated\nx-evil: None\nmultipart/alternative\ntext/plain\n"));
@@ -147,4 +149,29 @@ async fn a_server_without_starttls_gets_no_mail() {
     let server = server(false);
     let delivery = server.channel("smtp", "localhost", false).deliver(&open(&[(1, "opened")]), None).await;
     assert!(!matches!(delivery, Delivery::Delivered(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_mail_says_where_it_stands_what_it_costs_what_holds_it_and_how_to_answer() {
+    let server = server(false);
+    let mail = server.channel("smtp+plain", "127.0.0.1", false);
+    delivered(mail.deliver(&super::full(), None).await);
+    let sent = server.messages().remove(0);
+    let subject = "subject: [Nightshift i3] Needs an answer: gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)\n";
+    assert!(sent.starts_with(subject), "{sent}");
+    let (text, html) = sent.split_once("text/html\n").unwrap();
+    for words in super::FULL {
+        assert!(text.contains(words) && html.contains(words), "the mail does not say `{words}`: {sent}");
+    }
+    assert!(text.contains("Runbook: https://wiki.example/xid?a=1&b=2\n"), "{text}");
+    assert!(html.contains("<a href=\"https://wiki.example/xid?a=1&amp;b=2\">Runbook</a>"), "{html}");
+    assert!(!sent.contains("javascript"), "{sent}");
+    assert!(text.contains("Only ana, bo may answer. 2 different people must approve."), "{text}");
+    let (_, body) = text.split_once("text/plain\n").unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/notifiers/question.txt");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(file, body).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(body, expected, "UPDATE_DOCS=1 writes it anew: then read it as if it were night");
 }

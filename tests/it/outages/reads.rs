@@ -18,11 +18,27 @@ const RULE: &str = "rules: [{ name: gpu-fell-off-the-bus, when: ['alertname=\"Gp
                     run: gpu-fell-off-the-bus, mode: approve, tell: [oncall] }]";
 const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", "gpu-2"), ("gpu", "3")];
 
+/// The text as Slack shows it to a reader in UTC: times and links as their words.
+fn in_utc(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, sequence)) = rest.split_once('<') {
+        shown.push_str(before);
+        let (sequence, after) = sequence.split_once('>').unwrap();
+        let (address, words) = sequence.rsplit_once('|').unwrap();
+        match address.starts_with("!date^") {
+            true => shown.push_str(words),
+            false => shown.push_str(&format!("[{words}]({address})")),
+        }
+        rest = after;
+    }
+    (shown + rest).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
 /// A message as a phone shows it.
 fn shown(body: &Value) -> String {
     let mut text = String::new();
-    let words =
-        |element: &Value| element["text"].as_str().unwrap_or_default().replace("&lt;", "<").replace("&gt;", ">");
+    let words = |element: &Value| in_utc(element["text"].as_str().unwrap_or_default());
     for block in body["blocks"].as_array().unwrap() {
         let elements = || block["elements"].as_array().unwrap().iter();
         let _ = match block["type"].as_str().unwrap() {
@@ -38,12 +54,12 @@ fn shown(body: &Value) -> String {
     text
 }
 
-fn channel(token: Secret, url: &str) -> Channel {
+pub(super) fn channel(token: Secret, url: &str) -> Channel {
     Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true }
 }
 
-struct Reader {
-    scene: Scene,
+pub(super) struct Reader {
+    pub scene: Scene,
 }
 
 impl Reader {
@@ -52,7 +68,7 @@ impl Reader {
     }
 
     /// The message as it is now.
-    fn message(&self) -> String {
+    pub fn message(&self) -> String {
         let board = self.board();
         let all = messages(&board);
         assert_eq!(all.len(), 1);
@@ -70,7 +86,7 @@ impl Reader {
     }
 
     /// Seconds in which the engine works and the courier tells.
-    async fn pass(&self, seconds: u64) {
+    pub async fn pass(&self, seconds: u64) {
         for _ in 0..seconds {
             self.scene.night.settle().await;
             self.scene.pass(1).await;

@@ -75,12 +75,21 @@ pub fn counted(digest: &Posted) -> usize {
     words.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// What a time of Slack's shows where Slack cannot: `03:12 UTC`.
+pub fn utc(time: &str) -> String {
+    time.rsplit_once('|').map_or(time, |(_, fallback)| fallback).trim_end_matches('>').to_owned()
+}
+
 /// The lines of a thread, oldest first.
 fn thread(board: &[Posted], message: &Posted) -> Vec<String> {
     let replies = board.iter().filter(|posted| posted.thread.as_ref() == Some(&message.id));
     let blocks = replies.flat_map(|posted| posted.last()["blocks"].as_array().unwrap().clone());
-    let texts = blocks.map(|block| block["text"]["text"].as_str().unwrap_or_default().to_owned());
-    texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    // Each minute is a block: its time, and its lines.
+    let minutes = blocks.map(|block| {
+        let word = |at: usize| block["elements"][at]["text"].as_str().unwrap_or_default().to_owned();
+        (utc(&word(0)), word(1))
+    });
+    minutes.flat_map(|(time, text)| text.lines().map(|line| format!("{time}  {line}")).collect::<Vec<_>>()).collect()
 }
 
 fn word(state: IncidentState) -> &'static str {

@@ -20,6 +20,7 @@ fn question(step: Option<u32>, approvers: &[&str]) -> NewApproval {
     NewApproval {
         question: "Cordon gpu-3?".to_owned(),
         plan: step.is_none().then(plan),
+        foretold: Vec::new(),
         plan_hash: plan().hash,
         step,
         approvers: approvers.iter().map(|name| (*name).to_owned()).collect(),
@@ -129,7 +130,10 @@ pub async fn a_stranger_may_not_approve(open: Open<'_>) {
     let denied = store.decide(approval.id, false, "lee", "not tonight", at(3)).await.unwrap();
     assert!(matches!(denied, Decided::Now(approval) if approval.state == ApprovalState::Denied));
     let run = store.runs(all()).await.unwrap().remove(0);
-    assert!(matches!(&run.state, RunState::Denied { reason } if reason.text == "lee said no: not tonight"), "{run:?}");
+    assert!(
+        matches!(&run.state, RunState::Denied { reason } if reason.text == "denied by lee: not tonight"),
+        "{run:?}"
+    );
 }
 
 pub async fn a_question_of_a_step_is_answered_into_its_outcome(open: Open<'_>) {
@@ -144,7 +148,7 @@ pub async fn a_question_of_a_step_is_answered_into_its_outcome(open: Open<'_>) {
     store.decide(id, false, "kim", "", at(2)).await.unwrap();
     let claimed = store.claim(run, at(3)).await.unwrap().unwrap();
     let Some(Outcome::Failed(failure)) = &claimed.journal[0].outcome else { panic!("{:?}", claimed.journal) };
-    assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Refused, "kim said no"));
+    assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Refused, "denied by kim"));
     assert_eq!(claimed.run.state, RunState::Ready, "the runbook may catch that, and else it fails");
 }
 

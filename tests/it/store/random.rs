@@ -135,6 +135,7 @@ impl Play {
                 let question = NewApproval {
                     question: "?".to_owned(),
                     plan: None,
+                    foretold: Vec::new(),
                     plan_hash: String::new(),
                     step: None,
                     approvers: Vec::new(),

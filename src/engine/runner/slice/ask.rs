@@ -3,8 +3,9 @@
 //! Invariant: a question names who may answer it, and nothing that a rule adds lets more people answer than the header.
 
 use super::{Next, Slice};
+use crate::engine::{foretell, story};
 use crate::limits;
-use crate::model::{Plan, PlanEnd, Rule, Run, Step};
+use crate::model::{Foretold, Plan, PlanEnd, Rule, Run, Step};
 use crate::script::Runbook;
 use crate::store::{NewApproval, StoreError};
 use std::collections::BTreeSet;
@@ -18,12 +19,13 @@ impl Slice<'_> {
         planned: Plan,
     ) -> Result<(), StoreError> {
         let title = runbook.header.title.trim_end_matches('.');
-        let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject);
+        let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject.words());
         let question = match &planned.end {
             PlanEnd::Done | PlanEnd::Stopped(_) => asked,
-            PlanEnd::Failed(why) => format!("{asked}. It would fail: {why}"),
-            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {reason}"),
+            PlanEnd::Failed(_) => format!("{asked}. It would fail: {}", story::cannot(&planned).unwrap_or_default()),
+            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {}", reason.text),
         };
+        let foretold = self.foretold(run, runbook, &planned).await;
         let rules = self.parts.catalog.current();
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
         let within = rule.map_or(limits::APPROVAL_EXPIRY, |rule| rule.approve_within);
@@ -34,6 +36,7 @@ impl Slice<'_> {
             question,
             plan_hash: planned.hash.clone(),
             plan: Some(planned),
+            foretold,
             step: None,
             approvers,
             needed: self.persons(rule, nodes),
@@ -42,6 +45,22 @@ impl Slice<'_> {
         self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
         self.parts.nudge.nudge();
         Ok(())
+    }
+
+    /// What the guards would say to the plan now; nothing where that could not be read in time: the question does not wait.
+    async fn foretold(&self, run: &Run, runbook: &Runbook, planned: &Plan) -> Vec<Foretold> {
+        let reading = foretell::foretell_run(self.parts, runbook, run.clone(), planned);
+        match tokio::time::timeout(limits::FORETELL_PATIENCE, reading).await {
+            Ok(Ok(foretold)) => foretold,
+            Ok(Err(error)) => {
+                tracing::warn!(run = %run.id, %error, "the guards could not be read for a question; it is asked without them");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(run = %run.id, "the guards took too long to read for a question; it is asked without them");
+                Vec::new()
+            }
+        }
     }
 
     /// How many persons must say yes: what the rule asks for, and two where more than one node is touched.
@@ -59,6 +78,7 @@ impl Slice<'_> {
         let question = NewApproval {
             question: step.call.text("question").to_owned(),
             plan: None,
+            foretold: Vec::new(),
             plan_hash: step.key(),
             step: Some(step.no),
             approvers: approvers(&runbook.header.approvers, rule.map_or(&[], |rule| &rule.approvers)),

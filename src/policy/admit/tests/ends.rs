@@ -47,7 +47,7 @@ fn a_node_that_somebody_gave_back_is_left_alone_but_for_taking_back() {
     let given_back = Facts { our_cordon: Some(false), ..cordon("gpu-3").facts };
     let taken = Levels { cordoned: true, acted: true, ..levels() };
     let drain = Proposal { facts: given_back, ..cordon("gpu-3") };
-    refused(&taken, &drain, "deny", ReasonCode::GivenBack, "uncordoned by somebody else");
+    refused(&taken, &drain, "deny", ReasonCode::GivenBack, "uncordoned by another user");
     allowed(&levels(), &drain);
     allowed(&taken, &Proposal { undoes: Some(0), ..drain.clone() });
     allowed(&taken, &Proposal { facts: Facts { our_cordon: Some(true), ..cordon("gpu-3").facts }, ..drain.clone() });

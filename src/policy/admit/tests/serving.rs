@@ -98,7 +98,7 @@ fn one_run_at_a_time_disturbs_a_rack_and_a_set_of_replicas() {
         &step,
         "hold",
         ReasonCode::DomainBusy,
-        "run r3 works on node gpu-1, which shares topology.kubernetes.io/rack=r7",
+        "r3 works on gpu-1, which shares topology.kubernetes.io/rack=r7",
     );
     allowed(&Levels { is_holder: true, ..held.clone() }, &step);
     allowed(&Levels { holders: vec![("gpu-9".into(), RunId(3))], ..levels() }, &step);
@@ -106,7 +106,7 @@ fn one_run_at_a_time_disturbs_a_rack_and_a_set_of_replicas() {
         TakenReplica { run: RunId(3), set: "llm/chat".into(), pod: "llm/chat-2".into(), count: 1, is_open: true };
     let taken = Levels { replicas_taken: vec![taken], ..levels() };
     let drain = drain("gpu-2", chat(&["gpu-2", "gpu-3", "gpu-4", "gpu-5"], &[0]));
-    refused(&taken, &drain, "hold", ReasonCode::DomainBusy, "run r3 takes replica llm/chat-2 of llm/chat away");
+    refused(&taken, &drain, "hold", ReasonCode::DomainBusy, "r3 is taking replica llm/chat-2 of llm/chat away");
 }
 
 #[test]
@@ -127,10 +127,10 @@ fn a_pool_has_its_own_level_and_keeps_its_last_node() {
     assert_eq!(verdict(&levels(), &pool(&["gpu-1", "gpu-2", "gpu-3"], &[])), "");
     assert_eq!(
         verdict(&levels(), &pool(&["gpu-1", "gpu-2", "gpu-3"], &["gpu-1"])),
-        "1 of 3 nodes of pool a100 is out (gpu-1); the limit is 1 at once"
+        "gpu-1 is already out of service, and only 1 of 3 nodes of pool a100 may be out at a time"
     );
     assert!(verdict(&levels(), &pool(&["gpu-2"], &[])).contains("is the only one of pool a100"));
     let taken = Levels { taken_lately: vec![("gpu-3".into(), ago(5))], ..levels() };
-    let words = "1 of 3 nodes of pool a100 were taken out by our runs within a hour; the limit is 1 (50 %)";
+    let words = "Nightshift took 1 node of pool a100 out of service within an hour; the limit is 1 of 3 (50 %)";
     assert_eq!(verdict(&taken, &pool(&["gpu-1", "gpu-2", "gpu-3"], &[])), words);
 }

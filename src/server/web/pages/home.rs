@@ -3,9 +3,9 @@
 //! Invariant: what waits for a person stands before everything else.
 
 use super::csrf;
-use super::words::{guards, plain, planned, since, to_incident, to_run, value};
+use super::words::{guards, plain, planned, severity, since, ticked, to_incident, to_run, value};
 use crate::engine::story::run_words;
-use crate::model::{Approval, Incident, Right, Run, RunState, Severity, Time};
+use crate::model::{Approval, Incident, Right, Run, RunState, Time};
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -23,12 +23,12 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
         h1 { "Now" }
         section aria-labelledby="asks" {
             h2 id="asks" { "Waiting for an answer" }
-            @if home.approvals.is_empty() { p.dim { "Nobody is asked anything." } }
+            @if home.approvals.is_empty() { p.dim { "No open questions." } }
             @for approval in &home.approvals { (question(approval, home, now)) }
         }
         section aria-labelledby="incidents" {
             h2 id="incidents" { "Open incidents" }
-            @if home.incidents.is_empty() { p.dim { "Nothing is ill." } }
+            @if home.incidents.is_empty() { p.dim { "No open incidents." } }
             ul.list { @for incident in worst_first(&home.incidents) { (row(incident, &since(incident.opened_at, now))) } }
         }
         @let under_way: Vec<&Run> = home.runs.iter().filter(|run| !matches!(run.state, RunState::Asking { .. })).collect();
@@ -39,8 +39,8 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
                     @for run in under_way {
                         li {
                             a href=(to_run(run.id)) { (run.id) " " (plain(&run.runbook.name)) }
-                            " " (plain(&run.subject.to_string()))
-                            div.dim { (plain(&run_words(&run.runbook.name, &run.state))) " · " (since(run.created_at, now)) }
+                            " " (plain(&run.subject.words()))
+                            div.dim { (ticked(&run_words(&run.runbook.name, &run.state))) " · " (since(run.created_at, now)) }
                         }
                     }
                 }
@@ -62,12 +62,12 @@ fn question(approval: &Approval, home: &Home, now: Time) -> Markup {
     html! {
         article.card.ask {
             h3 { a href=(page) { (approval.id) " " @if let Some(run) = run { (plain(&run.runbook.name)) } @else { (approval.run) } } }
-            @if let Some(run) = run { p { (plain(&run.subject.to_string())) } }
+            @if let Some(run) = run { p { (plain(&run.subject.words())) } }
             p { (plain(&approval.question)) }
-            @if let Some(plan) = &approval.plan { (planned(plan)) }
-            p.dim { "Expires " (since(approval.expires_at, now)) ", which is a no"
-                @if approval.needed > 1 { " · " (approval.given.len()) " of " (approval.needed) " persons said yes" } }
-            a.button href=(page) { "Look and decide" }
+            @if let Some(plan) = &approval.plan { (planned(plan, &approval.foretold)) }
+            p.dim { "Expires " (since(approval.expires_at, now)) "; without an answer it counts as denied"
+                @if approval.needed > 1 { " · approved by " (approval.given.len()) " of " (approval.needed) " people" } }
+            a.button href=(page) { "Review and decide" }
         }
     }
 }
@@ -80,20 +80,15 @@ fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
 
 /// One incident of a list; `when` is what the list says of its time.
 pub fn row(incident: &Incident, when: &Markup) -> Markup {
-    let class = match incident.severity {
-        Severity::Critical | Severity::Error => "bad",
-        Severity::Warning => "warn",
-        Severity::Info => "dim",
-    };
     html! {
         li {
-            span.mark.(class) { (incident.severity) }
+            (severity(incident.severity))
             " " a href=(to_incident(incident.id)) { (incident.id) " " (plain(&incident.title)) }
             div.dim {
                 (when) " · " (incident.firing) " firing"
                 @if let Some(recovery) = incident.recovery() { " · " (recovery) }
                 @if let Some(by) = &incident.acknowledged_by { " · acknowledged by " (plain(by)) }
-                @if let Some(owner) = &incident.owner { " · " (plain(owner)) "’s" }
+                @if let Some(owner) = &incident.owner { " · owner " (plain(owner)) }
             }
         }
     }

@@ -3,13 +3,15 @@
 //! Invariant: labels and annotations are shown as the source wrote them, and as nothing but text.
 
 use super::csrf;
-use super::words::{outside, plain, since, story, to_run};
+use super::words::{frozen, moment, outside, plain, planned, severity, since, story, ticked, to_run};
+use crate::engine::alert_links;
 use crate::engine::story::run_words;
 use crate::limits;
 use crate::model::{Approval, ApprovalState, Episode, EpisodeState, Incident, Right, Run, StoryLine, Time};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
+use serde_json::Value;
 
 pub struct Story {
     pub incident: Incident,
@@ -17,6 +19,8 @@ pub struct Story {
     pub runs: Vec<Run>,
     pub approvals: Vec<Approval>,
     pub story: Vec<StoryLine>,
+    /// How the guards stand: what is frozen.
+    pub guards: Value,
 }
 
 pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
@@ -24,16 +28,16 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
     html! {
         h1 { (incident.id) " " (plain(&incident.title)) }
         p {
-            span.mark { (incident.severity) } " " (plain(&incident.subject.to_string())) " · opened " (since(incident.opened_at, now))
-            @if let Some(at) = incident.closed_at { " · over " (since(at, now)) } @else { " · " (incident.firing) " firing" }
+            (severity(incident.severity)) " " (plain(&incident.subject.words())) " · opened " (since(incident.opened_at, now))
+            @if let Some(at) = incident.closed_at { " · resolved " (since(at, now)) } @else { " · " (incident.firing) " firing" }
             @if let Some(recovery) = incident.recovery() { " · " (recovery) }
         }
         @if let Some(by) = &incident.acknowledged_by { p { "Acknowledged by " (plain(by)) } }
-        @if let Some(owner) = &incident.owner { p { "It is " (plain(owner)) "’s" } }
+        @if let Some(owner) = &incident.owner { p { "Owner: " (plain(owner)) } }
         @for approval in story.approvals.iter().filter(|approval| approval.state == ApprovalState::Open) {
-            p.card.ask { a.button href=(format!("{}#{}", to_run(approval.run), approval.id)) { "Look and decide " (approval.id) } " "
-                (plain(&approval.question)) }
+            (question(approval, story, now))
         }
+        (links(&story.episodes))
         @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Right::Respond).is_ok() {
             form method="post" action=(format!("/web/incidents/{}/ack", incident.id)) {
                 (csrf(visitor))
@@ -41,7 +45,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
             }
         }
         section aria-labelledby="story" {
-            h2 id="story" { "Story" }
+            h2 id="story" { "Timeline" }
             (self::story(&story.story))
             p { a href=(format!("/why/{}", segment(&incident.id.to_string()))) { "Why was this done, or not?" } }
         }
@@ -52,17 +56,46 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
                 @for run in story.runs.iter().take(limits::WEB_ROWS) {
                     li {
                         a href=(to_run(run.id)) { (run.id) " " (plain(&run.runbook.name)) }
-                        div.dim { (plain(&run_words(&run.runbook.name, &run.state))) " · mode " (run.mode) " · " (since(run.created_at, now)) }
+                        div.dim { (ticked(&run_words(&run.runbook.name, &run.state))) " · mode " (run.mode) " · " (since(run.created_at, now)) }
                     }
                 }
             }
         }
         section aria-labelledby="said" {
-            h2 id="said" { "What sources say" }
+            h2 id="said" { "Alerts" }
             @for episode in story.episodes.iter().take(limits::HEADLINES) { (said(episode, now)) }
             @if story.episodes.len() > limits::HEADLINES {
                 p.dim { "and " (story.episodes.len() - limits::HEADLINES) " more: nightshift show " (incident.id) }
             }
+        }
+    }
+}
+
+/// An open question with its steps, what they cost, what would hold them, and the way to the buttons.
+fn question(approval: &Approval, story: &Story, now: Time) -> Markup {
+    let run = story.runs.iter().find(|run| run.id == approval.run);
+    let rule = run.and_then(|run| run.rule.as_deref());
+    html! {
+        div.card.ask {
+            p { strong { (approval.id) ": " (plain(&approval.question)) } }
+            @if let Some(plan) = &approval.plan { (planned(plan, &approval.foretold)) }
+            p { "Expires " (moment(approval.expires_at)) " (" (since(approval.expires_at, now)) "); without an answer it counts as denied." }
+            @if let Some(frozen) = frozen(&story.guards, rule, story.incident.subject.cluster.as_deref(), now) { (frozen) }
+            p { a.button href=(format!("{}#{}", to_run(approval.run), approval.id)) { "Review and decide" } }
+        }
+    }
+}
+
+/// Runbook, dashboards and the source of the alerts.
+fn links(episodes: &[Episode]) -> Markup {
+    let events: Vec<_> = episodes.iter().map(|episode| &episode.event).collect();
+    let links = alert_links(&events);
+    html! {
+        @if !links.is_empty() {
+            p { @for (at, link) in links.iter().enumerate() {
+                @if at > 0 { " · " }
+                a href=(link.url) rel="noopener noreferrer nofollow" { (link.label) }
+            } }
         }
     }
 }
@@ -72,11 +105,11 @@ fn said(episode: &Episode, now: Time) -> Markup {
     let state = match episode.state {
         EpisodeState::Open => "firing",
         EpisodeState::Resolved => "resolved",
-        EpisodeState::Stale => "stale: nobody knows",
+        EpisodeState::Stale => "stale: the source fell silent",
     };
     html! {
         details.card id=(format!("said-{}", episode.id)) {
-            summary { (plain(event.name())) " " span.dim { (plain(&event.source)) " · " (state) " · said " @if episode.seen == 1 { "once, " } @else { (episode.seen) " times, last " }
+            summary { (plain(event.name())) " " span.dim { (plain(&event.source)) " · " (state) " · received " @if episode.seen == 1 { "once, " } @else { (episode.seen) " times, last " }
                 (since(episode.last_seen, now)) } }
             p { (plain(&event.summary)) }
             @if !event.url.is_empty() { p { (outside(&event.url)) } }

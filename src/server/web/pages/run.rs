@@ -3,7 +3,7 @@
 //! Invariant: a form answers the question whose plan stands above it: it carries that plan's hash.
 
 use super::csrf;
-use super::words::{guards, plain, plan, since, story, to_incident};
+use super::words::{frozen, guards, moment, plain, plan, since, story, ticked, to_incident};
 use crate::engine::story::{planned_words, run_words};
 use crate::limits;
 use crate::model::{
@@ -33,11 +33,11 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
         telling.approvals.iter().partition(|approval| approval.state == ApprovalState::Open);
     html! {
         h1 { (run.id) " " (plain(&run.runbook.name)) }
-        p { (plain(&run.subject.to_string())) " · mode " (run.mode) " · begun " (since(run.created_at, now)) " by "
+        p { (plain(&run.subject.words())) " · mode " (run.mode) " · started " (since(run.created_at, now)) " by "
             @match &run.rule { Some(rule) => { "rule " (plain(rule)) }, None => { (plain(&run.requested_by)) } }
             @if let Some(incident) = run.incident { " for " a href=(to_incident(incident)) { (incident) } } }
-        p.state { strong { (plain(&run_words(&run.runbook.name, &run.state))) } }
-        @for approval in &open { (question(approval, visitor, now)) }
+        p.state { strong { (ticked(&run_words(&run.runbook.name, &run.state))) } }
+        @for approval in &open { (question(approval, telling, visitor, now)) }
         @if !answered.is_empty() {
             section aria-labelledby="answers" {
                 h2 id="answers" { "Answers" }
@@ -45,10 +45,10 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
             }
         }
         @if open.is_empty() && let Some(approved) = &run.approved {
-            section aria-labelledby="plan" { h2 id="plan" { "What was approved" } (plan(approved)) }
+            section aria-labelledby="plan" { h2 id="plan" { "What was approved" } (plan(approved, &[])) }
         }
         @if run.state == RunState::Planned && let Some(planned) = &telling.planned {
-            section aria-labelledby="plan" { h2 id="plan" { "What it would do" } (plan(planned)) }
+            section aria-labelledby="plan" { h2 id="plan" { "Suggestion only: what it would do" } p { "Nothing was done." } (plan(planned, &[])) }
         }
         @if open.is_empty() { (verdict(telling, visitor, now)) }
         @if !run.state.is_final() {
@@ -58,10 +58,10 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
             h2 id="steps" { "Steps" }
             @if telling.steps.is_empty() { p.dim { "Nothing was done yet." } }
             ol.steps { @for step in telling.steps.iter().take(limits::WEB_ROWS) { (row(step, now)) } }
-            @if telling.steps.len() > limits::WEB_ROWS { p.dim { "and more: nightshift show " (run.id) } }
+            @if telling.steps.len() > limits::WEB_ROWS { p.dim { "and more: " code { "nightshift show " (run.id) } } }
         }
         section aria-labelledby="story" {
-            h2 id="story" { "Story" }
+            h2 id="story" { "Timeline" }
             (story(&telling.story))
             p { a href=(format!("/why/{}", segment(&run.id.to_string()))) { "Why was this done, or not?" } }
         }
@@ -69,15 +69,21 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     }
 }
 
-fn question(approval: &Approval, visitor: &Visitor, now: Time) -> Markup {
+fn question(approval: &Approval, telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+    let run = &telling.run;
     html! {
         section.card.ask id=(approval.id) aria-labelledby=(format!("q-{}", approval.id)) {
             h2 id=(format!("q-{}", approval.id)) { (approval.id) ": " (plain(&approval.question)) }
-            @if let Some(shown) = &approval.plan { (plan(shown)) } @else { p.dim.hash { "Question " code { (approval.plan_hash) } } }
-            p { "Expires " (since(approval.expires_at, now)) ", which is a no." }
-            @if !approval.approvers.is_empty() { p { "Only " (plain(&approval.approvers.join(", "))) " may answer." } }
+            @if let Some(shown) = &approval.plan { (plan(shown, &approval.foretold)) } @else {
+                details { summary { "Details" } p.dim.hash { "Question " code { (approval.plan_hash) } } }
+            }
+            @if !approval.foretold.is_empty() { p.dim { "The guards were checked when this was asked, " (since(approval.asked_at, now)) "." } }
+            p { "Expires " (moment(approval.expires_at)) " (" (since(approval.expires_at, now)) "); without an answer it counts as denied." }
+            @if approval.approvers.is_empty() { p.dim { "Needs the role approver." } }
+            @else { p { "Only " (plain(&approval.approvers.join(", "))) " may answer." } }
+            @if let Some(frozen) = frozen(&telling.guards, run.rule.as_deref(), run.subject.cluster.as_deref(), now) { (frozen) }
             @if approval.needed > 1 {
-                p { (approval.needed) " different persons must say yes"
+                p { (approval.needed) " different people must approve"
                     @if !approval.given.is_empty() { "; so far: " (plain(&approval.given.join(", "))) } "." }
             }
             @match visitor.caller.need(Right::Approve) {
@@ -127,7 +133,7 @@ fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
                     form method="post" action=(format!("/web/runs/{}/judge", run.id)) {
                         (csrf(visitor))
                         @if let Some(rule) = &run.rule {
-                            p.dim { "It goes on the record of rule " (plain(rule)) "." @if said_before { " Your latest word counts." } }
+                            p.dim { "It counts for rule " (plain(rule)) "." @if said_before { " Your latest review counts." } }
                         }
                         label for="why-verdict" { "Why, if you like (goes into the ledger)" }
                         input id="why-verdict" name="why" maxlength="500" autocomplete="off";
@@ -148,7 +154,7 @@ fn answer(approval: &Approval, now: Time) -> Markup {
         ApprovalState::Open => "waits",
         ApprovalState::Approved => "approved",
         ApprovalState::Denied => "denied",
-        ApprovalState::Expired => "expired: nobody answered, which is a no",
+        ApprovalState::Expired => "expired without an answer: counts as denied",
         ApprovalState::Void => "void: the plan changed or the run ended",
     };
     html! {
@@ -160,6 +166,11 @@ fn answer(approval: &Approval, now: Time) -> Markup {
     }
 }
 
+/// Where a step acts, for its words.
+fn target(step: &Step) -> Subject {
+    crate::actions::find(&step.call.action).map(|action| action.target(&step.call)).unwrap_or_default()
+}
+
 fn row(step: &Step, now: Time) -> Markup {
     let (mark, words) = match &step.outcome {
         None => ("warn", "under way".to_owned()),
@@ -168,9 +179,9 @@ fn row(step: &Step, now: Time) -> Markup {
     };
     html! {
         li {
-            @if step.undoes.is_some() { span.mark { "takes back" } " " }
-            (plain(&planned_words(&step.call, &Subject::default()))) " " span.mark.(mark) { (words) }
-            div.dim { "begun " (since(step.begun_at, now)) @if step.attempt > 1 { " · attempt " (step.attempt) } " · " (step.effect) }
+            @if step.undoes.is_some() { span.mark { "undo" } " " }
+            (plain(&planned_words(&step.call, &target(step)))) " " span.mark.(mark) { (words) }
+            div.dim { "started " (since(step.begun_at, now)) @if step.attempt > 1 { " · attempt " (step.attempt) } }
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Invariant: what came from outside is shown as text; a link is http or https, shows its host, and tells the other side
 //! nothing of us.
 
-use crate::engine::story::planned_words;
+use crate::engine::story::{cannot, over_to_you, planned_steps};
 use crate::limits;
-use crate::model::{Plan, PlanEnd, Reach, StoryLine, Time};
+use crate::model::{Foretold, Plan, PlanEnd, PlannedStep, Reach, Severity, StoryLine, Time};
 use crate::notifiers::{one_line, web_link};
 use crate::server::web::read::segment;
 use maud::{Markup, html};
@@ -25,9 +25,32 @@ pub fn value(value: &Value) -> String {
     }
 }
 
-/// A moment: `03:14 UTC`, with the whole of it for whoever asks.
+/// A moment with its day and zone, and the seconds on request.
 pub fn moment(at: Time) -> Markup {
-    html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (at.strftime("%H:%M")) } }
+    html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (at.strftime("%-d %b %H:%M UTC")) } }
+}
+
+/// A line of ours in which commands stand between backticks.
+pub fn ticked(text: &str) -> Markup {
+    let text = plain(text);
+    let parts: Vec<&str> = text.split('`').collect();
+    // A lone backtick is text.
+    let paired = parts.len() % 2 == 1;
+    html! {
+        @if paired {
+            @for (at, part) in parts.iter().enumerate() { @if at % 2 == 1 { code { (part) } } @else { (part) } }
+        } @else { (text) }
+    }
+}
+
+/// The severity as a colored word.
+pub fn severity(severity: Severity) -> Markup {
+    let class = match severity {
+        Severity::Critical | Severity::Error => "bad",
+        Severity::Warning => "warn",
+        Severity::Info => "dim",
+    };
+    html! { span.mark.(class) { (severity) } }
 }
 
 /// A moment with its date and zone, for what is not of today.
@@ -78,49 +101,80 @@ pub fn story(lines: &[StoryLine]) -> Markup {
         @if skip > 0 { p.dim { "… " (skip) " earlier lines: nightshift show" } }
         ol.story {
             @for line in &lines[skip..] {
-                li class=(if line.headline { "headline" } else { "dim" }) { (moment(line.at)) " " (plain(&line.text)) }
+                li class=(if line.headline { "headline" } else { "dim" }) { (moment(line.at)) " " (ticked(&line.text)) }
             }
         }
     }
 }
 
-/// The calls of a plan, a line each: those that change something first in sight, reads folded away.
-pub fn plan(plan: &Plan) -> Markup {
+/// The steps of a plan, a line each with what it costs and what would hold it; calls, reads and the hash folded away.
+pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
     html! {
         @if acts.is_empty() { p { "Nothing would change." } }
-        ol.plan {
-            @for call in &acts {
-                li {
-                    strong { (plain(&planned_words(&call.call, &call.target))) }
-                    div.dim { (plain(&call.target.to_string())) " · reach " (call.reach) " · effect " (call.effect) }
-                    code { (plain(&call.call.to_string())) }
-                }
-            }
-        }
+        ol.plan { @for step in planned_steps(plan, foretold) { li { strong { (plain(&step.what)) } (costs(&step)) } } }
         @match &plan.end {
             PlanEnd::Done => {},
-            PlanEnd::Stopped(why) => p { "Then it stops: " (plain(why)) },
-            PlanEnd::Failed(why) => p { "Then it would fail: " (plain(why)) },
-            PlanEnd::Cut(reason) => p { "Cut short: " (plain(&reason.to_string())) },
+            PlanEnd::Stopped(why) => p { @match over_to_you(why) {
+                Some(what) => { "Then over to you: " (plain(what)) },
+                None => { "Then it stops: " (plain(why)) },
+            } },
+            PlanEnd::Failed(_) => p { "Then it would fail: " (ticked(&cannot(plan).unwrap_or_default())) },
+            PlanEnd::Cut(reason) => p { "Cut short: " (plain(&reason.text)) },
         }
-        @if !reads.is_empty() {
-            details {
-                summary { (reads.len()) " calls that only read or tell" }
-                ul { @for call in reads { li { code { (plain(&call.call.to_string())) } } } }
+        details {
+            summary { "Details" }
+            ul {
+                @for call in &acts {
+                    li { code { (plain(&call.call.to_string())) }
+                        div.dim { (plain(&call.target.words())) " · reach " (call.reach) " · effect " (call.effect) } }
+                }
+                @for call in reads { li { code { (plain(&call.call.to_string())) } " " span.dim { "only reads or notifies" } } }
             }
+            p.dim.hash { "Plan " code { (plan.hash) } }
         }
-        p.dim.hash { "Plan " code { (plan.hash) } }
     }
 }
 
+/// What a step costs, and what would hold it.
+pub fn costs(step: &PlannedStep) -> Markup {
+    html! {
+        @if let Some(cost) = &step.cost { div { (ticked(cost)) } }
+        @if let Some(held) = &step.held { div.bad { (ticked(held)) } }
+    }
+}
+
+/// The freeze that covers a run with this rule and cluster, in words; none where nothing is frozen.
+pub fn frozen(guards: &Value, rule: Option<&str>, cluster: Option<&str>, now: Time) -> Option<Markup> {
+    let then = " – approving will not start it.";
+    if let Some(why) = guards["stopped"].as_str() {
+        return Some(html! { p.refusal role="alert" { strong { "Everything is stopped" } ": " (plain(why)) (then) } });
+    }
+    let freezes = guards["freezes"].as_array()?;
+    let covers = |freeze: &&Value| match freeze["scope"].as_str().and_then(|scope| scope.split_once(':')) {
+        Some(("cluster", name)) => cluster.is_none_or(|ours| ours == name),
+        Some(("rule", name)) => rule == Some(name),
+        _ => true,
+    };
+    let freeze = freezes.iter().find(covers)?;
+    let scope = value(&freeze["scope"]);
+    let at = freeze["since"].as_str().and_then(|text| text.parse::<Time>().ok());
+    Some(html! {
+        p.refusal role="alert" {
+            strong { "Frozen" @if scope != "all" { " (" (scope) ")" } " by " (value(&freeze["by"])) }
+            @if let Some(at) = at { " since " (moment(at)) " (" (since(at, now)) ")" }
+            ": " (value(&freeze["why"])) (then)
+        }
+    })
+}
+
 /// The same in a few words, for a list.
-pub fn planned(plan: &Plan) -> Markup {
-    let acts: Vec<_> = plan.calls.iter().filter(|call| call.reach > Reach::None).collect();
+pub fn planned(plan: &Plan, foretold: &[Foretold]) -> Markup {
+    let steps = planned_steps(plan, foretold);
     html! {
         ul.plan {
-            @for call in acts.iter().take(limits::HEADLINES) { li { (plain(&planned_words(&call.call, &call.target))) } }
-            @if acts.len() > limits::HEADLINES { li { "and " (acts.len() - limits::HEADLINES) " more" } }
+            @for step in steps.iter().take(limits::HEADLINES) { li { (plain(&step.what)) (costs(step)) } }
+            @if steps.len() > limits::HEADLINES { li { "and " (steps.len() - limits::HEADLINES) " more" } }
         }
     }
 }
@@ -143,7 +197,7 @@ pub fn guards(guards: &Value, now: Time) -> Markup {
             list("nodes_out").len(),
             value(&guards["nodes_out_allowed"])
         ),
-        None => "How many nodes are out is not known: nothing that disturbs a node begins".to_owned(),
+        None => "The number of nodes out of service is not known: nothing that disturbs a node begins".to_owned(),
     };
     html! {
         ul.guards {
@@ -165,7 +219,7 @@ pub fn guards(guards: &Value, now: Time) -> Markup {
                 li { "Pool " (value(&pool["pool"])) ": " (list_len(&pool["out"])) " of " (value(&pool["total"])) " out, " (value(&pool["allowed"])) " allowed" }
             }
             @for held in list("held").iter().take(limits::WEB_ROWS) {
-                li { a href=(to_run(value(&held["run"]))) { (value(&held["run"])) } " is held by " (value(&held["guard"])) ": " (value(&held["why"])) }
+                li { a href=(to_run(value(&held["run"]))) { (value(&held["run"])) } " is on hold: " (ticked(&value(&held["why"]))) }
             }
             li { "Rules go no further than mode " strong { (value(&guards["mode_ceiling"])) } }
         }
