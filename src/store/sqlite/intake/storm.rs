@@ -19,7 +19,7 @@ pub(super) fn decides<'a>(selected: &[Selected<'a>]) -> Option<Option<&'a Rule>>
     }
 }
 
-pub(super) fn group_by<'a>(rule: Option<&'a Rule>) -> &'a [String] {
+pub(super) fn group_by(rule: Option<&Rule>) -> &[String] {
     rule.map_or(&[], |rule| rule.group_by.as_slice())
 }
 
