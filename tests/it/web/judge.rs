@@ -58,7 +58,7 @@ async fn a_plan_that_was_only_suggested_is_shown_and_judged_with_one_press() {
     let after = ada.send(&after.form("/judge").with("verdict", "right")).await;
     let words = after.words();
     assert!(words.contains("right says ada") && !words.contains("wrong says ada"), "{words}");
-    assert!(words.contains("Your latest word counts"), "{words}");
+    assert!(words.contains("Your latest review counts"), "{words}");
     assert_eq!(counts(&desk).await, (1, 0));
     let (mut bob, _) = desk.signed_in("bob").await;
     let page = bob.open(&at).await;

@@ -127,7 +127,7 @@ async fn a_page_says_that_it_is_live_and_that_the_engine_no_longer_answers_and_k
     assert!(live.as_str().is_some_and(|text| text.starts_with("live · ") && text.ends_with(" s ago")), "{live}");
     assert_eq!(browser.says("document.getElementById('lost')").await, serde_json::Value::Null);
     assert_eq!(browser.errors, Vec::<String>::new());
-    // A freeze shows without a reload, also while somebody writes.
+    // A freeze shows without a reload, also while a form is being filled in.
     browser.says("document.getElementById('why-freeze').value = 'half a sent'").await;
     desk.posts("freezes", &json!({ "scope": "all", "why": "drill" })).await;
     eventually("that the freeze is shown", async || {
