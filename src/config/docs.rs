@@ -176,7 +176,7 @@ fn page(settings: &[Setting]) -> String {
 fn is_written(name: &str, truth: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, truth).unwrap();
+        std::fs::write(&path, truth).expect("docs/ can be written");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == truth, "docs/{name} is out of date: run `make docs`");
@@ -189,7 +189,7 @@ fn the_page_of_settings_is_the_types() {
 
 #[test]
 fn the_schema_for_editors_is_the_types() {
-    is_written("nightshift.schema.json", &(serde_json::to_string_pretty(&schema()).unwrap() + "\n"));
+    is_written("nightshift.schema.json", &(serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n"));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn marked(yaml: &str, set: &Value) -> String {
             above.push((indent, key.to_owned()));
             if value.starts_with(['|', '>']) {
                 text = Some(indent);
-            } else if !value.is_empty() && !stands(&above, set) {
+            } else if !stands(&above, set) {
                 out.push_str(MARK);
             }
         }
@@ -86,7 +86,7 @@ mod tests {
         for set in ["install:", "channel:", "kind:", "file:", "nodes_at_once:"] {
             assert!(!line(set).contains(MARK), "{printed}");
         }
-        for default in ["data_dir:", "api:", "buttons:", "share_at_once:", "mode_ceiling:", "listen:"] {
+        for default in ["data_dir:", "domains:", "api:", "buttons:", "share_at_once:", "mode_ceiling:", "listen:"] {
             assert!(line(default).ends_with(MARK), "{default}\n{printed}");
         }
         let empty = Config::default().effective_marked("# nothing\n").unwrap();

@@ -15,7 +15,11 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 async fn look(parts: &Parts) {
-    let looks = parts.notifiers.iter().map(|(name, notifier)| async move {
+    // What cannot be read has its line in the log already.
+    let missing = parts.config.missing();
+    let is_missing = |name: &str| missing.iter().any(|one| one.path.starts_with(&format!("channels.{name}.")));
+    let to_look_at = parts.notifiers.iter().filter(|(name, _)| !is_missing(name));
+    let looks = to_look_at.map(|(name, notifier)| async move {
         let why = match timeout(KUBE_TIMEOUT, notifier.probe()).await {
             Ok(Ok(_)) => return,
             Ok(Err(why)) => why,

@@ -266,12 +266,6 @@ async fn the_first_message_comes_in_time(mode: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs rules in observe to notify their channels"]
-async fn readme_is_literally_true_and_the_first_message_comes_within_two_seconds_in_observe() {
-    the_first_message_comes_in_time("observe").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readme_is_literally_true_and_the_first_message_comes_within_two_seconds_in_suggest() {
     the_first_message_comes_in_time("suggest").await;
 }

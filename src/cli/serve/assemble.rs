@@ -98,11 +98,15 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
         let kube = match Kube::connect(cluster, &identity).await {
             Ok(kube) => kube,
             Err(error) => {
-                tracing::error!(
-                    cluster = %name, %error,
-                    "the cluster cannot be reached with these settings; it is not watched and steps that need it are on \
-                     hold; fix `clusters.{name}`, it is tried again by itself"
-                );
+                // A file that is not there has its line in the log already.
+                let is_missing = config.missing().iter().any(|one| one.path.starts_with(&format!("clusters.{name}.")));
+                if !is_missing {
+                    tracing::error!(
+                        cluster = %name, %error,
+                        "the cluster cannot be reached with these settings; it is not watched and steps that need it are on \
+                         hold; fix `clusters.{name}`, it is tried again by itself"
+                    );
+                }
                 Kube::late(cluster, &identity)
             }
         };
