@@ -63,4 +63,4 @@ bench-cluster: control-plane ## Measure against a real API server; the figures o
 	cargo bench --locked --bench cluster
 
 docs: ## Write the generated pages again
-	UPDATE_DOCS=1 cargo test --locked --test it docs::
+	UPDATE_DOCS=1 cargo test --locked --lib --test it docs::

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub encoders: HashMap<String, Arc<Shape>>,
     /// SHA-256 over names and texts, 64 hex digits.
     pub hash: String,
+    /// By rule: its file and line, `rules/gpu.yaml:12`.
+    pub places: HashMap<String, String>,
 }
 
 /// What is wrong with a file, rendered for people (with source line and caret where there is one).

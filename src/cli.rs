@@ -8,6 +8,7 @@ mod approve;
 mod audit;
 mod break_glass;
 mod cache;
+mod channels;
 mod check;
 mod client;
 mod completions;
@@ -50,7 +51,7 @@ Exit codes:
   130  interrupted
 
 Data goes to stdout, everything else to stderr. JSON has times in RFC 3339 (UTC) and keys that stay.
-Start with `nightshift demo`, or `nightshift doctor` on a real fleet.";
+Start with `make demo` in the source folder, `nightshift sim` without a fleet, or `nightshift doctor` on a real one.";
 
 /// Takes the night shift: hears alerts, runs checked runbooks within guards, tells people, and can prove what it did.
 #[derive(Parser)]
@@ -123,6 +124,8 @@ enum Command {
     Status(status::Args),
     /// The ledger: verify, export, proof, key, log, redact
     Audit(audit::Args),
+    /// List channels and how each stands; send a test message through one
+    Channels(channels::Args),
     /// Models on this machine: in memory or not, read them in, check them
     Cache(cache::Args),
     /// Look at everything this installation needs and say what to mend
@@ -131,8 +134,7 @@ enum Command {
     Rbac(rbac::Args),
     /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
     Demo(demo::Args),
-    /// Serve a simulated fleet, to try rules and runbooks against
-    #[command(hide = true)]
+    /// Serve a simulated fleet, to try rules and runbooks against; make faults in it
     Sim(sim::Args),
     /// Print the configuration
     Config(config::Args),
@@ -194,6 +196,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Demote(args) => ladder::demote(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
+        Command::Channels(args) => channels::run(&args, invocation),
         Command::Cache(args) => cache::run(&args, invocation),
         Command::Doctor(args) => doctor::run(&args, invocation),
         Command::Rbac(args) => rbac::run(&args, invocation),

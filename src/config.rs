@@ -4,6 +4,10 @@
 
 mod agent;
 mod check;
+#[cfg(test)]
+mod docs;
+mod effective;
+mod missing;
 mod oidc;
 mod read;
 mod secret;
@@ -13,6 +17,7 @@ pub use crate::model::Role;
 pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
 pub use check::Problem;
 pub use check::wrong_name;
+pub use missing::Missing;
 pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest, nearest};
 pub use slack::SlackApp;
@@ -34,68 +39,90 @@ pub enum Secret {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Database, lock file, signing key, local token.
+    /// Database, lock file, signing key and this machine's own token. Made at the first start, for its owner alone.
     pub data_dir: PathBuf,
+    /// Runbooks, `*.rhai`. Read again when they change.
     pub runbooks_dir: PathBuf,
+    /// Routing rules, `*.yaml`. Read again when they change.
     pub rules_dir: PathBuf,
+    /// Vendors' shapes, a folder each. Read again when they change.
     pub integrations_dir: PathBuf,
-    /// A name for this installation; part of dedup keys, checkpoints and annotations.
+    /// The name of this installation: part of dedup keys, checkpoints and annotations. Do not change it later.
     pub install: String,
+    /// The engine's HTTP server: address, tokens, sign-in.
     pub server: Server,
+    /// Where alerts come from. The name is part of the address: `POST /in/alertmanager/prod`.
     pub sources: BTreeMap<String, Source>,
+    /// Where messages go; rules name these under `tell`.
     pub channels: BTreeMap<String, Channel>,
-    /// Who people are, wherever they come from, and what they may do. Read again when the file changes, as tokens are (when the
-    /// file of a secret changes, too).
+    /// Who people are and what they may do, in Slack, PagerDuty, the pages and by token. Read again within a second when the
+    /// file changes.
     pub people: Vec<Person>,
+    /// Slack's slash command, buttons, forms and page of the app.
     pub slack: Option<SlackApp>,
+    /// PagerDuty's webhook: acknowledgements and notes from there.
     pub pagerduty: Option<PagerDutyWebhook>,
+    /// Kubernetes clusters by name; the first by name is used where an alert names none. `{}`: the cluster where the engine
+    /// runs, else the current context of `~/.kube/config`.
     pub clusters: BTreeMap<String, KubeConfig>,
+    /// For `prom::query`, `prom::value` and `verify` in runbooks, and `still` in rules.
     pub prometheus: Option<PrometheusConfig>,
     /// The Docker engine of this machine, for `docker::restart`.
     pub docker: Option<DockerConfig>,
-    /// URL prefixes that runbooks may reach with `http::get` and `http::post`.
+    /// URL prefixes that runbooks may reach with `http::get` and `http::post`; `private+http://…` where the address is private.
     pub http_allow: Vec<String>,
     /// Which actions of the catalog runbooks may call here.
     pub actions: Actions,
+    /// How much may be out of service at once. An unknown level holds a step.
     pub guards: GuardLimits,
     /// What stops everything besides `nightshift freeze`.
     pub kill_switch: KillSwitchConfig,
-    /// No rule goes further than this, whatever its file says.
+    /// No rule goes further than this, whatever its file says: a rule with a higher `mode` stays here. Raise this first, then
+    /// the rule's `mode`.
     pub mode_ceiling: crate::model::Mode,
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
+    /// How long data that is over is kept.
     pub retention: Retention,
     /// For events that no rule matches.
     pub default: DefaultRoute,
+    /// When incidents end, and when many are one.
     pub incidents: Incidents,
-    /// The door for agents on GPU nodes.
+    /// The listener for agents on GPU nodes.
     pub agents: AgentsConfig,
-    /// For `serve --with-agent`: the agent inside.
+    /// The agent inside `serve --with-agent`; `nightshift agent` has the same settings at the top of agent.yaml.
     pub agent: AgentConfig,
+    /// The engine's own log.
     pub log: Log,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Loopback by default; any other address needs `behind_tls: true`, which says that a TLS proxy stands before it.
     pub listen: SocketAddr,
+    /// A TLS proxy stands before it, so that tokens do not travel in the clear.
     pub behind_tls: bool,
-    /// Where people reach us, for links in notices.
+    /// The address under which people reach the engine, for links in messages.
     pub public_url: Option<String>,
+    /// Tokens with a role each; docs/roles.md lists what each may do. `nightshift tokens make` needs no entry here.
     pub tokens: Vec<Token>,
-    /// Where people sign in for the pages.
+    /// The identity provider (OpenID Connect) with which people sign in to the pages; left out: with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Who: shown in the ledger.
+    /// Shown in the ledger.
     pub name: String,
+    /// What it may do.
     pub role: Role,
     /// For role `source`: the sources it may post to.
     #[serde(default)]
@@ -103,11 +130,13 @@ pub struct Token {
     /// It may act on what is in these clusters alone; left out: in every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
+    /// The token's text. Missing, it stops the start.
     pub secret: Secret,
 }
 
 /// A person, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// As in `approvers:`, and in the ledger: one person has one name. A token of that name is theirs too.
@@ -144,6 +173,7 @@ impl Person {
 
 /// PagerDuty's webhook subscription: what people do there is the same here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PagerDutyWebhook {
     /// Two while one is rotated.
@@ -152,6 +182,7 @@ pub struct PagerDutyWebhook {
 
 /// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// `alertmanager`, or the name of a folder in `integrations/` with a `decode.rhai`.
@@ -159,11 +190,13 @@ pub struct Source {
     /// Alertmanager's API, for the reconciler: `http://alertmanager:9093`.
     #[serde(default)]
     pub api: Option<String>,
+    /// A bearer token for `api`.
     #[serde(default)]
     pub api_token: Option<Secret>,
     /// An open episode that was not repeated for this long is asked about, then stale.
     #[serde(default = "Source::default_stale_after")]
     pub stale_after: Span,
+    /// Which labels name the node, the GPU and so on; the first that is not empty counts.
     #[serde(default)]
     pub labels: LabelMap,
     /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
@@ -179,7 +212,7 @@ pub struct Source {
     /// … and where they bear all of these labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pod_labels: BTreeMap<String, String>,
-    /// For `kind: inference`: which engines are looked at, how often, and from where on something is a complaint.
+    /// For `kind: inference`: which engines are probed, how often, and which readings are alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Box<ProbeConfig>>,
 }
@@ -196,46 +229,63 @@ impl Source {
     }
 }
 
-/// Where people hear.
+/// Where messages go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Channel {
     /// A Slack app: one message per incident, edited, details in its thread.
     Slack {
+        /// The channel's id (`C0123ABCD`) or name (`#gpu`).
         channel: String,
+        /// The bot token, `xoxb-…`.
         token: Secret,
+        /// Slack's API.
         #[serde(default = "Channel::slack_api")]
         api: String,
-        /// Approve, Deny and Acknowledge as buttons; needs `slack:` so that the engine hears them.
+        /// Approve, Deny and Acknowledge as buttons; needs `slack`, by which the engine receives them.
         #[serde(default)]
         buttons: bool,
     },
     /// A Slack incoming webhook: the simple form, cannot edit.
     #[serde(rename = "slack-webhook")]
-    SlackWebhook { url: Secret },
+    SlackWebhook {
+        /// The webhook's address: anyone who has it may post.
+        url: Secret,
+    },
+    /// PagerDuty's Events API v2: one alert per incident.
     PagerDuty {
+        /// The integration key of an Events API v2 integration.
         routing_key: Secret,
+        /// PagerDuty's address for events.
         #[serde(default = "Channel::pagerduty_api")]
         api: String,
-        /// How long automation may work on an incident before this channel hears of it; it hears at once where automation
-        /// gives up, is refused, or needs hands. Left out: it always hears at once.
+        /// How long automation may work on an incident before this channel is notified; it is notified at once where automation
+        /// gives up, is refused, or needs people. Left out: always at once.
         #[serde(default)]
         patience: Option<Span>,
     },
-    /// What Nightshift does, as change events of a PagerDuty service. They page nobody.
+    /// What Nightshift does, as change events of a PagerDuty service. They page no one.
     #[serde(rename = "pagerduty-changes")]
     PagerDutyChanges {
+        /// The integration key of a service.
         routing_key: Secret,
+        /// PagerDuty's address for change events.
         #[serde(default = "Channel::pagerduty_changes_api")]
         api: String,
     },
+    /// Mail by SMTP: one thread per incident.
     Email {
         /// `smtp://host:587` (STARTTLS, required), `smtps://host:465`, or `smtp+plain://127.0.0.1:1025` (loopback only).
         server: String,
+        /// The sender: `Nightshift <nightshift@example.com>`.
         from: String,
+        /// The recipients.
         to: Vec<String>,
+        /// For servers that ask for a login; with `password`.
         #[serde(default)]
         username: Option<String>,
+        /// The password of `username`.
         #[serde(default)]
         password: Option<Secret>,
         /// PEM file of a certificate authority to trust besides the system's, for a mail server of one's own.
@@ -244,15 +294,18 @@ pub enum Channel {
     },
     /// `integrations/<shape>/encode.rhai` makes the request.
     Webhook {
+        /// A folder of `integrations_dir` with an `encode.rhai`.
         shape: String,
+        /// The address to post to.
         url: Secret,
+        /// Headers with secrets in them, such as `Authorization`.
         #[serde(default)]
         headers: BTreeMap<String, Secret>,
         /// As PagerDuty's, for shapes that page.
         #[serde(default)]
         patience: Option<Span>,
     },
-    /// The structured log.
+    /// The engine's own log.
     Log,
 }
 
@@ -280,6 +333,7 @@ impl Channel {
 
 /// What a window does to actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WindowKind {
     /// Nothing begins inside it.
@@ -290,15 +344,19 @@ pub enum WindowKind {
 
 /// A time of the calendar that comes again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WindowRule {
+    /// Shown where it holds a step.
     pub name: String,
+    /// `hold`: nothing begins inside it. `only`: nothing begins outside it.
     pub kind: WindowKind,
     /// `all`, `cluster:<name>` or `rule:<name>`.
     #[serde(default = "WindowRule::everywhere")]
     pub scope: String,
     /// When it begins: `{ cron: '0 9 * * 1-5', zone: Europe/Berlin }`.
     pub at: Schedule,
+    /// How long it lasts from there.
     pub lasts: Span,
 }
 
@@ -309,18 +367,24 @@ impl WindowRule {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusConfig {
+    /// Its address: `http://prometheus:9090`.
     pub url: String,
+    /// A bearer token.
     #[serde(default)]
     pub token: Option<Secret>,
 }
 
 /// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Actions {
+    /// Names, families (`k8s::*`) or `*`.
     pub allow: Vec<String>,
+    /// Off, whatever `allow` says.
     pub deny: Vec<String>,
 }
 
@@ -340,6 +404,7 @@ impl Actions {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Ended episodes, runs and incidents in the tables of what is current.
@@ -350,6 +415,7 @@ pub struct Retention {
 
 /// The catch-all: an event that no rule matches is an incident all the same, and these channels are notified of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DefaultRoute {
     /// Names of channels; an empty list is explicit silence: an incident, and no message.
@@ -358,6 +424,7 @@ pub struct DefaultRoute {
 
 /// When incidents end, and when many are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Incidents {
     /// An incident whose alerts have all ended is kept open so long; an alert that fires again is the same incident. 0s: at
@@ -368,6 +435,7 @@ pub struct Incidents {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// As in `RUST_LOG`: `info`, `nightshift=debug`.

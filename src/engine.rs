@@ -4,6 +4,7 @@
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
 
 mod agents;
+mod channels;
 mod clusters;
 mod confirm;
 mod courier;
@@ -83,6 +84,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
     loops.spawn(clusters::run(parts.clone(), shutdown.clone()));
     loops.spawn(probes::run(parts.clone(), shutdown.clone()));
+    loops.spawn(channels::run(parts.clone(), shutdown.clone()));
     if parts.world.kill.watches() {
         loops.spawn(look_at_the_switch(parts.clone(), shutdown.clone()));
     }

@@ -4,16 +4,19 @@
 
 mod answer;
 mod email;
+mod late;
 mod log;
 mod pagerduty;
 pub mod slack;
 mod text;
+mod trial;
 mod webhook;
 
 /// Text from outside as one line of at most that many characters, with nothing invisible in it.
 pub use text::{link as web_link, plain as one_line};
+pub use trial::{Trial, test};
 
-use crate::config::Channel;
+use crate::config::{Channel, Secret};
 use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Suggestion, Time};
 use crate::script::Shape;
 use crate::telemetry::ChannelKind;
@@ -51,6 +54,11 @@ pub trait Notifier: Send + Sync {
         false
     }
 
+    /// Why this channel is off: its secret cannot be read. Read again at each call; none: it is on.
+    fn off(&self) -> Option<String> {
+        None
+    }
+
     /// For `doctor`: sends nothing that pages anybody; says what works or what to mend.
     async fn probe(&self) -> Result<String, String>;
 }
@@ -76,8 +84,16 @@ impl Pace {
 /// in the log. It is there only while no channel is configured at all; no channel can have this name.
 pub const ANYWHERE: &str = "*";
 
-/// Makes a notifier of every configured channel. The errors say for each bad channel what to mend; secrets are read
-/// here, once. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: of what buttons carry. Call it inside a tokio runtime: a mail
+/// Why a channel cannot be made.
+enum Wrong {
+    /// A secret cannot be read, or is none of that kind: it may be another one later.
+    Secret(String),
+    /// The configuration cannot be meant so.
+    Setting(String),
+}
+
+/// Makes a notifier of every configured channel. A channel whose secret cannot be read is made all the same and is `off`
+/// until it can be. The errors say for each channel with a wrong setting what to fix. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: of what buttons carry. Call it inside a tokio runtime: a mail
 /// channel keeps connections.
 pub fn build(
     channels: &BTreeMap<String, Channel>,
@@ -91,16 +107,33 @@ pub fn build(
     for (name, channel) in channels {
         match one(name, channel, encoders, http, install, seal) {
             Ok(notifier) => drop(built.insert(name.clone(), notifier)),
-            Err(why) => wrong.push(format!("channel `{name}`: {why}")),
+            Err(Wrong::Setting(why)) => wrong.push(format!("channel `{name}`: {why}")),
+            Err(Wrong::Secret(_)) => {
+                let (name_again, channel, encoders) = (name.clone(), channel.clone(), encoders.clone());
+                let (http, install, seal) = (http.clone(), install.to_owned(), seal.clone());
+                let kind = kind_of(&channel);
+                let again = move || one(&name_again, &channel, &encoders, &http, &install, &seal);
+                built.insert(name.clone(), Box::new(late::Late::new(kind, again)));
+            }
         }
     }
     if channels.is_empty() {
-        built.insert(
-            ANYWHERE.to_owned(),
-            one("log", &Channel::Log, encoders, http, install, seal).map_err(|why| vec![why])?,
-        );
+        built.insert(ANYWHERE.to_owned(), Box::new(log::LogNotifier { channel: "log".to_owned() }));
     }
     if wrong.is_empty() { Ok(built) } else { Err(wrong) }
+}
+
+/// What [`Notifier::kind`] of that channel returns.
+fn kind_of(channel: &Channel) -> &'static str {
+    match channel {
+        Channel::Slack { .. } => "slack",
+        Channel::SlackWebhook { .. } => "slackwebhook",
+        Channel::PagerDuty { .. } => "pagerduty",
+        Channel::PagerDutyChanges { .. } => "pagerduty-changes",
+        Channel::Email { .. } => "email",
+        Channel::Webhook { .. } => "webhook",
+        Channel::Log => "log",
+    }
 }
 
 /// The catalog: a line a kind.
@@ -111,40 +144,52 @@ fn one(
     http: &Http,
     install: &str,
     seal: &Arc<slack::Seal>,
-) -> Result<Box<dyn Notifier>, String> {
+) -> Result<Box<dyn Notifier>, Wrong> {
+    let read = |secret: &Secret| secret.read().map_err(Wrong::Secret);
     Ok(match channel {
         Channel::Slack { channel, token, api, buttons } => {
             let seal = buttons.then(|| seal.clone());
-            Box::new(slack::App::new(http.clone(), channel.clone(), &token.read()?, api, seal))
+            Box::new(slack::App::new(http.clone(), channel.clone(), &read(token)?, api, seal))
         }
-        Channel::SlackWebhook { url } => Box::new(slack::Webhook::new(http.clone(), url.read()?)?),
+        Channel::SlackWebhook { url } => {
+            Box::new(slack::Webhook::new(http.clone(), read(url)?).map_err(Wrong::Secret)?)
+        }
         Channel::PagerDuty { routing_key, api, .. } => {
-            Box::new(pagerduty::PagerDuty::new(http.clone(), routing_key.read()?, api.clone(), install)?)
+            let key = read(routing_key)?;
+            Box::new(pagerduty::PagerDuty::new(http.clone(), key, api.clone(), install).map_err(Wrong::Secret)?)
         }
         Channel::PagerDutyChanges { routing_key, api } => {
-            Box::new(pagerduty::Changes::new(http.clone(), routing_key.read()?, api.clone(), install)?)
+            let key = read(routing_key)?;
+            Box::new(pagerduty::Changes::new(http.clone(), key, api.clone(), install).map_err(Wrong::Secret)?)
         }
         Channel::Email { server, from, to, username, password, ca_file } => {
-            Box::new(email::Email::new(email::Settings {
+            if let Some(file) = ca_file
+                && let Err(error) = std::fs::File::open(file)
+            {
+                return Err(Wrong::Secret(format!("`ca_file: {}`: {error}", file.display())));
+            }
+            let settings = email::Settings {
                 server,
                 from,
                 to,
                 username: username.as_deref(),
-                password: password.as_ref().map(|secret| secret.read()).transpose()?,
+                password: password.as_ref().map(read).transpose()?,
                 ca_file: ca_file.as_deref(),
                 install,
-            })?)
+            };
+            Box::new(email::Email::new(settings).map_err(Wrong::Setting)?)
         }
         Channel::Webhook { shape, url, headers, .. } => {
             let encode = encoders.get(shape).ok_or_else(|| {
                 let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
-                format!("there is no `integrations/{shape}/encode.rhai`; there are: {}", sorted(known).join(", "))
+                let known = sorted(known).join(", ");
+                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; there are: {known}"))
             })?;
             let headers = headers
                 .iter()
-                .map(|(header, secret)| Ok((header.clone(), secret.read()?)))
-                .collect::<Result<BTreeMap<_, _>, String>>()?;
-            Box::new(webhook::Webhook::new(http.clone(), encode.clone(), url.read()?, headers)?)
+                .map(|(header, secret)| Ok((header.clone(), read(secret)?)))
+                .collect::<Result<BTreeMap<_, _>, Wrong>>()?;
+            Box::new(webhook::Webhook::new(http.clone(), encode.clone(), read(url)?, headers).map_err(Wrong::Secret)?)
         }
         Channel::Log => Box::new(log::LogNotifier { channel: name.to_owned() }),
     })

@@ -99,11 +99,11 @@ impl State {
                     held.runbooks.extend(rule.run.clone());
                     let file = if line == 0 { path.to_owned() } else { format!("{path}:{line}") };
                     let problem = Problem { file, text: error.to_string(), fatal: true };
-                    if before == HeldBack::default() && !problems.contains(&problem) {
+                    if before == HeldBack::default() && !problems.contains(&problem) && !self.follows(error) {
                         problems.push(problem);
                     }
                 }
-                if held.everything && problems.is_empty() {
+                if held.everything && problems.is_empty() && !self.follows(error) {
                     let file = self.folders.rules.display().to_string();
                     problems.push(Problem { file, text: error.to_string(), fatal: true });
                 }
@@ -116,6 +116,11 @@ impl State {
                 return (held, None, problems);
             }
         }
+    }
+
+    /// Whether an error is only what a runbook's own errors lead to, which are reported with its file.
+    fn follows(&self, error: &RuleError) -> bool {
+        matches!(error, RuleError::NoRunbook { runbook, .. } if self.runbooks.is_broken(runbook))
     }
 
     fn compile(&self, held: &HeldBack) -> Result<RuleSet, Vec<RuleError>> {
@@ -144,7 +149,15 @@ impl State {
             decoders: in_force(&self.decoders),
             encoders: in_force(&self.encoders),
             hash,
+            places: self.rule_places(),
         }
+    }
+
+    /// File and line of each rule in force.
+    fn rule_places(&self) -> HashMap<String, String> {
+        let files = self.rules.files(|_, _| Version::InForce);
+        let rules = files.flat_map(|(path, _, rules)| rules.iter().map(move |(line, rule)| (path, line, rule)));
+        rules.map(|(path, line, rule)| (rule.name.clone(), format!("{path}:{line}"))).collect()
     }
 
     fn hash(&self) -> String {

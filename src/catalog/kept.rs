@@ -91,6 +91,11 @@ impl<T> Kept<T> {
         self.slots.retain(|_, slot| !slot.gone || slot.good.is_some());
     }
 
+    /// Whether a file of this name is there and has never compiled.
+    pub(super) fn is_broken(&self, name: &str) -> bool {
+        self.slots.values().any(|slot| slot.name == name && !slot.gone && slot.fresh.is_none() && slot.good.is_none())
+    }
+
     /// Path and hash of each file in force.
     pub(super) fn hashes(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
         self.slots.iter().filter_map(|(path, slot)| Some((path.as_str(), &slot.good.as_ref()?.0)))

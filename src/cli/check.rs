@@ -7,7 +7,7 @@ use super::page;
 use super::serve::folders;
 use super::stop::{Code, Stop};
 use crate::catalog::{Catalog, Folders, Loaded, Problem};
-use crate::config::Config;
+use crate::config::{Config, Missing};
 use crate::engine::{Misfit, misfits};
 use crate::limits;
 use crate::script::{self, HostApi, Level};
@@ -84,7 +84,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
     let mut findings = Vec::new();
     if !files.is_empty() {
-        for file in files {
+        let files = within_folders(files)?;
+        for file in &files {
             check_file(config, file, colour, &mut findings)?;
         }
         return Ok((page::count(files.len(), "file"), findings));
@@ -99,6 +100,7 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
     };
     findings.extend(problems.into_iter().filter(ours).map(finding));
     findings.extend(fit);
+    findings.extend(missing(config));
     let rules = loaded.as_ref().map_or(0, |loaded| loaded.rules.rules().count());
     let shapes = loaded.as_ref().map_or(0, |loaded| loaded.decoders.len() + loaded.encoders.len());
     let looked_at = format!(
@@ -110,6 +112,48 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
     Ok((looked_at, findings))
 }
 
+/// What cannot be read here and now; a warning, since `check` may run on another machine than the engine.
+fn missing(config: &Config) -> Vec<Finding> {
+    let text = |missing: Missing| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
+    let one = |missing| finding(Problem { file: "configuration".to_owned(), text: text(missing), fatal: false });
+    config.missing().into_iter().map(one).collect()
+}
+
+/// The files themselves, and those directly in the folders among them: runbooks and rule files, no tests.
+fn within_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let wrong = |error: std::io::Error| Stop::failure(format!("{}: {error}", path.display()), "");
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(wrong)? {
+            inside.push(entry.map_err(wrong)?.path());
+        }
+        let checkable = |path: &PathBuf| {
+            let ending = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
+            path.is_file() && matches!(ending, "rhai" | "yaml" | "yml") && !is_test(path)
+        };
+        inside.retain(checkable);
+        inside.sort();
+        if inside.is_empty() {
+            return Err(Stop::new(
+                Code::NotFound,
+                format!("{} holds no runbooks (.rhai) and no rules (.yaml)", path.display()),
+                "name a folder that holds some; folders inside it are not read",
+            ));
+        }
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+fn is_test(file: &Path) -> bool {
+    file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".test.yaml"))
+}
+
 fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
     if !file.is_file() {
         return Err(Stop::new(
@@ -118,15 +162,22 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
             "name runbooks (.rhai) or rules (.yaml)",
         ));
     }
+    if is_test(file) {
+        return Err(Stop::usage(
+            format!("{} is a test of a runbook, which `check` does not read", file.display()),
+            "check the runbook itself; tests run with `make test`",
+        ));
+    }
     let shape = ["decode.rhai", "encode.rhai"].iter().find(|name| file.file_name().is_some_and(|is| is == **name));
     match (file.extension().and_then(|ext| ext.to_str()), shape) {
         (Some("rhai"), Some(name)) => check_shape(file, name, findings),
         (Some("rhai"), None) => check_runbook(file, colour, findings),
         (Some("yaml" | "yml"), _) => {
             let parent = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let (problems, ..) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
+            let (problems, fit, _) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
             let this = |problem: &Problem| within(&problem.file, &[file.to_owned()]);
             findings.extend(problems.into_iter().filter(this).map(finding));
+            findings.extend(fit.into_iter().filter(|found| within(&found.file, &[file.to_owned()])));
             Ok(())
         }
         _ => Err(Stop::usage(
@@ -173,7 +224,9 @@ fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Optio
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
             let loaded = catalog.current();
-            let misfit = |Misfit { text, fatal }| finding(Problem { file: "configuration".to_owned(), text, fatal });
+            let misfit = |Misfit { text, place, fatal }| {
+                finding(Problem { file: place.unwrap_or_else(|| "configuration".to_owned()), text, fatal })
+            };
             let found = misfits(config, &loaded).into_iter().map(misfit).collect();
             (problems, found, Some(loaded))
         }
@@ -190,16 +243,13 @@ fn finding(problem: Problem) -> Finding {
     } else {
         format!("{word}: {}\n --> {}", problem.text, problem.file)
     };
-    Finding {
-        file: problem.file,
-        level,
-        code: None,
-        message: problem.text,
-        line: None,
-        column: None,
-        help: None,
-        rendered,
-    }
+    // A rule's problem has its line behind the path.
+    let line = problem.file.rsplit_once(':').and_then(|(_, line)| line.parse::<usize>().ok());
+    let file = match (line, problem.file.rsplit_once(':')) {
+        (Some(_), Some((path, _))) => path.to_owned(),
+        _ => problem.file,
+    };
+    Finding { file, level, code: None, message: problem.text, line, column: None, help: None, rendered }
 }
 
 /// Whether a problem's file is one of these, however its path is written.
@@ -241,5 +291,7 @@ fn read(file: &Path) -> Result<String, Stop> {
     if size > limits::SCRIPT_BYTES as u64 {
         return Err(wrong(format!("{size} bytes is more than a script may have ({})", limits::SCRIPT_BYTES)));
     }
-    std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    // As the engine reads it: editors of Windows put a byte order mark first.
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }

@@ -7,7 +7,7 @@ use super::stop::Stop;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Print it as YAML with every default filled in; parses back to the same
+    /// Print it as YAML with every default filled in and marked `# default`; parses back to the same
     #[arg(long)]
     effective: bool,
 }
@@ -19,9 +19,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         return invocation.print_json(&config);
     }
     if args.effective {
-        let text = config.effective().map_err(|why| Stop::failure(why, ""))?;
+        // It was read a moment ago; one that is gone again marks everything.
+        let file = found.path().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let text = config.effective_marked(&file).map_err(|why| Stop::failure(why, ""))?;
         return invocation.print(&text);
     }
-    invocation.say("--effective prints it with every default filled in");
+    invocation
+        .say("--effective prints it with every default filled in and marked; each setting is in docs/configuration.md");
     Ok(())
 }

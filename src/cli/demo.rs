@@ -69,6 +69,23 @@ struct Stage {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Stop> {
+    let template = args.home.join("deploy/demo/prometheus.yml.in");
+    if !template.is_file() {
+        return Err(Stop::usage(
+            format!("the demo needs the source folder of Nightshift, and {} is not there", template.display()),
+            "run it in that folder, or name it: `nightshift demo --home PATH`; without it, `nightshift sim` serves a \
+             simulated fleet",
+        ));
+    }
+    for tool in ["prometheus", "alertmanager"] {
+        let program = args.tools.join("bin").join(tool);
+        if !program.is_file() {
+            return Err(Stop::usage(
+                format!("{} is not there", program.display()),
+                "`make demo` fetches it; or name the folder with `bin/prometheus` and `bin/alertmanager`: --tools PATH",
+            ));
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -6,7 +6,7 @@
 mod agents;
 mod assemble;
 
-pub(super) use assemble::{assemble_world, folders, secrets};
+pub(super) use assemble::{assemble_world, folders};
 
 use super::invocation::Invocation;
 use super::pages::without_huge_pages;
@@ -76,24 +76,26 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     let app = match &config.pagerduty {
         None => app,
         Some(webhook) => {
+            // All of them or none: with none every request is refused, until the files can be read.
             let secrets: Result<Vec<String>, String> = webhook.signing_secrets.iter().map(Secret::read).collect();
-            let mend = "mend `pagerduty` in the configuration";
-            let secrets = secrets.map_err(|why| Stop::usage(format!("pagerduty: {why}"), mend))?;
-            app.with_pagerduty(server::PagerDutyDoor::new(&secrets))
+            app.with_pagerduty(server::PagerDutyDoor::new(&secrets.unwrap_or_default()))
         }
     };
     let Some(slack) = &config.slack else { return Ok(app) };
     let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
-    let read = |secret: Option<&Secret>| secret.map(Secret::read).transpose().map_err(wrong);
-    // Read here only to say at once that it cannot be; the connection reads it again each time.
-    read(slack.app_token.as_ref())?;
     let http = app.parts.world.http.clone();
-    let web = read(config.slack_token())?.map(|token| Web::new(http, &slack.api, &token));
+    // That one cannot be read has been logged; what it opens stays shut.
+    let token = config.slack_token().and_then(|secret| secret.read().ok());
+    let web = token.map(|token| Web::new(http, &slack.api, &token));
     if web.is_none() {
         tracing::warn!("slack: no bot token, so there are no forms and no page of the app: set `slack.token`");
     }
-    let (signing_secret, seal) = (read(slack.signing_secret.as_ref())?, assemble::seal(&app.parts.key, config));
+    // In place of a secret that cannot be read stands one that only this engine has, until the file is there.
+    let shut =
+        || app.parts.key.secret_for("slack's signing secret is missing").map(|byte| format!("{byte:02x}")).concat();
+    let signing_secret = slack.signing_secret.as_ref().map(|secret| secret.read().unwrap_or_else(|_| shut()));
+    let seal = assemble::seal(&app.parts.key, config);
     Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
 }
 

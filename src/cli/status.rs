@@ -6,6 +6,7 @@ use super::break_glass;
 use super::client::Client;
 use super::freeze;
 use super::invocation::{Invocation, Paint};
+use super::page;
 use super::show::understood;
 use super::stop::Stop;
 use crate::model::Freeze;
@@ -53,6 +54,10 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     };
     for (name, value) in rows.into_iter().chain(slack.map(|slack| ("slack", slack))) {
         invocation.line(&format!("  {name:<16}  {value}"))?;
+    }
+    for off in status["off"].as_array().into_iter().flatten() {
+        let line = format!("{}: {}; {}", word(&off["what"]), word(&off["why"]), word(&off["off"]));
+        invocation.line(&format!("  {:<16}  {}", invocation.paint(Paint::Bad, "off"), page::text(&line)))?;
     }
     break_glass::broken(invocation, &status)?;
     super::ladder::moved(invocation, &status["moved"])?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The agent's settings. Each capability adds its own below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
     /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
@@ -24,7 +25,7 @@ pub struct AgentConfig {
     pub ca_file: Option<PathBuf>,
     /// A projected ServiceAccount token, read anew for each connection. Left out: the certificate from joining.
     pub token_file: Option<PathBuf>,
-    /// While this file exists the agent does nothing but look and tell.
+    /// While this file exists the agent reports but does not run commands.
     pub kill_file: PathBuf,
     /// Disk that findings may take while the engine is away.
     pub spool_mib: u64,
@@ -47,11 +48,13 @@ pub struct AgentConfig {
     pub cache: Cache,
     /// The watch of the GPUs.
     pub nvml: NvmlConfig,
+    /// The agent's log.
     pub log: super::Log,
 }
 
 /// How the GPUs are watched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NvmlConfig {
     /// NVIDIA's management library; left out: `libnvidia-ml.so.1`, where the loader finds it.
@@ -60,7 +63,7 @@ pub struct NvmlConfig {
     pub expected: Option<u32>,
     /// How often each GPU is looked at; every tenth look asks everything.
     pub poll: Span,
-    /// A call that takes longer hangs, and is told.
+    /// A call that takes longer counts as hanging, and is reported.
     pub hang: Span,
 }
 
@@ -113,6 +116,7 @@ impl AgentConfig {
 
 /// The engine's door for agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentsConfig {
     /// TLS 1.3, for agents alone: `0.0.0.0:7677`. Left out: no such door; agents with tokens may use `server.listen`.
@@ -121,6 +125,7 @@ pub struct AgentsConfig {
     pub names: Vec<String>,
     /// A certificate of one's own for the door, PEM; left out: one of our own authority, made at each start.
     pub cert_file: Option<PathBuf>,
+    /// The key of `cert_file`, PEM.
     pub key_file: Option<PathBuf>,
     /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
     pub service_accounts: Vec<String>,
@@ -146,6 +151,7 @@ impl Default for AgentsConfig {
 
 /// Where models lie on this node, and how they may be read into memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Folders that models lie in. Nothing outside them is opened; empty: no model is.

@@ -7,20 +7,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OidcConfig {
     /// Exactly as the provider writes it in its tokens: `https://login.example.com/realms/main`.
     pub issuer: String,
+    /// The client's id at the provider.
     pub client_id: String,
     /// Left out: a public client, which PKCE alone protects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<Secret>,
+    /// The scopes to request.
     #[serde(default = "OidcConfig::usual_scopes")]
     pub scopes: Vec<String>,
-    /// The claim that lists somebody's groups.
+    /// The claim that lists the user's groups.
     #[serde(default = "OidcConfig::usual_groups")]
     pub groups_claim: String,
-    /// What members of a group of the provider's may do here; of several, the widest holds. Nobody by default.
+    /// What members of a group of the provider's may do here; of several, the widest holds. Empty: no group is let in.
     #[serde(default)]
     pub roles: BTreeMap<String, Role>,
 }

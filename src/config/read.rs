@@ -76,6 +76,8 @@ impl Config {
 
     /// Parses, without checking what the values mean. `name` is for the message.
     pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
+        // Editors of Windows put a byte order mark first.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // A file of comments alone is the defaults, as an empty one is.
         let bare = text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---");
         if bare {

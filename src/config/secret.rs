@@ -147,6 +147,24 @@ impl<'de> Visitor<'de> for Reference {
     }
 }
 
+/// For the page of settings: one of two references.
+#[cfg(test)]
+impl schemars::JsonSchema for Secret {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let reference = |key: &str| {
+            serde_json::json!({
+                "type": "object", "properties": { key: { "type": "string" } }, "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        schemars::json_schema!({ "title": "secret", "oneOf": [reference("file"), reference("env")] })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The Slack app's ways in: slash commands, buttons, forms and its page; over HTTP, over Socket Mode, or both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SlackApp {
     /// What Slack signs its requests with; needed where Slack reaches us over HTTP.
@@ -27,6 +28,7 @@ pub struct SlackApp {
     /// Where answers may be sent.
     #[serde(default = "SlackApp::hooks")]
     pub hooks: String,
+    /// Slack's API.
     #[serde(default = "Channel::slack_api")]
     pub api: String,
 }

@@ -15,7 +15,7 @@ pub use alerts::{alert_links, alert_title};
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;
-use crate::limits::{BACKOFF_FIRST, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};
+use crate::limits::{BACKOFF_FIRST, CHANNEL_OFF_RETRY, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};
 use crate::model::{Delivery, EntryNo, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::GuardLimits;
@@ -244,6 +244,12 @@ impl Courier {
         if let Some((why, at)) = self.shut(&channel) {
             passed.retried += rows.len();
             self.postpone(&rows.iter().collect::<Vec<_>>(), &behind(&why), at).await;
+            return (channel, passed);
+        }
+        if let Some(why) = notifier.off() {
+            passed.retried += rows.len();
+            let why = format!("the channel is off: {why}");
+            self.postpone(&rows.iter().collect::<Vec<_>>(), &why, self.clock.now() + CHANNEL_OFF_RETRY).await;
             return (channel, passed);
         }
         let sorted = self.sort(&channel, rows);

@@ -7,12 +7,16 @@ use crate::catalog::Loaded;
 use crate::config::{Actions, Channel, Config, DefaultRoute, INFERENCE, KUBERNETES, closest};
 use crate::model::Rule;
 use crate::sources::cron;
+use regex::Regex;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 /// One thing that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
     pub text: String,
+    /// File and line, where it is in a file other than the configuration.
+    pub place: Option<String>,
     /// A start is refused over it; otherwise it is a warning.
     pub fatal: bool,
 }
@@ -21,6 +25,8 @@ pub struct Misfit {
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
     found.extend(silent(config, loaded));
+    found.extend(told_by_runbooks(config, loaded));
+    found.extend(held_by_the_ceiling(config, loaded));
     found.extend(actions_off(config, loaded));
     for (name, source) in &config.sources {
         let own = ["alertmanager", KUBERNETES, INFERENCE];
@@ -28,18 +34,18 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let known = loaded.decoders.keys().map(String::as_str).chain(own).collect();
             let near = near(&source.kind, known);
             let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
-            found.push(Misfit { text, fatal: true });
+            found.push(Misfit { text, place: None, fatal: true });
         }
     }
     for window in &config.windows {
         if let Err(why) = cron::parse(&window.at) {
-            found.push(Misfit { text: format!("window {}: {why}", window.name), fatal: true });
+            found.push(Misfit { text: format!("window {}: {why}", window.name), place: None, fatal: true });
         }
     }
     for rule in loaded.rules.rules().filter(|rule| rule.still.is_some() && config.prometheus.is_none()) {
         let text =
             format!("rule {} asks for a second signal (`still`), and no `prometheus` is configured to ask", rule.name);
-        found.push(Misfit { text, fatal: false });
+        found.push(Misfit { text, place: None, fatal: false });
     }
     for (name, channel) in &config.channels {
         if let Channel::Webhook { shape, .. } = channel
@@ -47,7 +53,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         {
             let near = near(shape, loaded.encoders.keys().map(String::as_str).collect());
             let text = format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {near}");
-            found.push(Misfit { text, fatal: true });
+            found.push(Misfit { text, place: None, fatal: true });
         }
     }
     found
@@ -65,7 +71,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             "no `channels` are configured: what rules tell {} goes to this engine's log only",
             named.join(", ")
         );
-        return vec![Misfit { text, fatal: false }];
+        return vec![Misfit { text, place: None, fatal: false }];
     }
     let mut found = unmatched(config);
     for rule in loaded.rules.rules().filter(unknown) {
@@ -74,7 +80,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let near = near(channel, config.channels.keys().map(String::as_str).collect());
             let text = format!("rule `{}` tells `{channel}`, which is no channel: {near}", rule.name);
-            found.push(Misfit { text, fatal });
+            found.push(Misfit { text, place: loaded.places.get(&rule.name).cloned(), fatal });
         }
     }
     found
@@ -93,7 +99,7 @@ fn unmatched(config: &Config) -> Vec<Misfit> {
             ),
             false => format!("default.tell: `{channel}` is no channel: {near}"),
         };
-        Misfit { text, fatal: !built_in }
+        Misfit { text, place: None, fatal: !built_in }
     };
     missing.map(say).collect()
 }
@@ -108,9 +114,52 @@ fn silent(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
                 "rule `{}` notifies from {} on (`tell_in`), and `mode_ceiling` is {ceiling}: it never notifies",
                 rule.name, rule.tell_in
             );
-            Misfit { text, fatal: false }
+            Misfit { text, place: None, fatal: false }
         })
         .collect()
+}
+
+/// Runbooks that notify a channel by a name that is none; a name that is computed is not looked at.
+fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+    static TELL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"\btell\(\s*"([^"]+)""#).ok());
+    let mut found = Vec::new();
+    let mut runbooks: Vec<_> = loaded.runbooks.iter().collect();
+    runbooks.sort_by_key(|(name, _)| *name);
+    // Without any channel everything goes to the log, which is reported once.
+    for (name, runbook) in runbooks.into_iter().filter(|_| !config.channels.is_empty()) {
+        let lines = runbook.text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        for (at, line) in lines {
+            let told = TELL.iter().flat_map(|tell| tell.captures_iter(line)).map(|found| found[1].to_owned());
+            for channel in told.filter(|channel| !config.channels.contains_key(channel)) {
+                let near = near(&channel, config.channels.keys().map(String::as_str).collect());
+                let text = format!("runbook `{name}` notifies `{channel}`, which is no channel: {near}");
+                let place = config.runbooks_dir.join(format!("{name}.rhai")).display().to_string();
+                found.push(Misfit { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
+            }
+        }
+    }
+    found
+}
+
+/// Rules whose file says more than `mode_ceiling` lets them do.
+fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
+    let above: Vec<String> = loaded
+        .rules
+        .rules()
+        .filter(|rule| rule.run.is_some() && rule.mode > config.mode_ceiling)
+        .map(|rule| format!("`{}` ({})", rule.name, rule.mode))
+        .collect();
+    if above.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "`mode_ceiling: {ceiling}` keeps {} at {ceiling}, below the mode in its file: {}; raise `mode_ceiling`, or lower \
+         the rule's `mode`",
+        if above.len() == 1 { "one rule".to_owned() } else { format!("{} rules", above.len()) },
+        above.join(", "),
+        ceiling = config.mode_ceiling,
+    );
+    Some(Misfit { text, place: None, fatal: false })
 }
 
 /// Patterns that mean nothing, and runbooks that call what is off.
@@ -120,7 +169,7 @@ fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     for (key, patterns) in [("allow", &config.actions.allow), ("deny", &config.actions.deny)] {
         for pattern in patterns.iter().filter(|pattern| !names.iter().any(|name| Actions::fits(pattern, name))) {
             let text = format!("actions.{key}: `{pattern}` means no action: {}", near(pattern, names.clone()));
-            found.push(Misfit { text, fatal: true });
+            found.push(Misfit { text, place: None, fatal: true });
         }
     }
     let mut runbooks: Vec<_> = loaded.runbooks.iter().collect();
@@ -134,7 +183,7 @@ fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             .collect();
         if !off.is_empty() {
             let text = format!("runbook `{name}` calls {}, off by `actions`: such a run ends there", off.join(", "));
-            found.push(Misfit { text, fatal: false });
+            found.push(Misfit { text, place: None, fatal: false });
         }
     }
     found

@@ -22,6 +22,10 @@ pub const DELIVERIES_AT_ONCE: usize = 8;
 pub const DELIVERY_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// One attempt to deliver, whatever the notifier does; longer than `HTTP_TIMEOUT` times the calls one attempt makes.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A test message and what ends it; shorter than the command line waits for its answer.
+pub const CHANNEL_TEST: Duration = Duration::from_secs(20);
+/// Between two looks at the secret of a channel that is off: reading a file costs little, and its messages wait.
+pub const CHANNEL_OFF_RETRY: Duration = Duration::from_secs(5);
 /// What a vendor may ask us to wait at most, so that a broken header cannot silence a channel for a day.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Due notices taken up in one pass.

@@ -20,8 +20,9 @@ pub enum Right {
     Administer,
 }
 
-/// What somebody is here. Roles have no order: each has its own rights.
+/// Roles have no order: each has its own rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// A machine that posts events to its own sources, and reads nothing.

@@ -87,6 +87,18 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// For the page of settings: a text.
+#[cfg(test)]
+impl schemars::JsonSchema for Span {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": r"^\s*(\d+(ms|s|m|h|d)\s*)+$", "title": "time" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

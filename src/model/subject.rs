@@ -34,16 +34,26 @@ pub struct Subject {
 /// For each part of a subject, the labels that may name it, the first non-empty one wins. Data, so that a site
 /// whose exporters use other names says so in its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelMap {
+    /// Labels that name the cluster.
     pub cluster: Vec<String>,
+    /// Labels that name the node.
     pub node: Vec<String>,
+    /// Labels that name the GPU.
     pub gpu: Vec<String>,
+    /// Labels that name the MIG slice.
     pub slice: Vec<String>,
+    /// Labels that name the namespace.
     pub namespace: Vec<String>,
+    /// Labels that name the workload.
     pub workload: Vec<String>,
+    /// Labels that name the pod.
     pub pod: Vec<String>,
+    /// Labels that name the container.
     pub container: Vec<String>,
+    /// Labels that name the model.
     pub model: Vec<String>,
 }
 

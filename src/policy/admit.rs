@@ -14,17 +14,21 @@ use serde::{Deserialize, Serialize};
 
 /// Limits that a site may set; the defaults are in `reference` of the README.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardLimits {
     /// Nodes out of service at once, by anybody: at most this many …
     pub nodes_at_once: u32,
     /// … and at most this share of all GPU nodes (0.05 is 5 %), but never less than one node.
     pub share_at_once: f64,
+    /// The share of nodes that our runs may take out of service within an hour.
     pub share_per_hour: f64,
+    /// The same within a day.
     pub share_per_day: f64,
     /// From this share of all nodes (and never fewer than `correlated_nodes`) on, one symptom is not the nodes' fault;
     /// 1 and more switches this off.
     pub correlated_share: f64,
+    /// Below so many nodes a symptom never counts as shared.
     pub correlated_nodes: u32,
     /// Whether the only node of a site may be taken out of service: a GPU of it may in any case.
     pub only_node: bool,
@@ -32,6 +36,7 @@ pub struct GuardLimits {
     pub release_persons: Option<u32>,
     /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
     pub two_person_nodes: u32,
+    /// What no runbook may touch.
     pub protected: Protected,
     /// Ready replicas that no step may go below, where the workload's annotation does not say another number.
     pub serving_floor: u32,
@@ -46,9 +51,12 @@ pub struct GuardLimits {
 
 /// What no runbook may touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Protected {
+    /// Nodes by name.
     pub nodes: Vec<String>,
+    /// Namespaces whose pods stay.
     pub namespaces: Vec<String>,
 }
 

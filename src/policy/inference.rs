@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 /// Which program serves the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     Vllm,
@@ -58,8 +59,9 @@ impl EngineKind {
     }
 }
 
-/// From where on something is a complaint.
+/// Which readings are alerts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineLimits {
     /// Looks in a row that it is not ready, or cannot be read.
@@ -70,13 +72,17 @@ pub struct EngineLimits {
     pub frozen_for: Span,
     /// More requests wait than this, for so long.
     pub queue: f64,
+    /// How long more than `queue` requests must wait.
     pub queue_for: Span,
     /// The share of the KV cache in use is above this, for so long.
     pub cache: f64,
+    /// How long it must be above `cache`.
     pub cache_for: Span,
     /// This share of requests gets its first token later than this, for so long.
     pub first_token: Span,
+    /// The share of requests that is looked at: 0.95 is the 95th percentile.
     pub first_token_quantile: f64,
+    /// How long it must be later than `first_token`.
     pub first_token_for: Span,
 }
 

@@ -61,13 +61,18 @@ pub enum RuleError {
     Matcher { rule: String, field: &'static str, source: MatcherError },
     #[error("rule `{rule}`: {what}")]
     Invalid { rule: String, what: String },
+    /// `near`: what was meant, perhaps.
+    #[error("rule `{rule}`: there is no runbook `{runbook}`{near}")]
+    NoRunbook { rule: String, runbook: String, near: String },
 }
 
 impl RuleError {
     /// The rule's name as its file gives it.
     pub fn rule(&self) -> &str {
         match self {
-            RuleError::Matcher { rule, .. } | RuleError::Invalid { rule, .. } => rule,
+            RuleError::Matcher { rule, .. } | RuleError::Invalid { rule, .. } | RuleError::NoRunbook { rule, .. } => {
+                rule
+            }
         }
     }
 }

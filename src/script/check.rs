@@ -159,6 +159,11 @@ fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> 
         ParseErrorType::MissingToken(token, _) if token == ";" => {
             ("syntax", "a `;` is missing before this".to_owned(), "end the statement before it with `;`".to_owned())
         }
+        ParseErrorType::BadInput(LexError::MalformedChar(text)) => (
+            "syntax",
+            format!("single quotes are for one character, and `{}` is a text", text.trim_matches('\'')),
+            format!("use double quotes: `\"{}\"`", text.trim_matches('\'')),
+        ),
         other => ("syntax", other.to_string(), String::new()),
     };
     Diagnostic::error(code, at, length, message).help(&help)

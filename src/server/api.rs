@@ -5,6 +5,7 @@
 mod act;
 mod agents;
 mod audit;
+mod channels;
 mod humans;
 mod incidents;
 mod ladder;
@@ -75,6 +76,8 @@ table! {
     get  "/api/v1/agents" Read agents::list;
     post "/api/v1/agents/join-tokens" Administer agents::join_token;
     post "/api/v1/agents/{node}/remove" Administer agents::remove;
+    get  "/api/v1/channels" Read channels::list;
+    post "/api/v1/channels/{name}/test" Operate channels::test;
     get  "/api/v1/audit/checkpoints" Audit audit::checkpoints;
     get  "/api/v1/audit/proof/{no}" Audit audit::proof;
     get  "/api/v1/audit/raw" Audit audit::raw;

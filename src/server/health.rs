@@ -41,5 +41,12 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         };
         said["clusters"] = world.clusters.keys().map(|name| (name.clone(), json!(word(name)))).collect();
     }
+    let channels = &app.parts.notifiers;
+    let off = channels.iter().filter(|(_, notifier)| notifier.off().is_some());
+    let off: serde_json::Map<_, _> =
+        off.map(|(name, _)| (name.clone(), json!("off: its secret cannot be read; the log says why"))).collect();
+    if !off.is_empty() {
+        said["channels"] = off.into();
+    }
     (status, Json(said)).into_response()
 }

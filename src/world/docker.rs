@@ -17,8 +17,10 @@ pub const MODEL: &str = "nightshift.dev/model";
 
 /// How to reach the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DockerConfig {
+    /// Its socket.
     pub socket: PathBuf,
 }
 

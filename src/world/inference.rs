@@ -26,6 +26,7 @@ pub const TRAFFIC_TAKEN_BY: &str = "nightshift.dev/traffic-taken-by";
 
 /// What a source of kind `inference` looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
     /// Between two looks at one engine.
@@ -36,7 +37,9 @@ pub struct ProbeConfig {
     pub ask_within: Span,
     /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
     pub pods: bool,
+    /// Engines by address.
     pub targets: Vec<EngineTarget>,
+    /// Which readings are alerts.
     pub limits: EngineLimits,
 }
 
@@ -55,26 +58,32 @@ impl Default for ProbeConfig {
 
 /// One engine, as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EngineTarget {
     /// Its API: `http://10.0.3.7:8000`.
     pub url: String,
+    /// Which program serves the model.
     pub engine: EngineKind,
     /// Its metrics page, where it is not at the usual place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The served name of its model.
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its namespace.
     pub namespace: Option<String>,
     /// A Deployment or StatefulSet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its pod.
     pub pod: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its node.
     pub node: Option<String>,
-    /// Of the Docker engine of this machine.
+    /// Its container of the Docker engine of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
 }

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 
 /// Where to look for it, besides `nightshift freeze`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KillSwitchConfig {
     /// Everything is stopped as long as this file exists.
@@ -22,12 +23,15 @@ pub struct KillSwitchConfig {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ConfigMapName {
     /// Left out: the default cluster.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// Its namespace.
     pub namespace: String,
+    /// Its name.
     pub name: String,
 }
 

@@ -165,7 +165,7 @@ pub enum EvictAnswer {
 /// One cluster.
 #[derive(Clone)]
 pub struct Kube {
-    client: kube::Client,
+    link: Arc<reach::ClusterClient>,
     /// The field manager, as a query parameter's value.
     manager: String,
     /// What all clones of this client know of the nodes.
@@ -191,26 +191,23 @@ fn fresh(at: Instant) -> bool {
 impl Kube {
     /// Builds the client; asks the API server nothing, so that a start does not depend on it.
     pub async fn connect(config: &KubeConfig, identity: &str) -> Result<Kube, WorldError> {
-        super::install_tls();
-        let mut settings = reach::settings(config).await?;
-        settings.default_retry = false;
-        settings.connect_timeout = Some(limits::CONNECT_TIMEOUT);
-        settings.write_timeout = Some(limits::KUBE_TIMEOUT);
-        let agent = http::HeaderValue::from_str(identity)
-            .map_err(|_| WorldError::Invalid(format!("`{identity}` cannot be a user agent: use plain ASCII")))?;
-        settings.headers.push((http::header::USER_AGENT, agent));
-        let client = kube::Client::try_from(settings)
-            .map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))?;
-        let cache_job = config.cache_job.clone().map(Arc::new);
-        Ok(Kube {
-            client,
+        let kube = Kube::late(config, identity);
+        kube.link.connect().await?;
+        Ok(kube)
+    }
+
+    /// The same for a cluster whose kubeconfig or token is not there yet: each request tries again to build the client, and
+    /// until it can every request fails with [`WorldError::Unreached`].
+    pub fn late(config: &KubeConfig, identity: &str) -> Kube {
+        Kube {
+            link: Arc::new(reach::ClusterClient::new(config, identity)),
             manager: escape(identity),
             fleet: Arc::default(),
             heard: Arc::default(),
             noted: None,
             notes: false,
-            cache_job,
-        })
+            cache_job: config.cache_job.clone().map(Arc::new),
+        }
     }
 
     /// The same client, which gives a node, or the pods on it, that it has just read to the next one who asks for them,

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::model::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::{Arc, OnceLock};
 
 /// One series of an instant vector. A scalar is one series without labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +20,18 @@ pub struct Sample {
 
 #[derive(Clone)]
 pub struct Prometheus {
-    client: prometheus_http_query::Client,
+    link: Arc<QueryClient>,
     place: String,
+}
+
+/// Reads the bearer token, or says why it cannot.
+type ReadToken = dyn Fn() -> Result<Option<String>, String> + Send + Sync;
+
+/// The client, built at the first query for which the token can be read.
+struct QueryClient {
+    url: String,
+    token: Box<ReadToken>,
+    built: OnceLock<prometheus_http_query::Client>,
 }
 
 #[derive(Deserialize)]
@@ -49,31 +60,57 @@ struct Series {
     value: Option<(f64, String)>,
 }
 
-impl Prometheus {
-    /// `token`: a bearer token, never shown.
-    pub fn connect(url: &str, token: Option<String>) -> Result<Prometheus, WorldError> {
+impl QueryClient {
+    fn client(&self) -> Result<&prometheus_http_query::Client, WorldError> {
+        if let Some(client) = self.built.get() {
+            return Ok(client);
+        }
         super::install_tls();
-        let parsed = url::Url::parse(url)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .ok_or_else(|| WorldError::Invalid("the URL of Prometheus must be http:// or https://".to_owned()))?;
         let mut headers = reqwest::header::HeaderMap::new();
+        let token = (self.token)().map_err(|why| WorldError::Unreached(format!("Prometheus: its token: {why}")))?;
         if let Some(token) = token {
             let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|_| WorldError::Invalid("the token for Prometheus cannot be sent in a header".to_owned()))?;
+                .map_err(|_| WorldError::Unreached("Prometheus: its token cannot be sent in a header".to_owned()))?;
             value.set_sensitive(true);
             headers.insert(reqwest::header::AUTHORIZATION, value);
         }
         let client = http::built(|| http::client("nightshift").default_headers(headers.clone()))?;
-        let client = prometheus_http_query::Client::from(client, url)
+        let client = prometheus_http_query::Client::from(client, &self.url)
             .map_err(|error| WorldError::Invalid(format!("the URL of Prometheus: {error}")))?;
-        Ok(Prometheus { client, place: format!("Prometheus at {}", http::place(&parsed)) })
+        // Of two that are built at once either will do.
+        Ok(self.built.get_or_init(|| client))
+    }
+}
+
+impl Prometheus {
+    /// `token`: a bearer token, never shown.
+    pub fn connect(url: &str, token: Option<String>) -> Result<Prometheus, WorldError> {
+        Prometheus::connect_with(url, move || Ok(token.clone()))
+    }
+
+    /// The same with a token that may not be there yet: until it can be read every query fails with
+    /// [`WorldError::Unreached`].
+    pub fn connect_with(
+        url: &str,
+        token: impl Fn() -> Result<Option<String>, String> + Send + Sync + 'static,
+    ) -> Result<Prometheus, WorldError> {
+        let parsed = url::Url::parse(url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| WorldError::Invalid("the URL of Prometheus must be http:// or https://".to_owned()))?;
+        let link = QueryClient { url: url.to_owned(), token: Box::new(token), built: OnceLock::new() };
+        match link.client() {
+            // A token that cannot be read may come later; anything else is a mistake in the settings.
+            Ok(_) | Err(WorldError::Unreached(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Prometheus { link: Arc::new(link), place: format!("Prometheus at {}", http::place(&parsed)) })
     }
 
     pub async fn query(&self, promql: &str) -> Result<Vec<Sample>, WorldError> {
         // Prometheus gives up a little before we do, so that the answer says why.
         let patience = limits::HTTP_TIMEOUT.as_millis() as i64 * 9 / 10;
-        let asked = self.client.query(promql).timeout(patience);
+        let asked = self.link.client()?.query(promql).timeout(patience);
         // A long query does not fit into the URL that proxies allow.
         let sent = if promql.len() < 2_000 { asked.get_raw().await } else { asked.post_raw().await };
         let answer = sent.map_err(|error| self.unanswered(&error))?;

@@ -309,7 +309,7 @@ fn no_role_reads_secrets_runs_commands_or_widens_itself() {
 
 #[test]
 fn a_real_helm_lints_the_chart_with_every_values_file() {
-    for file in ["values.yaml", "values-eks.yaml", "values-aks.yaml", "values-gke.yaml"] {
+    for file in ["values.yaml", "values-example.yaml", "values-eks.yaml", "values-aks.yaml", "values-gke.yaml"] {
         let linted = helm("lint", &["--strict", "-f", file]);
         let words = String::from_utf8_lossy(&linted.stdout);
         assert!(linted.status.success() && !words.contains("[WARNING]"), "{file}: {words}");

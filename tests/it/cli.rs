@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nightshift");
 
-const SUBCOMMANDS: [&str; 21] = [
+const SUBCOMMANDS: [&str; 23] = [
     "serve",
     "check",
     "simulate",
@@ -24,8 +24,10 @@ const SUBCOMMANDS: [&str; 21] = [
     "status",
     "audit",
     "cache",
+    "channels",
     "doctor",
     "rbac",
+    "sim",
     "config",
     "completions",
 ];
@@ -185,23 +187,28 @@ fn the_configuration_is_found_by_option_then_environment_then_place() {
     assert!(stderr(&missing).contains("gone.yaml"));
 }
 
+/// The example with every `#~` removed, as its head says: what stands below an empty `{}` or `[]` replaces it.
+pub(crate) fn everything_on(example: &str) -> String {
+    let lines: Vec<&str> = example.lines().collect();
+    let is_off = |line: &str| line.trim_start().starts_with("#~");
+    let on: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(|(at, line)| {
+            let opened = !is_off(line) && lines.get(at + 1).is_some_and(|next| is_off(next));
+            let line = if opened { line.trim_end_matches(" {}").trim_end_matches(" []") } else { line };
+            line.replacen("#~", "", 1)
+        })
+        .collect();
+    on.join("\n")
+}
+
 #[test]
 fn the_example_is_good_as_it_stands_and_with_everything_turned_on() {
     let example = include_str!("../../nightshift.example.yaml");
     let config = Config::parse("example", example).unwrap();
     assert_eq!(config.check(), []);
-    // An option under an empty `{}` or `[]` replaces it.
-    let lines: Vec<&str> = example.lines().collect();
-    let on: Vec<String> = lines
-        .iter()
-        .enumerate()
-        .map(|(at, line)| {
-            let opened = !line.starts_with("#~") && lines.get(at + 1).is_some_and(|next| next.starts_with("#~"));
-            let line = if opened { line.trim_end_matches(" {}").trim_end_matches(" []") } else { line };
-            line.replacen("#~", "", 1)
-        })
-        .collect();
-    let everything = Config::parse("example, all on", &on.join("\n")).unwrap();
+    let everything = Config::parse("example, all on", &everything_on(example)).unwrap();
     assert_eq!(everything.check(), []);
     assert_eq!(everything.channels.len(), 6);
     assert_eq!(everything.clusters.len(), 4);
@@ -655,4 +662,112 @@ mod running {
         let url = ready.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
         Engine { place, child, url }
     }
+}
+
+const GOOD: &str = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n\
+                    verify(|| k8s::node(node).unschedulable);\n";
+const RUNS_CLOSE: &str = "rules:\n  - name: closes\n    when: ['alertname=\"A\"']\n    run: close\n    tell: [oncal]\n";
+
+/// A folder with a runbook `close` of this text and a rule that runs it and notifies `oncal`.
+fn with_rule(runbook: &str, config: &str) -> Place {
+    let folders = "runbooks_dir: runbooks\nrules_dir: rules\nintegrations_dir: integrations\n";
+    let place = Place::new(&format!("{folders}{config}"));
+    std::fs::create_dir_all(place.path().join("integrations")).unwrap();
+    place.write("runbooks/close.rhai", runbook);
+    place.write("rules/a.yaml", RUNS_CLOSE);
+    place
+}
+
+#[test]
+fn an_error_in_a_runbook_does_not_say_too_that_there_is_no_such_runbook() {
+    let place = with_rule(&GOOD.replace("cordon", "cordn"), "");
+    let checked = place.run(&["check"]);
+    assert_eq!(code(&checked), 1);
+    let text = stdout(&checked);
+    assert!(text.contains("k8s::cordn") && !text.contains("there is no runbook"), "{text}");
+    assert!(stderr(&checked).contains("1 error"), "{}", stderr(&checked));
+    place.write("rules/a.yaml", &RUNS_CLOSE.replace("run: close", "run: clos"));
+    place.write("runbooks/close.rhai", GOOD);
+    let text = stdout(&place.run(&["check"]));
+    assert!(text.contains("there is no runbook `clos`") && text.contains("rules/a.yaml:2"), "{text}");
+    let checked = place.run(&["check", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    let found = &json["findings"][0];
+    assert!(found["file"].as_str().unwrap().ends_with("rules/a.yaml") && found["line"] == 2, "{json}");
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_in_runbooks_and_in_the_configuration() {
+    let place = with_rule(&format!("\u{feff}{GOOD}"), "");
+    let config = std::fs::read_to_string(place.path().join("nightshift.yaml")).unwrap();
+    place.write("nightshift.yaml", &format!("\u{feff}{config}"));
+    for args in [&["check"][..], &["check", "runbooks/close.rhai"]] {
+        let checked = place.run(args);
+        assert_eq!(code(&checked), 0, "{}{}", stdout(&checked), stderr(&checked));
+    }
+}
+
+#[test]
+fn an_unknown_channel_is_reported_at_its_rules_file_and_line_and_in_runbooks_too() {
+    let tells = format!("{GOOD}tell(\"onkall\", `{{node}} is closed`);\n");
+    let place = with_rule(&tells, "channels: { oncall: { kind: log } }\n");
+    let text = stdout(&place.run(&["check"]));
+    assert!(text.contains("rules/a.yaml:2") && text.contains("did you mean `oncall`?"), "{text}");
+    assert!(text.contains("notifies `onkall`, which is no channel") && text.contains("close.rhai:9"), "{text}");
+    assert!(!text.contains("--> configuration"), "{text}");
+}
+
+#[test]
+fn check_reads_the_files_of_a_folder_and_refuses_what_it_would_not_read() {
+    let place = with_rule(&GOOD.replace("cordon", "cordn"), "");
+    place.write("runbooks/close.test.yaml", "rubbish: [");
+    place.write("runbooks/notes.md", "# not ours");
+    let folder = place.run(&["check", "runbooks"]);
+    assert_eq!(code(&folder), 1, "{}", stderr(&folder));
+    assert!(
+        stdout(&folder).contains("k8s::cordn") && stderr(&folder).contains("1 file checked"),
+        "{}",
+        stderr(&folder)
+    );
+    let test = place.run(&["check", "runbooks/close.test.yaml"]);
+    assert_eq!(code(&test), 2, "a test is not checked, so it is not called good");
+    assert!(stderr(&test).contains("close.test.yaml is a test of a runbook"), "{}", stderr(&test));
+    let empty = place.run(&["check", "integrations"]);
+    assert_eq!(code(&empty), 5, "{}", stderr(&empty));
+}
+
+#[test]
+fn a_wrong_unit_is_reported_with_the_name_of_its_option() {
+    let place = with_rule(&GOOD.replace("unschedulable)", "unschedulable, #{ within: \"10min\" })"), "");
+    let text = stdout(&place.run(&["check"]));
+    assert!(text.contains("within") && text.contains("10min") && !text.contains("the option"), "{text}");
+}
+
+#[test]
+fn single_quotes_around_a_text_are_answered_with_double_ones() {
+    let place = with_rule(&GOOD.replace("\"x\"", "'why'"), "");
+    let text = stdout(&place.run(&["check"]));
+    assert!(text.contains("use double quotes: `\"why\"`"), "{text}");
+}
+
+#[test]
+fn a_rule_whose_mode_is_above_the_ceiling_is_a_warning() {
+    let place = with_rule(GOOD, "mode_ceiling: observe\n");
+    assert!(!stdout(&place.run(&["check"])).contains("mode_ceiling"));
+    place.write("rules/a.yaml", &format!("{RUNS_CLOSE}    mode: approve\n"));
+    let checked = place.run(&["check"]);
+    assert_eq!(code(&checked), 0, "{}", stderr(&checked));
+    let text = stdout(&checked);
+    assert!(
+        text.contains("`mode_ceiling: observe` keeps one rule at observe") && text.contains("`closes` (approve)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_effective_configuration_marks_what_is_a_default() {
+    let printed = stdout(&Place::new("install: here\n").run(&["config", "--effective"]));
+    assert!(printed.lines().any(|line| line == "install: here"), "{printed}");
+    assert!(printed.lines().any(|line| line == "rules_dir: rules  # default"), "{printed}");
+    assert_eq!(Config::parse("printed", &printed).unwrap().install, "here");
 }

@@ -116,7 +116,7 @@ fn wrong_yaml(text: &str) -> Option<String> {
         return nightshift::policy::XidTable::default().overlaid(text).err().map(|error| error.to_string());
     }
     // What is pasted on the other side, and cases of a runbook's test, which have their own tests.
-    if value.is_array() || has("receivers") || has("alerting") || has("services") {
+    if value.is_array() || has("receivers") || has("alerting") || has("rule_files") || has("services") {
         return None;
     }
     match Config::parse("page", text) {

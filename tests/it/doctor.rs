@@ -162,3 +162,53 @@ async fn an_image_without_ca_certificates_starts_where_all_is_plain_http_and_htt
     assert!(said.contains("this system has no CA certificates: install the package ca-certificates"), "{said}");
     assert_eq!(engine.stop(), Some(0));
 }
+
+#[tokio::test]
+async fn another_engine_on_the_port_is_not_taken_for_this_one() {
+    let (ours, theirs) = (Case::new(""), Case::new(""));
+    let _engine = theirs.site.start(&[]).await.unwrap_or_else(|| panic!("{}", theirs.site.log()));
+    let port = format!("127.0.0.1:{}", ours.site.port);
+    ours.site.edit(|config| config.replace(&port, &format!("127.0.0.1:{}", theirs.site.port)));
+    let is_another = |found: &[(String, String, String)]| {
+        found.iter().any(|(health, what, fix)| health == "bad" && what.contains("is another one") && !fix.is_empty())
+    };
+    let found = ours.findings("port");
+    assert!(is_another(&found), "no token of ours yet: {found:#?}");
+    std::fs::write(ours.site.path().join("data/token"), "x".repeat(64)).unwrap();
+    let found = ours.findings("port");
+    assert!(is_another(&found), "it does not know our token: {found:#?}");
+    let found = theirs.findings("port");
+    assert!(!is_another(&found) && found.iter().any(|(_, what, _)| what.contains("is ready")), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_source_gets_a_token_of_its_own_in_a_file_that_alertmanager_can_read_and_never_the_admins() {
+    let case = Case::new("sources: { prod: { kind: alertmanager } }\n");
+    let engine = case.site.start(&[]).await.unwrap_or_else(|| panic!("{}", case.site.log()));
+    let fixes =
+        |found: &[(String, String, String)]| found.iter().map(|(_, _, fix)| fix.clone()).collect::<Vec<_>>().join("\n");
+    let found = case.findings("sources");
+    let text = fixes(&found);
+    assert!(text.contains("nightshift tokens make alertmanager-prod --role source --sources prod"), "{text}");
+    assert!(text.contains("credentials_file: /etc/alertmanager/nightshift-token"), "{text}");
+    assert!(!text.contains("data/token") && !text.contains("server:"), "{text}");
+    let wanted = serde_json::json!({ "name": "am", "role": "source", "expires": "30d", "sources": ["prod"] });
+    assert_eq!(engine.post("/api/v1/tokens", &wanted).await.unwrap().0, 201);
+    let found = case.findings("sources");
+    assert!(found.iter().any(|(health, what, _)| health == "good" && what.contains("`am` may post")), "{found:#?}");
+}
+
+#[test]
+fn doctor_says_how_many_rules_act_in_which_mode_and_whom_they_notify() {
+    let case = Case::new("mode_ceiling: suggest\nchannels: { oncall: { kind: log } }\n");
+    let rules = "rules:\n  - { name: a, when: ['alertname=\"A\"'], run: gpu-fell-off-the-bus, mode: auto, tell: [oncall], with: { node: gpu-1, gpu: '1' } }\n  \
+                 - { name: b, when: ['alertname=\"B\"'], tell: [oncall] }\n";
+    std::fs::write(case.site.path().join("rules/test.yaml"), rules).unwrap();
+    let found = case.findings("rules");
+    let what =
+        found.first().map(|(_, what, _)| what.clone()).unwrap_or_else(|| panic!("{:#?}", case.findings("catalog")));
+    assert!(
+        what.contains("2 rules in force (mode_ceiling suggest): 1 suggest, 1 notify only; they notify oncall (2)"),
+        "{what}"
+    );
+}

@@ -478,10 +478,16 @@ async fn what_pagerduty_says_decides_between_later_and_never() {
 #[test]
 fn a_rest_key_is_no_routing_key() {
     let api = "http://127.0.0.1:1".to_owned();
-    let wrong = build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, "u+abcdefghijklmnopqr")
-        .err()
-        .unwrap();
-    assert!(wrong[0].contains("channel `it`") && wrong[0].contains("REST API key"), "{wrong:?}");
+    let dir = tempfile::tempdir().unwrap();
+    let routing_key = Secret::File(dir.path().join("key"));
+    std::fs::write(dir.path().join("key"), "u+abcdefghijklmnopqr").unwrap();
+    let channels = BTreeMap::from([("it".to_owned(), Channel::PagerDuty { routing_key, api, patience: None })]);
+    let http = Http::new("nightshift/test", &[]).unwrap();
+    let built = notifiers::build(&channels, &encoders(), &http, "test", &crate::night::seal()).unwrap();
+    let off = built["it"].off().unwrap();
+    assert!(off.contains("REST API key"), "{off}");
+    std::fs::write(dir.path().join("key"), KEY).unwrap();
+    assert_eq!(built["it"].off(), None, "another secret is read without a new start");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a story passes by what the fleet, Slack, PagerDuty and the mail server counted, not by our own journal.
 
-mod scene;
+pub mod scene;
 mod silences;
 
 use crate::harness::{client, eventually};

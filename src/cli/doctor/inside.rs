@@ -3,23 +3,31 @@
 //! Invariant: reads only; the store is not opened, because a running engine owns it.
 
 use super::Findings;
+use super::reach::TOKEN_FILE;
 use crate::catalog::{Catalog, Loaded};
 use crate::cli::serve;
 use crate::config::{Config, INFERENCE, KUBERNETES, Role, Source};
 use crate::engine::misfits;
 use crate::limits;
-use crate::model::Right;
+use crate::model::{Mode, Right};
+use crate::notifiers::one_line;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 pub(super) fn secrets(config: &Config, findings: &mut Findings) {
-    let secrets = serve::secrets(config);
+    let missing = config.missing();
+    for one in &missing {
+        findings.bad("secrets", format!("{}: {}; {}", one.path, one.why, one.off), one.fix.clone());
+    }
+    let secrets = config.secrets();
     let mut good = 0;
     for (path, secret) in &secrets {
         match (secret.read(), secret.careless()) {
-            (Err(why), _) => findings.bad("secrets", format!("{path}: {why}"), ""),
+            (Err(_), _) => {}
             (Ok(_), Some(careless)) => findings.odd("secrets", format!("{path}: {careless}"), ""),
             (Ok(_), None) => good += 1,
         }
@@ -104,6 +112,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
                     "rules:\n  - name: everything\n    when: ['severity=~\"critical|error\"']\n    tell: [<channel>]",
                 );
             }
+            self::rules(config, &loaded, findings);
             for problem in problems {
                 let first = problem.text.lines().next().unwrap_or_default();
                 findings.odd("catalog", format!("{}: {first}", problem.file), "nightshift check");
@@ -112,7 +121,8 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
                 // That there are no channels at all is said below, once.
                 if misfit.fatal || !misfit.text.starts_with("no `channels`") {
                     let say = if misfit.fatal { Findings::bad } else { Findings::odd };
-                    say(findings, "catalog", misfit.text, "mend the configuration or the rules");
+                    let place = misfit.place.map(|place| format!("{place}: ")).unwrap_or_default();
+                    say(findings, "catalog", format!("{place}{}", misfit.text), "fix the configuration or the rules");
                 }
             }
             Some(loaded)
@@ -120,8 +130,9 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
     }
 }
 
-/// Whether somebody may post to every source, and what to paste on the other side.
-pub(super) fn tokens(config: &Config, findings: &mut Findings) {
+/// Whether a token of its own may post to every source, and how to make one. `made`: tokens made here, by their role,
+/// sources and name as the API says them.
+pub(super) fn tokens(config: &Config, made: &[Value], findings: &mut Findings) {
     let base = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let base = base.trim_end_matches('/');
     let is_posted_to = |source: &Source| source.kind != KUBERNETES && source.kind != INFERENCE;
@@ -131,18 +142,23 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
             role => role.may(Right::Post),
         };
         let url = format!("{base}/in/{}/{name}", source.kind);
-        match config.server.tokens.iter().find(opens) {
-            Some(token) => findings.good("sources", format!("{name}: `{}` may post to {url}", token.name)),
-            None => findings.odd(
-                "sources",
-                format!(
-                    "{name}: only this machine's own token ({}) may post to it, and that one may do everything",
+        let of_file = config.server.tokens.iter().find(opens).map(|token| token.name.clone());
+        let of_here = || {
+            let fits = |token: &&Value| {
+                token["sources"].as_array().is_some_and(|sources| sources.iter().any(|source| source == name.as_str()))
+            };
+            Some(made.iter().find(fits)?["name"].as_str()?.to_owned())
+        };
+        match of_file.or_else(of_here) {
+            Some(token) => findings.good("sources", format!("{name}: `{}` may post to {url}", one_line(&token, 100))),
+            None => {
+                let what = format!(
+                    "{name}: only this machine's own token ({}) may post to it, which may do everything and which other \
+                     users cannot read",
                     config.local_token_path().display()
-                ),
-                format!(
-                    "openssl rand -hex 32 > {name}.token && chmod 600 {name}.token\nserver:\n  tokens:\n    - {{ name: {name}, role: source, sources: [{name}], secret: {{ file: {name}.token }} }}\nand there: url: {url}, http_config: {{ authorization: {{ credentials_file: {name}.token }} }}"
-                ),
-            ),
+                );
+                findings.odd("sources", what, token_to_make(name, source, &url));
+            }
         }
     }
     if config.sources.is_empty() {
@@ -158,6 +174,51 @@ pub(super) fn tokens(config: &Config, findings: &mut Findings) {
             "none is configured: what rules tell people goes to the engine's log only",
             "channels:\n  oncall: { kind: log }   # or slack, pagerduty, email: see nightshift.example.yaml",
         );
+    }
+}
+
+/// How to make a token that may post to one source and do nothing else, where its user can read it.
+fn token_to_make(name: &str, source: &Source, url: &str) -> String {
+    let made = format!("{}-{name}", source.kind);
+    let make = format!(
+        "nightshift tokens make {made} --role source --sources {name} --expires 365d > nightshift-token      # the engine runs"
+    );
+    match source.kind.as_str() {
+        "alertmanager" => format!(
+            "{make}\nsudo install -o alertmanager -m 0400 nightshift-token {TOKEN_FILE} && rm nightshift-token\nand in \
+             alertmanager.yml: url: {url}, http_config: {{ authorization: {{ credentials_file: {TOKEN_FILE} }} }}"
+        ),
+        _ => format!("{make}\nand there: POST {url} with the header Authorization: Bearer TOKEN"),
+    }
+}
+
+/// How many rules act in which mode, and which channels they notify.
+pub(super) fn rules(config: &Config, loaded: &Loaded, findings: &mut Findings) {
+    let (mut modes, mut told) = (BTreeMap::<Mode, usize>::new(), BTreeMap::<&str, usize>::new());
+    let mut only_notify = 0;
+    for rule in loaded.rules.rules() {
+        match rule.run {
+            Some(_) => *modes.entry(rule.mode.min(config.mode_ceiling)).or_default() += 1,
+            None => only_notify += 1,
+        }
+        for channel in &rule.tell {
+            *told.entry(channel).or_default() += 1;
+        }
+    }
+    let count = loaded.rules.rules().count();
+    if count == 0 {
+        return;
+    }
+    let modes = modes.iter().map(|(mode, count)| format!("{count} {mode}"));
+    let kinds: Vec<String> = modes.chain((only_notify > 0).then(|| format!("{only_notify} notify only"))).collect();
+    let ceiling = format!("mode_ceiling {}", config.mode_ceiling);
+    let channels: Vec<String> = told.iter().map(|(channel, count)| format!("{channel} ({count})")).collect();
+    let text = format!("{count} rules in force ({ceiling}): {}", kinds.join(", "));
+    match channels.is_empty() {
+        false => findings.good("rules", format!("{text}; they notify {}", channels.join(", "))),
+        true => {
+            findings.odd("rules", format!("{text}; none of them notifies a channel"), "add `tell: [CHANNEL]` to rules")
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: asks only what changes nothing; each question has its own time limit.
 
-use super::{Findings, cluster, engines, reach, slack};
+use super::{Findings, cluster, engines, inside, reach, slack};
 use crate::catalog::Loaded;
 use crate::cli::stop::Stop;
 use crate::cli::{rbac, serve};
@@ -22,6 +22,8 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
             return Ok(());
         }
     };
+    let made = reach::made_tokens(config, &world.http).await;
+    inside::tokens(config, &made, findings);
     let rights = rbac::needed(config, loaded);
     for (name, kube) in &world.clusters {
         cluster::look(name, kube, config, &rights, findings).await;
@@ -91,6 +93,11 @@ async fn channels(config: &Config, loaded: Option<&Loaded>, world: &World, findi
             }
         };
         for notifier in built.values() {
+            if let Some(why) = notifier.off() {
+                let fix = format!("write the secret of `channels.{name}`; it is read again by itself");
+                findings.bad(&area, format!("off, its messages wait: {why}"), fix);
+                continue;
+            }
             match timeout(limits::KUBE_TIMEOUT, notifier.probe()).await {
                 Ok(Ok(what)) => findings.good(&area, what),
                 Ok(Err(why)) => findings.bad(&area, why, format!("mend `channels.{name}`")),

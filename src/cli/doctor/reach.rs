@@ -10,6 +10,9 @@ use crate::world::{Http, HttpAnswer, HttpRequest, World};
 use serde_json::Value;
 use tokio::time::timeout;
 
+/// Where Alertmanager's own user reads the token: an absolute path, since its folder is not ours.
+pub(super) const TOKEN_FILE: &str = "/etc/alertmanager/nightshift-token";
+
 pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings) {
     door(config, &world.http, findings).await;
     for (name, source) in config.sources.iter().filter(|(_, source)| source.kind == "alertmanager") {
@@ -26,9 +29,15 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
 
 /// Whether the engine answers at home, and under the address that people and sources are given.
 async fn door(config: &Config, http: &Http, findings: &mut Findings) {
-    // Whether something listens at all has been looked at; here, whether it is an engine that can work.
+    // Whether something listens at all has been looked at; here, whether it is our engine, and can work.
     if let Ok(answer) = get(http, &format!("http://{}/readyz", super::inside::local(config.server.listen)), None).await
     {
+        if let Some(why) = another(config, http).await {
+            let fix =
+                "stop that engine, or choose another `server.listen`; is --config the file that it was started with?";
+            findings.bad("port", format!("the engine that listens here is another one: {why}"), fix);
+            return;
+        }
         match answer.status {
             200 => findings.good("port", "the engine that listens here is ready"),
             code => {
@@ -49,6 +58,41 @@ async fn door(config: &Config, http: &Http, findings: &mut Findings) {
         }
         Err(why) => findings.bad("reachable", format!("{url}: {why}"), mend),
     }
+}
+
+/// Why the engine that listens is not the one of this configuration; none where it is, or where that cannot be read.
+async fn another(config: &Config, http: &Http) -> Option<String> {
+    let data = config.data_dir.display();
+    let token = match std::fs::read_to_string(config.local_token_path()) {
+        Ok(token) => token,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Some(format!("data_dir {data} has no token yet, and an engine makes it at its first start"));
+        }
+        // Another user's engine may well be this one.
+        Err(_) => return None,
+    };
+    let url = format!("http://{}/api/v1/status", super::inside::local(config.server.listen));
+    let answer = get(http, &url, Some(token.trim())).await.ok()?;
+    match answer.status {
+        401 | 403 => Some(format!("it refuses the token of data_dir {data}")),
+        200 => {
+            let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let theirs = said["key"].as_str().filter(|key| !key.is_empty())?;
+            let ours = std::fs::read_to_string(config.public_key_path()).ok()?;
+            (ours.trim() != theirs.trim()).then(|| format!("its ledger is signed with another key than that of {data}"))
+        }
+        _ => None,
+    }
+}
+
+/// Tokens that were made with `nightshift tokens make` and are good now, as far as the engine here says so.
+pub(super) async fn made_tokens(config: &Config, http: &Http) -> Vec<Value> {
+    let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return Vec::new() };
+    let url = format!("http://{}/api/v1/tokens", super::inside::local(config.server.listen));
+    let Ok(answer) = get(http, &url, Some(token.trim())).await else { return Vec::new() };
+    let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let tokens = said["tokens"].as_array().cloned().unwrap_or_default();
+    tokens.into_iter().filter(|token| token["state"] == "good").collect()
 }
 
 async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, http: &Http, findings: &mut Findings) {
@@ -73,7 +117,7 @@ async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, h
         findings.odd(
             "reachable",
             format!("{name}: Alertmanager has sent nothing to a webhook yet, so nothing shows that it reaches us"),
-            format!("amtool --alertmanager.url={api} alert add NightshiftTest severity=info      # then: nightshift incidents"),
+            format!("amtool --alertmanager.url={api} alert add NightshiftTest severity=info      # then: nightshift incidents, and the channel"),
         );
     } else if failed > 0.0 {
         let what = format!("{name}: {failed:.0} of {tried:.0} deliveries of Alertmanager to webhooks have failed");
@@ -100,7 +144,7 @@ fn receiver(config: &Config, name: &str) -> String {
     let base = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let base = base.trim_end_matches('/');
     format!(
-        "receivers:      # of alertmanager.yml\n  - name: nightshift\n    webhook_configs:\n      - url: {base}/in/alertmanager/{name}\n        send_resolved: true\n        http_config: {{ authorization: {{ credentials_file: /etc/alertmanager/nightshift.token }} }}"
+        "receivers:      # of alertmanager.yml\n  - name: nightshift\n    webhook_configs:\n      - url: {base}/in/alertmanager/{name}\n        send_resolved: true\n        http_config: {{ authorization: {{ credentials_file: {TOKEN_FILE} }} }}"
     )
 }
 

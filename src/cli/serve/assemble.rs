@@ -5,9 +5,8 @@
 use crate::catalog::{Catalog, Folders, Problem};
 use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
-use crate::config::{Channel, Config, Secret};
+use crate::config::{Config, Secret};
 use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
-use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
 use crate::store::{Filter, SqliteOptions, SqliteStore, Store};
@@ -21,11 +20,12 @@ use std::sync::Arc;
 pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> {
     let data = &config.data_dir;
     make_private(data)?;
-    for (what, secret) in secrets(&config) {
+    for (what, secret) in config.secrets() {
         if let Some(careless) = secret.careless() {
             tracing::warn!(secret = %what, "{careless}");
         }
     }
+    say_what_is_missing(&config);
     let (catalog, problems) = Catalog::load(folders(&config)).map_err(|problems| refused(&problems))?;
     let metrics = Arc::new(Metrics::new());
     for problem in problems {
@@ -89,6 +89,13 @@ pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> 
     Ok((parts, log))
 }
 
+/// One ERROR line for each secret and kubeconfig that cannot be read: what is off without it, and the fix.
+fn say_what_is_missing(config: &Config) {
+    for missing in config.missing().iter().filter(|missing| !missing.stops) {
+        tracing::error!(setting = %missing.path, why = %missing.why, "{}; {}", missing.off, missing.fix);
+    }
+}
+
 /// What seals our buttons, and opens them when they come back.
 pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
     Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
@@ -99,12 +106,21 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let identity = format!("nightshift/{}", config.install);
     let mut clusters = BTreeMap::new();
     for (name, cluster) in &config.clusters {
-        let kube = Kube::connect(cluster, &identity).await.map_err(|error| {
-            Stop::usage(
-                format!("cluster `{name}`: {error}"),
-                format!("mend `clusters.{name}`, then look with `nightshift doctor`"),
-            )
-        })?;
+        let kube = match Kube::connect(cluster, &identity).await {
+            Ok(kube) => kube,
+            Err(error) => {
+                // A file that is not there has its line in the log already.
+                let is_missing = config.missing().iter().any(|one| one.path.starts_with(&format!("clusters.{name}.")));
+                if !is_missing {
+                    tracing::error!(
+                        cluster = %name, %error,
+                        "the cluster cannot be reached with these settings; it is not watched and steps that need it are on \
+                         hold; fix `clusters.{name}`, it is tried again by itself"
+                    );
+                }
+                Kube::late(cluster, &identity)
+            }
+        };
         kube.keep_labels(config.guards.labels());
         clusters.insert(name.clone(), kube);
     }
@@ -112,8 +128,9 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
         None => None,
         Some(settings) => {
             let wrong = |why: String| Stop::usage(format!("prometheus: {why}"), "mend `prometheus`");
-            let token = settings.token.as_ref().map(Secret::read).transpose().map_err(wrong)?;
-            Some(Prometheus::connect(&settings.url, token).map_err(|error| wrong(error.to_string()))?)
+            let token = settings.token.clone();
+            let read = move || token.as_ref().map(Secret::read).transpose();
+            Some(Prometheus::connect_with(&settings.url, read).map_err(|error| wrong(error.to_string()))?)
         }
     };
     let http = Http::new(&identity, &config.http_allow)
@@ -136,52 +153,6 @@ pub(crate) fn folders(config: &Config) -> Folders {
         rules: config.rules_dir.clone(),
         integrations: config.integrations_dir.clone(),
     }
-}
-
-/// Every secret reference of a configuration, with its path.
-pub(crate) fn secrets(config: &Config) -> Vec<(String, &Secret)> {
-    let mut found: Vec<(String, &Secret)> = Vec::new();
-    for token in &config.server.tokens {
-        found.push((format!("server.tokens `{}`", token.name), &token.secret));
-    }
-    if let Some(secret) = config.server.oidc.as_ref().and_then(|oidc| oidc.client_secret.as_ref()) {
-        found.push(("server.oidc.client_secret".to_owned(), secret));
-    }
-    for secret in config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets) {
-        found.push(("pagerduty.signing_secrets".to_owned(), secret));
-    }
-    if let Some(slack) = &config.slack {
-        let secrets =
-            [("signing_secret", &slack.signing_secret), ("app_token", &slack.app_token), ("token", &slack.token)];
-        let given = secrets.into_iter().filter_map(|(name, secret)| Some((format!("slack.{name}"), secret.as_ref()?)));
-        found.extend(given);
-    }
-    for (name, source) in &config.sources {
-        found.extend(source.api_token.iter().map(|secret| (format!("sources.{name}.api_token"), secret)));
-    }
-    for (name, channel) in &config.channels {
-        match channel {
-            Channel::Slack { token, .. } => found.push((format!("channels.{name}.token"), token)),
-            Channel::SlackWebhook { url } => found.push((format!("channels.{name}.url"), url)),
-            Channel::PagerDuty { routing_key, .. } | Channel::PagerDutyChanges { routing_key, .. } => {
-                found.push((format!("channels.{name}.routing_key"), routing_key))
-            }
-            Channel::Email { password, .. } => {
-                found.extend(password.iter().map(|secret| (format!("channels.{name}.password"), secret)));
-            }
-            Channel::Webhook { url, headers, .. } => {
-                found.push((format!("channels.{name}.url"), url));
-                found.extend(
-                    headers.iter().map(|(header, secret)| (format!("channels.{name}.headers.{header}"), secret)),
-                );
-            }
-            Channel::Log => {}
-        }
-    }
-    if let Some(prometheus) = &config.prometheus {
-        found.extend(prometheus.token.iter().map(|secret| ("prometheus.token".to_owned(), secret)));
-    }
-    found
 }
 
 /// The folder holds a signing key and an admin's token: nobody else may look.

@@ -69,7 +69,7 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     let binder = rule.run.as_deref().and_then(|name| match bound(&rule, name, runbooks) {
         Ok(binder) => Some(binder),
         Err(problems) => {
-            errors.extend(problems.into_iter().map(|what| invalid(&rule, what)));
+            errors.extend(problems);
             None
         }
     });
@@ -183,15 +183,16 @@ fn matchers(rule: &Rule, field: &'static str, line: &str, errors: &mut Vec<RuleE
         .ok()
 }
 
-fn bound(rule: &Rule, runbook: &str, runbooks: &HashMap<String, (Pin, Header)>) -> Result<Binder, Vec<String>> {
+fn bound(rule: &Rule, runbook: &str, runbooks: &HashMap<String, (Pin, Header)>) -> Result<Binder, Vec<RuleError>> {
     let Some((_, header)) = runbooks.get(runbook) else {
         let near = did_you_mean(runbook, runbooks.keys().map(String::as_str));
-        return Err(vec![format!("there is no runbook `{runbook}`{near}")]);
+        return Err(vec![RuleError::NoRunbook { rule: rule.name.clone(), runbook: runbook.to_owned(), near }]);
     };
-    let binder = Binder::new(header, &rule.with)?;
+    let in_words = |problems: Vec<String>| problems.into_iter().map(|what| invalid(rule, what)).collect();
+    let binder = Binder::new(header, &rule.with).map_err(in_words)?;
     match binder.never_filled(rule.at.is_some()) {
         problems if problems.is_empty() => Ok(binder),
-        problems => Err(problems),
+        problems => Err(in_words(problems)),
     }
 }
 

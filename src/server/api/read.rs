@@ -109,6 +109,8 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "freezes": counts.freezes,
         "nodes_held": counts.nodes_held,
         "clusters": clusters(parts),
+        "off": super::channels::off(&app),
+        "key": parts.key.public().to_string(),
         "slack": app.slack_standing(),
         "break_glass": super::tokens::broken(&app).await?,
     })))

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// How `cache::warm` is done by a Job where no agent serves a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheJob {
     /// Where the Jobs are made, and no others of ours.
@@ -27,6 +28,7 @@ pub struct CacheJob {
     pub user: u32,
     /// `400Gi`; left out: no limit. What is read counts against it, so it must be larger than the models together.
     pub memory_limit: Option<String>,
+    /// Secrets for the image's registry.
     pub pull_secrets: Vec<String>,
 }
 

@@ -3,25 +3,67 @@
 //! Invariant: what is written out in the configuration goes before what is found.
 
 use super::CacheJob;
+use crate::limits;
 use crate::world::WorldError;
 use serde::{Deserialize, Serialize};
 
 /// How to reach one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KubeConfig {
     /// The API server; empty: in-cluster, else the kubeconfig file's current context.
     pub url: String,
+    /// A kubeconfig file.
     pub kubeconfig: Option<std::path::PathBuf>,
+    /// A context of it; left out: the current one.
     pub context: Option<String>,
     /// Read again as it rotates, like the certificate.
     pub token_file: Option<std::path::PathBuf>,
+    /// PEM file of the authority that signed the API server's certificate.
     pub ca_file: Option<std::path::PathBuf>,
     /// How models are warmed by a Job on nodes without an agent; left out: they are not.
     pub cache_job: Option<CacheJob>,
 }
 
-pub(super) async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {
+/// The client of one cluster, built at the first request that can: a kubeconfig may be written after the start.
+pub(super) struct ClusterClient {
+    config: KubeConfig,
+    identity: String,
+    built: tokio::sync::OnceCell<kube::Client>,
+}
+
+impl ClusterClient {
+    pub fn new(config: &KubeConfig, identity: &str) -> ClusterClient {
+        ClusterClient { config: config.clone(), identity: identity.to_owned(), built: tokio::sync::OnceCell::new() }
+    }
+
+    /// # Errors
+    /// What is wrong with the settings or the files that they name.
+    pub async fn connect(&self) -> Result<&kube::Client, WorldError> {
+        self.built.get_or_try_init(|| client(&self.config, &self.identity)).await
+    }
+
+    /// # Errors
+    /// [`WorldError::Unreached`] as long as the client cannot be built: nothing was sent, and a later request may succeed.
+    pub async fn client(&self) -> Result<&kube::Client, WorldError> {
+        self.connect().await.map_err(|error| WorldError::Unreached(format!("this cluster: {error}")))
+    }
+}
+
+async fn client(config: &KubeConfig, identity: &str) -> Result<kube::Client, WorldError> {
+    crate::world::install_tls();
+    let mut settings = settings(config).await?;
+    settings.default_retry = false;
+    settings.connect_timeout = Some(limits::CONNECT_TIMEOUT);
+    settings.write_timeout = Some(limits::KUBE_TIMEOUT);
+    let agent = http::HeaderValue::from_str(identity)
+        .map_err(|_| WorldError::Invalid(format!("`{identity}` cannot be a user agent: use plain ASCII")))?;
+    settings.headers.push((http::header::USER_AGENT, agent));
+    kube::Client::try_from(settings).map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))
+}
+
+async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {
     use kube::config::{KubeConfigOptions, Kubeconfig};
     if !config.url.is_empty() {
         let url = config.url.parse().map_err(|error| {

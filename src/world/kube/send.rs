@@ -110,7 +110,7 @@ impl Kube {
             .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
-            let answer = self.client.send(request).await.map_err(|error| unanswered(asked, &error))?;
+            let answer = self.link.client().await?.send(request).await.map_err(|error| unanswered(asked, &error))?;
             let (head, body) = answer.into_parts();
             self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)

@@ -242,7 +242,8 @@ impl Kube {
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
-        let sent = tokio::time::timeout(limits::KUBE_TIMEOUT, self.client.send(request)).await;
+        let client = self.link.client().await?;
+        let sent = tokio::time::timeout(limits::KUBE_TIMEOUT, client.send(request)).await;
         let answer = match sent {
             Ok(answer) => answer.map_err(|error| unanswered(asked, &error)),
             Err(_) => Err(WorldError::Unavailable(format!("{asked}: no answer"))),

@@ -134,9 +134,8 @@ impl Walk<'_> {
         self.built_in_arity("verify", 1..=2, args.count(), "verify(|| condition, #{hold: \"10m\"})", at);
         let Some(Expr::Map(map, _)) = args.exprs.last() else { return };
         for (key, value) in &map.0 {
-            if verify::OPTIONS.iter().any(|(name, _)| *name == key.name.as_str()) {
-                let param =
-                    ParamSpec { name: "the option", ty: ParamType::Duration, required: true, doc: "a length of time" };
+            if let Some((name, _)) = verify::OPTIONS.iter().find(|(name, _)| *name == key.name.as_str()) {
+                let param = ParamSpec { name, ty: ParamType::Duration, required: true, doc: "a length of time" };
                 self.argument(&param, value);
             } else {
                 self.error(

@@ -1,0 +1,79 @@
+//! A channel whose secret cannot be read yet: off, with the reason, until it can.
+//!
+//! Invariant: nothing is lost while it is off: each delivery is a retry, and the secret is read again before each.
+
+use super::{Notifier, Pace, Wrong};
+use crate::model::{Delivery, Digest, Notice, Receipt};
+use std::sync::OnceLock;
+
+type Build = dyn Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync;
+
+pub(super) struct Late {
+    kind: &'static str,
+    build: Box<Build>,
+    built: OnceLock<Box<dyn Notifier>>,
+}
+
+impl Late {
+    pub fn new(
+        kind: &'static str,
+        build: impl Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync + 'static,
+    ) -> Late {
+        Late { kind, build: Box::new(build), built: OnceLock::new() }
+    }
+
+    /// The channel itself, or why there is none yet.
+    fn ready(&self) -> Result<&dyn Notifier, String> {
+        if let Some(notifier) = self.built.get() {
+            return Ok(notifier.as_ref());
+        }
+        match (self.build)() {
+            Ok(notifier) => {
+                tracing::info!(kind = self.kind, "a channel that was off is on: its secret can be read now");
+                Ok(self.built.get_or_init(|| notifier).as_ref())
+            }
+            Err(Wrong::Secret(why) | Wrong::Setting(why)) => Err(why),
+        }
+    }
+}
+
+fn retry(why: String) -> Delivery {
+    Delivery::Retry { after: None, why }
+}
+
+#[async_trait::async_trait]
+impl Notifier for Late {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+        match self.ready() {
+            Ok(notifier) => notifier.deliver(notice, prior).await,
+            Err(why) => retry(why),
+        }
+    }
+
+    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+        match self.ready() {
+            Ok(notifier) => notifier.digest(digest, prior).await,
+            Err(why) => retry(why),
+        }
+    }
+
+    fn pace(&self) -> Option<&Pace> {
+        self.built.get().and_then(|notifier| notifier.pace())
+    }
+
+    fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
+        self.built.get().is_none_or(|notifier| notifier.speaks(notice, prior))
+    }
+
+    fn off(&self) -> Option<String> {
+        self.ready().err()
+    }
+
+    async fn probe(&self) -> Result<String, String> {
+        self.ready()?.probe().await
+    }
+}
