@@ -124,15 +124,15 @@ pub fn build(
 }
 
 /// What [`Notifier::kind`] of that channel returns.
-fn kind_of(channel: &Channel) -> &'static str {
+fn kind_of(channel: &Channel) -> ChannelKind {
     match channel {
-        Channel::Slack { .. } => "slack",
-        Channel::SlackWebhook { .. } => "slackwebhook",
-        Channel::PagerDuty { .. } => "pagerduty",
-        Channel::PagerDutyChanges { .. } => "pagerduty-changes",
-        Channel::Email { .. } => "email",
-        Channel::Webhook { .. } => "webhook",
-        Channel::Log => "log",
+        Channel::Slack { .. } => ChannelKind::Slack,
+        Channel::SlackWebhook { .. } => ChannelKind::SlackWebhook,
+        Channel::PagerDuty { .. } => ChannelKind::PagerDuty,
+        Channel::PagerDutyChanges { .. } => ChannelKind::PagerDutyChanges,
+        Channel::Email { .. } => ChannelKind::Email,
+        Channel::Webhook { .. } => ChannelKind::Webhook,
+        Channel::Log => ChannelKind::Log,
     }
 }
 

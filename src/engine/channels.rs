@@ -26,7 +26,7 @@ async fn look(parts: &Parts) {
             Err(_) => format!("no answer within {} s", KUBE_TIMEOUT.as_secs()),
         };
         tracing::error!(
-            channel = %name, kind = notifier.kind(), %why,
+            channel = %name, kind = notifier.kind().word(), %why,
             "the channel takes no messages now; they wait and go out once it does; see `nightshift doctor`"
         );
     });

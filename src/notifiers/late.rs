@@ -4,19 +4,20 @@
 
 use super::{Notifier, Pace, Wrong};
 use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::telemetry::ChannelKind;
 use std::sync::OnceLock;
 
 type Build = dyn Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync;
 
 pub(super) struct Late {
-    kind: &'static str,
+    kind: ChannelKind,
     build: Box<Build>,
     built: OnceLock<Box<dyn Notifier>>,
 }
 
 impl Late {
     pub fn new(
-        kind: &'static str,
+        kind: ChannelKind,
         build: impl Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync + 'static,
     ) -> Late {
         Late { kind, build: Box::new(build), built: OnceLock::new() }
@@ -29,7 +30,7 @@ impl Late {
         }
         match (self.build)() {
             Ok(notifier) => {
-                tracing::info!(kind = self.kind, "a channel that was off is on: its secret can be read now");
+                tracing::info!(kind = self.kind.word(), "a channel that was off is on: its secret can be read now");
                 Ok(self.built.get_or_init(|| notifier).as_ref())
             }
             Err(Wrong::Secret(why) | Wrong::Setting(why)) => Err(why),
@@ -43,7 +44,7 @@ fn retry(why: String) -> Delivery {
 
 #[async_trait::async_trait]
 impl Notifier for Late {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> ChannelKind {
         self.kind
     }
 
@@ -67,6 +68,10 @@ impl Notifier for Late {
 
     fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
         self.built.get().is_none_or(|notifier| notifier.speaks(notice, prior))
+    }
+
+    fn waits_for_plan(&self) -> bool {
+        self.built.get().is_some_and(|notifier| notifier.waits_for_plan())
     }
 
     fn off(&self) -> Option<String> {

@@ -6,6 +6,7 @@ use super::{Notifier, one_line};
 use crate::model::{
     Delivery, EntryNo, Incident, IncidentId, IncidentState, Notice, Receipt, Severity, StoryLine, Subject, Time,
 };
+use crate::telemetry::ChannelKind;
 use serde::Serialize;
 
 /// What a channel answered to a test message.
@@ -30,7 +31,7 @@ pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -
         }
     };
     // A mail or a plain post is not edited: a second one would only be a second message.
-    if !matches!(notifier.kind(), "pagerduty" | "webhook" | "slack") {
+    if !matches!(notifier.kind(), ChannelKind::PagerDuty | ChannelKind::Webhook | ChannelKind::Slack) {
         return taken(&receipt, "");
     }
     match notifier.deliver(&notice(IncidentState::Resolved, install, by, now), Some(&receipt)).await {

@@ -7,6 +7,7 @@ use crate::cli::stop::Stop;
 use crate::clock::{Clock, RealClock};
 use crate::config::{Config, Secret};
 use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
+use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
 use crate::store::{Filter, SqliteOptions, SqliteStore, Store};

@@ -41,7 +41,7 @@ fn standing(name: &str, notifier: &dyn Notifier, entries: &[Entry]) -> Value {
     };
     json!({
         "name": if name == ANYWHERE { "log" } else { name },
-        "kind": notifier.kind(),
+        "kind": notifier.kind().word(),
         "state": state,
         "why": why,
         "last_delivery": delivered.map(|entry| json!({ "at": entry.at, "incident": entry.about.incident })),
