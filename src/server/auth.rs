@@ -87,7 +87,7 @@ impl Caller {
 
     /// With this machine's own token: the user that the command line names, for the ledger and for people. It gives no
     /// right and makes no second person: `identity` takes it off again.
-    fn as_said(mut self, headers: &HeaderMap) -> Caller {
+    fn named_by(mut self, headers: &HeaderMap) -> Caller {
         let said = headers.get(USER_HEADER).and_then(|value| value.to_str().ok());
         if let (Way::Local, Some(name)) = (&self.way, said.and_then(local_user))
             && self.name == LOCAL
@@ -185,7 +185,7 @@ impl FromRequestParts<App> for Caller {
         }
         let found = match presented(&parts.headers) {
             Some(token) => match app.roster.now().caller(&token) {
-                Some(caller) => Some(caller.as_said(&parts.headers)),
+                Some(caller) => Some(caller.named_by(&parts.headers)),
                 None => made::caller(app, &token).await?,
             },
             None => None,

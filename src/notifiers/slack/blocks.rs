@@ -177,7 +177,7 @@ impl Message {
             let size = line.encode_utf16().count() + 1;
             let fits =
                 |(of, _, taken): &mut (String, Vec<&str>, usize)| *of == time && *taken + size <= SLACK_CONTEXT_CHARS;
-            let joins = groups.last_mut().is_some_and(|group| fits(group));
+            let joins = groups.last_mut().is_some_and(fits);
             let cost = size + if joins { 0 } else { time.len() };
             if used + cost > budget || (!joins && groups.len() >= room) {
                 break;
