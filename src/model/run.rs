@@ -138,7 +138,11 @@ fn not_done(code: ReasonCode) -> &'static str {
 
 /// The name in the reason of a run that a person denied.
 fn who_denied(text: &str) -> Option<&str> {
-    let (who, _) = text.split_once(" said no")?;
+    let who = match text.strip_prefix("denied by ") {
+        Some(said) => said.split_once(": ").map_or(said, |(who, _)| who),
+        // As it was written before.
+        None => text.split_once(" said no")?.0,
+    };
     Some(who).filter(|who| !who.is_empty())
 }
 

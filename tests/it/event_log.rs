@@ -26,9 +26,15 @@ async fn a_night_is_readable_from_the_log_alone() {
     night.hear("firing", XID).await;
     let store = &night.parts.store;
     let since = night.now();
-    let freeze =
-        Freeze { scope: "all".into(), by: "ben".into(), why: "storage upgrade".into(), since, release_by: None };
-    store.control(Control::Freeze(freeze), since).await.unwrap();
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ben".into(),
+        why: "storage upgrade".into(),
+        since,
+        release_by: None,
+        until: None,
+    };
+    store.control(Control::Freeze(freeze, Vec::new()), since).await.unwrap();
     let open = Filter { open: true, limit: 10, ..Filter::default() };
     let approval = store.approvals(open).await.unwrap().remove(0).id;
     store.decide(approval, true, "ana", "looks right", night.now()).await.unwrap();

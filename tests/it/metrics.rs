@@ -169,8 +169,9 @@ async fn a_question_a_freeze_and_a_demotion(scene: &mut Scene) {
     assert_eq!(scene.alert("firing", ask).await, 200);
     scene.night.settle().await;
     let since = scene.night.now();
-    let freeze = Freeze { scope: "all".into(), by: "ana".into(), why: "test".into(), since, release_by: None };
-    scene.night.parts.store.control(Control::Freeze(freeze), since).await.unwrap();
+    let freeze =
+        Freeze { scope: "all".into(), by: "ana".into(), why: "test".into(), since, release_by: None, until: None };
+    scene.night.parts.store.control(Control::Freeze(freeze, Vec::new()), since).await.unwrap();
     let other: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "48"), ("node", "gpu-3"), ("gpu", "0")];
     assert_eq!(scene.alert("firing", other).await, 200);
     scene.night.settle().await;

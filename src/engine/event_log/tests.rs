@@ -116,7 +116,14 @@ fn a_storm_is_some_lines_a_second_with_the_count_of_the_rest_and_no_decision_is_
         // A hundred thousand incidents in four seconds.
         written.extend(lines.of(&entries, Duration::from_millis(40) * u32::try_from(batch).unwrap()));
     }
-    let freeze = Freeze { scope: "all".into(), by: "ana".into(), why: "storm".into(), since: at(), release_by: None };
+    let freeze = Freeze {
+        scope: "all".into(),
+        by: "ana".into(),
+        why: "storm".into(),
+        since: at(),
+        release_by: None,
+        until: None,
+    };
     written.extend(lines.of(&[entry(100_000, None, None, EntryKind::Frozen { freeze })], Duration::from_millis(3_999)));
     assert!(written.last().unwrap().text.starts_with("automation frozen: all by ana"), "{:?}", written.last());
     written.extend(lines.left_out(Duration::from_secs(5), false));

@@ -112,10 +112,13 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
         IncidentOpened { title, .. } => info(format!("incident opened: {title}")),
         IncidentResolved { why } => info("incident resolved").why(why),
-        IncidentRecovering { until } => {
-            info(format!("incident recovering: its alerts have ended; it resolves at {} unless one fires again", clock(*until)))
+        IncidentRecovering { until } => info(format!(
+            "incident recovering: its alerts have ended; it resolves at {} unless one fires again",
+            clock(*until)
+        )),
+        IncidentRecurred { alert } => {
+            info(format!("incident open again: {alert} fires again; the same incident goes on"))
         }
-        IncidentRecurred { alert } => info(format!("incident open again: {alert} fires again; the same incident goes on")),
         IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
         AlertsJoined { alerts, more: 0, .. } => info(format!("alerts joined: {}", alerts.join(", "))),
         AlertsJoined { alerts, more, .. } => info(format!("alerts joined: {} and {more} more", alerts.join(", "))),

@@ -131,7 +131,11 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         ),
         (
             None,
-            AlertsJoined { alerts: vec!["gpu-3: GPU 5 fell off the bus (XID 79)".into(), "GpuHot".into()], more: 3 },
+            AlertsJoined {
+                alerts: vec!["gpu-3: GPU 5 fell off the bus (XID 79)".into(), "GpuHot".into()],
+                more: 3,
+                title: None,
+            },
         ),
         (
             Some(17),

@@ -10,7 +10,7 @@ use crate::night::{Night, seal};
 use nightshift::config::{Channel, Config, Secret};
 use nightshift::engine::Courier;
 use nightshift::model::{EntryKind, Incident, Time};
-use nightshift::store::{Filter, Store};
+use nightshift::store::Filter;
 use nightshift::world::Http;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -279,7 +279,7 @@ impl Shift {
                 problem.kind == Kind::Question { yes: true }
                     && problem.nodes.iter().any(|node| approval.question.contains(node.as_str()))
             });
-            self.night.parts.store.decide(approval.id, yes, "ada", "looked", self.night.now()).await.unwrap().unwrap();
+            self.night.parts.store.decide(approval.id, yes, "ada", "looked", self.night.now()).await.unwrap();
         }
     }
 
@@ -421,7 +421,8 @@ async fn judge(shift: &Shift, plan: &Plan, seed: u64) -> String {
     let (questions, slowest) = questions(shift, &board, &mut wrong).await;
     assert_eq!(questions, 2, "both XIDs ask");
     assert!(still_open.is_empty(), "pages that never ended: {still_open:?}");
-    let messages = super::slack::messages(&shift.slack.board());
+    let seen = shift.slack.board();
+    let messages = super::slack::messages(&seen);
     let table = table(seed, &tallies, questions, slowest, messages.len(), shift.slack.calls().len());
     assert!(wrong.is_empty(), "{table}\n{}", wrong.join("\n"));
     assert_eq!(messages.len(), plan.problems.len(), "one message in Slack for each: {table}");

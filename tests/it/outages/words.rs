@@ -105,8 +105,9 @@ async fn a_question_under_a_freeze_says_that_approving_will_not_start_it() {
         why: "storage upgrade".into(),
         since: night.now(),
         release_by: None,
+        until: None,
     };
-    night.parts.store.control(Control::Freeze(freeze), night.now()).await.unwrap();
+    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
     night.hear("firing", XID_79).await;
     reader.pass(5).await;
     let read = reader.message();

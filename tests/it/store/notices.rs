@@ -98,6 +98,7 @@ async fn asks(store: &Arc<dyn Store>, seconds: u64) {
     let question = NewApproval {
         question: "Cordon gpu-3?".to_owned(),
         plan: None,
+        foretold: Vec::new(),
         plan_hash: "cd".repeat(32),
         step: None,
         approvers: Vec::new(),
@@ -206,8 +207,9 @@ pub async fn a_hold_that_lasts_is_recorded_once_more_and_people_wait_for_it(open
         why: "change window".to_owned(),
         since: at(0),
         release_by: None,
+        until: None,
     };
-    store.control(Control::Freeze(freeze), at(0)).await.unwrap();
+    store.control(Control::Freeze(freeze, Vec::new()), at(0)).await.unwrap();
     let notice = due(&store, 1).await.remove(0);
     for second in (1..3_600).step_by(15) {
         store.begin(cordon(&claimed, "gpu-3"), guards(), at(second)).await.unwrap();
