@@ -5,7 +5,7 @@ SHELL := bash
 CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
 # What the set-up brings comes last: a machine's own programs win where they are new enough.
-export PATH := $(HOME)/.cargo/bin:$(PATH):$(TOOLS)/bin
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(TOOLS)/bin
 export NIGHTSHIFT_TOOLS := $(TOOLS)
 
 .PHONY: help demo planted test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny

@@ -495,8 +495,8 @@ async fn a_question_in_a_storm_is_named_in_the_digest_at_once() {
     s.courier.pass().await.unwrap();
     let after = s.slack.with(|told| told.digests.last().unwrap().0.clone());
     assert_eq!((after.total, after.asking), (40, 1), "counted once");
-    assert!(after.shown[0].line.starts_with("needs an answer: nightshift approve a3 (i33 "), "{:?}", after.shown[0]);
-    assert_eq!(after.shown.iter().filter(|item| item.line.contains("(i33 ")).count(), 1);
+    assert!(after.shown[0].line.starts_with("needs an answer: nightshift approve a3 (i33,"), "{:?}", after.shown[0]);
+    assert_eq!(after.shown.iter().filter(|item| item.line.contains("(i33,")).count(), 1);
 }
 
 fn run(id: i64, state: RunState, now: Time) -> Run {

@@ -238,7 +238,7 @@ fn every_kind_of_entry_has_words() {
       am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches
     * gap in the alerts from am: 40 alerts were cut off
     * opened: XID 79 on gpu-3
-    * another alert: gpu-3: GPU 5 fell off the bus (XID 79); GpuHot and 3 more
+    * gpu-3: GPU 5 fell off the bus (XID 79), GpuHot and 3 more joined
     * xid-79 (r17) started for gpu-3, mode approve, rule xid79
     * plan: cordon gpu-3 and drain it; then it would stop: needs hands
     * asked (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
