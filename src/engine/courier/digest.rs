@@ -193,7 +193,8 @@ impl Courier {
             // One that cannot be read is counted all the same.
             let Ok(Some(incident)) = found else { continue };
             if again {
-                open.shown.retain(|item| !item.line.contains(&subject_of(&incident)));
+                let its = [format!("({}, ", incident.id), format!("({})", incident.id)];
+                open.shown.retain(|item| !its.iter().any(|its| item.line.contains(its)));
             }
             open.worst = open.worst.max(incident.severity);
             open.since = open.since.min(incident.opened_at);
@@ -206,7 +207,7 @@ impl Courier {
             open.shown.push(DigestItem {
                 title: one_line(&incident.title, 200),
                 severity: incident.severity,
-                line: one_line(&format!("{asks}({}, {})", incident.id, incident.subject.words()), 200),
+                line: one_line(&format!("{asks}{}", place_of(&incident)), 200),
             });
             if open.shown.len() > 4 * DIGEST_ITEMS {
                 keep_worst(&mut open.shown);
@@ -310,9 +311,11 @@ impl Courier {
     }
 }
 
-/// What stands in the line of an incident, and of no other.
-fn subject_of(incident: &Incident) -> String {
-    format!("({} {})", incident.id, incident.subject)
+fn place_of(incident: &Incident) -> String {
+    match incident.subject.words().as_str() {
+        "" => format!("({})", incident.id),
+        words => format!("({}, {words})", incident.id),
+    }
 }
 
 /// How the line of an incident begins that waits for an answer.
