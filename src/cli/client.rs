@@ -162,7 +162,7 @@ pub(super) fn user() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let good =
         |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.$".contains(c));
-    named.filter(good).map_or_else(|| format!("unknown (uid {uid})"), |name| format!("{name} (uid {uid})"))
+    named.filter(good).map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
 fn segments(path: &str) -> Vec<&str> {

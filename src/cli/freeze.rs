@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let told: Vec<&str> = answer["notified"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match told.as_slice() {
         [] => invocation.warn("no `channels` are configured, so no one is notified"),
-        told => invocation.say(&format!("notified: {}", page::text(&told.join(", ")))),
+        told => invocation.say(&format!("being notified: {}", page::text(&told.join(", ")))),
     }
     let back = page::text(&freeze.way_back());
     invocation.say(&format!("steps that have begun are finished; no other one begins. To go on: `{back}`"));

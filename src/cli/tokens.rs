@@ -122,7 +122,7 @@ fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
     let token: ApiToken = understood(made["made"].clone())?;
     let whose = match made["person"].as_str() {
         Some(person) => format!("for {}", page::text(person)),
-        None => "nobody's in `people`, so a person of its own".to_owned(),
+        None => "not linked to an entry in `people`, so a person of its own".to_owned(),
     };
     invocation.line(made["token"].as_str().unwrap_or_default())?;
     invocation.say(&format!(

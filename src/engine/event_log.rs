@@ -100,7 +100,7 @@ fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
             Ok(Message::Entries(entries)) => lines.of(&entries, now),
             Ok(Message::Known(runs, incidents)) => {
                 lines.know(&runs, &incidents);
-                Vec::new()
+                lines.resumed(&runs)
             }
             Err(_) => lines.left_out(now, over),
         };
@@ -158,6 +158,24 @@ impl EventLines {
         for incident in incidents.iter().take(LOG_CACHE) {
             self.known.incidents.insert(incident.id, incident.subject.node.clone());
         }
+    }
+
+    /// What goes on after a start, so that a reader sees what an unclean end left open.
+    fn resumed(&self, runs: &[Run]) -> Vec<Line> {
+        let shown = runs.iter().take(LOG_LINES_PER_SECOND);
+        let line = |run: &Run| Line {
+            incident: run.incident,
+            run: Some(run.id),
+            node: run.subject.node.clone(),
+            rule: run.rule.clone(),
+            ..Line::new(Loud::Info, format!("run goes on after the start: {} ({})", run.runbook.name, run.state.name()))
+        };
+        let mut lines: Vec<Line> = shown.map(line).collect();
+        if runs.len() > lines.len() {
+            let more = runs.len() - lines.len();
+            lines.push(Line::new(Loud::Info, format!("{more} more runs go on after the start; see `nightshift runs`")));
+        }
+        lines
     }
 
     /// The lines of committed entries. `now`: since any fixed moment.

@@ -9,8 +9,8 @@ pub use plan::{brief, cannot, planned_steps, planned_words, predicted, question}
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Aftermath, AgentName, Call, Effect, Entry, EntryKind, EntryNo, HeardEvent, Mode, Outcome, ReasonCode, RunId,
-    RunState, StoryLine, Subject, Time,
+    Aftermath, AgentName, Call, Effect, Entry, EntryKind, EntryNo, HeardEvent, Mode, Outcome, RunId, RunState,
+    StoryLine, Subject, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
@@ -150,7 +150,7 @@ impl Teller {
             }
             RunPlanned { plan } => {
                 if let Some(id) = run {
-                    self.plans.insert(id, (entry.no.0, phrase::brief(&plan.calls)));
+                    self.plans.insert(id, (entry.no.0, plan::brief(plan)));
                 }
                 (plan::planned(plan), true)
             }
@@ -230,7 +230,7 @@ fn suggestion(name: &str, brief: &str) -> String {
 /// Where a run stands, in words; `name` is how it is called in the sentence.
 pub fn run_words(name: &str, state: &RunState) -> String {
     match state {
-        RunState::Ready => format!("{name} is running"),
+        RunState::Ready => format!("{name} is at its next step"),
         RunState::Waiting { why } => format!("{name} is waiting: {why}"),
         RunState::Held { reason } => format!("{name} is on hold: {}", reason.text),
         RunState::Asking { approval } => format!("{name} waits for an answer ({approval})"),
@@ -244,17 +244,17 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Stuck { reason } => format!("{name} is stuck and needs a person: {}", reason.text),
         RunState::Planned => format!("{name} made a suggestion only; nothing was done"),
         RunState::Denied { reason } if reason.text.starts_with("denied by ") => format!("{name} was {}", reason.text),
-        RunState::Denied { reason } => format!("{name} {}: {}", not_run(reason.code), reason.text),
+        RunState::Denied { reason } => format!("{name} {}: {}", not_run(state), reason.text),
     }
 }
 
 /// Why a run never acted, in a word that names who or what decided it.
-fn not_run(code: ReasonCode) -> &'static str {
-    match code {
-        ReasonCode::EpisodeOver => "was withdrawn",
-        ReasonCode::Cancelled => "was cancelled",
-        ReasonCode::ApprovalExpired => "expired",
-        ReasonCode::NotApproved => "was denied",
+fn not_run(state: &RunState) -> &'static str {
+    match state.name() {
+        "withdrawn" => "was withdrawn",
+        "cancelled" => "was cancelled",
+        "expired" => "expired",
+        "denied" => "was denied",
         _ => "was refused by a guard",
     }
 }
@@ -296,11 +296,12 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             let merged: Vec<String> = merged.iter().map(ToString::to_string).collect();
             (format!("{why}; {} became part of it", merged.join(", ")), true)
         }
-        AlertsJoined { alerts, more, title } => {
+        AlertsJoined { alerts, more, title, raised } => {
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let now = title.as_ref().map(|title| format!("; now {title}")).unwrap_or_default();
+            let graver = raised.map(|severity| format!("; severity is now {severity}")).unwrap_or_default();
             // Of a group the title says as much.
-            (format!("{}{more} joined{now}", alerts.join(", ")), title.is_none())
+            (format!("{}{more} joined{now}{graver}", alerts.join(", ")), title.is_none() || raised.is_some())
         }
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
         IncidentAssigned { owner, by } if owner == by => (format!("{owner} takes it"), true),

@@ -4,7 +4,7 @@
 
 use super::{
     Aftermath, ApprovalId, Call, Card, Effect, EntryNo, EpisodeId, Event, Grant, IncidentId, Mode, Outcome, Pin, Plan,
-    Reason, RunId, RunState, Span, Subject, Time, TokenId,
+    Reason, RunId, RunState, Severity, Span, Subject, Time, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,9 @@ pub enum EntryKind {
         /// The incident's title, where it follows.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         title: Option<String>,
+        /// They are graver than what the incident had: its severity from now on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        raised: Option<Severity>,
     },
     IncidentAcknowledged {
         by: String,

@@ -65,7 +65,8 @@ impl RunState {
     }
 
     /// The words of final states.
-    pub const FINAL_NAMES: [&'static str; 6] = ["done", "stopped", "failed", "stuck", "planned", "denied"];
+    pub const FINAL_NAMES: [&'static str; 10] =
+        ["done", "stopped", "failed", "stuck", "planned", "denied", "cancelled", "expired", "withdrawn", "refused"];
 
     /// The word for tables and metrics.
     pub fn name(&self) -> &'static str {

@@ -90,6 +90,9 @@ impl PagerDuty {
                 links.push(Link { href, text: format!("Run {} in Nightshift", need.run) });
             }
         }
+        for found in &notice.links {
+            links.extend(text::link(&found.url).map(|href| Link { href, text: found.label.clone() }));
+        }
         Event {
             routing_key: &self.door.routing_key,
             event_action: action,
@@ -111,11 +114,16 @@ impl Notifier for PagerDuty {
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         let before = shown(prior);
         let (action, then) = next(&before, notice);
+        // An acknowledgement carries no details: what it could not say is said next.
+        let said = action != Some(EventAction::Acknowledge);
         let receipt = Receipt(json!(Shown {
             state: then,
             dedup_key: key(&notice.dedup_key),
-            needs: notice.needs.iter().map(|need| need.key.clone()).collect(),
-            severity: before.severity.max(Some(notice.incident.severity)),
+            needs: match said {
+                true => notice.needs.iter().map(|need| need.key.clone()).collect(),
+                false => before.needs.clone(),
+            },
+            severity: if said { before.severity.max(Some(notice.incident.severity)) } else { before.severity },
         }));
         let Some(action) = action else {
             // Nothing is kept of an incident of which PagerDuty has nothing.

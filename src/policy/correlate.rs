@@ -68,7 +68,7 @@ pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
 }
 
 /// The key of the incident: the values of `group_by` (parts of the subject or labels), or, where that is empty, the
-/// most telling container: cluster and node; else namespace and workload (or pod); else model; else alert name.
+/// most telling container: cluster and node; else namespace and workload (or pod); else model; else alert name and instance.
 pub fn incident_key(event: &Event, group_by: &[String]) -> String {
     let mut parts: Vec<(&str, &str)> = group_by.iter().map(|name| (name.as_str(), value_of(event, name))).collect();
     if parts.iter().all(|(_, value)| value.is_empty()) {
@@ -123,6 +123,7 @@ pub fn group_title(alert: &str, subjects: u32, part: Option<&str>) -> String {
         Some("container") => "containers",
         Some("model") => "models",
         Some("cluster") => "clusters",
+        Some("instance") => "instances",
         _ => "subjects",
     };
     cut(&format!("{} on {subjects} {what}", one_line(alert)), limits::TITLE_CHARS)
@@ -131,7 +132,7 @@ pub fn group_title(alert: &str, subjects: u32, part: Option<&str>) -> String {
 /// An alert and where it is, in a few words: `GpuHot (GPU 1 of gpu-1)`.
 pub fn alert_place(event: &Event) -> String {
     let subject = &event.subject;
-    let (name, place) = (one_line(event.name()), one_line(&place(subject)));
+    let (name, place) = (one_line(event.name()), one_line(&place_of(event)));
     let text = match &subject.gpu {
         Some(gpu) if !place.is_empty() => format!("{name} (GPU {} of {place})", one_line(gpu)),
         Some(gpu) => format!("{name} (GPU {})", one_line(gpu)),
@@ -167,6 +168,11 @@ fn default_parts(event: &Event) -> Vec<(&'static str, &str)> {
         parts.push(("model", model));
     } else {
         parts.push(("alertname", event.name()));
+        // What Prometheus scraped is where it is, when nothing else says so.
+        let instance = event.labels.get("instance");
+        if !instance.is_empty() {
+            parts.push(("instance", instance));
+        }
     }
     parts
 }
@@ -191,6 +197,14 @@ fn bounded_key(key: String) -> String {
         let _ = write!(short, "{byte:02x}");
     }
     short
+}
+
+/// Where to look for an event: its subject, or what Prometheus scraped.
+fn place_of(event: &Event) -> String {
+    match place(&event.subject) {
+        place if place.is_empty() => event.labels.get("instance").to_owned(),
+        place => place,
+    }
 }
 
 /// The shortest name that tells people where to look.

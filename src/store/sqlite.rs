@@ -221,9 +221,9 @@ impl Store for SqliteStore {
         carry: Option<(u32, Value)>,
         state: RunState,
         wake_at: Time,
-        _now: Time,
+        now: Time,
     ) -> Result<(), StoreError> {
-        self.write(move |tx| runs::park(tx, run, epoch, carry, &state, wake_at)).await
+        self.write(move |tx| runs::park(tx, run, epoch, carry, &state, wake_at, now)).await
     }
 
     async fn end(

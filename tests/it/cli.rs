@@ -533,7 +533,7 @@ mod running {
         assert!(stdout(&frozen).contains("frozen: rule:all until it is released"), "{}", stdout(&frozen));
         let said = stderr(&frozen);
         assert!(
-            said.contains("`nightshift unfreeze --scope rule:all --why '…'`") && said.contains("notified: log"),
+            said.contains("`nightshift unfreeze --scope rule:all --why '…'`") && said.contains("being notified: log"),
             "{said}"
         );
         let wrong = engine.run(&["unfreeze", "--yes", "--why", "over"]);

@@ -350,16 +350,24 @@ async fn the_page_carries_the_question_and_names_the_gpu_as_a_person_would() {
     asking.incident.subject = Subject { gpu: Some("5".into()), ..Subject::node("gpu-3") };
     asking.asks = vec![ask("Drain gpu-3? It loses 4 pods.")];
     asking.asks[0].plan = vec!["cordon gpu-3 (XID 79)".into(), "drain gpu-3 (within 30m)".into()];
+    asking.asks[0].brief = "cordon gpu-3 and drain it (4 pods move)".into();
+    asking.links = vec![Link { label: "Runbook".into(), url: "https://wiki.example/xid79".into() }];
     asking.needs = vec![need(NeedKind::Approval, "a3", "gpu-fell-off-the-bus (r2) waits for an answer")];
     delivered(pagerduty(&server).deliver(&asking, None).await);
     let body = server.seen().remove(0).body;
     let payload = &body["payload"];
-    assert_eq!(payload["summary"], "[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve cordon + drain?");
+    let summary =
+        "[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve: cordon gpu-3 and drain it (4 pods move)?";
+    assert_eq!(payload["summary"], summary);
     assert_eq!((&payload["component"], &payload["source"]), (&json!("GPU 5"), &json!("gpu-3")));
     let hrefs: Vec<&Value> = body["links"].as_array().unwrap().iter().map(|link| &link["href"]).collect();
-    assert_eq!(hrefs, ["https://ns.example/incidents/i3", "https://ns.example/runs/r2"]);
+    assert_eq!(
+        hrefs,
+        ["https://ns.example/incidents/i3", "https://ns.example/runs/r2", "https://wiki.example/xid79"],
+        "and what the alert links to"
+    );
     let details = &payload["custom_details"];
-    assert_eq!(details["plan"], json!(["cordon gpu-3 (XID 79)", "drain gpu-3 (within 30m)"]));
+    assert_eq!(details["plan"], json!(["1. cordon gpu-3 (XID 79)", "2. drain gpu-3 (within 30m)"]));
     assert!(details["questions"][0].as_str().unwrap().contains("nightshift approve a3"), "{details}");
 }
 

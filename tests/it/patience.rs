@@ -164,7 +164,7 @@ async fn the_first_page_of_a_rule_in_approve_carries_its_question_and_later_need
     let first = desk.pager.seen().remove(0).body;
     let summary = |body: &serde_json::Value| body["payload"]["summary"].as_str().unwrap().to_owned();
     assert!(summary(&first).starts_with("[needs approval] "), "{}", summary(&first));
-    assert!(summary(&first).ends_with(" – approve cordon?"), "{}", summary(&first));
+    assert!(summary(&first).ends_with(" – approve: cordon gpu-2?"), "{}", summary(&first));
     assert_eq!(first["payload"]["component"], "GPU 3");
 
     let store = &desk.night.parts.store;

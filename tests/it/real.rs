@@ -39,7 +39,10 @@ async fn a_fault_becomes_one_cordon_one_message_one_page_and_one_mail_until_it_i
     scene.verify_ledger();
 
     scene.repaired(&engine, "gpu-2").await;
-    eventually("PagerDuty to hear of the end", async || (scene.pages().len() >= 2).then_some(())).await;
+    eventually("PagerDuty to hear of the end", async || {
+        scene.pages().iter().any(|(action, _)| action == "resolve").then_some(())
+    })
+    .await;
     check_pages(&scene);
     eventually("the message to say that it is over", async || {
         let mut edits = scene.slack.seen().into_iter().filter(|seen| seen.path == "/chat.update");
@@ -162,7 +165,10 @@ async fn a_prometheus_that_speaks_to_us_itself_repeats_and_only_a_counter_grows(
     assert_eq!(heard["entries"].as_array().unwrap().len(), 1, "a repeat is no entry: {heard:#}");
     assert_eq!(scene.cordons("gpu-3"), 1);
     scene.repaired(&engine, "gpu-3").await;
-    eventually("PagerDuty to hear of the end", async || (scene.pages().len() >= 2).then_some(())).await;
+    eventually("PagerDuty to hear of the end", async || {
+        scene.pages().iter().any(|(action, _)| action == "resolve").then_some(())
+    })
+    .await;
     check_pages(&scene);
 }
 
@@ -224,7 +230,10 @@ async fn two_alertmanagers_that_both_say_it_are_one_episode_one_run_and_one_page
     })
     .await;
     scene.repaired(&engine, "gpu-2").await;
-    eventually("PagerDuty to hear of the end", async || (scene.pages().len() >= 2).then_some(())).await;
+    eventually("PagerDuty to hear of the end", async || {
+        scene.pages().iter().any(|(action, _)| action == "resolve").then_some(())
+    })
+    .await;
     // Both have said that it is over: neither holds an alert any more that it would repeat.
     eventually("both to have forgotten it", async || {
         let (one, other) = (scene.alertmanager.get("/api/v2/alerts").await?, second.get("/api/v2/alerts").await?);

@@ -6,7 +6,7 @@ use super::Courier;
 use super::needs::{Facts, awaited_plan, needs};
 use super::standing::Standing;
 use crate::engine::story;
-use crate::limits::{BUDGET_PATIENCE, HEADLINES, READ_LIMIT, STORY_LINE_CHARS, STORY_LINES, SUGGESTIONS};
+use crate::limits::{BUDGET_PATIENCE, HEADLINES, NAMES_SHOWN, READ_LIMIT, STORY_LINE_CHARS, STORY_LINES, SUGGESTIONS};
 use crate::model::{
     ApprovalId, Ask, Entry, EntryKind, EntryNo, Freeze, Incident, IncidentState, Mode, Notice, Run, RunId, RunState,
     StoryLine, Subject, Suggestion, Time,
@@ -46,6 +46,7 @@ impl Courier {
         // The entries first: a state that is newer than they are is shown once more, an older one would stay for good.
         let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
         entries.sort_by_key(|entry| entry.no);
+        self.with_absorbed(&mut entries).await?;
         let Some(mut incident) = self.incident(row).await? else { return Ok(None) };
         let alerts = self.alerts(&incident).await?;
         // A group's title counts its subjects and is kept with it.
@@ -67,15 +68,22 @@ impl Courier {
         let shown = row.shown.map_or(-1, |no| no.0);
         let news = || entries.iter().filter(|entry| entry.no.0 > shown).map(|entry| &entry.kind);
         let asks_anew = !asks.is_empty() && news().any(|kind| matches!(kind, EntryKind::ApprovalAsked { .. }));
-        let needs_people = incident.state != IncidentState::Resolved && (asks_anew || news().any(gave_up));
+        let needs_people =
+            incident.state != IncidentState::Resolved && (asks_anew || news().any(gave_up) || news().any(graver));
         let suggestions = suggestions(&entries);
         let frozen = self.frozen(&incident, &open, &asks).await?;
-        let standing =
-            Standing { incident: &incident, open: &open, asks: &asks, suggestions: &suggestions, entries: &entries };
-        let (now, hands) = (standing.words(), standing.hands());
         let url = self.public_url.as_deref();
         let facts = Facts { incident: &incident, asks: &asks, open: &open, entries: &entries, url };
         let needs = needs(&facts, self.clock.now());
+        let standing = Standing {
+            incident: &incident,
+            open: &open,
+            asks: &asks,
+            suggestions: &suggestions,
+            needs: &needs,
+            entries: &entries,
+        };
+        let (now, hands) = (standing.words(), standing.hands());
         let plan_by = awaited_plan(&open, &entries);
         // A question that is open is shown with its plan, so their lines would say it twice.
         let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
@@ -124,6 +132,22 @@ impl Courier {
             incident,
         };
         Ok(Some(Letter { notice, upto, asks_anew, acts, plan_by }))
+    }
+
+    /// What was written about incidents before they became part of this group: their runs have their beginning there.
+    async fn with_absorbed(&self, entries: &mut Vec<Entry>) -> Result<(), StoreError> {
+        let grouped = entries.iter().filter_map(|entry| match &entry.kind {
+            EntryKind::IncidentGrouped { merged, .. } => Some(merged.clone()),
+            _ => None,
+        });
+        let absorbed: Vec<_> = grouped.flatten().take(NAMES_SHOWN).collect();
+        for incident in absorbed {
+            let kinds = vec!["run_created", "run_planned", "run_ended", "approval_asked", "step_held"];
+            let filter = Filter { incident: Some(incident), kinds, limit: READ_LIMIT, ..Filter::default() };
+            entries.extend(self.store.entries(filter).await?);
+        }
+        entries.sort_by_key(|entry| entry.no);
+        Ok(())
     }
 
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
@@ -242,6 +266,11 @@ fn shown_with(entry: &Entry, asked: &HashSet<ApprovalId>, open: &[Run]) -> bool 
         }),
         _ => false,
     }
+}
+
+/// An alert joined that is graver than what people know of.
+fn graver(kind: &EntryKind) -> bool {
+    matches!(kind, EntryKind::AlertsJoined { raised: Some(_), .. })
 }
 
 /// A run that ended without having helped, and stands for people.

@@ -5,7 +5,9 @@
 //! from the creation of the run whose plan it waits for.
 
 use crate::limits::{FIRST_PAGE_WAIT, HELD_LONG, NEEDS, STORY_LINE_CHARS};
-use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, Run, RunId, RunState, Time};
+use crate::model::{
+    Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, ReasonCode, Run, RunId, RunState, Time,
+};
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
@@ -58,7 +60,8 @@ fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
                 work.insert(run, (this, &runbook.name));
             }
             EntryKind::RunEnded { state } => {
-                let Some((this, runbook)) = work.get(&run) else { continue };
+                // A run's beginning may stand under another number: its incident became part of a group.
+                let (this, runbook) = work.get(&run).cloned().unwrap_or_else(|| (("", run.to_string()), "a run"));
                 let (kind, word, why) = match state {
                     RunState::Stuck { reason } => (NeedKind::Stuck, "is stuck", reason.to_string()),
                     RunState::Failed { why, .. } => (NeedKind::Failed, "failed", why.clone()),
@@ -66,7 +69,7 @@ fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
                     _ => continue,
                 };
                 let text = format!("{runbook} ({run}) {word}: {why}");
-                left.push((this.clone(), need(facts, kind, format!("{run} {}", state.name()), run, &text)));
+                left.push((this, need(facts, kind, format!("{run} {}", state.name()), run, &text)));
             }
             _ => {}
         }
@@ -78,8 +81,10 @@ fn held<'a>(facts: &'a Facts<'_>, now: Time) -> impl Iterator<Item = Need> + 'a 
     facts.open.iter().filter_map(move |run| {
         let RunState::Held { reason } = &run.state else { return None };
         let of_run = facts.entries.iter().rev().filter(|entry| entry.about.run == Some(run.id));
-        let since = of_run.take_while(|entry| matches!(entry.kind, EntryKind::StepHeld { .. })).last()?.at;
-        if since + HELD_LONG > now {
+        let first = of_run.take_while(|entry| matches!(entry.kind, EntryKind::StepHeld { .. })).last();
+        let since = first.map_or(run.created_at, |entry| entry.at);
+        // A breaker opens again by a person alone.
+        if reason.code != ReasonCode::BreakerTripped && since + HELD_LONG > now {
             return None;
         }
         let text = format!("{} has been on hold since {}: {reason}", name(run), since.strftime("%H:%M UTC"));

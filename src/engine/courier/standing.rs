@@ -4,7 +4,7 @@
 
 use crate::engine::story;
 use crate::limits::STORY_LINE_CHARS;
-use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Run, RunState, Suggestion};
+use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, Run, RunState, Suggestion};
 use crate::notifiers::{one_line, suggested};
 
 /// What the sentence is made from.
@@ -14,6 +14,7 @@ pub(super) struct Standing<'a> {
     pub open: &'a [Run],
     pub asks: &'a [Ask],
     pub suggestions: &'a [Suggestion],
+    pub needs: &'a [Need],
     /// Of the incident, in ascending order.
     pub entries: &'a [Entry],
 }
@@ -50,6 +51,14 @@ impl Standing<'_> {
         if let Some(suggestion) = self.suggestions.last() {
             return suggested(suggestion);
         }
+        let key = self.incident.key.as_str();
+        if let Some(scope) = key.strip_prefix("freeze/") {
+            let scope = if scope == "all" { String::new() } else { format!(" --scope {scope}") };
+            return format!("No new step begins until it is released: nightshift unfreeze{scope} --why '…'");
+        }
+        if key.starts_with("break-glass/") {
+            return "Review it: nightshift tokens".to_owned();
+        }
         self.ended().unwrap_or_else(|| match &self.incident.acknowledged_by {
             Some(by) => format!("{by} is looking at it. Nothing is automated for this."),
             None => "Nothing is automated for this; someone needs to look.".to_owned(),
@@ -78,7 +87,9 @@ impl Standing<'_> {
         if self.incident.state == IncidentState::Resolved || !self.open.is_empty() {
             return None;
         }
-        let (run, state) = self.last_end()?;
+        // What a later run of another rule has done does not do what this one left.
+        let left = self.needs.iter().find(|need| need.kind != NeedKind::Approval && need.kind != NeedKind::Held)?;
+        let (run, state) = self.end_of(left.run)?;
         let name = self.runbook(run);
         Some(match state {
             RunState::Stopped { why } => match story::over_to_you(why) {
@@ -106,6 +117,13 @@ impl Standing<'_> {
     fn last_end(&self) -> Option<(Option<crate::model::RunId>, &RunState)> {
         self.entries.iter().rev().find_map(|entry| match &entry.kind {
             EntryKind::RunEnded { state } if *state != RunState::Planned => Some((entry.about.run, state)),
+            _ => None,
+        })
+    }
+
+    fn end_of(&self, run: crate::model::RunId) -> Option<(Option<crate::model::RunId>, &RunState)> {
+        self.entries.iter().rev().find_map(|entry| match &entry.kind {
+            EntryKind::RunEnded { state } if entry.about.run == Some(run) => Some((entry.about.run, state)),
             _ => None,
         })
     }

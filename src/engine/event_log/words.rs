@@ -116,12 +116,13 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
             "incident recovering: its alerts have ended; it resolves at {} unless one fires again",
             clock(*until)
         )),
-        IncidentRecurred { alert } => {
-            info(format!("incident open again: {alert} fires again; the same incident goes on"))
-        }
+        IncidentRecurred { alert } => info(format!("incident open again: {alert} fires; the same incident goes on")),
         IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
-        AlertsJoined { alerts, more: 0, .. } => info(format!("alerts joined: {}", alerts.join(", "))),
-        AlertsJoined { alerts, more, .. } => info(format!("alerts joined: {} and {more} more", alerts.join(", "))),
+        AlertsJoined { alerts, more, raised, .. } => {
+            let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
+            let graver = raised.map(|severity| format!("; severity is now {severity}")).unwrap_or_default();
+            info(format!("alerts joined: {}{more}{graver}", alerts.join(", ")))
+        }
         IncidentAcknowledged { by } => info(format!("incident acknowledged by {by}")),
         IncidentAssigned { owner, by } => info(format!("incident assigned to {owner} by {by}")),
         SilenceAsked { alerts, until, by, why } => {

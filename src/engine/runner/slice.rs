@@ -247,20 +247,20 @@ impl<'a> Slice<'a> {
             let reason = Reason::new(ReasonCode::TargetUnavailable, error.to_string());
             return self.denied(claimed, runbook, &call, reason).await;
         }
-        if undoes.is_none()
-            && action.spec().reach > Reach::None
-            && action.spec().effect != Effect::Read
-            && still::may_be_out_of_date(claimed)
-            && let Some(next) = self.still_needed(&claimed.run, runbook, action, &call).await?
-        {
-            return Ok(next);
-        }
+        let acts = undoes.is_none() && action.spec().reach > Reach::None && action.spec().effect != Effect::Read;
         let (proposal, world) = match self.propose(&claimed.run, action, call, undoes).await {
             Ok(read) => read,
             Err(why) => return self.wait_for_target(&claimed.run, why).await,
         };
         let limits = Arc::new(self.parts.config.guards.clone());
         let call = proposal.call.clone();
+        if acts
+            && still::may_be_out_of_date(claimed)
+            && self.would_begin(claimed, runbook, &proposal, &limits).await?
+            && let Some(next) = self.still_needed(&claimed.run, runbook, action, &call).await?
+        {
+            return Ok(next);
+        }
         let began = Instant::now();
         let begun = self.parts.store.begin(proposal, limits, self.now()).await?;
         self.parts.metrics.step(Phase::Begin, began.elapsed());

@@ -62,9 +62,15 @@ pub fn cannot(plan: &Plan) -> Option<String> {
     })
 }
 
-/// The plan in half a sentence, empty where it changes nothing: `cordon gpu-1, drain it (4 pods move) and reset GPU 2`.
+/// The plan in half a sentence, empty where it changes nothing: `cordon gpu-1, drain it (4 pods move) and reset GPU 2`; with
+/// the step that cannot run.
 pub fn brief(plan: &Plan) -> String {
-    one_line(&phrase::brief(&plan.calls), STORY_LINE_CHARS)
+    let list = phrase::brief(&plan.calls);
+    let text = match cannot(plan) {
+        Some(why) if !list.is_empty() => format!("{list}, but {why}"),
+        _ => list,
+    };
+    one_line(&text, STORY_LINE_CHARS)
 }
 
 /// What a planned call gives or costs, where that says more than the call.

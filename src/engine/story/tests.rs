@@ -135,6 +135,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
                 alerts: vec!["gpu-3: GPU 5 fell off the bus (XID 79)".into(), "GpuHot".into()],
                 more: 3,
                 title: None,
+                raised: None,
             },
         ),
         (

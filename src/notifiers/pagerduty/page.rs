@@ -71,7 +71,9 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
 /// `[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve: cordon gpu-3 and drain it (4 pods move)?`
 fn summary(notice: &Notice) -> String {
     let title = &notice.incident.title;
-    let Some(need) = notice.needs.first() else { return title.clone() };
+    let Some(need) = notice.needs.first() else {
+        return if notice.now.is_empty() { title.clone() } else { format!("{title} – {}", notice.now) };
+    };
     let (mark, rest) = match need.kind {
         NeedKind::Approval => {
             let brief = notice.asks.iter().find(|ask| ask.approval.to_string() == need.key).map(brief);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a title is one line of at most `TITLE_CHARS` characters, never empty, without control characters.
 
-use super::{cut, one_line, place};
+use super::{cut, one_line, place_of};
 use crate::limits;
 use crate::model::Event;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ const XID_WORDS: &[(u32, &str)] = &[
 
 /// A title for people, from the first event: one line, bounded, with where it is.
 pub fn incident_title(event: &Event) -> String {
-    let place = one_line(&place(&event.subject));
+    let place = one_line(&place_of(event));
     if let Some(what) = xid_words(event).filter(|_| !place.is_empty()) {
         return cut(&format!("{place}: {what}"), limits::TITLE_CHARS);
     }
@@ -54,10 +54,13 @@ pub fn incident_title(event: &Event) -> String {
 /// The title of an incident with all its alerts: `gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)`,
 /// `GpuHot on 30 nodes (gpu-1, gpu-2 and 28 more)`. None where there are no events.
 pub fn title_of(events: &[&Event]) -> Option<String> {
+    // The worst is named first, and never among those that are only counted.
+    let mut events = events.to_vec();
+    events.sort_by_key(|event| std::cmp::Reverse(event.severity));
     let first = *events.first()?;
     let mut faults: Vec<(String, String)> = Vec::new();
-    for event in events {
-        let fault = (one_line(&place(&event.subject)), short(event));
+    for event in &events {
+        let fault = (one_line(&place_of(event)), short(event));
         if !faults.contains(&fault) {
             faults.push(fault);
         }
@@ -81,7 +84,14 @@ pub fn title_of(events: &[&Event]) -> Option<String> {
 }
 
 fn counted(number: usize, event: &Event) -> String {
-    format!("{number} {}", if event.subject.node.is_some() { "nodes" } else { "places" })
+    let subject = &event.subject;
+    let what = match (subject.node.is_some(), subject.pod.is_some(), subject.workload.is_some()) {
+        (true, ..) => "nodes",
+        (_, _, true) => "workloads",
+        (_, true, _) => "pods",
+        _ => "places",
+    };
+    format!("{number} {what}")
 }
 
 fn distinct<'e>(all: impl Iterator<Item = &'e str>) -> Vec<&'e str> {

@@ -148,7 +148,7 @@ pub(super) async fn incident(
     let store = &app.parts.store;
     let about = || Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
     let episodes = store.episodes(about()).await.map_err(refuse::store)?;
-    if let Some(title) = crate::engine::alert_title(&episodes) {
+    if let Some(title) = crate::engine::alert_title(&episodes).filter(|_| !incident.is_group()) {
         incident.title = title;
     }
     let runs = store.runs(about()).await.map_err(refuse::store)?;

@@ -347,7 +347,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
             "decided",
-            format!("{approval} was asked: {question} {}", crate::engine::story::deadline(*expires_at, entry.at)),
+            format!("{approval} was asked: {question}. {}", crate::engine::story::deadline(*expires_at, entry.at)),
         ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };

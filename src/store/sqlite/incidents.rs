@@ -22,6 +22,12 @@ pub(super) struct Touched {
     pub alert: String,
 }
 
+/// The gravest that it had so far.
+pub(super) fn severity(conn: &Connection, incident: IncidentId) -> Result<Option<Severity>, StoreError> {
+    let sql = "SELECT severity FROM incident WHERE id = ?1";
+    one(conn, sql, [incident.0], |row| Ok(super::rows::severity(row.get(0)?)))
+}
+
 pub(super) fn open_with(conn: &Connection, key: &str) -> Result<Option<IncidentId>, StoreError> {
     one(conn, "SELECT id FROM incident WHERE key = ?1 AND closed_at IS NULL", [key], |row| Ok(IncidentId(row.get(0)?)))
 }

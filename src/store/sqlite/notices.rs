@@ -38,9 +38,12 @@ pub(super) fn receipted(
         }
         Receipted::Nothing { upto, receipt } => {
             let sql = "UPDATE outbox SET sending = 0, attempts = 0, done = max(done, ?3), shown = max(coalesce(shown, -1), ?3), \
-                       receipt = coalesce(?4, receipt), next_at = ?5 WHERE incident = ?1 AND channel = ?2";
+                       receipt = coalesce(?4, receipt), next_at = CASE WHEN urgent > ?3 THEN ?6 ELSE ?5 END \
+                       WHERE incident = ?1 AND channel = ?2";
             let receipt = receipt.as_ref().map(super::sql::to_json).transpose()?;
-            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(now)])?;
+            // What a channel has nothing to say of is looked at no more often than what it shows.
+            let next = now + crate::limits::NOTICE_PACE;
+            exec(&tx.conn, sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             Ok(())
         }
         Receipted::Retry { why, at } => {

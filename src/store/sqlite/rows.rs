@@ -105,7 +105,7 @@ pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
     })
 }
 
-fn severity(rank: i64) -> Severity {
+pub fn severity(rank: i64) -> Severity {
     match rank {
         0 => Severity::Info,
         1 => Severity::Warning,

@@ -310,6 +310,7 @@ pub(super) fn park(
     carry: Option<(u32, Value)>,
     state: &RunState,
     wake_at: Time,
+    now: Time,
 ) -> Result<(), StoreError> {
     if state.is_final() {
         return Err(StoreError::Refused(format!("{run} cannot be parked as {}: that state is final", state.name())));
@@ -319,6 +320,14 @@ pub(super) fn park(
         open_step(tx, run, step)?;
         let sql = "UPDATE step SET carry = ?3 WHERE run = ?1 AND no = ?2";
         exec(&tx.conn, sql, params![run.0, step, to_json(&carry)?])?;
+    }
+    let over = |reason: &crate::model::Reason| reason.code == ReasonCode::EpisodeOver;
+    if let RunState::Held { reason } = state
+        && over(reason)
+        && !episodes_over(&tx.conn, &get(&tx.conn, run)?)?
+    {
+        // Its alert fires again since it was looked at: it goes on at once.
+        return set_state(tx, run, &RunState::Ready, Some(now));
     }
     set_state(tx, run, state, Some(wake_at))
 }

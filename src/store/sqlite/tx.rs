@@ -233,7 +233,7 @@ fn people_hear_of(kind: &EntryKind) -> bool {
 /// What a person must act on: a question, or a run that ended and left the rest to people.
 fn people_wait_for(kind: &EntryKind) -> bool {
     match kind {
-        EntryKind::ApprovalAsked { .. } => true,
+        EntryKind::ApprovalAsked { .. } | EntryKind::AlertsJoined { raised: Some(_), .. } => true,
         EntryKind::RunEnded { state } => {
             matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
         }

@@ -97,14 +97,11 @@ impl Plan {
             node += count;
             (node - count..node).map(|no| format!("gpu-{no}")).collect()
         };
-        let hot = |node: &str| -> Labels {
-            vec![
-                ("alertname", "GpuHot".into()),
-                ("node", node.into()),
-                ("gpu", "1".into()),
-                ("severity", "warning".into()),
-            ]
+        let named = |alert: &'static str, node: &str| -> Labels {
+            let severity = ("severity", "warning".into());
+            vec![("alertname", alert.into()), ("node", node.into()), ("gpu", "1".into()), severity]
         };
+        let hot = |node: &str| named("GpuHot", node);
         for _ in 0..6 {
             let (nodes, begins) = (fresh(1), draw.range(60, end - 7_200));
             let ends = begins + draw.range(1_200, 3_600);
@@ -136,11 +133,12 @@ impl Plan {
             }
             plan.problems.push(Problem { kind: Kind::Flap, begins, ends: at, nodes: nodes.into_iter().collect() });
         }
-        for in_one_request in [true, false] {
+        // Names of their own: what fires while a group of its name is open belongs to that group.
+        for (in_one_request, alert) in [(true, "GpuMemoryHot"), (false, "GpuPowerBrake")] {
             let nodes = fresh(draw.range(10, 31));
             let begins = draw.range(60, end - 7_200);
             let ends = begins + draw.range(900, 1_800);
-            let alerts: Vec<Labels> = nodes.iter().map(|node| hot(node)).collect();
+            let alerts: Vec<Labels> = nodes.iter().map(|node| named(alert, node)).collect();
             match in_one_request {
                 true => plan.holds(&alerts, begins, ends),
                 // Each in a request of its own, within eight seconds; the first four at once, as a group of Alertmanager's is sent.

@@ -5,9 +5,10 @@
 use super::{Next, Slice};
 use crate::actions::{self, Action};
 use crate::engine::plan;
-use crate::model::{Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step};
+use crate::model::{Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step, Verdict};
+use crate::policy::{GuardLimits, Proposal};
 use crate::script::Runbook;
-use crate::store::{Claimed, StoreError};
+use crate::store::{Claimed, Prospect, StoreError};
 use std::sync::Arc;
 
 /// A guard held the run, or it waited for the answer to a question of its own, and it has changed nothing yet: its reads
@@ -22,6 +23,21 @@ pub(super) fn may_be_out_of_date(claimed: &Claimed) -> bool {
 }
 
 impl Slice<'_> {
+    /// Whether the guards would let the step begin now: a run that stays on hold needs no fresh reads, and a thousand of them
+    /// would read the cluster at each recheck.
+    pub(super) async fn would_begin(
+        &self,
+        claimed: &Claimed,
+        runbook: &Runbook,
+        proposal: &Proposal,
+        limits: &Arc<GuardLimits>,
+    ) -> Result<bool, StoreError> {
+        let run = Run { state: RunState::Ready, ..claimed.run.clone() };
+        let prospect = Prospect { run, reach: runbook.header.reach, proposals: vec![proposal.clone()] };
+        let verdicts = self.parts.store.foretell(prospect, Arc::clone(limits), self.now()).await?;
+        Ok(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Allow)))
+    }
+
     /// None: the step may be proposed. Else the run has ended as withdrawn, or waits because that could not be read.
     pub(super) async fn still_needed(
         &self,

@@ -21,7 +21,7 @@ pub(in super::super) struct Recent {
 /// The open incidents of a storm that opened since then, oldest first.
 pub(in super::super) fn recent(conn: &Connection, storm: &str, since: Time) -> Result<Vec<Recent>, StoreError> {
     let sql = "SELECT id, subject, acknowledged_by IS NULL AND owner IS NULL AND NOT EXISTS (SELECT 1 FROM outbox \
-               WHERE outbox.incident = incident.id AND (shown IS NOT NULL OR sending = 1)) \
+               WHERE outbox.incident = incident.id AND (shown IS NOT NULL OR sending = 1 OR attempts > 0)) \
                FROM incident WHERE storm = ?1 AND closed_at IS NULL AND opened_at >= ?2 ORDER BY opened_at, id";
     all(conn, sql, params![storm, micros(since)], |row| {
         Ok(Recent { incident: IncidentId(row.get(0)?), subject: json(row, 1)?, unseen: row.get(2)? })

@@ -147,7 +147,10 @@ impl Intake<'_> {
             titles.extend(title.map(|title| (incident, title)));
         }
         for (incident, Joined { alerts, more }) in std::mem::take(&mut self.joined) {
-            let entry = EntryKind::AlertsJoined { alerts, more, title: titles.remove(&incident) };
+            let graver = self.touched.get(&incident).and_then(|touched| touched.severity);
+            let before = incidents::severity(&self.tx.conn, incident)?;
+            let raised = graver.filter(|graver| before.is_some_and(|before| *graver > before));
+            let entry = EntryKind::AlertsJoined { alerts, more, title: titles.remove(&incident), raised };
             self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
         }
         Ok(())
