@@ -350,6 +350,7 @@ async fn the_page_carries_the_question_and_names_the_gpu_as_a_person_would() {
     asking.incident.subject = Subject { gpu: Some("5".into()), ..Subject::node("gpu-3") };
     asking.asks = vec![ask("Drain gpu-3? It loses 4 pods.")];
     asking.asks[0].plan = vec!["cordon gpu-3 (XID 79)".into(), "drain gpu-3 (within 30m)".into()];
+    asking.asks[0].steps.clear();
     asking.asks[0].brief = "cordon gpu-3 and drain it (4 pods move)".into();
     asking.links = vec![Link { label: "Runbook".into(), url: "https://wiki.example/xid79".into() }];
     asking.needs = vec![need(NeedKind::Approval, "a3", "gpu-fell-off-the-bus (r2) waits for an answer")];

@@ -339,18 +339,29 @@ impl Shift {
     }
 }
 
+/// What PagerDuty has of a night, by key: when it paged, what is still open, and when it was resolved.
+#[derive(Default)]
+struct Pages {
+    paged: BTreeMap<String, Vec<Time>>,
+    open: BTreeSet<String>,
+    ended: BTreeMap<String, Time>,
+}
+
 /// When PagerDuty paged, by key: a trigger of what is not open.
-fn pages(board: &[(Time, Value)]) -> (BTreeMap<String, Vec<Time>>, BTreeSet<String>) {
-    let (mut open, mut paged): (BTreeSet<String>, BTreeMap<String, Vec<Time>>) = Default::default();
+fn pages(board: &[(Time, Value)]) -> Pages {
+    let Pages { mut open, mut paged, mut ended } = Pages::default();
     for (at, event) in board {
         let key = event["dedup_key"].as_str().unwrap().to_owned();
         match event["event_action"].as_str().unwrap() {
             "trigger" if open.insert(key.clone()) => paged.entry(key).or_default().push(*at),
-            "resolve" => drop(open.remove(&key)),
+            "resolve" => {
+                open.remove(&key);
+                ended.insert(key, *at);
+            }
             _ => {}
         }
     }
-    (paged, open)
+    Pages { paged, open, ended }
 }
 
 #[tokio::test]
@@ -372,7 +383,7 @@ async fn judge(shift: &Shift, plan: &Plan, seed: u64) -> String {
     let taken: Vec<Time> = calls.into_iter().filter(|at| !within(shift, 0, *at)).collect();
     let board: Vec<(Time, Value)> =
         taken.into_iter().zip(shift.pager.board()).map(|(at, posted)| (at, posted.last().clone())).collect();
-    let (paged, still_open) = pages(&board);
+    let Pages { paged, open: still_open, ended } = pages(&board);
     let incidents = shift.incidents().await;
     let key_of = |incident: &Incident| format!("nightshift/test/{}", incident.id);
     let mut tallies: BTreeMap<Kind, Tally> = BTreeMap::new();
@@ -409,6 +420,13 @@ async fn judge(shift: &Shift, plan: &Plan, seed: u64) -> String {
             tally.slowest = tally.slowest.max(late);
             if late > IN_TIME {
                 wrong.push(format!("{:?} from second {}: paged {late} s late", problem.kind, problem.begins));
+            }
+        }
+        for end in keys.iter().filter_map(|key| ended.get(key)) {
+            // The five minutes in which an alert may come back, and a minute for a vendor that was away.
+            let (end, latest) = (shift.second(*end), due(shift, 0, problem.ends + 300) + 60);
+            if end < problem.ends || end > latest {
+                wrong.push(format!("{:?} was over at second {} and resolved at {end}", problem.kind, problem.ends));
             }
         }
         explained.extend(keys);

@@ -124,7 +124,7 @@ async fn two_faults_of_one_node_are_one_title_and_a_line_each() {
         reader.pass(3).await;
     }
     let read = reader.message();
-    assert!(read.contains("gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)"), "{read}");
+    assert!(read.contains("gpu-1: 2 faults (XID 48 on GPU 2, XID 74 on GPU 4)"), "{read}");
     is_as_written("two-faults", &read);
 }
 
