@@ -132,7 +132,11 @@ pub fn group_title(alert: &str, subjects: u32, part: Option<&str>) -> String {
 /// An alert and where it is, in a few words: `GpuHot (GPU 1 of gpu-1)`.
 pub fn alert_place(event: &Event) -> String {
     let subject = &event.subject;
-    let (name, place) = (one_line(event.name()), one_line(&place_of(event)));
+    let name = match event.labels.get("xid").parse::<u32>() {
+        Ok(code) => format!("XID {code}"),
+        Err(_) => one_line(event.name()),
+    };
+    let place = one_line(&place_of(event));
     let text = match &subject.gpu {
         Some(gpu) if !place.is_empty() => format!("{name} (GPU {} of {place})", one_line(gpu)),
         Some(gpu) => format!("{name} (GPU {})", one_line(gpu)),

@@ -8,7 +8,7 @@ use super::vendor::{Manner, Posted, Vendor};
 use crate::harness::alertmanager_body;
 use crate::night::{Night, seal};
 use nightshift::config::{Channel, Config, Secret};
-use nightshift::engine::Courier;
+use nightshift::engine::{Courier, EventLines};
 use nightshift::model::{EntryKind, Incident, Time};
 use nightshift::store::Filter;
 use nightshift::world::Http;
@@ -299,6 +299,34 @@ impl Shift {
         asked.collect()
     }
 
+    /// The engine's log of the night, as far as it is about events.
+    async fn log(&self) -> String {
+        let filter = Filter { after: Some(-1), limit: 10_000, ..Filter::default() };
+        let mut text = String::new();
+        let mut lines = EventLines::default();
+        let mut last = None;
+        loop {
+            let after = last.or(filter.after);
+            let entries = self.night.parts.store.entries(Filter { after, ..filter.clone() }).await.unwrap();
+            let Some(end) = entries.last().map(|entry| entry.no.0) else { return text };
+            for entry in entries {
+                let at = Duration::from_secs(self.second(entry.at));
+                for line in lines.of(std::slice::from_ref(&entry), at) {
+                    let fields = [
+                        line.incident.map(|incident| format!(" incident={incident}")),
+                        line.run.map(|run| format!(" run={run}")),
+                        line.node.map(|node| format!(" node={node}")),
+                        line.rule.map(|rule| format!(" rule={rule}")),
+                        line.why.map(|why| format!(" why=\"{why}\"")),
+                    ];
+                    let fields: String = fields.into_iter().flatten().collect();
+                    let _ = writeln!(text, "{} {:?} {}{fields}", entry.at.strftime("%H:%M:%S"), line.loud, line.text);
+                }
+            }
+            last = Some(end);
+        }
+    }
+
     async fn incidents(&self) -> Vec<Incident> {
         let filter = Filter { after: Some(-1), limit: 1_000, ..Filter::default() };
         self.night.parts.store.incidents(filter).await.unwrap()
@@ -372,7 +400,7 @@ async fn in_a_night_of_eight_hours_each_real_incident_is_one_page_and_each_quest
         let shift = Shift::begin(&mut draw).await;
         shift.pass(&plan).await;
         let table = judge(&shift, &plan, seed).await;
-        println!("{table}");
+        println!("{table}\n{}", shift.log().await);
     }
 }
 
