@@ -140,6 +140,8 @@ struct Known {
     steps: HashMap<(RunId, u32), String>,
     /// Channels that were notified of an incident.
     notified: HashMap<IncidentId, HashSet<String>>,
+    /// Channels whose last delivery failed.
+    failing: HashSet<String>,
 }
 
 struct About {

@@ -111,6 +111,9 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         Heard { .. } => return None,
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
         IncidentOpened { title, .. } => info(format!("incident opened: {title}")),
+        IncidentResolved { why } if why.starts_with("it is part of ") => {
+            info("incident merged into a group; no channel has shown it").why(why)
+        }
         IncidentResolved { why } => info("incident resolved").why(why),
         IncidentRecovering { until } => info(format!(
             "incident recovering: its alerts have ended; it resolves at {} unless one fires again",
@@ -118,10 +121,11 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         )),
         IncidentRecurred { alert } => info(format!("incident open again: {alert} fires; the same incident goes on")),
         IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
-        AlertsJoined { alerts, more, raised, .. } => {
+        AlertsJoined { alerts, more, raised, title } => {
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let graver = raised.map(|severity| format!("; severity is now {severity}")).unwrap_or_default();
-            info(format!("alerts joined: {}{more}{graver}", alerts.join(", ")))
+            let now = title.as_ref().map(|title| format!("; now {title}")).unwrap_or_default();
+            info(format!("alerts joined: {}{more}{graver}{now}", alerts.join(", ")))
         }
         IncidentAcknowledged { by } => info(format!("incident acknowledged by {by}")),
         IncidentAssigned { owner, by } => info(format!("incident assigned to {owner} by {by}")),
@@ -282,9 +286,14 @@ fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
         // The first of each incident; edits and thread lines are in the ledger.
         Delivered { channel, .. } => {
             let first = known.notified.entry(entry.about.incident?).or_default().insert(channel.clone());
-            return first.then(|| info(format!("channel {channel} notified")));
+            if known.failing.remove(channel) {
+                info(format!("channel {channel} takes messages again; what waited is being delivered"))
+            } else {
+                return first.then(|| info(format!("channel {channel} notified")));
+            }
         }
         DeliveryFailed { channel, why, final_: false } => {
+            known.failing.insert(channel.clone());
             warn(format!("delivery to channel {channel} failed; it is tried again")).why(why)
         }
         DeliveryFailed { channel, why, final_: true } => Line::new(
