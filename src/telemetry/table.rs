@@ -60,7 +60,7 @@ pub const TABLE: &[Metric] = &[
     ),
     row("budget_limit", Kind::Gauge, &["scope"], "Nodes of the default cluster that may be out of service"),
     row("actions_refused", Kind::Counter, &["guard"], "Steps that a guard held or denied"),
-    row("runs_ended", Kind::Counter, &["state"], "Runs that ended, by final state, whoever ended them"),
+    row("runs_ended", Kind::Counter, &["state"], "Runs that ended, by final state, ended by the engine or by a person"),
     row(
         "deliveries",
         Kind::Counter,

@@ -42,20 +42,7 @@ pub struct Night {
 impl Night {
     /// Rules as YAML, runbooks by name and text.
     pub async fn fall(rules: &str, runbooks: &[(&str, &str)]) -> Night {
-        let dir = tempfile::tempdir().unwrap();
-        for folder in ["rules", "runbooks", "integrations"] {
-            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
-        }
-        std::fs::write(dir.path().join("rules/test.yaml"), rules).unwrap();
-        for (name, text) in runbooks {
-            std::fs::write(dir.path().join(format!("runbooks/{name}.rhai")), text).unwrap();
-        }
-        let folders = Folders {
-            runbooks: dir.path().join("runbooks"),
-            rules: dir.path().join("rules"),
-            integrations: dir.path().join("integrations"),
-        };
-        Night::fall_on(folders, dir).await
+        Night::fall_with(rules, runbooks, |_| {}).await
     }
 
     /// The shipped runbooks, with these rules.
