@@ -7,6 +7,9 @@ set -euo pipefail
 
 # program:package
 needed=(python3:python3 openssl:openssl ps:procps pkill:procps ip:iproute2)
+# library:package. Docker's daemon starts itself again without the environment in which it was started, so this one must be
+# where the system looks for it.
+libraries=(libdevmapper.so.1.02.1:libdevmapper1.02.1)
 
 # The distribution's own first: what another installer has put before it may lack parts.
 where() {
@@ -21,6 +24,9 @@ lacking() {
     local pair
     for pair in "${needed[@]}"; do
         where "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
+    done
+    for pair in "${libraries[@]}"; do
+        "$(where ldconfig)" -p | grep -qF "${pair%%:*}" || printf '%s\n' "${pair##*:}"
     done
     # Debian's python3 comes without what a virtual environment needs.
     "$(where python3 || echo false)" -c 'import venv, ensurepip' >/dev/null 2>&1 || printf 'python3-venv\n'
