@@ -11,7 +11,9 @@ fetch() {
     needs_apt chromium
     unpack_missing "$dir" chromium
     [ -x "$dir/root/usr/lib/chromium/chromium" ] || die "the package chromium holds no /usr/lib/chromium/chromium"
-    wrap chromium "$dir/root/usr/lib/chromium/chromium" "$dir/root"
+    # Without a font its pages crash; a machine without a desktop has neither fonts nor their configuration.
+    wrap chromium "$dir/root/usr/lib/chromium/chromium" "$dir/root" \
+        "FONTCONFIG_PATH=$dir/root/etc/fonts" "XDG_DATA_HOME=$dir/root/usr/share"
 }
 
 if ! starts "$bin/chromium"; then

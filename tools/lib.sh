@@ -122,12 +122,17 @@ unpack_missing() {
     rm -rf "$dir/debs"
 }
 
-# wrap NAME PROGRAM ROOT: $bin/NAME starts PROGRAM with the libraries under ROOT. Some stand in folders of their own, which an
+# wrap NAME PROGRAM ROOT [VARIABLE=VALUE...]: $bin/NAME starts PROGRAM with the libraries under ROOT. Some stand in folders of their own, which an
 # installed program finds by its run path, and some packages still use /lib.
 wrap() {
-    local libs
-    libs=$(find "$3" -name '*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
-    rm -f "${bin:?}/$1"
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:-} exec %q "$@"\n' "$libs" "$2" >"$bin/$1"
-    chmod +x "$bin/$1"
+    local libs name=$1 program=$2 from=$3
+    shift 3
+    libs=$(find "$from" -name '*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
+    rm -f "${bin:?}/$name"
+    {
+        printf '#!/bin/sh\n'
+        [ $# = 0 ] || printf 'export %q\n' "$@"
+        printf 'LD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:-} exec %q "$@"\n' "$libs" "$program"
+    } >"$bin/$name"
+    chmod +x "$bin/$name"
 }

@@ -165,7 +165,7 @@ pub async fn an_alert_that_joins_an_open_incident_leaves_a_line_and_raises_it(op
     assert_eq!((incident.firing, incident.severity), (2, Severity::Critical));
     let joined = store.entries(Filter { kinds: vec!["alerts_joined"], ..all() }).await.unwrap().remove(0);
     assert_eq!(joined.about.incident, Some(incident.id));
-    let EntryKind::AlertsJoined { alerts, more: 0, title: None, raised: None } = joined.kind else {
+    let EntryKind::AlertsJoined { alerts, more: 0, title: None, raised: Some(Severity::Critical) } = joined.kind else {
         panic!("{joined:?}")
     };
     assert_eq!(alerts, ["GpuXid (GPU 1 of gpu-1)"]);

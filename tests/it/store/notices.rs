@@ -181,7 +181,7 @@ pub async fn nothing_to_send_settles_the_notice_and_leaves_no_entry(open: Open<'
     let (store, notice) = told(open).await;
     let kept = Receipt(json!({ "state": "triggered" }));
     report(&store, &notice, Receipted::Delivered { upto: notice.want, receipt: kept.clone() }, 2).await;
-    for (second, receipt) in [(5, None), (6, Some(Receipt(json!({ "state": "acknowledged" }))))] {
+    for (second, receipt) in [(5, None), (8, Some(Receipt(json!({ "state": "acknowledged" }))))] {
         let assign = Control::Assign { incident: notice.incident, owner: format!("o{second}"), by: "kim".to_owned() };
         store.control(assign, at(second)).await.unwrap();
         let again = due(&store, second).await.remove(0);
@@ -192,8 +192,8 @@ pub async fn nothing_to_send_settles_the_notice_and_leaves_no_entry(open: Open<'
     }
     let delivered = story(&store).await.into_iter().filter(|kind| *kind == "delivered").count();
     assert_eq!(delivered, 1, "one request was answered");
-    acknowledge(&store, &notice, 7).await;
-    let last = due(&store, 7).await.remove(0);
+    acknowledge(&store, &notice, 11).await;
+    let last = due(&store, 11).await.remove(0);
     assert_eq!(last.receipt, Some(Receipt(json!({ "state": "acknowledged" }))));
     assert!(!last.maybe_sent && last.shown > Some(notice.want));
 }
