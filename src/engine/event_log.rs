@@ -79,7 +79,7 @@ impl EventLog {
     }
 }
 
-/// What a commit says by itself: its size and time, and every run that ended, whoever ended it.
+/// What a commit says by itself: its size and time, and every run that ended, by the engine or by a person.
 pub fn measure(metrics: &Metrics, commit: &Commit) {
     metrics.committed(commit.operations, commit.took);
     for entry in &commit.entries {

@@ -135,7 +135,7 @@ impl Notifier for PagerDuty {
         }
     }
 
-    /// One alert a storm. It stays open until a person resolves it: somebody should have looked. Under its key the count is
+    /// One alert a storm. It stays open until a person resolves it, who has looked. Under its key the count is
     /// corrected when it has doubled, when more wait for an answer, and when the storm is over.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
         let said = |name: &str| prior.and_then(|receipt| receipt.0[name].as_u64()).unwrap_or(0);
