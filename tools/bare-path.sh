@@ -13,10 +13,10 @@ rust=(cargo rustc rustup rustfmt cargo-fmt cargo-clippy clippy-driver)
 
 command -v dpkg-query >/dev/null || die "needs dpkg, to tell which programs a bare Debian has"
 
-# Packages of every Debian, and those of `asked` under the names that carry a version (gcc-12, binutils-x86-64-linux-gnu).
+# Packages of every Debian (apt with gpgv, by which it verifies a list), and those of `asked` under the names that carry a version (gcc-12, binutils-x86-64-linux-gnu).
 packages() {
     dpkg-query -W -f '${db:Status-Abbrev}${Essential} ${Priority} ${Package}\n' |
-        sed -n 's/^ii *yes [a-z]* \(.*\)$/\1/p; s/^ii *no required \(.*\)$/\1/p; s/^ii *no important \(apt\)$/\1/p'
+        sed -n 's/^ii *yes [a-z]* \(.*\)$/\1/p; s/^ii *no required \(.*\)$/\1/p; s/^ii *no [a-z]* \(apt\|gpgv\)$/\1/p'
     dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' | sed -n 's/^ii *//p' |
         grep -E "^($(IFS='|'; echo "${asked[*]//+/\\+}"))(-[0-9a-z-]+)?$" || true
 }
