@@ -95,7 +95,10 @@ impl ClockWatch {
             spoken(by)
         );
         tracing::warn!(text, "clock step");
-        let rows = parts.store.shift_timers(by, text, parts.clock.now()).await?;
+        // Forward it comes before the clock: the entry has the time that holds from now on.
+        let now = parts.clock.now();
+        let after = Time::from_microsecond(now.as_microsecond().saturating_add(by.max(0))).unwrap_or(now);
+        let rows = parts.store.shift_timers(by, text, after).await?;
         tracing::info!(rows, "timers were moved");
         self.owed = None;
         parts.nudge.nudge();
