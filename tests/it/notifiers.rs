@@ -344,6 +344,22 @@ pub(crate) fn need(kind: NeedKind, key: &str, text: &str) -> Need {
 }
 
 #[tokio::test]
+async fn a_question_that_comes_with_the_acknowledgement_is_sent_after_it() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    let mut now = notice(IncidentState::Open, "gpu-3: XID 79", &[(1, "opened")]);
+    let mut receipt = delivered(pagerduty.deliver(&now, None).await);
+    now.incident.state = IncidentState::Acknowledged;
+    now.needs = vec![need(NeedKind::Approval, "a3", "drain (r3) waits for an answer")];
+    // An acknowledgement carries no details.
+    receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
+    receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
+    unsent(pagerduty.deliver(&now, Some(&receipt)).await, Some(&receipt));
+    let actions: Vec<Value> = server.seen().iter().map(|seen| seen.body["event_action"].clone()).collect();
+    assert_eq!(actions, ["trigger", "acknowledge", "trigger"]);
+}
+
+#[tokio::test]
 async fn the_page_carries_the_question_and_names_the_gpu_as_a_person_would() {
     let server = Recording::pagerduty().await;
     let mut asking = notice(IncidentState::Open, "gpu-3: GPU 5 fell off the bus (XID 79)", &[(1, "r2 waits")]);

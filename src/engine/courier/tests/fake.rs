@@ -22,6 +22,8 @@ pub struct Shelf {
     pub approvals: Vec<Approval>,
     /// What was recorded, in order: (incident, channel, word).
     pub log: Vec<(IncidentId, String, &'static str)>,
+    /// The next reading of what is due is handed over only then.
+    pub slow_reader: Option<Arc<tokio::sync::Notify>>,
 }
 
 /// One row of the outbox.
@@ -77,15 +79,21 @@ impl FakeStore {
         });
         let title = format!("XID 79 on gpu-{id}");
         let subject = Subject::node(format!("gpu-{id}"));
-        self.happen(id, EntryKind::IncidentOpened { key: format!("node=gpu-{id}"), title, subject }, now);
+        let key = format!("node=gpu-{id}");
+        self.happen(id, EntryKind::IncidentOpened { key, title, subject, alert: None }, now);
     }
 
     /// Something that the incident's channels should hear.
     pub fn happen(&self, id: i64, kind: EntryKind, now: Time) {
+        self.happen_to(id, id, kind, now);
+    }
+
+    /// The same for a run of another number.
+    pub fn happen_to(&self, id: i64, run: i64, kind: EntryKind, now: Time) {
         self.with(|shelf| {
             let no = EntryNo(shelf.entries.len() as i64);
             let urgent = matches!(kind, EntryKind::ApprovalAsked { .. });
-            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(id)) };
+            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(run)) };
             shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
             for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
                 let untold = row.due.shown.is_none() && row.due.attempts == 0 && !row.due.maybe_sent;
@@ -112,14 +120,19 @@ impl FakeStore {
 #[async_trait::async_trait]
 impl Store for FakeStore {
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
-        Ok(self.with(|shelf| {
+        let (due, reader) = self.with(|shelf| {
             let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
-            Due {
+            let due = Due {
                 runs: Vec::new(),
                 notices: waiting().filter(|row| row.at <= now).take(limit).map(|row| row.due.clone()).collect(),
                 next: waiting().map(|row| row.at).min(),
-            }
-        }))
+            };
+            (due, shelf.slow_reader.take())
+        });
+        if let Some(reader) = reader {
+            reader.notified().await;
+        }
+        Ok(due)
     }
 
     async fn receipted(
@@ -396,6 +409,8 @@ pub struct Told {
     pub digests: Vec<(Digest, Option<Receipt>)>,
     /// Answers to give before all is well again.
     pub answers: VecDeque<Delivery>,
+    /// The next delivery ends only then.
+    pub slow: Option<Arc<tokio::sync::Notify>>,
 }
 
 #[derive(Clone, Default)]
@@ -424,6 +439,10 @@ impl Notifier for FakeChannel {
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         if self.dead {
             return std::future::pending().await;
+        }
+        let slow = self.ear.with(|heard| heard.slow.take());
+        if let Some(slow) = slow {
+            slow.notified().await;
         }
         self.ear.with(|heard| {
             heard.posts.push((notice.clone(), prior.cloned()));
