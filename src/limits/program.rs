@@ -120,5 +120,7 @@ pub const ACCEPT_RANGES: usize = 16;
 pub const LOG_LINES_PER_SECOND: usize = 50;
 /// Runs, incidents, steps and channels whose names later lines repeat.
 pub const LOG_CACHE: usize = 4_096;
+/// Turns of a flapping alert that have a line each in the log; later each tenth has one.
+pub const FLAPS_IN_LOG: u32 = 3;
 /// Commits that wait for the log; a commit never waits for it.
 pub const LOG_QUEUE: usize = 1_024;

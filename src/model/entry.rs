@@ -118,6 +118,9 @@ pub enum EntryKind {
         key: String,
         title: String,
         subject: Subject,
+        /// The alert that opened it; none where it is about something else, such as a freeze.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        alert: Option<String>,
     },
     IncidentResolved {
         why: String,

@@ -127,6 +127,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
                 key: "node=gpu-3".into(),
                 title: "XID 79 on gpu-3".into(),
                 subject: Subject::node("gpu-3"),
+                alert: Some("GpuXid".into()),
             },
         ),
         (
@@ -311,7 +312,7 @@ fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
         content: None,
     };
     let kinds = vec![
-        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node() }),
+        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node(), alert: None }),
         (Some(3), created),
         (None, told("oncall")),
         (Some(3), RunPlanned { plan }),
@@ -372,7 +373,7 @@ fn one_entry_alone_still_has_words() {
 #[test]
 fn a_hostile_label_stays_one_bounded_line() {
     let title = format!("a\nb\u{202e}{}", "x".repeat(100_000));
-    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default() };
+    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default(), alert: None };
     let line = line(&entry(0, None, kind)).unwrap();
     assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
     assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);

@@ -147,6 +147,13 @@ impl Query {
     }
 }
 
+/// An incident is about a node by its own subject, by that of a run, or as a group that the node is part of.
+const OF_NODE: &str = "EXISTS (SELECT 1 FROM (SELECT ? AS node) AS asked \
+     WHERE json_extract(incident.subject, '$.node') = asked.node \
+        OR EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id AND json_extract(run.subject, '$.node') = asked.node) \
+        OR EXISTS (SELECT 1 FROM grouped WHERE grouped.incident = incident.id \
+                   AND instr(',' || grouped.key || ',', ',node=' || asked.node || ',') > 0))";
+
 pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incident>, StoreError> {
     Query::new(rows::INCIDENT, "incident")
         .with("id = ?", filter.incident.map(|id| id.0))
@@ -156,7 +163,7 @@ pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incide
         .only("closed_at IS NULL AND acknowledged_by IS NOT NULL", filter.state == Some("acknowledged"))
         .only("closed_at IS NOT NULL", filter.state == Some("resolved"))
         .with("severity >= ?", filter.severity.map(|severity| severity as i64))
-        .with_text("json_extract(subject, '$.node') = ?", filter.node.as_ref())
+        .with_text(OF_NODE, filter.node.as_ref())
         .with_text("id IN (SELECT incident FROM run WHERE rule = ?)", filter.rule.as_ref())
         .with("opened_at >= ?", filter.since.map(micros))
         .rows(conn, filter, "id", rows::incident)

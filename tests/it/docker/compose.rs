@@ -97,7 +97,7 @@ impl Project<'_> {
 
 #[tokio::test]
 async fn the_service_of_the_compose_file_starts_healthy_with_exactly_its_settings() {
-    let engine = Engine::start();
+    let Some(engine) = Engine::start() else { return };
     image(&engine);
     let project = Project::new(&engine);
     // A model of another user, as a download by hand would be.

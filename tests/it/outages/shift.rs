@@ -166,6 +166,19 @@ impl Plan {
     }
 }
 
+/// What the rule's author wrote.
+fn summary(labels: &Value) -> String {
+    let (node, gpu) = (labels["node"].as_str().unwrap_or_default(), labels["gpu"].as_str().unwrap_or_default());
+    match labels["alertname"].as_str().unwrap_or_default() {
+        "GpuXid" => format!("GPU {gpu} of {node} reported XID {}", labels["xid"].as_str().unwrap_or_default()),
+        "GpuHot" => format!("GPU {gpu} of {node} is above 88 °C"),
+        "GpuMemoryHot" => format!("The memory of GPU {gpu} of {node} is above 95 °C"),
+        "GpuPowerBrake" => format!("GPU {gpu} of {node} is slowed by its power brake"),
+        "OurOwnAlert" => format!("The fans of {node} are loud"),
+        _ => String::new(),
+    }
+}
+
 /// PagerDuty: a trigger pages where its key is not open.
 fn pagerduty(board: &mut Vec<Posted>, _: &str, body: &Value, _: &str) -> (u16, Value) {
     board.push(Posted { id: board.len().to_string(), thread: None, editions: vec![body.clone()] });
@@ -251,7 +264,11 @@ impl Shift {
             alerts.iter().map(|labels| labels.iter().map(|(name, value)| (*name, value.as_str())).collect()).collect();
         let slices: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
         let now = self.night.now();
-        let body = alertmanager_body(status, &now.to_string(), &slices).to_string();
+        let mut body = alertmanager_body(status, &now.to_string(), &slices);
+        for alert in body["alerts"].as_array_mut().unwrap() {
+            alert["annotations"] = json!({ "summary": summary(&alert["labels"]) });
+        }
+        let body = body.to_string();
         let source = &self.night.parts.config.sources["test"];
         let mut decoded = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap();
         for event in &mut decoded.events {

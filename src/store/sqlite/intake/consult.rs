@@ -3,7 +3,9 @@
 //! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident; what no rule matches is one.
 
 use super::{Coming, Intake, Say, storm};
-use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms};
+use crate::model::{
+    About, Actor, EntryKind, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms,
+};
 use crate::policy::{self, Change, Chosen, Selected, Start};
 use crate::store::StoreError;
 use crate::store::sqlite::incidents::group;
@@ -132,7 +134,10 @@ impl Intake<'_> {
             return Ok(group);
         }
         let title = policy::incident_title(event);
-        let (incident, entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+        let (incident, mut entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+        if let EntryKind::IncidentOpened { alert, .. } = &mut entry {
+            *alert = Some(event.name().to_owned());
+        }
         if let Some(storm) = &storm {
             group::mark(&self.tx.conn, incident, storm, part)?;
         }
