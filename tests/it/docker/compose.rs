@@ -7,7 +7,7 @@
 //! Invariant: healthy is what Docker says after the shipped check, never what we say of ourselves.
 
 use super::*;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 /// The root of an image: the program, what it is linked with, and what deploy/Containerfile lays beside it.
 fn image(engine: &Engine) {
@@ -33,10 +33,11 @@ fn image(engine: &Engine) {
     copy(&repository.join("deploy/container.yaml"), "etc/nightshift/nightshift.yaml");
     let asks = "//! Containers.\n\nlet found = docker::containers();\nnote(`${found.len()} containers found`);\n";
     std::fs::write(root.join("etc/nightshift/runbooks/containers.rhai"), asks).unwrap();
-    // A volume that is mounted there gets its owner.
+    // A volume that is mounted there gets its owner and mode.
     let data = root.join("var/lib/nightshift");
     std::fs::create_dir_all(&data).unwrap();
     chown(&data, Some(65_532), Some(65_532)).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
     let tar = engine.dir.path().join("nightshift.tar");
     let packed = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap();
     assert!(packed.success());
@@ -44,6 +45,8 @@ fn image(engine: &Engine) {
     let changes = ["ENTRYPOINT [\"/usr/bin/nightshift\"]", "WORKDIR /var/lib/nightshift"];
     let file = std::fs::read_to_string(repository.join("deploy/Containerfile")).unwrap();
     assert!(changes.iter().all(|line| file.contains(line)), "{file}");
+    let data = ["mkdir --mode=0700 /empty", "COPY --from=build --chown=nonroot:nonroot /empty /var/lib/nightshift"];
+    assert!(data.iter().all(|line| file.contains(line)), "{file}");
     let args =
         ["import", "--change", changes[0], "--change", changes[1], &tar.display().to_string(), "nightshift:local"];
     engine.docker(&args);
@@ -77,7 +80,6 @@ impl Project<'_> {
     }
 
     fn compose(&self, files: &[&str], args: &[&str]) -> String {
-        use std::os::unix::fs::MetadataExt;
         let group = std::fs::metadata(self.engine.socket()).unwrap().gid();
         let files = ["compose.yaml", "over.yaml"].iter().chain(files).flat_map(|file| ["--file", file]);
         let output = Command::new(tool("docker-compose"))
@@ -124,7 +126,6 @@ async fn the_service_of_the_compose_file_runs_without_rights_and_each_override_g
     std::fs::write(model.join("weights.bin"), vec![7; 3_000_000]).unwrap();
     for path in [&model, &model.join("weights.bin")] {
         chown(path, Some(1_234), Some(1_234)).unwrap();
-        use std::os::unix::fs::PermissionsExt;
         let mode = if path.is_dir() { 0o700 } else { 0o600 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -147,6 +148,7 @@ async fn the_service_of_the_compose_file_runs_without_rights_and_each_override_g
         assert!(good && said.contains("gpu-host") && said.contains("inside"), "{said}");
         // The secrets have the mode that they have on the host, where their folder keeps others out.
         let (_, said) = project.inside(&["doctor"]);
+        assert!(!said.contains("open to everybody"), "{said}");
         assert!(!said.contains("can be read by everybody") && !logs().contains("can be read by everybody"), "{said}");
         assert!(!logs().contains("KernelLogUnreadable") && !logs().contains("panicked"), "{}", logs());
         container
