@@ -8,6 +8,7 @@ mod budgets;
 mod devices;
 mod fleet;
 mod jobs;
+mod protected;
 mod pulse;
 mod reach;
 mod review;
@@ -22,6 +23,7 @@ pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
+pub(in crate::world) use protected::belongs_to_kubernetes;
 pub use reach::KubeConfig;
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
@@ -37,7 +39,7 @@ use send::{conditional, decode, escape, pod_path, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use wire::{NodeWire, PodWire};
 
@@ -175,6 +177,8 @@ pub struct Kube {
     noted: Option<Arc<Mutex<Noted>>>,
     notes: bool,
     cache_job: Option<Arc<CacheJob>>,
+    /// See `protect`.
+    protected: Arc<OnceLock<Vec<String>>>,
 }
 
 /// Reads that are handed on once.
@@ -207,6 +211,7 @@ impl Kube {
             noted: None,
             notes: false,
             cache_job: config.cache_job.clone().map(Arc::new),
+            protected: Arc::default(),
         }
     }
 

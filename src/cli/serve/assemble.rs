@@ -123,6 +123,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
             }
         };
         kube.keep_labels(config.guards.labels());
+        kube.protect(config.guards.protected.namespaces.clone());
         clusters.insert(name.clone(), kube);
     }
     let prometheus = match &config.prometheus {
