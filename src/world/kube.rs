@@ -8,6 +8,7 @@ mod budgets;
 mod devices;
 mod fleet;
 mod jobs;
+mod lease;
 mod pulse;
 mod reach;
 mod review;
@@ -22,6 +23,7 @@ pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
+pub use lease::EngineLease;
 pub use reach::KubeConfig;
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
@@ -175,6 +177,10 @@ pub struct Kube {
     noted: Option<Arc<Mutex<Noted>>>,
     notes: bool,
     cache_job: Option<Arc<CacheJob>>,
+    /// Where the Lease lies by which one of several engines acts; none: no Lease is kept.
+    lease_namespace: Option<Arc<str>>,
+    /// Why this engine only watches, for all clones of this client.
+    only_watched: Arc<Mutex<Option<String>>>,
 }
 
 /// Reads that are handed on once.
@@ -207,6 +213,8 @@ impl Kube {
             noted: None,
             notes: false,
             cache_job: config.cache_job.clone().map(Arc::new),
+            lease_namespace: config.lease_namespace().map(Arc::from),
+            only_watched: Arc::default(),
         }
     }
 
