@@ -22,6 +22,7 @@ mod invocation;
 mod ladder;
 mod page;
 mod pages;
+mod private;
 mod rbac;
 mod reasons;
 mod run;

@@ -33,7 +33,7 @@ pub use command::{Answer, Command};
 pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
-pub use finding::{Finding, GpuName};
+pub use finding::{AGENT_ALERTS, AGENT_LABELS, Finding, GpuName};
 pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId, TokenId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;

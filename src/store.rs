@@ -9,9 +9,9 @@ pub mod ledger;
 mod sqlite;
 
 pub use asked::{
-    AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry,
-    Receipted,
+    AgentIdentity, AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due,
+    DueNotice, Filter, Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure,
+    Prospect, RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
 
@@ -190,14 +190,24 @@ pub trait Store: Send + Sync + 'static {
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError>;
 
     // ── agents ──
+    /// That an agent speaks, and how it stands. `Refused`: its certificate was taken away, or another kind of agent serves
+    /// that node; how an agent shows who it is never changes here.
     async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError>;
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
-    /// The family whose certificates are good for that node; none: no agent of that node has joined.
-    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError>;
+    /// Whose certificates are good for that node; none: no agent of that node has joined.
+    async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError>;
+    /// A newer certificate of the agent was shown: older ones are refused from then on.
+    async fn agent_used(&self, agent: NewAgent, now: Time) -> Result<(), StoreError>;
+    /// The generation of the certificate that the agent gets for the one that it shows, with a ledger entry. `Refused`: it
+    /// was taken away, or renewed a moment ago.
+    async fn agent_renewed(&self, agent: NewAgent, now: Time) -> Result<u64, StoreError>;
     /// From now on it is not known: its certificates are refused, and its silence is nobody's matter.
     async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError>;
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError>;
-    /// Uses the token with that hash up for this agent, or refuses in words.
+    /// Whether `join` with that token would be refused, in words; else whether the token was made for that very node.
+    /// Changes nothing.
+    async fn join_check(&self, hash: &str, agent: &AgentName, now: Time) -> Result<bool, StoreError>;
+    /// Uses the token with that hash up for this agent, or refuses in words. Only this enters an agent with a certificate.
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError>;
 
     // ── tokens ──

@@ -1,6 +1,7 @@
 //! Runs what is due: an open step is performed, else the script is asked what comes next.
 //!
-//! Invariant: nothing is performed before its `begin` is committed, and the first pass after a crash is the recovery.
+//! Invariant: nothing is performed before its `begin` is committed, the first pass after a crash is the recovery, and each
+//! cluster has slots of its own.
 
 mod slice;
 mod texts;
@@ -40,7 +41,7 @@ impl Runner {
         let this = Arc::new(self);
         let mut nudged = this.parts.nudge.listen();
         let mut slices: JoinSet<RunId> = JoinSet::new();
-        let mut in_flight: HashMap<RunId, ()> = HashMap::new();
+        let mut in_flight: InFlight = HashMap::new();
         while !*shutdown.borrow() {
             let wake = this.launch(&mut slices, &mut in_flight).await;
             tokio::select! {
@@ -81,7 +82,7 @@ impl Runner {
         }
     }
 
-    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut HashMap<RunId, ()>) -> Time {
+    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut InFlight) -> Time {
         let now = self.parts.clock.now();
         let later = now + Duration::from_secs(1);
         let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
@@ -91,12 +92,17 @@ impl Runner {
                 return later;
             }
         };
-        for run in due.runs {
-            if in_flight.len() >= limits::RUNS_AT_ONCE {
-                break;
-            }
-            if !in_flight.contains_key(&run) && self.is_well(run, now) {
-                in_flight.insert(run, ());
+        let slots = slots(self.parts.world.clusters.len());
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        for cluster in in_flight.values() {
+            *taken.entry(cluster.clone()).or_default() += 1;
+        }
+        for (run, cluster) in due.runs.into_iter().zip(due.clusters) {
+            let cluster = if cluster.is_empty() { self.parts.world.default_cluster.clone() } else { cluster };
+            let of_cluster = taken.entry(cluster.clone()).or_default();
+            if *of_cluster < slots && !in_flight.contains_key(&run) && self.is_well(run, now) {
+                *of_cluster += 1;
+                in_flight.insert(run, cluster);
                 let this = self.clone();
                 slices.spawn(async move {
                     this.slice(run).await;
@@ -149,7 +155,15 @@ impl Runner {
     }
 }
 
-fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut HashMap<RunId, ()>) {
+/// Runs whose slice is on its way, each with its cluster.
+type InFlight = HashMap<RunId, String>;
+
+/// Slices of one cluster that run together: one that hangs keeps its own slots alone.
+fn slots(clusters: usize) -> usize {
+    (limits::RUNS_AT_ONCE / clusters.max(1)).max(limits::RUNS_PER_CLUSTER)
+}
+
+fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut InFlight) {
     match done {
         Ok(run) => drop(in_flight.remove(&run)),
         // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.

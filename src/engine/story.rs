@@ -403,6 +403,20 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
         }
+        AgentTokenMade { cluster, node, expires_at, by } => {
+            let of = match (node, cluster) {
+                (Some(node), cluster) => {
+                    format!(" for {}", AgentName::new(cluster.as_deref().unwrap_or_default(), node))
+                }
+                (None, Some(cluster)) => format!(" for cluster {cluster}"),
+                (None, None) => String::new(),
+            };
+            (format!("{by} made a join token{of}, valid until {expires_at}"), true)
+        }
+        AgentRenewed { cluster, node, generation } => {
+            let name = AgentName::new(cluster, node);
+            (format!("the agent of {name} renewed its certificate (generation {generation})"), false)
+        }
         AgentJoined { cluster, node, token_by } => {
             let name = AgentName::new(cluster, node);
             (format!("the agent of {name} joined, by a token of {token_by}"), true)

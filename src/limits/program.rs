@@ -124,3 +124,6 @@ pub const LOG_CACHE: usize = 4_096;
 pub const FLAPS_IN_LOG: u32 = 3;
 /// Commits that wait for the log; a commit never waits for it.
 pub const LOG_QUEUE: usize = 1_024;
+
+/// Connections that cannot be accepted are logged so often, with their count.
+pub const UNACCEPTED_SAID_EVERY: Duration = Duration::from_secs(10);

@@ -375,6 +375,23 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// A join token was made: for one agent, of this cluster and node where they are named.
+    AgentTokenMade {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+        expires_at: Time,
+        by: String,
+    },
+    /// An agent has got another certificate for a certificate that it had.
+    AgentRenewed {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cluster: String,
+        node: String,
+        /// Counts from 1, the one that it got when it joined.
+        generation: u64,
+    },
     /// An agent has got its first certificate, by a token that this person made.
     AgentJoined {
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -414,7 +431,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 52] = [
+    pub const NAMES: [&'static str; 54] = [
         "started",
         "heard",
         "gap",
@@ -460,6 +477,8 @@ impl EntryKind {
         "break_glass_used",
         "refused",
         "people_changed",
+        "agent_token_made",
+        "agent_renewed",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -511,6 +530,8 @@ impl EntryKind {
             EntryKind::BreakerReset { .. } => "breaker_reset",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::AgentTokenMade { .. } => "agent_token_made",
+            EntryKind::AgentRenewed { .. } => "agent_renewed",
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",

@@ -35,8 +35,12 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     if !world.clusters.is_empty() {
         // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
         let lost = world.lost_clusters();
+        let only_watched = |name: &String| world.clusters.get(name).is_some_and(|kube| kube.only_watched().is_some());
         let word = |name: &String| match lost.get(name) {
             Some((since, _)) => format!("not watched since {since}; the log says why"),
+            None if only_watched(name) => {
+                "only watched: this engine begins no steps there; the log says why".to_owned()
+            }
             None => "ok".to_owned(),
         };
         said["clusters"] = world.clusters.keys().map(|name| (name.clone(), json!(word(name)))).collect();

@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt as _;
@@ -78,6 +78,7 @@ where
     let places = Arc::new(Semaphore::new(most));
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
+    let mut unaccepted = Unaccepted::default();
     loop {
         // A place first, then a connection: those beyond the bound wait in the kernel's queue.
         let accepted = async {
@@ -94,7 +95,7 @@ where
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, or the client was gone: wait a moment rather than spin.
-                tracing::warn!(%error, "a connection could not be accepted");
+                unaccepted.count(&error, Instant::now());
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -111,6 +112,27 @@ where
     let _ = stop.send(());
     // Every connection task holds a receiver, so this ends when the last one has.
     tokio::time::timeout(patience, stop.closed()).await.is_ok()
+}
+
+/// Connections that could not be accepted: one line for the first, and then a count once in a while.
+#[derive(Default)]
+struct Unaccepted {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Unaccepted {
+    /// Whether a line was written.
+    fn count(&mut self, error: &std::io::Error, now: Instant) -> bool {
+        self.count += 1;
+        if self.said.is_some_and(|said| now < said + limits::UNACCEPTED_SAID_EVERY) {
+            return false;
+        }
+        let tries = std::mem::take(&mut self.count);
+        tracing::warn!(%error, tries, "connections could not be accepted; they wait; out of file descriptors is the usual reason");
+        self.said = Some(now);
+        true
+    }
 }
 
 async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>) {
@@ -145,6 +167,14 @@ async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut sto
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn out_of_descriptors_is_one_line_with_a_count_and_not_twenty_a_second() {
+        let (mut unaccepted, began) = (Unaccepted::default(), Instant::now());
+        let error = std::io::Error::from_raw_os_error(24);
+        let lines = (0..1_000).filter(|at| unaccepted.count(&error, began + Duration::from_millis(50 * at))).count();
+        assert_eq!(lines, 5, "fifty seconds, one line in ten");
+    }
 
     #[test]
     fn an_address_that_others_can_reach_needs_tls_before_it() {

@@ -55,6 +55,17 @@ pub struct NewAgent {
     pub how: AgentProof,
     /// What its certificates have in common since it joined; empty for the others.
     pub family: String,
+    /// Of the certificate that it shows: each renewal counts one further. 0 for the others.
+    pub generation: u64,
+}
+
+/// Whose certificates are good for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentIdentity {
+    pub family: String,
+    /// The newest generation that was shown, and since when.
+    pub used: u64,
+    pub used_since: Time,
 }
 
 /// An agent as it was last written.
@@ -76,6 +87,8 @@ pub struct JoinToken {
     pub cluster: Option<String>,
     pub node: Option<String>,
     pub by: String,
+    /// The token by which it is made: revoking that one ends this one, and the agent that joined by it.
+    pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 
@@ -132,6 +145,8 @@ pub struct NewRun {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Due {
     pub runs: Vec<RunId>,
+    /// Of each run, the cluster that it is about; empty where it names none.
+    pub clusters: Vec<String>,
     pub notices: Vec<DueNotice>,
     /// The earliest moment at which something more becomes due.
     pub next: Option<Time>,

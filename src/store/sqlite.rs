@@ -27,8 +27,8 @@ mod writer;
 
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard,
+    Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
     StoreError,
 };
 use crate::model::{
@@ -105,7 +105,9 @@ impl SqliteStore {
         schema::migrate(&mut conn, now)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let epoch = schema::new_epoch(&conn)?;
+        let incarnation = schema::renew_incarnation(&conn)?;
         let mut tx = Tx::open(conn, epoch, options.ceiling)?;
+        tx.incarnation = incarnation;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
@@ -126,6 +128,22 @@ impl SqliteStore {
         let (queue, thread) = Queue::start(tx, last)?;
         let readers = Readers::new(options.path);
         Ok(SqliteStore { epoch, readers, writer: Mutex::new(Some(Writer { queue, thread })) })
+    }
+
+    /// Gives the database at `path`, which no process has open, a new incarnation: for a copy that is put in the place of
+    /// another. Each start does so as well.
+    ///
+    /// # Errors
+    ///
+    /// The database is in use, or cannot be opened or written.
+    pub fn renew_incarnation(path: &std::path::Path, now: Time) -> Result<String, StoreError> {
+        let lock = schema::lock(path)?;
+        let mut conn = schema::open_writer(path)?;
+        schema::migrate(&mut conn, now)?;
+        let drawn = schema::renew_incarnation(&conn);
+        drop(conn);
+        drop(lock);
+        drawn
     }
 
     fn queue(&self) -> Result<Queue, StoreError> {
@@ -412,9 +430,17 @@ impl Store for SqliteStore {
         self.readers.read(agents::rows).await
     }
 
-    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
         let agent = agent.clone();
-        self.readers.read(move |conn| agents::family(conn, &agent)).await
+        self.readers.read(move |conn| agents::identity(conn, &agent)).await
+    }
+
+    async fn agent_used(&self, agent: NewAgent, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| agents::used(tx, &agent, now)).await
+    }
+
+    async fn agent_renewed(&self, agent: NewAgent, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| agents::renewed(tx, &agent, now)).await
     }
 
     async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
@@ -424,6 +450,11 @@ impl Store for SqliteStore {
 
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| agents::join_token(tx, &token, now)).await
+    }
+
+    async fn join_check(&self, hash: &str, agent: &AgentName, now: Time) -> Result<bool, StoreError> {
+        let (hash, agent) = (hash.to_owned(), agent.clone());
+        self.readers.read(move |conn| agents::join_check(conn, &hash, &agent, now).map(|made| made.is_bound)).await
     }
 
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError> {

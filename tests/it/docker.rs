@@ -193,6 +193,7 @@ async fn begin(world: &World, call: Call) -> Step {
         carry,
         outcome: None,
         ended_at: None,
+        incarnation: String::new(),
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
             acknowledged_by: None,
             firing: 1,
             episodes: 1,
+            incarnation: String::new(),
         },
         headlines: lines.clone(),
         fresh: lines,

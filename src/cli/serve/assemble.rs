@@ -159,13 +159,8 @@ pub(crate) fn folders(config: &Config) -> Folders {
 
 /// The folder holds a signing key and an admin's token: nobody else may look.
 fn make_private(folder: &Path) -> Result<(), Stop> {
-    use std::os::unix::fs::DirBuilderExt;
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        Stop::failure(format!("data_dir {}: {error}", folder.display()), "make the folder, or set `data_dir`")
-    })
+    crate::cli::private::folder(folder)
+        .map_err(|why| Stop::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))
 }
 
 /// The public half, for auditors.

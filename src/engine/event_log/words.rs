@@ -173,6 +173,8 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         | Refused { .. }
         | PeopleChanged { .. }
         | NodesReleased { .. }
+        | AgentTokenMade { .. }
+        | AgentRenewed { .. }
         | AgentJoined { .. }
         | AgentRemoved { .. }
         | Redacted { .. } => return of_people(&entry.kind),
@@ -363,6 +365,12 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
         Refused { who, what, why, times } => warn(format!("request refused to {who}, {times} times: {what}")).why(why),
         PeopleChanged { changes } => info(format!("people or tokens changed: {}", changes.join("; "))),
         NodesReleased { nodes, by, why } => info(format!("nodes released by {by}: {}", nodes.join(", "))).why(why),
+        AgentTokenMade { expires_at, by, .. } => {
+            info(format!("agent join token created by {by}, valid until {}", clock(*expires_at)))
+        }
+        AgentRenewed { node, generation, .. } => {
+            on(node, info(format!("agent certificate renewed, generation {generation}")))
+        }
         AgentJoined { node, token_by, .. } => on(node, info(format!("agent joined with a token of {token_by}"))),
         AgentRemoved { node, by, why, .. } => on(node, info(format!("agent removed by {by}")).why(why)),
         Redacted { entry, by, why } => info(format!("ledger entry {entry} redacted by {by}")).why(why),

@@ -45,9 +45,9 @@ pub(super) fn create(
     tx.next.incident += 1;
     exec(
         &tx.conn,
-        "INSERT INTO incident (id, key, title, subject, severity, opened_at, firing, episodes) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)",
-        params![id.0, key, title, to_json(subject)?, severity as i64, micros(now)],
+        "INSERT INTO incident (id, key, title, subject, severity, opened_at, firing, episodes, incarnation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7)",
+        params![id.0, key, title, to_json(subject)?, severity as i64, micros(now), tx.incarnation],
     )?;
     let (key, title, subject) = (key.to_owned(), title.to_owned(), subject.clone());
     Ok((id, EntryKind::IncidentOpened { key, title, subject, alert: None }))

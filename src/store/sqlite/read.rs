@@ -58,7 +58,11 @@ impl Readers {
     }
 }
 
-pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
+/// Clusters take turns, so that those of one do not hide those of another; within one the longest due come first.
+pub(super) const DUE_RUNS: &str = "SELECT id, cluster FROM (SELECT id, wake_at, cluster, \
+     row_number() OVER (PARTITION BY cluster ORDER BY wake_at) AS place FROM \
+     (SELECT id, wake_at, CASE WHEN json_valid(subject) THEN coalesce(json_extract(subject, '$.cluster'), '') ELSE '' END AS cluster FROM run WHERE wake_at <= ?1)) \
+     ORDER BY place, wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
      coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
      WHERE incident.id = outbox.incident), 0), \
@@ -73,7 +77,8 @@ pub(super) const NEXT_DUE: [&str; 4] = [
 pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, StoreError> {
     let limit = limit.min(limits::READ_LIMIT) as i64;
     let now = micros(now);
-    let runs = all(conn, DUE_RUNS, params![now, limit], |row| Ok(RunId(row.get(0)?)))?;
+    let due = all(conn, DUE_RUNS, params![now, limit], |row| Ok((RunId(row.get(0)?), row.get::<_, String>(1)?)))?;
+    let (runs, clusters) = due.into_iter().unzip();
     let notices = all(conn, DUE_NOTICES, params![now, limit], |row| {
         Ok(DueNotice {
             channel: row.get(0)?,
@@ -92,7 +97,7 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, Sto
         let at = one(conn, sql, [now], |row| time_opt(row, 0))?.flatten();
         next = [next, at].into_iter().flatten().min();
     }
-    Ok(Due { runs, notices, next })
+    Ok(Due { runs, clusters, notices, next })
 }
 
 /// A `SELECT` that a filter puts together.

@@ -26,6 +26,8 @@ pub(super) struct Tx {
     pub conn: Connection,
     pub next: Next,
     pub epoch: i64,
+    /// Which incarnation of the database this is: what is begun bears it in its keys.
+    pub incarnation: String,
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
@@ -72,6 +74,7 @@ impl Tx {
             conn,
             next: Next { episode: 0, incident: 0, run: 0, approval: 0 },
             epoch,
+            incarnation: String::new(),
             ceiling,
             home: String::new(),
             channels: Vec::new(),

@@ -12,8 +12,8 @@ use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
-    NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken,
+    NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
@@ -466,7 +466,16 @@ impl Store for MemoryStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         unimplemented!()
     }
-    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
+        unimplemented!()
+    }
+    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
         unimplemented!()
     }
     async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {

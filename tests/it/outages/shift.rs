@@ -430,7 +430,7 @@ async fn judge(shift: &Shift, plan: &Plan, seed: u64) -> String {
         taken.into_iter().zip(shift.pager.board()).map(|(at, posted)| (at, posted.last().clone())).collect();
     let Pages { paged, open: still_open, ended } = pages(&board);
     let incidents = shift.incidents().await;
-    let key_of = |incident: &Incident| format!("nightshift/test/{}", incident.id);
+    let key_of = |incident: &Incident| incident.dedup_key("test");
     let mut tallies: BTreeMap<Kind, Tally> = BTreeMap::new();
     let mut explained: BTreeSet<String> = BTreeSet::new();
     let mut wrong = Vec::new();
@@ -507,10 +507,10 @@ fn due(shift: &Shift, vendor: usize, second: u64) -> u64 {
 
 /// Each question is in an event of PagerDuty's within the time; how many there were, and the slowest.
 async fn questions(shift: &Shift, board: &[(Time, Value)], wrong: &mut Vec<String>) -> (usize, u64) {
-    let asked = shift.asked().await;
+    let (asked, incidents) = (shift.asked().await, shift.incidents().await);
     let mut slowest = 0;
     for (approval, at, incident) in &asked {
-        let key = format!("nightshift/test/{incident}");
+        let key = incidents.iter().find(|one| one.id.to_string() == *incident).unwrap().dedup_key("test");
         let shown = board.iter().find(|(_, event)| {
             event["dedup_key"] == key.as_str() && event.to_string().contains(&format!("nightshift approve {approval}"))
         });

@@ -59,6 +59,7 @@ impl FakeStore {
                 owner: None,
                 firing: 1,
                 episodes: 1,
+                incarnation: String::new(),
             };
             for channel in channels {
                 let due = DueNotice {
@@ -124,6 +125,7 @@ impl Store for FakeStore {
             let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
             let due = Due {
                 runs: Vec::new(),
+                clusters: Vec::new(),
                 notices: waiting().filter(|row| row.at <= now).take(limit).map(|row| row.due.clone()).collect(),
                 next: waiting().map(|row| row.at).min(),
             };
@@ -355,7 +357,16 @@ impl Store for FakeStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         panic!("not the courier's")
     }
-    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
         panic!("not the courier's")
     }
     async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {

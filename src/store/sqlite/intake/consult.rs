@@ -47,7 +47,7 @@ impl Intake<'_> {
             if let Chosen::Run(start) = chosen
                 && early.is_none()
             {
-                self.came_back(rule, start)?;
+                self.came_back(rule, start, event)?;
             }
             // The mode governs acting; a rule that is to be silent says so.
             if rule.run.is_none() || self.mode(rule, *terms)? >= rule.tell_in {
@@ -101,8 +101,10 @@ impl Intake<'_> {
     }
 
     /// What a run of this rule had mended within its bake time was not mended; that may bring the rule down.
-    fn came_back(&mut self, rule: &Rule, start: &Start) -> Result<(), StoreError> {
-        let news = record::came_back(self.tx, &rule.name, &start.terms.content, &start.subject, self.now)?;
+    fn came_back(&mut self, rule: &Rule, start: &Start, event: &Event) -> Result<(), StoreError> {
+        let key = policy::incident_key(event, storm::group_by(Some(rule)));
+        let what = (&start.subject, key.as_str());
+        let news = record::came_back(self.tx, &rule.name, &start.terms.content, what, self.now)?;
         if !news.is_empty() {
             self.modes.remove(&rule.name);
             self.later.extend(news.entries);
