@@ -5,6 +5,7 @@
 
 mod agents;
 mod channels;
+mod clock_watch;
 mod clusters;
 mod confirm;
 mod courier;
@@ -27,9 +28,11 @@ mod silences;
 pub mod story;
 mod tell;
 
+pub use clock_watch::ClockWatch;
 pub use courier::{Courier, alert_links, alert_title};
 pub use event_log::{EventLines, EventLog, Line, Loud, measure};
 pub use foretell::foretell;
+pub use janitor::Sweep;
 pub use lease::{Acting, Keeper};
 pub use ledger_check::LedgerCheck;
 pub use misfits::{Misfit, misfits};
@@ -69,9 +72,10 @@ pub struct Parts {
 /// Looks at the kill switch's ConfigMap for as long as the engine runs; depends on no disk.
 async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     while !*shutdown.borrow() {
+        let next = parts.clock.monotonic() + limits::KILL_LOOK_EVERY;
         parts.world.kill.look(&parts.world).await;
         tokio::select! {
-            () = parts.clock.sleep_until(parts.clock.now() + limits::KILL_LOOK_EVERY) => {}
+            () = parts.clock.sleep_until_monotonic(next) => {}
             _ = shutdown.changed() => {}
         }
     }
@@ -85,6 +89,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
+    loops.spawn(clock_watch::run(parts.clone(), shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));

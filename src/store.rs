@@ -26,6 +26,7 @@ use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -234,6 +235,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<ApiToken, StoreError>;
 
     // ── upkeep ──
+    /// Moves the mark up to which retention counts on by that much, and never beyond the newest entry or `now`; `sweep` goes
+    /// by it. A store without a mark begins with the last entry before this start. Returns the mark.
+    async fn retain_until(&self, further: Duration, now: Time) -> Result<Time, StoreError>;
+    /// The wall clock was set by so many microseconds: in one transaction everything that waits is moved with it (waking,
+    /// deadlines, expiry, notices, windows that guards count in), and `text` becomes an entry. Returns how many rows.
+    async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError>;
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;
     /// The epoch of this process, and whether the writer answers.

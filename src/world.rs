@@ -168,7 +168,15 @@ impl World {
     /// Why everything is stopped from outside the store, if it is: the kill switch, or another engine acts on the cluster
     /// that is meant where none is named.
     pub fn stopped(&self) -> Option<String> {
-        self.kill.engaged(self.clock.now()).or_else(|| self.kube(None).ok()?.only_watched())
+        self.kill.engaged(self.running()).or_else(|| self.kube(None).ok()?.only_watched())
+    }
+
+    /// By which the kill switch judges how old a reading is.
+    pub(in crate::world) fn running(&self) -> std::time::Duration {
+        if crate::planted::planted("kill-switch-age-by-wall-clock") {
+            return std::time::Duration::from_micros(self.clock.wall().as_microsecond().unsigned_abs());
+        }
+        self.clock.monotonic()
     }
 
     /// The clusters whose nodes cannot be watched now: since when, and why.

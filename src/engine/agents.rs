@@ -26,7 +26,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
             forget(&parts, &judged, &mut speaking).await;
         }
         tokio::select! {
-            () = parts.clock.sleep_until(parts.clock.now() + limits::AGENTS_LOOK_EVERY) => {}
+            () = parts.clock.sleep_for(limits::AGENTS_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
         }
     }

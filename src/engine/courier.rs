@@ -393,7 +393,7 @@ impl Courier {
         };
         tokio::select! {
             delivery = delivery => delivery,
-            () = self.clock.sleep_until(self.clock.now() + DELIVERY_TIMEOUT) => {
+            () = self.clock.sleep_for(DELIVERY_TIMEOUT) => {
                 let why = format!("the channel did not answer within {} s", DELIVERY_TIMEOUT.as_secs());
                 Delivery::Retry { after: None, why }
             }

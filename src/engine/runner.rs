@@ -14,7 +14,7 @@ use crate::limits;
 use crate::model::{RunId, Time};
 use crate::policy::backoff;
 use crate::store::StoreError;
-use slice::Slice;
+use slice::{Braked, Slice};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,14 +26,16 @@ pub struct Runner {
     parts: Parts,
     texts: Arc<Texts>,
     silences: Silences,
-    /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest.
-    ailing: Mutex<HashMap<RunId, (u32, Time)>>,
+    braked: Braked,
+    /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest; by
+    /// the running clock.
+    ailing: Mutex<HashMap<RunId, (u32, Duration)>>,
 }
 
 impl Runner {
     pub fn new(parts: Parts) -> Runner {
         let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
-        Runner { parts, texts, silences: Silences::default(), ailing: Mutex::default() }
+        Runner { parts, texts, silences: Silences::default(), braked: Braked::default(), ailing: Mutex::default() }
     }
 
     /// Runs until `shutdown`; slices in flight are finished, not cut off.
@@ -71,7 +73,7 @@ impl Runner {
                     return ran;
                 }
             };
-            let runs: Vec<RunId> = due.runs.into_iter().filter(|run| self.is_well(*run, now)).collect();
+            let runs: Vec<RunId> = due.runs.into_iter().filter(|run| self.is_well(*run)).collect();
             if runs.is_empty() {
                 return ran;
             }
@@ -100,7 +102,7 @@ impl Runner {
         for (run, cluster) in due.runs.into_iter().zip(due.clusters) {
             let cluster = if cluster.is_empty() { self.parts.world.default_cluster.clone() } else { cluster };
             let of_cluster = taken.entry(cluster.clone()).or_default();
-            if *of_cluster < slots && !in_flight.contains_key(&run) && self.is_well(run, now) {
+            if *of_cluster < slots && !in_flight.contains_key(&run) && self.is_well(run) {
                 *of_cluster += 1;
                 in_flight.insert(run, cluster);
                 let this = self.clone();
@@ -115,7 +117,7 @@ impl Runner {
     }
 
     async fn slice(&self, run: RunId) {
-        match Slice::new(&self.parts, &self.texts, &self.silences, run).go().await {
+        match Slice::new(&self.parts, &self.texts, &self.silences, &self.braked, run).go().await {
             Ok(()) => {
                 self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
             }
@@ -143,13 +145,14 @@ impl Runner {
         let attempt = ailing.get(&run).map_or(1, |(attempt, _)| attempt.saturating_add(1));
         let wait = backoff(attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, run.0 as u64);
         // One that was cancelled meanwhile is never due again: do not keep it for ever.
-        let now = self.parts.clock.now();
+        let now = self.parts.clock.monotonic();
         ailing.retain(|_, (_, until)| *until + 2 * limits::BACKOFF_MAX > now);
         tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
-        ailing.insert(run, (attempt, self.parts.clock.now() + wait));
+        ailing.insert(run, (attempt, now + wait));
     }
 
-    fn is_well(&self, run: RunId, now: Time) -> bool {
+    fn is_well(&self, run: RunId) -> bool {
+        let now = self.parts.clock.monotonic();
         let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ailing.get(&run).is_none_or(|(_, until)| *until <= now)
     }

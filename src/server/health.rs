@@ -52,5 +52,10 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     if !off.is_empty() {
         said["channels"] = off.into();
     }
+    if let Some(step) = app.parts.clock.step() {
+        let by = step.by / 1_000_000;
+        said["clock"] =
+            json!(format!("the machine's clock was set by {by} s; the engine keeps its own time until it settles"));
+    }
     (status, Json(said)).into_response()
 }

@@ -21,6 +21,7 @@ mod runs;
 mod schema;
 mod sql;
 mod sweep;
+mod timers;
 mod tokens;
 mod tx;
 mod writer;
@@ -42,6 +43,7 @@ use rusqlite::params;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tx::Tx;
 use writer::{Queue, WhenFull};
 
@@ -505,6 +507,14 @@ impl Store for SqliteStore {
 
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
         self.write(move |tx| sweep::sweep(tx, episodes, bodies, now)).await
+    }
+
+    async fn retain_until(&self, further: Duration, now: Time) -> Result<Time, StoreError> {
+        self.write(move |tx| sweep::retain_until(tx, further, now)).await
+    }
+
+    async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| timers::shift(tx, by, text, now)).await
     }
 
     async fn health(&self) -> Result<i64, StoreError> {

@@ -10,6 +10,7 @@ mod camp;
 mod channels;
 mod chart;
 mod cli;
+mod clock;
 mod clusters;
 mod crash;
 mod docker;

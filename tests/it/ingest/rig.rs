@@ -511,6 +511,12 @@ impl Store for MemoryStore {
     async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
         unimplemented!()
     }
+    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
+        unimplemented!()
+    }
+    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         unimplemented!()
     }

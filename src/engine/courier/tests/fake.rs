@@ -402,6 +402,12 @@ impl Store for FakeStore {
     async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
         panic!("not the courier's")
     }
+    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
+        panic!("not the courier's")
+    }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
         panic!("not the courier's")
     }

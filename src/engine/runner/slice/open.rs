@@ -8,6 +8,7 @@ use crate::actions::{self, Action, Performed};
 use crate::engine::propose;
 use crate::limits;
 use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::planted::planted;
 use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
@@ -93,12 +94,21 @@ impl Slice<'_> {
         if step.call.action == "approve" {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
+        // The last question before the effect: the write of the record took its time, and a blind step has no second chance.
+        let asked = step.effect != Effect::Read && !planted("kill-switch-not-asked-before-the-effect");
+        if asked && self.parts.world.stopped().is_some() && self.is_held(&claimed.run, action, &step).await? {
+            return Ok(Next::Rest);
+        }
         let spec = action.spec();
         let began = std::time::Instant::now();
         let performing = tokio::time::timeout(spec.deadline.0, action.perform(world, &step));
         let answer = tokio::select! {
             answer = performing => answer,
-            stopped = self.stopped(&claimed.run, action, &step) => return stopped.map(|()| Next::Rest),
+            stopped = self.stopped(&claimed.run, action, &step) => return match stopped? {
+                // Cut off by now, so a store that is slow to write the reason down lets nothing through.
+                true if !self.is_held(&claimed.run, action, &step).await? => Ok(Next::Go),
+                _ => Ok(Next::Rest),
+            },
         };
         self.parts.metrics.step(Phase::Perform, began.elapsed());
         let performed = answer.unwrap_or_else(|_| {
@@ -127,26 +137,34 @@ impl Slice<'_> {
         }
     }
 
-    /// Returns once people have stopped what is being performed: the run is held then, its step open, and what was on
-    /// its way is cut off, which its effect allows. Never returns for what must not be cut off.
-    async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<(), StoreError> {
+    /// Returns once people have stopped what is being performed, and what was on its way is to be cut off, which its effect
+    /// allows. Never returns for what must not be cut off. `true`: the run is still to be held; `false`: it is, its step open.
+    async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let spec = action.spec();
         let may_be_cut = matches!(step.effect, Effect::Converge | Effect::Keyed | Effect::Witnessed);
         if !may_be_cut || spec.reach == Reach::None {
             return std::future::pending().await;
         }
         loop {
-            self.parts.clock.sleep_until(self.now() + limits::FREEZE_LOOK_EVERY).await;
-            if self.parts.world.stopped().is_none() && self.parts.store.freezes().await?.is_empty() {
-                continue;
+            self.parts.clock.sleep_for(limits::FREEZE_LOOK_EVERY).await;
+            if self.parts.world.stopped().is_some() {
+                return Ok(true);
             }
-            let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
-            let limits = Arc::new(self.parts.config.guards.clone());
-            if let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? {
-                self.parts.metrics.action_refused(reason.code);
-                return Ok(());
+            if !self.parts.store.freezes().await?.is_empty() && self.is_held(run, action, step).await? {
+                return Ok(false);
             }
         }
+    }
+
+    /// Whether people have stopped this step: then the run is parked with its reason, and the step is open and not under way.
+    async fn is_held(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
+        let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
+        let limits = Arc::new(self.parts.config.guards.clone());
+        let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? else {
+            return Ok(false);
+        };
+        self.parts.metrics.action_refused(reason.code);
+        Ok(true)
     }
 
     async fn retry(
