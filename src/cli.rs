@@ -28,6 +28,7 @@ mod reasons;
 mod run;
 mod runs;
 mod serve;
+mod sessions;
 mod show;
 mod sim;
 mod simulate;
@@ -119,6 +120,8 @@ enum Command {
     Guards(guards::Args),
     /// Tokens that were made here: list, make, revoke
     Tokens(tokens::Args),
+    /// List who is signed in on the pages; end sessions at once
+    Sessions(sessions::Args),
     /// A way in for the hour in which nothing else opens; everybody is told
     BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
@@ -190,6 +193,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Tokens(args) => tokens::run(&args, invocation),
+        Command::Sessions(args) => sessions::run(&args, invocation),
         Command::BreakGlass(args) => break_glass::run(&args, invocation),
         Command::Scorecard(args) => ladder::run(&args, invocation),
         Command::Judge(args) => ladder::judge(&args, invocation),

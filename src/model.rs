@@ -52,7 +52,7 @@ pub use runbook::{Header, Param, Pin, UndoPolicy};
 pub use span::{Span, SpanError};
 pub use step::{Call, Failure, FailureKind, Outcome, Step};
 pub use subject::{LabelMap, Subject};
-pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user};
+pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user, short_name, shown_subject, subject_name};
 pub use verdict::{Reason, ReasonCode, Verdict};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.

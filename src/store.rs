@@ -10,8 +10,8 @@ mod sqlite;
 
 pub use asked::{
     AgentIdentity, AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due,
-    DueNotice, Filter, Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure,
-    Prospect, RawEntry, Receipted,
+    DueNotice, Filter, Follower, Heard, Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered,
+    Pressure, Prospect, RawEntry, Receipted, SubjectLink,
 };
 pub use failpoint::Failpoint;
 
@@ -225,6 +225,10 @@ pub trait Store: Send + Sync + 'static {
     async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError>;
     /// That it was used: no entry, and no more often than to the hour.
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError>;
+    /// As which persons this subject signs in, the first one first.
+    async fn subject_links(&self, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError>;
+    /// Links a subject to a person, or notes that its mail is another one; each with an entry of the ledger.
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError>;
     /// A token for everything, and the incident by which these channels are told of it.
     async fn break_glass(
         &self,

@@ -369,6 +369,43 @@ pub enum EntryKind {
     PeopleChanged {
         changes: Vec<String>,
     },
+    /// A subject of the identity provider signed in as this person for the first time: from now on it is that person.
+    SubjectLinked {
+        person: String,
+        issuer: String,
+        subject: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        mail: Option<String>,
+    },
+    /// The mail of this person's entry belongs to another subject than the one that has signed in as them: refused.
+    SubjectRefused {
+        person: String,
+        issuer: String,
+        subject: String,
+        mail: String,
+    },
+    /// A subject that is this person signed in with another mail than before; it stays that person.
+    SubjectMailChanged {
+        person: String,
+        issuer: String,
+        subject: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        mail: Option<String>,
+    },
+    /// An admin lets the next subject with the mail of this person's entry be that person.
+    SubjectsUnlinked {
+        person: String,
+        subjects: u64,
+        by: String,
+        why: String,
+    },
+    /// Sessions of the pages were ended by an admin.
+    SessionsEnded {
+        who: String,
+        sessions: u64,
+        by: String,
+        why: String,
+    },
     /// A person has looked at what a stuck run left, and gave its nodes free for others.
     NodesReleased {
         nodes: Vec<String>,
@@ -431,7 +468,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 54] = [
+    pub const NAMES: [&'static str; 59] = [
         "started",
         "heard",
         "gap",
@@ -479,6 +516,11 @@ impl EntryKind {
         "people_changed",
         "agent_token_made",
         "agent_renewed",
+        "subject_linked",
+        "subject_refused",
+        "subject_mail_changed",
+        "subjects_unlinked",
+        "sessions_ended",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -541,6 +583,11 @@ impl EntryKind {
             EntryKind::BreakGlassUsed { .. } => "break_glass_used",
             EntryKind::Refused { .. } => "refused",
             EntryKind::PeopleChanged { .. } => "people_changed",
+            EntryKind::SubjectLinked { .. } => "subject_linked",
+            EntryKind::SubjectRefused { .. } => "subject_refused",
+            EntryKind::SubjectMailChanged { .. } => "subject_mail_changed",
+            EntryKind::SubjectsUnlinked { .. } => "subjects_unlinked",
+            EntryKind::SessionsEnded { .. } => "sessions_ended",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Remarked { .. } => "remarked",

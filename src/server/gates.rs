@@ -53,6 +53,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/login", Gate::SignIn),
     ("get", "/login/provider", Gate::SignIn),
     ("get", "/login/callback", Gate::SignIn),
+    ("get", "/login/provider/end", Gate::SignIn),
     ("get", "/web/style.css", Gate::Anybody),
     ("get", "/web/live.js", Gate::Anybody),
     ("get", "/web/icon.svg", Gate::Anybody),
@@ -84,7 +85,8 @@ A role has the rights of its row and no others. It is given to a person under `p
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
 more than the person has, and who asked for something cannot approve it by another way. `clusters` limits a person or a
 token to what is in these clusters: they read everything and act there alone. What somebody was refused is in the ledger.
-People, tokens and the secrets of these doors are read again within a second when their file changes.
+People, groups, tokens and the secrets of these doors are read again within a second when their file changes. `role: none`
+blocks a person or a group by every auth method.
 
 ";
 

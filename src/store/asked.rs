@@ -109,6 +109,26 @@ pub struct NewToken {
     pub expires_at: Time,
 }
 
+/// A subject of the identity provider that signs in as a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectLink {
+    pub issuer: String,
+    pub subject: String,
+    pub person: String,
+    /// The value of `people[].oidc` that named it: a subject, or a mail address.
+    pub via: String,
+    /// As it was at the last sign-in, verified or not.
+    pub mail: Option<String>,
+}
+
+/// Whether a subject is the person now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    Yes,
+    /// Another subject signed in as that person before.
+    Taken,
+}
+
 /// What a batch came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heard {
@@ -261,6 +281,12 @@ pub enum Control {
         incident: IncidentId,
         owner: String,
         by: String,
+    },
+    /// The subjects of the identity provider that were this person are so no more: the next one with their mail is.
+    UnlinkSubjects {
+        person: String,
+        by: String,
+        why: String,
     },
     /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
     /// of the nodes that it holds.

@@ -20,6 +20,7 @@ mod rows;
 mod runs;
 mod schema;
 mod sql;
+mod subjects;
 mod sweep;
 mod timers;
 mod tokens;
@@ -29,8 +30,8 @@ mod writer;
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
     AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard,
-    Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
-    StoreError,
+    Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry,
+    Receipted, Store, StoreError, SubjectLink,
 };
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
@@ -489,6 +490,15 @@ impl Store for SqliteStore {
     async fn token_revoke(&self, token: TokenId, by: &str, why: &str, now: Time) -> Result<Vec<ApiToken>, StoreError> {
         let (by, why) = (by.to_owned(), why.to_owned());
         self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
+    }
+
+    async fn subject_links(&self, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        self.readers.read(move |conn| subjects::links(conn, &issuer, &subject)).await
+    }
+
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError> {
+        self.write(move |tx| subjects::link(tx, &link, now)).await
     }
 
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError> {

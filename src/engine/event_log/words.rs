@@ -172,6 +172,11 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         | BreakGlassUsed { .. }
         | Refused { .. }
         | PeopleChanged { .. }
+        | SubjectLinked { .. }
+        | SubjectRefused { .. }
+        | SubjectMailChanged { .. }
+        | SubjectsUnlinked { .. }
+        | SessionsEnded { .. }
         | NodesReleased { .. }
         | AgentTokenMade { .. }
         | AgentRenewed { .. }
@@ -364,6 +369,19 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
         }
         Refused { who, what, why, times } => warn(format!("request refused to {who}, {times} times: {what}")).why(why),
         PeopleChanged { changes } => info(format!("people or tokens changed: {}", changes.join("; "))),
+        SubjectLinked { person, subject, .. } => info(format!("subject {subject} of the provider linked to {person}")),
+        SubjectRefused { person, subject, mail, .. } => warn(format!(
+            "sign-in refused to subject {subject}: {mail} is the mail of {person}, who is linked to another subject"
+        )),
+        SubjectMailChanged { person, subject, .. } => {
+            warn(format!("{person} (subject {subject}) signed in with another mail than before"))
+        }
+        SubjectsUnlinked { person, subjects, by, why } => {
+            warn(format!("{subjects} subjects of the provider unlinked from {person} by {by}")).why(why)
+        }
+        SessionsEnded { who, sessions, by, why } => {
+            info(format!("{sessions} sessions of {who} ended by {by}")).why(why)
+        }
         NodesReleased { nodes, by, why } => info(format!("nodes released by {by}: {}", nodes.join(", "))).why(why),
         AgentTokenMade { expires_at, by, .. } => {
             info(format!("agent join token created by {by}, valid until {}", clock(*expires_at)))

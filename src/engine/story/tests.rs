@@ -117,6 +117,35 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         (None, Refused { who: "vic".into(), what: "POST /x".into(), why: "POST /x, by Slack: no".into(), times: 1 }),
         (None, Refused { who: "vic".into(), what: "POST /x".into(), why: String::new(), times: 9 }),
         (None, PeopleChanged { changes: vec!["ada: approver → viewer".into()] }),
+        (
+            None,
+            SubjectLinked {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u1".into(),
+                mail: Some("ada@example.com".into()),
+            },
+        ),
+        (
+            None,
+            SubjectRefused {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u2".into(),
+                mail: "ada@example.com".into(),
+            },
+        ),
+        (
+            None,
+            SubjectMailChanged {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u1".into(),
+                mail: None,
+            },
+        ),
+        (None, SubjectsUnlinked { person: "ada".into(), subjects: 1, by: "ana".into(), why: "new account".into() }),
+        (None, SessionsEnded { who: "bob".into(), sessions: 2, by: "ana".into(), why: "he left".into() }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
         (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
         (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
@@ -274,7 +303,7 @@ fn every_kind_of_entry_has_words() {
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 33, "a kind of entry has no sample here");
+    assert_eq!(kinds.len(), 38, "a kind of entry has no sample here");
 }
 
 /// What people read of a night, whatever is repeated in the ledger.

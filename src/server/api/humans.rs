@@ -28,8 +28,7 @@ pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
 /// Whether two different humans may release what is frozen: by tokens, by Slack or by the provider. The machine's own token
 /// is nobody's, and a group of the provider's is more than one.
 async fn two_can_release(app: &App) -> Result<bool, Problem> {
-    let groups = app.parts.config.server.oidc.as_ref().map(|oidc| &oidc.roles);
-    if groups.is_some_and(|roles| roles.values().any(|role| role.may(Right::Operate))) {
+    if app.roster.now().some_group_may(Right::Operate) {
         return Ok(true);
     }
     let (store, roster, now) = (&app.parts.store, app.roster.now(), app.parts.clock.now());

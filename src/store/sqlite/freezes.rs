@@ -121,6 +121,9 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
 
 /// Ends the freezes whose time has come.
 pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+    // A release that no second person agreed to in time is no longer asked for, on no page either.
+    let sql = "UPDATE freeze SET release_by = NULL, release_at = NULL WHERE release_at <= ?1";
+    exec(&tx.conn, sql, [micros(now - limits::RELEASE_WINDOW.0)])?;
     let sql = "SELECT scope, by, until FROM freeze WHERE until <= ?1 ORDER BY until";
     let over = all(&tx.conn, sql, [micros(now)], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, time(row, 2)?))

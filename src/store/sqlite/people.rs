@@ -5,7 +5,7 @@
 use super::record::Judgement;
 use super::sql::{all, exec, micros, one, to_json};
 use super::tx::Tx;
-use super::{breakers, freezes, incidents, ladder, persons, record, rows, runs, tokens};
+use super::{breakers, freezes, incidents, ladder, persons, record, rows, runs, subjects, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId,
@@ -182,6 +182,7 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         }
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        Control::UnlinkSubjects { person, by, why } => subjects::unlink(tx, person, by, why, now),
         Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
         Control::Cancel { run, by, why } => {
             let run = runs::get(&tx.conn, run)?;

@@ -505,6 +505,16 @@ impl Store for MemoryStore {
     async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         unimplemented!()
     }
+    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<nightshift::store::SubjectLink>, StoreError> {
+        unimplemented!()
+    }
+    async fn subject_link(
+        &self,
+        _: nightshift::store::SubjectLink,
+        _: Time,
+    ) -> Result<nightshift::store::Linked, StoreError> {
+        unimplemented!()
+    }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }

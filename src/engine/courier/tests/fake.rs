@@ -396,6 +396,12 @@ impl Store for FakeStore {
     async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         panic!("not the courier's")
     }
+    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<crate::store::SubjectLink>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn subject_link(&self, _: crate::store::SubjectLink, _: Time) -> Result<crate::store::Linked, StoreError> {
+        panic!("not the courier's")
+    }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
         panic!("not the courier's")
     }
