@@ -10,8 +10,8 @@ mod sqlite;
 
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry,
-    Receipted,
+    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Origin, Pressure, Prospect,
+    RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
 

@@ -8,7 +8,7 @@ use crate::limits;
 use crate::model::{AgentName, Answered, Commands, Reports, Standing, Taken};
 use crate::server::{App, Problem, secret};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, Batch, NewAgent, Numbered, StoreError};
+use crate::store::{AgentProof, Batch, NewAgent, Numbered, Origin, StoreError};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -68,6 +68,7 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
         gaps: heard.gaps,
         rules: (app.current)().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::agent(&speaker.agent),
     };
     let numbered = Numbered {
         batch,

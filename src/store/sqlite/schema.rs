@@ -14,7 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 16] = [
+const MIGRATIONS: [(&str, &str); 17] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -31,6 +31,7 @@ const MIGRATIONS: [(&str, &str); 16] = [
     ("0017_foretold", include_str!("schema/0017_foretold.sql")),
     ("0018_freeze_ends", include_str!("schema/0018_freeze_ends.sql")),
     ("0019_urgent_notices", include_str!("schema/0019_urgent_notices.sql")),
+    ("0025_posters", include_str!("schema/0025_posters.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
