@@ -30,7 +30,7 @@ mod verdict;
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
 pub use agent::AgentName;
 pub use command::{Answer, Command};
-pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
+pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent, Poster};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
 pub use finding::{AGENT_ALERTS, AGENT_LABELS, Finding, GpuName};

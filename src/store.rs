@@ -11,7 +11,7 @@ mod sqlite;
 pub use asked::{
     AgentIdentity, AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due,
     DueNotice, Filter, Follower, Heard, Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered,
-    Pressure, Prospect, RawEntry, Receipted, SubjectLink,
+    Origin, Pressure, Prospect, RawEntry, Receipted, SubjectLink,
 };
 pub use failpoint::Failpoint;
 

@@ -6,7 +6,7 @@ use super::Parts;
 use crate::limits;
 use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, Batch, Control};
+use crate::store::{AgentProof, AgentRow, Batch, Control, Origin};
 use crate::world::WorldError;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
@@ -113,6 +113,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::of_kind(Origin::AGENT),
     };
     match parts.store.intake(batch).await {
         Ok(heard) => {

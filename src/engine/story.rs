@@ -313,7 +313,12 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         SilenceMade { source, silence, until, .. } => {
             (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
-        Heard { source, events } => (heard(entry, source, events), false),
+        Heard { source, events, via } => {
+            // Of an ordinary sender the source says enough.
+            let by = via.as_ref().filter(|via| via.person);
+            let by = by.map(|via| format!(", posted by {}", via.by)).unwrap_or_default();
+            (format!("{}{by}", heard(entry, source, events)), false)
+        }
         Gap { source, text } => (format!("gap in the alerts from {source}: {text}"), true),
         Told { channel, text } => (format!("message to {channel}: {text}"), true),
         Delivered { channel, .. } => (format!("notified: {channel}"), false),

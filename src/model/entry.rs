@@ -79,6 +79,17 @@ pub struct Breaker {
     pub since: Time,
 }
 
+/// Who posted the events of a request, and by which token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poster {
+    pub by: String,
+    /// The token or the certificate, in words: `token t3`.
+    pub with: String,
+    /// A person (any role but `source`): a requester of the runs that the events start.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub person: bool,
+}
+
 /// What one event of a batch led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeardEvent {
@@ -107,6 +118,9 @@ pub enum EntryKind {
     /// Events of one request of one source were accepted and decided.
     Heard {
         source: String,
+        /// Absent where the engine itself is the sender, and in entries of before.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        via: Option<Poster>,
         events: Vec<HeardEvent>,
     },
     /// Something a source could not tell us: a truncated list, a gap, a body we had to refuse.

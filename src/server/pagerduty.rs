@@ -120,7 +120,10 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
     if signatures(&parts.headers).next().is_none() {
         return Err(unsigned());
     }
-    let held = body::unproved(&app, &parts.headers, body, limits::PAGERDUTY_WEBHOOK_BYTES).await?;
+    let held = {
+        let bound = body::Bound::new(body::Unproved::PagerDuty, limits::PAGERDUTY_WEBHOOK_BYTES);
+        body::unproved(&app, &parts.headers, body, bound).await?
+    };
     door.check(&parts.headers, &held.bytes)?;
     let delivery: Delivery = serde_json::from_slice(&held.bytes).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, "this is not a webhook of version 3", "create a V3 webhook subscription")

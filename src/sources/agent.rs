@@ -114,6 +114,7 @@ fn source() -> Source {
         stale_after: crate::limits::STALE_AFTER_MIN,
         labels: crate::model::LabelMap::default(),
         add_labels: std::collections::BTreeMap::new(),
+        clusters: Vec::new(),
         cluster: None,
         namespaces: Vec::new(),
         pod_labels: std::collections::BTreeMap::new(),

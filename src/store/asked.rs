@@ -5,7 +5,7 @@
 use super::ledger::LeafHash;
 use crate::model::{
     AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Foretold, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan,
-    Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
+    Poster, Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,35 @@ pub struct Batch {
     pub gaps: Vec<String>,
     pub rules: Arc<RuleSet>,
     pub now: Time,
+    pub origin: Origin,
+}
+
+/// Where a batch comes from, besides the source's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The kind of the source, which rules match as `__source_kind__`.
+    pub kind: String,
+    /// Who posted it; none: this engine found it itself.
+    pub via: Option<Poster>,
+}
+
+impl Origin {
+    pub fn of_kind(kind: &str) -> Origin {
+        Origin { kind: kind.to_owned(), via: None }
+    }
+
+    /// Findings that an agent sent, by what proves it.
+    pub fn agent(agent: &NewAgent) -> Origin {
+        let with = match agent.how {
+            AgentProof::Token => "a ServiceAccount token",
+            AgentProof::Certificate => "a certificate",
+            AgentProof::Inside => "the engine's own process",
+        };
+        let via = Poster { by: format!("agent {}", agent.name), with: with.to_owned(), person: false };
+        Origin { kind: Origin::AGENT.to_owned(), via: Some(via) }
+    }
+
+    pub const AGENT: &str = "agent";
 }
 
 /// Findings of one agent, numbered by it.

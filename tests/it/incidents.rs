@@ -258,7 +258,14 @@ async fn what_a_stock_prometheus_always_fires_is_ignored_by_the_shipped_rules_wi
         let source = &shift.night.parts.config.sources["test"];
         let now = shift.night.now();
         let events = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap().events;
-        let batch = nightshift::store::Batch { source: "test".into(), events, gaps: vec![], rules: rules.clone(), now };
+        let batch = nightshift::store::Batch {
+            source: "test".into(),
+            events,
+            gaps: vec![],
+            rules: rules.clone(),
+            now,
+            origin: Default::default(),
+        };
         let heard = shift.night.parts.store.intake(batch).await.unwrap();
         assert_eq!((heard.opened, heard.unmatched, heard.nudge), (1, 0, false), "{name}");
     }

@@ -138,7 +138,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let http = Http::new(&identity, &config.http_allow)
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
-    let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
+    let default_cluster = config.home_cluster().to_owned();
     let docker = config.docker.as_ref().map(Docker::new);
     let agents = Agents::default();
     let probed = config.sources.values().filter_map(|source| {

@@ -578,6 +578,7 @@ fn run(id: i64, state: RunState, now: Time) -> Run {
         created_at: now,
         ended_at: None,
         requested_by: "rule".into(),
+        posted_by: None,
     }
 }
 

@@ -147,8 +147,11 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         (None, SubjectsUnlinked { person: "ada".into(), subjects: 1, by: "ana".into(), why: "new account".into() }),
         (None, SessionsEnded { who: "bob".into(), sessions: 2, by: "ana".into(), why: "he left".into() }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
-        (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
-        (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
+        (
+            None,
+            Heard { source: "am".into(), via: None, events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] },
+        ),
+        (None, Heard { source: "am".into(), via: None, events: vec![heard(Some(no_rule), vec![])] }),
         (None, Gap { source: "am".into(), text: "40 alerts were cut off".into() }),
         (
             None,

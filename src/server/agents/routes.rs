@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::{AgentName, Answered, Command, Commands, Reports, Standing, Taken, Time};
 use crate::server::{App, Problem, body, secret};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, Batch, NewAgent, Numbered, StoreError};
+use crate::store::{AgentProof, Batch, NewAgent, Numbered, Origin, StoreError};
 use crate::world::WorldError;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
@@ -77,6 +77,7 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
         gaps: heard.gaps,
         rules: (app.current)().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::agent(&speaker.agent),
     };
     let numbered = Numbered {
         batch,

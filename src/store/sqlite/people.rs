@@ -39,11 +39,17 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
     let run = runs::get(&tx.conn, found.run)?;
-    if answer.approved && run.rule.is_none() && persons::same(&tx.conn, &run.requested_by, &answer.by)? {
-        let text = format!("{} asked for {} and cannot approve it too: somebody else must", answer.by, run.id);
-        return Err(StoreError::Refused(text));
+    for requester in run.requesters().filter(|_| answer.approved) {
+        if persons::same(&tx.conn, requester, &answer.by)? {
+            let text = format!("{} asked for {} and cannot approve it too: another person must", answer.by, run.id);
+            return Err(StoreError::Refused(text));
+        }
     }
     if answer.approved && found.needed > 1 {
+        if persons::is_unnamed(&tx.conn, &answer.by)? {
+            let text = format!("{} {}", answer.by, persons::UNNAMED);
+            return Err(StoreError::Refused(text));
+        }
         if let Some(before) = persons::again(&tx.conn, &found.given, &answer.by)?.filter(|before| **before != answer.by)
         {
             let text = format!("{} said yes to {} already, as {before}: a different person must", answer.by, found.id);

@@ -13,7 +13,7 @@ use rusqlite::{Result, Row};
 use serde_json::Value;
 
 pub(super) const RUN: &str = "id, rule, incident, episode, runbook, hash, input, subject, mode, state, wake_at, epoch, \
-     approved, unwinding, created_at, ended_at, requested_by";
+     approved, unwinding, created_at, ended_at, requested_by, posted_by";
 
 pub(super) fn run(row: &Row<'_>) -> Result<Run> {
     Ok(Run {
@@ -33,6 +33,7 @@ pub(super) fn run(row: &Row<'_>) -> Result<Run> {
         created_at: time(row, 14)?,
         ended_at: time_opt(row, 15)?,
         requested_by: row.get(16)?,
+        posted_by: row.get(17)?,
     })
 }
 

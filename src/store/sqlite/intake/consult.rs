@@ -219,6 +219,7 @@ impl Intake<'_> {
             rule: Some(&rule.name),
             terms: Some(&start.terms),
             requested_by: "rule",
+            posted_by: self.poster.as_deref(),
             once: None,
             bucket: Some(&start.bucket),
             incident: Some(incident),
