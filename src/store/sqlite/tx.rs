@@ -46,6 +46,10 @@ pub(super) struct Tx {
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
+    /// What is let go when the disk is full.
+    pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
+    /// Ends the process once the store cannot be trusted any more.
+    pub on_fatal: Option<crate::store::OnFatal>,
     /// Entries of the transaction so far, where somebody follows.
     pub fresh: Vec<Entry>,
 }
@@ -87,6 +91,8 @@ impl Tx {
             random: SystemRandom::new(),
             failpoint: None,
             follower: None,
+            on_fatal: None,
+            ballast: std::sync::Arc::default(),
             fresh: Vec::new(),
         };
         tx.reload()?;
