@@ -173,6 +173,7 @@ fn step(no: u32, call: Call, answer: Value) -> Step {
         carry: Value::Null,
         outcome: Some(Outcome::Ok(answer)),
         ended_at: Some(Time::UNIX_EPOCH),
+        incarnation: String::new(),
     }
 }
 

@@ -131,6 +131,7 @@ fn replay(runbook: &script::Runbook, brake: &Brake) {
             carry: Value::Null,
             outcome: Some(Outcome::Ok(json!({ "changed": true, "evicted": [], "name": "gpu-3" }))),
             ended_at: Some(now()),
+            incarnation: String::new(),
         });
     }
 }

@@ -87,6 +87,7 @@ fn as_step(parts: &Parts, planned: &PlannedCall, no: u32) -> Step {
         carry: Value::Null,
         outcome: Some(planned.predicted.clone()),
         ended_at: Some(now),
+        incarnation: String::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs what is due: an open step is performed, else the script is asked what comes next.
 //!
-//! Invariant: nothing is performed before its `begin` is committed, and the first pass after a crash is the recovery.
+//! Invariant: nothing is performed before its `begin` is committed, the first pass after a crash is the recovery, and each
+//! cluster has slots of its own.
 
 mod slice;
 mod texts;
@@ -42,7 +43,7 @@ impl Runner {
         let this = Arc::new(self);
         let mut nudged = this.parts.nudge.listen();
         let mut slices: JoinSet<RunId> = JoinSet::new();
-        let mut in_flight: HashMap<RunId, ()> = HashMap::new();
+        let mut in_flight: InFlight = HashMap::new();
         while !*shutdown.borrow() {
             let wake = this.launch(&mut slices, &mut in_flight).await;
             tokio::select! {
@@ -83,7 +84,7 @@ impl Runner {
         }
     }
 
-    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut HashMap<RunId, ()>) -> Time {
+    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut InFlight) -> Time {
         let now = self.parts.clock.now();
         let later = now + Duration::from_secs(1);
         let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
@@ -93,12 +94,17 @@ impl Runner {
                 return later;
             }
         };
-        for run in due.runs {
-            if in_flight.len() >= limits::RUNS_AT_ONCE {
-                break;
-            }
-            if !in_flight.contains_key(&run) && self.is_well(run) {
-                in_flight.insert(run, ());
+        let slots = slots(self.parts.world.clusters.len());
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        for cluster in in_flight.values() {
+            *taken.entry(cluster.clone()).or_default() += 1;
+        }
+        for (run, cluster) in due.runs.into_iter().zip(due.clusters) {
+            let cluster = if cluster.is_empty() { self.parts.world.default_cluster.clone() } else { cluster };
+            let of_cluster = taken.entry(cluster.clone()).or_default();
+            if *of_cluster < slots && !in_flight.contains_key(&run) && self.is_well(run) {
+                *of_cluster += 1;
+                in_flight.insert(run, cluster);
                 let this = self.clone();
                 slices.spawn(async move {
                     this.slice(run).await;
@@ -120,8 +126,14 @@ impl Runner {
                 tracing::warn!(%run, "another owner has this run; letting go");
             }
             Err(error) => {
-                if let StoreError::Damaged(_) = error {
+                if let StoreError::Damaged(why) = &error {
                     self.parts.metrics.invariant_violated();
+                    tracing::error!(%run, %why, "what is stored of a run cannot be read; it is set aside");
+                    let now = self.parts.clock.now();
+                    if self.parts.store.set_aside(run, why.clone(), now).await.is_ok() {
+                        self.parts.nudge.nudge();
+                        return;
+                    }
                 }
                 self.fell_ill(run, &error);
             }
@@ -152,7 +164,15 @@ impl Runner {
     }
 }
 
-fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut HashMap<RunId, ()>) {
+/// Runs whose slice is on its way, each with its cluster.
+type InFlight = HashMap<RunId, String>;
+
+/// Slices of one cluster that run together: one that hangs keeps its own slots alone.
+fn slots(clusters: usize) -> usize {
+    (limits::RUNS_AT_ONCE / clusters.max(1)).max(limits::RUNS_PER_CLUSTER)
+}
+
+fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut InFlight) {
     match done {
         Ok(run) => drop(in_flight.remove(&run)),
         // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.

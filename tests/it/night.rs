@@ -193,7 +193,8 @@ impl Night {
 
     pub async fn hear_events(&self, events: Vec<Event>) -> Heard {
         let rules: Arc<RuleSet> = self.parts.catalog.current().rules.clone();
-        let batch = Batch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now() };
+        let origin = nightshift::store::Origin::of_kind("alertmanager");
+        let batch = Batch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now(), origin };
         self.parts.store.intake(batch).await.unwrap()
     }
 

@@ -205,7 +205,7 @@ fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<Even
         _ => return None,
     };
     Some(EventNote {
-        name: format!("nightshift.{run}.e{}", entry.no.0),
+        name: format!("nightshift.{run}.e{}.{}", entry.no.0, entry.at.as_microsecond()),
         kind,
         namespace,
         object,

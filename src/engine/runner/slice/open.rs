@@ -36,12 +36,7 @@ impl Slice<'_> {
         }
         self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
-            Effect::Blind => {
-                let text =
-                    format!("`{}` was begun and its answer is not known; it cannot be asked or repeated", step.call);
-                self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
-                Ok(Next::Rest)
-            }
+            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is not known").await,
             // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
             Effect::Probed if self.now() < step.deadline => {
                 let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
@@ -55,6 +50,13 @@ impl Slice<'_> {
                 self.again(claimed, runbook, action, step).await
             }
         }
+    }
+
+    /// The step stays open, and people decide: whether a blind one happened is not guessed.
+    async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<Next, StoreError> {
+        let text = format!("`{}` was begun and {what}; it cannot be asked or repeated", step.call);
+        self.stuck(run, ReasonCode::InDoubt, text).await?;
+        Ok(Next::Rest)
     }
 
     /// Once more, if people have not stopped everything since: a drain evicts at each of its passes.
@@ -109,8 +111,14 @@ impl Slice<'_> {
             },
         };
         self.parts.metrics.step(Phase::Perform, began.elapsed());
-        let performed = answer
-            .unwrap_or_else(|_| Performed::Retry { why: format!("no answer within {}", spec.deadline), after: None });
+        let performed = answer.unwrap_or_else(|_| {
+            let why = format!("no answer within {}", spec.deadline);
+            if step.effect == Effect::Blind {
+                Performed::InDoubt { why }
+            } else {
+                Performed::Retry { why, after: None }
+            }
+        });
         match performed {
             Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
             Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
@@ -122,6 +130,10 @@ impl Slice<'_> {
                 Ok(Next::Rest)
             }
             Performed::Retry { why, after } => self.retry(claimed, step, spec.deadline, why, after).await,
+            Performed::InDoubt { why } => {
+                self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
+                self.in_doubt(&claimed.run, &step, &format!("its answer is not known ({why})")).await
+            }
         }
     }
 
