@@ -15,6 +15,7 @@ mod persons;
 mod read;
 mod recent;
 mod record;
+mod redact;
 mod replicas;
 mod rows;
 mod runs;

@@ -60,9 +60,12 @@ impl Readers {
 
 pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' \
+     OR substr(key, 1, 10) = 'redaction/' FROM incident \
      WHERE incident.id = outbox.incident), 0), \
-     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+     urgent > coalesce(shown, -1), \
+     coalesce((SELECT severity FROM incident WHERE incident.id = outbox.incident), 0), \
+     coalesce((SELECT source FROM episode WHERE episode.incident = outbox.incident ORDER BY id LIMIT 1), '') FROM outbox WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
     "SELECT min(next_at) FROM outbox WHERE want > done AND next_at > ?1",
@@ -85,6 +88,8 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, Sto
             maybe_sent: row.get(6)?,
             alone: row.get(7)?,
             urgent: row.get(8)?,
+            severity: super::rows::severity(row.get(9)?),
+            source: row.get(10)?,
         })
     })?;
     let mut next: Option<Time> = None;

@@ -14,7 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 17] = [
+const MIGRATIONS: [(&str, &str); 18] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -32,6 +32,7 @@ const MIGRATIONS: [(&str, &str); 17] = [
     ("0018_freeze_ends", include_str!("schema/0018_freeze_ends.sql")),
     ("0019_urgent_notices", include_str!("schema/0019_urgent_notices.sql")),
     ("0025_posters", include_str!("schema/0025_posters.sql")),
+    ("0026_redactions", include_str!("schema/0026_redactions.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.

@@ -131,6 +131,9 @@ impl Intake<'_> {
             self.joins_group(group, event);
             return Ok(group);
         }
+        if !self.may_open(event) {
+            return self.flooded(event);
+        }
         let title = policy::incident_title(event);
         let (incident, entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
         if let Some(storm) = &storm {
