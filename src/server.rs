@@ -33,7 +33,7 @@ pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use roster::{Live, Roster, watch as watch_roster};
 pub use slack::{Door, SlackDoor, listen_to_slack};
-pub use web::Provider;
+pub use web::{Provider, look_at_provider};
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
@@ -72,7 +72,7 @@ pub struct App {
 impl App {
     pub fn new(parts: Parts, tokens: Tokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
-        let roster = Roster::new(parts.config.people.clone(), tokens);
+        let roster = Roster::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
         let front = web::Front::new(&parts.config.server, None);
         App {
             parts,
@@ -162,6 +162,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn(listen::bounded_headers))
         .layer(axum::middleware::from_fn(problem::harden))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), problem::require_tls))
         .layer(rejected)
         .with_state(app)
 }

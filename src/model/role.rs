@@ -45,6 +45,9 @@ pub enum Role {
     Auditor,
     /// A machine that scrapes `/metrics`, and reads nothing else.
     Metrics,
+    /// No right at all, by no auth method: blocks a person or a group. Not in `ALL`, which lists the roles that give something.
+    #[serde(rename = "none")]
+    Blocked,
 }
 
 impl Role {
@@ -64,6 +67,7 @@ impl Role {
     pub const fn rights(self) -> &'static [Right] {
         use Right::*;
         match self {
+            Role::Blocked => &[],
             Role::Source => &[Own],
             Role::Viewer => &[Read, Measure, Own],
             Role::Auditor => &[Read, Measure, Audit, Own],
@@ -96,6 +100,7 @@ impl Role {
             Role::Admin => "admin",
             Role::Auditor => "auditor",
             Role::Metrics => "metrics",
+            Role::Blocked => "none",
         }
     }
 }

@@ -53,7 +53,11 @@ pub enum Way {
     BreakGlass(TokenId, IncidentId),
     Slack,
     PagerDuty,
-    Web,
+    /// By an identity provider, as this subject of this issuer: who it is, whatever they are called here.
+    Oidc {
+        issuer: String,
+        subject: String,
+    },
 }
 
 impl fmt::Display for Way {
@@ -64,7 +68,7 @@ impl fmt::Display for Way {
             Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
             Way::Slack => f.write_str("Slack"),
             Way::PagerDuty => f.write_str("PagerDuty"),
-            Way::Web => f.write_str("the web pages"),
+            Way::Oidc { subject, .. } => write!(f, "OpenID Connect, subject {}", subject.escape_debug()),
         }
     }
 }

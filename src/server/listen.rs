@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -104,6 +104,7 @@ where
     let seats = Seats::new(most);
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
+    let mut unaccepted = Unaccepted::default();
     loop {
         // The connection first: only where there is one must another give way.
         let accepted = tokio::select! {
@@ -115,7 +116,7 @@ where
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or the client was gone: wait a moment rather than spin.
-                tracing::warn!(%error, "a connection could not be accepted");
+                unaccepted.count(&error, Instant::now());
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -139,6 +140,27 @@ where
     let _ = stop.send(());
     // Every connection task holds a receiver, so this ends when the last one has.
     tokio::time::timeout(patience, stop.closed()).await.is_ok()
+}
+
+/// Connections that could not be accepted: one line for the first, and then a count once in a while.
+#[derive(Default)]
+struct Unaccepted {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Unaccepted {
+    /// Whether a line was written.
+    fn count(&mut self, error: &std::io::Error, now: Instant) -> bool {
+        self.count += 1;
+        if self.said.is_some_and(|said| now < said + limits::UNACCEPTED_SAID_EVERY) {
+            return false;
+        }
+        let tries = std::mem::take(&mut self.count);
+        tracing::warn!(%error, tries, "connections could not be accepted; they wait; out of file descriptors is the usual reason");
+        self.said = Some(now);
+        true
+    }
 }
 
 async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>, seat: Seat) {
@@ -192,6 +214,14 @@ pub(super) async fn bounded_headers(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn out_of_descriptors_is_one_line_with_a_count_and_not_twenty_a_second() {
+        let (mut unaccepted, began) = (Unaccepted::default(), Instant::now());
+        let error = std::io::Error::from_raw_os_error(24);
+        let lines = (0..1_000).filter(|at| unaccepted.count(&error, began + Duration::from_millis(50 * at))).count();
+        assert_eq!(lines, 5, "fifty seconds, one line in ten");
+    }
 
     #[test]
     fn an_address_that_others_can_reach_needs_tls_before_it() {

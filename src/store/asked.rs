@@ -84,6 +84,17 @@ pub struct NewAgent {
     pub how: AgentProof,
     /// What its certificates have in common since it joined; empty for the others.
     pub family: String,
+    /// Of the certificate that it shows: each renewal counts one further. 0 for the others.
+    pub generation: u64,
+}
+
+/// Whose certificates are good for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentIdentity {
+    pub family: String,
+    /// The newest generation that was shown, and since when.
+    pub used: u64,
+    pub used_since: Time,
 }
 
 /// An agent as it was last written.
@@ -105,6 +116,8 @@ pub struct JoinToken {
     pub cluster: Option<String>,
     pub node: Option<String>,
     pub by: String,
+    /// The token by which it is made: revoking that one ends this one, and the agent that joined by it.
+    pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 
@@ -123,6 +136,26 @@ pub struct NewToken {
     /// The token by which it is made.
     pub made_with: Option<TokenId>,
     pub expires_at: Time,
+}
+
+/// A subject of the identity provider that signs in as a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectLink {
+    pub issuer: String,
+    pub subject: String,
+    pub person: String,
+    /// The value of `people[].oidc` that named it: a subject, or a mail address.
+    pub via: String,
+    /// As it was at the last sign-in, verified or not.
+    pub mail: Option<String>,
+}
+
+/// Whether a subject is the person now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    Yes,
+    /// Another subject signed in as that person before.
+    Taken,
 }
 
 /// What a batch came to.
@@ -161,6 +194,8 @@ pub struct NewRun {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Due {
     pub runs: Vec<RunId>,
+    /// Of each run, the cluster that it is about; empty where it names none.
+    pub clusters: Vec<String>,
     pub notices: Vec<DueNotice>,
     /// The earliest moment at which something more becomes due.
     pub next: Option<Time>,
@@ -278,6 +313,12 @@ pub enum Control {
         incident: IncidentId,
         owner: String,
         by: String,
+    },
+    /// The subjects of the identity provider that were this person are so no more: the next one with their mail is.
+    UnlinkSubjects {
+        person: String,
+        by: String,
+        why: String,
     },
     /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
     /// of the nodes that it holds.
@@ -472,6 +513,26 @@ impl Follower {
 
     pub fn follow(&self, commit: Commit) {
         (self.0)(commit);
+    }
+}
+
+/// Called once the store cannot be trusted any more: it must end the process, so that a supervisor starts it again.
+#[derive(Clone)]
+pub struct OnFatal(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl OnFatal {
+    pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> OnFatal {
+        OnFatal(Arc::new(end))
+    }
+
+    pub fn call(&self, why: &str) {
+        (self.0)(why);
+    }
+}
+
+impl fmt::Debug for OnFatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFatal")
     }
 }
 

@@ -25,6 +25,7 @@ fn incident(state: IncidentState) -> Incident {
         owner: None,
         firing: 1,
         episodes: 1,
+        incarnation: String::new(),
     }
 }
 

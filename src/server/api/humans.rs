@@ -69,8 +69,7 @@ pub(super) async fn redaction_persons(app: &App) -> Result<u32, Problem> {
 /// Whether two different humans have this right: by tokens, by Slack or by the provider. The machine's own token
 /// is nobody's, and a group of the provider's is more than one.
 async fn two_can(app: &App, right: Right) -> Result<bool, Problem> {
-    let groups = app.parts.config.server.oidc.as_ref().map(|oidc| &oidc.roles);
-    if groups.is_some_and(|roles| roles.values().any(|role| role.may(right))) {
+    if app.roster.now().some_group_may(right) {
         return Ok(true);
     }
     let (store, roster, now) = (&app.parts.store, app.roster.now(), app.parts.clock.now());

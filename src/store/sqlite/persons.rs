@@ -3,6 +3,7 @@
 //! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
 
 use super::sql::{all, number};
+use super::subjects;
 use crate::model::{LOCAL, identity};
 use crate::planted::planted;
 use crate::store::StoreError;
@@ -28,6 +29,9 @@ impl Behind {
             .map(|root| identity(root).to_owned())
             .collect();
         all.insert(name.to_owned());
+        for known in all.clone() {
+            all.extend(subjects::names(conn, &known)?);
+        }
         Ok(Behind { name: name.to_owned(), all })
     }
 
