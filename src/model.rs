@@ -4,6 +4,7 @@
 
 mod action;
 mod agent;
+mod catalog_file;
 mod command;
 mod entry;
 mod episode;
@@ -29,11 +30,12 @@ mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
 pub use agent::AgentName;
+pub use catalog_file::{CatalogFile, FileKind};
 pub use command::{Answer, Command};
-pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
+pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent, Poster};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
-pub use finding::{Finding, GpuName};
+pub use finding::{AGENT_ALERTS, AGENT_LABELS, Finding, GpuName};
 pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId, TokenId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;

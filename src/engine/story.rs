@@ -313,7 +313,12 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         SilenceMade { source, silence, until, .. } => {
             (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
-        Heard { source, events } => (heard(entry, source, events), false),
+        Heard { source, events, via } => {
+            // Of an ordinary sender the source says enough.
+            let by = via.as_ref().filter(|via| via.person);
+            let by = by.map(|via| format!(", posted by {}", via.by)).unwrap_or_default();
+            (format!("{}{by}", heard(entry, source, events)), false)
+        }
         Gap { source, text } => (format!("gap in the alerts from {source}: {text}"), true),
         Told { channel, text } => (format!("message to {channel}: {text}"), true),
         Delivered { channel, .. } => (format!("notified: {channel}"), false),
@@ -424,6 +429,20 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
+        }
+        AgentTokenMade { cluster, node, expires_at, by } => {
+            let of = match (node, cluster) {
+                (Some(node), cluster) => {
+                    format!(" for {}", AgentName::new(cluster.as_deref().unwrap_or_default(), node))
+                }
+                (None, Some(cluster)) => format!(" for cluster {cluster}"),
+                (None, None) => String::new(),
+            };
+            (format!("{by} made a join token{of}, valid until {expires_at}"), true)
+        }
+        AgentRenewed { cluster, node, generation } => {
+            let name = AgentName::new(cluster, node);
+            (format!("the agent of {name} renewed its certificate (generation {generation})"), false)
         }
         AgentJoined { cluster, node, token_by } => {
             let name = AgentName::new(cluster, node);

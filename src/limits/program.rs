@@ -23,6 +23,18 @@ pub const FILES_QUIET_LOOKS: usize = 20;
 pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 // ── upkeep ──
+/// A wall clock that moves by more than this against the running clock was set. Time servers slew below it.
+pub const CLOCK_STEP: Duration = Duration::from_secs(5);
+/// How often it is looked whether the wall clock was set.
+pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A step that lasts as long is no mistake that is corrected soon: the engine's time and its timers follow it then.
+pub const CLOCK_SETTLE: Duration = Duration::from_secs(600);
+/// Of a clock that is set again and again, no more is written than one entry in this time.
+pub const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Nothing is removed for so long after the wall clock was last seen away from the engine's time.
+pub const CLOCK_QUIET: Duration = Duration::from_secs(3_600);
+/// Retention moves on by at most this many days in a day that the engine has lived.
+pub const SWEEP_SPEED: u32 = 2;
 pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
 pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 pub const RELOAD_POLL: Duration = Duration::from_secs(60);
@@ -128,5 +140,10 @@ pub const ACCEPT_RANGES: usize = 16;
 pub const LOG_LINES_PER_SECOND: usize = 50;
 /// Runs, incidents, steps and channels whose names later lines repeat.
 pub const LOG_CACHE: usize = 4_096;
+/// Turns of a flapping alert that have a line each in the log; later each tenth has one.
+pub const FLAPS_IN_LOG: u32 = 3;
 /// Commits that wait for the log; a commit never waits for it.
 pub const LOG_QUEUE: usize = 1_024;
+
+/// Connections that cannot be accepted are logged so often, with their count.
+pub const UNACCEPTED_SAID_EVERY: Duration = Duration::from_secs(10);

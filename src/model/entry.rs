@@ -79,6 +79,17 @@ pub struct Breaker {
     pub since: Time,
 }
 
+/// Who posted the events of a request, and by which token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poster {
+    pub by: String,
+    /// The token or the certificate, in words: `token t3`.
+    pub with: String,
+    /// A person (any role but `source`): a requester of the runs that the events start.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub person: bool,
+}
+
 /// What one event of a batch led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeardEvent {
@@ -107,6 +118,9 @@ pub enum EntryKind {
     /// Events of one request of one source were accepted and decided.
     Heard {
         source: String,
+        /// Absent where the engine itself is the sender, and in entries of before.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        via: Option<Poster>,
         events: Vec<HeardEvent>,
     },
     /// Something a source could not tell us: a truncated list, a gap, a body we had to refuse.
@@ -118,6 +132,9 @@ pub enum EntryKind {
         key: String,
         title: String,
         subject: Subject,
+        /// The alert that opened it; none where it is about something else, such as a freeze.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        alert: Option<String>,
     },
     IncidentResolved {
         why: String,
@@ -409,6 +426,23 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
+    /// A join token was made: for one agent, of this cluster and node where they are named.
+    AgentTokenMade {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+        expires_at: Time,
+        by: String,
+    },
+    /// An agent has got another certificate for a certificate that it had.
+    AgentRenewed {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cluster: String,
+        node: String,
+        /// Counts from 1, the one that it got when it joined.
+        generation: u64,
+    },
     /// An agent has got its first certificate, by a token that this person made.
     AgentJoined {
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -448,7 +482,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 57] = [
+    pub const NAMES: [&'static str; 59] = [
         "started",
         "heard",
         "gap",
@@ -494,6 +528,8 @@ impl EntryKind {
         "break_glass_used",
         "refused",
         "people_changed",
+        "agent_token_made",
+        "agent_renewed",
         "subject_linked",
         "subject_refused",
         "subject_mail_changed",
@@ -550,6 +586,8 @@ impl EntryKind {
             EntryKind::BreakerReset { .. } => "breaker_reset",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::AgentTokenMade { .. } => "agent_token_made",
+            EntryKind::AgentRenewed { .. } => "agent_renewed",
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",

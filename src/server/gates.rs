@@ -18,7 +18,7 @@ pub enum Gate {
     Source,
     /// This machine's own token alone.
     Local,
-    /// An agent's certificate or ServiceAccount token; for `join` a join token.
+    /// An agent's certificate or ServiceAccount token.
     Agent,
     /// Where people sign in: nothing is shown but the way in.
     SignIn,
@@ -64,7 +64,6 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/agent/v1/poll", Gate::Agent),
     ("post", "/agent/v1/answers", Gate::Agent),
     ("post", "/agent/v1/renew", Gate::Agent),
-    ("post", "/agent/v1/join", Gate::Agent),
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
@@ -125,7 +124,7 @@ fn words(gate: Gate) -> String {
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
         Gate::Local => "this machine's own token alone (`nightshift break-glass`)".to_owned(),
-        Gate::Agent => "an agent's certificate or ServiceAccount token; for `join` a join token".to_owned(),
+        Gate::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
         Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
     }
 }

@@ -147,8 +147,11 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         (None, SubjectsUnlinked { person: "ada".into(), subjects: 1, by: "ana".into(), why: "new account".into() }),
         (None, SessionsEnded { who: "bob".into(), sessions: 2, by: "ana".into(), why: "he left".into() }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
-        (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
-        (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
+        (
+            None,
+            Heard { source: "am".into(), via: None, events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] },
+        ),
+        (None, Heard { source: "am".into(), via: None, events: vec![heard(Some(no_rule), vec![])] }),
         (None, Gap { source: "am".into(), text: "40 alerts were cut off".into() }),
         (
             None,
@@ -156,6 +159,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
                 key: "node=gpu-3".into(),
                 title: "XID 79 on gpu-3".into(),
                 subject: Subject::node("gpu-3"),
+                alert: Some("GpuXid".into()),
             },
         ),
         (
@@ -345,7 +349,7 @@ fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
         content: None,
     };
     let kinds = vec![
-        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node() }),
+        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node(), alert: None }),
         (Some(3), created),
         (None, told("oncall")),
         (Some(3), RunPlanned { plan }),
@@ -406,7 +410,7 @@ fn one_entry_alone_still_has_words() {
 #[test]
 fn a_hostile_label_stays_one_bounded_line() {
     let title = format!("a\nb\u{202e}{}", "x".repeat(100_000));
-    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default() };
+    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default(), alert: None };
     let line = line(&entry(0, None, kind)).unwrap();
     assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
     assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);

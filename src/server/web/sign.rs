@@ -53,7 +53,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     if let Err(problem) = app.web.place.check(&headers) {
         return refused(&app, &problem);
     }
-    let fields = match Fields::read(request, &app).await {
+    let fields = match Fields::of_sign_in(request, &app).await {
         Ok(fields) => fields,
         Err(refusal) => return refusal,
     };

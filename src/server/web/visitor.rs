@@ -9,7 +9,7 @@ use super::{oidc, pages, sign};
 use crate::limits;
 use crate::model::{Right, short_name};
 use crate::server::auth::made;
-use crate::server::{App, Caller, Problem, body};
+use crate::server::{App, Caller, Problem, body, seats};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -35,7 +35,10 @@ impl FromRequestParts<App> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
         match find(app, &parts.headers).await {
-            Ok(Some(visitor)) => return Ok(visitor),
+            Ok(Some(visitor)) => {
+                seats::proven(&parts.extensions);
+                return Ok(visitor);
+            }
             Ok(None) => {}
             Err(problem) => return Err(pages::sign_in(app, "/", Some(&problem))),
         }
@@ -116,7 +119,8 @@ impl FromRequest<App> for Posted {
         let (mut parts, body) = request.into_parts();
         app.web.place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
-        let fields = Fields::read(Request::from_parts(parts, body), app).await?;
+        let held = body::form(app, &parts.headers, body).await.map_err(|problem| refused(app, &problem))?;
+        let fields = Fields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
             let error = "this form belongs to another session";
             let hint = "look at the page as it is now, then decide again";
@@ -131,15 +135,20 @@ impl FromRequest<App> for Posted {
 pub(super) struct Fields(BTreeMap<String, String>);
 
 impl Fields {
-    pub async fn read(request: Request, app: &App) -> Result<Fields, Response> {
+    /// The form with which a stranger signs in: small, and soon over.
+    pub async fn of_sign_in(request: Request, app: &App) -> Result<Fields, Response> {
         let (parts, body) = request.into_parts();
-        let held = body::unproved(app, &parts.headers, body, limits::API_BODY_BYTES).await;
-        let held = held.map_err(|problem| refused(app, &problem))?;
+        let bound = body::Bound::new(body::Unproved::SignIn, limits::SIGN_IN_BYTES);
+        let held = body::unproved(app, &parts.headers, body, bound).await;
+        held.and_then(|held| Fields::of(&held.bytes)).map_err(|problem| refused(app, &problem))
+    }
+
+    fn of(form: &[u8]) -> Result<Fields, Problem> {
         let mut fields = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(&held.bytes) {
+        for (name, value) in url::form_urlencoded::parse(form) {
             if fields.insert(name.into_owned(), value.into_owned()).is_some() {
                 let error = "a field stands twice in the form";
-                return Err(refused(app, &Problem::new(StatusCode::BAD_REQUEST, error, "send the form again")));
+                return Err(Problem::new(StatusCode::BAD_REQUEST, error, "send the form again"));
             }
         }
         Ok(Fields(fields))
