@@ -6,6 +6,7 @@ mod agent;
 mod agents;
 mod approve;
 mod audit;
+mod backup;
 mod break_glass;
 mod cache;
 mod channels;
@@ -22,11 +23,13 @@ mod invocation;
 mod ladder;
 mod page;
 mod pages;
+mod private;
 mod rbac;
 mod reasons;
 mod run;
 mod runs;
 mod serve;
+mod sessions;
 mod show;
 mod sim;
 mod simulate;
@@ -73,6 +76,11 @@ enum Command {
     Agents(agents::Args),
     /// Check runbooks, rules and integrations without running anything
     Check(check::Args),
+    /// Write a backup of the store and its keys to one file, also while the engine runs
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(backup::Args),
+    /// Put a backup in the place of the store; the engine must not run
+    Restore(backup::RestoreArgs),
     /// Show what a runbook would do now, against the live, read-only world
     Simulate(simulate::Args),
     /// Start a runbook by hand
@@ -118,6 +126,8 @@ enum Command {
     Guards(guards::Args),
     /// Tokens that were made here: list, make, revoke
     Tokens(tokens::Args),
+    /// List who is signed in on the pages; end sessions at once
+    Sessions(sessions::Args),
     /// A way in for the hour in which nothing else opens; everybody is told
     BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
@@ -189,12 +199,15 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Tokens(args) => tokens::run(&args, invocation),
+        Command::Sessions(args) => sessions::run(&args, invocation),
         Command::BreakGlass(args) => break_glass::run(&args, invocation),
         Command::Scorecard(args) => ladder::run(&args, invocation),
         Command::Judge(args) => ladder::judge(&args, invocation),
         Command::Promote(args) => ladder::promote(&args, invocation),
         Command::Demote(args) => ladder::demote(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
+        Command::Backup(args) => backup::run(&args, invocation),
+        Command::Restore(args) => backup::restore(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Channels(args) => channels::run(&args, invocation),
         Command::Cache(args) => cache::run(&args, invocation),

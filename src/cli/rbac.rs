@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let (config, _) = invocation.config()?;
     let jobs = config.clusters.values().filter_map(|cluster| cluster.cache_job.as_ref());
     let job_namespaces: BTreeSet<String> = jobs.map(|job| job.namespace.clone()).collect();
-    let rights = if args.used { used(config)? } else { needed(&config, None) };
+    let rights = if args.used { used(config.clone())? } else { needed(&config, None) };
     if invocation.json() {
         return invocation.print_json(&as_json(&rights));
     }
@@ -52,6 +52,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if !home.is_empty() {
         roles.extend(job_namespaces.iter().map(|space| role(&args.name, "jobs", Some(space), &home)));
     }
+    let leases: BTreeSet<String> = config.clusters.values().filter_map(|cluster| cluster.lease_namespace()).collect();
+    roles.extend(leases.iter().map(|space| role(&args.name, "lease", Some(space), &lease())));
     invocation.print(&format!("{head}{}", roles.join("---\n")))
 }
 
@@ -70,6 +72,13 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     // Where no Job may be made, no right to make one is needed.
     rights.retain(|right, _| jobs || !right.home());
     rights
+}
+
+/// What the engine needs in the one namespace of its Lease.
+fn lease() -> Rights {
+    let verbs = ["create", "get", "update"];
+    let right = |verb| Permission::new("coordination.k8s.io", "leases", verb);
+    verbs.into_iter().map(|verb| (right(verb), vec!["one engine of an installation acts on a cluster"])).collect()
 }
 
 fn used(config: Config) -> Result<Rights, Stop> {

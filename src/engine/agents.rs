@@ -3,10 +3,11 @@
 //! Invariant: silence is judged only by a process that has itself listened for long enough.
 
 use super::Parts;
+use super::scheduler::Unseen;
 use crate::limits;
 use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, Batch, Control};
+use crate::store::{AgentProof, AgentRow, Batch, Control, Origin};
 use crate::world::WorldError;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
             forget(&parts, &judged, &mut speaking).await;
         }
         tokio::select! {
-            () = parts.clock.sleep_until(parts.clock.now() + limits::AGENTS_LOOK_EVERY) => {}
+            () = parts.clock.sleep_for(limits::AGENTS_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
         }
     }
@@ -77,12 +78,15 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
     if long.is_empty() {
         return;
     }
-    let open = match parts.store.unseen(source::SOURCE, before, limits::READ_LIMIT).await {
-        Ok(open) => open,
-        Err(error) => return tracing::error!(%error, "cannot ask which complaints of agents fell silent"),
-    };
-    let episodes: Vec<EpisodeId> =
-        open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id).collect();
+    let mut unseen = Unseen::new(source::SOURCE, before);
+    let mut episodes: Vec<EpisodeId> = Vec::new();
+    loop {
+        match unseen.page(parts).await {
+            Ok(open) if open.is_empty() => break,
+            Ok(open) => episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id)),
+            Err(error) => return tracing::error!(%error, "cannot read which alerts of agents fell silent"),
+        }
+    }
     if episodes.is_empty() {
         return;
     }
@@ -113,6 +117,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::of_kind(Origin::AGENT),
     };
     match parts.store.intake(batch).await {
         Ok(heard) => {

@@ -37,6 +37,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             found.push(Misfit { text, place: None, fatal: true });
         }
     }
+    found.extend(movable(config));
     for window in &config.windows {
         if let Err(why) = cron::parse(&window.at) {
             found.push(Misfit { text: format!("window {}: {why}", window.name), place: None, fatal: true });
@@ -57,6 +58,20 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         }
     }
     found
+}
+
+/// People who are named by a mail, beside groups that give roles too.
+fn movable(config: &Config) -> Option<Misfit> {
+    let groups = config.server.oidc.as_ref().is_some_and(|oidc| !oidc.roles.is_empty());
+    let by_mail = |person: &&crate::config::Person| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
+    let names: Vec<&str> = config.people.iter().filter(by_mail).map(|person| person.name.as_str()).collect();
+    let first = *names.first().filter(|_| groups)?;
+    let text = format!(
+        "`people[].oidc` names {} by a mail, and `server.oidc.roles` lets groups in: until {first} has signed in once, \
+         any account with that mail at the provider is {first}. Write the subject, which never changes",
+        names.join(", ")
+    );
+    Some(Misfit { text, place: None, fatal: false })
 }
 
 fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {

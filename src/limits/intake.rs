@@ -19,11 +19,23 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTIONS: usize = 1_024;
 /// Batches waiting for the writer; beyond it the answer is 503, which Alertmanager retries.
 pub const INTAKE_QUEUE: usize = 1_024;
-/// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
+/// Bytes of bodies being decoded or waiting; beyond it the answer is 503. One source has a quarter of it.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of bodies whose sender is known only once they are read (a signature is over them, a token stands in a form); they
-/// take no room of events.
+/// take no room of events. One endpoint has a quarter of it.
 pub const UNPROVED_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of forms of visitors who have signed in.
+pub const FORM_BYTES: usize = 2 * 1024 * 1024;
+/// A token, where to go afterwards, and what a browser adds.
+pub const SIGN_IN_BYTES: usize = 4 * 1024;
+/// Slack and PagerDuty send a few KiB at once; a stranger must not keep them waiting.
+pub const UNPROVED_BODY_TIMEOUT: Duration = Duration::from_secs(3);
+/// A body may begin so late, and then must come at this speed: slower than any network of today, faster than an attack that
+/// wants to hold much memory with little traffic.
+pub const BODY_BEGINS: Duration = Duration::from_secs(3);
+pub const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Room that a body gets before its first byte is there.
+pub const BODY_FIRST_BYTES: usize = 16 * 1024;
 /// Gaps that one body may leave in the ledger; the rest become one line with their number.
 pub const GAPS_PER_BODY: usize = 20;
 /// An identity that a source gives itself (a dedup key); a longer one is hashed.

@@ -41,6 +41,9 @@ pub enum Role {
     Admin,
     /// Reads, exports and proves the ledger; acts nowhere.
     Auditor,
+    /// No right at all, by no auth method: blocks a person or a group. Not in `ALL`, which lists the roles that give something.
+    #[serde(rename = "none")]
+    Blocked,
 }
 
 impl Role {
@@ -59,6 +62,7 @@ impl Role {
     pub const fn rights(self) -> &'static [Right] {
         use Right::*;
         match self {
+            Role::Blocked => &[],
             Role::Source => &[Own],
             Role::Viewer => &[Read, Own],
             Role::Auditor => &[Read, Audit, Own],
@@ -89,6 +93,7 @@ impl Role {
             Role::Operator => "operator",
             Role::Admin => "admin",
             Role::Auditor => "auditor",
+            Role::Blocked => "none",
         }
     }
 }

@@ -11,6 +11,7 @@ mod incidents;
 mod ladder;
 mod read;
 mod refuse;
+mod sessions;
 mod tokens;
 mod why;
 
@@ -84,10 +85,14 @@ table! {
     get  "/api/v1/tokens" Audit tokens::list;
     post "/api/v1/tokens" Administer tokens::make;
     post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
+    get  "/api/v1/sessions" Audit sessions::list;
+    post "/api/v1/sessions/end" Administer sessions::end;
+    post "/api/v1/sessions/unlink" Administer sessions::unlink;
     post "/api/v1/audit/redact" Administer act::redact;
 }
 
 pub(super) use ladder::places;
+pub(super) use refuse::store as store_problem;
 
 /// The API asked from inside, in the name of somebody whom a signature has identified.
 pub(super) async fn ask(

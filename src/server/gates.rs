@@ -18,7 +18,7 @@ pub enum Gate {
     Source,
     /// This machine's own token alone.
     Local,
-    /// An agent's certificate or ServiceAccount token; for `join` a join token.
+    /// An agent's certificate or ServiceAccount token.
     Agent,
     /// Where people sign in: nothing is shown but the way in.
     SignIn,
@@ -53,6 +53,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/login", Gate::SignIn),
     ("get", "/login/provider", Gate::SignIn),
     ("get", "/login/callback", Gate::SignIn),
+    ("get", "/login/provider/end", Gate::SignIn),
     ("get", "/web/style.css", Gate::Anybody),
     ("get", "/web/live.js", Gate::Anybody),
     ("get", "/web/icon.svg", Gate::Anybody),
@@ -63,7 +64,6 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/agent/v1/poll", Gate::Agent),
     ("post", "/agent/v1/answers", Gate::Agent),
     ("post", "/agent/v1/renew", Gate::Agent),
-    ("post", "/agent/v1/join", Gate::Agent),
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
@@ -85,7 +85,8 @@ A role has the rights of its row and no others. It is given to a person under `p
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
 more than the person has, and who asked for something cannot approve it by another way. `clusters` limits a person or a
 token to what is in these clusters: they read everything and act there alone. What somebody was refused is in the ledger.
-People, tokens and the secrets of these doors are read again within a second when their file changes.
+People, groups, tokens and the secrets of these doors are read again within a second when their file changes. `role: none`
+blocks a person or a group by every auth method.
 
 ";
 
@@ -123,7 +124,7 @@ fn words(gate: Gate) -> String {
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
         Gate::Local => "this machine's own token alone (`nightshift break-glass`)".to_owned(),
-        Gate::Agent => "an agent's certificate or ServiceAccount token; for `join` a join token".to_owned(),
+        Gate::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
         Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
     }
 }

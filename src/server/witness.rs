@@ -74,7 +74,7 @@ impl Witness {
         let app = app.clone();
         tokio::spawn(async move {
             loop {
-                app.parts.clock.sleep_until(app.parts.clock.now() + limits::WITNESS_WINDOW).await;
+                app.parts.clock.sleep_for(limits::WITNESS_WINDOW).await;
                 app.witness.close(&app).await;
                 let mut window = app.witness.window();
                 if window.seen.is_empty() && window.others == 0 {

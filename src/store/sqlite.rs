@@ -3,13 +3,19 @@
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
 mod agents;
+mod backup;
 mod begin;
 mod breakers;
+mod catalog;
+mod faults;
 mod freezes;
+mod incarnation;
 mod incidents;
 mod intake;
 mod ladder;
+mod loss;
 mod notices;
+mod parked;
 mod people;
 mod persons;
 mod read;
@@ -20,21 +26,26 @@ mod rows;
 mod runs;
 mod schema;
 mod sql;
+mod subjects;
 mod sweep;
+mod timers;
 mod tokens;
 mod tx;
 mod writer;
 
-use super::ledger::{Checkpoint, LeafHash, SigningKey};
+use super::ballast::Ballast;
+use super::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
+use super::mark::Mark;
 use super::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
-    StoreError,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard,
+    Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry,
+    Receipted, Store, StoreError, SubjectLink,
 };
+use crate::limits;
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
-    Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
-    Verdict,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Severity,
+    Span, Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -42,8 +53,14 @@ use rusqlite::params;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tx::Tx;
 use writer::{Queue, WhenFull};
+
+pub use backup::{
+    Contents as BackupContents, Place as StorePlace, Restored, restore, signed_entries, take as backup,
+    verify as verify_backup,
+};
 
 /// Where and how.
 #[derive(Debug, Clone)]
@@ -66,6 +83,14 @@ pub struct SqliteOptions {
     pub failpoint: Option<Failpoint>,
     /// Who is called after each commit.
     pub follower: Option<Follower>,
+    /// Ends the process once the store cannot be trusted any more; none: everything is refused from then on.
+    pub on_fatal: Option<OnFatal>,
+    /// The file that keeps the newest signed checkpoint; a ledger that is smaller than that is refused. None: not looked at.
+    pub mark: Option<PathBuf>,
+    /// Who accepts a ledger that is smaller than what was signed.
+    pub accept_loss: Option<String>,
+    /// The file that is given up when the disk is full. None: there is none.
+    pub ballast: Option<PathBuf>,
 }
 
 impl SqliteOptions {
@@ -81,6 +106,10 @@ impl SqliteOptions {
             group_wait: Span::default(),
             failpoint: None,
             follower: None,
+            on_fatal: None,
+            mark: None,
+            accept_loss: None,
+            ballast: None,
         }
     }
 }
@@ -88,6 +117,9 @@ impl SqliteOptions {
 pub struct SqliteStore {
     epoch: i64,
     readers: Readers,
+    on_fatal: Option<OnFatal>,
+    mark: Option<PathBuf>,
+    ballast: Arc<Ballast>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
 }
@@ -99,18 +131,64 @@ struct Writer {
 
 impl SqliteStore {
     /// Opens or creates the database, takes its lock, begins a new epoch. Blocks: call it before the loops start.
+    ///
+    /// # Errors
+    /// `Locked` while another process has it; `Refused` for a newer schema, a network file system, and a ledger that is
+    /// smaller than the one that was signed last.
     pub fn open(options: SqliteOptions, now: Time) -> Result<SqliteStore, StoreError> {
+        let ballast = Arc::new(Ballast::new(options.ballast.clone()));
+        match SqliteStore::open_with(options.clone(), ballast.clone(), now) {
+            Err(StoreError::Database(text)) if text.contains("is full") && options.ballast.is_some() => {
+                ballast.let_go();
+                SqliteStore::open_with(options, ballast, now)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(options: SqliteOptions, ballast: Arc<Ballast>, now: Time) -> Result<SqliteStore, StoreError> {
         let lock = schema::lock(&options.path)?;
+        let mark = options.mark.as_deref().map(Mark::read).transpose()?.flatten();
+        let accepted = |loss: loss::Loss| match &options.accept_loss {
+            Some(by) => Ok(loss.accepted(by)),
+            None => Err(loss.refuse()),
+        };
+        let missing = loss::missing(&options.path, mark).map(accepted).transpose()?;
         let mut conn = schema::open_writer(&options.path)?;
+        let loss = match missing {
+            Some(text) => Some(text),
+            None => loss::measure(&conn, &options.path, mark)?.map(accepted).transpose()?,
+        };
+        schema::refuse_newer(&conn)?;
+        if schema::is_old(&conn)? {
+            backup::before_upgrade(&conn, &options.path)?;
+        }
         schema::migrate(&mut conn, now)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
+        if loss.is_some() {
+            // What the ledger does not know any more was done all the same, under numbers that are given again.
+            incarnation::renew_incarnation(&conn)?;
+        }
         let epoch = schema::new_epoch(&conn)?;
+        let incarnation = schema::renew_incarnation(&conn)?;
         let mut tx = Tx::open(conn, epoch, options.ceiling)?;
+        tx.incarnation = incarnation;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
+        if let Some(text) = &loss {
+            tracing::error!(%text, "the ledger holds less than was signed");
+            tx.unmatched_tell.clone_from(&options.unmatched_tell);
+            let title = "The ledger holds less than was signed";
+            let incident = parked::alarm(&mut tx, "store/loss", title, Severity::Critical, text, now)?;
+            let sql = "UPDATE incident SET resolves_at = ?2 WHERE id = ?1";
+            sql::exec(&tx.conn, sql, params![incident.0, sql::micros(now + limits::STORE_NEWS_OPEN.0)])?;
+        }
         tx.conn.execute_batch("COMMIT")?;
         tx.follow(1, std::time::Duration::ZERO);
+        ballast.make();
+        tx.ballast = ballast.clone();
+        tx.on_fatal = options.on_fatal.clone();
         tx.failpoint = options.failpoint;
         tx.home = options.home;
         tx.channels = options.channels;
@@ -125,7 +203,35 @@ impl SqliteStore {
         };
         let (queue, thread) = Queue::start(tx, last)?;
         let readers = Readers::new(options.path);
-        Ok(SqliteStore { epoch, readers, writer: Mutex::new(Some(Writer { queue, thread })) })
+        Ok(SqliteStore {
+            epoch,
+            readers,
+            on_fatal: options.on_fatal,
+            mark: options.mark,
+            ballast,
+            writer: Mutex::new(Some(Writer { queue, thread })),
+        })
+    }
+
+    /// The epoch of this process.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Gives the database at `path`, which no process has open, a new incarnation: for a copy that is put in the place of
+    /// another. Each start does so as well.
+    ///
+    /// # Errors
+    ///
+    /// The database is in use, or cannot be opened or written.
+    pub fn renew_incarnation(path: &std::path::Path, now: Time) -> Result<String, StoreError> {
+        let lock = schema::lock(path)?;
+        let mut conn = schema::open_writer(path)?;
+        schema::migrate(&mut conn, now)?;
+        let drawn = schema::renew_incarnation(&conn);
+        drop(conn);
+        drop(lock);
+        drawn
     }
 
     fn queue(&self) -> Result<Queue, StoreError> {
@@ -140,6 +246,40 @@ impl SqliteStore {
         F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     {
         self.queue()?.write(WhenFull::Wait, op).await
+    }
+
+    /// Alerts are refused while the disk has no room but that of the ballast: their sender keeps them and comes again.
+    fn has_room(&self) -> Result<(), StoreError> {
+        match self.ballast.is_let_go() {
+            true => Err(StoreError::Busy("the disk is full; alerts are refused until there is room".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Notifies people once of a full disk, and takes alerts again once there is room.
+    async fn look_after_room(&self, now: Time) -> Result<u64, StoreError> {
+        const KEY: &str = "store/disk-full";
+        if !self.ballast.is_let_go() {
+            return Ok(0);
+        }
+        let mut changed = 0;
+        if self.ballast.is_news() {
+            let alarm = move |tx: &mut Tx| {
+                let text = "the disk of the store is full: alerts are refused, and their senders keep them, until there is room; \
+                            free space on it";
+                parked::alarm(tx, KEY, "The disk of the store is full", Severity::Critical, text, now).map(drop)
+            };
+            self.write(alarm).await?;
+            self.ballast.was_told();
+            changed += 1;
+        }
+        let ballast = self.ballast.clone();
+        if tokio::task::spawn_blocking(move || ballast.make()).await.unwrap_or(false) {
+            tracing::info!("the disk of the store has room again; alerts are taken");
+            self.write(move |tx| parked::all_clear(tx, KEY, "the disk has room again", now)).await?;
+            changed += 1;
+        }
+        Ok(changed)
     }
 
     /// Lets the writer end; what it took is committed before.
@@ -163,6 +303,7 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
         let prepared = intake::Prepared::new(batch)?;
+        self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
     }
 
@@ -171,15 +312,30 @@ impl Store for SqliteStore {
     }
 
     async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+        self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
     }
 
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
-        self.readers.read(move |conn| read::due(conn, now, limit)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::due(conn, now, limit, &unreadable)).await
     }
 
     async fn tick(&self, now: Time) -> Result<u64, StoreError> {
-        self.write(move |tx| people::tick(tx, now)).await
+        let room = self.look_after_room(now).await;
+        let unreadable = self.readers.unreadable.take();
+        let chores = self.write(move |tx| people::chores(tx, unreadable, now)).await?;
+        let each = chores.into_iter().map(async |chore| {
+            let same = chore.clone();
+            match self.write(move |tx| people::perform(tx, &chore, now)).await {
+                Err(StoreError::Damaged(why)) => {
+                    self.write(move |tx| people::give_up(tx, &same, &why, now)).await.map(|()| 0)
+                }
+                done => done,
+            }
+        });
+        // Together, so that they share a commit; all are tried before the first failure is returned.
+        futures::future::join_all(each).await.into_iter().chain([room]).sum()
     }
 
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
@@ -258,6 +414,10 @@ impl Store for SqliteStore {
         self.write(move |tx| runs::look_again(tx, run, epoch, at)).await
     }
 
+    async fn set_aside(&self, run: RunId, why: String, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| parked::park(tx, "run", &run.0.to_string(), &why, now).map(drop)).await
+    }
+
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
     }
@@ -275,7 +435,14 @@ impl Store for SqliteStore {
     }
 
     async fn control(&self, control: Control, now: Time) -> Result<(), StoreError> {
-        self.write(move |tx| people::control(tx, control, now)).await
+        let again = control.clone();
+        match self.write(move |tx| people::control(tx, control, now)).await {
+            // The disk was full, and there is room now that is kept for this.
+            Err(StoreError::Database(_)) if self.ballast.is_let_go() && matches!(again, Control::Freeze(..)) => {
+                self.write(move |tx| people::control(tx, again, now)).await
+            }
+            done => done,
+        }
     }
 
     async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
@@ -296,7 +463,9 @@ impl Store for SqliteStore {
     async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError> {
         let (pin, text) = (pin.clone(), text.to_owned());
         self.write(move |tx| {
-            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (hash) DO NOTHING";
+            // A text that comes back is kept from then on.
+            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) \
+                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at)";
             sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now)]).map(drop)
         })
         .await
@@ -307,16 +476,27 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| read::pinned(conn, &hash)).await
     }
 
+    async fn keep_catalog(&self, files: Vec<CatalogFile>) -> Result<(), StoreError> {
+        self.write(move |tx| catalog::keep(tx, &files)).await
+    }
+
+    async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
+        self.readers.read(catalog::kept).await
+    }
+
     async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
-        self.readers.read(move |conn| read::incidents(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::incidents(conn, &filter, &unreadable)).await
     }
 
     async fn episodes(&self, filter: Filter) -> Result<Vec<Episode>, StoreError> {
-        self.readers.read(move |conn| read::episodes(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::episodes(conn, &filter, &unreadable)).await
     }
 
     async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
-        self.readers.read(move |conn| read::runs(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::runs(conn, &filter, &unreadable)).await
     }
 
     async fn steps(&self, run: RunId) -> Result<Vec<Step>, StoreError> {
@@ -324,11 +504,13 @@ impl Store for SqliteStore {
     }
 
     async fn approvals(&self, filter: Filter) -> Result<Vec<Approval>, StoreError> {
-        self.readers.read(move |conn| read::approvals(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::approvals(conn, &filter, &unreadable)).await
     }
 
     async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
-        self.readers.read(move |conn| read::entries(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::entries(conn, &filter, &unreadable)).await
     }
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
@@ -364,9 +546,15 @@ impl Store for SqliteStore {
         self.readers.read(read::counts).await
     }
 
-    async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError> {
-        let source = source.to_owned();
-        self.readers.read(move |conn| read::unseen(conn, &source, before, limit)).await
+    async fn unseen(
+        &self,
+        source: &str,
+        before: Time,
+        after: Option<(Time, EpisodeId)>,
+        limit: usize,
+    ) -> Result<Vec<Episode>, StoreError> {
+        let (source, unreadable) = (source.to_owned(), self.readers.unreadable.clone());
+        self.readers.read(move |conn| read::unseen(conn, &source, before, after, limit, &unreadable)).await
     }
 
     async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError> {
@@ -374,7 +562,7 @@ impl Store for SqliteStore {
     }
 
     async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
-        self.write(move |tx| {
+        let signed = self.write(move |tx| {
             let (size, root) = tx.root();
             let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
             let map = |row: &rusqlite::Row<'_>| {
@@ -387,13 +575,23 @@ impl Store for SqliteStore {
             let new = key.sign(size, root);
             let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";
             sql::exec(&tx.conn, sql, params![new.size as i64, sql::micros(now), new.note])?;
+            // Under a key that was replaced the new signature covers all that the old one did, and only it can be verified.
+            if last.is_some_and(|last| verify_note(&last.note, key.public()).is_err()) {
+                sql::exec(&tx.conn, "DELETE FROM checkpoint WHERE size < ?1", [new.size as i64])?;
+            }
             Ok(Some(new))
-        })
-        .await
+        });
+        let signed = signed.await?;
+        if let (Some(path), Some(newest)) = (&self.mark, &signed)
+            && let Err(error) = Mark::write(path, newest)
+        {
+            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; trying again in a minute");
+        }
+        Ok(signed)
     }
 
-    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
-        self.readers.read(read::checkpoints).await
+    async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+        self.readers.read(move |conn| read::checkpoints(conn, after, limit)).await
     }
 
     async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
@@ -412,9 +610,17 @@ impl Store for SqliteStore {
         self.readers.read(agents::rows).await
     }
 
-    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
         let agent = agent.clone();
-        self.readers.read(move |conn| agents::family(conn, &agent)).await
+        self.readers.read(move |conn| agents::identity(conn, &agent)).await
+    }
+
+    async fn agent_used(&self, agent: NewAgent, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| agents::used(tx, &agent, now)).await
+    }
+
+    async fn agent_renewed(&self, agent: NewAgent, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| agents::renewed(tx, &agent, now)).await
     }
 
     async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
@@ -424,6 +630,11 @@ impl Store for SqliteStore {
 
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| agents::join_token(tx, &token, now)).await
+    }
+
+    async fn join_check(&self, hash: &str, agent: &AgentName, now: Time) -> Result<bool, StoreError> {
+        let (hash, agent) = (hash.to_owned(), agent.clone());
+        self.readers.read(move |conn| agents::join_check(conn, &hash, &agent, now).map(|made| made.is_bound)).await
     }
 
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError> {
@@ -458,6 +669,15 @@ impl Store for SqliteStore {
         self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
     }
 
+    async fn subject_links(&self, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        self.readers.read(move |conn| subjects::links(conn, &issuer, &subject)).await
+    }
+
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError> {
+        self.write(move |tx| subjects::link(tx, &link, now)).await
+    }
+
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| tokens::used(tx, token, now)).await
     }
@@ -476,9 +696,35 @@ impl Store for SqliteStore {
         self.write(move |tx| sweep::sweep(tx, episodes, bodies, now)).await
     }
 
+    async fn retain_until(&self, further: Duration, now: Time) -> Result<Time, StoreError> {
+        self.write(move |tx| sweep::retain_until(tx, further, now)).await
+    }
+
+    async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| timers::shift(tx, by, text, now)).await
+    }
+
+    async fn fold(&self) -> Result<(), StoreError> {
+        let on_fatal = self.on_fatal.clone();
+        let fold = move |conn: &rusqlite::Connection| {
+            let folded = schema::fold(conn);
+            if let (Err(error), Some(on_fatal)) = (&folded, &on_fatal)
+                && faults::is_lost_sync(error)
+            {
+                on_fatal.call(&format!("folding the write-ahead log into the database failed: {error}"));
+            }
+            Ok(folded?)
+        };
+        self.readers.read(fold).await
+    }
+
     async fn health(&self) -> Result<i64, StoreError> {
         self.queue()?.sound()?;
-        self.write(|_| Ok(())).await?;
+        self.has_room()?;
+        // A row, so that an answer means that the disk takes writes.
+        let sql = "INSERT INTO setting (name, value) VALUES ('health', 1) \
+                   ON CONFLICT (name) DO UPDATE SET value = value + 1";
+        self.write(move |tx| sql::exec(&tx.conn, sql, []).map(drop)).await?;
         Ok(self.epoch)
     }
 

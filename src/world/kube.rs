@@ -8,6 +8,7 @@ mod budgets;
 mod devices;
 mod fleet;
 mod jobs;
+mod lease;
 mod protected;
 mod pulse;
 mod reach;
@@ -23,6 +24,7 @@ pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
+pub use lease::EngineLease;
 pub(in crate::world) use protected::belongs_to_kubernetes;
 pub use reach::KubeConfig;
 pub use review::Reviewed;
@@ -179,6 +181,10 @@ pub struct Kube {
     cache_job: Option<Arc<CacheJob>>,
     /// See `protect`.
     protected: Arc<OnceLock<Vec<String>>>,
+    /// Where the Lease lies by which one of several engines acts; none: no Lease is kept.
+    lease_namespace: Option<Arc<str>>,
+    /// Why this engine only watches, for all clones of this client.
+    only_watched: Arc<Mutex<Option<String>>>,
 }
 
 /// Reads that are handed on once.
@@ -212,6 +218,8 @@ impl Kube {
             notes: false,
             cache_job: config.cache_job.clone().map(Arc::new),
             protected: Arc::default(),
+            lease_namespace: config.lease_namespace().map(Arc::from),
+            only_watched: Arc::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::harness::{Site, alertmanager_body, eventually};
 use crate::night::{Night, seal};
-use crate::recording::Recording;
+use crate::recording::{Answer, Recording};
 use nightshift::catalog::{Catalog, Folders};
 use nightshift::config::{Channel, Config, Secret};
 use nightshift::engine::Courier;
@@ -258,7 +258,14 @@ async fn what_a_stock_prometheus_always_fires_is_ignored_by_the_shipped_rules_wi
         let source = &shift.night.parts.config.sources["test"];
         let now = shift.night.now();
         let events = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap().events;
-        let batch = nightshift::store::Batch { source: "test".into(), events, gaps: vec![], rules: rules.clone(), now };
+        let batch = nightshift::store::Batch {
+            source: "test".into(),
+            events,
+            gaps: vec![],
+            rules: rules.clone(),
+            now,
+            origin: Default::default(),
+        };
         let heard = shift.night.parts.store.intake(batch).await.unwrap();
         assert_eq!((heard.opened, heard.unmatched, heard.nudge), (1, 0, false), "{name}");
     }
@@ -371,6 +378,10 @@ async fn a_storm_in_one_request_is_one_incident_told_and_resolved_once() {
     assert_eq!(incidents.len(), 1, "{incidents:#?}");
     let storm = &incidents[0];
     assert_eq!((storm.title.as_str(), storm.firing), ("GpuHot on 30 nodes", 30));
+    for (node, found) in [("gpu-1", 1), ("gpu-29", 1), ("gpu-30", 0), ("gpu-", 0)] {
+        let about = Filter { node: Some(node.into()), limit: 9, ..Filter::default() };
+        assert_eq!(shift.night.parts.store.incidents(about).await.unwrap().len(), found, "{node} is one of the group");
+    }
     assert!(storm.subject.is_empty() || storm.subject.node.is_none(), "{:?}", storm.subject);
     assert_eq!((shift.posts().len(), shift.pages()), (1, vec!["trigger".to_owned()]));
     assert!(shift.posts()[0].contains("GpuHot on 30 nodes"), "{:?}", shift.posts());
@@ -455,6 +466,33 @@ async fn what_people_have_seen_stays_as_it_is_and_later_ones_join_the_storm() {
     shift.seconds(5).await;
     assert_eq!((shift.open().await.len(), shift.posts().len()), (4, 4));
     assert_eq!(shift.open().await[3].title, "GpuHot on 7 nodes");
+}
+
+#[tokio::test]
+async fn an_incident_whose_message_may_have_arrived_is_not_absorbed_and_gets_its_end() {
+    let shift = Shift::begin(TELL).await;
+    // The message and the page arrive; the answers do not, nor do those of the first repeats.
+    for _ in 0..2 {
+        shift.slack.then(Answer::BreakOff);
+        shift.pager.then(Answer::BreakOff);
+    }
+    shift.hear_on("firing", "GpuHot", [0]).await;
+    shift.seconds(3).await;
+    assert_eq!(shift.posts().len().min(1), 1, "it may be in the channel");
+    shift.hear_on("firing", "GpuHot", 1..9).await;
+    shift.seconds(60).await;
+    let open = shift.open().await;
+    assert_eq!(open.len(), 2, "{open:#?}");
+    assert_eq!((open[0].firing, open[1].title.as_str()), (1, "GpuHot on 8 nodes"));
+    shift.hear_on("resolved", "GpuHot", 0..9).await;
+    shift.seconds(400).await;
+    assert!(shift.open().await.is_empty());
+    let of_first = |action: &str| {
+        let pages = shift.pager.seen().into_iter().filter(|seen| seen.body["event_action"] == action);
+        pages.filter(|seen| seen.body["dedup_key"].as_str().unwrap().ends_with("/i1")).count()
+    };
+    assert!(of_first("trigger") >= 1);
+    assert_eq!(of_first("resolve"), 1, "a page that may be open is closed");
 }
 
 #[tokio::test]

@@ -256,6 +256,7 @@ fn the_units_are_hardened_and_systemd_understands_them() {
         assert!(output.status.success() && said(&output).is_empty(), "{name}: {}", said(&output));
     }
     let agent = read("systemd/nightshift-agent.service");
+    assert!(agent.contains("ProtectKernelModules=yes\n") && agent.contains("ProtectKernelTunables=yes\n"));
     assert!(agent.contains("DevicePolicy=closed") && agent.contains("DeviceAllow=/dev/kmsg r\n"));
     assert!(agent.contains("MemoryMax=infinity"), "the page cache is charged to the unit");
 }

@@ -142,6 +142,7 @@ async fn change(
         verb: "mig::apply".to_owned(),
         args: serde_json::Map::from_iter([("changes".to_owned(), json!(progress.changes))]),
         deadline: step.deadline,
+        incarnation: step.incarnation.clone(),
     };
     let why = match world.agents.ask(orders.node, &command).await {
         Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),

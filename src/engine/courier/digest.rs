@@ -233,16 +233,25 @@ impl Courier {
             return;
         }
         let now = self.clock.now();
-        let end = self.storms().get(channel).and_then(Storm::ends).unwrap_or(now + MINUTE).max(now + MINUTE / 12);
+        let end = self
+            .storms()
+            .get(channel)
+            .and_then(Storm::ends)
+            .unwrap_or(now + MINUTE)
+            .clamp(now + MINUTE / 12, now + 2 * MINUTE);
         passed.waiting += rows.len();
         let refs: Vec<&DueNotice> = rows.iter().collect();
         self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: end }).await;
     }
 
-    /// The channels whose storm is over: a minute has passed without new incidents.
+    /// The channels whose storm is over: a minute has passed without new incidents, or the clock was set back over it.
     pub(super) fn storms_over(&self) -> Vec<String> {
         let now = self.clock.now();
-        self.ends().into_iter().filter(|(_, end)| *end <= now).map(|(channel, _)| channel).collect()
+        self.ends()
+            .into_iter()
+            .filter(|(_, end)| *end <= now || *end > now + 2 * MINUTE)
+            .map(|(channel, _)| channel)
+            .collect()
     }
 
     /// Says so on one of them, in the last edition of its digest.

@@ -106,6 +106,8 @@ struct Intake<'t> {
     heard: Heard,
     /// A run that waits for people must look at its question again.
     woken: bool,
+    /// The person who posted the batch, where a person did.
+    poster: Option<String>,
 }
 
 pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
@@ -113,8 +115,12 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
     let actor = Actor::source(&batch.source);
     let mut body = Vec::with_capacity(prepared.json.len() + prepared.ends.len() * 64 + 128);
     let quoted = |value: &str| super::sql::to_json(&value);
+    let via = match &batch.origin.via {
+        Some(poster) => format!(r#""via":{},"#, super::sql::to_json(poster)?),
+        None => String::new(),
+    };
     let head = format!(
-        r#"{{"actor":{},"about":{{}},"kind":"heard","source":{},"events":["#,
+        r#"{{"actor":{},"about":{{}},"kind":"heard","source":{},{via}"events":["#,
         quoted(&actor.0)?,
         quoted(&batch.source)?
     );
@@ -136,6 +142,7 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
+        poster: batch.origin.via.as_ref().filter(|poster| poster.person).map(|poster| poster.by.clone()),
     };
     let complaints = batch.events.iter().zip(&prepared.complaints);
     let mut found = complaints
@@ -161,7 +168,7 @@ impl Intake<'_> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
         let selected = match change {
-            Change::Opened | Change::Reopened => batch.rules.select(event),
+            Change::Opened | Change::Reopened => batch.rules.select_from(event, &batch.origin.kind),
             Change::Refreshed | Change::Resolved | Change::Late => Vec::new(),
         };
         Ok(Found { known, change, selected })

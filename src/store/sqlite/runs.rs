@@ -3,12 +3,12 @@
 //! Invariant: a run in a final state never changes again, but for the outcome of a step that was open when it ended.
 
 use super::incidents;
-use super::sql::{all, exec, micros, number, one, to_json, to_word};
+use super::sql::{STATE_CODE, STATE_IS, all, exec, micros, number, one, to_json, to_word};
 use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
-    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan,
+    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason,
     ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
@@ -25,6 +25,8 @@ pub(super) struct New<'a> {
     pub rule: Option<&'a str>,
     pub terms: Option<&'a Terms>,
     pub requested_by: &'a str,
+    /// The person who posted the alert behind it.
+    pub posted_by: Option<&'a str>,
     pub once: Option<&'a str>,
     pub bucket: Option<&'a str>,
     pub incident: Option<IncidentId>,
@@ -40,8 +42,8 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
     exec(
         &tx.conn,
         "INSERT INTO run (id, rule, incident, episode, bucket, runbook, hash, input, subject, mode, state, final, wake_at, \
-         epoch, created_at, requested_by, once, cooldown, attempts) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, 0, ?12, ?13, ?14, ?15, ?16)",
+         epoch, created_at, requested_by, once, cooldown, attempts, posted_by) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, 0, ?12, ?13, ?14, ?15, ?16, ?17)",
         params![
             id.0,
             new.rule,
@@ -58,7 +60,8 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
             new.requested_by,
             new.once,
             i64::try_from(new.cooldown.0.as_micros()).unwrap_or(i64::MAX),
-            new.attempts
+            new.attempts,
+            new.posted_by
         ],
     )?;
     if let Some(rule) = new.rule {
@@ -113,6 +116,7 @@ pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         rule: new.rule.as_deref(),
         terms: new.terms.as_ref(),
         requested_by: &new.requested_by,
+        posted_by: None,
         once: new.once.as_deref(),
         bucket: None,
         incident: None,
@@ -214,10 +218,11 @@ pub(super) fn resume(
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
-               AND json_extract(state, '$.reason.code') = 'episode_over' \
-               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
-    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
+    let sql = format!(
+        "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 AND {STATE_CODE} = 'episode_over' \
+         AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))"
+    );
+    Ok(exec(conn, &sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
 /// What a rule has decided for this incident already, so that an alert that only comes back does not bring it up again: it
@@ -279,9 +284,12 @@ pub(super) fn wake_askers(
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
-               AND (wake_at IS NULL OR (wake_at > ?3 AND json_extract(state, '$.is') = 'held')) AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
-    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
+    let sql = format!(
+        "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
+         AND (wake_at IS NULL OR (wake_at > ?3 AND {STATE_IS} = 'held')) \
+         AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))"
+    );
+    Ok(exec(conn, &sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
 /// The open step of a run, which must have this number.
@@ -480,6 +488,19 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
         Some(incident) => incidents::resolve_bare(tx, incident, now),
         None => Ok(()),
     }
+}
+
+/// A person ends a run that cannot be read: nothing is taken back, and its nodes are free again.
+pub(super) fn cut_off(tx: &mut Tx, run: RunId, by: &str, why: String, now: Time) -> Result<(), StoreError> {
+    let reason = Reason::new(ReasonCode::Cancelled, format!("cancelled by {by}: {why}"));
+    let state = to_json(&RunState::Denied { reason })?;
+    people::void_approvals(tx, run, now)?;
+    let sql = "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0";
+    exec(&tx.conn, sql, params![run.0, state, micros(now)])?;
+    let nodes = let_go(tx, run)?;
+    let about = About { incident: None, run: Some(run) };
+    let entry = EntryKind::NodesReleased { nodes, by: by.to_owned(), why };
+    tx.append(&Actor::person(by), about, &entry, now).map(drop)
 }
 
 /// A cancelled run with an open step stays due, so that what the step left under way is stopped, whoever owns it then.

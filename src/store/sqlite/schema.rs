@@ -2,11 +2,13 @@
 //!
 //! Invariant: nothing is written through a connection whose settings were not confirmed, nor by a second process.
 
+use super::faults;
 use super::sql::{exec, number, one};
 use crate::limits;
 use crate::model::Time;
 use crate::store::StoreError;
 use ring::digest;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, params};
 use rustix::fs::FlockOperation;
 use std::fs::File;
@@ -14,7 +16,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 16] = [
+const MIGRATIONS: [(&str, &str); 22] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -31,6 +33,12 @@ const MIGRATIONS: [(&str, &str); 16] = [
     ("0017_foretold", include_str!("schema/0017_foretold.sql")),
     ("0018_freeze_ends", include_str!("schema/0018_freeze_ends.sql")),
     ("0019_urgent_notices", include_str!("schema/0019_urgent_notices.sql")),
+    ("0021_parked", include_str!("schema/0021_parked.sql")),
+    ("0022_thinned", include_str!("schema/0022_thinned.sql")),
+    ("0023_incarnation", include_str!("schema/0023_incarnation.sql")),
+    ("0024_agent_identities", include_str!("schema/0024_agent_identities.sql")),
+    ("0025_posters", include_str!("schema/0025_posters.sql")),
+    ("0027_subjects", include_str!("schema/0027_subjects.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
@@ -78,7 +86,8 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    write(&mut file).map_err(io("cannot write the lock file"))?;
+    // The number is for people alone; on a full disk there is none, and the lock holds all the same.
+    let _ = write(&mut file);
     Ok(file)
 }
 
@@ -91,18 +100,36 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
             limits::SQLITE_VERSION_MIN
         )));
     }
-    let conn = Connection::open_with_flags(
+    let mut conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "wal_autocheckpoint", limits::WAL_PAGES)?;
     conn.pragma_update(None, "secure_delete", "ON")?;
     confine(&conn, limits::WRITER_CACHE_KIB)?;
     confirm(&conn, "journal_mode", "wal")?;
     confirm(&conn, "synchronous", "2")?;
+    conn.wal_hook(Some(fold_when_long))?;
     Ok(conn)
+}
+
+/// Folds a long log into the database after a commit, as SQLite does by itself. By itself it also passes over a failed
+/// fsync of the database, and a later one that succeeds would then cut off the only good copy: here it is an error.
+fn fold_when_long(wal: &mut Wal, pages: std::ffi::c_int) -> rusqlite::Result<()> {
+    if i64::from(pages) < limits::WAL_PAGES {
+        return Ok(());
+    }
+    match wal.checkpoint() {
+        Err(error) if faults::is_lost_sync(&error) => Err(error),
+        // Whatever else failed is tried again after the next commit; the log keeps everything until then.
+        _ => Ok(()),
+    }
+}
+
+/// Folds the log into the database as far as nothing reads from it, without keeping the writer waiting.
+pub(super) fn fold(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
@@ -143,8 +170,40 @@ fn confirm(conn: &Connection, pragma: &str, wanted: &str) -> Result<(), StoreErr
     Ok(())
 }
 
+/// Refuses a database that a later version of this program has opened.
+pub(super) fn refuse_newer(conn: &Connection) -> Result<(), StoreError> {
+    let newest = version(conn)?;
+    if newest > MIGRATIONS.len() as i64 {
+        let known = MIGRATIONS.len();
+        return Err(StoreError::Refused(format!(
+            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+        )));
+    }
+    Ok(())
+}
+
+/// The number of the newest migration; 0: the database is new.
+fn version(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'migration'";
+    if number(conn, sql, [])? == 0 {
+        return Ok(0);
+    }
+    number(conn, "SELECT coalesce(max(version), 0) FROM migration", [])
+}
+
+/// Whether `migrate` will change a database that is not new.
+pub(super) fn is_old(conn: &Connection) -> Result<bool, StoreError> {
+    let version = version(conn)?;
+    Ok(version > 0 && version < MIGRATIONS.len() as i64)
+}
+
 /// Brings the tables up to date, all or nothing.
 pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError> {
+    migrate_to(conn, MIGRATIONS.len(), now)
+}
+
+/// The first `count` migrations alone: what a version before knew.
+pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Result<(), StoreError> {
     let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     exec(
         &change,
@@ -152,14 +211,8 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
          at INTEGER NOT NULL) STRICT",
         [],
     )?;
-    let newest = number(&change, "SELECT coalesce(max(version), 0) FROM migration", [])?;
-    if newest > MIGRATIONS.len() as i64 {
-        let known = MIGRATIONS.len();
-        return Err(StoreError::Refused(format!(
-            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
-        )));
-    }
-    for (version, (name, text)) in (1_i64..).zip(MIGRATIONS) {
+    refuse_newer(&change)?;
+    for (version, (name, text)) in (1_i64..).zip(MIGRATIONS.into_iter().take(count)) {
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
         let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let done =
@@ -184,4 +237,12 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
 pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
     let sql = "UPDATE setting SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     number(conn, sql, [])
+}
+
+/// A new incarnation: what is begun from now on shares no key with what another copy of this database has begun. Each
+/// start draws one, because nothing else tells a copy from the original.
+pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
+    let sql = "UPDATE incarnation SET id = lower(hex(randomblob(8))) RETURNING id";
+    let drawn = one(conn, sql, [], |row| row.get::<_, String>(0))?;
+    drawn.ok_or_else(|| StoreError::Damaged("the table `incarnation` has no row".to_owned()))
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: nothing that is open, owned or wanted is removed, and no number is ever given twice.
 
-use super::sql::{exec, micros};
+use super::sql::{exec, micros, number, one};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, Span, Time};
+use crate::planted::planted;
 use crate::store::StoreError;
 use rusqlite::params;
+use std::time::Duration;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
@@ -20,7 +22,7 @@ const EPISODES: [(&str, &str); 14] = [
     (
         "step",
         "DELETE FROM step WHERE rowid IN (SELECT step.rowid FROM run JOIN step ON step.run = run.id \
-         WHERE run.ended_at < ?1 LIMIT ?2)",
+         WHERE run.ended_at < ?1 AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) LIMIT ?2)",
     ),
     (
         "approval",
@@ -74,6 +76,22 @@ const EPISODES: [(&str, &str); 14] = [
     ),
     ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
 ];
+/// Of checkpoints past their retention the last of each hour stays; texts of runbooks stay as long as a run or the catalog has
+/// them.
+const KEPT: [(&str, &str); 3] = [
+    (
+        "checkpoint",
+        "DELETE FROM checkpoint WHERE size IN (SELECT size FROM checkpoint AS old WHERE at < ?1 \
+         AND at / 3600000000 = (SELECT at FROM checkpoint WHERE size > old.size ORDER BY size LIMIT 1) / 3600000000 LIMIT ?2)",
+    ),
+    (
+        "pin",
+        "DELETE FROM pin WHERE hash IN (SELECT hash FROM pin WHERE at < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM run WHERE run.hash = pin.hash) \
+         AND NOT EXISTS (SELECT 1 FROM catalog_file WHERE catalog_file.text = pin.text) LIMIT ?2)",
+    ),
+    ("agent_join", "DELETE FROM agent_join WHERE hash IN (SELECT hash FROM agent_join WHERE expires_at < ?1 LIMIT ?2)"),
+];
 const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
 /// The record of rules outlives their runs.
 const RECORDS: [(&str, &str); 2] = [
@@ -88,8 +106,31 @@ const RECORDS: [(&str, &str); 2] = [
 const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SELECT no FROM entry WHERE at < ?1 \
      AND body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.heard = entry.no AND state = 0) LIMIT ?2)";
 
+const MARK: &str = "SELECT value FROM setting WHERE name = 'retained'";
+
+/// Where retention stands; a store without a mark begins with what stood before this start, not with what a clock says.
+pub(super) fn retain_until(tx: &mut Tx, further: Duration, now: Time) -> Result<Time, StoreError> {
+    let before =
+        "SELECT at FROM entry WHERE no < (SELECT max(no) FROM entry WHERE kind = 'started') ORDER BY no DESC LIMIT 1";
+    let mark = match one(&tx.conn, MARK, [], |row| row.get::<_, i64>(0))? {
+        Some(mark) => mark,
+        None => one(&tx.conn, before, [], |row| row.get::<_, i64>(0))?.unwrap_or_else(|| micros(now)),
+    };
+    let newest = number(&tx.conn, "SELECT coalesce(max(at), 0) FROM entry WHERE no = (SELECT max(no) FROM entry)", [])?;
+    let further = i64::try_from(further.as_micros()).unwrap_or(i64::MAX);
+    let mut mark = mark.saturating_add(further).min(newest).min(micros(now));
+    if planted("sweep-trusts-the-clock") {
+        mark = micros(now);
+    }
+    let sql = "INSERT INTO setting VALUES ('retained', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    exec(&tx.conn, sql, [mark])?;
+    Time::from_microsecond(mark).map_err(|error| StoreError::Damaged(format!("the mark of retention: {error}")))
+}
+
 pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
-    let cutoff = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
+    super::parked::recheck(tx, now)?;
+    let mark = one(&tx.conn, MARK, [], |row| row.get::<_, i64>(0))?.unwrap_or(i64::MAX).min(micros(now));
+    let cutoff = |span: Span| mark.saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
     let mut left = limits::SWEEP_ROWS as u64;
     let old = cutoff(episodes);
     // Guards look back a day, whatever the retention is.
@@ -103,6 +144,7 @@ pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
                 if matches!(*table, "attempt" | "hit" | "symptom" | "flap" | "replica") { guarded } else { old },
             )
         })
+        .chain(KEPT.iter().map(|(table, sql)| (*table, *sql, old)))
         .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))])
         .chain(RECORDS.iter().map(|(table, sql)| (*table, *sql, cutoff(limits::RECORD_KEPT))));
     for (table, sql, cutoff) in jobs {

@@ -26,6 +26,8 @@ pub(super) struct Tx {
     pub conn: Connection,
     pub next: Next,
     pub epoch: i64,
+    /// Which incarnation of the database this is: what is begun bears it in its keys.
+    pub incarnation: String,
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
@@ -44,6 +46,10 @@ pub(super) struct Tx {
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
+    /// What is let go when the disk is full.
+    pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
+    /// Ends the process once the store cannot be trusted any more.
+    pub on_fatal: Option<crate::store::OnFatal>,
     /// Entries of the transaction so far, where somebody follows.
     pub fresh: Vec<Entry>,
 }
@@ -72,6 +78,7 @@ impl Tx {
             conn,
             next: Next { episode: 0, incident: 0, run: 0, approval: 0 },
             epoch,
+            incarnation: String::new(),
             ceiling,
             home: String::new(),
             channels: Vec::new(),
@@ -84,6 +91,8 @@ impl Tx {
             random: SystemRandom::new(),
             failpoint: None,
             follower: None,
+            on_fatal: None,
+            ballast: std::sync::Arc::default(),
             fresh: Vec::new(),
         };
         tx.reload()?;

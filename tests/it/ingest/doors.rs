@@ -4,6 +4,7 @@
 
 use super::rig::*;
 use nightshift::catalog::Loaded;
+use nightshift::limits;
 use nightshift::server::Pace;
 use nightshift::store::StoreError;
 use std::sync::Arc;
@@ -114,8 +115,15 @@ async fn too_many_or_too_long_headers_are_refused() {
     let rig = rig().await;
     let many: String = (0..200).map(|at| format!("X-{at}: y\r\n")).collect();
     assert_eq!(rig.raw(format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes()).await.status, 431);
-    let long = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(200_000));
-    assert_eq!(rig.raw(long.as_bytes()).await.status, 431);
+    let long = |bytes: usize| format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(bytes));
+    for bytes in [200_000, 100_000, limits::HEADER_BYTES] {
+        assert_eq!(rig.raw(long(bytes).as_bytes()).await.status, 431, "{bytes}");
+    }
+    assert_eq!(
+        rig.raw(long(limits::HEADER_BYTES - 100).as_bytes()).await.status,
+        200,
+        "the bound is what `limits` says"
+    );
 }
 
 #[tokio::test]

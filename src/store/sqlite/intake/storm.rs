@@ -106,7 +106,7 @@ impl Intake<'_> {
             let about = About { incident: Some(*old), run: None };
             self.later.push((Actor::engine(), about, EntryKind::IncidentResolved { why }));
         }
-        let opened = EntryKind::IncidentOpened { key, title: title.clone(), subject: subject.clone() };
+        let opened = EntryKind::IncidentOpened { key, title: title.clone(), subject: subject.clone(), alert: None };
         self.later.push((Actor::engine(), about, opened));
         self.later.push((Actor::engine(), about, EntryKind::IncidentGrouped { title, why, merged }));
         self.open.insert(storm, incident);
