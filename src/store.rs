@@ -10,7 +10,7 @@ mod sqlite;
 
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry,
+    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry,
     Receipted,
 };
 pub use failpoint::Failpoint;
@@ -18,7 +18,7 @@ pub use failpoint::Failpoint;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, EpisodeId, Freeze,
     Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
     Verdict,
 };
@@ -122,6 +122,11 @@ pub trait Store: Send + Sync + 'static {
     async fn abandoned(&self, run: RunId, now: Time) -> Result<Option<(Run, Step)>, StoreError>;
     /// Such a run is due again then; without a time never, and its step stays open.
     async fn look_again(&self, run: RunId, epoch: i64, at: Option<Time>) -> Result<(), StoreError>;
+    /// What is stored of the run cannot be read: it is parked with the reason, people are notified, and it is not due any
+    /// more. A cancellation lets its nodes go.
+    async fn set_aside(&self, _run: RunId, _why: String, _now: Time) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// The final state; releases what the run held.
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
 
@@ -175,14 +180,22 @@ pub trait Store: Send + Sync + 'static {
     async fn pressure(&self, now: Time) -> Result<Pressure, StoreError>;
     /// Replicas that runs which are not over take away.
     async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError>;
-    /// Open episodes of a source not seen since `before`, oldest first: for the reconciler.
-    async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError>;
+    /// Open episodes of a source not seen since `before`, by the time they were last seen, in pages: those after this time
+    /// and number. For the reconciler.
+    async fn unseen(
+        &self,
+        source: &str,
+        before: Time,
+        after: Option<(Time, EpisodeId)>,
+        limit: usize,
+    ) -> Result<Vec<Episode>, StoreError>;
 
     // ── ledger ──
     async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError>;
     /// Signs the present tree and keeps the checkpoint; the last one if nothing is new.
     async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError>;
-    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError>;
+    /// Checkpoints over more than `after` entries, the smallest first, in pages.
+    async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError>;
     /// The leaf's hash and the audit path of `no` in the tree of the first `size` entries.
     async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError>;
 
@@ -226,6 +239,10 @@ pub trait Store: Send + Sync + 'static {
     // ── upkeep ──
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;
+    /// Folds the write-ahead log into the database as far as possible, so that a copy of the file alone is near complete.
+    async fn fold(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// The epoch of this process, and whether the writer answers.
     async fn health(&self) -> Result<i64, StoreError>;
     /// Commits what is queued, checkpoints the WAL, releases the lock file.

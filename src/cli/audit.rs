@@ -153,8 +153,7 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
 
 /// Fetches everything, page by page, and writes it as an export.
 fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
-    let answer: Value = client.get("audit/checkpoints", &[])?;
-    let mut checkpoints: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
+    let mut checkpoints = checkpoints(client)?;
     let status: Value = client.get("status", &[])?;
     // Entries go on arriving: the export ends where it began to be made.
     let size = status["entries"].as_u64().unwrap_or_default();
@@ -166,6 +165,23 @@ fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<()
         return Err(stop);
     }
     written.map_err(|error| Stop::failure(format!("cannot write: {error}"), ""))
+}
+
+/// All checkpoints, page by page.
+fn checkpoints(client: &Client) -> Result<Vec<Checkpoint>, Stop> {
+    let mut all: Vec<Checkpoint> = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |last| last.size).to_string();
+        let query = [("after", after), ("limit", limits::READ_LIMIT.to_string())];
+        let answer: Value = client.get("audit/checkpoints", &query)?;
+        let page: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
+        // An engine of before returns all of them at once, whatever the page.
+        let fresh = page.first().is_some_and(|first| all.last().is_none_or(|last| first.size > last.size));
+        if !fresh {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
 }
 
 /// Raw entries in order, fetched as they are wanted.

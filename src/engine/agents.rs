@@ -3,6 +3,7 @@
 //! Invariant: silence is judged only by a process that has itself listened for long enough.
 
 use super::Parts;
+use super::scheduler::Unseen;
 use crate::limits;
 use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
@@ -77,12 +78,17 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
     if long.is_empty() {
         return;
     }
-    let open = match parts.store.unseen(source::SOURCE, before, limits::READ_LIMIT).await {
-        Ok(open) => open,
-        Err(error) => return tracing::error!(%error, "cannot ask which complaints of agents fell silent"),
-    };
-    let episodes: Vec<EpisodeId> =
-        open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id).collect();
+    let mut unseen = Unseen::new(source::SOURCE, before);
+    let mut episodes: Vec<EpisodeId> = Vec::new();
+    loop {
+        match unseen.page(parts).await {
+            Ok(open) if open.is_empty() => break,
+            Ok(open) => {
+                episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id))
+            }
+            Err(error) => return tracing::error!(%error, "cannot read which alerts of agents fell silent"),
+        }
+    }
     if episodes.is_empty() {
         return;
     }

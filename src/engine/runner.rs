@@ -118,8 +118,14 @@ impl Runner {
                 tracing::warn!(%run, "another owner has this run; letting go");
             }
             Err(error) => {
-                if let StoreError::Damaged(_) = error {
+                if let StoreError::Damaged(why) = &error {
                     self.parts.metrics.invariant_violated();
+                    tracing::error!(%run, %why, "what is stored of a run cannot be read; it is set aside");
+                    let now = self.parts.clock.now();
+                    if self.parts.store.set_aside(run, why.clone(), now).await.is_ok() {
+                        self.parts.nudge.nudge();
+                        return;
+                    }
                 }
                 self.fell_ill(run, &error);
             }

@@ -5,9 +5,9 @@
 use super::Parts;
 use crate::config::Source;
 use crate::limits;
-use crate::model::{Episode, Rule, Time};
-use crate::sources::{alertmanager_api, alertmanager_api::Found, cron};
-use crate::store::{Control, Filter, NewRun};
+use crate::model::{Episode, EpisodeId, Rule, Time};
+use crate::sources::{alertmanager_api, alertmanager_api::Found, alertmanager_api::Snapshot, cron};
+use crate::store::{Control, Filter, NewRun, StoreError};
 use tokio::sync::watch;
 
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
@@ -110,24 +110,59 @@ async fn last_alive(parts: &Parts) -> Time {
 async fn reconcile(parts: &Parts, now: Time) {
     for (name, source) in &parts.config.sources {
         let asked = if source.api.is_some() { limits::RECONCILE_GRACE } else { source.stale_after };
-        let open = match parts.store.unseen(name, now - asked.0, limits::READ_LIMIT).await {
-            Ok(open) => open,
-            Err(error) => {
-                tracing::error!(source = %name, %error, "cannot ask which episodes fell silent");
+        // The answer of the source, asked once for all pages; none until there is an episode to ask about.
+        let mut answer = None;
+        let mut unseen = Unseen::new(name, now - asked.0);
+        loop {
+            let open = match unseen.page(parts).await {
+                Ok(open) if open.is_empty() => break,
+                Ok(open) => open,
+                Err(error) => {
+                    tracing::error!(source = %name, %error, "cannot ask which episodes fell silent");
+                    break;
+                }
+            };
+            let Some(api) = &source.api else {
+                end(parts, stale(open, source, now), true, &silence(source)).await;
                 continue;
+            };
+            if answer.is_none() {
+                answer = Some(ask_source(parts, name, source, api).await);
             }
-        };
-        if open.is_empty() {
-            continue;
-        }
-        match &source.api {
-            Some(api) => ask_source(parts, name, source, api, open, now).await,
-            None => end(parts, stale(open, source, now), true, &silence(source)).await,
+            if let Some(answer) = &answer {
+                compare(parts, name, source, answer, open, now).await;
+            }
         }
     }
 }
 
-async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open: Vec<Episode>, now: Time) {
+/// Open episodes that fell silent, page by page. Those that stay open do not hide the ones behind them.
+pub(super) struct Unseen<'a> {
+    source: &'a str,
+    before: Time,
+    after: Option<(Time, EpisodeId)>,
+    is_last: bool,
+}
+
+impl<'a> Unseen<'a> {
+    pub(super) fn new(source: &'a str, before: Time) -> Unseen<'a> {
+        Unseen { source, before, after: None, is_last: false }
+    }
+
+    /// The next page; empty after the last one.
+    pub(super) async fn page(&mut self, parts: &Parts) -> Result<Vec<Episode>, StoreError> {
+        if self.is_last {
+            return Ok(Vec::new());
+        }
+        let page = parts.store.unseen(self.source, self.before, self.after, limits::READ_LIMIT).await?;
+        self.after = page.last().map(|last| (last.last_seen, last.id));
+        self.is_last = page.is_empty();
+        Ok(page)
+    }
+}
+
+/// What the source lists at this moment, or why it cannot be asked.
+async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Result<Snapshot, String> {
     let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
     let answer = match token {
         Ok(token) => {
@@ -135,9 +170,24 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open:
         }
         Err(why) => Err(why),
     };
+    if let Err(why) = &answer {
+        tracing::warn!(source = %name, %why, "cannot ask the source about its open alerts");
+    }
+    answer
+}
+
+/// Ends those of a page that the source no longer lists.
+async fn compare(
+    parts: &Parts,
+    name: &str,
+    source: &Source,
+    answer: &Result<Snapshot, String>,
+    open: Vec<Episode>,
+    now: Time,
+) {
     match answer {
         Ok(snapshot) => {
-            let findings = alertmanager_api::reconcile(&open, &snapshot, now);
+            let findings = alertmanager_api::reconcile(&open, snapshot, now);
             let gone = |episode: &Episode| {
                 findings.iter().any(|finding| finding.episode == episode.id && finding.found == Found::Gone)
             };
@@ -145,9 +195,8 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str, open:
             let why = format!("Alertmanager \"{name}\" no longer lists this alert");
             end(parts, gone, false, &why).await;
         }
-        Err(why) => {
+        Err(_) => {
             // Not knowing is not "resolved": only a long silence makes an episode stale.
-            tracing::warn!(source = %name, %why, "cannot ask the source about its open alerts");
             end(parts, stale(open, source, now), true, &silence(source)).await;
         }
     }

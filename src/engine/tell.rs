@@ -3,6 +3,7 @@
 //! Invariant: a complaint leaves the board only once the store has it.
 
 use super::Parts;
+use super::scheduler::Unseen;
 use crate::limits;
 use crate::sources::kubernetes::Board;
 use crate::store::{Batch, Control};
@@ -43,18 +44,21 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
 /// Ends complaints that the store holds open from before this start, and that the board does not show.
 pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex<Board>, why: &str) {
     let now = parts.clock.now();
-    let open = match parts.store.unseen(source, now, limits::READ_LIMIT).await {
-        Ok(open) => open,
-        Err(error) => {
-            tracing::error!(%source, %error, "cannot ask which complaints are open");
-            return;
-        }
-    };
-    let over: Vec<_> = {
+    let mut unseen = Unseen::new(source, now);
+    let mut over = Vec::new();
+    loop {
+        let open = match unseen.page(parts).await {
+            Ok(open) if open.is_empty() => break,
+            Ok(open) => open,
+            Err(error) => {
+                tracing::error!(%source, %error, "cannot read which alerts are open");
+                return;
+            }
+        };
         let board = board(shared);
-        let over = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
-        over.map(|episode| episode.id).collect()
-    };
+        let gone = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
+        over.extend(gone.map(|episode| episode.id));
+    }
     if over.is_empty() {
         return;
     }

@@ -23,6 +23,9 @@ pub const WAL_PAGES: i64 = 4_096;
 /// Page caches: the writer's holds the inner pages of its indexes, a reader's one page of a screen.
 pub const WRITER_CACHE_KIB: i64 = 32 * 1024;
 pub const READER_CACHE_KIB: i64 = 2 * 1024;
+/// Rows of one table that are named as unreadable, and that readers remember until the next tick: beyond that the fault is the
+/// table's, and more names say nothing new.
+pub const UNREADABLE_ROWS: usize = 100;
 /// Complaints in the writer's memory before their index is written: 2 MiB, and an index of a million of them is then
 /// written ten to a page.
 pub const RECENT_COMPLAINTS: usize = 32_768;

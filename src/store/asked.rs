@@ -433,6 +433,26 @@ impl Follower {
     }
 }
 
+/// Called once the store cannot be trusted any more: it must end the process, so that a supervisor starts it again.
+#[derive(Clone)]
+pub struct OnFatal(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl OnFatal {
+    pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> OnFatal {
+        OnFatal(Arc::new(end))
+    }
+
+    pub fn call(&self, why: &str) {
+        (self.0)(why);
+    }
+}
+
+impl fmt::Debug for OnFatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFatal")
+    }
+}
+
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Follower")

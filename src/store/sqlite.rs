@@ -5,11 +5,13 @@
 mod agents;
 mod begin;
 mod breakers;
+mod faults;
 mod freezes;
 mod incidents;
 mod intake;
 mod ladder;
 mod notices;
+mod parked;
 mod people;
 mod persons;
 mod read;
@@ -28,11 +30,11 @@ mod writer;
 use super::ledger::{Checkpoint, LeafHash, SigningKey};
 use super::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, Pressure, Prospect, RawEntry, Receipted, Store,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry, Receipted, Store,
     StoreError,
 };
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, Freeze,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, EpisodeId, Freeze,
     Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
     Verdict,
 };
@@ -66,6 +68,8 @@ pub struct SqliteOptions {
     pub failpoint: Option<Failpoint>,
     /// Who is called after each commit.
     pub follower: Option<Follower>,
+    /// Ends the process once the store cannot be trusted any more; none: everything is refused from then on.
+    pub on_fatal: Option<OnFatal>,
 }
 
 impl SqliteOptions {
@@ -81,6 +85,7 @@ impl SqliteOptions {
             group_wait: Span::default(),
             failpoint: None,
             follower: None,
+            on_fatal: None,
         }
     }
 }
@@ -88,6 +93,7 @@ impl SqliteOptions {
 pub struct SqliteStore {
     epoch: i64,
     readers: Readers,
+    on_fatal: Option<OnFatal>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
 }
@@ -111,6 +117,7 @@ impl SqliteStore {
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         tx.conn.execute_batch("COMMIT")?;
         tx.follow(1, std::time::Duration::ZERO);
+        tx.on_fatal = options.on_fatal.clone();
         tx.failpoint = options.failpoint;
         tx.home = options.home;
         tx.channels = options.channels;
@@ -125,7 +132,7 @@ impl SqliteStore {
         };
         let (queue, thread) = Queue::start(tx, last)?;
         let readers = Readers::new(options.path);
-        Ok(SqliteStore { epoch, readers, writer: Mutex::new(Some(Writer { queue, thread })) })
+        Ok(SqliteStore { epoch, readers, on_fatal: options.on_fatal, writer: Mutex::new(Some(Writer { queue, thread })) })
     }
 
     fn queue(&self) -> Result<Queue, StoreError> {
@@ -175,11 +182,24 @@ impl Store for SqliteStore {
     }
 
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
-        self.readers.read(move |conn| read::due(conn, now, limit)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::due(conn, now, limit, &unreadable)).await
     }
 
     async fn tick(&self, now: Time) -> Result<u64, StoreError> {
-        self.write(move |tx| people::tick(tx, now)).await
+        let unreadable = self.readers.unreadable.take();
+        let chores = self.write(move |tx| people::chores(tx, unreadable, now)).await?;
+        let each = chores.into_iter().map(async |chore| {
+            let same = chore.clone();
+            match self.write(move |tx| people::perform(tx, &chore, now)).await {
+                Err(StoreError::Damaged(why)) => {
+                    self.write(move |tx| people::give_up(tx, &same, &why, now)).await.map(|()| 0)
+                }
+                done => done,
+            }
+        });
+        // Together, so that they share a commit; all are tried before the first failure is returned.
+        futures::future::join_all(each).await.into_iter().sum()
     }
 
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
@@ -258,6 +278,10 @@ impl Store for SqliteStore {
         self.write(move |tx| runs::look_again(tx, run, epoch, at)).await
     }
 
+    async fn set_aside(&self, run: RunId, why: String, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| parked::park(tx, "run", &run.0.to_string(), &why, now).map(drop)).await
+    }
+
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
     }
@@ -308,15 +332,18 @@ impl Store for SqliteStore {
     }
 
     async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
-        self.readers.read(move |conn| read::incidents(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::incidents(conn, &filter, &unreadable)).await
     }
 
     async fn episodes(&self, filter: Filter) -> Result<Vec<Episode>, StoreError> {
-        self.readers.read(move |conn| read::episodes(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::episodes(conn, &filter, &unreadable)).await
     }
 
     async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
-        self.readers.read(move |conn| read::runs(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::runs(conn, &filter, &unreadable)).await
     }
 
     async fn steps(&self, run: RunId) -> Result<Vec<Step>, StoreError> {
@@ -324,11 +351,13 @@ impl Store for SqliteStore {
     }
 
     async fn approvals(&self, filter: Filter) -> Result<Vec<Approval>, StoreError> {
-        self.readers.read(move |conn| read::approvals(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::approvals(conn, &filter, &unreadable)).await
     }
 
     async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
-        self.readers.read(move |conn| read::entries(conn, &filter)).await
+        let unreadable = self.readers.unreadable.clone();
+        self.readers.read(move |conn| read::entries(conn, &filter, &unreadable)).await
     }
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
@@ -364,9 +393,15 @@ impl Store for SqliteStore {
         self.readers.read(read::counts).await
     }
 
-    async fn unseen(&self, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError> {
-        let source = source.to_owned();
-        self.readers.read(move |conn| read::unseen(conn, &source, before, limit)).await
+    async fn unseen(
+        &self,
+        source: &str,
+        before: Time,
+        after: Option<(Time, EpisodeId)>,
+        limit: usize,
+    ) -> Result<Vec<Episode>, StoreError> {
+        let (source, unreadable) = (source.to_owned(), self.readers.unreadable.clone());
+        self.readers.read(move |conn| read::unseen(conn, &source, before, after, limit, &unreadable)).await
     }
 
     async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError> {
@@ -392,8 +427,8 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
-        self.readers.read(read::checkpoints).await
+    async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+        self.readers.read(move |conn| read::checkpoints(conn, after, limit)).await
     }
 
     async fn inclusion(&self, no: EntryNo, size: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
@@ -474,6 +509,20 @@ impl Store for SqliteStore {
 
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
         self.write(move |tx| sweep::sweep(tx, episodes, bodies, now)).await
+    }
+
+    async fn fold(&self) -> Result<(), StoreError> {
+        let on_fatal = self.on_fatal.clone();
+        let fold = move |conn: &rusqlite::Connection| {
+            let folded = schema::fold(conn);
+            if let (Err(error), Some(on_fatal)) = (&folded, &on_fatal)
+                && faults::is_lost_sync(error)
+            {
+                on_fatal.call(&format!("folding the write-ahead log into the database failed: {error}"));
+            }
+            Ok(folded?)
+        };
+        self.readers.read(fold).await
     }
 
     async fn health(&self) -> Result<i64, StoreError> {

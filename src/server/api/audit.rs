@@ -19,8 +19,15 @@ pub(super) struct Page {
     limit: Option<usize>,
 }
 
-pub(super) async fn checkpoints(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
-    let checkpoints = app.parts.store.checkpoints().await.map_err(refuse::store)?;
+/// A page of checkpoints, the smallest first; `after` is the size of the last one of the page before.
+pub(super) async fn checkpoints(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(page): Asked<Page>,
+) -> Result<Json<Value>, Problem> {
+    let after = page.after.map_or(0, |after| u64::try_from(after).unwrap_or_default());
+    let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT);
+    let checkpoints = app.parts.store.checkpoints(after, limit).await.map_err(refuse::store)?;
     Ok(Json(json!({ "checkpoints": checkpoints })))
 }
 
@@ -28,12 +35,12 @@ pub(super) async fn checkpoints(_: Allowed, State(app): State<App>) -> Result<Js
 pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<String>) -> Result<Json<Value>, Problem> {
     let no = act::entry_no(&no)?;
     let store = &app.parts.store;
-    let entries = store.counts().await.map_err(refuse::store)?.entries;
+    let counts = store.counts().await.map_err(refuse::store)?;
+    let (entries, signed) = (counts.entries, counts.signed);
     if no.0 as u64 >= entries {
         return Err(refuse::missing(format!("entry {no}"), format!("the ledger has {entries}, from #0")));
     }
-    let checkpoints = store.checkpoints().await.map_err(refuse::store)?;
-    let newest = checkpoints.into_iter().max_by_key(|checkpoint| checkpoint.size);
+    let newest = store.checkpoints(signed.saturating_sub(1), 1).await.map_err(refuse::store)?.pop();
     let Some(checkpoint) = newest.filter(|checkpoint| checkpoint.size > no.0 as u64) else {
         let every = crate::limits::CHECKPOINT_EVERY.as_secs();
         return Err(refuse::conflict(

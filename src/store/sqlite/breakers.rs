@@ -4,7 +4,7 @@
 //! the reset never counts again.
 
 use super::runs::about;
-use super::sql::{all, exec, micros, number, one, time};
+use super::sql::{STATE_CODE, STATE_IS, SUBJECT_CLUSTER, all, exec, micros, number, one, time};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{About, Actor, Breaker, EntryKind, EpisodeId, Run, RunState, Span, Subject, Time};
@@ -78,12 +78,12 @@ pub(super) fn after(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
     for scope in [Some(cluster_scope(&cluster)), rule.map(rule_scope)].into_iter().flatten() {
         let since = since(&tx.conn, &scope, limits::OUTCOME_WINDOW, now)?;
         let of_rule = scope.starts_with("rule:");
-        let sql = "SELECT coalesce(sum(json_extract(state, '$.is') = 'failed'), 0), \
-                   coalesce(sum(json_extract(state, '$.is') = 'stuck'), 0) FROM run WHERE ended_at > ?1 \
-                   AND CASE WHEN ?2 THEN rule = ?3 \
-                   ELSE coalesce(json_extract(subject, '$.cluster'), ?5) = ?4 END \
-                   AND EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)";
-        let counted = one(&tx.conn, sql, params![since, of_rule, rule, cluster, home], |row| {
+        let sql = format!(
+            "SELECT coalesce(sum({STATE_IS} = 'failed'), 0), coalesce(sum({STATE_IS} = 'stuck'), 0) FROM run \
+             WHERE ended_at > ?1 AND CASE WHEN ?2 THEN rule = ?3 ELSE coalesce({SUBJECT_CLUSTER}, ?5) = ?4 END \
+             AND EXISTS (SELECT 1 FROM attempt WHERE attempt.run = run.id)"
+        );
+        let counted = one(&tx.conn, &sql, params![since, of_rule, rule, cluster, home], |row| {
             Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
         })?;
         let (failed, stuck) = counted.unwrap_or_default();
@@ -102,9 +102,8 @@ pub(super) fn reset(tx: &mut Tx, scope: String, by: String, why: String, now: Ti
         return Err(StoreError::NotFound { what: format!("tripped breaker `{scope}`") });
     }
     // Those that wait for it need not wait out their time.
-    let sql =
-        "UPDATE run SET wake_at = ?1 WHERE final = 0 AND json_extract(state, '$.reason.code') = 'breaker_tripped'";
-    exec(&tx.conn, sql, [micros(now)])?;
+    let sql = format!("UPDATE run SET wake_at = ?1 WHERE final = 0 AND {STATE_CODE} = 'breaker_tripped'");
+    exec(&tx.conn, &sql, [micros(now)])?;
     tx.append(&Actor::person(&by), About::default(), &EntryKind::BreakerReset { scope, by: by.clone(), why }, now)?;
     Ok(())
 }

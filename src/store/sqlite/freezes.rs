@@ -9,7 +9,7 @@ use crate::limits;
 use crate::model::{About, Actor, EntryKind, Freeze, IncidentId, Severity, Subject, Time};
 use crate::planted::planted;
 use crate::store::StoreError;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 /// How the keys of incidents begin that notify of a freeze.
 const FREEZE: &str = "freeze/";
@@ -119,16 +119,17 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
     Ok(())
 }
 
-/// Ends the freezes whose time has come.
-pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
-    let sql = "SELECT scope, by, until FROM freeze WHERE until <= ?1 ORDER BY until";
-    let over = all(&tx.conn, sql, [micros(now)], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, time(row, 2)?))
-    })?;
-    let ended = over.len() as u64;
-    for (scope, by, until) in over {
-        let why = format!("its end has come: {by} froze it until {}", until.strftime("%Y-%m-%d %H:%M UTC"));
-        lift(tx, scope, "engine".to_owned(), why, &Actor::engine(), now)?;
-    }
-    Ok(ended)
+/// The scopes of freezes whose time has come.
+pub(super) fn due(conn: &Connection, now: Time) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT scope FROM freeze WHERE until <= ?1 ORDER BY until";
+    all(conn, sql, [micros(now)], |row| row.get(0))
+}
+
+/// Ends one of them, if it is due still.
+pub(super) fn end(tx: &mut Tx, scope: &str, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT by, until FROM freeze WHERE scope = ?1 AND until <= ?2";
+    let found = one(&tx.conn, sql, params![scope, micros(now)], |row| Ok((row.get::<_, String>(0)?, time(row, 1)?)))?;
+    let Some((by, until)) = found else { return Ok(()) };
+    let why = format!("its end has come: {by} froze it until {}", until.strftime("%Y-%m-%d %H:%M UTC"));
+    lift(tx, scope.to_owned(), "engine".to_owned(), why, &Actor::engine(), now)
 }

@@ -124,21 +124,22 @@ fn close(tx: &Tx, incident: IncidentId, now: Time) -> Result<(), StoreError> {
     exec(&tx.conn, sql, params![incident.0, micros(now)]).map(drop)
 }
 
-/// Resolves incidents that were kept open long enough without an alert. Returns how many.
-pub(super) fn resolve_due(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+/// Incidents that were kept open long enough without an alert.
+pub(super) fn due(conn: &Connection, now: Time) -> Result<Vec<IncidentId>, StoreError> {
     let sql =
         "SELECT id FROM incident WHERE resolves_at IS NOT NULL AND resolves_at <= ?1 ORDER BY resolves_at LIMIT ?2";
-    let due = all(&tx.conn, sql, params![micros(now), limits::DUE_BATCH as i64], |row| Ok(IncidentId(row.get(0)?)))?;
-    for incident in &due {
-        close(tx, *incident, now)?;
-        let why = match tx.resolve_after {
-            none if none == Span::default() => "all of its alerts have ended".to_owned(),
-            hold => format!("all of its alerts have ended, and none fired again within {hold}"),
-        };
-        let about = About { incident: Some(*incident), run: None };
-        tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now)?;
-    }
-    Ok(due.len() as u64)
+    all(conn, sql, params![micros(now), limits::DUE_BATCH as i64], |row| Ok(IncidentId(row.get(0)?)))
+}
+
+/// Resolves one of them.
+pub(super) fn resolve(tx: &mut Tx, incident: IncidentId, now: Time) -> Result<(), StoreError> {
+    close(tx, incident, now)?;
+    let why = match tx.resolve_after {
+        none if none == Span::default() => "all of its alerts have ended".to_owned(),
+        hold => format!("all of its alerts have ended, and none fired again within {hold}"),
+    };
+    let about = About { incident: Some(incident), run: None };
+    tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now).map(drop)
 }
 
 /// An incident that no episode holds open ends with its last run.

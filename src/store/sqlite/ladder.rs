@@ -2,7 +2,7 @@
 //!
 //! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
 
-use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
+use super::sql::{STATE_IS, all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
 use super::{incidents, persons, record};
 use crate::limits;
@@ -366,6 +366,6 @@ fn wake(tx: &Tx, rule: &str, now: Time) -> Result<(), StoreError> {
     if number(&tx.conn, "SELECT count(*) FROM record WHERE rule = ?1 AND ended IS NULL", [rule])? == 0 {
         return Ok(());
     }
-    let sql = "UPDATE run SET wake_at = ?2 WHERE rule = ?1 AND final = 0 AND json_extract(state, '$.is') = 'held'";
-    exec(&tx.conn, sql, params![rule, micros(now)]).map(drop)
+    let sql = format!("UPDATE run SET wake_at = ?2 WHERE rule = ?1 AND final = 0 AND {STATE_IS} = 'held'");
+    exec(&tx.conn, &sql, params![rule, micros(now)]).map(drop)
 }

@@ -3,9 +3,9 @@
 //! Invariant: an approval is decided once; no answer in time is no.
 
 use super::record::Judgement;
-use super::sql::{all, exec, micros, one, to_json};
+use super::sql::{STATE_IS, all, exec, micros, one};
 use super::tx::Tx;
-use super::{breakers, freezes, incidents, ladder, persons, record, rows, runs, tokens};
+use super::{breakers, freezes, incidents, ladder, parked, persons, record, rows, runs, tokens};
 use crate::limits;
 use crate::model::{
     About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId,
@@ -31,7 +31,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         return Ok(Decided::Already(found));
     }
     if found.expires_at <= now {
-        expire(tx, &found, now)?;
+        expire(tx, found.id, now)?;
         return Ok(Decided::Already(get(tx, answer.approval)?));
     }
     if !found.approvers.is_empty() && !found.approvers.iter().any(|name| name == identity(&answer.by)) {
@@ -82,7 +82,8 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     record::answered(tx, &found, answer, now)?.append(tx, now)?;
     let why = if answer.why.is_empty() { String::new() } else { format!(": {}", answer.why) };
     let reason = Reason::new(ReasonCode::NotApproved, format!("denied by {}{why}", answer.by));
-    resume(tx, &found, answer.approved, &answer.by, reason, now)?;
+    let asked = question(tx, found.id)?;
+    resume(tx, &asked, answer.approved, &answer.by, reason, now)?;
     Ok(Decided::Now(get(tx, answer.approval)?))
 }
 
@@ -98,10 +99,25 @@ fn settle(tx: &Tx, approval: ApprovalId, state: ApprovalState, by: Option<&str>,
     Ok(())
 }
 
+/// What an answer needs of a question; its plan as the text that is stored, so that a no needs nothing that cannot be read.
+struct Question {
+    run: RunId,
+    step: Option<u32>,
+    plan: Option<String>,
+}
+
+fn question(tx: &Tx, approval: ApprovalId) -> Result<Question, StoreError> {
+    let sql = "SELECT run, step, plan FROM approval WHERE id = ?1";
+    let found = one(&tx.conn, sql, [approval.0], |row| {
+        Ok(Question { run: RunId(row.get(0)?), step: row.get(1)?, plan: row.get(2)? })
+    })?;
+    found.ok_or_else(|| StoreError::NotFound { what: format!("approval {approval}") })
+}
+
 /// What an answer does to the run: a step gets its outcome; a plan is approved, or the run ends.
 fn resume(
     tx: &mut Tx,
-    approval: &Approval,
+    approval: &Question,
     approved: bool,
     by: &str,
     reason: Reason,
@@ -122,8 +138,7 @@ fn resume(
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
         (None, true) => {
-            let plan = approval.plan.as_ref().map(to_json).transpose()?;
-            exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, plan])?;
+            exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, approval.plan])?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
         // It has done things already: they are taken back if the runbook says so, and then it ends.
@@ -136,12 +151,23 @@ fn resume(
     }
 }
 
-fn expire(tx: &mut Tx, approval: &Approval, now: Time) -> Result<(), StoreError> {
-    settle(tx, approval.id, ApprovalState::Expired, None, now)?;
-    let run = runs::get(&tx.conn, approval.run)?;
-    tx.append(&Actor::engine(), runs::about(&run), &EntryKind::ApprovalExpired { approval: approval.id }, now)?;
-    let reason = Reason::new(ReasonCode::ApprovalExpired, format!("{} was not answered in time", approval.id));
-    resume(tx, approval, planted("expiry-is-yes"), "nobody", reason, now)
+/// No answer in time is no, also where plan or run cannot be read: then the run is parked, and never goes on.
+fn expire(tx: &mut Tx, id: ApprovalId, now: Time) -> Result<(), StoreError> {
+    let question = question(tx, id)?;
+    settle(tx, id, ApprovalState::Expired, None, now)?;
+    let run = runs::get(&tx.conn, question.run);
+    let about = run.as_ref().map_or(About { incident: None, run: Some(question.run) }, runs::about);
+    tx.append(&Actor::engine(), about, &EntryKind::ApprovalExpired { approval: id }, now)?;
+    match run {
+        Err(StoreError::Damaged(why)) => {
+            parked::park(tx, "run", &question.run.0.to_string(), &why, now).map(drop)
+        }
+        Err(error) => Err(error),
+        Ok(_) => {
+            let reason = Reason::new(ReasonCode::ApprovalExpired, format!("{id} was not answered in time"));
+            resume(tx, &question, planted("expiry-is-yes"), "nobody", reason, now)
+        }
+    }
 }
 
 /// The plan changed or the run ended: open questions are moot.
@@ -151,27 +177,82 @@ pub(super) fn void_approvals(tx: &Tx, run: RunId, now: Time) -> Result<(), Store
     Ok(())
 }
 
-pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
+/// One thing that time has made due. Each is an operation of its own, so that one that fails costs no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Chore {
+    Expire(ApprovalId),
+    /// What a run holds that is over.
+    Release(RunId),
+    Resolve(IncidentId),
+    /// The incidents of tokens that have ended.
+    Tokens,
+    Thaw(String),
+    Bake(RunId),
+}
+
+impl Chore {
+    /// The row that is parked if the chore cannot read it.
+    fn place(&self) -> parked::Place {
+        match self {
+            Chore::Expire(approval) => ("approval", approval.0.to_string()),
+            Chore::Release(run) => ("run", run.0.to_string()),
+            Chore::Resolve(incident) => ("incident", incident.0.to_string()),
+            Chore::Tokens => ("api_token", "all".to_owned()),
+            Chore::Thaw(scope) => ("freeze", scope.clone()),
+            Chore::Bake(run) => ("record", run.0.to_string()),
+        }
+    }
+}
+
+/// What is due now, by numbers and names alone: no row is read whole here. Parks what readers could not read.
+pub(super) fn chores(
+    tx: &mut Tx,
+    unreadable: BTreeMap<parked::Place, String>,
+    now: Time,
+) -> Result<Vec<Chore>, StoreError> {
+    for ((table, row), why) in unreadable {
+        parked::park(tx, table, &row, &why, now)?;
+    }
+    let most = limits::DUE_BATCH as i64;
+    let mut chores = Vec::new();
+    let sql = "SELECT id FROM approval WHERE state = 'open' AND expires_at <= ?1 \
+               AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'approval' AND row = CAST(approval.id AS TEXT)) \
+               ORDER BY expires_at LIMIT ?2";
+    let values = params![micros(now), most];
+    chores.extend(all(&tx.conn, sql, values, |row| Ok(Chore::Expire(ApprovalId(row.get(0)?))))?);
     let sql = format!(
-        "SELECT {} FROM approval WHERE state = 'open' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
-        rows::APPROVAL
+        "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1 AND {STATE_IS} <> 'stuck'"
     );
-    let expired = all(&tx.conn, &sql, params![micros(now), limits::DUE_BATCH as i64], rows::approval)?;
-    let mut changed = expired.len() as u64;
-    for approval in &expired {
-        expire(tx, approval, now)?;
+    let sql = if planted("lock-released-by-time-alone") { "SELECT DISTINCT run FROM hold" } else { &sql };
+    chores.extend(all(&tx.conn, sql, [], |row| Ok(Chore::Release(RunId(row.get(0)?))))?);
+    chores.extend(incidents::due(&tx.conn, now)?.into_iter().map(Chore::Resolve));
+    if tokens::is_due(&tx.conn, now)? {
+        chores.push(Chore::Tokens);
     }
-    let sql = "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1 \
-               AND json_extract(run.state, '$.is') <> 'stuck'";
-    let sql = if planted("lock-released-by-time-alone") { "SELECT DISTINCT run FROM hold" } else { sql };
-    for run in all(&tx.conn, sql, [], |row| Ok(RunId(row.get(0)?)))? {
-        changed += runs::release(tx, run, now)?;
+    chores.extend(freezes::due(&tx.conn, now)?.into_iter().map(Chore::Thaw));
+    chores.extend(record::due(&tx.conn, now)?.into_iter().map(Chore::Bake));
+    Ok(chores)
+}
+
+/// Does one of them. One whose row cannot be read is parked instead. Returns how much it changed.
+pub(super) fn perform(tx: &mut Tx, chore: &Chore, now: Time) -> Result<u64, StoreError> {
+    match chore {
+        Chore::Expire(approval) => expire(tx, *approval, now).map(|()| 1),
+        Chore::Release(run) => runs::release(tx, *run, now),
+        Chore::Resolve(incident) => incidents::resolve(tx, *incident, now).map(|()| 1),
+        Chore::Tokens => tokens::tick(tx, now),
+        Chore::Thaw(scope) => freezes::end(tx, scope, now).map(|()| 1),
+        Chore::Bake(run) => record::baked(tx, *run, now).map(|()| 1),
     }
-    changed += incidents::resolve_due(tx, now)?;
-    changed += tokens::tick(tx, now)?;
-    changed += freezes::tick(tx, now)?;
-    changed += record::baked(tx, now)?;
-    Ok(changed)
+}
+
+/// Sets aside the row of a chore that could not read it.
+pub(super) fn give_up(tx: &mut Tx, chore: &Chore, why: &str, now: Time) -> Result<(), StoreError> {
+    let (table, row) = chore.place();
+    if let Chore::Bake(run) = chore {
+        exec(&tx.conn, "UPDATE record SET bake_until = NULL WHERE run = ?1", [run.0])?;
+    }
+    parked::park(tx, table, &row, why, now).map(drop)
 }
 
 pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
@@ -184,7 +265,10 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
         Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
         Control::Cancel { run, by, why } => {
-            let run = runs::get(&tx.conn, run)?;
+            let run = match runs::get(&tx.conn, run) {
+                Err(StoreError::Damaged(_)) => return runs::cut_off(tx, run, &by, why, now),
+                found => found?,
+            };
             if let RunState::Stuck { .. } = run.state {
                 let nodes = runs::let_go(tx, run.id)?;
                 if nodes.is_empty() {

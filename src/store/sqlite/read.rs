@@ -2,12 +2,13 @@
 //!
 //! Invariant: a read sees only what is committed, and returns at most `limits::READ_LIMIT` rows.
 
-use super::sql::{all, micros, number, one, time_opt};
+use super::parked::{self, Unreadable, readable};
+use super::sql::{STATE_CODE, STATE_IS, SUBJECT_NODE, all, micros, number, one, time_opt};
 use super::tx::Nodes;
 use super::{rows, schema};
 use crate::limits;
 use crate::model::{
-    Approval, Entry, EntryNo, Episode, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span, Step, Time,
+    Approval, Entry, EntryNo, Episode, EpisodeId, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span, Step, Time,
 };
 use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
 use crate::store::{Counts, Due, DueNotice, Filter, Hold, Pressure, RawEntry, StoreError};
@@ -23,11 +24,13 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
+    /// Rows that could not be read, for the next tick.
+    pub unreadable: Unreadable,
 }
 
 impl Readers {
     pub fn new(path: PathBuf) -> Readers {
-        Readers { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(limits::READERS)) }
+        Readers { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(limits::READERS)), unreadable: Unreadable::default() }
     }
 
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -58,11 +61,14 @@ impl Readers {
     }
 }
 
-pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
+pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 \
+     AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'run' AND row = CAST(run.id AS TEXT)) ORDER BY wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
      coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
      WHERE incident.id = outbox.incident), 0), \
-     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 ORDER BY next_at LIMIT ?2";
+     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 \
+     AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'outbox' AND row = incident || '/' || channel) \
+     ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(wake_at) FROM run WHERE wake_at > ?1",
     "SELECT min(next_at) FROM outbox WHERE want > done AND next_at > ?1",
@@ -70,11 +76,12 @@ pub(super) const NEXT_DUE: [&str; 4] = [
     "SELECT min(resolves_at) FROM incident WHERE resolves_at IS NOT NULL AND resolves_at > ?1",
 ];
 
-pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, StoreError> {
+pub(super) fn due(conn: &Connection, now: Time, limit: usize, unreadable: &Unreadable) -> Result<Due, StoreError> {
     let limit = limit.min(limits::READ_LIMIT) as i64;
     let now = micros(now);
     let runs = all(conn, DUE_RUNS, params![now, limit], |row| Ok(RunId(row.get(0)?)))?;
-    let notices = all(conn, DUE_NOTICES, params![now, limit], |row| {
+    let place = |row: &Row<'_>| Ok(format!("{}/{}", row.get::<_, i64>(1)?, row.get::<_, String>(0)?));
+    let notice = |row: &Row<'_>| {
         Ok(DueNotice {
             channel: row.get(0)?,
             incident: IncidentId(row.get(1)?),
@@ -86,7 +93,8 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize) -> Result<Due, Sto
             alone: row.get(7)?,
             urgent: row.get(8)?,
         })
-    })?;
+    };
+    let notices = readable(conn, DUE_NOTICES, params![now, limit], ("outbox", &place), notice, unreadable)?;
     let mut next: Option<Time> = None;
     for sql in NEXT_DUE {
         let at = one(conn, sql, [now], |row| time_opt(row, 0))?.flatten();
@@ -131,23 +139,30 @@ impl Query {
         self
     }
 
+    /// The rows, newest first, or in order after `filter.after`. One that cannot be read is left out and noted; where it is
+    /// the one that was asked for (`alone`), that is an error.
     fn rows<T>(
         mut self,
         conn: &Connection,
         filter: &Filter,
-        key: &str,
+        (table, key, alone): (&'static str, &str, bool),
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        unreadable: &Unreadable,
     ) -> Result<Vec<T>, StoreError> {
         self = self.with(&format!("{key} > ?"), filter.after);
         let and = if self.terms.is_empty() { "" } else { " WHERE " };
         let order = if filter.after.is_some() { "ASC" } else { "DESC" };
         let limit = filter.limit.min(limits::READ_LIMIT);
         let sql = format!("{}{and}{} ORDER BY {key} {order} LIMIT {limit}", self.sql, self.terms.join(" AND "));
-        all(conn, &sql, params_from_iter(self.values), map)
+        let values = params_from_iter(self.values);
+        match alone {
+            true => all(conn, &sql, values, map),
+            false => readable(conn, &sql, values, (table, &parked::number), map, unreadable),
+        }
     }
 }
 
-pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incident>, StoreError> {
+pub(super) fn incidents(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Incident>, StoreError> {
     Query::new(rows::INCIDENT, "incident")
         .with("id = ?", filter.incident.map(|id| id.0))
         .with("id = (SELECT incident FROM run WHERE id = ?)", filter.run.map(|id| id.0))
@@ -156,35 +171,35 @@ pub(super) fn incidents(conn: &Connection, filter: &Filter) -> Result<Vec<Incide
         .only("closed_at IS NULL AND acknowledged_by IS NOT NULL", filter.state == Some("acknowledged"))
         .only("closed_at IS NOT NULL", filter.state == Some("resolved"))
         .with("severity >= ?", filter.severity.map(|severity| severity as i64))
-        .with_text("json_extract(subject, '$.node') = ?", filter.node.as_ref())
+        .with_text(&format!("{SUBJECT_NODE} = ?"), filter.node.as_ref())
         .with_text("id IN (SELECT incident FROM run WHERE rule = ?)", filter.rule.as_ref())
         .with("opened_at >= ?", filter.since.map(micros))
-        .rows(conn, filter, "id", rows::incident)
+        .rows(conn, filter, ("incident", "id", filter.incident.is_some()), rows::incident, unreadable)
 }
 
-pub(super) fn episodes(conn: &Connection, filter: &Filter) -> Result<Vec<Episode>, StoreError> {
+pub(super) fn episodes(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Episode>, StoreError> {
     Query::new(rows::EPISODE, rows::EPISODE_FROM)
         .with("e.incident = ?", filter.incident.map(|id| id.0))
         .with("e.id = (SELECT episode FROM run WHERE id = ?)", filter.run.map(|id| id.0))
         .only("e.state = 0", filter.open)
-        .rows(conn, filter, "e.id", rows::episode)
+        .rows(conn, filter, ("episode", "e.id", false), rows::episode, unreadable)
 }
 
-pub(super) fn runs(conn: &Connection, filter: &Filter) -> Result<Vec<Run>, StoreError> {
+pub(super) fn runs(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Run>, StoreError> {
     Query::new(rows::RUN, "run")
         .with("incident = ?", filter.incident.map(|id| id.0))
         .with("id = ?", filter.run.map(|id| id.0))
         .only("final = 0", filter.open)
         .only(&filter.state.map(in_state).unwrap_or_default(), filter.state.is_some())
-        .with_text("json_extract(subject, '$.node') = ?", filter.node.as_ref())
+        .with_text(&format!("{SUBJECT_NODE} = ?"), filter.node.as_ref())
         .with_text("rule = ?", filter.rule.as_ref())
         .with("created_at >= ?", filter.since.map(micros))
-        .rows(conn, filter, "id", rows::run)
+        .rows(conn, filter, ("run", "id", filter.run.is_some()), rows::run, unreadable)
 }
 
 /// Runs in a state, by its word. Rows of before say `denied` for each that was not done, and only the reason tells which.
 fn in_state(word: &'static str) -> String {
-    const IS: &str = "json_extract(state, '$.is')";
+    const IS: &str = STATE_IS;
     let codes = RunState::codes(word);
     if word == "denied" {
         return format!("{IS} IN ('denied', 'expired', 'cancelled', 'withdrawn', 'refused')");
@@ -194,19 +209,19 @@ fn in_state(word: &'static str) -> String {
     }
     let codes: Vec<String> = codes.iter().map(|code| format!("'{}'", code.name())).collect();
     let codes = codes.join(", ");
-    format!("({IS} = '{word}' OR ({IS} = 'denied' AND json_extract(state, '$.reason.code') IN ({codes})))")
+    format!("({IS} = '{word}' OR ({IS} = 'denied' AND {STATE_CODE} IN ({codes})))")
 }
 
-pub(super) fn approvals(conn: &Connection, filter: &Filter) -> Result<Vec<Approval>, StoreError> {
+pub(super) fn approvals(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Approval>, StoreError> {
     Query::new(rows::APPROVAL, "approval")
         .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
         .with("run = ?", filter.run.map(|id| id.0))
         .only("state = 'open'", filter.open)
-        .rows(conn, filter, "id", rows::approval)
+        .rows(conn, filter, ("approval", "id", false), rows::approval, unreadable)
 }
 
 /// `Heard` entries speak of many incidents; for one of them they are found only when asked for by kind.
-pub(super) fn entries(conn: &Connection, filter: &Filter) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn entries(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Entry>, StoreError> {
     let mut query =
         Query::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
     query = match filter.incident {
@@ -223,11 +238,20 @@ pub(super) fn entries(conn: &Connection, filter: &Filter) -> Result<Vec<Entry>, 
         query.terms.push(format!("kind IN ({})", vec!["?"; filter.kinds.len()].join(", ")));
         query.values.extend(filter.kinds.iter().map(|kind| Value::Text((*kind).to_owned())));
     }
-    query.rows(conn, filter, "no", rows::raw)?.into_iter().map(entry).collect()
+    let mut read = Vec::new();
+    for raw in query.rows(conn, filter, ("entry", "no", false), rows::raw, unreadable)? {
+        let no = raw.no;
+        match entry(raw) {
+            Ok(entry) => read.push(entry),
+            Err(StoreError::Damaged(why)) => unreadable.add(("entry", no.0.to_string()), why),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 /// An entry from its row: number and time stand outside the body.
-fn entry(raw: RawEntry) -> Result<Entry, StoreError> {
+pub(super) fn entry(raw: RawEntry) -> Result<Entry, StoreError> {
     let damaged = |what: String| StoreError::Damaged(format!("entry {}: {what}", raw.no));
     let body = raw.body.as_deref().unwrap_or_default();
     let body: super::tx::Stored = serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
@@ -281,13 +305,23 @@ pub(super) fn pressure(conn: &Connection, now: Time) -> Result<Pressure, StoreEr
     })
 }
 
-pub(super) fn unseen(conn: &Connection, source: &str, before: Time, limit: usize) -> Result<Vec<Episode>, StoreError> {
+pub(super) fn unseen(
+    conn: &Connection,
+    source: &str,
+    before: Time,
+    after: Option<(Time, EpisodeId)>,
+    limit: usize,
+    unreadable: &Unreadable,
+) -> Result<Vec<Episode>, StoreError> {
     let sql = format!(
-        "SELECT {} FROM {} WHERE e.source = ?1 AND e.state = 0 AND e.last_seen < ?2 ORDER BY e.last_seen LIMIT ?3",
+        "SELECT {} FROM {} WHERE e.source = ?1 AND e.state = 0 AND e.last_seen < ?2 AND (e.last_seen, e.id) > (?3, ?4) \
+         ORDER BY e.last_seen, e.id LIMIT ?5",
         rows::EPISODE,
         rows::EPISODE_FROM
     );
-    all(conn, &sql, params![source, micros(before), limit.min(limits::READ_LIMIT) as i64], rows::episode)
+    let (seen, id) = after.map_or((i64::MIN, i64::MIN), |(seen, id)| (micros(seen), id.0));
+    let values = params![source, micros(before), seen, id, limit.min(limits::READ_LIMIT) as i64];
+    readable(conn, &sql, values, ("episode", &parked::number), rows::episode, unreadable)
 }
 
 pub(super) fn steps(conn: &Connection, run: RunId) -> Result<Vec<Step>, StoreError> {
@@ -308,8 +342,10 @@ pub(super) fn raw_entries(
     all(conn, &sql, params![after, limit.min(limits::READ_LIMIT) as i64], rows::raw)
 }
 
-pub(super) fn checkpoints(conn: &Connection) -> Result<Vec<Checkpoint>, StoreError> {
-    all(conn, "SELECT size, note FROM checkpoint ORDER BY size", [], |row| {
+pub(super) fn checkpoints(conn: &Connection, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
+    let sql = "SELECT size, note FROM checkpoint WHERE size > ?1 ORDER BY size LIMIT ?2";
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    all(conn, sql, params![after, limit.min(limits::READ_LIMIT) as i64], |row| {
         Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? })
     })
 }

@@ -102,31 +102,33 @@ pub(super) fn came_back(
     Ok(news)
 }
 
-/// Bake times are over: what became of the complaints. Returns how many.
-pub(super) fn baked(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
-    let sql = "SELECT run, rule, bake FROM record WHERE bake_until <= ?1 ORDER BY bake_until LIMIT ?2";
-    let due = all(&tx.conn, sql, params![micros(now), limits::DUE_BATCH as i64], |row| {
-        Ok((RunId(row.get(0)?), row.get::<_, String>(1)?, span(row.get(2)?)))
-    })?;
-    for (run, rule, bake) in &due {
-        let aftermath = match runs::get(&tx.conn, *run) {
-            Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
-            // A source that fell silent has not said that all is well.
-            Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
-            // Or nobody complained of anything, and nobody has since.
-            Ok(_) => Aftermath::Held,
-            // The run has left with its retention, and so has what it was about.
-            Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
-            Err(error) => return Err(error),
-        };
-        let sql = "UPDATE record SET bake_until = NULL, aftermath = ?2 WHERE run = ?1";
-        exec(&tx.conn, sql, params![run.0, to_word(&aftermath)?])?;
-        let about = About { incident: incident(&tx.conn, *run)?, run: Some(*run) };
-        // No news at three in the morning: it stands in the story for whoever looks.
-        let proved = EntryKind::RunProved { rule: rule.clone(), aftermath, bake: *bake };
-        tx.append_quietly(&Actor::engine(), about, &proved, now)?;
-    }
-    Ok(due.len() as u64)
+/// Runs whose bake time is over.
+pub(super) fn due(conn: &Connection, now: Time) -> Result<Vec<RunId>, StoreError> {
+    let sql = "SELECT run FROM record WHERE bake_until <= ?1 ORDER BY bake_until LIMIT ?2";
+    all(conn, sql, params![micros(now), limits::DUE_BATCH as i64], |row| Ok(RunId(row.get(0)?)))
+}
+
+/// Writes down how one of them turned out.
+pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError> {
+    let sql = "SELECT rule, bake FROM record WHERE run = ?1 AND bake_until <= ?2";
+    let found = one(&tx.conn, sql, params![run.0, micros(now)], |row| Ok((row.get::<_, String>(0)?, span(row.get(1)?))))?;
+    let Some((rule, bake)) = found else { return Ok(()) };
+    let aftermath = match runs::get(&tx.conn, run) {
+        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
+        // A source that fell silent has not said that all is well.
+        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
+        // Or nobody complained of anything, and nobody has since.
+        Ok(_) => Aftermath::Held,
+        // The run has left with its retention, and so has what it was about.
+        Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
+        Err(error) => return Err(error),
+    };
+    let sql = "UPDATE record SET bake_until = NULL, aftermath = ?2 WHERE run = ?1";
+    exec(&tx.conn, sql, params![run.0, to_word(&aftermath)?])?;
+    let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
+    // No news at three in the morning: it stands in the story for whoever looks.
+    let proved = EntryKind::RunProved { rule, aftermath, bake };
+    tx.append_quietly(&Actor::engine(), about, &proved, now).map(drop)
 }
 
 /// What somebody says of a run.

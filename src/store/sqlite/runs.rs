@@ -3,13 +3,13 @@
 //! Invariant: a run in a final state never changes again, but for the outcome of a step that was open when it ended.
 
 use super::incidents;
-use super::sql::{all, exec, micros, number, one, to_json, to_word};
+use super::sql::{STATE_CODE, STATE_IS, all, exec, micros, number, one, to_json, to_word};
 use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
     About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan,
-    ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
+    Reason, ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
@@ -214,10 +214,11 @@ pub(super) fn resume(
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
-               AND json_extract(state, '$.reason.code') = 'episode_over' \
-               AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
-    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
+    let sql = format!(
+        "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 AND {STATE_CODE} = 'episode_over' \
+         AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))"
+    );
+    Ok(exec(conn, &sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
 /// What a rule has decided for this incident already, so that an alert that only comes back does not bring it up again: it
@@ -279,9 +280,12 @@ pub(super) fn wake_askers(
     episode: EpisodeId,
     now: Time,
 ) -> Result<bool, StoreError> {
-    let sql = "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
-               AND (wake_at IS NULL OR (wake_at > ?3 AND json_extract(state, '$.is') = 'held')) AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))";
-    Ok(exec(conn, sql, params![incident.0, episode.0, micros(now)])? > 0)
+    let sql = format!(
+        "UPDATE run SET wake_at = ?3 WHERE incident = ?1 AND final = 0 \
+         AND (wake_at IS NULL OR (wake_at > ?3 AND {STATE_IS} = 'held')) \
+         AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2))"
+    );
+    Ok(exec(conn, &sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
 /// The open step of a run, which must have this number.
@@ -480,6 +484,19 @@ pub(super) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
         Some(incident) => incidents::resolve_bare(tx, incident, now),
         None => Ok(()),
     }
+}
+
+/// A person ends a run that cannot be read: nothing is taken back, and its nodes are free again.
+pub(super) fn cut_off(tx: &mut Tx, run: RunId, by: &str, why: String, now: Time) -> Result<(), StoreError> {
+    let reason = Reason::new(ReasonCode::Cancelled, format!("cancelled by {by}: {why}"));
+    let state = to_json(&RunState::Denied { reason })?;
+    people::void_approvals(tx, run, now)?;
+    let sql = "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0";
+    exec(&tx.conn, sql, params![run.0, state, micros(now)])?;
+    let nodes = let_go(tx, run)?;
+    let about = About { incident: None, run: Some(run) };
+    let entry = EntryKind::NodesReleased { nodes, by: by.to_owned(), why };
+    tx.append(&Actor::person(by), about, &entry, now).map(drop)
 }
 
 /// A cancelled run with an open step stays due, so that what the step left under way is stopped, whoever owns it then.

@@ -2,11 +2,13 @@
 //!
 //! Invariant: nothing is written through a connection whose settings were not confirmed, nor by a second process.
 
+use super::faults;
 use super::sql::{exec, number, one};
 use crate::limits;
 use crate::model::Time;
 use crate::store::StoreError;
 use ring::digest;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, params};
 use rustix::fs::FlockOperation;
 use std::fs::File;
@@ -14,7 +16,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 16] = [
+const MIGRATIONS: [(&str, &str); 18] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -31,6 +33,8 @@ const MIGRATIONS: [(&str, &str); 16] = [
     ("0017_foretold", include_str!("schema/0017_foretold.sql")),
     ("0018_freeze_ends", include_str!("schema/0018_freeze_ends.sql")),
     ("0019_urgent_notices", include_str!("schema/0019_urgent_notices.sql")),
+    ("0021_parked", include_str!("schema/0021_parked.sql")),
+    ("0022_thinned", include_str!("schema/0022_thinned.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
@@ -91,18 +95,36 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
             limits::SQLITE_VERSION_MIN
         )));
     }
-    let conn = Connection::open_with_flags(
+    let mut conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "wal_autocheckpoint", limits::WAL_PAGES)?;
     conn.pragma_update(None, "secure_delete", "ON")?;
     confine(&conn, limits::WRITER_CACHE_KIB)?;
     confirm(&conn, "journal_mode", "wal")?;
     confirm(&conn, "synchronous", "2")?;
+    conn.wal_hook(Some(fold_when_long))?;
     Ok(conn)
+}
+
+/// Folds a long log into the database after a commit, as SQLite does by itself. By itself it also passes over a failed
+/// fsync of the database, and a later one that succeeds would then cut off the only good copy: here it is an error.
+fn fold_when_long(wal: &mut Wal, pages: std::ffi::c_int) -> rusqlite::Result<()> {
+    if i64::from(pages) < limits::WAL_PAGES {
+        return Ok(());
+    }
+    match wal.checkpoint() {
+        Err(error) if faults::is_lost_sync(&error) => Err(error),
+        // Whatever else failed is tried again after the next commit; the log keeps everything until then.
+        _ => Ok(()),
+    }
+}
+
+/// Folds the log into the database as far as nothing reads from it, without keeping the writer waiting.
+pub(super) fn fold(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {

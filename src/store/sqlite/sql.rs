@@ -9,6 +9,14 @@ use rusqlite::{Connection, Error, OptionalExtension, Params, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The word of a run's state, and the code of its reason; none where the text is no JSON, so that one unreadable row fails no
+/// statement over many.
+pub(super) const STATE_IS: &str = "CASE WHEN json_valid(state) THEN json_extract(state, '$.is') END";
+pub(super) const STATE_CODE: &str = "CASE WHEN json_valid(state) THEN json_extract(state, '$.reason.code') END";
+/// The same of the node and the cluster of a subject.
+pub(super) const SUBJECT_NODE: &str = "CASE WHEN json_valid(subject) THEN json_extract(subject, '$.node') END";
+pub(super) const SUBJECT_CLUSTER: &str = "CASE WHEN json_valid(subject) THEN json_extract(subject, '$.cluster') END";
+
 pub(super) fn exec<P: Params>(conn: &Connection, sql: &str, params: P) -> Result<usize, StoreError> {
     Ok(conn.prepare_cached(sql)?.execute(params)?)
 }
@@ -39,9 +47,7 @@ pub(super) fn number<P: Params>(conn: &Connection, sql: &str, params: P) -> Resu
 impl From<Error> for StoreError {
     fn from(error: Error) -> StoreError {
         match error {
-            Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) | Error::InvalidColumnType(..) => {
-                StoreError::Damaged(error.to_string())
-            }
+            error if super::parked::is_of_row(&error) => StoreError::Damaged(error.to_string()),
             other => StoreError::Database(other.to_string()),
         }
     }

@@ -159,12 +159,18 @@ pub(super) fn used(tx: &mut Tx, id: TokenId, now: Time) -> Result<(), StoreError
     exec(&tx.conn, "UPDATE api_token SET used_at = ?2 WHERE id = ?1", params![id.0, micros(now)]).map(drop)
 }
 
+const OVER: &str = "SELECT incident.id, api_token.id, api_token.revoked_at FROM api_token \
+    JOIN incident ON incident.id = api_token.incident \
+    WHERE incident.closed_at IS NULL AND (api_token.revoked_at IS NOT NULL OR api_token.expires_at <= ?1)";
+
+/// Whether `tick` has anything to do.
+pub(super) fn is_due(conn: &Connection, now: Time) -> Result<bool, StoreError> {
+    Ok(one(conn, OVER, [micros(now)], |_| Ok(()))?.is_some())
+}
+
 /// The incident of a broken glass ends with its token.
 pub(super) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
-    let sql = "SELECT incident.id, api_token.id, api_token.revoked_at FROM api_token \
-               JOIN incident ON incident.id = api_token.incident \
-               WHERE incident.closed_at IS NULL AND (api_token.revoked_at IS NOT NULL OR api_token.expires_at <= ?1)";
-    let over = all(&tx.conn, sql, [micros(now)], |row| {
+    let over = all(&tx.conn, OVER, [micros(now)], |row| {
         Ok((IncidentId(row.get(0)?), TokenId(row.get(1)?), row.get::<_, Option<i64>>(2)?.is_some()))
     })?;
     for (incident, token, revoked) in &over {

@@ -44,6 +44,8 @@ pub(super) struct Tx {
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
+    /// Ends the process once the store cannot be trusted any more.
+    pub on_fatal: Option<crate::store::OnFatal>,
     /// Entries of the transaction so far, where somebody follows.
     pub fresh: Vec<Entry>,
 }
@@ -84,6 +86,7 @@ impl Tx {
             random: SystemRandom::new(),
             failpoint: None,
             follower: None,
+            on_fatal: None,
             fresh: Vec::new(),
         };
         tx.reload()?;

@@ -1,13 +1,14 @@
 //! The one writer: a thread that takes operations from a bounded queue and lets those that wait share a commit.
 //!
 //! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that
-//! failed nothing is written any more.
+//! failed nothing is written any more, and the process is ended where the options say so.
 
+use super::faults::Fault;
 use super::tx::Tx;
 use crate::limits;
-use crate::store::StoreError;
+use crate::planted::planted;
 use crate::store::failpoint::Side;
-use rusqlite::ErrorCode;
+use crate::store::{OnFatal, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -113,24 +114,43 @@ impl Queue {
 
 fn serve(mut tx: Tx, mut receiver: mpsc::Receiver<Box<dyn Work>>, broken: &AtomicBool) -> Tx {
     let mut group: Vec<Box<dyn Work>> = Vec::new();
+    // An operation that panics takes the thread with it: nothing would be written any more, and everything else go on.
+    let _panicked = EndOnPanic(tx.on_fatal.clone());
     while let Some(first) = receiver.blocking_recv() {
         if broken.load(Ordering::Acquire) {
             first.answer(Some("an earlier commit failed"));
             continue;
         }
         let failure = transact(&mut tx, first, &mut receiver, &mut group);
+        let mut end = None;
         if let Some(failure) = &failure {
             tx.fresh.clear();
-            broken.fetch_or(failure.fatal, Ordering::AcqRel);
-            if !failure.fatal && tx.reload().is_err() {
-                broken.store(true, Ordering::Release);
+            if failure.fatal {
+                end = Some(failure.text.clone());
+            } else if let Err(error) = tx.reload() {
+                end = Some(format!("after an operation that was undone the store could not be read: {error}"));
             }
+            broken.fetch_or(end.is_some(), Ordering::AcqRel);
         }
         for work in group.drain(..) {
             work.answer(failure.as_ref().map(|failure| failure.text.as_str()));
         }
+        if let (Some(why), Some(on_fatal), false) = (end, &tx.on_fatal, planted("fatal-store-lives-on")) {
+            on_fatal.call(&why);
+        }
     }
     tx
+}
+
+/// Ends the process when the writer's thread panics.
+struct EndOnPanic(Option<OnFatal>);
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if let (true, Some(on_fatal)) = (std::thread::panicking(), &self.0) {
+            on_fatal.call("a bug ended the writer's thread");
+        }
+    }
 }
 
 /// Why nothing of a transaction stands.
@@ -141,9 +161,10 @@ struct Broken {
 }
 
 impl Broken {
-    fn new(what: &str, error: &rusqlite::Error) -> Broken {
-        let full = matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy));
-        Broken { text: format!("{what}: {error}"), fatal: !full }
+    fn new(what: &str, error: &rusqlite::Error, tx: &Tx) -> Broken {
+        let fault = Fault::of(error, &tx.conn);
+        let passes = fault.is_full() || fault.is_busy();
+        Broken { text: format!("{what}: {error}"), fatal: !passes }
     }
 }
 
@@ -158,7 +179,7 @@ fn transact(
     let mut next = Some(first);
     if let Err(error) = run(tx, "BEGIN IMMEDIATE") {
         group.extend(next);
-        return Some(Broken::new("cannot begin a transaction", &error));
+        return Some(Broken::new("cannot begin a transaction", &error, tx));
     }
     while let Some(mut work) = next.take() {
         let done = guarded(tx, work.as_mut());
@@ -177,7 +198,7 @@ fn transact(
         tx.follow(group.len(), committing.elapsed());
         return None;
     };
-    let broken = Broken::new("the commit failed", &error);
+    let broken = Broken::new("the commit failed", &error, tx);
     if !tx.conn.is_autocommit() {
         // Whether this works or not, the answer to everybody is the same.
         let _ = run(tx, "ROLLBACK");
@@ -187,18 +208,18 @@ fn transact(
 
 /// Runs one operation so that its failure undoes it alone. `Err`: the whole transaction is gone.
 fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
-    let lost = |what: &str, error: &rusqlite::Error| Broken::new(what, error);
-    run(tx, "SAVEPOINT op").map_err(|error| lost("cannot begin an operation", &error))?;
+    run(tx, "SAVEPOINT op").map_err(|error| Broken::new("cannot begin an operation", &error, tx))?;
     let (numbers, edge, fresh) = (tx.next, tx.next_no(), tx.fresh.len());
     let kept = work.perform(tx);
     if tx.conn.is_autocommit() {
-        return Err(Broken { text: "the disk refused a write and undid the transaction".to_owned(), fatal: false });
+        let fatal = Fault::last(&tx.conn).is_fatal_io();
+        return Err(Broken { text: "the disk refused a write and undid the transaction".to_owned(), fatal });
     }
     if kept {
-        return run(tx, "RELEASE op").map_err(|error| lost("cannot end an operation", &error));
+        return run(tx, "RELEASE op").map_err(|error| Broken::new("cannot end an operation", &error, tx));
     }
     let undone = run(tx, "ROLLBACK TO op").and_then(|()| run(tx, "RELEASE op"));
-    undone.map_err(|error| lost("cannot undo an operation", &error))?;
+    undone.map_err(|error| Broken::new("cannot undo an operation", &error, tx))?;
     tx.fresh.truncate(fresh);
     if numbers != tx.next || edge != tx.next_no() {
         tx.reload().map_err(|error| Broken { text: error.to_string(), fatal: true })?;

@@ -439,7 +439,7 @@ impl Store for MemoryStore {
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }
-    async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
+    async fn unseen(&self, _: &str, _: Time, _: Option<(Time, EpisodeId)>, _: usize) -> Result<Vec<Episode>, StoreError> {
         unimplemented!()
     }
     async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {
@@ -448,7 +448,7 @@ impl Store for MemoryStore {
     async fn checkpoint(&self, _: Arc<SigningKey>, _: Time) -> Result<Option<Checkpoint>, StoreError> {
         unimplemented!()
     }
-    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
+    async fn checkpoints(&self, _: u64, _: usize) -> Result<Vec<Checkpoint>, StoreError> {
         unimplemented!()
     }
     async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {

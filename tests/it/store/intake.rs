@@ -235,15 +235,15 @@ pub async fn episodes_that_fell_silent_are_found_and_ended(open: Open<'_>) {
     let store = open();
     hear(&store, &auto(), vec![event("Xid79", "a"), event("Xid79", "b")], at(1)).await;
     hear(&store, &auto(), vec![event("Xid79", "b")], at(500)).await;
-    let unseen = store.unseen("am", at(100), 10).await.unwrap();
+    let unseen = store.unseen("am", at(100), None, 10).await.unwrap();
     assert_eq!(unseen.len(), 1);
     assert_eq!(unseen[0].event.subject.node.as_deref(), Some("a"));
-    assert!(store.unseen("other", at(100), 10).await.unwrap().is_empty());
+    assert!(store.unseen("other", at(100), None, 10).await.unwrap().is_empty());
     let end =
         Control::EndEpisodes { episodes: vec![unseen[0].id], stale: true, why: "the source fell silent".to_owned() };
     store.control(end.clone(), at(501)).await.unwrap();
     store.control(end, at(502)).await.unwrap();
-    assert!(store.unseen("am", at(100), 10).await.unwrap().is_empty());
+    assert!(store.unseen("am", at(100), None, 10).await.unwrap().is_empty());
     let episodes = store.episodes(all()).await.unwrap();
     let states: Vec<EpisodeState> = episodes.iter().map(|episode| episode.state).collect();
     assert_eq!(states, [EpisodeState::Open, EpisodeState::Stale]);

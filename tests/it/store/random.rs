@@ -89,7 +89,7 @@ impl Play {
                 self.store = (self.opens)(self.dir.path());
             }
             Do::Silence(which) => {
-                let open = self.store.unseen("am", now, 10).await.unwrap();
+                let open = self.store.unseen("am", now, None, 10).await.unwrap();
                 if let Some(episode) = open.get(usize::from(which) % open.len().max(1)) {
                     let end =
                         Control::EndEpisodes { episodes: vec![episode.id], stale: true, why: "silent".to_owned() };

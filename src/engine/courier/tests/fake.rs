@@ -315,7 +315,7 @@ impl Store for FakeStore {
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         panic!("not the courier's")
     }
-    async fn unseen(&self, _: &str, _: Time, _: usize) -> Result<Vec<Episode>, StoreError> {
+    async fn unseen(&self, _: &str, _: Time, _: Option<(Time, EpisodeId)>, _: usize) -> Result<Vec<Episode>, StoreError> {
         panic!("not the courier's")
     }
     async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {
@@ -324,7 +324,7 @@ impl Store for FakeStore {
     async fn checkpoint(&self, _: Arc<SigningKey>, _: Time) -> Result<Option<Checkpoint>, StoreError> {
         panic!("not the courier's")
     }
-    async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
+    async fn checkpoints(&self, _: u64, _: usize) -> Result<Vec<Checkpoint>, StoreError> {
         panic!("not the courier's")
     }
     async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
