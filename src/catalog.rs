@@ -11,6 +11,7 @@ mod xids;
 
 pub use watch::{Watch, WatchError, watch};
 
+use crate::model::CatalogFile;
 use crate::policy::RuleSet;
 use crate::script::{HostApi, Runbook, Shape};
 use build::State;
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub hash: String,
     /// By rule: its file and line, `rules/gpu.yaml:12`.
     pub places: HashMap<String, String>,
+    /// The files in force, whole: what a start falls back on when one of them is wrong then.
+    pub files: Arc<Vec<CatalogFile>>,
 }
 
 /// What is wrong with a file, rendered for people (with source line and caret where there is one).
@@ -83,6 +86,21 @@ impl Catalog {
         Ok((Catalog { state: Mutex::new(state), current, standing: Mutex::default() }, problems))
     }
 
+    /// From files that were in force once, with what is good of the folders now. `None`: nothing of them compiles any more.
+    /// Every file that is refused is among the problems.
+    pub fn load_kept(folders: Folders, kept: Vec<CatalogFile>) -> Option<(Catalog, Vec<Problem>)> {
+        let mut state = State::new(folders, host_api().clone());
+        let loaded = state.take_kept(kept)?;
+        let (newer, problems) = state.reload(&loaded);
+        let current = RwLock::new(Arc::new(newer.unwrap_or(loaded)));
+        Some((Catalog { state: Mutex::new(state), current, standing: Mutex::default() }, problems))
+    }
+
+    /// How many files are refused at this moment.
+    pub fn refused(&self) -> usize {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub fn current(&self) -> Arc<Loaded> {
         // Nothing panics while it holds the lock, and what it guards is swapped whole.
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -100,11 +118,22 @@ impl Catalog {
 
     /// Reads again. A file with a fatal problem keeps its last good text. `true` if anything changed.
     pub fn reload(&self) -> (bool, Vec<Problem>) {
+        let (loaded, problems) = self.read();
+        let changed = loaded.is_some();
+        loaded.into_iter().for_each(|loaded| self.put(loaded));
+        (changed, problems)
+    }
+
+    /// The same without putting it in force, so that it can be kept elsewhere before; `None`: nothing changed.
+    pub fn read(&self) -> (Option<Arc<Loaded>>, Vec<Problem>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (loaded, problems) = state.reload(&self.current());
-        let Some(loaded) = loaded else { return (false, problems) };
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
-        (true, problems)
+        (loaded.map(Arc::new), problems)
+    }
+
+    /// Puts in force what was read.
+    pub fn put(&self, loaded: Arc<Loaded>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 }
 

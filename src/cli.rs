@@ -6,6 +6,7 @@ mod agent;
 mod agents;
 mod approve;
 mod audit;
+mod backup;
 mod break_glass;
 mod cache;
 mod channels;
@@ -73,6 +74,11 @@ enum Command {
     Agents(agents::Args),
     /// Check runbooks, rules and integrations without running anything
     Check(check::Args),
+    /// Write a backup of the store and its keys to one file, also while the engine runs
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(backup::Args),
+    /// Put a backup in the place of the store; the engine must not run
+    Restore(backup::RestoreArgs),
     /// Show what a runbook would do now, against the live, read-only world
     Simulate(simulate::Args),
     /// Start a runbook by hand
@@ -195,6 +201,8 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Promote(args) => ladder::promote(&args, invocation),
         Command::Demote(args) => ladder::demote(&args, invocation),
         Command::Status(args) => status::run(&args, invocation),
+        Command::Backup(args) => backup::run(&args, invocation),
+        Command::Restore(args) => backup::restore(&args, invocation),
         Command::Audit(args) => audit::run(&args, invocation),
         Command::Channels(args) => channels::run(&args, invocation),
         Command::Cache(args) => cache::run(&args, invocation),

@@ -476,6 +476,23 @@ impl Config {
         self.data_dir.join("signing.key")
     }
 
+    /// The newest signed checkpoint, outside the database: a ledger that is smaller is refused.
+    pub fn mark_path(&self) -> PathBuf {
+        self.data_dir.join("signing.mark")
+    }
+
+    /// The room that is given up when the disk is full.
+    pub fn ballast_path(&self) -> PathBuf {
+        self.data_dir.join("ballast")
+    }
+
+    /// What a backup takes along beside the database, where it is there.
+    pub fn kept_keys(&self) -> Vec<PathBuf> {
+        ["signing.key", "signing.pub", "agents-ca.key", "agents-ca.pem", "token"]
+            .map(|name| self.data_dir.join(name))
+            .into()
+    }
+
     /// The public half of it, for auditors.
     pub fn public_key_path(&self) -> PathBuf {
         self.data_dir.join("signing.pub")

@@ -32,7 +32,7 @@ pub use ledger_check::LedgerCheck;
 pub use misfits::{Misfit, misfits};
 pub use nudge::Nudge;
 pub use plan::plan;
-pub use reload::{reload, take_in, watch_files};
+pub use reload::{refused, reload, take_in, watch_files};
 pub use runner::Runner;
 pub use silences::{Silenced, silence};
 

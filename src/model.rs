@@ -4,6 +4,7 @@
 
 mod action;
 mod agent;
+mod catalog_file;
 mod command;
 mod entry;
 mod episode;
@@ -29,6 +30,7 @@ mod verdict;
 
 pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
 pub use agent::AgentName;
+pub use catalog_file::{CatalogFile, FileKind};
 pub use command::{Answer, Command};
 pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
 pub use episode::{Episode, EpisodeState};

@@ -3,24 +3,31 @@
 //! Invariant: a method that writes returns only after its commit is on stable storage, and a write of a run's journal
 //! under an old epoch changes nothing and says `Fenced`.
 
+mod advice;
 mod asked;
+mod ballast;
 mod failpoint;
 pub mod ledger;
+mod mark;
 mod sqlite;
 
+pub use advice::advice;
 pub use asked::{
     AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry,
-    Receipted,
+    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect,
+    RawEntry, Receipted,
 };
 pub use failpoint::Failpoint;
+pub use mark::Mark;
 
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{
+    BackupContents, Restored, SqliteOptions, SqliteStore, StorePlace, backup, restore, signed_entries, verify_backup,
+};
 
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, EpisodeId, Freeze,
-    Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
-    Verdict,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing,
+    Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -158,6 +165,15 @@ pub trait Store: Send + Sync + 'static {
     // ── texts of runbooks, by hash ──
     async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError>;
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;
+
+    /// Keeps the files of the catalog in force, instead of those kept before.
+    async fn keep_catalog(&self, _files: Vec<CatalogFile>) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// The files that were kept last, by path; none before the first catalog.
+    async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
+        Ok(Vec::new())
+    }
 
     // ── reading ──
     async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError>;

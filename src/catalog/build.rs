@@ -2,12 +2,12 @@
 //!
 //! Invariant: rules in force were compiled against exactly the runbooks in force.
 
-use super::files::{self, File};
+use super::files::{self, File, Listing};
 use super::kept::{Kept, Version};
 use super::rules::{self, Rules};
 use super::{Folders, Loaded, Problem, xids};
 use crate::limits;
-use crate::model::{Header, Pin, Rule};
+use crate::model::{CatalogFile, FileKind, Header, Pin, Rule};
 use crate::policy::{RuleError, RuleSet};
 use crate::script::{self, HostApi, Level, Runbook, Shape};
 use sha2::{Digest, Sha256};
@@ -42,7 +42,17 @@ impl State {
 
     /// Reads again; `None` if what is in force is what was. Problems are those of all files as they stand.
     pub(super) fn reload(&mut self, current: &Loaded) -> (Option<Loaded>, Vec<Problem>) {
-        self.read();
+        let listings = Listings::read(&self.folders);
+        self.take(listings, current)
+    }
+
+    /// Puts files in force that were good once; the folders are not looked at.
+    pub(super) fn take_kept(&mut self, kept: Vec<CatalogFile>) -> Option<Loaded> {
+        self.take(Listings::kept(kept), &Loaded::default()).0
+    }
+
+    fn take(&mut self, listings: Listings, current: &Loaded) -> (Option<Loaded>, Vec<Problem>) {
+        self.compile_changed(listings);
         let (held, fitted, misfits) = self.fit();
         self.runbooks.settle(|_, name| held.runbook(name));
         self.rules.settle(|path, _| held.rule_file(path));
@@ -67,18 +77,28 @@ impl State {
         (Some(self.loaded(rules, hash)), problems)
     }
 
-    fn read(&mut self) {
-        let folders = &self.folders;
+    fn compile_changed(&mut self, listings: Listings) {
         let api = &self.api;
-        let runbooks = files::flat(&folders.runbooks, &["rhai"], limits::SCRIPT_BYTES);
-        self.runbooks.take(runbooks, |file| on_a_big_stack(file, || runbook(file, api)));
-        let listing = files::flat(&folders.rules, &["yaml", "yml"], limits::RULE_FILE_BYTES);
-        let (tables, listing) = listing.split(&xids::NAMES);
-        self.xids.take(tables, xids::parse);
-        self.rules.take(listing, rules::parse);
-        let shapes = |name| files::nested(&folders.integrations, name, limits::SCRIPT_BYTES);
-        self.decoders.take(shapes("decode.rhai"), |file| on_a_big_stack(file, || shape(file, "decode")));
-        self.encoders.take(shapes("encode.rhai"), |file| on_a_big_stack(file, || shape(file, "encode")));
+        self.runbooks.take(listings.runbooks, |file| on_a_big_stack(file, || runbook(file, api)));
+        self.xids.take(listings.tables, xids::parse);
+        self.rules.take(listings.rules, rules::parse);
+        self.decoders.take(listings.decoders, |file| on_a_big_stack(file, || shape(file, "decode")));
+        self.encoders.take(listings.encoders, |file| on_a_big_stack(file, || shape(file, "encode")));
+    }
+
+    /// The files in force, whole.
+    fn in_force(&self) -> Vec<CatalogFile> {
+        let mut files = Vec::new();
+        let mut add = |kind, (path, name, text): (&str, &str, &str)| {
+            files.push(CatalogFile { kind, path: path.to_owned(), name: name.to_owned(), text: text.to_owned() });
+        };
+        self.runbooks.texts().for_each(|file| add(FileKind::Runbook, file));
+        self.rules.texts().for_each(|file| add(FileKind::Rules, file));
+        self.xids.texts().for_each(|file| add(FileKind::Faults, file));
+        self.decoders.texts().for_each(|file| add(FileKind::Decoder, file));
+        self.encoders.texts().for_each(|file| add(FileKind::Encoder, file));
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files
     }
 
     /// The newest rules against the newest runbooks; what does not fit goes back to what is in force, until it fits.
@@ -150,6 +170,7 @@ impl State {
             encoders: in_force(&self.encoders),
             hash,
             places: self.rule_places(),
+            files: Arc::new(self.in_force()),
         }
     }
 
@@ -169,6 +190,49 @@ impl State {
             sha.update(text);
         }
         sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What the folders hold, by kind.
+struct Listings {
+    runbooks: Listing,
+    rules: Listing,
+    tables: Listing,
+    decoders: Listing,
+    encoders: Listing,
+}
+
+impl Listings {
+    fn read(folders: &Folders) -> Listings {
+        let rules = files::flat(&folders.rules, &["yaml", "yml"], limits::RULE_FILE_BYTES);
+        let (tables, rules) = rules.split(&xids::NAMES);
+        let shapes = |name| files::nested(&folders.integrations, name, limits::SCRIPT_BYTES);
+        Listings {
+            runbooks: files::flat(&folders.runbooks, &["rhai"], limits::SCRIPT_BYTES),
+            rules,
+            tables,
+            decoders: shapes("decode.rhai"),
+            encoders: shapes("encode.rhai"),
+        }
+    }
+
+    fn kept(kept: Vec<CatalogFile>) -> Listings {
+        let of = |kind| {
+            let mut listing = Listing::default();
+            for file in kept.iter().filter(|file| file.kind == kind) {
+                let hash = Sha256::digest(file.text.as_bytes()).into();
+                let (path, name, text) = (file.path.clone(), file.name.clone(), file.text.clone());
+                listing.files.push(File { path, name, text, hash });
+            }
+            listing
+        };
+        Listings {
+            runbooks: of(FileKind::Runbook),
+            rules: of(FileKind::Rules),
+            tables: of(FileKind::Faults),
+            decoders: of(FileKind::Decoder),
+            encoders: of(FileKind::Encoder),
+        }
     }
 }
 

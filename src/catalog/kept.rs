@@ -17,11 +17,18 @@ pub(super) struct Kept<T> {
 struct Slot<T> {
     name: String,
     /// The text that was compiled last.
-    seen: Option<[u8; 32]>,
+    seen: Option<([u8; 32], Arc<str>)>,
     fresh: Option<Arc<T>>,
     problems: Vec<Problem>,
-    good: Option<([u8; 32], Arc<T>)>,
+    good: Option<Good<T>>,
     gone: bool,
+}
+
+/// What is in force of a file.
+struct Good<T> {
+    hash: [u8; 32],
+    text: Arc<str>,
+    file: Arc<T>,
 }
 
 /// Which version of a file is meant.
@@ -58,9 +65,10 @@ impl<T> Kept<T> {
             let slot = self.slots.entry(file.path.clone()).or_insert_with(|| Slot::new(&file.name));
             slot.gone = false;
             slot.name.clone_from(&file.name);
-            if slot.seen != Some(file.hash) {
+            if slot.seen.as_ref().is_none_or(|(hash, _)| *hash != file.hash) {
                 let (fresh, problems) = compile(&file);
-                (slot.seen, slot.fresh, slot.problems) = (Some(file.hash), fresh.map(Arc::new), problems);
+                let seen = (file.hash, Arc::from(file.text.as_str()));
+                (slot.seen, slot.fresh, slot.problems) = (Some(seen), fresh.map(Arc::new), problems);
             }
         }
     }
@@ -82,9 +90,11 @@ impl<T> Kept<T> {
             if which(path, &slot.name) == Version::InForce {
                 continue;
             }
-            match (&slot.fresh, slot.seen) {
+            match (&slot.fresh, &slot.seen) {
                 _ if slot.gone => slot.good = None,
-                (Some(fresh), Some(seen)) => slot.good = Some((seen, fresh.clone())),
+                (Some(fresh), Some((hash, text))) => {
+                    slot.good = Some(Good { hash: *hash, text: text.clone(), file: fresh.clone() });
+                }
                 _ => {}
             }
         }
@@ -98,7 +108,15 @@ impl<T> Kept<T> {
 
     /// Path and hash of each file in force.
     pub(super) fn hashes(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
-        self.slots.iter().filter_map(|(path, slot)| Some((path.as_str(), &slot.good.as_ref()?.0)))
+        self.slots.iter().filter_map(|(path, slot)| Some((path.as_str(), &slot.good.as_ref()?.hash)))
+    }
+
+    /// Path, name and text of each file in force.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.slots.iter().filter_map(|(path, slot)| {
+            let good = slot.good.as_ref()?;
+            Some((path.as_str(), slot.name.as_str(), &*good.text))
+        })
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
@@ -113,7 +131,7 @@ impl<T> Slot<T> {
     }
 
     fn at(&self, version: Version) -> Option<&Arc<T>> {
-        let good = self.good.as_ref().map(|(_, file)| file);
+        let good = self.good.as_ref().map(|good| &good.file);
         match version {
             Version::InForce => good,
             Version::Newest if self.gone => None,

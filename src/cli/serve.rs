@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Also run the agent of this very machine, inside this process
     #[arg(long)]
     with_agent: bool,
+    /// Start although the ledger holds less than was signed, or the signing key is lost: an entry says so
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -52,7 +55,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
     // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
     let file = found.path().map(Path::to_owned);
-    let served = runtime.block_on(runtime.spawn(serve(config, file, args.with_agent)));
+    let served = runtime.block_on(runtime.spawn(serve(config, file, args.with_agent, args.accept_loss)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     served.map_err(|bug| {
         Stop::failure(
@@ -99,9 +102,9 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
 }
 
-async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool) -> Result<(), Stop> {
+async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_loss: bool) -> Result<(), Stop> {
     let mut signals = Signals::new()?;
-    let (parts, log) = assemble::assemble(config).await?;
+    let (parts, log) = assemble::assemble(config, accept_loss).await?;
     let config = Arc::clone(&parts.config);
     let tokens = server::Tokens::load(&config.server, &config.data_dir)
         .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;

@@ -83,9 +83,7 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
     loop {
         match unseen.page(parts).await {
             Ok(open) if open.is_empty() => break,
-            Ok(open) => {
-                episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id))
-            }
+            Ok(open) => episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id)),
             Err(error) => return tracing::error!(%error, "cannot read which alerts of agents fell silent"),
         }
     }

@@ -1,46 +1,69 @@
 //! Takes in changed rules, runbooks and integrations while the engine runs.
 //!
-//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger.
+//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; what is put in force
+//! was kept in the store before.
 
 use super::Parts;
-use crate::catalog::{self, Folders};
+use crate::catalog::{self, Folders, Loaded, Problem};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind};
+use crate::store::StoreError;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Reads the files again, pins the texts, and writes down what came of it.
+/// Reads the files again, keeps their texts, puts them in force, and writes down what came of it.
 pub async fn reload(parts: &Parts) {
     let catalog = parts.catalog.clone();
-    let Ok((changed, problems)) = tokio::task::spawn_blocking(move || catalog.reload()).await else { return };
-    for problem in parts.catalog.news(&problems) {
+    let Ok((loaded, problems)) = tokio::task::spawn_blocking(move || catalog.read()).await else { return };
+    refused(parts, &problems).await;
+    let Some(loaded) = loaded else { return };
+    // Kept first: a run that starts from it and a crash right after must find its runbook again.
+    if let Err(error) = keep(parts, &loaded).await {
+        tracing::error!(%error, "changed files could not be kept in the store; the previous version stays active");
+        return;
+    }
+    parts.catalog.put(loaded);
+    record(parts).await;
+    tracing::info!("rules and runbooks were taken in");
+    for misfit in super::misfits(&parts.config, &parts.catalog.current()) {
+        tracing::warn!("{}", misfit.text);
+        note(parts, EntryKind::Trouble { text: misfit.text }).await;
+    }
+    parts.nudge.nudge();
+}
+
+/// Counts, logs and records each file that is refused and was not the last time.
+pub async fn refused(parts: &Parts, problems: &[Problem]) {
+    for problem in parts.catalog.news(problems) {
         parts.metrics.catalog_refused();
         tracing::warn!(file = %problem.file, problem = %problem.text, "a file is refused; its last good text stays in force");
         let kind = EntryKind::CatalogRefused { file: problem.file.clone(), why: problem.text.clone() };
         note(parts, kind).await;
     }
-    if changed {
-        take_in(parts).await;
-        tracing::info!("rules and runbooks were taken in");
-        for misfit in super::misfits(&parts.config, &parts.catalog.current()) {
-            tracing::warn!("{}", misfit.text);
-            note(parts, EntryKind::Trouble { text: misfit.text }).await;
-        }
-        parts.nudge.nudge();
-    }
 }
 
-/// Keeps the text of every current runbook, so that runs outlive their files, and records the catalog's hash.
+/// Keeps the texts of the current catalog, so that runs outlive their files and a start never depends on them, and records
+/// the catalog's hash.
 pub async fn take_in(parts: &Parts) {
-    let loaded = parts.catalog.current();
+    if let Err(error) = keep(parts, &parts.catalog.current()).await {
+        tracing::error!(%error, "the texts of rules and runbooks could not be kept in the store");
+    }
+    record(parts).await;
+}
+
+async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
+    let now = parts.clock.now();
     // Together, so that they share a commit: a start does not wait for the disk once for each runbook.
-    let keep = loaded.runbooks.values().map(async |runbook| {
-        if let Err(error) = parts.store.pin(&runbook.pin, &runbook.text, parts.clock.now()).await {
-            tracing::error!(runbook = %runbook.pin.name, %error, "cannot keep the text of a runbook");
-        }
-    });
-    futures::future::join_all(keep).await;
+    let pins = loaded.runbooks.values().map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, now));
+    let (pinned, kept) =
+        futures::join!(futures::future::join_all(pins), parts.store.keep_catalog(loaded.files.to_vec()));
+    pinned.into_iter().collect::<Result<Vec<()>, _>>()?;
+    kept
+}
+
+async fn record(parts: &Parts) {
+    let loaded = parts.catalog.current();
     let kind = EntryKind::CatalogLoaded {
         rules: loaded.rules.rules().count(),
         runbooks: loaded.runbooks.len(),

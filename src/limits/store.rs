@@ -26,6 +26,14 @@ pub const READER_CACHE_KIB: i64 = 2 * 1024;
 /// Rows of one table that are named as unreadable, and that readers remember until the next tick: beyond that the fault is the
 /// table's, and more names say nothing new.
 pub const UNREADABLE_ROWS: usize = 100;
+/// The room that is given up on a full disk: a freeze, the ends of runs and a last notice take a few KiB each.
+pub const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+/// Room that must be left beside the ballast before alerts are taken again.
+pub const BALLAST_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
+/// Epochs that a restore passes over: more starts than the life before can have had after the backup.
+pub const RESTORE_EPOCHS: i64 = 1_000_000;
+/// How long an incident stays open that only tells of the store itself: a restore, a loss that was accepted.
+pub const STORE_NEWS_OPEN: Span = Span::minutes(60);
 /// Complaints in the writer's memory before their index is written: 2 MiB, and an index of a million of them is then
 /// written ten to a page.
 pub const RECENT_COMPLAINTS: usize = 32_768;

@@ -5,6 +5,7 @@
 
 use super::App;
 use crate::limits;
+use crate::store::StoreError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +19,7 @@ pub(super) async fn alive() -> &'static str {
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let store = match tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.health()).await {
         Ok(Ok(_)) => Ok(()),
+        Ok(Err(StoreError::Busy(_))) => Err("the disk is full, alerts are refused until there is room"),
         Ok(Err(error)) => {
             // The words may hold paths, and whoever asks has shown no token: they go to the log.
             tracing::error!(%error, "the store is not well");
@@ -27,10 +29,16 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     };
     let loaded = (app.current)();
     let catalog = if loaded.hash.is_empty() { Err("no rules or runbooks were loaded") } else { Ok(()) };
+    let refused = app.parts.catalog.refused();
     let ready = store.is_ok() && catalog.is_ok();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = |part: Result<(), &'static str>| part.err().unwrap_or("ok");
     let mut said = json!({ "ready": ready, "store": word(store), "catalog": word(catalog) });
+    if refused > 0 && catalog.is_ok() {
+        // It works, with what was good: that is to be seen, and no reason to send events elsewhere.
+        said["catalog"] =
+            json!(format!("{refused} files are refused, their last good version is active; the log says why"));
+    }
     let world = &app.parts.world;
     if !world.clusters.is_empty() {
         // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.

@@ -3,13 +3,17 @@
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
 mod agents;
+mod backup;
 mod begin;
 mod breakers;
+mod catalog;
 mod faults;
 mod freezes;
+mod incarnation;
 mod incidents;
 mod intake;
 mod ladder;
+mod loss;
 mod notices;
 mod parked;
 mod people;
@@ -27,16 +31,19 @@ mod tokens;
 mod tx;
 mod writer;
 
-use super::ledger::{Checkpoint, LeafHash, SigningKey};
+use super::ballast::Ballast;
+use super::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
+use super::mark::Mark;
 use super::{
     AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry, Receipted, Store,
-    StoreError,
+    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry, Receipted,
+    Store, StoreError,
 };
+use crate::limits;
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, Entry, EntryKind, EntryNo, Episode, EpisodeId, Freeze,
-    Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing, Step, Time, TokenId,
-    Verdict,
+    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Severity,
+    Span, Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -46,6 +53,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tx::Tx;
 use writer::{Queue, WhenFull};
+
+pub use backup::{
+    Contents as BackupContents, Place as StorePlace, Restored, restore, signed_entries, take as backup,
+    verify as verify_backup,
+};
 
 /// Where and how.
 #[derive(Debug, Clone)]
@@ -70,6 +82,12 @@ pub struct SqliteOptions {
     pub follower: Option<Follower>,
     /// Ends the process once the store cannot be trusted any more; none: everything is refused from then on.
     pub on_fatal: Option<OnFatal>,
+    /// The file that keeps the newest signed checkpoint; a ledger that is smaller than that is refused. None: not looked at.
+    pub mark: Option<PathBuf>,
+    /// Who accepts a ledger that is smaller than what was signed.
+    pub accept_loss: Option<String>,
+    /// The file that is given up when the disk is full. None: there is none.
+    pub ballast: Option<PathBuf>,
 }
 
 impl SqliteOptions {
@@ -86,6 +104,9 @@ impl SqliteOptions {
             failpoint: None,
             follower: None,
             on_fatal: None,
+            mark: None,
+            accept_loss: None,
+            ballast: None,
         }
     }
 }
@@ -94,6 +115,8 @@ pub struct SqliteStore {
     epoch: i64,
     readers: Readers,
     on_fatal: Option<OnFatal>,
+    mark: Option<PathBuf>,
+    ballast: Arc<Ballast>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
 }
@@ -105,18 +128,61 @@ struct Writer {
 
 impl SqliteStore {
     /// Opens or creates the database, takes its lock, begins a new epoch. Blocks: call it before the loops start.
+    ///
+    /// # Errors
+    /// `Locked` while another process has it; `Refused` for a newer schema, a network file system, and a ledger that is
+    /// smaller than the one that was signed last.
     pub fn open(options: SqliteOptions, now: Time) -> Result<SqliteStore, StoreError> {
+        let ballast = Arc::new(Ballast::new(options.ballast.clone()));
+        match SqliteStore::open_with(options.clone(), ballast.clone(), now) {
+            Err(StoreError::Database(text)) if text.contains("is full") && options.ballast.is_some() => {
+                ballast.let_go();
+                SqliteStore::open_with(options, ballast, now)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(options: SqliteOptions, ballast: Arc<Ballast>, now: Time) -> Result<SqliteStore, StoreError> {
         let lock = schema::lock(&options.path)?;
+        let mark = options.mark.as_deref().map(Mark::read).transpose()?.flatten();
+        let accepted = |loss: loss::Loss| match &options.accept_loss {
+            Some(by) => Ok(loss.accepted(by)),
+            None => Err(loss.refuse()),
+        };
+        let missing = loss::missing(&options.path, mark).map(accepted).transpose()?;
         let mut conn = schema::open_writer(&options.path)?;
+        let loss = match missing {
+            Some(text) => Some(text),
+            None => loss::measure(&conn, &options.path, mark)?.map(accepted).transpose()?,
+        };
+        schema::refuse_newer(&conn)?;
+        if schema::is_old(&conn)? {
+            backup::before_upgrade(&conn, &options.path)?;
+        }
         schema::migrate(&mut conn, now)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
+        if loss.is_some() {
+            // What the ledger does not know any more was done all the same, under numbers that are given again.
+            incarnation::renew_incarnation(&conn)?;
+        }
         let epoch = schema::new_epoch(&conn)?;
         let mut tx = Tx::open(conn, epoch, options.ceiling)?;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
+        if let Some(text) = &loss {
+            tracing::error!(%text, "the ledger holds less than was signed");
+            tx.unmatched_tell.clone_from(&options.unmatched_tell);
+            let title = "The ledger holds less than was signed";
+            let incident = parked::alarm(&mut tx, "store/loss", title, Severity::Critical, text, now)?;
+            let sql = "UPDATE incident SET resolves_at = ?2 WHERE id = ?1";
+            sql::exec(&tx.conn, sql, params![incident.0, sql::micros(now + limits::STORE_NEWS_OPEN.0)])?;
+        }
         tx.conn.execute_batch("COMMIT")?;
         tx.follow(1, std::time::Duration::ZERO);
+        ballast.make();
+        tx.ballast = ballast.clone();
         tx.on_fatal = options.on_fatal.clone();
         tx.failpoint = options.failpoint;
         tx.home = options.home;
@@ -132,7 +198,19 @@ impl SqliteStore {
         };
         let (queue, thread) = Queue::start(tx, last)?;
         let readers = Readers::new(options.path);
-        Ok(SqliteStore { epoch, readers, on_fatal: options.on_fatal, writer: Mutex::new(Some(Writer { queue, thread })) })
+        Ok(SqliteStore {
+            epoch,
+            readers,
+            on_fatal: options.on_fatal,
+            mark: options.mark,
+            ballast,
+            writer: Mutex::new(Some(Writer { queue, thread })),
+        })
+    }
+
+    /// The epoch of this process.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
     }
 
     fn queue(&self) -> Result<Queue, StoreError> {
@@ -147,6 +225,40 @@ impl SqliteStore {
         F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     {
         self.queue()?.write(WhenFull::Wait, op).await
+    }
+
+    /// Alerts are refused while the disk has no room but that of the ballast: their sender keeps them and comes again.
+    fn has_room(&self) -> Result<(), StoreError> {
+        match self.ballast.is_let_go() {
+            true => Err(StoreError::Busy("the disk is full; alerts are refused until there is room".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Notifies people once of a full disk, and takes alerts again once there is room.
+    async fn look_after_room(&self, now: Time) -> Result<u64, StoreError> {
+        const KEY: &str = "store/disk-full";
+        if !self.ballast.is_let_go() {
+            return Ok(0);
+        }
+        let mut changed = 0;
+        if self.ballast.is_news() {
+            let alarm = move |tx: &mut Tx| {
+                let text = "the disk of the store is full: alerts are refused, and their senders keep them, until there is room; \
+                            free space on it";
+                parked::alarm(tx, KEY, "The disk of the store is full", Severity::Critical, text, now).map(drop)
+            };
+            self.write(alarm).await?;
+            self.ballast.was_told();
+            changed += 1;
+        }
+        let ballast = self.ballast.clone();
+        if tokio::task::spawn_blocking(move || ballast.make()).await.unwrap_or(false) {
+            tracing::info!("the disk of the store has room again; alerts are taken");
+            self.write(move |tx| parked::all_clear(tx, KEY, "the disk has room again", now)).await?;
+            changed += 1;
+        }
+        Ok(changed)
     }
 
     /// Lets the writer end; what it took is committed before.
@@ -170,6 +282,7 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
         let prepared = intake::Prepared::new(batch)?;
+        self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
     }
 
@@ -178,6 +291,7 @@ impl Store for SqliteStore {
     }
 
     async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+        self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
     }
 
@@ -187,6 +301,7 @@ impl Store for SqliteStore {
     }
 
     async fn tick(&self, now: Time) -> Result<u64, StoreError> {
+        let room = self.look_after_room(now).await;
         let unreadable = self.readers.unreadable.take();
         let chores = self.write(move |tx| people::chores(tx, unreadable, now)).await?;
         let each = chores.into_iter().map(async |chore| {
@@ -199,7 +314,7 @@ impl Store for SqliteStore {
             }
         });
         // Together, so that they share a commit; all are tried before the first failure is returned.
-        futures::future::join_all(each).await.into_iter().sum()
+        futures::future::join_all(each).await.into_iter().chain([room]).sum()
     }
 
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
@@ -299,7 +414,14 @@ impl Store for SqliteStore {
     }
 
     async fn control(&self, control: Control, now: Time) -> Result<(), StoreError> {
-        self.write(move |tx| people::control(tx, control, now)).await
+        let again = control.clone();
+        match self.write(move |tx| people::control(tx, control, now)).await {
+            // The disk was full, and there is room now that is kept for this.
+            Err(StoreError::Database(_)) if self.ballast.is_let_go() && matches!(again, Control::Freeze(..)) => {
+                self.write(move |tx| people::control(tx, again, now)).await
+            }
+            done => done,
+        }
     }
 
     async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
@@ -320,7 +442,9 @@ impl Store for SqliteStore {
     async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError> {
         let (pin, text) = (pin.clone(), text.to_owned());
         self.write(move |tx| {
-            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (hash) DO NOTHING";
+            // A text that comes back is kept from then on.
+            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) \
+                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at)";
             sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now)]).map(drop)
         })
         .await
@@ -329,6 +453,14 @@ impl Store for SqliteStore {
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError> {
         let hash = hash.to_owned();
         self.readers.read(move |conn| read::pinned(conn, &hash)).await
+    }
+
+    async fn keep_catalog(&self, files: Vec<CatalogFile>) -> Result<(), StoreError> {
+        self.write(move |tx| catalog::keep(tx, &files)).await
+    }
+
+    async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
+        self.readers.read(catalog::kept).await
     }
 
     async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
@@ -409,7 +541,7 @@ impl Store for SqliteStore {
     }
 
     async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
-        self.write(move |tx| {
+        let signed = self.write(move |tx| {
             let (size, root) = tx.root();
             let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
             let map = |row: &rusqlite::Row<'_>| {
@@ -422,9 +554,19 @@ impl Store for SqliteStore {
             let new = key.sign(size, root);
             let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";
             sql::exec(&tx.conn, sql, params![new.size as i64, sql::micros(now), new.note])?;
+            // Under a key that was replaced the new signature covers all that the old one did, and only it can be verified.
+            if last.is_some_and(|last| verify_note(&last.note, key.public()).is_err()) {
+                sql::exec(&tx.conn, "DELETE FROM checkpoint WHERE size < ?1", [new.size as i64])?;
+            }
             Ok(Some(new))
-        })
-        .await
+        });
+        let signed = signed.await?;
+        if let (Some(path), Some(newest)) = (&self.mark, &signed)
+            && let Err(error) = Mark::write(path, newest)
+        {
+            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; trying again in a minute");
+        }
+        Ok(signed)
     }
 
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {
@@ -527,7 +669,11 @@ impl Store for SqliteStore {
 
     async fn health(&self) -> Result<i64, StoreError> {
         self.queue()?.sound()?;
-        self.write(|_| Ok(())).await?;
+        self.has_room()?;
+        // A row, so that an answer means that the disk takes writes.
+        let sql = "INSERT INTO setting (name, value) VALUES ('health', 1) \
+                   ON CONFLICT (name) DO UPDATE SET value = value + 1";
+        self.write(move |tx| sql::exec(&tx.conn, sql, []).map(drop)).await?;
         Ok(self.epoch)
     }
 

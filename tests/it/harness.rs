@@ -135,6 +135,11 @@ impl Engine {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// How it ended, once it has: the exit code, none after a signal.
+    pub fn exit(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().unwrap().map(|status| status.code())
+    }
+
     /// SIGKILL, and wait until it is gone.
     pub fn kill(mut self) {
         let _ = self.child.kill();

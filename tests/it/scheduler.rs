@@ -67,3 +67,54 @@ async fn an_episode_that_its_source_no_longer_repeats_becomes_stale_and_starts_n
     stop.send(true).unwrap();
     engine.await.unwrap();
 }
+
+/// The alert that one of these labels fires, as Alertmanager's API lists it while it is silenced.
+fn silenced(id: usize) -> serde_json::Value {
+    serde_json::json!({
+        "labels": { "alertname": "X", "id": format!("q{id}") }, "annotations": {}, "fingerprint": "x",
+        "startsAt": "2026-11-23T03:00:00Z", "endsAt": "2026-12-30T03:00:00Z",
+        "status": { "state": "suppressed", "silencedBy": ["s1"], "inhibitedBy": [] },
+    })
+}
+
+fn listed(seen: &crate::recording::Seen, _: usize) -> serde_json::Value {
+    if seen.path.contains("/status") {
+        return serde_json::json!({ "uptime": "2026-11-20T00:00:00Z", "cluster": {}, "versionInfo": {}, "config": {} });
+    }
+    (0..1_100).map(silenced).collect()
+}
+
+#[tokio::test]
+async fn a_thousand_silenced_alerts_hide_no_lost_resolve() {
+    let api = crate::recording::Recording::start(200, listed).await;
+    let rules = "rules:\n  - name: r\n    when: ['alertname=\"X\"']\n    tell: [oncall]\n";
+    let mut night = Night::fall(rules, &[]).await;
+    night.parts.world.http =
+        nightshift::world::Http::new("nightshift/test", &[format!("private+{}", api.url)]).unwrap();
+    let source = serde_json::json!({ "kind": "alertmanager", "api": api.url });
+    night.configure(|config| {
+        config.sources.insert("test".to_owned(), serde_json::from_value(source).unwrap());
+    });
+    for first in (0..1_100).step_by(100) {
+        let ids: Vec<String> = (first..first + 100).map(|id| format!("q{id}")).collect();
+        let labels: Vec<[(&str, &str); 2]> = ids.iter().map(|id| [("alertname", "X"), ("id", id.as_str())]).collect();
+        let alerts: Vec<&[(&str, &str)]> = labels.iter().map(<[_; 2]>::as_slice).collect();
+        let body = crate::harness::alertmanager_body("firing", crate::night::NIGHT, &alerts);
+        let bytes = serde_json::to_vec(&body).unwrap();
+        let source = &night.parts.config.sources["test"];
+        let decoded = nightshift::sources::alertmanager::decode(&bytes, "test", source, night.now()).unwrap();
+        night.hear_events(decoded.events).await;
+    }
+    night.pass(Duration::from_secs(1)).await;
+    for id in ["lost-1", "lost-2", "lost-3", "lost-4", "lost-5"] {
+        night.hear("firing", &[("alertname", "X"), ("id", id)]).await;
+    }
+    night.pass(HOUR / 4).await;
+    let (stop, stopped) = watch::channel(false);
+    let engine = tokio::spawn(nightshift::engine::run(night.parts.clone(), stopped));
+    let open = async || night.parts.store.counts().await.unwrap().episodes_open;
+    eventually("the five that Alertmanager no longer lists to end", async || (open().await == 1_100).then_some(()))
+        .await;
+    stop.send(true).unwrap();
+    engine.await.unwrap();
+}

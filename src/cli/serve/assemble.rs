@@ -10,15 +10,16 @@ use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
 use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
-use crate::store::{Filter, SqliteOptions, SqliteStore, Store};
+use crate::store::{self, Filter, Mark, OnFatal, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::{Agents, Docker, Engines, Http, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody.
-pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> {
+/// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody. `accept_loss`: a ledger
+/// that is smaller than the signed one is taken as it is, and a lost key is replaced.
+pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts, EventLog), Stop> {
     let data = &config.data_dir;
     make_private(data)?;
     for (what, secret) in config.secrets() {
@@ -27,49 +28,39 @@ pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> 
         }
     }
     say_what_is_missing(&config);
-    let (catalog, problems) = Catalog::load(folders(&config)).map_err(|problems| refused(&problems))?;
     let metrics = Arc::new(Metrics::new());
-    for problem in problems {
-        metrics.catalog_refused();
-        tracing::warn!(file = %problem.file, "{}", problem.text);
-    }
-    let loaded = catalog.current();
-    let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) =
-        misfits(&config, &loaded).into_iter().partition(|misfit| misfit.fatal);
-    for misfit in odd {
-        tracing::warn!("{}", misfit.text);
-    }
-    if !fatal.is_empty() {
-        let fatal: Vec<String> = fatal.into_iter().map(|misfit| misfit.text).collect();
-        return Err(Stop::usage(fatal.join("\n  "), "mend the configuration or the rules, then `nightshift check`"));
+    let read = Catalog::load(folders(&config));
+    // An engine that ran before has kept its last good files: from then on no file stops a start.
+    let is_first = std::fs::metadata(config.store_path()).map_or(0, |meta| meta.len()) == 0;
+    match &read {
+        Ok((catalog, _)) => refuse_misfits(&config, catalog, is_first)?,
+        Err(problems) if is_first => return Err(refused(problems)),
+        Err(_) => {}
     }
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let world = assemble_world(&config, Arc::clone(&clock)).await?;
-    let key = SigningKey::open_or_create(&config.key_path(), &config.install)
-        .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))?;
+    let key = signing_key(&config, accept_loss)?;
     publish(&config.public_key_path(), &key)?;
+    let log = EventLog::start().map_err(|error| Stop::failure(format!("no thread for the log: {error}"), ""))?;
+    let store = open_store(&config, &log, &metrics, &world, accept_loss, clock.now())?;
+    let (catalog, problems) = match read {
+        Ok(read) => read,
+        Err(problems) => last_good(&config, &store, &problems).await?,
+    };
+    let loaded = catalog.current();
     let sealing = seal(&key, &config);
     let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
         .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
     metrics.know_sources(config.sources.keys().map(String::as_str));
-    let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
-    let failpoint =
-        failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
-    let log = EventLog::start().map_err(|error| Stop::failure(format!("no thread for the log: {error}"), ""))?;
-    let options = SqliteOptions {
-        follower: Some(log.follower(metrics.clone())),
-        ceiling: config.mode_ceiling,
-        failpoint,
-        home: world.default_cluster.clone(),
-        channels: config.channels.keys().cloned().collect(),
-        unmatched_tell: config.unmatched_tell(),
-        resolve_after: config.incidents.resolve_after,
-        group_wait: config.incidents.group_wait,
-        ..SqliteOptions::new(config.store_path())
+    let epoch = match store.health().await {
+        Ok(epoch) => epoch,
+        // A full disk stops no start: what is under way goes on, and a freeze gets through.
+        Err(StoreError::Busy(why)) => {
+            tracing::error!(%why, "started on a full disk; free some space");
+            store.epoch()
+        }
+        Err(error) => return Err(Stop::failure(error, "the store does not answer")),
     };
-    let store = SqliteStore::open(options, clock.now())
-        .map_err(|error| Stop::failure(error, "is another engine using this `data_dir`? One process, one store"))?;
-    let epoch = store.health().await.map_err(|error| Stop::failure(error, "the store does not answer"))?;
     world.agents.set_epoch(epoch);
     let parts = Parts {
         config: Arc::new(config),
@@ -86,8 +77,112 @@ pub(super) async fn assemble(config: Config) -> Result<(Parts, EventLog), Stop> 
     if let (Ok(runs), Ok(incidents)) = (parts.store.runs(open()).await, parts.store.incidents(open()).await) {
         log.know(runs, incidents);
     }
+    for problem in problems.iter().filter(|problem| !problem.fatal) {
+        parts.metrics.catalog_refused();
+        tracing::warn!(file = %problem.file, "{}", problem.text);
+    }
     crate::engine::take_in(&parts).await;
+    crate::engine::refused(&parts, &problems).await;
     Ok((parts, log))
+}
+
+/// What does not fit between configuration and files. Of an engine that ran before, a rule that does not fit is said and no
+/// reason to stay away: at night the file is the same as by day.
+fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<(), Stop> {
+    let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) = misfits(config, &catalog.current())
+        .into_iter()
+        .partition(|misfit| misfit.fatal && (is_first || misfit.place.is_none()));
+    for misfit in odd {
+        match misfit.fatal {
+            true => tracing::error!("{}; the engine starts all the same", misfit.text),
+            false => tracing::warn!("{}", misfit.text),
+        }
+    }
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    let fatal: Vec<String> = fatal.into_iter().map(|misfit| misfit.text).collect();
+    Err(Stop::usage(fatal.join("\n  "), "mend the configuration or the rules, then `nightshift check`"))
+}
+
+/// The catalog of the last good files, where the folders hold one that is wrong.
+async fn last_good(
+    config: &Config,
+    store: &SqliteStore,
+    problems: &[Problem],
+) -> Result<(Catalog, Vec<Problem>), Stop> {
+    let kept = store.kept_catalog().await.unwrap_or_default();
+    let folders = folders(config);
+    let loading = tokio::task::spawn_blocking(move || Catalog::load_kept(folders, kept)).await;
+    let Ok(Some((catalog, problems))) = loading else { return Err(refused(problems)) };
+    for problem in problems.iter().filter(|problem| problem.fatal) {
+        tracing::error!(
+            file = %problem.file, problem = %problem.text,
+            "a file is wrong; the engine starts with its last good version; fix it, then look with `nightshift check`"
+        );
+    }
+    refuse_misfits(config, &catalog, false)?;
+    Ok((catalog, problems))
+}
+
+/// The key that signs the ledger. A lost one is not replaced silently: what it signed could never be verified again.
+fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
+    let path = config.key_path();
+    if !path.exists() {
+        let mark = Mark::read(&config.mark_path()).ok().flatten().map_or(0, |mark| mark.size);
+        let signed = store::signed_entries(&config.store_path()).unwrap_or_default().max(mark);
+        if signed > 0 && !accept_loss {
+            return Err(Stop::failure(
+                format!("signing key {} is missing, although it has signed {signed} entries", path.display()),
+                "put it back from a backup (`nightshift restore FILE` brings it along); if there is none, start once with \
+                 --accept-loss: a new key is made, and what the old one signed verifies by it no more (docs/backup.md, A lost key)",
+            ));
+        }
+        if signed > 0 {
+            let old = config.public_key_path().with_extension("pub.old");
+            // For audits of earlier exports; where it is gone, too, there is nothing to keep.
+            let _ = std::fs::rename(config.public_key_path(), old);
+            tracing::error!(signed, "the signing key was lost; a new one is made, as --accept-loss says");
+        }
+    }
+    SigningKey::open_or_create(&path, &config.install)
+        .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))
+}
+
+fn open_store(
+    config: &Config,
+    log: &EventLog,
+    metrics: &Arc<Metrics>,
+    world: &World,
+    accept_loss: bool,
+    now: crate::model::Time,
+) -> Result<SqliteStore, Stop> {
+    let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
+    let failpoint =
+        failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
+    let end = |why: &str| {
+        tracing::error!(
+            why,
+            "the store cannot be written any more; the engine ends, so that it is started again; look at the disk (`dmesg`)"
+        );
+        std::process::exit(1);
+    };
+    let options = SqliteOptions {
+        follower: Some(log.follower(metrics.clone())),
+        on_fatal: Some(OnFatal::new(end)),
+        mark: Some(config.mark_path()),
+        accept_loss: accept_loss.then(|| format!("{} (--accept-loss)", crate::cli::client::user())),
+        ballast: Some(config.ballast_path()),
+        ceiling: config.mode_ceiling,
+        failpoint,
+        home: world.default_cluster.clone(),
+        channels: config.channels.keys().cloned().collect(),
+        unmatched_tell: config.unmatched_tell(),
+        resolve_after: config.incidents.resolve_after,
+        group_wait: config.incidents.group_wait,
+        ..SqliteOptions::new(config.store_path())
+    };
+    SqliteStore::open(options, now).map_err(|error| Stop::failure(&error, store::advice(&error)))
 }
 
 /// One ERROR line for each secret and kubeconfig that cannot be read: what is off without it, and the fix.

@@ -83,7 +83,11 @@ fn since(text: &str, now: Time) -> Result<Time, Problem> {
 
 pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
     let parts = &app.parts;
-    let epoch = parts.store.health().await.map_err(refuse::store)?;
+    let (epoch, full) = match parts.store.health().await {
+        Ok(epoch) => (Some(epoch), None),
+        Err(crate::store::StoreError::Busy(why)) => (None, Some(why)),
+        Err(error) => return Err(refuse::store(error)),
+    };
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let loaded = (app.current)();
     Ok(Json(json!({
@@ -91,6 +95,8 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
         "install": parts.config.install,
         "now": parts.clock.now(),
         "epoch": epoch,
+        "store": full.as_deref().unwrap_or("ok"),
+        "files_refused": parts.catalog.refused(),
         "mode_ceiling": parts.config.mode_ceiling,
         "moved": super::ladder::moved(&app).await?,
         "rules": loaded.rules.rules().count(),

@@ -38,7 +38,8 @@ impl Fault {
     /// Room is missing: nothing was written, and it goes on by itself once there is some. SQLite knows ENOSPC in most
     /// places; a quota, and a log index that cannot grow, are I/O errors to it.
     pub fn is_full(self) -> bool {
-        let full = self.errno == rustix::io::Errno::NOSPC.raw_os_error() || self.errno == rustix::io::Errno::DQUOT.raw_os_error();
+        let full = self.errno == rustix::io::Errno::NOSPC.raw_os_error()
+            || self.errno == rustix::io::Errno::DQUOT.raw_os_error();
         self.code & 0xff == ffi::SQLITE_FULL || (self.is_io() && full && !self.is_sync())
     }
 

@@ -159,9 +159,7 @@ fn expire(tx: &mut Tx, id: ApprovalId, now: Time) -> Result<(), StoreError> {
     let about = run.as_ref().map_or(About { incident: None, run: Some(question.run) }, runs::about);
     tx.append(&Actor::engine(), about, &EntryKind::ApprovalExpired { approval: id }, now)?;
     match run {
-        Err(StoreError::Damaged(why)) => {
-            parked::park(tx, "run", &question.run.0.to_string(), &why, now).map(drop)
-        }
+        Err(StoreError::Damaged(why)) => parked::park(tx, "run", &question.run.0.to_string(), &why, now).map(drop),
         Err(error) => Err(error),
         Ok(_) => {
             let reason = Reason::new(ReasonCode::ApprovalExpired, format!("{id} was not answered in time"));
@@ -215,9 +213,8 @@ pub(super) fn chores(
     }
     let most = limits::DUE_BATCH as i64;
     let mut chores = Vec::new();
-    let sql = "SELECT id FROM approval WHERE state = 'open' AND expires_at <= ?1 \
-               AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'approval' AND row = CAST(approval.id AS TEXT)) \
-               ORDER BY expires_at LIMIT ?2";
+    // Parked ones, too: a no needs nothing that cannot be read.
+    let sql = "SELECT id FROM approval WHERE state = 'open' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
     let values = params![micros(now), most];
     chores.extend(all(&tx.conn, sql, values, |row| Ok(Chore::Expire(ApprovalId(row.get(0)?))))?);
     let sql = format!(

@@ -8,7 +8,8 @@ use super::tx::Nodes;
 use super::{rows, schema};
 use crate::limits;
 use crate::model::{
-    Approval, Entry, EntryNo, Episode, EpisodeId, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span, Step, Time,
+    Approval, Entry, EntryNo, Episode, EpisodeId, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span,
+    Step, Time,
 };
 use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
 use crate::store::{Counts, Due, DueNotice, Filter, Hold, Pressure, RawEntry, StoreError};
@@ -30,7 +31,12 @@ pub(super) struct Readers {
 
 impl Readers {
     pub fn new(path: PathBuf) -> Readers {
-        Readers { path, idle: Arc::default(), turns: Arc::new(Semaphore::new(limits::READERS)), unreadable: Unreadable::default() }
+        Readers {
+            path,
+            idle: Arc::default(),
+            turns: Arc::new(Semaphore::new(limits::READERS)),
+            unreadable: Unreadable::default(),
+        }
     }
 
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -162,7 +168,11 @@ impl Query {
     }
 }
 
-pub(super) fn incidents(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Incident>, StoreError> {
+pub(super) fn incidents(
+    conn: &Connection,
+    filter: &Filter,
+    unreadable: &Unreadable,
+) -> Result<Vec<Incident>, StoreError> {
     Query::new(rows::INCIDENT, "incident")
         .with("id = ?", filter.incident.map(|id| id.0))
         .with("id = (SELECT incident FROM run WHERE id = ?)", filter.run.map(|id| id.0))
@@ -177,7 +187,11 @@ pub(super) fn incidents(conn: &Connection, filter: &Filter, unreadable: &Unreada
         .rows(conn, filter, ("incident", "id", filter.incident.is_some()), rows::incident, unreadable)
 }
 
-pub(super) fn episodes(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Episode>, StoreError> {
+pub(super) fn episodes(
+    conn: &Connection,
+    filter: &Filter,
+    unreadable: &Unreadable,
+) -> Result<Vec<Episode>, StoreError> {
     Query::new(rows::EPISODE, rows::EPISODE_FROM)
         .with("e.incident = ?", filter.incident.map(|id| id.0))
         .with("e.id = (SELECT episode FROM run WHERE id = ?)", filter.run.map(|id| id.0))
@@ -212,7 +226,11 @@ fn in_state(word: &'static str) -> String {
     format!("({IS} = '{word}' OR ({IS} = 'denied' AND {STATE_CODE} IN ({codes})))")
 }
 
-pub(super) fn approvals(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Approval>, StoreError> {
+pub(super) fn approvals(
+    conn: &Connection,
+    filter: &Filter,
+    unreadable: &Unreadable,
+) -> Result<Vec<Approval>, StoreError> {
     Query::new(rows::APPROVAL, "approval")
         .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
         .with("run = ?", filter.run.map(|id| id.0))

@@ -111,7 +111,8 @@ pub(super) fn due(conn: &Connection, now: Time) -> Result<Vec<RunId>, StoreError
 /// Writes down how one of them turned out.
 pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError> {
     let sql = "SELECT rule, bake FROM record WHERE run = ?1 AND bake_until <= ?2";
-    let found = one(&tx.conn, sql, params![run.0, micros(now)], |row| Ok((row.get::<_, String>(0)?, span(row.get(1)?))))?;
+    let found =
+        one(&tx.conn, sql, params![run.0, micros(now)], |row| Ok((row.get::<_, String>(0)?, span(row.get(1)?))))?;
     let Some((rule, bake)) = found else { return Ok(()) };
     let aftermath = match runs::get(&tx.conn, run) {
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,

@@ -8,8 +8,8 @@ use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
-    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan,
-    Reason, ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
+    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason,
+    ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
 };
 use crate::planted::planted;
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};

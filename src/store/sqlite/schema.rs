@@ -82,7 +82,8 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    write(&mut file).map_err(io("cannot write the lock file"))?;
+    // The number is for people alone; on a full disk there is none, and the lock holds all the same.
+    let _ = write(&mut file);
     Ok(file)
 }
 
@@ -165,8 +166,40 @@ fn confirm(conn: &Connection, pragma: &str, wanted: &str) -> Result<(), StoreErr
     Ok(())
 }
 
+/// Refuses a database that a later version of this program has opened.
+pub(super) fn refuse_newer(conn: &Connection) -> Result<(), StoreError> {
+    let newest = version(conn)?;
+    if newest > MIGRATIONS.len() as i64 {
+        let known = MIGRATIONS.len();
+        return Err(StoreError::Refused(format!(
+            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+        )));
+    }
+    Ok(())
+}
+
+/// The number of the newest migration; 0: the database is new.
+fn version(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'migration'";
+    if number(conn, sql, [])? == 0 {
+        return Ok(0);
+    }
+    number(conn, "SELECT coalesce(max(version), 0) FROM migration", [])
+}
+
+/// Whether `migrate` will change a database that is not new.
+pub(super) fn is_old(conn: &Connection) -> Result<bool, StoreError> {
+    let version = version(conn)?;
+    Ok(version > 0 && version < MIGRATIONS.len() as i64)
+}
+
 /// Brings the tables up to date, all or nothing.
 pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError> {
+    migrate_to(conn, MIGRATIONS.len(), now)
+}
+
+/// The first `count` migrations alone: what a version before knew.
+pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Result<(), StoreError> {
     let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     exec(
         &change,
@@ -174,14 +207,8 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
          at INTEGER NOT NULL) STRICT",
         [],
     )?;
-    let newest = number(&change, "SELECT coalesce(max(version), 0) FROM migration", [])?;
-    if newest > MIGRATIONS.len() as i64 {
-        let known = MIGRATIONS.len();
-        return Err(StoreError::Refused(format!(
-            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
-        )));
-    }
-    for (version, (name, text)) in (1_i64..).zip(MIGRATIONS) {
+    refuse_newer(&change)?;
+    for (version, (name, text)) in (1_i64..).zip(MIGRATIONS.into_iter().take(count)) {
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
         let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let done =

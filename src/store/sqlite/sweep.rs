@@ -20,7 +20,7 @@ const EPISODES: [(&str, &str); 14] = [
     (
         "step",
         "DELETE FROM step WHERE rowid IN (SELECT step.rowid FROM run JOIN step ON step.run = run.id \
-         WHERE run.ended_at < ?1 LIMIT ?2)",
+         WHERE run.ended_at < ?1 AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) LIMIT ?2)",
     ),
     (
         "approval",
@@ -74,6 +74,22 @@ const EPISODES: [(&str, &str); 14] = [
     ),
     ("hit", "DELETE FROM hit WHERE rowid IN (SELECT rowid FROM hit WHERE at < ?1 LIMIT ?2)"),
 ];
+/// Of checkpoints past their retention the last of each hour stays; texts of runbooks stay as long as a run or the catalog has
+/// them.
+const KEPT: [(&str, &str); 3] = [
+    (
+        "checkpoint",
+        "DELETE FROM checkpoint WHERE size IN (SELECT size FROM checkpoint AS old WHERE at < ?1 \
+         AND at / 3600000000 = (SELECT at FROM checkpoint WHERE size > old.size ORDER BY size LIMIT 1) / 3600000000 LIMIT ?2)",
+    ),
+    (
+        "pin",
+        "DELETE FROM pin WHERE hash IN (SELECT hash FROM pin WHERE at < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM run WHERE run.hash = pin.hash) \
+         AND NOT EXISTS (SELECT 1 FROM catalog_file WHERE catalog_file.text = pin.text) LIMIT ?2)",
+    ),
+    ("agent_join", "DELETE FROM agent_join WHERE hash IN (SELECT hash FROM agent_join WHERE expires_at < ?1 LIMIT ?2)"),
+];
 const TAKEN: &str = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE at < ?1 LIMIT ?2)";
 /// The record of rules outlives their runs.
 const RECORDS: [(&str, &str); 2] = [
@@ -89,6 +105,7 @@ const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SEL
      AND body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.heard = entry.no AND state = 0) LIMIT ?2)";
 
 pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
+    super::parked::recheck(tx, now)?;
     let cutoff = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
     let mut left = limits::SWEEP_ROWS as u64;
     let old = cutoff(episodes);
@@ -103,6 +120,7 @@ pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
                 if matches!(*table, "attempt" | "hit" | "symptom" | "flap" | "replica") { guarded } else { old },
             )
         })
+        .chain(KEPT.iter().map(|(table, sql)| (*table, *sql, old)))
         .chain([("taken", TAKEN, guarded), ("entry", BODIES, cutoff(bodies))])
         .chain(RECORDS.iter().map(|(table, sql)| (*table, *sql, cutoff(limits::RECORD_KEPT))));
     for (table, sql, cutoff) in jobs {

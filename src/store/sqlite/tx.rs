@@ -44,6 +44,8 @@ pub(super) struct Tx {
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
+    /// What is let go when the disk is full.
+    pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
     /// Ends the process once the store cannot be trusted any more.
     pub on_fatal: Option<crate::store::OnFatal>,
     /// Entries of the transaction so far, where somebody follows.
@@ -87,6 +89,7 @@ impl Tx {
             failpoint: None,
             follower: None,
             on_fatal: None,
+            ballast: std::sync::Arc::default(),
             fresh: Vec::new(),
         };
         tx.reload()?;

@@ -125,6 +125,9 @@ fn serve(mut tx: Tx, mut receiver: mpsc::Receiver<Box<dyn Work>>, broken: &Atomi
         let mut end = None;
         if let Some(failure) = &failure {
             tx.fresh.clear();
+            if failure.full {
+                tx.ballast.let_go();
+            }
             if failure.fatal {
                 end = Some(failure.text.clone());
             } else if let Err(error) = tx.reload() {
@@ -158,13 +161,15 @@ struct Broken {
     text: String,
     /// Nobody knows what is on the disk: this process must not write again.
     fatal: bool,
+    /// The disk has no room.
+    full: bool,
 }
 
 impl Broken {
     fn new(what: &str, error: &rusqlite::Error, tx: &Tx) -> Broken {
         let fault = Fault::of(error, &tx.conn);
         let passes = fault.is_full() || fault.is_busy();
-        Broken { text: format!("{what}: {error}"), fatal: !passes }
+        Broken { text: format!("{what}: {error}"), fatal: !passes, full: fault.is_full() }
     }
 }
 
@@ -212,8 +217,12 @@ fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
     let (numbers, edge, fresh) = (tx.next, tx.next_no(), tx.fresh.len());
     let kept = work.perform(tx);
     if tx.conn.is_autocommit() {
-        let fatal = Fault::last(&tx.conn).is_fatal_io();
-        return Err(Broken { text: "the disk refused a write and undid the transaction".to_owned(), fatal });
+        let fault = Fault::last(&tx.conn);
+        let text = "the disk refused a write and undid the transaction".to_owned();
+        return Err(Broken { text, fatal: fault.is_fatal_io(), full: fault.is_full() });
+    }
+    if !kept && Fault::last(&tx.conn).is_full() {
+        tx.ballast.let_go();
     }
     if kept {
         return run(tx, "RELEASE op").map_err(|error| Broken::new("cannot end an operation", &error, tx));
@@ -222,7 +231,7 @@ fn guarded(tx: &mut Tx, work: &mut dyn Work) -> Result<(), Broken> {
     undone.map_err(|error| Broken::new("cannot undo an operation", &error, tx))?;
     tx.fresh.truncate(fresh);
     if numbers != tx.next || edge != tx.next_no() {
-        tx.reload().map_err(|error| Broken { text: error.to_string(), fatal: true })?;
+        tx.reload().map_err(|error| Broken { text: error.to_string(), fatal: true, full: false })?;
     }
     Ok(())
 }

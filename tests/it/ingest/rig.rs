@@ -439,7 +439,13 @@ impl Store for MemoryStore {
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
         unimplemented!()
     }
-    async fn unseen(&self, _: &str, _: Time, _: Option<(Time, EpisodeId)>, _: usize) -> Result<Vec<Episode>, StoreError> {
+    async fn unseen(
+        &self,
+        _: &str,
+        _: Time,
+        _: Option<(Time, EpisodeId)>,
+        _: usize,
+    ) -> Result<Vec<Episode>, StoreError> {
         unimplemented!()
     }
     async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {

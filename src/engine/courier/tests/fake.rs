@@ -315,7 +315,13 @@ impl Store for FakeStore {
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         panic!("not the courier's")
     }
-    async fn unseen(&self, _: &str, _: Time, _: Option<(Time, EpisodeId)>, _: usize) -> Result<Vec<Episode>, StoreError> {
+    async fn unseen(
+        &self,
+        _: &str,
+        _: Time,
+        _: Option<(Time, EpisodeId)>,
+        _: usize,
+    ) -> Result<Vec<Episode>, StoreError> {
         panic!("not the courier's")
     }
     async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {

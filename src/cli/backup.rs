@@ -1,0 +1,101 @@
+//! `nightshift backup` and `nightshift restore`: the whole store in one file, and back.
+//!
+//! Invariant: what is reported was read back from the file; a restore says what it puts aside and what is missing.
+
+use super::client::user;
+use super::invocation::{Invocation, Paint};
+use super::stop::Stop;
+use crate::clock::{Clock, RealClock};
+use crate::config::Config;
+use crate::store::{self, BackupContents, StorePlace};
+use serde_json::json;
+use std::path::PathBuf;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nightshift backup /backup/nightshift-2026-11-30.backup    also while the engine runs
+  nightshift backup --check /backup/nightshift-2026-11-30.backup
+  nightshift restore /backup/nightshift-2026-11-30.backup   after the engine was stopped";
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The file to write; it must not exist. It holds the signing key: keep it as secret as the data folder
+    file: PathBuf,
+    /// Only verify a backup that is there
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RestoreArgs {
+    /// A file that `nightshift backup` has written
+    file: PathBuf,
+}
+
+fn place(config: &Config) -> StorePlace {
+    StorePlace { database: config.store_path(), mark: config.mark_path(), keys: config.kept_keys() }
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let contents = if args.check {
+        store::verify_backup(&args.file).map_err(|error| Stop::failure(error, "use an earlier backup"))?
+    } else {
+        let (config, _) = invocation.config()?;
+        store::backup(&place(&config), &args.file).map_err(|error| {
+            Stop::failure(
+                error,
+                "run it on the engine's machine, as the engine's user, to a disk with room; see docs/backup.md",
+            )
+        })?
+    };
+    if invocation.json() {
+        return invocation.print_json(&json!({
+            "file": args.file, "entries": contents.entries, "signed": contents.signed.map(|mark| mark.size),
+            "root": contents.signed.map(|mark| mark.root.to_string()), "keys": contents.keys,
+        }));
+    }
+    let good = invocation.paint(Paint::Good, "good");
+    invocation.line(&format!("{good}  {}: {}", args.file.display(), said(&contents)))
+}
+
+pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let (config, _) = invocation.config()?;
+    let place = place(&config);
+    let restored = store::restore(&place, &args.file, &user(), config.unmatched_tell(), RealClock.now());
+    let restored = restored.map_err(|error| {
+        let hint = match &error {
+            store::StoreError::Locked(_) => "stop the engine first, then restore",
+            _ => "nothing that was there is lost: see docs/backup.md, Restore",
+        };
+        Stop::failure(error, hint)
+    })?;
+    if invocation.json() {
+        return invocation.print_json(&json!({
+            "database": place.database, "entries": restored.contents.entries, "epoch": restored.epoch,
+            "missing": restored.missing, "aside": restored.aside,
+        }));
+    }
+    let good = invocation.paint(Paint::Good, "restored");
+    invocation.line(&format!("{good}  {}: {}", place.database.display(), said(&restored.contents)))?;
+    if restored.missing > 0 {
+        let missing = restored.missing;
+        invocation.line(&format!(
+            "missing: {missing} ledger entries signed after the backup; look at the cluster before automation goes on"
+        ))?;
+    }
+    if let Some(aside) = restored.aside {
+        invocation.line(&format!("what was there is in {}", aside.display()))?;
+    }
+    invocation.line("start the engine: the channels of unmatched alerts are notified of the restore")
+}
+
+fn said(contents: &BackupContents) -> String {
+    let signed = contents
+        .signed
+        .map_or("none of them signed yet".to_owned(), |mark| format!("{} signed, root {}", mark.size, mark.root));
+    let keys = match contents.keys.as_slice() {
+        [] => "no keys".to_owned(),
+        keys => format!("with {}", keys.join(", ")),
+    };
+    format!("{} entries, {signed}; {keys}", contents.entries)
+}

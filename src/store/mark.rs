@@ -1,0 +1,88 @@
+//! The mark beside the signing key: the newest signed checkpoint, outside the database, so that a database that was lost,
+//! emptied or replaced by an older one is noticed at the next start.
+//!
+//! Invariant: the mark never says more than what was committed before it was written; it is replaced whole or not at all.
+
+use super::StoreError;
+use super::ledger::{Checkpoint, LeafHash};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// What was signed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub size: u64,
+    pub root: LeafHash,
+}
+
+impl Mark {
+    /// From the text of a checkpoint: its second and third line. The signature is not looked at: a mark only ever makes a
+    /// start stricter, and must do so without the key, too.
+    pub fn of(note: &str) -> Option<Mark> {
+        let mut lines = note.lines().skip(1);
+        let size = lines.next()?.parse().ok()?;
+        let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
+        Some(Mark { size, root: LeafHash(root) })
+    }
+
+    /// `None`: nothing was ever signed here.
+    pub fn read(path: &Path) -> Result<Option<Mark>, StoreError> {
+        match std::fs::read_to_string(path) {
+            Ok(note) => match Mark::of(&note) {
+                Some(mark) => Ok(Some(mark)),
+                None => Err(StoreError::Refused(format!(
+                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if you know \
+                     that the database beside it is whole",
+                    path.display()
+                ))),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => {
+                Err(StoreError::Io { what: "cannot read the mark", path: path.display().to_string(), source })
+            }
+        }
+    }
+
+    /// Keeps the checkpoint at `path`.
+    pub fn write(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
+        replace(path, checkpoint.note.as_bytes(), 0o644)
+    }
+}
+
+/// Writes a file whole, or leaves the one that was there.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let part = path.with_extension("part");
+    let write = || {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    };
+    let written = write();
+    if written.is_err() {
+        // Half of it is of no use; that it could not be written is what the caller learns.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_what_the_checkpoint_says_and_a_torn_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("signing.mark");
+        assert_eq!(Mark::read(&path).unwrap(), None);
+        let note = format!("nightshift\n17\n{}\n\n\u{2014} nightshift AAAA\n", STANDARD.encode([9; 32]));
+        Mark::write(&path, &Checkpoint { size: 17, note }).unwrap();
+        assert_eq!(Mark::read(&path).unwrap(), Some(Mark { size: 17, root: LeafHash([9; 32]) }));
+        std::fs::write(&path, "nightshift\n1").unwrap();
+        assert!(matches!(Mark::read(&path), Err(StoreError::Refused(text)) if text.contains("signing.mark")));
+    }
+}

@@ -1,0 +1,81 @@
+//! What is missing of the ledger at a start: less than was signed, or another history.
+//!
+//! Invariant: a start that is refused here has written nothing.
+
+use super::sql::number;
+use super::tx::Nodes;
+use crate::planted::planted;
+use crate::store::ledger::{Frontier, LeafHash};
+use crate::store::{Mark, StoreError};
+use rusqlite::Connection;
+use std::path::Path;
+
+/// What stands in place of a ledger that was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loss {
+    text: String,
+}
+
+impl Loss {
+    pub fn refuse(&self) -> StoreError {
+        StoreError::Refused(format!(
+            "{}; freezes, approvals, holds of runs and what was done since are missing with them. Restore the newest backup \
+             (`nightshift restore FILE`); if there is none, start once with `--accept-loss`",
+            self.text
+        ))
+    }
+
+    pub fn accepted(&self, by: &str) -> String {
+        format!("the loss was accepted by {by}: {}", self.text)
+    }
+}
+
+/// Before the database is opened: a file that is missing or empty although a ledger was signed here.
+pub(super) fn missing(path: &Path, mark: Option<Mark>) -> Option<Loss> {
+    let mark = mark.filter(|mark| mark.size > 0 && !planted("smaller-ledger-is-good"))?;
+    let found = std::fs::metadata(path).map_or(None, |meta| Some(meta.len()));
+    let what = match found {
+        None => "does not exist",
+        Some(0) => "is empty",
+        Some(_) => return None,
+    };
+    let text = format!("{} {what}, although {} entries were signed at the last checkpoint", path.display(), mark.size);
+    Some(Loss { text })
+}
+
+/// Against the open database: it holds fewer entries than were signed, or the signed ones have another root.
+pub(super) fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Result<Option<Loss>, StoreError> {
+    let Some(mark) = mark.filter(|_| !planted("smaller-ledger-is-good")) else { return Ok(None) };
+    let (size, shown) = (entries(conn)?, path.display());
+    if size < mark.size {
+        let text = format!(
+            "the ledger in {shown} has {size} entries, but {} were signed at the last checkpoint: {} are missing",
+            mark.size,
+            mark.size - size
+        );
+        return Ok(Some(Loss { text }));
+    }
+    if root(conn, mark.size)? == mark.root {
+        return Ok(None);
+    }
+    let text = format!(
+        "the first {} entries of the ledger in {shown} are not those that were signed at the last checkpoint: it is the ledger of \
+         another installation, or was altered",
+        mark.size
+    );
+    Ok(Some(Loss { text }))
+}
+
+/// How many entries the ledger has; a database without tables has none.
+pub(super) fn entries(conn: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'entry'";
+    if number(conn, sql, [])? == 0 {
+        return Ok(0);
+    }
+    Ok(number(conn, "SELECT coalesce(max(no), -1) + 1 FROM entry", [])? as u64)
+}
+
+/// The root of the first `size` entries.
+pub(super) fn root(conn: &Connection, size: u64) -> Result<LeafHash, StoreError> {
+    Ok(Frontier::load(&mut Nodes { conn }, size)?.root())
+}

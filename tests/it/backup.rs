@@ -1,0 +1,264 @@
+//! docs/backup.md, walked section by section with the real program: backup, restore, what a start refuses, and the way back.
+//!
+//! Invariant: what must survive is looked at through the API of the engine that was started afterwards.
+
+use crate::harness::{Engine, Site, alertmanager_body};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const RULES: &str = "rules:\n  - name: tell\n    when: ['alertname=\"X\"']\n    tell: [oncall]\n    group_by: [id]\n";
+
+fn site() -> Site {
+    Site::new("sources:\n  am: { kind: alertmanager }\n", RULES, &[])
+}
+
+fn nightshift(site: &Site, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+    command.arg("--config").arg(site.path().join("nightshift.yaml")).args(args);
+    command.env_remove("NIGHTSHIFT_TOKEN").env_remove("NIGHTSHIFT_SERVER").output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn good(site: &Site, args: &[&str]) -> String {
+    let output = nightshift(site, args);
+    assert!(output.status.success(), "{args:?}: {}", said(&output));
+    said(&output)
+}
+
+/// Starts on a site whose start is refused, and returns what it said.
+fn refused(site: &Site, args: &[&str]) -> String {
+    let all: Vec<&str> = ["serve"].iter().chain(args).copied().collect();
+    let output = nightshift(site, &all);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    said(&output)
+}
+
+async fn start(site: &Site, args: &[&str]) -> Engine {
+    site.start_with(args, &[]).await.unwrap_or_else(|| panic!("it did not start: {}", site.log()))
+}
+
+async fn fire(engine: &Engine, id: &str) {
+    let body = alertmanager_body("firing", "2026-11-23T03:00:00Z", &[&[("alertname", "X"), ("id", id)]]);
+    assert_eq!(engine.post("/in/alertmanager/am", &body).await.unwrap().0, 200);
+}
+
+/// Three alerts and a freeze.
+async fn live(engine: &Engine) {
+    for id in ["a", "b", "c"] {
+        fire(engine, id).await;
+    }
+    let frozen = engine.post("/api/v1/freezes", &json!({ "scope": "all", "why": "the upgrade" })).await.unwrap();
+    assert_eq!(frozen.0 / 100, 2, "{frozen:?}");
+}
+
+async fn status(engine: &Engine) -> Value {
+    engine.get("/api/v1/status").await.unwrap()
+}
+
+fn database(site: &Site) -> PathBuf {
+    site.path().join("data/nightshift.db")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_engine_brings_everything_back_on_an_empty_disk() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    let file = site.path().join("night.backup");
+    let name = file.display().to_string();
+    let made = good(&site, &["backup", &name]);
+    assert!(made.contains("signing.key") && made.contains("entries") && made.contains("signed, root"), "{made}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it holds the signing key");
+    assert!(good(&site, &["backup", "--check", &name]).contains("good"));
+    let twice = nightshift(&site, &["backup", &name]);
+    assert!(!twice.status.success() && said(&twice).contains("exists"), "{}", said(&twice));
+    fire(&engine, "after the backup").await;
+    let before = status(&engine).await["epoch"].as_i64().unwrap();
+    let running = nightshift(&site, &["restore", &name]);
+    assert!(!running.status.success() && said(&running).contains("stop the engine first"), "{}", said(&running));
+    assert_eq!(engine.stop(), Some(0));
+    // The disk is lost.
+    std::fs::remove_dir_all(site.path().join("data")).unwrap();
+    let restored = good(&site, &["restore", &name]);
+    assert!(restored.contains("restored"), "{restored}");
+    let engine = start(&site, &[]).await;
+    let now = status(&engine).await;
+    assert_eq!((now["episodes_open"].as_u64(), now["freezes"].as_u64()), (Some(3), Some(1)), "{now:#}");
+    assert!(now["epoch"].as_i64().unwrap() > before + 100_000, "older writers and agents are fenced: {now:#}");
+    assert!(good(&site, &["audit", "verify"]).contains("good"));
+    let entries = engine.get("/api/v1/entries?kind=trouble").await.unwrap().to_string();
+    assert!(entries.contains("restored from backup night.backup"), "{entries}");
+    let incidents = engine.get("/api/v1/incidents").await.unwrap().to_string();
+    assert!(incidents.contains("restored from a backup"), "people are notified: {incidents}");
+}
+
+#[tokio::test]
+async fn a_restore_keeps_what_it_replaces_and_says_what_is_missing() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    let name = site.path().join("night.backup").display().to_string();
+    good(&site, &["backup", &name]);
+    fire(&engine, "d").await;
+    assert_eq!(engine.stop(), Some(0));
+    let restored = good(&site, &["restore", &name]);
+    assert!(restored.contains("before-restore-1") && restored.contains("missing:"), "{restored}");
+    assert!(site.path().join("data/before-restore-1/nightshift.db").exists());
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 3);
+    assert!(good(&site, &["audit", "verify"]).contains("good"));
+}
+
+#[tokio::test]
+async fn a_damaged_or_foreign_file_is_no_backup_and_changes_nothing() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    let file = site.path().join("night.backup");
+    good(&site, &["backup", &file.display().to_string()]);
+    assert_eq!(engine.stop(), Some(0));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"alertname").unwrap();
+    bytes[at] ^= 1;
+    let flipped = site.path().join("flipped.backup");
+    std::fs::write(&flipped, &bytes).unwrap();
+    let text = site.path().join("text.backup");
+    std::fs::write(&text, "not a database at all, but long enough to be looked at ".repeat(100)).unwrap();
+    for (bad, why) in
+        [(&flipped, "is not what was written"), (&text, "is no good backup"), (&database(&site), "is no good backup")]
+    {
+        let output = nightshift(&site, &["restore", &bad.display().to_string()]);
+        assert!(!output.status.success() && said(&output).contains(why), "{}: {}", bad.display(), said(&output));
+    }
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 3);
+}
+
+#[tokio::test]
+async fn a_lost_emptied_or_older_database_is_refused_until_the_loss_is_accepted() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    assert_eq!(engine.stop(), Some(0));
+    let (data, old) = (site.path().join("data"), site.path().join("old"));
+    copy(&data, &old);
+    let engine = start(&site, &[]).await;
+    fire(&engine, "d").await;
+    assert_eq!(engine.stop(), Some(0));
+    // An older copy of the database alone.
+    let newest = std::fs::read(database(&site)).unwrap();
+    std::fs::copy(old.join("nightshift.db"), database(&site)).unwrap();
+    let words = refused(&site, &[]);
+    assert!(
+        words.contains("are missing") && words.contains("--accept-loss") && words.contains("nightshift restore"),
+        "{words}"
+    );
+    std::fs::write(database(&site), "").unwrap();
+    assert!(refused(&site, &[]).contains("is empty, although"));
+    std::fs::remove_file(database(&site)).unwrap();
+    assert!(refused(&site, &[]).contains("does not exist, although"));
+    assert!(!database(&site).exists(), "a refused start makes nothing");
+    // What was refused is as good as before.
+    std::fs::write(database(&site), newest).unwrap();
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 4);
+    assert_eq!(engine.stop(), Some(0));
+    std::fs::remove_file(database(&site)).unwrap();
+    let engine = start(&site, &["--accept-loss"]).await;
+    let entries = engine.get("/api/v1/entries?kind=trouble").await.unwrap().to_string();
+    assert!(entries.contains("the loss was accepted by"), "{entries}");
+    assert_eq!(engine.stop(), Some(0));
+    let engine = start(&site, &[]).await;
+    assert!(good(&site, &["audit", "verify"]).contains("good"), "and from then on it is an ordinary start");
+    drop(engine);
+}
+
+#[tokio::test]
+async fn a_lost_signing_key_is_not_replaced_silently() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    let name = site.path().join("night.backup").display().to_string();
+    good(&site, &["backup", &name]);
+    assert_eq!(engine.stop(), Some(0));
+    let key = site.path().join("data/signing.key");
+    std::fs::remove_file(&key).unwrap();
+    let words = refused(&site, &[]);
+    assert!(words.contains("signing key") && words.contains("--accept-loss"), "{words}");
+    assert!(!key.exists(), "none was made");
+    let engine = start(&site, &["--accept-loss"]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 3, "everything else is there");
+    assert!(good(&site, &["audit", "verify"]).contains("good"), "the new key covers the whole ledger");
+    assert!(site.path().join("data/signing.pub.old").exists(), "for exports of before");
+}
+
+#[tokio::test]
+async fn every_fault_of_opening_says_what_is_wrong_and_what_to_do() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    assert_eq!(engine.stop(), Some(0));
+    let whole = std::fs::read(database(&site)).unwrap();
+    let mut bytes = whole.clone();
+    bytes[3] ^= 0x20;
+    std::fs::write(database(&site), &bytes).unwrap();
+    let words = refused(&site, &[]);
+    assert!(words.contains("nightshift restore") && !words.contains("another engine"), "{words}");
+    std::fs::write(database(&site), &whole).unwrap();
+    let conn = rusqlite::Connection::open(database(&site)).unwrap();
+    conn.execute("INSERT INTO migration SELECT 99, 'later', sha256, at FROM migration LIMIT 1", []).unwrap();
+    drop(conn);
+    let words = refused(&site, &[]);
+    assert!(words.contains("newer Nightshift") && words.contains("Downgrade"), "{words}");
+}
+
+#[tokio::test]
+async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
+    use nightshift::store::{SqliteOptions, SqliteStore, Store};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store = SqliteStore::open(SqliteOptions::new(&path), crate::store::fixtures::start()).unwrap();
+    let kind = nightshift::model::EntryKind::Trouble { text: "a line".to_owned() };
+    let (actor, about) = (nightshift::model::Actor::engine(), nightshift::model::About::default());
+    store.note(actor, about, kind, crate::store::fixtures::start()).await.unwrap();
+    store.fold().await.unwrap();
+    std::fs::copy(&path, dir.path().join("copy.db")).unwrap();
+    let copy = rusqlite::Connection::open(dir.path().join("copy.db")).unwrap();
+    let entries: i64 = copy.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+    assert_eq!(entries, 2, "what was written a moment ago is in the file itself");
+}
+
+/// The page names both commands and each section that the tests above walk.
+#[test]
+fn the_page_has_a_section_for_each_walk() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/backup.md")).unwrap();
+    for part in [
+        "## Backup",
+        "## Restore",
+        "## Disaster recovery",
+        "## A ledger that is too short",
+        "## A lost key",
+        "## Downgrade",
+        "nightshift backup",
+        "nightshift restore",
+        "--accept-loss",
+        "nightshift.db.before-upgrade",
+        "before-restore-1",
+    ] {
+        assert!(page.contains(part), "docs/backup.md has no `{part}`");
+    }
+}

@@ -1,0 +1,73 @@
+/* A disk that fails when a test says so. While the file $FAULT_FLAG exists and holds an errno:
+   with $FAULT_SYNC, fsync and fdatasync of the write-ahead log fail with it;
+   with $FAULT_WRITE, writes to the log fail with it;
+   with $FAULT_FULL, writes to the log fail with it while the file $FAULT_FULL has a size, and that file cannot be synced:
+   a full disk with a ballast on it. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int flag(void) {
+  const char *path = getenv("FAULT_FLAG");
+  FILE *file = path ? fopen(path, "r") : NULL;
+  int error = 0;
+  if (!file) return 0;
+  if (fscanf(file, "%d", &error) != 1) error = EIO;
+  fclose(file);
+  return error;
+}
+
+static int ends(int fd, const char *ending) {
+  char link[64], path[4096];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(link, path, sizeof path - 1);
+  if (length <= 0) return 0;
+  path[length] = 0;
+  size_t most = strlen(ending);
+  return (size_t)length >= most && strcmp(path + length - most, ending) == 0;
+}
+
+static int sync_error(int fd) {
+  if (getenv("FAULT_SYNC") && ends(fd, "-wal")) return flag();
+  const char *full = getenv("FAULT_FULL");
+  return full && ends(fd, full) ? flag() : 0;
+}
+
+static int write_error(int fd) {
+  if (!ends(fd, "-wal")) return 0;
+  if (getenv("FAULT_WRITE")) return flag();
+  const char *full = getenv("FAULT_FULL");
+  struct stat found;
+  return full && stat(full, &found) == 0 && found.st_size > 0 ? flag() : 0;
+}
+
+int fsync(int fd) {
+  static int (*real)(int);
+  if (!real) real = dlsym(RTLD_NEXT, "fsync");
+  int error = sync_error(fd);
+  if (error) { errno = error; return -1; }
+  return real(fd);
+}
+
+int fdatasync(int fd) {
+  static int (*real)(int);
+  if (!real) real = dlsym(RTLD_NEXT, "fdatasync");
+  int error = sync_error(fd);
+  if (error) { errno = error; return -1; }
+  return real(fd);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+  static ssize_t (*real)(int, const void *, size_t, off64_t);
+  if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
+  int error = write_error(fd);
+  if (error) { errno = error; return -1; }
+  return real(fd, bytes, count, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at) { return pwrite64(fd, bytes, count, at); }
