@@ -9,7 +9,7 @@ use crate::model::{About, Actor, EntryKind, Time};
 use crate::store::StoreError;
 
 /// `?1`: microseconds. The end of a token and of a certificate is a moment that others were given, so it stays.
-const MOVED: [&str; 15] = [
+const MOVED: [&str; 16] = [
     "UPDATE run SET wake_at = wake_at + ?1 WHERE wake_at IS NOT NULL",
     // How long it has waited is counted from its beginning; the ledger keeps when that was.
     "UPDATE step SET begun_at = begun_at + ?1, deadline = deadline + ?1 WHERE ended_at IS NULL",
@@ -28,6 +28,8 @@ const MOVED: [&str; 15] = [
     "UPDATE symptom SET at = at + ?1",
     "UPDATE flap SET at = at + ?1",
     "UPDATE replica SET at = at + ?1",
+    // The first of two persons is waited for.
+    "UPDATE redaction SET at = at + ?1",
 ];
 
 pub(super) fn shift(tx: &mut Tx, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
