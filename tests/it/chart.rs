@@ -272,7 +272,8 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
     assert_eq!(role["rules"], json!([rule]));
     let without = render(&["--set", "killSwitch.enabled=false"]);
-    assert!(of_kind(&without, "Role").is_empty());
+    let names: Vec<_> = of_kind(&without, "Role").iter().map(|role| role["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["nightshift-lease"]);
     let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
@@ -386,8 +387,8 @@ fn rbac_prints_beside_each_right_to_write_what_the_policies_leave_of_it() {
     let (read, write) = text.split_once("name: nightshift-write").unwrap();
     assert!(!read.contains("# limited to: "), "{read}");
     let rules = write.matches("- {apiGroups:").count();
-    // Events, and the logs that stand in the role for Jobs.
-    assert_eq!(write.matches("# limited to: ").count() + 2, rules, "{write}");
+    // Events, the logs that stand in the role for Jobs, and the Lease in its own.
+    assert_eq!(write.matches("# limited to: ").count() + 3, rules, "{write}");
     let listed: Value = serde_json::from_str(&printed(&["-o", "json"])).unwrap();
     for right in listed["rights"].as_array().unwrap() {
         let limited = right["limited_to"].is_string();
