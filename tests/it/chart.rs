@@ -487,7 +487,7 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("mode=bold", "/mode"),
         ("persistence.sise=1Gi", "'sise' not allowed"),
         ("exposure=internet", "/exposure"),
-        ("serviceMonitor.enabled=true", "role viewer"),
+        ("serviceMonitor.enabled=true", "role metrics"),
         ("agent.enabled=true", "agent.tlsSecret"),
         ("cacheJob.enabled=true", "say where models lie"),
         ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", "and not both"),
