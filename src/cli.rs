@@ -105,6 +105,8 @@ enum Command {
     /// Silence the alerts of an incident at their Alertmanager, for a while
     #[command(after_help = incidents::SILENCE_EXAMPLES)]
     Silence(incidents::SilenceArgs),
+    /// End the alerts that hold an incident open, where their source does not
+    Resolve(incidents::ResolveArgs),
     /// Runs, the unfinished ones first
     Runs(runs::Args),
     /// End a run that is not over
@@ -193,6 +195,7 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Ack(args) => incidents::ack(&args, invocation),
         Command::Assign(args) => incidents::assign(&args, invocation),
         Command::Silence(args) => incidents::silence(&args, invocation),
+        Command::Resolve(args) => incidents::resolve(&args, invocation),
         Command::Runs(args) => runs::run(&args, invocation),
         Command::Cancel(args) => runs::cancel(&args, invocation),
         Command::Freeze(args) => freeze::run(&args, invocation),

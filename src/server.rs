@@ -42,6 +42,7 @@ use crate::store::Origin;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What is current in the catalog; a function, so that a test needs no folders.
 pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
@@ -57,6 +58,8 @@ pub struct App {
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     pools: Arc<body::Pools>,
+    /// Plans that are made for people at the same time.
+    simulations: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -78,6 +81,7 @@ impl App {
             pace: Pace::default(),
             agents: Arc::default(),
             pools: Arc::default(),
+            simulations: Arc::new(Semaphore::new(crate::limits::SIMULATIONS)),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),

@@ -148,9 +148,9 @@ fn check_default_cluster(config: &Config, found: &mut Findings) {
     let names = || config.clusters.keys().map(String::as_str);
     match &config.default_cluster {
         Some(name) if !config.clusters.contains_key(name) => {
-            let mend = super::closest(name, names())
+            let fix = super::closest(name, names())
                 .map_or("name one of `clusters`".to_owned(), |near| format!("did you mean `{near}`?"));
-            found.say("default_cluster", format!("there is no cluster `{name}`"), mend);
+            found.say("default_cluster", format!("there is no cluster `{name}`"), fix);
         }
         None if config.clusters.len() > 1 => found.say(
             "default_cluster",

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::model::{EntryKind, Event, Labels, Severity, Status, Subject, Time};
 use crate::planted::planted;
-use crate::store::Batch;
+use crate::store::{Batch, Origin};
 use crate::world::{EngineLease, Kube, WorldError};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
@@ -241,6 +241,7 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now,
+        origin: Origin::of_kind(SOURCE),
     };
     if let Err(error) = parts.store.intake(batch).await {
         tracing::error!(%error, "that another engine acts could not be stored");

@@ -50,6 +50,8 @@ pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
 pub const REPEAT_WINDOW: Span = Span::minutes(4);
 /// Repeats that are remembered; beyond it they simply reach the disk.
 pub const REPEATS: usize = 65_536;
+/// Plans made for people at once (`simulate`): each asks clusters and Prometheus.
+pub const SIMULATIONS: usize = 8;
 /// A shorter token can be guessed.
 pub const TOKEN_BYTES_MIN: usize = 16;
 /// How long requests under way may take to end once the server stops.
@@ -69,6 +71,11 @@ pub const RESOLVE_AFTER_MAX: Span = Span::minutes(60);
 pub const GROUP_WAIT: Span = Span::seconds(10);
 pub const GROUP_WAIT_MAX: Span = Span::minutes(5);
 pub const GROUP_SUBJECTS: usize = 3;
+/// New incidents that one source (an agent is one) opens within a minute, and as many critical ones besides; the alerts beyond it
+/// are kept and counted in one incident, so that a flood hides no incident of another sender.
+pub const INCIDENTS_PER_SOURCE: usize = 500;
+/// Senders whose new incidents are counted at a time.
+pub const SENDERS_COUNTED: usize = 4_096;
 /// The first message of an incident waits so long for others of its storm, so that a storm in single requests is one
 /// message: far below the two seconds in which people are to be notified.
 pub const GROUP_SETTLE: Duration = Duration::from_millis(500);

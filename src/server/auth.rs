@@ -108,7 +108,11 @@ impl Caller {
 
     /// As the sender of events: every role but `source` is a person's.
     pub fn as_poster(&self) -> Poster {
-        Poster { by: self.name.clone(), with: self.way.to_string(), person: self.grant.role != Role::Source }
+        Poster {
+            by: self.name.clone(),
+            with: self.way.to_string(),
+            person: !matches!(self.grant.role, Role::Source | Role::Metrics),
+        }
     }
 
     pub fn may(&self, right: Right) -> bool {

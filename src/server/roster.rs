@@ -153,9 +153,9 @@ impl Roster {
         self.people.iter().map(|person| person.name.clone()).chain(tokens).collect()
     }
 
-    /// Who may release what is frozen, by a token of the configuration, by Slack or by the provider. The machine's own token is
+    /// Who has this right, by a token of the configuration, by Slack or by the provider. The machine's own token is
     /// nobody's.
-    pub fn releasers(&self) -> BTreeSet<String> {
+    pub fn holders(&self, right: Right) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
         let by_token = tokens.map(|token| {
             let way = Way::Token(token.name.clone());
@@ -164,7 +164,7 @@ impl Roster {
         let by_chat = self.people.iter().filter(|person| person.slack.is_some() || person.oidc.is_some());
         by_token
             .chain(by_chat.map(|person| Caller::of(person, Way::Slack)))
-            .filter(|caller| caller.may(Right::Operate))
+            .filter(|caller| caller.may(right))
             .map(|caller| caller.name)
             .collect()
     }

@@ -96,7 +96,7 @@ impl Seats {
             of(class).for_each(|(_, peer, _)| *counts.entry(peer).or_default() += 1);
             let Some(most) = counts.values().copied().max() else { continue };
             if let Some((_, _, state)) = of(class).find(|(_, peer, _)| counts.get(peer) == Some(&most)) {
-                // Whoever is told once is told: the next one that gives way is another.
+                // Told once is enough: the next one that gives way is another.
                 state.class.store(PINNED, Ordering::Relaxed);
                 state.leave.notify_one();
                 return;

@@ -218,6 +218,9 @@ pub struct DueNotice {
     pub alone: bool,
     /// People wait for something that the channel has not shown: a question, a run that gave up.
     pub urgent: bool,
+    /// How grave the incident is, and the source that opened it; empty where none did.
+    pub severity: Severity,
+    pub source: String,
 }
 
 /// A run as its owner sees it.
@@ -339,17 +342,27 @@ pub enum Control {
     Promote(Climb),
     /// One rung down, or as far as `to`.
     Demote(Climb),
+    /// A person ends what is open of an incident, all of it or what one source holds open. An alert that is sent again is new.
+    Resolve {
+        incident: IncidentId,
+        source: Option<String>,
+        by: String,
+        why: String,
+    },
     /// The source fell silent or says it is over: end these episodes.
     EndEpisodes {
         episodes: Vec<EpisodeId>,
         stale: bool,
         why: String,
     },
-    /// Remove the body of an entry; its hash stays.
+    /// Remove the body of an entry that carries text from outside; its hash stays. So many different persons must ask for it,
+    /// the first and the last within `RELEASE_WINDOW`; these channels are notified.
     Redact {
         entry: EntryNo,
         by: String,
         why: String,
+        persons: u32,
+        notify: Vec<String>,
     },
 }
 

@@ -21,6 +21,7 @@ mod persons;
 mod read;
 mod recent;
 mod record;
+mod redact;
 mod replicas;
 mod rows;
 mod runs;

@@ -272,7 +272,7 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
     assert_eq!(role["rules"], json!([rule]));
     let without = render(&["--set", "killSwitch.enabled=false"]);
-    let names: Vec<&Value> = of_kind(&without, "Role").iter().map(|role| &role["metadata"]["name"]).collect();
+    let names: Vec<_> = of_kind(&without, "Role").iter().map(|role| role["metadata"]["name"].clone()).collect();
     assert_eq!(names, ["nightshift-lease"]);
     let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());

@@ -475,7 +475,8 @@ async fn a_redacted_event_is_gone_from_the_run_that_it_started() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     let run = night.hear("firing", XID).await.runs[0];
     let heard = night.entries().await.into_iter().find(|entry| entry.kind.name() == "heard").unwrap().no;
-    let redact = || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into() };
+    let redact =
+        || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into(), persons: 1, notify: Vec::new() };
     let early = night.parts.store.control(redact(), night.now()).await;
     assert!(matches!(early, Err(StoreError::Refused(_))), "{early:?}");
     night.until_rest(run, MINUTE).await;
@@ -658,7 +659,7 @@ async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_use
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     night.parts.store.control(freeze_until(&night, None), night.now()).await.unwrap();
     let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "x".into(), persons: 2 };
-    let nobody = async || {
+    let refused_to_all = async || {
         for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
             let refused = night.parts.store.control(lift(by), night.now()).await;
             assert!(
@@ -667,9 +668,9 @@ async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_use
             );
         }
     };
-    nobody().await;
+    refused_to_all().await;
     night.parts.store.control(lift("ada"), night.now()).await.unwrap();
-    nobody().await;
+    refused_to_all().await;
     night.parts.store.control(lift("bob"), night.now()).await.unwrap();
     assert!(night.parts.store.freezes().await.unwrap().is_empty());
 }

@@ -9,8 +9,9 @@ use crate::recording::{Answer, Recording};
 use nightshift::catalog::{Catalog, Folders};
 use nightshift::config::{Channel, Config, Secret};
 use nightshift::engine::Courier;
-use nightshift::model::{Approval, EntryKind, Incident, IncidentState, ReasonCode, Run, RunState, Severity};
-use nightshift::store::{Control, Filter, Heard};
+use nightshift::limits;
+use nightshift::model::{Approval, EntryKind, Incident, IncidentState, Poster, ReasonCode, Run, RunState, Severity};
+use nightshift::store::{Batch, Control, Filter, Heard, Origin};
 use nightshift::world::Http;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -75,6 +76,26 @@ impl Shift {
             event.ends_at = event.ends_at.map(|_| now);
         }
         self.night.hear_events(decoded.events).await
+    }
+
+    /// Alerts that this source has posted, each by its labels.
+    async fn posted(&self, source: &str, status: &str, alerts: &[Vec<(&str, String)>]) -> Heard {
+        let now = self.night.now();
+        let config = &self.night.parts.config.sources["test"];
+        let labels: Vec<Vec<(&str, &str)>> =
+            alerts.iter().map(|alert| alert.iter().map(|(name, value)| (*name, value.as_str())).collect()).collect();
+        let labels: Vec<Labels<'_>> = labels.iter().map(Vec::as_slice).collect();
+        let body = alertmanager_body(status, &now.to_string(), &labels).to_string();
+        let mut events =
+            nightshift::sources::alertmanager::decode(body.as_bytes(), source, config, now).unwrap().events;
+        for event in &mut events {
+            event.ends_at = event.ends_at.map(|_| now);
+        }
+        let via = Poster { by: source.to_owned(), with: format!("token {source}"), person: false };
+        let rules = self.night.parts.catalog.current().rules.clone();
+        let origin = Origin { kind: "alertmanager".to_owned(), via: Some(via) };
+        let batch = Batch { source: source.to_owned(), events, gaps: Vec::new(), rules, now, origin };
+        self.night.parts.store.intake(batch).await.unwrap()
     }
 
     /// The same alert on each of these nodes, in one request.
@@ -515,4 +536,67 @@ async fn an_alert_of_a_node_that_has_an_incident_joins_that_and_not_the_storm() 
     let open = shift.open().await;
     let firing: Vec<u32> = open.iter().map(|incident| incident.firing).collect();
     assert_eq!(firing, [2, 5, 1], "{open:#?}");
+}
+
+fn labelled(name: &str, node: &str) -> Vec<(&'static str, String)> {
+    vec![("alertname", name.to_owned()), ("node", node.to_owned()), ("severity", "critical".to_owned())]
+}
+
+#[tokio::test]
+async fn a_flood_of_one_source_hides_no_critical_incident_of_another_and_loses_no_alert() {
+    const FLOOD: usize = 5_000;
+    let shift = Shift::begin(TELL).await;
+    for batch in 0..FLOOD / 1_000 {
+        let alerts: Vec<_> = (0..1_000)
+            .map(|no| labelled(&format!("Flood{}", batch * 1_000 + no), &format!("lab-{batch}-{no}")))
+            .collect();
+        assert_eq!(shift.posted("lab", "firing", &alerts).await.opened, 1_000, "each alert is taken");
+        shift.millis(200).await;
+    }
+    shift.posted("prod", "firing", &[labelled("ProdDown", "gpu-1")]).await;
+    for _ in 0..8 {
+        shift.millis(250).await;
+    }
+    let posts = shift.posts();
+    assert!(posts.iter().any(|post| post.contains("ProdDown")), "within two seconds: {posts:#?}");
+    let open = shift.night.parts.store.counts().await.unwrap().episodes_open;
+    assert_eq!(open as usize, FLOOD + 1, "nothing is lost");
+    let incidents = shift.open().await;
+    let flood = incidents.iter().find(|incident| incident.key == "flood/source lab").expect("one for the rest");
+    assert!(flood.title.starts_with("source lab floods"), "{}", flood.title);
+    assert_eq!((flood.severity, flood.firing as usize), (Severity::Critical, FLOOD - limits::INCIDENTS_PER_SOURCE));
+    assert_eq!(incidents.len(), limits::INCIDENTS_PER_SOURCE + 2, "lab's quota, its flood, and prod's");
+    // In the next minute it has its quota again, and what is over leaves the flood.
+    shift.seconds(61).await;
+    shift.posted("lab", "firing", &[labelled("Later", "lab-x")]).await;
+    assert!(shift.open().await.iter().any(|incident| incident.title.contains("Later")));
+}
+
+#[tokio::test]
+async fn a_source_that_keeps_anothers_incident_open_is_named_and_a_person_can_end_what_it_says() {
+    let shift = Shift::begin(TELL).await;
+    shift.posted("prod", "firing", &[labelled("Real", "gpu-1")]).await;
+    shift.posted("lab", "firing", &[labelled("Fake", "gpu-1")]).await;
+    shift.posted("prod", "resolved", &[labelled("Real", "gpu-1")]).await;
+    shift.seconds(400).await;
+    let open = shift.open().await;
+    assert_eq!((open.len(), open[0].firing), (1, 1), "{open:#?}");
+    let entries = shift.night.entries().await;
+    let joined = entries.iter().filter_map(nightshift::engine::story::line).find(|line| line.text.contains("joined"));
+    assert!(joined.as_ref().is_some_and(|line| line.text.contains("(source lab)")), "{joined:?}");
+    let end = |source: &str| Control::Resolve {
+        incident: open[0].id,
+        source: Some(source.to_owned()),
+        by: "ann".to_owned(),
+        why: "lab's rule is wrong".to_owned(),
+    };
+    let now = shift.night.now();
+    assert!(shift.night.parts.store.control(end("prod"), now).await.is_err(), "prod holds nothing open");
+    shift.night.parts.store.control(end("lab"), now).await.unwrap();
+    assert!(shift.open().await.is_empty());
+    let last = shift.night.entries().await.pop().unwrap();
+    assert_eq!(last.actor.0, "person:ann");
+    // What is sent again is a new alert, as after any end.
+    shift.night.pass(Duration::from_secs(1)).await;
+    assert_eq!(shift.posted("lab", "firing", &[labelled("Fake", "gpu-1")]).await.opened, 1);
 }

@@ -491,7 +491,8 @@ async fn a_redacted_reason_is_gone_from_the_level_too() {
     let secret = json!({ "why": "password hunter2" });
     assert_eq!(house.ask("rae", "POST", "rules/xid/demote", secret).await.0, 200);
     let entry = house.night.entries().await.into_iter().find(|entry| entry.kind.name() == "rule_demoted").unwrap();
-    let redact = Control::Redact { entry: entry.no, by: "ops".into(), why: "a secret".into() };
+    let redact =
+        Control::Redact { entry: entry.no, by: "ops".into(), why: "a secret".into(), persons: 1, notify: Vec::new() };
     house.night.parts.store.control(redact, house.night.now()).await.unwrap();
     assert!(!house.card().await.to_string().contains("hunter2"));
     assert!(!house.why("rule:xid").await.contains("hunter2"));

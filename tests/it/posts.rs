@@ -64,7 +64,8 @@ const RULE: &str =
 
 /// Two clusters; `east` is the default. Tokens: an operator, an admin and an approver of `main` alone, and an operator of both.
 async fn two_clusters() -> (SimFleet, SimFleet, Site, Engine) {
-    let fleets = (SimFleet::start(SimOptions::default()).unwrap(), SimFleet::start(SimOptions::default()).unwrap());
+    let fleet = || SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
+    let fleets = (fleet(), fleet());
     let extra = format!(
         "clusters:\n  east: {{ url: '{}' }}\n  main: {{ url: '{}' }}\ndefault_cluster: east\nsources:\n\
          \x20 east: {{ kind: alertmanager, add_labels: {{ cluster: east }} }}\n\

@@ -1,4 +1,4 @@
-//! Connections and bodies of strangers: however many and however slow, they cost nobody else an answer.
+//! Connections and bodies of strangers: however many and however slow, they cost no other sender an answer.
 //!
 //! Invariant: the real server is asked over new connections, as senders and people do, while the strangers hold theirs.
 

@@ -34,11 +34,11 @@ pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found:
 pub(super) fn check_clusters(name: &str, source: &Source, config: &Config, found: &mut Findings) {
     let path = format!("sources.{name}.clusters");
     for cluster in source.clusters.iter().filter(|name| !config.clusters.contains_key(*name)) {
-        let mend = match config::closest(cluster, config.clusters.keys().map(String::as_str)) {
+        let fix = match config::closest(cluster, config.clusters.keys().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "add it under `clusters:`".to_owned(),
         };
-        found.say(&path, format!("there is no cluster `{cluster}`"), mend);
+        found.say(&path, format!("there is no cluster `{cluster}`"), fix);
     }
     if !source.is_posted_to() {
         if !source.clusters.is_empty() {

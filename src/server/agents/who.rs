@@ -9,7 +9,7 @@ use crate::model::{AgentName, Finding, Severity, Status, Time};
 use crate::planted::planted;
 use crate::server::{App, Problem};
 use crate::sources::agent as source;
-use crate::store::{AgentIdentity, AgentProof, Batch, NewAgent};
+use crate::store::{AgentIdentity, AgentProof, Batch, NewAgent, Origin};
 use crate::world::{Kube, Reviewed, WorldError};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -164,6 +164,7 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
         gaps: Vec::new(),
         rules: (app.current)().rules.clone(),
         now,
+        origin: Origin::of_kind(Origin::AGENT),
     };
     match app.parts.store.intake(batch).await {
         Ok(_) => app.parts.nudge.nudge(),

@@ -12,7 +12,7 @@ use crate::model::{
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::server::Caller;
-use crate::store::{Control, Decided, NewRun};
+use crate::store::{Control, Decided, Filter, NewRun};
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
@@ -130,6 +130,9 @@ pub(super) async fn simulate(
 ) -> Result<Json<Value>, Problem> {
     let (runbook, input) = bind(&app, &wanted)?;
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
+    let _place = app.simulations.try_acquire().map_err(|_| {
+        Problem::busy(format!("{} plans are made already, which each ask the world", limits::SIMULATIONS))
+    })?;
     let mut parts = app.parts.clone();
     parts.world = parts.world.within(subject.cluster.as_deref());
     let plan = crate::engine::plan(&parts, &runbook, &input, &[]).await;
@@ -363,8 +366,18 @@ pub(super) async fn redact(
     let entry = entry_no(&body.entry)?;
     caller.need_everywhere("the ledger")?;
     let why = refuse::reason(&body.why)?;
-    control(&app, Control::Redact { entry, by: caller.name, why }).await?;
-    Ok(Json(json!({ "redacted": entry })))
+    let persons = humans::redaction_persons(&app).await?;
+    if persons > 1 {
+        humans::need_name(&caller)?;
+    }
+    let notify: Vec<String> = app.parts.config.channels.keys().cloned().collect();
+    control(&app, Control::Redact { entry, by: caller.name, why, persons, notify }).await?;
+    // The first of two persons has only asked for it.
+    let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
+    let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
+    let gone = there.first().is_none_or(|found| found.no != entry);
+    let word = if gone { "redacted" } else { "asked" };
+    Ok(Json(json!({ word: entry })))
 }
 
 /// `#12` or `12`: a shell takes the first one for a comment.

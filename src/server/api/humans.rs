@@ -57,14 +57,19 @@ const UNNAMED_HINT: &str = "use a token of your own, or write under `people` who
 pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
     match app.parts.config.guards.release_persons {
         Some(wanted) => Ok(wanted.max(1)),
-        None => Ok(if two_can_release(app).await? { 2 } else { 1 }),
+        None => Ok(if two_can(app, Right::Operate).await? { 2 } else { 1 }),
     }
 }
 
-/// Whether two different humans may release what is frozen: by tokens, by Slack or by the provider. The machine's own token
+/// How many different humans must want an entry redacted: two where two can.
+pub(super) async fn redaction_persons(app: &App) -> Result<u32, Problem> {
+    Ok(if two_can(app, Right::Administer).await? { 2 } else { 1 })
+}
+
+/// Whether two different humans have this right: by tokens, by Slack or by the provider. The machine's own token
 /// is nobody's, and a group of the provider's is more than one.
-async fn two_can_release(app: &App) -> Result<bool, Problem> {
-    if app.roster.now().some_group_may(Right::Operate) {
+async fn two_can(app: &App, right: Right) -> Result<bool, Problem> {
+    if app.roster.now().some_group_may(right) {
         return Ok(true);
     }
     let (store, roster, now) = (&app.parts.store, app.roster.now(), app.parts.clock.now());
@@ -74,11 +79,8 @@ async fn two_can_release(app: &App) -> Result<bool, Problem> {
         let name = token.person.unwrap_or(token.name);
         roster.caller_by(&name, token.grant, token.sources, Way::Made(token.id))
     });
-    let able: BTreeSet<String> = by_made
-        .filter(|caller| caller.may(Right::Operate))
-        .map(|caller| caller.name)
-        .chain(roster.releasers())
-        .collect();
+    let able: BTreeSet<String> =
+        by_made.filter(|caller| caller.may(right)).map(|caller| caller.name).chain(roster.holders(right)).collect();
     // One who made all the others is rare, and so are many of them.
     let able: Vec<&String> = able.iter().take(limits::NAMES_SHOWN).collect();
     for (at, one) in able.iter().enumerate() {

@@ -66,7 +66,7 @@ fn of_several_groups_the_widest_role_holds_in_their_clusters_and_a_blocked_one_b
 fn two_tokens_of_one_person_are_not_two_persons() {
     let tokens = || vec![token("laptop", Role::Operator), token("phone", Role::Operator)];
     let check = |people: Vec<Person>, expect: &[&str]| {
-        let names = roster(people, tokens()).releasers();
+        let names = roster(people, tokens()).holders(Right::Operate);
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expect);
     };
     check(Vec::new(), &["laptop", "phone"]);

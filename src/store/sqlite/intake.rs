@@ -4,7 +4,10 @@
 //! came of it; the event's bytes are kept there and nowhere else.
 
 mod consult;
+mod quota;
 mod storm;
+
+pub(super) use quota::Quotas;
 
 use super::breakers;
 use super::incidents::{self, Touched};
@@ -16,7 +19,7 @@ use crate::model::{
     About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
 };
 use crate::policy::{Change, Prior, Selected, alert_place, hear};
-use crate::store::{Batch, Heard, StoreError};
+use crate::store::{Batch, Heard, Origin, StoreError};
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
@@ -108,6 +111,8 @@ struct Intake<'t> {
     woken: bool,
     /// The person who posted the batch, where a person did.
     poster: Option<String>,
+    /// Whose quota new incidents take: the source, or the agent; none for what this engine finds itself.
+    sender: Option<String>,
 }
 
 pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
@@ -142,6 +147,10 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
+        sender: batch.origin.via.as_ref().map(|via| match batch.origin.kind == Origin::AGENT {
+            true => via.by.clone(),
+            false => format!("source {}", batch.source),
+        }),
         poster: batch.origin.via.as_ref().filter(|poster| poster.person).map(|poster| poster.by.clone()),
     };
     let complaints = batch.events.iter().zip(&prepared.complaints);

@@ -75,9 +75,13 @@ pub(super) const DUE_RUNS: &str = "SELECT id, cluster FROM (SELECT id, wake_at, 
       AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'run' AND row = CAST(run.id AS TEXT)))) \
      ORDER BY place, wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' \
+     OR substr(key, 1, 10) = 'redaction/' FROM incident \
      WHERE incident.id = outbox.incident), 0), \
-     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 \
+     urgent > coalesce(shown, -1), \
+     coalesce((SELECT severity FROM incident WHERE incident.id = outbox.incident), 0), \
+     coalesce((SELECT source FROM episode WHERE episode.incident = outbox.incident ORDER BY id LIMIT 1), '') \
+     FROM outbox WHERE want > done AND next_at <= ?1 \
      AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'outbox' AND row = incident || '/' || channel) \
      ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
@@ -104,6 +108,8 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize, unreadable: &Unrea
             maybe_sent: row.get(6)?,
             alone: row.get(7)?,
             urgent: row.get(8)?,
+            severity: super::rows::severity(row.get(9)?),
+            source: row.get(10)?,
         })
     };
     let notices = readable(conn, DUE_NOTICES, params![now, limit], ("outbox", &place), notice, unreadable)?;

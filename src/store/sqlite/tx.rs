@@ -2,6 +2,7 @@
 //!
 //! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
 
+use super::intake::Quotas;
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
 use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
@@ -42,6 +43,8 @@ pub(super) struct Tx {
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
+    /// New incidents of each sender within the last minute.
+    pub quotas: Quotas,
     frontier: Frontier,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
@@ -87,6 +90,7 @@ impl Tx {
             group_wait: Span::default(),
             reaches: HashMap::new(),
             recent: Recent::default(),
+            quotas: Quotas::default(),
             frontier: Frontier::default(),
             random: SystemRandom::new(),
             failpoint: None,

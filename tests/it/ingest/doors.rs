@@ -74,6 +74,16 @@ async fn a_source_that_is_unknown_or_of_another_kind_is_404_and_says_what_there_
 }
 
 #[tokio::test]
+async fn the_question_of_cloud_events_names_no_source_to_a_stranger() {
+    let rig = rig().await;
+    for (token, status) in [("", 401), (VIEWER_TOKEN, 403), (SOURCE_TOKEN, 403)] {
+        let answer = rig.request("OPTIONS", "/in/alertmanager/nosuch", token, &[], b"").await;
+        assert_eq!(answer.status, status, "{token}");
+        assert!(!answer.body.to_string().contains("/prod"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
     let loaded = Loaded { hash: "h".to_owned(), ..Loaded::default() };
     let rig = rig_with(Pace::default(), loaded).await;
@@ -88,8 +98,9 @@ async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn metrics_show_levels_of_the_store_to_any_token() {
+async fn metrics_show_levels_of_the_store_to_tokens_that_may_scrape() {
     let rig = rig().await;
+    assert_eq!(rig.get("/metrics", SOURCE_TOKEN).await.status, 403, "a sender reads nothing");
     let page = rig.get("/metrics", VIEWER_TOKEN).await;
     assert_eq!(page.status, 200);
     let text = page.body.as_str().unwrap();

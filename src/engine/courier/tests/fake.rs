@@ -72,6 +72,8 @@ impl FakeStore {
                     maybe_sent: false,
                     alone: false,
                     urgent: false,
+                    severity,
+                    source: String::new(),
                 };
                 let row = Row { due, done: EntryNo(-1), at: now };
                 shelf.rows.insert((incident.id, (*channel).to_owned()), row);

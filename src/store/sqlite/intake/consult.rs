@@ -135,6 +135,9 @@ impl Intake<'_> {
             self.joins_group(group, event);
             return Ok(group);
         }
+        if !self.may_open(event) {
+            return self.flooded(event);
+        }
         let title = policy::incident_title(event);
         let (incident, mut entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
         if let EntryKind::IncidentOpened { alert, .. } = &mut entry {
