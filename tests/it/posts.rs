@@ -75,6 +75,7 @@ async fn two_clusters() -> (SimFleet, SimFleet, Site, Engine) {
         fleets.0.url(),
         fleets.1.url()
     );
+    let extra = format!("{extra}guards: {{ nodes_at_once: 2, share_at_once: 1.0, share_per_hour: 1.0 }}\n");
     let site = Site::new(&extra, RULE, &[("cordon", CORDON)]);
     site.add_token("op", "operator", "");
     site.add_token("boss", "approver", ", clusters: [main]");

@@ -41,7 +41,11 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     let run = runs::get(&tx.conn, found.run)?;
     for requester in run.requesters().filter(|_| answer.approved) {
         if persons::same(&tx.conn, requester, &answer.by)? {
-            let text = format!("{} asked for {} and cannot approve it too: another person must", answer.by, run.id);
+            let (by, run) = (&answer.by, run.id);
+            let text = match identity(requester) != identity(by) && persons::is_unnamed(&tx.conn, requester)? {
+                true => format!("{by} cannot approve {run}: {requester}, who asked for it, {}", persons::UNNAMED),
+                false => format!("{by} asked for {run} and cannot approve it too: another person must"),
+            };
             return Err(StoreError::Refused(text));
         }
     }
