@@ -75,14 +75,17 @@ async fn no_effect_starts_two_seconds_after_it_is_engaged_under_load_and_on_a_fu
     assert_eq!(status, 200, "{answer}");
     grows(&fleet).await;
 
-    // With a full disk nothing can be written, so nothing begins; and what is asked to stop still stops.
+    // On a full disk nothing new is taken, what is to stop still stops, and the ballast lets a freeze through.
     disk.fill();
     std::fs::write(&file, "").unwrap();
     stopped_by(&fleet, Time::now(), "by its file, on a full disk").await;
-    let (status, _) = engine.post("/api/v1/freezes", &why).await.unwrap();
-    assert_ne!(status, 201, "what could not be written is not said to be done");
+    let (status, answer) = engine.post("/api/v1/freezes", &why).await.unwrap();
+    assert_eq!(status, 201, "{answer}");
     disk.empty();
     std::fs::remove_file(&file).unwrap();
+    stopped_by(&fleet, Time::now(), "by a freeze that was set on a full disk").await;
+    let (status, answer) = engine.post("/api/v1/unfreeze", &why).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
     grows(&fleet).await;
     drop(engine);
     drop(disk);
