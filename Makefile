@@ -16,12 +16,14 @@ help: ## This list; times are those of two cores, the first time (later ones bui
 demo: ## A simulated fleet, a real Prometheus and Alertmanager, and the engine: 4 minutes to the first story; DEMO_SECONDS=150 ends by itself
 	@tools/demo.sh $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-tools: ## What the tests use, into .cache/: Prometheus, Alertmanager, SMTP, Docker, compose, Helm, Node.js, an OpenID provider, Chromium (5 minutes)
+tools: ## What the tests use, into .cache/: Prometheus, Alertmanager, SMTP, Docker, compose, Helm, Node.js, OpenID providers (Keycloak where there is Maven), Chromium (8 minutes)
 	@tools/fetch-packages.sh
 	@tools/fetch-prometheus.sh >/dev/null
 	@tools/fetch-python.sh >/dev/null
 	@tools/fetch-docker.sh >/dev/null
 	@tools/fetch-oidc-provider.sh >/dev/null
+	@tools/fetch-dex.sh >/dev/null
+	@tools/fetch-keycloak.sh >/dev/null
 	@tools/fetch-chromium.sh >/dev/null
 	@tools/fetch-helm.sh >/dev/null
 

@@ -129,12 +129,12 @@ fn hostile(api: &HostApi) {
         let brake = Brake::default();
         let watch = brake.clone();
         std::thread::spawn(move || {
-            std::thread::sleep(limits::SCRIPT_WALL);
+            std::thread::sleep(Duration::from_millis(250));
             watch.pull();
         });
         let turn = advance_with(&runbook, &Input::default(), &[], &brake);
         let end = match turn {
-            Turn::Broken(_) => "stopped",
+            Turn::Broken(_) | Turn::Braked(_) => "stopped",
             _ => "ended",
         };
         println!("hostile, {what:<14} {end} after {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
@@ -173,6 +173,7 @@ fn step(no: u32, call: Call, answer: Value) -> Step {
         carry: Value::Null,
         outcome: Some(Outcome::Ok(answer)),
         ended_at: Some(Time::UNIX_EPOCH),
+        incarnation: String::new(),
     }
 }
 

@@ -75,6 +75,7 @@ async fn store(rules: Arc<RuleSet>, batch: u64, tasks: u64) -> (f64, Duration, D
                         gaps: Vec::new(),
                         rules: rules.clone(),
                         now: Time::now(),
+                        origin: Default::default(),
                     };
                     store.intake(batch).await.expect("room in the queue");
                     times.push(asked.elapsed());

@@ -131,6 +131,7 @@ fn replay(runbook: &script::Runbook, brake: &Brake) {
             carry: Value::Null,
             outcome: Some(Outcome::Ok(json!({ "changed": true, "evicted": [], "name": "gpu-3" }))),
             ended_at: Some(now()),
+            incarnation: String::new(),
         });
     }
 }
@@ -227,7 +228,7 @@ fn on_deep_stack<T: Send>(work: impl FnOnce(&Brake) -> T + Send) -> T {
         };
         let worker =
             std::thread::Builder::new().stack_size(limits::SCRIPT_STACK_BYTES).spawn_scoped(scope, work).unwrap();
-        if ended.recv_timeout(limits::SCRIPT_WALL) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(limits::SCRIPT_CPU) == Err(mpsc::RecvTimeoutError::Timeout) {
             brake.pull();
         }
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -73,6 +73,9 @@ pub enum Performed {
     Again { after: Duration, why: String, carry: Value },
     /// The target did not answer: try again, a bounded number of times.
     Retry { why: String, after: Option<Duration> },
+    /// It was sent, and whether it happened is not known; it can be neither asked for nor repeated. The same verdict as
+    /// after a crash at that point.
+    InDoubt { why: String },
 }
 
 /// One action. The engine alone calls these.

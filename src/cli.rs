@@ -23,11 +23,13 @@ mod invocation;
 mod ladder;
 mod page;
 mod pages;
+mod private;
 mod rbac;
 mod reasons;
 mod run;
 mod runs;
 mod serve;
+mod sessions;
 mod show;
 mod sim;
 mod simulate;
@@ -103,6 +105,8 @@ enum Command {
     /// Silence the alerts of an incident at their Alertmanager, for a while
     #[command(after_help = incidents::SILENCE_EXAMPLES)]
     Silence(incidents::SilenceArgs),
+    /// End the alerts that hold an incident open, where their source does not
+    Resolve(incidents::ResolveArgs),
     /// Runs, the unfinished ones first
     Runs(runs::Args),
     /// End a run that is not over
@@ -124,6 +128,8 @@ enum Command {
     Guards(guards::Args),
     /// Tokens that were made here: list, make, revoke
     Tokens(tokens::Args),
+    /// List who is signed in on the pages; end sessions at once
+    Sessions(sessions::Args),
     /// A way in for the hour in which nothing else opens; everybody is told
     BreakGlass(break_glass::Args),
     /// How the engine stands: counts, guards, freezes
@@ -189,12 +195,14 @@ fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
         Command::Ack(args) => incidents::ack(&args, invocation),
         Command::Assign(args) => incidents::assign(&args, invocation),
         Command::Silence(args) => incidents::silence(&args, invocation),
+        Command::Resolve(args) => incidents::resolve(&args, invocation),
         Command::Runs(args) => runs::run(&args, invocation),
         Command::Cancel(args) => runs::cancel(&args, invocation),
         Command::Freeze(args) => freeze::run(&args, invocation),
         Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
         Command::Guards(args) => guards::run(&args, invocation),
         Command::Tokens(args) => tokens::run(&args, invocation),
+        Command::Sessions(args) => sessions::run(&args, invocation),
         Command::BreakGlass(args) => break_glass::run(&args, invocation),
         Command::Scorecard(args) => ladder::run(&args, invocation),
         Command::Judge(args) => ladder::judge(&args, invocation),

@@ -65,9 +65,11 @@ pub struct Config {
     pub slack: Option<SlackApp>,
     /// PagerDuty's webhook: acknowledgements and notes from there.
     pub pagerduty: Option<PagerDutyWebhook>,
-    /// Kubernetes clusters by name; the first by name is used where an alert names none. `{}`: the cluster where the engine
-    /// runs, else the current context of `~/.kube/config`.
+    /// Kubernetes clusters by name. `{}`: the cluster where the engine runs, else the current context of `~/.kube/config`.
     pub clusters: BTreeMap<String, KubeConfig>,
+    /// The cluster that is meant where an alert or a request names none; required where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_cluster: Option<String>,
     /// For `prom::query`, `prom::value` and `verify` in runbooks, and `still` in rules.
     pub prometheus: Option<PrometheusConfig>,
     /// The Docker engine of this machine, for `docker::restart`.
@@ -202,7 +204,11 @@ pub struct Source {
     /// Set on every event of this source, e.g. `cluster: eu-1`, before the subject is read.
     #[serde(default)]
     pub add_labels: BTreeMap<String, String>,
-    /// For `kind: kubernetes` and `inference`: which of `clusters` it watches, or finds engines in; left out: the first.
+    /// The clusters that its events may be about; others are refused. With several clusters a source that is posted to needs this,
+    /// or a `cluster` in `add_labels`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<String>,
+    /// For `kind: kubernetes` and `inference`: which of `clusters` it watches, or finds engines in; left out: the default cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces; for `inference`: engines are found in these
@@ -223,6 +229,20 @@ pub const KUBERNETES: &str = "kubernetes";
 pub const INFERENCE: &str = "inference";
 
 impl Source {
+    /// The clusters that its events can be about; empty: any.
+    pub fn about(&self) -> Vec<&str> {
+        // Only the label that is read first: another one could be outdone by the sender's.
+        match self.labels.cluster.first().and_then(|label| self.add_labels.get(label)) {
+            Some(cluster) => vec![cluster],
+            None => self.clusters.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// Whether events are posted to it; the others are looked at by the engine itself.
+    pub fn is_posted_to(&self) -> bool {
+        self.kind != KUBERNETES && self.kind != INFERENCE
+    }
+
     fn default_stale_after() -> Span {
         // Twice Alertmanager's default repeat_interval of 4 h, and a little.
         Span::minutes(8 * 60 + 30)
@@ -445,6 +465,11 @@ pub struct Log {
 }
 
 impl Config {
+    /// The cluster that is meant where none is named; empty: there is none.
+    pub fn home_cluster(&self) -> &str {
+        self.default_cluster.as_deref().or_else(|| self.clusters.keys().next().map(String::as_str)).unwrap_or_default()
+    }
+
     /// The channels that are notified of events that no rule matches. Where only the built-in channel is named and there is
     /// none of that name, every channel is: an alert must not be lost because of a name.
     pub fn unmatched_tell(&self) -> Vec<String> {
@@ -514,6 +539,7 @@ impl Default for Config {
             slack: None,
             pagerduty: None,
             clusters: BTreeMap::new(),
+            default_cluster: None,
             prometheus: None,
             docker: None,
             http_allow: Vec::new(),

@@ -5,6 +5,7 @@
 
 mod agents;
 mod channels;
+mod clock_watch;
 mod clusters;
 mod confirm;
 mod courier;
@@ -12,9 +13,11 @@ mod evaluate;
 mod event_log;
 mod foretell;
 mod janitor;
+mod lease;
 mod ledger_check;
 mod misfits;
 mod nudge;
+mod own_node;
 mod plan;
 mod probes;
 mod propose;
@@ -25,9 +28,12 @@ mod silences;
 pub mod story;
 mod tell;
 
+pub use clock_watch::ClockWatch;
 pub use courier::{Courier, alert_links, alert_title};
 pub use event_log::{EventLines, EventLog, Line, Loud, measure};
 pub use foretell::foretell;
+pub use janitor::Sweep;
+pub use lease::{Acting, Keeper};
 pub use ledger_check::LedgerCheck;
 pub use misfits::{Misfit, misfits};
 pub use nudge::Nudge;
@@ -66,9 +72,10 @@ pub struct Parts {
 /// Looks at the kill switch's ConfigMap for as long as the engine runs; depends on no disk.
 async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     while !*shutdown.borrow() {
+        let next = parts.clock.monotonic() + limits::KILL_LOOK_EVERY;
         parts.world.kill.look(&parts.world).await;
         tokio::select! {
-            () = parts.clock.sleep_until(parts.clock.now() + limits::KILL_LOOK_EVERY) => {}
+            () = parts.clock.sleep_until_monotonic(next) => {}
             _ = shutdown.changed() => {}
         }
     }
@@ -76,9 +83,13 @@ async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 
 /// Runs every loop until `shutdown` turns true, then returns once each has put down what it held.
 pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
+    let leases = lease::Leases::begin(&parts).await;
+    let (ended, all_ended) = watch::channel(false);
+    let mut keeping = tokio::spawn(leases.keep(shutdown.clone(), all_ended));
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
+    loops.spawn(clock_watch::run(parts.clone(), shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));
@@ -90,10 +101,22 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     }
     loops.spawn(watch_files(parts, shutdown));
     // A loop that ends before shutdown has met a bug; the others must not go on as if nothing were missing.
-    while let Some(ended) = loops.join_next().await {
-        if let Err(panic) = ended {
-            tracing::error!(%panic, "a loop of the engine has ended by a bug; the process stops, the ledger makes that safe");
-            std::process::exit(1);
+    let stop = |panic: tokio::task::JoinError| {
+        tracing::error!(%panic, "a loop of the engine has ended by a bug; the process stops, the ledger makes that safe");
+        std::process::exit(1);
+    };
+    loop {
+        tokio::select! {
+            one = loops.join_next() => match one {
+                Some(Ok(())) => {}
+                Some(Err(panic)) => stop(panic),
+                None => break,
+            },
+            // Without it nothing tells any more whether this engine may act.
+            Err(panic) = &mut keeping => stop(panic),
         }
     }
+    // Nothing is being done any more, so another engine may act.
+    let _ = ended.send(true);
+    let _ = keeping.await;
 }

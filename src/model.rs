@@ -32,10 +32,10 @@ pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Ta
 pub use agent::AgentName;
 pub use catalog_file::{CatalogFile, FileKind};
 pub use command::{Answer, Command};
-pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent};
+pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent, Poster};
 pub use episode::{Episode, EpisodeState};
 pub use event::{Event, Severity, Status};
-pub use finding::{Finding, GpuName};
+pub use finding::{AGENT_ALERTS, AGENT_LABELS, Finding, GpuName};
 pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId, TokenId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
@@ -54,7 +54,7 @@ pub use runbook::{Header, Param, Pin, UndoPolicy};
 pub use span::{Span, SpanError};
 pub use step::{Call, Failure, FailureKind, Outcome, Step};
 pub use subject::{LabelMap, Subject};
-pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user};
+pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user, short_name, shown_subject, subject_name};
 pub use verdict::{Reason, ReasonCode, Verdict};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.

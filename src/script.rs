@@ -69,6 +69,8 @@ pub enum Turn {
     Failed(String),
     /// A human must look: diverged, over a limit, panicked.
     Broken(Reason),
+    /// The brake ended it: the same turn may well end on another try.
+    Braked(Reason),
 }
 
 /// Compiles and checks; errors prevent it, warnings do not (ask `check` for those).
@@ -101,7 +103,7 @@ pub fn advance(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
     turn(runbook, input, journal, Intent::Advance)
 }
 
-/// `advance`, ended early when somebody pulls the brake: then the turn is `Broken(ScriptBroken)`. A script of slow
+/// `advance`, ended early when the brake acts: then the turn is `Braked`. A script of slow
 /// operations (copies of large arrays) can keep a thread for many seconds within its operations.
 pub fn advance_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &Brake) -> Turn {
     sandbox::with_brake(brake, || advance(runbook, input, journal))

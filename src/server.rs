@@ -19,6 +19,7 @@ mod pagerduty;
 mod problem;
 mod rejected;
 mod roster;
+mod seats;
 mod secret;
 mod signed;
 mod slack;
@@ -32,12 +33,12 @@ pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
 pub use roster::{Live, Roster, watch as watch_roster};
 pub use slack::{Door, SlackDoor, listen_to_slack};
-pub use web::Provider;
+pub use web::{Provider, look_at_provider};
 
 use crate::catalog::Loaded;
 use crate::engine::Parts;
-use crate::limits;
 use crate::model::Subject;
+use crate::store::Origin;
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
@@ -56,9 +57,9 @@ pub struct App {
     pub pace: Pace,
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
-    bytes: Arc<Semaphore>,
-    /// The same for bodies whose sender is known only once they are read.
-    unproved: Arc<Semaphore>,
+    pools: Arc<body::Pools>,
+    /// Plans that are made for people at the same time.
+    simulations: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
     witness: Arc<witness::Witness>,
@@ -71,7 +72,7 @@ pub struct App {
 impl App {
     pub fn new(parts: Parts, tokens: Tokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
-        let roster = Roster::new(parts.config.people.clone(), tokens);
+        let roster = Roster::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
         let front = web::Front::new(&parts.config.server, None);
         App {
             parts,
@@ -79,8 +80,8 @@ impl App {
             current: Arc::new(move || catalog.current()),
             pace: Pace::default(),
             agents: Arc::default(),
-            bytes: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
-            unproved: Arc::new(Semaphore::new(limits::UNPROVED_BYTES)),
+            pools: Arc::default(),
+            simulations: Arc::new(Semaphore::new(crate::limits::SIMULATIONS)),
             repeats: Arc::default(),
             used: Arc::default(),
             witness: Arc::default(),
@@ -95,6 +96,15 @@ impl App {
     pub fn cluster_of<'a>(&'a self, subject: &'a Subject) -> Option<&'a str> {
         let home = Some(self.parts.world.default_cluster.as_str()).filter(|home| !home.is_empty());
         subject.cluster.as_deref().or(home)
+    }
+
+    /// The kind of the source of that name, as rules match it; empty where none is known.
+    pub fn kind_of(&self, source: &str) -> &str {
+        match self.parts.config.sources.get(source) {
+            Some(found) => &found.kind,
+            None if source == crate::sources::agent::SOURCE => Origin::AGENT,
+            None => "",
+        }
     }
 
     /// The same with a door for Slack.
@@ -150,7 +160,9 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics_page::show).route_layer(witness))
         .fallback(problem::no_such_page)
         .method_not_allowed_fallback(problem::wrong_method)
+        .layer(axum::middleware::from_fn(listen::bounded_headers))
         .layer(axum::middleware::from_fn(problem::harden))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), problem::require_tls))
         .layer(rejected)
         .with_state(app)
 }

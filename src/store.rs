@@ -13,9 +13,9 @@ mod sqlite;
 
 pub use advice::advice;
 pub use asked::{
-    AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due, DueNotice, Filter,
-    Follower, Heard, Hold, JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect,
-    RawEntry, Receipted,
+    AgentIdentity, AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due,
+    DueNotice, Filter, Follower, Heard, Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered,
+    OnFatal, Origin, Pressure, Prospect, RawEntry, Receipted, SubjectLink,
 };
 pub use failpoint::Failpoint;
 pub use mark::Mark;
@@ -33,6 +33,7 @@ use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -219,14 +220,24 @@ pub trait Store: Send + Sync + 'static {
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError>;
 
     // ── agents ──
+    /// That an agent speaks, and how it stands. `Refused`: its certificate was taken away, or another kind of agent serves
+    /// that node; how an agent shows who it is never changes here.
     async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError>;
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
-    /// The family whose certificates are good for that node; none: no agent of that node has joined.
-    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError>;
+    /// Whose certificates are good for that node; none: no agent of that node has joined.
+    async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError>;
+    /// A newer certificate of the agent was shown: older ones are refused from then on.
+    async fn agent_used(&self, agent: NewAgent, now: Time) -> Result<(), StoreError>;
+    /// The generation of the certificate that the agent gets for the one that it shows, with a ledger entry. `Refused`: it
+    /// was taken away, or renewed a moment ago.
+    async fn agent_renewed(&self, agent: NewAgent, now: Time) -> Result<u64, StoreError>;
     /// From now on it is not known: its certificates are refused, and its silence is nobody's matter.
     async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError>;
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError>;
-    /// Uses the token with that hash up for this agent, or refuses in words.
+    /// Whether `join` with that token would be refused, in words; else whether the token was made for that very node.
+    /// Changes nothing.
+    async fn join_check(&self, hash: &str, agent: &AgentName, now: Time) -> Result<bool, StoreError>;
+    /// Uses the token with that hash up for this agent, or refuses in words. Only this enters an agent with a certificate.
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError>;
 
     // ── tokens ──
@@ -243,6 +254,10 @@ pub trait Store: Send + Sync + 'static {
     async fn same_person(&self, one: &str, other: &str) -> Result<bool, StoreError>;
     /// That it was used: no entry, and no more often than to the hour.
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError>;
+    /// As which persons this subject signs in, the first one first.
+    async fn subject_links(&self, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError>;
+    /// Links a subject to a person, or notes that its mail is another one; each with an entry of the ledger.
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError>;
     /// A token for everything, and the incident by which these channels are told of it.
     async fn break_glass(
         &self,
@@ -253,6 +268,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<ApiToken, StoreError>;
 
     // ── upkeep ──
+    /// Moves the mark up to which retention counts on by that much, and never beyond the newest entry or `now`; `sweep` goes
+    /// by it. A store without a mark begins with the last entry before this start. Returns the mark.
+    async fn retain_until(&self, further: Duration, now: Time) -> Result<Time, StoreError>;
+    /// The wall clock was set by so many microseconds: in one transaction everything that waits is moved with it (waking,
+    /// deadlines, expiry, notices, windows that guards count in), and `text` becomes an entry. Returns how many rows.
+    async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError>;
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;
     /// Folds the write-ahead log into the database as far as possible, so that a copy of the file alone is near complete.

@@ -26,9 +26,9 @@ pub use inference::{
 };
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
-    Budget, CacheJob, ConditionSeen, ContainerSeen, EventNote, EventSeen, EvictAnswer, Job, JobPod, Kube, KubeConfig,
-    LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Selects, Told, WaitingPod,
-    Workload,
+    Budget, CacheJob, ConditionSeen, ContainerSeen, EngineLease, EventNote, EventSeen, EvictAnswer, Job, JobPod, Kube,
+    KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Selects, Told,
+    WaitingPod, Workload,
 };
 pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, mig_waiting};
 pub use prometheus::{Prometheus, Sample};
@@ -165,9 +165,18 @@ impl World {
         World { clusters, ..self.clone() }
     }
 
-    /// Why everything is stopped from outside the store, if it is.
+    /// Why everything is stopped from outside the store, if it is: the kill switch, or another engine acts on the cluster
+    /// that is meant where none is named.
     pub fn stopped(&self) -> Option<String> {
-        self.kill.engaged(self.clock.now())
+        self.kill.engaged(self.running()).or_else(|| self.kube(None).ok()?.only_watched())
+    }
+
+    /// By which the kill switch judges how old a reading is.
+    pub(in crate::world) fn running(&self) -> std::time::Duration {
+        if crate::planted::planted("kill-switch-age-by-wall-clock") {
+            return std::time::Duration::from_micros(self.clock.wall().as_microsecond().unsigned_abs());
+        }
+        self.clock.monotonic()
     }
 
     /// The clusters whose nodes cannot be watched now: since when, and why.

@@ -7,13 +7,16 @@ set -euo pipefail
 version=0.20.2
 own=$root/.cache/cargo
 
+# Another version reads deny.toml in another way, or decides differently: only this one counts.
+is_pinned() { starts "$1" && [ "$("$1" --version)" = "cargo-deny $version" ]; }
+
 cd "$root"
 deny=$(command -v cargo-deny || true)
-if [ -z "$deny" ]; then
+if ! is_pinned "$deny"; then
     deny=$own/bin/cargo-deny
-    if ! starts "$deny"; then
+    if ! is_pinned "$deny"; then
         say "building cargo-deny $version (some minutes, once)"
-        cargo install cargo-deny --version "$version" --locked --root "$own" --quiet
+        cargo install cargo-deny --version "$version" --locked --force --root "$own" --quiet
     fi
 fi
 "$deny" --log-level error check bans licenses sources

@@ -120,7 +120,14 @@ async fn first_action(rig: &Rig) {
         let events = alertmanager::decode(&bytes, "bench", source, Time::now()).expect("it decodes").events;
         assert!(events.iter().all(|event| event.status == Status::Firing));
         let rules = rig.parts.catalog.current().rules.clone();
-        let batch = Batch { source: "bench".to_owned(), events, gaps: Vec::new(), rules, now: Time::now() };
+        let batch = Batch {
+            source: "bench".to_owned(),
+            events,
+            gaps: Vec::new(),
+            rules,
+            now: Time::now(),
+            origin: Default::default(),
+        };
         let before = rig.fleet.requests().len();
         rig.parts.store.intake(batch).await.expect("it is stored");
         let acked = Time::now();

@@ -38,7 +38,9 @@ pub(super) fn foresee(settled: Settled<Value>) -> Outcome {
     match settled.map(done) {
         Ok(performed) | Err(performed) => match performed {
             Performed::Done(outcome) | Performed::Tell(outcome, _) => outcome,
-            Performed::Again { why, .. } | Performed::Retry { why, .. } => failed(FailureKind::Unavailable, why),
+            Performed::Again { why, .. } | Performed::Retry { why, .. } | Performed::InDoubt { why } => {
+                failed(FailureKind::Unavailable, why)
+            }
         },
     }
 }

@@ -5,7 +5,7 @@
 use super::answer::{Settled, done, failed, foresee, settle};
 use super::http_get::shown;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
 use crate::world::{HttpRequest, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,9 +60,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
             ))),
             kept => Ok(kept),
         },
-        Err(WorldError::Unavailable(why)) => {
-            Ok(Performed::Done(failed(FailureKind::Unavailable, format!("{why}; it may have happened"))))
-        }
+        Err(WorldError::Unavailable(why)) => Ok(Performed::InDoubt { why: format!("{why}; it may have happened") }),
         // Never connected (a retry), or refused before anything was sent (final).
         Err(error) => Err(error.into()),
     }

@@ -24,7 +24,8 @@ pub(super) struct K8sDrain;
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::drain",
     doc: "Evicts the pods of a cordoned node and waits until they are gone, patient with disruption budgets. \
-          DaemonSet, mirror and finished pods stay. A node that is not (or no longer) cordoned fails with `conflict`.",
+          DaemonSet, mirror and finished pods stay, and so do those of protected namespaces. A node that is not (or no \
+          longer) cordoned fails with `conflict`.",
     params: &[args::NODE],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take (30m)"),
@@ -97,7 +98,8 @@ impl Action for K8sDrain {
 
 async fn predict(world: &World, call: &Call) -> Settled<Value> {
     let orders = orders(call)?;
-    let sorted = sort(world.kube(None)?.pods_on(orders.node).await?, &orders);
+    let kube = world.kube(None)?;
+    let sorted = sort(kube.pods_on(orders.node).await?, &orders, |namespace| kube.protects(namespace));
     refuse_stuck(&orders, &sorted)?;
     Ok(json!({ "evicted": names(&sorted.meant), "forced": [], "left": sorted.left, "waited": "0s" }))
 }
@@ -112,7 +114,8 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let silent = |error: WorldError, progress: &Progress| patient(error, spent, latest, json!(progress));
 
     let pods = kube.pods_on(orders.node).await;
-    let sorted = sort(pods.map_err(|error| silent(error, &progress))?, &orders);
+    let pods = pods.map_err(|error| silent(error, &progress))?;
+    let sorted = sort(pods, &orders, |namespace| kube.protects(namespace));
     if sorted.meant.is_empty() && sorted.stuck.is_empty() {
         return Ok(done(report(&progress, &sorted, spent)));
     }

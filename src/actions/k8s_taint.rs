@@ -12,7 +12,8 @@ pub(super) struct K8sTaint;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::taint",
-    doc: "Sets a taint on a node. With `NoExecute` the pods that do not tolerate it are driven away at once.",
+    doc: "Sets a taint on a node. With `NoExecute` the pods that do not tolerate it are driven away at once; the chart's \
+          admission policy allows that only for keys of `admissionPolicy.extraKeys`.",
     params: &[
         args::NODE,
         args::required("key", ParamType::String, "the key, as `domain/name`"),

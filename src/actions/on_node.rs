@@ -24,6 +24,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         verb: step.call.action.clone(),
         args: given,
         deadline: step.deadline,
+        incarnation: step.incarnation.clone(),
     };
     let gone = waited(world, step);
     let (why, progress) = match world.agents.ask(node, &command).await {

@@ -5,6 +5,8 @@
 use crate::limits;
 use crate::model::{Command, Outcome, Time};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +25,8 @@ pub struct Book {
 #[derive(Debug, Clone, PartialEq)]
 struct Noted {
     verb: String,
+    /// Of its arguments; empty in lines from before they were noted.
+    args: String,
     begun_at: Option<Time>,
     outcome: Option<Outcome>,
     bytes: usize,
@@ -35,14 +39,42 @@ pub enum Known {
     /// Begun, and its end is not written: it may have happened.
     Begun,
     Ended(Outcome),
+    /// A command of that key is known, and this is not it: another verb, or other arguments.
+    Other {
+        verb: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "is")]
 enum Line {
-    Epoch { epoch: i64 },
-    Begun { key: String, verb: String, at: Time },
-    Ended { key: String, verb: String, outcome: Outcome },
+    Epoch {
+        epoch: i64,
+    },
+    Begun {
+        key: String,
+        verb: String,
+        at: Time,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        args: String,
+    },
+    Ended {
+        key: String,
+        verb: String,
+        outcome: Outcome,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        args: String,
+    },
+}
+
+/// What tells two commands' arguments apart. What a step carries along changes from one request to the next.
+fn digest(args: &Map<String, Value>) -> String {
+    let mut hash = Sha256::new();
+    for (name, value) in args.iter().filter(|(name, _)| *name != "carry") {
+        // Neither can hold a zero byte: JSON escapes it.
+        hash.update(format!("{}\0{value}\0", Value::from(name.as_str())));
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Book {
@@ -73,9 +105,13 @@ impl Book {
         self.epoch
     }
 
-    pub fn known(&self, key: &str) -> Known {
-        match self.noted.get(key) {
+    pub fn known(&self, command: &Command) -> Known {
+        let is_same = |noted: &Noted| {
+            noted.verb == command.verb && (noted.args.is_empty() || noted.args == digest(&command.args))
+        };
+        match self.noted.get(&command.key()) {
             None => Known::New,
+            Some(noted) if !is_same(noted) => Known::Other { verb: noted.verb.clone() },
             Some(Noted { outcome: None, .. }) => Known::Begun,
             Some(Noted { outcome: Some(outcome), .. }) => Known::Ended(outcome.clone()),
         }
@@ -94,12 +130,14 @@ impl Book {
 
     /// Durable before anything is done.
     pub fn begin(&mut self, command: &Command, now: Time) -> std::io::Result<()> {
-        self.write(Line::Begun { key: command.key(), verb: command.verb.clone(), at: now })
+        let (verb, args) = (command.verb.clone(), digest(&command.args));
+        self.write(Line::Begun { key: command.key(), verb, at: now, args })
     }
 
     /// What came of it, for good. A disk that cannot take it is said; the answer is given all the same, and kept here.
     pub fn end(&mut self, command: &Command, outcome: &Outcome) -> std::io::Result<()> {
-        let line = Line::Ended { key: command.key(), verb: command.verb.clone(), outcome: outcome.clone() };
+        let (verb, args) = (command.verb.clone(), digest(&command.args));
+        let line = Line::Ended { key: command.key(), verb, outcome: outcome.clone(), args };
         let written = self.append(&line);
         self.take_in(line);
         self.forget_oldest();
@@ -134,17 +172,17 @@ impl Book {
     fn take_in(&mut self, line: Line) {
         match line {
             Line::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
-            Line::Begun { key, verb, at } => {
-                let noted = Noted { verb, begun_at: Some(at), outcome: None, bytes: 0 };
+            Line::Begun { key, verb, at, args } => {
+                let noted = Noted { verb, args, begun_at: Some(at), outcome: None, bytes: 0 };
                 if self.noted.insert(key.clone(), noted).is_none() {
                     self.order.push_back(key);
                 }
             }
-            Line::Ended { key, verb, outcome } => {
+            Line::Ended { key, verb, outcome, args } => {
                 let bytes = serde_json::to_vec(&outcome).map_or(0, |text| text.len());
                 let noted = self.noted.entry(key.clone()).or_insert_with(|| {
                     self.order.push_back(key);
-                    Noted { verb, begun_at: None, outcome: None, bytes: 0 }
+                    Noted { verb, args, begun_at: None, outcome: None, bytes: 0 }
                 });
                 if noted.outcome.is_none() {
                     (noted.outcome, noted.bytes) = (Some(outcome), bytes);
@@ -179,12 +217,12 @@ impl Book {
         push(&Line::Epoch { epoch: self.epoch })?;
         for key in &self.order {
             let Some(noted) = self.noted.get(key) else { continue };
-            let (key, verb) = (key.clone(), noted.verb.clone());
+            let (key, verb, args) = (key.clone(), noted.verb.clone(), noted.args.clone());
             if let Some(at) = noted.begun_at {
-                push(&Line::Begun { key: key.clone(), verb: verb.clone(), at })?;
+                push(&Line::Begun { key: key.clone(), verb: verb.clone(), at, args: args.clone() })?;
             }
             if let Some(outcome) = noted.outcome.clone() {
-                push(&Line::Ended { key, verb, outcome })?;
+                push(&Line::Ended { key, verb, outcome, args })?;
             }
         }
         self.file.write_all(&text)?;
@@ -219,7 +257,15 @@ mod tests {
 
     fn command(step: u32, verb: &str) -> Command {
         let verb = verb.to_owned();
-        Command { run: RunId(7), step, epoch: 1, verb, args: Map::new(), deadline: Time::MAX }
+        Command {
+            run: RunId(7),
+            step,
+            epoch: 1,
+            verb,
+            args: Map::new(),
+            deadline: Time::MAX,
+            incarnation: String::new(),
+        }
     }
 
     #[test]
@@ -239,12 +285,14 @@ mod tests {
         file.write_all(b"{\"is\":\"begun\",\"key\":\"r7/").unwrap();
         for _ in 0..2 {
             let mut book = Book::open(&path).unwrap();
-            assert_eq!((book.epoch(), book.known("r7/0")), (4, Known::Ended(done.clone())));
-            assert_eq!((book.known("r7/1"), book.known("r7/2")), (Known::Begun, Known::New));
+            assert_eq!((book.epoch(), book.known(&command(0, "a"))), (4, Known::Ended(done.clone())));
+            assert_eq!((book.known(&command(1, "b")), book.known(&command(2, "a"))), (Known::Begun, Known::New));
+            let other = Command { args: Map::from_iter([("gpu".to_owned(), json!(1))]), ..command(0, "a") };
+            assert_eq!(book.known(&other), Known::Other { verb: "a".to_owned() });
             assert_eq!(book.last("a", "r7/9"), Some(Time::UNIX_EPOCH));
             assert_eq!(book.last("a", "r7/0"), None);
             book.end(&command(0, "a"), &Outcome::Ok(json!("another"))).unwrap();
-            assert_eq!(book.known("r7/0"), Known::Ended(done.clone()), "an outcome never changes");
+            assert_eq!(book.known(&command(0, "a")), Known::Ended(done.clone()), "an outcome never changes");
         }
     }
 
@@ -256,7 +304,7 @@ mod tests {
         for step in 1..=u32::try_from(limits::BOOK_COMMANDS).unwrap() {
             book.end(&command(step, "a"), &Outcome::Ok(json!(step))).unwrap();
         }
-        assert_eq!((book.known("r7/0"), book.known("r7/1")), (Known::Begun, Known::New));
-        assert_eq!(book.known("r7/2"), Known::Ended(Outcome::Ok(json!(2))));
+        assert_eq!((book.known(&command(0, "a")), book.known(&command(1, "a"))), (Known::Begun, Known::New));
+        assert_eq!(book.known(&command(2, "a")), Known::Ended(Outcome::Ok(json!(2))));
     }
 }

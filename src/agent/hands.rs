@@ -91,7 +91,19 @@ impl Hands {
             return unwritten(error);
         }
         let killed = self.machine.settings.kill_file.exists();
-        match book.known(&command.key()) {
+        match book.known(command) {
+            // Not written down: what is known under that key stays what it is.
+            Known::Other { verb } => {
+                let why = format!(
+                    "command {} is known to the agent of {} as `{verb}` with other arguments, and is never done as \
+                     `{}`: the engine's store was restored from a copy, or two engines run on copies of one store; run \
+                     the runbook again, and let one engine run",
+                    command.key(),
+                    self.machine.name,
+                    command.verb
+                );
+                return Decided::Answer(node::failed(FailureKind::Conflict, why));
+            }
             Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
             // It may have happened, so it is not refused; but it is not touched either.
             Known::Begun if killed => {

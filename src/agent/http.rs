@@ -62,7 +62,7 @@ impl HttpLink {
             Err(error) => Err(match client.life {
                 Some((_, ends)) if ends <= Time::now() => LinkError::Refused(format!(
                     "this agent's certificate ended at {ends}: make a token with `nightshift agents join-token --node {}` \
-                     and join again with `nightshift agent --join TOKEN` ({})",
+                     and join again with `nightshift agent --join -`, which reads it from stdin ({})",
                     identity::node_name(&self.settings),
                     causes(&error)
                 )),

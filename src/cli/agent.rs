@@ -47,6 +47,7 @@ const PLACES: [&str; 2] = ["agent.yaml", "/etc/nightshift/agent.yaml"];
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     without_huge_pages("agent");
+    super::private::keep_files_private();
     let settings = settings(args, invocation)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,10 +72,11 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), S
     let https = settings.engine.as_deref().is_some_and(|engine| engine.starts_with("https:"));
     if https && settings.token_file.is_none() && !certificate.exists() {
         return Err(wrong(format!(
-            "this agent has neither a `token_file` nor a certificate in {}: join with `nightshift agent --join TOKEN`",
+            "this agent has neither a `token_file` nor a certificate in {}: join with `nightshift agent --join -`, which reads the token from stdin",
             settings.data_dir.display()
         )));
     }
+    make_private(&settings)?;
     let machine = Machine::here(node_name(&settings), Arc::clone(&settings));
     let link = HttpLink::new(Arc::clone(&settings)).map_err(wrong)?;
     let agent =
@@ -131,6 +133,12 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
     }
 }
 
+/// Findings, commands and the node's key are for this user alone.
+fn make_private(settings: &AgentConfig) -> Result<(), Stop> {
+    let hint = "make the folder, or set `data_dir` in agent.yaml";
+    super::private::folder(&settings.data_dir).map_err(|why| Stop::failure(format!("data_dir: {why}"), hint))
+}
+
 async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) -> Result<(), Stop> {
     let token = match token {
         "-" => {
@@ -138,6 +146,7 @@ async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) ->
         }
         token => token.to_owned(),
     };
+    make_private(settings)?;
     let joined = join(settings, token.trim())
         .await
         .map_err(|why| Stop::failure(why, "make another token with `nightshift agents join-token`"))?;

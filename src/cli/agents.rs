@@ -108,7 +108,7 @@ fn join_token(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
     }
     invocation.line(made["token"].as_str().unwrap_or_default())?;
     invocation.say(&format!(
-        "good once, until {}: on the node run `nightshift agent --engine https://…:7677 --join TOKEN`",
+        "good once, until {}: on the node run `nightshift agent --engine https://…:7677 --join -` and give it the token on stdin",
         made["expires_at"].as_str().unwrap_or_default()
     ));
     Ok(())

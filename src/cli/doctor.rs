@@ -6,6 +6,7 @@ mod cluster;
 mod engines;
 mod inside;
 mod outside;
+mod provider;
 mod reach;
 mod slack;
 

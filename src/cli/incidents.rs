@@ -72,6 +72,29 @@ pub(super) struct SilenceArgs {
     why: String,
 }
 
+#[derive(clap::Args)]
+pub(super) struct ResolveArgs {
+    /// The incident (i3)
+    id: String,
+    /// Why; it stands in the ledger
+    #[arg(short, long, visible_alias = "reason")]
+    why: String,
+    /// Only the alerts that this source holds open [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+}
+
+pub(super) fn resolve(args: &ResolveArgs, invocation: &Invocation) -> Result<(), Stop> {
+    let id = args.id.to_ascii_lowercase();
+    let wish = json!({ "why": args.why, "source": args.source });
+    let answer: Value = Client::new(invocation)?.post(&format!("incidents/{id}/resolve"), &wish)?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let incident: Incident = understood(answer["incident"].clone())?;
+    invocation.line(&format!("{} {}", incident.id, page::incident_state(incident.state)))
+}
+
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let open = !args.all && args.state.is_none();
     let mut query = vec![("limit", args.limit.to_string()), ("open", open.to_string())];

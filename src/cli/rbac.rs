@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let (config, _) = invocation.config()?;
     let jobs = config.clusters.values().filter_map(|cluster| cluster.cache_job.as_ref());
     let job_namespaces: BTreeSet<String> = jobs.map(|job| job.namespace.clone()).collect();
-    let rights = if args.used { used(config)? } else { needed(&config, None) };
+    let rights = if args.used { used(config.clone())? } else { needed(&config, None) };
     if invocation.json() {
         return invocation.print_json(&as_json(&rights));
     }
@@ -42,13 +42,18 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     home.retain(|right, _| right.home());
     let head = format!(
         "# What the actions that are on need of the Kubernetes API, from the catalog of nightshift {}.\n\
-         # An engine that observes or suggests needs the first role; one that acts needs all.\n",
+         # An engine that observes or suggests needs the first role; one that acts needs all.\n\
+         # RBAC cannot limit which part of an object a patch changes. With these roles alone, this account can put any image\n\
+         # into any workload, and so become cluster-admin. The Helm chart's admission policies limit it to what stands under\n\
+         # `limited to`; without Helm in the cluster: helm template … --show-only 'templates/admission*.yaml'\n",
         env!("CARGO_PKG_VERSION")
     );
     let mut roles = vec![role(&args.name, "read", None, &read), role(&args.name, "write", None, &write)];
     if !home.is_empty() {
         roles.extend(job_namespaces.iter().map(|space| role(&args.name, "jobs", Some(space), &home)));
     }
+    let leases: BTreeSet<String> = config.clusters.values().filter_map(|cluster| cluster.lease_namespace()).collect();
+    roles.extend(leases.iter().map(|space| role(&args.name, "lease", Some(space), &lease())));
     invocation.print(&format!("{head}{}", roles.join("---\n")))
 }
 
@@ -69,6 +74,13 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     rights
 }
 
+/// What the engine needs in the one namespace of its Lease.
+fn lease() -> Rights {
+    let verbs = ["create", "get", "update"];
+    let right = |verb| Permission::new("coordination.k8s.io", "leases", verb);
+    verbs.into_iter().map(|verb| (right(verb), vec!["one engine of an installation acts on a cluster"])).collect()
+}
+
 fn used(config: Config) -> Result<Rights, Stop> {
     let loaded = std::thread::Builder::new()
         .stack_size(limits::SCRIPT_STACK_BYTES)
@@ -81,8 +93,31 @@ fn used(config: Config) -> Result<Rights, Stop> {
     loaded.map_err(|_| Stop::failure("the runbooks cannot be loaded", "see `nightshift check`"))
 }
 
+/// What the chart's admission policies leave of a right to write; `None`: they do not limit it.
+fn limited_to(group: &str, resource: &str) -> Option<&'static str> {
+    Some(match (group, resource) {
+        ("", "nodes") => {
+            "cordon; taints, labels and annotations of nightshift.dev/ and admissionPolicy.extraKeys; NoExecute: extraKeys alone"
+        }
+        ("", "nodes/status") => "the condition NightshiftRemediation",
+        ("", "pods") => "the label nightshift.dev/traffic; deletion outside protected namespaces",
+        ("", "pods/eviction") => "pods outside protected namespaces",
+        ("apps", "deployments" | "statefulsets") => "the annotations that mark a restart, outside protected namespaces",
+        ("apps", "deployments/scale" | "statefulsets/scale") => "workloads outside protected namespaces",
+        ("batch", "jobs") => "the Job of cache::warm: its image, its one volume of models, no token",
+        ("coordination.k8s.io", "leases") => "the Lease of this installation",
+        _ => return None,
+    })
+}
+
 fn as_json(rights: &Rights) -> Value {
-    let right = |(right, by): (&Permission, &Vec<&str>)| json!({ "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by });
+    let right = |(right, by): (&Permission, &Vec<&str>)| {
+        let limit = limited_to(right.group, right.resource).filter(|_| right.writes());
+        json!({
+            "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by,
+            "limited_to": limit,
+        })
+    };
     json!({ "rights": rights.iter().map(right).collect::<Vec<_>>() })
 }
 
@@ -112,6 +147,9 @@ fn role(name: &str, part: &str, namespace: Option<&str>, rights: &Rights) -> Str
     for ((group, resource), Rule { verbs, by }) in rules {
         let by: Vec<&str> = by.into_iter().collect();
         let _ = writeln!(text, "  # {}", by.join(", "));
+        if let Some(limit) = limited_to(group, resource).filter(|_| part != "read") {
+            let _ = writeln!(text, "  # limited to: {limit}");
+        }
         let verbs = verbs.join(", ");
         let _ = writeln!(text, "  - {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}");
     }

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// The same as an option
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = simulate::param)]
     more: Vec<(String, Value)>,
+    /// The cluster where it runs [default: `default_cluster` of the configuration]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
     #[arg(long, value_parser = mode)]
     mode: Option<Mode>,
@@ -50,7 +53,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let params = [args.params.clone(), args.more.clone()].concat();
     let acts = args.mode.is_none_or(|mode| mode >= Mode::Approve);
     if args.dry_run || (acts && !args.yes) {
-        let answer = simulate::plan(&client, &args.runbook, &params, None)?;
+        let answer = simulate::plan(&client, &args.runbook, &params, None, args.cluster.as_deref())?;
         if args.dry_run {
             return if invocation.json() {
                 invocation.print_json(&answer)
@@ -61,6 +64,9 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         confirm(invocation, args, &understood(answer)?)?;
     }
     let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&params)? });
+    if let Some(cluster) = &args.cluster {
+        body["cluster"] = json!(cluster);
+    }
     if let Some(mode) = args.mode {
         body["mode"] = json!(mode);
     }

@@ -39,6 +39,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     without_huge_pages("serve");
+    super::private::keep_files_private();
     let (mut config, found) = invocation.config()?;
     invocation.say(&found.to_string());
     if let Some(listen) = args.listen {

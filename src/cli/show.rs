@@ -168,7 +168,10 @@ fn run_head(invocation: &Invocation, run: &Run) -> Result<(), Stop> {
         page::state(invocation, &run.state),
     ))?;
     let by = match &run.rule {
-        Some(rule) => format!("rule {}", page::text(rule)),
+        Some(rule) => match &run.posted_by {
+            Some(by) => format!("rule {}, alert posted by {}", page::text(rule), page::text(by)),
+            None => format!("rule {}", page::text(rule)),
+        },
         None => format!("by {}", page::text(&run.requested_by)),
     };
     let incident = run.incident.map(|id| format!(" · incident {id}")).unwrap_or_default();

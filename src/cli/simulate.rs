@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// A file with an event, as JSON, that the script sees as `event`
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
+    /// The cluster where it would run [default: `default_cluster` of the configuration]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
 }
 
 /// What `POST simulate` answers.
@@ -54,7 +57,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         }
     };
     let client = Client::new(invocation)?;
-    let answer = plan(&client, &args.runbook, &[args.params.clone(), args.more.clone()].concat(), event)?;
+    let params = [args.params.clone(), args.more.clone()].concat();
+    let answer = plan(&client, &args.runbook, &params, event, args.cluster.as_deref())?;
     if invocation.json() {
         return invocation.print_json(&answer);
     }
@@ -67,8 +71,12 @@ pub(super) fn plan(
     runbook: &str,
     params: &[(String, Value)],
     event: Option<Value>,
+    cluster: Option<&str>,
 ) -> Result<Value, Stop> {
     let mut body = json!({ "runbook": runbook, "params": gather(params)? });
+    if let Some(cluster) = cluster {
+        body["cluster"] = json!(cluster);
+    }
     if let Some(event) = event {
         body["event"] = event;
     }

@@ -48,6 +48,7 @@ impl Config {
         for (name, source) in &self.sources {
             source::check_source(name, source, &mut found);
             source::check_watched(name, source, self, &mut found);
+            source::check_clusters(name, source, self, &mut found);
             probe::check(name, source, self, &mut found);
         }
         for (name, channel) in &self.channels {
@@ -58,6 +59,7 @@ impl Config {
             check_name(&format!("clusters.{name}"), name, &mut found);
             check_cluster(&format!("clusters.{name}"), cluster, &mut found);
         }
+        check_default_cluster(self, &mut found);
         if let Some(prometheus) = &self.prometheus {
             check_url("prometheus.url", &prometheus.url, &mut found);
             check_secret("prometheus.token", prometheus.token.as_ref(), &mut found);
@@ -141,6 +143,24 @@ fn check_cluster(path: &str, cluster: &KubeConfig, found: &mut Findings) {
     }
 }
 
+/// Which cluster is meant where none is named must not depend on the order of names.
+fn check_default_cluster(config: &Config, found: &mut Findings) {
+    let names = || config.clusters.keys().map(String::as_str);
+    match &config.default_cluster {
+        Some(name) if !config.clusters.contains_key(name) => {
+            let fix = super::closest(name, names())
+                .map_or("name one of `clusters`".to_owned(), |near| format!("did you mean `{near}`?"));
+            found.say("default_cluster", format!("there is no cluster `{name}`"), fix);
+        }
+        None if config.clusters.len() > 1 => found.say(
+            "default_cluster",
+            format!("is missing, and there are several clusters ({})", names().collect::<Vec<_>>().join(", ")),
+            "name the one that is meant where an alert or a request names none",
+        ),
+        _ => {}
+    }
+}
+
 /// A prefix that runbooks may reach; `private+` says that private addresses behind it are meant.
 fn check_allow(path: &str, entry: &str, found: &mut Findings) {
     let bare = entry.strip_prefix("private+").unwrap_or(entry);
@@ -214,6 +234,28 @@ mod tests {
     #[test]
     fn the_defaults_are_good() {
         assert_eq!(Config::default().check(), []);
+    }
+
+    #[test]
+    fn with_several_clusters_one_is_the_default_and_no_source_speaks_for_all_of_them() {
+        let two = "clusters: { main: {}, aa: {} }\n";
+        let posted = |more: &str| {
+            paths(&format!("{two}default_cluster: main\nsources: {{ prod: {{ kind: alertmanager{more} }} }}\n"))
+        };
+        assert_eq!(paths(two), ["default_cluster"]);
+        assert_eq!(paths(&format!("{two}default_cluster: mian\n")), ["default_cluster"]);
+        assert_eq!(paths("clusters: { main: {} }\nsources: { prod: { kind: alertmanager } }\n"), [""; 0]);
+        assert_eq!(posted(""), ["sources.prod"]);
+        assert_eq!(posted(", add_labels: { team: ml }"), ["sources.prod"]);
+        // The sender's own label would be read before this one.
+        assert_eq!(posted(", labels: { cluster: [site, cluster] }, add_labels: { cluster: aa }"), ["sources.prod"]);
+        assert_eq!(posted(", clusters: [aa, mani]"), ["sources.prod.clusters"]);
+        assert_eq!(posted(", add_labels: { cluster: aa }"), [""; 0]);
+        assert_eq!(posted(", clusters: [aa]"), [""; 0]);
+        let watched = "sources: { k: { kind: kubernetes, cluster: aa, clusters: [aa] } }\n";
+        assert_eq!(paths(&format!("{two}default_cluster: main\n{watched}")), ["sources.k.clusters"]);
+        let config = Config::parse("x", &format!("{two}default_cluster: main\n")).unwrap();
+        assert_eq!(config.home_cluster(), "main", "not the first by name");
     }
 
     #[test]

@@ -23,9 +23,12 @@ pub struct OidcConfig {
     /// The claim that lists the user's groups.
     #[serde(default = "OidcConfig::usual_groups")]
     pub groups_claim: String,
-    /// What members of a group of the provider's may do here; of several, the widest holds. Empty: no group is let in.
+    /// What members of a group of the provider's may do here; of several, the widest holds, and `none` blocks. Empty: no group is let in.
     #[serde(default)]
     pub roles: BTreeMap<String, Role>,
+    /// Members of a group of `roles` act in these clusters alone; a group that is not here: in every one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub group_clusters: BTreeMap<String, Vec<String>>,
 }
 
 impl OidcConfig {

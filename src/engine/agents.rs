@@ -7,7 +7,7 @@ use super::scheduler::Unseen;
 use crate::limits;
 use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, Batch, Control};
+use crate::store::{AgentProof, AgentRow, Batch, Control, Origin};
 use crate::world::WorldError;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
             forget(&parts, &judged, &mut speaking).await;
         }
         tokio::select! {
-            () = parts.clock.sleep_until(parts.clock.now() + limits::AGENTS_LOOK_EVERY) => {}
+            () = parts.clock.sleep_for(limits::AGENTS_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
         }
     }
@@ -117,6 +117,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::of_kind(Origin::AGENT),
     };
     match parts.store.intake(batch).await {
         Ok(heard) => {

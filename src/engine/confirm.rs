@@ -120,6 +120,7 @@ mod tests {
             created_at: Time::UNIX_EPOCH,
             ended_at: None,
             requested_by: "rule".to_owned(),
+            posted_by: None,
         }
     }
 

@@ -196,12 +196,17 @@ impl Courier {
         let mut nudged = self.nudge.listen();
         while !*shutdown.borrow() {
             let mut wake = self.clock.now() + IDLE;
+            // What is due may have been read before a lane that ends meanwhile had written down what it did.
+            let before = busy.clone();
             match meanwhile(&mut lanes, &mut busy, self.store.due(self.clock.now(), NOTICES_BATCH)).await {
                 Ok(due) => {
                     for (channel, rows) in by_channel(due.notices) {
-                        if busy.insert(channel.clone()) {
+                        if !before.contains(&channel) && busy.insert(channel.clone()) {
                             lanes.push(Box::pin(self.lane(channel, rows)));
                         }
+                    }
+                    if before.iter().any(|channel| !busy.contains(channel)) {
+                        continue;
                     }
                     wake = due.next.map_or(wake, |next| next.min(wake)).max(self.clock.now() + BACKOFF_FIRST);
                 }
@@ -388,7 +393,7 @@ impl Courier {
         };
         tokio::select! {
             delivery = delivery => delivery,
-            () = self.clock.sleep_until(self.clock.now() + DELIVERY_TIMEOUT) => {
+            () = self.clock.sleep_for(DELIVERY_TIMEOUT) => {
                 let why = format!("the channel did not answer within {} s", DELIVERY_TIMEOUT.as_secs());
                 Delivery::Retry { after: None, why }
             }

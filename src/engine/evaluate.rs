@@ -1,11 +1,15 @@
-//! Runs a script on a thread whose stack it may use up, and pulls the brake when it takes too long.
+//! Runs a script on a thread whose stack it may use up, and brakes it when it uses too much CPU time.
 //!
-//! Invariant: no script keeps a thread for longer than its wall, and none runs on a thread that serves requests.
+//! Invariant: no script uses more CPU than its share, and none runs on a thread that serves requests. Time that it spends
+//! in a queue, or without a CPU, never counts: a busy machine makes turns late and nothing else.
 
 use crate::limits;
 use crate::model::{Input, Reason, ReasonCode, Step};
+use crate::planted::planted;
 use crate::script::{self, Brake, Runbook, Turn};
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What the script is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,20 +19,30 @@ pub(super) enum For {
 }
 
 pub(super) async fn advance(runbook: &Arc<Runbook>, input: &Input, journal: Vec<Step>, aim: For) -> Turn {
-    let (runbook, input, brake) = (runbook.clone(), input.clone(), Brake::default());
-    let pulled = brake.clone();
-    let mut evaluation = tokio::task::spawn_blocking(move || match aim {
-        For::Real => script::advance_with(&runbook, &input, &journal, &brake),
-        For::Plan => script::advance_plan_with(&runbook, &input, &journal, &brake),
-    });
-    let turn = match tokio::time::timeout(limits::SCRIPT_WALL, &mut evaluation).await {
-        Ok(turn) => turn,
-        Err(_) => {
-            pulled.pull();
-            evaluation.await
+    let (runbook, input, queued) = (runbook.clone(), input.clone(), Instant::now());
+    let evaluation = tokio::task::spawn_blocking(move || {
+        let brake = match planted("turn-bounded-by-wall-time") {
+            true => Brake::once(move || queued.elapsed() > Duration::from_millis(250)),
+            false => cpu_brake(),
+        };
+        match aim {
+            For::Real => script::advance_with(&runbook, &input, &journal, &brake),
+            For::Plan => script::advance_plan_with(&runbook, &input, &journal, &brake),
         }
-    };
-    turn.unwrap_or_else(|panic| {
+    });
+    evaluation.await.unwrap_or_else(|panic| {
         Turn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}")))
     })
+}
+
+/// Acts once this thread has used its share from here on.
+fn cpu_brake() -> Brake {
+    let began = cpu_time();
+    Brake::once(move || cpu_time().saturating_sub(began) > limits::SCRIPT_CPU)
+}
+
+/// The CPU time that the calling thread has used.
+fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
 }

@@ -5,7 +5,7 @@
 
 mod words;
 
-use crate::limits::{LOG_CACHE, LOG_LINES_PER_SECOND, LOG_QUEUE};
+use crate::limits::{FLAPS_IN_LOG, LOG_CACHE, LOG_LINES_PER_SECOND, LOG_QUEUE};
 use crate::model::{Entry, EntryKind, Incident, IncidentId, Run, RunId};
 use crate::store::{Commit, Follower};
 use crate::telemetry::Metrics;
@@ -140,6 +140,8 @@ struct Known {
     steps: HashMap<(RunId, u32), String>,
     /// Channels that were notified of an incident.
     notified: HashMap<IncidentId, HashSet<String>>,
+    /// How often an incident opened again after its alerts had ended.
+    flaps: HashMap<IncidentId, u32>,
     /// Channels whose last delivery failed.
     failing: HashSet<String>,
 }
@@ -232,6 +234,9 @@ impl Known {
         if self.notified.len() >= LOG_CACHE {
             self.notified.clear();
         }
+        if self.flaps.len() >= LOG_CACHE {
+            self.flaps.clear();
+        }
         match (&entry.kind, entry.about.run, entry.about.incident) {
             (EntryKind::RunCreated { runbook, rule, subject, .. }, Some(run), _) => {
                 let about = About { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
@@ -242,9 +247,21 @@ impl Known {
             }
             (EntryKind::IncidentResolved { .. }, _, Some(incident)) => {
                 self.notified.remove(&incident);
+                self.flaps.remove(&incident);
             }
+            (EntryKind::IncidentRecurred { .. }, _, Some(incident)) => *self.flaps.entry(incident).or_default() += 1,
             _ => {}
         }
+    }
+
+    fn flaps_of(&self, incident: Option<IncidentId>) -> u32 {
+        incident.and_then(|incident| self.flaps.get(&incident)).copied().unwrap_or_default()
+    }
+
+    /// The first few turns of a flap have lines, then each tenth: fifty lines of one node hide the rest of the night.
+    fn says_flap(&self, incident: Option<IncidentId>) -> bool {
+        let times = self.flaps_of(incident);
+        times <= FLAPS_IN_LOG || times % 10 == 0
     }
 }
 

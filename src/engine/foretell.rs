@@ -68,5 +68,6 @@ fn prospect(parts: &Parts, runbook: &Runbook, input: &Input, subject: &Subject, 
         created_at: parts.clock.now(),
         ended_at: None,
         requested_by: String::new(),
+        posted_by: None,
     }
 }

@@ -37,6 +37,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             found.push(Misfit { text, place: None, fatal: true });
         }
     }
+    found.extend(movable(config));
     for window in &config.windows {
         if let Err(why) = cron::parse(&window.at) {
             found.push(Misfit { text: format!("window {}: {why}", window.name), place: None, fatal: true });
@@ -57,6 +58,20 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         }
     }
     found
+}
+
+/// People who are named by a mail, beside groups that give roles too.
+fn movable(config: &Config) -> Option<Misfit> {
+    let groups = config.server.oidc.as_ref().is_some_and(|oidc| !oidc.roles.is_empty());
+    let by_mail = |person: &&crate::config::Person| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
+    let names: Vec<&str> = config.people.iter().filter(by_mail).map(|person| person.name.as_str()).collect();
+    let first = *names.first().filter(|_| groups)?;
+    let text = format!(
+        "`people[].oidc` names {} by a mail, and `server.oidc.roles` lets groups in: until {first} has signed in once, \
+         any account with that mail at the provider is {first}. Write the subject, which never changes",
+        names.join(", ")
+    );
+    Some(Misfit { text, place: None, fatal: false })
 }
 
 fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
@@ -200,6 +215,20 @@ fn near(word: &str, known: Vec<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_who_is_named_by_a_mail_beside_groups_is_a_warning() {
+        let of = |people: &str, roles: &str| {
+            let oidc = format!("{{ issuer: 'https://l.example', client_id: ns, roles: {roles} }}");
+            let config = Config::parse("x", &format!("server:\n  oidc: {oidc}\npeople:\n{people}")).unwrap();
+            movable(&config).map(|misfit| (misfit.text, misfit.fatal))
+        };
+        let mail = "  - { name: ann, role: operator, oidc: ann@example.com }\n";
+        let (text, fatal) = of(mail, "{ leads: operator }").unwrap();
+        assert!(text.contains("`people[].oidc` names ann by a mail") && !fatal, "{text}");
+        assert_eq!(of(mail, "{}"), None);
+        assert_eq!(of("  - { name: ann, role: operator, oidc: 00u1 }\n", "{ leads: operator }"), None);
+    }
     use crate::policy::RuleSet;
     use std::collections::HashMap;
     use std::sync::Arc;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub async fn plan(parts: &Parts, runbook: &Arc<Runbook>, input: &Input, journal: &[Step]) -> Plan {
     let mut steps: Vec<Step> = journal.to_vec();
     let mut calls = Vec::new();
+    let mut braked = 0;
     let end = loop {
         if calls.len() >= limits::PLAN_CALLS {
             let text = format!("the plan has more than {} calls", limits::PLAN_CALLS);
@@ -33,7 +34,8 @@ pub async fn plan(parts: &Parts, runbook: &Arc<Runbook>, input: &Input, journal:
             Turn::Done(_) => break PlanEnd::Done,
             Turn::Stopped(why) => break PlanEnd::Stopped(why),
             Turn::Failed(why) => break PlanEnd::Failed(why),
-            Turn::Broken(reason) => break PlanEnd::Cut(reason),
+            Turn::Braked(_) if braked + 1 < limits::SCRIPT_BRAKED => braked += 1,
+            Turn::Broken(reason) | Turn::Braked(reason) => break PlanEnd::Cut(reason),
         }
     };
     let hash = hash_of(&calls);
@@ -85,6 +87,7 @@ fn as_step(parts: &Parts, planned: &PlannedCall, no: u32) -> Step {
         carry: Value::Null,
         outcome: Some(planned.predicted.clone()),
         ended_at: Some(now),
+        incarnation: String::new(),
     }
 }
 

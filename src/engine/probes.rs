@@ -50,12 +50,12 @@ async fn look(parts: Parts, desks: Vec<Arc<Desk>>) {
 async fn talk(parts: Parts, desk: Arc<Desk>) {
     let mut settled = None;
     loop {
-        let now = parts.clock.now();
+        let (now, began) = (parts.clock.now(), parts.clock.monotonic());
         while tell::pass(&parts, &desk.source, &desk.board).await {}
-        if desk.is_whole(now) && settled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
+        if desk.is_whole(now) && settled.is_none_or(|last| began >= last + limits::RECONCILE_EVERY) {
             tell::end_what_is_over(&parts, &desk.source, &desk.board, "the engine no longer shows it").await;
-            settled = Some(now);
+            settled = Some(began);
         }
-        parts.clock.sleep_until(now + limits::COMPLAINTS_EVERY).await;
+        parts.clock.sleep_until_monotonic(began + limits::COMPLAINTS_EVERY).await;
     }
 }

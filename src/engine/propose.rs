@@ -3,7 +3,7 @@
 //! Invariant: a step that is begun and one that is only foretold are read in the same way.
 
 use super::Parts;
-use super::confirm;
+use super::{confirm, own_node};
 use crate::actions::Action;
 use crate::model::{Call, Effect, Reach, Run};
 use crate::policy::{Facts, Proposal};
@@ -49,6 +49,8 @@ pub(super) async fn facts(
     if proposal.effect == Effect::Read || proposal.undoes.is_some() {
         return facts;
     }
+    let elsewhere = own_node::refusal(parts, world, run, &proposal.target).await;
+    let facts = Facts { protected: elsewhere.or(facts.protected), ..facts };
     let takes = action.takes(&proposal.call);
     let facts = world.serving(&proposal.target, &takes, &parts.config.guards, facts).await;
     let facts = Facts { silenced: silenced.await, ..facts };

@@ -87,14 +87,13 @@ pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
     let mut hangup = hangup();
     while !*shutdown.borrow() {
-        let poll = parts.clock.now() + limits::RELOAD_POLL;
         tokio::select! {
             () = changes.notified() => reload(&parts).await,
             () = heard(&mut hangup) => {
                 tracing::info!("SIGHUP: reading rules, runbooks and integrations again");
                 reload(&parts).await;
             }
-            () = parts.clock.sleep_until(poll), if watching.is_err() => reload(&parts).await,
+            () = parts.clock.sleep_for(limits::RELOAD_POLL), if watching.is_err() => reload(&parts).await,
             _ = shutdown.changed() => {}
         }
     }

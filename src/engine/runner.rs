@@ -1,6 +1,7 @@
 //! Runs what is due: an open step is performed, else the script is asked what comes next.
 //!
-//! Invariant: nothing is performed before its `begin` is committed, and the first pass after a crash is the recovery.
+//! Invariant: nothing is performed before its `begin` is committed, the first pass after a crash is the recovery, and each
+//! cluster has slots of its own.
 
 mod slice;
 mod texts;
@@ -13,7 +14,7 @@ use crate::limits;
 use crate::model::{RunId, Time};
 use crate::policy::backoff;
 use crate::store::StoreError;
-use slice::Slice;
+use slice::{Braked, Slice};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,14 +26,16 @@ pub struct Runner {
     parts: Parts,
     texts: Arc<Texts>,
     silences: Silences,
-    /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest.
-    ailing: Mutex<HashMap<RunId, (u32, Time)>>,
+    braked: Braked,
+    /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest; by
+    /// the running clock.
+    ailing: Mutex<HashMap<RunId, (u32, Duration)>>,
 }
 
 impl Runner {
     pub fn new(parts: Parts) -> Runner {
         let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
-        Runner { parts, texts, silences: Silences::default(), ailing: Mutex::default() }
+        Runner { parts, texts, silences: Silences::default(), braked: Braked::default(), ailing: Mutex::default() }
     }
 
     /// Runs until `shutdown`; slices in flight are finished, not cut off.
@@ -40,7 +43,7 @@ impl Runner {
         let this = Arc::new(self);
         let mut nudged = this.parts.nudge.listen();
         let mut slices: JoinSet<RunId> = JoinSet::new();
-        let mut in_flight: HashMap<RunId, ()> = HashMap::new();
+        let mut in_flight: InFlight = HashMap::new();
         while !*shutdown.borrow() {
             let wake = this.launch(&mut slices, &mut in_flight).await;
             tokio::select! {
@@ -70,7 +73,7 @@ impl Runner {
                     return ran;
                 }
             };
-            let runs: Vec<RunId> = due.runs.into_iter().filter(|run| self.is_well(*run, now)).collect();
+            let runs: Vec<RunId> = due.runs.into_iter().filter(|run| self.is_well(*run)).collect();
             if runs.is_empty() {
                 return ran;
             }
@@ -81,7 +84,7 @@ impl Runner {
         }
     }
 
-    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut HashMap<RunId, ()>) -> Time {
+    async fn launch(self: &Arc<Self>, slices: &mut JoinSet<RunId>, in_flight: &mut InFlight) -> Time {
         let now = self.parts.clock.now();
         let later = now + Duration::from_secs(1);
         let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
@@ -91,12 +94,17 @@ impl Runner {
                 return later;
             }
         };
-        for run in due.runs {
-            if in_flight.len() >= limits::RUNS_AT_ONCE {
-                break;
-            }
-            if !in_flight.contains_key(&run) && self.is_well(run, now) {
-                in_flight.insert(run, ());
+        let slots = slots(self.parts.world.clusters.len());
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        for cluster in in_flight.values() {
+            *taken.entry(cluster.clone()).or_default() += 1;
+        }
+        for (run, cluster) in due.runs.into_iter().zip(due.clusters) {
+            let cluster = if cluster.is_empty() { self.parts.world.default_cluster.clone() } else { cluster };
+            let of_cluster = taken.entry(cluster.clone()).or_default();
+            if *of_cluster < slots && !in_flight.contains_key(&run) && self.is_well(run) {
+                *of_cluster += 1;
+                in_flight.insert(run, cluster);
                 let this = self.clone();
                 slices.spawn(async move {
                     this.slice(run).await;
@@ -109,7 +117,7 @@ impl Runner {
     }
 
     async fn slice(&self, run: RunId) {
-        match Slice::new(&self.parts, &self.texts, &self.silences, run).go().await {
+        match Slice::new(&self.parts, &self.texts, &self.silences, &self.braked, run).go().await {
             Ok(()) => {
                 self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
             }
@@ -143,19 +151,28 @@ impl Runner {
         let attempt = ailing.get(&run).map_or(1, |(attempt, _)| attempt.saturating_add(1));
         let wait = backoff(attempt, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, run.0 as u64);
         // One that was cancelled meanwhile is never due again: do not keep it for ever.
-        let now = self.parts.clock.now();
+        let now = self.parts.clock.monotonic();
         ailing.retain(|_, (_, until)| *until + 2 * limits::BACKOFF_MAX > now);
         tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
-        ailing.insert(run, (attempt, self.parts.clock.now() + wait));
+        ailing.insert(run, (attempt, now + wait));
     }
 
-    fn is_well(&self, run: RunId, now: Time) -> bool {
+    fn is_well(&self, run: RunId) -> bool {
+        let now = self.parts.clock.monotonic();
         let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ailing.get(&run).is_none_or(|(_, until)| *until <= now)
     }
 }
 
-fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut HashMap<RunId, ()>) {
+/// Runs whose slice is on its way, each with its cluster.
+type InFlight = HashMap<RunId, String>;
+
+/// Slices of one cluster that run together: one that hangs keeps its own slots alone.
+fn slots(clusters: usize) -> usize {
+    (limits::RUNS_AT_ONCE / clusters.max(1)).max(limits::RUNS_PER_CLUSTER)
+}
+
+fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut InFlight) {
     match done {
         Ok(run) => drop(in_flight.remove(&run)),
         // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.

@@ -8,28 +8,31 @@ use crate::limits;
 use crate::model::{Episode, EpisodeId, Rule, Time};
 use crate::sources::{alertmanager_api, alertmanager_api::Found, alertmanager_api::Snapshot, cron};
 use crate::store::{Control, Filter, NewRun, StoreError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut looked = last_alive(&parts).await;
-    let mut reconciled: Option<Time> = None;
+    let mut reconciled: Option<Duration> = None;
     let mut nudged = parts.nudge.listen();
     while !*shutdown.borrow() {
-        let now = parts.clock.now();
+        let (now, began) = (parts.clock.now(), parts.clock.monotonic());
+        // The clock was set back: what comes now is due at its time, and a tick that has its run already gets no second one.
+        looked = looked.min(now);
         let (next_tick, all_started) = schedule(&parts, looked, now).await;
         if all_started {
             looked = now;
         }
-        if reconciled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
+        if reconciled.is_none_or(|last| began >= last + limits::RECONCILE_EVERY) {
             reconcile(&parts, now).await;
-            reconciled = Some(now);
+            reconciled = Some(began);
         }
         let later = now + limits::SCHEDULE_POLL;
         let wake = next_tick.map_or(later, |next| next.min(later));
         // A nudge may mean that new rules were taken in; it must not make us spin, so look at most once a second.
         tokio::select! {
             () = parts.clock.sleep_until(wake) => {}
-            () = async { nudged.heard().await; parts.clock.sleep_until(now + limits::JANITOR_EVERY).await } => {}
+            () = async { nudged.heard().await; parts.clock.sleep_until_monotonic(began + limits::JANITOR_EVERY).await } => {}
             _ = shutdown.changed() => {}
         }
     }

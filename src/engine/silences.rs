@@ -9,8 +9,7 @@ use crate::model::{About, Actor, EntryKind, Episode, EpisodeState, IncidentId, L
 use crate::sources::alertmanager_api::{self as api, Silence};
 use crate::store::{Filter, StoreError};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use tokio::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// By fingerprint of the alert, or why that could not be read.
 type Answer = Result<Arc<HashMap<String, Silence>>, String>;
@@ -18,8 +17,11 @@ type Answer = Result<Arc<HashMap<String, Silence>>, String>;
 /// What the sources said of their silences a moment ago, so that a thousand held runs ask once.
 #[derive(Default)]
 pub(super) struct Silences {
-    known: Mutex<HashMap<String, (Time, Answer)>>,
+    known: Mutex<HashMap<String, Asked>>,
 }
+
+/// One source's last answer and when it came. Held while that source is asked, so that a source that hangs keeps the runs of its own alerts alone.
+type Asked = Arc<tokio::sync::Mutex<Option<(Time, Answer)>>>;
 
 impl Silences {
     /// Why the alert behind a run is left to others, if a silence covers it, or if that cannot be told.
@@ -51,9 +53,13 @@ impl Silences {
     }
 
     async fn ask(&self, parts: &Parts, name: &str, source: &Source, base: &str) -> Answer {
-        let mut known = self.known.lock().await;
+        let asked = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Asked::clone(known.entry(name.to_owned()).or_default())
+        };
+        let mut asked = asked.lock().await;
         let now = parts.clock.now();
-        if let Some((at, answer)) = known.get(name)
+        if let Some((at, answer)) = asked.as_ref()
             && *at <= now
             && *at + limits::SILENCES_FRESH > now
         {
@@ -66,7 +72,7 @@ impl Silences {
             }
             Err(why) => Err(why),
         };
-        known.insert(name.to_owned(), (parts.clock.now(), answer.clone()));
+        *asked = Some((parts.clock.now(), answer.clone()));
         answer
     }
 }

@@ -313,7 +313,12 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         SilenceMade { source, silence, until, .. } => {
             (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
-        Heard { source, events } => (heard(entry, source, events), false),
+        Heard { source, events, via } => {
+            // Of an ordinary sender the source says enough.
+            let by = via.as_ref().filter(|via| via.person);
+            let by = by.map(|via| format!(", posted by {}", via.by)).unwrap_or_default();
+            (format!("{}{by}", heard(entry, source, events)), false)
+        }
         Gap { source, text } => (format!("gap in the alerts from {source}: {text}"), true),
         Told { channel, text } => (format!("message to {channel}: {text}"), true),
         Delivered { channel, .. } => (format!("notified: {channel}"), false),
@@ -398,10 +403,46 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         Refused { who, why, .. } => (format!("refused to {who}: {why}"), false),
         PeopleChanged { changes } => (format!("access rights changed: {}", changes.join("; ")), true),
+        SubjectLinked { person, subject, mail, .. } => {
+            (format!("{person} signed in for the first time as subject {subject}{}", known_by(mail.as_deref())), true)
+        }
+        SubjectRefused { person, subject, mail, .. } => (
+            format!(
+                "sign-in refused to subject {subject}: {mail} is the mail of {person}, and another subject has signed in as {person}"
+            ),
+            false,
+        ),
+        SubjectMailChanged { person, subject, mail, .. } => {
+            (format!("{person} (subject {subject}) signed in with another mail{}", known_by(mail.as_deref())), true)
+        }
+        SubjectsUnlinked { person, subjects, by, why } => (
+            format!(
+                "{by} unlinked {subjects} of {person}'s subjects, so the next one with their mail is linked{}",
+                after(why)
+            ),
+            true,
+        ),
+        SessionsEnded { who, sessions, by, why } => {
+            (format!("{by} ended {sessions} sessions of {who}{}", after(why)), true)
+        }
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {
             (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
+        }
+        AgentTokenMade { cluster, node, expires_at, by } => {
+            let of = match (node, cluster) {
+                (Some(node), cluster) => {
+                    format!(" for {}", AgentName::new(cluster.as_deref().unwrap_or_default(), node))
+                }
+                (None, Some(cluster)) => format!(" for cluster {cluster}"),
+                (None, None) => String::new(),
+            };
+            (format!("{by} made a join token{of}, valid until {expires_at}"), true)
+        }
+        AgentRenewed { cluster, node, generation } => {
+            let name = AgentName::new(cluster, node);
+            (format!("the agent of {name} renewed its certificate (generation {generation})"), false)
         }
         AgentJoined { cluster, node, token_by } => {
             let name = AgentName::new(cluster, node);
@@ -460,6 +501,10 @@ pub fn moment(at: Time, now: Time) -> String {
 
 fn after(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(": {why}") }
+}
+
+fn known_by(mail: Option<&str>) -> String {
+    mail.map(|mail| format!(" ({mail})")).unwrap_or_default()
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -6,7 +6,7 @@ use super::Parts;
 use super::scheduler::Unseen;
 use crate::limits;
 use crate::sources::kubernetes::Board;
-use crate::store::{Batch, Control};
+use crate::store::{Batch, Control, Origin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
@@ -22,7 +22,9 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
     }
     let (said, left_out) = (events.len(), gaps.len());
     let rules = parts.catalog.current().rules.clone();
-    let batch = Batch { source: source.to_owned(), events: events.clone(), gaps, rules, now };
+    let kind = parts.config.sources.get(source).map(|source| source.kind.as_str()).unwrap_or_default();
+    let origin = Origin::of_kind(kind);
+    let batch = Batch { source: source.to_owned(), events: events.clone(), gaps, rules, now, origin };
     match parts.store.intake(batch).await {
         Ok(heard) => {
             board(shared).told(&events, now);

@@ -47,6 +47,24 @@ pub const AGENT_CERTIFICATE: Duration = Duration::from_secs(7 * 86_400);
 /// The door's own certificate, made anew at each start.
 pub const DOOR_CERTIFICATE: Duration = Duration::from_secs(2 * 365 * 86_400);
 pub const AUTHORITY_CERTIFICATE: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// An older certificate of an agent is still taken so long after a newer one was first shown: what was on its way then.
+pub const AGENT_CERTIFICATES_OVERLAP: Duration = Duration::from_secs(120);
+/// That two senders use one identity is said so often.
+pub const AGENT_OLDER_SAID: Duration = Duration::from_secs(600);
+/// Between two renewals of one certificate, so that no holder of it can fill the ledger.
+pub const AGENT_RENEWED_EVERY: Duration = Duration::from_secs(60);
+/// A request to join: a token, two names and a request for a certificate.
+pub const AGENT_JOIN_BYTES: usize = 16 * 1024;
+/// Requests to join that are looked at together; the others wait for their turn so long.
+pub const AGENT_JOINS_AT_ONCE: usize = 16;
+pub const AGENT_JOIN_WAIT: Duration = Duration::from_secs(5);
+/// Before a refused token is answered: its place among those at once stays taken meanwhile.
+pub const AGENT_JOIN_PAUSE: Duration = Duration::from_secs(1);
+/// Connections to the agents' listener that have not shown yet who they are, and how long one may take to.
+pub const AGENT_STRANGERS: usize = 256;
+pub const AGENT_STRANGER_LIFE: Duration = Duration::from_secs(30);
+/// Join tokens that are neither used nor expired: some more than nodes that join by hand in a day.
+pub const JOIN_TOKENS: usize = 1_000;
 pub const JOIN_TOKEN_LIFE: Span = Span::minutes(15);
 pub const JOIN_TOKEN_LIFE_MAX: Span = Span::seconds(86_400);
 /// Findings between watchers and the spool; a watcher waits when it is full.

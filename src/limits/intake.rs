@@ -19,11 +19,23 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTIONS: usize = 1_024;
 /// Batches waiting for the writer; beyond it the answer is 503, which Alertmanager retries.
 pub const INTAKE_QUEUE: usize = 1_024;
-/// Bytes of bodies being decoded or waiting; beyond it the answer is 503.
+/// Bytes of bodies being decoded or waiting; beyond it the answer is 503. One source has a quarter of it.
 pub const INTAKE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of bodies whose sender is known only once they are read (a signature is over them, a token stands in a form); they
-/// take no room of events.
+/// take no room of events. One endpoint has a quarter of it.
 pub const UNPROVED_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of forms of visitors who have signed in.
+pub const FORM_BYTES: usize = 2 * 1024 * 1024;
+/// A token, where to go afterwards, and what a browser adds.
+pub const SIGN_IN_BYTES: usize = 4 * 1024;
+/// Slack and PagerDuty send a few KiB at once; a stranger must not keep them waiting.
+pub const UNPROVED_BODY_TIMEOUT: Duration = Duration::from_secs(3);
+/// A body may begin so late, and then must come at this speed: slower than any network of today, faster than an attack that
+/// wants to hold much memory with little traffic.
+pub const BODY_BEGINS: Duration = Duration::from_secs(3);
+pub const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Room that a body gets before its first byte is there.
+pub const BODY_FIRST_BYTES: usize = 16 * 1024;
 /// Gaps that one body may leave in the ledger; the rest become one line with their number.
 pub const GAPS_PER_BODY: usize = 20;
 /// An identity that a source gives itself (a dedup key); a longer one is hashed.
@@ -38,6 +50,8 @@ pub const DECODE_INLINE_BYTES: usize = 256 * 1024;
 pub const REPEAT_WINDOW: Span = Span::minutes(4);
 /// Repeats that are remembered; beyond it they simply reach the disk.
 pub const REPEATS: usize = 65_536;
+/// Plans made for people at once (`simulate`): each asks clusters and Prometheus.
+pub const SIMULATIONS: usize = 8;
 /// A shorter token can be guessed.
 pub const TOKEN_BYTES_MIN: usize = 16;
 /// How long requests under way may take to end once the server stops.
@@ -57,6 +71,11 @@ pub const RESOLVE_AFTER_MAX: Span = Span::minutes(60);
 pub const GROUP_WAIT: Span = Span::seconds(10);
 pub const GROUP_WAIT_MAX: Span = Span::minutes(5);
 pub const GROUP_SUBJECTS: usize = 3;
+/// New incidents that one source (an agent is one) opens within a minute, and as many critical ones besides; the alerts beyond it
+/// are kept and counted in one incident, so that a flood hides no incident of another sender.
+pub const INCIDENTS_PER_SOURCE: usize = 500;
+/// Senders whose new incidents are counted at a time.
+pub const SENDERS_COUNTED: usize = 4_096;
 /// The first message of an incident waits so long for others of its storm, so that a storm in single requests is one
 /// message: far below the two seconds in which people are to be notified.
 pub const GROUP_SETTLE: Duration = Duration::from_millis(500);

@@ -15,6 +15,8 @@ pub const PATIENCE_MIN: Span = Span::seconds(10);
 pub const PATIENCE_MAX: Span = Span::seconds(86_400);
 /// Incidents that may open on a channel within a minute before a digest takes over.
 pub const NOTICES_PER_MINUTE: usize = 20;
+/// Critical incidents of one source that have messages of their own within a minute while a digest is open.
+pub const CRITICAL_IN_STORM: usize = 3;
 pub const HEADLINES: usize = 12;
 pub const STORY_LINES: usize = 200;
 pub const DELIVERIES_AT_ONCE: usize = 8;

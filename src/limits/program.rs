@@ -23,6 +23,18 @@ pub const FILES_QUIET_LOOKS: usize = 20;
 pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 // ── upkeep ──
+/// A wall clock that moves by more than this against the running clock was set. Time servers slew below it.
+pub const CLOCK_STEP: Duration = Duration::from_secs(5);
+/// How often it is looked whether the wall clock was set.
+pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A step that lasts as long is no mistake that is corrected soon: the engine's time and its timers follow it then.
+pub const CLOCK_SETTLE: Duration = Duration::from_secs(600);
+/// Of a clock that is set again and again, no more is written than one entry in this time.
+pub const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Nothing is removed for so long after the wall clock was last seen away from the engine's time.
+pub const CLOCK_QUIET: Duration = Duration::from_secs(3_600);
+/// Retention moves on by at most this many days in a day that the engine has lived.
+pub const SWEEP_SPEED: u32 = 2;
 pub const JANITOR_EVERY: Duration = Duration::from_secs(1);
 pub const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 pub const RELOAD_POLL: Duration = Duration::from_secs(60);
@@ -49,6 +61,14 @@ pub const WEB_IDLE: Duration = Duration::from_secs(2 * 3_600);
 /// Sessions at once, of all and of one person; the one that was used longest ago makes room.
 pub const WEB_SESSIONS: usize = 4_096;
 pub const WEB_SESSIONS_EACH: usize = 16;
+/// Cookies of one name that are tried: one is ours, others may have been set by another port of this host.
+pub const WEB_COOKIES: usize = 4;
+/// Sign-ins that one browser has begun and not ended, each in a tab of its own.
+pub const OIDC_TABS: usize = 6;
+/// Of what a provider writes to explain an error, so much is shown and logged …
+pub const OIDC_WORDS: usize = 200;
+/// … and so many names of groups are logged where none of them counts.
+pub const OIDC_GROUPS_SHOWN: usize = 5;
 /// From leaving for an identity provider to coming back: a password, a second factor, a phone that is searched for.
 pub const OIDC_SIGN_IN: Duration = Duration::from_secs(600);
 /// Sign-ins that came back within that time and are remembered: more is nobody's installation, and the oldest makes room.
@@ -74,8 +94,8 @@ pub const OIDC_KEYS: usize = 64;
 pub const OIDC_TOKEN_BYTES: usize = 64 * 1024;
 /// As OpenID Connect bounds a subject.
 pub const OIDC_SUBJECT_BYTES: usize = 255;
-/// Groups of one person that are looked at.
-pub const OIDC_GROUPS: usize = 1_000;
+/// Groups that are kept with a session, of those that mean something here.
+pub const OIDC_GROUPS: usize = 100;
 /// A name or text on a page, so that a hostile label cannot push the buttons out of sight.
 pub const WEB_TEXT_CHARS: usize = 400;
 /// Rows of a table on a page; the rest is a number and a command.
@@ -120,5 +140,10 @@ pub const ACCEPT_RANGES: usize = 16;
 pub const LOG_LINES_PER_SECOND: usize = 50;
 /// Runs, incidents, steps and channels whose names later lines repeat.
 pub const LOG_CACHE: usize = 4_096;
+/// Turns of a flapping alert that have a line each in the log; later each tenth has one.
+pub const FLAPS_IN_LOG: u32 = 3;
 /// Commits that wait for the log; a commit never waits for it.
 pub const LOG_QUEUE: usize = 1_024;
+
+/// Connections that cannot be accepted are logged so often, with their count.
+pub const UNACCEPTED_SAID_EVERY: Duration = Duration::from_secs(10);

@@ -31,6 +31,8 @@ pub const NAMES_SHOWN: usize = 5;
 // ── runs ──
 /// Runs that are advanced or perform a step at the same time.
 pub const RUNS_AT_ONCE: usize = 64;
+/// Of one cluster at least so many, however many clusters there are.
+pub const RUNS_PER_CLUSTER: usize = 8;
 pub const DUE_BATCH: usize = 256;
 /// Attempts of one step on a target that does not answer before the step has failed.
 pub const STEP_ATTEMPTS: u32 = 8;

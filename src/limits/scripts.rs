@@ -16,7 +16,11 @@ pub const SCRIPT_ARRAY_ITEMS: usize = 10_000;
 pub const SCRIPT_MAP_ITEMS: usize = 10_000;
 pub const SCRIPT_VARIABLES: usize = 500;
 pub const SCRIPT_FUNCTIONS: usize = 200;
-pub const SCRIPT_WALL: Duration = Duration::from_millis(250);
+/// CPU time of the script's own thread, so a turn that waits for a busy machine is as good as any other. A turn takes some
+/// milliseconds; 250,000 operations that each copy an array would take half a minute.
+pub const SCRIPT_CPU: Duration = Duration::from_secs(1);
+/// Turns of one run in a row that use this up before the run is stuck; until then it is tried again later.
+pub const SCRIPT_BRAKED: u32 = 5;
 pub const SCRIPT_STACK_BYTES: usize = 16 * 1024 * 1024;
 pub const SCRIPT_BYTES: usize = 256 * 1024;
 pub const STEPS_PER_RUN: usize = 1_000;

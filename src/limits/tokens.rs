@@ -21,7 +21,9 @@ pub const TOKENS_USED: usize = 4_096;
 pub const BREAK_GLASS_LIFE: Span = Span::minutes(60);
 /// Refusals (and what a broken glass reads) of one kind become one entry, and one more with their number after this time …
 pub const WITNESS_WINDOW: Duration = Duration::from_secs(600);
-/// … and so many kinds of refusals in it have entries of their own, so that a flood cannot fill the ledger.
+/// … and so many kinds of refusals of one caller have entries of their own in it, so that a flood cannot fill the ledger …
 pub const WITNESS_KINDS: usize = 20;
+/// … of so many callers; those of the others are one number.
+pub const WITNESS_CALLERS: usize = 100;
 /// Characters of a request that such an entry quotes.
 pub const WITNESS_CHARS: usize = 200;

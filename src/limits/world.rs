@@ -72,3 +72,12 @@ pub const DOCKER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const CONTAINER_GRACE: Duration = Duration::from_secs(60);
 /// What a restart takes beside the grace: the kill, the unmount, the start.
 pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);
+
+// ── the Lease of an engine ──
+/// How often it is renewed, and how long it lasts without: as controllers of Kubernetes do, some slower.
+pub const LEASE_LOOK_EVERY: Duration = Duration::from_secs(5);
+pub const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// An engine that could not renew for so long acts no more, well before another one may take over.
+pub const LEASE_HELD: Duration = Duration::from_secs(20);
+/// For the first look at the start, before anything is begun, and for giving it back at the end.
+pub const LEASE_FIRST_LOOK: Duration = Duration::from_secs(2);

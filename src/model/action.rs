@@ -114,6 +114,8 @@ pub enum ParamType {
     /// A text such as `30m`.
     Duration,
     String,
+    /// A query of Prometheus. It comes from a rule, a header or a person, never from an event.
+    Query,
     Int,
     Float,
     Bool,
@@ -122,7 +124,7 @@ pub enum ParamType {
 }
 
 impl ParamType {
-    pub const ALL: [ParamType; 12] = [
+    pub const ALL: [ParamType; 13] = [
         ParamType::Node,
         ParamType::Gpu,
         ParamType::Pod,
@@ -131,6 +133,7 @@ impl ParamType {
         ParamType::Model,
         ParamType::Duration,
         ParamType::String,
+        ParamType::Query,
         ParamType::Int,
         ParamType::Float,
         ParamType::Bool,
@@ -147,6 +150,7 @@ impl ParamType {
             ParamType::Model => "Model",
             ParamType::Duration => "Duration",
             ParamType::String => "String",
+            ParamType::Query => "Query",
             ParamType::Int => "Int",
             ParamType::Float => "Float",
             ParamType::Bool => "Bool",

@@ -1,6 +1,6 @@
 //! What the engine asks of an agent, and what it answers.
 //!
-//! Invariant: a command is known by run and step for ever; the same one again is never done twice.
+//! Invariant: a command is known by run, step and incarnation of the store for ever; the same one again is never done twice.
 
 use super::{Outcome, RunId, Time};
 use serde::{Deserialize, Serialize};
@@ -19,17 +19,24 @@ pub struct Command {
     pub args: Map<String, Value>,
     /// Not begun after this.
     pub deadline: Time,
+    /// The incarnation of the store in which its step was begun; empty for steps from before there were any, and for
+    /// questions that belong to no step.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub incarnation: String,
 }
 
 impl Command {
     /// What the agent remembers on disk.
     pub fn key(&self) -> String {
-        key(self.run, self.step)
+        key(self.run, self.step, &self.incarnation)
     }
 }
 
-pub(super) fn key(run: RunId, step: u32) -> String {
-    format!("{run}/{step}")
+pub(super) fn key(run: RunId, step: u32, incarnation: &str) -> String {
+    match incarnation {
+        "" => format!("{run}/{step}"),
+        _ => format!("{run}/{step}/{incarnation}"),
+    }
 }
 
 /// What became of a command so far.

@@ -79,6 +79,17 @@ pub struct Breaker {
     pub since: Time,
 }
 
+/// Who posted the events of a request, and by which token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poster {
+    pub by: String,
+    /// The token or the certificate, in words: `token t3`.
+    pub with: String,
+    /// A person (any role but `source`): a requester of the runs that the events start.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub person: bool,
+}
+
 /// What one event of a batch led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeardEvent {
@@ -107,6 +118,9 @@ pub enum EntryKind {
     /// Events of one request of one source were accepted and decided.
     Heard {
         source: String,
+        /// Absent where the engine itself is the sender, and in entries of before.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        via: Option<Poster>,
         events: Vec<HeardEvent>,
     },
     /// Something a source could not tell us: a truncated list, a gap, a body we had to refuse.
@@ -118,6 +132,9 @@ pub enum EntryKind {
         key: String,
         title: String,
         subject: Subject,
+        /// The alert that opened it; none where it is about something else, such as a freeze.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        alert: Option<String>,
     },
     IncidentResolved {
         why: String,
@@ -366,11 +383,65 @@ pub enum EntryKind {
     PeopleChanged {
         changes: Vec<String>,
     },
+    /// A subject of the identity provider signed in as this person for the first time: from now on it is that person.
+    SubjectLinked {
+        person: String,
+        issuer: String,
+        subject: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        mail: Option<String>,
+    },
+    /// The mail of this person's entry belongs to another subject than the one that has signed in as them: refused.
+    SubjectRefused {
+        person: String,
+        issuer: String,
+        subject: String,
+        mail: String,
+    },
+    /// A subject that is this person signed in with another mail than before; it stays that person.
+    SubjectMailChanged {
+        person: String,
+        issuer: String,
+        subject: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        mail: Option<String>,
+    },
+    /// An admin lets the next subject with the mail of this person's entry be that person.
+    SubjectsUnlinked {
+        person: String,
+        subjects: u64,
+        by: String,
+        why: String,
+    },
+    /// Sessions of the pages were ended by an admin.
+    SessionsEnded {
+        who: String,
+        sessions: u64,
+        by: String,
+        why: String,
+    },
     /// A person has looked at what a stuck run left, and gave its nodes free for others.
     NodesReleased {
         nodes: Vec<String>,
         by: String,
         why: String,
+    },
+    /// A join token was made: for one agent, of this cluster and node where they are named.
+    AgentTokenMade {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+        expires_at: Time,
+        by: String,
+    },
+    /// An agent has got another certificate for a certificate that it had.
+    AgentRenewed {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cluster: String,
+        node: String,
+        /// Counts from 1, the one that it got when it joined.
+        generation: u64,
     },
     /// An agent has got its first certificate, by a token that this person made.
     AgentJoined {
@@ -411,7 +482,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 52] = [
+    pub const NAMES: [&'static str; 59] = [
         "started",
         "heard",
         "gap",
@@ -457,6 +528,13 @@ impl EntryKind {
         "break_glass_used",
         "refused",
         "people_changed",
+        "agent_token_made",
+        "agent_renewed",
+        "subject_linked",
+        "subject_refused",
+        "subject_mail_changed",
+        "subjects_unlinked",
+        "sessions_ended",
         "agent_joined",
         "agent_removed",
         "swept",
@@ -508,6 +586,8 @@ impl EntryKind {
             EntryKind::BreakerReset { .. } => "breaker_reset",
             EntryKind::CatalogLoaded { .. } => "catalog_loaded",
             EntryKind::CatalogRefused { .. } => "catalog_refused",
+            EntryKind::AgentTokenMade { .. } => "agent_token_made",
+            EntryKind::AgentRenewed { .. } => "agent_renewed",
             EntryKind::AgentJoined { .. } => "agent_joined",
             EntryKind::AgentRemoved { .. } => "agent_removed",
             EntryKind::Swept { .. } => "swept",
@@ -517,6 +597,11 @@ impl EntryKind {
             EntryKind::BreakGlassUsed { .. } => "break_glass_used",
             EntryKind::Refused { .. } => "refused",
             EntryKind::PeopleChanged { .. } => "people_changed",
+            EntryKind::SubjectLinked { .. } => "subject_linked",
+            EntryKind::SubjectRefused { .. } => "subject_refused",
+            EntryKind::SubjectMailChanged { .. } => "subject_mail_changed",
+            EntryKind::SubjectsUnlinked { .. } => "subjects_unlinked",
+            EntryKind::SessionsEnded { .. } => "sessions_ended",
             EntryKind::NodesReleased { .. } => "nodes_released",
             EntryKind::Redacted { .. } => "redacted",
             EntryKind::Remarked { .. } => "remarked",

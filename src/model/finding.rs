@@ -6,6 +6,84 @@ use super::{Severity, Status, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Every alert that an agent may report. An engine takes no other from an agent, so that the holder of an agent's key can
+/// speak of its node's hardware alone. A test of the node's watchers holds them to it.
+pub const AGENT_ALERTS: [&str; 39] = [
+    "GpuDramRetirement",
+    "GpuDramRetirementFailed",
+    "GpuEccStorm",
+    "GpuEccUncorrected",
+    "GpuFabric",
+    "GpuHangs",
+    "GpuHot",
+    "GpuLost",
+    "GpuMemoryHot",
+    "GpuMigModePending",
+    "GpuMissing",
+    "GpuNvlinkDown",
+    "GpuNvlinkErrors",
+    "GpuNvmlError",
+    "GpuPcieReplays",
+    "GpuPcieWidth",
+    "GpuPoison",
+    "GpuPoisonFatal",
+    "GpuPowerBrake",
+    "GpuRecoveryAction",
+    "GpuRepairPending",
+    "GpuResetRequired",
+    "GpuRowRemapBanksUsedUp",
+    "GpuRowRemapFailed",
+    "GpuRowRemapPending",
+    "GpuSramThreshold",
+    "GpuThermalMargin",
+    "GpuThermalThrottle",
+    "GpuUnavailable",
+    "GpuXid",
+    "KernelLineUnread",
+    "KernelLogLost",
+    "KernelLogUnreadable",
+    "MigLayoutNotRestored",
+    "NightshiftAgentSpoolOverflow",
+    "NvSwitchSxid",
+    "NvmlEvents",
+    "NvmlHangs",
+    "NvmlUnavailable",
+];
+
+/// Every label that an agent may report, beside the names of its node and GPU, which the engine sets itself. None of them
+/// names a workload, a pod or a container.
+pub const AGENT_LABELS: [&str; 29] = [
+    "GPU_CI_ID",
+    "GPU_I_ID",
+    "action",
+    "alertname",
+    "caused_by",
+    "drain_rst",
+    "expected",
+    "fatal",
+    "gpc",
+    "gpu_known",
+    "link",
+    "pid",
+    "process",
+    "recovery",
+    "registers",
+    "row_remap",
+    "rst",
+    "seen",
+    "severity",
+    "sm",
+    "source",
+    "status",
+    "subcode",
+    "switch",
+    "switch_pci",
+    "sxid",
+    "tpc",
+    "unit",
+    "xid",
+];
+
 /// A GPU by all its names; unknown ones are empty. The index may change with a boot, the UUID does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GpuName {

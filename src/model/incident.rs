@@ -37,9 +37,21 @@ pub struct Incident {
     pub firing: u32,
     /// Episodes that ever joined; an alert that comes back while the incident is open is the one that it was.
     pub episodes: u32,
+    /// The incarnation of the store in which it was opened; empty before there were any.
+    #[serde(skip)]
+    pub incarnation: String,
 }
 
 impl Incident {
+    /// Under which it is known at PagerDuty, Slack and in mail threads: the same for as long as it lasts, and another one
+    /// for an incident to which a restored store gives the same number.
+    pub fn dedup_key(&self, install: &str) -> String {
+        match self.incarnation.as_str() {
+            "" => format!("nightshift/{install}/{}", self.id),
+            born => format!("nightshift/{install}/{}/{born}", self.id),
+        }
+    }
+
     /// Alerts of one name on many subjects: its title counts them.
     pub fn is_group(&self) -> bool {
         self.key.starts_with("group/")

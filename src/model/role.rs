@@ -18,6 +18,8 @@ pub enum Right {
     /// What everybody may with what is theirs.
     Own,
     Administer,
+    /// The page of metrics.
+    Measure,
 }
 
 /// Roles have no order: each has its own rights.
@@ -41,10 +43,15 @@ pub enum Role {
     Admin,
     /// Reads, exports and proves the ledger; acts nowhere.
     Auditor,
+    /// A machine that scrapes `/metrics`, and reads nothing else.
+    Metrics,
+    /// No right at all, by no auth method: blocks a person or a group. Not in `ALL`, which lists the roles that give something.
+    #[serde(rename = "none")]
+    Blocked,
 }
 
 impl Role {
-    pub const ALL: [Role; 8] = [
+    pub const ALL: [Role; 9] = [
         Role::Source,
         Role::Viewer,
         Role::Responder,
@@ -53,20 +60,23 @@ impl Role {
         Role::Operator,
         Role::Admin,
         Role::Auditor,
+        Role::Metrics,
     ];
 
     /// The table.
     pub const fn rights(self) -> &'static [Right] {
         use Right::*;
         match self {
+            Role::Blocked => &[],
             Role::Source => &[Own],
-            Role::Viewer => &[Read, Own],
-            Role::Auditor => &[Read, Audit, Own],
-            Role::Author => &[Read, Check, Own],
-            Role::Responder => &[Read, Check, Respond, Own],
-            Role::Approver => &[Read, Check, Respond, Approve, Own],
-            Role::Operator => &[Read, Check, Respond, Approve, Operate, Post, Audit, Own],
-            Role::Admin => &[Read, Check, Respond, Approve, Operate, Post, Audit, Own, Administer],
+            Role::Viewer => &[Read, Measure, Own],
+            Role::Auditor => &[Read, Measure, Audit, Own],
+            Role::Metrics => &[Measure, Own],
+            Role::Author => &[Read, Measure, Check, Own],
+            Role::Responder => &[Read, Measure, Check, Respond, Own],
+            Role::Approver => &[Read, Measure, Check, Respond, Approve, Own],
+            Role::Operator => &[Read, Measure, Check, Respond, Approve, Operate, Post, Audit, Own],
+            Role::Admin => &[Read, Measure, Check, Respond, Approve, Operate, Post, Audit, Own, Administer],
         }
     }
 
@@ -89,6 +99,8 @@ impl Role {
             Role::Operator => "operator",
             Role::Admin => "admin",
             Role::Auditor => "auditor",
+            Role::Metrics => "metrics",
+            Role::Blocked => "none",
         }
     }
 }
@@ -100,7 +112,7 @@ impl fmt::Display for Role {
 }
 
 impl Right {
-    pub const ALL: [Right; 9] = [
+    pub const ALL: [Right; 10] = [
         Right::Read,
         Right::Check,
         Right::Respond,
@@ -110,6 +122,7 @@ impl Right {
         Right::Audit,
         Right::Own,
         Right::Administer,
+        Right::Measure,
     ];
 
     /// "this needs the right to …"
@@ -121,9 +134,10 @@ impl Right {
             Right::Approve => "answer what a run asks",
             Right::Operate => "start and end runs, promote rules, unfreeze and reset breakers",
             Right::Post => "post events to every source",
-            Right::Audit => "export and prove the ledger, and see who has tokens",
+            Right::Audit => "export and prove the ledger, and see who has tokens and sessions",
             Right::Own => "revoke tokens of one's own",
-            Right::Administer => "make tokens, redact, and let agents in",
+            Right::Administer => "make tokens, redact, let agents in, and end sessions",
+            Right::Measure => "scrape metrics",
         }
     }
 
@@ -175,14 +189,15 @@ mod tests {
     #[test]
     fn each_role_has_exactly_these_rights() {
         let table = "\
-            source     -        -     -       -       -       -    -     own -
-            viewer     read     -     -       -       -       -    -     own -
-            responder  read     check respond -       -       -    -     own -
-            approver   read     check respond approve -       -    -     own -
-            author     read     check -       -       -       -    -     own -
-            operator   read     check respond approve operate post audit own -
-            admin      read     check respond approve operate post audit own administer
-            auditor    read     -     -       -       -       -    audit own -";
+            source     -        -     -       -       -       -    -     own -          -
+            viewer     read     -     -       -       -       -    -     own -          measure
+            responder  read     check respond -       -       -    -     own -          measure
+            approver   read     check respond approve -       -    -     own -          measure
+            author     read     check -       -       -       -    -     own -          measure
+            operator   read     check respond approve operate post audit own -          measure
+            admin      read     check respond approve operate post audit own administer measure
+            auditor    read     -     -       -       -       -    audit own -          measure
+            metrics    -        -     -       -       -       -    -     own -          measure";
         assert_eq!(table.lines().count(), Role::ALL.len());
         for (line, role) in table.lines().zip(Role::ALL) {
             let mut words = line.split_whitespace();

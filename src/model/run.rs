@@ -2,6 +2,8 @@
 //!
 //! Invariant: a run in a final state never changes again, and one that waits is only a row.
 
+use crate::planted::planted;
+
 use super::{ApprovalId, EpisodeId, Foretold, IncidentId, Mode, Pin, Plan, Reason, ReasonCode, RunId, Subject, Time};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -199,6 +201,17 @@ pub struct Run {
     pub ended_at: Option<Time>,
     /// Who asked for it: `rule`, `schedule` or a person's name.
     pub requested_by: String,
+    /// The person who posted the alert that started it, where a person did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub posted_by: Option<String>,
+}
+
+impl Run {
+    /// The persons who caused it, by starting it or by posting its alert: none of them approves it.
+    pub fn requesters(&self) -> impl Iterator<Item = &str> {
+        let by_hand = self.rule.is_none().then_some(self.requested_by.as_str());
+        by_hand.into_iter().chain(self.posted_by.as_deref().filter(|_| !planted("poster-approves")))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

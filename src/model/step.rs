@@ -124,16 +124,27 @@ pub struct Step {
     pub outcome: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended_at: Option<Time>,
+    /// The incarnation of the store in which it was begun; empty before there were any.
+    #[serde(skip)]
+    pub incarnation: String,
 }
 
 impl Step {
-    /// The idempotency key at targets that take one: stable over crashes and retries.
+    /// The idempotency key at targets that take one: stable over crashes and retries, and another one for the step of the
+    /// same number that a restored or copied store begins.
     pub fn key(&self) -> String {
-        format!("nightshift-{}-{}", self.run, self.no)
+        match self.born() {
+            "" => format!("nightshift-{}-{}", self.run, self.no),
+            born => format!("nightshift-{}-{}-{born}", self.run, self.no),
+        }
+    }
+
+    fn born(&self) -> &str {
+        if crate::planted::planted("step-key-without-incarnation") { "" } else { &self.incarnation }
     }
 
     /// As an agent knows the command that this step gives.
     pub fn command_key(&self) -> String {
-        super::command::key(self.run, self.no)
+        super::command::key(self.run, self.no, self.born())
     }
 }

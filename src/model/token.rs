@@ -9,12 +9,58 @@ use serde::{Deserialize, Serialize};
 pub const LOCAL: &str = "local";
 
 /// Who a name in the ledger stands for where persons are counted or compared: `local:root (uid 0)` is this machine's own
-/// token, whatever user the command line named. Names of people and tokens have no colon.
+/// token, whatever user the command line named, and `bob@example.com (oidc:SUBJECT)` is that subject, whatever mail it has
+/// today. Names of people and tokens have no colon.
 pub fn identity(name: &str) -> &str {
     match name.strip_prefix(LOCAL) {
-        Some(rest) if rest.starts_with(':') => LOCAL,
+        Some(rest) if rest.starts_with(':') => return LOCAL,
+        _ => {}
+    }
+    // The first one: what stands before it has neither blank nor parenthesis of its own, a subject may have both.
+    match name.find(SHOWN).zip(name.strip_suffix(')')) {
+        Some((at, without)) if is_shown(&name[..at]) => &without[at + 2..],
         _ => name,
     }
+}
+
+fn is_shown(text: &str) -> bool {
+    let word = text.strip_prefix(USER).unwrap_or(text);
+    !word.is_empty() && !word.contains([' ', '(', ':'])
+}
+
+/// How the name of a person begins who has no entry in the configuration: the subject of the identity provider follows.
+const OIDC: &str = "oidc:";
+const SHOWN: &str = " (oidc:";
+const USER: &str = "user ";
+
+/// The name of a subject of the identity provider that no entry of `people` stands for: the same for each subject for
+/// ever, and no name that a person or a token can have.
+pub fn subject_name(subject: &str) -> String {
+    format!("{OIDC}{}", subject.escape_debug())
+}
+
+/// The same with what people know the subject by: a verified mail, or the user name at the provider. `identity` takes it
+/// off again; one that could not be taken off is left out.
+pub fn shown_subject(subject: &str, mail: Option<&str>, user: Option<&str>) -> String {
+    let name = subject_name(subject);
+    let plain = |text: &&str| {
+        let good =
+            |c: char| c.is_alphanumeric() || matches!(c, '@' | '.' | '-' | '_' | '+' | '\'' | '#' | '%' | '=' | '/');
+        (1..=100).contains(&text.chars().count()) && text.chars().all(good)
+    };
+    match (mail.filter(|mail| plain(mail) && mail.contains('@')), user.filter(plain)) {
+        (Some(mail), _) => format!("{mail} ({name})"),
+        // Not verified by anybody: it is marked, so that it is not taken for an entry of `people`.
+        (None, Some(user)) => format!("{USER}{user} ({name})"),
+        (None, None) => name,
+    }
+}
+
+/// What people know a user by, without the subject behind it.
+pub fn short_name(name: &str) -> &str {
+    let identity = identity(name);
+    let before = name.len() - identity.len();
+    if identity.starts_with(OIDC) && before > 3 { &name[..before - 3] } else { name }
 }
 
 /// How an act with this machine's own token is recorded: with the user that the command line named, which proves nothing.
@@ -75,6 +121,31 @@ impl ApiToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_is_one_person_whatever_mail_or_user_name_is_shown_with_it() {
+        let mails = [Some("bob@example.com"), Some("bob.married@example.com"), None];
+        for subject in ["00u1", "x (oidc:victim)", "a)", "local"] {
+            for (mail, user) in mails.into_iter().zip([None, Some("bob"), Some("bob")]) {
+                let shown = shown_subject(subject, mail, user);
+                assert_eq!(identity(&shown), subject_name(subject), "{shown}");
+            }
+            assert_eq!(identity(&subject_name(subject)), subject_name(subject));
+        }
+        assert_eq!(shown_subject("s", Some("bob@example.com"), None), "bob@example.com (oidc:s)");
+        assert_eq!(shown_subject("s", None, Some("bob")), "user bob (oidc:s)");
+        for odd in ["a (oidc:ann)@x", "a@x\n", "", "ann", "a b@x"] {
+            assert_eq!(shown_subject("s", Some(odd), None), "oidc:s", "{odd:?}");
+        }
+        assert_eq!(
+            [short_name("bob@x (oidc:s)"), short_name("user bob (oidc:s)"), short_name("oidc:s"), short_name("ann")],
+            ["bob@x", "user bob", "oidc:s", "ann"]
+        );
+        // A name that says so itself is none of a subject.
+        for name in ["break-glass (x (oidc:s)", "ann", "local:eve (oidc:s)"] {
+            assert_ne!(identity(name), "oidc:s", "{name}");
+        }
+    }
 
     #[test]
     fn whatever_user_is_named_this_machines_token_is_one_person() {

@@ -103,7 +103,15 @@ fn newest(text: &mut String) {
 async fn gpus(machine: &Machine) -> Result<String, String> {
     let verb = super::find("gpu::health").ok_or("this agent cannot ask NVML")?;
     let name = verb.name().to_owned();
-    let command = Command { run: RunId(0), step: 0, epoch: 0, verb: name, args: Map::new(), deadline: Time::MAX };
+    let command = Command {
+        run: RunId(0),
+        step: 0,
+        epoch: 0,
+        verb: name,
+        args: Map::new(),
+        deadline: Time::MAX,
+        incarnation: String::new(),
+    };
     match verb.perform(machine, &command, &|_| {}).await {
         Answer::Ended { outcome: Outcome::Ok(value) } => Ok(format!("{value:#}\n")),
         Answer::Ended { outcome: Outcome::Failed(failure) } => Err(failure.message),
@@ -112,7 +120,7 @@ async fn gpus(machine: &Machine) -> Result<String, String> {
 }
 
 async fn bug_report(machine: &Machine, command: &Command, folder: &Path) -> Result<(), String> {
-    let tool = &machine.settings.bug_report;
+    let tool = &super::program::tool(&machine.settings.bug_report)?;
     let output: OsString = folder.join("nvidia-bug-report").into();
     let program = Program::of(machine, &command.key());
     let how = program.run(tool, &["--output-file".into(), output], machine.settings.bug_report_within.0).await;

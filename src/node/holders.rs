@@ -46,7 +46,8 @@ async fn ask(machine: &Machine, verb: &str, gpu: &str) -> Option<Outcome> {
     let verb = super::find(verb).filter(|verb| verb.reads())?;
     let args = Map::from_iter([("gpu".to_owned(), json!(gpu))]);
     let name = verb.name().to_owned();
-    let command = Command { run: RunId(0), step: 0, epoch: 0, verb: name, args, deadline: Time::MAX };
+    let command =
+        Command { run: RunId(0), step: 0, epoch: 0, verb: name, args, deadline: Time::MAX, incarnation: String::new() };
     match verb.perform(machine, &command, &|_| {}).await {
         Answer::Ended { outcome } => Some(outcome),
         Answer::Working { .. } => None,

@@ -11,6 +11,28 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// Where a tool is looked for that is named without a folder: never by PATH, which the process that starts this may set.
+const FOLDERS: [&str; 6] =
+    ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin", "/opt/bin", "/run/nvidia/driver/usr/bin"];
+
+/// The tool by its whole path.
+///
+/// # Errors
+///
+/// It is in none of the folders, or names one that begins nowhere.
+pub(super) fn tool(named: &Path) -> Result<PathBuf, String> {
+    if named.is_absolute() {
+        return Ok(named.to_owned());
+    }
+    if named.components().count() != 1 {
+        return Err(format!("`{}` is no whole path and no plain name: write its path in agent.yaml", named.display()));
+    }
+    let found = FOLDERS.iter().map(|folder| Path::new(folder).join(named)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        format!("{} is in none of {}: write its path in agent.yaml", named.display(), FOLDERS.join(", "))
+    })
+}
+
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {

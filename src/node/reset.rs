@@ -48,8 +48,12 @@ impl Verb for GpuReset {
             Err(why) => return failed(FailureKind::Refused, why),
         };
         progress(json!({ "doing": format!("resetting GPU {gpu}") }));
+        let tool = match super::program::tool(&machine.settings.nvidia_smi) {
+            Ok(tool) => tool,
+            Err(why) => return failed(FailureKind::NotFound, why),
+        };
         let args: [OsString; 3] = ["--gpu-reset".into(), "-i".into(), gpu.clone().into()];
-        match program.run(&machine.settings.nvidia_smi, &args, limits::RESET_WITHIN).await {
+        match program.run(&tool, &args, limits::RESET_WITHIN).await {
             Ok(how) => said(machine, &gpu, how),
             Err(why) => failed(FailureKind::Timeout, why),
         }

@@ -73,6 +73,7 @@ fn notice(state: IncidentState, install: &str, by: &str, now: Time) -> Notice {
             resolves_at: None,
             firing: u32::from(!over),
             episodes: 1,
+            incarnation: String::new(),
         },
         fresh: vec![line.clone()],
         headlines: vec![line],

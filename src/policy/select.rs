@@ -8,8 +8,8 @@ mod syntax;
 
 pub use bind::subject_of;
 
-use super::{Matcher, MatcherError, Op, XidTable, ladder, matches_all};
-use crate::model::{Argument, Event, Header, Input, Labels, Pin, Reason, ReasonCode, Rule, Schedule, Subject, Terms};
+use super::{Matcher, MatcherError, Op, XidTable, ladder};
+use crate::model::{Argument, Event, Header, Input, Pin, Reason, ReasonCode, Rule, Schedule, Subject, Terms};
 use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -99,6 +99,28 @@ pub(super) struct Compiled {
     terms: Option<Terms>,
 }
 
+/// An event with the kind of its source, as matchers see it.
+#[derive(Clone, Copy)]
+struct From<'e> {
+    event: &'e Event,
+    kind: &'e str,
+}
+
+impl<'e> From<'e> {
+    /// The pseudo-labels are the engine's own, whatever labels of these names a sender writes.
+    fn label(self, name: &str) -> &'e str {
+        match name {
+            "__source__" => &self.event.source,
+            "__source_kind__" => self.kind,
+            _ => self.event.labels.get(name),
+        }
+    }
+
+    fn meets(self, matchers: &[Matcher]) -> bool {
+        matchers.iter().all(|matcher| matcher.accepts(self.label(&matcher.name)))
+    }
+}
+
 impl RuleSet {
     /// Compiles rules against the runbooks at hand (name → pin and header). All errors come at once.
     pub fn compile(rules: Vec<Rule>, runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
@@ -160,26 +182,34 @@ impl RuleSet {
         self.start(compiled, None)
     }
 
-    /// The rules that match, in file order, each with what it would do. Empty: no rule matched.
+    /// The rules that match, in file order, each with what it would do. Empty: no rule matched. The kind of the event's
+    /// source is not known.
     pub fn select<'a>(&'a self, event: &Event) -> Vec<Selected<'a>> {
+        self.select_from(event, "")
+    }
+
+    /// The same for an event from a source of this kind.
+    pub fn select_from<'a>(&'a self, event: &Event, kind: &str) -> Vec<Selected<'a>> {
+        let from = From { event, kind };
         self.candidates(event.labels.get("alertname"))
             .map(|at| &self.rules[at])
-            .filter(|compiled| matches_all(&compiled.when, &event.labels))
+            .filter(|compiled| from.meets(&compiled.when))
             .map(|compiled| Selected {
                 rule: &compiled.rule,
-                chosen: self.choose(compiled, event),
+                chosen: self.choose(compiled, from),
                 terms: compiled.terms.as_ref(),
             })
             .collect()
     }
 
     /// For `why`: each rule that does not match, with the first matcher that failed, in words.
-    pub fn near_misses(&self, labels: &Labels) -> Vec<(String, String)> {
+    pub fn near_misses(&self, event: &Event, kind: &str) -> Vec<(String, String)> {
+        let from = From { event, kind };
         let event_rules = self.rules.iter().filter(|compiled| compiled.rule.at.is_none());
         event_rules
             .filter_map(|compiled| {
-                let failed = compiled.when.iter().find(|matcher| !matcher.matches(labels))?;
-                let has = match labels.get(&failed.name) {
+                let failed = compiled.when.iter().find(|matcher| !matcher.accepts(from.label(&matcher.name)))?;
+                let has = match from.label(&failed.name) {
                     "" => format!("no label `{}`", failed.name),
                     value => format!("{}={}", failed.name, syntax::quote(value)),
                 };
@@ -207,19 +237,19 @@ impl RuleSet {
         })
     }
 
-    fn choose(&self, compiled: &Compiled, event: &Event) -> Chosen {
+    fn choose(&self, compiled: &Compiled, from: From<'_>) -> Chosen {
         if let Some(why) = &compiled.rule.ignore {
             let text = format!("rule `{}` ignores it: {why}", compiled.rule.name);
             return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
         }
-        if let Some(at) = compiled.unless.iter().position(|set| matches_all(set, &event.labels)) {
+        if let Some(at) = compiled.unless.iter().position(|set| from.meets(set)) {
             let text = format!("rule `{}` is muted by its `unless: {}`", compiled.rule.name, compiled.rule.unless[at]);
             return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
         }
         if compiled.rule.run.is_none() {
             return Chosen::Tell;
         }
-        match self.start(compiled, Some(event)) {
+        match self.start(compiled, Some(from.event)) {
             Ok(start) => Chosen::Run(Box::new(start)),
             Err(reason) => Chosen::Nothing(reason),
         }

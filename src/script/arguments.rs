@@ -83,7 +83,7 @@ pub(super) enum Wrong {
 pub(super) fn normal(ty: ParamType, value: Value) -> Result<Value, Wrong> {
     match (ty, value) {
         (ParamType::Any, value) => Ok(value),
-        (ParamType::String, Value::String(text)) => Ok(Value::String(text)),
+        (ParamType::String | ParamType::Query, Value::String(text)) => Ok(Value::String(text)),
         (ParamType::Duration, Value::String(text)) => {
             let span: Span = text.parse().map_err(|wrong: crate::model::SpanError| Wrong::Value(wrong.to_string()))?;
             Ok(Value::String(span.to_string()))
@@ -125,6 +125,7 @@ pub(super) fn wants(ty: ParamType) -> &'static str {
         ParamType::Model => "the name of a model",
         ParamType::Duration => "a length of time such as \"30m\"",
         ParamType::String => "a text",
+        ParamType::Query => "a query of Prometheus, as a text",
         ParamType::Int => "a whole number",
         ParamType::Float => "a number",
         ParamType::Bool => "true or false",

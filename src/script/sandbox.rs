@@ -25,20 +25,28 @@ thread_local! {
 }
 
 /// Operations between two looks at the brake; one operation can take a tenth of a millisecond.
-const BRAKE_EVERY: u64 = 16;
+const BRAKE_EVERY: u64 = 64;
 
-/// Ends a script from outside when it takes too long: operations bound a script, but a few of them can be slow ones, and
-/// this layer reads no clock. Pull it from another thread after `limits::SCRIPT_WALL`.
+/// Ends a script that takes too long: operations bound a script, but a few of them can be slow ones, and this layer reads no
+/// clock. It acts once it is pulled from another thread, or once `spent` returns true on the script's own.
 #[derive(Clone, Default)]
-pub struct Brake(Arc<AtomicBool>);
+pub struct Brake {
+    pulled: Arc<AtomicBool>,
+    spent: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
 
 impl Brake {
+    /// A brake that acts by itself once `spent` returns true; it is called on the script's thread, every few operations.
+    pub fn once(spent: impl Fn() -> bool + Send + Sync + 'static) -> Brake {
+        Brake { spent: Some(Arc::new(spent)), ..Brake::default() }
+    }
+
     pub fn pull(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.pulled.store(true, Ordering::Relaxed);
     }
 
     pub fn pulled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.pulled.load(Ordering::Relaxed) || self.spent.as_ref().is_some_and(|spent| spent())
     }
 }
 

@@ -171,7 +171,10 @@ impl Session {
                     limits::SCRIPT_OPERATIONS
                 ))
             }
-            Ran::Braked => broken(format!("{name}.rhai took longer than {:?} for one turn", limits::SCRIPT_WALL)),
+            Ran::Braked => {
+                let text = format!("{name}.rhai used more than {:?} of CPU time for one turn", limits::SCRIPT_CPU);
+                Turn::Braked(Reason::new(ReasonCode::ScriptBroken, text))
+            }
             Ran::Panicked(_) => unreachable!("returned above"),
         }
     }

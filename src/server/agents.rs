@@ -13,12 +13,15 @@ mod who;
 pub use authority::Authority;
 pub use inside::Inside;
 pub use people::{Wanted, join_token, list, remove, scoped};
-pub use routes::routes;
+pub use routes::{join_route, routes};
 pub use tls::{listen, serve};
-pub use who::Peer;
+pub use who::{Peer, Shown};
 
+use crate::limits;
+use crate::model::{AgentName, Time};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
 
 /// What the door remembers.
 #[derive(Default)]
@@ -27,7 +30,25 @@ pub struct Door {
     pub(super) authority: Option<Arc<Authority>>,
     reviews: who::Reviews,
     /// When each agent was last written to the store.
-    written: Mutex<HashMap<crate::model::AgentName, crate::model::Time>>,
+    written: Mutex<HashMap<AgentName, Time>>,
+    /// When it was last said of an agent that an older certificate of it was shown.
+    older: Mutex<HashMap<AgentName, Time>>,
+    joins: Joins,
+}
+
+/// Places for requests to join: of those that are being read, and of those whose token is looked at.
+struct Joins {
+    bodies: Arc<Semaphore>,
+    tokens: Arc<Semaphore>,
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        Joins {
+            bodies: Arc::new(Semaphore::new(limits::AGENT_STRANGERS / 2)),
+            tokens: Arc::new(Semaphore::new(limits::AGENT_JOINS_AT_ONCE)),
+        }
+    }
 }
 
 impl Door {

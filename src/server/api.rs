@@ -11,6 +11,7 @@ mod incidents;
 mod ladder;
 mod read;
 mod refuse;
+mod sessions;
 mod tokens;
 mod why;
 
@@ -51,6 +52,7 @@ table! {
     post "/api/v1/incidents/{id}/ack" Respond act::acknowledge;
     post "/api/v1/incidents/{id}/assign" Respond incidents::assign;
     post "/api/v1/incidents/{id}/silence" Respond incidents::silence;
+    post "/api/v1/incidents/{id}/resolve" Operate incidents::resolve;
     get  "/api/v1/runs" Read read::runs;
     post "/api/v1/runs" Operate act::start;
     get  "/api/v1/runs/{id}" Read read::run;
@@ -84,10 +86,14 @@ table! {
     get  "/api/v1/tokens" Audit tokens::list;
     post "/api/v1/tokens" Administer tokens::make;
     post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
+    get  "/api/v1/sessions" Audit sessions::list;
+    post "/api/v1/sessions/end" Administer sessions::end;
+    post "/api/v1/sessions/unlink" Administer sessions::unlink;
     post "/api/v1/audit/redact" Administer act::redact;
 }
 
 pub(super) use ladder::places;
+pub(super) use refuse::store as store_problem;
 
 /// The API asked from inside, in the name of somebody whom a signature has identified.
 pub(super) async fn ask(
@@ -147,6 +153,11 @@ fn right_for(method: &str, path: &str) -> Right {
     let method = if method == "HEAD" { "GET" } else { method };
     let row = RIGHTS.iter().find(|(verb, at, _)| verb.eq_ignore_ascii_case(method) && *at == path);
     row.map_or(Right::Administer, |(_, _, right)| *right)
+}
+
+/// Whether a route reads what only auditors may see.
+pub(super) fn is_audit(method: &str, path: &str) -> bool {
+    RIGHTS.iter().any(|(verb, at, right)| *right == Right::Audit && *at == path && verb.eq_ignore_ascii_case(method))
 }
 
 /// A JSON body within its bound, refused in words.

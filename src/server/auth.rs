@@ -9,9 +9,9 @@ mod tokens;
 pub(super) use tokens::digest;
 pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
 
-use super::{App, Problem};
-use crate::config::Person;
-use crate::model::{Grant, IncidentId, Right, Subject, Time, TokenId, identity, local_user};
+use super::{App, Problem, seats};
+use crate::config::{Person, Source};
+use crate::model::{Grant, IncidentId, Poster, Right, Role, Subject, Time, TokenId, identity, local_user};
 use crate::planted::planted;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
@@ -53,7 +53,11 @@ pub enum Way {
     BreakGlass(TokenId, IncidentId),
     Slack,
     PagerDuty,
-    Web,
+    /// By an identity provider, as this subject of this issuer: who it is, whatever they are called here.
+    Oidc {
+        issuer: String,
+        subject: String,
+    },
 }
 
 impl fmt::Display for Way {
@@ -64,7 +68,7 @@ impl fmt::Display for Way {
             Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
             Way::Slack => f.write_str("Slack"),
             Way::PagerDuty => f.write_str("PagerDuty"),
-            Way::Web => f.write_str("the web pages"),
+            Way::Oidc { subject, .. } => write!(f, "OpenID Connect, subject {}", subject.escape_debug()),
         }
     }
 }
@@ -100,6 +104,15 @@ impl Caller {
     /// Who is behind what they make.
     pub fn root(&self) -> &str {
         identity(self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name))
+    }
+
+    /// As the sender of events: every role but `source` is a person's.
+    pub fn as_poster(&self) -> Poster {
+        Poster {
+            by: self.name.clone(),
+            with: self.way.to_string(),
+            person: !matches!(self.grant.role, Role::Source | Role::Metrics),
+        }
     }
 
     pub fn may(&self, right: Right) -> bool {
@@ -162,10 +175,25 @@ impl Caller {
         ))
     }
 
-    /// 403 unless they may post events to this source: their own one, or any with the right to.
-    pub fn need_source(&self, source: &str) -> Result<(), Problem> {
+    /// 403 unless they may post events to this source: their own one, or any with the right to; with a limit to clusters only
+    /// one that is known to be about these alone.
+    pub fn need_source(&self, source: &str, configured: Option<&Source>) -> Result<(), Problem> {
         if self.may(Right::Post) || self.sources.iter().any(|name| name == source) {
-            return Ok(());
+            let Some(configured) = configured else { return Ok(()) };
+            let about = configured.about();
+            let holds = |grant: &Grant| !about.is_empty() && about.iter().all(|cluster| grant.holds_in(Some(cluster)));
+            let lacking = self.grants().find(|grant| grant.clusters.is_some() && !holds(grant));
+            let Some(lacking) = lacking.filter(|_| !planted("cluster-limit-ignored-for-posts")) else { return Ok(()) };
+            let clusters = lacking.clusters.as_deref().unwrap_or_default().join(", ");
+            let about = if about.is_empty() { "every cluster".to_owned() } else { about.join(", ") };
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!("`{}` may act in {clusters} alone, and source `{source}` is about {about}", self.name),
+                format!(
+                    "post to a source of one of these clusters, or set `sources.{source}.add_labels: {{ cluster: NAME }}` in \
+                     nightshift.yaml"
+                ),
+            ));
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -190,6 +218,9 @@ impl FromRequestParts<App> for Caller {
             },
             None => None,
         };
+        if found.is_some() {
+            seats::proven(&parts.extensions);
+        }
         found.ok_or_else(|| {
             app.parts.metrics.auth_failed();
             Problem::new(
@@ -223,7 +254,6 @@ fn presented(headers: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
 
     fn headers(value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -254,11 +284,29 @@ mod tests {
     #[test]
     fn a_source_posts_only_where_it_is_listed_and_reads_nothing() {
         let source = Caller { sources: vec!["prod".into()], ..caller(Role::Source, None) };
-        assert!(source.need_source("prod").is_ok());
-        assert_eq!(source.need_source("lab").unwrap_err().status, StatusCode::FORBIDDEN);
+        assert!(source.need_source("prod", None).is_ok());
+        assert_eq!(source.need_source("lab", None).unwrap_err().status, StatusCode::FORBIDDEN);
         assert_eq!(source.need(Right::Read).unwrap_err().status, StatusCode::FORBIDDEN);
-        assert!(caller(Role::Viewer, None).need_source("prod").is_err());
-        assert!(caller(Role::Operator, None).need_source("prod").is_ok());
+        assert!(caller(Role::Viewer, None).need_source("prod", None).is_err());
+        assert!(caller(Role::Operator, None).need_source("prod", None).is_ok());
+    }
+
+    #[test]
+    fn a_limit_to_clusters_holds_for_posts_by_every_role() {
+        let about = |text: &str| serde_json::from_str::<Source>(text).unwrap();
+        let open = about(r#"{"kind":"alertmanager"}"#);
+        let eu = about(r#"{"kind":"alertmanager","add_labels":{"cluster":"eu-1"}}"#);
+        let both = about(r#"{"kind":"alertmanager","clusters":["eu-1","us-1"]}"#);
+        let operator = caller(Role::Operator, Some(&["eu-1"]));
+        let machine = Caller { sources: vec!["p".into()], ..caller(Role::Source, Some(&["eu-1"])) };
+        for limited in [&operator, &machine] {
+            assert!(limited.need_source("p", Some(&eu)).is_ok());
+            for wider in [&open, &both] {
+                assert!(limited.need_source("p", Some(wider)).unwrap_err().error.contains("may act in eu-1 alone"));
+            }
+        }
+        assert!(caller(Role::Operator, Some(&["us-1", "eu-1"])).need_source("p", Some(&both)).is_ok());
+        assert!(caller(Role::Operator, None).need_source("p", Some(&open)).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Reads a body within its bounds: bytes, bytes unpacked, time, and the bytes of all requests together.
+//! Reads a body within its bounds: bytes, bytes unpacked, time, speed, and the bytes of all requests together.
 //!
-//! Invariant: no byte is kept without a permit, and nothing past a bound is read.
+//! Invariant: a permit is taken for each byte that has arrived and for none that was only announced; no sender's share is more
+//! than a quarter of its pool, and a sender who has proven nothing takes no room of one who has.
 
 use super::{App, Problem};
 use crate::limits;
@@ -9,14 +10,106 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// Where bodies come from whose sender is known only once they are read; each has a pool of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Unproved {
+    Slack,
+    PagerDuty,
+    SignIn,
+    Join,
+}
+
+/// How much of a body is read, and out of which pool.
+pub(super) struct Bound {
+    at: Unproved,
+    most: usize,
+}
+
+impl Bound {
+    pub(super) fn new(at: Unproved, most: usize) -> Bound {
+        Bound { at, most }
+    }
+}
+
+/// What an agent sends to join.
+impl From<usize> for Bound {
+    fn from(most: usize) -> Bound {
+        Bound { at: Unproved::Join, most }
+    }
+}
+
+/// Permits for the bytes of bodies, one for each byte that is in memory.
+pub struct Pools {
+    intake: Arc<Semaphore>,
+    sources: Mutex<HashMap<String, Arc<Semaphore>>>,
+    unproved: Mutex<HashMap<Unproved, Arc<Semaphore>>>,
+    forms: Arc<Semaphore>,
+}
+
+impl Default for Pools {
+    fn default() -> Pools {
+        Pools {
+            intake: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
+            sources: Mutex::default(),
+            unproved: Mutex::default(),
+            forms: Arc::new(Semaphore::new(limits::FORM_BYTES)),
+        }
+    }
+}
+
+impl Pools {
+    /// All sources together, and the share of this one. Sources are those of the configuration, so few.
+    fn of_source(&self, source: &str) -> Vec<Arc<Semaphore>> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = sources.entry(source.to_owned());
+        let share = share.or_insert_with(|| Arc::new(Semaphore::new(limits::INTAKE_BYTES / 4)));
+        vec![Arc::clone(share), Arc::clone(&self.intake)]
+    }
+
+    fn of(&self, at: Unproved) -> Vec<Arc<Semaphore>> {
+        let mut pools = self.unproved.lock().unwrap_or_else(PoisonError::into_inner);
+        vec![Arc::clone(pools.entry(at).or_insert_with(|| Arc::new(Semaphore::new(limits::UNPROVED_BYTES / 4))))]
+    }
+}
+
+/// The permits of one body.
+struct Taken {
+    pools: Vec<Arc<Semaphore>>,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Taken {
+    fn from(pools: Vec<Arc<Semaphore>>) -> Taken {
+        Taken { pools, permits: Vec::new() }
+    }
+
+    /// Whether there was room for so many more bytes.
+    fn more(&mut self, bytes: usize) -> bool {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut fresh = Vec::with_capacity(self.pools.len());
+        for pool in &self.pools {
+            let Ok(permit) = Arc::clone(pool).try_acquire_many_owned(wanted) else { return false };
+            fresh.push(permit);
+        }
+        match self.permits.is_empty() {
+            true => self.permits = fresh,
+            false => self.permits.iter_mut().zip(fresh).for_each(|(held, more)| held.merge(more)),
+        }
+        true
+    }
+}
 
 /// A body in memory and the permits for its bytes.
 pub(super) struct Held {
     pub bytes: Bytes,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,29 +118,30 @@ enum Packing {
     Gzip,
 }
 
-/// How much is read at most, whose room it takes, and what is said to who sends more.
+/// How much is read at most, how long it may take, and what is answered to a larger one.
 struct Room<'a> {
-    budget: &'a Arc<Semaphore>,
     most: usize,
+    within: Duration,
     too_large: &'a (dyn Fn() -> Problem + Sync),
 }
 
-/// Reads all of it; a problem says which bound it met.
-pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
+/// Reads all that a source has posted; a problem says which bound it met.
+pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
     let packing = packing(app, headers)?;
     let most = if packing == Packing::Gzip { limits::BODY_COMPRESSED_BYTES } else { limits::BODY_BYTES };
-    let room = Room { budget: &app.bytes, most, too_large: &|| too_large(app, packing) };
-    let (bytes, mut permit) = within(app, headers, body, &room).await?;
+    let room = Room { most, within: app.pace.body, too_large: &|| too_large(app, packing) };
+    let mut taken = Taken::from(app.pools.of_source(source));
+    let bytes = within(app, headers, body, &room, &mut taken).await?;
     if packing == Packing::Plain {
-        return Ok(Held { bytes, _permit: permit });
+        return Ok(Held { bytes, _permits: taken.permits });
     }
-    // Unpacking may take memory and time: bytes are held before, and it runs off the serving threads.
-    hold(app, room.budget, &mut permit, limits::BODY_BYTES)?;
-    let unpacked = tokio::task::spawn_blocking(move || unpack(&bytes)).await;
+    // Unpacking may take memory and time: it runs off the serving threads, and takes permits as it grows.
+    let unpacked = tokio::task::spawn_blocking(move || unpack(&bytes, taken)).await;
     match unpacked {
-        Ok(Ok(bytes)) if bytes.len() <= limits::BODY_BYTES => Ok(Held { bytes, _permit: permit }),
-        Ok(Ok(_)) => Err(too_large(app, Packing::Plain)),
-        Ok(Err(_)) | Err(_) => {
+        Ok(Unpacked::Whole(bytes, taken)) => Ok(Held { bytes, _permits: taken.permits }),
+        Ok(Unpacked::TooLarge) => Err(too_large(app, Packing::Plain)),
+        Ok(Unpacked::NoRoom) => Err(no_room(app)),
+        Ok(Unpacked::Broken) | Err(_) => {
             app.parts.metrics.refused(Refused::Malformed);
             Err(Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -58,9 +152,32 @@ pub(super) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<H
     }
 }
 
-/// A small body whose sender is known only once it is read, because a signature is over its bytes or a token stands in it.
-/// It has a budget of its own: who has no key takes no room of events.
-pub(super) async fn unproved(app: &App, headers: &HeaderMap, body: Body, most: usize) -> Result<Held, Problem> {
+/// A small body whose sender is known only once it is read, because a signature is over its bytes or a token stands in it. Its
+/// endpoint has a pool of its own and little time.
+pub(super) async fn unproved(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    bound: impl Into<Bound>,
+) -> Result<Held, Problem> {
+    let Bound { at, most } = bound.into();
+    let pace = app.pace.body.min(limits::UNPROVED_BODY_TIMEOUT);
+    small(app, headers, body, (most, pace), app.pools.of(at)).await
+}
+
+/// A form of a page whose visitor has signed in: no stranger takes its room.
+pub(super) async fn form(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
+    let pools = vec![Arc::clone(&app.pools.forms)];
+    small(app, headers, body, (limits::API_BODY_BYTES, app.pace.body), pools).await
+}
+
+async fn small(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    (most, pace): (usize, Duration),
+    pools: Vec<Arc<Semaphore>>,
+) -> Result<Held, Problem> {
     if packing(app, headers)? != Packing::Plain {
         app.parts.metrics.refused(Refused::MediaType);
         let error = "a packed body is not taken here";
@@ -71,47 +188,34 @@ pub(super) async fn unproved(app: &App, headers: &HeaderMap, body: Body, most: u
         let error = format!("a body may have {} KiB at most here", most / 1024);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error, "send less at once")
     };
-    let room = Room { budget: &app.unproved, most, too_large: &too_large };
-    let (bytes, permit) = within(app, headers, body, &room).await?;
-    Ok(Held { bytes, _permit: permit })
+    let room = Room { most, within: pace, too_large: &too_large };
+    let mut taken = Taken::from(pools);
+    let bytes = within(app, headers, body, &room, &mut taken).await?;
+    Ok(Held { bytes, _permits: taken.permits })
 }
 
-/// Reads a body in time and within its room. What was announced is held before the first byte.
+/// Reads a body in time and within its room.
 async fn within(
     app: &App,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     room: &Room<'_>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    taken: &mut Taken,
+) -> Result<Bytes, Problem> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if said.is_some_and(|said| said > room.most) {
         return Err((room.too_large)());
     }
-    let mut permit = None;
-    if let Some(said) = said {
-        hold(app, room.budget, &mut permit, said)?;
-    }
-    let reading = collect(app, body, room, said, &mut permit);
-    let bytes = tokio::time::timeout(app.pace.body, reading).await.unwrap_or_else(|_| {
-        app.parts.metrics.refused(Refused::Slow);
-        Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not arrive in time",
-            "send it faster, or in smaller pieces",
-        ))
-    })?;
-    Ok((bytes, permit))
-}
-
-async fn collect(
-    app: &App,
-    mut body: Body,
-    room: &Room<'_>,
-    said: Option<usize>,
-    permit: &mut Option<OwnedSemaphorePermit>,
-) -> Result<Bytes, Problem> {
-    let mut whole = BytesMut::with_capacity(said.unwrap_or(0));
-    while let Some(frame) = body.frame().await {
+    let start = Instant::now();
+    // What was announced is not there yet: it gets no memory before it comes.
+    let mut whole = BytesMut::with_capacity(said.unwrap_or(0).min(limits::BODY_FIRST_BYTES));
+    loop {
+        let Ok(frame) = tokio::time::timeout_at(start + allowed(whole.len(), room.within), body.frame()).await else {
+            app.parts.metrics.refused(Refused::Slow);
+            let (error, hint) = ("the body did not arrive in time", "send it faster, or in smaller pieces");
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error, hint));
+        };
+        let Some(frame) = frame else { return Ok(whole.freeze()) };
         let frame = frame.map_err(|_| {
             Problem::new(StatusCode::BAD_REQUEST, "the body broke off", "send all bytes that Content-Length promises")
         })?;
@@ -119,37 +223,49 @@ async fn collect(
         if whole.len() + data.len() > room.most {
             return Err((room.too_large)());
         }
-        if said.is_none() {
-            hold(app, room.budget, permit, data.len())?;
+        if !taken.more(data.len()) {
+            return Err(no_room(app));
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
 }
 
-fn hold(
-    app: &App,
-    budget: &Arc<Semaphore>,
-    permit: &mut Option<OwnedSemaphorePermit>,
-    bytes: usize,
-) -> Result<(), Problem> {
-    let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let more = Arc::clone(budget).try_acquire_many_owned(wanted).map_err(|_| {
-        app.parts.metrics.shed(Shed::Bytes);
-        Problem::busy("too many bytes are under way")
-    })?;
-    match permit {
-        Some(held) => held.merge(more),
-        None => *permit = Some(more),
+/// How long a body may have taken by the time that so many of its bytes are here: a moment to begin, then a minimum speed.
+fn allowed(bytes: usize, most: Duration) -> Duration {
+    (limits::BODY_BEGINS + Duration::from_millis(bytes as u64 * 1_000 / limits::BODY_BYTES_PER_SECOND)).min(most)
+}
+
+fn no_room(app: &App) -> Problem {
+    app.parts.metrics.shed(Shed::Bytes);
+    Problem::busy("too many bytes are under way")
+}
+
+enum Unpacked {
+    Whole(Bytes, Taken),
+    TooLarge,
+    NoRoom,
+    Broken,
+}
+
+fn unpack(packed: &[u8], mut taken: Taken) -> Unpacked {
+    let mut reader = flate2::read::MultiGzDecoder::new(packed);
+    let mut plain = BytesMut::new();
+    let mut piece = vec![0_u8; limits::BODY_FIRST_BYTES];
+    loop {
+        let count = match reader.read(&mut piece) {
+            Ok(0) => return Unpacked::Whole(plain.freeze(), taken),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return Unpacked::Broken,
+        };
+        if plain.len() + count > limits::BODY_BYTES {
+            return Unpacked::TooLarge;
+        }
+        if !taken.more(count) {
+            return Unpacked::NoRoom;
+        }
+        plain.extend_from_slice(&piece[..count]);
     }
-    Ok(())
-}
-
-fn unpack(packed: &[u8]) -> std::io::Result<Bytes> {
-    let mut plain = Vec::new();
-    let bound = limits::BODY_BYTES as u64 + 1;
-    flate2::read::MultiGzDecoder::new(packed).take(bound).read_to_end(&mut plain)?;
-    Ok(Bytes::from(plain))
 }
 
 fn packing(app: &App, headers: &HeaderMap) -> Result<Packing, Problem> {
@@ -179,4 +295,33 @@ fn too_large(app: &App, packing: Packing) -> Problem {
         format!("{what} may have {} MiB at most", bytes / 1024 / 1024),
         "group less into one notification (group_by), so that each body is smaller",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_a_moment_to_begin_and_then_a_minimum_speed() {
+        let most = limits::BODY_TIMEOUT;
+        assert_eq!(allowed(0, most), limits::BODY_BEGINS);
+        assert_eq!(allowed(32 * 1024, most), limits::BODY_BEGINS + Duration::from_secs(2));
+        assert_eq!(allowed(8 * 1024 * 1024, most), most);
+        assert_eq!(allowed(0, limits::UNPROVED_BODY_TIMEOUT), limits::UNPROVED_BODY_TIMEOUT.min(limits::BODY_BEGINS));
+    }
+
+    #[test]
+    fn one_source_or_endpoint_takes_a_quarter_and_leaves_the_rest() {
+        let pools = Pools::default();
+        let mut lab = Taken::from(pools.of_source("lab"));
+        assert!(lab.more(limits::INTAKE_BYTES / 4) && !lab.more(1));
+        assert!(Taken::from(pools.of_source("prod")).more(limits::BODY_BYTES));
+        let mut slack = Taken::from(pools.of(Unproved::Slack));
+        assert!(slack.more(limits::UNPROVED_BYTES / 4) && !slack.more(1));
+        for other in [Unproved::PagerDuty, Unproved::SignIn, Unproved::Join] {
+            assert!(Taken::from(pools.of(other)).more(64 * 1024), "{other:?}");
+        }
+        drop(lab);
+        assert!(Taken::from(pools.of_source("lab")).more(1), "what was held is given back");
+    }
 }

@@ -10,15 +10,13 @@ use crate::model::{Right, Role};
 pub enum Gate {
     /// Nothing is asked: it says nothing that is not for everybody.
     Anybody,
-    /// Any token that is known here.
-    AnyToken,
     /// A token whose role has this right.
     Role(Right),
     /// A token of that very source, or the right to post to every source.
     Source,
     /// This machine's own token alone.
     Local,
-    /// An agent's certificate or ServiceAccount token; for `join` a join token.
+    /// An agent's certificate or ServiceAccount token.
     Agent,
     /// Where people sign in: nothing is shown but the way in.
     SignIn,
@@ -36,7 +34,7 @@ const FORM: Gate = Gate::Session("it does what the API does for them");
 const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/healthz", Gate::Anybody),
     ("get", "/readyz", Gate::Anybody),
-    ("get", "/metrics", Gate::AnyToken),
+    ("get", "/metrics", Gate::Role(Right::Measure)),
     ("get", "/", PAGE),
     ("get", "/incidents", PAGE),
     ("get", "/incidents/{id}", PAGE),
@@ -53,6 +51,7 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/login", Gate::SignIn),
     ("get", "/login/provider", Gate::SignIn),
     ("get", "/login/callback", Gate::SignIn),
+    ("get", "/login/provider/end", Gate::SignIn),
     ("get", "/web/style.css", Gate::Anybody),
     ("get", "/web/live.js", Gate::Anybody),
     ("get", "/web/icon.svg", Gate::Anybody),
@@ -63,7 +62,6 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/agent/v1/poll", Gate::Agent),
     ("post", "/agent/v1/answers", Gate::Agent),
     ("post", "/agent/v1/renew", Gate::Agent),
-    ("post", "/agent/v1/join", Gate::Agent),
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
@@ -83,9 +81,13 @@ Made from `src/model/role.rs` and `src/server/gates.rs`; a test asks the server 
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
-more than the person has, and who asked for something cannot approve it by another way. `clusters` limits a person or a
-token to what is in these clusters: they read everything and act there alone. What somebody was refused is in the ledger.
-People, tokens and the secrets of these doors are read again within a second when their file changes.
+more than the person has, and who asked for something, or posted the alert that started it, cannot approve it by another way.
+This machine's own token and break-glass access count as no person where several must agree, unless `people` says whose `local`
+is. `clusters` limits a person or a token to what is in these clusters: they read everything and act there alone, and post only
+to sources that are about these clusters alone (`add_labels.cluster`, or `clusters` of the source). What a caller was refused is
+in the ledger.
+People, groups, tokens and the secrets of these doors are read again within a second when their file changes. `role: none`
+blocks a person or a group by every auth method.
 
 ";
 
@@ -119,11 +121,10 @@ fn words(gate: Gate) -> String {
         Gate::Anybody => "nothing: it says nothing but what is for everybody".to_owned(),
         Gate::SignIn => "nothing: it shows the way in and no data; a form only from our own page".to_owned(),
         Gate::Session(may) => format!("a session of the pages; {may}"),
-        Gate::AnyToken => "any token that is known here".to_owned(),
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
         Gate::Local => "this machine's own token alone (`nightshift break-glass`)".to_owned(),
-        Gate::Agent => "an agent's certificate or ServiceAccount token; for `join` a join token".to_owned(),
+        Gate::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
         Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
     }
 }

@@ -43,8 +43,12 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     if !world.clusters.is_empty() {
         // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
         let lost = world.lost_clusters();
+        let only_watched = |name: &String| world.clusters.get(name).is_some_and(|kube| kube.only_watched().is_some());
         let word = |name: &String| match lost.get(name) {
             Some((since, _)) => format!("not watched since {since}; the log says why"),
+            None if only_watched(name) => {
+                "only watched: this engine begins no steps there; the log says why".to_owned()
+            }
             None => "ok".to_owned(),
         };
         said["clusters"] = world.clusters.keys().map(|name| (name.clone(), json!(word(name)))).collect();
@@ -55,6 +59,11 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         off.map(|(name, _)| (name.clone(), json!("off: its secret cannot be read; the log says why"))).collect();
     if !off.is_empty() {
         said["channels"] = off.into();
+    }
+    if let Some(step) = app.parts.clock.step() {
+        let by = step.by / 1_000_000;
+        said["clock"] =
+            json!(format!("the machine's clock was set by {by} s; the engine keeps its own time until it settles"));
     }
     (status, Json(said)).into_response()
 }

@@ -5,8 +5,10 @@
 use super::{App, Caller, Problem, body, witness};
 use crate::config::{KUBERNETES, Source};
 use crate::limits;
+use crate::notifiers::one_line;
+use crate::planted::planted;
 use crate::sources::{self, Decoded, Refusal};
-use crate::store::{Batch, Heard, StoreError};
+use crate::store::{Batch, Heard, Origin, StoreError};
 use crate::telemetry::{Refused, Shed};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -38,10 +40,11 @@ async fn webhook(
     let bytes = held.bytes.clone();
     let started = std::time::Instant::now();
     let decoded = decode(&app, Form::Webhook { kind, headers }, &source, bytes).await?;
+    let decoded = within_reach(&app, &caller, &source, decoded)?;
     let gaps = decoded.gaps.len();
     let accepted = decoded.events.len();
     app.repeats.forget(&decoded.events);
-    let heard = store(&app, &source, decoded).await?;
+    let heard = store(&app, &source, &caller, decoded).await?;
     app.parts.metrics.acked(accepted, started.elapsed());
     Ok(answer(StatusCode::OK, accepted, &heard, json!({ "gaps": gaps })))
 }
@@ -56,12 +59,13 @@ async fn direct(
     let (_, held) = admit(&app, ALERTMANAGER, &source, &caller, request).await?;
     let started = std::time::Instant::now();
     let decoded = decode(&app, Form::Direct, &source, held.bytes.clone()).await?;
+    let decoded = within_reach(&app, &caller, &source, decoded)?;
     let accepted = decoded.events.len();
     let now = app.parts.clock.now();
     let fresh = app.repeats.fresh(decoded.events, now);
     let marks = app.repeats.mark(&fresh);
     // The sender hears of the bad ones each time it repeats them; a ledger entry a minute would say nothing more.
-    let heard = store(&app, &source, Decoded { events: fresh, gaps: Vec::new() }).await?;
+    let heard = store(&app, &source, &caller, Decoded { events: fresh, gaps: Vec::new() }).await?;
     app.repeats.remember(&marks, now);
     app.parts.metrics.acked(accepted, started.elapsed());
     if decoded.gaps.is_empty() {
@@ -79,8 +83,8 @@ async fn handshake(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    caller.need_source(&source, app.parts.config.sources.get(&source))?;
     known(&app, &kind, &source)?;
-    caller.need_source(&source)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let out = response.headers_mut();
     if let Some(origin) = headers.get("webhook-request-origin") {
@@ -98,11 +102,11 @@ async fn admit(
     caller: &Caller,
     request: Request,
 ) -> Result<(HeaderMap, body::Held), Problem> {
-    caller.need_source(source)?;
+    caller.need_source(source, app.parts.config.sources.get(source))?;
     known(app, kind, source)?;
     let (parts, body): (_, Body) = request.into_parts();
     media_type(app, &parts.headers)?;
-    let held = body::read(app, &parts.headers, body).await?;
+    let held = body::read(app, source, &parts.headers, body).await?;
     Ok((parts.headers, held))
 }
 
@@ -219,7 +223,48 @@ fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
     }
 }
 
-async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Problem> {
+/// Takes out the events about clusters for which the source or the caller does not speak. What is left out is a gap, in words; where
+/// nothing is left, the whole request is refused.
+fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> Result<Decoded, Problem> {
+    let Decoded { events, mut gaps } = decoded;
+    let allowed = app.parts.config.sources.get(source).map(|cfg| cfg.clusters.as_slice()).unwrap_or_default();
+    let whose = |cluster: Option<&str>| {
+        let named = cluster.is_some_and(|cluster| allowed.iter().any(|name| name == cluster));
+        if !allowed.is_empty() && !named {
+            return Some(format!("source `{source}` is about {} alone", allowed.join(", ")));
+        }
+        let refused = caller.need_cluster(cluster).is_err() && !planted("cluster-limit-ignored-for-posts");
+        refused.then(|| format!("`{}` may not post events about that cluster", caller.name))
+    };
+    let said = events.len();
+    let (mut kept, mut refused) = (Vec::with_capacity(said), Vec::new());
+    for event in events {
+        let cluster = app.cluster_of(&event.subject);
+        match whose(cluster) {
+            None => kept.push(event),
+            Some(why) => {
+                let place = one_line(cluster.unwrap_or("an unknown cluster"), limits::ALERT_PLACE_CHARS);
+                let name = one_line(event.name(), limits::ALERT_PLACE_CHARS);
+                refused.push(format!("alert {name} is about cluster {place} and was refused: {why}"));
+            }
+        }
+    }
+    let Some(first) = refused.first() else { return Ok(Decoded { events: kept, gaps }) };
+    if kept.is_empty() {
+        let more = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
+        let hint =
+            format!("post it to a source of that cluster, or name the cluster under `sources.{source}.clusters`");
+        return Err(Problem::new(StatusCode::FORBIDDEN, format!("{first}{more}"), hint));
+    }
+    let more = refused.len().saturating_sub(limits::GAPS_PER_BODY);
+    gaps.extend(refused.into_iter().take(limits::GAPS_PER_BODY));
+    if more > 0 {
+        gaps.push(format!("and {more} more alerts about other clusters were refused"));
+    }
+    Ok(Decoded { events: kept, gaps })
+}
+
+async fn store(app: &App, source: &str, caller: &Caller, decoded: Decoded) -> Result<Heard, Problem> {
     if decoded.events.is_empty() && decoded.gaps.is_empty() {
         return Ok(Heard::default());
     }
@@ -230,6 +275,7 @@ async fn store(app: &App, source: &str, decoded: Decoded) -> Result<Heard, Probl
         gaps: decoded.gaps,
         rules: (app.current)().rules.clone(),
         now: app.parts.clock.now(),
+        origin: Origin { kind: app.kind_of(source).to_owned(), via: Some(caller.as_poster()) },
     };
     let heard = app.parts.store.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
     app.parts.metrics.heard(said, heard.refreshed, heard.late);

@@ -1,19 +1,24 @@
 //! The listener: a bounded number of connections, none of which may dawdle, and an end that lets requests finish.
 //!
-//! Invariant: no connection lives without a permit, and none waits for headers longer than the pace allows.
+//! Invariant: no connection lives without a permit, and none waits for headers longer than the pace allows; where all places
+//! are taken, a stranger's connection gives way to a new one.
 
-use super::App;
 use super::rejected::Peer;
+use super::seats::{Seat, Seats};
+use super::{App, Problem};
 use crate::config::Server;
 use crate::limits;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 /// How long slow clients are waited for.
@@ -47,15 +52,18 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let pace = app.pace;
     let metrics = Arc::clone(&app.parts.metrics);
     let router = super::router(app.clone());
-    let talk = move |stream, stopped| {
+    let talk = move |stream, stopped, seat: Seat| {
         let (router, metrics) = (router.clone(), Arc::clone(&metrics));
         async move {
             metrics.connection_opened();
-            connection(stream, router, pace, stopped).await;
+            tokio::select! {
+                () = connection(stream, router, pace, stopped, seat.clone()) => {}
+                () = seat.must_leave() => tracing::debug!("a connection that had proven nothing gave way to a new one"),
+            }
             metrics.connection_closed();
         }
     };
-    if !accept(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
+    if !accept_seated(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
         tracing::warn!("some requests did not end in time and were cut");
     }
     // What was only counted so far is told while there is a store to tell it to.
@@ -75,35 +83,56 @@ pub(super) async fn accept<T>(
 where
     T: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(most));
+    let talk = |stream, stopped, seat: Seat| {
+        seat.stays();
+        talk(stream, stopped)
+    };
+    accept_seated(listener, most, patience, shutdown, talk).await
+}
+
+/// The same where a connection may have to give way, which its seat says.
+async fn accept_seated<T>(
+    listener: TcpListener,
+    most: usize,
+    patience: Duration,
+    shutdown: impl Future<Output = ()> + Send,
+    talk: impl Fn(TcpStream, watch::Receiver<()>, Seat) -> T,
+) -> bool
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let seats = Seats::new(most);
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
+    let mut unaccepted = Unaccepted::default();
     loop {
-        // A place first, then a connection: those beyond the bound wait in the kernel's queue.
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        // The connection first: only where there is one must another give way.
+        let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let Ok(place) = place else { break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or the client was gone: wait a moment rather than spin.
-                tracing::warn!(%error, "a connection could not be accepted");
+                unaccepted.count(&error, Instant::now());
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
+        let place = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            place = seats.place() => place,
+        };
+        let Some(place) = place else { break };
         let _ = stream.set_nodelay(true);
-        let talking = talk(stream, stopped.clone());
+        let held = seats.sit(place, Some(peer.ip()));
+        let talking = talk(stream, stopped.clone(), held.seat.clone());
         tokio::spawn(async move {
             talking.await;
-            drop(place);
+            drop(held);
         });
     }
     drop(stopped);
@@ -113,20 +142,48 @@ where
     tokio::time::timeout(patience, stop.closed()).await.is_ok()
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>) {
+/// Connections that could not be accepted: one line for the first, and then a count once in a while.
+#[derive(Default)]
+struct Unaccepted {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Unaccepted {
+    /// Whether a line was written.
+    fn count(&mut self, error: &std::io::Error, now: Instant) -> bool {
+        self.count += 1;
+        if self.said.is_some_and(|said| now < said + limits::UNACCEPTED_SAID_EVERY) {
+            return false;
+        }
+        let tries = std::mem::take(&mut self.count);
+        tracing::warn!(%error, tries, "connections could not be accepted; they wait; out of file descriptors is the usual reason");
+        self.said = Some(now);
+        true
+    }
+}
+
+async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>, seat: Seat) {
     let peer = stream.peer_addr().ok().map(Peer);
-    let service =
-        TowerToHyperService::new(router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (router, seat) = (router.clone(), seat.clone());
+        async move {
+            seat.begins();
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(seat.clone());
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            request.map(axum::body::Body::new)
-        }));
+            let answer = router.oneshot(request).await;
+            seat.ends();
+            answer
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(pace.headers)
         .max_headers(limits::HEADERS)
-        .max_buf_size(limits::HEADER_BYTES.max(64 * 1024))
+        .max_buf_size(limits::HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -142,9 +199,29 @@ async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut sto
     }
 }
 
+/// 431 for headers beyond their bound: the buffer that they are read into holds a little more.
+pub(super) async fn bounded_headers(request: Request, next: Next) -> Response {
+    let of_headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let of_line = request.uri().path_and_query().map_or(0, |line| line.as_str().len());
+    if of_headers + of_line <= limits::HEADER_BYTES {
+        return next.run(request).await;
+    }
+    let error = format!("the headers are longer than {} KiB", limits::HEADER_BYTES / 1024);
+    let hint = "send fewer or shorter headers; cookies are headers, too";
+    Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error, hint).into_response()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn out_of_descriptors_is_one_line_with_a_count_and_not_twenty_a_second() {
+        let (mut unaccepted, began) = (Unaccepted::default(), Instant::now());
+        let error = std::io::Error::from_raw_os_error(24);
+        let lines = (0..1_000).filter(|at| unaccepted.count(&error, began + Duration::from_millis(50 * at))).count();
+        assert_eq!(lines, 5, "fifty seconds, one line in ten");
+    }
 
     #[test]
     fn an_address_that_others_can_reach_needs_tls_before_it() {

@@ -4,6 +4,7 @@
 
 use super::{App, Caller};
 use crate::limits;
+use crate::model::Right;
 use crate::policy::nodes_at_once;
 use crate::telemetry::{Budget, Format, Levels};
 use axum::extract::State;
@@ -17,7 +18,10 @@ fn warm_of((_, verb, progress): (String, String, Value)) -> Option<Value> {
     (verb == "cache::warm").then_some(progress)
 }
 
-pub(super) async fn show(State(app): State<App>, _caller: Caller, headers: HeaderMap) -> Response {
+pub(super) async fn show(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Response {
+    if let Err(problem) = caller.need(Right::Measure) {
+        return problem.into_response();
+    }
     measure_budget(&app).await;
     if let Ok(Ok(counts)) = tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.counts()).await {
         let now = app.parts.clock.now();

@@ -120,14 +120,23 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
     if signatures(&parts.headers).next().is_none() {
         return Err(unsigned());
     }
-    let held = body::unproved(&app, &parts.headers, body, limits::PAGERDUTY_WEBHOOK_BYTES).await?;
+    let held = {
+        let bound = body::Bound::new(body::Unproved::PagerDuty, limits::PAGERDUTY_WEBHOOK_BYTES);
+        body::unproved(&app, &parts.headers, body, bound).await?
+    };
     door.check(&parts.headers, &held.bytes)?;
     let delivery: Delivery = serde_json::from_slice(&held.bytes).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, "this is not a webhook of version 3", "create a V3 webhook subscription")
     })?;
     drop(held);
     let event = delivery.event;
-    let Some((incident, who)) = ours(&app, &event) else { return Ok(StatusCode::OK) };
+    let Some((incident, key, who)) = ours(&app, &event) else { return Ok(StatusCode::OK) };
+    let filter = Filter { incident: Some(incident), limit: 1, ..Filter::default() };
+    let found = app.parts.store.incidents(filter).await.map_err(|error| Problem::busy(error.to_string()))?;
+    // A restored store gives numbers again: an alert there of another incident with this number is not ours.
+    if found.first().is_none_or(|found| found.dedup_key(&app.parts.config.install) != key) {
+        return Ok(StatusCode::OK);
+    }
     // PagerDuty signs no time, so its own number is all that tells a repeat.
     if door.heard.again(&event.id) {
         return Ok(StatusCode::OK);
@@ -158,8 +167,9 @@ impl Who {
     }
 }
 
-/// The incident that it is about and the person who acted; none where it is not ours or nobody acted.
-fn ours(app: &App, event: &Event) -> Option<(IncidentId, Who)> {
+/// The incident that it is about, by number and by its whole key, and the person who acted; none where it is not ours or
+/// no person acted.
+fn ours(app: &App, event: &Event) -> Option<(IncidentId, String, Who)> {
     let agent = event.agent.as_ref().filter(|agent| agent.kind.starts_with("user"))?;
     let who = match app.roster.now().by_pagerduty(&agent.id) {
         Some(person) => Who::Known(person.clone()),
@@ -169,7 +179,8 @@ fn ours(app: &App, event: &Event) -> Option<(IncidentId, Who)> {
     let key =
         [&event.data["incident_key"], &event.data["incident"]["incident_key"]].into_iter().find_map(Value::as_str)?;
     let number = key.strip_prefix(&format!("nightshift/{}/", app.parts.config.install))?;
-    Some((number.parse().ok()?, who))
+    let number = number.split_once('/').map_or(number, |(number, _)| number);
+    Some((number.parse().ok()?, key.to_owned(), who))
 }
 
 /// An acknowledgement: of somebody whom we know it is the request to the API that they would send, in their name, so its

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a problem never repeats what a client sent, except names that were checked or are escaped by JSON.
 
+use super::App;
 use axum::Json;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -75,12 +76,26 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
     )
 }
 
+/// Where browsers reach us by TLS, they are to come by TLS alone: for a year, and to this host alone, as what its neighbors
+/// serve is not ours to say.
+pub(super) async fn require_tls(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if app.web.is_secure() {
+        let year = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
+    }
+    response
+}
+
 /// Headers that every answer carries, so that no browser makes more of it than it is.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Not `no-referrer`: with that one a browser sends `Origin: null` along with our own forms. Others learn nothing either way.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

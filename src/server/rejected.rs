@@ -4,7 +4,7 @@
 //! Invariant: one line a minute for each status and source, with the count of what it stands for; what a stranger sends is
 //! bounded and escaped, and grows nothing.
 
-use super::App;
+use super::{App, Problem};
 use crate::limits::{REJECTED_EVERY, REJECTED_KINDS, REJECTED_SOURCE_CHARS};
 use crate::model::Time;
 use crate::notifiers::one_line;
@@ -59,7 +59,7 @@ impl Rejected {
 }
 
 pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(path) = request.uri().path().strip_prefix("/in/") else { return next.run(request).await };
+    let Some(path) = request.uri().path().strip_prefix("/in/") else { return elsewhere(app, request, next).await };
     // `<kind>/<source>`, whatever follows.
     let named: Vec<&str> = path.splitn(3, '/').take(2).collect();
     let source = one_line(&named.join("/"), REJECTED_SOURCE_CHARS);
@@ -88,6 +88,32 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
                 "events rejected: no such source; they are lost unless they are sent again; check the URL of the sender and `sources:` in nightshift.yaml"
             ),
         }
+    }
+    response
+}
+
+/// Whatever else is not opened by what came with it: a token that is none, a signature that does not fit, a certificate that is
+/// not known any more.
+async fn elsewhere(app: App, request: Request, next: Next) -> Response {
+    // The first two segments say which endpoint it is, and bound how many lines there are.
+    let endpoint: Vec<&str> = request.uri().path().split('/').skip(1).take(2).collect();
+    let endpoint = one_line(&format!("/{}", endpoint.join("/")), REJECTED_SOURCE_CHARS);
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let response = next.run(request).await;
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return response;
+    }
+    if let Some(requests) = app.rejected.count(401, &endpoint, app.parts.clock.now()) {
+        let peer = peer.map(tracing::field::display);
+        let why = response.extensions().get::<Problem>().map_or("", |problem| problem.error.as_str());
+        let why = one_line(why, REJECTED_SOURCE_CHARS);
+        tracing::warn!(
+            endpoint,
+            peer,
+            requests,
+            why,
+            "requests rejected: no valid token, signature or certificate; repeats within a minute are counted"
+        );
     }
     response
 }

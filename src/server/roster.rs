@@ -8,15 +8,17 @@ mod reload;
 pub use reload::watch;
 
 use super::auth::{Caller, LOCAL, Tokens, Way, digest};
-use crate::config::{Person, Role};
+use crate::config::{Person, Role, Server};
 use crate::model::{Grant, Right, identity};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 #[derive(Clone, Default)]
 pub struct Roster {
     people: Vec<Person>,
     tokens: Tokens,
+    /// Groups of the identity provider, and what their members may.
+    groups: BTreeMap<String, Grant>,
 }
 
 /// The roster that is in force.
@@ -40,7 +42,42 @@ impl Live {
 
 impl Roster {
     pub fn new(people: Vec<Person>, tokens: Tokens) -> Roster {
-        Roster { people, tokens }
+        Roster { people, tokens, groups: BTreeMap::new() }
+    }
+
+    /// The same with the groups of the identity provider.
+    pub fn with_groups(self, server: &Server) -> Roster {
+        let groups = server.oidc.iter().flat_map(|oidc| {
+            let grant = |group: &String, role: Role| Grant { role, clusters: oidc.group_clusters.get(group).cloned() };
+            oidc.roles.iter().map(move |(group, role)| (group.clone(), grant(group, *role)))
+        });
+        Roster { groups: groups.collect(), ..self }
+    }
+
+    pub fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// Whether that group means something here.
+    pub fn names_group(&self, group: &str) -> bool {
+        self.groups.contains_key(group)
+    }
+
+    /// Whether members of some group have this right.
+    pub fn some_group_may(&self, right: Right) -> bool {
+        self.groups.values().any(|grant| grant.role.may(right))
+    }
+
+    /// What members of these groups may do: a group that is blocked blocks; else the widest role, in the clusters of the
+    /// groups that give it.
+    pub fn by_groups(&self, groups: &[String]) -> Option<Grant> {
+        let given: Vec<&Grant> = groups.iter().filter_map(|group| self.groups.get(group)).collect();
+        let role = WIDEST_FIRST.into_iter().find(|role| given.iter().any(|grant| grant.role == *role))?;
+        let places: Option<Vec<&Vec<String>>> =
+            given.iter().filter(|grant| grant.role == role).map(|grant| grant.clusters.as_ref()).collect();
+        let clusters =
+            places.map(|all| all.into_iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect());
+        Some(Grant { role, clusters })
     }
 
     pub fn people(&self) -> &[Person] {
@@ -59,14 +96,17 @@ impl Roster {
         self.people.iter().find(|person| person.pagerduty.as_deref() == Some(user))
     }
 
-    /// By the subject that an identity provider gives, or by a mail address that it says it has verified.
-    pub fn by_oidc(&self, subject: &str, verified_mail: Option<&str>) -> Option<&Person> {
-        // What has an `@` is an address of mail: a subject that somebody chose may look like one.
-        let is = |known: &str| {
-            (known == subject && !known.contains('@'))
-                || verified_mail.is_some_and(|mail| mail.eq_ignore_ascii_case(known))
-        };
-        self.people.iter().find(|person| person.oidc.as_deref().is_some_and(is))
+    /// By the subject that an identity provider gives. What has an `@` is an address of mail: a subject that its user chose
+    /// may look like one.
+    pub fn by_subject(&self, subject: &str) -> Option<&Person> {
+        let named = |person: &&Person| person.oidc.as_deref() == Some(subject);
+        self.people.iter().find(named).filter(|_| !subject.contains('@'))
+    }
+
+    /// By a mail address; the caller has seen that the provider has verified it.
+    pub fn by_mail(&self, mail: &str) -> Option<&Person> {
+        let named = |person: &&Person| person.oidc.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(mail));
+        self.people.iter().find(named).filter(|_| mail.contains('@'))
     }
 
     /// Whose a token of that name is.
@@ -113,9 +153,9 @@ impl Roster {
         self.people.iter().map(|person| person.name.clone()).chain(tokens).collect()
     }
 
-    /// Who may release what is frozen, by a token of the configuration, by Slack or by the provider. The machine's own token is
+    /// Who has this right, by a token of the configuration, by Slack or by the provider. The machine's own token is
     /// nobody's.
-    pub fn releasers(&self) -> BTreeSet<String> {
+    pub fn holders(&self, right: Right) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
         let by_token = tokens.map(|token| {
             let way = Way::Token(token.name.clone());
@@ -124,7 +164,7 @@ impl Roster {
         let by_chat = self.people.iter().filter(|person| person.slack.is_some() || person.oidc.is_some());
         by_token
             .chain(by_chat.map(|person| Caller::of(person, Way::Slack)))
-            .filter(|caller| caller.may(Right::Operate))
+            .filter(|caller| caller.may(right))
             .map(|caller| caller.name)
             .collect()
     }
@@ -145,7 +185,8 @@ impl Roster {
                 let words = format!("{}{places}{}", grant_words(&token.grant), token.sources.join(", "));
                 (format!("token {}", token.name), words)
             });
-            people.chain(tokens).collect()
+            let groups = roster.groups.iter().map(|(group, grant)| (format!("group {group}"), grant_words(grant)));
+            people.chain(tokens).chain(groups).collect()
         };
         let (before, after) = (said(self), said(next));
         let is_in = |list: &BTreeSet<(String, String)>, name: &str| list.iter().any(|(other, _)| other == name);
@@ -161,6 +202,18 @@ impl Roster {
         changes
     }
 }
+
+/// Of several groups' roles the first of these holds.
+const WIDEST_FIRST: [Role; 8] = [
+    Role::Blocked,
+    Role::Admin,
+    Role::Operator,
+    Role::Approver,
+    Role::Responder,
+    Role::Author,
+    Role::Auditor,
+    Role::Viewer,
+];
 
 /// `approver`, `operator in eu-1, eu-2`.
 fn grant_words(grant: &Grant) -> String {

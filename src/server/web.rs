@@ -12,11 +12,12 @@ mod session;
 mod sign;
 mod visitor;
 
-pub use oidc::Provider;
+pub use oidc::{Provider, look as look_at_provider};
 
 use super::App;
 use crate::config::Server;
 use crate::limits;
+use crate::model::Time;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -37,6 +38,21 @@ impl Front {
         Front { place: origin::Place::of(server), sessions: session::Sessions::default(), provider }
     }
 
+    /// Who is signed in now.
+    pub(super) fn signed_in(&self, now: Time) -> Vec<session::SignedIn> {
+        self.sessions.list(now)
+    }
+
+    /// Ends the sessions of this name, subject or mail; how many there were.
+    pub(super) fn end_sessions(&self, who: &str, now: Time) -> u64 {
+        self.sessions.end_of(who, now)
+    }
+
+    /// Whether browsers reach the pages by TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.place.secure
+    }
+
     /// From now on we show the provider this secret; whether it is another one.
     pub(super) fn renew(&self, secret: Option<String>) -> bool {
         self.provider.as_ref().is_some_and(|provider| provider.renew(secret))
@@ -54,6 +70,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/login", get(sign::page).post(sign::with_token))
         .route("/login/provider", get(oidc::begin))
         .route("/login/callback", get(oidc::callback))
+        .route("/login/provider/end", get(oidc::end))
         .route("/logout", post(sign::out))
         .route("/web/approvals/{id}", post(act::decide))
         .route("/web/runs/{id}/judge", post(act::judge))
@@ -90,9 +107,6 @@ async fn policy(request: Request, next: Next) -> Response {
 fn with_policy(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    // Not `no-referrer`: with that one a browser sends `Origin: null` along with our own forms. Others learn nothing either way.
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     response
 }
 

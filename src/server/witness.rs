@@ -3,7 +3,7 @@
 //! Invariant: nobody is let through by a broken glass before the ledger says so; and whoever knocks a thousand times is
 //! an entry with a number, not a thousand entries.
 
-use super::{App, Caller, Problem, Way};
+use super::{App, Caller, Problem, Way, api};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, IncidentId, RunId, TokenId};
 use crate::notifiers::one_line;
@@ -12,7 +12,7 @@ use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
@@ -28,9 +28,12 @@ struct Window {
     open: bool,
     /// What has an entry, and how often it came again.
     seen: HashMap<Kind, u64>,
-    /// Refusals that have no entry of their own.
-    others: u64,
+    /// Refusals that have no entry of their own, by caller; under `SEVERAL` those of callers beyond the bound.
+    others: HashMap<String, u64>,
 }
+
+/// Callers beyond those that are counted by themselves.
+const SEVERAL: &str = "several";
 
 /// Who wants what, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,8 +55,19 @@ impl Window {
         if self.again(kind) {
             return false;
         }
-        if self.seen.keys().filter(|kind| kind.glass.is_none()).count() >= limits::WITNESS_KINDS {
-            self.others += 1;
+        let refusals = || self.seen.keys().filter(|kind| kind.glass.is_none());
+        let theirs = refusals().filter(|seen| seen.who == kind.who).count();
+        // Each caller has room of their own, so that one cannot hide what another is refused.
+        let place = match theirs {
+            0 => {
+                let callers: HashSet<&str> = refusals().map(|seen| seen.who.as_str()).collect();
+                (callers.len() >= limits::WITNESS_CALLERS).then_some(SEVERAL)
+            }
+            limits::WITNESS_KINDS.. => Some(kind.who.as_str()),
+            _ => None,
+        };
+        if let Some(place) = place {
+            *self.others.entry(place.to_owned()).or_default() += 1;
             return false;
         }
         self.seen.insert(kind.clone(), 0);
@@ -74,10 +88,10 @@ impl Witness {
         let app = app.clone();
         tokio::spawn(async move {
             loop {
-                app.parts.clock.sleep_until(app.parts.clock.now() + limits::WITNESS_WINDOW).await;
+                app.parts.clock.sleep_for(limits::WITNESS_WINDOW).await;
                 app.witness.close(&app).await;
                 let mut window = app.witness.window();
-                if window.seen.is_empty() && window.others == 0 {
+                if window.seen.is_empty() && window.others.is_empty() {
                     window.open = false;
                     return;
                 }
@@ -99,11 +113,13 @@ impl Witness {
                 *self.window().seen.entry(kind).or_default() += times;
             }
         }
-        if others > 0 {
-            let kind = Kind { who: "several".to_owned(), what: "other requests".to_owned(), glass: None };
-            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", others).await {
-                tracing::error!(%error, others, "refusals could not be written down");
-                self.window().others += others;
+        let mut others: Vec<(String, u64)> = others.into_iter().collect();
+        others.sort();
+        for (who, times) in others {
+            let kind = Kind { who, what: "other requests".to_owned(), glass: None };
+            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
+                tracing::error!(%error, who = kind.who, times, "refusals could not be written down");
+                *self.window().others.entry(kind.who).or_default() += times;
             }
         }
     }
@@ -120,10 +136,17 @@ impl Witness {
         if !self.window().first_refusal(&kind) {
             return;
         }
+        tracing::warn!(
+            who = kind.who,
+            what,
+            why = one_line(why, limits::STORY_LINE_CHARS),
+            "request refused; repeats are counted"
+        );
         if let Err(error) = write(app, &kind, what, about, why, 1).await {
             tracing::error!(%error, %who, %what, "a refusal could not be written down");
             let mut window = self.window();
-            window.others += 1 + window.seen.remove(&kind).unwrap_or_default();
+            let times = 1 + window.seen.remove(&kind).unwrap_or_default();
+            *window.others.entry(kind.who).or_default() += times;
         }
     }
 
@@ -188,8 +211,9 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
         Err(problem) => return problem.into_response(),
     };
     let acts = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let route = parts.extensions.get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
-    let (route, path) = (format!("{} {route}", parts.method), parts.uri.path().to_owned());
+    let matched = parts.extensions.get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
+    let parts_method = parts.method.clone();
+    let (route, path) = (format!("{} {matched}", parts.method), parts.uri.path().to_owned());
     let shown = one_line(&format!("{} {path}", parts.method), limits::WITNESS_CHARS);
     if let Way::BreakGlass(token, incident) = caller.way {
         let kind = Kind { who: caller.name.clone(), what: route.clone(), glass: Some((token, incident)) };
@@ -201,7 +225,9 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     }
     parts.extensions.insert(caller.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
-    if acts && response.status() == StatusCode::FORBIDDEN {
+    // Who tries to read the ledger's proofs or the list of tokens is on record, as who tries to act is.
+    let guarded = acts || api::is_audit(parts_method.as_str(), &matched);
+    if guarded && response.status() == StatusCode::FORBIDDEN {
         let why = response.extensions().get::<Problem>().map_or_else(String::new, |problem| problem.error.clone());
         let why = format!("{shown}, by {}: {why}", caller.way);
         app.witness.refused(&app, &caller.name, &route, &path, &why).await;

@@ -1,13 +1,23 @@
 //! Reports of a node's agent. The node is the one that speaks, proven by its token or certificate, whatever a report says.
 //!
-//! Invariant: a finding that breaks a bound costs itself and is a gap; its number counts as heard.
+//! Invariant: an agent speaks for its node and in a closed vocabulary: an alert that is not in it is left out, and so is a
+//! label. A finding that breaks a bound costs itself and is a gap; its number counts as heard.
 
-use super::draft::{Draft, Gaps};
+use super::draft::{Draft, Gaps, quote};
 use crate::config::Source;
-use crate::model::{AgentName, Event, Finding, Labels, Report, Reports, Status};
+use crate::limits;
+use crate::model::{AGENT_ALERTS, AGENT_LABELS, AgentName, Event, Finding, Labels, Report, Reports, Status};
+use crate::planted::planted;
+use std::collections::BTreeMap;
 
 /// The logical source of all agents' events.
 pub const SOURCE: &str = "agent";
+
+/// Of the engine's own about an agent: two senders use its identity.
+pub const CERTIFICATE_REUSED: &str = "NightshiftAgentCertificateReused";
+
+/// What a report may say of its node or cluster, which is overwritten.
+const SET_HERE: [&str; 6] = ["node", "cluster", "Hostname", "hostname", "kubernetes_node", "nodename"];
 
 /// What a delivery said.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,7 +35,7 @@ pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
     let mut gaps = Gaps::default();
     for Report { no, finding } in reports.reports {
         heard.numbers.push(no);
-        match event(finding, agent, &cfg, &mut gaps) {
+        match spoken(finding, no, agent, &mut gaps).and_then(|finding| event(finding, agent, &cfg, &mut gaps)) {
             Ok(event) => {
                 heard.events.push(event);
                 heard.of_events.push(no);
@@ -37,6 +47,30 @@ pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
     heard
 }
 
+/// The finding with what an agent may say, or why it says nothing that it may.
+fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut Gaps) -> Result<Finding, String> {
+    if planted("agent-speaks-for-other-nodes") {
+        return Ok(finding);
+    }
+    let alert = finding.labels.get("alertname").map(String::as_str).unwrap_or_default();
+    if !AGENT_ALERTS.contains(&alert) {
+        return Err(format!("an agent reports no alert {}; is it of another version?", quote(alert)));
+    }
+    let (said, unsaid): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        finding.labels.into_iter().partition(|(name, _)| AGENT_LABELS.contains(&name.as_str()));
+    finding.labels = said;
+    let names: Vec<String> = unsaid.into_keys().filter(|name| !SET_HERE.contains(&name.as_str())).collect();
+    if !names.is_empty() {
+        let shown: Vec<String> = names.iter().take(limits::NAMES_SHOWN).map(|name| quote(name)).collect();
+        gaps.push(format!(
+            "finding {no} of the agent on {agent}: {} labels that an agent does not report were left out: {}",
+            names.len(),
+            shown.join(", ")
+        ));
+    }
+    Ok(finding)
+}
+
 /// An event about an agent itself: that it is silent, or speaks again.
 pub fn about(finding: Finding, agent: &AgentName) -> Option<Event> {
     event(finding, agent, &source(), &mut Gaps::default()).ok()
@@ -44,14 +78,10 @@ pub fn about(finding: Finding, agent: &AgentName) -> Option<Event> {
 
 fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
     let mut labels: Labels = finding.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    if labels.get("alertname").is_empty() {
-        let first = finding.complaint.split(' ').next().unwrap_or_default().to_owned();
-        labels.set("alertname", first);
-    }
     // Set last: a report cannot speak for another node or cluster.
     labels.set("node", agent.node.as_str());
     labels.set("cluster", agent.cluster.as_str());
-    for name in ["Hostname", "hostname", "kubernetes_node", "nodename"] {
+    for name in SET_HERE.into_iter().skip(2) {
         labels.set(name, "");
     }
     if let Some(gpu) = &finding.gpu {
@@ -84,6 +114,7 @@ fn source() -> Source {
         stale_after: crate::limits::STALE_AFTER_MIN,
         labels: crate::model::LabelMap::default(),
         add_labels: std::collections::BTreeMap::new(),
+        clusters: Vec::new(),
         cluster: None,
         namespaces: Vec::new(),
         pod_labels: std::collections::BTreeMap::new(),
@@ -95,7 +126,6 @@ fn source() -> Source {
 mod tests {
     use super::*;
     use crate::model::{GpuName, Severity, Standing, Time};
-    use std::collections::BTreeMap;
 
     fn finding(labels: &[(&str, &str)]) -> Finding {
         Finding {
@@ -104,7 +134,11 @@ mod tests {
             at: Time::UNIX_EPOCH,
             severity: Severity::Critical,
             gpu: Some(GpuName { index: Some(3), uuid: "GPU-1".to_owned(), pci: "0000:65:00.0".to_owned() }),
-            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            labels: [("alertname", "GpuXid")]
+                .iter()
+                .chain(labels)
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             summary: "GPU 3 has fallen off the bus".to_owned(),
             detail: "NVRM: Xid (PCI:0000:65:00): 79".to_owned(),
         }
@@ -122,15 +156,47 @@ mod tests {
         let event = &heard.events[0];
         assert_eq!(event.subject.to_string(), "cluster eu-1 node gpu-1 gpu 3");
         assert_eq!(event.labels.get("xid"), "79");
-        assert_eq!((event.name(), event.labels.get("pci")), ("xid-79", "0000:65:00.0"));
+        assert_eq!((event.name(), event.labels.get("pci")), ("GpuXid", "0000:65:00.0"));
         assert_eq!(event.fingerprint, "eu-1/gpu-1 xid-79 0000:65:00.0");
         assert_eq!(heard.numbers, [7]);
     }
 
     #[test]
+    fn an_agent_names_no_workload_and_no_alert_of_another_source() {
+        // As a stolen certificate of gpu-1 would post it: `cases/security/agent-other-workload.json`.
+        let forged = [
+            ("namespace", "inference"),
+            ("exported_namespace", "inference"),
+            ("pod", "llama-70b-x"),
+            ("exported_pod", "llama-70b-x"),
+            ("deployment", "llama-70b"),
+            ("statefulset", "llama-70b"),
+            ("workload", "llama-70b"),
+            ("docker_container", "vllm"),
+            ("model", "llama-70b"),
+            ("model_name", "llama-70b"),
+            ("engine", "vllm"),
+            ("also", "vector(1)"),
+            ("config", "all-1g.10gb"),
+            ("xid", "79"),
+        ];
+        let heard = hear(vec![finding(&forged)]);
+        let [event] = &heard.events[..] else { panic!("{heard:?}") };
+        assert_eq!(event.subject.to_string(), "cluster eu-1 node gpu-1 gpu 3");
+        let labels: Vec<&str> = event.labels.iter().map(|(name, _)| name).collect();
+        assert_eq!(labels, ["alertname", "cluster", "gpu", "gpu_uuid", "node", "pci", "xid"]);
+        assert!(heard.gaps[0].contains("13 labels that an agent does not report"), "{:?}", heard.gaps);
+        let others = ["InferenceNoProgress", "KubeNodeNotReady", "NightshiftAgentSilent", CERTIFICATE_REUSED, ""];
+        let others = others.map(|name| finding(&[("alertname", name)])).to_vec();
+        let heard = hear(others);
+        assert_eq!((heard.events.len(), heard.numbers.len(), heard.gaps.len()), (0, 5, 5));
+        assert!(heard.gaps[0].contains("reports no alert \"InferenceNoProgress\""), "{:?}", heard.gaps);
+    }
+
+    #[test]
     fn a_finding_that_breaks_a_bound_is_a_gap_and_the_others_stand() {
-        let many: BTreeMap<String, String> = (0..100).map(|at| (format!("l{at}"), "x".to_owned())).collect();
-        let heard = hear(vec![Finding { labels: many, ..finding(&[]) }, finding(&[])]);
+        let long = "x".repeat(limits::LABEL_VALUE_BYTES + 1);
+        let heard = hear(vec![finding(&[("process", &long)]), finding(&[])]);
         assert_eq!((heard.numbers.as_slice(), heard.of_events.as_slice()), (&[7, 8][..], &[8][..]));
         assert!(heard.gaps[0].contains("finding 7 of the agent on gpu-1 of cluster eu-1"), "{:?}", heard.gaps);
     }

@@ -5,7 +5,7 @@
 use super::ledger::LeafHash;
 use crate::model::{
     AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Foretold, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan,
-    Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
+    Poster, Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
 };
 use crate::policy::{Proposal, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,35 @@ pub struct Batch {
     pub gaps: Vec<String>,
     pub rules: Arc<RuleSet>,
     pub now: Time,
+    pub origin: Origin,
+}
+
+/// Where a batch comes from, besides the source's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The kind of the source, which rules match as `__source_kind__`.
+    pub kind: String,
+    /// Who posted it; none: this engine found it itself.
+    pub via: Option<Poster>,
+}
+
+impl Origin {
+    pub fn of_kind(kind: &str) -> Origin {
+        Origin { kind: kind.to_owned(), via: None }
+    }
+
+    /// Findings that an agent sent, by what proves it.
+    pub fn agent(agent: &NewAgent) -> Origin {
+        let with = match agent.how {
+            AgentProof::Token => "a ServiceAccount token",
+            AgentProof::Certificate => "a certificate",
+            AgentProof::Inside => "the engine's own process",
+        };
+        let via = Poster { by: format!("agent {}", agent.name), with: with.to_owned(), person: false };
+        Origin { kind: Origin::AGENT.to_owned(), via: Some(via) }
+    }
+
+    pub const AGENT: &str = "agent";
 }
 
 /// Findings of one agent, numbered by it.
@@ -55,6 +84,17 @@ pub struct NewAgent {
     pub how: AgentProof,
     /// What its certificates have in common since it joined; empty for the others.
     pub family: String,
+    /// Of the certificate that it shows: each renewal counts one further. 0 for the others.
+    pub generation: u64,
+}
+
+/// Whose certificates are good for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentIdentity {
+    pub family: String,
+    /// The newest generation that was shown, and since when.
+    pub used: u64,
+    pub used_since: Time,
 }
 
 /// An agent as it was last written.
@@ -76,6 +116,8 @@ pub struct JoinToken {
     pub cluster: Option<String>,
     pub node: Option<String>,
     pub by: String,
+    /// The token by which it is made: revoking that one ends this one, and the agent that joined by it.
+    pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 
@@ -94,6 +136,26 @@ pub struct NewToken {
     /// The token by which it is made.
     pub made_with: Option<TokenId>,
     pub expires_at: Time,
+}
+
+/// A subject of the identity provider that signs in as a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectLink {
+    pub issuer: String,
+    pub subject: String,
+    pub person: String,
+    /// The value of `people[].oidc` that named it: a subject, or a mail address.
+    pub via: String,
+    /// As it was at the last sign-in, verified or not.
+    pub mail: Option<String>,
+}
+
+/// Whether a subject is the person now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    Yes,
+    /// Another subject signed in as that person before.
+    Taken,
 }
 
 /// What a batch came to.
@@ -132,6 +194,8 @@ pub struct NewRun {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Due {
     pub runs: Vec<RunId>,
+    /// Of each run, the cluster that it is about; empty where it names none.
+    pub clusters: Vec<String>,
     pub notices: Vec<DueNotice>,
     /// The earliest moment at which something more becomes due.
     pub next: Option<Time>,
@@ -154,6 +218,9 @@ pub struct DueNotice {
     pub alone: bool,
     /// People wait for something that the channel has not shown: a question, a run that gave up.
     pub urgent: bool,
+    /// How grave the incident is, and the source that opened it; empty where none did.
+    pub severity: Severity,
+    pub source: String,
 }
 
 /// A run as its owner sees it.
@@ -247,6 +314,12 @@ pub enum Control {
         owner: String,
         by: String,
     },
+    /// The subjects of the identity provider that were this person are so no more: the next one with their mail is.
+    UnlinkSubjects {
+        person: String,
+        by: String,
+        why: String,
+    },
     /// End a run that is not final: it is denied with `Cancelled`, and nothing is taken back. One that is stuck lets go
     /// of the nodes that it holds.
     Cancel {
@@ -269,17 +342,27 @@ pub enum Control {
     Promote(Climb),
     /// One rung down, or as far as `to`.
     Demote(Climb),
+    /// A person ends what is open of an incident, all of it or what one source holds open. An alert that is sent again is new.
+    Resolve {
+        incident: IncidentId,
+        source: Option<String>,
+        by: String,
+        why: String,
+    },
     /// The source fell silent or says it is over: end these episodes.
     EndEpisodes {
         episodes: Vec<EpisodeId>,
         stale: bool,
         why: String,
     },
-    /// Remove the body of an entry; its hash stays.
+    /// Remove the body of an entry that carries text from outside; its hash stays. So many different persons must ask for it,
+    /// the first and the last within `RELEASE_WINDOW`; these channels are notified.
     Redact {
         entry: EntryNo,
         by: String,
         why: String,
+        persons: u32,
+        notify: Vec<String>,
     },
 }
 

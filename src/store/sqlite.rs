@@ -22,12 +22,15 @@ mod persons;
 mod read;
 mod recent;
 mod record;
+mod redact;
 mod replicas;
 mod rows;
 mod runs;
 mod schema;
 mod sql;
+mod subjects;
 mod sweep;
+mod timers;
 mod tokens;
 mod tx;
 mod writer;
@@ -36,9 +39,9 @@ use super::ballast::Ballast;
 use super::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
 use super::mark::Mark;
 use super::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard, Hold,
-    JoinToken, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry, Receipted,
-    Store, StoreError,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard,
+    Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry,
+    Receipted, Store, StoreError, SubjectLink,
 };
 use crate::limits;
 use crate::model::{
@@ -52,6 +55,7 @@ use rusqlite::params;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tx::Tx;
 use writer::{Queue, WhenFull};
 
@@ -176,7 +180,9 @@ impl SqliteStore {
             incarnation::renew_incarnation(&conn)?;
         }
         let epoch = schema::new_epoch(&conn)?;
+        let incarnation = schema::renew_incarnation(&conn)?;
         let mut tx = Tx::open(conn, epoch, options.ceiling)?;
+        tx.incarnation = incarnation;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
@@ -220,6 +226,22 @@ impl SqliteStore {
     /// The epoch of this process.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// Gives the database at `path`, which no process has open, a new incarnation: for a copy that is put in the place of
+    /// another. Each start does so as well.
+    ///
+    /// # Errors
+    ///
+    /// The database is in use, or cannot be opened or written.
+    pub fn renew_incarnation(path: &std::path::Path, now: Time) -> Result<String, StoreError> {
+        let lock = schema::lock(path)?;
+        let mut conn = schema::open_writer(path)?;
+        schema::migrate(&mut conn, now)?;
+        let drawn = schema::renew_incarnation(&conn);
+        drop(conn);
+        drop(lock);
+        drawn
     }
 
     fn queue(&self) -> Result<Queue, StoreError> {
@@ -598,9 +620,17 @@ impl Store for SqliteStore {
         self.readers.read(agents::rows).await
     }
 
-    async fn agent_family(&self, agent: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
         let agent = agent.clone();
-        self.readers.read(move |conn| agents::family(conn, &agent)).await
+        self.readers.read(move |conn| agents::identity(conn, &agent)).await
+    }
+
+    async fn agent_used(&self, agent: NewAgent, now: Time) -> Result<(), StoreError> {
+        self.write(move |tx| agents::used(tx, &agent, now)).await
+    }
+
+    async fn agent_renewed(&self, agent: NewAgent, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| agents::renewed(tx, &agent, now)).await
     }
 
     async fn agent_remove(&self, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
@@ -610,6 +640,11 @@ impl Store for SqliteStore {
 
     async fn join_token(&self, token: JoinToken, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| agents::join_token(tx, &token, now)).await
+    }
+
+    async fn join_check(&self, hash: &str, agent: &AgentName, now: Time) -> Result<bool, StoreError> {
+        let (hash, agent) = (hash.to_owned(), agent.clone());
+        self.readers.read(move |conn| agents::join_check(conn, &hash, &agent, now).map(|made| made.is_bound)).await
     }
 
     async fn join(&self, hash: &str, agent: NewAgent, now: Time) -> Result<(), StoreError> {
@@ -644,6 +679,15 @@ impl Store for SqliteStore {
         self.write(move |tx| tokens::revoke(tx, token, &by, &why, now)).await
     }
 
+    async fn subject_links(&self, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        self.readers.read(move |conn| subjects::links(conn, &issuer, &subject)).await
+    }
+
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError> {
+        self.write(move |tx| subjects::link(tx, &link, now)).await
+    }
+
     async fn token_used(&self, token: TokenId, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| tokens::used(tx, token, now)).await
     }
@@ -660,6 +704,14 @@ impl Store for SqliteStore {
 
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
         self.write(move |tx| sweep::sweep(tx, episodes, bodies, now)).await
+    }
+
+    async fn retain_until(&self, further: Duration, now: Time) -> Result<Time, StoreError> {
+        self.write(move |tx| sweep::retain_until(tx, further, now)).await
+    }
+
+    async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
+        self.write(move |tx| timers::shift(tx, by, text, now)).await
     }
 
     async fn fold(&self) -> Result<(), StoreError> {

@@ -84,7 +84,15 @@ impl Agents {
     /// A command that only reads and belongs to no step: its key is never used twice in this process.
     pub fn question(&self, verb: &str, args: Map<String, Value>, deadline: Time) -> Command {
         let step = self.post.reads.fetch_add(1, Ordering::Relaxed);
-        Command { run: RunId(0), step, epoch: self.epoch(), verb: verb.to_owned(), args, deadline }
+        Command {
+            run: RunId(0),
+            step,
+            epoch: self.epoch(),
+            verb: verb.to_owned(),
+            args,
+            deadline,
+            incarnation: String::new(),
+        }
     }
 
     /// Whether an agent of that node has spoken lately.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
-use super::kube::{About, Level};
+use super::kube::{About, Level, belongs_to_kubernetes};
 use super::{Kube, Node, World, WorldError};
 use crate::limits;
 use crate::model::Subject;
@@ -149,8 +149,7 @@ async fn node_of(kube: &Kube, target: &Subject) -> Result<Option<Node>, WorldErr
 }
 
 fn protected_namespace(namespace: &str) -> Option<String> {
-    matches!(namespace, "kube-system" | "kube-public" | "kube-node-lease")
-        .then(|| format!("namespace {namespace} belongs to Kubernetes itself"))
+    belongs_to_kubernetes(namespace).then(|| format!("namespace {namespace} belongs to Kubernetes itself"))
 }
 
 fn protected_node(node: &Node, own: Option<&str>) -> Option<String> {

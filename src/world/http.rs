@@ -38,6 +38,9 @@ pub struct HttpAnswer {
     /// `X-OAuth-Scopes`: what the token that asked may do, where the other side says so. Scripts do not see it.
     #[serde(skip)]
     pub scopes: Option<String>,
+    /// `Date`: the time at the other side. Scripts do not see it.
+    #[serde(skip)]
+    pub date: Option<String>,
 }
 
 /// Cheap to clone; connections are pooled per kind of destination, so a checked one never serves an unchecked one.
@@ -234,9 +237,10 @@ async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> 
     let status = answer.status().as_u16();
     let retry_after =
         answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let scopes = answer.headers().get("x-oauth-scopes").and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let header = |name: &str| answer.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let (scopes, date) = (header("x-oauth-scopes"), header("date"));
     let body = read_body(answer, &place).await?;
-    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes })
+    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes, date })
 }
 
 /// Headers that decide where a request goes or how long it is.

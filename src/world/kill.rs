@@ -4,12 +4,12 @@
 
 use super::World;
 use crate::limits;
-use crate::model::Time;
 use crate::planted::planted;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Where to look for it, besides `nightshift freeze`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,7 +38,8 @@ pub struct ConfigMapName {
 /// What was last seen of the ConfigMap.
 #[derive(Debug, Default)]
 struct Seen {
-    at: Option<Time>,
+    /// When the request was sent that brought the answer, by the running clock: what was read is as old as that.
+    at: Option<Duration>,
     stop: Option<String>,
     unread: String,
 }
@@ -55,13 +56,17 @@ impl KillSwitch {
     }
 
     /// Why everything is stopped, if it is. Looks at the file each time; the ConfigMap is looked at by `look`.
-    pub fn engaged(&self, now: Time) -> Option<String> {
+    /// `running`: the time by the clock that only runs, so setting the wall clock makes no reading younger or older.
+    pub fn engaged(&self, running: Duration) -> Option<String> {
         self.config.file.as_deref().and_then(file).or_else(|| {
             let map = self.config.config_map.as_ref()?;
             let shown = format!("ConfigMap {}/{}", map.namespace, map.name);
             let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match seen.at {
-                Some(at) if at + limits::KILL_STALE > now => {
+                Some(at)
+                    if (at <= running || planted("kill-switch-age-by-wall-clock"))
+                        && running.saturating_sub(at) < limits::KILL_STALE =>
+                {
                     seen.stop.as_ref().map(|why| format!("{shown} says stop: {why}"))
                 }
                 _ if planted("unreadable-kill-switch-is-off") => None,
@@ -79,16 +84,17 @@ impl KillSwitch {
     pub async fn look(&self, world: &World) {
         let Some(map) = &self.config.config_map else { return };
         let read = async { world.kube(map.cluster.as_deref())?.config_map(&map.namespace, &map.name).await };
+        let asked = world.running();
         let answer = tokio::time::timeout(limits::KILL_STALE, read).await;
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match answer {
             Ok(Ok(data)) => {
                 let stop = data.get("stop").map(String::as_str).filter(|text| !matches!(*text, "" | "false"));
-                *seen = Seen { at: Some(world.clock.now()), stop: stop.map(said), unread: String::new() };
+                *seen = Seen { at: Some(asked), stop: stop.map(said), unread: String::new() };
             }
             // It is made to stop everything; that there is none is an answer.
             Ok(Err(super::WorldError::NotFound(_))) => {
-                *seen = Seen { at: Some(world.clock.now()), ..Seen::default() };
+                *seen = Seen { at: Some(asked), ..Seen::default() };
             }
             Ok(Err(error)) => seen.unread = format!(": {error}"),
             Err(_) => seen.unread = ": no answer".to_owned(),
@@ -117,8 +123,8 @@ fn said(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn now() -> Time {
-        Time::from_second(1_700_000_000).unwrap()
+    fn now() -> Duration {
+        Duration::from_secs(1_000)
     }
 
     #[test]
@@ -145,5 +151,6 @@ mod tests {
         *switch.seen.lock().unwrap() = Seen { at: Some(now()), stop: None, unread: String::new() };
         assert_eq!(switch.engaged(now()), None);
         assert!(switch.engaged(now() + limits::KILL_STALE).is_some());
+        assert!(switch.engaged(now() - Duration::from_secs(1)).is_some(), "a reading from the future is no reading");
     }
 }

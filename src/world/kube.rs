@@ -8,6 +8,8 @@ mod budgets;
 mod devices;
 mod fleet;
 mod jobs;
+mod lease;
+mod protected;
 mod pulse;
 mod reach;
 mod review;
@@ -22,6 +24,8 @@ pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
 pub use budgets::{Budget, WaitingPod};
 pub(in crate::world) use fleet::{About, Level};
 pub use jobs::{CacheJob, Job, JobPod};
+pub use lease::EngineLease;
+pub(in crate::world) use protected::belongs_to_kubernetes;
 pub use reach::KubeConfig;
 pub use review::Reviewed;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
@@ -37,7 +41,7 @@ use send::{conditional, decode, escape, pod_path, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use wire::{NodeWire, PodWire};
 
@@ -175,6 +179,12 @@ pub struct Kube {
     noted: Option<Arc<Mutex<Noted>>>,
     notes: bool,
     cache_job: Option<Arc<CacheJob>>,
+    /// See `protect`.
+    protected: Arc<OnceLock<Vec<String>>>,
+    /// Where the Lease lies by which one of several engines acts; none: no Lease is kept.
+    lease_namespace: Option<Arc<str>>,
+    /// Why this engine only watches, for all clones of this client.
+    only_watched: Arc<Mutex<Option<String>>>,
 }
 
 /// Reads that are handed on once.
@@ -207,6 +217,9 @@ impl Kube {
             noted: None,
             notes: false,
             cache_job: config.cache_job.clone().map(Arc::new),
+            protected: Arc::default(),
+            lease_namespace: config.lease_namespace().map(Arc::from),
+            only_watched: Arc::default(),
         }
     }
 

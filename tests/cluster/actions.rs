@@ -201,6 +201,7 @@ impl Stage {
             carry,
             outcome: None,
             ended_at: None,
+            incarnation: String::new(),
         }
     }
 
@@ -217,6 +218,11 @@ impl Stage {
                 Performed::Again { after, why, carry } => {
                     step.carry = carry;
                     (after, why)
+                }
+                // Here as the outcome that a runbook would never see: the run is stuck.
+                Performed::InDoubt { why } => {
+                    let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                    return (Outcome::Failed(failure), waits);
                 }
                 Performed::Retry { why, after } => {
                     step.attempt += 1;

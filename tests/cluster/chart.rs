@@ -5,6 +5,7 @@
 
 mod monitoring;
 mod nodes;
+mod policies;
 
 use crate::harness::{Engine, Site, eventually, tool};
 use crate::plane::{Admin, ControlPlane, NodeSpec, Options};
@@ -33,15 +34,23 @@ impl Release {
         // The engine's pod is held to the restricted standard by the API server itself.
         let labels = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
         admin.patch(&format!("/api/v1/namespaces/{NAMESPACE}"), &labels).await;
-        for object in render(sets) {
-            admin.apply_strictly(&object).await;
+        let objects = render(sets);
+        let namespaces: BTreeSet<&str> =
+            objects.iter().filter_map(|object| object["metadata"]["namespace"].as_str()).collect();
+        for namespace in namespaces.into_iter().filter(|namespace| *namespace != NAMESPACE) {
+            admin.namespace(namespace).await;
+        }
+        for object in &objects {
+            admin.apply_strictly(object).await;
         }
         Release { plane, admin }
     }
 
     /// How the account of that name reaches the cluster.
     async fn reach(&self, account: &str) -> KubeConfig {
-        self.plane.reach(&self.admin.token(NAMESPACE, account, 3_600).await)
+        let reach = self.plane.reach(&self.admin.token(NAMESPACE, account, 3_600).await);
+        // As in its pod, where it is the namespace of the pod.
+        KubeConfig { lease_namespace: Some(NAMESPACE.to_owned()), ..reach }
     }
 
     /// The cluster as that account sees it.
@@ -69,14 +78,19 @@ impl Release {
             .map(|path| (path.file_stem().unwrap().display().to_string(), std::fs::read_to_string(&path).unwrap()))
             .collect();
         let runbooks: Vec<(&str, &str)> = runbooks.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        let config = json!({ "main": self.reach(account).await });
+        self.site_reached(self.reach(account).await, fleet, more, &runbooks)
+    }
+
+    /// A site with these runbooks, whose engine reaches the cluster so.
+    fn site_reached(&self, reach: KubeConfig, fleet: &SimFleet, more: &str, runbooks: &[(&str, &str)]) -> Site {
+        let config = json!({ "main": reach });
         let extra = format!(
             "clusters: {config}\nprometheus: {{ url: '{}' }}\nchannels: {{ oncall: {{ kind: log }} }}\n\
              guards: {{ nodes_at_once: 100, share_at_once: 1.0, share_per_hour: 1.0, share_per_day: 1.0 }}\n\
              kill_switch: {{ config_map: {{ namespace: {NAMESPACE}, name: nightshift-stop }} }}\n{more}",
             fleet.url()
         );
-        Site::new(&extra, "rules: []\n", &runbooks)
+        Site::new(&extra, "rules: []\n", runbooks)
     }
 }
 

@@ -126,6 +126,7 @@ impl Stage {
             carry,
             outcome: None,
             ended_at: None,
+            incarnation: String::new(),
         }
     }
 
@@ -142,6 +143,11 @@ impl Stage {
                 Performed::Again { after, why, carry } => {
                     step.carry = carry;
                     (after, why)
+                }
+                // Here as the outcome that a runbook would never see: the run is stuck.
+                Performed::InDoubt { why } => {
+                    let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                    return (Outcome::Failed(failure), waits);
                 }
                 Performed::Retry { why, after } => {
                     step.attempt += 1;

@@ -346,7 +346,15 @@ fn pressure_on_memory_holds_the_readers_back_until_it_is_over() {
 
 fn command(verb: &str, args: Value) -> Command {
     let Value::Object(args) = args else { panic!("{args}") };
-    Command { run: RunId(1), step: 2, epoch: 1, verb: verb.to_owned(), args, deadline: jiff::Timestamp::MAX }
+    Command {
+        run: RunId(1),
+        step: 2,
+        epoch: 1,
+        verb: verb.to_owned(),
+        args,
+        deadline: jiff::Timestamp::MAX,
+        incarnation: String::new(),
+    }
 }
 
 fn machine_with(root: &Path) -> Machine {

@@ -272,7 +272,8 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
     assert_eq!(role["rules"], json!([rule]));
     let without = render(&["--set", "killSwitch.enabled=false"]);
-    assert!(of_kind(&without, "Role").is_empty());
+    let names: Vec<&Value> = of_kind(&without, "Role").iter().map(|role| &role["metadata"]["name"]).collect();
+    assert_eq!(names, ["nightshift-lease"]);
     let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
@@ -288,6 +289,167 @@ fn the_policy_lets_the_gpu_operators_labels_pass_only_where_their_actions_are_on
     assert_eq!(extra(mine), r#"["nvidia.com/device-plugin.config", "nvidia.com/mig.config", "example.com/x"]"#);
     assert_eq!(extra(r#"actions={"deny":["mig::*"]}"#), r#"["nvidia.com/device-plugin.config"]"#);
     assert_eq!(extra(r#"actions={"allow":["k8s::*"]}"#), "[]");
+}
+
+/// What a policy says of the requests that it looks at: (group, resource, operation).
+fn policed(objects: &[Value]) -> BTreeSet<Right> {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+    };
+    let mut found = BTreeSet::new();
+    for policy in of_kind(objects, "ValidatingAdmissionPolicy") {
+        assert_eq!(policy["spec"]["failurePolicy"], "Fail", "{policy}");
+        let name = &policy["metadata"]["name"];
+        let binding = named(objects, "ValidatingAdmissionPolicyBinding", name.as_str().unwrap());
+        assert_eq!(&binding["spec"]["policyName"], name);
+        assert!(list(&binding["spec"]["validationActions"]).contains(&"Deny".to_owned()), "{binding}");
+        let accounts = policy["spec"]["matchConditions"][0]["expression"].as_str().unwrap();
+        for account in ["read", "write"] {
+            let user = format!("'system:serviceaccount:nightshift-system:nightshift-{account}'");
+            assert!(accounts.contains(&user), "{name}: {accounts}");
+        }
+        for rule in policy["spec"]["matchConstraints"]["resourceRules"].as_array().unwrap() {
+            for group in list(&rule["apiGroups"]) {
+                for resource in list(&rule["resources"]) {
+                    for operation in list(&rule["operations"]) {
+                        found.insert((group.clone(), resource.clone(), operation));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A right to write that is added to any role is either held by a policy, or stands here with the reason why it needs none.
+#[test]
+fn every_right_to_write_is_limited_by_an_admission_policy() {
+    let free = [
+        // An Event is a note beside an object, which nothing acts on.
+        ("events.k8s.io", "events", "create"),
+        // A question that is sent by create: whose token it is.
+        ("authentication.k8s.io", "tokenreviews", "create"),
+    ];
+    let job = "cacheJob.enabled=true,cacheJob.hostPath=/models,cacheJob.namespace=warmers";
+    let objects = render(&["--set", "mode=auto,agent.enabled=true,agent.tlsSecret=agents", "--set", job]);
+    let policed = policed(&objects);
+    let roles: Vec<&Value> = of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role")).collect();
+    let rules = roles.iter().flat_map(|role| role["rules"].as_array().unwrap());
+    let mut writes = 0;
+    for rule in rules {
+        let list = |key: &str| -> Vec<&str> { rule[key].as_array().unwrap().iter().flat_map(Value::as_str).collect() };
+        for verb in list("verbs").into_iter().filter(|verb| !["get", "list", "watch"].contains(verb)) {
+            let operation = match verb {
+                "create" => "CREATE",
+                "patch" | "update" => "UPDATE",
+                "delete" => "DELETE",
+                other => panic!("say which operation {other} is"),
+            };
+            for group in list("apiGroups") {
+                for resource in list("resources") {
+                    writes += 1;
+                    let held = policed.contains(&(group.to_owned(), resource.to_owned(), operation.to_owned()));
+                    let is_free = free.contains(&(group, resource, verb));
+                    assert!(
+                        held != is_free,
+                        "{verb} {group}/{resource}: limited by a policy: {held}, listed as free: {is_free}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(writes >= 12, "{writes}");
+    let bare = render(&["--set", "mode=auto,admissionPolicy.enabled=false", "--set", job]);
+    assert!(of_kind(&bare, "ValidatingAdmissionPolicy").is_empty());
+}
+
+#[test]
+fn the_policies_hold_the_account_to_the_namespaces_and_the_job_of_the_configuration() {
+    let of = |objects: &[Value], name: &str| named(objects, "ValidatingAdmissionPolicy", name)["spec"].to_string();
+    let listed = r#"[\"kube-system\", \"kube-public\", \"kube-node-lease\", \"nightshift-system\"]"#;
+    assert!(of(&render(&[]), "nightshift-protected").contains(listed));
+    let set = r#"config={"guards":{"protected":{"namespaces":["vault","kube-system"]}}}"#;
+    let listed = r#"[\"kube-system\", \"kube-public\", \"kube-node-lease\", \"vault\"]"#;
+    assert!(of(&render(&["--set-json", set]), "nightshift-protected").contains(listed));
+    let names = |objects: &[Value]| of_kind(objects, "ValidatingAdmissionPolicy").len();
+    assert_eq!(
+        (names(&render(&[])), names(&render(&["--set", "cacheJob.enabled=true,cacheJob.claim=models"]))),
+        (5, 6)
+    );
+    let lease = of(&render(&["--set", "config.install=Prod_EU"]), "nightshift-lease");
+    assert!(lease.contains(r#"object.metadata.name == \"nightshift-engine-prod-eu\""#), "{lease}");
+    let job =
+        "image.repository=r.example/n,cacheJob.enabled=true,cacheJob.claim=models,cacheJob.mount=/m,cacheJob.user=7";
+    let job = of(&render(&["--set", job, "--set", "imagePullSecrets[0].name=registry"]), "nightshift-jobs");
+    for words in [
+        &format!(r#"image == \"r.example/n:{}\""#, env!("CARGO_PKG_VERSION")),
+        r#"claimName.orValue('') == \"models\""#,
+        r#"mountPath == \"/m\""#,
+        r#"request.namespace == \"nightshift-system\""#,
+        r#"in [\"registry\"]"#,
+        "runAsUser.orValue(0) == 7",
+    ] {
+        assert!(job.contains(words), "{words}: {job}");
+    }
+    assert!(!job.contains("hostPath"), "{job}");
+}
+
+#[test]
+fn rbac_prints_beside_each_right_to_write_what_the_policies_leave_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = "clusters: { main: { cache_job: { namespace: warmers, image: 'r/n:1', host_path: /models } } }\n";
+    std::fs::write(dir.path().join("nightshift.yaml"), job).unwrap();
+    let printed = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        let output = command.arg("rbac").args(args).current_dir(&dir).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = printed(&[]);
+    assert!(text.contains("With these roles alone, this account can put any image"), "{text}");
+    let lines = |role: &str, words: &str| {
+        let role = text.split("---\n").find(|part| part.contains(&format!("name: nightshift-{role}\n"))).unwrap();
+        role.matches(words).count()
+    };
+    let counted = |role: &str| (lines(role, "# limited to: "), lines(role, "- {apiGroups:"));
+    assert_eq!(counted("read").0, 0, "{text}");
+    // Without a limit: Events, and the logs that stand in the role for Jobs.
+    for (role, free) in [("write", 1), ("jobs", 1), ("lease", 0)] {
+        let (limits, rules) = counted(role);
+        assert_eq!(limits + free, rules, "{role}: {text}");
+    }
+    let listed: Value = serde_json::from_str(&printed(&["-o", "json"])).unwrap();
+    for right in listed["rights"].as_array().unwrap() {
+        let limited = right["limited_to"].is_string();
+        assert_eq!(limited, right["write"] == true && right["resource"] != "events", "{right}");
+    }
+}
+
+#[test]
+fn of_the_nodes_own_root_the_agent_sees_the_drivers_folders_alone() {
+    let mounted = |set: &str| -> Vec<(String, String)> {
+        let objects = render(&["--set", "agent.enabled=true,agent.tlsSecret=agents", "--set", set]);
+        let pod = &named(&objects, "DaemonSet", "nightshift-agent")["spec"]["template"]["spec"];
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let hosts = pod["volumes"].as_array().unwrap().iter().filter(|volume| volume.get("hostPath").is_some());
+        hosts
+            .map(|volume| {
+                let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).unwrap();
+                (text(&volume["hostPath"]["path"]), text(&mount["mountPath"]))
+            })
+            .filter(|(_, mount)| mount.starts_with("/driver"))
+            .collect()
+    };
+    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(host, mount)| ((*host).to_owned(), (*mount).to_owned())).collect()
+    };
+    assert_eq!(mounted("agent.runtimeClassName=nvidia"), [], "the runtime brings the driver");
+    let own = [("/usr/lib", "/driver/usr/lib"), ("/usr/lib64", "/driver/usr/lib64"), ("/usr/bin", "/driver/usr/bin")];
+    assert_eq!(mounted("agent.runtimeClassName="), pairs(&own));
+    let operators = "agent.runtimeClassName=,agent.driverRoot=/run/nvidia/driver";
+    assert_eq!(mounted(operators), pairs(&[("/run/nvidia/driver", "/driver")]));
+    let refused = helm("template", &["--set", "agent.enabled=true,agent.tlsSecret=agents,agent.driverFolders={/}"]);
+    assert!(!refused.status.success(), "the node's root is no folder of a driver");
 }
 
 /// What a role must never hold, whatever somebody adds to the table.
@@ -325,7 +487,7 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("mode=bold", "/mode"),
         ("persistence.sise=1Gi", "'sise' not allowed"),
         ("exposure=internet", "/exposure"),
-        ("serviceMonitor.enabled=true", "role viewer"),
+        ("serviceMonitor.enabled=true", "role metrics"),
         ("agent.enabled=true", "agent.tlsSecret"),
         ("cacheJob.enabled=true", "say where models lie"),
         ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", "and not both"),
@@ -443,6 +605,27 @@ fn the_engine_holds_to_the_restricted_pod_security_standard() {
     let host = kinds.filter(|volume| volume.get("hostPath").is_some()).count();
     assert_eq!(host, 0);
     assert_eq!(named(&objects, "StatefulSet", "nightshift")["spec"]["replicas"], 1);
+}
+
+/// A container beside the engine, such as a proxy that ends TLS, must not hold the engine's account when it is broken into.
+#[test]
+fn only_the_engines_own_container_has_the_token_of_its_account() {
+    let beside = r#"engine.extraContainers=[{"name":"tls","image":"proxy:1"}]"#;
+    let objects = render(&["--set", "mode=auto", "--set-json", beside]);
+    let pod = &named(&objects, "StatefulSet", "nightshift")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let volumes = pod["volumes"].as_array().unwrap();
+    let holds = |volume: &&Value| volume["projected"].to_string().contains("serviceAccountToken");
+    let tokens: Vec<&Value> = volumes.iter().filter(holds).map(|volume| &volume["name"]).collect();
+    assert_eq!(tokens, ["kube-api-access"]);
+    let mounted = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+        let of_token = mounts.filter(|mount| tokens.contains(&&mount["name"]));
+        of_token.map(|mount| mount["mountPath"].as_str().unwrap().to_owned()).collect()
+    };
+    // Where the client looks for it in a cluster.
+    assert_eq!(mounted(&pod["containers"][0]), ["/var/run/secrets/kubernetes.io/serviceaccount"]);
+    assert_eq!((&pod["containers"][1]["name"], mounted(&pod["containers"][1])), (&json!("tls"), vec![]));
 }
 
 #[test]

@@ -405,7 +405,7 @@ async fn who_asked_for_a_run_cannot_approve_it() {
     let run = night.start("cordon", Mode::Approve, json!({"node": "gpu-2"})).await;
     let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
     let own = night.parts.store.decide(approval, true, "a test", "", night.now()).await;
-    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("somebody else")), "{own:?}");
+    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("another person must")), "{own:?}");
     night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
     assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
 }
@@ -475,7 +475,8 @@ async fn a_redacted_event_is_gone_from_the_run_that_it_started() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     let run = night.hear("firing", XID).await.runs[0];
     let heard = night.entries().await.into_iter().find(|entry| entry.kind.name() == "heard").unwrap().no;
-    let redact = || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into() };
+    let redact =
+        || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into(), persons: 1, notify: Vec::new() };
     let early = night.parts.store.control(redact(), night.now()).await;
     assert!(matches!(early, Err(StoreError::Refused(_))), "{early:?}");
     night.until_rest(run, MINUTE).await;
@@ -654,19 +655,23 @@ async fn a_second_freeze_never_makes_the_first_one_shorter() {
 }
 
 #[tokio::test]
-async fn two_users_of_this_machines_token_are_one_person_when_a_freeze_is_released() {
+async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_user_it_names() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     night.parts.store.control(freeze_until(&night, None), night.now()).await.unwrap();
     let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "x".into(), persons: 2 };
-    night.parts.store.control(lift("local:root (uid 0)"), night.now()).await.unwrap();
-    for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
-        let refused = night.parts.store.control(lift(by), night.now()).await;
-        assert!(
-            matches!(&refused, Err(StoreError::Refused(text)) if text.contains("a second person")),
-            "{by}: {refused:?}"
-        );
-    }
+    let refused_to_all = async || {
+        for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
+            let refused = night.parts.store.control(lift(by), night.now()).await;
+            assert!(
+                matches!(&refused, Err(StoreError::Refused(text)) if text.contains("counts as no person")),
+                "{by}: {refused:?}"
+            );
+        }
+    };
+    refused_to_all().await;
     night.parts.store.control(lift("ada"), night.now()).await.unwrap();
+    refused_to_all().await;
+    night.parts.store.control(lift("bob"), night.now()).await.unwrap();
     assert!(night.parts.store.freezes().await.unwrap().is_empty());
 }
 

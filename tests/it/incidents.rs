@@ -5,12 +5,13 @@
 
 use crate::harness::{Site, alertmanager_body, eventually};
 use crate::night::{Night, seal};
-use crate::recording::Recording;
+use crate::recording::{Answer, Recording};
 use nightshift::catalog::{Catalog, Folders};
 use nightshift::config::{Channel, Config, Secret};
 use nightshift::engine::Courier;
-use nightshift::model::{Approval, EntryKind, Incident, IncidentState, ReasonCode, Run, RunState, Severity};
-use nightshift::store::{Control, Filter, Heard};
+use nightshift::limits;
+use nightshift::model::{Approval, EntryKind, Incident, IncidentState, Poster, ReasonCode, Run, RunState, Severity};
+use nightshift::store::{Batch, Control, Filter, Heard, Origin};
 use nightshift::world::Http;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -75,6 +76,26 @@ impl Shift {
             event.ends_at = event.ends_at.map(|_| now);
         }
         self.night.hear_events(decoded.events).await
+    }
+
+    /// Alerts that this source has posted, each by its labels.
+    async fn posted(&self, source: &str, status: &str, alerts: &[Vec<(&str, String)>]) -> Heard {
+        let now = self.night.now();
+        let config = &self.night.parts.config.sources["test"];
+        let labels: Vec<Vec<(&str, &str)>> =
+            alerts.iter().map(|alert| alert.iter().map(|(name, value)| (*name, value.as_str())).collect()).collect();
+        let labels: Vec<Labels<'_>> = labels.iter().map(Vec::as_slice).collect();
+        let body = alertmanager_body(status, &now.to_string(), &labels).to_string();
+        let mut events =
+            nightshift::sources::alertmanager::decode(body.as_bytes(), source, config, now).unwrap().events;
+        for event in &mut events {
+            event.ends_at = event.ends_at.map(|_| now);
+        }
+        let via = Poster { by: source.to_owned(), with: format!("token {source}"), person: false };
+        let rules = self.night.parts.catalog.current().rules.clone();
+        let origin = Origin { kind: "alertmanager".to_owned(), via: Some(via) };
+        let batch = Batch { source: source.to_owned(), events, gaps: Vec::new(), rules, now, origin };
+        self.night.parts.store.intake(batch).await.unwrap()
     }
 
     /// The same alert on each of these nodes, in one request.
@@ -258,7 +279,14 @@ async fn what_a_stock_prometheus_always_fires_is_ignored_by_the_shipped_rules_wi
         let source = &shift.night.parts.config.sources["test"];
         let now = shift.night.now();
         let events = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap().events;
-        let batch = nightshift::store::Batch { source: "test".into(), events, gaps: vec![], rules: rules.clone(), now };
+        let batch = nightshift::store::Batch {
+            source: "test".into(),
+            events,
+            gaps: vec![],
+            rules: rules.clone(),
+            now,
+            origin: Default::default(),
+        };
         let heard = shift.night.parts.store.intake(batch).await.unwrap();
         assert_eq!((heard.opened, heard.unmatched, heard.nudge), (1, 0, false), "{name}");
     }
@@ -371,6 +399,10 @@ async fn a_storm_in_one_request_is_one_incident_told_and_resolved_once() {
     assert_eq!(incidents.len(), 1, "{incidents:#?}");
     let storm = &incidents[0];
     assert_eq!((storm.title.as_str(), storm.firing), ("GpuHot on 30 nodes", 30));
+    for (node, found) in [("gpu-1", 1), ("gpu-29", 1), ("gpu-30", 0), ("gpu-", 0)] {
+        let about = Filter { node: Some(node.into()), limit: 9, ..Filter::default() };
+        assert_eq!(shift.night.parts.store.incidents(about).await.unwrap().len(), found, "{node} is one of the group");
+    }
     assert!(storm.subject.is_empty() || storm.subject.node.is_none(), "{:?}", storm.subject);
     assert_eq!((shift.posts().len(), shift.pages()), (1, vec!["trigger".to_owned()]));
     assert!(shift.posts()[0].contains("GpuHot on 30 nodes"), "{:?}", shift.posts());
@@ -458,6 +490,33 @@ async fn what_people_have_seen_stays_as_it_is_and_later_ones_join_the_storm() {
 }
 
 #[tokio::test]
+async fn an_incident_whose_message_may_have_arrived_is_not_absorbed_and_gets_its_end() {
+    let shift = Shift::begin(TELL).await;
+    // The message and the page arrive; the answers do not, nor do those of the first repeats.
+    for _ in 0..2 {
+        shift.slack.then(Answer::BreakOff);
+        shift.pager.then(Answer::BreakOff);
+    }
+    shift.hear_on("firing", "GpuHot", [0]).await;
+    shift.seconds(3).await;
+    assert_eq!(shift.posts().len().min(1), 1, "it may be in the channel");
+    shift.hear_on("firing", "GpuHot", 1..9).await;
+    shift.seconds(60).await;
+    let open = shift.open().await;
+    assert_eq!(open.len(), 2, "{open:#?}");
+    assert_eq!((open[0].firing, open[1].title.as_str()), (1, "GpuHot on 8 nodes"));
+    shift.hear_on("resolved", "GpuHot", 0..9).await;
+    shift.seconds(400).await;
+    assert!(shift.open().await.is_empty());
+    let of_first = |action: &str| {
+        let pages = shift.pager.seen().into_iter().filter(|seen| seen.body["event_action"] == action);
+        pages.filter(|seen| seen.body["dedup_key"].as_str().unwrap().contains("/i1")).count()
+    };
+    assert!(of_first("trigger") >= 1);
+    assert_eq!(of_first("resolve"), 1, "a page that may be open is closed");
+}
+
+#[tokio::test]
 async fn an_alert_of_a_node_that_has_an_incident_joins_that_and_not_the_storm() {
     let shift = Shift::begin("rules: [{ name: all, when: ['node!=\"\"'], tell: [oncall] }]").await;
     shift.hear_on("firing", "GpuXid", [0]).await;
@@ -477,4 +536,67 @@ async fn an_alert_of_a_node_that_has_an_incident_joins_that_and_not_the_storm() 
     let open = shift.open().await;
     let firing: Vec<u32> = open.iter().map(|incident| incident.firing).collect();
     assert_eq!(firing, [2, 5, 1], "{open:#?}");
+}
+
+fn labelled(name: &str, node: &str) -> Vec<(&'static str, String)> {
+    vec![("alertname", name.to_owned()), ("node", node.to_owned()), ("severity", "critical".to_owned())]
+}
+
+#[tokio::test]
+async fn a_flood_of_one_source_hides_no_critical_incident_of_another_and_loses_no_alert() {
+    const FLOOD: usize = 5_000;
+    let shift = Shift::begin(TELL).await;
+    for batch in 0..FLOOD / 1_000 {
+        let alerts: Vec<_> = (0..1_000)
+            .map(|no| labelled(&format!("Flood{}", batch * 1_000 + no), &format!("lab-{batch}-{no}")))
+            .collect();
+        assert_eq!(shift.posted("lab", "firing", &alerts).await.opened, 1_000, "each alert is taken");
+        shift.millis(200).await;
+    }
+    shift.posted("prod", "firing", &[labelled("ProdDown", "gpu-1")]).await;
+    for _ in 0..8 {
+        shift.millis(250).await;
+    }
+    let posts = shift.posts();
+    assert!(posts.iter().any(|post| post.contains("ProdDown")), "within two seconds: {posts:#?}");
+    let open = shift.night.parts.store.counts().await.unwrap().episodes_open;
+    assert_eq!(open as usize, FLOOD + 1, "nothing is lost");
+    let incidents = shift.open().await;
+    let flood = incidents.iter().find(|incident| incident.key == "flood/source lab").expect("one for the rest");
+    assert!(flood.title.starts_with("source lab floods"), "{}", flood.title);
+    assert_eq!((flood.severity, flood.firing as usize), (Severity::Critical, FLOOD - limits::INCIDENTS_PER_SOURCE));
+    assert_eq!(incidents.len(), limits::INCIDENTS_PER_SOURCE + 2, "lab's quota, its flood, and prod's");
+    // In the next minute it has its quota again, and what is over leaves the flood.
+    shift.seconds(61).await;
+    shift.posted("lab", "firing", &[labelled("Later", "lab-x")]).await;
+    assert!(shift.open().await.iter().any(|incident| incident.title.contains("Later")));
+}
+
+#[tokio::test]
+async fn a_source_that_keeps_anothers_incident_open_is_named_and_a_person_can_end_what_it_says() {
+    let shift = Shift::begin(TELL).await;
+    shift.posted("prod", "firing", &[labelled("Real", "gpu-1")]).await;
+    shift.posted("lab", "firing", &[labelled("Fake", "gpu-1")]).await;
+    shift.posted("prod", "resolved", &[labelled("Real", "gpu-1")]).await;
+    shift.seconds(400).await;
+    let open = shift.open().await;
+    assert_eq!((open.len(), open[0].firing), (1, 1), "{open:#?}");
+    let entries = shift.night.entries().await;
+    let joined = entries.iter().filter_map(nightshift::engine::story::line).find(|line| line.text.contains("joined"));
+    assert!(joined.as_ref().is_some_and(|line| line.text.contains("(source lab)")), "{joined:?}");
+    let end = |source: &str| Control::Resolve {
+        incident: open[0].id,
+        source: Some(source.to_owned()),
+        by: "ann".to_owned(),
+        why: "lab's rule is wrong".to_owned(),
+    };
+    let now = shift.night.now();
+    assert!(shift.night.parts.store.control(end("prod"), now).await.is_err(), "prod holds nothing open");
+    shift.night.parts.store.control(end("lab"), now).await.unwrap();
+    assert!(shift.open().await.is_empty());
+    let last = shift.night.entries().await.pop().unwrap();
+    assert_eq!(last.actor.0, "person:ann");
+    // What is sent again is a new alert, as after any end.
+    shift.night.pass(Duration::from_secs(1)).await;
+    assert_eq!(shift.posted("lab", "firing", &[labelled("Fake", "gpu-1")]).await.opened, 1);
 }

@@ -307,6 +307,23 @@ async fn a_complaint_that_is_back_later_is_another_one() {
 }
 
 #[tokio::test]
+async fn another_alert_of_the_rule_about_the_same_node_is_not_the_one_that_was_fixed() {
+    // The rule tells alerts apart by `boot`: each is an incident of its own.
+    let house = House::open(&rule("auto", "    bake: 30m\n    group_by: [boot]\n"), CORDON).await;
+    house.fires("gpu-1", "a").await;
+    house.is_over("gpu-1", "a").await;
+    house.night.pass(MINUTE * 10).await;
+    assert_eq!(house.fires("gpu-1", "b").await.mode, Mode::Auto);
+    assert!(house.moves().await.is_empty(), "{:?}", house.moves().await);
+    house.is_over("gpu-1", "b").await;
+    house.night.pass(MINUTE).await;
+    let again =
+        house.night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-1"), ("boot", "b"), ("x", "1")]).await;
+    house.night.until_rest(again.runs[0], MINUTE * 5).await;
+    assert_eq!(house.moves().await.len(), 1, "that one is back");
+}
+
+#[tokio::test]
 async fn what_never_went_away_has_neither_held_nor_come_back() {
     let house = House::open(&rule("auto", ""), CORDON).await;
     house.fires("gpu-1", "a").await;
@@ -474,7 +491,8 @@ async fn a_redacted_reason_is_gone_from_the_level_too() {
     let secret = json!({ "why": "password hunter2" });
     assert_eq!(house.ask("rae", "POST", "rules/xid/demote", secret).await.0, 200);
     let entry = house.night.entries().await.into_iter().find(|entry| entry.kind.name() == "rule_demoted").unwrap();
-    let redact = Control::Redact { entry: entry.no, by: "ops".into(), why: "a secret".into() };
+    let redact =
+        Control::Redact { entry: entry.no, by: "ops".into(), why: "a secret".into(), persons: 1, notify: Vec::new() };
     house.night.parts.store.control(redact, house.night.now()).await.unwrap();
     assert!(!house.card().await.to_string().contains("hunter2"));
     assert!(!house.why("rule:xid").await.contains("hunter2"));

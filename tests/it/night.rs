@@ -105,8 +105,9 @@ impl Night {
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
         let metrics = Arc::new(Metrics::default());
         let counting = metrics.clone();
-        let follower = Follower::new(move |commit| nightshift::engine::measure(&counting, &commit));
-        let options = SqliteOptions { follower: Some(follower), ..options };
+        let counted = Follower::new(move |commit| nightshift::engine::measure(&counting, &commit));
+        let follower = options.follower.clone().or(Some(counted));
+        let options = SqliteOptions { follower, ..options };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, clock.now()).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -192,7 +193,8 @@ impl Night {
 
     pub async fn hear_events(&self, events: Vec<Event>) -> Heard {
         let rules: Arc<RuleSet> = self.parts.catalog.current().rules.clone();
-        let batch = Batch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now() };
+        let origin = nightshift::store::Origin::of_kind("alertmanager");
+        let batch = Batch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now(), origin };
         self.parts.store.intake(batch).await.unwrap()
     }
 

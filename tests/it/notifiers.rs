@@ -77,6 +77,7 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
             acknowledged_by: None,
             firing: 1,
             episodes: 1,
+            incarnation: String::new(),
         },
         headlines: lines.clone(),
         fresh: lines,
@@ -341,6 +342,22 @@ async fn pagerduty_hears_a_state_once_under_one_key() {
 pub(crate) fn need(kind: NeedKind, key: &str, text: &str) -> Need {
     let link = Some("https://ns.example/runs/r2".to_owned());
     Need { kind, key: key.into(), run: RunId(2), text: text.into(), link }
+}
+
+#[tokio::test]
+async fn a_question_that_comes_with_the_acknowledgement_is_sent_after_it() {
+    let server = Recording::pagerduty().await;
+    let pagerduty = pagerduty(&server);
+    let mut now = notice(IncidentState::Open, "gpu-3: XID 79", &[(1, "opened")]);
+    let mut receipt = delivered(pagerduty.deliver(&now, None).await);
+    now.incident.state = IncidentState::Acknowledged;
+    now.needs = vec![need(NeedKind::Approval, "a3", "drain (r3) waits for an answer")];
+    // An acknowledgement carries no details.
+    receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
+    receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
+    unsent(pagerduty.deliver(&now, Some(&receipt)).await, Some(&receipt));
+    let actions: Vec<Value> = server.seen().iter().map(|seen| seen.body["event_action"].clone()).collect();
+    assert_eq!(actions, ["trigger", "acknowledge", "trigger"]);
 }
 
 #[tokio::test]

@@ -76,7 +76,15 @@ impl Rig {
 
     async fn ask(&self, verb: &str, args: Value) -> Outcome {
         let Value::Object(args) = args else { panic!("arguments are an object") };
-        let command = Command { run: RunId(1), step: 1, epoch: 1, verb: verb.to_owned(), args, deadline: Time::MAX };
+        let command = Command {
+            run: RunId(1),
+            step: 1,
+            epoch: 1,
+            verb: verb.to_owned(),
+            args,
+            deadline: Time::MAX,
+            incarnation: String::new(),
+        };
         match node::find(verb).unwrap().perform(&self.machine, &command, &|_| {}).await {
             Answer::Ended { outcome } => outcome,
             Answer::Working { why, .. } => panic!("still working: {why}"),

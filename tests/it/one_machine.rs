@@ -30,8 +30,8 @@ fn composed(files: &[&str]) -> Value {
     for file in files {
         command.arg("--file").arg(deploy("compose").join(file));
     }
-    let output =
-        command.args(["--profile", "gpu", "config", "--format", "json"]).env_remove("MODELS").output().unwrap();
+    command.args(["--profile", "gpu", "config", "--format", "json"]).env_remove("MODELS").env("DOCKER_GID", "998");
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -55,13 +55,72 @@ fn compose_takes_the_files_and_no_service_gets_more_than_it_needs() {
         let mounts = service["volumes"].as_array().into_iter().flatten();
         let sockets =
             mounts.filter(|mount| mount["source"].as_str().is_some_and(|source| source.contains("docker.sock")));
-        assert_eq!(sockets.count(), usize::from(name == "nightshift"), "{name} and Docker's socket");
+        assert_eq!(sockets.count(), 0, "{name} and Docker's socket");
+        let user = service["user"].as_str().unwrap_or_default();
+        assert!(name != "nightshift" || (user == "65532:65532" && service["cap_add"].is_null()), "{service}");
+        assert!(name != "nightshift" || service["devices"].is_null(), "{service}");
         // What is warmed is charged to the container: a limit would push it out again.
         assert!(name != "nightshift" || service["mem_limit"].is_null());
     }
     assert_eq!(all["networks"]["inside"]["internal"], true);
     let gpu = |all: &Value| all["services"]["nightshift"]["deploy"]["resources"]["reservations"]["devices"].is_array();
     assert!(gpu(&all) && !gpu(&composed(&["compose.yaml"])));
+}
+
+/// Each of these files gives one thing more, and only when it is named.
+#[test]
+fn docker_and_the_kernel_log_are_given_by_files_of_their_own() {
+    let of = |file: &str| composed(&["compose.yaml", file])["services"]["nightshift"].clone();
+    let sources = |service: &Value| -> Vec<String> {
+        let mounts = service["volumes"].as_array().unwrap().iter();
+        mounts.filter_map(|mount| mount["source"].as_str().map(str::to_owned)).collect()
+    };
+    let plain = composed(&["compose.yaml"])["services"]["nightshift"].clone();
+    let (docker, node) = (of("compose.docker.yaml"), of("compose.node.yaml"));
+    let mut added = sources(&docker);
+    added.retain(|source| !sources(&plain).contains(source));
+    assert_eq!(added, ["/var/run/docker.sock"]);
+    assert_eq!((&docker["user"], &docker["group_add"]), (&json!("65532:65532"), &json!(["998"])));
+    assert!(docker["cap_add"].is_null() && docker["devices"].is_null(), "{docker}");
+    assert_eq!(sources(&node), sources(&plain));
+    assert_eq!((&node["user"], &node["cap_add"]), (&json!("0:0"), &json!(["DAC_OVERRIDE", "FOWNER", "SYSLOG"])));
+    assert_eq!(node["cap_drop"], json!(["ALL"]));
+    // Without the group of the socket the file says which command finds it.
+    let mut command = Command::new(tool("docker-compose"));
+    for file in ["compose.yaml", "compose.docker.yaml"] {
+        command.arg("--file").arg(deploy("compose").join(file));
+    }
+    let output = command.args(["config", "--quiet"]).env_remove("DOCKER_GID").output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("stat --format %g"), "{}", said(&output));
+}
+
+/// The shipped settings with the lines of these marks turned on, as compose.*.yaml ask for.
+pub fn turned_on(marks: &[&str]) -> String {
+    let mut text = read("compose/nightshift.yaml");
+    for (mark, off, on) in [
+        ("docker", "# docker:\n#   socket: /var/run/docker.sock\n", "docker:\n  socket: /var/run/docker.sock\n"),
+        ("node", "  kernel_log: /etc/nightshift/site/no-kernel-log\n", ""),
+        ("node", "  # kernel_log: /dev/kmsg\n", "  kernel_log: /dev/kmsg\n"),
+    ] {
+        assert!(text.contains(off), "{off}");
+        if marks.contains(&mark) {
+            text = text.replace(off, on);
+        }
+    }
+    text
+}
+
+#[test]
+fn the_engine_reaches_docker_only_where_its_lines_are_turned_on() {
+    let config = |marks: &[&str]| {
+        let config = Config::parse("compose", &turned_on(marks)).unwrap();
+        assert_eq!(config.check(), []);
+        config
+    };
+    assert!(config(&[]).docker.is_none());
+    let on = config(&["docker", "node"]);
+    assert!(on.docker.is_some());
+    assert_eq!(on.agent.kernel_log, Path::new("/dev/kmsg"));
 }
 
 #[test]
@@ -125,7 +184,8 @@ fn prometheus_alertmanager_and_nightshift_take_the_shipped_settings() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let data = dir.path().join("data");
     let trees = home.join("");
-    let paths: [(&str, &Path); 3] = [("/run/secrets", &secrets), ("/etc/nightshift/", &trees), ("/data", &data)];
+    let paths: [(&str, &Path); 3] =
+        [("/run/secrets", &secrets), ("/etc/nightshift/", &trees), ("/var/lib/nightshift", &data)];
     let nightshift = here(&dir, "compose/nightshift.yaml", &paths);
     let check = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
@@ -143,7 +203,9 @@ fn the_address_that_alertmanager_writes_to_is_a_source_of_the_configuration() {
     assert_eq!(config.check(), []);
     let url = format!("http://nightshift:{}/in/alertmanager/prod", config.server.listen.port());
     assert!(read("compose/alertmanager.yml").contains(&url));
-    assert!(config.sources.contains_key("prod") && config.docker.is_some());
+    assert!(config.sources.contains_key("prod") && config.docker.is_none());
+    // In plain HTTP a cookie goes to every port of its host name, and Grafana is on another port of 127.0.0.1.
+    assert_eq!(config.server.public_url.as_deref(), Some("http://nightshift.localhost:7676"));
     // In the image, the shipped rules lie where the configuration looks for them.
     let image = read("Containerfile");
     for folder in [&config.rules_dir, &config.runbooks_dir, &config.integrations_dir] {
@@ -196,6 +258,7 @@ fn the_units_are_hardened_and_systemd_understands_them() {
         assert!(output.status.success() && said(&output).is_empty(), "{name}: {}", said(&output));
     }
     let agent = read("systemd/nightshift-agent.service");
+    assert!(agent.contains("ProtectKernelModules=yes\n") && agent.contains("ProtectKernelTunables=yes\n"));
     assert!(agent.contains("DevicePolicy=closed") && agent.contains("DeviceAllow=/dev/kmsg r\n"));
     assert!(agent.contains("MemoryMax=infinity"), "the page cache is charged to the unit");
 }

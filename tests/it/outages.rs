@@ -15,7 +15,7 @@ use crate::harness::alertmanager_body;
 use crate::night::{NIGHT, Night, seal};
 use nightshift::config::{Channel, Secret};
 use nightshift::engine::Courier;
-use nightshift::model::{Incident, IncidentId, Time};
+use nightshift::model::{Incident, Time};
 use nightshift::store::{Control, Filter, Store};
 use nightshift::world::Http;
 use std::collections::{BTreeMap, HashMap};
@@ -114,8 +114,8 @@ impl Scene {
         self.store().counts().await.unwrap().notices_due == 0
     }
 
-    fn key(incident: IncidentId) -> String {
-        format!("nightshift/test/{incident}")
+    fn key(incident: &Incident) -> String {
+        incident.dedup_key("test")
     }
 }
 

@@ -37,12 +37,15 @@ async fn what_people_do_in_pagerduty_is_the_same_here_once_and_our_echo_is_nothi
         let filter = Filter { limit: 1, ..Filter::default() };
         chat.night.parts.store.incidents(filter).await.unwrap().remove(0)
     };
-    let key = "nightshift/nightshift/i1";
+    let key = incident().await.dedup_key("nightshift");
+    let key = key.as_str();
     for (id, agent) in [("1", Value::Null), ("2", json!({ "id": "I1", "type": "integration_reference" }))] {
         assert_eq!(pages(&chat, id, "incident.acknowledged", agent, ours(key)).await, StatusCode::OK);
         assert_eq!(incident().await.acknowledged_by, None, "our own event that comes back");
     }
-    for foreign in ["nightshift/other/i1", "nightshift/nightshift/i99", "x", ""] {
+    for foreign in
+        ["nightshift/other/i1", "nightshift/nightshift/i99", "nightshift/nightshift/i1/0123456789abcdef", "x", ""]
+    {
         let status = pages(&chat, foreign, "incident.acknowledged", ada.clone(), ours(foreign)).await;
         assert_eq!(status, StatusCode::OK, "a 4xx thrice would switch the subscription off");
     }
@@ -64,8 +67,8 @@ async fn what_people_do_in_pagerduty_is_the_same_here_once_and_our_echo_is_nothi
     assert_eq!(remarks, ["Bob <b> (PagerDuty) noted in PagerDuty: looks like <!channel> the switch"]);
 }
 
-fn incident_of_ours() -> Value {
-    json!({ "id": "Q1", "type": "incident", "incident_key": "nightshift/nightshift/i1" })
+async fn incident_of_ours(chat: &Chat) -> Value {
+    json!({ "id": "Q1", "type": "incident", "incident_key": incident(chat).await.dedup_key("nightshift") })
 }
 
 fn user(id: &str, name: &str) -> Value {
@@ -82,7 +85,8 @@ async fn who_may_not_respond_here_acknowledges_nothing_there_and_the_story_says_
     let chat = Chat::begin().await;
     chat.asking().await;
     for id in ["1", "2"] {
-        let status = pages(&chat, id, "incident.acknowledged", user("P0VIC", "Vic"), incident_of_ours()).await;
+        let status =
+            pages(&chat, id, "incident.acknowledged", user("P0VIC", "Vic"), incident_of_ours(&chat).await).await;
         assert_eq!(status, StatusCode::OK, "PagerDuty would try again");
     }
     assert_eq!(incident(&chat).await.acknowledged_by, None);
@@ -96,11 +100,11 @@ async fn who_may_not_respond_here_acknowledges_nothing_there_and_the_story_says_
     let refused = entries.iter().find(|entry| entry.kind.name() == "refused").unwrap();
     assert_eq!(refused.about.incident.unwrap().to_string(), "i1", "it is in the story of its incident");
     // What they say is still heard: words act on nothing.
-    let note = json!({ "content": "I am on my way", "incident": incident_of_ours() });
+    let note = json!({ "content": "I am on my way", "incident": incident_of_ours(&chat).await });
     assert_eq!(pages(&chat, "3", "incident.annotated", user("P0VIC", "Vic"), note).await, StatusCode::OK);
     assert!(chat.night.entries().await.iter().any(|entry| entry.kind.name() == "remarked"));
     assert_eq!(
-        pages(&chat, "4", "incident.acknowledged", user("P0OLI", "Oli"), incident_of_ours()).await,
+        pages(&chat, "4", "incident.acknowledged", user("P0OLI", "Oli"), incident_of_ours(&chat).await).await,
         StatusCode::OK
     );
     assert_eq!(incident(&chat).await.acknowledged_by.as_deref(), Some("oli"));
@@ -116,7 +120,10 @@ async fn who_may_act_in_other_clusters_alone_acknowledges_nothing_of_this_one() 
     .await;
     chat.asking().await;
     let acknowledges = async |id: &str, who: &str| {
-        assert_eq!(pages(&chat, id, "incident.acknowledged", user(who, "x"), incident_of_ours()).await, StatusCode::OK);
+        assert_eq!(
+            pages(&chat, id, "incident.acknowledged", user(who, "x"), incident_of_ours(&chat).await).await,
+            StatusCode::OK
+        );
         incident(&chat).await.acknowledged_by
     };
     assert_eq!(acknowledges("1", "P0ADA").await, None);
@@ -129,7 +136,7 @@ async fn whom_only_pagerduty_knows_counts_by_the_name_that_it_gives_and_is_nobod
     let chat = Chat::begin().await;
     chat.asking().await;
     // Called like somebody of ours, and not them.
-    let status = pages(&chat, "1", "incident.acknowledged", user("P9", "ada"), incident_of_ours()).await;
+    let status = pages(&chat, "1", "incident.acknowledged", user("P9", "ada"), incident_of_ours(&chat).await).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(incident(&chat).await.acknowledged_by.as_deref(), Some("ada (PagerDuty)"));
     assert!(chat.refusals().await.is_empty());
@@ -142,7 +149,7 @@ async fn an_acknowledgement_of_what_is_over_is_answered_and_changes_nothing() {
     chat.night.hear("resolved", crate::slack_in::XID).await;
     assert!(incident(&chat).await.closed_at.is_some());
     for (id, who) in [("1", "P0ADA"), ("2", "P9")] {
-        let status = pages(&chat, id, "incident.acknowledged", user(who, "x"), incident_of_ours()).await;
+        let status = pages(&chat, id, "incident.acknowledged", user(who, "x"), incident_of_ours(&chat).await).await;
         assert_eq!(status, StatusCode::OK, "{who}");
     }
     assert_eq!(incident(&chat).await.acknowledged_by, None);

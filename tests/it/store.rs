@@ -74,6 +74,7 @@ conformance! {
         a_step_is_not_performed_again_while_all_is_frozen,
         a_run_is_found_as_it_was_left,
         a_parked_run_is_due_at_its_time_and_not_before,
+        a_run_held_for_an_alert_that_ended_goes_on_at_once_if_it_fires_again_meanwhile,
         what_a_runbook_says_reaches_the_channel,
     }
     breakers::{
@@ -103,6 +104,7 @@ conformance! {
         a_first_message_that_waits_is_due_with_the_first_news,
         a_question_after_a_refusal_is_tried_at_once,
         nothing_to_send_settles_the_notice_and_leaves_no_entry,
+        what_a_channel_has_nothing_to_say_of_is_looked_at_at_the_same_pace,
         a_hold_that_lasts_is_recorded_once_more_and_people_wait_for_it,
         a_failing_channel_is_noted_once_and_tried_later,
         a_turn_that_comes_later_is_no_failure,

@@ -300,7 +300,131 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
     for at in 0..100 {
         chat.types(&format!("U0EVE{at}"), "freeze").await;
     }
-    assert!(refused().await.len() <= 5 + limits::WITNESS_KINDS, "{}", refused().await.len());
+    assert!(refused().await.len() <= 6 + limits::WITNESS_CALLERS, "{}", refused().await.len());
+}
+
+#[tokio::test]
+async fn what_one_caller_is_refused_never_hides_what_another_one_is() {
+    let names = ["eve", "mal", "oz"];
+    let chat = chat(names.iter().map(|name| token(name, Role::Viewer, None)).collect()).await;
+    let routes: Vec<(&str, String)> = [
+        "runs",
+        "freezes",
+        "unfreeze",
+        "breakers/reset",
+        "tokens",
+        "audit/redact",
+        "agents/join-tokens",
+        "incidents/i1/ack",
+        "incidents/i1/assign",
+        "incidents/i1/silence",
+        "runs/r1/cancel",
+        "runs/r1/judge",
+        "rules/r/promote",
+        "rules/r/demote",
+        "simulate",
+        "approvals/a1",
+        "agents/n/remove",
+        "channels/c/test",
+    ]
+    .iter()
+    .map(|path| ("POST", format!("/api/v1/{path}")))
+    .chain(["audit/raw", "audit/checkpoints", "audit/proof/0", "tokens"].map(|path| ("GET", format!("/api/v1/{path}"))))
+    .collect();
+    for (method, path) in &routes {
+        let body = if *method == "POST" { json!({}) } else { Value::Null };
+        let (status, said) = chat.asks(method, &secret("eve"), path, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}: {said}");
+    }
+    for name in &names[1..] {
+        chat.posts(&secret(name), "/api/v1/freezes", json!({ "scope": "all", "why": "x" })).await;
+    }
+    chat.types("U0VIC", "freeze all").await;
+    let lines = async || -> Vec<String> {
+        let entries = chat.night.entries().await;
+        let refused = entries.iter().filter(|entry| entry.kind.name() == "refused");
+        refused.map(|entry| nightshift::engine::story::line(entry).unwrap().text).collect()
+    };
+    let told = lines().await;
+    let of = |name: &str| told.iter().filter(|line| line.starts_with(&format!("refused to {name}: "))).count();
+    assert_eq!(of("eve"), limits::WITNESS_KINDS, "{told:#?}");
+    for name in ["mal", "oz", "vic"] {
+        assert_eq!(of(name), 1, "{name} has an entry at once: {told:#?}");
+    }
+    chat.night.pass(limits::WITNESS_WINDOW).await;
+    crate::harness::eventually("the rest as a number", async || {
+        lines().await.iter().any(|line| line == "refused to eve 2 more times: other requests").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reading_what_is_for_auditors_is_refused_on_record() {
+    let chat = chat(vec![token("eve", Role::Viewer, None)]).await;
+    assert_eq!(chat.asks("GET", &secret("eve"), "/api/v1/audit/raw", Value::Null).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(chat.asks("GET", &secret("eve"), "/api/v1/tokens", Value::Null).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(kinds(&chat.night.entries().await, "refused"), 2);
+}
+
+#[tokio::test]
+async fn evidence_is_never_redacted_and_an_event_only_by_two_persons_before_everyones_eyes() {
+    let chat = chat(vec![token("root", Role::Admin, None), token("boss", Role::Admin, None)]).await;
+    chat.asking().await;
+    chat.night.hear("firing", &[("alertname", "Unknown"), ("node", "gpu-4"), ("owner", "kim, 0151 1234567")]).await;
+    let redact = async |by: &str, no: nightshift::model::EntryNo| {
+        let wish = json!({ "entry": no.to_string(), "why": "a telephone number" });
+        let (status, said) = chat.posts(&secret(by), "/api/v1/audit/redact", wish).await;
+        (status.as_u16(), said)
+    };
+    let entries = chat.night.entries().await;
+    let (heard, kinds): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.kind.name() == "heard");
+    let evidence = ["run_created", "run_planned", "approval_asked", "started"];
+    let mut tried = 0;
+    for entry in kinds.iter().filter(|entry| evidence.contains(&entry.kind.name())) {
+        let (status, said) = redact("root", entry.no).await;
+        assert!(status == 409 && said.to_string().contains("evidence"), "{status} {said}");
+        tried += 1;
+    }
+    assert!(tried >= 3, "{kinds:#?}");
+    let event = heard.last().unwrap().no;
+    assert_eq!(redact("root", event).await.1["asked"], json!(event));
+    assert_eq!(redact("root", event).await.0, 409, "one person is not two");
+    assert!(chat.night.entries().await.iter().any(|entry| entry.no == event), "it is still there");
+    let open = nightshift::store::Filter { open: true, limit: 50, ..Default::default() };
+    let incidents = chat.night.parts.store.incidents(open).await.unwrap();
+    let shown =
+        incidents.iter().find(|incident| incident.key.starts_with("redaction/")).expect("channels are notified");
+    assert!(shown.title.contains("requested by root: a telephone number"), "{}", shown.title);
+    let (status, said) = redact("boss", event).await;
+    assert_eq!((status, &said["redacted"]), (200, &json!(event)), "{said}");
+    assert!(!format!("{:?}", chat.night.entries().await).contains("0151 1234567"));
+    let trace = chat.night.entries().await.into_iter().find(|entry| entry.kind.name() == "redacted").unwrap();
+    assert_eq!(redact("boss", trace.no).await.0, 409, "nor is the trace of it");
+}
+
+#[tokio::test]
+async fn a_dead_token_that_comes_again_is_an_entry_once_and_then_a_number() {
+    let chat = with_an_admin().await;
+    let (text, id) = make(&chat, &secret("root"), wanted("ci", "operator", "1d")).await;
+    chat.posts(&secret("root"), &format!("/api/v1/tokens/{id}/revoke"), json!({ "why": "it leaked" })).await;
+    for _ in 0..20 {
+        let answer = chat.posts(&text, "/api/v1/freezes", json!({ "scope": "all", "why": "x" })).await;
+        assert_eq!(answer.0, StatusCode::UNAUTHORIZED);
+    }
+    let lines = async || -> Vec<String> {
+        let entries = chat.night.entries().await;
+        let refused = entries.iter().filter(|entry| entry.kind.name() == "refused");
+        refused.map(|entry| nightshift::engine::story::line(entry).unwrap().text).collect()
+    };
+    let told = lines().await;
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].starts_with(&format!("refused to ci: a request with token {id}")), "{told:#?}");
+    assert!(told[0].contains("was revoked at"), "{told:#?}");
+    chat.night.pass(limits::WITNESS_WINDOW).await;
+    crate::harness::eventually("the rest as a number", async || {
+        lines().await.iter().any(|line| line.contains("19 more times")).then_some(())
+    })
+    .await;
 }
 
 /// The command line against a running engine.

@@ -11,7 +11,10 @@ mod live;
 mod made;
 mod phone;
 mod provider;
+mod real_providers;
 mod sign_in;
+mod subjects;
+mod tabs;
 
 use browser::{Browser, FROM};
 use desk::{Desk, MINUTE, given, token, tokens};
@@ -251,10 +254,18 @@ async fn a_session_is_new_at_each_sign_in_and_ends_when_its_person_says_so_or_wa
     assert_eq!(idle.open(&desk.at("/")).await.url.path(), "/");
     desk.night.pass(Duration::from_secs(2 * 3_600)).await;
     assert_eq!(idle.open(&desk.at("/")).await.url.path(), "/login");
-    // Two cookies of that name: one of them was put there by somebody else.
+    // Two cookies of that name: one was put there by another port of this host, and locks no user out.
     let (mut twice, _) = desk.signed_in("ada").await;
-    twice.jar.insert((key.0, key.1, "/runs".to_owned()), "x".to_owned());
-    assert_eq!(twice.open(&desk.at("/runs/r1")).await.url.path(), "/login");
+    twice.jar.insert((key.0.clone(), key.1.clone(), "/runs".to_owned()), "x".to_owned());
+    assert_eq!(twice.open(&desk.at("/runs/r1")).await.url.path(), "/runs/r1");
+    // Another one's session beside one's own: it is open who this is, and a sign-in ends both.
+    let (bob, _) = desk.signed_in("bob").await;
+    twice.jar.insert((key.0, key.1, "/runs".to_owned()), bob.session().unwrap());
+    let page = twice.open(&desk.at("/runs/r1")).await;
+    assert_eq!(page.url.path(), "/login");
+    twice.jar.retain(|(_, _, path), _| path != "/runs");
+    let mut bob = bob;
+    assert_eq!(bob.open(&desk.at("/")).await.url.path(), "/", "who only looked has ended nothing");
 }
 
 #[tokio::test]
@@ -328,12 +339,26 @@ async fn every_page_carries_its_protection_and_nothing_of_others() {
         assert_eq!(page.header("x-content-type-options"), "nosniff");
         assert_eq!(page.header("cache-control"), "no-store");
         assert_eq!(page.header("referrer-policy"), "same-origin");
+        assert_eq!(page.header("cross-origin-opener-policy"), "same-origin");
+        assert_eq!(page.header("strict-transport-security"), "", "in the clear there is no TLS to require");
         assert!(!page.text.contains("http://www") && !page.text.contains("style=") && !page.text.contains("<script>"));
     }
     assert_eq!(ada.open(&desk.at("/runs/r99")).await.status, 404);
     let cookie =
         Browser::new().send(&ada.open(&desk.at("/login")).await.form("/login").with("token", &token("ada"))).await;
     assert_eq!(cookie.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_page_carries_the_same_headers_and_by_tls_every_answer_requires_tls() {
+    let desk = Desk::set(|config, _| config.server.public_url = Some("https://ns.example".into())).await;
+    let mut browser = Browser::new();
+    for path in ["/login", "/healthz", "/api/v1/status", "/metrics", "/no/such/thing", "/in/alertmanager/x"] {
+        let page = browser.open(&desk.at(path)).await;
+        assert_eq!(page.header("referrer-policy"), "same-origin", "{path}");
+        assert_eq!(page.header("cross-origin-opener-policy"), "same-origin", "{path}");
+        assert_eq!(page.header("strict-transport-security"), "max-age=31536000", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(super) struct Sorted {
     pub left: Vec<(String, &'static str)>,
 }
 
-pub(super) fn sort(pods: Vec<Pod>, orders: &Orders<'_>) -> Sorted {
+pub(super) fn sort(pods: Vec<Pod>, orders: &Orders<'_>, protects: impl Fn(&str) -> bool) -> Sorted {
     let mut sorted = Sorted::default();
     for pod in pods {
         let leave = if pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet") {
@@ -27,6 +27,8 @@ pub(super) fn sort(pods: Vec<Pod>, orders: &Orders<'_>) -> Sorted {
             Some("has finished")
         } else if orders.gpu_only && pod.gpus == 0 {
             Some("holds no GPU")
+        } else if protects(&pod.namespace) {
+            Some("is in a protected namespace")
         } else {
             None
         };
@@ -95,18 +97,19 @@ mod tests {
                 pod("over", |pod| pod.phase = "Succeeded".to_owned()),
                 pod("bare", |pod| pod.owner = None),
                 pod("scratch", |pod| pod.empty_dir = true),
+                pod("dns", |pod| (pod.namespace, pod.gpus, pod.empty_dir) = ("kube-system".to_owned(), 0, true)),
             ]
         };
         let check = |options: &[(&'static str, serde_json::Value)], meant: &[&str], stuck: usize, left: usize| {
             let call = Call::new("k8s::drain", [("node", json!("gpu-1"))].into_iter().chain(options.iter().cloned()));
-            let sorted = sort(all(), &orders(&call).unwrap());
+            let sorted = sort(all(), &orders(&call).unwrap(), |namespace| namespace == "kube-system");
             let is: Vec<&str> = sorted.meant.iter().map(|pod| pod.name.as_str()).collect();
             assert_eq!((is.as_slice(), sorted.stuck.len(), sorted.left.len()), (meant, stuck, left), "{options:?}");
         };
-        check(&[], &["llm", "ending"], 2, 4);
-        check(&[("only", json!("all"))], &["llm", "ending", "web"], 2, 3);
-        check(&[("evict_bare", json!(true))], &["llm", "ending", "bare"], 1, 4);
+        check(&[], &["llm", "ending"], 2, 5);
+        check(&[("only", json!("all"))], &["llm", "ending", "web"], 2, 4);
+        check(&[("evict_bare", json!(true))], &["llm", "ending", "bare"], 1, 5);
         let both = [("evict_bare", json!(true)), ("delete_empty_dir", json!(true))];
-        check(&both, &["llm", "ending", "bare", "scratch"], 0, 4);
+        check(&both, &["llm", "ending", "bare", "scratch"], 0, 5);
     }
 }

@@ -78,6 +78,10 @@ async fn begin(
     if let Some((kube, _)) = cluster {
         for moved in &plan.moves {
             let Some((namespace, name)) = moved.pod.split_once('/') else { continue };
+            if kube.protects(namespace) {
+                let what = format!("nothing is changed: pod {} is in the way, in a protected namespace", moved.pod);
+                return Ok(Performed::Done(failed(FailureKind::Refused, what)));
+            }
             let pod = kube.pod(namespace, name).await?;
             progress.moving.push(Moving { namespace: pod.namespace, name: pod.name, uid: pod.uid });
         }
@@ -138,6 +142,7 @@ async fn change(
         verb: "mig::apply".to_owned(),
         args: serde_json::Map::from_iter([("changes".to_owned(), json!(progress.changes))]),
         deadline: step.deadline,
+        incarnation: step.incarnation.clone(),
     };
     let why = match world.agents.ask(orders.node, &command).await {
         Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),

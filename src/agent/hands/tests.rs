@@ -93,6 +93,7 @@ fn reset(step: u32) -> Command {
         verb: "gpu::reset".to_owned(),
         args: Map::from_iter([("gpu".to_owned(), json!("GPU-1")), ("carry".to_owned(), json!({ "boot": "boot-a" }))]),
         deadline: Time::MAX,
+        incarnation: String::new(),
     }
 }
 
@@ -201,4 +202,28 @@ async fn a_reset_whose_machine_went_down_is_settled_by_the_boot_and_otherwise_do
         assert!(matches!(&outcome, Outcome::Ok(value) if value["changed"] == json!(true)), "{outcome:?}");
         assert_eq!(bench.calls().len(), calls, "{boot}");
     }
+}
+
+#[tokio::test]
+async fn a_known_key_with_another_verb_or_other_arguments_is_refused_and_nothing_is_done() {
+    let mut bench = Bench::new("exit 0");
+    bench.ask(reset(3)).await;
+    bench.restart("boot-a");
+    let other = Map::from_iter([("gpu".to_owned(), json!("GPU-2")), ("carry".to_owned(), json!({ "boot": "boot-a" }))]);
+    let refusal = bench.ask(Command { args: other, ..reset(3) }).await;
+    assert_eq!(refused(refusal, "command r7/3 is known to the agent of gpu-1 as `gpu::reset`"), FailureKind::Conflict);
+    let refusal = bench.ask(Command { verb: "node::reboot".to_owned(), ..reset(3) }).await;
+    assert_eq!(refused(refusal, "is never done as `node::reboot`"), FailureKind::Conflict);
+    assert_eq!(bench.calls(), ["--gpu-reset -i GPU-1"]);
+}
+
+#[tokio::test]
+async fn the_same_step_of_another_incarnation_of_the_store_is_another_command() {
+    let mut bench = Bench::new("exit 0");
+    let before = Command { incarnation: "a1".to_owned(), ..reset(3) };
+    let first = bench.ask(before.clone()).await;
+    let (said, every) = (bench.ask(Command { incarnation: "b2".to_owned(), ..reset(3) }).await, "at most once in");
+    // Not the first one's outcome: it was really considered, and met this node's own limit.
+    assert_eq!(refused(said, every), FailureKind::Refused);
+    assert_eq!(bench.ask(before).await, first);
 }

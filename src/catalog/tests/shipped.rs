@@ -39,10 +39,10 @@ fn shipped() -> RuleSet {
         ("gpu-fell-off-the-bus", vec!["node", "gpu"]),
         ("gpu-contained-memory-error", vec!["node", "gpu"]),
         ("gpu-reset", vec!["node", "gpu"]),
-        ("gpu-suspect", vec!["node", "gpu"]),
+        ("gpu-suspect", vec!["node", "gpu", "xid"]),
         ("node-reboot", vec!["node", "gpu"]),
         ("mig-rebalance", vec!["node", "config", "resource", "count"]),
-        ("nvswitch-fatal", vec!["node"]),
+        ("nvswitch-fatal", vec!["node", "sxid"]),
         ("node-fault", vec!["node"]),
         ("node-not-ready", vec!["node"]),
         ("inference-no-progress", vec!["workload"]),
@@ -88,7 +88,7 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
             Chosen::Tell => format!("{} tells", selected.rule.name),
             Chosen::Nothing(reason) => reason.code.name().to_owned(),
         };
-        rules.select(&event).iter().map(one).collect::<Vec<_>>().join("; ")
+        rules.select_from(&event, "alertmanager").iter().map(one).collect::<Vec<_>>().join("; ")
     };
     let xid = |xid: &str| says(&[("alertname", "GpuXid"), ("xid", xid), ("node", "gpu-3"), ("gpu", "1")]);
     assert_eq!(xid("79"), "gpu-fell-off-the-bus on node gpu-3 gpu 1; muted; muted");
@@ -199,7 +199,7 @@ fn whatever_the_agent_says_of_gpus_is_told_by_a_rule() {
         let labels =
             [("alertname", alertname), ("severity", severity), ("action", action), ("node", "gpu-1"), ("gpu", "3")];
         let event = event(labels.into_iter().collect());
-        let chosen = rules.select(&event);
+        let chosen = rules.select_from(&event, "alertmanager");
         let told =
             |selected: &Selected| !selected.rule.tell.is_empty() && !matches!(selected.chosen, Chosen::Nothing(_));
         assert!(chosen.iter().any(told), "no shipped rule tells of {alertname}");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: asks only what changes nothing; each question has its own time limit.
 
-use super::{Findings, cluster, engines, inside, reach, slack};
+use super::{Findings, cluster, engines, inside, provider, reach, slack};
 use crate::catalog::Loaded;
 use crate::cli::stop::Stop;
 use crate::cli::{rbac, serve};
@@ -39,6 +39,7 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
     prometheus(config, &world, findings).await;
     reach::all(config, &world, findings).await;
     engines::all(config, &world, findings).await;
+    provider::look(config, &world, findings).await;
     slack::all(config, &world, findings).await;
     channels(config, loaded, &world, findings).await;
     Ok(())

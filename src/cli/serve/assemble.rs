@@ -218,6 +218,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
             }
         };
         kube.keep_labels(config.guards.labels());
+        kube.protect(config.guards.protected.namespaces.clone());
         clusters.insert(name.clone(), kube);
     }
     let prometheus = match &config.prometheus {
@@ -232,7 +233,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let http = Http::new(&identity, &config.http_allow)
         .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
-    let default_cluster = clusters.keys().next().cloned().unwrap_or_default();
+    let default_cluster = config.home_cluster().to_owned();
     let docker = config.docker.as_ref().map(Docker::new);
     let agents = Agents::default();
     let probed = config.sources.values().filter_map(|source| {
@@ -253,13 +254,8 @@ pub(crate) fn folders(config: &Config) -> Folders {
 
 /// The folder holds a signing key and an admin's token: nobody else may look.
 fn make_private(folder: &Path) -> Result<(), Stop> {
-    use std::os::unix::fs::DirBuilderExt;
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        Stop::failure(format!("data_dir {}: {error}", folder.display()), "make the folder, or set `data_dir`")
-    })
+    crate::cli::private::folder(folder)
+        .map_err(|why| Stop::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))
 }
 
 /// The public half, for auditors.

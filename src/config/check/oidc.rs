@@ -3,7 +3,7 @@
 //! Invariant: a code or a token of the provider never travels in the clear over a network.
 
 use super::Findings;
-use super::words::{check_safe_url, check_secret};
+use super::words::{check_safe_url, check_scope, check_secret};
 use crate::config::{Config, Role};
 use url::Url;
 
@@ -25,6 +25,13 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             found.say(&format!("server.oidc.roles.{group}"), "`source` is for machines", "give a role for people");
         }
     }
+    for (group, clusters) in &oidc.group_clusters {
+        let path = format!("server.oidc.group_clusters.{group}");
+        if !oidc.roles.contains_key(group) {
+            found.say(&path, "has no role under `server.oidc.roles`", "give the group a role there");
+        }
+        check_scope(&path, Some(clusters), config, found);
+    }
     match &config.server.public_url {
         None => found.say(
             "server.public_url",
@@ -32,7 +39,11 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             "write `https://…` and register `https://…/login/callback` with the provider",
         ),
         Some(url) => {
-            check_safe_url("server.public_url", url, found);
+            // A name under `localhost` is the browser's own machine.
+            let own = Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(|host| host.ends_with(".localhost")));
+            if !own {
+                check_safe_url("server.public_url", url, found);
+            }
             if Url::parse(url).is_ok_and(|url| url.path() != "/" || url.query().is_some()) {
                 found.say(
                     "server.public_url",
@@ -60,7 +71,11 @@ mod tests {
         let good = "issuer: 'https://login.example/realms/main', client_secret: { env: S }, roles: { sre: approver }";
         assert_eq!(with("https://ns.example", good), Vec::<String>::new());
         assert_eq!(with("http://127.0.0.1:7676", "issuer: 'http://localhost:9/'"), Vec::<String>::new());
+        assert_eq!(with("http://nightshift.localhost:7676", good), Vec::<String>::new());
         assert_eq!(with("http://ns.example", good), ["server.public_url"]);
+        let groups = "issuer: 'https://l.example', roles: { sre: viewer }, group_clusters: { sre: [eu-9], ops: [] }";
+        let path = |group: &str| format!("server.oidc.group_clusters.{group}");
+        assert_eq!(with("https://ns.example", groups), [path("ops"), path("ops"), path("sre")]);
         assert_eq!(with("https://ns.example/night", good), ["server.public_url"]);
         assert_eq!(with("https://ns.example", "issuer: 'http://login.example'"), ["server.oidc.issuer"]);
         assert_eq!(with("https://ns.example", "issuer: 'https://l.example?x=1'"), ["server.oidc.issuer"]);

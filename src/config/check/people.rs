@@ -49,10 +49,10 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if person.name.trim().is_empty() || !names.insert(person.name.as_str()) {
             found.say(&format!("{path}.name"), "is empty, or stands here twice", "give each person one entry");
         }
-        if person.role == Role::Source {
+        if matches!(person.role, Role::Source | Role::Metrics) {
             found.say(
                 &format!("{path}.role"),
-                "`source` is for machines",
+                format!("`{}` is for machines", person.role),
                 "write viewer, responder, approver, author, operator, admin or auditor",
             );
         }

@@ -30,6 +30,30 @@ pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found:
     }
 }
 
+/// Which cluster events are about that are posted here: with several clusters the sender must not choose among all of them.
+pub(super) fn check_clusters(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+    let path = format!("sources.{name}.clusters");
+    for cluster in source.clusters.iter().filter(|name| !config.clusters.contains_key(*name)) {
+        let fix = match config::closest(cluster, config.clusters.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it under `clusters:`".to_owned(),
+        };
+        found.say(&path, format!("there is no cluster `{cluster}`"), fix);
+    }
+    if !source.is_posted_to() {
+        if !source.clusters.is_empty() {
+            found.say(&path, "nothing is posted to this source", "remove it; `cluster` says which one is watched");
+        }
+    } else if config.clusters.len() > 1 && source.about().is_empty() {
+        let known = config.clusters.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        found.say(
+            &format!("sources.{name}"),
+            format!("its events may name every cluster ({known}), so its token can start runs in all of them"),
+            "add `add_labels: { cluster: NAME }` if it is about one cluster, or `clusters: [NAME, …]`",
+        );
+    }
+}
+
 pub(super) fn check_source(name: &str, source: &Source, found: &mut Findings) {
     let path = format!("sources.{name}");
     check_name(&path, name, found);

@@ -44,10 +44,9 @@ pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<S
             }
             Err(error) => tracing::error!(%error, "cannot ask which nodes are held"),
         }
-        let later = parts.clock.now() + limits::BESIDE_EVERY;
         tokio::select! {
-            () = parts.clock.sleep_until(later) => {}
-            () = async { nudged.heard().await; parts.clock.sleep_until(parts.clock.now() + limits::COMPLAINTS_EVERY).await } => {}
+            () = parts.clock.sleep_for(limits::BESIDE_EVERY) => {}
+            () = async { nudged.heard().await; parts.clock.sleep_for(limits::COMPLAINTS_EVERY).await } => {}
         }
     }
 }
@@ -111,9 +110,8 @@ pub(super) async fn events(parts: Parts) {
         if told == limits::BESIDE_BATCH {
             continue;
         }
-        let later = parts.clock.now() + limits::BESIDE_EVERY;
         tokio::select! {
-            () = parts.clock.sleep_until(later) => {}
+            () = parts.clock.sleep_for(limits::BESIDE_EVERY) => {}
             () = nudged.heard() => {}
         }
     }
@@ -207,7 +205,7 @@ fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<Even
         _ => return None,
     };
     Some(EventNote {
-        name: format!("nightshift.{run}.e{}", entry.no.0),
+        name: format!("nightshift.{run}.e{}.{}", entry.no.0, entry.at.as_microsecond()),
         kind,
         namespace,
         object,

@@ -72,7 +72,7 @@ pub(super) async fn leases(parts: Parts, ear: Arc<Ear>) {
             }
             Err(error) => watched.look(&Told::<()>::Broken(error)),
         }
-        parts.clock.sleep_until(parts.clock.now() + limits::LEASES_EVERY).await;
+        parts.clock.sleep_for(limits::LEASES_EVERY).await;
     }
 }
 
@@ -80,13 +80,13 @@ pub(super) async fn leases(parts: Parts, ear: Arc<Ear>) {
 pub(super) async fn tell(parts: Parts, ear: Arc<Ear>) {
     let mut settled = None;
     loop {
-        let now = parts.clock.now();
+        let began = parts.clock.monotonic();
         while tell::pass(&parts, &ear.source, &ear.board).await {}
-        if ear.board().is_whole() && settled.is_none_or(|last| now >= last + limits::RECONCILE_EVERY) {
+        if ear.board().is_whole() && settled.is_none_or(|last| began >= last + limits::RECONCILE_EVERY) {
             let why = format!("cluster {} no longer shows it", ear.cluster);
             tell::end_what_is_over(&parts, &ear.source, &ear.board, &why).await;
-            settled = Some(now);
+            settled = Some(began);
         }
-        parts.clock.sleep_until(now + limits::COMPLAINTS_EVERY).await;
+        parts.clock.sleep_until_monotonic(began + limits::COMPLAINTS_EVERY).await;
     }
 }

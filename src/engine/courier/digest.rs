@@ -3,7 +3,7 @@
 //! Invariant: each incident is told in a message or counted in a digest, never neither.
 
 use super::{Courier, Passed, Sorted};
-use crate::limits::{DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
+use crate::limits::{CRITICAL_IN_STORM, DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
 use crate::model::{
     ApprovalId, Delivery, Digest, DigestItem, Incident, IncidentId, IncidentState, Receipt, RunState, Severity, Time,
 };
@@ -24,6 +24,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Storm {
     /// When new incidents were last told, in messages or digests; only as many as matter.
     told: VecDeque<Time>,
+    /// When critical incidents had a message of their own in spite of a storm, by source.
+    critical: HashMap<String, VecDeque<Time>>,
     open: Option<Open>,
 }
 
@@ -61,10 +63,40 @@ impl Storm {
         NOTICES_PER_MINUTE.saturating_sub(self.told.len())
     }
 
+    /// Whether a critical incident of this source has a message of its own although a digest is open: a few of each source do, so
+    /// that the flood of one never hides the outage that another one reports.
+    fn admits_critical(&mut self, source: &str, now: Time) -> bool {
+        self.critical.retain(|_, times| {
+            times.retain(|at| *at <= now && now < *at + MINUTE);
+            !times.is_empty()
+        });
+        let times = self.critical.entry(source.to_owned()).or_default();
+        let admitted = times.len() < CRITICAL_IN_STORM;
+        if admitted {
+            times.push_back(now);
+        }
+        admitted
+    }
+
     /// When the channel has had a quiet enough minute.
     fn ends(&self) -> Option<Time> {
         self.open.as_ref().map(|open| self.told.back().map_or(open.edited, |last| *last + MINUTE))
     }
+}
+
+/// Rows in the order in which channels are notified: the gravest first, and of equals one of each source after the other.
+fn fairly(rows: Vec<DueNotice>) -> Vec<DueNotice> {
+    let mut turns: HashMap<(Severity, String), usize> = HashMap::new();
+    let mut placed: Vec<(std::cmp::Reverse<Severity>, usize, DueNotice)> = rows
+        .into_iter()
+        .map(|row| {
+            let turn = turns.entry((row.severity, row.source.clone())).or_default();
+            *turn += 1;
+            (std::cmp::Reverse(row.severity), *turn, row)
+        })
+        .collect();
+    placed.sort_by_key(|(severity, turn, _)| (*severity, *turn));
+    placed.into_iter().map(|(.., row)| row).collect()
 }
 
 /// The receipt of an incident that only a digest has told.
@@ -84,13 +116,19 @@ impl Courier {
         let storm = storms.entry(channel.to_owned()).or_default();
         let mut allowance = if storm.open.is_some() { 0 } else { storm.allowance(now) };
         let mut sorted = Sorted::default();
-        for row in rows {
+        for row in fairly(rows) {
             let known = row.receipt.as_ref().is_some_and(|receipt| !is_digest(receipt));
             let only_digest = row.receipt.as_ref().is_some_and(is_digest);
             if known || row.alone {
                 sorted.single.push(row);
             } else if allowance > 0 {
                 allowance -= 1;
+                sorted.single.push(row);
+            } else if !only_digest
+                && row.severity == Severity::Critical
+                && !row.source.is_empty()
+                && storm.admits_critical(&row.source, now)
+            {
                 sorted.single.push(row);
             } else if only_digest && !row.urgent {
                 sorted.waiting.push(row);
@@ -233,16 +271,25 @@ impl Courier {
             return;
         }
         let now = self.clock.now();
-        let end = self.storms().get(channel).and_then(Storm::ends).unwrap_or(now + MINUTE).max(now + MINUTE / 12);
+        let end = self
+            .storms()
+            .get(channel)
+            .and_then(Storm::ends)
+            .unwrap_or(now + MINUTE)
+            .clamp(now + MINUTE / 12, now + 2 * MINUTE);
         passed.waiting += rows.len();
         let refs: Vec<&DueNotice> = rows.iter().collect();
         self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: end }).await;
     }
 
-    /// The channels whose storm is over: a minute has passed without new incidents.
+    /// The channels whose storm is over: a minute has passed without new incidents, or the clock was set back over it.
     pub(super) fn storms_over(&self) -> Vec<String> {
         let now = self.clock.now();
-        self.ends().into_iter().filter(|(_, end)| *end <= now).map(|(channel, _)| channel).collect()
+        self.ends()
+            .into_iter()
+            .filter(|(_, end)| *end <= now || *end > now + 2 * MINUTE)
+            .map(|(channel, _)| channel)
+            .collect()
     }
 
     /// Says so on one of them, in the last edition of its digest.

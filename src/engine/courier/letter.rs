@@ -112,7 +112,7 @@ impl Courier {
         }
         let acts = incident.state != IncidentState::Resolved && !open.is_empty();
         let notice = Notice {
-            dedup_key: format!("nightshift/{}/{}", self.install, incident.id),
+            dedup_key: incident.dedup_key(&self.install),
             link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
             fresh: fresh(if first { without(news) } else { news }, row, &entries),
             headlines,

@@ -471,6 +471,67 @@ async fn what_needs_people_is_named_as_long_as_it_holds() {
 }
 
 #[tokio::test]
+async fn what_a_run_left_is_needed_of_the_group_that_its_incident_became_part_of() {
+    let s = scene();
+    let now = s.clock.now();
+    s.store.open(1, Severity::Critical, &[], now);
+    s.store.open(5, Severity::Critical, &["slack"], now);
+    let created = || EntryKind::RunCreated {
+        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
+        rule: Some("xid".into()),
+        episode: None,
+        subject: Subject::node("gpu-1"),
+        mode: Mode::Auto,
+        requested_by: "rule".into(),
+        content: None,
+    };
+    s.store.happen(1, created(), now);
+    let (title, why) = ("GpuXid on 5 nodes".into(), "5 subjects within 10s".into());
+    s.store.happen(5, EntryKind::IncidentGrouped { title, why, merged: vec![IncidentId(1)] }, now);
+    let failed = RunState::Failed { why: "the drain timed out".into(), undone: false };
+    s.store.happen_to(5, 1, EntryKind::RunEnded { state: failed }, later(&s.clock, 5));
+    s.courier.pass().await.unwrap();
+    let needs = || s.slack.with(|told| told.posts.last().unwrap().0.needs.clone());
+    let found = needs();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].text, "xid-79 (r1) failed: the drain timed out", "its name is known from before");
+    s.store.happen_to(5, 9, created(), later(&s.clock, 5));
+    s.courier.pass().await.unwrap();
+    assert_eq!(needs(), [], "another run does the same work again");
+}
+
+#[tokio::test]
+async fn what_is_read_while_a_delivery_ends_is_not_sent_a_second_time() {
+    let s = scene();
+    let (delivery, reader) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    s.slack.with(|told| told.slow = Some(delivery.clone()));
+    s.store.open(1, Severity::Critical, &["slack"], s.clock.now());
+    let (stop, stopped) = watch::channel(false);
+    let (store, slack, nudge) = (s.store.clone(), s.slack.clone(), s.nudge.clone());
+    let running = tokio::spawn(s.courier.run(stopped));
+    let words = || store.with(|shelf| shelf.log.iter().map(|(.., word)| *word).collect::<Vec<_>>());
+    eventually(|| words() == ["sending"]).await;
+    // What is due is read now, while the message is on its way; the answer of the store comes after the end of the delivery.
+    store.with(|shelf| shelf.slow_reader = Some(reader.clone()));
+    nudge.nudge();
+    eventually(|| store.with(|shelf| shelf.slow_reader.is_none())).await;
+    delivery.notify_one();
+    eventually(|| words() == ["sending", "delivered"]).await;
+    reader.notify_one();
+    // News of later are sent, as an edit of the one message.
+    store.happen(1, EntryKind::Trouble { text: "news".into() }, s.clock.now());
+    nudge.nudge();
+    eventually(|| words().len() == 4).await;
+    stop.send(true).unwrap();
+    running.await.unwrap();
+    slack.with(|told| {
+        let priors: Vec<bool> = told.posts.iter().map(|(_, prior)| prior.is_some()).collect();
+        assert_eq!(priors, [false, true], "one message and its edit");
+        assert!(told.posts.iter().all(|(notice, _)| !notice.maybe_repeat));
+    });
+}
+
+#[tokio::test]
 async fn a_question_in_a_storm_is_named_in_the_digest_at_once() {
     let s = scene();
     for id in 1..=40 {
@@ -517,6 +578,7 @@ fn run(id: i64, state: RunState, now: Time) -> Run {
         created_at: now,
         ended_at: None,
         requested_by: "rule".into(),
+        posted_by: None,
     }
 }
 

@@ -20,7 +20,8 @@ fn entry(no: i64, incident: Option<i64>, run: Option<i64>, kind: EntryKind) -> E
 
 fn opened(no: i64) -> Entry {
     let subject = Subject::node(format!("gpu-{no}"));
-    let kind = EntryKind::IncidentOpened { key: format!("node=gpu-{no}"), title: format!("gpu-{no}: XID 79"), subject };
+    let (key, title) = (format!("node=gpu-{no}"), format!("gpu-{no}: XID 79"));
+    let kind = EntryKind::IncidentOpened { key, title, subject, alert: Some("GpuXid".into()) };
     entry(no, Some(no), None, kind)
 }
 
@@ -83,7 +84,7 @@ fn a_run_is_told_from_its_creation_to_its_end_with_incident_run_node_and_rule() 
     assert_eq!(
         said,
         [
-            (Loud::Info, "incident opened: gpu-3: XID 79"),
+            (Loud::Info, "incident opened: gpu-3: XID 79 (alert GpuXid)"),
             (Loud::Info, "run created: gpu-reset in mode approve; it waits for approval before it changes anything"),
             (
                 Loud::Info,
@@ -152,8 +153,30 @@ fn what_was_open_at_the_start_is_named_too() {
 #[test]
 fn a_hostile_label_is_one_bounded_line() {
     let title = format!("x\n{}\u{202e}", "y".repeat(10_000));
-    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::node("n\nx") };
+    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::node("n\nx"), alert: None };
     let line = EventLines::default().of(&[entry(1, Some(1), None, kind)], Duration::ZERO).remove(0);
     assert!(line.text.chars().count() <= 400 && !line.text.contains('\n'), "{}", line.text.len());
     assert_eq!(line.node.as_deref(), Some("n x"));
+}
+
+#[test]
+fn a_flap_of_an_hour_has_a_line_for_its_first_turns_and_each_tenth() {
+    let mut lines = EventLines::default();
+    let mut written = Vec::new();
+    for turn in 0..50 {
+        let over = EntryKind::IncidentRecovering { until: at() };
+        let again = EntryKind::IncidentRecurred { alert: "GpuHot".into() };
+        let entries = [entry(turn * 2, Some(3), None, over), entry(turn * 2 + 1, Some(3), None, again)];
+        written.extend(lines.of(&entries, Duration::from_secs(turn.unsigned_abs())));
+    }
+    let again: Vec<&str> =
+        written.iter().map(|line| line.text.as_str()).filter(|text| text.starts_with("incident open again")).collect();
+    assert_eq!(again[..3], ["incident open again: GpuHot fires; the same incident goes on"; 3]);
+    let tens: Vec<String> = (1..=5)
+        .map(|ten| format!("incident open again for the {ten}0th time: GpuHot flaps; the same incident goes on"))
+        .collect();
+    assert_eq!(again[3..], tens);
+    // Another incident is not quieted by it.
+    let other = entry(200, Some(4), None, EntryKind::IncidentRecurred { alert: "GpuHot".into() });
+    assert_eq!(lines.of(&[other], Duration::from_secs(60)).len(), 1);
 }

@@ -4,7 +4,7 @@
 
 use super::Known;
 use crate::engine::story::planned_words;
-use crate::limits::STORY_LINE_CHARS;
+use crate::limits::{FLAPS_IN_LOG, STORY_LINE_CHARS};
 use crate::model::{
     Aftermath, Call, Effect, Entry, EntryKind, IncidentId, Mode, Outcome, RunId, RunState, Subject, Time,
 };
@@ -110,16 +110,29 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         // A batch of alerts: what came of it has lines of its own.
         Heard { .. } => return None,
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
-        IncidentOpened { title, .. } => info(format!("incident opened: {title}")),
+        IncidentOpened { title, alert, .. } => {
+            let named = alert.as_ref().filter(|alert| !title.contains(alert.as_str()));
+            let named = named.map(|alert| format!(" (alert {alert})")).unwrap_or_default();
+            info(format!("incident opened: {title}{named}"))
+        }
         IncidentResolved { why } if why.starts_with("it is part of ") => {
             info("incident merged into a group; no channel has shown it").why(why)
         }
         IncidentResolved { why } => info("incident resolved").why(why),
+        IncidentRecovering { .. } if !known.says_flap(entry.about.incident) => return None,
         IncidentRecovering { until } => info(format!(
             "incident recovering: its alerts have ended; it resolves at {} unless one fires again",
             clock(*until)
         )),
-        IncidentRecurred { alert } => info(format!("incident open again: {alert} fires; the same incident goes on")),
+        IncidentRecurred { .. } if !known.says_flap(entry.about.incident) => return None,
+        IncidentRecurred { alert } => match known.flaps_of(entry.about.incident) {
+            times if times <= FLAPS_IN_LOG => {
+                info(format!("incident open again: {alert} fires; the same incident goes on"))
+            }
+            times => {
+                info(format!("incident open again for the {times}th time: {alert} flaps; the same incident goes on"))
+            }
+        },
         IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
         AlertsJoined { alerts, more, raised, title } => {
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
@@ -159,7 +172,14 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         | BreakGlassUsed { .. }
         | Refused { .. }
         | PeopleChanged { .. }
+        | SubjectLinked { .. }
+        | SubjectRefused { .. }
+        | SubjectMailChanged { .. }
+        | SubjectsUnlinked { .. }
+        | SessionsEnded { .. }
         | NodesReleased { .. }
+        | AgentTokenMade { .. }
+        | AgentRenewed { .. }
         | AgentJoined { .. }
         | AgentRemoved { .. }
         | Redacted { .. } => return of_people(&entry.kind),
@@ -349,7 +369,26 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
         }
         Refused { who, what, why, times } => warn(format!("request refused to {who}, {times} times: {what}")).why(why),
         PeopleChanged { changes } => info(format!("people or tokens changed: {}", changes.join("; "))),
+        SubjectLinked { person, subject, .. } => info(format!("subject {subject} of the provider linked to {person}")),
+        SubjectRefused { person, subject, mail, .. } => warn(format!(
+            "sign-in refused to subject {subject}: {mail} is the mail of {person}, who is linked to another subject"
+        )),
+        SubjectMailChanged { person, subject, .. } => {
+            warn(format!("{person} (subject {subject}) signed in with another mail than before"))
+        }
+        SubjectsUnlinked { person, subjects, by, why } => {
+            warn(format!("{subjects} subjects of the provider unlinked from {person} by {by}")).why(why)
+        }
+        SessionsEnded { who, sessions, by, why } => {
+            info(format!("{sessions} sessions of {who} ended by {by}")).why(why)
+        }
         NodesReleased { nodes, by, why } => info(format!("nodes released by {by}: {}", nodes.join(", "))).why(why),
+        AgentTokenMade { expires_at, by, .. } => {
+            info(format!("agent join token created by {by}, valid until {}", clock(*expires_at)))
+        }
+        AgentRenewed { node, generation, .. } => {
+            on(node, info(format!("agent certificate renewed, generation {generation}")))
+        }
         AgentJoined { node, token_by, .. } => on(node, info(format!("agent joined with a token of {token_by}"))),
         AgentRemoved { node, by, why, .. } => on(node, info(format!("agent removed by {by}")).why(why)),
         Redacted { entry, by, why } => info(format!("ledger entry {entry} redacted by {by}")).why(why),

@@ -12,6 +12,7 @@ use crate::limits;
 use crate::model::{
     Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, Time, UndoPolicy,
 };
+use crate::planted::planted;
 use crate::policy::Proposal;
 use crate::script::{Runbook, Turn};
 use crate::store::{Begun, Claimed, StoreError};
@@ -22,14 +23,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod ask;
+mod braked;
 mod open;
 mod still;
 mod stop;
+
+pub(super) use braked::Braked;
 
 pub(super) struct Slice<'a> {
     parts: &'a Parts,
     texts: &'a Texts,
     silences: &'a Silences,
+    braked: &'a Braked,
     id: RunId,
 }
 
@@ -41,14 +46,25 @@ enum Next {
 
 /// What the run wants to do next.
 enum Want {
-    Begin { call: Call, undoes: Option<u32> },
+    Begin {
+        call: Call,
+        undoes: Option<u32>,
+    },
     End(RunState),
     Unwind(String),
+    /// The turn was braked: once more, later.
+    TurnAgain(Reason),
 }
 
 impl<'a> Slice<'a> {
-    pub(super) fn new(parts: &'a Parts, texts: &'a Texts, silences: &'a Silences, id: RunId) -> Slice<'a> {
-        Slice { parts, texts, silences, id }
+    pub(super) fn new(
+        parts: &'a Parts,
+        texts: &'a Texts,
+        silences: &'a Silences,
+        braked: &'a Braked,
+        id: RunId,
+    ) -> Slice<'a> {
+        Slice { parts, texts, silences, braked, id }
     }
 
     pub(super) async fn go(&self) -> Result<(), StoreError> {
@@ -56,7 +72,7 @@ impl<'a> Slice<'a> {
         // Calls name no cluster: they mean the run's own, whatever the default one is.
         let world = self.parts.world.within(claimed.run.subject.cluster.as_deref());
         let parts = Parts { world, ..self.parts.clone() };
-        Slice { parts: &parts, texts: self.texts, silences: self.silences, id: self.id }.advance(claimed).await
+        Slice { parts: &parts, ..*self }.advance(claimed).await
     }
 
     async fn advance(&self, mut claimed: Claimed) -> Result<(), StoreError> {
@@ -84,6 +100,7 @@ impl<'a> Slice<'a> {
                         self.parts.nudge.nudge();
                         Next::Rest
                     }
+                    Want::TurnAgain(reason) => self.turn_again(&claimed.run, reason).await?,
                 },
             };
             if matches!(next, Next::Rest) {
@@ -185,7 +202,11 @@ impl<'a> Slice<'a> {
         let began = Instant::now();
         let turn = evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await;
         self.parts.metrics.step(Phase::Advance, began.elapsed());
+        if !matches!(turn, Turn::Braked(_)) {
+            self.braked.forget(self.id);
+        }
         match turn {
+            Turn::Braked(reason) => Want::TurnAgain(reason),
             Turn::Call(call) => Want::Begin { call, undoes: None },
             Turn::Done(_) => Want::End(RunState::Done),
             Turn::Stopped(why) => Want::End(RunState::Stopped { why }),
@@ -260,6 +281,11 @@ impl<'a> Slice<'a> {
             && let Some(next) = self.still_needed(&claimed.run, runbook, action, &call).await?
         {
             return Ok(next);
+        }
+        let mut proposal = proposal;
+        if !planted("kill-switch-asked-first") {
+            // All that was read above took its time: whether everything is stopped is read last.
+            proposal.facts.stopped = self.parts.world.stopped();
         }
         let began = Instant::now();
         let begun = self.parts.store.begin(proposal, limits, self.now()).await?;

@@ -117,9 +117,41 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         (None, Refused { who: "vic".into(), what: "POST /x".into(), why: "POST /x, by Slack: no".into(), times: 1 }),
         (None, Refused { who: "vic".into(), what: "POST /x".into(), why: String::new(), times: 9 }),
         (None, PeopleChanged { changes: vec!["ada: approver → viewer".into()] }),
+        (
+            None,
+            SubjectLinked {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u1".into(),
+                mail: Some("ada@example.com".into()),
+            },
+        ),
+        (
+            None,
+            SubjectRefused {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u2".into(),
+                mail: "ada@example.com".into(),
+            },
+        ),
+        (
+            None,
+            SubjectMailChanged {
+                person: "ada".into(),
+                issuer: "https://login.example".into(),
+                subject: "00u1".into(),
+                mail: None,
+            },
+        ),
+        (None, SubjectsUnlinked { person: "ada".into(), subjects: 1, by: "ana".into(), why: "new account".into() }),
+        (None, SessionsEnded { who: "bob".into(), sessions: 2, by: "ana".into(), why: "he left".into() }),
         (None, CatalogRefused { file: "rules/a.yaml".into(), why: "line 3: unknown key `wen`".into() }),
-        (None, Heard { source: "am".into(), events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] }),
-        (None, Heard { source: "am".into(), events: vec![heard(Some(no_rule), vec![])] }),
+        (
+            None,
+            Heard { source: "am".into(), via: None, events: vec![heard(None, vec![RunId(17)]), heard(None, vec![])] },
+        ),
+        (None, Heard { source: "am".into(), via: None, events: vec![heard(Some(no_rule), vec![])] }),
         (None, Gap { source: "am".into(), text: "40 alerts were cut off".into() }),
         (
             None,
@@ -127,6 +159,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
                 key: "node=gpu-3".into(),
                 title: "XID 79 on gpu-3".into(),
                 subject: Subject::node("gpu-3"),
+                alert: Some("GpuXid".into()),
             },
         ),
         (
@@ -234,6 +267,11 @@ fn every_kind_of_entry_has_words() {
       refused to vic: POST /x, by Slack: no
       refused to vic 9 more times: POST /x
     * access rights changed: ada: approver → viewer
+    * ada signed in for the first time as subject 00u1 (ada@example.com)
+      sign-in refused to subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
+    * ada (subject 00u1) signed in with another mail
+    * ana unlinked 1 of ada's subjects, so the next one with their mail is linked: new account
+    * ana ended 2 sessions of bob: he left
     * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
       am: alert opened: XID 79 on gpu-3 and 1 more; started r17
       am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches
@@ -273,7 +311,7 @@ fn every_kind_of_entry_has_words() {
     let mut kinds: Vec<&str> = entries().iter().map(|entry| entry.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 33, "a kind of entry has no sample here");
+    assert_eq!(kinds.len(), 38, "a kind of entry has no sample here");
 }
 
 /// What people read of a night, whatever is repeated in the ledger.
@@ -311,7 +349,7 @@ fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
         content: None,
     };
     let kinds = vec![
-        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node() }),
+        (None, IncidentOpened { key: "k".into(), title: "gpu-1: XID 48".into(), subject: node(), alert: None }),
         (Some(3), created),
         (None, told("oncall")),
         (Some(3), RunPlanned { plan }),
@@ -372,7 +410,7 @@ fn one_entry_alone_still_has_words() {
 #[test]
 fn a_hostile_label_stays_one_bounded_line() {
     let title = format!("a\nb\u{202e}{}", "x".repeat(100_000));
-    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default() };
+    let kind = EntryKind::IncidentOpened { key: "k".into(), title, subject: Subject::default(), alert: None };
     let line = line(&entry(0, None, kind)).unwrap();
     assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
     assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);

@@ -25,6 +25,7 @@ fn incident(state: IncidentState) -> Incident {
         owner: None,
         firing: 1,
         episodes: 1,
+        incarnation: String::new(),
     }
 }
 
@@ -46,6 +47,7 @@ fn run(id: i64, state: RunState) -> Run {
         created_at: at(0),
         ended_at: None,
         requested_by: "rule".into(),
+        posted_by: None,
     }
 }
 

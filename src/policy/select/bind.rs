@@ -1,9 +1,11 @@
-//! Parameters of a runbook from what a rule says, from the subject, from labels, from defaults; in this order.
+//! Parameters of a runbook from what a rule says, from the subject, from defaults; in this order.
 //!
-//! Invariant: what is bound has the type that the header declares; what cannot be bound is named, never guessed.
+//! Invariant: what is bound has the type that the header declares; what cannot be bound is named, never guessed; a label of
+//! an event fills a parameter only where the rule says so, and a `Query` never.
 
 use super::syntax;
 use crate::model::{Argument, Event, Header, Param, ParamType, Subject};
+use crate::planted::planted;
 use crate::policy::matcher::anchored;
 use crate::policy::suggest::did_you_mean;
 use regex::Regex;
@@ -53,10 +55,16 @@ impl Binder {
         self.slots
             .iter()
             .filter(open)
-            .filter(|slot| scheduled || (slot.part.is_none() && slot.param.ty != ParamType::String))
+            .filter(|slot| scheduled || slot.part.is_none())
             .map(|slot| {
                 let (name, ty) = (&slot.param.name, slot.param.ty.name());
-                format!("parameter `{name}` ({ty}) is never given: add it under `with:`")
+                let fix = match slot.param.ty {
+                    ParamType::String if !scheduled => {
+                        format!(" a value, or `{name}: {{label: {name}}}` to take it from the alert's label")
+                    }
+                    _ => String::new(),
+                };
+                format!("parameter `{name}` ({ty}) is never given: add it under `with:`{fix}")
             })
             .collect()
     }
@@ -85,6 +93,13 @@ impl Slot {
             Some(Argument::Value(value)) => drop(slot.checked(value, || format!("is {}", shown(value)))?),
             Some(Argument::Label { label }) if label.is_empty() => {
                 return Err(format!("parameter `{}` names an empty label", param.name));
+            }
+            Some(Argument::Label { label }) if param.ty == ParamType::Query => {
+                return Err(format!(
+                    "parameter `{}` (Query) is taken from label `{label}`: senders of alerts must not choose queries; \
+                     write the query itself, or leave it out",
+                    param.name
+                ));
             }
             _ => {}
         }
@@ -116,7 +131,7 @@ impl Slot {
         let (origin, text) = match (&self.given, self.part) {
             (Some(Argument::Label { label }), _) => (format!("label `{label}`"), event.labels.get(label)),
             (_, Some(part)) => (format!("the event's {part}"), event.subject.part(part).unwrap_or_default()),
-            (_, None) if self.param.ty == ParamType::String => {
+            (_, None) if planted("label-fills-parameter") => {
                 (format!("label `{}`", self.param.name), event.labels.get(&self.param.name))
             }
             (_, None) => return None,
@@ -138,7 +153,6 @@ impl Slot {
         let place = match (&self.given, self.part) {
             (Some(Argument::Label { label }), _) => format!("the event has no label `{label}`"),
             (_, Some(part)) if heard => format!("the event names no {part}"),
-            (_, None) if heard => format!("the event has no label `{name}`"),
             _ => "it is not given and has no default".to_owned(),
         };
         format!("parameter `{name}` ({ty}) is missing: {place}")

@@ -3,7 +3,7 @@
 //! Invariant: a hostile label gives a reason, never a run.
 
 use super::*;
-use crate::model::{Mode, Param, ParamType, Reach, Severity, Status, Time, UndoPolicy};
+use crate::model::{Labels, Mode, Param, ParamType, Reach, Severity, Status, Time, UndoPolicy};
 
 fn param(name: &str, ty: ParamType) -> Param {
     Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() }
@@ -146,17 +146,58 @@ fn a_hostile_or_missing_label_gives_a_reason_and_no_run() {
 #[test]
 fn what_a_rule_gives_wins_over_the_subject_and_defaults_fill_the_rest() {
     let rule = |with: Value| json!({"name": "r", "when": ["alertname=X"], "run": "all", "with": with});
-    let labels = [("alertname", "X"), ("team", "ml"), ("n", "7"), ("owner", "infra")];
+    let labels = [("alertname", "X"), ("team", "ml"), ("n", "7"), ("owner", "infra"), ("count", "9")];
     let params = |with: Value| Value::Object(start(&set(vec![rule(with)]), &event(&labels)).input.params);
-    assert_eq!(params(json!({})), json!({"count": 3, "team": "ml"}));
+    assert_eq!(params(json!({"team": {"label": "team"}})), json!({"count": 3, "team": "ml"}));
     assert_eq!(
         params(json!({"count": {"label": "n"}, "team": {"label": "owner"}})),
         json!({"count": 7, "team": "infra"})
     );
     assert_eq!(params(json!({"count": 5, "team": "abc"})), json!({"count": 5, "team": "abc"}));
-    assert_eq!(params(json!({"count": {"label": "gone"}})), json!({"count": 3, "team": "ml"}));
-    let bad = set(vec![rule(json!({"count": {"label": "owner"}}))]);
+    assert_eq!(params(json!({"count": {"label": "gone"}, "team": "abc"})), json!({"count": 3, "team": "abc"}));
+    let bad = set(vec![rule(json!({"count": {"label": "owner"}, "team": "abc"}))]);
     assert!(reason(&bad, &event(&labels)).text.contains("is \"infra\" (label `owner`), which is not a whole number"));
+}
+
+#[test]
+fn a_label_fills_a_parameter_only_where_the_rule_says_so() {
+    let params = vec![
+        param("node", ParamType::Node),
+        Param { default: Some(Value::from("")), ..param("also", ParamType::String) },
+        Param { default: Some(Value::from("")), ..param("signal", ParamType::Query) },
+    ];
+    let known = || runbooks(vec![("restart", params.clone()), ("open", vec![param("query", ParamType::String)])]);
+    let compiled = |value: Value| RuleSet::compile(vec![rule(value)], known());
+    let labels = [("alertname", "X"), ("node", "gpu-3"), ("also", "vector(1)"), ("signal", "vector(1)")];
+    let plain = compiled(json!({"name": "r", "when": ["alertname=X"], "run": "restart"})).unwrap();
+    let bound = start(&plain, &event(&labels)).input.params;
+    assert_eq!(Value::Object(bound), json!({"node": "gpu-3", "also": "", "signal": ""}));
+    let with = |with: Value| compiled(json!({"name": "r", "when": ["alertname=X"], "run": "restart", "with": with}));
+    let said_so = with(json!({"also": {"label": "also"}})).unwrap();
+    assert_eq!(start(&said_so, &event(&labels)).input.params["also"], "vector(1)");
+    let refused = with(json!({"signal": {"label": "also"}})).unwrap_err()[0].to_string();
+    assert!(refused.contains("parameter `signal` (Query) is taken from label `also`"), "{refused}");
+    let open = compiled(json!({"name": "r", "when": ["alertname=X"], "run": "open"})).unwrap_err()[0].to_string();
+    assert!(open.contains("parameter `query` (String) is never given") && open.contains("{label: query}"), "{open}");
+    let given = json!({"node": "gpu-3"}).as_object().unwrap().clone();
+    let by_hand = RuleSet::bind(&header(params.clone()), &given, Some(&event(&labels))).unwrap();
+    assert_eq!((&by_hand.params["also"], &by_hand.params["signal"]), (&json!(""), &json!("")));
+}
+
+#[test]
+fn a_rule_says_which_sources_it_believes_and_a_label_forges_neither_name_nor_kind() {
+    let when = |line: &str| json!({"name": line, "when": ["alertname=X", line], "tell": ["ops"]});
+    let set = set(vec![when("__source__=am"), when("__source_kind__=~\"agent|alertmanager\""), when("__source__=lab")]);
+    let names = |kind: &str, labels: &[(&str, &str)]| {
+        let event = event(labels);
+        set.select_from(&event, kind).iter().map(|one| one.rule.name.clone()).collect::<Vec<_>>()
+    };
+    let both = ["__source__=am", "__source_kind__=~\"agent|alertmanager\""];
+    assert_eq!(names("alertmanager", &[("alertname", "X")]), both);
+    let forged = [("alertname", "X"), ("__source__", "lab"), ("__source_kind__", "agent")];
+    assert_eq!(names("grafana", &forged), ["__source__=am"]);
+    let misses = set.near_misses(&event(&forged), "grafana");
+    assert!(misses[0].1.contains("the event has __source_kind__=\"grafana\""), "{misses:?}");
 }
 
 #[test]
@@ -233,7 +274,7 @@ fn a_rule_that_only_tells_may_meet_everything() {
 #[test]
 fn why_names_the_first_matcher_that_failed() {
     let set = set(vec![xid(), json!({"name": "b", "when": ["team=ml"], "tell": ["x"]})]);
-    let misses = set.near_misses(&event(&[("alertname", "GpuXid"), ("xid", "48")]).labels);
+    let misses = set.near_misses(&event(&[("alertname", "GpuXid"), ("xid", "48")]), "alertmanager");
     assert_eq!(
         misses,
         [

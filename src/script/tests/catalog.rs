@@ -132,6 +132,7 @@ pub(super) fn step(no: u32, call: Call, outcome: Outcome) -> Step {
         carry: Value::Null,
         outcome: Some(outcome),
         ended_at: Some(Time::UNIX_EPOCH),
+        incarnation: String::new(),
     }
 }
 

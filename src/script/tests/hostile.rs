@@ -86,13 +86,25 @@ fn a_script_of_slow_operations_is_ended_by_the_brake() {
         let run = scope.spawn(|| deep(|| advance_with(&book, &input(), &[], &brake)));
         brake.pull();
         match run.join().unwrap() {
-            Turn::Broken(reason) => {
+            Turn::Braked(reason) => {
                 assert_eq!(reason.code, ReasonCode::ScriptBroken);
-                assert!(reason.text.contains("took longer than 250ms"), "{}", reason.text);
+                assert!(reason.text.contains("used more than 1s of CPU time"), "{}", reason.text);
             }
             other => panic!("{other:?}"),
         }
     });
+}
+
+#[test]
+fn a_brake_that_watches_by_itself_ends_a_script_and_leaves_a_quick_one_alone() {
+    let slow = runbook("let a = []; a.pad(9999, 1); loop { try { [1].map(|x| { let b = a + []; }); } catch { } }");
+    let turn = deep(|| advance_with(&slow, &input(), &[], &Brake::once(|| true)));
+    assert!(matches!(turn, Turn::Braked(_)), "{turn:?}");
+    let endless = deep(|| advance_with(&runbook("loop { }"), &input(), &[], &Brake::once(|| false)));
+    let Turn::Broken(reason) = endless else { panic!("{endless:?}") };
+    assert!(reason.text.contains("operations without end"), "fuel ends it, whatever the clock shows: {reason}");
+    let quick = deep(|| advance_with(&runbook("note(\"x\");"), &input(), &[], &Brake::once(|| true)));
+    assert!(matches!(quick, Turn::Call(_)), "what has its next call does not need more time: {quick:?}");
 }
 
 #[test]

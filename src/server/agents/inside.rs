@@ -17,7 +17,7 @@ pub struct Inside {
 impl Inside {
     pub fn new(app: App, node: &str) -> Inside {
         let name = AgentName::new(&app.parts.world.default_cluster, node);
-        let agent = NewAgent { name, how: AgentProof::Inside, family: String::new() };
+        let agent = NewAgent { name, how: AgentProof::Inside, family: String::new(), generation: 0 };
         Inside { app, speaker: Speaker { agent } }
     }
 }
@@ -30,7 +30,8 @@ impl Link for Inside {
     }
 
     async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError> {
-        Ok(routes::hand_over(&self.app, &self.speaker, standing.clone()).await)
+        let refused = |problem: Problem| LinkError::Refused(problem.error);
+        routes::hand_over(&self.app, &self.speaker, standing.clone()).await.map_err(refused)
     }
 
     async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {

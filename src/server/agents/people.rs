@@ -5,7 +5,7 @@
 use super::routes;
 use crate::limits;
 use crate::model::{AgentName, Span};
-use crate::server::{App, Caller, Problem, secret};
+use crate::server::{App, Caller, Problem, Way, secret};
 use crate::store::{JoinToken, StoreError};
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -50,6 +50,13 @@ pub async fn list(app: &App) -> Result<Value, StoreError> {
 pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Value, Problem> {
     scoped(caller, wanted.cluster.as_deref())?;
     let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
+    if let Way::BreakGlass(id, _) = &caller.way {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("{id} is of a broken glass: what it does must end with it, and an agent that joins would not"),
+            "make the join token with this machine's own token, or with an admin's",
+        ));
+    }
     let bad = |why: String| Problem::new(StatusCode::BAD_REQUEST, why, "see `nightshift agents join-token --help`");
     if let Some(node) = wanted.node.as_deref().filter(|node| !routes::is_node_name(node)) {
         return Err(bad(format!("`{}` is no name of a node", node.escape_debug())));
@@ -63,15 +70,29 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     }
     let token = format!("nsj1.{}.{}", secret::text::<32>(), URL_SAFE_NO_PAD.encode(authority.der()));
     let now = app.parts.clock.now();
+    if let Some(until) = caller.until.filter(|until| now + expires.0 > *until) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("the token that you came with ends at {until}, and a join token that it makes cannot outlive it"),
+            "make it with a token that lasts longer, or with a shorter `expires`",
+        ));
+    }
     let kept = JoinToken {
         hash: routes::hash_of(&token),
         cluster: wanted.cluster,
         node: wanted.node,
         by: caller.name.clone(),
+        made_with: match caller.way {
+            Way::Made(id) => Some(id),
+            _ => None,
+        },
         expires_at: now + expires.0,
     };
     let expires_at = kept.expires_at;
-    app.parts.store.join_token(kept, now).await.map_err(|_| Problem::busy("the store is busy"))?;
+    app.parts.store.join_token(kept, now).await.map_err(|error| match error {
+        StoreError::Refused(why) => Problem::new(StatusCode::CONFLICT, why, "each is good for one agent"),
+        _ => Problem::busy("the store is busy"),
+    })?;
     Ok(json!({ "token": token, "expires_at": expires_at }))
 }
 

@@ -1,14 +1,17 @@
 //! `/agent/v1`: reports, poll, answers, join, renew.
 //!
-//! Invariant: but for `join`, no body is read before its sender is known.
+//! Invariant: but for `join`, no body is read before its sender is known, and an agent that was removed while it arrived is refused;
+//! `join` is behind the agents' own listener alone.
 
-use super::who::Speaker;
+use super::authority::Authority;
+use super::who::{self, Speaker};
 use crate::agent::{Granted, Joining, Renewal};
 use crate::limits;
-use crate::model::{AgentName, Answered, Commands, Reports, Standing, Taken};
-use crate::server::{App, Problem, secret};
+use crate::model::{AgentName, Answered, Command, Commands, Reports, Standing, Taken, Time};
+use crate::server::{App, Problem, body, secret};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, Batch, NewAgent, Numbered, StoreError};
+use crate::store::{AgentProof, Batch, NewAgent, Numbered, Origin, StoreError};
+use crate::world::WorldError;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -16,7 +19,7 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -24,7 +27,10 @@ pub fn routes() -> Router<App> {
         .route("/agent/v1/poll", post(poll))
         .route("/agent/v1/answers", post(answer))
         .route("/agent/v1/renew", post(renew))
-        .route("/agent/v1/join", post(join))
+}
+
+pub fn join_route() -> Router<App> {
+    Router::new().route("/agent/v1/join", post(join))
 }
 
 /// A JSON body within its bounds of bytes and time.
@@ -40,11 +46,13 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             let most = format!("send at most {} bytes", limits::AGENT_BODY_BYTES);
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body could not be read", most)
         })?;
-        serde_json::from_slice(&bytes).map(Body).map_err(|error| {
-            let why = format!("the body is not what this route takes: {error}");
-            Problem::new(StatusCode::BAD_REQUEST, why, "agent and engine should be of the same version")
-        })
+        serde_json::from_slice(&bytes).map(Body).map_err(misunderstood)
     }
+}
+
+fn misunderstood(error: serde_json::Error) -> Problem {
+    let why = format!("the body is not what this route takes: {error}");
+    Problem::new(StatusCode::BAD_REQUEST, why, "agent and engine should be of the same version")
 }
 
 async fn reports(
@@ -52,13 +60,14 @@ async fn reports(
     State(app): State<App>,
     Body(reports): Body<Reports>,
 ) -> Result<Json<Taken>, Problem> {
+    speaker.confirm(&app).await?;
     take(&app, &speaker, reports).await.map(Json)
 }
 
 /// Findings of an agent become events, each once.
 pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Result<Taken, Problem> {
     let parts = &app.parts;
-    let standing = reports.standing.clone();
+    let standing = cleaned(reports.standing.clone());
     let agent = speaker.agent.name.clone();
     let heard = source::decode(reports, &agent);
     let (said, gaps) = (heard.events.len(), heard.gaps.len());
@@ -68,6 +77,7 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
         gaps: heard.gaps,
         rules: (app.current)().rules.clone(),
         now: parts.clock.now(),
+        origin: Origin::agent(&speaker.agent),
     };
     let numbered = Numbered {
         batch,
@@ -94,35 +104,55 @@ async fn poll(
     State(app): State<App>,
     Body(standing): Body<Standing>,
 ) -> Result<Json<Commands>, Problem> {
-    Ok(Json(Commands { commands: hand_over(&app, &speaker, standing).await }))
+    speaker.confirm(&app).await?;
+    Ok(Json(Commands { commands: hand_over(&app, &speaker, standing).await? }))
 }
 
-/// Waits for commands of that node; meanwhile it is here.
-pub(super) async fn hand_over(app: &App, speaker: &Speaker, mut standing: Standing) -> Vec<crate::model::Command> {
+/// What an agent says of itself, as it may stand in the ledger and on a terminal.
+fn cleaned(mut standing: Standing) -> Standing {
     for text in [&mut standing.version, &mut standing.boot, &mut standing.spool, &mut standing.trouble] {
         *text = text.chars().filter(|c| !c.is_control()).take(limits::REASON_CHARS).collect();
     }
-    write_down(app, speaker, &standing).await;
-    app.parts.world.agents.take(&speaker.agent.name, standing, limits::AGENT_POLL).await
+    standing
+}
+
+/// Waits for commands of that node; meanwhile it is here.
+pub(super) async fn hand_over(app: &App, speaker: &Speaker, standing: Standing) -> Result<Vec<Command>, Problem> {
+    let standing = cleaned(standing);
+    write_down(app, speaker, &standing).await?;
+    let commands = app.parts.world.agents.take(&speaker.agent.name, standing, limits::AGENT_POLL).await;
+    if !commands.is_empty() {
+        // It may have been removed while it waited.
+        speaker.confirm(app).await?;
+    }
+    Ok(commands)
 }
 
 /// The store knows of an agent within a minute, so that its silence is noticed after a restart too.
-async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) {
+async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result<(), Problem> {
     let (name, now) = (&speaker.agent.name, app.parts.clock.now());
     {
         let mut written = app.agents.written.lock().unwrap_or_else(PoisonError::into_inner);
         let lately = written.get(name).is_some_and(|at| now >= *at && now < *at + limits::AGENT_WRITTEN_EVERY);
         if lately {
-            return;
+            return Ok(());
         }
         if written.len() >= limits::NODES as usize {
             written.clear();
         }
         written.insert(name.clone(), now);
     }
-    if let Err(error) = app.parts.store.agent_seen(speaker.agent.clone(), standing.clone(), now).await {
-        tracing::warn!(%error, agent = %name, "that an agent was heard of could not be written down");
+    match app.parts.store.agent_seen(speaker.agent.clone(), standing.clone(), now).await {
+        Ok(()) => {}
+        Err(StoreError::Refused(why)) => {
+            // Not known, so nothing was written down of it, and its next poll is looked at again.
+            app.agents.written.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            app.parts.metrics.auth_failed();
+            return Err(who::unknown(why));
+        }
+        Err(error) => tracing::warn!(%error, agent = %name, "that an agent was heard of could not be written down"),
     }
+    Ok(())
 }
 
 async fn answer(
@@ -130,40 +160,106 @@ async fn answer(
     State(app): State<App>,
     Body(answered): Body<Answered>,
 ) -> Result<Json<Value>, Problem> {
+    speaker.confirm(&app).await?;
     let wanted = app.parts.world.agents.answered(&speaker.agent.name, &answered.key, answered.answer);
     Ok(Json(json!({ "wanted": wanted })))
 }
 
-async fn join(State(app): State<App>, Body(joining): Body<Joining>) -> Result<Json<Granted>, Problem> {
+/// Sender, node and token are looked at in the order of what they cost: a body within its bounds, names, the token, whether
+/// there is such a node, and only then the request for a certificate.
+async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
-    let is_none = joining.cluster.is_empty();
-    if !is_node_name(&joining.node) || !(is_none || is_node_name(&joining.cluster)) {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "that is no name of a node or cluster",
-            "letters, digits, `-` and `.`, at most 253",
-        ));
+    let busy = |_| Problem::busy("too many agents join at once");
+    let joining: Joining = {
+        let _place = Arc::clone(&app.agents.joins.bodies).try_acquire_owned().map_err(|_| busy(()))?;
+        let (parts, body) = request.into_parts();
+        let held = body::unproved(&app, &parts.headers, body, limits::AGENT_JOIN_BYTES).await?;
+        serde_json::from_slice(&held.bytes).map_err(misunderstood)?
+    };
+    let name = name_of(&app, &joining)?;
+    let hash = hash_of(&joining.token);
+    let places = Arc::clone(&app.agents.joins.tokens).acquire_owned();
+    let _place = tokio::time::timeout(limits::AGENT_JOIN_WAIT, places).await.map_err(|_| busy(()))?;
+    let now = app.parts.clock.now();
+    let is_bound = match app.parts.store.join_check(&hash, &name, now).await {
+        Ok(is_bound) => is_bound,
+        Err(error) => {
+            // A sender who tries many waits with each, and so do others in these places, not in those of agents.
+            tokio::time::sleep(limits::AGENT_JOIN_PAUSE).await;
+            return Err(unjoined(&app, error));
+        }
+    };
+    if !is_bound {
+        check_there(&app, &name).await?;
+    }
+    let agent = NewAgent { name, how: AgentProof::Certificate, family: hex(&secret::bytes::<8>()), generation: 1 };
+    // First what can fail without a trace; a token is used up last.
+    let granted = granted(&authority, &joining.request, &agent, now)?;
+    app.parts.store.join(&hash, agent, now).await.map_err(|error| unjoined(&app, error))?;
+    Ok(Json(granted))
+}
+
+/// The names in a request, if there can be such a cluster and node.
+fn name_of(app: &App, joining: &Joining) -> Result<AgentName, Problem> {
+    let bad = |why: String, hint: &str| Err(Problem::new(StatusCode::BAD_REQUEST, why, hint));
+    let (node, cluster) = (&joining.node, &joining.cluster);
+    if !is_node_name(node) || !(cluster.is_empty() || is_node_name(cluster)) {
+        let hint = "letters, digits, `-` and `.`, at most 253";
+        return bad("that is no name of a node or cluster".to_owned(), hint);
     }
     let clusters: Vec<&str> = app.parts.world.clusters.keys().map(String::as_str).collect();
-    if is_none && clusters.len() > 1 {
-        let why = format!("which cluster is {} in? This engine knows {}", joining.node, clusters.join(", "));
-        return Err(Problem::new(StatusCode::BAD_REQUEST, why, "set `cluster` in agent.yaml, or --cluster"));
+    if cluster.is_empty() && clusters.len() > 1 {
+        let why = format!("which cluster is {node} in? This engine knows {}", clusters.join(", "));
+        return bad(why, "set `cluster` in agent.yaml, or --cluster");
     }
-    let name = AgentName { cluster: joining.cluster, node: joining.node };
-    let family = hex(&secret::bytes::<8>());
-    let now = app.parts.clock.now();
-    // First what can fail without a trace; a token is used up last.
-    let granted = authority.grant(&joining.request, &name, &family, now);
-    let granted = granted.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))?;
-    let agent = NewAgent { name, how: AgentProof::Certificate, family };
-    app.parts.store.join(&hash_of(&joining.token), agent, now).await.map_err(|error| match error {
+    if !cluster.is_empty() && !clusters.is_empty() && !clusters.contains(&cluster.as_str()) {
+        let why = format!("no cluster `{cluster}` is configured; this engine knows {}", clusters.join(", "));
+        return bad(why, "set `cluster` in agent.yaml to one of them");
+    }
+    Ok(AgentName::new(cluster, node))
+}
+
+/// A token for any node is good for nodes that are there: the admin who made it has named none.
+async fn check_there(app: &App, name: &AgentName) -> Result<(), Problem> {
+    let world = &app.parts.world;
+    if world.clusters.is_empty() {
+        return Ok(());
+    }
+    let cluster = if name.cluster.is_empty() { world.default_cluster.as_str() } else { name.cluster.as_str() };
+    let kube = world.kube(Some(cluster)).map_err(|error| Problem::busy(error.to_string()))?;
+    match kube.node(&name.node).await {
+        Ok(_) => Ok(()),
+        Err(WorldError::NotFound(_)) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("cluster {cluster} has no node {}, and this join token names none", name.node),
+            format!("for a machine outside the cluster make the token with `--node {}`", name.node),
+        )),
+        Err(error) if error.is_transient() => {
+            Err(Problem::busy(format!("whether cluster {cluster} has node {} could not be read: {error}", name.node)))
+        }
+        // Without the right to read nodes nothing is known of them.
+        Err(error) => {
+            tracing::warn!(%error, agent = %name, "whether the node of an agent that joins is there could not be read");
+            Ok(())
+        }
+    }
+}
+
+/// The certificate says family and generation in one word.
+fn granted(authority: &Authority, request: &str, agent: &NewAgent, now: Time) -> Result<Granted, Problem> {
+    let family = format!("{}.{}", agent.family, agent.generation);
+    let granted = authority.grant(request, &agent.name, &family, now);
+    granted.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))
+}
+
+fn unjoined(app: &App, error: StoreError) -> Problem {
+    match error {
         StoreError::Refused(why) => {
             app.parts.metrics.auth_failed();
             Problem::new(StatusCode::FORBIDDEN, why, "a token is good once, for a short while")
         }
         other => unstored(other),
-    })?;
-    Ok(Json(granted))
+    }
 }
 
 async fn renew(
@@ -175,8 +271,16 @@ async fn renew(
     if speaker.agent.how != AgentProof::Certificate {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only a certificate renews a certificate", "join first"));
     }
-    let granted = authority.grant(&renewal.request, &speaker.agent.name, &speaker.agent.family, app.parts.clock.now());
-    granted.map(Json).map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))
+    speaker.confirm(&app).await?;
+    let now = app.parts.clock.now();
+    // What cannot be signed is refused before it counts as a renewal.
+    granted(&authority, &renewal.request, &speaker.agent, now)?;
+    let generation = app.parts.store.agent_renewed(speaker.agent.clone(), now).await.map_err(|error| match error {
+        StoreError::Refused(why) => who::unknown(why),
+        StoreError::Busy(why) => Problem::new(StatusCode::TOO_MANY_REQUESTS, why, "use the certificate that came then"),
+        other => unstored(other),
+    })?;
+    granted(&authority, &renewal.request, &NewAgent { generation, ..speaker.agent }, now).map(Json)
 }
 
 pub(super) fn no_door() -> Problem {

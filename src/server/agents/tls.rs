@@ -3,7 +3,7 @@
 //! Invariant: no connection lives without a permit, none dawdles in its handshake, and nothing but `/agent/v1` is behind it.
 
 use super::authority::Authority;
-use super::who::{Peer, Shown};
+use super::who::{Peer, Shown, Stranger};
 use crate::config::AgentsConfig;
 use crate::limits;
 use crate::model::{AgentName, Time};
@@ -20,7 +20,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -69,26 +69,40 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let router = Router::new()
         .merge(super::routes())
+        .merge(super::join_route())
         .fallback(problem::no_such_page)
         .layer(axum::middleware::from_fn(problem::harden))
         .with_state(app);
-    let talk = move |stream, stopped| connection(stream, tls.clone(), router.clone(), stopped);
+    let strangers = Arc::new(Semaphore::new(limits::AGENT_STRANGERS));
+    let talk = move |stream, stopped| connection(stream, tls.clone(), router.clone(), Arc::clone(&strangers), stopped);
     // Long polls need not end: what they would have said is asked again.
     accept(listener, limits::AGENT_CONNECTIONS, limits::SHUTDOWN_SIGN, shutdown, talk).await;
     Ok(())
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, mut stopped: watch::Receiver<()>) {
+async fn connection(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    router: Router,
+    strangers: Arc<Semaphore>,
+    mut stopped: watch::Receiver<()>,
+) {
     let stream = match tokio::time::timeout(limits::HEADER_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agents' door failed"),
         Err(_) => return tracing::debug!("a handshake at the agents' door took too long"),
     };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(shown);
-    let peer = Peer(shown);
+    let stranger = match (&shown, strangers.try_acquire_owned()) {
+        (Some(_), _) => Stranger::default(),
+        (None, Ok(place)) => Stranger::holding(place),
+        (None, Err(_)) => return tracing::debug!("too many connections have shown no certificate; this one is closed"),
+    };
+    let (peer, proving) = (Peer(shown), stranger.clone());
     let service = TowerToHyperService::new(router.map_request(move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(proving.clone());
         request
     }));
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -104,6 +118,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, mut sto
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = stranger.overdue() => return tracing::debug!("a connection without a certificate proved nothing in time"),
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -119,7 +134,10 @@ fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let node = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let family = subject.iter_organizational_unit().next()?.as_str().ok()?.to_owned();
+    // Certificates from before generations were counted say the family alone.
+    let word = subject.iter_organizational_unit().next()?.as_str().ok()?;
+    let (family, generation) = word.split_once('.').unwrap_or((word, "0"));
+    let (family, generation) = (family.to_owned(), generation.parse().ok()?);
     let cluster = subject.iter_organization().next().map_or(Ok(""), |name| name.as_str()).ok()?;
-    Some(Shown { name: AgentName::new(cluster, &node), family })
+    Some(Shown { name: AgentName::new(cluster, &node), family, generation })
 }

@@ -5,16 +5,19 @@
 
 use crate::agent::CLUSTER_HEADER;
 use crate::limits;
-use crate::model::{AgentName, Time};
+use crate::model::{AgentName, Finding, Severity, Status, Time};
+use crate::planted::planted;
 use crate::server::{App, Problem};
-use crate::store::{AgentProof, NewAgent};
+use crate::sources::agent as source;
+use crate::store::{AgentIdentity, AgentProof, Batch, NewAgent, Origin};
 use crate::world::{Kube, Reviewed, WorldError};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What the TLS handshake of this connection has proven: a certificate of our authority, if one was shown.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,30 @@ pub struct Peer(pub Option<Shown>);
 pub struct Shown {
     pub name: AgentName,
     pub family: String,
+    /// Counts the renewals since it joined.
+    pub generation: u64,
+}
+
+/// A connection that has shown no certificate has one of a few places until a request on it proves a token.
+#[derive(Debug, Clone, Default)]
+pub struct Stranger(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Stranger {
+    pub fn holding(place: OwnedSemaphorePermit) -> Stranger {
+        Stranger(Arc::new(Mutex::new(Some(place))))
+    }
+
+    fn is_proven(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Returns once the connection has had its time and nothing on it was proven.
+    pub async fn overdue(&self) {
+        tokio::time::sleep(limits::AGENT_STRANGER_LIFE).await;
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// An agent, for the length of one request.
@@ -54,21 +81,102 @@ impl FromRequestParts<App> for Speaker {
         };
         // Only a hint at whom to ask: what counts is that cluster's own word for the token.
         let cluster = parts.headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        by_token(app, token, cluster).await.inspect_err(|_| app.parts.metrics.auth_failed())
+        let speaker = by_token(app, token, cluster).await.inspect_err(|_| app.parts.metrics.auth_failed())?;
+        if let Some(stranger) = parts.extensions.get::<Stranger>() {
+            stranger.is_proven();
+        }
+        Ok(speaker)
+    }
+}
+
+impl Speaker {
+    /// Whether its certificate is good at this moment. Asked again once a body has arrived: it may have been taken away
+    /// meanwhile. Of two holders of one identity the one that shows an older certificate is refused, loudly.
+    pub(super) async fn confirm(&self, app: &App) -> Result<(), Problem> {
+        let agent = &self.agent;
+        if agent.how != AgentProof::Certificate || planted("removed-agent-comes-back") {
+            return Ok(());
+        }
+        let identity = app.parts.store.agent_identity(&agent.name).await;
+        let identity = identity.map_err(|_| Problem::busy("the store is busy"))?;
+        let Some(identity) = identity.filter(|identity| identity.family == agent.family) else {
+            app.parts.metrics.auth_failed();
+            return Err(unknown(format!(
+                "the certificate of node {} was taken away, or another agent has joined for it",
+                agent.name
+            )));
+        };
+        let now = app.parts.clock.now();
+        if agent.generation > identity.used {
+            let used = app.parts.store.agent_used(agent.clone(), now).await;
+            return used.map_err(|_| Problem::busy("the store is busy"));
+        }
+        let lately = now < identity.used_since + limits::AGENT_CERTIFICATES_OVERLAP
+            && now + limits::AGENT_CERTIFICATES_OVERLAP > identity.used_since;
+        if agent.generation == identity.used || lately {
+            return Ok(());
+        }
+        app.parts.metrics.auth_failed();
+        tell_of_older(app, agent, &identity, now).await;
+        Err(unknown(format!(
+            "node {} has shown a newer certificate (generation {}) since {}, and this one is of generation {}: either its \
+             agent was restored from a copy, or another sender has its key",
+            agent.name, identity.used, identity.used_since, agent.generation
+        )))
+    }
+}
+
+/// Two senders have one identity: an incident, once in a while.
+async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, now: Time) {
+    {
+        let mut older = app.agents.older.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = older.get(&agent.name).is_some_and(|at| now >= *at && now < *at + limits::AGENT_OLDER_SAID);
+        if lately {
+            return;
+        }
+        if older.len() >= limits::NODES as usize {
+            older.clear();
+        }
+        older.insert(agent.name.clone(), now);
+    }
+    let node = &agent.name.node;
+    let finding = Finding {
+        complaint: "agent-certificate-reused".to_owned(),
+        status: Status::Firing,
+        at: now,
+        severity: Severity::Critical,
+        gpu: None,
+        labels: [("alertname".to_owned(), source::CERTIFICATE_REUSED.to_owned())].into(),
+        summary: format!(
+            "two senders use the identity of the agent on {}: a certificate of generation {} was shown after one of \
+             generation {}",
+            agent.name, agent.generation, identity.used
+        ),
+        detail: format!(
+            "If the agent's folder was not restored from a copy, its key was taken: `nightshift agents remove {node}`, then \
+             join again."
+        ),
+    };
+    tracing::error!(agent = %agent.name, shown = agent.generation, newest = identity.used, "{}", finding.summary);
+    let batch = Batch {
+        source: source::SOURCE.to_owned(),
+        events: source::about(finding, &agent.name).into_iter().collect(),
+        gaps: Vec::new(),
+        rules: (app.current)().rules.clone(),
+        now,
+        origin: Origin::of_kind(Origin::AGENT),
+    };
+    match app.parts.store.intake(batch).await {
+        Ok(_) => app.parts.nudge.nudge(),
+        Err(error) => tracing::error!(%error, "that two senders use one identity could not be stored"),
     }
 }
 
 async fn by_certificate(app: &App, shown: &Shown) -> Result<Speaker, Problem> {
-    let family = app.parts.store.agent_family(&shown.name).await.map_err(|_| Problem::busy("the store is busy"))?;
-    if family.as_deref() != Some(&shown.family) {
-        app.parts.metrics.auth_failed();
-        return Err(unknown(format!(
-            "the certificate of node {} was taken away, or another agent has joined for it",
-            shown.name
-        )));
-    }
-    let agent = NewAgent { name: shown.name.clone(), how: AgentProof::Certificate, family: shown.family.clone() };
-    Ok(Speaker { agent })
+    let Shown { name, family, generation } = shown.clone();
+    let speaker = Speaker { agent: NewAgent { name, how: AgentProof::Certificate, family, generation } };
+    speaker.confirm(app).await?;
+    Ok(speaker)
 }
 
 async fn by_token(app: &App, token: &str, cluster: &str) -> Result<Speaker, Problem> {
@@ -108,7 +216,8 @@ async fn by_token(app: &App, token: &str, cluster: &str) -> Result<Speaker, Prob
             node
         }
     };
-    let agent = NewAgent { name: AgentName::new(cluster, &node), how: AgentProof::Token, family: String::new() };
+    let agent =
+        NewAgent { name: AgentName::new(cluster, &node), how: AgentProof::Token, family: String::new(), generation: 0 };
     Ok(Speaker { agent })
 }
 
@@ -149,7 +258,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     text.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
 }
 
-fn unknown(why: impl Into<String>) -> Problem {
+pub(super) fn unknown(why: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for how an agent shows who it is")
 }
 

@@ -6,11 +6,13 @@
 use super::{Allowed, App, Body, Problem, humans, read, refuse};
 use crate::catalog::Loaded;
 use crate::limits;
-use crate::model::{Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Time, identity};
+use crate::model::{
+    Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Subject, Time, identity,
+};
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::server::Caller;
-use crate::store::{Control, Decided, NewRun};
+use crate::store::{Control, Decided, Filter, NewRun};
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
@@ -31,6 +33,9 @@ pub(super) struct Wanted {
     /// For a start alone. Left out: as far as the ceiling allows.
     #[serde(default)]
     mode: Option<Mode>,
+    /// Where it is to run; left out: in the default cluster.
+    #[serde(default)]
+    cluster: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +101,7 @@ pub(super) async fn start(
             format!("ask for `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
         ));
     }
-    let subject = subject_of(&runbook.header, &input.params, None);
+    let subject = subject_in(&app, &wanted, &runbook, &input)?;
     caller.need_subject(&app, &subject)?;
     let now = parts.clock.now();
     parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
@@ -124,13 +129,38 @@ pub(super) async fn simulate(
     Body(wanted): Body<Wanted>,
 ) -> Result<Json<Value>, Problem> {
     let (runbook, input) = bind(&app, &wanted)?;
-    let plan = crate::engine::plan(&app.parts, &runbook, &input, &[]).await;
-    let subject = subject_of(&runbook.header, &input.params, None);
-    let guards = crate::engine::foretell(&app.parts, &runbook, &input, &subject, &plan).await.map_err(refuse::store)?;
+    let subject = subject_in(&app, &wanted, &runbook, &input)?;
+    let _place = app.simulations.try_acquire().map_err(|_| {
+        Problem::busy(format!("{} plans are made already, which each ask the world", limits::SIMULATIONS))
+    })?;
+    let mut parts = app.parts.clone();
+    parts.world = parts.world.within(subject.cluster.as_deref());
+    let plan = crate::engine::plan(&parts, &runbook, &input, &[]).await;
+    let guards = crate::engine::foretell(&parts, &runbook, &input, &subject, &plan).await.map_err(refuse::store)?;
     Ok(Json(json!({
         "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
         "guards": guards,
     })))
+}
+
+/// What a run by hand is about, in the cluster that was named for it.
+fn subject_in(app: &App, wanted: &Wanted, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
+    let mut subject = subject_of(&runbook.header, &input.params, None);
+    if let Some(cluster) = &wanted.cluster {
+        if !app.parts.config.clusters.contains_key(cluster) {
+            let known: Vec<&str> = app.parts.config.clusters.keys().map(String::as_str).collect();
+            let hint = match crate::config::closest(cluster, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("clusters: {}", known.join(", ")),
+            };
+            return Err(refuse::missing(format!("cluster `{}`", cluster.escape_debug()), hint));
+        }
+        if subject.cluster.as_ref().is_some_and(|named| named != cluster) {
+            return Err(refuse::bad("the parameters name another cluster than `cluster` does", "name one of them"));
+        }
+        subject.cluster = Some(cluster.clone());
+    }
+    Ok(subject)
 }
 
 pub(super) async fn cancel(
@@ -199,11 +229,17 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     let run = read::find_run(app, approval.run).await?;
     caller.need_subject(app, &run.subject)?;
     for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
-        caller.need_subject(app, &planned.target)?;
+        // A target that names no cluster is in that of its run.
+        caller.need_cluster(planned.target.cluster.as_deref().or_else(|| app.cluster_of(&run.subject)))?;
     }
-    if yes && run.rule.is_none() && humans::same(app, &run.requested_by, caller).await? {
-        let error = format!("{} asked for {} and cannot approve it too: somebody else must", caller.name, run.id);
-        return Err(refuse::with(StatusCode::FORBIDDEN, error, format!("ask somebody else: they see {}", approval.id)));
+    for requester in run.requesters().filter(|_| yes) {
+        if humans::same(app, requester, caller).await? {
+            let did = if run.rule.is_none() { "asked for" } else { "posted the alert that started" };
+            return Err(humans::own_request(requester, did, run.id, caller));
+        }
+    }
+    if yes && approval.needed > 1 {
+        humans::need_name(caller)?;
     }
     for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
         if humans::same(app, before, caller).await? {
@@ -287,6 +323,9 @@ pub(super) async fn unfreeze(
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
     };
     let persons = humans::release_persons(&app).await?;
+    if persons > 1 {
+        humans::need_name(&caller)?;
+    }
     if let Some(first) = freeze.release_by.as_ref().filter(|first| persons > 1 && **first != caller.name)
         && humans::same(&app, first, &caller).await?
     {
@@ -327,8 +366,18 @@ pub(super) async fn redact(
     let entry = entry_no(&body.entry)?;
     caller.need_everywhere("the ledger")?;
     let why = refuse::reason(&body.why)?;
-    control(&app, Control::Redact { entry, by: caller.name, why }).await?;
-    Ok(Json(json!({ "redacted": entry })))
+    let persons = humans::redaction_persons(&app).await?;
+    if persons > 1 {
+        humans::need_name(&caller)?;
+    }
+    let notify: Vec<String> = app.parts.config.channels.keys().cloned().collect();
+    control(&app, Control::Redact { entry, by: caller.name, why, persons, notify }).await?;
+    // The first of two persons has only asked for it.
+    let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
+    let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
+    let gone = there.first().is_none_or(|found| found.no != entry);
+    let word = if gone { "redacted" } else { "asked" };
+    Ok(Json(json!({ word: entry })))
 }
 
 /// `#12` or `12`: a shell takes the first one for a comment.

@@ -4,8 +4,10 @@
 
 use super::{App, Problem, refuse};
 use crate::limits;
-use crate::model::Right;
+use crate::model::{LOCAL, Right, RunId, identity};
+use crate::planted::planted;
 use crate::server::{Caller, Way};
+use http::StatusCode;
 use std::collections::BTreeSet;
 
 /// Whether whoever has asked for something, or said yes to it, may be the same human as the caller: by name, by a name that
@@ -17,19 +19,57 @@ pub(super) async fn same(app: &App, name: &str, caller: &Caller) -> Result<bool,
     app.parts.store.same_person(name, &caller.name).await.map_err(refuse::store)
 }
 
+/// Whether a caller is some person, and it is not known which: with this machine's own token, unless `people` says whose it is, or
+/// with break-glass access.
+pub(super) fn is_unnamed(caller: &Caller) -> bool {
+    let way = matches!(caller.way, Way::Local | Way::BreakGlass(..));
+    way && caller.person.is_none() && !planted("local-is-a-person")
+}
+
+/// 403 for an unnamed caller where several different persons must agree.
+pub(super) fn need_name(caller: &Caller) -> Result<(), Problem> {
+    if !is_unnamed(caller) {
+        return Ok(());
+    }
+    let error =
+        format!("several persons must agree, and {} counts as none: by {} anyone may come", caller.name, caller.way);
+    Err(refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT))
+}
+
+/// Why the caller cannot approve what this name has caused; `did` stands between the two.
+pub(super) fn own_request(name: &str, did: &str, run: RunId, caller: &Caller) -> Problem {
+    let machine = identity(name) == LOCAL || name.starts_with("break-glass (");
+    if is_unnamed(caller) || machine {
+        let error = format!(
+            "{name} {did} {run}, and {} may be the same person, so it cannot approve it too: this machine's own token and \
+             break-glass access may be anyone's",
+            caller.name
+        );
+        return refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT);
+    }
+    let error = format!("{} {did} {run} and cannot approve it too: another person must", caller.name);
+    refuse::with(StatusCode::FORBIDDEN, error, "ask another approver: they see the same request")
+}
+
+const UNNAMED_HINT: &str = "use a token of your own, or write under `people` whose token `local` is";
+
 /// How many different humans must agree before a freeze is released: what the configuration says, else two where two can.
 pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
     match app.parts.config.guards.release_persons {
         Some(wanted) => Ok(wanted.max(1)),
-        None => Ok(if two_can_release(app).await? { 2 } else { 1 }),
+        None => Ok(if two_can(app, Right::Operate).await? { 2 } else { 1 }),
     }
 }
 
-/// Whether two different humans may release what is frozen: by tokens, by Slack or by the provider. The machine's own token
+/// How many different humans must want an entry redacted: two where two can.
+pub(super) async fn redaction_persons(app: &App) -> Result<u32, Problem> {
+    Ok(if two_can(app, Right::Administer).await? { 2 } else { 1 })
+}
+
+/// Whether two different humans have this right: by tokens, by Slack or by the provider. The machine's own token
 /// is nobody's, and a group of the provider's is more than one.
-async fn two_can_release(app: &App) -> Result<bool, Problem> {
-    let groups = app.parts.config.server.oidc.as_ref().map(|oidc| &oidc.roles);
-    if groups.is_some_and(|roles| roles.values().any(|role| role.may(Right::Operate))) {
+async fn two_can(app: &App, right: Right) -> Result<bool, Problem> {
+    if app.roster.now().some_group_may(right) {
         return Ok(true);
     }
     let (store, roster, now) = (&app.parts.store, app.roster.now(), app.parts.clock.now());
@@ -39,11 +79,8 @@ async fn two_can_release(app: &App) -> Result<bool, Problem> {
         let name = token.person.unwrap_or(token.name);
         roster.caller_by(&name, token.grant, token.sources, Way::Made(token.id))
     });
-    let able: BTreeSet<String> = by_made
-        .filter(|caller| caller.may(Right::Operate))
-        .map(|caller| caller.name)
-        .chain(roster.releasers())
-        .collect();
+    let able: BTreeSet<String> =
+        by_made.filter(|caller| caller.may(right)).map(|caller| caller.name).chain(roster.holders(right)).collect();
     // One who made all the others is rare, and so are many of them.
     let able: Vec<&String> = able.iter().take(limits::NAMES_SHOWN).collect();
     for (at, one) in able.iter().enumerate() {

@@ -70,6 +70,34 @@ fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
     Err(refuse::missing(format!("person called `{}`", name.escape_debug()), hint))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Over {
+    #[serde(default)]
+    why: String,
+    /// Only what this source holds open.
+    #[serde(default)]
+    source: Option<String>,
+}
+
+/// Ends what is open of an incident: a source that will not say that it is over must not keep it open.
+pub(super) async fn resolve(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body<Over>,
+) -> Result<Json<Value>, Problem> {
+    let id: IncidentId = refuse::id(&id)?;
+    caller.need_subject(&app, &read::find_incident(&app, id).await?.subject)?;
+    let why = refuse::reason(&body.why)?;
+    let parts = &app.parts;
+    let over = Control::Resolve { incident: id, source: body.source, by: caller.name, why };
+    let done = parts.store.control(over, parts.clock.now()).await;
+    parts.nudge.nudge();
+    done.map_err(refuse::store)?;
+    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+}
+
 pub(super) async fn silence(
     Allowed(caller): Allowed,
     State(app): State<App>,

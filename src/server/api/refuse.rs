@@ -25,7 +25,7 @@ pub(super) fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Pro
 }
 
 /// What the store could not do, as the caller should hear it.
-pub(super) fn store(error: StoreError) -> Problem {
+pub(in crate::server) fn store(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound { what } => missing(what, "see `nightshift runs` and `nightshift incidents`"),
         StoreError::Refused(why) => conflict(why, "look at how it stands now, then decide again"),

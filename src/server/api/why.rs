@@ -77,7 +77,7 @@ pub(super) async fn why(
             let mut blocks = Vec::new();
             if let (Some(incident), Some(episode)) = (run.incident, run.episode) {
                 let around = heard_since(&app, incident).await?;
-                blocks.extend(heard(&around, &rules, |heard| heard.episode == episode));
+                blocks.extend(heard(&app, &around, |heard| heard.episode == episode));
             }
             blocks.extend(runs(&entries));
             moves::because(&app, &mut blocks, &entries).await?;
@@ -86,14 +86,14 @@ pub(super) async fn why(
         Named::Incident(id) => {
             read::find_incident(&app, id).await?;
             let entries = read::oldest_first(&app, about(Some(id), None)).await?;
-            let mut blocks = heard(&heard_since(&app, id).await?, &rules, |heard| heard.incident == Some(id));
+            let mut blocks = heard(&app, &heard_since(&app, id).await?, |heard| heard.incident == Some(id));
             blocks.extend(runs(&entries));
             moves::because(&app, &mut blocks, &entries).await?;
             blocks
         }
         Named::Words(words) if rules.rule(&words).is_some() => scope(&app, &format!("rule:{words}")).await?,
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
-        Named::Words(words) => search(&app, &rules, &words).await?,
+        Named::Words(words) => search(&app, &words).await?,
     };
     // Of one moment what was heard stands below what came of it: the sort is stable, and those come in that order.
     blocks.reverse();
@@ -226,10 +226,10 @@ async fn heard_since(app: &App, id: IncidentId) -> Result<Vec<Entry>, Problem> {
 }
 
 /// The newest events that are about these words (fingerprint, part of the subject, name, label value), with their runs.
-async fn search(app: &App, rules: &RuleSet, words: &str) -> Result<Vec<Block>, Problem> {
+async fn search(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     let filter = Filter { kinds: vec!["heard", "run_created"], ..about(None, None) };
     let entries = read::oldest_first(app, filter).await?;
-    let mut blocks = heard(&entries, rules, |heard| speaks_of(&heard.event, heard, words));
+    let mut blocks = heard(app, &entries, |heard| speaks_of(&heard.event, heard, words));
     let skip = blocks.len().saturating_sub(EVENTS);
     blocks.drain(..skip);
     let mut ids: Vec<RunId> = entries.iter().filter_map(|entry| started(entry, words, &blocks)).collect();
@@ -259,18 +259,19 @@ fn started(entry: &Entry, words: &str, blocks: &[Block]) -> Option<RunId> {
     if ours || named { entry.about.run } else { None }
 }
 
-fn heard(entries: &[Entry], rules: &RuleSet, wanted: impl Fn(&HeardEvent) -> bool) -> Vec<Block> {
+fn heard(app: &App, entries: &[Entry], wanted: impl Fn(&HeardEvent) -> bool) -> Vec<Block> {
+    let rules = (app.current)().rules.clone();
     let mut blocks = Vec::new();
     for entry in entries {
-        let EntryKind::Heard { source, events } = &entry.kind else { continue };
+        let EntryKind::Heard { source, events, .. } = &entry.kind else { continue };
         for heard in events.iter().filter(|heard| wanted(heard)) {
-            blocks.push(explain_event(entry, source, heard, rules));
+            blocks.push(explain_event(entry, source, heard, (&rules, app.kind_of(source))));
         }
     }
     blocks
 }
 
-fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSet) -> Block {
+fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind): (&RuleSet, &str)) -> Block {
     let event = &heard.event;
     let mut lines: Vec<Line> = Vec::new();
     for run in &heard.runs {
@@ -280,7 +281,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSe
     // A resolve starts nothing by its nature; what rules think of it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
         let now = |text: String| Line { no: None, what: "now", text, code: None };
-        for told in rules.select(event).iter().filter(|selected| selected.chosen == Chosen::Tell) {
+        for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");
             let text =
                 format!("rule `{}`, as it is now, matches: it tells {channels} and runs nothing", told.rule.name);
@@ -288,7 +289,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, rules: &RuleSe
         }
         // Where a rule did match, those that did not are only counted.
         let matched = lines.iter().any(|line| line.code != Some(ReasonCode::NoRuleMatched.name()));
-        let misses = rules.near_misses(&event.labels);
+        let misses = rules.near_misses(event, kind);
         let shown = if matched { 0 } else { NEAR_MISSES };
         let rest = misses.len().saturating_sub(shown);
         for (rule, why) in misses.into_iter().take(shown) {

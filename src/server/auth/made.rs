@@ -85,6 +85,9 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
             Some(at) => format!("token {} (`{}`) was revoked at {at}", token.id, token.name),
             None => format!("token {} (`{}`) expired at {}", token.id, token.name, token.expires_at),
         };
+        // It is still in use: a lost laptop, a leaked secret, a job with its old configuration.
+        let what = format!("a request with token {}, which is dead", token.id);
+        app.witness.refused(app, &token.name, &what, "", &error).await;
         let hint = "ask an admin for another one (`nightshift tokens make`), or sign in anew";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
     }

@@ -154,9 +154,11 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
         }
     };
     if needs_a_restart(&app.parts.config, &config) {
-        tracing::warn!("the configuration has changed: people and tokens are taken in now, the rest at the next start");
+        tracing::warn!(
+            "the configuration has changed: people, groups and tokens are taken in now, the rest at the next start"
+        );
     }
-    let next = Roster::new(config.people.clone(), tokens);
+    let next = Roster::new(config.people.clone(), tokens).with_groups(&config.server);
     let mut changes = app.roster.now().changes(&next);
     // In force first: a role that was taken away must not wait for a disk.
     app.roster.replace(next);
@@ -183,6 +185,10 @@ fn needs_a_restart(running: &Config, read: &Config) -> bool {
         let mut rest = config.clone();
         rest.people.clear();
         rest.server.tokens.clear();
+        if let Some(oidc) = &mut rest.server.oidc {
+            oidc.roles.clear();
+            oidc.group_clusters.clear();
+        }
         // A port given on the command line is no change of the file.
         rest.server.listen = running.server.listen;
         rest

@@ -38,16 +38,35 @@ fn a_token_is_the_persons_who_is_named_with_it_and_gives_no_more_than_they_have(
 fn an_address_counts_only_where_the_provider_has_verified_it() {
     let people = vec![Person { oidc: Some("Ada@example.com".into()), ..Person::new("ada", Role::Viewer) }];
     let roster = roster(people, Vec::new());
-    assert!(roster.by_oidc("00u1", Some("ada@EXAMPLE.com")).is_some());
-    assert!(roster.by_oidc("00u1", None).is_none());
-    assert!(roster.by_oidc("", Some("")).is_none());
+    assert!(roster.by_mail("ada@EXAMPLE.com").is_some());
+    assert!(roster.by_subject("Ada@example.com").is_none(), "a subject that looks like a mail");
+    assert!(roster.by_subject("").is_none() && roster.by_mail("").is_none());
+}
+
+#[test]
+fn of_several_groups_the_widest_role_holds_in_their_clusters_and_a_blocked_one_blocks() {
+    let oidc = "{ issuer: 'https://l.example', client_id: ns, group_clusters: { eu: [eu-1], us: [us-1] }, \
+                roles: { sre: viewer, eu: operator, us: operator, left: none, leads: operator } }";
+    let config = crate::config::Config::parse("x", &format!("server:\n  oidc: {oidc}\n")).unwrap();
+    let roster = roster(Vec::new(), Vec::new()).with_groups(&config.server);
+    let of = |groups: &[&str]| {
+        let groups: Vec<String> = groups.iter().map(|name| (*name).to_owned()).collect();
+        roster.by_groups(&groups).map(|grant| grant_words(&grant))
+    };
+    let words = |text: &str| Some(text.to_owned());
+    assert_eq!(of(&["sre"]), words("viewer"));
+    assert_eq!(of(&["sre", "eu"]), words("operator in eu-1"));
+    assert_eq!(of(&["us", "eu"]), words("operator in eu-1, us-1"));
+    assert_eq!(of(&["us", "leads"]), words("operator"));
+    assert_eq!(of(&["leads", "left"]), words("none"));
+    assert_eq!((of(&[]), of(&["other"])), (None, None));
 }
 
 #[test]
 fn two_tokens_of_one_person_are_not_two_persons() {
     let tokens = || vec![token("laptop", Role::Operator), token("phone", Role::Operator)];
     let check = |people: Vec<Person>, expect: &[&str]| {
-        let names = roster(people, tokens()).releasers();
+        let names = roster(people, tokens()).holders(Right::Operate);
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expect);
     };
     check(Vec::new(), &["laptop", "phone"]);

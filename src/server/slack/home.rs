@@ -141,7 +141,9 @@ impl Chat {
         }
         let filter = Filter { run: Some(approval.run), limit: 1, ..Filter::default() };
         let runs = self.app.parts.store.runs(filter).await.unwrap_or_default();
-        runs.iter().find(|run| run.id == approval.run).is_some_and(|run| run.requested_by != caller.name)
+        runs.iter()
+            .find(|run| run.id == approval.run)
+            .is_some_and(|run| run.requesters().all(|name| name != caller.name))
     }
 }
 

@@ -69,7 +69,8 @@ async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Probl
     })?;
     let (parts, body) = request.into_parts();
     signature.claims(&parts.headers, app.parts.clock.now())?;
-    let held = body::unproved(app, &parts.headers, body, limits::SLACK_BODY_BYTES).await?;
+    let bound = body::Bound::new(body::Unproved::Slack, limits::SLACK_BODY_BYTES);
+    let held = body::unproved(app, &parts.headers, body, bound).await?;
     signature.check(&parts.headers, &held.bytes, app.parts.clock.now())?;
     Ok((chat, held))
 }

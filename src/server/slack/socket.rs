@@ -192,9 +192,9 @@ impl Keeper {
 
     fn open_after(&mut self, wait: Duration) {
         let (chat, clock) = (self.chat.clone(), Arc::clone(&self.clock));
-        let at = clock.now() + wait;
+        let at = clock.monotonic() + wait;
         self.opening = Some(Box::pin(async move {
-            clock.sleep_until(at).await;
+            clock.sleep_until_monotonic(at).await;
             Link::open(chat).await
         }));
     }

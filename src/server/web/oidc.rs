@@ -10,13 +10,16 @@ mod ticket;
 mod token;
 mod who;
 
-pub(super) use routes::{begin, callback};
-pub(super) use who::{Identity, caller};
+pub(super) use routes::{begin, callback, end};
+pub use who::look;
+pub(super) use who::{Identity, Standing, standing};
 
 use crate::config::OidcConfig;
 use crate::limits;
+use crate::notifiers::one_line;
 use crate::server::{App, secret};
-use crate::world::{Http, HttpRequest, WorldError};
+use crate::world::{Http, HttpAnswer, HttpRequest, WorldError};
+use axum::http::StatusCode;
 use known::{Described, Known};
 use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
@@ -74,6 +77,27 @@ impl fmt::Debug for IdToken {
 
 impl ExtraTokenFields for IdToken {}
 
+/// Why a sign-in came to nothing, and what to do about it; no secret is in it.
+struct Failed {
+    status: StatusCode,
+    why: String,
+    hint: String,
+}
+
+const AGAIN: &str = "sign in again; if it stays so, tell an administrator";
+
+impl Failed {
+    /// The provider does not do its part: nothing that the person did is wrong.
+    fn provider(why: impl Into<String>) -> Failed {
+        let hint = "try again in a moment, or sign in with a token (below); if it stays so, tell an administrator";
+        Failed { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
+    }
+
+    fn refused(why: impl Into<String>, hint: impl Into<String>) -> Failed {
+        Failed { status: StatusCode::FORBIDDEN, why: why.into(), hint: hint.into() }
+    }
+}
+
 impl Provider {
     pub fn new(config: OidcConfig, public_url: &str, secret: Option<String>) -> Result<Provider, String> {
         let redirect = RedirectUrl::new(format!("{}/login/callback", public_url.trim_end_matches('/')));
@@ -95,78 +119,136 @@ impl Provider {
         other
     }
 
-    /// Where to send a browser, and the ticket that it must bring back.
-    async fn begin(&self, app: &App, to: &str) -> Result<(Url, String), String> {
-        let described = self.known.described(app, &self.config).await?;
+    /// Where to send a browser, and the state and ticket that it must bring back. `other`: as another user than the one
+    /// whose session the provider has.
+    async fn begin(&self, app: &App, to: &str, other: bool) -> Result<(Url, String, String), Failed> {
+        let described = self.known.described(app, &self.config).await.map_err(Failed::provider)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let ticket = Ticket {
-            state: secret::text::<32>(),
+            state: ticket::state(to),
             nonce: secret::text::<32>(),
             verifier: verifier.into_secret(),
             to: to.to_owned(),
             until: app.parts.clock.now() + limits::OIDC_SIGN_IN,
         };
-        let client = self.client(&described)?;
+        let client = self.client(&described).map_err(Failed::provider)?;
         let state = ticket.state.clone();
-        let (url, _) = client
+        let mut request = client
             .authorize_url(|| CsrfToken::new(state))
             .add_scopes(self.config.scopes.iter().cloned().map(Scope::new))
             .set_pkce_challenge(challenge)
-            .add_extra_param("nonce", &ticket.nonce)
-            .url();
-        Ok((url, self.tickets.seal(&ticket)))
+            .add_extra_param("nonce", &ticket.nonce);
+        if other {
+            request = request.add_extra_param("prompt", described.other_user());
+        }
+        let (url, _) = request.url();
+        let sealed = self.tickets.seal(&ticket);
+        Ok((url, ticket.state, sealed))
     }
 
-    /// Who came back with this code. The words say what is wrong, and hold no secret.
-    async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<Identity, String> {
+    /// Where the provider ends its own session, for a link.
+    pub(super) fn end_session(&self) -> Option<Url> {
+        let mut url = Url::parse(&self.known.end_session()?).ok()?;
+        url.query_pairs_mut().append_pair("client_id", &self.config.client_id);
+        Some(url)
+    }
+
+    /// Who came back with this code.
+    async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<(Identity, who::Told), Failed> {
         let place = tokio::time::timeout(limits::OIDC_PLACE, self.exchanges.acquire()).await;
         let Ok(Ok(_place)) = place else {
-            return Err("too many people sign in at this moment; try again".to_owned());
+            let why = "too many people sign in at this moment".to_owned();
+            return Err(Failed {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                why,
+                hint: "try again in a moment".to_owned(),
+            });
         };
-        let described = self.known.described(app, &self.config).await?;
+        let described = self.known.described(app, &self.config).await.map_err(Failed::provider)?;
         let http = app.parts.world.http.clone();
         let send = move |request: oauth2::HttpRequest| carry(http.clone(), request);
-        let client = self.client(&described)?;
+        let client = self.client(&described).map_err(Failed::provider)?;
         let exchange = client
             .exchange_code(AuthorizationCode::new(code))
             .set_pkce_verifier(PkceCodeVerifier::new(ticket.verifier.clone()))
             .request_async(&send);
         let tokens = exchange.await.map_err(|error| match error {
             oauth2::RequestTokenError::ServerResponse(refusal) => {
-                let word = crate::notifiers::one_line(refusal.error().as_ref(), 60);
-                format!("the provider refuses the code: {word}")
+                self.code_refused(refusal.error().as_ref(), refusal.error_description().map(String::as_str))
             }
-            oauth2::RequestTokenError::Request(error) => format!("the provider does not answer: {error}"),
-            _ => "the provider's answer cannot be read".to_owned(),
+            oauth2::RequestTokenError::Request(error) => Failed::provider(unanswered(&error)),
+            _ => Failed::provider("the provider's answer to the code cannot be read"),
         })?;
         let Some(id_token) = &tokens.extra_fields().id_token else {
-            return Err("the provider sent no ID token: is `openid` among the scopes it allows?".to_owned());
+            return Err(Failed::provider("the provider sent no ID token: is `openid` among the scopes it allows?"));
         };
         let claims = self.proved(app, id_token, &ticket.nonce).await?;
         let more = self.asked_further(app, &described, &claims, tokens.access_token().secret()).await;
-        Ok(Identity::of(&self.config, claims.sub, [claims.rest, more]))
+        Ok(Identity::of(&self.config, &app.roster.now(), claims.sub, &[claims.rest, more]))
+    }
+
+    /// The provider sent a person back with an error instead of a code.
+    fn not_signed_in(&self, code: &str, description: Option<&str>) -> Failed {
+        let word: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
+        let hint = match word.as_str() {
+            "invalid_scope" => format!(
+                "`server.oidc.scopes` asks for `{}`: does the client have all of them at the provider?",
+                self.config.scopes.join(" ")
+            ),
+            "unauthorized_client" => format!(
+                "is the authorization code flow (standard flow) on for the client `{}` at the provider?",
+                self.config.client_id
+            ),
+            "access_denied" => "you or the provider said no; sign in again, or with a token (below)".to_owned(),
+            "login_required" | "interaction_required" | "temporarily_unavailable" => "sign in again".to_owned(),
+            _ => AGAIN.to_owned(),
+        };
+        Failed::refused(format!("the provider did not sign you in: {word}{}", described(description)), hint)
+    }
+
+    /// The provider does not take the code that it gave.
+    fn code_refused(&self, code: &str, description: Option<&str>) -> Failed {
+        let why = format!("the provider refuses the code: {}{}", one_line(code, 60), described(description));
+        match code {
+            "invalid_client" | "unauthorized_client" => {
+                let client = &self.config.client_id;
+                let hint = match &self.config.client_secret {
+                    Some(_) => format!(
+                        "most likely `server.oidc.client_secret` is not what the provider has for `{client}`; tell an administrator"
+                    ),
+                    None => format!(
+                        "most likely the provider wants a `server.oidc.client_secret` for `{client}`; tell an administrator"
+                    ),
+                };
+                Failed { hint, ..Failed::provider(why) }
+            }
+            _ => Failed::refused(why, AGAIN),
+        }
     }
 
     /// The claims of a token, with keys that are asked for again where it names one that is new.
-    async fn proved(&self, app: &App, id_token: &str, nonce: &str) -> Result<token::Claims, String> {
+    async fn proved(&self, app: &App, id_token: &str, nonce: &str) -> Result<token::Claims, Failed> {
         let wanted = || Wanted {
             issuer: &self.config.issuer,
             client_id: &self.config.client_id,
             nonce,
             now: app.parts.clock.now(),
         };
-        let keys = self.known.keys(app, &self.config, false).await?;
+        let keys = self.known.keys(app, &self.config, false).await.map_err(Failed::provider)?;
         let told = match token::verify(id_token, &keys, &wanted()) {
             Err(Wrong::UnknownKey) => {
-                token::verify(id_token, &self.known.keys(app, &self.config, true).await?, &wanted())
+                let keys = self.known.keys(app, &self.config, true).await.map_err(Failed::provider)?;
+                token::verify(id_token, &keys, &wanted())
             }
             told => told,
         };
         told.map_err(|wrong| match wrong {
-            Wrong::UnknownKey => {
-                "the provider's token is refused: it is signed by a key that it does not publish".to_owned()
-            }
-            Wrong::No(why) => format!("the provider's token is refused: {why}"),
+            Wrong::UnknownKey => Failed::refused(
+                "the provider's token is refused: it is signed by a key that is not among those that the provider showed \
+                 within the last minute",
+                "if the provider has just changed its keys, try again in a minute; if it stays so, tell an administrator",
+            ),
+            Wrong::No(why) => Failed::refused(format!("the provider's token is refused: {why}"), AGAIN),
         })
     }
 
@@ -185,17 +267,19 @@ impl Provider {
             return Map::new();
         };
         let headers = BTreeMap::from([("authorization".to_owned(), format!("Bearer {access}"))]);
-        match get(app, url, headers).await.map(|text| serde_json::from_str::<Map<String, Value>>(&text)) {
-            Ok(Ok(info)) if info.get("sub").and_then(Value::as_str) == Some(claims.sub.as_str()) => info,
-            Ok(_) => {
-                tracing::warn!("what the provider says of a user is about nobody who signs in, or cannot be read");
-                Map::new()
-            }
-            Err(why) => {
-                tracing::warn!(%why, "the provider does not say more of a user");
-                Map::new()
-            }
-        }
+        let why = match get(&app.parts.world.http, url, headers).await {
+            Err(why) => why,
+            Ok(answer) => match serde_json::from_str::<Map<String, Value>>(&answer.body) {
+                Ok(info) if info.get("sub").and_then(Value::as_str) == Some(claims.sub.as_str()) => return info,
+                Ok(_) => "its `sub` is not that of the ID token".to_owned(),
+                Err(_) if answer.body.starts_with("eyJ") => {
+                    "it is a signed token (application/jwt): let the client have plain JSON".to_owned()
+                }
+                Err(_) => "it is no JSON object".to_owned(),
+            },
+        };
+        tracing::warn!(%why, url, "userinfo of the identity provider not used; mail and groups are those of the ID token");
+        Map::new()
     }
 
     fn client(&self, described: &Described) -> Result<Client, String> {
@@ -218,13 +302,26 @@ impl Provider {
     }
 }
 
-async fn get(app: &App, url: &str, headers: BTreeMap<String, String>) -> Result<String, String> {
+/// What a provider explains of an error: one line, bounded, for the log and the page.
+fn described(description: Option<&str>) -> String {
+    let text = description.map(|text| one_line(text, limits::OIDC_WORDS)).unwrap_or_default();
+    if text.is_empty() { text } else { format!(" ({text})") }
+}
+
+fn unanswered(error: &WorldError) -> String {
+    match error {
+        WorldError::Unavailable(why) | WorldError::Unreached(why) => format!("the provider does not answer: {why}"),
+        other => format!("the provider does not answer: {other}"),
+    }
+}
+
+async fn get(http: &Http, url: &str, headers: BTreeMap<String, String>) -> Result<HttpAnswer, String> {
     let request = HttpRequest { method: "GET".to_owned(), url: url.to_owned(), headers, body: Value::Null };
-    let asked = tokio::time::timeout(limits::OIDC_TIMEOUT, app.parts.world.http.send(&request)).await;
+    let asked = tokio::time::timeout(limits::OIDC_TIMEOUT, http.send(&request)).await;
     match asked {
-        Ok(Ok(answer)) if answer.status == 200 => Ok(answer.body),
+        Ok(Ok(answer)) if answer.status == 200 => Ok(answer),
         Ok(Ok(answer)) => Err(format!("the provider answers {url} with {}", answer.status)),
-        Ok(Err(error)) => Err(format!("the provider does not answer: {error}")),
+        Ok(Err(error)) => Err(unanswered(&error)),
         Err(_) => Err("the provider does not answer in time".to_owned()),
     }
 }
@@ -240,7 +337,7 @@ async fn carry(http: Http, request: oauth2::HttpRequest) -> Result<oauth2::HttpR
     let (method, url) = (request.method().to_string(), request.uri().to_string());
     let body = String::from_utf8(request.into_body()).map_err(|_| invalid("the request is no text"))?;
     let ours = HttpRequest { method, url, headers, body: Value::String(body) };
-    let late = |_| WorldError::Unavailable("not in time".to_owned());
+    let late = |_| WorldError::Unavailable(format!("not within {} s", limits::OIDC_TIMEOUT.as_secs()));
     let answer = tokio::time::timeout(limits::OIDC_TIMEOUT, http.send(&ours)).await.map_err(late)??;
     let mut response = oauth2::HttpResponse::new(answer.body.into_bytes());
     *response.status_mut() =

@@ -18,7 +18,7 @@ impl Place {
     pub fn of(server: &Server) -> Place {
         let public = server.public_url.as_deref().and_then(|text| Url::parse(text).ok());
         // In the clear, a cookie is for this machine alone.
-        let public = public.filter(|url| url.scheme() == "https" || is_loopback(url));
+        let public = public.filter(|url| url.scheme() == "https" || is_loopback(url) || is_own_name(url));
         let secure = public.as_ref().is_some_and(|url| url.scheme() == "https");
         let mut origins: Vec<String> = public.iter().map(|url| url.origin().ascii_serialization()).collect();
         if server.listen.ip().is_loopback() {
@@ -48,6 +48,12 @@ impl Place {
         };
         Err(Problem::new(StatusCode::FORBIDDEN, "this form was not sent from one of our pages", hint))
     }
+}
+
+/// A name under `localhost`: browsers lead it to their own machine, and keep cookies for it apart from those for
+/// `127.0.0.1`. Nothing is sent there by us.
+fn is_own_name(url: &Url) -> bool {
+    matches!(url.host(), Some(Host::Domain(name)) if name.ends_with(".localhost"))
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {
@@ -100,6 +106,9 @@ mod tests {
         assert!(!checks(&open(Some("http://ns.example")), &[("origin", "http://ns.example")]));
         assert!(!checks(&open(None), &[("origin", "http://127.0.0.1:7676")]));
         assert!(checks(&open(Some("http://localhost:7676")), &[("origin", "http://localhost:7676")]));
+        let named = "http://nightshift.localhost:7676";
+        assert!(checks(&open(Some(named)), &[("origin", named)]));
+        assert!(!checks(&open(Some("http://localhost.example:7676")), &[("origin", "http://localhost.example:7676")]));
         assert!(!Place::of(&open(Some("http://localhost:7676"))).secure);
     }
 }

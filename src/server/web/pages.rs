@@ -58,6 +58,9 @@ async fn banner(app: &App) -> Markup {
                 Ok(freezes) => @for freeze in freezes {
                     p role="alert" {
                         strong { "Frozen: " (plain(&freeze.scope)) } " by " (plain(&freeze.by)) " " (freeze.lasts()) ": " (plain(&freeze.why))
+                        @if let Some(by) = &freeze.release_by {
+                            " " strong { "Release requested by " (plain(by)) "; a second person must agree." }
+                        }
                         " " span.back { "To release: " code { (plain(&freeze.way_back())) } }
                     }
                 },
@@ -94,13 +97,31 @@ pub(super) fn missing(path: &str) -> Response {
 
 /// Where people sign in: no data, not even the name of the installation.
 pub(super) fn sign_in(app: &App, to: &str, said: Option<&Problem>) -> Response {
+    way_in(app, to, said, said.is_some())
+}
+
+/// The same for who has just signed out, and may not be the next one at this screen.
+pub(super) fn signed_out(app: &App) -> Response {
+    way_in(app, "/", None, true)
+}
+
+/// `other`: also as another user than the one whose session the provider has.
+fn way_in(app: &App, to: &str, said: Option<&Problem>, other: bool) -> Response {
+    let out = other && said.is_none();
     let frame = html! {
         header { span.brand { "Nightshift" } }
         main id="main" class="narrow" {
-            h1 { "Sign in" }
+            h1 { @if out { "Signed out" } @else { "Sign in" } }
             @if let Some(problem) = said { (refusal(problem)) }
-            @if app.web.provider.is_some() {
+            @if let Some(provider) = &app.web.provider {
+                @if out {
+                    p { "Your session at the identity provider goes on: on a shared screen, end it there too." }
+                    @if provider.end_session().is_some() {
+                        p { a.button href="/login/provider/end" { "Sign out at the identity provider" } }
+                    }
+                }
                 p { a.button href=(format!("/login/provider?to={to}")) { "Sign in with your organisation" } }
+                @if other { p { a href=(format!("/login/provider?to={to}&other=1")) { "Sign in as another user" } } }
                 details { summary { "With a token" } (token_form(to)) }
             } @else { (token_form(to)) }
         }

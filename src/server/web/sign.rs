@@ -6,8 +6,10 @@ use super::cookie::SESSION;
 use super::pages;
 use super::session::Who;
 use super::visitor::{self, Fields, Posted, refused};
+use crate::limits;
+use crate::notifiers::one_line;
 use crate::server::auth::{digest, made};
-use crate::server::{App, Problem};
+use crate::server::{App, Caller, Problem};
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -17,10 +19,19 @@ use serde::Deserialize;
 pub(super) struct Asked {
     #[serde(default)]
     pub to: String,
+    /// As another user than the one whose session the provider has.
+    #[serde(default)]
+    pub other: Option<String>,
+    /// They have just signed out.
+    #[serde(default)]
+    out: Option<String>,
 }
 
 pub(super) async fn page(State(app): State<App>, Query(asked): Query<Asked>) -> Response {
-    pages::sign_in(&app, path(&asked.to), None)
+    match asked.out {
+        Some(_) => pages::signed_out(&app),
+        None => pages::sign_in(&app, path(&asked.to), None),
+    }
 }
 
 /// Sends somebody to sign in first, and then to where they wanted to go.
@@ -42,7 +53,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     if let Err(problem) = app.web.place.check(&headers) {
         return refused(&app, &problem);
     }
-    let fields = match Fields::read(request, &app).await {
+    let fields = match Fields::of_sign_in(request, &app).await {
         Ok(fields) => fields,
         Err(refusal) => return refusal,
     };
@@ -54,7 +65,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     let who = Who::Token(hash);
     let told = if may_be_one { visitor::caller(&app, &who).await } else { Ok(None) };
     match told {
-        Ok(Some(_)) => enter(&app, &headers, who, to),
+        Ok(Some(caller)) => enter(&app, &headers, who, &caller, to),
         Err(problem) => pages::sign_in(&app, to, Some(&problem)),
         Ok(None) => {
             app.parts.metrics.auth_failed();
@@ -65,20 +76,27 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     }
 }
 
-/// Begins a session with a name of its own; an earlier one of this browser ends.
-pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, to: &str) -> Response {
-    if let Some(before) = SESSION.of(&app.web.place, headers) {
+/// Begins a session with a name of its own; earlier ones of this browser end.
+pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, caller: &Caller, to: &str) -> Response {
+    for before in SESSION.all(&app.web.place, headers) {
         app.web.sessions.end(&before);
     }
-    let name = app.web.sessions.begin(who, app.parts.clock.now());
+    let (user, by) = (one_line(&caller.name, limits::WITNESS_CHARS), caller.way.to_string());
+    tracing::info!(%user, by = %one_line(&by, limits::WITNESS_CHARS), role = %caller.grant.role, "signed in");
+    let name = app.web.sessions.begin(who, &caller.name, &by, app.parts.clock.now());
     let cookie = [(header::SET_COOKIE, SESSION.set(&app.web.place, &name))];
     (cookie, Redirect::to(to)).into_response()
 }
 
 pub(super) async fn out(State(app): State<App>, posted: Posted) -> Response {
-    app.web.sessions.end(&posted.visitor.session);
+    let ended = app.web.sessions.end(&posted.visitor.session);
+    if let Some(session) = ended {
+        let (user, by) =
+            (one_line(&session.name, limits::WITNESS_CHARS), one_line(&session.way, limits::WITNESS_CHARS));
+        tracing::info!(%user, %by, "signed out");
+    }
     let cookie = [(header::SET_COOKIE, SESSION.unset(&app.web.place))];
-    (cookie, Redirect::to("/login")).into_response()
+    (cookie, Redirect::to("/login?out=1")).into_response()
 }
 
 #[cfg(test)]

@@ -7,15 +7,16 @@ use super::cookie::SESSION;
 use super::session::{Session, Who};
 use super::{oidc, pages, sign};
 use crate::limits;
-use crate::model::Right;
+use crate::model::{Right, short_name};
 use crate::server::auth::made;
-use crate::server::{App, Caller, Problem, body};
+use crate::server::{App, Caller, Problem, body, seats};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
+use url::Url;
 
 /// The script that keeps a page fresh says so.
 const LIVE: &str = "x-nightshift-live";
@@ -34,7 +35,10 @@ impl FromRequestParts<App> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Visitor, Response> {
         match find(app, &parts.headers).await {
-            Ok(Some(visitor)) => return Ok(visitor),
+            Ok(Some(visitor)) => {
+                seats::proven(&parts.extensions);
+                return Ok(visitor);
+            }
             Ok(None) => {}
             Err(problem) => return Err(pages::sign_in(app, "/", Some(&problem))),
         }
@@ -46,20 +50,28 @@ impl FromRequestParts<App> for Visitor {
         }
         let problem =
             Problem::new(StatusCode::UNAUTHORIZED, "you are not signed in any more", "sign in, then decide again");
-        Err(pages::sign_in(app, "/", Some(&problem)))
+        Err(pages::sign_in(app, &came_from(&parts.headers), Some(&problem)))
     }
 }
 
+/// The page of ours with the form that was sent, as the browser says; it decides only where to go after a sign-in.
+fn came_from(headers: &HeaderMap) -> String {
+    let referrer = headers.get(header::REFERER).and_then(|value| Url::parse(value.to_str().ok()?).ok());
+    referrer.map_or_else(|| "/".to_owned(), |url| sign::path(url.path()).to_owned())
+}
+
 /// Who sends this; an error where that cannot be found out now, which ends nobody's session.
-async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
-    let Some(name) = SESSION.of(&app.web.place, headers) else { return Ok(None) };
+pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
     let by_hand = !headers.contains_key(LIVE);
-    let Some(session) = app.web.sessions.find(&name, app.parts.clock.now(), by_hand) else { return Ok(None) };
+    let living = |name: String| Some((app.web.sessions.find(&name, app.parts.clock.now(), by_hand)?, name));
+    let mut found = SESSION.all(&app.web.place, headers).into_iter().filter_map(living);
+    // One that is void was put there from elsewhere and hides nothing; with two that live it is open who this is.
+    let (Some((session, name)), None) = (found.next(), found.next()) else { return Ok(None) };
     let Session { who, csrf, .. } = session;
     match caller(app, &who).await? {
         Some(caller) => {
             let shown = match &who {
-                Who::Person(identity) => identity.shown(&caller),
+                Who::Person(_) => short_name(&caller.name).to_owned(),
                 Who::Token(_) => caller.name.clone(),
             };
             Ok(Some(Visitor { caller, shown, csrf, session: name }))
@@ -75,7 +87,10 @@ async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem
 /// What somebody may do now; nothing where they are nobody (any more). Machines do not look at pages.
 pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Problem> {
     let caller = match who {
-        Who::Person(identity) => oidc::caller(app, identity),
+        Who::Person(identity) => match oidc::standing(app, identity, false).await? {
+            oidc::Standing::In(caller) => Some(*caller),
+            _ => None,
+        },
         Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
             Some(caller) => Some(caller),
             None => {
@@ -104,7 +119,8 @@ impl FromRequest<App> for Posted {
         let (mut parts, body) = request.into_parts();
         app.web.place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
-        let fields = Fields::read(Request::from_parts(parts, body), app).await?;
+        let held = body::form(app, &parts.headers, body).await.map_err(|problem| refused(app, &problem))?;
+        let fields = Fields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
             let error = "this form belongs to another session";
             let hint = "look at the page as it is now, then decide again";
@@ -119,15 +135,20 @@ impl FromRequest<App> for Posted {
 pub(super) struct Fields(BTreeMap<String, String>);
 
 impl Fields {
-    pub async fn read(request: Request, app: &App) -> Result<Fields, Response> {
+    /// The form with which a stranger signs in: small, and soon over.
+    pub async fn of_sign_in(request: Request, app: &App) -> Result<Fields, Response> {
         let (parts, body) = request.into_parts();
-        let held = body::unproved(app, &parts.headers, body, limits::API_BODY_BYTES).await;
-        let held = held.map_err(|problem| refused(app, &problem))?;
+        let bound = body::Bound::new(body::Unproved::SignIn, limits::SIGN_IN_BYTES);
+        let held = body::unproved(app, &parts.headers, body, bound).await;
+        held.and_then(|held| Fields::of(&held.bytes)).map_err(|problem| refused(app, &problem))
+    }
+
+    fn of(form: &[u8]) -> Result<Fields, Problem> {
         let mut fields = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(&held.bytes) {
+        for (name, value) in url::form_urlencoded::parse(form) {
             if fields.insert(name.into_owned(), value.into_owned()).is_some() {
                 let error = "a field stands twice in the form";
-                return Err(refused(app, &Problem::new(StatusCode::BAD_REQUEST, error, "send the form again")));
+                return Err(Problem::new(StatusCode::BAD_REQUEST, error, "send the form again"));
             }
         }
         Ok(Fields(fields))

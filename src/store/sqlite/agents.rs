@@ -1,13 +1,15 @@
 //! Agents: how far their reports are durable, who they are, and the tokens by which they join.
 //!
-//! Invariant: a report is taken in and its mark moved in one transaction, so that the same one again changes nothing.
+//! Invariant: a report is taken in and its mark moved in one transaction, so that the same one again changes nothing; only
+//! `join` enters an agent with a certificate.
 
 use super::intake::{self, Prepared};
-use super::sql::{all, exec, json, micros, one, time, to_json, to_word, word};
+use super::sql::{all, exec, json, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{About, Actor, AgentName, EntryKind, Standing, Time};
-use crate::store::{AgentRow, Heard, JoinToken, NewAgent, Numbered, StoreError};
+use crate::model::{About, Actor, AgentName, EntryKind, Standing, Time, TokenId};
+use crate::planted::planted;
+use crate::store::{AgentIdentity, AgentProof, AgentRow, Heard, JoinToken, NewAgent, Numbered, StoreError};
 use rusqlite::{Connection, params};
 
 pub(super) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
@@ -52,11 +54,15 @@ pub(super) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), S
     Ok((upto, heard))
 }
 
-/// An agent that joined keeps its family; one that speaks with a token, or from within, needs no row before.
+/// That an agent speaks. One with a certificate must have joined, by that very family; one that speaks with a token or from
+/// within needs no row before. How an agent shows who it is never changes here.
 pub(super) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &Standing, now: Time) -> Result<(), StoreError> {
-    let sql = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT (cluster, node) DO UPDATE SET how = excluded.how, family = excluded.family, seen_at = excluded.seen_at, \
-               standing = excluded.standing";
+    let insert = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT (cluster, node) DO UPDATE SET seen_at = excluded.seen_at, \
+                  standing = excluded.standing WHERE how = excluded.how AND family = excluded.family";
+    let update = "UPDATE agent SET seen_at = ?5, standing = ?6 \
+                  WHERE cluster = ?1 AND node = ?2 AND how = ?3 AND family = ?4";
+    let must_be_there = agent.how == AgentProof::Certificate && !planted("removed-agent-comes-back");
     let values = params![
         agent.name.cluster,
         agent.name.node,
@@ -65,7 +71,56 @@ pub(super) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &Standing, now: Time
         micros(now),
         to_json(standing)?
     ];
-    exec(&tx.conn, sql, values).map(drop)
+    match exec(&tx.conn, if must_be_there { update } else { insert }, values)? {
+        0 => Err(StoreError::Refused(unknown(&tx.conn, agent)?)),
+        _ => Ok(()),
+    }
+}
+
+/// Why an agent is not the one that is known for its node.
+fn unknown(conn: &Connection, agent: &NewAgent) -> Result<String, StoreError> {
+    let name = &agent.name;
+    if agent.how != AgentProof::Certificate {
+        return Ok(format!(
+            "node {name} is served by an agent that shows who it is in another way: `nightshift agents remove {}` lets this \
+             one in",
+            name.node
+        ));
+    }
+    let sql = "SELECT at, why FROM agent_removed WHERE family = ?1";
+    let removed = one(conn, sql, [&agent.family], |row| Ok((time(row, 0)?, row.get::<_, String>(1)?)))?;
+    Ok(match removed {
+        Some((at, why)) => format!("the certificate of node {name} was taken away at {at}: {why}"),
+        None => format!("the certificate of node {name} was taken away, or another agent has joined for it"),
+    })
+}
+
+/// The newest generation that was shown. A step back is not taken.
+pub(super) fn used(tx: &mut Tx, agent: &NewAgent, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE agent SET used = ?4, used_since = ?5, issued = max(issued, ?4) \
+               WHERE cluster = ?1 AND node = ?2 AND family = ?3 AND used < ?4";
+    let AgentName { cluster, node } = &agent.name;
+    exec(&tx.conn, sql, params![cluster, node, agent.family, agent.generation as i64, micros(now)]).map(drop)
+}
+
+pub(super) fn renewed(tx: &mut Tx, agent: &NewAgent, now: Time) -> Result<u64, StoreError> {
+    let sql =
+        "SELECT issued, issued_at FROM agent WHERE cluster = ?1 AND node = ?2 AND how = 'certificate' AND family = ?3";
+    let AgentName { cluster, node } = agent.name.clone();
+    let map = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?.unsigned_abs(), time(row, 1)?));
+    let Some((issued, at)) = one(&tx.conn, sql, params![cluster, node, agent.family], map)? else {
+        return Err(StoreError::Refused(unknown(&tx.conn, agent)?));
+    };
+    // A clock that was set back does not make it longer.
+    if at <= now && now < at + limits::AGENT_RENEWED_EVERY {
+        return Err(StoreError::Busy(format!("the certificate of node {} was renewed a moment ago", agent.name)));
+    }
+    let generation = issued.max(agent.generation) + 1;
+    let sql = "UPDATE agent SET issued = ?3, issued_at = ?4 WHERE cluster = ?1 AND node = ?2";
+    exec(&tx.conn, sql, params![cluster, node, generation as i64, micros(now)])?;
+    let entry = EntryKind::AgentRenewed { cluster, node, generation };
+    tx.append(&Actor::engine(), About::default(), &entry, now)?;
+    Ok(generation)
 }
 
 pub(super) fn rows(conn: &Connection) -> Result<Vec<AgentRow>, StoreError> {
@@ -82,17 +137,27 @@ pub(super) fn rows(conn: &Connection) -> Result<Vec<AgentRow>, StoreError> {
     })
 }
 
-pub(super) fn family(conn: &Connection, agent: &AgentName) -> Result<Option<String>, StoreError> {
-    let sql = "SELECT family FROM agent WHERE cluster = ?1 AND node = ?2 AND how = 'certificate'";
-    one(conn, sql, [&agent.cluster, &agent.node], |row| row.get(0))
+pub(super) fn identity(conn: &Connection, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
+    let sql = "SELECT family, used, used_since FROM agent WHERE cluster = ?1 AND node = ?2 AND how = 'certificate'";
+    one(conn, sql, [&agent.cluster, &agent.node], |row| {
+        let used = row.get::<_, i64>(1)?.unsigned_abs();
+        Ok(AgentIdentity { family: row.get(0)?, used, used_since: time(row, 2)? })
+    })
 }
 
-fn delete(conn: &Connection, agent: &AgentName) -> Result<usize, StoreError> {
-    exec(conn, "DELETE FROM agent WHERE cluster = ?1 AND node = ?2", [&agent.cluster, &agent.node])
+/// Takes the row away and remembers its family for as long as a certificate of it lasts.
+fn delete(tx: &Tx, agent: &AgentName, why: &str, now: Time) -> Result<usize, StoreError> {
+    let AgentName { cluster, node } = agent;
+    let kept = micros(now) - 2 * limits::AGENT_CERTIFICATE.as_micros() as i64;
+    exec(&tx.conn, "DELETE FROM agent_removed WHERE at < ?1", [kept])?;
+    let sql = "INSERT INTO agent_removed (family, cluster, node, at, why) SELECT family, cluster, node, ?3, ?4 FROM agent \
+               WHERE cluster = ?1 AND node = ?2 AND how = 'certificate' ON CONFLICT (family) DO NOTHING";
+    exec(&tx.conn, sql, params![cluster, node, micros(now), why])?;
+    exec(&tx.conn, "DELETE FROM agent WHERE cluster = ?1 AND node = ?2", [cluster, node])
 }
 
 pub(super) fn remove(tx: &mut Tx, agent: &AgentName, by: &str, why: &str, now: Time) -> Result<(), StoreError> {
-    if delete(&tx.conn, agent)? == 0 {
+    if delete(tx, agent, why, now)? == 0 {
         return Err(StoreError::NotFound { what: format!("agent of node {agent}") });
     }
     let AgentName { cluster, node } = agent.clone();
@@ -100,23 +165,61 @@ pub(super) fn remove(tx: &mut Tx, agent: &AgentName, by: &str, why: &str, now: T
     tx.append(&Actor::person(by), About::default(), &entry, now).map(drop)
 }
 
+/// A token was revoked: join tokens that it made are void, and agents that joined by them are removed.
+pub(super) fn revoked(tx: &mut Tx, token: TokenId, by: &str, now: Time) -> Result<(), StoreError> {
+    exec(&tx.conn, "DELETE FROM agent_join WHERE made_with = ?1 AND used_at IS NULL", [token.0])?;
+    let sql = "SELECT cluster, node FROM agent WHERE made_with = ?1 ORDER BY cluster, node LIMIT ?2";
+    let made = all(&tx.conn, sql, params![token.0, i64::from(limits::NODES)], |row| {
+        Ok(AgentName { cluster: row.get(0)?, node: row.get(1)? })
+    })?;
+    let why = format!("it joined by a token made with {token}, which was revoked");
+    made.iter().try_for_each(|agent| remove(tx, agent, by, &why, now))
+}
+
 pub(super) fn join_token(tx: &mut Tx, token: &JoinToken, now: Time) -> Result<(), StoreError> {
     let sql = "DELETE FROM agent_join WHERE expires_at < ?1";
     exec(&tx.conn, sql, [micros(now) - 7 * 86_400_000_000])?;
-    let sql = "INSERT INTO agent_join (hash, node, made_by, expires_at, cluster) VALUES (?1, ?2, ?3, ?4, ?5)";
-    exec(&tx.conn, sql, params![token.hash, token.node, token.by, micros(token.expires_at), token.cluster]).map(drop)
+    let open = "SELECT count(*) FROM agent_join WHERE used_at IS NULL AND expires_at > ?1";
+    if number(&tx.conn, open, [micros(now)])? >= limits::JOIN_TOKENS as i64 {
+        let most = limits::JOIN_TOKENS;
+        return Err(StoreError::Refused(format!(
+            "{most} join tokens are open, which is as many as there may be: use them, or wait until they expire"
+        )));
+    }
+    let sql = "INSERT INTO agent_join (hash, node, made_by, expires_at, cluster, made_with) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let made_with = token.made_with.map(|id| id.0);
+    let values = params![token.hash, token.node, token.by, micros(token.expires_at), token.cluster, made_with];
+    exec(&tx.conn, sql, values)?;
+    let entry = EntryKind::AgentTokenMade {
+        cluster: token.cluster.clone(),
+        node: token.node.clone(),
+        expires_at: token.expires_at,
+        by: token.by.clone(),
+    };
+    tx.append(&Actor::person(&token.by), About::default(), &entry, now).map(drop)
 }
 
-/// Uses a token up and enters the agent, or says why not. A refused token stays as it is.
-pub(super) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Result<(), StoreError> {
-    let sql = "SELECT node, made_by, expires_at, used_at, used_by, cluster FROM agent_join WHERE hash = ?1";
-    let found = one(&tx.conn, sql, [hash], |row| {
-        let (bound, by): (Option<String>, String) = (row.get(0)?, row.get(1)?);
+/// Who made a join token, and by which token of theirs.
+pub(super) struct MadeBy {
+    by: String,
+    with: Option<TokenId>,
+    /// For one node alone: the admin who made it has named the node.
+    pub is_bound: bool,
+}
+
+/// Whether the token is good for this agent now, or why not. A refused token stays as it is.
+pub(super) fn join_check(conn: &Connection, hash: &str, agent: &AgentName, now: Time) -> Result<MadeBy, StoreError> {
+    let sql = "SELECT node, made_by, expires_at, used_at, used_by, cluster, made_with FROM agent_join WHERE hash = ?1";
+    let found = one(conn, sql, [hash], |row| {
+        let bound: Option<String> = row.get(0)?;
+        let with = row.get::<_, Option<i64>>(6)?.map(TokenId);
+        let made = MadeBy { by: row.get(1)?, with, is_bound: bound.is_some() };
         let used = (super::sql::time_opt(row, 3)?, row.get::<_, Option<String>>(4)?);
-        Ok((bound, by, time(row, 2)?, used, row.get::<_, Option<String>>(5)?))
+        Ok((bound, made, time(row, 2)?, used, row.get::<_, Option<String>>(5)?))
     })?;
     let refused = |why: String| Err(StoreError::Refused(why));
-    let Some((bound, by, expires_at, (used_at, used_by), cluster)) = found else {
+    let Some((bound, made, expires_at, (used_at, used_by), cluster)) = found else {
         return refused("this join token is not known here: make one with `nightshift agents join-token`".to_owned());
     };
     if let Some(used_at) = used_at {
@@ -126,7 +229,7 @@ pub(super) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Resu
     if expires_at <= now {
         return refused(format!("this join token expired at {expires_at}: make another one"));
     }
-    let AgentName { cluster: of, node } = &agent.name;
+    let AgentName { cluster: of, node } = agent;
     if let Some(bound) = cluster.as_ref().filter(|bound| *bound != of) {
         let says = if of.is_empty() { "the agent names none".to_owned() } else { format!("not for {of}") };
         return refused(format!(
@@ -136,16 +239,36 @@ pub(super) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Resu
     if let Some(bound) = bound.as_ref().filter(|bound| *bound != node) {
         return refused(format!("this join token was made for node {bound}, not for {node}"));
     }
-    // A token for anybody must not push out an agent that is there.
-    if bound.is_none() && family(&tx.conn, &agent.name)?.is_some() {
+    // A token for any node must not push out an agent that is there, however that one shows who it is.
+    let there = "SELECT count(*) FROM agent WHERE cluster = ?1 AND node = ?2";
+    if bound.is_none() && number(conn, there, [of, node])? > 0 {
         return refused(format!(
             "node {node} has an agent already: `nightshift agents remove {node}`, or make the token with `--node {node}`"
         ));
     }
+    Ok(made)
+}
+
+/// Uses a token up and enters the agent, or says why not.
+pub(super) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Result<(), StoreError> {
+    let made = join_check(&tx.conn, hash, &agent.name, now)?;
+    let AgentName { cluster, node } = agent.name.clone();
     let sql = "UPDATE agent_join SET used_at = ?2, used_by = ?3 WHERE hash = ?1";
     exec(&tx.conn, sql, params![hash, micros(now), agent.name.to_string()])?;
-    delete(&tx.conn, &agent.name)?;
-    seen(tx, agent, &Standing::default(), now)?;
-    let entry = EntryKind::AgentJoined { cluster: of.clone(), node: node.clone(), token_by: by };
+    delete(tx, &agent.name, "another agent has joined for the node", now)?;
+    let sql = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing, issued, made_with) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8)";
+    let values = params![
+        cluster,
+        node,
+        to_word(&agent.how)?,
+        agent.family,
+        micros(now),
+        to_json(&Standing::default())?,
+        agent.generation as i64,
+        made.with.map(|id| id.0),
+    ];
+    exec(&tx.conn, sql, values)?;
+    let entry = EntryKind::AgentJoined { cluster, node, token_by: made.by };
     tx.append(&Actor::engine(), About::default(), &entry, now).map(drop)
 }

@@ -258,11 +258,12 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
         carry: proposal.carry,
         outcome: None,
         ended_at: None,
+        incarnation: tx.incarnation.clone(),
     };
     exec(
         &tx.conn,
-        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8)",
+        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry, incarnation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
         params![
             run.id.0,
             no,
@@ -271,7 +272,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
             step.undoes,
             micros(now),
             micros(step.deadline),
-            to_json(&step.carry)?
+            to_json(&step.carry)?,
+            step.incarnation
         ],
     )?;
     exec(

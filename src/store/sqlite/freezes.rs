@@ -81,6 +81,9 @@ pub(super) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
     let found = one(&tx.conn, sql, [&scope], |row| Ok((row.get::<_, Option<String>>(0)?, time_opt(row, 1)?)))?;
     let (first, asked_at) = found.ok_or_else(|| StoreError::NotFound { what: format!("freeze of `{scope}`") })?;
     if persons > 1 && !planted("one-person-releases") {
+        if persons::is_unnamed(&tx.conn, &by)? {
+            return Err(StoreError::Refused(format!("{by} {}", persons::UNNAMED)));
+        }
         let fresh = asked_at.is_some_and(|at| at + limits::RELEASE_WINDOW.0 > now);
         match first.filter(|_| fresh) {
             Some(first) if persons::same(&tx.conn, &first, &by)? => {
@@ -117,6 +120,12 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
         tx.append(actor, about, &EntryKind::IncidentResolved { why: released }, now)?;
     }
     Ok(())
+}
+
+/// A release that no second person agreed to in time is no longer requested, on no page either.
+pub(super) fn forget_releases(tx: &Tx, now: Time) -> Result<(), StoreError> {
+    let sql = "UPDATE freeze SET release_by = NULL, release_at = NULL WHERE release_at <= ?1";
+    exec(&tx.conn, sql, [micros(now - limits::RELEASE_WINDOW.0)]).map(drop)
 }
 
 /// The scopes of freezes whose time has come.

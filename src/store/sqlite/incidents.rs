@@ -45,19 +45,21 @@ pub(super) fn create(
     tx.next.incident += 1;
     exec(
         &tx.conn,
-        "INSERT INTO incident (id, key, title, subject, severity, opened_at, firing, episodes) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)",
-        params![id.0, key, title, to_json(subject)?, severity as i64, micros(now)],
+        "INSERT INTO incident (id, key, title, subject, severity, opened_at, firing, episodes, incarnation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7)",
+        params![id.0, key, title, to_json(subject)?, severity as i64, micros(now), tx.incarnation],
     )?;
-    Ok((id, EntryKind::IncidentOpened { key: key.to_owned(), title: title.to_owned(), subject: subject.clone() }))
+    let (key, title, subject) = (key.to_owned(), title.to_owned(), subject.clone());
+    Ok((id, EntryKind::IncidentOpened { key, title, subject, alert: None }))
 }
 
 /// Opens an incident again; if another one with its key is open, that one is meant.
 pub(super) fn reopen(tx: &mut Tx, incident: IncidentId) -> Result<(IncidentId, Option<EntryKind>), StoreError> {
     let sql = "SELECT closed_at IS NULL, key, title, subject FROM incident WHERE id = ?1";
     let found = one(&tx.conn, sql, [incident.0], |row| {
-        let opened = EntryKind::IncidentOpened { key: row.get(1)?, title: row.get(2)?, subject: json(row, 3)? };
-        Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?, opened))
+        let (key, title, subject) = (row.get::<_, String>(1)?, row.get(2)?, json(row, 3)?);
+        let opened = EntryKind::IncidentOpened { key: key.clone(), title, subject, alert: None };
+        Ok((row.get::<_, bool>(0)?, key, opened))
     })?;
     let Some((open, key, opened)) = found else {
         return Err(StoreError::Damaged(format!("an episode names {incident}, which is not there")));

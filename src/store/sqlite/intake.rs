@@ -4,7 +4,10 @@
 //! came of it; the event's bytes are kept there and nowhere else.
 
 mod consult;
+mod quota;
 mod storm;
+
+pub(super) use quota::Quotas;
 
 use super::breakers;
 use super::incidents::{self, Touched};
@@ -16,7 +19,7 @@ use crate::model::{
     About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
 };
 use crate::policy::{Change, Prior, Selected, alert_place, hear};
-use crate::store::{Batch, Heard, StoreError};
+use crate::store::{Batch, Heard, Origin, StoreError};
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
@@ -106,6 +109,10 @@ struct Intake<'t> {
     heard: Heard,
     /// A run that waits for people must look at its question again.
     woken: bool,
+    /// The person who posted the batch, where a person did.
+    poster: Option<String>,
+    /// Whose quota new incidents take: the source, or the agent; none for what this engine finds itself.
+    sender: Option<String>,
 }
 
 pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
@@ -113,8 +120,12 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
     let actor = Actor::source(&batch.source);
     let mut body = Vec::with_capacity(prepared.json.len() + prepared.ends.len() * 64 + 128);
     let quoted = |value: &str| super::sql::to_json(&value);
+    let via = match &batch.origin.via {
+        Some(poster) => format!(r#""via":{},"#, super::sql::to_json(poster)?),
+        None => String::new(),
+    };
     let head = format!(
-        r#"{{"actor":{},"about":{{}},"kind":"heard","source":{},"events":["#,
+        r#"{{"actor":{},"about":{{}},"kind":"heard","source":{},{via}"events":["#,
         quoted(&actor.0)?,
         quoted(&batch.source)?
     );
@@ -136,6 +147,11 @@ pub(super) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
+        sender: batch.origin.via.as_ref().map(|via| match batch.origin.kind == Origin::AGENT {
+            true => via.by.clone(),
+            false => format!("source {}", batch.source),
+        }),
+        poster: batch.origin.via.as_ref().filter(|poster| poster.person).map(|poster| poster.by.clone()),
     };
     let complaints = batch.events.iter().zip(&prepared.complaints);
     let mut found = complaints
@@ -161,7 +177,7 @@ impl Intake<'_> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
         let selected = match change {
-            Change::Opened | Change::Reopened => batch.rules.select(event),
+            Change::Opened | Change::Reopened => batch.rules.select_from(event, &batch.origin.kind),
             Change::Refreshed | Change::Resolved | Change::Late => Vec::new(),
         };
         Ok(Found { known, change, selected })

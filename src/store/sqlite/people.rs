@@ -5,11 +5,11 @@
 use super::record::Judgement;
 use super::sql::{STATE_IS, all, exec, micros, one};
 use super::tx::Tx;
-use super::{breakers, freezes, incidents, ladder, parked, persons, record, rows, runs, tokens};
+use super::{breakers, freezes, incidents, ladder, parked, persons, record, redact, rows, runs, subjects, tokens};
 use crate::limits;
 use crate::model::{
-    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryNo, EpisodeId, Failure, FailureKind, IncidentId,
-    Outcome, Reason, ReasonCode, RunId, RunState, Span, Time, identity,
+    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EpisodeId, Failure, FailureKind, IncidentId, Outcome,
+    Reason, ReasonCode, RunId, RunState, Span, Time, identity,
 };
 use crate::planted::planted;
 use crate::store::{Control, Decided, StoreError};
@@ -39,11 +39,17 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         return Err(StoreError::Refused(format!("{} may not decide {}: only {names} may", answer.by, found.id)));
     }
     let run = runs::get(&tx.conn, found.run)?;
-    if answer.approved && run.rule.is_none() && persons::same(&tx.conn, &run.requested_by, &answer.by)? {
-        let text = format!("{} asked for {} and cannot approve it too: somebody else must", answer.by, run.id);
-        return Err(StoreError::Refused(text));
+    for requester in run.requesters().filter(|_| answer.approved) {
+        if persons::same(&tx.conn, requester, &answer.by)? {
+            let text = format!("{} asked for {} and cannot approve it too: another person must", answer.by, run.id);
+            return Err(StoreError::Refused(text));
+        }
     }
     if answer.approved && found.needed > 1 {
+        if persons::is_unnamed(&tx.conn, &answer.by)? {
+            let text = format!("{} {}", answer.by, persons::UNNAMED);
+            return Err(StoreError::Refused(text));
+        }
         if let Some(before) = persons::again(&tx.conn, &found.given, &answer.by)?.filter(|before| **before != answer.by)
         {
             let text = format!("{} said yes to {} already, as {before}: a different person must", answer.by, found.id);
@@ -226,6 +232,7 @@ pub(super) fn chores(
     if tokens::is_due(&tx.conn, now)? {
         chores.push(Chore::Tokens);
     }
+    freezes::forget_releases(tx, now)?;
     chores.extend(freezes::due(&tx.conn, now)?.into_iter().map(Chore::Thaw));
     chores.extend(record::due(&tx.conn, now)?.into_iter().map(Chore::Bake));
     Ok(chores)
@@ -260,6 +267,7 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         }
         Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
         Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        Control::UnlinkSubjects { person, by, why } => subjects::unlink(tx, person, by, why, now),
         Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
         Control::Cancel { run, by, why } => {
             let run = match runs::get(&tx.conn, run) {
@@ -290,7 +298,10 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
         Control::Promote(climb) => ladder::promote(tx, &climb, now),
         Control::Demote(climb) => ladder::demote(tx, &climb, now),
         Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
-        Control::Redact { entry, by, why } => redact(tx, entry, by, why, now),
+        Control::Redact { entry, by, why, persons, notify } => {
+            redact::redact(tx, &redact::Wish { entry, by, why, persons, notify }, now)
+        }
+        Control::Resolve { incident, source, by, why } => resolve(tx, incident, source.as_deref(), (&by, &why), now),
     }
 }
 
@@ -327,7 +338,34 @@ fn assign(tx: &mut Tx, incident: IncidentId, owner: String, by: String, now: Tim
     }
 }
 
+fn resolve(
+    tx: &mut Tx,
+    incident: IncidentId,
+    source: Option<&str>,
+    (by, why): (&str, &str),
+    now: Time,
+) -> Result<(), StoreError> {
+    let sql = "SELECT id FROM episode WHERE incident = ?1 AND state = 0 AND (?2 IS NULL OR source = ?2) ORDER BY id";
+    let open = all(&tx.conn, sql, params![incident.0, source], |row| Ok(EpisodeId(row.get(0)?)))?;
+    if open.is_empty() {
+        let whose = source.map(|source| format!(" of source {source}")).unwrap_or_default();
+        return Err(StoreError::Refused(format!("no alert{whose} holds {incident} open")));
+    }
+    end_as(tx, &Actor::person(by), &open, false, &format!("ended by {by}: {why}"), now)
+}
+
 fn end_episodes(tx: &mut Tx, episodes: &[EpisodeId], stale: bool, why: &str, now: Time) -> Result<(), StoreError> {
+    end_as(tx, &Actor::engine(), episodes, stale, why, now)
+}
+
+fn end_as(
+    tx: &mut Tx,
+    actor: &Actor,
+    episodes: &[EpisodeId],
+    stale: bool,
+    why: &str,
+    now: Time,
+) -> Result<(), StoreError> {
     let mut touched: BTreeMap<IncidentId, incidents::Touched> = BTreeMap::new();
     let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for id in episodes {
@@ -344,45 +382,14 @@ fn end_episodes(tx: &mut Tx, episodes: &[EpisodeId], stale: bool, why: &str, now
     for (source, ids) in ended {
         let state = if stale { "stale" } else { "ended" };
         let text = format!("{} now {state}, {why}: {}", ids.len(), ids.join(" "));
-        tx.append(&Actor::engine(), About::default(), &EntryKind::Gap { source, text }, now)?;
+        tx.append(actor, About::default(), &EntryKind::Gap { source, text }, now)?;
     }
     for (incident, touched) in touched {
         // Nothing of these is heard any more, so there is no flap to wait for.
         if incidents::settle(tx, incident, &touched, Span::default(), now)?.is_some() {
             let about = About { incident: Some(incident), run: None };
-            tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;
+            tx.append(actor, about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;
         }
     }
     Ok(())
-}
-
-fn redact(tx: &mut Tx, entry: EntryNo, by: String, why: String, now: Time) -> Result<(), StoreError> {
-    let sql = "SELECT body IS NULL FROM entry WHERE no = ?1";
-    match one(&tx.conn, sql, [entry.0], |row| row.get::<_, bool>(0))? {
-        None => return Err(StoreError::NotFound { what: format!("entry {entry}") }),
-        Some(true) => return Err(StoreError::Refused(format!("the body of {entry} is gone already"))),
-        Some(false) => {
-            forget_copies(tx, entry)?;
-            exec(&tx.conn, "UPDATE entry SET body = NULL, salt = NULL WHERE no = ?1", [entry.0])?
-        }
-    };
-    tx.append(&Actor::person(&by.clone()), About::default(), &EntryKind::Redacted { entry, by, why }, now)?;
-    Ok(())
-}
-
-/// A run keeps the event that started it, for its script. Once it is over nothing needs that any more; before, the event
-/// cannot go, because the script would no longer say what it said.
-fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
-    const SAID: &str = "episode IN (SELECT CAST(substr(json_extract(value, '$.episode'), 2) AS INTEGER) FROM \
-        json_each((SELECT CAST(body AS TEXT) FROM entry WHERE no = ?1 AND kind = 'heard'), '$.events'))";
-    let sql = format!("SELECT id FROM run WHERE final = 0 AND {SAID} LIMIT 1");
-    if let Some(run) = one(&tx.conn, &sql, [entry.0], |row| Ok(RunId(row.get(0)?)))? {
-        let text = format!("{run} still works with what {entry} says: cancel it, or wait for its end");
-        return Err(StoreError::Refused(text));
-    }
-    let words = "UPDATE level SET why = '(redacted)' WHERE at = \
-                 (SELECT at FROM entry WHERE no = ?1 AND kind IN ('rule_promoted', 'rule_demoted'))";
-    exec(&tx.conn, words, [entry.0])?;
-    let sql = format!("UPDATE run SET input = json_set(input, '$.event', json('null')) WHERE final = 1 AND {SAID}");
-    exec(&tx.conn, &sql, [entry.0]).map(drop)
 }

@@ -67,12 +67,21 @@ impl Readers {
     }
 }
 
-pub(super) const DUE_RUNS: &str = "SELECT id FROM run WHERE wake_at <= ?1 \
-     AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'run' AND row = CAST(run.id AS TEXT)) ORDER BY wake_at LIMIT ?2";
+/// Clusters take turns, so that those of one do not hide those of another; within one the longest due come first.
+pub(super) const DUE_RUNS: &str = "SELECT id, cluster FROM (SELECT id, wake_at, cluster, \
+     row_number() OVER (PARTITION BY cluster ORDER BY wake_at) AS place FROM \
+     (SELECT id, wake_at, CASE WHEN json_valid(subject) THEN coalesce(json_extract(subject, '$.cluster'), '') ELSE '' END AS cluster \
+      FROM run WHERE wake_at <= ?1 \
+      AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'run' AND row = CAST(run.id AS TEXT)))) \
+     ORDER BY place, wake_at LIMIT ?2";
 pub(super) const DUE_NOTICES: &str = "SELECT channel, incident, want, shown, receipt, attempts, sending, \
-     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' FROM incident \
+     coalesce((SELECT substr(key, 1, 12) = 'break-glass/' OR substr(key, 1, 7) = 'freeze/' \
+     OR substr(key, 1, 10) = 'redaction/' FROM incident \
      WHERE incident.id = outbox.incident), 0), \
-     urgent > coalesce(shown, -1) FROM outbox WHERE want > done AND next_at <= ?1 \
+     urgent > coalesce(shown, -1), \
+     coalesce((SELECT severity FROM incident WHERE incident.id = outbox.incident), 0), \
+     coalesce((SELECT source FROM episode WHERE episode.incident = outbox.incident ORDER BY id LIMIT 1), '') \
+     FROM outbox WHERE want > done AND next_at <= ?1 \
      AND NOT EXISTS (SELECT 1 FROM parked WHERE tab = 'outbox' AND row = incident || '/' || channel) \
      ORDER BY next_at LIMIT ?2";
 pub(super) const NEXT_DUE: [&str; 4] = [
@@ -85,7 +94,8 @@ pub(super) const NEXT_DUE: [&str; 4] = [
 pub(super) fn due(conn: &Connection, now: Time, limit: usize, unreadable: &Unreadable) -> Result<Due, StoreError> {
     let limit = limit.min(limits::READ_LIMIT) as i64;
     let now = micros(now);
-    let runs = all(conn, DUE_RUNS, params![now, limit], |row| Ok(RunId(row.get(0)?)))?;
+    let due = all(conn, DUE_RUNS, params![now, limit], |row| Ok((RunId(row.get(0)?), row.get::<_, String>(1)?)))?;
+    let (runs, clusters) = due.into_iter().unzip();
     let place = |row: &Row<'_>| Ok(format!("{}/{}", row.get::<_, i64>(1)?, row.get::<_, String>(0)?));
     let notice = |row: &Row<'_>| {
         Ok(DueNotice {
@@ -98,6 +108,8 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize, unreadable: &Unrea
             maybe_sent: row.get(6)?,
             alone: row.get(7)?,
             urgent: row.get(8)?,
+            severity: super::rows::severity(row.get(9)?),
+            source: row.get(10)?,
         })
     };
     let notices = readable(conn, DUE_NOTICES, params![now, limit], ("outbox", &place), notice, unreadable)?;
@@ -106,7 +118,7 @@ pub(super) fn due(conn: &Connection, now: Time, limit: usize, unreadable: &Unrea
         let at = one(conn, sql, [now], |row| time_opt(row, 0))?.flatten();
         next = [next, at].into_iter().flatten().min();
     }
-    Ok(Due { runs, notices, next })
+    Ok(Due { runs, clusters, notices, next })
 }
 
 /// A `SELECT` that a filter puts together.
@@ -168,6 +180,14 @@ impl Query {
     }
 }
 
+/// An incident is about a node by its own subject, by that of a run, or as a group that the node is part of.
+const OF_NODE: &str = "EXISTS (SELECT 1 FROM (SELECT ? AS node) AS asked \
+     WHERE CASE WHEN json_valid(incident.subject) THEN json_extract(incident.subject, '$.node') = asked.node END \
+        OR EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id \
+                   AND CASE WHEN json_valid(run.subject) THEN json_extract(run.subject, '$.node') = asked.node END) \
+        OR EXISTS (SELECT 1 FROM grouped WHERE grouped.incident = incident.id \
+                   AND instr(',' || grouped.key || ',', ',node=' || asked.node || ',') > 0))";
+
 pub(super) fn incidents(
     conn: &Connection,
     filter: &Filter,
@@ -181,7 +201,7 @@ pub(super) fn incidents(
         .only("closed_at IS NULL AND acknowledged_by IS NOT NULL", filter.state == Some("acknowledged"))
         .only("closed_at IS NOT NULL", filter.state == Some("resolved"))
         .with("severity >= ?", filter.severity.map(|severity| severity as i64))
-        .with_text(&format!("{SUBJECT_NODE} = ?"), filter.node.as_ref())
+        .with_text(OF_NODE, filter.node.as_ref())
         .with_text("id IN (SELECT incident FROM run WHERE rule = ?)", filter.rule.as_ref())
         .with("opened_at >= ?", filter.since.map(micros))
         .rows(conn, filter, ("incident", "id", filter.incident.is_some()), rows::incident, unreadable)

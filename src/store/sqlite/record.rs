@@ -77,17 +77,20 @@ pub(super) fn ended(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
     Ok(rows > 0 && acted && matches!(state, RunState::Failed { .. } | RunState::Stuck { .. }))
 }
 
-/// The complaint is there again: whatever run of this rule had mended it within its bake time has not.
+/// The problem is there again: whatever run of this rule had fixed it within its bake time has not. `key` is the incident's,
+/// as the rule groups alerts: another alert about the same subject that is another incident says nothing of that run.
 pub(super) fn came_back(
     tx: &mut Tx,
     rule: &str,
     in_force: &str,
-    subject: &Subject,
+    (subject, key): (&Subject, &str),
     now: Time,
 ) -> Result<News, StoreError> {
     let sql = "UPDATE record SET bake_until = NULL, aftermath = 'back' \
-               WHERE rule = ?1 AND subject = ?2 AND bake_until > ?3 RETURNING run, bake";
-    let found = all(&tx.conn, sql, params![rule, to_json(subject)?, micros(now)], |row| {
+               WHERE rule = ?1 AND subject = ?2 AND bake_until > ?3 AND EXISTS (SELECT 1 FROM run \
+               JOIN incident ON incident.id = run.incident WHERE run.id = record.run \
+               AND (incident.key = ?4 OR substr(incident.key, 1, 6) = 'group/')) RETURNING run, bake";
+    let found = all(&tx.conn, sql, params![rule, to_json(subject)?, micros(now), key], |row| {
         Ok((RunId(row.get(0)?), span(row.get(1)?)))
     })?;
     let mut news = News::default();

@@ -13,7 +13,7 @@ use rusqlite::{Result, Row};
 use serde_json::Value;
 
 pub(super) const RUN: &str = "id, rule, incident, episode, runbook, hash, input, subject, mode, state, wake_at, epoch, \
-     approved, unwinding, created_at, ended_at, requested_by";
+     approved, unwinding, created_at, ended_at, requested_by, posted_by";
 
 pub(super) fn run(row: &Row<'_>) -> Result<Run> {
     Ok(Run {
@@ -33,10 +33,12 @@ pub(super) fn run(row: &Row<'_>) -> Result<Run> {
         created_at: time(row, 14)?,
         ended_at: time_opt(row, 15)?,
         requested_by: row.get(16)?,
+        posted_by: row.get(17)?,
     })
 }
 
-pub(super) const STEP: &str = "run, no, call, effect, undoes, begun_at, deadline, attempt, carry, outcome, ended_at";
+pub(super) const STEP: &str = "run, no, call, effect, undoes, begun_at, deadline, attempt, carry, outcome, ended_at, \
+     incarnation";
 
 pub(super) fn step(row: &Row<'_>) -> Result<Step> {
     Ok(Step {
@@ -51,6 +53,7 @@ pub(super) fn step(row: &Row<'_>) -> Result<Step> {
         carry: json::<Value>(row, 8)?,
         outcome: json_opt(row, 9)?,
         ended_at: time_opt(row, 10)?,
+        incarnation: row.get(11)?,
     })
 }
 
@@ -79,7 +82,7 @@ pub(super) fn approval(row: &Row<'_>) -> Result<Approval> {
 }
 
 pub(super) const INCIDENT: &str = "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes, owner, \
-     resolves_at";
+     resolves_at, incarnation";
 
 pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
     let (closed_at, acknowledged_by) = (time_opt(row, 6)?, row.get::<_, Option<String>>(7)?);
@@ -102,6 +105,7 @@ pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
         episodes: row.get(9)?,
         owner: row.get(10)?,
         resolves_at: time_opt(row, 11)?,
+        incarnation: row.get(12)?,
     })
 }
 

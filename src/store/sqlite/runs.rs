@@ -25,6 +25,8 @@ pub(super) struct New<'a> {
     pub rule: Option<&'a str>,
     pub terms: Option<&'a Terms>,
     pub requested_by: &'a str,
+    /// The person who posted the alert behind it.
+    pub posted_by: Option<&'a str>,
     pub once: Option<&'a str>,
     pub bucket: Option<&'a str>,
     pub incident: Option<IncidentId>,
@@ -40,8 +42,8 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
     exec(
         &tx.conn,
         "INSERT INTO run (id, rule, incident, episode, bucket, runbook, hash, input, subject, mode, state, final, wake_at, \
-         epoch, created_at, requested_by, once, cooldown, attempts) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, 0, ?12, ?13, ?14, ?15, ?16)",
+         epoch, created_at, requested_by, once, cooldown, attempts, posted_by) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, 0, ?12, ?13, ?14, ?15, ?16, ?17)",
         params![
             id.0,
             new.rule,
@@ -58,7 +60,8 @@ pub(super) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, En
             new.requested_by,
             new.once,
             i64::try_from(new.cooldown.0.as_micros()).unwrap_or(i64::MAX),
-            new.attempts
+            new.attempts,
+            new.posted_by
         ],
     )?;
     if let Some(rule) = new.rule {
@@ -113,6 +116,7 @@ pub(super) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         rule: new.rule.as_deref(),
         terms: new.terms.as_ref(),
         requested_by: &new.requested_by,
+        posted_by: None,
         once: new.once.as_deref(),
         bucket: None,
         incident: None,

@@ -16,7 +16,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 18] = [
+const MIGRATIONS: [(&str, &str); 23] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -35,6 +35,11 @@ const MIGRATIONS: [(&str, &str); 18] = [
     ("0019_urgent_notices", include_str!("schema/0019_urgent_notices.sql")),
     ("0021_parked", include_str!("schema/0021_parked.sql")),
     ("0022_thinned", include_str!("schema/0022_thinned.sql")),
+    ("0023_incarnation", include_str!("schema/0023_incarnation.sql")),
+    ("0024_agent_identities", include_str!("schema/0024_agent_identities.sql")),
+    ("0025_posters", include_str!("schema/0025_posters.sql")),
+    ("0026_redactions", include_str!("schema/0026_redactions.sql")),
+    ("0027_subjects", include_str!("schema/0027_subjects.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
@@ -233,4 +238,12 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
 pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
     let sql = "UPDATE setting SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     number(conn, sql, [])
+}
+
+/// A new incarnation: what is begun from now on shares no key with what another copy of this database has begun. Each
+/// start draws one, because nothing else tells a copy from the original.
+pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
+    let sql = "UPDATE incarnation SET id = lower(hex(randomblob(8))) RETURNING id";
+    let drawn = one(conn, sql, [], |row| row.get::<_, String>(0))?;
+    drawn.ok_or_else(|| StoreError::Damaged("the table `incarnation` has no row".to_owned()))
 }

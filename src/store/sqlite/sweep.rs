@@ -2,12 +2,14 @@
 //!
 //! Invariant: nothing that is open, owned or wanted is removed, and no number is ever given twice.
 
-use super::sql::{exec, micros};
+use super::sql::{exec, micros, number, one};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, Span, Time};
+use crate::planted::planted;
 use crate::store::StoreError;
 use rusqlite::params;
+use std::time::Duration;
 
 /// What is removed: a name for the entry, and a statement with `?1` the cutoff and `?2` the most rows. The newest row
 /// of a table always stays, because the next number is counted from it.
@@ -104,9 +106,31 @@ const RECORDS: [(&str, &str); 2] = [
 const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SELECT no FROM entry WHERE at < ?1 \
      AND body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.heard = entry.no AND state = 0) LIMIT ?2)";
 
+const MARK: &str = "SELECT value FROM setting WHERE name = 'retained'";
+
+/// Where retention stands; a store without a mark begins with what stood before this start, not with what a clock says.
+pub(super) fn retain_until(tx: &mut Tx, further: Duration, now: Time) -> Result<Time, StoreError> {
+    let before =
+        "SELECT at FROM entry WHERE no < (SELECT max(no) FROM entry WHERE kind = 'started') ORDER BY no DESC LIMIT 1";
+    let mark = match one(&tx.conn, MARK, [], |row| row.get::<_, i64>(0))? {
+        Some(mark) => mark,
+        None => one(&tx.conn, before, [], |row| row.get::<_, i64>(0))?.unwrap_or_else(|| micros(now)),
+    };
+    let newest = number(&tx.conn, "SELECT coalesce(max(at), 0) FROM entry WHERE no = (SELECT max(no) FROM entry)", [])?;
+    let further = i64::try_from(further.as_micros()).unwrap_or(i64::MAX);
+    let mut mark = mark.saturating_add(further).min(newest).min(micros(now));
+    if planted("sweep-trusts-the-clock") {
+        mark = micros(now);
+    }
+    let sql = "INSERT INTO setting VALUES ('retained', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    exec(&tx.conn, sql, [mark])?;
+    Time::from_microsecond(mark).map_err(|error| StoreError::Damaged(format!("the mark of retention: {error}")))
+}
+
 pub(super) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError> {
     super::parked::recheck(tx, now)?;
-    let cutoff = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
+    let mark = one(&tx.conn, MARK, [], |row| row.get::<_, i64>(0))?.unwrap_or(i64::MAX).min(micros(now));
+    let cutoff = |span: Span| mark.saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
     let mut left = limits::SWEEP_ROWS as u64;
     let old = cutoff(episodes);
     // Guards look back a day, whatever the retention is.

@@ -152,6 +152,7 @@ fn revoke_one(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Resul
     let about = About { incident: found.break_glass.as_ref().map(|glass| glass.incident), run: None };
     let entry = EntryKind::TokenRevoked { token: id, name: found.name.clone(), by: by.to_owned(), why: why.to_owned() };
     tx.append(&Actor::person(by), about, &entry, now)?;
+    super::agents::revoked(tx, id, by, now)?;
     Ok(found)
 }
 

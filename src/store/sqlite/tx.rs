@@ -2,6 +2,7 @@
 //!
 //! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
 
+use super::intake::Quotas;
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
 use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
@@ -26,6 +27,8 @@ pub(super) struct Tx {
     pub conn: Connection,
     pub next: Next,
     pub epoch: i64,
+    /// Which incarnation of the database this is: what is begun bears it in its keys.
+    pub incarnation: String,
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
@@ -40,6 +43,8 @@ pub(super) struct Tx {
     /// The reach that a pinned runbook declares, by hash.
     pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
+    /// New incidents of each sender within the last minute.
+    pub quotas: Quotas,
     frontier: Frontier,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
@@ -76,6 +81,7 @@ impl Tx {
             conn,
             next: Next { episode: 0, incident: 0, run: 0, approval: 0 },
             epoch,
+            incarnation: String::new(),
             ceiling,
             home: String::new(),
             channels: Vec::new(),
@@ -84,6 +90,7 @@ impl Tx {
             group_wait: Span::default(),
             reaches: HashMap::new(),
             recent: Recent::default(),
+            quotas: Quotas::default(),
             frontier: Frontier::default(),
             random: SystemRandom::new(),
             failpoint: None,

@@ -24,6 +24,21 @@ pub struct KubeConfig {
     pub ca_file: Option<std::path::PathBuf>,
     /// How models are warmed by a Job on nodes without an agent; left out: they are not.
     pub cache_job: Option<CacheJob>,
+    /// The namespace of the Lease by which only one of several engines of this installation acts on the cluster; left out:
+    /// the one that the engine runs in, else `nightshift`; empty: no Lease is kept.
+    pub lease_namespace: Option<String>,
+}
+
+impl KubeConfig {
+    /// Where the Lease lies, if one is kept.
+    pub fn lease_namespace(&self) -> Option<String> {
+        const OWN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+        let named = self.lease_namespace.clone().or_else(|| {
+            let own = std::fs::read_to_string(OWN).ok().map(|text| text.trim().to_owned());
+            own.filter(|text| !text.is_empty())
+        });
+        Some(named.unwrap_or_else(|| "nightshift".to_owned())).filter(|name| !name.is_empty())
+    }
 }
 
 /// The client of one cluster, built at the first request that can: a kubeconfig may be written after the start.

@@ -145,24 +145,24 @@ impl Kube {
             };
             tell(Told::Whole, &from);
             loop {
-                let began = clock.now();
+                let began = clock.monotonic();
                 let ended = self.stretch::<W, T>(watched, &mut from, tell).await;
-                let lasted = clock.now().as_microsecond() - began.as_microsecond();
-                if lasted >= limits::WATCH_SETTLED.as_micros() as i64 {
+                let lasted = clock.monotonic().saturating_sub(began);
+                if lasted >= limits::WATCH_SETTLED {
                     (failures, relists) = (0, 0);
                 }
                 match ended {
-                    Ended::Closed if lasted >= limits::WATCH_SETTLED.as_micros() as i64 => {}
+                    Ended::Closed if lasted >= limits::WATCH_SETTLED => {}
                     Ended::Closed => {
                         failures += 1;
                         let wait = backoff(failures, limits::WATCH_AGAIN, limits::WATCH_BACKOFF_MAX, seed);
-                        clock.sleep_until(clock.now() + wait).await;
+                        clock.sleep_for(wait).await;
                     }
                     Ended::TooOld => {
                         relists += 1;
                         let wait = backoff(relists, limits::RELIST_FIRST, limits::WATCH_BACKOFF_MAX, seed);
                         tell(Told::Broken(WorldError::Unavailable("its version is too old".to_owned())), "");
-                        clock.sleep_until(clock.now() + wait).await;
+                        clock.sleep_for(wait).await;
                         break;
                     }
                     Ended::Failed(error) => {
@@ -303,5 +303,5 @@ async fn pause(clock: &dyn Clock, failures: u32, error: &WorldError, seed: u64) 
     let attempt = if matches!(error, WorldError::Forbidden(_)) { u32::MAX } else { failures };
     let wait = backoff(attempt, limits::WATCH_AGAIN, limits::WATCH_BACKOFF_MAX, seed);
     let wait = wait.max(error.after().unwrap_or(Duration::ZERO)).min(limits::WATCH_BACKOFF_MAX);
-    clock.sleep_until(clock.now() + wait).await;
+    clock.sleep_for(wait).await;
 }

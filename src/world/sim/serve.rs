@@ -92,8 +92,7 @@ async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Res
     }
     let answer = answer_in_trouble(&shared, &request, path, trouble.as_ref());
     if let Some(Trouble::Delay { millis }) = trouble {
-        let until = shared.clock.now() + std::time::Duration::from_millis(millis);
-        shared.clock.sleep_until(until).await;
+        shared.clock.sleep_for(std::time::Duration::from_millis(millis)).await;
     }
     answer.map(encode).ok_or(Cut)
 }

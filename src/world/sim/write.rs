@@ -183,7 +183,8 @@ fn is_label_value(value: &str) -> bool {
 
 /// Writes an accepted change down.
 pub(super) fn note(state: &mut State, key: &Key, change: Value, changed: bool, writer: &Writer<'_>) {
-    if writer.dry_run {
+    // Renewals are no effects: kubelets and engines make them all the time.
+    if writer.dry_run || key.kind == Kind::Lease {
         return;
     }
     let plural = key.kind.resource().plural;

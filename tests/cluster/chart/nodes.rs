@@ -230,6 +230,16 @@ async fn a_gpu_is_reset_and_its_node_given_back(release: &Release, engine: &Engi
 async fn a_node_is_booted_after_a_yes(release: &Release, engine: &Engine, agent: &mut Agent) {
     let Release { plane, admin, .. } = release;
     let calls = agent.folder.join("reboots");
+    // A pod that the drain of all pods must leave: the policy would refuse its eviction.
+    let mut dns = super::deployment("dns", 1, "hands-1", json!({}));
+    dns["metadata"]["namespace"] = json!("kube-system");
+    dns["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({});
+    admin.apply_strictly(&dns).await;
+    let of_dns = "/api/v1/namespaces/kube-system/pods?labelSelector=app=dns&fieldSelector=status.phase=Running";
+    let before = eventually("the pod of kube-system", async || {
+        admin.get(of_dns).await["items"].as_array()?.first().map(|pod| pod["metadata"]["uid"].clone())
+    })
+    .await;
     let boots = async {
         let question = eventually("the question", async || {
             let answer = engine.get("/api/v1/approvals?open=true").await?;
@@ -244,6 +254,7 @@ async fn a_node_is_booted_after_a_yes(release: &Release, engine: &Engine, agent:
         assert_eq!(answered.status(), 200, "{}", answered.text().await.unwrap());
         eventually("the node is asked to go down", async || calls.exists().then_some(())).await;
         assert_eq!(admin.get("/api/v1/nodes/hands-1").await["spec"]["unschedulable"], true);
+        assert_eq!(admin.get(of_dns).await["items"][0]["metadata"]["uid"], before, "it was not evicted");
         agent.boots(plane, "boot-2").await;
     };
     let params = json!({ "node": "hands-1", "gpu": "1", "hold": "1s" });

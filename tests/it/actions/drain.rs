@@ -41,6 +41,22 @@ async fn a_drain_waits_for_the_budget_and_leaves_the_node_without_gpu_pods() {
 }
 
 #[tokio::test]
+async fn pods_of_a_protected_namespace_stay_on_a_node_that_is_drained() {
+    let stage = Stage::new().await;
+    stage.world.kube(None).unwrap().protect(vec!["inference".to_owned()]);
+    ok(stage.run(cordon("gpu-1")).await);
+    let pods = inference_pods(&stage, "gpu-1");
+    assert!(pods > 0);
+    let mut step = stage.begin(drain(&[])).await;
+    let value = ok(stage.finish(&mut step).await.0);
+    assert_eq!(inference_pods(&stage, "gpu-1"), pods, "{value}");
+    let stayed = value["left"].as_array().unwrap().iter().filter(|left| left[1] == "is in a protected namespace");
+    assert_eq!(stayed.count(), pods, "{value}");
+    let asked = stage.fleet.changes().into_iter().filter(|applied| applied.verb == "evict").count();
+    assert_eq!(asked, 0, "nothing was evicted there");
+}
+
+#[tokio::test]
 async fn a_blocked_drain_says_which_budget_and_fails_when_its_time_is_up() {
     let stage = cornered().await;
     let mut step = stage.begin(drain(&[("within", json!("5m"))])).await;

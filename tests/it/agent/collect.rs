@@ -110,7 +110,10 @@ async fn a_report_that_is_too_large_is_taken_out_and_only_the_newest_bundles_sta
         assert!(report["removed"].as_str().unwrap().contains("larger than a bundle may be"), "{bundle}");
         assert!(!Path::new(bundle["folder"].as_str().unwrap()).join("nvidia-bug-report.log.gz").exists());
     }
-    assert_eq!(stand.bundles(), ["r3-0", "r4-0", "r5-0", "r6-0", "r7-0"]);
+    let bundles = stand.bundles();
+    // Behind run and step stands the incarnation of the store.
+    let steps: Vec<&str> = bundles.iter().map(|name| &name[..4]).collect();
+    assert_eq!(steps, ["r3-0", "r4-0", "r5-0", "r6-0", "r7-0"]);
 }
 
 #[tokio::test]
@@ -140,4 +143,31 @@ async fn on_a_full_disk_no_half_file_is_taken_for_a_whole_one() {
     disk.unwrap().empty();
     let bundle = stand.collect().await["ok"].clone();
     assert!(bundle["files"].to_string().contains("kernel.log"), "{bundle}");
+}
+
+/// As a person keeps and puts back a copy of a folder.
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_restored_engine_collects_again_and_does_not_take_the_first_bundle_for_its_own() {
+    let (Stand { place, engine, _agent }, _) = stand("echo report >$out", "", |_| None).await;
+    let (data, kept) = (place.site.path().join("data"), place.site.path().join("kept"));
+    assert_eq!(engine.stop(), Some(0));
+    copy(&data, &kept);
+    let engine = place.site.start(&[]).await.unwrap();
+    connected(&engine, "gpu-1").await;
+    let stand = Stand { place, engine, _agent };
+    let first = stand.collect().await["ok"].clone();
+    let Stand { place, engine, _agent } = stand;
+    engine.kill();
+    copy(&kept, &data);
+    let engine = place.site.start(&[]).await.unwrap();
+    connected(&engine, "gpu-1").await;
+    let stand = Stand { place, engine, _agent };
+    let second = stand.collect().await["ok"].clone();
+    assert_ne!(first["folder"], second["folder"], "{second}");
+    assert_eq!((stand.calls(), stand.bundles().len()), (2, 2), "counted on the node");
 }

@@ -153,3 +153,37 @@ async fn an_agent_whose_certificate_has_ended_says_what_to_do_and_loses_nothing(
     let _agent = place.start("gpu-1");
     eventually("what it heard meanwhile", async || (heard(&engine).await.len() == 1).then_some(())).await;
 }
+
+#[tokio::test]
+async fn what_a_token_makes_of_agents_ends_with_it() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let text = |made: &Value| made["token"].as_str().unwrap().to_owned();
+    let (status, glass) = engine.post("/api/v1/break-glass", &json!({ "reason": "x", "expires": "2m" })).await.unwrap();
+    assert_eq!(status, 201, "{glass}");
+    let wish = "/api/v1/agents/join-tokens";
+    let (status, said) = engine.ask("POST", wish, Some(&text(&glass)), &json!({ "expires": "1d" })).await;
+    assert!(status == 403 && said["error"].to_string().contains("must end with it"), "{status} {said}");
+    let wanted = json!({ "name": "ci", "role": "admin", "expires": "1h" });
+    let (status, made) = engine.post("/api/v1/tokens", &wanted).await.unwrap();
+    assert_eq!(status, 201, "{made}");
+    let (id, ci) = (made["made"]["id"].as_str().unwrap().to_owned(), text(&made));
+    let (status, said) = engine.ask("POST", wish, Some(&ci), &json!({ "expires": "1d" })).await;
+    assert!(status == 403 && said["error"].to_string().contains("cannot outlive it"), "{status} {said}");
+    let mut joins = Vec::new();
+    for _ in 0..2 {
+        let (status, made) = engine.ask("POST", wish, Some(&ci), &json!({})).await;
+        assert_eq!(status, 201, "{made}");
+        joins.push(text(&made));
+    }
+    assert!(place.join("gpu-1", &joins[0]).status.success());
+    assert!(place.join("gpu-2", &token(&engine, json!({})).await).status.success());
+    let (status, said) =
+        engine.post(&format!("/api/v1/tokens/{id}/revoke"), &json!({ "why": "leaked" })).await.unwrap();
+    assert_eq!(status, 200, "{said}");
+    assert!(listed(&engine, "gpu-1").await.is_none() && listed(&engine, "gpu-2").await.is_some());
+    refused(&place.join("gpu-3", &joins[1]), "is not known here");
+    let mut agent = place.start("gpu-1");
+    agent.hears(["xid-79 after".to_owned()]);
+    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+}

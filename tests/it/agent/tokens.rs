@@ -89,7 +89,7 @@ async fn without_an_answer_of_kubernetes_an_agent_is_told_to_come_again() {
 #[tokio::test]
 async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_for_the_other() {
     let ((eu, asked_eu), (us, asked_us)) = (api_server().await, api_server().await);
-    let clusters = format!("clusters:\n  eu-1:\n    url: {eu}\n  us-1:\n    url: {us}\n");
+    let clusters = format!("clusters:\n  eu-1:\n    url: {eu}\n  us-1:\n    url: {us}\ndefault_cluster: eu-1\n");
     let place = Place::new(&format!("  service_accounts: [nightshift/agent]\n{clusters}"), "rules: []\n", &[]);
     let engine = place.site.start(&[]).await.unwrap();
     let client = crate::harness::client();
@@ -106,7 +106,7 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
         let answer = request.json(&reports).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
-    // The first cluster is meant where none is named; each is asked itself.
+    // The default cluster is meant where none is named; each is asked itself.
     for (cluster, counts) in [(None, (1, 0)), (Some("us-1"), (1, 1)), (Some("eu-1"), (1, 1))] {
         let (status, words) = report(cluster).await;
         assert_eq!(status, 200, "{words}");
@@ -134,7 +134,7 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
             "{}",
             said(&wrong)
         );
-        let joined = place.join(folder, &token(json!({ "cluster": cluster })).await);
+        let joined = place.join(folder, &token(json!({ "cluster": cluster, "node": "gpu-1" })).await);
         assert!(joined.status.success(), "{}", said(&joined));
     }
     let (_eu, _us) = (place.start("gpu-1"), place.start("gpu-1-us"));

@@ -7,7 +7,7 @@
 //! Invariant: healthy is what Docker says after the shipped check, never what we say of ourselves.
 
 use super::*;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 /// The root of an image: the program, what it is linked with, and what deploy/Containerfile lays beside it.
 fn image(engine: &Engine) {
@@ -31,6 +31,13 @@ fn image(engine: &Engine) {
         copy(&repository.join(folder), &format!("etc/nightshift/{folder}"));
     }
     copy(&repository.join("deploy/container.yaml"), "etc/nightshift/nightshift.yaml");
+    let asks = "//! Containers.\n\nlet found = docker::containers();\nnote(`${found.len()} containers found`);\n";
+    std::fs::write(root.join("etc/nightshift/runbooks/containers.rhai"), asks).unwrap();
+    // A volume that is mounted there gets its owner and mode.
+    let data = root.join("var/lib/nightshift");
+    std::fs::create_dir_all(&data).unwrap();
+    chown(&data, Some(65_532), Some(65_532)).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
     let tar = engine.dir.path().join("nightshift.tar");
     let packed = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap();
     assert!(packed.success());
@@ -38,6 +45,8 @@ fn image(engine: &Engine) {
     let changes = ["ENTRYPOINT [\"/usr/bin/nightshift\"]", "WORKDIR /var/lib/nightshift"];
     let file = std::fs::read_to_string(repository.join("deploy/Containerfile")).unwrap();
     assert!(changes.iter().all(|line| file.contains(line)), "{file}");
+    let data = ["mkdir --mode=0700 /empty", "COPY --from=build --chown=nonroot:nonroot /empty /var/lib/nightshift"];
+    assert!(data.iter().all(|line| file.contains(line)), "{file}");
     let args =
         ["import", "--change", changes[0], "--change", changes[1], &tar.display().to_string(), "nightshift:local"];
     engine.docker(&args);
@@ -59,19 +68,24 @@ impl Project<'_> {
         assert!(Command::new("cp").arg("--recursive").arg(shipped).arg(&dir).status().unwrap().success());
         assert!(Command::new(dir.join("make-secrets.sh")).status().unwrap().success());
         std::fs::create_dir(&models).unwrap();
-        let over = format!(
-            "services:\n  nightshift:\n    build: !reset null\n    networks: !reset null\n    ports: !reset []\n    \
-             network_mode: none\n    volumes:\n      - {{ type: bind, source: {}, target: /var/run/docker.sock }}\n",
+        let over = "services:\n  nightshift:\n    build: !reset null\n    networks: !reset null\n    ports: !reset []\n    \
+                    network_mode: none\n";
+        std::fs::write(dir.join("over.yaml"), over).unwrap();
+        let socket = format!(
+            "services:\n  nightshift:\n    volumes:\n      - {{ type: bind, source: {}, target: /var/run/docker.sock }}\n",
             engine.socket().display()
         );
-        std::fs::write(dir.join("over.yaml"), over).unwrap();
+        std::fs::write(dir.join("socket.yaml"), socket).unwrap();
         Project { engine, dir, models }
     }
 
-    fn compose(&self, args: &[&str]) -> String {
+    fn compose(&self, files: &[&str], args: &[&str]) -> String {
+        let group = std::fs::metadata(self.engine.socket()).unwrap().gid();
+        let files = ["compose.yaml", "over.yaml"].iter().chain(files).flat_map(|file| ["--file", file]);
         let output = Command::new(tool("docker-compose"))
-            .args(["--file", "compose.yaml", "--file", "over.yaml"])
+            .args(files)
             .args(args)
+            .env("DOCKER_GID", group.to_string())
             .current_dir(&self.dir)
             .env("DOCKER_HOST", format!("unix://{}", self.engine.socket().display()))
             .env("MODELS", &self.models)
@@ -81,6 +95,12 @@ impl Project<'_> {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "compose {args:?}: {said}\n{}", self.engine.log());
         said
+    }
+
+    /// Turns on the lines of nightshift.yaml that an override file asks for.
+    fn turn_on(&self, marks: &[&str]) {
+        let text = crate::one_machine::turned_on(marks);
+        std::fs::write(self.dir.join("nightshift.yaml"), text).unwrap();
     }
 
     fn inside(&self, args: &[&str]) -> (bool, String) {
@@ -96,8 +116,8 @@ impl Project<'_> {
 }
 
 #[tokio::test]
-async fn the_service_of_the_compose_file_starts_healthy_with_exactly_its_settings() {
-    let engine = Engine::start();
+async fn the_service_of_the_compose_file_runs_without_rights_and_each_override_gives_it_one_thing_more() {
+    let Some(engine) = Engine::start() else { return };
     image(&engine);
     let project = Project::new(&engine);
     // A model of another user, as a download by hand would be.
@@ -106,38 +126,66 @@ async fn the_service_of_the_compose_file_starts_healthy_with_exactly_its_setting
     std::fs::write(model.join("weights.bin"), vec![7; 3_000_000]).unwrap();
     for path in [&model, &model.join("weights.bin")] {
         chown(path, Some(1_234), Some(1_234)).unwrap();
-        use std::os::unix::fs::PermissionsExt;
         let mode = if path.is_dir() { 0o700 } else { 0o600 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    project.compose(&["up", "--detach", "--no-build", "--no-deps", "nightshift"]);
     let logs = || project.engine.try_docker(&["logs", "nightshift-nightshift-1"]).1;
-    eventually("Docker calls it healthy", async || {
-        let state = project.inspect()["State"].clone();
-        assert!(state["Running"] == true && state["Health"]["Status"] != "unhealthy", "{state:#}: {}", logs());
-        println!("{}", state["Health"]);
-        (state["Health"]["Status"] == "healthy").then_some(())
-    })
-    .await;
-    let container = project.inspect();
-    let host = &container["HostConfig"];
-    assert_eq!((&host["ReadonlyRootfs"], &container["Config"]["User"]), (&json!(true), &json!("0:0")));
-    assert_eq!(host["CapDrop"], json!(["ALL"]));
-    assert_eq!(container["RestartCount"], 0);
+    let up = async |files: &[&str]| {
+        project.compose(files, &["up", "--detach", "--no-build", "--no-deps", "nightshift"]);
+        eventually("Docker calls it healthy", async || {
+            let state = project.inspect()["State"].clone();
+            assert!(state["Running"] == true && state["Health"]["Status"] != "unhealthy", "{state:#}: {}", logs());
+            println!("{}", state["Health"]);
+            (state["Health"]["Status"] == "healthy").then_some(())
+        })
+        .await;
+        let container = project.inspect();
+        assert_eq!(container["HostConfig"]["ReadonlyRootfs"], true);
+        assert_eq!(container["HostConfig"]["CapDrop"], json!(["ALL"]));
+        assert_eq!(container["RestartCount"], 0);
+        // Its agent is inside, and nothing of the machine is missing that its settings name.
+        let (good, said) = project.inside(&["agents", "-o", "json"]);
+        assert!(good && said.contains("gpu-host") && said.contains("inside"), "{said}");
+        // The secrets have the mode that they have on the host, where their folder keeps others out.
+        let (_, said) = project.inside(&["doctor"]);
+        assert!(!said.contains("open to everybody"), "{said}");
+        assert!(said.contains("http://nightshift.localhost:7676 leads to an engine"), "{said}");
+        assert!(!said.contains("can be read by everybody") && !logs().contains("can be read by everybody"), "{said}");
+        assert!(!logs().contains("KernelLogUnreadable") && !logs().contains("panicked"), "{}", logs());
+        container
+    };
+    let ends = |files: &[&str]| {
+        project.compose(files, &["stop", "nightshift"]);
+        assert_eq!(project.inspect()["State"]["ExitCode"], 0, "it ends by itself within its grace: {}", logs());
+    };
 
-    // What its settings are for works with them: the agent inside, the kernel's log, Docker's socket, models of anybody.
-    let (good, said) = project.inside(&["agents", "-o", "json"]);
-    assert!(good && said.contains("gpu-host") && said.contains("inside"), "{said}");
-    let (good, said) = project.inside(&["cache", "warm", "/models/mistral"]);
-    assert!(good && said.contains("100.0 % in memory") || said.contains("in memory already"), "{said}");
+    // As it is shipped: a user without rights, and nothing of Docker.
+    let container = up(&[]).await;
+    assert_eq!(container["Config"]["User"], "65532:65532");
+    assert!(container["HostConfig"]["CapAdd"].is_null(), "{}", container["HostConfig"]);
+    assert!(!container["Mounts"].to_string().contains("docker.sock"), "{}", container["Mounts"]);
     let (good, said) = project.inside(&["status"]);
     assert!(good && said.contains("0 of 1, 1 allowed at once"), "{said}");
-    // The secrets have the mode that they have on the host, where their folder keeps others out.
-    let (_, said) = project.inside(&["doctor"]);
-    assert!(!said.contains("can be read by everybody") && !logs().contains("can be read by everybody"), "{said}");
-    assert!(!logs().contains("KernelLogUnreadable") && !logs().contains("panicked"), "{}", logs());
+    let (_, said) = project.inside(&["simulate", "containers"]);
+    assert!(said.contains("no Docker engine is configured"), "{said}");
+    ends(&[]);
 
-    project.compose(&["stop", "nightshift"]);
-    assert_eq!(project.inspect()["State"]["ExitCode"], 0, "it ends by itself within its grace: {}", logs());
-    project.compose(&["down", "--volumes"]);
+    // Docker's socket through its group, by the same user and with the same data.
+    project.turn_on(&["docker"]);
+    let files = ["compose.docker.yaml", "socket.yaml"];
+    let container = up(&files).await;
+    assert_eq!(container["Config"]["User"], "65532:65532");
+    let (good, said) = project.inside(&["simulate", "containers"]);
+    assert!(good && said.contains("0 containers found"), "it asks Docker: {said}");
+    ends(&files);
+
+    // The kernel log and models of any owner.
+    project.turn_on(&["docker", "node"]);
+    let files = ["compose.docker.yaml", "socket.yaml", "compose.node.yaml"];
+    let container = up(&files).await;
+    assert_eq!(container["Config"]["User"], "0:0");
+    let (good, said) = project.inside(&["cache", "warm", "/models/mistral"]);
+    assert!(good && said.contains("100.0 % in memory") || said.contains("in memory already"), "{said}");
+    ends(&files);
+    project.compose(&files, &["down", "--volumes"]);
 }

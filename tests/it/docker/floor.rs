@@ -18,7 +18,7 @@ docker::restart(container);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_healthy_container_of_a_model_stays() {
-    let engine = Engine::start();
+    let Some(engine) = Engine::start() else { return };
     engine.import();
     let tar = engine.dir.path().join("image.tar").display().to_string();
     let check = r#"HEALTHCHECK --interval=200ms --retries=1 CMD ["/serve", "well"]"#;

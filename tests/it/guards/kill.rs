@@ -75,15 +75,16 @@ async fn no_effect_starts_two_seconds_after_it_is_engaged_under_load_and_on_a_fu
     assert_eq!(status, 200, "{answer}");
     grows(&fleet).await;
 
-    // On a full disk nothing new is taken, what is to stop still stops, and the ballast lets a freeze through.
+    // With a full disk nothing can be written, so nothing begins; and what is asked to stop still stops.
     disk.fill();
     std::fs::write(&file, "").unwrap();
     stopped_by(&fleet, Time::now(), "by its file, on a full disk").await;
+    // The ballast makes room for a freeze, which holds when the file is gone.
     let (status, answer) = engine.post("/api/v1/freezes", &why).await.unwrap();
     assert_eq!(status, 201, "{answer}");
     disk.empty();
     std::fs::remove_file(&file).unwrap();
-    stopped_by(&fleet, Time::now(), "by a freeze that was set on a full disk").await;
+    stopped_by(&fleet, Time::now(), "by the freeze of the full disk").await;
     let (status, answer) = engine.post("/api/v1/unfreeze", &why).await.unwrap();
     assert_eq!(status, 200, "{answer}");
     grows(&fleet).await;

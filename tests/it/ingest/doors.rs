@@ -4,6 +4,7 @@
 
 use super::rig::*;
 use nightshift::catalog::Loaded;
+use nightshift::limits;
 use nightshift::server::Pace;
 use nightshift::store::StoreError;
 use std::sync::Arc;
@@ -73,6 +74,16 @@ async fn a_source_that_is_unknown_or_of_another_kind_is_404_and_says_what_there_
 }
 
 #[tokio::test]
+async fn the_question_of_cloud_events_names_no_source_to_a_stranger() {
+    let rig = rig().await;
+    for (token, status) in [("", 401), (VIEWER_TOKEN, 403), (SOURCE_TOKEN, 403)] {
+        let answer = rig.request("OPTIONS", "/in/alertmanager/nosuch", token, &[], b"").await;
+        assert_eq!(answer.status, status, "{token}");
+        assert!(!answer.body.to_string().contains("/prod"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
     let loaded = Loaded { hash: "h".to_owned(), ..Loaded::default() };
     let rig = rig_with(Pace::default(), loaded).await;
@@ -87,8 +98,9 @@ async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn metrics_show_levels_of_the_store_to_any_token() {
+async fn metrics_show_levels_of_the_store_to_tokens_that_may_scrape() {
     let rig = rig().await;
+    assert_eq!(rig.get("/metrics", SOURCE_TOKEN).await.status, 403, "a sender reads nothing");
     let page = rig.get("/metrics", VIEWER_TOKEN).await;
     assert_eq!(page.status, 200);
     let text = page.body.as_str().unwrap();
@@ -114,8 +126,15 @@ async fn too_many_or_too_long_headers_are_refused() {
     let rig = rig().await;
     let many: String = (0..200).map(|at| format!("X-{at}: y\r\n")).collect();
     assert_eq!(rig.raw(format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes()).await.status, 431);
-    let long = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(200_000));
-    assert_eq!(rig.raw(long.as_bytes()).await.status, 431);
+    let long = |bytes: usize| format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(bytes));
+    for bytes in [200_000, 100_000, limits::HEADER_BYTES] {
+        assert_eq!(rig.raw(long(bytes).as_bytes()).await.status, 431, "{bytes}");
+    }
+    assert_eq!(
+        rig.raw(long(limits::HEADER_BYTES - 100).as_bytes()).await.status,
+        200,
+        "the bound is what `limits` says"
+    );
 }
 
 #[tokio::test]

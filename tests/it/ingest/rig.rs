@@ -12,8 +12,8 @@ use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
 use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use nightshift::store::{
-    AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken, NewAgent,
-    NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken,
+    NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
@@ -472,7 +472,16 @@ impl Store for MemoryStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         unimplemented!()
     }
-    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
+        unimplemented!()
+    }
+    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
         unimplemented!()
     }
     async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
@@ -502,10 +511,26 @@ impl Store for MemoryStore {
     async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         unimplemented!()
     }
+    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<nightshift::store::SubjectLink>, StoreError> {
+        unimplemented!()
+    }
+    async fn subject_link(
+        &self,
+        _: nightshift::store::SubjectLink,
+        _: Time,
+    ) -> Result<nightshift::store::Linked, StoreError> {
+        unimplemented!()
+    }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }
     async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
+        unimplemented!()
+    }
+    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
+        unimplemented!()
+    }
+    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
         unimplemented!()
     }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {

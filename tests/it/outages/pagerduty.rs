@@ -72,7 +72,7 @@ async fn after_ten_minutes_of_429_each_key_has_its_events_once_and_in_order() {
         assert!(most_in_a_minute(&scene.vendor.moments(ENQUEUE, back)) <= EVENTS);
         let taken = taken(&scene);
         for incident in scene.incidents().await {
-            let events = taken.get(&Scene::key(incident.id)).cloned().unwrap_or_default();
+            let events = taken.get(&Scene::key(&incident)).cloned().unwrap_or_default();
             let no: usize = incident.subject.part("node").unwrap()[4..].parse().unwrap();
             let expected: &[&str] = match (incident.state, no) {
                 // Over before PagerDuty heard of it: nobody is paged.

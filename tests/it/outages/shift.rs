@@ -166,6 +166,19 @@ impl Plan {
     }
 }
 
+/// What the rule's author wrote.
+fn summary(labels: &Value) -> String {
+    let (node, gpu) = (labels["node"].as_str().unwrap_or_default(), labels["gpu"].as_str().unwrap_or_default());
+    match labels["alertname"].as_str().unwrap_or_default() {
+        "GpuXid" => format!("GPU {gpu} of {node} reported XID {}", labels["xid"].as_str().unwrap_or_default()),
+        "GpuHot" => format!("GPU {gpu} of {node} is above 88 °C"),
+        "GpuMemoryHot" => format!("The memory of GPU {gpu} of {node} is above 95 °C"),
+        "GpuPowerBrake" => format!("GPU {gpu} of {node} is slowed by its power brake"),
+        "OurOwnAlert" => format!("The fans of {node} are loud"),
+        _ => String::new(),
+    }
+}
+
 /// PagerDuty: a trigger pages where its key is not open.
 fn pagerduty(board: &mut Vec<Posted>, _: &str, body: &Value, _: &str) -> (u16, Value) {
     board.push(Posted { id: board.len().to_string(), thread: None, editions: vec![body.clone()] });
@@ -251,7 +264,11 @@ impl Shift {
             alerts.iter().map(|labels| labels.iter().map(|(name, value)| (*name, value.as_str())).collect()).collect();
         let slices: Vec<&[(&str, &str)]> = borrowed.iter().map(Vec::as_slice).collect();
         let now = self.night.now();
-        let body = alertmanager_body(status, &now.to_string(), &slices).to_string();
+        let mut body = alertmanager_body(status, &now.to_string(), &slices);
+        for alert in body["alerts"].as_array_mut().unwrap() {
+            alert["annotations"] = json!({ "summary": summary(&alert["labels"]) });
+        }
+        let body = body.to_string();
         let source = &self.night.parts.config.sources["test"];
         let mut decoded = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap();
         for event in &mut decoded.events {
@@ -413,7 +430,7 @@ async fn judge(shift: &Shift, plan: &Plan, seed: u64) -> String {
         taken.into_iter().zip(shift.pager.board()).map(|(at, posted)| (at, posted.last().clone())).collect();
     let Pages { paged, open: still_open, ended } = pages(&board);
     let incidents = shift.incidents().await;
-    let key_of = |incident: &Incident| format!("nightshift/test/{}", incident.id);
+    let key_of = |incident: &Incident| incident.dedup_key("test");
     let mut tallies: BTreeMap<Kind, Tally> = BTreeMap::new();
     let mut explained: BTreeSet<String> = BTreeSet::new();
     let mut wrong = Vec::new();
@@ -490,10 +507,10 @@ fn due(shift: &Shift, vendor: usize, second: u64) -> u64 {
 
 /// Each question is in an event of PagerDuty's within the time; how many there were, and the slowest.
 async fn questions(shift: &Shift, board: &[(Time, Value)], wrong: &mut Vec<String>) -> (usize, u64) {
-    let asked = shift.asked().await;
+    let (asked, incidents) = (shift.asked().await, shift.incidents().await);
     let mut slowest = 0;
     for (approval, at, incident) in &asked {
-        let key = format!("nightshift/test/{incident}");
+        let key = incidents.iter().find(|one| one.id.to_string() == *incident).unwrap().dedup_key("test");
         let shown = board.iter().find(|(_, event)| {
             event["dedup_key"] == key.as_str() && event.to_string().contains(&format!("nightshift approve {approval}"))
         });

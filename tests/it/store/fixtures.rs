@@ -7,7 +7,7 @@ use nightshift::model::{
     Time, UndoPolicy,
 };
 use nightshift::policy::{Facts, GuardLimits, Proposal, RuleSet};
-use nightshift::store::{Batch, Claimed, Filter, Heard, Store};
+use nightshift::store::{Batch, Claimed, Filter, Heard, Origin, Store};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub async fn hear(store: &Arc<dyn Store>, rules: &Arc<RuleSet>, events: Vec<Even
 }
 
 pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Batch {
-    Batch { source: "am".to_owned(), events, gaps: Vec::new(), rules: rules.clone(), now }
+    Batch { source: "am".to_owned(), events, gaps: Vec::new(), rules: rules.clone(), now, origin: Origin::default() }
 }
 
 /// A claimed run of rule `xid` for a node, its runbook pinned.

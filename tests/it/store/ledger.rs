@@ -111,7 +111,13 @@ pub async fn a_redacted_body_is_gone_everywhere_and_the_proof_holds(open: Open<'
     let key = key();
     hear(&store, &auto(), vec![event("Xid79", "secret-node")], at(1)).await;
     let (checkpoint, root) = signed(&store, &key).await;
-    let redact = |no| Control::Redact { entry: EntryNo(no), by: "kim".to_owned(), why: "a name".to_owned() };
+    let redact = |no| Control::Redact {
+        entry: EntryNo(no),
+        by: "kim".to_owned(),
+        why: "a name".to_owned(),
+        persons: 1,
+        notify: Vec::new(),
+    };
     let early = store.control(redact(1), at(2)).await;
     assert!(matches!(&early, Err(StoreError::Refused(why)) if why.contains("r1")), "its run still needs it: {early:?}");
     let cancel = Control::Cancel { run: RunId(1), by: "kim".to_owned(), why: "a name".to_owned() };

@@ -223,3 +223,21 @@ pub async fn a_hold_that_lasts_is_recorded_once_more_and_people_wait_for_it(open
     assert_eq!(held, 2, "when it began, and when it had lasted");
     assert!(matches!(store.runs(of_run(claimed.run.id)).await.unwrap()[0].state, RunState::Held { .. }));
 }
+
+pub async fn what_a_channel_has_nothing_to_say_of_is_looked_at_at_the_same_pace(open: Open<'_>) {
+    let (store, notice) = told(open).await;
+    report(&store, &notice, Receipted::Delivered { upto: notice.want, receipt: Receipt(json!(1)) }, 2).await;
+    acknowledge(&store, &notice, 10).await;
+    let row = due(&store, 10).await.remove(0);
+    // News come while the channel decides that it has nothing to say.
+    let assign = Control::Assign { incident: notice.incident, owner: "ana".to_owned(), by: "kim".to_owned() };
+    store.control(assign, at(10)).await.unwrap();
+    report(&store, &notice, Receipted::Nothing { upto: row.want, receipt: None }, 10).await;
+    assert!(due(&store, 11).await.is_empty(), "a flap would be judged anew with each of its turns");
+    assert_eq!(due(&store, 12).await.len(), 1);
+    // A question waits for no pace.
+    let row = due(&store, 12).await.remove(0);
+    asks(&store, 12).await;
+    report(&store, &notice, Receipted::Nothing { upto: row.want, receipt: None }, 12).await;
+    assert_eq!(due(&store, 12).await.len(), 1);
+}

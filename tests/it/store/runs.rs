@@ -215,6 +215,24 @@ pub async fn a_parked_run_is_due_at_its_time_and_not_before(open: Open<'_>) {
     assert!(matches!(store.park(run, epoch, None, end, at(101), at(100)).await, Err(StoreError::Refused(_))));
 }
 
+pub async fn a_run_held_for_an_alert_that_ended_goes_on_at_once_if_it_fires_again_meanwhile(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    let held = RunState::Held { reason: Reason::new(ReasonCode::EpisodeOver, "its alert has ended") };
+    // It was seen to have ended, and fires again before that is written down.
+    hear(&store, &auto(), vec![resolved(event("Xid79", "gpu-3"))], at(1)).await;
+    hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(2)).await;
+    store.park(run, epoch, None, held.clone(), at(300), at(2)).await.unwrap();
+    assert_eq!(store.due(at(2), 10).await.unwrap().runs, [run], "it does not sleep over an alert that fires");
+    let claimed = store.claim(run, at(2)).await.unwrap().unwrap();
+    // Where it has ended, the run waits.
+    hear(&store, &auto(), vec![resolved(event("Xid79", "gpu-3"))], at(3)).await;
+    store.park(run, claimed.run.epoch, None, held, at(300), at(3)).await.unwrap();
+    assert!(store.due(at(4), 10).await.unwrap().runs.is_empty());
+    assert_eq!(store.due(at(300), 10).await.unwrap().runs, [run]);
+}
+
 pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     let store: Arc<dyn Store> = open();
     store.pin(&pin(), TEXT, start()).await.unwrap();

@@ -117,7 +117,7 @@ async fn a_token_that_the_machine_made_for_somebody_is_a_second_person_until_it_
 #[tokio::test]
 async fn broken_glasses_and_the_machines_own_token_are_one_human_together() {
     let chat = site_of_one().await;
-    make(&chat, &secret("local"), wanted("kim", "operator", "1d")).await;
+    let (kim, _) = make(&chat, &secret("local"), wanted("kim", "operator", "1d")).await;
     let glass = async |by: &str| {
         let wish = json!({ "reason": "no login", "by": by });
         let (_, said) = chat.posts(&secret("local"), "/api/v1/break-glass", wish).await;
@@ -125,11 +125,45 @@ async fn broken_glasses_and_the_machines_own_token_are_one_human_together() {
     };
     let (ann, ben) = (glass("ann").await, glass("ben").await);
     freeze(&chat, &secret("ada")).await;
-    assert_eq!(release(&chat, &ann).await.1["asked"], "all");
-    for other in [&ben, &secret("local")] {
-        let (status, said) = release(&chat, other).await;
-        assert_eq!(status, 403, "{said}");
-    }
+    let refused = async || {
+        for other in [&ann, &ben, &secret("local")] {
+            let (status, said) = release(&chat, other).await;
+            assert!(status == 403 && said.to_string().contains("counts as none"), "{status} {said}");
+        }
+    };
+    // Neither the first of two persons nor the second one.
+    refused().await;
+    assert_eq!(release(&chat, &secret("ada")).await.1["asked"], "all");
+    refused().await;
     assert!(frozen(&chat).await);
-    assert_eq!(release(&chat, &secret("ada")).await.1["unfrozen"], "all");
+    assert_eq!(release(&chat, &kim).await.1["unfrozen"], "all");
+}
+
+#[tokio::test]
+async fn the_machines_own_token_never_cures_a_self_approval_unless_people_say_whose_it_is() {
+    let chat = with_an_admin().await;
+    let wish = json!({ "reason": "no login", "by": "ann" });
+    let (_, said) = chat.posts(&secret("local"), "/api/v1/break-glass", wish).await;
+    let glass = said["token"].as_str().unwrap().to_owned();
+    for (asker, approver) in [
+        (secret("bob"), secret("local")),
+        (secret("bob"), glass.clone()),
+        (secret("local"), secret("bob")),
+        (secret("local"), glass.clone()),
+        (glass, secret("bob")),
+    ] {
+        let (status, said) = super::asked_and_approved(&chat, &asker, &approver).await;
+        assert!(status == 403 && said.contains("cannot approve it too"), "{status} {said}");
+    }
+    chat.night.settle().await;
+    assert!(chat.night.effects().is_empty(), "{:?}", chat.night.effects());
+    // It is ada's: then it is a person like any other, and still not two.
+    let mut people = chat.app.roster.now().people().to_vec();
+    people[0].tokens.push("local".into());
+    let given = ["ada", "bob", "root", "local"].map(|name| token(name, Role::Admin, None));
+    chat.app.roster.replace(nightshift::server::Roster::new(people, Tokens::new(given.to_vec()).unwrap()));
+    let (status, said) = super::asked_and_approved(&chat, &secret("ada"), &secret("local")).await;
+    assert!(status == 403 && said.contains("cannot approve it too"), "{status} {said}");
+    let (status, said) = super::asked_and_approved(&chat, &secret("bob"), &secret("local")).await;
+    assert_eq!(status, 200, "{said}");
 }

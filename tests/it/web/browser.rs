@@ -120,6 +120,15 @@ impl Browser {
 impl Page {
     /// The form whose action ends so.
     pub fn form(&self, action: &str) -> Form {
+        self.form_where(action, |target| target.as_str().ends_with(action))
+    }
+
+    /// The form whose action has this in its path, whatever its query says.
+    pub fn form_of(&self, path: &str) -> Form {
+        self.form_where(path, |target| target.path().contains(path))
+    }
+
+    fn form_where(&self, action: &str, is: impl Fn(&Url) -> bool) -> Form {
         let forms = Regex::new(r"(?s)<form\b([^>]*)>(.*?)</form>").unwrap();
         let (tags, attribute) = (Regex::new(r"<(?:input|button)\b([^>]*)>").unwrap(), |tag: &str, name: &str| {
             let value = Regex::new(&format!(r#"\b{name}="([^"]*)""#)).unwrap();
@@ -127,7 +136,7 @@ impl Page {
         });
         for found in forms.captures_iter(&self.text) {
             let target = self.url.join(&attribute(&found[1], "action").unwrap_or_default()).unwrap();
-            if !target.as_str().ends_with(action) {
+            if !is(&target) {
                 continue;
             }
             let inputs = tags.captures_iter(&found[2]).filter(|tag| tag[0].starts_with("<input"));

@@ -41,6 +41,8 @@ pub struct Said {
     pub huge: bool,
     /// Its set of keys is no such thing.
     pub odd: bool,
+    /// Takes no code, and says so: error and description.
+    pub refuses: Option<(&'static str, &'static str)>,
     /// How long each answer takes by the engine's clock.
     pub takes: Duration,
     pub asked: BTreeMap<&'static str, usize>,
@@ -83,6 +85,7 @@ impl Forged {
             down: false,
             huge: false,
             odd: false,
+            refuses: None,
             takes: Duration::ZERO,
             asked: BTreeMap::new(),
             codes: BTreeMap::new(),
@@ -133,7 +136,7 @@ async fn describe(State(forged): State<Forged>) -> Result<Response, StatusCode> 
     let at = |path: &str| forged.url.join(path).unwrap().to_string();
     let answer = json!({
         "issuer": said.issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
-        "jwks_uri": at("/jwks"), "userinfo_endpoint": at("/me"),
+        "jwks_uri": at("/jwks"), "userinfo_endpoint": at("/me"), "end_session_endpoint": at("/end"),
     });
     Ok(Json(answer).into_response())
 }
@@ -171,6 +174,10 @@ async fn token(State(forged): State<Forged>, headers: HeaderMap, body: String) -
     forged.speaks().await;
     let mut said = forged.said();
     let refused = (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" }))).into_response();
+    if let Some((error, description)) = said.refuses {
+        let body = Json(json!({ "error": error, "error_description": description }));
+        return Ok((StatusCode::UNAUTHORIZED, body).into_response());
+    }
     let Some(asked) = said.codes.remove(&form["code"]) else { return Ok(refused) };
     // As RFC 6749 says: both form-encoded before they are joined.
     let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();

@@ -75,6 +75,15 @@ impl Scene {
         (browser, page)
     }
 
+    /// What `nightshift doctor` finds here.
+    fn doctor(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(self.site.path().join("nightshift.yaml")).args(["doctor", "-o", "json"]);
+        let output = command.env("OIDC_SECRET", SECRET).env_remove("NIGHTSHIFT_TOKEN").output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["findings"].to_string()
+    }
+
     fn cordons(&self) -> usize {
         let all = self.fleet.effects();
         all.iter().filter(|effect| effect.changed && effect.verb == "patch" && effect.resource == "nodes").count()
@@ -133,6 +142,7 @@ async fn from_a_link_in_a_message_through_the_provider_to_one_cordon() {
     // A restart opens nothing: whoever was in signs in anew.
     let (mut ada, _) = scene.sign_in("u-ada", "/").await;
     assert_eq!(engine.stop(), Some(0));
+    assert!(scene.site.log().contains("signed out"), "{}", scene.site.log());
     let engine = scene.engine().await;
     assert_eq!(ada.open(&scene.at("/")).await.url.path(), "/login");
     let log = scene.site.log();
@@ -144,11 +154,25 @@ async fn from_a_link_in_a_message_through_the_provider_to_one_cordon() {
 async fn who_is_in_a_named_group_is_let_in_and_who_only_says_a_mail_is_not() {
     let scene = Scene::set().await;
     let engine = scene.engine().await;
-    let (_, page) = scene.sign_in("u-bob", "/").await;
-    assert!(page.status == 200 && page.words().contains("bob@example.com (oidc:u-bob) · viewer"), "{}", page.words());
+    let (mut bob, page) = scene.sign_in("u-bob", "/").await;
+    assert!(page.status == 200 && page.words().contains("bob@example.com · viewer"), "{}", page.words());
     let (browser, page) = scene.sign_in("u-eve", "/").await;
     assert_eq!((page.status, browser.session()), (403, None));
     assert!(page.words().contains("the provider knows you as `u-eve`"), "{}", page.words());
     assert!(!page.words().contains("Open incidents"));
+    let doctor = scene.doctor();
+    assert!(doctor.contains("answers, with") && !doctor.contains("identity provider: ID tokens"), "{doctor}");
+    // A group that is taken out of the file is out within a second, without a restart.
+    let file = scene.site.path().join("nightshift.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("roles: { sre: viewer }", "roles: { sre: none }")).unwrap();
+    eventually("bob to be out", async || (bob.open(&scene.at("/")).await.url.path() == "/login").then_some(())).await;
+    let (browser, page) = scene.sign_in("u-bob", "/").await;
+    assert_eq!((page.status, browser.session()), (403, None));
+    assert!(page.words().contains("access is blocked"), "{}", page.words());
+    let log = scene.site.log();
+    for line in ["signed in", "bob@example.com (oidc:u-bob)", "group sre: viewer → none", "sign-in denied"] {
+        assert!(log.contains(line), "{line}:\n{log}");
+    }
     assert_eq!(engine.stop(), Some(0));
 }

@@ -47,15 +47,16 @@ async fn somebody_is_who_the_configuration_says_by_subject_by_verified_mail_or_b
         // The token says nothing; the provider does when it is asked.
         (nothing(), json!({ "sub": "00u1", "email": "ada@example.com", "email_verified": true }), "ada · approver"),
         (json!({ "sub": "00u2", "groups": ["leads"] }), nothing(), "bob · viewer"),
-        (json!({ "groups": ["everybody", "sre"] }), nothing(), "oidc:00u1 · responder"),
+        (json!({ "sub": "00u3", "groups": ["everybody", "sre"] }), nothing(), "oidc:00u3 · responder"),
         (
-            json!({ "email": "eve@example.com", "email_verified": true, "groups": ["sre"] }),
+            json!({ "sub": "00u4", "email": "eve@example.com", "email_verified": true, "groups": ["sre"] }),
             nothing(),
-            "eve@example.com (oidc:00u1) · responder",
+            "eve@example.com · responder",
         ),
-        (json!({ "email": "ada@example.com", "groups": ["sre"] }), nothing(), "oidc:00u1 · responder"),
+        (json!({ "sub": "00u5", "email": "ada@example.com", "groups": ["sre"] }), nothing(), "oidc:00u5 · responder"),
         (json!({ "sub": "eve@example.com", "groups": ["sre"] }), nothing(), "oidc:eve@example.com · responder"),
-        (nothing(), json!({ "sub": "00u1", "groups": ["sre", "leads"] }), "oidc:00u1 · operator"),
+        (json!({ "sub": "00u6" }), json!({ "sub": "00u6", "groups": ["sre", "leads"] }), "oidc:00u6 · operator"),
+        (json!({ "sub": "00u7", "preferred_username": "gus", "groups": ["sre"] }), nothing(), "user gus · responder"),
     ] {
         told(claims.clone(), info.clone());
         let (_, page) = sign_in(&desk).await;
@@ -72,11 +73,14 @@ async fn somebody_is_who_the_configuration_says_by_subject_by_verified_mail_or_b
         (nothing(), json!({ "sub": "00u2", "email": "ada@example.com", "email_verified": true })),
         (
             json!({ "email": "ada@example.com", "email_verified": false }),
-            json!({ "sub": "00u1", "email_verified": true }),
+            json!({ "sub": "00u9", "email_verified": true }),
         ),
         (json!({ "groups": [7, null, "nobody"] }), nothing()),
         (json!({ "groups": { "sre": true } }), nothing()),
     ] {
+        // A subject that has not signed in before: `00u1` is ada by now.
+        let mut claims = claims;
+        claims.as_object_mut().unwrap().entry("sub").or_insert_with(|| json!("00u9"));
         told(claims.clone(), info.clone());
         let (browser, page) = sign_in(&desk).await;
         assert_eq!((page.status, browser.session()), (403, None), "{claims} {info}: {}", page.words());
@@ -96,10 +100,11 @@ async fn a_token_that_is_wrong_in_one_thing_opens_nothing() {
         (json!({ "iss": "https://evil.example" }), json!({}), "from another issuer"),
         (json!({ "aud": "other" }), json!({}), "for another application"),
         (json!({ "nonce": "n" }), json!({}), "for another sign-in"),
-        (json!({ "exp": now - 3_600 }), json!({}), "has expired"),
+        (json!({ "exp": now - 3_600 }), json!({}), "expired 3600 s ago by our clock"),
+        (json!({ "iat": now + 63 }), json!({}), "issued 63 s after our clock: is the time right here?"),
         (json!({}), json!({ "alg": "none" }), "algorithm is not allowed"),
         (json!({}), json!({ "alg": "HS256" }), "algorithm is not allowed"),
-        (json!({}), json!({ "kid": "k1" }), "signed by a key that it does not publish"),
+        (json!({}), json!({ "kid": "k1" }), "signed by a key that is not among those that the provider showed"),
     ] {
         {
             let mut said = forged.said();
@@ -126,6 +131,9 @@ async fn a_code_is_taken_once_and_only_in_the_browser_where_the_sign_in_began() 
     let (mut browser, page) = sign_in(&desk).await;
     let back = page.way.iter().find(|url| url.path() == "/login/callback").unwrap().clone();
     assert_eq!(forged.asked("token"), 1);
+    let again = browser.open(&back).await;
+    assert_eq!((again.url.path(), forged.asked("token")), ("/runs/r1", 1), "who is in goes on to the page");
+    browser.jar.clear();
     let again = browser.open(&back).await;
     assert_eq!(again.status, 400, "the ticket is gone from the browser");
     assert!(again.words().contains("was not begun in this browser, has been used"), "{}", again.words());
@@ -324,7 +332,7 @@ async fn a_provider_that_fails_slowly_or_talks_nonsense_is_left_alone_for_a_mome
     assert_eq!(forged.asked("description"), 2);
     desk.night.pass(limits::OIDC_RETRY).await;
     (forged.said().issuer, forged.said().odd) = (issuer, true);
-    tried(403).await;
+    tried(502).await;
     assert_eq!((forged.asked("description"), forged.asked("keys")), (3, 1));
     desk.night.pass(limits::OIDC_RETRY).await;
     forged.said().odd = false;

@@ -22,6 +22,8 @@ pub struct Shelf {
     pub approvals: Vec<Approval>,
     /// What was recorded, in order: (incident, channel, word).
     pub log: Vec<(IncidentId, String, &'static str)>,
+    /// The next reading of what is due is handed over only then.
+    pub slow_reader: Option<Arc<tokio::sync::Notify>>,
 }
 
 /// One row of the outbox.
@@ -57,6 +59,7 @@ impl FakeStore {
                 owner: None,
                 firing: 1,
                 episodes: 1,
+                incarnation: String::new(),
             };
             for channel in channels {
                 let due = DueNotice {
@@ -69,6 +72,8 @@ impl FakeStore {
                     maybe_sent: false,
                     alone: false,
                     urgent: false,
+                    severity,
+                    source: String::new(),
                 };
                 let row = Row { due, done: EntryNo(-1), at: now };
                 shelf.rows.insert((incident.id, (*channel).to_owned()), row);
@@ -77,15 +82,21 @@ impl FakeStore {
         });
         let title = format!("XID 79 on gpu-{id}");
         let subject = Subject::node(format!("gpu-{id}"));
-        self.happen(id, EntryKind::IncidentOpened { key: format!("node=gpu-{id}"), title, subject }, now);
+        let key = format!("node=gpu-{id}");
+        self.happen(id, EntryKind::IncidentOpened { key, title, subject, alert: None }, now);
     }
 
     /// Something that the incident's channels should hear.
     pub fn happen(&self, id: i64, kind: EntryKind, now: Time) {
+        self.happen_to(id, id, kind, now);
+    }
+
+    /// The same for a run of another number.
+    pub fn happen_to(&self, id: i64, run: i64, kind: EntryKind, now: Time) {
         self.with(|shelf| {
             let no = EntryNo(shelf.entries.len() as i64);
             let urgent = matches!(kind, EntryKind::ApprovalAsked { .. });
-            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(id)) };
+            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(run)) };
             shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
             for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
                 let untold = row.due.shown.is_none() && row.due.attempts == 0 && !row.due.maybe_sent;
@@ -112,14 +123,20 @@ impl FakeStore {
 #[async_trait::async_trait]
 impl Store for FakeStore {
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
-        Ok(self.with(|shelf| {
+        let (due, reader) = self.with(|shelf| {
             let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
-            Due {
+            let due = Due {
                 runs: Vec::new(),
+                clusters: Vec::new(),
                 notices: waiting().filter(|row| row.at <= now).take(limit).map(|row| row.due.clone()).collect(),
                 next: waiting().map(|row| row.at).min(),
-            }
-        }))
+            };
+            (due, shelf.slow_reader.take())
+        });
+        if let Some(reader) = reader {
+            reader.notified().await;
+        }
+        Ok(due)
     }
 
     async fn receipted(
@@ -348,7 +365,16 @@ impl Store for FakeStore {
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
         panic!("not the courier's")
     }
-    async fn agent_family(&self, _: &AgentName) -> Result<Option<String>, StoreError> {
+    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
+        panic!("not the courier's")
+    }
+    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
         panic!("not the courier's")
     }
     async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
@@ -378,10 +404,22 @@ impl Store for FakeStore {
     async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
         panic!("not the courier's")
     }
+    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<crate::store::SubjectLink>, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn subject_link(&self, _: crate::store::SubjectLink, _: Time) -> Result<crate::store::Linked, StoreError> {
+        panic!("not the courier's")
+    }
     async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
         panic!("not the courier's")
     }
     async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
+        panic!("not the courier's")
+    }
+    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
         panic!("not the courier's")
     }
     async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
@@ -402,6 +440,8 @@ pub struct Told {
     pub digests: Vec<(Digest, Option<Receipt>)>,
     /// Answers to give before all is well again.
     pub answers: VecDeque<Delivery>,
+    /// The next delivery ends only then.
+    pub slow: Option<Arc<tokio::sync::Notify>>,
 }
 
 #[derive(Clone, Default)]
@@ -430,6 +470,10 @@ impl Notifier for FakeChannel {
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         if self.dead {
             return std::future::pending().await;
+        }
+        let slow = self.ear.with(|heard| heard.slow.take());
+        if let Some(slow) = slow {
+            slow.notified().await;
         }
         self.ear.with(|heard| {
             heard.posts.push((notice.clone(), prior.cloned()));

@@ -8,6 +8,7 @@ use crate::actions::{self, Action, Performed};
 use crate::engine::propose;
 use crate::limits;
 use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::planted::planted;
 use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
@@ -35,12 +36,7 @@ impl Slice<'_> {
         }
         self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
-            Effect::Blind => {
-                let text =
-                    format!("`{}` was begun and its answer is not known; it cannot be asked or repeated", step.call);
-                self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
-                Ok(Next::Rest)
-            }
+            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is not known").await,
             // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
             Effect::Probed if self.now() < step.deadline => {
                 let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
@@ -54,6 +50,13 @@ impl Slice<'_> {
                 self.again(claimed, runbook, action, step).await
             }
         }
+    }
+
+    /// The step stays open, and people decide: whether a blind one happened is not guessed.
+    async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<Next, StoreError> {
+        let text = format!("`{}` was begun and {what}; it cannot be asked or repeated", step.call);
+        self.stuck(run, ReasonCode::InDoubt, text).await?;
+        Ok(Next::Rest)
     }
 
     /// Once more, if people have not stopped everything since: a drain evicts at each of its passes.
@@ -91,16 +94,31 @@ impl Slice<'_> {
         if step.call.action == "approve" {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
+        // The last question before the effect: the write of the record took its time, and a blind step has no second chance.
+        let asked = step.effect != Effect::Read && !planted("kill-switch-not-asked-before-the-effect");
+        if asked && self.parts.world.stopped().is_some() && self.is_held(&claimed.run, action, &step).await? {
+            return Ok(Next::Rest);
+        }
         let spec = action.spec();
         let began = std::time::Instant::now();
         let performing = tokio::time::timeout(spec.deadline.0, action.perform(world, &step));
         let answer = tokio::select! {
             answer = performing => answer,
-            stopped = self.stopped(&claimed.run, action, &step) => return stopped.map(|()| Next::Rest),
+            stopped = self.stopped(&claimed.run, action, &step) => return match stopped? {
+                // Cut off by now, so a store that is slow to write the reason down lets nothing through.
+                true if !self.is_held(&claimed.run, action, &step).await? => Ok(Next::Go),
+                _ => Ok(Next::Rest),
+            },
         };
         self.parts.metrics.step(Phase::Perform, began.elapsed());
-        let performed = answer
-            .unwrap_or_else(|_| Performed::Retry { why: format!("no answer within {}", spec.deadline), after: None });
+        let performed = answer.unwrap_or_else(|_| {
+            let why = format!("no answer within {}", spec.deadline);
+            if step.effect == Effect::Blind {
+                Performed::InDoubt { why }
+            } else {
+                Performed::Retry { why, after: None }
+            }
+        });
         match performed {
             Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
             Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
@@ -112,29 +130,41 @@ impl Slice<'_> {
                 Ok(Next::Rest)
             }
             Performed::Retry { why, after } => self.retry(claimed, step, spec.deadline, why, after).await,
+            Performed::InDoubt { why } => {
+                self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
+                self.in_doubt(&claimed.run, &step, &format!("its answer is not known ({why})")).await
+            }
         }
     }
 
-    /// Returns once people have stopped what is being performed: the run is held then, its step open, and what was on
-    /// its way is cut off, which its effect allows. Never returns for what must not be cut off.
-    async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<(), StoreError> {
+    /// Returns once people have stopped what is being performed, and what was on its way is to be cut off, which its effect
+    /// allows. Never returns for what must not be cut off. `true`: the run is still to be held; `false`: it is, its step open.
+    async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let spec = action.spec();
         let may_be_cut = matches!(step.effect, Effect::Converge | Effect::Keyed | Effect::Witnessed);
         if !may_be_cut || spec.reach == Reach::None {
             return std::future::pending().await;
         }
         loop {
-            self.parts.clock.sleep_until(self.now() + limits::FREEZE_LOOK_EVERY).await;
-            if self.parts.world.stopped().is_none() && self.parts.store.freezes().await?.is_empty() {
-                continue;
+            self.parts.clock.sleep_for(limits::FREEZE_LOOK_EVERY).await;
+            if self.parts.world.stopped().is_some() {
+                return Ok(true);
             }
-            let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
-            let limits = Arc::new(self.parts.config.guards.clone());
-            if let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? {
-                self.parts.metrics.action_refused(reason.code);
-                return Ok(());
+            if !self.parts.store.freezes().await?.is_empty() && self.is_held(run, action, step).await? {
+                return Ok(false);
             }
         }
+    }
+
+    /// Whether people have stopped this step: then the run is parked with its reason, and the step is open and not under way.
+    async fn is_held(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
+        let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
+        let limits = Arc::new(self.parts.config.guards.clone());
+        let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? else {
+            return Ok(false);
+        };
+        self.parts.metrics.action_refused(reason.code);
+        Ok(true)
     }
 
     async fn retry(

@@ -23,6 +23,10 @@ impl Slice<'_> {
                 return self.parts.store.end(self.id, run.epoch, step.no, outcome, Vec::new(), self.now()).await;
             }
             Some(Performed::Again { after, .. }) => after.max(limits::AGAIN_MIN),
+            Some(Performed::InDoubt { why }) => {
+                tracing::warn!(run = %self.id, why, call = %step.call, "whether a cancelled step happened is not known");
+                limits::CANCEL_AGAIN
+            }
             Some(Performed::Retry { why, after }) => {
                 tracing::warn!(run = %self.id, why, call = %step.call, "a cancelled step cannot be stopped yet; trying again");
                 after.unwrap_or(limits::CANCEL_AGAIN)

@@ -97,7 +97,7 @@ impl Walk<'_> {
         }
         let given = self.header.params.iter().find(|param| param.name == name)?;
         let text = |ty| !matches!(ty, ParamType::Int | ParamType::Float | ParamType::Bool | ParamType::Any);
-        let thing = |ty| text(ty) && !matches!(ty, ParamType::String);
+        let thing = |ty| text(ty) && !matches!(ty, ParamType::String | ParamType::Query);
         let clash = match (given.ty, wanted.ty) {
             (ParamType::Any, _) | (_, ParamType::Any) => false,
             (given, wanted) if given == wanted => false,

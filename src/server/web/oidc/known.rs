@@ -9,6 +9,7 @@ use crate::config::OidcConfig;
 use crate::limits;
 use crate::model::Time;
 use crate::server::App;
+use crate::world::Http;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,6 +30,20 @@ pub(super) struct Described {
     pub userinfo_endpoint: Option<String>,
     #[serde(default)]
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Where the provider ends its own session.
+    #[serde(default)]
+    pub end_session_endpoint: Option<String>,
+    #[serde(default)]
+    prompt_values_supported: Option<Vec<String>>,
+}
+
+impl Described {
+    /// What the provider is asked for, so that another user can sign in: to choose an account where it can, else to
+    /// authenticate again.
+    pub fn other_user(&self) -> &'static str {
+        let choose = |values: &Vec<String>| values.iter().any(|value| value == "select_account");
+        if self.prompt_values_supported.as_ref().is_some_and(choose) { "select_account" } else { "login" }
+    }
 }
 
 pub(super) struct Known {
@@ -60,14 +75,22 @@ impl Default for Known {
 impl Known {
     /// What the provider says of itself, not older than an hour.
     pub async fn described(&self, app: &App, config: &OidcConfig) -> Result<Described, String> {
-        self.remembered(app, limits::OIDC_KNOWN, |said| &mut said.described, describe(app, config)).await
+        self.remembered(app, limits::OIDC_KNOWN, |said| &mut said.described, async {
+            describe(&app.parts.world.http, config).await.map(|(described, _)| described)
+        })
+        .await
+    }
+
+    /// Where the provider ends its own session, if it is known to do so.
+    pub fn end_session(&self) -> Option<String> {
+        self.said().described.as_ref()?.1.end_session_endpoint.clone()
     }
 
     /// Its keys; asked for anew at most once a minute, however many tokens name one that is not there.
     pub async fn keys(&self, app: &App, config: &OidcConfig, anew: bool) -> Result<Vec<Key>, String> {
         let described = self.described(app, config).await?;
         let lasts = if anew { limits::OIDC_KEYS_PACE } else { limits::OIDC_KNOWN };
-        let ask = async { keys::read(&get(app, &described.jwks_uri, BTreeMap::new()).await?) };
+        let ask = keys_of(&app.parts.world.http, &described);
         self.remembered(app, lasts, |said| &mut said.keys, ask).await
     }
 
@@ -111,10 +134,11 @@ impl Known {
     }
 }
 
-async fn describe(app: &App, config: &OidcConfig) -> Result<Described, String> {
+/// What a provider says of itself where `server.oidc` says that it is, and its time.
+pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Described, Option<String>), String> {
     let url = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
-    let text = get(app, &url, BTreeMap::new()).await?;
-    let described: Described = serde_json::from_str(&text)
+    let answer = get(http, &url, BTreeMap::new()).await?;
+    let described: Described = serde_json::from_str(&answer.body)
         .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
     if described.issuer != config.issuer {
         let theirs = crate::notifiers::one_line(&described.issuer, 200);
@@ -122,10 +146,15 @@ async fn describe(app: &App, config: &OidcConfig) -> Result<Described, String> {
     }
     let plain = config.issuer.starts_with("http://");
     let all = [&described.authorization_endpoint, &described.token_endpoint, &described.jwks_uri];
-    if !all.into_iter().chain(&described.userinfo_endpoint).all(|url| may_ask(url, plain)) {
+    let more = described.userinfo_endpoint.iter().chain(&described.end_session_endpoint);
+    if !all.into_iter().chain(more).all(|url| may_ask(url, plain)) {
         return Err("the provider names an address without TLS".to_owned());
     }
-    Ok(described)
+    Ok((described, answer.date))
+}
+
+pub(super) async fn keys_of(http: &Http, described: &Described) -> Result<Vec<Key>, String> {
+    keys::read(&get(http, &described.jwks_uri, BTreeMap::new()).await?.body)
 }
 
 fn may_ask(url: &str, plain: bool) -> bool {

@@ -2,11 +2,14 @@
 //!
 //! Invariant: who comes back without the ticket of this browser is a stranger, whatever code they bring.
 
-use super::super::cookie::SIGN_IN;
+use super::super::cookie::Cookie;
 use super::super::session::Who;
 use super::super::{pages, sign, visitor};
-use super::Provider;
+use super::ticket::{self, Ticket};
+use super::who::{self, Standing, Told};
+use super::{AGAIN, Failed, Identity, Provider};
 use crate::limits;
+use crate::model::Right;
 use crate::notifiers::one_line;
 use crate::server::{App, Problem};
 use axum::extract::{Query, State};
@@ -14,15 +17,42 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-pub(in crate::server::web) async fn begin(State(app): State<App>, Query(asked): Query<sign::Asked>) -> Response {
-    let Some(provider) = provider(&app) else { return nobody(&app) };
-    let to = sign::path(&asked.to);
-    match provider.begin(&app, to).await {
-        Ok((url, ticket)) => {
-            let cookie = SIGN_IN.set(&app.web.place, &ticket);
-            ([(header::SET_COOKIE, cookie)], Redirect::to(url.as_str())).into_response()
+pub(in crate::server::web) async fn begin(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(asked): Query<sign::Asked>,
+) -> Response {
+    let Some(provider) = provider(&app) else { return no_provider(&app) };
+    let to = Some(sign::path(&asked.to)).filter(|to| to.len() <= limits::WEB_PATH_CHARS).unwrap_or("/");
+    match provider.begin(&app, to, asked.other.is_some()).await {
+        Ok((url, state, ticket)) => {
+            let place = &app.web.place;
+            let mut response = Redirect::to(url.as_str()).into_response();
+            set(&mut response, &Cookie::sign_in(&state).set(place, &ticket));
+            for old in too_many(&app, provider, &headers) {
+                set(&mut response, &old.unset(place));
+            }
+            response
         }
-        Err(why) => failed(&app, StatusCode::BAD_GATEWAY, why),
+        Err(failure) => failed(&app, failure, to),
+    }
+}
+
+/// The sign-ins of this browser that make room for one more: those that are void, then the oldest.
+fn too_many(app: &App, provider: &Provider, headers: &HeaderMap) -> Vec<Cookie> {
+    let now = app.parts.clock.now();
+    let begun = Cookie::sign_ins(&app.web.place, headers);
+    let mut begun: Vec<_> =
+        begun.into_iter().map(|(cookie, ticket)| (provider.tickets.until(&ticket, now), cookie)).collect();
+    begun.sort_by_key(|(until, _)| *until);
+    let void = begun.iter().filter(|(until, _)| until.is_none()).count();
+    let more = (begun.len() + 1).saturating_sub(limits::OIDC_TABS).max(void);
+    begun.into_iter().take(more).map(|(_, cookie)| cookie).collect()
+}
+
+fn set(response: &mut Response, cookie: &str) {
+    if let Ok(cookie) = HeaderValue::from_str(cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
 }
 
@@ -37,6 +67,8 @@ pub(in crate::server::web) struct Back {
     iss: Option<String>,
     #[serde(default)]
     error: Option<String>,
+    #[serde(default)]
+    error_description: Option<String>,
 }
 
 pub(in crate::server::web) async fn callback(
@@ -44,71 +76,110 @@ pub(in crate::server::web) async fn callback(
     headers: HeaderMap,
     Query(back): Query<Back>,
 ) -> Response {
-    let Some(provider) = provider(&app) else { return nobody(&app) };
-    let answer = ended(&app, provider, &headers, back).await;
-    let gone = SIGN_IN.unset(&app.web.place);
-    let (mut parts, body) = answer.into_parts();
-    if let Ok(gone) = HeaderValue::from_str(&gone) {
-        parts.headers.append(header::SET_COOKIE, gone);
-    }
-    Response::from_parts(parts, body)
+    let Some(provider) = provider(&app) else { return no_provider(&app) };
+    let now = app.parts.clock.now();
+    let cookie = Cookie::sign_in(&back.state);
+    let sealed = cookie.all(&app.web.place, &headers);
+    let Some(ticket) = sealed.iter().find_map(|sealed| provider.tickets.open(sealed, &back.state, now)) else {
+        return void(&app, &headers, &back.state).await;
+    };
+    let mut response = match ended(&app, provider, &headers, &ticket, back).await {
+        Some(response) => response,
+        None => void(&app, &headers, &ticket.state).await,
+    };
+    // This sign-in is over; those of other tabs are not.
+    set(&mut response, &cookie.unset(&app.web.place));
+    response
 }
 
-async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, back: Back) -> Response {
+/// A sign-in whose ticket is not there (any more). Who has signed in meanwhile, in another tab, goes where they wanted to.
+async fn void(app: &App, headers: &HeaderMap, state: &str) -> Response {
+    let wish = ticket::wish(state).unwrap_or_default();
+    let to = sign::path(&wish);
+    if let Ok(Some(_)) = visitor::find(app, headers).await {
+        return Redirect::to(to).into_response();
+    }
+    let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
+    let hint = "sign in again (below)".to_owned();
+    failed(app, Failed { status: StatusCode::BAD_REQUEST, why: why.to_owned(), hint }, to)
+}
+
+/// None: the ticket was used before.
+async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, ticket: &Ticket, back: Back) -> Option<Response> {
     let now = app.parts.clock.now();
-    let sealed = SIGN_IN.of(&app.web.place, headers).unwrap_or_default();
-    let void = || {
-        let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
-        failed(app, StatusCode::BAD_REQUEST, why.to_owned())
-    };
-    let Some(ticket) = provider.tickets.open(&sealed, &back.state, now) else { return void() };
     if back.iss.as_ref().is_some_and(|iss| *iss != provider.config.issuer) {
-        return failed(app, StatusCode::BAD_REQUEST, "this answer is from another provider".to_owned());
+        let why = "this answer is from another provider".to_owned();
+        let failure = Failed { status: StatusCode::BAD_REQUEST, why, hint: AGAIN.to_owned() };
+        return Some(failed(app, failure, &ticket.to));
     }
     if let Some(error) = back.error {
-        let word: String = error.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
-        return failed(app, StatusCode::FORBIDDEN, format!("the provider did not sign you in: {word}"));
+        return Some(failed(app, provider.not_signed_in(&error, back.error_description.as_deref()), &ticket.to));
     }
-    if !provider.tickets.may_try(&ticket, now) {
-        return void();
+    if !provider.tickets.may_try(ticket, now) {
+        return None;
     }
-    let identity = match provider.identify(app, &ticket, back.code).await {
-        Ok(identity) => identity,
-        Err(why) => return failed(app, StatusCode::FORBIDDEN, why),
+    let (identity, told) = match provider.identify(app, ticket, back.code).await {
+        Ok(found) => found,
+        Err(failure) => return Some(failed(app, failure, &ticket.to)),
     };
-    if !provider.tickets.end(&ticket, now) {
-        return void();
+    if !provider.tickets.end(ticket, now) {
+        return None;
     }
-    let (issuer, subject) = (&provider.config.issuer, one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES));
-    let mail = identity.verified_mail.clone();
-    let who = Who::Person(identity);
-    match visitor::caller(app, &who).await {
-        Ok(Some(_)) => return sign::enter(app, headers, who, &ticket.to),
-        Ok(None) => {}
-        Err(problem) => return pages::sign_in(app, &ticket.to, Some(&problem)),
-    }
+    let standing = match who::standing(app, &identity, true).await {
+        Ok(Standing::In(caller)) if caller.may(Right::Read) => {
+            return Some(sign::enter(app, headers, Who::Person(identity), &caller, &ticket.to));
+        }
+        Ok(standing) => standing,
+        Err(problem) => return Some(pages::sign_in(app, &ticket.to, Some(&problem))),
+    };
+    Some(denied(app, provider, &identity, &told, &standing, &ticket.to))
+}
+
+fn denied(app: &App, provider: &Provider, identity: &Identity, told: &Told, standing: &Standing, to: &str) -> Response {
     app.parts.metrics.auth_failed();
-    tracing::warn!(%issuer, %subject, "somebody whom the provider knows is not let in: they are nobody here");
-    let known = mail.map(|mail| format!(" (mail {})", one_line(&mail, limits::OIDC_SUBJECT_BYTES))).unwrap_or_default();
-    let error = format!("the provider knows you as `{subject}`{known}, but nobody gave you a role here");
-    let hint = format!(
-        "ask an administrator of Nightshift to add `oidc: {subject}` to your entry under `people`, or a group of yours to \
-         `server.oidc.roles`; the issuer is {issuer}"
+    let subject = one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES);
+    let mail = identity.verified_mail.as_ref().or(told.unverified_mail.as_ref());
+    let mail = mail.map(|mail| one_line(mail, limits::OIDC_SUBJECT_BYTES)).unwrap_or_default();
+    let groups = told.groups.iter().flatten().take(limits::OIDC_GROUPS_SHOWN);
+    let first: Vec<String> = groups.map(|group| one_line(group, limits::OIDC_WORDS)).collect();
+    let count = told.groups.as_ref().map_or_else(|| "claim absent".to_owned(), |groups| groups.len().to_string());
+    let (error, hint) = who::refusal(app, &provider.config, identity, told, standing);
+    tracing::warn!(
+        issuer = %provider.config.issuer,
+        %subject,
+        %mail,
+        mail_verified = identity.verified_mail.is_some(),
+        groups = %count,
+        first_groups = %first.join(", "),
+        why = %hint,
+        "sign-in denied: no role for this user"
     );
-    pages::sign_in(app, &ticket.to, Some(&Problem::new(StatusCode::FORBIDDEN, error, hint)))
+    pages::sign_in(app, to, Some(&Problem::new(StatusCode::FORBIDDEN, error, hint)))
+}
+
+/// Ends the provider's own session, at the provider, where it says how.
+pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
+    match provider(&app).and_then(Provider::end_session) {
+        Some(url) => Redirect::to(url.as_str()).into_response(),
+        None => {
+            let problem = Problem::not_found("the provider does not say how its session is ended", "sign out there");
+            pages::sign_in(&app, "/", Some(&problem))
+        }
+    }
 }
 
 fn provider(app: &App) -> Option<&Provider> {
     app.web.provider.as_ref()
 }
 
-fn nobody(app: &App) -> Response {
+fn no_provider(app: &App) -> Response {
     let hint = "add `server.oidc` to nightshift.yaml, or sign in with a token";
     pages::sign_in(app, "/", Some(&Problem::not_found("there is no identity provider here", hint)))
 }
 
-fn failed(app: &App, status: StatusCode, why: String) -> Response {
+fn failed(app: &App, failure: Failed, to: &str) -> Response {
+    let Failed { status, why, hint } = failure;
     app.parts.metrics.auth_failed();
-    tracing::warn!(%why, "a sign-in failed");
-    pages::sign_in(app, "/", Some(&Problem::new(status, why, "sign in again; if it stays so, tell an administrator")))
+    tracing::warn!(%why, %hint, "sign-in failed");
+    pages::sign_in(app, to, Some(&Problem::new(status, why, hint)))
 }

@@ -25,6 +25,16 @@ pub(super) struct Ticket {
     pub until: Time,
 }
 
+/// A new state. It also says where the person wanted to go, for when the ticket is void by the time they come back.
+pub(super) fn state(to: &str) -> String {
+    format!("{}.{}", secret::text::<32>(), URL_SAFE_NO_PAD.encode(to))
+}
+
+/// Where a state says that the person wanted to go. Anybody can write one: it is good for a page of ours alone.
+pub(super) fn wish(state: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(state.split_once('.')?.1).ok()?).ok()
+}
+
 /// Seals tickets, and remembers what became of them.
 pub(super) struct Tickets {
     key: LessSafeKey,
@@ -75,14 +85,23 @@ impl Tickets {
 
     /// The ticket, where it is one of ours, of this sign-in, and in time. That it is shown changes nothing yet.
     pub fn open(&self, text: &str, state: &str, now: Time) -> Option<Ticket> {
+        let ticket = self.unsealed(text, now)?;
+        bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes())).then_some(ticket)
+    }
+
+    /// When one of our tickets becomes void; none where it is so already.
+    pub fn until(&self, text: &str, now: Time) -> Option<Time> {
+        self.unsealed(text, now).map(|ticket| ticket.until)
+    }
+
+    fn unsealed(&self, text: &str, now: Time) -> Option<Ticket> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
         let mut sealed = sealed.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
         let ticket: Ticket = serde_json::from_slice(plain).ok()?;
-        let same = bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes()));
-        (same && now < ticket.until).then_some(ticket)
+        (now < ticket.until).then_some(ticket)
     }
 
     /// Whether a code may be sent to the provider for it: once, and not beside itself.

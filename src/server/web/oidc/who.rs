@@ -1,77 +1,246 @@
 //! From an identity to what somebody may do here: an entry of `people`, else a group that the configuration names.
 //!
-//! Invariant: nobody is let in by default; an address of mail counts only where the provider says that it has verified it,
-//! and only for whom `people` names by it: what the ledger calls somebody else is what never changes, their subject.
+//! Invariant: no user is let in by default; a subject that signed in as a person is that person from then on, whatever mail
+//! it has, and a mail counts only where the provider says that it has verified it.
 
-use crate::config::{OidcConfig, Role};
+use super::known;
+use crate::config::{OidcConfig, Person, Role};
 use crate::limits;
-use crate::model::Grant;
+use crate::model::{Grant, shown_subject};
 use crate::notifiers::one_line;
+use crate::planted::planted;
+use crate::server::api::store_problem;
 use crate::server::auth::Way;
-use crate::server::{App, Caller};
+use crate::server::{App, Caller, Problem, Roster};
+use crate::store::{Linked, SubjectLink};
+use crate::world::Http;
 use serde_json::{Map, Value};
 
 /// Who somebody is to the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server::web) struct Identity {
+    pub issuer: String,
     pub subject: String,
     pub verified_mail: Option<String>,
+    /// The user name at the provider, which is not verified.
+    user: Option<String>,
     /// As they were when the person signed in.
-    pub groups: Vec<String>,
+    groups: Vec<String>,
+}
+
+/// What else the provider said, to explain a refusal; not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub unverified_mail: Option<String>,
+    /// None: the claim is absent.
+    pub groups: Option<Vec<String>>,
 }
 
 impl Identity {
     /// `said`: claims of the token, then what the provider said besides; the former come first.
-    pub fn of(config: &OidcConfig, subject: String, said: [Map<String, Value>; 2]) -> Identity {
+    pub(super) fn of(
+        config: &OidcConfig,
+        roster: &Roster,
+        subject: String,
+        said: &[Map<String, Value>; 2],
+    ) -> (Identity, Told) {
         // Mail and whether it is verified belong together: both from the same place.
-        let mail = said.iter().find_map(|claims| {
+        let mails = said.iter().filter_map(|claims| {
             let mail = claims.get("email")?.as_str()?;
-            (claims.get("email_verified") == Some(&Value::Bool(true)) && mail.len() <= limits::OIDC_SUBJECT_BYTES)
-                .then(|| mail.to_ascii_lowercase())
+            let verified = claims.get("email_verified") == Some(&Value::Bool(true));
+            (mail.len() <= limits::OIDC_SUBJECT_BYTES).then(|| (mail.to_ascii_lowercase(), verified))
         });
-        let groups = said.iter().find_map(|claims| claims.get(&config.groups_claim)).map(list).unwrap_or_default();
-        // Only those that mean something here are kept.
-        let groups = groups.into_iter().filter(|group| config.roles.contains_key(group)).collect();
-        Identity { subject, verified_mail: mail, groups }
+        let mails: Vec<(String, bool)> = mails.collect();
+        let mail = |wanted: bool| mails.iter().find(|(_, verified)| *verified == wanted).map(|(mail, _)| mail.clone());
+        let text = |name: &str| said.iter().find_map(|claims| Some(claims.get(name)?.as_str()?.to_owned()));
+        let groups = said.iter().find_map(|claims| claims.get(&config.groups_claim)).map(list);
+        // Only those that mean something here are kept: picked first, and bounded after that.
+        let known = groups.iter().flatten().filter(|group| roster.names_group(group));
+        let identity = Identity {
+            issuer: config.issuer.clone(),
+            subject,
+            verified_mail: mail(true),
+            user: text("preferred_username"),
+            groups: known.take(limits::OIDC_GROUPS).cloned().collect(),
+        };
+        (identity, Told { unverified_mail: mail(false), groups })
     }
 
-    /// A name that no entry of `people` and no token can have: one for each subject, whatever mail they have today.
+    /// Whether both are one account of one provider.
+    pub fn same(&self, other: &Identity) -> bool {
+        (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
+    }
+
+    /// What the ledger calls them where no entry of `people` stands for them.
     fn name(&self) -> String {
-        format!("oidc:{}", self.subject.escape_debug())
+        shown_subject(&self.subject, self.verified_mail.as_deref(), self.user.as_deref())
     }
 
-    /// The same for people to read, in the caller's own pages.
-    pub fn shown(&self, caller: &Caller) -> String {
-        match &self.verified_mail {
-            Some(mail) if caller.name == self.name() => {
-                format!("{} ({})", one_line(mail, limits::OIDC_SUBJECT_BYTES), caller.name)
+    fn way(&self) -> Way {
+        Way::Oidc { issuer: self.issuer.clone(), subject: self.subject.clone() }
+    }
+}
+
+/// What becomes of a user that the provider has identified.
+pub(in crate::server::web) enum Standing {
+    In(Box<Caller>),
+    /// `role: none`, and who it says so of.
+    Blocked(String),
+    /// Their mail is that of this person, and another subject has signed in as this person.
+    Taken(String),
+    /// Nothing here names them.
+    Unknown,
+}
+
+/// What they may do now. At a sign-in it is noted where the mail of a subject has changed.
+pub(in crate::server::web) async fn standing(
+    app: &App,
+    identity: &Identity,
+    sign_in: bool,
+) -> Result<Standing, Problem> {
+    let roster = app.roster.now();
+    let links = app.parts.store.subject_links(&identity.issuer, &identity.subject).await.map_err(store_problem)?;
+    if let Some(person) = person(&roster, identity, &links) {
+        let via = person.oidc.clone().unwrap_or_default();
+        let kept = links.iter().find(|link| link.person == person.name && link.via.eq_ignore_ascii_case(&via));
+        if kept.is_none_or(|kept| sign_in && kept.mail != identity.verified_mail) {
+            let link = SubjectLink {
+                issuer: identity.issuer.clone(),
+                subject: identity.subject.clone(),
+                person: person.name.clone(),
+                via,
+                mail: identity.verified_mail.clone(),
+            };
+            if app.parts.store.subject_link(link, app.parts.clock.now()).await.map_err(store_problem)? == Linked::Taken
+            {
+                return Ok(Standing::Taken(person.name.clone()));
             }
-            _ => caller.name.clone(),
+        }
+        return Ok(match person.role {
+            Role::Blocked => Standing::Blocked(person.name.clone()),
+            _ => Standing::In(Box::new(Caller::of(person, identity.way()))),
+        });
+    }
+    Ok(match roster.by_groups(&identity.groups) {
+        None => Standing::Unknown,
+        Some(Grant { role: Role::Blocked, .. }) => Standing::Blocked(identity.name()),
+        Some(grant) => Standing::In(Box::new(Caller::with(&identity.name(), grant, identity.way()))),
+    })
+}
+
+/// Whose entry it is: by subject, as an admin wrote it; else the person that this subject signed in as before, as long as the
+/// entry says what it said then; else by mail.
+fn person<'a>(roster: &'a Roster, identity: &Identity, links: &[SubjectLink]) -> Option<&'a Person> {
+    let linked = || {
+        let mut known = links.iter().filter(|_| !planted("subject-is-dropped"));
+        known.find_map(|link| roster.by_name(&link.person).filter(|person| says(person, &link.via)))
+    };
+    let by_mail = || roster.by_mail(identity.verified_mail.as_deref()?);
+    roster.by_subject(&identity.subject).or_else(linked).or_else(by_mail)
+}
+
+fn says(person: &Person, via: &str) -> bool {
+    person.oidc.as_deref().is_some_and(|now| now.eq_ignore_ascii_case(via))
+}
+
+/// Why a user is not let in, for the user and the administrator.
+pub(super) fn refusal(
+    app: &App,
+    config: &OidcConfig,
+    identity: &Identity,
+    told: &Told,
+    why: &Standing,
+) -> (String, String) {
+    let subject = one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES);
+    let issuer = &config.issuer;
+    match why {
+        Standing::Blocked(name) => (
+            format!("access is blocked for {}", one_line(name, limits::WITNESS_CHARS)),
+            "an administrator has given you, or a group of yours, `role: none`".to_owned(),
+        ),
+        Standing::Taken(person) => (
+            format!(
+                "the provider knows you as `{subject}`, with the mail of `{person}`, and another account has signed in as \
+                 `{person}` before"
+            ),
+            format!(
+                "if this is a new account of the same person, an administrator writes `oidc: {subject}` in the entry \
+                 `{person}`, or runs `nightshift sessions unlink {person}`; the issuer is {issuer}"
+            ),
+        ),
+        Standing::In(_) | Standing::Unknown => {
+            let mail = match (&identity.verified_mail, &told.unverified_mail) {
+                (Some(mail), _) => format!(" (mail {})", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
+                (None, Some(mail)) => format!(" (mail {}, not verified)", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
+                (None, None) => String::new(),
+            };
+            let error = format!("the provider knows you as `{subject}`{mail}, and no role here is yours");
+            let reasons = reasons(&app.roster.now(), config, identity, told).join("; ");
+            // An entry by such a subject would be taken for one by mail.
+            let entry = match subject.contains('@') {
+                true => "to have your mail verified at the provider".to_owned(),
+                false => format!("to add `oidc: {subject}` to your entry under `people`"),
+            };
+            let hint = format!(
+                "{reasons}. Ask an administrator {entry}, or to add a group of yours to `server.oidc.roles`; the issuer is \
+                 {issuer}"
+            );
+            (error, hint)
         }
     }
 }
 
-/// What they may do now.
-pub(in crate::server::web) fn caller(app: &App, identity: &Identity) -> Option<Caller> {
-    if let Some(person) = app.roster.now().by_oidc(&identity.subject, identity.verified_mail.as_deref()) {
-        return Some(Caller::of(person, Way::Web));
+/// What stands in the way, as far as it can be told.
+pub(super) fn reasons(roster: &Roster, config: &OidcConfig, identity: &Identity, told: &Told) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(mail) = told.unverified_mail.as_deref().filter(|_| identity.verified_mail.is_none()) {
+        match roster.by_mail(mail) {
+            Some(person) => found.push(format!(
+                "your mail {} is not verified at the provider (`email_verified`), so the entry `{}` does not count",
+                one_line(mail, limits::OIDC_SUBJECT_BYTES),
+                person.name
+            )),
+            None => found.push("your mail is not verified at the provider (`email_verified`)".to_owned()),
+        }
     }
-    let roles = &app.parts.config.server.oidc.as_ref()?.roles;
-    let given: Vec<Role> = identity.groups.iter().filter_map(|group| roles.get(group).copied()).collect();
-    let role = WIDEST_FIRST.into_iter().find(|role| given.contains(role))?;
-    Some(Caller::with(&identity.name(), Grant::everywhere(role), Way::Web))
+    let user = identity.user.as_deref().and_then(|user| roster.by_subject(user).map(|person| (user, person)));
+    if let Some((user, person)) = user {
+        let user = one_line(user, limits::WITNESS_CHARS);
+        let name = &person.name;
+        found.push(format!(
+            "the entry `{name}` names your user name `{user}`: it must name the subject, or a verified mail"
+        ));
+    }
+    if identity.subject.contains('@') && identity.verified_mail.is_none() {
+        found.push("your subject has an `@`, so an entry by it counts as one by mail".to_owned());
+    }
+    let claim = &config.groups_claim;
+    if roster.has_groups() {
+        found.push(match &told.groups {
+            None => format!("the claim `{claim}` is absent"),
+            Some(groups) if groups.is_empty() => format!("the claim `{claim}` is empty"),
+            Some(groups) => {
+                let plural = if groups.len() == 1 { "" } else { "s" };
+                format!("{} group{plural} came, none of them under `server.oidc.roles`", groups.len())
+            }
+        });
+    }
+    if found.is_empty() {
+        found.push("no entry of `people` names you".to_owned());
+    }
+    found
 }
-
-/// Of several groups' roles the first of these holds.
-const WIDEST_FIRST: [Role; 7] =
-    [Role::Admin, Role::Operator, Role::Approver, Role::Responder, Role::Author, Role::Auditor, Role::Viewer];
 
 fn list(claim: &Value) -> Vec<String> {
     match claim {
         Value::String(one) => vec![one.clone()],
-        Value::Array(many) => {
-            many.iter().filter_map(Value::as_str).take(limits::OIDC_GROUPS).map(str::to_owned).collect()
-        }
+        Value::Array(many) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }
+}
+
+/// What a provider answers now, for a look at the installation: its keys, and its time where it says it.
+pub async fn look(http: &Http, config: &OidcConfig) -> Result<(usize, Option<String>), String> {
+    let (described, date) = known::describe(http, config).await?;
+    Ok((known::keys_of(http, &described).await?.len(), date))
 }

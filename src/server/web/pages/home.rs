@@ -113,6 +113,9 @@ fn brake(home: &Home, visitor: &Visitor) -> Markup {
             @for freeze in &freezes {
                 @let scope = value(&freeze["scope"]);
                 form.card method="post" action="/web/unfreeze" {
+                    @if let Some(by) = freeze["release_by"].as_str() {
+                        p { "Release requested by " strong { (plain(by)) } "; a second person must agree." }
+                    }
                     (csrf(visitor))
                     input type="hidden" name="scope" value=(scope);
                     label { "Why " strong { (scope) } " may go on"

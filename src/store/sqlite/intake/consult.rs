@@ -3,7 +3,9 @@
 //! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident; what no rule matches is one.
 
 use super::{Coming, Intake, Say, storm};
-use crate::model::{About, Actor, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms};
+use crate::model::{
+    About, Actor, EntryKind, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms,
+};
 use crate::policy::{self, Change, Chosen, Selected, Start};
 use crate::store::StoreError;
 use crate::store::sqlite::incidents::group;
@@ -45,7 +47,7 @@ impl Intake<'_> {
             if let Chosen::Run(start) = chosen
                 && early.is_none()
             {
-                self.came_back(rule, start)?;
+                self.came_back(rule, start, event)?;
             }
             // The mode governs acting; a rule that is to be silent says so.
             if rule.run.is_none() || self.mode(rule, *terms)? >= rule.tell_in {
@@ -99,8 +101,10 @@ impl Intake<'_> {
     }
 
     /// What a run of this rule had mended within its bake time was not mended; that may bring the rule down.
-    fn came_back(&mut self, rule: &Rule, start: &Start) -> Result<(), StoreError> {
-        let news = record::came_back(self.tx, &rule.name, &start.terms.content, &start.subject, self.now)?;
+    fn came_back(&mut self, rule: &Rule, start: &Start, event: &Event) -> Result<(), StoreError> {
+        let key = policy::incident_key(event, storm::group_by(Some(rule)));
+        let what = (&start.subject, key.as_str());
+        let news = record::came_back(self.tx, &rule.name, &start.terms.content, what, self.now)?;
         if !news.is_empty() {
             self.modes.remove(&rule.name);
             self.later.extend(news.entries);
@@ -131,8 +135,14 @@ impl Intake<'_> {
             self.joins_group(group, event);
             return Ok(group);
         }
+        if !self.may_open(event) {
+            return self.flooded(event);
+        }
         let title = policy::incident_title(event);
-        let (incident, entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+        let (incident, mut entry) = incidents::create(self.tx, &key, &title, &event.subject, event.severity, self.now)?;
+        if let EntryKind::IncidentOpened { alert, .. } = &mut entry {
+            *alert = Some(event.name().to_owned());
+        }
         if let Some(storm) = &storm {
             group::mark(&self.tx.conn, incident, storm, part)?;
         }
@@ -212,6 +222,7 @@ impl Intake<'_> {
             rule: Some(&rule.name),
             terms: Some(&start.terms),
             requested_by: "rule",
+            posted_by: self.poster.as_deref(),
             once: None,
             bucket: Some(&start.bucket),
             incident: Some(incident),

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::model::{About, Actor, EntryKind, Event, IncidentId, Rule, Subject};
 use crate::policy::{Change, Selected, alert_place, group_key, incident_key, incident_part, incident_title};
 use crate::store::sqlite::incidents::{self, group};
+use crate::store::sqlite::sql::one;
 use crate::store::{Batch, StoreError};
 use std::collections::BTreeMap;
 
@@ -65,7 +66,12 @@ impl Intake<'_> {
                 continue;
             }
             let recent = group::recent(&self.tx.conn, &storm, since)?;
-            if fresh.len() + recent.len() > limits::GROUP_SUBJECTS {
+            if fresh.len() + recent.len() <= limits::GROUP_SUBJECTS {
+                continue;
+            }
+            if let Some((event, _)) = fresh.values().next().copied()
+                && self.may_open(event)
+            {
                 self.form(storm, &fresh, &recent)?;
             }
         }
@@ -106,7 +112,7 @@ impl Intake<'_> {
             let about = About { incident: Some(*old), run: None };
             self.later.push((Actor::engine(), about, EntryKind::IncidentResolved { why }));
         }
-        let opened = EntryKind::IncidentOpened { key, title: title.clone(), subject: subject.clone() };
+        let opened = EntryKind::IncidentOpened { key, title: title.clone(), subject: subject.clone(), alert: None };
         self.later.push((Actor::engine(), about, opened));
         self.later.push((Actor::engine(), about, EntryKind::IncidentGrouped { title, why, merged }));
         self.open.insert(storm, incident);
@@ -116,9 +122,16 @@ impl Intake<'_> {
 
     /// An alert joins an incident that was open before it.
     pub(super) fn joins(&mut self, incident: IncidentId, event: &Event) {
+        // Which source holds an incident open must be seen where another one opened it.
+        let sql = "SELECT source FROM episode WHERE incident = ?1 ORDER BY id LIMIT 1";
+        let first = one(&self.tx.conn, sql, [incident.0], |row| row.get::<_, String>(0)).ok().flatten();
+        let place = match first {
+            Some(first) if first != event.source => format!("{} (source {})", alert_place(event), event.source),
+            _ => alert_place(event),
+        };
         let joined = self.joined.entry(incident).or_default();
         match joined.alerts.len() < limits::NAMES_SHOWN {
-            true => joined.alerts.push(alert_place(event)),
+            true => joined.alerts.push(place),
             false => joined.more += 1,
         }
     }

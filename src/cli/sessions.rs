@@ -1,0 +1,89 @@
+//! `nightshift sessions`: who is signed in on the pages; end it, and unlink a person from an account.
+//!
+//! Invariant: what is shown holds no secret; what is ended is in the ledger.
+
+use super::client::Client;
+use super::invocation::Invocation;
+use super::page;
+use super::show::understood;
+use super::stop::Stop;
+use crate::model::Time;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// List who is signed in on the pages (what `nightshift sessions` shows)
+    List,
+    /// End all sessions of a person at once
+    ///
+    /// They can sign in again: to block them, give their entry or their group `role: none` in nightshift.yaml.
+    End {
+        /// A person, the mail of a sign-in, or a subject of the identity provider
+        name: String,
+        /// Why; it goes into the ledger
+        #[arg(short, long, visible_alias = "reason")]
+        why: String,
+    },
+    /// Let the next account with a person's mail be that person
+    ///
+    /// The first account that signs in by the mail of an entry stays that person, and other accounts are refused. Use this
+    /// where a person has a new account at the identity provider.
+    Unlink {
+        /// The name of the entry under `people`
+        name: String,
+        /// Why; it goes into the ledger
+        #[arg(short, long, visible_alias = "reason")]
+        why: String,
+    },
+}
+
+pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+    let post = |path: &str, name: &str, why: &str| -> Result<Value, Stop> {
+        Client::new(invocation)?.post(path, &json!({ "name": name, "why": why }))
+    };
+    match &args.what {
+        None | Some(What::List) => list(invocation),
+        Some(What::End { name, why }) => {
+            let answer = post("sessions/end", name, why)?;
+            if invocation.json() {
+                return invocation.print_json(&answer);
+            }
+            invocation.line(&format!("{} sessions of {} ended", answer["ended"], page::text(name)))?;
+            invocation.say("they can sign in again: to block them, write `role: none` in their entry or their group");
+            Ok(())
+        }
+        Some(What::Unlink { name, why }) => {
+            let answer = post("sessions/unlink", name, why)?;
+            if invocation.json() {
+                return invocation.print_json(&answer);
+            }
+            let name = page::text(name);
+            invocation.line(&format!("the next account that signs in with the mail of {name}'s entry is {name}"))
+        }
+    }
+}
+
+fn list(invocation: &Invocation) -> Result<(), Stop> {
+    let answer: Value = Client::new(invocation)?.get("sessions", &[])?;
+    if invocation.json() {
+        return invocation.print_json(&answer);
+    }
+    let rows = answer["sessions"].as_array().cloned().unwrap_or_default();
+    if rows.is_empty() {
+        invocation.say("no one is signed in on the pages");
+        return Ok(());
+    }
+    let row = |said: &Value| -> Result<[String; 4], Stop> {
+        let time = |key: &str| -> Result<Time, Stop> { understood(said[key].clone()) };
+        let text = |key: &str| page::text(said[key].as_str().unwrap_or_default());
+        Ok([text("name"), text("by"), invocation.when(time("since")?), invocation.age(time("used")?)])
+    };
+    let rows = rows.iter().map(row).collect::<Result<_, Stop>>()?;
+    invocation.table(["USER", "SIGNED IN BY", "SINCE", "LAST USED"], rows)
+}

@@ -1,0 +1,257 @@
+//! One engine acts on a cluster: the one that holds its Lease. A copy of the data folder that runs beside the original
+//! watches and notifies, and begins no step.
+//!
+//! Invariant: time is measured by this process alone, from one look to the next, so that no clock decides who acts; an
+//! engine without the right to Leases says so once and acts, as before there were any.
+
+use super::Parts;
+use crate::config::Config;
+use crate::limits;
+use crate::model::{EntryKind, Event, Labels, Severity, Status, Subject, Time};
+use crate::planted::planted;
+use crate::store::{Batch, Origin};
+use crate::world::{EngineLease, Kube, WorldError};
+use sha2::{Digest, Sha256};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The source of what the engine reports about itself.
+const SOURCE: &str = "nightshift";
+const ALERT: &str = "NightshiftSecondEngine";
+
+/// What one look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acting {
+    /// This engine holds the Lease.
+    Ours,
+    /// There is no right to Leases, or none is kept: it acts, and nothing tells whether another does too.
+    Unguarded(String),
+    /// Another engine holds it.
+    Theirs(String),
+    /// Not known for now: it does not act until it is.
+    Unknown(String),
+}
+
+/// What is remembered between two looks. Moments are counted from the first one.
+pub struct Keeper {
+    namespace: String,
+    name: String,
+    /// Who this engine is: the same for one data folder on one machine, and another for each copy of it.
+    holder: String,
+    /// The version of another engine's Lease, and when it was first seen.
+    seen: Option<(String, Duration)>,
+    /// When this engine last renewed.
+    renewed: Option<Duration>,
+    acting: Acting,
+}
+
+impl Keeper {
+    pub fn new(namespace: &str, install: &str, holder: &str) -> Keeper {
+        Keeper {
+            namespace: namespace.to_owned(),
+            name: lease_name(install),
+            holder: holder.to_owned(),
+            seen: None,
+            renewed: None,
+            acting: Acting::Unknown("its Lease was not read yet".to_owned()),
+        }
+    }
+
+    /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
+    pub async fn look(&mut self, kube: &Kube, at: Duration, now: Time) -> &Acting {
+        self.acting = match self.consider(kube, at, now).await {
+            Ok(acting) => acting,
+            Err(error) if error.is_transient() => match self.renewed {
+                // Before another engine may take it this one must have stopped.
+                Some(renewed) if at < renewed + limits::LEASE_HELD => Acting::Ours,
+                _ => Acting::Unknown(format!("its Lease cannot be read or renewed: {error}")),
+            },
+            Err(WorldError::Conflict(_)) => Acting::Unknown("another engine changed its Lease just now".to_owned()),
+            Err(error) => Acting::Unguarded(error.to_string()),
+        };
+        &self.acting
+    }
+
+    async fn consider(&mut self, kube: &Kube, at: Duration, now: Time) -> Result<Acting, WorldError> {
+        let found = match kube.engine_lease(&self.namespace, &self.name).await {
+            Ok(found) => found,
+            Err(WorldError::NotFound(_)) => EngineLease::default(),
+            Err(error) => return Err(error),
+        };
+        if found.holder != self.holder && !found.holder.is_empty() && !planted("second-engine-acts") {
+            self.renewed = None;
+            let lasts = Duration::from_secs(found.seconds).max(limits::LEASE_LASTS);
+            let since = match &self.seen {
+                Some((version, since)) if *version == found.version => *since,
+                _ => {
+                    self.seen = Some((found.version.clone(), at));
+                    at
+                }
+            };
+            if at < since + lasts {
+                return Ok(Acting::Theirs(found.holder));
+            }
+        }
+        let moved = u64::from(found.holder != self.holder);
+        let lease = EngineLease {
+            holder: self.holder.clone(),
+            seconds: limits::LEASE_LASTS.as_secs(),
+            transitions: found.transitions + moved,
+            version: found.version,
+        };
+        kube.keep_engine_lease(&self.namespace, &self.name, &lease, now).await?;
+        (self.renewed, self.seen) = (Some(at), None);
+        Ok(Acting::Ours)
+    }
+
+    /// Gives the Lease back, so that the next engine need not wait for its end.
+    async fn release(&mut self, kube: &Kube, now: Time) {
+        if self.acting != Acting::Ours {
+            return;
+        }
+        let Ok(found) = kube.engine_lease(&self.namespace, &self.name).await else { return };
+        if found.holder == self.holder {
+            let free = EngineLease { holder: String::new(), ..found };
+            // What is not given back ends by itself.
+            let _ = kube.keep_engine_lease(&self.namespace, &self.name, &free, now).await;
+        }
+    }
+}
+
+fn lease_name(install: &str) -> String {
+    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let install: String = install.to_lowercase().chars().map(plain).collect();
+    format!("nightshift-engine-{}", install.trim_matches('-'))
+}
+
+/// The machine, and the folder by its number in the file system: a copy of it has another one.
+fn holder(config: &Config) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let place = std::fs::metadata(&config.data_dir).map(|folder| (folder.dev(), folder.ino())).unwrap_or_default();
+    let digest = Sha256::digest(format!("{host} {place:?}").as_bytes());
+    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{host}_{short}")
+}
+
+/// The Leases of all clusters that keep one.
+pub(super) struct Leases {
+    parts: Parts,
+    kept: Vec<(String, Kube, Keeper)>,
+    began: Instant,
+}
+
+impl Leases {
+    /// No step begins in a cluster before its Lease was looked at; one that does not answer is not waited for.
+    pub async fn begin(parts: &Parts) -> Leases {
+        let holder = holder(&parts.config);
+        let clusters = parts.world.clusters.iter().filter_map(|(name, kube)| {
+            let keeper = Keeper::new(kube.lease_namespace()?, &parts.config.install, &holder);
+            kube.only_watch(Some(format!("which engine acts on cluster {name} was not read yet")));
+            Some((name.clone(), kube.clone(), keeper))
+        });
+        let mut leases = Leases { parts: parts.clone(), kept: clusters.collect(), began: Instant::now() };
+        let _ = tokio::time::timeout(limits::LEASE_FIRST_LOOK, leases.look()).await;
+        leases
+    }
+
+    /// All together: a cluster that hangs keeps no other one's Lease waiting for longer than a request may take.
+    async fn look(&mut self) {
+        let (parts, began) = (&self.parts, self.began);
+        let looks = self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, began));
+        futures::future::join_all(looks).await;
+    }
+
+    /// Keeps them until `shutdown`, and gives them back once `ended` says that nothing is being done any more.
+    pub async fn keep(mut self, mut shutdown: watch::Receiver<bool>, mut ended: watch::Receiver<bool>) {
+        while !*shutdown.borrow() {
+            tokio::select! {
+                () = tokio::time::sleep(limits::LEASE_LOOK_EVERY) => self.look().await,
+                _ = shutdown.changed() => {}
+            }
+        }
+        // An error means that the other side is gone, which is the same.
+        let _ = ended.wait_for(|ended| *ended).await;
+        let now = self.parts.clock.now();
+        let gives = self.kept.iter_mut().map(|(_, kube, keeper)| keeper.release(kube, now));
+        let _ = tokio::time::timeout(limits::LEASE_FIRST_LOOK, futures::future::join_all(gives)).await;
+    }
+}
+
+async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, began: Instant) {
+    let before = keeper.acting.clone();
+    let acting = keeper.look(kube, began.elapsed(), parts.clock.now()).await.clone();
+    kube.only_watch(match &acting {
+        Acting::Ours | Acting::Unguarded(_) => None,
+        Acting::Theirs(holder) => {
+            Some(format!("another engine ({holder}) acts on cluster {cluster}; this one only watches"))
+        }
+        Acting::Unknown(why) => Some(format!("which engine acts on cluster {cluster} is not known: {why}")),
+    });
+    if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {
+        return;
+    }
+    match &acting {
+        Acting::Ours => {
+            tracing::info!(cluster, "this engine holds the Lease of the cluster and acts on it");
+            tell(parts, cluster, Status::Resolved, "one engine acts on the cluster again: this one").await;
+            parts.nudge.nudge();
+        }
+        Acting::Unguarded(why) => tracing::warn!(
+            cluster, why = %why,
+            "no Lease is kept for the cluster; a copy of this engine beside it would not be noticed; `nightshift rbac` \
+             shows the right, and `clusters.{cluster}.lease_namespace` names the namespace"
+        ),
+        Acting::Theirs(holder) => {
+            let words = format!(
+                "two engines of this installation run on cluster {cluster}: {holder} acts, and this one ({}) only watches. \
+                 Stop the one that is a copy",
+                keeper.holder
+            );
+            tracing::error!(cluster, "{words}");
+            tell(parts, cluster, Status::Firing, &words).await;
+        }
+        Acting::Unknown(why) => {
+            tracing::warn!(cluster, why = %why, "whether this engine may act is not known; it does not")
+        }
+    }
+}
+
+/// An incident for as long as two engines are there, and an entry when it begins.
+async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
+    let now = parts.clock.now();
+    let labels: Labels = [("alertname", ALERT), ("cluster", cluster), ("severity", "critical")].into_iter().collect();
+    let annotations: Labels = [("summary", words)].into_iter().collect();
+    let event = Event {
+        source: SOURCE.to_owned(),
+        fingerprint: format!("second-engine {cluster}"),
+        status,
+        starts_at: now,
+        ends_at: (status == Status::Resolved).then_some(now),
+        labels,
+        annotations,
+        subject: Subject { cluster: Some(cluster.to_owned()), ..Subject::default() },
+        severity: Severity::Critical,
+        summary: words.to_owned(),
+        url: String::new(),
+    };
+    let batch = Batch {
+        source: SOURCE.to_owned(),
+        events: vec![event],
+        gaps: Vec::new(),
+        rules: parts.catalog.current().rules.clone(),
+        now,
+        origin: Origin::of_kind(SOURCE),
+    };
+    if let Err(error) = parts.store.intake(batch).await {
+        tracing::error!(%error, "that another engine acts could not be stored");
+    }
+    if status == Status::Firing {
+        let entry = EntryKind::Trouble { text: words.to_owned() };
+        let noted = parts.store.note(crate::model::Actor::engine(), crate::model::About::default(), entry, now).await;
+        if let Err(error) = noted {
+            tracing::error!(%error, "that another engine acts could not be written down");
+        }
+    }
+    parts.nudge.nudge();
+}

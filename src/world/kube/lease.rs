@@ -1,0 +1,93 @@
+//! The Lease that says which of several engines of an installation acts on a cluster, and whether this one may.
+//!
+//! Invariant: a Lease is made, or changed at the version that was read; nothing else in the cluster is.
+
+use super::answer::Asked;
+use super::{Kube, segment};
+use crate::model::Time;
+use crate::world::WorldError;
+use http::Method;
+use serde_json::{Value, json};
+use std::sync::PoisonError;
+
+/// A Lease as far as it matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineLease {
+    /// Empty: it was given back.
+    pub holder: String,
+    /// How long it lasts without being renewed.
+    pub seconds: u64,
+    pub transitions: u64,
+    /// Changes with each renewal; empty for one that is to be made.
+    pub version: String,
+}
+
+impl Kube {
+    /// Why this engine only watches the cluster, if it does.
+    pub fn only_watched(&self) -> Option<String> {
+        self.only_watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on steps about this cluster are held for this reason; none: they are not.
+    pub fn only_watch(&self, why: Option<String>) {
+        *self.only_watched.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// In which namespace the Lease lies, where one is kept.
+    pub fn lease_namespace(&self) -> Option<&str> {
+        self.lease_namespace.as_deref()
+    }
+
+    pub async fn engine_lease(&self, namespace: &str, name: &str) -> Result<EngineLease, WorldError> {
+        let path = format!("{}/{}", leases(namespace)?, segment("Lease", name)?);
+        let asked = Asked::new("get", "coordination.k8s.io", "leases", name).within(namespace);
+        Ok(read(&self.get::<Value>(asked, path).await?))
+    }
+
+    /// Makes the Lease, or changes it at the version that it bears. `Conflict`: another engine was quicker.
+    pub async fn keep_engine_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        lease: &EngineLease,
+        now: Time,
+    ) -> Result<EngineLease, WorldError> {
+        let is_new = lease.version.is_empty();
+        let verb = if is_new { "create" } else { "update" };
+        let asked = Asked::new(verb, "coordination.k8s.io", "leases", name).within(namespace);
+        let stamp = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let mut body = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": {
+                "holderIdentity": lease.holder,
+                "leaseDurationSeconds": lease.seconds,
+                "leaseTransitions": lease.transitions,
+                "renewTime": stamp,
+            },
+        });
+        let folder = leases(namespace)?;
+        let (method, path) = if is_new {
+            (Method::POST, format!("{folder}?fieldManager={}", self.manager))
+        } else {
+            body["metadata"]["resourceVersion"] = json!(lease.version);
+            (Method::PUT, format!("{folder}/{}?fieldManager={}", segment("Lease", name)?, self.manager))
+        };
+        Ok(read(&self.write::<Value>(asked, method, path, &body).await?))
+    }
+}
+
+fn leases(namespace: &str) -> Result<String, WorldError> {
+    Ok(format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", segment("namespace", namespace)?))
+}
+
+fn read(lease: &Value) -> EngineLease {
+    let spec = &lease["spec"];
+    EngineLease {
+        holder: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(),
+        seconds: spec["leaseDurationSeconds"].as_u64().unwrap_or(0),
+        transitions: spec["leaseTransitions"].as_u64().unwrap_or(0),
+        version: lease["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned(),
+    }
+}
