@@ -55,6 +55,13 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     for (name, value) in rows.into_iter().chain(slack.map(|slack| ("slack", slack))) {
         invocation.line(&format!("  {name:<16}  {value}"))?;
     }
+    if let Some(why) = status["store"].as_str().filter(|store| *store != "ok") {
+        invocation.line(&format!("  {:<16}  {}", invocation.paint(Paint::Bad, "store"), page::text(why)))?;
+    }
+    if let Some(refused) = status["files_refused"].as_u64().filter(|refused| *refused > 0) {
+        let line = format!("{refused} refused, their last good version is active: nightshift check");
+        invocation.line(&format!("  {:<16}  {line}", invocation.paint(Paint::Bad, "files")))?;
+    }
     for off in status["off"].as_array().into_iter().flatten() {
         let line = format!("{}: {}; {}", word(&off["what"]), word(&off["why"]), word(&off["off"]));
         invocation.line(&format!("  {:<16}  {}", invocation.paint(Paint::Bad, "off"), page::text(&line)))?;

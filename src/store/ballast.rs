@@ -110,7 +110,7 @@ mod tests {
         ballast.let_go();
         assert!(ballast.is_let_go() && ballast.is_news());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
-        assert!(Ballast::new(Some(path.clone())).make(), "there is room here, whoever let it go");
+        assert!(Ballast::new(Some(path.clone())).make(), "there is room here, so a file that was let go is filled");
         std::fs::File::create(&path).unwrap();
         ballast.was_told();
         assert!(!ballast.is_news() && ballast.make() && !ballast.is_let_go() && path.exists());

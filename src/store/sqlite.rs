@@ -13,6 +13,7 @@ mod incarnation;
 mod incidents;
 mod intake;
 mod ladder;
+mod log_scan;
 mod loss;
 mod notices;
 mod parked;
@@ -155,11 +156,19 @@ impl SqliteStore {
             None => Err(loss.refuse()),
         };
         let missing = loss::missing(&options.path, mark).map(accepted).transpose()?;
+        // Before it is opened, for that cuts off what is damaged. A log that cannot be read is refused by what follows.
+        let cut = log_scan::damage(&options.path).unwrap_or_default();
         let mut conn = schema::open_writer(&options.path)?;
         let loss = match missing {
             Some(text) => Some(text),
             None => loss::measure(&conn, &options.path, mark)?.map(accepted).transpose()?,
         };
+        let loss = loss.or(cut.map(|cut| {
+            format!(
+                "the write-ahead log is damaged at byte {}: up to {} transactions that were acknowledged are cut off",
+                cut.at, cut.transactions
+            )
+        }));
         schema::refuse_newer(&conn)?;
         if schema::is_old(&conn)? {
             backup::before_upgrade(&conn, &options.path)?;
@@ -178,9 +187,9 @@ impl SqliteStore {
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         if let Some(text) = &loss {
-            tracing::error!(%text, "the ledger holds less than was signed");
+            tracing::error!(%text, "entries of the ledger are lost");
             tx.unmatched_tell.clone_from(&options.unmatched_tell);
-            let title = "The ledger holds less than was signed";
+            let title = "Entries of the ledger are lost";
             let incident = parked::alarm(&mut tx, "store/loss", title, Severity::Critical, text, now)?;
             let sql = "UPDATE incident SET resolves_at = ?2 WHERE id = ?1";
             sql::exec(&tx.conn, sql, params![incident.0, sql::micros(now + limits::STORE_NEWS_OPEN.0)])?;

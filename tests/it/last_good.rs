@@ -1,4 +1,4 @@
-//! A file that is wrong when the engine starts: the last good one is in force, loudly, and nobody is left without an engine.
+//! A file that is wrong when the engine starts: the last good one is in force, loudly, and the engine runs.
 //!
 //! Invariant: the engine is the real process, killed in between; what its rules do is counted by what the alert came to.
 

@@ -62,7 +62,7 @@ async fn the_journal_of_a_stuck_run_stays_as_long_as_it_holds_its_node() {
     let claimed = running(&store, "gpu-3").await;
     let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
-    let reason = Reason::new(ReasonCode::InDoubt, "nobody knows".to_owned());
+    let reason = Reason::new(ReasonCode::InDoubt, "a crash in the middle".to_owned());
     store.finish(claimed.run.id, claimed.run.epoch, RunState::Stuck { reason }, at(2)).await.unwrap();
     sweep(&store, 100).await;
     assert_eq!(store.holds().await.unwrap().len(), 1);

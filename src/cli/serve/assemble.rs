@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nobody. `accept_loss`: a ledger
+/// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nothing else. `accept_loss`: a ledger
 /// that is smaller than the signed one is taken as it is, and a lost key is replaced.
 pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts, EventLog), Stop> {
     let data = &config.data_dir;
@@ -102,7 +102,7 @@ fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<
         return Ok(());
     }
     let fatal: Vec<String> = fatal.into_iter().map(|misfit| misfit.text).collect();
-    Err(Stop::usage(fatal.join("\n  "), "mend the configuration or the rules, then `nightshift check`"))
+    Err(Stop::usage(fatal.join("\n  "), "fix the configuration or the rules, then `nightshift check`"))
 }
 
 /// The catalog of the last good files, where the folders hold one that is wrong.

@@ -121,7 +121,7 @@ pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
         // A source that fell silent has not said that all is well.
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
-        // Or nobody complained of anything, and nobody has since.
+        // Or no alert was behind it, and none has come since.
         Ok(_) => Aftermath::Held,
         // The run has left with its retention, and so has what it was about.
         Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
@@ -130,7 +130,7 @@ pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     let sql = "UPDATE record SET bake_until = NULL, aftermath = ?2 WHERE run = ?1";
     exec(&tx.conn, sql, params![run.0, to_word(&aftermath)?])?;
     let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
-    // No news at three in the morning: it stands in the story for whoever looks.
+    // Quietly: it is no news at three in the morning.
     let proved = EntryKind::RunProved { rule, aftermath, bake };
     tx.append_quietly(&Actor::engine(), about, &proved, now).map(drop)
 }
