@@ -4,7 +4,7 @@
 
 use super::browser::{Browser, Page};
 use super::desk::{CORDON, RULE, XID};
-use crate::harness::{Engine, Site, alertmanager_body, client, eventually, free_port, tool, tools};
+use crate::harness::{Engine, Site, alertmanager_body, client, eventually, free_port, secret, tool, tools};
 use nightshift::world::sim::{SimFleet, SimOptions};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -43,6 +43,8 @@ impl Scene {
              client_secret: {{ env: OIDC_SECRET }}\n    scopes: [openid, email, groups]\n    roles: {{ sre: viewer }}\n"
         );
         std::fs::write(&file, text.replace("server:\n", &oidc)).unwrap();
+        // The machine's own token may be anyone's, also hers who approves what it posted.
+        site.add_token("am", "source", ", sources: [test]");
         let provider = start_provider(theirs, &format!("{url}/login/callback"), site.path()).await;
         Scene { site, fleet, provider, url: url.parse().unwrap() }
     }
@@ -112,7 +114,8 @@ async fn from_a_link_in_a_message_through_the_provider_to_one_cordon() {
     let scene = Scene::set().await;
     let engine = scene.engine().await;
     let body = alertmanager_body("firing", "2026-11-23T03:00:00Z", &[XID]);
-    assert_eq!(engine.post("/in/alertmanager/test", &body).await.map(|(status, _)| status), Some(200));
+    let post = client().post(scene.at("/in/alertmanager/test")).bearer_auth(secret("am")).json(&body);
+    assert_eq!(post.send().await.unwrap().status(), 200);
     eventually("the question", async || {
         let open = engine.get("/api/v1/approvals?open=true").await?;
         open["approvals"].as_array().filter(|list| !list.is_empty()).map(|_| ())
