@@ -416,7 +416,11 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
     if invocation.json() {
         invocation.print_json(&answer)
     } else {
-        invocation.line(&format!("#{} redacted", page::text(number)))
+        match answer["redacted"].is_null() {
+            true => invocation
+                .line(&format!("#{}: redaction requested; a second admin must run the same", page::text(number))),
+            false => invocation.line(&format!("#{} redacted", page::text(number))),
+        }
     }
 }
 

@@ -272,7 +272,8 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
     assert_eq!(role["rules"], json!([rule]));
     let without = render(&["--set", "killSwitch.enabled=false"]);
-    assert!(of_kind(&without, "Role").is_empty());
+    let names: Vec<&Value> = of_kind(&without, "Role").iter().map(|role| &role["metadata"]["name"]).collect();
+    assert_eq!(names, ["nightshift-lease"]);
     let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
@@ -328,9 +329,6 @@ fn every_right_to_write_is_limited_by_an_admission_policy() {
         ("events.k8s.io", "events", "create"),
         // A question that is sent by create: whose token it is.
         ("authentication.k8s.io", "tokenreviews", "create"),
-        // Which engine acts; in the release's own namespace alone.
-        ("coordination.k8s.io", "leases", "create"),
-        ("coordination.k8s.io", "leases", "update"),
     ];
     let job = "cacheJob.enabled=true,cacheJob.hostPath=/models,cacheJob.namespace=warmers";
     let objects = render(&["--set", "mode=auto,agent.enabled=true,agent.tlsSecret=agents", "--set", job]);
@@ -376,8 +374,10 @@ fn the_policies_hold_the_account_to_the_namespaces_and_the_job_of_the_configurat
     let names = |objects: &[Value]| of_kind(objects, "ValidatingAdmissionPolicy").len();
     assert_eq!(
         (names(&render(&[])), names(&render(&["--set", "cacheJob.enabled=true,cacheJob.claim=models"]))),
-        (4, 5)
+        (5, 6)
     );
+    let lease = of(&render(&["--set", "config.install=Prod_EU"]), "nightshift-lease");
+    assert!(lease.contains(r#"object.metadata.name == \"nightshift-engine-prod-eu\""#), "{lease}");
     let job =
         "image.repository=r.example/n,cacheJob.enabled=true,cacheJob.claim=models,cacheJob.mount=/m,cacheJob.user=7";
     let job = of(&render(&["--set", job, "--set", "imagePullSecrets[0].name=registry"]), "nightshift-jobs");
@@ -413,9 +413,9 @@ fn rbac_prints_beside_each_right_to_write_what_the_policies_leave_of_it() {
     let counted = |role: &str| (lines(role, "# limited to: "), lines(role, "- {apiGroups:"));
     assert_eq!(counted("read").0, 0, "{text}");
     // Without a limit: Events, and the logs that stand in the role for Jobs.
-    for role in ["write", "jobs"] {
+    for (role, free) in [("write", 1), ("jobs", 1), ("lease", 0)] {
         let (limits, rules) = counted(role);
-        assert_eq!(limits + 1, rules, "{role}: {text}");
+        assert_eq!(limits + free, rules, "{role}: {text}");
     }
     let listed: Value = serde_json::from_str(&printed(&["-o", "json"])).unwrap();
     for right in listed["rights"].as_array().unwrap() {
@@ -487,7 +487,7 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("mode=bold", "/mode"),
         ("persistence.sise=1Gi", "'sise' not allowed"),
         ("exposure=internet", "/exposure"),
-        ("serviceMonitor.enabled=true", "role viewer"),
+        ("serviceMonitor.enabled=true", "role metrics"),
         ("agent.enabled=true", "agent.tlsSecret"),
         ("cacheJob.enabled=true", "say where models lie"),
         ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", "and not both"),
