@@ -35,8 +35,6 @@ impl Scene {
         let extra =
             format!("{people}sources:\n  test:\n    kind: alertmanager\nclusters:\n  sim:\n    url: {}\n", fleet.url());
         let site = Site::new(&extra, RULE, &[("cordon", CORDON)]);
-        // What this machine's own token posts may be anyone's, so no one could approve it.
-        site.add_token("src", "source", ", sources: [test]");
         let url = format!("http://127.0.0.1:{}", site.port);
         let file = site.path().join("nightshift.yaml");
         let text = std::fs::read_to_string(&file).unwrap();
@@ -45,6 +43,8 @@ impl Scene {
              client_secret: {{ env: OIDC_SECRET }}\n    scopes: [openid, email, groups]\n    roles: {{ sre: viewer }}\n"
         );
         std::fs::write(&file, text.replace("server:\n", &oidc)).unwrap();
+        // The machine's own token may be anyone's, also hers who approves what it posted.
+        site.add_token("am", "source", ", sources: [test]");
         let provider = start_provider(theirs, &format!("{url}/login/callback"), site.path()).await;
         Scene { site, fleet, provider, url: url.parse().unwrap() }
     }
@@ -114,8 +114,8 @@ async fn from_a_link_in_a_message_through_the_provider_to_one_cordon() {
     let scene = Scene::set().await;
     let engine = scene.engine().await;
     let body = alertmanager_body("firing", "2026-11-23T03:00:00Z", &[XID]);
-    let (status, said) = engine.ask("POST", "/in/alertmanager/test", Some(&secret("src")), &body).await;
-    assert_eq!(status, 200, "{said}");
+    let post = client().post(scene.at("/in/alertmanager/test")).bearer_auth(secret("am")).json(&body);
+    assert_eq!(post.send().await.unwrap().status(), 200);
     eventually("the question", async || {
         let open = engine.get("/api/v1/approvals?open=true").await?;
         open["approvals"].as_array().filter(|list| !list.is_empty()).map(|_| ())

@@ -80,9 +80,10 @@ impl Scene {
 
     /// Waits for a provider that takes its time: Java on a busy machine.
     async fn speaks(&mut self, described: &str) {
-        eventually_within(Duration::from_secs(180), described, async || {
+        let client = client();
+        eventually_within(Duration::from_secs(300), described, async || {
             assert!(self.provider.try_wait().unwrap().is_none(), "the provider has ended");
-            client().get(described).send().await.ok().filter(|answer| answer.status().is_success())
+            client.get(described).send().await.ok().filter(|answer| answer.status().is_success())
         })
         .await;
     }
