@@ -105,6 +105,7 @@ fn limited_to(group: &str, resource: &str) -> Option<&'static str> {
         ("apps", "deployments" | "statefulsets") => "the annotations that mark a restart, outside protected namespaces",
         ("apps", "deployments/scale" | "statefulsets/scale") => "workloads outside protected namespaces",
         ("batch", "jobs") => "the Job of cache::warm: its image, its one volume of models, no token",
+        ("coordination.k8s.io", "leases") => "the Lease of this installation",
         _ => return None,
     })
 }

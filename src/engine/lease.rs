@@ -241,7 +241,7 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now,
-        origin: Origin::of_kind("engine"),
+        origin: Origin::of_kind(SOURCE),
     };
     if let Err(error) = parts.store.intake(batch).await {
         tracing::error!(%error, "that another engine acts could not be stored");

@@ -215,6 +215,20 @@ fn near(word: &str, known: Vec<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_who_is_named_by_a_mail_beside_groups_is_a_warning() {
+        let of = |people: &str, roles: &str| {
+            let oidc = format!("{{ issuer: 'https://l.example', client_id: ns, roles: {roles} }}");
+            let config = Config::parse("x", &format!("server:\n  oidc: {oidc}\npeople:\n{people}")).unwrap();
+            movable(&config).map(|misfit| (misfit.text, misfit.fatal))
+        };
+        let mail = "  - { name: ann, role: operator, oidc: ann@example.com }\n";
+        let (text, fatal) = of(mail, "{ leads: operator }").unwrap();
+        assert!(text.contains("`people[].oidc` names ann by a mail") && !fatal, "{text}");
+        assert_eq!(of(mail, "{}"), None);
+        assert_eq!(of("  - { name: ann, role: operator, oidc: 00u1 }\n", "{ leads: operator }"), None);
+    }
     use crate::policy::RuleSet;
     use std::collections::HashMap;
     use std::sync::Arc;

@@ -134,9 +134,9 @@ impl Right {
             Right::Approve => "answer what a run asks",
             Right::Operate => "start and end runs, promote rules, unfreeze and reset breakers",
             Right::Post => "post events to every source",
-            Right::Audit => "export and prove the ledger, and see who has tokens",
+            Right::Audit => "export and prove the ledger, and see who has tokens and sessions",
             Right::Own => "revoke tokens of one's own",
-            Right::Administer => "make tokens, redact, and let agents in",
+            Right::Administer => "make tokens, redact, let agents in, and end sessions",
             Right::Measure => "scrape metrics",
         }
     }

@@ -48,7 +48,9 @@ impl Release {
 
     /// How the account of that name reaches the cluster.
     async fn reach(&self, account: &str) -> KubeConfig {
-        self.plane.reach(&self.admin.token(NAMESPACE, account, 3_600).await)
+        let reach = self.plane.reach(&self.admin.token(NAMESPACE, account, 3_600).await);
+        // As in its pod, where it is the namespace of the pod.
+        KubeConfig { lease_namespace: Some(NAMESPACE.to_owned()), ..reach }
     }
 
     /// The cluster as that account sees it.

@@ -272,7 +272,8 @@ fn of_config_maps_the_engine_reads_its_kill_switch_and_no_other() {
     let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [map.name], "verbs": ["get"] });
     assert_eq!(role["rules"], json!([rule]));
     let without = render(&["--set", "killSwitch.enabled=false"]);
-    assert!(of_kind(&without, "Role").is_empty());
+    let names: Vec<&Value> = of_kind(&without, "Role").iter().map(|role| &role["metadata"]["name"]).collect();
+    assert_eq!(names, ["nightshift-lease"]);
     let text = named(&without, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
     assert!(Config::parse("chart", text).unwrap().kill_switch.config_map.is_none());
 }
@@ -320,24 +321,44 @@ fn policed(objects: &[Value]) -> BTreeSet<Right> {
     found
 }
 
-/// A new right to write is either held by a policy, or stands here with the reason why it needs none.
+/// A right to write that is added to any role is either held by a policy, or stands here with the reason why it needs none.
 #[test]
 fn every_right_to_write_is_limited_by_an_admission_policy() {
-    // An Event is a note beside an object, which nothing acts on.
-    let free = [("events.k8s.io", "events", "create")];
+    let free = [
+        // An Event is a note beside an object, which nothing acts on.
+        ("events.k8s.io", "events", "create"),
+        // A question that is sent by create: whose token it is.
+        ("authentication.k8s.io", "tokenreviews", "create"),
+    ];
     let job = "cacheJob.enabled=true,cacheJob.hostPath=/models,cacheJob.namespace=warmers";
-    let policed = policed(&render(&["--set", "mode=auto", "--set", job]));
-    for right in actions::rights(|_| true).keys().filter(|right| right.writes()) {
-        let operation = match right.verb {
-            "create" => "CREATE",
-            "patch" | "update" => "UPDATE",
-            "delete" => "DELETE",
-            other => panic!("say which operation {other} is"),
-        };
-        let held = policed.contains(&(right.group.to_owned(), right.resource.to_owned(), operation.to_owned()));
-        let is_free = free.contains(&(right.group, right.resource, right.verb));
-        assert!(held != is_free, "{right:?}: limited by a policy: {held}, listed as free: {is_free}");
+    let objects = render(&["--set", "mode=auto,agent.enabled=true,agent.tlsSecret=agents", "--set", job]);
+    let policed = policed(&objects);
+    let roles: Vec<&Value> = of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role")).collect();
+    let rules = roles.iter().flat_map(|role| role["rules"].as_array().unwrap());
+    let mut writes = 0;
+    for rule in rules {
+        let list = |key: &str| -> Vec<&str> { rule[key].as_array().unwrap().iter().flat_map(Value::as_str).collect() };
+        for verb in list("verbs").into_iter().filter(|verb| !["get", "list", "watch"].contains(verb)) {
+            let operation = match verb {
+                "create" => "CREATE",
+                "patch" | "update" => "UPDATE",
+                "delete" => "DELETE",
+                other => panic!("say which operation {other} is"),
+            };
+            for group in list("apiGroups") {
+                for resource in list("resources") {
+                    writes += 1;
+                    let held = policed.contains(&(group.to_owned(), resource.to_owned(), operation.to_owned()));
+                    let is_free = free.contains(&(group, resource, verb));
+                    assert!(
+                        held != is_free,
+                        "{verb} {group}/{resource}: limited by a policy: {held}, listed as free: {is_free}"
+                    );
+                }
+            }
+        }
     }
+    assert!(writes >= 12, "{writes}");
     let bare = render(&["--set", "mode=auto,admissionPolicy.enabled=false", "--set", job]);
     assert!(of_kind(&bare, "ValidatingAdmissionPolicy").is_empty());
 }
@@ -353,8 +374,10 @@ fn the_policies_hold_the_account_to_the_namespaces_and_the_job_of_the_configurat
     let names = |objects: &[Value]| of_kind(objects, "ValidatingAdmissionPolicy").len();
     assert_eq!(
         (names(&render(&[])), names(&render(&["--set", "cacheJob.enabled=true,cacheJob.claim=models"]))),
-        (4, 5)
+        (5, 6)
     );
+    let lease = of(&render(&["--set", "config.install=Prod_EU"]), "nightshift-lease");
+    assert!(lease.contains(r#"object.metadata.name == \"nightshift-engine-prod-eu\""#), "{lease}");
     let job =
         "image.repository=r.example/n,cacheJob.enabled=true,cacheJob.claim=models,cacheJob.mount=/m,cacheJob.user=7";
     let job = of(&render(&["--set", job, "--set", "imagePullSecrets[0].name=registry"]), "nightshift-jobs");
@@ -383,11 +406,17 @@ fn rbac_prints_beside_each_right_to_write_what_the_policies_leave_of_it() {
     };
     let text = printed(&[]);
     assert!(text.contains("With these roles alone, this account can put any image"), "{text}");
-    let (read, write) = text.split_once("name: nightshift-write").unwrap();
-    assert!(!read.contains("# limited to: "), "{read}");
-    let rules = write.matches("- {apiGroups:").count();
-    // Events, and the logs that stand in the role for Jobs.
-    assert_eq!(write.matches("# limited to: ").count() + 2, rules, "{write}");
+    let lines = |role: &str, words: &str| {
+        let role = text.split("---\n").find(|part| part.contains(&format!("name: nightshift-{role}\n"))).unwrap();
+        role.matches(words).count()
+    };
+    let counted = |role: &str| (lines(role, "# limited to: "), lines(role, "- {apiGroups:"));
+    assert_eq!(counted("read").0, 0, "{text}");
+    // Without a limit: Events, and the logs that stand in the role for Jobs.
+    for (role, free) in [("write", 1), ("jobs", 1), ("lease", 0)] {
+        let (limits, rules) = counted(role);
+        assert_eq!(limits + free, rules, "{role}: {text}");
+    }
     let listed: Value = serde_json::from_str(&printed(&["-o", "json"])).unwrap();
     for right in listed["rights"].as_array().unwrap() {
         let limited = right["limited_to"].is_string();
@@ -578,7 +607,7 @@ fn the_engine_holds_to_the_restricted_pod_security_standard() {
     assert_eq!(named(&objects, "StatefulSet", "nightshift")["spec"]["replicas"], 1);
 }
 
-/// A proxy that ends TLS is reached by everybody; what it is broken into for must not be the engine's account.
+/// A container beside the engine, such as a proxy that ends TLS, must not hold the engine's account when it is broken into.
 #[test]
 fn only_the_engines_own_container_has_the_token_of_its_account() {
     let beside = r#"engine.extraContainers=[{"name":"tls","image":"proxy:1"}]"#;

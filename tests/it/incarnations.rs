@@ -39,7 +39,11 @@ async fn restart(night: &Night) -> RunId {
 async fn after_a_restore_the_same_step_of_the_same_run_really_restarts_once_more() {
     let mut night = Night::fall("rules: []\n", &[("restart", RESTART)]).await;
     let copy = night.path().join("copy.db");
-    night.restart_after(|path| drop(std::fs::copy(path, &copy).unwrap())).await;
+    night
+        .restart_after(|path| {
+            std::fs::copy(path, &copy).unwrap();
+        })
+        .await;
     let first = restart(&night).await;
     assert_eq!(night.restarts(), 1);
     night

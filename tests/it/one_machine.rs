@@ -204,6 +204,8 @@ fn the_address_that_alertmanager_writes_to_is_a_source_of_the_configuration() {
     let url = format!("http://nightshift:{}/in/alertmanager/prod", config.server.listen.port());
     assert!(read("compose/alertmanager.yml").contains(&url));
     assert!(config.sources.contains_key("prod") && config.docker.is_none());
+    // In plain HTTP a cookie goes to every port of its host name, and Grafana is on another port of 127.0.0.1.
+    assert_eq!(config.server.public_url.as_deref(), Some("http://nightshift.localhost:7676"));
     // In the image, the shipped rules lie where the configuration looks for them.
     let image = read("Containerfile");
     for folder in [&config.rules_dir, &config.runbooks_dir, &config.integrations_dir] {

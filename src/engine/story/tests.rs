@@ -267,6 +267,11 @@ fn every_kind_of_entry_has_words() {
       refused to vic: POST /x, by Slack: no
       refused to vic 9 more times: POST /x
     * access rights changed: ada: approver → viewer
+    * ada signed in for the first time as subject 00u1 (ada@example.com)
+      sign-in refused to subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
+    * ada (subject 00u1) signed in with another mail
+    * ana unlinked 1 of ada's subjects, so the next one with their mail is linked: new account
+    * ana ended 2 sessions of bob: he left
     * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
       am: alert opened: XID 79 on gpu-3 and 1 more; started r17
       am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches

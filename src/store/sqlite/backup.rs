@@ -225,9 +225,10 @@ fn prepare(
     schema::migrate(&mut conn, now)?;
     let note = newest_note(&conn)?;
     conn.execute_batch("BEGIN IMMEDIATE")?;
-    incarnation::renew_incarnation(&conn)?;
+    let drawn = incarnation::renew_incarnation(&conn)?;
     let epoch = number(&conn, "SELECT value FROM setting WHERE name = 'epoch'", [])?;
     let mut tx = Tx::open(conn, epoch, Mode::Auto)?;
+    tx.incarnation = drawn;
     tx.unmatched_tell = tell;
     let lost = match missing {
         0 => String::new(),

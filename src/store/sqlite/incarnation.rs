@@ -13,8 +13,9 @@ pub(super) fn raise_epoch(conn: &Connection) -> Result<i64, StoreError> {
     number(conn, "SELECT value FROM setting WHERE name = 'epoch'", [])
 }
 
-/// The hook of a restore: whatever tells one life of the database from another is renewed here.
-pub(super) fn renew_incarnation(conn: &Connection) -> Result<(), StoreError> {
-    // Step keys count from the runs' numbers: the epoch is all that tells two lives apart so far.
-    raise_epoch(conn).map(drop)
+/// The hook of a restore: everything that tells one life of the database from another is renewed here. Returns the
+/// incarnation that was drawn, which what is written next bears in its keys.
+pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
+    raise_epoch(conn)?;
+    super::schema::renew_incarnation(conn)
 }

@@ -9,7 +9,7 @@ use crate::model::{About, Actor, EntryKind, Time};
 use crate::store::StoreError;
 
 /// `?1`: microseconds. The end of a token and of a certificate is a moment that others were given, so it stays.
-const MOVED: [&str; 15] = [
+const MOVED: [&str; 16] = [
     "UPDATE run SET wake_at = wake_at + ?1 WHERE wake_at IS NOT NULL",
     // How long it has waited is counted from its beginning; the ledger keeps when that was.
     "UPDATE step SET begun_at = begun_at + ?1, deadline = deadline + ?1 WHERE ended_at IS NULL",
@@ -28,6 +28,8 @@ const MOVED: [&str; 15] = [
     "UPDATE symptom SET at = at + ?1",
     "UPDATE flap SET at = at + ?1",
     "UPDATE replica SET at = at + ?1",
+    // The first of two persons is waited for.
+    "UPDATE redaction SET at = at + ?1",
 ];
 
 pub(super) fn shift(tx: &mut Tx, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
@@ -37,4 +39,77 @@ pub(super) fn shift(tx: &mut Tx, by: i64, text: String, now: Time) -> Result<u64
     }
     tx.append(&Actor::engine(), About::default(), &EntryKind::Trouble { text }, now)?;
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::schema;
+    use crate::store::sqlite::sql::all;
+    use rusqlite::Connection;
+
+    /// History, which keeps its time, and ends that others were given.
+    const STAYS: [&str; 33] = [
+        "agent.issued_at",
+        "agent.seen_at",
+        "agent.since",
+        "agent.used_since",
+        "agent_join.expires_at",
+        "agent_join.used_at",
+        "agent_mark.at",
+        "agent_removed.at",
+        "api_token.expires_at",
+        "api_token.made_at",
+        "api_token.revoked_at",
+        "api_token.used_at",
+        "approval.decided_at",
+        "breaker.since",
+        "checkpoint.at",
+        "decision.at",
+        "entry.at",
+        "episode.opened_at",
+        "episode.starts_at",
+        "freeze.since",
+        "incident.closed_at",
+        "incident.opened_at",
+        "judgement.at",
+        "level.at",
+        "migration.at",
+        "parked.at",
+        "pin.at",
+        "record.at",
+        "record.ended_at",
+        "run.created_at",
+        "run.ended_at",
+        "step.ended_at",
+        "subject_link.since",
+    ];
+
+    #[test]
+    fn every_column_with_a_time_is_moved_or_named_as_one_that_stays() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn, Time::UNIX_EPOCH).unwrap();
+        let sql = "SELECT tab.name, col.name FROM sqlite_master AS tab, pragma_table_info(tab.name) AS col \
+                   WHERE tab.type = 'table' AND col.type = 'INTEGER'";
+        let columns: Vec<(String, String)> = all(&conn, sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let is_time = |name: &str| {
+            ["at", "since", "until", "deadline", "last_seen"].contains(&name)
+                || ["_at", "_since", "_until"].iter().any(|end| name.ends_with(end))
+        };
+        let mut moved = 0;
+        for (table, column) in columns.iter().filter(|(_, column)| is_time(column)) {
+            let moves = |sql: &&str| {
+                sql.starts_with(&format!("UPDATE {table} SET ")) && sql.contains(&format!("{column} = {column} + ?1"))
+            };
+            let full = format!("{table}.{column}");
+            let stays = STAYS.contains(&full.as_str());
+            let is_moved = MOVED.iter().any(moves);
+            assert!(is_moved != stays, "{full}: is it still to come, or history? See MOVED and STAYS");
+            moved += usize::from(is_moved);
+        }
+        assert!(moved >= 17, "{moved}");
+        for sql in MOVED {
+            exec(&conn, sql, [1]).unwrap();
+        }
+    }
 }

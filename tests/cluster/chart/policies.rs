@@ -66,6 +66,7 @@ async fn a_stolen_token_of_the_engine_can_send_what_actions_send_and_nothing_els
     of_a_workload_only_the_marks_of_a_restart_can_be_patched(&client).await;
     in_a_protected_namespace_nothing_can_be_changed(admin, &client).await;
     of_taints_none_that_throws_pods_out_can_be_set(admin, &client).await;
+    of_leases_only_the_engines_own_can_be_kept(admin, &client).await;
     of_jobs_only_the_one_that_warms_models_can_be_made(admin, &client).await;
     // Others are not held to it.
     let image =
@@ -83,7 +84,10 @@ async fn policies_are_read_without_a_warning(release: &Release) {
     .await;
     let mut names: Vec<&str> = policies.iter().map(|policy| policy["metadata"]["name"].as_str().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["jobs", "nodes", "pods", "protected", "workloads"].map(|name| format!("nightshift-{name}")));
+    assert_eq!(
+        names,
+        ["jobs", "lease", "nodes", "pods", "protected", "workloads"].map(|name| format!("nightshift-{name}"))
+    );
     for policy in policies {
         assert_eq!(policy["status"]["typeChecking"], json!({}), "{}", policy["metadata"]["name"]);
     }
@@ -229,6 +233,20 @@ async fn of_taints_none_that_throws_pods_out_can_be_set(admin: &Admin, client: &
     for key in ["nightshift.dev/faulty", "nvidia.com/mig.config"] {
         refused(client, Method::PATCH, path, &set(key).await).await;
     }
+}
+
+async fn of_leases_only_the_engines_own_can_be_kept(admin: &Admin, client: &Admin) {
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
+    // The engine has made its own, with this account.
+    admin.get(&format!("{path}/nightshift-engine-nightshift")).await;
+    let mut lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "namespace": NAMESPACE, "name": "other" },
+        "spec": { "holderIdentity": "hostile" },
+    });
+    refused(client, Method::POST, &path, &lease).await;
+    let made = admin.create(&path, &lease).await;
+    lease["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    refused(client, Method::PUT, &format!("{path}/other"), &lease).await;
 }
 
 async fn of_jobs_only_the_one_that_warms_models_can_be_made(admin: &Admin, client: &Admin) {

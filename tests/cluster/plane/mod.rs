@@ -115,9 +115,9 @@ impl ControlPlane {
         plane.write_files();
         plane.etcd = Some(plane.start_etcd());
         plane.launch_api();
-        // They wait for the API server by themselves.
-        plane.controllers = vec![plane.start_controllers(), plane.start_scheduler()];
         plane.api_is_up().await;
+        // Only then: the controllers give up after ten seconds without an API server, which a busy machine takes.
+        plane.controllers = vec![plane.start_controllers(), plane.start_scheduler()];
         let admin = plane.admin().await;
         plane
             .until("the node leases' namespace", async || admin.find("/api/v1/namespaces/kube-node-lease").await)

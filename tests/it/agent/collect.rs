@@ -110,7 +110,10 @@ async fn a_report_that_is_too_large_is_taken_out_and_only_the_newest_bundles_sta
         assert!(report["removed"].as_str().unwrap().contains("larger than a bundle may be"), "{bundle}");
         assert!(!Path::new(bundle["folder"].as_str().unwrap()).join("nvidia-bug-report.log.gz").exists());
     }
-    assert_eq!(stand.bundles(), ["r3-0", "r4-0", "r5-0", "r6-0", "r7-0"]);
+    let bundles = stand.bundles();
+    // Behind run and step stands the incarnation of the store.
+    let steps: Vec<&str> = bundles.iter().map(|name| &name[..4]).collect();
+    assert_eq!(steps, ["r3-0", "r4-0", "r5-0", "r6-0", "r7-0"]);
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
             "{}",
             said(&wrong)
         );
-        let joined = place.join(folder, &token(json!({ "cluster": cluster })).await);
+        let joined = place.join(folder, &token(json!({ "cluster": cluster, "node": "gpu-1" })).await);
         assert!(joined.status.success(), "{}", said(&joined));
     }
     let (_eu, _us) = (place.start("gpu-1"), place.start("gpu-1-us"));

@@ -79,10 +79,14 @@ async fn no_effect_starts_two_seconds_after_it_is_engaged_under_load_and_on_a_fu
     disk.fill();
     std::fs::write(&file, "").unwrap();
     stopped_by(&fleet, Time::now(), "by its file, on a full disk").await;
-    let (status, _) = engine.post("/api/v1/freezes", &why).await.unwrap();
-    assert_ne!(status, 201, "what could not be written is not said to be done");
+    // The ballast makes room for a freeze, which holds when the file is gone.
+    let (status, answer) = engine.post("/api/v1/freezes", &why).await.unwrap();
+    assert_eq!(status, 201, "{answer}");
     disk.empty();
     std::fs::remove_file(&file).unwrap();
+    stopped_by(&fleet, Time::now(), "by the freeze of the full disk").await;
+    let (status, answer) = engine.post("/api/v1/unfreeze", &why).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
     grows(&fleet).await;
     drop(engine);
     drop(disk);

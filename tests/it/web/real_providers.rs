@@ -4,7 +4,7 @@
 //! is not run, and a line that no runner hides says so.
 
 use super::browser::{Browser, Page};
-use crate::harness::{Engine, Site, client, free_port, tools};
+use crate::harness::{Engine, Site, client, eventually_within, free_port, tools};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -80,15 +80,11 @@ impl Scene {
 
     /// Waits for a provider that takes its time: Java on a busy machine.
     async fn speaks(&mut self, described: &str) {
-        for _ in 0..360 {
+        eventually_within(Duration::from_secs(180), described, async || {
             assert!(self.provider.try_wait().unwrap().is_none(), "the provider has ended");
-            let answer = client().get(described).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        panic!("the provider does not answer {described}");
+            client().get(described).send().await.ok().filter(|answer| answer.status().is_success())
+        })
+        .await;
     }
 
     async fn engine(&self) -> Engine {

@@ -7,7 +7,7 @@ use super::words::{frozen, guards, moment, plain, plan, since, story, ticked, to
 use crate::engine::story::{planned_words, run_words};
 use crate::limits;
 use crate::model::{
-    Approval, ApprovalState, Judgement, Outcome, Plan, Right, Run, RunState, Step, StoryLine, Subject, Time,
+    Approval, ApprovalState, Judgement, Outcome, Plan, Right, Run, RunState, Step, StoryLine, Subject, Time, identity,
 };
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
@@ -115,7 +115,7 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
 fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.run;
     let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };
-    let said_before = telling.judgements.iter().any(|word| word.by == visitor.caller.name);
+    let said_before = telling.judgements.iter().any(|word| identity(&word.by) == identity(&visitor.caller.name));
     html! {
         @if telling.may_judge || !telling.judgements.is_empty() {
             section.card id="verdict" aria-labelledby="verdict-head" {
