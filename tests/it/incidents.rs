@@ -558,7 +558,7 @@ async fn a_flood_of_one_source_hides_no_critical_incident_of_another_and_loses_n
         shift.millis(250).await;
     }
     let posts = shift.posts();
-    assert!(posts.iter().any(|post| post.contains("ProdDown")), "within two seconds: {posts:#?}");
+    assert!(posts.iter().any(|post| post.contains("gpu-1:")), "within two seconds: {posts:#?}");
     let open = shift.night.parts.store.counts().await.unwrap().episodes_open;
     assert_eq!(open as usize, FLOOD + 1, "nothing is lost");
     let incidents = shift.open().await;

@@ -418,7 +418,7 @@ async fn a_dead_token_that_comes_again_is_an_entry_once_and_then_a_number() {
     };
     let told = lines().await;
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].starts_with(&format!("refused to ci: a request with token {id}")), "{told:#?}");
+    assert!(told[0].starts_with(&format!("refused to ci: token {id}")), "{told:#?}");
     assert!(told[0].contains("was revoked at"), "{told:#?}");
     chat.night.pass(limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {
