@@ -24,7 +24,7 @@ enum What {
     Make {
         /// Who it is for: a person's name, one of their `tokens:`, or a machine's
         name: String,
-        /// viewer, responder, approver, author, operator, admin, auditor or source
+        /// viewer, responder, approver, author, operator, admin, auditor, source or metrics
         #[arg(long)]
         role: String,
         /// How long it is good: 12h, 30d, 366d at most

@@ -261,7 +261,7 @@ impl Known {
     /// The first few turns of a flap have lines, then each tenth: fifty lines of one node hide the rest of the night.
     fn says_flap(&self, incident: Option<IncidentId>) -> bool {
         let times = self.flaps_of(incident);
-        times <= FLAPS_IN_LOG || times % 10 == 0
+        times <= FLAPS_IN_LOG || times.is_multiple_of(10)
     }
 }
 
