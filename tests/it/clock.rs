@@ -337,16 +337,14 @@ async fn under_a_clock_that_is_set_schedules_go_on_and_nothing_that_fires_is_end
     night.hear("firing", &[("alertname", "X"), ("node", "gpu-1")]).await;
     let (stop, stopped) = watch::channel(false);
     let engine = tokio::spawn(nightshift::engine::run(night.parts.clone(), stopped));
-    let mut ticks = 0;
-    for by in
-        [None, Some((DAY, false)), Some((HOUR, true)), None, Some((400 * DAY, false)), Some((400 * DAY, true)), None]
-    {
+    let steps =
+        [None, Some((DAY, false)), Some((HOUR, true)), None, Some((400 * DAY, false)), Some((400 * DAY, true)), None];
+    for (ticks, by) in (1..).zip(steps) {
         match by {
             None => correct(&night),
             Some((by, is_back)) => set(&night, by, is_back),
         }
         night.pass(MINUTE).await;
-        ticks += 1;
         eventually("the tick of this minute", async || {
             let runs = night.runs().await;
             assert!(runs.len() <= ticks, "{} runs in {ticks} minutes", runs.len());

@@ -67,7 +67,7 @@ async fn two_clusters() -> (SimFleet, SimFleet, Site, Engine) {
     let fleet = || SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
     let fleets = (fleet(), fleet());
     let extra = format!(
-        "clusters:\n  east: {{ url: '{}' }}\n  main: {{ url: '{}' }}\ndefault_cluster: east\nguards: {{ nodes_at_once: 5, domains: [] }}\nsources:\n\
+        "clusters:\n  east: {{ url: '{}' }}\n  main: {{ url: '{}' }}\ndefault_cluster: east\nguards: {{ nodes_at_once: 5, share_at_once: 1.0, domains: [] }}\nsources:\n\
          \x20 east: {{ kind: alertmanager, add_labels: {{ cluster: east }} }}\n\
          \x20 main: {{ kind: alertmanager, add_labels: {{ cluster: main }} }}\n\
          \x20 both: {{ kind: alertmanager, clusters: [east, main] }}\n\
@@ -75,7 +75,6 @@ async fn two_clusters() -> (SimFleet, SimFleet, Site, Engine) {
         fleets.0.url(),
         fleets.1.url()
     );
-    let extra = format!("{extra}guards: {{ nodes_at_once: 2, share_at_once: 1.0, share_per_hour: 1.0 }}\n");
     let site = Site::new(&extra, RULE, &[("cordon", CORDON)]);
     site.add_token("op", "operator", "");
     site.add_token("boss", "approver", ", clusters: [main]");

@@ -57,12 +57,15 @@ pub(super) fn reason(row: &Row<'_>, error: &Error) -> String {
     }
 }
 
+/// The name of a row, from its columns.
+type Key<'k> = &'k dyn Fn(&Row<'_>) -> rusqlite::Result<String>;
+
 /// The rows that can be read; each of the others is left out and noted.
 pub(super) fn readable<T, P: rusqlite::Params>(
     conn: &Connection,
     sql: &str,
     params: P,
-    (table, key): (&'static str, &dyn Fn(&Row<'_>) -> rusqlite::Result<String>),
+    (table, key): (&'static str, Key<'_>),
     mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     unreadable: &Unreadable,
 ) -> Result<Vec<T>, StoreError> {
