@@ -67,7 +67,7 @@ async fn two_clusters() -> (SimFleet, SimFleet, Site, Engine) {
     let fleet = || SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
     let fleets = (fleet(), fleet());
     let extra = format!(
-        "clusters:\n  east: {{ url: '{}' }}\n  main: {{ url: '{}' }}\ndefault_cluster: east\nguards: {{ nodes_at_once: 5, share_at_once: 1.0, domains: [] }}\nsources:\n\
+        "clusters:\n  east: {{ url: '{}' }}\n  main: {{ url: '{}' }}\ndefault_cluster: east\nguards: {{ nodes_at_once: 5, domains: [] }}\nsources:\n\
          \x20 east: {{ kind: alertmanager, add_labels: {{ cluster: east }} }}\n\
          \x20 main: {{ kind: alertmanager, add_labels: {{ cluster: main }} }}\n\
          \x20 both: {{ kind: alertmanager, clusters: [east, main] }}\n\
