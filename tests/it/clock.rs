@@ -437,7 +437,9 @@ async fn a_clock_four_hundred_days_ahead_erases_nothing_and_retention_goes_on_at
     assert!(lived + 6 >= retention, "after {lived} days of {retention}");
 }
 
-const TRIVIAL: &str = "//! Note.\n//!\n//! reach: none\n//! undo: never\n\nnote(\"x\");\nnote(\"y\");\n";
+/// Operations enough for the brake to be looked at, and no more work than that.
+const TRIVIAL: &str =
+    "//! Note.\n//!\n//! reach: none\n//! undo: never\n\nfor n in 0..100 { }\nnote(\"x\");\nnote(\"y\");\n";
 
 /// One thread evaluates, and it is busy with something else for 300 ms before each turn.
 #[test]
