@@ -4,6 +4,7 @@
 
 use super::{Narrator, people::People};
 use anyhow::{Context as _, bail};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -209,7 +210,7 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
             .replace("@PROMETHEUS@", &format!("127.0.0.1:{}", ports.prometheus))
             .replace("@ALERTMANAGER@", &format!("127.0.0.1:{}", ports.alertmanager))
             .replace("@RULES@", &home.join("deploy/demo/rules.yml").display().to_string())
-            .replace("@TOKEN_FILE@", &dir.join("data/token").display().to_string())
+            .replace("@TOKEN_FILE@", &dir.join("alertmanager-token").display().to_string())
             .replace("@DIR@", &dir.display().to_string())
             .replace("@HOME@", &home.display().to_string())
     };
@@ -218,9 +219,18 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
         let text = std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
         std::fs::write(dir.join(name), fill(text))?;
     }
+    // Alertmanager's own, as in any installation: what this machine's token posts may be anyone's, and no one could approve it.
+    write_secret(&dir.join("alertmanager-token"), &draw_secret()?)?;
     write_secret(&dir.join("slack-token"), "xoxb-demo\n")?;
     write_secret(&dir.join("pagerduty-key"), "0123456789abcdef0123456789abcdef\n")?;
     Ok(dir.join("nightshift.yaml"))
+}
+
+/// 256 random bits.
+fn draw_secret() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
