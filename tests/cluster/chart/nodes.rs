@@ -74,7 +74,11 @@ async fn engine(release: &Release, fleet: &SimFleet, door: u16, probe: Value) ->
     agents["listen"] = json!(format!("127.0.0.1:{door}"));
     agents["cert_file"] = json!(certificate(&release.plane, "apiserver.crt"));
     agents["key_file"] = json!(certificate(&release.plane, "apiserver.key"));
-    let more = format!("agents: {agents}\nsources: {{ serving: {{ kind: inference, probe: {probe} }} }}\n");
+    // Whose the machine's own token is, which starts the runs: Ada is another person, so she may approve them.
+    let more = format!(
+        "agents: {agents}\nsources: {{ serving: {{ kind: inference, probe: {probe} }} }}\n\
+         people: [{{ name: grace, role: admin, tokens: [local] }}]\n"
+    );
     let site = release.site_with("nightshift-write", fleet, &more).await;
     std::fs::write(site.path().join("ada"), ADA).unwrap();
     let file = site.path().join("nightshift.yaml");
