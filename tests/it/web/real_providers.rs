@@ -5,7 +5,9 @@
 
 use super::browser::{Browser, Page};
 use crate::harness::{Engine, Site, client, eventually_within, free_port, tools};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -45,6 +47,10 @@ struct Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
+        // Keycloak's script starts Java beside itself, so its whole group ends.
+        if let Some(group) = i32::try_from(self.provider.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.provider.kill();
         let _ = self.provider.wait();
     }
@@ -125,7 +131,7 @@ fn keycloak(port: u16, redirect: &str, subject: &str, folder: &Path) -> Option<C
     command.args([&format!("--http-port={port}"), "--import-realm"]);
     let java_home = PathBuf::from(java.trim()).parent().unwrap().parent().unwrap().to_owned();
     command.env("JAVA_HOME", java_home).env("JAVA_OPTS_KC_HEAP", "-Xms64m -Xmx512m");
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
     Some(command.spawn().expect("Keycloak starts"))
 }
 
