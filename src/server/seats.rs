@@ -95,9 +95,12 @@ impl Seats {
             let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
             of(class).for_each(|(_, peer, _)| *counts.entry(peer).or_default() += 1);
             let Some(most) = counts.values().copied().max() else { continue };
-            if let Some((_, _, state)) = of(class).find(|(_, peer, _)| counts.get(peer) == Some(&most)) {
-                // Told once is enough: the next one that gives way is another.
-                state.class.store(PINNED, Ordering::Relaxed);
+            // Told once is enough: the next one that gives way is another. One that has proven itself meanwhile stays.
+            let gives_way = |state: &Arc<State>| {
+                state.class.compare_exchange(class, PINNED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            };
+            let mut oldest = of(class).filter(|(_, peer, _)| counts.get(peer) == Some(&most));
+            if let Some((_, _, state)) = oldest.find(|(_, _, state)| gives_way(state)) {
                 state.leave.notify_one();
                 return;
             }
