@@ -44,6 +44,8 @@ pub struct Keeper {
     /// When this engine last renewed.
     renewed: Option<Duration>,
     acting: Acting,
+    /// How long a look waits for its answers.
+    within: Duration,
 }
 
 impl Keeper {
@@ -55,16 +57,26 @@ impl Keeper {
             seen: None,
             renewed: None,
             acting: Acting::Unknown("its Lease was not read yet".to_owned()),
+            within: limits::LEASE_ANSWER,
         }
+    }
+
+    /// Waits for its answers no longer than this.
+    pub fn answered_within(self, within: Duration) -> Keeper {
+        Keeper { within, ..self }
     }
 
     /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
     pub async fn look(&mut self, kube: &Kube, at: Duration, now: Time) -> &Acting {
-        self.acting = match self.consider(kube, at, now).await {
+        let began = Instant::now();
+        let within = self.within;
+        let answer = tokio::time::timeout(within, self.consider(kube, at, now)).await;
+        let late = |_| Err(WorldError::Unavailable(format!("none within {within:?}")));
+        self.acting = match answer.unwrap_or_else(late) {
             Ok(acting) => acting,
             Err(error) if error.is_transient() => match self.renewed {
-                // Before another engine may take it this one must have stopped.
-                Some(renewed) if at < renewed + limits::LEASE_HELD => Acting::Ours,
+                // Before another engine may take it this one must have stopped: what counts is now, not when it was asked.
+                Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => Acting::Ours,
                 _ => Acting::Unknown(format!("its Lease cannot be read or renewed: {error}")),
             },
             Err(WorldError::Conflict(_)) => Acting::Unknown("another engine changed its Lease just now".to_owned()),
@@ -155,7 +167,7 @@ impl Leases {
         leases
     }
 
-    /// All together: a cluster that hangs keeps no other one's Lease waiting for longer than a request may take.
+    /// All together: a cluster that hangs keeps no other one's Lease waiting for longer than `LEASE_ANSWER`.
     async fn look(&mut self) {
         let (parts, began) = (&self.parts, self.began);
         let looks = self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, began));

@@ -77,6 +77,8 @@ pub const CONTAINER_RESTART_SLACK: Duration = Duration::from_secs(20);
 /// How often it is renewed, and how long it lasts without: as controllers of Kubernetes do, some slower.
 pub const LEASE_LOOK_EVERY: Duration = Duration::from_secs(5);
 pub const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// One look waits no longer for its answers, so that a cluster that hangs delays neither its own verdict nor other Leases.
+pub const LEASE_ANSWER: Duration = Duration::from_secs(5);
 /// An engine that could not renew for so long acts no more, well before another one may take over.
 pub const LEASE_HELD: Duration = Duration::from_secs(20);
 /// For the first look at the start, before anything is begun, and for giving it back at the end.

@@ -56,6 +56,27 @@ async fn an_engine_that_cannot_renew_stops_before_another_one_may_take_over() {
     assert_eq!(first.look(&kube, at(21), now).await, &Acting::Ours);
 }
 
+/// A hung API server answers nothing, and the engine must not take that for time that has not passed.
+#[tokio::test]
+async fn an_engine_whose_lease_gets_no_answer_stops_as_early_as_one_that_gets_an_error() {
+    let fleet = fleet();
+    let kube = kube(&fleet).await;
+    let now = RealClock.now();
+    let at = Duration::from_secs;
+    let within = Duration::from_millis(200);
+    let mut first = Keeper::new("ops", "prod", "one_a");
+    assert_eq!(first.look(&kube, at(0), now).await, &Acting::Ours);
+    let mut first = first.answered_within(within);
+    fleet.fault(ApiFault::next(100, "GET", "/leases", Trouble::Delay { millis: 60_000 })).unwrap();
+    assert_eq!(first.look(&kube, at(10), now).await, &Acting::Ours);
+    // It begins before the end of the time, and ends after it.
+    let acting = first.look(&kube, at(20) - within / 2, now).await;
+    assert!(matches!(acting, Acting::Unknown(why) if why.contains("none within 200ms")), "{acting:?}");
+    fleet.calm();
+    let mut first = first.answered_within(at(5));
+    assert_eq!(first.look(&kube, at(22), now).await, &Acting::Ours);
+}
+
 const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
                       k8s::cordon(node, \"a test\");\n";
 const RULES: &str = "rules:\n  - name: cordon\n    when: ['alertname=\"Cordon\"']\n    run: cordon\n    mode: auto\n";
