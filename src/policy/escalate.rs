@@ -37,7 +37,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
                 return Page::Now { why: "its source fell silent: whether it is over is not known".to_owned() };
             }
             let why = match latest {
-                Some(run) if run.state == RunState::Done => format!("{} mended it", name(run)),
+                Some(run) if run.state == RunState::Done => format!("{} fixed it", name(run)),
                 _ => "it ended by itself before anybody was needed".to_owned(),
             };
             return Page::Spared { why };
@@ -63,7 +63,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
     let name = name(latest);
     let how = match &latest.state {
-        RunState::Done => format!("{name} is done, and whether that mended it is not known yet"),
+        RunState::Done => format!("{name} is done, and whether that fixed it is not known yet"),
         RunState::Held { reason } => format!("{name} is held: {reason}"),
         RunState::Waiting { why } => format!("{name} is at work: {why}"),
         _ => format!("{name} is at work"),

@@ -205,7 +205,7 @@ async fn in_a_loop_of_clock_steps_no_effect_is_doubled_or_lost_and_the_kill_swit
         set(&night, by, is_back);
         clock.pass(&night.parts).await.unwrap();
         night.settle().await;
-        assert_eq!(posts(&night, &path), 0, "{what}: a step wakes nobody");
+        assert_eq!(posts(&night, &path), 0, "{what}: a step notifies no one");
 
         night.pass(2 * SECOND).await;
         assert!(night.parts.world.stopped().is_some(), "{what}: what was read before the step is two seconds old");

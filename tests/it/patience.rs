@@ -107,7 +107,7 @@ async fn what_the_runbook_mends_is_on_the_timeline_and_pages_nobody() {
     assert!(changes[0].body.get("dedup_key").is_none() && changes[0].body["payload"].get("severity").is_none());
     let words = desk.judged().await;
     assert_eq!(words.iter().map(|(paged, _)| *paged).collect::<Vec<_>>(), [false, false], "{words:?}");
-    assert_eq!(words[1].1, "mend (r1) mended it");
+    assert_eq!(words[1].1, "mend (r1) fixed it");
 }
 
 #[tokio::test]

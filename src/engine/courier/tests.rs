@@ -335,7 +335,7 @@ async fn what_automation_mended_wakes_nobody_and_what_takes_too_long_does() {
     s.store.with(|shelf| shelf.runs = vec![run(7, RunState::Done, begun)]);
     s.store.resolve(1, later(&s.clock, 60));
     assert_eq!(s.courier.pass().await.unwrap().spared, 1);
-    assert_eq!(judged(&s).last().unwrap(), &(false, "xid-79 (r7) mended it".to_owned()));
+    assert_eq!(judged(&s).last().unwrap(), &(false, "xid-79 (r7) fixed it".to_owned()));
     later(&s.clock, 3_600);
     assert_eq!(s.courier.pass().await.unwrap().due, 0);
 

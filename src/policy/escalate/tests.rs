@@ -155,7 +155,7 @@ fn what_is_in_hand_or_over_spares_people_with_its_reason() {
     let spared = |why: &str| Page::Spared { why: why.into() };
     let done = [run(7, RunState::Done)];
     assert_eq!(judge(IncidentState::Acknowledged, &done, 1), spared("somebody has it in hand"));
-    assert_eq!(judge(IncidentState::Resolved, &done, 1), spared("gpu-reset (r7) mended it"));
+    assert_eq!(judge(IncidentState::Resolved, &done, 1), spared("gpu-reset (r7) fixed it"));
     assert_eq!(judge(IncidentState::Resolved, &[], 1), spared("it ended by itself before anybody was needed"));
 }
 
