@@ -5,10 +5,9 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::{approval_page, understood};
+use super::show::approval_page;
 use super::stop::Stop;
-use crate::model::Approval;
-use serde_json::{Value, json};
+use crate::api::{ApprovalAnswer, ApprovalList, DecisionRequest, ListQuery};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -48,8 +47,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let id = id.to_ascii_lowercase();
     // On a terminal the plan is shown once more; a script has read it with `show`, and says so.
     if !args.yes && invocation.can_ask() && !invocation.json() {
-        let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
-        approval_page(invocation, &understood(answer["approval"].clone())?)?;
+        let answer = client.get::<ApprovalAnswer>(&format!("approvals/{id}"), &())?;
+        approval_page(invocation, &answer.read()?.approval)?;
     }
     invocation.confirm(args.yes, &format!("approve {}", page::text(&id)))?;
     answer(invocation, &client, &id, true, &args.why)
@@ -62,11 +61,12 @@ pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), Stop>
 }
 
 fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why: &str) -> Result<(), Stop> {
-    let answer: Value = client.post(&format!("approvals/{id}"), &json!({ "approve": approve, "why": why }))?;
+    let request = DecisionRequest { approve, plan_hash: None, why: why.to_owned() };
+    let answer = client.post::<ApprovalAnswer>(&format!("approvals/{id}"), &request)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let approval: Approval = understood(answer["approval"].clone())?;
+    let approval = answer.read()?.approval;
     let word = if approve { "approved" } else { "denied" };
     invocation.line(&format!("{} {word}", approval.id))?;
     invocation.say(&format!("look with `nightshift show {}`", approval.run));
@@ -74,11 +74,11 @@ fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why
 }
 
 fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
-    let answer: Value = client.get("approvals", &[("open", "true".to_owned())])?;
+    let answer = client.get::<ApprovalList>("approvals", &ListQuery { open: true, ..ListQuery::default() })?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let approvals: Vec<Approval> = understood(answer["approvals"].clone())?;
+    let approvals = answer.read()?.approvals;
     if approvals.is_empty() {
         invocation.say("nothing is asked");
         return Ok(());

@@ -8,29 +8,33 @@ mod audit;
 mod channels;
 mod humans;
 mod incidents;
+mod inside;
 mod ladder;
+mod page;
 mod read;
 mod refuse;
 mod sessions;
+mod spec;
 mod tokens;
 mod why;
 
 use super::App;
 use super::{Caller, Problem, witness};
 use crate::model::Right;
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower::ServiceExt as _;
 
 /// Not in the table of roles: no role opens it, but this machine's own token.
 pub(super) const BREAK_GLASS: &str = "/api/v1/break-glass";
 
 macro_rules! table {
-    ($($method:ident $path:literal $right:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $right:ident $handler:path, $summary:literal;)*) => {
         /// Every route of the API, to be merged into the server's router.
         pub fn routes(app: &App) -> Router<App> {
             Router::new()
@@ -40,83 +44,83 @@ macro_rules! table {
                 .layer(DefaultBodyLimit::max(crate::limits::API_BODY_BYTES))
         }
 
+        /// Every route with what its handler takes and answers.
+        fn described(schemas: &mut spec::Schemas) -> Vec<spec::Route> {
+            vec![
+                $(spec::Route {
+                    method: stringify!($method),
+                    path: $path,
+                    right: Some(Right::$right),
+                    summary: $summary,
+                    shape: spec::Described::shape(&$handler, schemas),
+                },)*
+                spec::Route {
+                    method: "post",
+                    path: BREAK_GLASS,
+                    right: None,
+                    summary: "Activate break-glass access",
+                    shape: spec::Described::shape(&tokens::break_glass, schemas),
+                },
+            ]
+        }
+
         /// Method, path and the right that it needs.
         const RIGHTS: &[(&str, &str, Right)] = &[$((stringify!($method), $path, Right::$right)),*];
     };
 }
 
 table! {
-    get  "/api/v1/status" Read read::status;
-    get  "/api/v1/incidents" Read read::incidents;
-    get  "/api/v1/incidents/{id}" Read read::incident;
-    post "/api/v1/incidents/{id}/ack" Respond act::acknowledge;
-    post "/api/v1/incidents/{id}/assign" Respond incidents::assign;
-    post "/api/v1/incidents/{id}/silence" Respond incidents::silence;
-    post "/api/v1/incidents/{id}/resolve" Operate incidents::resolve;
-    get  "/api/v1/runs" Read read::runs;
-    post "/api/v1/runs" Operate act::start;
-    get  "/api/v1/runs/{id}" Read read::run;
-    post "/api/v1/runs/{id}/cancel" Operate act::cancel;
-    get  "/api/v1/runbooks" Read read::runbooks;
-    post "/api/v1/runs/{id}/judge" Respond ladder::judge;
-    get  "/api/v1/rules" Read read::rules;
-    get  "/api/v1/rules/{rule}/scorecard" Read ladder::scorecard;
-    post "/api/v1/rules/{rule}/promote" Operate ladder::promote;
-    post "/api/v1/rules/{rule}/demote" Respond ladder::demote;
-    get  "/api/v1/scorecards" Read ladder::scorecards;
-    post "/api/v1/simulate" Check act::simulate;
-    get  "/api/v1/approvals" Read read::approvals;
-    get  "/api/v1/approvals/{id}" Read read::approval;
-    post "/api/v1/approvals/{id}" Approve act::decide;
-    get  "/api/v1/entries" Read read::entries;
-    get  "/api/v1/why" Read why::why;
-    get  "/api/v1/guards" Read read::guards;
-    post "/api/v1/breakers/reset" Operate act::reset_breaker;
-    get  "/api/v1/freezes" Read read::freezes;
-    post "/api/v1/freezes" Respond act::freeze;
-    post "/api/v1/unfreeze" Operate act::unfreeze;
-    get  "/api/v1/agents" Read agents::list;
-    post "/api/v1/agents/join-tokens" Administer agents::join_token;
-    post "/api/v1/agents/{node}/remove" Administer agents::remove;
-    get  "/api/v1/channels" Read channels::list;
-    post "/api/v1/channels/{name}/test" Operate channels::test;
-    get  "/api/v1/audit/checkpoints" Audit audit::checkpoints;
-    get  "/api/v1/audit/proof/{no}" Audit audit::proof;
-    get  "/api/v1/audit/raw" Audit audit::raw;
-    get  "/api/v1/tokens" Audit tokens::list;
-    post "/api/v1/tokens" Administer tokens::make;
-    post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
-    get  "/api/v1/sessions" Audit sessions::list;
-    post "/api/v1/sessions/end" Administer sessions::end;
-    post "/api/v1/sessions/unlink" Administer sessions::unlink;
-    post "/api/v1/audit/redact" Administer act::redact;
+    get  "/api/v1/status" Read read::status, "Show version, counts and everything that is switched off";
+    get  "/api/v1/incidents" Read read::incidents, "List incidents";
+    get  "/api/v1/incidents/{id}" Read read::incident, "Show an incident with its alerts, runs, approvals and timeline";
+    post "/api/v1/incidents/{id}/ack" Respond act::acknowledge, "Acknowledge an incident";
+    post "/api/v1/incidents/{id}/assign" Respond incidents::assign, "Assign an incident to a person";
+    post "/api/v1/incidents/{id}/silence" Respond incidents::silence, "Silence the alerts of an incident at their source";
+    post "/api/v1/incidents/{id}/resolve" Operate incidents::resolve, "Resolve an incident whose source does not";
+    get  "/api/v1/runs" Read read::runs, "List runs";
+    post "/api/v1/runs" Operate act::start, "Start a runbook";
+    get  "/api/v1/runs/{id}" Read read::run, "Show a run with its steps, approvals and timeline";
+    post "/api/v1/runs/{id}/cancel" Operate act::cancel, "Cancel a run";
+    get  "/api/v1/runbooks" Read read::runbooks, "List runbooks";
+    post "/api/v1/runs/{id}/judge" Respond ladder::judge, "Review a run: right or wrong";
+    get  "/api/v1/rules" Read read::rules, "List rules";
+    get  "/api/v1/rules/{rule}/scorecard" Read ladder::scorecard, "Show the statistics and the mode of a rule";
+    post "/api/v1/rules/{rule}/promote" Operate ladder::promote, "Promote a rule to the next mode";
+    post "/api/v1/rules/{rule}/demote" Respond ladder::demote, "Demote a rule";
+    get  "/api/v1/scorecards" Read ladder::scorecards, "List the statistics of all rules with a runbook";
+    post "/api/v1/simulate" Check act::simulate, "Plan a runbook without starting it";
+    get  "/api/v1/approvals" Read read::approvals, "List approvals";
+    get  "/api/v1/approvals/{id}" Read read::approval, "Show an approval with its plan";
+    post "/api/v1/approvals/{id}" Approve act::decide, "Approve or deny a pending request";
+    get  "/api/v1/entries" Read read::entries, "List entries of the ledger";
+    get  "/api/v1/why" Read why::why, "Explain action and inaction about a subject";
+    get  "/api/v1/guards" Read read::guards, "Show the limits of the guards and how much of them is used";
+    post "/api/v1/breakers/reset" Operate act::reset_breaker, "Reset a tripped breaker";
+    get  "/api/v1/freezes" Read read::freezes, "List freezes";
+    post "/api/v1/freezes" Respond act::freeze, "Freeze automation";
+    post "/api/v1/unfreeze" Operate act::unfreeze, "Release a freeze";
+    get  "/api/v1/agents" Read agents::list, "List agents";
+    post "/api/v1/agents/join-tokens" Administer agents::join_token, "Make a join token for one agent";
+    post "/api/v1/agents/{node}/remove" Administer agents::remove, "Remove an agent and its certificate";
+    get  "/api/v1/channels" Read channels::list, "List notification channels";
+    post "/api/v1/channels/{name}/test" Operate channels::test, "Send a test message through a channel";
+    get  "/api/v1/audit/checkpoints" Audit audit::checkpoints, "List signed checkpoints of the ledger";
+    get  "/api/v1/audit/proof/{no}" Audit audit::proof, "Prove that an entry is in the signed ledger";
+    get  "/api/v1/audit/raw" Audit audit::raw, "List raw entries for export";
+    get  "/api/v1/tokens" Audit tokens::list, "List API tokens";
+    post "/api/v1/tokens" Administer tokens::make, "Make an API token";
+    post "/api/v1/tokens/{id}/revoke" Own tokens::revoke, "Revoke an API token";
+    get  "/api/v1/sessions" Audit sessions::list, "List sessions of the pages";
+    post "/api/v1/sessions/end" Administer sessions::end, "End the sessions of a person";
+    post "/api/v1/sessions/unlink" Administer sessions::unlink, "Unlink a person from an account of the identity provider";
+    get  "/api/v1/openapi.json" Read spec::show, "Show this document";
+    post "/api/v1/audit/redact" Administer act::redact, "Redact the body of an entry";
 }
 
+pub(super) use inside::Inside;
 pub(super) use ladder::places;
+pub(super) use page::{ledger, page as reference};
 pub(super) use refuse::store as store_problem;
-
-/// The API asked from inside, in the name of somebody whom a signature has identified.
-pub(super) async fn ask(
-    app: &App,
-    caller: Caller,
-    method: &str,
-    path: String,
-    body: serde_json::Value,
-) -> Result<serde_json::Value, Problem> {
-    let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
-    let mut request = request.map_err(|_| refuse::bad("that cannot be asked", "use letters, digits, `-` and `.`"))?;
-    request.extensions_mut().insert(caller);
-    let answer = routes(app).with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
-    let status = answer.status();
-    let bytes = axum::body::to_bytes(answer.into_body(), crate::limits::CLIENT_BODY_BYTES).await;
-    let value: serde_json::Value = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    if status.is_success() {
-        return Ok(value);
-    }
-    let text = |name: &str| value[name].as_str().unwrap_or("no such thing").to_owned();
-    Err(Problem::new(status, text("error"), text("hint")))
-}
 
 /// One segment of a path or one value of a query, whatever somebody wrote.
 pub(super) fn segment(word: &str) -> String {
@@ -124,9 +128,34 @@ pub(super) fn segment(word: &str) -> String {
     url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
+/// A severity as a person typed it.
+pub(super) fn severity(word: &str) -> Result<crate::model::Severity, Problem> {
+    serde_json::from_value(serde_json::Value::from(word)).map_err(|error| {
+        let why = refuse::in_words(&format!("severity: {error}"));
+        refuse::bad(format!("the query is not what this route takes: {why}"), LIST_HINT)
+    })
+}
+
+const LIST_HINT: &str =
+    "lists take open, limit, cursor, after, incident, run, kind, state, severity, node, rule and since";
+
 /// Method, path and right of every route.
 pub(super) fn rights() -> &'static [(&'static str, &'static str, Right)] {
     RIGHTS
+}
+
+/// The OpenAPI document of every route.
+pub(super) fn document() -> &'static serde_json::Value {
+    spec::document()
+}
+
+/// 201 with what was made.
+struct Created<T>(T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
+    }
 }
 
 /// A caller who has the right for the route that was matched.
@@ -179,6 +208,13 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             }
         };
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // A list would be read as the members in their order.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(refuse::bad(
+                "the body is not a JSON object",
+                "send an object with the keys that this route takes",
+            ));
+        }
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(
                 format!("the body is not what this route takes: {}", refuse::in_words(&error.to_string())),
@@ -200,10 +236,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
             Ok(Query(value)) => Ok(Asked(value)),
             Err(error) => {
                 let why = refuse::in_words(&error.body_text());
-                Err(refuse::bad(
-                    format!("the query is not what this route takes: {why}"),
-                    "lists take open, limit, after, incident, run, kind, state, severity, node, rule and since",
-                ))
+                Err(refuse::bad(format!("the query is not what this route takes: {why}"), LIST_HINT))
             }
         }
     }

@@ -49,6 +49,23 @@ fn the_page_of_inference_findings_is_the_table_of_checks() {
     page("inference.md", &nightshift::policy::inference_page());
 }
 
+#[test]
+fn the_document_and_the_page_of_the_api_are_its_types_and_routes() {
+    let document = nightshift::server::openapi();
+    page("openapi.json", &(serde_json::to_string_pretty(document).unwrap() + "\n"));
+    page("api.md", &nightshift::server::api_page());
+}
+
+#[test]
+fn the_page_of_ledger_entries_is_the_enum() {
+    let truth = nightshift::server::ledger_page();
+    page("ledger.md", &truth);
+    for kind in nightshift::model::EntryKind::NAMES {
+        let text = truth.split(&format!("## {kind}\n\n")).nth(1).unwrap_or_else(|| panic!("{kind} is not on it"));
+        assert!(text.chars().next().unwrap().is_uppercase(), "{kind} has no sentence");
+    }
+}
+
 /// Every page that a person reads: those of the root, and the README of each folder.
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = [

@@ -5,6 +5,7 @@
 
 mod actions;
 mod agent;
+mod api;
 mod backup;
 mod cache;
 mod camp;

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rows of the layer table, from the bottom; a module imports only from lower rows (or its own module).
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["model", "limits", "planted"],
     &["policy", "script"],
     &["store", "world", "sim", "clock", "tls", "config", "telemetry"],
     &["actions", "sources", "notifiers", "catalog", "node"],
     &["engine", "agent"],
+    &["api"],
     &["server"],
     &["cli"],
     &["main"],

@@ -167,7 +167,7 @@ impl Query {
         map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
         unreadable: &Unreadable,
     ) -> Result<Vec<T>, StoreError> {
-        self = self.with(&format!("{key} > ?"), filter.after);
+        self = self.with(&format!("{key} > ?"), filter.after).with(&format!("{key} < ?"), filter.before);
         let and = if self.terms.is_empty() { "" } else { " WHERE " };
         let order = if filter.after.is_some() { "ASC" } else { "DESC" };
         let limit = filter.limit.min(limits::READ_LIMIT);
@@ -255,6 +255,10 @@ pub(super) fn approvals(
         .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
         .with("run = ?", filter.run.map(|id| id.0))
         .only("state = 'open'", filter.open)
+        .with_text("state = ?", filter.state.map(str::to_owned).as_ref())
+        .with_text(&format!("run IN (SELECT id FROM run WHERE {SUBJECT_NODE} = ?)"), filter.node.as_ref())
+        .with_text("run IN (SELECT id FROM run WHERE rule = ?)", filter.rule.as_ref())
+        .with("asked_at >= ?", filter.since.map(micros))
         .rows(conn, filter, ("approval", "id", false), rows::approval, unreadable)
 }
 
@@ -272,6 +276,10 @@ pub(super) fn entries(conn: &Connection, filter: &Filter, unreadable: &Unreadabl
         }
         incident => query.with("incident = ?", incident.map(|id| id.0)),
     };
+    query = query
+        .with_text(&format!("run IN (SELECT id FROM run WHERE {SUBJECT_NODE} = ?)"), filter.node.as_ref())
+        .with_text("run IN (SELECT id FROM run WHERE rule = ?)", filter.rule.as_ref())
+        .with("at >= ?", filter.since.map(micros));
     if !filter.kinds.is_empty() {
         query.terms.push(format!("kind IN ({})", vec!["?"; filter.kinds.len()].join(", ")));
         query.values.extend(filter.kinds.iter().map(|kind| Value::Text((*kind).to_owned())));

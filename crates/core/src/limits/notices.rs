@@ -94,6 +94,8 @@ pub const SLACK_SEEN: usize = 8_192;
 pub const SLACK_PRESSES: usize = 5;
 /// Lines of a story in one answer to a chat.
 pub const CHAT_LINES: usize = 25;
+/// Incidents in one answer to a chat.
+pub const CHAT_ROWS: usize = 20;
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 /// PagerDuty drops what is over 256 KB itself.
 pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;

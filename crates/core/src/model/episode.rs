@@ -5,7 +5,7 @@
 use super::{EpisodeId, Event, IncidentId, Time};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EpisodeState {
     Open,
@@ -16,7 +16,7 @@ pub enum EpisodeState {
 }
 
 /// An episode with the latest event that spoke of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Episode {
     pub id: EpisodeId,
     pub state: EpisodeState,

@@ -5,7 +5,7 @@
 use super::{Call, Effect, Outcome, Reach, Reason, ReasonCode, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlannedCall {
     pub call: Call,
     pub effect: Effect,
@@ -16,7 +16,7 @@ pub struct PlannedCall {
 }
 
 /// How the dry advance ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanEnd {
     Done,
@@ -28,7 +28,7 @@ pub enum PlanEnd {
     Cut(Reason),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Plan {
     pub calls: Vec<PlannedCall>,
     pub end: PlanEnd,
@@ -37,7 +37,7 @@ pub struct Plan {
 }
 
 /// What the guards would say now to one call of a plan; it is no part of it, for it changes from one moment to the next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Foretold {
     /// Its place among the plan's calls, from zero.
     pub call: usize,

@@ -58,7 +58,7 @@ impl fmt::Display for Mode {
 }
 
 /// Where a runbook's parameter comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Argument {
     /// `{ label: Hostname }`: the value of a label of the event.
@@ -68,7 +68,7 @@ pub enum Argument {
 }
 
 /// Act only when it happens again: `count` episodes within `within`, on the same `by` parts of the subject or labels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repeat {
     pub count: u32,
@@ -95,7 +95,7 @@ impl Schedule {
 }
 
 /// One routing rule, as written in `rules/*.yaml`. Either `when` or `at` is given; `catalog` checks it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     pub name: String,

@@ -73,7 +73,7 @@ pub fn local_user(said: &str) -> Option<String> {
     (named && numbered).then(|| format!("{LOCAL}:{user} (uid {uid})"))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ApiToken {
     pub id: TokenId,
     /// Who comes with it, or one of the `tokens:` of a person.
@@ -105,7 +105,7 @@ pub struct ApiToken {
     pub break_glass: Option<BreakGlass>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BreakGlass {
     pub why: String,
     /// What tells everybody.

@@ -1,0 +1,56 @@
+//! The document against the real program: schemathesis makes requests out of it, right ones and wrong ones, and checks each
+//! answer against what the document allows.
+//!
+//! Invariant: every check of schemathesis is on but those in `LEFT_OUT`, each with its reason.
+
+use crate::harness::{Site, secret, tools};
+use std::process::Command;
+
+/// Checks that are off, and why.
+const LEFT_OUT: [(&str, &str); 1] = [(
+    "positive_data_acceptance",
+    "a schema knows types, not meaning: a duration beyond its bound or a rule that does not exist is refused, in words",
+)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_that_the_document_allows_or_forbids_gets_an_answer_that_it_does_not_describe() {
+    let site = Site::new("sources:\n  prod: { kind: alertmanager }\n", "rules: []", &[]);
+    site.add_token("fuzz", "admin", "");
+    let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
+    let program = tools().join("schemathesis/bin/st");
+    assert!(program.exists(), "{} is missing: run `make tools` first", program.display());
+    let off: Vec<&str> = LEFT_OUT.iter().map(|(check, _)| *check).collect();
+    let mut run = Command::new(program);
+    run.current_dir(site.path()).env("PYTHONUTF8", "1").args([
+        "run",
+        &format!("{}/api/v1/openapi.json", engine.url),
+        "--header",
+        &format!("Authorization: Bearer {}", secret("fuzz")),
+        "--checks",
+        "all",
+        "--exclude-checks",
+        &off.join(","),
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--max-examples",
+        "8",
+        "--generation-deterministic",
+        "--generation-database",
+        "none",
+        "--workers",
+        "2",
+        "--warnings",
+        "off",
+        "--no-color",
+    ]);
+    let done = tokio::task::spawn_blocking(move || run.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
+    let tested = openapi_operations();
+    assert!(said.contains(&format!("{tested} selected")) || said.contains(&format!("Tested: {tested}")), "{said}");
+}
+
+fn openapi_operations() -> usize {
+    let paths = nightshift::server::openapi()["paths"].as_object().unwrap();
+    paths.values().map(|methods| methods.as_object().unwrap().len()).sum()
+}
