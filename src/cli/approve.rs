@@ -8,6 +8,7 @@ use super::page;
 use super::show::approval_page;
 use super::stop::Stop;
 use crate::api::{ApprovalAnswer, ApprovalList, DecisionRequest, ListQuery};
+use crate::model::{Approval, ApprovalState};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +28,31 @@ pub(super) struct Args {
     /// Do not show the plan and ask first; for scripts
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    listed: Listed,
+}
+
+/// What the list shows; with an ID these mean nothing.
+#[derive(clap::Args)]
+struct Listed {
+    /// List also those that are answered or over
+    #[arg(short, long, conflicts_with = "id")]
+    all: bool,
+    /// List only those in this state: open, approved, denied, expired or void
+    #[arg(long, value_name = "STATE", conflicts_with = "id")]
+    state: Option<String>,
+    /// List only those of runs about this node
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    node: Option<String>,
+    /// List only those of runs of this rule
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    rule: Option<String>,
+    /// List only those requested since then: 2h ago, or a time
+    #[arg(long, value_name = "TIME", conflicts_with = "id")]
+    since: Option<String>,
+    /// List at most so many
+    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
+    limit: usize,
 }
 
 #[derive(clap::Args)]
@@ -43,7 +69,7 @@ pub(super) struct DenyArgs {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
-    let Some(id) = &args.id else { return list(invocation, &client) };
+    let Some(id) = &args.id else { return list(invocation, &client, &args.listed) };
     let id = id.to_ascii_lowercase();
     // On a terminal the plan is shown once more; a script has read it with `show`, and says so.
     if !args.yes && invocation.can_ask() && !invocation.json() {
@@ -73,24 +99,47 @@ fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why
     Ok(())
 }
 
-fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
-    let answer = client.get::<ApprovalList>("approvals", &ListQuery { open: true, ..ListQuery::default() })?;
+fn list(invocation: &Invocation, client: &Client, listed: &Listed) -> Result<(), Stop> {
+    let open = !listed.all && listed.state.is_none();
+    let query = ListQuery {
+        open,
+        limit: Some(listed.limit),
+        state: listed.state.clone(),
+        node: listed.node.clone(),
+        rule: listed.rule.clone(),
+        since: listed.since.clone(),
+        ..ListQuery::default()
+    };
+    let answer = client.get::<ApprovalList>("approvals", &query)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
     let approvals = answer.read()?.approvals;
     if approvals.is_empty() {
-        invocation.say("nothing is asked");
+        let narrowed = listed.node.is_some() || listed.rule.is_some() || listed.since.is_some();
+        invocation.say(match (open, narrowed) {
+            (true, false) => "nothing is asked",
+            (true, true) => "no open request matches; --all also looks at those that are over",
+            (false, _) => "no request matches",
+        });
         return Ok(());
     }
-    let rows = approvals.iter().map(|approval| {
+    let row = |approval: &Approval| {
+        let last = match approval.state {
+            ApprovalState::Open => invocation.format(approval.expires_at, "%H:%M:%S %Z"),
+            ApprovalState::Approved => "approved".to_owned(),
+            ApprovalState::Denied => "denied".to_owned(),
+            ApprovalState::Expired => "expired".to_owned(),
+            ApprovalState::Void => "void".to_owned(),
+        };
         [
             approval.id.to_string(),
             approval.run.to_string(),
             page::text(&approval.question),
             invocation.age(approval.asked_at),
-            invocation.format(approval.expires_at, "%H:%M:%S %Z"),
+            last,
         ]
-    });
-    invocation.table(["ID", "RUN", "QUESTION", "AGE", "NO AFTER"], rows.collect())
+    };
+    let last = if open { "NO AFTER" } else { "STATE" };
+    invocation.table(["ID", "RUN", "QUESTION", "AGE", last], approvals.iter().map(row).collect())
 }

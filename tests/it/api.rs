@@ -206,8 +206,8 @@ async fn lists_are_filtered_and_a_wrong_value_names_the_right_ones() {
     api.night.hear("firing", &[("alertname", "Bad"), ("node", "n1"), ("severity", "critical")]).await;
     let ids = async |path: &str, list: &str| api.get(path).await[list].as_array().unwrap().len();
     assert_eq!(ids("incidents?severity=critical", "incidents").await, 1);
-    assert_eq!(ids("incidents?node=n1", "incidents").await, 2);
-    assert_eq!(ids("incidents?state=open&since=1h", "incidents").await, 5);
+    assert_eq!(ids("incidents?node=n1", "incidents").await, 1, "two alerts of one node are one incident");
+    assert_eq!(ids("incidents?state=open&since=1h", "incidents").await, 4);
     assert_eq!(ids("incidents?state=resolved", "incidents").await, 0);
     let run = api.night.start("cordon", Mode::Approve, json!({ "node": "gpu-1" })).await;
     api.night.settle().await;
@@ -230,7 +230,6 @@ async fn lists_are_filtered_and_a_wrong_value_names_the_right_ones() {
         ("incidents?limit=-1", "lists take open"),
         ("incidents?cursor=17", "take `next` of the page before"),
         ("incidents?cursor=o-3", "take `next` of the page before"),
-        ("incidents?cursor=o3&after=2", "keep the one that is meant"),
         ("incidents?colour=red", "lists take open"),
     ] {
         let answer = api.ask("GET", &format!("/api/v1/{path}"), "vic", &Value::Null).await;
@@ -239,5 +238,5 @@ async fn lists_are_filtered_and_a_wrong_value_names_the_right_ones() {
         assert!(hint.contains(words), "{path}: {hint}");
     }
     // More than the bound is the bound: a client that asks for everything gets a page and the way to the next.
-    assert_eq!(ids("incidents?limit=1000000", "incidents").await, 5);
+    assert_eq!(ids("incidents?limit=1000000", "incidents").await, 4);
 }

@@ -50,12 +50,10 @@ impl Listed {
         let state = list.state.as_deref().map(|word| one_of("state", word, self.states)).transpose()?;
         let kind = list.kind.as_deref().map(|word| one_of("kind of entry", word, &EntryKind::NAMES)).transpose()?;
         let since = list.since.as_deref().map(|text| since(text, now)).transpose()?;
-        let (after, before) = match (list.after, list.cursor.as_deref()) {
-            (Some(_), Some(_)) => {
-                return Err(refuse::bad("`after` and `cursor` are both given", "keep the one that is meant"));
-            }
-            (after, None) => (after, None),
-            (None, Some(cursor)) => place(cursor)?,
+        // A client that follows `next` may keep the rest of its query, `after` too: the cursor goes on from there.
+        let (after, before) = match list.cursor.as_deref() {
+            None => (list.after, None),
+            Some(cursor) => place(cursor)?,
         };
         Ok(Filter {
             state,
