@@ -148,6 +148,23 @@ fn the_core_names_no_io_no_clock_and_no_chance() {
     refuse(broken);
 }
 
+/// A clock that is set makes timers fire early or late wherever something reads it beside `src/clock.rs`.
+#[test]
+fn nothing_reads_the_wall_clock_but_the_clock() {
+    let mut broken = Vec::new();
+    for path in
+        files_under("src", ".rs").into_iter().filter(|path| !path.ends_with("src/clock.rs") && !is_test_file(path))
+    {
+        for (number, line) in code(&path) {
+            let reads = ["Time::now()", "Timestamp::now()", "SystemTime::now()", "Zoned::now()"];
+            if reads.iter().any(|read| line.contains(read)) && !line.trim_start().starts_with("//") {
+                broken.push(format!("{}:{number}: the wall clock is read; take `Clock::now`", short(&path)));
+            }
+        }
+    }
+    refuse(broken);
+}
+
 #[test]
 fn every_file_opens_with_what_it_is_and_an_invariant() {
     let mut broken = Vec::new();
