@@ -77,7 +77,7 @@ pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
 const HEAD: &str = "\
 # Roles
 
-Made from `src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it.
+Made from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it.
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
