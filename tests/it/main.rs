@@ -35,6 +35,7 @@ mod kmsg;
 mod ladder;
 mod last_good;
 mod leases;
+mod loops;
 mod metrics;
 mod mig;
 mod night;

@@ -2,7 +2,9 @@
    with $FAULT_SYNC, fsync and fdatasync of the write-ahead log fail with it;
    with $FAULT_WRITE, writes to the log fail with it;
    with $FAULT_FULL, writes to the log fail with it while the file $FAULT_FULL has a size, and that file cannot be synced:
-   a full disk with a ballast on it. */
+   a full disk with a ballast on it.
+   Instead of the file, $FAULT_AT: the call of that number alone fails, with the errno $FAULT_ERRNO; with $FAULT_FILE it is
+   the file with that ending that fails, and not the log. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,7 +14,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int nth(const char *at) {
+  static int calls;
+  const char *error = getenv("FAULT_ERRNO");
+  int number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+  return number == atoi(at) ? (error ? atoi(error) : EIO) : 0;
+}
+
 static int flag(void) {
+  const char *at = getenv("FAULT_AT");
+  if (at) return nth(at);
   const char *path = getenv("FAULT_FLAG");
   FILE *file = path ? fopen(path, "r") : NULL;
   int error = 0;
@@ -32,14 +43,19 @@ static int ends(int fd, const char *ending) {
   return (size_t)length >= most && strcmp(path + length - most, ending) == 0;
 }
 
+static int fails(int fd) {
+  const char *file = getenv("FAULT_FILE");
+  return ends(fd, file ? file : "-wal");
+}
+
 static int sync_error(int fd) {
-  if (getenv("FAULT_SYNC") && ends(fd, "-wal")) return flag();
+  if (getenv("FAULT_SYNC") && fails(fd)) return flag();
   const char *full = getenv("FAULT_FULL");
   return full && ends(fd, full) ? flag() : 0;
 }
 
 static int write_error(int fd) {
-  if (!ends(fd, "-wal")) return 0;
+  if (!fails(fd)) return 0;
   if (getenv("FAULT_WRITE")) return flag();
   const char *full = getenv("FAULT_FULL");
   struct stat found;
