@@ -125,7 +125,8 @@ async fn a_process_that_was_stopped_sends_nothing_once_it_goes_on_while_the_kill
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_before_a_stop_is_not_written_after_it_while_the_kill_switch_is_thrown() {
     let world = World::new(true).await;
-    slow(&world.bed, "deployments", 1_500);
+    world.bed.fleet.calm();
+    slow(&world.bed, "deployments", 3_000);
     let engine = world.bed.start().await;
     let restart = json!({ "runbook": "restart", "params": { "workload": "inference/model-0" } });
     let (status, answer) = engine.post("/api/v1/runs", &restart).await.unwrap();
@@ -139,6 +140,7 @@ async fn what_was_read_before_a_stop_is_not_written_after_it_while_the_kill_swit
     engine.signal(Signal::CONT);
     at_a_moment(Duration::from_millis(2_500), || false).await;
     assert_eq!(world.bed.last_effect_after(switched), None, "the switch is thrown");
+    world.bed.fleet.calm();
     world.throw(false).await;
     eventually("its end", async || {
         let runs = engine.get("/api/v1/runs").await?;
