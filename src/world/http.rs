@@ -50,9 +50,16 @@ pub struct Http {
     public: Option<reqwest::Client>,
     private: Option<reqwest::Client>,
     allow: Arc<[Allow]>,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
 }
 
 impl Http {
+    /// The same client, whose requests for runbooks that may change something pass this gate.
+    pub(super) fn gated(&self, gate: &super::Gate) -> Http {
+        Http { gate: Some(gate.clone()), ..self.clone() }
+    }
+
     /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
     /// only, unless it is written `private+http://…` or `private+https://…`: then loopback and private networks too
     /// (link-local, multicast and the cloud's metadata addresses never).
@@ -70,7 +77,13 @@ impl Http {
         };
         let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
         let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
-        Ok(Http { configured: build(None)?, public: wanted(Space::Public)?, private: wanted(Space::Private)?, allow })
+        Ok(Http {
+            configured: build(None)?,
+            public: wanted(Space::Public)?,
+            private: wanted(Space::Private)?,
+            allow,
+            gate: None,
+        })
     }
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
@@ -102,6 +115,9 @@ impl Http {
             Space::Private => &self.private,
         };
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
+        if let Some(gate) = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET")) {
+            gate.pass()?;
+        }
         exchange(client, url, request).await
     }
 }

@@ -36,6 +36,7 @@ mod kmsg;
 mod ladder;
 mod last_good;
 mod leases;
+mod loops;
 mod metrics;
 mod mig;
 mod night;
