@@ -3,6 +3,7 @@
 // Tests say what they expect by unwrapping, in the functions they share as well.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod actions;
 mod agent;
 mod backup;
@@ -55,8 +56,10 @@ mod roles;
 mod rows;
 mod runbooks;
 mod scheduler;
+mod secret_headers;
 mod seeds;
 mod sim;
+mod simulate;
 mod slack_in;
 mod starved;
 mod store;
