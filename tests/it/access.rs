@@ -40,7 +40,6 @@ fn rules() -> String {
 /// An alert of a node, with what came of it.
 #[derive(Debug, Clone)]
 struct Object {
-    node: String,
     incident: String,
     run: String,
     approval: String,
@@ -137,7 +136,6 @@ impl Table {
                 let approval = asked.find(|approval| approval["run"] == run["id"] && approval["state"] == "open")?;
                 let text = |value: &Value| value.as_str().map(str::to_owned);
                 Some(Object {
-                    node: text(&run["subject"]["node"])?,
                     incident: text(&run["incident"])?,
                     run: text(&run["id"])?,
                     approval: text(&approval["id"])?,
@@ -159,7 +157,7 @@ impl Table {
     /// Agents of nodes that no agent joins for: only their names matter here.
     fn make_agents(&self) {
         let file = self.database();
-        let sql = "INSERT INTO agent_of (cluster, node, how, family, since, seen_at, standing) \
+        let sql = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
                    VALUES (?1, ?2, 'certificate', ?2 || ?1, 4102444800000000, 4102444800000000, '{}')";
         for cluster in [OTHER, OWN] {
             for number in 0..4 {
@@ -372,7 +370,7 @@ impl Table {
             ("post", "/api/v1/agents/{node}/remove") => {
                 // The last one stays for those who are refused.
                 let node = if done { format!("agent-{}", self.next() % 3) } else { "agent-3".to_owned() };
-                let sql = "INSERT OR IGNORE INTO agent_of (cluster, node, how, family, since, seen_at, standing) \
+                let sql = "INSERT OR IGNORE INTO agent (cluster, node, how, family, since, seen_at, standing) \
                            VALUES (?1, ?2, 'certificate', ?2 || ?1 || ?3, 4102444800000000, 4102444800000000, '{}')";
                 let unique = format!("{}", self.next());
                 self.database().execute(sql, rusqlite::params![cluster, node, unique]).unwrap();
