@@ -5,7 +5,7 @@
 use crate::harness::{Engine, Site, alertmanager_body, eventually, free_port, secret};
 use crate::night::NIGHT;
 use axum::Json;
-use axum::routing::post;
+use axum::routing::{get, post};
 use nightshift::config::Role;
 use nightshift::model::Right;
 use nightshift::server::{Answer, Cell, Gate, Relation, cells, gates};
@@ -64,14 +64,20 @@ struct Table {
     _fleets: (SimFleet, SimFleet),
 }
 
-/// An Alertmanager that takes every silence.
+/// An Alertmanager that has the alerts of `make_objects`, silenced by nothing, and takes every silence.
 async fn alertmanager() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let empty = || async { Json(json!([])) };
+    let nodes = (1..=OBJECTS).map(|number| format!("gpu-{number}"));
+    let alerts: Value = nodes.map(|node| json!({ "labels": { "alertname": "GpuXid", "node": node } })).collect();
+    let list = async move |uri: axum::http::Uri| {
+        let active = uri.query().unwrap_or_default().contains("active=true");
+        Json(if active { alerts } else { json!([]) })
+    };
     let routes = axum::Router::new()
-        .route("/api/v2/silences", post(|| async { Json(json!({ "silenceID": "s-1" })) }).get(empty))
-        .route("/api/v2/alerts", axum::routing::get(empty));
+        .route("/api/v2/silences", post(async || Json(json!({ "silenceID": "s-1" }))).get(async || Json(json!([]))))
+        .route("/api/v2/status", get(async || Json(json!({}))))
+        .route("/api/v2/alerts", get(list));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     url
 }
@@ -521,7 +527,8 @@ async fn a_route_that_no_role_opens_answers_each_token_as_it_answers_none_and_no
             Gate::Local => {
                 for role in Role::ALL {
                     for name in [role.name().to_owned(), limited(role)] {
-                        let (status, _) = table.engine.ask(&method, path, Some(&secret(&name)), &body).await;
+                        let reason = json!({ "reason": "a test" });
+                        let (status, _) = table.engine.ask(&method, path, Some(&secret(&name)), &reason).await;
                         let known = role != Role::Source || !name.ends_with(OWN);
                         assert_eq!(status, if known { 403 } else { 401 }, "{path} as {name}");
                     }
@@ -580,13 +587,14 @@ async fn an_incident_with_alerts_of_another_cluster_is_not_a_limited_callers_to_
     let fleet = || SimFleet::start(SimOptions { nodes: 4, ..SimOptions::default() }).unwrap();
     let (east, main) = (fleet(), fleet());
     let extra = format!(
-        "clusters:\n  {OTHER}: {{ url: '{}' }}\n  {OWN}: {{ url: '{}' }}\ndefault_cluster: {OTHER}\nsources:\n\
+        "clusters:\n  {OTHER}: {{ url: '{}' }}\n  {OWN}: {{ url: '{}' }}\ndefault_cluster: {OTHER}\nchannels: {{ ops: {{ kind: log }} }}\nsources:\n\
          \x20 {OTHER}: {{ kind: alertmanager, add_labels: {{ cluster: {OTHER} }} }}\n\
          \x20 {OWN}: {{ kind: alertmanager, add_labels: {{ cluster: {OWN} }} }}\n",
         east.url(),
         main.url()
     );
-    let rules = "rules:\n  - name: wide\n    when: ['alertname=\"Wide\"']\n    group_by: [alertname]\n    tell: []\n";
+    let rules =
+        "rules:\n  - name: wide\n    when: ['alertname=\"Wide\"']\n    group_by: [alertname]\n    tell: [ops]\n";
     let site = Site::new(&extra, rules, &[]);
     site.add_token("root", "admin", "");
     site.add_token("op-main", "operator", &format!(", clusters: [{OWN}]"));

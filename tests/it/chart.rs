@@ -660,7 +660,7 @@ fn names_that_yaml_takes_for_something_else_stay_names_wherever_they_are_rendere
             "--namespace",
             name,
             "--set",
-            "mode=auto,agent.enabled=true,serviceMonitor.enabled=true",
+            "mode=auto,exposure=mesh,agent.enabled=true,serviceMonitor.enabled=true",
         ]);
         command.args(["--set", "prometheusRule.enabled=true,cacheJob.enabled=true,cacheJob.hostPath=/models"]);
         let quoted = json!(name);
@@ -669,6 +669,7 @@ fn names_that_yaml_takes_for_something_else_stay_names_wherever_they_are_rendere
             format!("rbac.namespaces=[{quoted}]"),
             format!("cacheJob.namespace={quoted}"),
             format!("agent.tlsSecret={quoted}"),
+            format!("serviceMonitor.token={{\"name\":{quoted},\"key\":\"token\"}}"),
             format!("agent.driverRoot=\"/{name}\""),
             format!("serviceAccounts.read.name={quoted}"),
             format!("persistence.storageClass={quoted}"),

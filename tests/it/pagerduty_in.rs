@@ -14,8 +14,7 @@ use tower::ServiceExt;
 
 /// What PagerDuty posts when somebody does something there.
 async fn pages(chat: &Chat, id: &str, kind: &str, agent: Value, data: Value) -> StatusCode {
-    let event =
-        json!({ "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data });
+    let event = json!({ "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data });
     delivers(chat, event).await
 }
 
