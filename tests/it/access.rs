@@ -70,13 +70,15 @@ async fn alertmanager() -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let nodes = (1..=OBJECTS).map(|number| format!("gpu-{number}"));
     let alerts: Value = nodes.map(|node| json!({ "labels": { "alertname": "GpuXid", "node": node } })).collect();
-    let list = async move |uri: axum::http::Uri| {
+    let list = move |uri: axum::http::Uri| {
         let active = uri.query().unwrap_or_default().contains("active=true");
-        Json(if active { alerts } else { json!([]) })
+        let list = if active { alerts.clone() } else { json!([]) };
+        async move { Json(list) }
     };
+    let silences = post(|| async { Json(json!({ "silenceID": "s-1" })) }).get(|| async { Json(json!([])) });
     let routes = axum::Router::new()
-        .route("/api/v2/silences", post(async || Json(json!({ "silenceID": "s-1" }))).get(async || Json(json!([]))))
-        .route("/api/v2/status", get(async || Json(json!({}))))
+        .route("/api/v2/silences", silences)
+        .route("/api/v2/status", get(|| async { Json(json!({})) }))
         .route("/api/v2/alerts", get(list));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     url
