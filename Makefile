@@ -28,8 +28,7 @@ tools: ## What the tests use, into .cache/: Prometheus, Alertmanager, SMTP, Dock
 	@tools/fetch-helm.sh >/dev/null
 
 test: tools ## Everything, with real Prometheus, Alertmanager and SMTP (25 minutes)
-	cargo test --locked --lib --bins
-	cargo test --locked -p nvml-imitation
+	cargo test --locked --workspace --lib --bins
 	cargo test --locked --test it
 	tools/check-rules.sh
 	cargo run --locked --quiet -- check
@@ -50,10 +49,10 @@ chart: ## Lint and render the Helm chart with a real Helm, and compare its right
 	cargo test --locked --test it -- chart::
 
 check: fmt deny ## Format, lints, licenses, advisories (8 minutes)
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 fmt:
-	cargo fmt --check
+	cargo fmt --all --check
 
 deny: ## Licenses, bans, sources and known vulnerabilities of dependencies
 	@tools/deny.sh
@@ -65,4 +64,4 @@ bench-cluster: control-plane ## Measure against a real API server; the figures o
 	cargo bench --locked --bench cluster
 
 docs: ## Write the generated pages again
-	UPDATE_DOCS=1 cargo test --locked --lib --test it docs::
+	UPDATE_DOCS=1 cargo test --locked --workspace --lib --test it docs::

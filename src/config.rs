@@ -2,7 +2,7 @@
 //!
 //! Invariant: a `Config` that exists has been checked; a secret never prints.
 
-mod agent;
+mod agents;
 mod check;
 #[cfg(test)]
 mod docs;
@@ -14,10 +14,11 @@ mod secret;
 mod slack;
 
 pub use crate::model::Role;
-pub use agent::{AgentConfig, AgentsConfig, Cache, NvmlConfig};
+pub use agents::AgentsConfig;
 pub use check::Problem;
 pub use check::wrong_name;
 pub use missing::Missing;
+pub use nightshift_node::config::{AgentConfig, Cache, Log, NvmlConfig};
 pub use oidc::OidcConfig;
 pub use read::{ConfigError, Found, closest, nearest};
 pub use slack::SlackApp;
@@ -470,16 +471,6 @@ pub struct Incidents {
     pub group_wait: Span,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// As in `RUST_LOG`: `info`, `nightshift=debug`.
-    pub level: String,
-    /// Left out: plain lines on a terminal, JSON everywhere else.
-    pub json: Option<bool>,
-}
-
 impl Config {
     /// The cluster that is meant where none is named; empty: there is none.
     pub fn home_cluster(&self) -> &str {
@@ -613,12 +604,6 @@ impl DefaultRoute {
 impl Default for Incidents {
     fn default() -> Self {
         Incidents { resolve_after: crate::limits::RESOLVE_AFTER, group_wait: crate::limits::GROUP_WAIT }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Log { level: "info".to_owned(), json: None }
     }
 }
 

@@ -39,20 +39,12 @@
 //!
 //! Invariant: outside a folder only its mouth (`x.rs` for `x/`) is visible.
 
-// ── 0 ── the words: events, incidents, rules, runs, steps, reasons, entries. Every other file speaks in them
-pub mod limits;
-pub mod model;
-/// Faults that tests switch on, to show that tests catch them; nothing in a release.
-pub mod planted;
-
-// ── 1 ── decisions: pure, synchronous, no clock, no I/O
-/// Which rules match, what an event changes, whether a step may begin (the guards).
-pub mod policy;
-/// Runbooks: sandbox, static checks, and `advance`.
-pub mod script;
+// ── 0, 1 ── `crates/core`: types, bounds, decisions, runbooks; pure, and kept so by its manifest
+pub use nightshift_core::{limits, model, planted, policy, script};
+pub use nightshift_node::{agent, node};
+pub use nightshift_runtime::clock;
 
 // ── 2 ── disk, clock, network
-pub mod clock;
 pub mod config;
 /// What is known and what is due; the ledger. SQLite behind `trait Store`.
 pub mod store;
@@ -65,8 +57,6 @@ pub mod world;
 pub mod actions;
 /// Rules, runbooks and integrations from their folders, reloaded on change.
 pub mod catalog;
-/// What only a GPU node can do: NVML, the kernel log, MIG, caches. Used by the agent alone.
-pub mod node;
 /// How people hear.
 pub mod notifiers;
 /// What we hear.
@@ -74,9 +64,6 @@ pub mod sources;
 
 // ── 4 ── the loops: runner, courier, janitor, scheduler; and the story that they leave behind
 pub mod engine;
-
-/// Nightshift on a GPU node: watch → spool → send; take a command → do it → answer.
-pub mod agent;
 
 // ── 5, 6 ── faces: HTTP, and the command line, which puts the parts together (`cli/serve/assemble.rs`)
 pub mod cli;

@@ -13,14 +13,13 @@ mod mig;
 mod prometheus;
 mod rights;
 mod serving;
-pub mod sim;
 mod socket;
 
 pub use agents::{AgentSeen, Agents};
 pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use http::{
-    Http, HttpAnswer, HttpRequest, HttpSecret, NO_AUTHORITIES, SecretHeader, SecretHeaders, built, wrong_host,
+    Http, HttpAnswer, HttpRequest, HttpSecret, SecretHeader, SecretHeaders, built, wrong_host,
 };
 pub use inference::{
     Asked, EngineKind, EngineLimits, EngineLook, EnginePoint, EngineSignal, EngineTarget, Engines, METRICS_PORT,
@@ -33,6 +32,8 @@ pub use kube::{
     WaitingPod, Workload,
 };
 pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, mig_waiting};
+pub use nightshift_runtime::{NO_AUTHORITIES, install_tls};
+pub use nightshift_sim as sim;
 pub use prometheus::{Prometheus, Sample};
 pub use rights::{OWN_RIGHTS, OwnRight};
 pub use serving::SERVING_FLOOR;
@@ -96,12 +97,6 @@ impl WorldError {
             _ => None,
         }
     }
-}
-
-/// Makes ring the TLS provider of the process. Every client here calls it, so that no order of start-up matters.
-pub fn install_tls() {
-    // An error says that a provider is installed already, which is all that we want.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// All clients. Built by `cli::serve` (and tests) alone.

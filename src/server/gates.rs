@@ -79,7 +79,7 @@ pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
 const HEAD: &str = "\
 # Roles
 
-Made from `src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it. `docs/access.md` has the answer
+Made from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it. `docs/access.md` has the answer
 to each role at each route by cluster.
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`

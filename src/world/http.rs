@@ -16,7 +16,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use url::Url;
 
@@ -154,25 +153,12 @@ impl Http {
     }
 }
 
-/// How to have CA certificates, for whoever has none.
-pub const NO_AUTHORITIES: &str = "this system has no CA certificates: install the package ca-certificates, or set \
-                                  SSL_CERT_FILE";
-static HAS_NO_AUTHORITIES: AtomicBool = AtomicBool::new(false);
-
-/// The client that `make` describes. An image without CA certificates is no reason not to start: plain HTTP needs none, and
-/// HTTPS then trusts nobody, and says why.
+/// The client that `make` describes.
+///
+/// # Errors
+/// [`WorldError::Invalid`] where it cannot be built.
 pub fn built(make: impl Fn() -> reqwest::ClientBuilder) -> Result<reqwest::Client, WorldError> {
-    let wrong = |error: reqwest::Error| WorldError::Invalid(format!("no HTTP client: {error:?}"));
-    let first = match make().build() {
-        Ok(client) => return Ok(client),
-        Err(error) => error,
-    };
-    // With authorities of its own it does not ask the system for any; what else is wrong with it stays wrong.
-    let client = make().tls_certs_only([]).build().map_err(|_| wrong(first))?;
-    if !HAS_NO_AUTHORITIES.swap(true, Ordering::Relaxed) {
-        tracing::warn!("{NO_AUTHORITIES}; until then no https:// address is trusted");
-    }
-    Ok(client)
+    nightshift_runtime::client(make).map_err(|error| WorldError::Invalid(format!("no HTTP client: {error:?}")))
 }
 
 /// The bounds that every client here has.
@@ -238,7 +224,7 @@ pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
 /// What to do where the other side's certificate is the trouble.
 pub(super) fn distrust(why: &str) -> String {
     match why.contains("certificate") {
-        true if HAS_NO_AUTHORITIES.load(Ordering::Relaxed) => format!(" ({NO_AUTHORITIES})"),
+        true if nightshift_runtime::has_no_authorities() => format!(" ({})", super::NO_AUTHORITIES),
         true if why.contains("UnknownIssuer") => {
             " (its authority is none of this system's: install it there, or name a file of authorities in SSL_CERT_FILE)"
                 .to_owned()

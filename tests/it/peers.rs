@@ -220,7 +220,7 @@ async fn a_name_of_any_script_costs_one_bounded_line() {
 fn every_hole_of_a_peer_has_a_test_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut code = String::new();
-    let mut folders = vec![root.join("src"), root.join("tests/it")];
+    let mut folders = vec![root.join("src"), root.join("crates"), root.join("tests/it")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             match entry.path() {

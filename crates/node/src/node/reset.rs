@@ -99,15 +99,22 @@ async fn witnessed(machine: &Machine, command: &Command, gpu: &str) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RunId;
     use serde_json::Map;
 
     #[test]
     fn a_gpu_is_named_in_one_of_three_ways_and_never_an_option() {
         let of = |gpu: Value| {
             let args = Map::from_iter([("gpu".to_owned(), gpu)]);
-            let mut command = crate::world::Agents::default().question("gpu::reset", args, crate::model::Time::MAX);
-            command.step = 1;
-            gpu_of(&command)
+            gpu_of(&Command {
+                run: RunId(1),
+                step: 1,
+                epoch: 1,
+                verb: "gpu::reset".to_owned(),
+                args,
+                deadline: crate::model::Time::MAX,
+                incarnation: String::new(),
+            })
         };
         for good in [json!(3), json!("3"), json!("GPU-9e5e1c1a-1"), json!("0000:65:00.0")] {
             assert!(of(good.clone()).is_ok(), "{good}");

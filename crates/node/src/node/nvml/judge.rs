@@ -258,7 +258,7 @@ fn end(open: &mut BTreeMap<String, Open>, complaint: &str, now: Time, why: &str)
 /// The page of all findings of NVML's watch, for people who write rules.
 pub fn findings_page() -> String {
     let mut page = String::from(
-        "# What the agent says of GPUs\n\nGenerated from `src/node/nvml/checks.rs`. Each line is one complaint for one GPU; rules match its labels \
+        "# What the agent says of GPUs\n\nGenerated from `crates/node/src/node/nvml/checks.rs`. Each line is one complaint for one GPU; rules match its labels \
          (`alertname`, `action`, and what the line says), and the engine adds the node and the GPU's names. *begins* and *ends*: looks \
          in a row that must agree (`nvml.poll` apart, one second unless set; lines marked × are looked at only every tenth time). \
          What NVML cannot see leaves a complaint as it is. Where the kernel log tells `gpu-lost` as XID 79, or `row-remap-pending` as \

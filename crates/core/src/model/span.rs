@@ -88,7 +88,6 @@ impl<'de> Deserialize<'de> for Span {
 }
 
 /// For the page of settings: a text.
-#[cfg(test)]
 impl schemars::JsonSchema for Span {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Span".into()

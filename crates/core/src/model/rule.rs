@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// How far a rule may go, from looking to acting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Plan against the live world and write the plan down: nothing is done. People are notified of the incident.
@@ -77,8 +78,7 @@ pub struct Repeat {
 }
 
 /// Run on a schedule: a crontab line of five fields (or six with seconds) in a time zone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// A crontab line of five fields, or six with seconds.

@@ -5,12 +5,10 @@
 
 use crate::model::Span;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The agent's settings. Each capability adds its own below.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
     /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
@@ -49,12 +47,11 @@ pub struct AgentConfig {
     /// The watch of the GPUs.
     pub nvml: NvmlConfig,
     /// The agent's log.
-    pub log: super::Log,
+    pub log: Log,
 }
 
 /// How the GPUs are watched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NvmlConfig {
     /// NVIDIA's management library; left out: `libnvidia-ml.so.1`, where the loader finds it.
@@ -93,7 +90,7 @@ impl Default for AgentConfig {
             boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
             cache: Cache::default(),
             nvml: NvmlConfig::default(),
-            log: super::Log::default(),
+            log: Log::default(),
         }
     }
 }
@@ -114,44 +111,8 @@ impl AgentConfig {
     }
 }
 
-/// The engine's door for agents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-pub struct AgentsConfig {
-    /// TLS 1.3, for agents alone: `0.0.0.0:7677`. Left out: no such door; agents with tokens may use `server.listen`.
-    pub listen: Option<SocketAddr>,
-    /// The names and addresses by which agents reach it, for its certificate.
-    pub names: Vec<String>,
-    /// A certificate of one's own for the door, PEM; left out: one of our own authority, made at each start.
-    pub cert_file: Option<PathBuf>,
-    /// The key of `cert_file`, PEM.
-    pub key_file: Option<PathBuf>,
-    /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
-    pub service_accounts: Vec<String>,
-    /// What a projected token must be made for.
-    pub audience: String,
-    /// An agent that says nothing for so long is an incident.
-    pub silent_after: Span,
-}
-
-impl Default for AgentsConfig {
-    fn default() -> Self {
-        AgentsConfig {
-            listen: None,
-            names: Vec::new(),
-            cert_file: None,
-            key_file: None,
-            service_accounts: Vec::new(),
-            audience: "nightshift".to_owned(),
-            silent_after: Span::minutes(2),
-        }
-    }
-}
-
 /// Where models lie on this node, and how they may be read into memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
@@ -167,5 +128,21 @@ pub struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
+    }
+}
+
+/// The log of a process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// As in `RUST_LOG`: `info`, `nightshift=debug`.
+    pub level: String,
+    /// Left out: plain lines on a terminal, JSON everywhere else.
+    pub json: Option<bool>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".to_owned(), json: None }
     }
 }

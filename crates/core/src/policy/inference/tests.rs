@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 /// A page as users find it in the integration's folder.
 fn sample(kind: EngineKind) -> String {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations/inference/pages");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integrations/inference/pages");
     std::fs::read_to_string(folder.join(format!("{}.txt", kind.word()))).unwrap()
 }
 

@@ -13,8 +13,7 @@ use crate::model::{
 use serde::{Deserialize, Serialize};
 
 /// Limits that a site may set; the defaults are in `reference` of the README.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardLimits {
     /// Nodes out of service at once, by anybody: at most this many …
@@ -50,8 +49,7 @@ pub struct GuardLimits {
 }
 
 /// What no runbook may touch.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protected {
     /// Nodes by name.

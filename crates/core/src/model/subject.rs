@@ -33,8 +33,7 @@ pub struct Subject {
 
 /// For each part of a subject, the labels that may name it, the first non-empty one wins. Data, so that a site
 /// whose exporters use other names says so in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelMap {
     /// Labels that name the cluster.

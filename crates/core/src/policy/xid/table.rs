@@ -165,7 +165,7 @@ struct Part {
 const WISHES: [&str; 6] = ["none", "gpu-reset", "node-reboot", "drain-p2p", "drain-and-reset", "unknown"];
 
 static SHIPPED: LazyLock<XidTable> = LazyLock::new(|| {
-    let text = include_str!("../../../rules/xid.yaml");
+    let text = include_str!("../../../../../rules/xid.yaml");
     XidTable::blank().overlaid(text).expect("rules/xid.yaml is compiled in, and a test reads it")
 });
 

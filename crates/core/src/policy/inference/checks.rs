@@ -197,7 +197,7 @@ pub(super) fn came(now: &FirstTokens, before: &FirstTokens) -> Option<FirstToken
 /// The page of all findings of the probes, for people who write rules.
 pub fn inference_page() -> String {
     let mut page = String::from(
-        "# What the probes say of inference engines\n\nGenerated from `src/policy/inference/checks.rs`. A source of kind `inference` looks at \
+        "# What the probes say of inference engines\n\nGenerated from `crates/core/src/policy/inference/checks.rs`. A source of kind `inference` looks at \
          each engine's readiness and metrics every 15 s; how to set it up: `integrations/inference/README.md`. *begins*: the setting under \
          `probe.limits` that says how long it must last (or how many looks), with its default. *ends*: looks in a row that must be well. What \
          a page does not say leaves a complaint as it is. *signal*: what `inference::restart` and `inference::health` count it as; \

@@ -155,7 +155,7 @@ fn build(settings: &AgentConfig) -> Result<Client, String> {
 
 /// A client that trusts these authorities alone, or the system's where there are none.
 pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Result<reqwest::Client, String> {
-    crate::world::install_tls();
+    nightshift_runtime::install_tls();
     let make = || {
         reqwest::Client::builder()
             .no_proxy()
@@ -172,14 +172,14 @@ pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Res
     let pem = identity.map(|identity| format!("{}\n{}", identity.key, identity.certificate));
     let own = pem.map(|pem| reqwest::Identity::from_pem(pem.as_bytes())).transpose();
     let own = own.map_err(|error| format!("this agent's certificate: {error}"))?;
-    let built = crate::world::built(|| {
+    let built = nightshift_runtime::client(|| {
         let builder = if roots.is_empty() { make() } else { make().tls_certs_only(roots.iter().cloned()) };
         match &own {
             Some(own) => builder.identity(own.clone()).tls_version_min(reqwest::tls::Version::TLS_1_3),
             None => builder,
         }
     });
-    built.map_err(|error| error.to_string())
+    built.map_err(|error| format!("no HTTP client: {error:?}"))
 }
 
 /// The body of a good answer, or what a bad one says.

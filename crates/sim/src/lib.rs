@@ -27,7 +27,8 @@ pub use health::{ApiFault, Fault, Trouble};
 pub use mig::MigBehaviour;
 pub use prometheus::SimSample;
 
-use crate::clock::{Clock, RealClock};
+use nightshift_core::{limits, model};
+use nightshift_runtime::clock::{self, Clock, RealClock};
 use object::{Key, Kind};
 use serde_json::Value;
 use serve::Shared;

@@ -1,0 +1,14 @@
+//! The decisions of Nightshift: types, bounds, policy, and runbooks.
+//!
+//! Invariant: pure. No clock, no network, no disk, no threads of its own; `Cargo.toml` lists nothing that could.
+
+/// Every bound, with its reason.
+pub mod limits;
+/// Events, incidents, rules, runs, steps, reasons, entries. Every other file uses these types.
+pub mod model;
+/// Seeded bugs that tests switch on, to show that tests catch them; nothing in a release.
+pub mod planted;
+/// Which rules match, what an event changes, whether a step may begin (the guards).
+pub mod policy;
+/// Runbooks: sandbox, static checks, and `advance`.
+pub mod script;
