@@ -146,8 +146,10 @@ fn a_module_imports_only_from_lower_rows() {
 
 /// Row 2 holds plain edges (a clock, settings, counters) that its clients and stores use, and the catalog reads the actions' table.
 fn same_row_allowed(module: &str, used: &str) -> bool {
-    matches!((module, used), ("world" | "sim", "clock") | ("world", "config") | ("store", "clock") | ("config", "world"))
-        || matches!((module, used), ("catalog", "actions" | "sources"))
+    matches!(
+        (module, used),
+        ("world" | "sim", "clock") | ("world", "config") | ("store", "clock") | ("config", "world")
+    ) || matches!((module, used), ("catalog", "actions" | "sources"))
 }
 
 #[test]
