@@ -66,6 +66,7 @@ mod store;
 mod strangers;
 mod tidy;
 mod tokens;
+mod units;
 mod watch;
 mod web;
 mod xids;

@@ -77,6 +77,17 @@ async fn the_door_answers_nobody_without_a_certificate_and_nothing_else_is_behin
     assert_eq!(status, 401, "a person's token is no agent's");
 }
 
+#[tokio::test]
+async fn the_hint_beside_a_join_token_keeps_it_out_of_ps_and_of_the_shells_history() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let _engine = place.site.start(&[]).await.unwrap();
+    let (code, out, err) = crate::tokens::nightshift(&place.site, &["agents", "join-token", "--node", "gpu-1"]);
+    assert_eq!(code, 0, "{err}");
+    let said = out + &err;
+    assert!(said.contains("nsj1.") && said.contains("--join -"), "{said}");
+    assert!(!said.contains("--join nsj1"), "{said}");
+}
+
 /// Strangers at the agents' listener: without a word, with half a handshake, and with a whole one but no certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_at_the_agents_listener_have_a_few_places_and_cost_no_agent_its_answer() {
