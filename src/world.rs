@@ -20,7 +20,7 @@ pub use agents::{AgentSeen, Agents};
 pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
 pub use gate::Gate;
-pub use http::{Http, HttpAnswer, HttpRequest, built};
+pub use http::{Http, HttpAnswer, HttpRequest, HttpSecret, SecretHeader, SecretHeaders, built, wrong_host};
 pub use inference::{
     Asked, EngineKind, EngineLimits, EngineLook, EnginePoint, EngineSignal, EngineTarget, Engines, METRICS_PORT,
     PROBE_LABEL, PROBE_PORT, ProbeConfig, SignalGroup, TRAFFIC_TAKEN_BY, Unread, engine_signals,

@@ -123,7 +123,7 @@ impl Site {
     /// The process alone, which is not waited for; see that it ends.
     pub fn spawn(&self, args: &[&str], env: &[(&str, String)]) -> Child {
         let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        let mut command = Command::new(binary());
         command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve").args(args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
