@@ -1,4 +1,4 @@
-//! `/api/v1`: what the command line and people use. One table says method, path, right and handler of every route.
+//! `/api/v1`: what the command line and people use. One table says method, path, right, what it acts on and the handler of every route.
 //!
 //! Invariant: a handler runs only after `Allowed` has asked the caller for the table's right.
 
@@ -19,6 +19,7 @@ mod tokens;
 mod why;
 
 use super::App;
+use super::access::ActsOn;
 use super::{Caller, Problem, witness};
 use crate::model::Right;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
@@ -34,7 +35,7 @@ use serde::de::DeserializeOwned;
 pub(super) const BREAK_GLASS: &str = "/api/v1/break-glass";
 
 macro_rules! table {
-    ($($method:ident $path:literal $right:ident $handler:path, $summary:literal;)*) => {
+    ($($method:ident $path:literal $right:ident $acts_on:ident $handler:path, $summary:literal;)*) => {
         /// Every route of the API, to be merged into the server's router.
         pub fn routes(app: &App) -> Router<App> {
             Router::new()
@@ -66,55 +67,58 @@ macro_rules! table {
 
         /// Method, path and the right that it needs.
         const RIGHTS: &[(&str, &str, Right)] = &[$((stringify!($method), $path, Right::$right)),*];
+
+        /// What each route acts on, as far as clusters go.
+        const ACTS_ON: &[(&str, &str, ActsOn)] = &[$((stringify!($method), $path, ActsOn::$acts_on)),*];
     };
 }
 
 table! {
-    get  "/api/v1/status" Read read::status, "Show version, counts and everything that is switched off";
-    get  "/api/v1/incidents" Read read::incidents, "List incidents";
-    get  "/api/v1/incidents/{id}" Read read::incident, "Show an incident with its alerts, runs, approvals and timeline";
-    post "/api/v1/incidents/{id}/ack" Respond act::acknowledge, "Acknowledge an incident";
-    post "/api/v1/incidents/{id}/assign" Respond incidents::assign, "Assign an incident to a person";
-    post "/api/v1/incidents/{id}/silence" Respond incidents::silence, "Silence the alerts of an incident at their source";
-    post "/api/v1/incidents/{id}/resolve" Operate incidents::resolve, "Resolve an incident whose source does not";
-    get  "/api/v1/runs" Read read::runs, "List runs";
-    post "/api/v1/runs" Operate act::start, "Start a runbook";
-    get  "/api/v1/runs/{id}" Read read::run, "Show a run with its steps, approvals and timeline";
-    post "/api/v1/runs/{id}/cancel" Operate act::cancel, "Cancel a run";
-    get  "/api/v1/runbooks" Read read::runbooks, "List runbooks";
-    post "/api/v1/runs/{id}/judge" Respond ladder::judge, "Review a run: right or wrong";
-    get  "/api/v1/rules" Read read::rules, "List rules";
-    get  "/api/v1/rules/{rule}/scorecard" Read ladder::scorecard, "Show the statistics and the mode of a rule";
-    post "/api/v1/rules/{rule}/promote" Operate ladder::promote, "Promote a rule to the next mode";
-    post "/api/v1/rules/{rule}/demote" Respond ladder::demote, "Demote a rule";
-    get  "/api/v1/scorecards" Read ladder::scorecards, "List the statistics of all rules with a runbook";
-    post "/api/v1/simulate" Check act::simulate, "Plan a runbook without starting it";
-    get  "/api/v1/approvals" Read read::approvals, "List approvals";
-    get  "/api/v1/approvals/{id}" Read read::approval, "Show an approval with its plan";
-    post "/api/v1/approvals/{id}" Approve act::decide, "Approve or deny a pending request";
-    get  "/api/v1/entries" Read read::entries, "List entries of the ledger";
-    get  "/api/v1/why" Read why::why, "Explain action and inaction about a subject";
-    get  "/api/v1/guards" Read read::guards, "Show the limits of the guards and how much of them is used";
-    post "/api/v1/breakers/reset" Operate act::reset_breaker, "Reset a tripped breaker";
-    get  "/api/v1/freezes" Read read::freezes, "List freezes";
-    post "/api/v1/freezes" Respond act::freeze, "Freeze automation";
-    post "/api/v1/unfreeze" Operate act::unfreeze, "Release a freeze";
-    get  "/api/v1/agents" Read agents::list, "List agents";
-    post "/api/v1/agents/join-tokens" Administer agents::join_token, "Make a join token for one agent";
-    post "/api/v1/agents/{node}/remove" Administer agents::remove, "Remove an agent and its certificate";
-    get  "/api/v1/channels" Read channels::list, "List notification channels";
-    post "/api/v1/channels/{name}/test" Operate channels::test, "Send a test message through a channel";
-    get  "/api/v1/audit/checkpoints" Audit audit::checkpoints, "List signed checkpoints of the ledger";
-    get  "/api/v1/audit/proof/{no}" Audit audit::proof, "Prove that an entry is in the signed ledger";
-    get  "/api/v1/audit/raw" Audit audit::raw, "List raw entries for export";
-    get  "/api/v1/tokens" Audit tokens::list, "List API tokens";
-    post "/api/v1/tokens" Administer tokens::make, "Make an API token";
-    post "/api/v1/tokens/{id}/revoke" Own tokens::revoke, "Revoke an API token";
-    get  "/api/v1/sessions" Audit sessions::list, "List sessions of the pages";
-    post "/api/v1/sessions/end" Administer sessions::end, "End the sessions of a person";
-    post "/api/v1/sessions/unlink" Administer sessions::unlink, "Unlink a person from an account of the identity provider";
-    get  "/api/v1/openapi.json" Read spec::show, "Show this document";
-    post "/api/v1/audit/redact" Administer act::redact, "Redact the body of an entry";
+    get  "/api/v1/status" Read Nothing read::status, "Show version, counts and everything that is switched off";
+    get  "/api/v1/incidents" Read Nothing read::incidents, "List incidents";
+    get  "/api/v1/incidents/{id}" Read Nothing read::incident, "Show an incident with its alerts, runs, approvals and timeline";
+    post "/api/v1/incidents/{id}/ack" Respond Object act::acknowledge, "Acknowledge an incident";
+    post "/api/v1/incidents/{id}/assign" Respond Object incidents::assign, "Assign an incident to a person";
+    post "/api/v1/incidents/{id}/silence" Respond Object incidents::silence, "Silence the alerts of an incident at their source";
+    post "/api/v1/incidents/{id}/resolve" Operate Object incidents::resolve, "Resolve an incident whose source does not";
+    get  "/api/v1/runs" Read Nothing read::runs, "List runs";
+    post "/api/v1/runs" Operate Object act::start, "Start a runbook";
+    get  "/api/v1/runs/{id}" Read Nothing read::run, "Show a run with its steps, approvals and timeline";
+    post "/api/v1/runs/{id}/cancel" Operate Object act::cancel, "Cancel a run";
+    get  "/api/v1/runbooks" Read Nothing read::runbooks, "List runbooks";
+    post "/api/v1/runs/{id}/judge" Respond Object ladder::judge, "Review a run: right or wrong";
+    get  "/api/v1/rules" Read Nothing read::rules, "List rules";
+    get  "/api/v1/rules/{rule}/scorecard" Read Nothing ladder::scorecard, "Show the statistics and the mode of a rule";
+    post "/api/v1/rules/{rule}/promote" Operate AllClusters ladder::promote, "Promote a rule to the next mode";
+    post "/api/v1/rules/{rule}/demote" Respond AllClusters ladder::demote, "Demote a rule";
+    get  "/api/v1/scorecards" Read Nothing ladder::scorecards, "List the statistics of all rules with a runbook";
+    post "/api/v1/simulate" Check Nothing act::simulate, "Plan a runbook without starting it";
+    get  "/api/v1/approvals" Read Nothing read::approvals, "List approvals";
+    get  "/api/v1/approvals/{id}" Read Nothing read::approval, "Show an approval with its plan";
+    post "/api/v1/approvals/{id}" Approve Object act::decide, "Approve or deny a pending request";
+    get  "/api/v1/entries" Read Nothing read::entries, "List entries of the ledger";
+    get  "/api/v1/why" Read Nothing why::why, "Explain action and inaction about a subject";
+    get  "/api/v1/guards" Read Nothing read::guards, "Show the limits of the guards and how much of them is used";
+    post "/api/v1/breakers/reset" Operate Named act::reset_breaker, "Reset a tripped breaker";
+    get  "/api/v1/freezes" Read Nothing read::freezes, "List freezes";
+    post "/api/v1/freezes" Respond Named act::freeze, "Freeze automation";
+    post "/api/v1/unfreeze" Operate Named act::unfreeze, "Release a freeze";
+    get  "/api/v1/agents" Read Nothing agents::list, "List agents";
+    post "/api/v1/agents/join-tokens" Administer Named agents::join_token, "Make a join token for one agent";
+    post "/api/v1/agents/{node}/remove" Administer Named agents::remove, "Remove an agent and its certificate";
+    get  "/api/v1/channels" Read Nothing channels::list, "List notification channels";
+    post "/api/v1/channels/{name}/test" Operate AllClusters channels::test, "Send a test message through a channel";
+    get  "/api/v1/audit/checkpoints" Audit Nothing audit::checkpoints, "List signed checkpoints of the ledger";
+    get  "/api/v1/audit/proof/{no}" Audit Nothing audit::proof, "Prove that an entry is in the signed ledger";
+    get  "/api/v1/audit/raw" Audit Nothing audit::raw, "List raw entries for export";
+    get  "/api/v1/tokens" Audit Nothing tokens::list, "List API tokens";
+    post "/api/v1/tokens" Administer Named tokens::make, "Make an API token";
+    post "/api/v1/tokens/{id}/revoke" Own Token tokens::revoke, "Revoke an API token";
+    get  "/api/v1/sessions" Audit Nothing sessions::list, "List sessions of the pages";
+    post "/api/v1/sessions/end" Administer AllClusters sessions::end, "End the sessions of a person";
+    post "/api/v1/sessions/unlink" Administer AllClusters sessions::unlink, "Unlink a person from an account of the identity provider";
+    get  "/api/v1/openapi.json" Read Nothing spec::show, "Show this document";
+    post "/api/v1/audit/redact" Administer AllClusters act::redact, "Redact the body of an entry";
 }
 
 pub(super) use inside::Inside;
@@ -138,6 +142,17 @@ pub(super) fn severity(word: &str) -> Result<crate::model::Severity, Problem> {
 
 const LIST_HINT: &str =
     "lists take open, limit, cursor, after, incident, run, kind, state, severity, node, rule and since";
+
+/// What a route of the API acts on, as far as clusters go; nothing for one that is not in the table.
+pub(super) fn acts_on(method: &str, path: &str) -> ActsOn {
+    let row = ACTS_ON.iter().find(|(verb, at, _)| verb.eq_ignore_ascii_case(method) && *at == path);
+    row.map_or(ActsOn::Nothing, |(_, _, acts_on)| *acts_on)
+}
+
+/// The right that a route of the API needs.
+pub(super) fn right_of(method: &str, path: &str) -> Right {
+    right_for(method, path)
+}
 
 /// Method, path and right of every route.
 pub(super) fn rights() -> &'static [(&'static str, &'static str, Right)] {

@@ -15,7 +15,8 @@ const LEFT_OUT: [(&str, &str); 1] = [(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_that_the_document_allows_or_forbids_gets_an_answer_that_it_does_not_describe() {
-    let runbook = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    let runbook =
+        "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
     let site = Site::new("sources:\n  prod: { kind: alertmanager }\n", "rules: []", &[("cordon", runbook)]);
     site.add_token("fuzz", "admin", "");
     let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
