@@ -19,8 +19,8 @@ whose type ends in `?` may be null or absent.
 An error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and `hint`, which says what to do. `error`
 repeats `detail` for clients of earlier releases and goes away in the next one.
 
-Lists give the newest rows first. `next`, where an answer has it, is the `cursor` of the next page; the last page has none. What
-arrives meanwhile is on no later page.
+Lists give the newest rows first. A full page has `next`: the `cursor` of the next one. Follow it until a page has none. Rows that
+arrive meanwhile are on no later page, so that a walk meets each row once.
 
 ";
 

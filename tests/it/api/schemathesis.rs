@@ -52,8 +52,9 @@ async fn no_request_that_the_document_allows_or_forbids_gets_an_answer_that_it_d
     let done = tokio::task::spawn_blocking(move || run.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
-    let tested = openapi_operations();
-    assert!(said.contains(&format!("{tested} selected")) || said.contains(&format!("Tested: {tested}")), "{said}");
+    // It does not test the route that it reads the document from.
+    let tested = openapi_operations() - 1;
+    assert!(said.contains(&format!("{tested} selected / {tested} total")), "{said}");
 }
 
 fn openapi_operations() -> usize {
