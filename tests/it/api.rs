@@ -221,7 +221,7 @@ async fn lists_are_filtered_and_a_wrong_value_names_the_right_ones() {
     assert_eq!(ids("entries?since=2030-01-01T00:00:00Z", "entries").await, 0);
     for (path, words) in [
         ("incidents?state=opn", "did you mean `open`?"),
-        ("approvals?state=asking", "one of: open, approved, denied, expired, void"),
+        ("approvals?state=asking", "states: open, approved, denied, expired, void"),
         ("incidents?severity=awful", "lists take open"),
         ("runs?severity=error", "filters: state, node, rule, since"),
         ("entries?state=open", "filters: kind, node, rule, since"),

@@ -47,8 +47,9 @@ impl Listed {
             let error = format!("{} have no filter `{name}`", self.name);
             return Err(refuse::bad(error, format!("filters: {}", self.filters.join(", "))));
         }
-        let state = list.state.as_deref().map(|word| one_of("state", word, self.states)).transpose()?;
-        let kind = list.kind.as_deref().map(|word| one_of("kind of entry", word, &EntryKind::NAMES)).transpose()?;
+        let state = list.state.as_deref().map(|word| one_of(("state", "states"), word, self.states)).transpose()?;
+        let kind =
+            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, &EntryKind::NAMES)).transpose()?;
         let since = list.since.as_deref().map(|text| since(text, now)).transpose()?;
         // A client that follows `next` may keep the rest of its query, `after` too: the cursor goes on from there.
         let (after, before) = match list.cursor.as_deref() {
@@ -72,11 +73,11 @@ impl Listed {
     }
 }
 
-fn one_of(what: &str, word: &str, known: &[&'static str]) -> Result<&'static str, Problem> {
+fn one_of((what, all): (&str, &str), word: &str, known: &[&'static str]) -> Result<&'static str, Problem> {
     known.iter().find(|known| **known == word).copied().ok_or_else(|| {
         let hint = match crate::config::closest(word, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("one of: {}", known.join(", ")),
+            None => format!("{all}: {}", known.join(", ")),
         };
         refuse::bad(format!("there is no {what} `{}`", word.escape_debug()), hint)
     })
