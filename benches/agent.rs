@@ -2,7 +2,7 @@
 //! answered. `cargo bench --bench agent -- --seconds 600 [cost] [events] [cordon]`.
 //!
 //! Invariant: the agent is the program itself, stripped of its symbols as it ships, over TLS with a certificate; what it
-//! sends is counted on the wire, and a time ends where somebody else (the engine's ledger, the fleet) shows the effect.
+//! sends is counted on the wire, and a time ends where another user (the engine's ledger, the fleet) shows the effect.
 
 #[path = "../tests/it/gpus.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
@@ -134,7 +134,7 @@ impl Scene {
         })
         .await;
         let scene = Scene { site, engine, fleet, gpus, agent, wire };
-        eventually("NVML", async || scene.log().contains("NVML has begun").then_some(())).await;
+        eventually("NVML", async || scene.log().contains("NVML session started").then_some(())).await;
         scene
     }
 

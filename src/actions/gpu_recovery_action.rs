@@ -10,7 +10,7 @@ pub(super) static GPU_RECOVERY_ACTION: Question = Question { spec: &SPEC, about:
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::recovery_action",
-    doc: "Asks the node's agent what the driver says that a GPU needs.",
+    doc: "Reads the recovery action that the driver requests for a GPU, from the node's agent.",
     params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
     options: &[],
     returns: "`none`, `gpu-reset`, `node-reboot`, `drain-p2p` or `drain-and-reset`",

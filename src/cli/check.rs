@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Runbooks (.rhai) and rule files (.yaml) [default: everything in the configured folders]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Warnings count too: end with 3 where there are only warnings
+    /// Treat warnings as failures: exit code 3 if there are only warnings
     #[arg(long)]
     strict: bool,
 }
@@ -269,7 +269,7 @@ fn within(file: &str, files: &[PathBuf]) -> bool {
 /// The runbooks of a folder, by name. A folder that is not there holds none.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
     let wrong = |error: std::io::Error| {
-        Stop::failure(format!("{}: {error}", folder.display()), "mend `runbooks_dir` in the configuration")
+        Stop::failure(format!("{}: {error}", folder.display()), "fix `runbooks_dir` in the configuration")
     };
     if !folder.exists() {
         return Ok(Vec::new());

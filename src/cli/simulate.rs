@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// The same as an option
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = param)]
     more: Vec<(String, Value)>,
-    /// A file with an event, as JSON, that the script sees as `event`
+    /// JSON file with an event, passed to the script as `event`
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
     /// The cluster where it would run [default: `default_cluster` of the configuration]

@@ -15,7 +15,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut clock = ClockWatch::default();
     while !*shutdown.borrow() {
         if let Err(error) = clock.pass(&parts).await {
-            tracing::error!(%error, "a step of the machine's clock could not be recorded; trying again in a second");
+            tracing::error!(%error, "cannot record a step of the system clock; retrying in 1 s");
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::CLOCK_LOOK_EVERY) => {}

@@ -216,7 +216,7 @@ async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Re
             let names: Vec<&str> = names.filter_map(|one| one["summary"].as_str()).take(limits::NAMES_SHOWN).collect();
             format!(
                 "gave it to {} in PagerDuty",
-                if names.is_empty() { "somebody else".to_owned() } else { names.join(", ") }
+                if names.is_empty() { "another user".to_owned() } else { names.join(", ") }
             )
         }
         "incident.escalated" => "escalated it in PagerDuty".to_owned(),

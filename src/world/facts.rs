@@ -65,7 +65,7 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     match &node {
         Ok(Some(node)) => {
             facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
-            // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
+            // A pod may be moved off a node that another user cordoned; the node itself is theirs.
             if target.node.is_some() {
                 let cordon = cordon(node, &world.identity);
                 facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));

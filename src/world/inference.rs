@@ -157,7 +157,7 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
     // Two engines of three have one port for both.
     let metrics = port(METRICS_PORT, if kind == EngineKind::Triton { metrics } else { api })?;
     // Whoever may write a pod's status must not send us to the cloud's metadata.
-    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is none", pod.ip.escape_debug()))?;
+    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is invalid", pod.ip.escape_debug()))?;
     if let Some(why) = super::http::out_of_bounds(ip) {
         return Err(format!("its address {ip} is {why}"));
     }

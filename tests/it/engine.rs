@@ -405,7 +405,7 @@ async fn who_asked_for_a_run_cannot_approve_it() {
     let run = night.start("cordon", Mode::Approve, json!({"node": "gpu-2"})).await;
     let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
     let own = night.parts.store.decide(approval, true, "a test", "", night.now()).await;
-    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("another person must")), "{own:?}");
+    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("another approver must")), "{own:?}");
     night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
     assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
 }
@@ -663,7 +663,7 @@ async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_use
         for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
             let refused = night.parts.store.control(lift(by), night.now()).await;
             assert!(
-                matches!(&refused, Err(StoreError::Refused(text)) if text.contains("counts as no person")),
+                matches!(&refused, Err(StoreError::Refused(text)) if text.contains("does not count")),
                 "{by}: {refused:?}"
             );
         }

@@ -387,7 +387,7 @@ async fn what_a_person_has_denied_is_not_asked_again_because_the_alert_flaps() {
     });
     let reason = &heard.unwrap()[0].reasons[0];
     assert_eq!(reason.code, ReasonCode::AlreadyHandled);
-    assert!(reason.text.contains("was denied by a person"), "{reason}");
+    assert!(reason.text.contains("was denied by an approver"), "{reason}");
 }
 
 #[tokio::test]

@@ -259,7 +259,7 @@ fn every_kind_of_entry_has_words() {
     insta::assert_snapshot!(shown.join("\n"), @r"
       Nightshift 0.1.0 started (epoch 4)
       1 rule and 5 runbooks in force
-    * ana made t3 `ci`, role operator, good until 2026-11-23
+    * ana created t3 `ci`, role operator, valid until 2026-11-23
     * ana revoked t3 `ci`: it leaked
     * break-glass: ana has admin rights until 03:40 UTC (t4). Reason: no login
     * break-glass (ana): POST /x
@@ -288,7 +288,7 @@ fn every_kind_of_entry_has_words() {
     * on hold, cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 2 at once
     * cordoned gpu-3 (XID 79 on GPU 1)
     * could not drain gpu-3 (GPU pods only, up to 30m): 2 pods are left after 30m: a/llm-0, a/llm-1
-    * uncordoned gpu-3; nothing had to change
+    * uncordoned gpu-3; no change was needed
     * begins: acme::poke(where: rack 7)
     * note: rack 7 is warm
       step 10 done
@@ -300,7 +300,7 @@ fn every_kind_of_entry_has_words() {
     * r18 is done
     * acknowledged by ana
       notified: oncall
-    * could not notify mail: 550 no such user; given up until something new happens
+    * could not notify mail: 550 no such user; no further attempt until the incident changes
     * frozen: all by ana: storage upgrade
     * no longer frozen: all, released by ana
     * resolved: all alerts have ended
@@ -393,7 +393,7 @@ fn a_drain_says_how_many_pods_moved_and_a_plan_that_cannot_run_says_which_step_a
     assert_eq!(cause(&why), format!("gpu::reset: {message}"));
     assert_eq!(cause("the drain timed out"), "the drain timed out");
     let held = RunState::Stopped { why: "needs hands: reset GPU 5 or reboot gpu-3, then uncordon it".into() };
-    let over = "x (r1) has done its part, over to you: reset GPU 5 or reboot gpu-3, then uncordon it";
+    let over = "x (r1) is finished, over to you: reset GPU 5 or reboot gpu-3, then uncordon it";
     assert_eq!(run_words("x (r1)", &held), over);
     let late = "2026-11-24T00:20:00Z".parse().unwrap();
     assert_eq!(deadline(late, at(0)), "Expires 24 Nov 00:20 UTC; without an answer it counts as denied.");

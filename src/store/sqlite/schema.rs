@@ -177,7 +177,7 @@ pub(super) fn refuse_newer(conn: &Connection) -> Result<(), StoreError> {
     if newest > MIGRATIONS.len() as i64 {
         let known = MIGRATIONS.len();
         return Err(StoreError::Refused(format!(
-            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+            "the database has version {newest}, and this program supports up to {known}: it was opened by a newer Nightshift"
         )));
     }
     Ok(())

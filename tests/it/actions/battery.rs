@@ -213,7 +213,7 @@ async fn a_cordon_of_somebody_else_is_neither_taken_over_nor_lifted() {
     let before = stage.mark();
     refused(stage.run(cordon(&node)).await, FailureKind::Conflict, "cordoned by somebody");
     let uncordon = call("k8s::uncordon", &[("node", json!(node))]);
-    refused(stage.run(uncordon.clone()).await, FailureKind::Conflict, "only they may give it back");
+    refused(stage.run(uncordon.clone()).await, FailureKind::Conflict, "only they may");
     refused(action("k8s::cordon").predict(&stage.world, &cordon(&node)).await, FailureKind::Conflict, "somebody");
     assert_eq!(stage.since(before), [""; 0]);
     assert!(stage.kube().node(&node).await.unwrap().unschedulable);

@@ -94,7 +94,7 @@ async fn people_are_asked_also_in_mode_auto_and_another_boot_is_what_ends_it() {
     // It has been asked, and it is still the old boot that speaks: that is no end.
     let waits = eventually("the run waits for it", async || {
         let run = stand.engine.get(&format!("/api/v1/runs/{run}")).await?;
-        run["run"]["state"]["why"].as_str().filter(|why| why.contains("goes down")).map(str::to_owned)
+        run["run"]["state"]["why"].as_str().filter(|why| why.contains("is shutting down")).map(str::to_owned)
     })
     .await;
     assert!(waits.contains("gpu-1"), "{waits}");

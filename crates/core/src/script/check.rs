@@ -108,7 +108,7 @@ fn take_apart(text: &str, host: &Host) -> Analysis {
 
 fn too_long(text: &str) -> Analysis {
     let message = format!("the runbook has {} bytes; the most is {}", text.len(), limits::SCRIPT_BYTES);
-    let help = "split it: a runbook is a script that an on-call person can read aloud";
+    let help = "split it: an on-call engineer must be able to read a runbook from top to bottom";
     refused(Diagnostic::error("too-long", (0, 0), 1, message).help(help))
 }
 
@@ -142,7 +142,7 @@ fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> 
         {
             (
                 "eval",
-                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "`eval` is not allowed: it would run text that was not reviewed".to_owned(),
                 "write the code itself".to_owned(),
             )
         }

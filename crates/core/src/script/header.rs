@@ -223,7 +223,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     if !rhai::is_valid_identifier(name) || reserved {
         return Err((
             format!("`{name}` cannot be the name of a parameter"),
-            "use letters, digits and `_`, and no word of the language; `event` is taken".to_owned(),
+            "use letters, digits and `_`, and no keyword; `event` is reserved".to_owned(),
         ));
     }
     let rest = rest.trim();
@@ -256,7 +256,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     }
     if let Some(value) = &param.default {
         fits(&param, value).map_err(|why| {
-            (format!("the default of `{name}` does not fit: {why}"), "mend the default, or leave it out".to_owned())
+            (format!("the default of `{name}` does not fit: {why}"), "fix the default, or leave it out".to_owned())
         })?;
     }
     Ok(param)

@@ -46,9 +46,8 @@ pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) 
                 Line { text: format!("rule `{rule}` was in {mode} because, on {on}, {}", line.text), ..line }
             }
             None => {
-                let text = format!(
-                    "rule `{rule}` was in {mode} because its file said so, or the ceiling: nobody had moved it"
-                );
+                let text =
+                    format!("rule `{rule}` was in {mode} because of its file or the ceiling: it had never been moved");
                 Line { no: Some(no), what: "decided", text, code: None }
             }
         };

@@ -119,7 +119,7 @@ fn a_call_that_reaches_too_far_reads_like_this() {
       |
       = help: `within` is as its name says
 
-    warning[missing-verify]: nothing verifies that `k8s::drain` helped
+    warning[missing-verify]: the result of `k8s::drain` is not verified
      --> xid79.rhai:3:1
       |
     3 | k8s::drain("n1", #{ within: "soon" });
@@ -181,7 +181,7 @@ fn the_reference_lists_every_action_with_what_it_declares() {
     assert!(page.contains("## `k8s::drain(node, #{within, only})`"));
     assert!(page.contains("| `within` | Duration | optional | as its name says |"));
     assert!(page.contains("- Effect: converge. Reach: node, takes serving capacity away. Deadline: 30s."));
-    assert!(page.contains("- Taken back by: `k8s::uncordon`"));
+    assert!(page.contains("- Undone by: `k8s::uncordon`"));
     assert!(page.contains("- Needs: `patch nodes`"));
     assert!(page.contains("## `verify(condition, #{hold, within, every})`"));
 }

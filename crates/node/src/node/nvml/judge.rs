@@ -144,7 +144,7 @@ impl Judge {
         let over = |open: &Open| open.quiet_until.is_some_and(|until| until <= now);
         let keys: Vec<String> =
             self.open.iter().filter(|(_, open)| over(open)).map(|(complaint, _)| complaint.clone()).collect();
-        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not told again")).collect()
+        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not reported again")).collect()
     }
 
     /// The complaints of a GPU that are not over.
