@@ -22,7 +22,7 @@ static SPEC: ActionSpec = ActionSpec {
           no other pod of the set is ready.",
     params: &[args::POD],
     options: &[
-        args::optional("within", ParamType::Duration, "how long its requests may take (10m)"),
+        args::optional("within", ParamType::Duration, "time for its requests to end (10m)"),
         args::optional("label", ParamType::String, "the label to remove (nightshift.dev/traffic)"),
         args::optional("except", ParamType::Any, "names of Services that carry no requests, such as one for metrics"),
         args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),

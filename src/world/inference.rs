@@ -270,7 +270,7 @@ pub enum Asked {
 }
 
 impl World {
-    /// Sends a request of one token: the only question whose answer needs all of the engine.
+    /// Sends a request of one token: the only question which exercises the whole engine.
     pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> Asked {
         let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
         let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };

@@ -545,7 +545,7 @@ async fn a_node_that_came_back_while_its_run_was_held_is_not_cordoned_although_i
     assert_eq!(code(&ended.state), ReasonCode::NoLongerNeeded);
     assert_eq!(ended.state.name(), "withdrawn");
     let RunState::Denied { reason } = &ended.state else { panic!("{:?}", ended.state) };
-    assert!(reason.text.contains("k8s::cordon") && reason.text.contains("came back by itself"), "{reason}");
+    assert!(reason.text.contains("k8s::cordon") && reason.text.contains("recovered by itself"), "{reason}");
     assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
     let steps = night.steps(run).await;
     assert_eq!(steps.len(), 1, "what was read again is no step of the run: {steps:#?}");

@@ -229,7 +229,7 @@ async fn a_button_that_is_not_ours_or_too_old_does_nothing_says_so_and_is_writte
     assert!(chat.night.effects().is_empty());
     let refusals = chat.refusals().await;
     assert!(
-        refusals.iter().any(|words| words.starts_with("refused to ada: this button is of another")),
+        refusals.iter().any(|words| words.starts_with("denied for ada: this button is of another")),
         "{refusals:?}"
     );
 }

@@ -273,7 +273,7 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
     assert_eq!(told.len(), 3, "one of each kind: {told:#?}");
     assert_eq!(told[0].about.run, Some(run), "an answer to its question");
     let line = nightshift::engine::story::line(&told[0]).unwrap().text;
-    assert!(line.starts_with("refused to vic: POST /api/v1/approvals/a1, by Slack: `vic` has role viewer"), "{line}");
+    assert!(line.starts_with("denied for vic: POST /api/v1/approvals/a1, by Slack: `vic` has role viewer"), "{line}");
     assert_eq!(told[1].about.incident.unwrap().to_string(), "i1");
     chat.night.pass(limits::WITNESS_WINDOW).await;
     let all = crate::harness::eventually("the rest is told as a number", async || {
@@ -285,8 +285,8 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
     assert_eq!(
         numbers,
         [
-            "refused to eve 299 more times: POST /api/v1/incidents/{id}/ack",
-            "refused to eve 59 more times: POST /api/v1/runs/{id}/cancel",
+            "denied for eve 299 more times: POST /api/v1/incidents/{id}/ack",
+            "denied for eve 59 more times: POST /api/v1/runs/{id}/cancel",
         ]
     );
     // Somebody whom Slack knows and we do not.
@@ -418,7 +418,7 @@ async fn a_dead_token_that_comes_again_is_an_entry_once_and_then_a_number() {
     };
     let told = lines().await;
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].starts_with(&format!("refused to ci: token {id}")), "{told:#?}");
+    assert!(told[0].starts_with(&format!("denied for ci: token {id}")), "{told:#?}");
     assert!(told[0].contains("was revoked at"), "{told:#?}");
     chat.night.pass(limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {

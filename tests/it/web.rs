@@ -188,11 +188,11 @@ async fn who_has_no_right_is_told_so_and_the_try_is_in_the_ledger() {
     let remarks = desk.remarks().await;
     assert_eq!(remarks.len(), 1, "{remarks:?}");
     assert!(
-        remarks[0].starts_with("refused to vic: POST /api/v1/approvals/a1, by token vic: `vic` has role viewer"),
+        remarks[0].starts_with("denied for vic: POST /api/v1/approvals/a1, by token vic: `vic` has role viewer"),
         "{remarks:?}"
     );
     assert!(
-        vic.open(&desk.at(&format!("/runs/{run}"))).await.words().contains("refused to vic: POST /api/v1/approvals/a1")
+        vic.open(&desk.at(&format!("/runs/{run}"))).await.words().contains("denied for vic: POST /api/v1/approvals/a1")
     );
 }
 
@@ -377,7 +377,7 @@ async fn a_person_acknowledges_freezes_and_releases_with_a_reason() {
     let refused = ada.send(&page.form("/web/unfreeze").with("why", "it is out")).await;
     assert_eq!(refused.status, 403, "an approver does not release");
     assert!(desk.night.parts.store.freezes().await.unwrap().len() == 1);
-    assert!(desk.remarks().await.iter().any(|line| line.starts_with("refused to ada: POST /api/v1/unfreeze")));
+    assert!(desk.remarks().await.iter().any(|line| line.starts_with("denied for ada: POST /api/v1/unfreeze")));
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn who_may_not_judge_sees_the_verdict_without_buttons_and_a_forged_form_is
     assert_eq!(refused.status, 403);
     assert!(refused.words().contains("`vic` has role viewer"), "{}", refused.words());
     assert_eq!(counts(&desk).await, (1, 0), "the approval alone");
-    assert!(desk.remarks().await[0].starts_with("refused to vic: POST /api/v1/runs/r1/judge"));
+    assert!(desk.remarks().await[0].starts_with("denied for vic: POST /api/v1/runs/r1/judge"));
     // Somebody who may act elsewhere alone.
     let far =
         nightshift::server::GivenToken { clusters: Some(vec!["elsewhere".into()]), ..given("far", Role::Operator) };
