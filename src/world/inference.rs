@@ -29,11 +29,11 @@ pub const TRAFFIC_TAKEN_BY: &str = "nightshift.dev/traffic-taken-by";
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
-    /// Between two looks at one engine.
+    /// Polling interval of one engine.
     pub every: Span,
     /// How long one answer may take.
     pub within: Span,
-    /// And the answer to a request of one token, which runbooks send with `ask`.
+    /// Timeout of a request for one token, sent by runbooks with `ask`.
     pub ask_within: Span,
     /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
     pub pods: bool,

@@ -26,7 +26,7 @@ pub struct CacheJob {
     pub mount: Option<PathBuf>,
     /// The owner of the models' files: only for the owner does the kernel report cached pages.
     pub user: u32,
-    /// `400Gi`; left out: no limit. What is read counts against it, so it must be larger than the models together.
+    /// `400Gi`; left out: no limit. Pages read count against it, so it must be larger than all models together.
     pub memory_limit: Option<String>,
     /// Secrets for the image's registry.
     pub pull_secrets: Vec<String>,
