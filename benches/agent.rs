@@ -41,7 +41,7 @@ const TICKS: f64 = 100.0;
 
 const RULES: &str = "rules:\n  - name: cordon\n    when: ['alertname=\"GpuXid\"', 'xid=\"79\"']\n    run: cordon\n    \
                      mode: auto\n    cooldown: 0s\n    attempts: 1000000\n    group_by: [node, pci]\n    demote: { auto: 0, approve: 0 }\n";
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n\
                       k8s::cordon(node, \"a bench\");\n";
 const OPEN: &str = "guards:\n  nodes_at_once: 100000\n  share_at_once: 1.0\n  share_per_hour: 1.0\n  \
                     share_per_day: 1.0\n  correlated_share: 1.0\n";

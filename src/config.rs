@@ -4,6 +4,7 @@
 
 mod agents;
 mod check;
+pub mod deprecated;
 #[cfg(test)]
 mod docs;
 mod effective;
@@ -71,7 +72,7 @@ pub struct Config {
     /// The cluster that is meant where an alert or a request names none; required where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_cluster: Option<String>,
-    /// For `prom::query`, `prom::value` and `verify` in runbooks, and `still` in rules.
+    /// For `prom::query`, `prom::value` and `verify` in runbooks, and `confirm_query` in rules.
     pub prometheus: Option<PrometheusConfig>,
     /// The Docker engine of this machine, for `docker::restart`.
     pub docker: Option<DockerConfig>,
@@ -282,7 +283,7 @@ pub enum Channel {
         api: String,
         /// Time for automation before this channel is notified; it is notified at once if automation fails, is denied, or needs
         /// an operator. Left out: always at once.
-        #[serde(default)]
+        #[serde(default, rename = "notify_after", alias = "patience")]
         patience: Option<Span>,
     },
     /// Nightshift's actions as change events of a PagerDuty service. They send no page.
@@ -322,7 +323,7 @@ pub enum Channel {
         #[serde(default)]
         headers: BTreeMap<String, Secret>,
         /// As PagerDuty's, for shapes that page.
-        #[serde(default)]
+        #[serde(default, rename = "notify_after", alias = "patience")]
         patience: Option<Span>,
     },
     /// The engine's own log.

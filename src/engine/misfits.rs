@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_pattern_that_means_no_action_is_fatal_and_a_runbook_that_calls_what_is_off_is_a_warning() {
         let text =
-            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n";
+            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n";
         let runbook = crate::script::compile("close", text, crate::catalog::host_api()).unwrap();
         let loaded = Loaded { runbooks: [("close".to_owned(), Arc::new(runbook))].into(), ..Loaded::default() };
         let found = |allow: &str, deny: &str| {

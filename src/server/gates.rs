@@ -65,7 +65,11 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
-    ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "acknowledges with the rights of the linked user, and records")),
+    (
+        "post",
+        "/pagerduty/webhook",
+        Gate::Signed("PagerDuty", "acknowledges with the rights of the linked user, and records"),
+    ),
 ];
 
 /// Method, path and gate of every route that there is.

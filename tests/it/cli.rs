@@ -218,7 +218,7 @@ fn the_example_is_good_as_it_stands_and_with_everything_turned_on() {
 #[test]
 fn check_points_at_the_mistake_in_a_runbook_and_ends_with_1() {
     let place = Place::new("");
-    let text = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordn(node, \"x\");\n";
+    let text = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordn(node, \"x\");\n";
     place.write("bad.rhai", text);
     let checked = place.run(&["check", "bad.rhai"]);
     assert_eq!(code(&checked), 1, "{}", stderr(&checked));
@@ -321,7 +321,7 @@ mod running {
             place.write("rules/a.yaml", "rules:\n  - { name: all, when: ['severity=\"critical\"'], tell: [log] }\n");
             place.write(
                 "runbooks/look.rhai",
-                "//! Look at a node.\n//!\n//! params:\n//!   why: String\n//! reach: none\n\nnote(why);\n",
+                "//! Look at a node.\n//!\n//! params:\n//!   why: String\n//! scope: none\n\nnote(why);\n",
             );
             again(place)
         }
@@ -664,7 +664,7 @@ mod running {
     }
 }
 
-const GOOD: &str = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n\
+const GOOD: &str = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n\
                     verify(|| k8s::node(node).unschedulable);\n";
 const RUNS_CLOSE: &str = "rules:\n  - name: closes\n    when: ['alertname=\"A\"']\n    run: close\n    tell: [oncal]\n";
 

@@ -23,7 +23,7 @@ const CORDON: &str = r#"//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 "#;
@@ -32,7 +32,7 @@ const PATIENT: &str = r#"//! Cordon, wait, drain.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::cordon(node, "test");
@@ -43,7 +43,7 @@ const GIVE_AND_TAKE: &str = r#"//! Cordon, drain, uncordon.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 k8s::drain(node, #{ within: "1m" });

@@ -18,7 +18,7 @@ const CORDON: &str = r#"//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::cordon(node, "test");
@@ -128,7 +128,7 @@ async fn a_failure_takes_back_what_was_done_in_reverse_order() {
 //!
 //! params:
 //!   node: Node
-//! reach: workload
+//! scope: workload
 //! undo: on-failure
 
 k8s::scale("inference/mistral-7b", 5);
@@ -299,7 +299,7 @@ const DRAIN: &str = r#"//! Empty a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 k8s::drain(node, #{ within: "30m", only: "all", evict_bare: true, delete_empty_dir: true });
@@ -329,7 +329,7 @@ const READ_THEN_CORDON: &str = r#"//! Look, then cordon.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 let it = k8s::node(node);
 k8s::cordon(node, "test");
@@ -416,7 +416,7 @@ async fn what_the_plan_did_not_name_asks_again_and_a_no_takes_back_what_was_done
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::label(node, "nightshift.dev/one", "yes");
@@ -502,7 +502,7 @@ async fn the_kill_file_holds_everything_until_it_is_removed() {
 
 #[tokio::test]
 async fn an_act_waits_for_the_second_signal_of_its_rule() {
-    let rules = format!("{}    still: 'ill{{node=$node}} > 0'\n", rule("auto"));
+    let rules = format!("{}    confirm_query: 'ill{{node=$node}} > 0'\n", rule("auto"));
     let night = Night::fall(&rules, &[("cordon", CORDON)]).await;
     night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![]);
     let heard = night.hear("firing", XID).await;

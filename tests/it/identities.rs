@@ -248,7 +248,7 @@ async fn what_a_report_says_of_its_agent_is_cleaned_before_it_is_kept() {
     assert!(gaps.len() == 1 && text.len() < 2_000 && !text.contains("\\u001b"), "{} bytes", text.len());
 }
 
-const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
                       k8s::cordon(node, \"a test\");\n";
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\n";
 const TELL: &str = "rules: [{ name: hot, when: ['alertname=\"GpuHot\"'], tell: [oncall, pager] }]";
 

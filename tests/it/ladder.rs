@@ -23,13 +23,13 @@ use tower::ServiceExt;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\n";
 /// Changes something, and then cannot go on.
-const FAILS: &str = "//! Fails.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const FAILS: &str = "//! Fails.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\nk8s::scale(\"inference/no-such-thing\", 2);\n";
 /// Two changes with time between them.
-const SLOW: &str = "//! Slow.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const SLOW: &str = "//! Slow.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\nsleep(\"10m\");\nk8s::label(node, \"nightshift.dev/test\", \"yes\");\n";
 
 fn rule(mode: &str, more: &str) -> String {

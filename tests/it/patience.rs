@@ -19,7 +19,7 @@ const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const RULES: &str =
     "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: auto, tell: [pager, timeline] }]";
-const HEADER: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n";
+const HEADER: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n";
 
 fn http() -> Http {
     Http::new("nightshift/test", &[]).unwrap()

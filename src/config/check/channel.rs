@@ -11,7 +11,7 @@ pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings)
     let patience = channel.patience().filter(|patience| !(PATIENCE_MIN..=PATIENCE_MAX).contains(patience));
     if let Some(patience) = patience {
         let mend = format!("write {PATIENCE_MIN} to {PATIENCE_MAX}, or leave it out to notify at once");
-        found.say(&format!("{path}.patience"), format!("{patience} is no time to wait for automation"), mend);
+        found.say(&format!("{path}.notify_after"), format!("{patience} is no time to wait for automation"), mend);
     }
     match channel {
         Channel::Slack { channel, token, api, buttons: _ } => {

@@ -226,7 +226,10 @@ fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
 
 fn reach_of(text: &str) -> Reach {
     let header = text.lines().map_while(|line| line.trim_start().strip_prefix("//!"));
-    let word = header.filter_map(|line| line.trim().strip_prefix("reach:")).map(str::trim).next();
+    // `reach:` is the name before, accepted for one release.
+    let named =
+        |line: &'_ str| ["scope:", "reach:"].into_iter().find_map(|key| line.trim().strip_prefix(key).map(str::trim));
+    let word = header.filter_map(named).next();
     match word {
         Some("pod") => Reach::Pod,
         Some("workload") => Reach::Workload,
@@ -341,9 +344,10 @@ mod tests {
 
     #[test]
     fn the_reach_is_read_from_the_header_and_from_nowhere_else() {
-        assert_eq!(reach_of("//! Title\n//!\n//! reach: node\nlet x = 1;\n"), Reach::Node);
-        assert_eq!(reach_of("//! Title\nlet x = 1;\n//! reach: cluster\n"), Reach::None);
-        assert_eq!(reach_of("// reach: node\n"), Reach::None);
+        assert_eq!(reach_of("//! Title\n//!\n//! scope: node\nlet x = 1;\n"), Reach::Node);
+        assert_eq!(reach_of("//! Title\nlet x = 1;\n//! scope: cluster\n"), Reach::None);
+        assert_eq!(reach_of("//! Title\n//! reach: pod\n"), Reach::Pod, "the name before");
+        assert_eq!(reach_of("// scope: node\n"), Reach::None);
         assert_eq!(reach_of(""), Reach::None);
     }
 }

@@ -6,7 +6,7 @@ use crate::gpus::Gpus;
 /// Where the imitated GPUs are: `BUSES` of `tests/nvml`.
 const KNOWN: [&str; 8] = ["0f", "2d", "44", "5b", "89", "a8", "c0", "d8"];
 
-const NOTE: &str = "//! Note it.\n//!\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! reach: none\n\n\
+const NOTE: &str = "//! Note it.\n//!\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! scope: none\n\n\
                     note(`${gpu} on ${node}`);\n";
 const RULE: &str = "rules:\n  - name: note\n    when: ['alertname=\"GpuXid\"']\n    run: note\n    mode: auto\n    \
                     cooldown: 0s\n    attempts: 1000\n";

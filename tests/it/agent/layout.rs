@@ -6,7 +6,7 @@ use super::commands::ended;
 use super::*;
 use crate::gpus::Gpus;
 
-const RUNBOOK: &str = "//! Make room.\n//!\n//! params:\n//!   node: Node\n//!   profile: String\n//!   count: Int\n//! reach: node\n\n\
+const RUNBOOK: &str = "//! Make room.\n//!\n//! params:\n//!   node: Node\n//!   profile: String\n//!   count: Int\n//! scope: node\n\n\
                        let demand = #{};\ndemand[profile] = count;\nmig::rebalance(node, #{ demand: demand, within: \"5m\" });\n";
 
 struct Stand {

@@ -9,7 +9,7 @@ use super::commands::ended;
 use super::*;
 
 const RUNBOOK: &str =
-    "//! Reboot a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nnode::reboot(node);\n";
+    "//! Reboot a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nnode::reboot(node);\n";
 const RULES: &str = "rules:\n  - name: reboot\n    when: ['alertname=\"GpuXid\"']\n    run: reboot\n    mode: auto\n";
 
 struct Stand {

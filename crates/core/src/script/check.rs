@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 pub enum Level {
     Error,
     Warning,
+    /// Correct as it is, and to be changed before the next release.
+    Note,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -41,6 +43,10 @@ impl Diagnostic {
 
     pub(super) fn warning(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
         Diagnostic { level: Level::Warning, ..Diagnostic::error(code, at, length, message) }
+    }
+
+    pub(super) fn note(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
+        Diagnostic { level: Level::Note, ..Diagnostic::error(code, at, length, message) }
     }
 
     pub(super) fn help(mut self, help: &str) -> Diagnostic {

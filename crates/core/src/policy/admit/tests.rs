@@ -154,7 +154,7 @@ fn what_is_protected_is_never_touched() {
 #[test]
 fn a_runbook_stays_within_the_reach_of_its_header() {
     let low = Levels { declared_reach: Reach::Pod, ..levels() };
-    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`reach: pod`");
+    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`scope: pod`");
 }
 
 #[test]

@@ -106,11 +106,11 @@ fn shape(rule: &Rule) -> Vec<String> {
     no(rule.tell.iter().any(|channel| channel.trim().is_empty()), "`tell` holds an empty channel name");
     no(rule.group_by.iter().any(|part| part.trim().is_empty()), "`group_by` holds an empty name");
     no(rule.approvers.iter().any(|person| person.trim().is_empty()), "`approvers` holds an empty name");
-    no(rule.persons == 0, "`persons: 0` would ask nobody: use `mode: auto` for that");
-    no(rule.still.as_deref().is_some_and(|query| query.trim().is_empty()), "`still` is an empty query");
+    no(rule.persons == 0, "`min_approvers: 0` requires no approver: use `mode: auto` for that");
+    no(rule.still.as_deref().is_some_and(|query| query.trim().is_empty()), "`confirm_query` is empty");
     no(
         rule.still.as_deref().is_some_and(names_no_part),
-        "`still` has a `$` before something that is no part of a subject",
+        "`confirm_query` has a `$` before a word that is not a part of a subject",
     );
     no(rule.attempts == 0, "`attempts: 0` would never let it act: use `mode: observe` for that");
     no(rule.mode == Mode::Approve && rule.approve_within == Span::default(), "`approve_within` is zero");
