@@ -44,7 +44,7 @@ pub enum Secret {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Database, lock file, signing key and this machine's own token. Made at the first start, for its owner alone.
+    /// Database, lock file, signing key and this machine's own token. Created at the first start, readable only by its owner.
     pub data_dir: PathBuf,
     /// Runbooks, `*.rhai`. Read again when they change.
     pub runbooks_dir: PathBuf,
@@ -69,7 +69,7 @@ pub struct Config {
     pub pagerduty: Option<PagerDutyWebhook>,
     /// Kubernetes clusters by name. `{}`: the cluster where the engine runs, else the current context of `~/.kube/config`.
     pub clusters: BTreeMap<String, KubeConfig>,
-    /// The cluster that is meant where an alert or a request names none; required where there are several.
+    /// The cluster of alerts and requests that name none; required if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_cluster: Option<String>,
     /// For `prom::query`, `prom::value` and `verify` in runbooks, and `confirm_query` in rules.

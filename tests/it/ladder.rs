@@ -287,7 +287,7 @@ async fn a_complaint_that_is_back_within_the_bake_time_brings_its_rule_down() {
     let why = format!("after {} the alert came back within the bake time; 1 of 1 bad outcomes in auto", first.id);
     assert_eq!(house.moves().await, [(Mode::Auto, Mode::Approve, "engine".to_owned(), why)]);
     let said = house.why("rule:xid").await;
-    assert!(said.contains("approve because it was brought down by the engine"), "{said}");
+    assert!(said.contains("approve because it was demoted by the engine"), "{said}");
     let (_, status) = house.ask("vic", "GET", "status", Value::Null).await;
     assert_eq!(status["moved"][0]["mode"], "approve", "{status:#}");
     assert_eq!(house.ask("vic", "GET", "guards", Value::Null).await.1["moved"][0]["file"], "auto");

@@ -181,7 +181,7 @@ async fn one_press_judges_a_plan_and_only_a_word_changes_it() {
     let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
     assert!(typed.contains("0 right, 1 wrong"), "one who says wrong is enough: {typed}");
     assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("write `right` or `wrong`"));
-    assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because its file says approve"));
+    assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because of its file's mode approve"));
 }
 
 #[tokio::test]

@@ -264,23 +264,23 @@ fn every_kind_of_entry_has_words() {
     * break-glass: ana has admin rights until 03:40 UTC (t4). Reason: no login
     * break-glass (ana): POST /x
       break-glass (ana): POST /x, 7 more times
-      refused to vic: POST /x, by Slack: no
-      refused to vic 9 more times: POST /x
+      denied for vic: POST /x, by Slack: no
+      denied for vic 9 more times: POST /x
     * access rights changed: ada: approver → viewer
     * ada signed in for the first time as subject 00u1 (ada@example.com)
-      sign-in refused to subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
+      sign-in denied for subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
     * ada (subject 00u1) signed in with another mail
     * ana unlinked 1 of ada's subjects, so the next one with their mail is linked: new account
     * ana ended 2 sessions of bob: he left
-    * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
+    * rules/a.yaml rejected; its last good version stays active: line 3: unknown key `wen`
       am: alert opened: XID 79 on gpu-3 and 1 more; started r17
-      am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches
+      am: alert opened: XID 79 on gpu-3; no run started: none of 3 rules matches
     * gap in the alerts from am: 40 alerts were cut off
     * opened: XID 79 on gpu-3
     * gpu-3: GPU 5 fell off the bus (XID 79), GpuHot and 3 more joined
     * xid-79 (r17) started for gpu-3, mode approve, rule xid79
     * plan: cordon gpu-3 and drain it; then it would stop: needs hands
-    * asked (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
+    * approval requested (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
     * a3 approved by ana: go
     * a4 denied by bo
     * a5 expired without an answer: it counts as denied
@@ -296,7 +296,7 @@ fn every_kind_of_entry_has_words() {
     * message to hardware: GPU 1 did not come back
     * xid-79 (r17) is waiting: PodDisruptionBudget llama-70b allows no eviction now
     * xid-79 (r17) failed and undid its steps: drain timed out
-    * r18 is stuck and needs a person: the reboot may have happened
+    * r18 is stuck and needs an operator: the reboot may have happened
     * r18 is done
     * acknowledged by ana
       notified: oncall
@@ -368,7 +368,7 @@ fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
             "opened: gpu-1: XID 48",
             "gpu-reset (r3) started for gpu-1, GPU 2, mode suggest",
             "notified: oncall, pager, mail",
-            "suggestion only: gpu-reset (r3) would cordon gpu-1, drain it (4 pods move) and reset GPU 2; nothing was done",
+            "suggestion only: gpu-reset (r3) would cordon gpu-1, drain it (4 pods move) and reset GPU 2; no action taken",
         ]
     );
 }

@@ -104,17 +104,17 @@ impl Scorecard {
     /// Why it goes as far as it does, as one sentence.
     pub fn because(&self) -> String {
         let ceiling = match self.ceiling {
-            low if self.mode == low && low < self.wanted() => ", cut down by `mode_ceiling`",
+            low if self.mode == low && low < self.wanted() => ", limited by `mode_ceiling`",
             _ => "",
         };
         match &self.level {
             Some(level) if level.mode.min(self.ceiling) == self.mode => {
                 let verb = if level.by == "engine" {
-                    "brought down by the engine".to_owned()
+                    "demoted by the engine".to_owned()
                 } else if level.down && level.mode < level.file {
                     format!("held below its file by {}", level.by)
                 } else if level.down {
-                    format!("brought down by {}", level.by)
+                    format!("demoted by {}", level.by)
                 } else {
                     format!("promoted by {}", level.by)
                 };
@@ -122,7 +122,7 @@ impl Scorecard {
                 let on = level.at.strftime("%Y-%m-%d %H:%M UTC");
                 format!("{} because it was {verb} on {on} with {}{why}{ceiling}", self.mode, level.card.words())
             }
-            _ => format!("{} because its file says {}{ceiling}", self.mode, self.file),
+            _ => format!("{} because of its file's mode {}{ceiling}", self.mode, self.file),
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn a_complaint_that_is_over_begins_nothing_and_ends_nothing() {
     let over = Levels { over: true, ..levels() };
-    refused(&over, &cordon("gpu-3"), "deny", ReasonCode::EpisodeOver, "nothing was done");
+    refused(&over, &cordon("gpu-3"), "deny", ReasonCode::EpisodeOver, "no action was taken");
     allowed(&Levels { acted: true, ..over.clone() }, &cordon("gpu-3"));
     allowed(&over, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
 }
