@@ -128,15 +128,15 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         .since
         .map_or("nothing yet".to_owned(), |at| format!("since {}, {} ago", invocation.when(at), invocation.age(at)));
     let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
-    let head = format!("on record for what it does now ({hash}): {since}");
+    let head = format!("statistics of its current version ({hash}): {since}");
     invocation.line(&invocation.paint(Paint::Dim, &head))?;
-    let judges = if card.judges.is_empty() { "nobody".to_owned() } else { page::text(&card.judges.join(", ")) };
+    let judges = if card.judges.is_empty() { "none".to_owned() } else { page::text(&card.judges.join(", ")) };
     let median = card.answer_median.map_or("unknown".to_owned(), short);
     let saved = match card.saved {
         Some(saved) => {
             format!("{} (successful runs in auto, each worth the median wait for an approval, {median})", short(saved))
         }
-        None => format!("unknown: {} of {} answers that a median needs", card.answers, crate::limits::ANSWERS_MIN),
+        None => format!("unknown: {} of {} answers required for a median", card.answers, crate::limits::ANSWERS_MIN),
     };
     let rows = [
         ("matches", format!("{} of {} runs", card.matches, card.started)),
@@ -145,14 +145,14 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         (
             "acted",
             format!(
-                "{}: {} done, {} failed ({} taken back), {} stuck",
+                "{}: {} done, {} failed ({} undone), {} stuck",
                 card.acted, card.done, card.failed, card.taken_back, card.stuck
             ),
         ),
         (
             "afterwards",
             format!(
-                "{} held, {} came back, {} never went, {} too early to say",
+                "{} verified, {} came back, {} not fixed, {} pending",
                 card.held, card.back, card.lingers, card.baking
             ),
         ),
@@ -229,7 +229,7 @@ pub(super) fn moved(invocation: &Invocation, rows: &Value) -> Result<(), Stop> {
     if rows.is_empty() {
         return Ok(());
     }
-    invocation.table(["RULE", "MODE", "FILE SAYS", "MOVED BY", "AGE", "WHY"], rows)
+    invocation.table(["RULE", "MODE", "FILE MODE", "MOVED BY", "AGE", "WHY"], rows)
 }
 
 /// Whole minutes are enough for people.

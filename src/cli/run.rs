@@ -103,7 +103,7 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Resul
     for planned in simulated.plan.calls.iter().filter(|call| call.reach > Reach::None) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
     }
-    invocation.say(&format!("{what} (reach {}).", simulated.header.reach));
+    invocation.say(&format!("{what} (scope {}).", simulated.header.reach));
     let answer = invocation.ask(&format!("To start it, type `{}`:", page::text(&target)))?;
     if answer == target {
         return Ok(());

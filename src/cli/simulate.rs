@@ -85,7 +85,7 @@ pub(super) fn plan(
 
 pub(super) fn show(invocation: &Invocation, simulated: &Simulated) -> Result<(), Stop> {
     invocation.line(&format!(
-        "{}  {}  on {}  (reach {})",
+        "{}  {}  on {}  (scope {})",
         invocation.paint(Paint::Strong, &page::text(&simulated.runbook.name)),
         page::text(&simulated.header.title),
         page::subject(&simulated.subject),

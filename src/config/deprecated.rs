@@ -74,9 +74,8 @@ mod tests {
 
     #[test]
     fn the_old_name_of_a_channels_delay_means_the_same_and_is_reported() {
-        let text = |key: &str| {
-            format!("channels:\n  pager: {{ kind: pagerduty, routing_key: {{ env: PD }}, {key}: 15m }}\n")
-        };
+        let text =
+            |key: &str| format!("channels:\n  pager: {{ kind: pagerduty, routing_key: {{ env: PD }}, {key}: 15m }}\n");
         let [old, new] = ["patience", "notify_after"].map(|key| Config::parse("test", &text(key)).unwrap());
         assert_eq!(old.channels["pager"].patience(), new.channels["pager"].patience());
         assert!(new.channels["pager"].patience().is_some());

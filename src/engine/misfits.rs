@@ -147,7 +147,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let told = TELL.iter().flat_map(|tell| tell.captures_iter(line)).map(|found| found[1].to_owned());
             for channel in told.filter(|channel| !config.channels.contains_key(channel)) {
                 let near = near(&channel, config.channels.keys().map(String::as_str).collect());
-                let text = format!("runbook `{name}` notifies `{channel}`, which is no channel: {near}");
+                let text = format!("runbook `{name}` notifies `{channel}`, which is not a configured channel: {near}");
                 let place = config.runbooks_dir.join(format!("{name}.rhai")).display().to_string();
                 found.push(Misfit { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
             }

@@ -319,7 +319,7 @@ fn plan(answer: &Value) -> String {
 
 fn scorecard(card: &Value) -> String {
     match serde_json::from_value::<crate::model::Scorecard>(card.clone()) {
-        Ok(card) => format!("rule {} is in {}\non record: {}", card.rule, card.because(), card.card.words()),
+        Ok(card) => format!("rule {} is in {}\nstatistics: {}", card.rule, card.because(), card.card.words()),
         Err(_) => "its rule is no longer in force".to_owned(),
     }
 }

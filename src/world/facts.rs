@@ -14,7 +14,7 @@ pub const CORDONED_BY: &str = "nightshift.dev/cordoned-by";
 /// The label that takes a node out of our hands for good: `nightshift.dev/opt-out=true`.
 pub const OPT_OUT: &str = "nightshift.dev/opt-out";
 /// Who a cordon belongs to when nothing on the node says so.
-pub const NO_OWNER: &str = "somebody";
+pub const NO_OWNER: &str = "another user or tool";
 
 /// Whether a node is cordoned, and whose that is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -142,7 +142,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 fn every_problem_of_a_configuration_is_named_at_once() {
     let place = Place::new("server: { listen: '0.0.0.0:1' }\nguards: { share_per_day: 7 }\n");
     let text = stderr(&place.run(&["config"]));
-    for part in ["2 things to mend", "server.listen:", "behind_tls", "guards.share_per_day:"] {
+    for part in ["2 things to fix", "server.listen:", "behind_tls", "guards.share_per_day:"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
@@ -713,7 +713,10 @@ fn an_unknown_channel_is_reported_at_its_rules_file_and_line_and_in_runbooks_too
     let place = with_rule(&tells, "channels: { oncall: { kind: log } }\n");
     let text = stdout(&place.run(&["check"]));
     assert!(text.contains("rules/a.yaml:2") && text.contains("did you mean `oncall`?"), "{text}");
-    assert!(text.contains("notifies `onkall`, which is no channel") && text.contains("close.rhai:9"), "{text}");
+    assert!(
+        text.contains("notifies `onkall`, which is not a configured channel") && text.contains("close.rhai:9"),
+        "{text}"
+    );
     assert!(!text.contains("--> configuration"), "{text}");
 }
 

@@ -135,7 +135,7 @@ k8s::scale("inference/mistral-7b", 5);
 k8s::label(node, "nightshift.dev/test", "yes");
 k8s::scale("inference/no-such-thing", 2);
 "#;
-    let runbook = runbook.replace("reach: workload", "reach: node");
+    let runbook = runbook.replace("scope: workload", "scope: node");
     let night = Night::fall("rules: []", &[("fails", &runbook)]).await;
     let run = night.start("fails", Mode::Auto, json!({"node": "gpu-1"})).await;
     let run = night.until_rest(run, MINUTE).await;

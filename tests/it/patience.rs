@@ -145,7 +145,7 @@ async fn automation_that_takes_too_long_pages_although_it_goes_on() {
     desk.tell().await;
     assert_eq!(desk.pages(), ["trigger"]);
     let words = desk.judged().await;
-    assert!(words[1].1.starts_with("it is not over after 15m: mend (r1) is at work"), "{words:?}");
+    assert!(words[1].1.starts_with("it is still open after 15m: mend (r1) is at work"), "{words:?}");
 }
 
 const ASKS: &str = "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: approve, tell: [pager] }]";

@@ -177,11 +177,13 @@ async fn one_press_judges_a_plan_and_only_a_word_changes_it() {
         assert!(answers[2 + no].starts_with(&format!("{run} is reviewed as wrong already (by ada)")), "{answers:?}");
     }
     let typed = chat.types("U0ADA", &format!("judge {run} right it was the fan after all")).await;
-    assert!(typed.contains("on record: 1 matches, 1 right, 0 wrong"), "{typed}");
+    assert!(typed.contains("statistics: 1 matches, 1 right, 0 wrong"), "{typed}");
     let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
     assert!(typed.contains("0 right, 1 wrong"), "one who says wrong is enough: {typed}");
     assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("write `right` or `wrong`"));
-    assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because of its file's mode approve"));
+    assert!(
+        chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because of its file's mode approve")
+    );
 }
 
 #[tokio::test]

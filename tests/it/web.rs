@@ -67,7 +67,7 @@ async fn a_person_signs_in_reads_the_plan_and_approves_it_once() {
     let approval = desk.night.parts.store.approvals(Default::default()).await.unwrap();
     let hash = approval.first().map_or_else(|| form.get("plan_hash").to_owned(), |approval| approval.plan_hash.clone());
     assert_eq!(form.get("plan_hash"), hash);
-    for part in ["cordon gpu-2", "reach node", "Expires", hash.as_str(), "Reason (recorded in the ledger)"] {
+    for part in ["cordon gpu-2", "scope node", "Expires", hash.as_str(), "Reason (recorded in the ledger)"] {
         assert!(page.words().contains(part), "{part}: {}", page.words());
     }
     let after = browser.send(&form.clone().with("answer", "approve").with("why", "I know this <b>node</b>")).await;

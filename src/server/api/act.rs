@@ -217,7 +217,7 @@ pub(super) async fn decide(
         Decided::Seconded(approval) => Ok(Json(json!({ "approval": approval }))),
         Decided::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
-            let by = approval.decided_by.as_deref().unwrap_or("nobody");
+            let by = approval.decided_by.as_deref().unwrap_or("expiry");
             Err(refuse::conflict(
                 format!("{} is {} already (by {by})", approval.id, state.as_str().unwrap_or("answered")),
                 format!("see `nightshift show {}`", approval.run),

@@ -164,7 +164,7 @@ pub(super) async fn break_glass(
     let lasts = life(glass.expires.as_deref().unwrap_or("1h"), limits::BREAK_GLASS_LIFE)?;
     let now = app.parts.clock.now();
     let (text, hash) = made::draw()?;
-    let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("somebody"), 60);
+    let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("an unknown user"), 60);
     let by = format!("{said} on {}", app.parts.config.install);
     let new = NewToken {
         name: format!("break-glass ({said})"),

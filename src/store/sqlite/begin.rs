@@ -227,9 +227,11 @@ fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
 fn reach_of(text: &str) -> Reach {
     let header = text.lines().map_while(|line| line.trim_start().strip_prefix("//!"));
     // `reach:` is the name before, accepted for one release.
-    let named =
-        |line: &'_ str| ["scope:", "reach:"].into_iter().find_map(|key| line.trim().strip_prefix(key).map(str::trim));
-    let word = header.filter_map(named).next();
+    let named = header.filter_map(|line| {
+        let line = line.trim();
+        line.strip_prefix("scope:").or_else(|| line.strip_prefix("reach:"))
+    });
+    let word = named.map(str::trim).next();
     match word {
         Some("pod") => Reach::Pod,
         Some("workload") => Reach::Workload,

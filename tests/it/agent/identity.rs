@@ -25,7 +25,7 @@ async fn a_join_token_is_good_once_for_its_node_and_for_its_time() {
     refused(&place.join("gpu-3", &forged), "no join token");
     let mut parts: Vec<&str> = any.split('.').collect();
     parts[1] = "c29tZXRoaW5nLWVsc2U";
-    refused(&place.join("gpu-3", &parts.join(".")), "is not known here");
+    refused(&place.join("gpu-3", &parts.join(".")), "unknown join token");
     let key = place.folder("gpu-1").join("data/identity/agent.key");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -182,7 +182,7 @@ async fn what_a_token_makes_of_agents_ends_with_it() {
         engine.post(&format!("/api/v1/tokens/{id}/revoke"), &json!({ "why": "leaked" })).await.unwrap();
     assert_eq!(status, 200, "{said}");
     assert!(listed(&engine, "gpu-1").await.is_none() && listed(&engine, "gpu-2").await.is_some());
-    refused(&place.join("gpu-3", &joins[1]), "is not known here");
+    refused(&place.join("gpu-3", &joins[1]), "unknown join token");
     let mut agent = place.start("gpu-1");
     agent.hears(["xid-79 after".to_owned()]);
     eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;

@@ -135,5 +135,5 @@ async fn what_nobody_can_judge_has_no_buttons() {
     let heard = desk.night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-3")]).await;
     let page = ada.open(&desk.at(&format!("/runs/{}", heard.runs[0]))).await;
     assert!(!has_buttons(&page), "{}", page.words());
-    assert!(CORDON.contains("reach: node"), "it is not for want of an effect");
+    assert!(CORDON.contains("scope: node"), "it is not for want of an effect");
 }

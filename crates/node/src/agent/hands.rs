@@ -107,7 +107,7 @@ impl Hands {
             Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
             // It may have happened, so it is not refused; but it is not touched either.
             Known::Begun if killed => {
-                let why = format!("{} stops what was begun already", self.machine.settings.kill_file.display());
+                let why = format!("{} stops a running command", self.machine.settings.kill_file.display());
                 return Decided::Answer(Answer::Working { why, progress: Value::Null });
             }
             Known::Begun => return self.claim(command, verb),

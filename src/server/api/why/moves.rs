@@ -13,7 +13,7 @@ pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
     let now = |text: String| Line { no: None, what: "now", text, code: None };
     let mut lines = vec![now(format!("it is in {}", card.because()))];
     let since = card.card.since.map(|at| format!(" since {}", at.strftime("%Y-%m-%d"))).unwrap_or_default();
-    lines.push(now(format!("on record{since}: {}", card.card.words())));
+    lines.push(now(format!("statistics{since}: {}", card.card.words())));
     lines.extend(card.next.iter().map(|next| match next.missing.is_empty() {
         true => now(format!("it may go to {}: `nightshift promote {} --why …`", next.to, card.rule)),
         false => now(format!("for {}: {}", next.to, next.missing.join("; "))),

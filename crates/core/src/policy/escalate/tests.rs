@@ -91,7 +91,7 @@ fn while_automation_works_nobody_is_woken_until_it_takes_too_long() {
         );
         assert!(matches!(judge(IncidentState::Open, &runs, 14), Page::NotYet { .. }), "{state:?}");
         let Page::Now { why } = judge(IncidentState::Open, &runs, 15) else { panic!("{state:?}") };
-        assert!(why.starts_with("it is not over after 15m: gpu-reset (r7) is"), "{why}");
+        assert!(why.starts_with("it is still open after 15m: gpu-reset (r7) is"), "{why}");
     }
 }
 

@@ -202,7 +202,7 @@ pub fn inference_page() -> String {
          `probe.limits` for how long it must last (or how many polls), with its default. *ends*: healthy polls in a row. A value that a page \
          does not report leaves an alert as it is. *signal*: what `inference::restart` and `inference::health` count it as; \
          two signals of one kind are one.\n\n\
-         | complaint | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
+         | alert | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
     );
     let defaults = EngineLimits::default();
     for check in &CHECKS {

@@ -127,7 +127,7 @@ impl Model {
         }
         // Written wrongly by some exporters, so it is told and does not refuse.
         if let Some(total) = self.total_size.filter(|total| *total != data_bytes && self.flaws.is_empty()) {
-            self.remarks.push(format!("the index says {total} bytes of tensors, the shards hold {data_bytes}"));
+            self.remarks.push(format!("the index lists {total} bytes of tensors, the shards hold {data_bytes}"));
         }
         self.flaws.sort_by(|a, b| a.file.cmp(&b.file));
     }

@@ -47,7 +47,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
     let mut end = 0;
     for (from, to) in &spans {
         if *from != end || to < from {
-            return Err(format!("its header is broken: a tensor begins at {from}, the one before ends at {end}"));
+            return Err(format!("its header is broken: a tensor starts at {from}, the previous one ends at {end}"));
         }
         end = *to;
     }
@@ -55,7 +55,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
     match size.cmp(&need) {
         std::cmp::Ordering::Less => Err(short(size, need, "its header says")),
         std::cmp::Ordering::Greater => {
-            Err(format!("has {size} bytes, its header says {need}: {} too many", bytes(size - need)))
+            Err(format!("has {size} bytes, its header requires {need}: {} too many", bytes(size - need)))
         }
         std::cmp::Ordering::Equal => Ok(Header { tensors: spans.len(), data_bytes: end }),
     }

@@ -233,7 +233,7 @@ const HARDWARE: u64 = 0x08;
 #[rustfmt::skip]
 pub(super) static CHECKS: [Check; 21] = [
     Check { key: "recovery-action", alertname: "GpuRecoveryAction", severity: Severity::Critical, action: "", begins: 1, ends: 1, whole: false,
-        when: "the driver's own advice (field 230) is not none; the label `recovery` says which, and outranks every table", judge: recovery },
+        when: "the driver's recovery action (field 230) is not none; the label `recovery` names it, and it overrides every table", judge: recovery },
     Check { key: "gpu-lost", alertname: "GpuLost", severity: Severity::Critical, action: "reboot", begins: 1, ends: 2, whole: false,
         when: "NVML answers 15 for it", judge: lost },
     Check { key: "gpu-reset-required", alertname: "GpuResetRequired", severity: Severity::Critical, action: "reset", begins: 1, ends: 2, whole: false,
