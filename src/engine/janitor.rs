@@ -19,7 +19,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
         pass(&parts).await;
         if elapsed(signed_at, began, limits::CHECKPOINT_EVERY) {
             let newest = sign(&parts).await;
-            if let Err(error) = parts.store.fold().await {
+            if let Err(error) = parts.store.fold(parts.clock.now()).await {
                 tracing::warn!(%error, "write-ahead log checkpoint failed; retrying in 1 min");
             }
             check.pass(&parts, newest.as_ref()).await;

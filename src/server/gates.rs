@@ -57,6 +57,8 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/web/icon.svg", Gate::Anybody),
     ("post", api::BREAK_GLASS, Gate::Local),
     ("post", "/in/{kind}/{source}", Gate::Source),
+    ("put", "/in/{kind}/{source}", Gate::Source),
+    ("options", "/in/{kind}/{source}", Gate::Source),
     ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
     ("post", "/agent/v1/reports", Gate::Agent),
     ("post", "/agent/v1/poll", Gate::Agent),
@@ -81,7 +83,8 @@ pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
 const HEAD: &str = "\
 # Roles
 
-Generated from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test checks every line against the server.
+Generated from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test checks every line against the server. `docs/access.md` has the answer
+to each role at each route by cluster.
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
 or by `nightshift tokens make`. A person has the same rights with every auth method (Slack, PagerDuty, tokens, the web): no method
@@ -120,7 +123,7 @@ pub fn roles_page() -> String {
     page + &api + "\n## Other endpoints\n\n| route | authentication |\n|---|---|\n" + &doors
 }
 
-fn words(gate: Gate) -> String {
+pub(super) fn words(gate: Gate) -> String {
     match gate {
         Gate::Anybody => "no authentication; public".to_owned(),
         Gate::SignIn => "no authentication; the sign-in page without data, forms only from our own pages".to_owned(),

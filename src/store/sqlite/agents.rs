@@ -91,7 +91,7 @@ fn unknown(conn: &Connection, agent: &NewAgent) -> Result<String, StoreError> {
     let removed = one(conn, sql, [&agent.family], |row| Ok((time(row, 0)?, row.get::<_, String>(1)?)))?;
     Ok(match removed {
         Some((at, why)) => format!("the certificate of node {name} was taken away at {at}: {why}"),
-        None => format!("the certificate of node {name} was taken away, or another agent has joined for it"),
+        None => format!("the certificate of node {name} was revoked, or another agent has joined for it"),
     })
 }
 

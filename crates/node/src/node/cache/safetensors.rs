@@ -178,7 +178,7 @@ mod tests {
         assert!(said(&file("[1]", 0)).contains("its header is broken"));
         assert!(said(&file("{}x", 0)).contains("its header is broken"));
         let hole = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
-        assert!(said(&file(hole, 8)).contains("a tensor begins at 4"));
+        assert!(said(&file(hole, 8)).contains("a tensor starts at 4"));
         let wrong = r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,8]}}"#;
         assert!(said(&file(wrong, 8)).contains("does not fill its place"));
         let huge = r#"{"a":{"dtype":"F32","shape":[4294967295,4294967295,4294967295],"data_offsets":[0,8]}}"#;
