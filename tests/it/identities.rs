@@ -142,7 +142,7 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
         generation: shown.generation,
     };
     let why = stage.store().agent_seen(agent, Standing::default(), now).await.unwrap_err().to_string();
-    assert!(why.contains("was taken away at") && why.contains("stolen"), "{why}");
+    assert!(why.contains("was revoked at") && why.contains("stolen"), "{why}");
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn the_certificate_of_a_removed_agent_that_comes_again_is_an_entry_once_an
     };
     let told = lines().await;
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].starts_with("refused to agent gpu-1: ") && told[0].contains("was revoked"), "{told:#?}");
+    assert!(told[0].starts_with("denied for agent gpu-1: ") && told[0].contains("was revoked"), "{told:#?}");
     stage.night.pass(nightshift::limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {
         lines().await.iter().any(|line| line.contains("19 more times")).then_some(())

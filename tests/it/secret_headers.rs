@@ -143,7 +143,7 @@ async fn a_secret_that_is_not_known_or_not_for_the_host_is_refused_before_anythi
             "pge",
             "the secret `pge`, which is not under `http_secrets` in nightshift.yaml; there are: page".to_owned(),
         ),
-        (&place.other.url, "page", format!("alone, not for http://{other}: nothing was sent")),
+        (&place.other.url, "page", format!(", not for http://{other}: no request was sent")),
     ] {
         let (_, plan) = place.engine.post("/api/v1/simulate", &place.wish(url, name)).await.unwrap();
         assert!(plan.to_string().contains(&words), "{plan}");

@@ -101,8 +101,7 @@ impl Speaker {
         let identity = identity.map_err(|_| Problem::busy("the store is busy"))?;
         let Some(identity) = identity.filter(|identity| identity.family == agent.family) else {
             app.parts.metrics.auth_failed();
-            let why =
-                format!("the certificate of node {} was revoked, or another agent has joined for it", agent.name);
+            let why = format!("the certificate of node {} was revoked, or another agent has joined for it", agent.name);
             if !planted("dead-certificate-untold") {
                 // It is still in use: a node that was sold, a disk that was copied, an agent with its old folder.
                 let who = format!("agent {}", agent.name);

@@ -90,7 +90,7 @@ fn unknown(conn: &Connection, agent: &NewAgent) -> Result<String, StoreError> {
     let sql = "SELECT at, why FROM agent_removed WHERE family = ?1";
     let removed = one(conn, sql, [&agent.family], |row| Ok((time(row, 0)?, row.get::<_, String>(1)?)))?;
     Ok(match removed {
-        Some((at, why)) => format!("the certificate of node {name} was taken away at {at}: {why}"),
+        Some((at, why)) => format!("the certificate of node {name} was revoked at {at}: {why}"),
         None => format!("the certificate of node {name} was revoked, or another agent has joined for it"),
     })
 }
