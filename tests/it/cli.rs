@@ -705,6 +705,42 @@ fn with_rule(runbook: &str, config: &str) -> Place {
 }
 
 #[test]
+fn the_old_names_of_keys_work_and_check_notes_each_of_them() {
+    let channel = |delay: &str| {
+        format!(
+            "channels:\n  oncal: {{ kind: pagerduty, routing_key: {{ file: key }}, {delay}: 15m }}\nprometheus: {{ url: 'http://p:9090' }}\n"
+        )
+    };
+    let rule = |confirm: &str, approvers: &str| {
+        format!("{RUNS_CLOSE}    {confirm}: 'up{{node=$node}} == 0'\n    {approvers}: 2\n")
+    };
+    let notes = |place: &Place| {
+        let checked = place.run(&["check", "--strict", "-o", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
+        assert_eq!(code(&checked), 0, "a note is neither an error nor a warning: {json:#}");
+        let found = json["findings"].as_array().unwrap().clone();
+        assert!(found.iter().all(|one| one["level"] == "note" && one["code"] == "deprecated-key"), "{json:#}");
+        found.iter().map(|one| one["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let place = with_rule(GOOD, &channel("notify_after"));
+    place.write("key", "0123456789abcdef0123456789abcdef");
+    place.write("rules/a.yaml", &rule("confirm_query", "min_approvers"));
+    assert_eq!(notes(&place), [""; 0]);
+    let old = with_rule(&GOOD.replace("scope:", "reach:"), &channel("patience"));
+    old.write("key", "0123456789abcdef0123456789abcdef");
+    old.write("rules/a.yaml", &rule("still", "persons"));
+    let text = stdout(&old.run(&["check"]));
+    for part in ["`reach:` is deprecated", "write `scope:`", "close.rhai:5", "rules/a.yaml:2", "nightshift.yaml:"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let said = notes(&old);
+    for new in ["scope", "confirm_query", "min_approvers", "notify_after"] {
+        assert!(new == "scope" || said.iter().any(|note| note.ends_with(&format!("write `{new}`"))), "{new}: {said:?}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
 fn an_error_in_a_runbook_does_not_say_too_that_there_is_no_such_runbook() {
     let place = with_rule(&GOOD.replace("cordon", "cordn"), "");
     let checked = place.run(&["check"]);
