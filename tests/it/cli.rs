@@ -722,12 +722,17 @@ fn the_old_names_of_keys_work_and_check_notes_each_of_them() {
         assert!(found.iter().all(|one| one["level"] == "note" && one["code"] == "deprecated-key"), "{json:#}");
         found.iter().map(|one| one["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
+    let key = |place: &Place| {
+        place.write("key", "0123456789abcdef0123456789abcdef");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(place.path().join("key"), private).unwrap();
+    };
     let place = with_rule(GOOD, &channel("notify_after"));
-    place.write("key", "0123456789abcdef0123456789abcdef");
+    key(&place);
     place.write("rules/a.yaml", &rule("confirm_query", "min_approvers"));
     assert_eq!(notes(&place), [""; 0]);
     let old = with_rule(&GOOD.replace("scope:", "reach:"), &channel("patience"));
-    old.write("key", "0123456789abcdef0123456789abcdef");
+    key(&old);
     old.write("rules/a.yaml", &rule("still", "persons"));
     let text = stdout(&old.run(&["check"]));
     for part in ["`reach:` is deprecated", "write `scope:`", "close.rhai:5", "rules/a.yaml:2", "nightshift.yaml:"] {
