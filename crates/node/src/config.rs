@@ -1,5 +1,5 @@
-//! What an agent needs to know: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for
-//! `serve --with-agent`.
+//! The agent's configuration: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for `serve
+//! --with-agent`.
 //!
 //! Invariant: every program that an agent may start is named here; nothing of it comes from the engine.
 
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
+    /// The node's name at the engine (and in Kubernetes); left out: NIGHTSHIFT_NODE, else the host's name.
     pub node: Option<String>,
-    /// The cluster that the node is in, as the engine knows it; needed where the engine has several.
+    /// The node's cluster, by its name at the engine; needed where the engine has several.
     pub cluster: Option<String>,
     /// Spool, memory of commands, key and certificate.
     pub data_dir: PathBuf,
@@ -33,14 +33,14 @@ pub struct AgentConfig {
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
     pub nvidia_smi: PathBuf,
-    /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
+    /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` notes it and goes on.
     pub bug_report: PathBuf,
     /// One that takes longer hangs: it is ended, and the bundle goes without it.
     pub bug_report_within: Span,
-    /// What reboots the node: a program; `[init]`: systemd is asked by a signal, which a container can do if it sees the
+    /// The way to reboot the node: a program; `[init]`: systemd is signaled, which a container can do if it sees the
     /// node's processes; empty: nothing does.
     pub reboot: Vec<String>,
-    /// Where the kernel says which boot this is; a file serves for trying things out.
+    /// The kernel's file with the boot id; another file serves for trying things out.
     pub boot_id: PathBuf,
     /// Models on this node's disks.
     pub cache: Cache,
@@ -58,7 +58,7 @@ pub struct NvmlConfig {
     pub library: Option<PathBuf>,
     /// GPUs that this node has; left out: as many as were counted since the agent began.
     pub expected: Option<u32>,
-    /// How often each GPU is looked at; every tenth look asks everything.
+    /// How often each GPU is looked at; every tenth look reads everything.
     pub poll: Span,
     /// A call that takes longer counts as hanging, and is reported.
     pub hang: Span,
@@ -97,6 +97,11 @@ impl Default for AgentConfig {
 
 impl AgentConfig {
     /// Reads and parses `agent.yaml`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, is larger than `CONFIG_BYTES`, or is no such configuration; the message has
+    /// the place.
     pub fn load(path: &Path) -> Result<AgentConfig, String> {
         let read = |error: std::io::Error| format!("configuration {}: {error}", path.display());
         let size = std::fs::metadata(path).map_err(read)?.len();
