@@ -39,6 +39,7 @@ pub enum Secret {
     Env(String),
 }
 
+/// The configuration: one YAML file; each key is optional.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -57,10 +58,10 @@ pub struct Config {
     pub server: Server,
     /// Where alerts come from. The name is part of the address: `POST /in/alertmanager/prod`.
     pub sources: BTreeMap<String, Source>,
-    /// Where messages go; rules name these under `tell`.
+    /// The channels of messages; rules name these under `tell`.
     pub channels: BTreeMap<String, Channel>,
-    /// Who people are and what they may do, in Slack, PagerDuty, the pages and by token. Read again within a second when the
-    /// file changes.
+    /// Users and their rights, in Slack, PagerDuty, the pages and by token. Read again within a second when the file
+    /// changes.
     pub people: Vec<Person>,
     /// Slack's slash command, buttons, forms and page of the app.
     pub slack: Option<SlackApp>,
@@ -85,10 +86,10 @@ pub struct Config {
     pub actions: Actions,
     /// How much may be out of service at once. An unknown level holds a step.
     pub guards: GuardLimits,
-    /// What stops everything besides `nightshift freeze`.
+    /// Switches that stop everything, besides `nightshift freeze`.
     pub kill_switch: KillSwitchConfig,
-    /// No rule goes further than this, whatever its file says: a rule with a higher `mode` stays here. Raise this first, then
-    /// the rule's `mode`.
+    /// No rule's mode goes beyond this, whatever its file has: a rule with a higher `mode` stays here. Raise this
+    /// first, then the rule's `mode`.
     pub mode_ceiling: crate::model::Mode,
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
@@ -106,51 +107,54 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The API's and the pages' listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Loopback by default; any other address needs `behind_tls: true`, which says that a TLS proxy stands before it.
+    /// Loopback by default; any other address needs `behind_tls: true`, the declaration that a TLS proxy stands before
+    /// it.
     pub listen: SocketAddr,
     /// A TLS proxy stands before it, so that tokens do not travel in the clear.
     pub behind_tls: bool,
-    /// The address under which people reach the engine, for links in messages.
+    /// The address under which users reach the engine, for links in messages.
     pub public_url: Option<String>,
     /// Tokens with a role each; docs/roles.md lists what each may do. `nightshift tokens make` needs no entry here.
     pub tokens: Vec<Token>,
-    /// The identity provider (OpenID Connect) with which people sign in to the pages; left out: with a token.
+    /// The identity provider (OpenID Connect) with which users sign in to the pages; left out: with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
 }
 
+/// A static token of the API, with a role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Shown in the ledger.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub role: Role,
     /// For role `source`: the sources it may post to.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// It may act on what is in these clusters alone; left out: in every one.
+    /// It may act on objects in these clusters alone; left out: in every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
     /// The token's text. Missing, it stops the start.
     pub secret: Secret,
 }
 
-/// A person, with everything by which they are known: whatever they come by, they are one, with this role.
+/// A user, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Person {
-    /// As in `approvers:`, and in the ledger: one person has one name. A token of that name is theirs too.
+    /// As in `approvers:`, and in the ledger: one user has one name. A token of that name is theirs too.
     pub name: String,
     /// No way in gives them more than this.
     pub role: Role,
-    /// They may act on what is in these clusters alone; left out: in every one.
+    /// They may act on objects in these clusters alone; left out: in every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
     /// `U0123ABCD`: the member id of their profile, never a display name.
@@ -162,23 +166,24 @@ pub struct Person {
     /// Names of tokens that are theirs, of `server.tokens` or made with `nightshift tokens make`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<String>,
-    /// How the identity provider knows them: the subject, or a mail address that it has verified.
+    /// Their identity at the provider: the subject, or a mail address that it has verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<String>,
 }
 
 impl Person {
-    /// Somebody whom no other system knows yet.
+    /// A user without an identity in another system.
     pub fn new(name: impl Into<String>, role: Role) -> Person {
         Person { name: name.into(), role, clusters: None, slack: None, pagerduty: None, tokens: Vec::new(), oidc: None }
     }
 
+    /// The token's role in the token's clusters.
     pub fn grant(&self) -> Grant {
         Grant { role: self.role, clusters: self.clusters.clone() }
     }
 }
 
-/// PagerDuty's webhook subscription: what people do there is the same here.
+/// PagerDuty's webhook subscription: an act of a user there counts as the same act here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -200,7 +205,7 @@ pub struct Source {
     /// A bearer token for `api`.
     #[serde(default)]
     pub api_token: Option<Secret>,
-    /// An open episode that was not repeated for this long is asked about, then stale.
+    /// An open episode that was not repeated for this long is reconciled with its source, then stale.
     #[serde(default = "Source::default_stale_after")]
     pub stale_after: Span,
     /// Which labels name the node, the GPU and so on; the first that is not empty counts.
@@ -216,8 +221,8 @@ pub struct Source {
     /// For `kind: kubernetes` and `inference`: which of `clusters` it watches, or finds engines in; left out: the default cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces; for `inference`: engines are found in these
-    /// alone …
+    /// For `kind: kubernetes`: pods without GPUs are watched in these namespaces; for `inference`: engines are found in
+    /// these alone …
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     /// … and where they bear all of these labels.
@@ -286,11 +291,11 @@ pub enum Channel {
         #[serde(default = "Channel::pagerduty_api")]
         api: String,
         /// How long automation may work on an incident before this channel is notified; it is notified at once where automation
-        /// gives up, is refused, or needs people. Left out: always at once.
+        /// gives up, is refused, or needs users. Left out: always at once.
         #[serde(default)]
         patience: Option<Span>,
     },
-    /// What Nightshift does, as change events of a PagerDuty service. They page no one.
+    /// Nightshift's actions, as change events of a PagerDuty service. They page no one.
     #[serde(rename = "pagerduty-changes")]
     PagerDutyChanges {
         /// The integration key of a service.
@@ -307,7 +312,7 @@ pub enum Channel {
         from: String,
         /// The recipients.
         to: Vec<String>,
-        /// For servers that ask for a login; with `password`.
+        /// For servers that require a login; with `password`.
         #[serde(default)]
         username: Option<String>,
         /// The password of `username`.
@@ -347,7 +352,7 @@ impl Channel {
         "https://events.pagerduty.com/v2/change/enqueue".to_owned()
     }
 
-    /// How long automation may work before this channel hears; none: it hears at once.
+    /// How long automation may work before this channel is notified; none: it is notified at once.
     pub fn patience(&self) -> Option<Span> {
         match self {
             Channel::PagerDuty { patience, .. } | Channel::Webhook { patience, .. } => *patience,
@@ -356,7 +361,7 @@ impl Channel {
     }
 }
 
-/// What a window does to actions.
+/// The effect of a window on actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -391,6 +396,7 @@ impl WindowRule {
     }
 }
 
+/// A Prometheus that runbooks and guards query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -414,18 +420,19 @@ pub struct RunbookSecret {
     pub hosts: Vec<String>,
 }
 
-/// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
+/// The actions in use: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Actions {
     /// Names, families (`k8s::*`) or `*`.
     pub allow: Vec<String>,
-    /// Off, whatever `allow` says.
+    /// Off, even where `allow` names it.
     pub deny: Vec<String>,
 }
 
 impl Actions {
+    /// Whether an action of this name is allowed and not denied.
     pub fn lets(&self, name: &str) -> bool {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
         any(&self.allow) && !any(&self.deny)
@@ -440,11 +447,12 @@ impl Actions {
     }
 }
 
+/// How long records are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Ended episodes, runs and incidents in the tables of what is current.
+    /// Ended episodes, runs and incidents in the tables of the current state.
     pub episodes: Span,
     /// Bodies of ledger entries; their hashes stay for ever.
     pub bodies: Span,
@@ -487,7 +495,7 @@ impl Config {
         }
     }
 
-    /// Names of clusters by which anything can be: those that are reached, and those that sources say.
+    /// Names of clusters by which anything can be: those that are reached, and those in sources.
     pub fn cluster_names(&self) -> Vec<&str> {
         let labelled = self.sources.values().filter_map(|source| source.add_labels.get("cluster"));
         self.clusters.keys().chain(labelled).map(String::as_str).collect()
@@ -518,7 +526,7 @@ impl Config {
         self.data_dir.join("ballast")
     }
 
-    /// What a backup takes along beside the database, where it is there.
+    /// The files that a backup includes beside the database, where they exist.
     pub fn kept_keys(&self) -> Vec<PathBuf> {
         ["signing.key", "signing.pub", "agents-ca.key", "agents-ca.pem", "token"]
             .map(|name| self.data_dir.join(name))

@@ -20,11 +20,11 @@ pub struct AgentsConfig {
     pub cert_file: Option<PathBuf>,
     /// The key of `cert_file`, PEM.
     pub key_file: Option<PathBuf>,
-    /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
+    /// ServiceAccounts whose pods may report for their node: `namespace/name`. Empty: none.
     pub service_accounts: Vec<String>,
-    /// What a projected token must be made for.
+    /// The audience of a projected token.
     pub audience: String,
-    /// An agent that says nothing for so long is an incident.
+    /// An agent that is silent for so long is an incident.
     pub silent_after: Span,
 }
 
