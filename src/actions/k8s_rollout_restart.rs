@@ -69,7 +69,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 
     let mut workload = kube.workload(namespace, name).await.map_err(silent)?;
     let carry = json!({ "restarted": true });
-    // The mark outlives a lost answer, what is carried outlives somebody else's restart.
+    // The mark survives a lost answer, the carried state survives another client's restart.
     if !asked_before && workload.annotations.get(RESTARTED_BY) != Some(&step.key()) {
         let marks = json!({ RESTARTED_BY: step.key(), "kubectl.kubernetes.io/restartedAt": step.begun_at });
         let patch = json!({
@@ -91,7 +91,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
 }
 
-/// What a rollout still waits for, as `kubectl rollout status` judges it.
+/// The part of a rollout that is still missing, as `kubectl rollout status` judges it.
 fn missing(workload: &Workload) -> Option<String> {
     let Workload { replicas, total, available, updated, .. } = *workload;
     if workload.observed_generation < workload.generation {

@@ -1,6 +1,6 @@
 //! `node::reboot`: the agent of a node reboots it; the last resort.
 //!
-//! Invariant: another boot id than before is what shows that it happened; whoever asks again with the same step finds that.
+//! Invariant: another boot id than before proves that it happened; a repeat of the same step finds that.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
 use super::{Action, Performed, args, on_node, rights};
@@ -71,7 +71,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
             return Ok(done(json!({ "changed": true, "was": before, "boot": standing.boot })));
         }
         Ok(_) => match on_node::perform(world, step, WITHIN).await? {
-            // The agent has asked the machine to go down; it is still the old boot that says so.
+            // The agent has requested the reboot; the answer still comes from the old boot.
             Performed::Done(Outcome::Ok(_)) => format!("{node} goes down"),
             other => return Ok(other),
         },
