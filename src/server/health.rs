@@ -1,7 +1,7 @@
-//! `/healthz`: the process lives. `/readyz`: it can do its work, or says what it cannot.
+//! `/healthz`: the process lives. `/readyz`: it can do its work, or lists the parts that it cannot.
 //!
-//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is said, but makes nobody
-//! stop sending us events: they are kept, and runs are held until it is back.
+//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is reported, but must
+//! not stop sending us events: they are kept, and runs are held until it is back.
 
 use super::App;
 use crate::limits;
@@ -21,7 +21,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(StoreError::Busy(_))) => Err("the disk is full, alerts are refused until there is room"),
         Ok(Err(error)) => {
-            // The words may hold paths, and whoever asks has shown no token: they go to the log.
+            // The words may hold paths, and the caller has shown no token: they go to the log.
             tracing::error!(%error, "the store is not well");
             Err("the store answers with an error; the log says which")
         }
@@ -35,13 +35,14 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     let word = |part: Result<(), &'static str>| part.err().unwrap_or("ok");
     let mut said = json!({ "ready": ready, "store": word(store), "catalog": word(catalog) });
     if refused > 0 && catalog.is_ok() {
-        // It works, with what was good: that is to be seen, and no reason to send events elsewhere.
+        // It works, with the last good files: a warning, and no reason to send events elsewhere.
         said["catalog"] =
             json!(format!("{refused} files are refused, their last good version is active; the log says why"));
     }
     let world = &app.parts.world;
     if !world.clusters.is_empty() {
-        // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
+        // The reason is in the log and in `nightshift doctor`: it may name addresses, and the caller has shown no
+        // token.
         let lost = world.lost_clusters();
         let only_watched = |name: &String| world.clusters.get(name).is_some_and(|kube| kube.only_watched().is_some());
         let word = |name: &String| match lost.get(name) {
