@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
 }
 
-/// What was looked at, in words, and what was found.
+/// The parts that were checked, in words, and the findings.
 fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
     let mut findings = Vec::new();
     if !files.is_empty() {
@@ -112,7 +112,8 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
     Ok((looked_at, findings))
 }
 
-/// What cannot be read here and now; a warning, since `check` may run on another machine than the engine.
+/// The secrets and files that cannot be read here and now; a warning, since `check` may run on another machine than the
+/// engine.
 fn missing(config: &Config) -> Vec<Finding> {
     let text = |missing: Missing| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
     let one = |missing| finding(Problem { file: "configuration".to_owned(), text: text(missing), fatal: false });
@@ -219,7 +220,7 @@ fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(
     Ok(())
 }
 
-/// Loads the whole catalog for its problems, and what does not fit between it and the configuration.
+/// Loads the whole catalog for its problems, and its mismatches with the configuration.
 fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Option<Arc<Loaded>>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
