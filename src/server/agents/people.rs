@@ -121,7 +121,7 @@ pub fn scoped(caller: &Caller, cluster: Option<&str>) -> Result<(), Problem> {
 ///
 /// # Errors
 ///
-/// Fails when no agent, or one of several clusters, has the name, and when the store refuses.
+/// Fails when no agent has the name, agents of several clusters have it, or the store refuses.
 pub async fn remove(
     app: &App,
     caller: &Caller,

@@ -107,7 +107,7 @@ pub const WARNING_QUIET: Duration = Duration::from_secs(15 * 60);
 pub const POD_CALM: Duration = Duration::from_secs(6 * 60);
 /// Kubelets renew their Lease each 10 s, and Kubernetes calls a node Unknown after 50 s.
 pub const LEASE_STALE: Duration = Duration::from_secs(60);
-/// Time between two lists of an engine's Leases of nodes.
+/// Time between two lists of the nodes' Leases.
 pub const LEASES_EVERY: Duration = Duration::from_secs(20);
 /// Two lists of Leases further apart than this give no evidence about the time between: the API server or the engine
 /// was away.

@@ -126,7 +126,7 @@ pub const PAGERDUTY_KEY_CHARS: usize = 255;
 pub const PAGERDUTY_BODY_BYTES: usize = 512_000;
 /// Characters of a mail's subject.
 pub const MAIL_SUBJECT_CHARS: usize = 150;
-/// Deadline of one SMTP conversation.
+/// Timeout of an SMTP connection.
 pub const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a receipt: it is a row of the store, so the value that a shape returns must stay small.
 pub const RECEIPT_BYTES: usize = 16 * 1024;

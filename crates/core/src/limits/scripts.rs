@@ -31,7 +31,7 @@ pub const SCRIPT_BRAKED: u32 = 5;
 pub const SCRIPT_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one script's text.
 pub const SCRIPT_BYTES: usize = 256 * 1024;
-/// Steps of one run; one more fails it.
+/// Steps of one run; one more ends it with that reason.
 pub const STEPS_PER_RUN: usize = 1_000;
 /// Bytes of one step's outcome.
 pub const OUTCOME_BYTES: usize = 256 * 1024;

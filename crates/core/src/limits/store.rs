@@ -18,7 +18,7 @@ pub const RETENTION_EPISODES: Span = Span::seconds(30 * 86_400);
 pub const RETENTION_BODIES: Span = Span::seconds(400 * 86_400);
 /// Rows removed in one transaction by the janitor, so that intake never waits for it.
 pub const SWEEP_ROWS: usize = 1_000;
-/// Time between two checkpoints of the write-ahead log.
+/// Time between two signed checkpoints of the ledger.
 pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// A transaction takes in no more operations after this, so that the first one is not kept waiting by those behind it.
 pub const GROUP_COMMIT_TIME: Duration = Duration::from_millis(20);
