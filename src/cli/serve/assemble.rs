@@ -197,7 +197,7 @@ pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
     Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
 }
 
-/// The clients; none of them connects yet. A cluster with wrong settings is logged and left out until it works.
+/// The clients; none of them connects yet. A cluster with wrong settings is logged, and tried again by itself.
 ///
 /// # Errors
 ///
