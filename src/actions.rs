@@ -1,4 +1,4 @@
-//! The catalog of actions: what a runbook can do to the world. One file each, one line in `CATALOG`.
+//! The catalog of actions: the acts of a runbook on the world. One file each, one line in `CATALOG`.
 //!
 //! Invariant: `perform` is the only way to touch the world, and is called only after a committed `begin`.
 
@@ -63,18 +63,18 @@ use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
 
-/// What came of performing a step once.
+/// The result of performing a step once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Performed {
-    /// Settled, for good or ill.
+    /// Settled: done or failed.
     Done(Outcome),
-    /// Settled, and people on these channels hear it: (channel, text).
+    /// Settled, with a message for these channels: (channel, text).
     Tell(Outcome, Vec<(String, String)>),
-    /// Under way: perform again after this long, with what is carried. Not counted as a failed attempt.
+    /// Under way: perform again after this long, with `carry`. Not counted as a failed attempt.
     Again { after: Duration, why: String, carry: Value },
     /// The target did not answer: try again, a bounded number of times.
     Retry { why: String, after: Option<Duration> },
-    /// It was sent, and whether it happened is not known; it can be neither asked for nor repeated. The same verdict as
+    /// It was sent, and whether it happened is not known; it can be neither checked nor repeated. The same verdict as
     /// after a crash at that point.
     InDoubt { why: String },
 }
@@ -89,15 +89,19 @@ pub trait Action: Send + Sync {
         !self.spec().permissions.is_empty()
     }
 
-    /// What the call touches, from its arguments alone.
+    /// The object that the call touches, from its arguments alone.
     fn target(&self, call: &Call) -> Subject;
 
-    /// What the call takes away from those who serve, from its arguments alone.
+    /// The capacity that the call takes away from serving, from its arguments alone.
     fn takes(&self, _call: &Call) -> Takes {
         Takes::Nothing
     }
 
-    /// Reads the witness that `perform` will compare with; null where there is none.
+    /// Reads the precondition that `perform` will compare with; null where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the target is not reached or refuses the read.
     async fn witness(&self, _world: &World, _call: &Call) -> Result<Value, WorldError> {
         Ok(Value::Null)
     }
@@ -105,13 +109,13 @@ pub trait Action: Send + Sync {
     /// Does it, or settles it if a crash left it open. Must be right however often it is called for one step.
     async fn perform(&self, world: &World, step: &Step) -> Performed;
 
-    /// People have cancelled the run while this step was open: stops what goes on without us. None: nothing does. Must be
-    /// right however often it is called; whatever it settles is the step's outcome.
+    /// A user has cancelled the run while this step was open: stops work that goes on without us. None: there is none.
+    /// Must be right however often it is called; whatever it settles is the step's outcome.
     async fn stop(&self, _world: &World, _step: &Step) -> Option<Performed> {
         None
     }
 
-    /// What `perform` would most likely answer, without touching anything. Reads are performed instead.
+    /// The answer that `perform` would most likely give, without touching anything. Reads are performed instead.
     async fn predict(&self, world: &World, call: &Call) -> Outcome;
 
     /// The call that takes an ended step back, if one does and it changed something, or may have.
@@ -177,7 +181,7 @@ pub fn find(name: &str) -> Option<&'static dyn Action> {
     CATALOG.binary_search_by(|action| action.spec().name.cmp(name)).ok().map(|at| CATALOG[at])
 }
 
-/// Whether an ended step changed something, or may have: what `undo` asks first.
+/// Whether an ended step changed something, or may have: the first check of `undo`.
 fn changed(step: &Step) -> bool {
     matches!(&step.outcome, Some(Outcome::Ok(value)) if value["changed"] == Value::Bool(true)) || is_doubtful(step)
 }
@@ -188,7 +192,7 @@ fn is_doubtful(step: &Step) -> bool {
     silent && step.effect != Effect::Read && !step.carry.is_null()
 }
 
-/// What an ended step says was there before, if it changed it.
+/// The state before an ended step, if the step changed it.
 fn changed_from(step: &Step) -> Option<&Value> {
     match &step.outcome {
         Some(Outcome::Ok(value)) if changed(step) => value.get("before"),
@@ -225,7 +229,7 @@ mod tests {
         }
     }
 
-    /// A call with each argument that says what is meant.
+    /// A call with a meaningful value for each argument.
     fn example(name: &str) -> Call {
         let args = [
             ("node", "gpu-1"),
@@ -277,7 +281,7 @@ mod tests {
                 spec.deadline.0 >= std::time::Duration::from_secs(10),
                 "{name}: a deadline that one attempt fits in"
             );
-            // Besides these only what changes a node by way of the cluster and its agent needs rights.
+            // Besides these only actions that change a node by way of the cluster and its agent need rights.
             let kube = ["k8s::", "mig::", "inference::", "gpu::sharing", "cache::warm"]
                 .iter()
                 .any(|start| spec.name.starts_with(start));

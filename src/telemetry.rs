@@ -25,7 +25,7 @@ use prometheus_client::registry::{Metric as Registrable, Registry};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Sources that no configuration names; and what stands for a name that is not known.
+/// Sources that no configuration names; and the label of an unknown name.
 const OWN_SOURCES: [&str; 1] = ["agent"];
 const OTHER: &str = "other";
 
@@ -105,6 +105,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// All metrics at zero; counters by closed lists have their series from the start.
     pub fn new() -> Metrics {
         let metrics = Metrics::unset();
         // An alert on an increase sees the first one only where the series was there before it.
@@ -206,7 +207,7 @@ impl Metrics {
         self.ingest_seconds.observe(took.as_secs_f64());
     }
 
-    /// What a batch of `said` events came to.
+    /// Counts a batch of `said` events: stored, refreshed and late.
     pub fn heard(&self, said: usize, refreshed: usize, late: usize) {
         self.events_stored.inc_by(said.saturating_sub(refreshed + late) as u64);
         self.events_duplicate.inc_by(refreshed as u64);
@@ -231,30 +232,37 @@ impl Metrics {
         self.events_unmatched.get_or_create(&[("source", label.to_owned())]).inc_by(count as u64);
     }
 
+    /// Counts gaps in bodies.
     pub fn gap(&self, count: usize) {
         self.gaps.inc_by(count as u64);
     }
 
+    /// Counts a batch that was turned away because of load.
     pub fn shed(&self, why: Shed) {
         self.ingest_shed.get_or_create(&[("reason", why.word())]).inc();
     }
 
+    /// Counts a request that was refused.
     pub fn refused(&self, why: Refused) {
         self.ingest_refused.get_or_create(&[("reason", why.word())]).inc();
     }
 
+    /// Counts a request without the right to it.
     pub fn forbidden(&self) {
         self.forbidden.inc();
     }
 
+    /// Counts a request whose authentication failed.
     pub fn auth_failed(&self) {
         self.auth_failures.inc();
     }
 
+    /// Counts a connection that was opened.
     pub fn connection_opened(&self) {
         self.connections.inc();
     }
 
+    /// Counts a connection that was closed.
     pub fn connection_closed(&self) {
         self.connections.dec();
     }
@@ -266,11 +274,13 @@ impl Metrics {
         self.fsync_seconds.observe(fsync.as_secs_f64());
     }
 
+    /// Counts a write of a superseded engine that was rejected.
     pub fn fenced(&self, at: Fence) {
         self.fencing_rejected.get_or_create(&[("where", at.word())]).inc();
     }
 
     // ── engine ──
+    /// Observes the time from an event to the start of its run.
     pub fn run_started(&self, after: Duration) {
         self.run_start_latency.observe(after.as_secs_f64());
     }
@@ -280,22 +290,27 @@ impl Metrics {
         self.runs_ended.get_or_create(&[("state", state)]).inc();
     }
 
+    /// Counts a user's review of a run.
     pub fn judged(&self, verdict: Verdict) {
         self.judgements.get_or_create(&[("verdict", verdict.word())]).inc();
     }
 
+    /// Observes the duration of one phase of a step.
     pub fn step(&self, phase: Phase, took: Duration) {
         self.step_seconds.get_or_create(&[("phase", phase.word())]).observe(took.as_secs_f64());
     }
 
+    /// Counts an effect by its class and outcome.
     pub fn effect(&self, class: Effect, outcome: Ended) {
         self.effects.get_or_create(&[("class", effect(class)), ("outcome", outcome.word())]).inc();
     }
 
+    /// Counts an effect in doubt by its class and resolution.
     pub fn ambiguous(&self, class: Effect, resolution: Settled) {
         self.effects_ambiguous.get_or_create(&[("class", effect(class)), ("resolution", resolution.word())]).inc();
     }
 
+    /// Observes how late a timer fired.
     pub fn timer(&self, late: Duration) {
         self.timer_lateness.observe(late.as_secs_f64());
     }
@@ -305,11 +320,13 @@ impl Metrics {
         self.actions_refused.get_or_create(&[("guard", guard.name())]).inc();
     }
 
+    /// Sets a budget's use and limit.
     pub fn budget(&self, scope: Budget, used: f64, limit: f64) {
         self.budget_used.get_or_create(&[("scope", scope.word())]).set(used);
         self.budget_limit.get_or_create(&[("scope", scope.word())]).set(limit);
     }
 
+    /// Counts an attempt to deliver a message.
     pub fn delivery(&self, channel: ChannelKind, outcome: Delivered) {
         self.deliveries.get_or_create(&[("channel", channel.word()), ("outcome", outcome.word())]).inc();
     }
@@ -326,31 +343,38 @@ impl Metrics {
         self.slack_connections.get_or_create(&[("outcome", outcome.word())]).inc();
     }
 
+    /// Sets whether the Socket Mode connection to Slack is up.
     pub fn set_slack_connected(&self, connected: bool) {
         self.slack_connected.set(i64::from(connected));
     }
 
+    /// Counts a replay that differed from its journal; must stay 0.
     pub fn replay_mismatch(&self) {
         self.replay_mismatch.inc();
     }
 
+    /// Counts a failed verification of the ledger; must stay 0.
     pub fn audit_verify_failed(&self) {
         self.audit_verify_failures.inc();
     }
 
+    /// Counts a violated invariant; must stay 0.
     pub fn invariant_violated(&self) {
         self.invariant_violation.inc();
     }
 
+    /// Counts a file of the catalog that was refused.
     pub fn catalog_refused(&self) {
         self.catalog_refused.inc();
     }
 
     // ── inference engines ──
+    /// Counts a probe of an inference engine.
     pub fn probed(&self, engine: EngineKind, outcome: Probed) {
         self.probe_looks.get_or_create(&[("engine", engine.word()), ("outcome", outcome.word())]).inc();
     }
 
+    /// Sets the state of the probes of one kind of engine.
     pub fn set_probes(&self, engine: EngineKind, levels: &ProbeLevels) {
         let labels = [("engine", engine.word())];
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
@@ -377,6 +401,7 @@ impl Metrics {
     }
 
     // ── levels ──
+    /// Sets the gauges that are read from the store.
     pub fn set_levels(&self, levels: &Levels) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.killswitch.set(whole(levels.freezes));

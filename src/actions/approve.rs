@@ -1,6 +1,7 @@
-//! `approve`: asks a person. The engine holds the run and records the answer; this file only declares the words.
+//! `approve`: requests a user's approval. The engine holds the run and records the answer; this file only declares the
+//! words.
 //!
-//! Invariant: no answer is ever made here: performed directly it fails, and never says yes.
+//! Invariant: no answer is ever made here: performed directly it fails, and never approves.
 
 use super::answer::failed;
 use super::{Action, Performed, args, rights};

@@ -1,6 +1,6 @@
-//! `cache::verify`: whether a model's files on a node are what they should be.
+//! `cache::verify`: whether a model's files on a node are intact.
 //!
-//! Invariant: reads only; hashing lets go of what it has brought into memory.
+//! Invariant: reads only; hashing releases the memory that it has filled.
 
 use super::answer::{done, foresee, settle};
 use super::{Action, Performed, args, on_node, rights};

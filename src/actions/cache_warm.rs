@@ -101,7 +101,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         let why = "it will be done by a Job".to_owned();
         return Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "route": "job" }) });
     }
-    // Warming is a kindness to the next server: nobody waits for an agent that is not there.
+    // Warming is a kindness to the next server: the run does not wait for an agent that is not there.
     if gone >= limits::CACHE_AGENT_WAIT
         && let Err(error) = world.agents.standing(args::text(&step.call, "node")?)
     {
@@ -110,7 +110,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     on_node::perform(world, step, within).await
 }
 
-/// What reads goes on without us, so whoever reads is told.
+/// The reader goes on without us, so it is notified.
 async fn stop(world: &World, step: &Step) -> Settled<Performed> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
     if step.carry["route"] == "job" {

@@ -1,7 +1,7 @@
 //! `docker::restart`: ends a container of this machine and starts it again.
 //!
-//! Invariant: the witness is when it was last started; once that has changed it has been restarted, whoever did it, and is
-//! not restarted again.
+//! Invariant: the precondition is its last start time; once that has changed it has been restarted, by whatever cause,
+//! and is not restarted again.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
 use super::{Action, Performed, args, rights};

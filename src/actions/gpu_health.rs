@@ -1,6 +1,6 @@
 //! `gpu::health`: how the GPUs of a node are.
 //!
-//! Invariant: reads only; the node's agent says it, or nobody does.
+//! Invariant: reads only, and only from the node's agent.
 
 use super::on_node::Question;
 use super::{args, rights};

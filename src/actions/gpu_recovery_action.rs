@@ -1,6 +1,6 @@
-//! `gpu::recovery_action`: what the driver itself says a GPU needs.
+//! `gpu::recovery_action`: the driver's own advice for a GPU.
 //!
-//! Invariant: reads only; the node's agent says it, or nobody does.
+//! Invariant: reads only, and only from the node's agent.
 
 use super::on_node::Question;
 use super::{args, rights};

@@ -1,7 +1,7 @@
 //! `gpu::reset`: the agent of a node resets one of its GPUs.
 //!
-//! Invariant: the agent knows the step by its key and its witness (boot and the driver's advice before), so that a crash on
-//! either side never resets twice what was reset.
+//! Invariant: the agent recognises the step by its key and its precondition (boot and the driver's advice before), so
+//! that after a crash on either side no reset is repeated.
 
 use super::answer::{foresee, settle};
 use super::{Action, Performed, args, on_node, rights};

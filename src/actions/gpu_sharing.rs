@@ -1,6 +1,6 @@
 //! `gpu::sharing`: how a node's GPUs are shared out in time, by the device plugin's own label.
 //!
-//! Invariant: the label is set only where the plugin knows configurations by name, and the old one comes back on undo.
+//! Invariant: the label is set only where the plugin has configurations by name, and the old one comes back on undo.
 
 use super::answer::{foresee, settle};
 use super::metadata::{self, Part};

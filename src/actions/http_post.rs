@@ -1,6 +1,6 @@
 //! `http::post`: sends something to a URL of the allow-list.
 //!
-//! Invariant: once bytes may have left, it is never sent again; a person decides.
+//! Invariant: once bytes may have left, it is never sent again; a user decides.
 
 use super::answer::{Settled, done, failed, foresee, settle};
 use super::http_get::shown;
@@ -22,7 +22,7 @@ static SPEC: ActionSpec = ActionSpec {
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Blind,
-    // What a POST does is its receiver's affair; a single pod is the least that is worth a look.
+    // The effect of a POST is its receiver's affair; a single pod is the least that is worth a look.
     reach: Reach::Pod,
     disruptive: false,
     permissions: rights::NONE,

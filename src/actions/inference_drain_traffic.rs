@@ -1,7 +1,7 @@
 //! `inference::drain_traffic`: no new requests for one engine, and a wait until those it has are answered.
 //!
-//! Invariant: one conditional patch takes the pod out of its Services and says that we did; a pod whose engine cannot be
-//! asked is not taken, since nobody could tell when it is empty.
+//! Invariant: one conditional patch takes the pod out of its Services and marks it as ours; a pod whose engine cannot
+//! be read is not taken, since its end of traffic would be unknown.
 
 use super::answer::{Settled, done, spoken, waited};
 use super::on_pod::OnPod;
@@ -46,7 +46,8 @@ impl OnPod for InferenceDrainTraffic {
         perform(world, step).await
     }
 
-    /// Whether it had its traffic before, so that an attempt whose answer was lost still knows that it changed it.
+    /// Whether it had its traffic before, so that an attempt whose answer was lost still counts as the one that changed
+    /// it.
     fn noted(&self, world: &World, pod: &Pod) -> Value {
         let is_taken = !matches!(traffic::taken(pod, &world.identity), Taken::No);
         json!({ "uid": pod.uid, "taken": is_taken })
@@ -102,7 +103,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(Performed::Again { after: limits::POLL_FIRST, why, carry })
 }
 
-/// Whether it may be taken out, and by whom it can be asked; what the label says now.
+/// Whether it may be taken out, and the engine at which it is checked; the label's present value.
 async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(String, EnginePoint)> {
     if pod.terminating {
         let what = format!("{}/{} is ending already, and its Services have let go of it", pod.namespace, pod.name);

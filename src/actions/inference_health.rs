@@ -1,4 +1,4 @@
-//! `inference::health`: what a workload's engines say of themselves now, and how many independent signals of trouble that is.
+//! `inference::health`: the present readings of a workload's engines, and the number of independent signals of trouble.
 //!
 //! Invariant: reads only, twice, some seconds apart; an engine that does not answer is part of the answer.
 
@@ -50,7 +50,7 @@ impl Action for InferenceHealth {
                 let question = ask(world, call).await?;
                 let looks = question.look(world).await;
                 if !question.points.is_empty() {
-                    // Time passes at the engine, whatever a simulated clock says.
+                    // Time passes at the engine, whatever a simulated clock shows.
                     tokio::time::sleep(question.window.0.min(limits::ENGINE_FORESIGHT)).await;
                 }
                 let names = question.points.iter().map(|point| point.endpoint.clone());

@@ -1,6 +1,6 @@
 //! `inference::models_on`: which models a node serves, by the labels of the pods that hold its GPUs.
 //!
-//! Invariant: reads only; a pod that says no model is listed under its workload's name, never left out.
+//! Invariant: reads only; a pod without a model's name is listed under its workload's, never left out.
 
 use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, rights};

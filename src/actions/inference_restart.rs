@@ -1,7 +1,7 @@
 //! `inference::restart`: one server of a model starts anew, while another one serves.
 //!
-//! Invariant: the pod is known by its uid and is asked to leave by eviction, once enough independent signals, read fresh,
-//! say that it must; the last ready one of its set stays, unless the runbook says otherwise.
+//! Invariant: the pod is identified by its uid and removed by eviction, once enough independent signals, read fresh,
+//! agree; the last ready one of its set stays, unless the runbook allows it.
 
 use super::answer::Settled;
 use super::engines::{self, Question};

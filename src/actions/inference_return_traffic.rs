@@ -68,7 +68,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(done(json!({ "changed": changed })))
 }
 
-/// The pod, the label and what it was, if its traffic is ours to give back.
+/// The pod, the label and its value before, if its traffic is ours to give back.
 async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String)>> {
     let (namespace, name) = args::pair(call, "pod")?;
     let pod = match world.kube(None)?.pod(namespace, name).await {

@@ -1,4 +1,4 @@
-//! `k8s::cordon`: no new pods on a node, and a mark that says the cordon is ours.
+//! `k8s::cordon`: no new pods on a node, and a mark that the cordon is ours.
 //!
 //! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
 
@@ -34,7 +34,8 @@ impl Action for K8sCordon {
         args::node_target(call)
     }
 
-    /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
+    /// Whether the node was open before, so that an attempt whose answer was lost still counts as the one that changed
+    /// it.
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
         Ok(json!({ "unschedulable": node.unschedulable, "version": node.resource_version }))
@@ -70,7 +71,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if let (1, true, Some(version)) = (step.attempt, was_open, step.carry["version"].as_str()) {
         match kube.patch_node(name, patch.clone(), Some(version)).await {
             Ok(_) => return Ok(done(report(true, false))),
-            // Somebody wrote in between, a controller most likely: look again at once.
+            // Another writer came in between, a controller most likely: look again at once.
             Err(WorldError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }

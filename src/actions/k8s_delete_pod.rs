@@ -1,4 +1,4 @@
-//! `k8s::delete_pod`: deletes one pod, whatever disruption budgets say.
+//! `k8s::delete_pod`: deletes one pod, regardless of disruption budgets.
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
 
@@ -50,7 +50,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     };
     let kube = world.kube(None)?;
     if step.attempt > 1 {
-        // An attempt whose answer was lost may have been heard: one that is ending already is not deleted again.
+        // An attempt whose answer was lost may have arrived: a pod that is ending already is not deleted again.
         match kube.pod(namespace, name).await {
             Ok(pod) if pod.uid == uid && !pod.terminating => {}
             Ok(_) | Err(WorldError::NotFound(_)) => return Ok(done(json!({ "changed": true, "uid": uid }))),

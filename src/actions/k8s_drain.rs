@@ -1,7 +1,7 @@
 //! `k8s::drain`: moves pods off a cordoned node by eviction, as one step, however long that takes.
 //!
-//! Invariant: a pod is evicted by its uid, never against a disruption budget unless `then: "force"` says so in the
-//! runbook, and success means that every pod that was meant is gone.
+//! Invariant: a pod is evicted by its uid, never against a disruption budget unless the runbook has `then: "force"`,
+//! and success means that every selected pod is gone.
 
 mod sort;
 
@@ -52,7 +52,7 @@ static SPEC: ActionSpec = ActionSpec {
     deadline: Span::seconds(120),
 };
 
-/// What the runbook asked for.
+/// The runbook's arguments.
 struct Orders<'a> {
     node: &'a str,
     within: Span,
@@ -120,12 +120,12 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         return Ok(done(report(&progress, &sorted, spent)));
     }
     if sorted.stuck.is_empty() && sorted.meant.iter().all(|pod| pod.terminating) && spent < orders.within.0 {
-        // Nothing is asked of anybody, so the node need not be looked at: one list a pass.
+        // No eviction is needed, so the node need not be read: one list a pass.
         return Ok(poll(spent, why(&sorted, &Asked::default(), ""), json!(progress)));
     }
     let node = kube.node(orders.node).await.map_err(|error| silent(error, &progress))?;
     if !node.unschedulable {
-        // Evicted pods would come straight back; and a person who uncordons a node during a drain means "stop".
+        // Evicted pods would come straight back; and a user who uncordons a node during a drain means "stop".
         let what = format!("node {} is not cordoned (or no longer is), so it is not drained", node.name);
         return Ok(Performed::Done(failed(FailureKind::Conflict, what)));
     }
@@ -137,8 +137,8 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(poll(spent, why(&sorted, &asked, ""), json!(progress)))
 }
 
-/// Pods that need an opt-in that the runbook does not give: said before anything is evicted. Only `hold` waits for
-/// them to end by themselves.
+/// Pods that need an opt-in that the runbook lacks: refused before anything is evicted. Only `hold` waits for them to
+/// end by themselves.
 fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
     if sorted.stuck.is_empty() || orders.then == "hold" {
         return Ok(());
@@ -156,7 +156,7 @@ fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
     ))
 }
 
-/// What evictions said in one pass.
+/// The answers to the evictions of one pass.
 #[derive(Default)]
 struct Asked {
     blocked: Vec<String>,
@@ -164,7 +164,7 @@ struct Asked {
     silent: Vec<String>,
 }
 
-/// Evicts what does not go yet, a bounded number at once.
+/// Evicts pods that do not go yet, a bounded number at once.
 async fn ask(kube: &Kube, orders: &Orders<'_>, sorted: &Sorted, progress: &mut Progress) -> Settled<Asked> {
     // Built first and run after: a stream that borrows in its closure is not `Send` for every lifetime.
     let mut requests = Vec::new();

@@ -1,4 +1,4 @@
-//! `k8s::evict`: asks one pod to leave, through the eviction API, and waits until it is gone.
+//! `k8s::evict`: evicts one pod through the eviction API, and waits until it is gone.
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been evicted.
 

@@ -1,4 +1,4 @@
-//! `k8s::node`: what a node is now.
+//! `k8s::node`: the present state of a node.
 //!
 //! Invariant: reads only.
 

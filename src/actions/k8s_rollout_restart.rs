@@ -91,7 +91,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
 }
 
-/// What a rollout still waits for, as `kubectl rollout status` judges it.
+/// The part of a rollout that is still missing, as `kubectl rollout status` judges it.
 fn missing(workload: &Workload) -> Option<String> {
     let Workload { replicas, total, available, updated, .. } = *workload;
     if workload.observed_generation < workload.generation {

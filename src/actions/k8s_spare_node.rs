@@ -51,7 +51,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     let (own, nodes) = tokio::join!(kube.node(name), kube.nodes());
     let own = own?;
     let mut candidates: Vec<Node> = nodes?.into_iter().filter(|node| may_serve(node, &own)).collect();
-    // The fullest nodes cannot be told without counting, so take the largest, then by name: the same each time.
+    // The emptiest nodes are unknown without counting, so take the largest, then by name: the same each time.
     candidates.sort_by(|a, b| b.gpus_allocatable.cmp(&a.gpus_allocatable).then_with(|| a.name.cmp(&b.name)));
     for batch in candidates.chunks(limits::SPARE_CANDIDATES) {
         let counts: Vec<_> = batch.iter().map(|node| free_gpus(kube, node)).collect();

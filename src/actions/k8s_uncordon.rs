@@ -24,7 +24,7 @@ static SPEC: ActionSpec = ActionSpec {
     deadline: Span::seconds(45),
 };
 
-/// What to do about a node.
+/// The necessary change of a node.
 enum Need {
     Nothing,
     /// A human has uncordoned it, but our mark is still there.
@@ -75,7 +75,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         let patch = json!({ "metadata": mark, "spec": { "unschedulable": null } });
         match kube.patch_node(name, patch, Some(version)).await {
             Ok(_) => return Ok(done(report(true, true))),
-            // Somebody wrote in between, a controller most likely: look again at once.
+            // Another writer came in between, a controller most likely: look again at once.
             Err(WorldError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }

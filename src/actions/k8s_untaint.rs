@@ -1,6 +1,6 @@
 //! `k8s::untaint`: removes the taints of one key from a node.
 //!
-//! Invariant: what was removed is in the outcome as it was, and the other taints are sent back exactly as they came.
+//! Invariant: removed taints are in the outcome as they were, and the other taints are sent back exactly as they came.
 
 use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, keys, rights};

@@ -1,6 +1,6 @@
 //! `mig::plan`: the cheapest steps that make room for MIG slices on a node, without taking any.
 //!
-//! Invariant: reads only; what the plan may not touch is in its words.
+//! Invariant: reads only; the plan names the objects that it may not touch.
 
 use super::answer::{Settled, done, foresee, settle};
 use super::{Action, Performed, args, on_node, rights};
@@ -91,7 +91,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     Ok(plan.map_err(|error| args::invalid(format!("no plan for {node}: {error}")))?)
 }
 
-/// Whether what pods wait for is the demand: then as much of it is served as has room.
+/// Whether the demand is that of the waiting pods: then as much of it is served as has room.
 pub(super) fn waits(call: &Call) -> bool {
     call.args.get("demand").is_some_and(|demand| demand == "pending")
 }

@@ -3,7 +3,7 @@
 //! The routes exclude each other: where a mig-manager owns the node, its label is the only way; where none does, the
 //! agent changes the layout through NVML; where a DRA driver hands out the GPUs, nothing is repartitioned from here.
 //!
-//! Invariant: the node is cordoned by us before anything changes, and what fails puts the old layout back.
+//! Invariant: the node is cordoned by us before anything changes, and a failure restores the old layout.
 
 mod direct;
 mod operator;
@@ -59,7 +59,7 @@ const PAUSED: &str = "paused-for-mig-change";
 struct Progress {
     /// The label before, read before the first attempt; empty: there was none.
     before: String,
-    /// What is being done: see the routes. Empty: nothing yet.
+    /// The present phase: see the routes. Empty: nothing yet.
     phase: String,
     /// Since when the layout was requested from the mig-manager.
     since: Option<Time>,
@@ -72,7 +72,7 @@ struct Progress {
     moving: Vec<direct::Moving>,
 }
 
-/// What the runbook asked for.
+/// The runbook's arguments.
 struct Orders<'a> {
     node: &'a str,
     config: Option<&'a str>,
@@ -96,7 +96,7 @@ impl Action for MigRebalance {
     }
 
     fn takes(&self, call: &Call) -> Takes {
-        // The operator's route evicts nobody, and fails where a pod is left.
+        // The operator's route evicts no pod, and fails where a pod is left.
         if call.text("config").is_empty() { args::takes_of_node(call, true) } else { Takes::Nothing }
     }
 
@@ -242,7 +242,7 @@ fn holders(pods: &[Pod]) -> Vec<String> {
     held.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect()
 }
 
-/// What of `expect` the node does not offer yet.
+/// The profiles of `expect` that the node does not offer yet.
 async fn missing(kube: &Kube, orders: &Orders<'_>) -> Result<Vec<String>, WorldError> {
     if orders.expect.is_empty() {
         return Ok(Vec::new());

@@ -1,6 +1,6 @@
-//! `node::collect`: what an engineer or the vendor will ask for, gathered on the node before it is lost.
+//! `node::collect`: diagnostics for an engineer or the vendor, gathered on the node before they are lost.
 //!
-//! Invariant: the bundle stays on the node; what comes back is where it lies and its hash.
+//! Invariant: the bundle stays on the node; the answer has its place and its hash.
 
 use super::answer::{foresee, settle};
 use super::{Action, Performed, args, on_node, rights};

@@ -1,6 +1,6 @@
 //! `node::reboot`: the agent of a node reboots it; the last resort.
 //!
-//! Invariant: another boot id than before is what shows that it happened; whoever asks again with the same step finds that.
+//! Invariant: another boot id than before proves that it happened; a repeat of the same step finds that.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
 use super::{Action, Performed, args, on_node, rights};

@@ -1,4 +1,4 @@
-//! Actions that take one pod away from those who serve: what they have in common.
+//! Actions that take one pod away from serving: their common parts.
 //!
 //! Invariant: the pod's uid is read before the first attempt, so that another pod of the name is never taken for it.
 

@@ -48,7 +48,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     Ok(samples.iter().map(|sample| json!({ "labels": sample.labels, "value": number(sample.value) })).collect())
 }
 
-/// What Prometheus answers to the call's `query`.
+/// Prometheus' answer to the call's `query`.
 pub(super) async fn ask(world: &World, call: &Call) -> Settled<Vec<Sample>> {
     let query = args::text(call, "query")?;
     let client = world.prometheus.as_ref().ok_or_else(no_prometheus)?;

@@ -1,6 +1,6 @@
-//! `tell`: says something on a channel.
+//! `tell`: sends a message to a channel.
 //!
-//! Invariant: saying is the courier's work; the step only hands the words over, in the commit that ends it.
+//! Invariant: sending is the dispatcher's work; the step only hands the words over, in the commit that ends it.
 
 use super::answer::{Settled, foresee, settle};
 use super::{Action, Performed, args, rights};

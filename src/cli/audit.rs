@@ -110,7 +110,7 @@ fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Resu
     verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
 }
 
-/// The same check over what the engine gives, piped so that no size matters.
+/// The same check over the engine's export, piped so that no size matters.
 fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop> {
     let key = public_key(invocation, key)?;
     let client = Client::new(invocation)?;
@@ -386,7 +386,7 @@ fn log(
     let story: Vec<StoryLine> = understood(answer["story"].clone())?;
     entries.sort_by_key(|entry| entry.no);
     let rows = entries.iter().map(|entry| {
-        // Not every entry is a line of a story: of a read there is what was called, and what it returned.
+        // Not every entry has a line in the timeline: of a read there is its call, and its return value.
         let text = story.iter().find(|line| line.no == entry.no).map(|line| line.text.clone());
         let text = text.unwrap_or_else(|| bare(&entry.kind));
         [

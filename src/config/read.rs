@@ -1,4 +1,4 @@
-//! Finding, reading and refusing the configuration file, with the line that is wrong and what was meant.
+//! Finding, reading and refusing the configuration file, with the wrong line and a suggestion.
 //!
 //! Invariant: a message shows at most one line of the file, and never the value of a key that may hold a secret.
 
@@ -57,6 +57,11 @@ impl fmt::Display for Found {
 
 impl Config {
     /// Reads, parses and checks one file.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, is larger than `CONFIG_BYTES`, does not parse, or breaks a rule of
+    /// [`Config::check`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let size = fs::metadata(path).map_err(read)?.len();
@@ -74,7 +79,11 @@ impl Config {
         }
     }
 
-    /// Parses, without checking what the values mean. `name` is for the message.
+    /// Parses, without checking the values' meaning. `name` is for the message.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is no configuration; the message has the line and a suggestion.
     pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         // Editors of Windows put a byte order mark first.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -102,7 +111,11 @@ impl Config {
         }
     }
 
-    /// Loads what was found.
+    /// Loads the configuration that was found.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Config::load`] does; the defaults never fail.
     pub fn load_found(found: &Found) -> Result<Config, ConfigError> {
         match found {
             Found::Named(path, _) | Found::Usual(path) => Config::load(path),
@@ -111,6 +124,10 @@ impl Config {
     }
 
     /// YAML with every default filled in and secrets as references; parses back to the same configuration.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a value cannot be written as YAML.
     pub fn effective(&self) -> Result<String, String> {
         serde_saphyr::to_string(self).map_err(|error| format!("cannot print the configuration: {error}"))
     }

@@ -1,6 +1,6 @@
-//! A step as it would be proposed to the store: what its action declares, and what the guards must know of the world.
+//! A step as it would be proposed to the store: its action's declaration, and the guards' facts about the world.
 //!
-//! Invariant: a step that is begun and one that is only foretold are read in the same way.
+//! Invariant: a step that begins and one that is only predicted are read in the same way.
 
 use super::Parts;
 use super::{confirm, own_node};
@@ -32,7 +32,7 @@ pub(super) fn proposal(parts: &Parts, run: &Run, action: &dyn Action, call: Call
     }
 }
 
-/// What the guards must know, read live. `silenced` is asked only where it counts.
+/// The facts that the guards need, read live. `silenced` is read only where it counts.
 pub(super) async fn facts(
     parts: &Parts,
     world: &World,

@@ -23,6 +23,7 @@ use url::Url;
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
+/// A channel that sends mail over SMTP.
 pub struct Email {
     transport: Transport,
     server: String,
@@ -55,6 +56,11 @@ struct Thread {
 }
 
 impl Email {
+    /// The channel of these settings. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when an address cannot be parsed, `to` is empty, or the settings of the transport are wrong.
     pub fn new(settings: Settings<'_>) -> Result<Email, String> {
         let mailbox = |address: &str| {
             address
@@ -136,7 +142,7 @@ impl Notifier for Email {
         let state = word(notice.incident.state);
         let asks: Vec<String> = notice.asks.iter().map(|ask| ask.approval.to_string()).collect();
         let asked = asks.iter().any(|ask| !thread.asks.contains(ask));
-        // An acknowledgement changes the thread's state but is no mail: whoever gave it knows.
+        // An acknowledgement changes the thread's state but is no mail: its author needs none.
         let turned = state != thread.state && notice.incident.state != IncidentState::Acknowledged;
         let opened_again = turned && notice.incident.state == IncidentState::Open && thread.state == "acknowledged";
         let first = thread.root.is_none();

@@ -1,4 +1,4 @@
-//! `/metrics`: every metric in the format that the client asks for, levels read from the store at that moment.
+//! `/metrics`: every metric in the format that the client accepts, levels read from the store at that moment.
 //!
 //! Invariant: a store that does not answer costs the levels, never the page.
 
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// What an agent says of a warm.
+/// An agent's progress of a warm.
 fn warm_of((_, verb, progress): (String, String, Value)) -> Option<Value> {
     (verb == "cache::warm").then_some(progress)
 }

@@ -1,6 +1,6 @@
 //! Signatures of other services: HMAC-SHA256 in hexadecimal digits.
 //!
-//! Invariant: compared in constant time; what is no signature matches nothing.
+//! Invariant: compared in constant time; a text that is no signature matches nothing.
 
 use ring::hmac;
 

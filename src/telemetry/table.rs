@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows; its name on the page ends in `_total`.
@@ -26,6 +27,7 @@ const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], he
     Metric { name, kind, labels, help }
 }
 
+/// Every metric, in the order of the documentation.
 pub const TABLE: &[Metric] = &[
     row("events_acked", Kind::Counter, &[], "Events answered with 2xx: they are on stable storage"),
     row("events_stored", Kind::Counter, &[], "Events that changed an episode"),

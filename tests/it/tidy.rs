@@ -2,9 +2,14 @@
 //!
 //! Invariant: a rule here names the file and the line that breaks it, and what to do instead.
 
-use std::collections::BTreeSet;
+mod parsed;
+mod ratchets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Rows of the layer table, from the bottom; a module imports only from lower rows (or its own module).
 const LAYERS: [&[&str]; 8] = [
@@ -69,11 +74,16 @@ fn short(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// The code of a file without its tests, line by line with numbers from 1.
+/// The code of a file without its items for tests, line by line with numbers from 1. Each file is parsed once for all tests.
 fn code(path: &Path) -> Vec<(usize, String)> {
+    static TEST_LINES: LazyLock<BTreeMap<PathBuf, Vec<RangeInclusive<usize>>>> = LazyLock::new(|| {
+        let lines = |path: PathBuf| (path.clone(), parsed::test_lines(&parsed::parse(&path)));
+        sources().into_iter().map(lines).collect()
+    });
+    let skipped = &TEST_LINES[path];
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.to_owned()));
-    lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]")).collect()
+    lines.filter(|(number, _)| !skipped.iter().any(|range| range.contains(number))).collect()
 }
 
 fn is_test_file(path: &Path) -> bool {

@@ -1,6 +1,6 @@
-//! What the engine, the agent and the simulated fleet share of the process: the clock, and TLS.
+//! Parts of the process that the engine, the agent and the simulated fleet share: the clock, and TLS.
 //!
-//! Invariant: no part here depends on what the program does.
+//! Invariant: no part here depends on the program's purpose.
 
 pub mod clock;
 mod tls;

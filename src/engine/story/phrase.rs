@@ -1,4 +1,4 @@
-//! A call as people say it: `drain gpu-3 (GPU pods only, up to 30m)` before, `drained gpu-3: 4 GPU pods moved` after.
+//! A call in words: `drain gpu-3 (GPU pods only, up to 30m)` before, `drained gpu-3: 4 GPU pods moved` after.
 //!
 //! Invariant: a call without a phrase of its own is shown as it is written in a runbook.
 
@@ -6,7 +6,7 @@ use crate::limits::NAMES_SHOWN;
 use crate::model::{Call, Effect, Outcome, PlannedCall, Reach, Subject};
 use serde_json::Value;
 
-/// Action, what to do, what was done. Data: an action without a line here is shown as its call.
+/// Action, imperative, past tense. Data: an action without a line here is shown as its call.
 const VERBS: &[(&str, &str, &str)] = &[
     ("k8s::cordon", "cordon", "cordoned"),
     ("k8s::uncordon", "uncordon", "uncordoned"),
@@ -33,7 +33,7 @@ const VERBS: &[(&str, &str, &str)] = &[
     ("http::post", "post to", "posted to"),
 ];
 
-/// What is only read, for the lists of steps; an action without a line here is shown as its call.
+/// Reads, for the lists of steps; an action without a line here is shown as its call.
 const READS: &[(&str, &str)] = &[
     ("k8s::node", "read the state of"),
     ("k8s::pods_on", "list the pods on"),
@@ -48,7 +48,7 @@ const READS: &[(&str, &str)] = &[
     ("docker::containers", "list the containers of"),
 ];
 
-/// Arguments that the target already says.
+/// Arguments that the target already names.
 const SAID: &[&str] = &["node", "pod", "workload", "namespace", "name", "gpu", "model", "cluster"];
 
 /// Steps of a runbook's own flow: they have entries and words of their own, and a `verify` sleeps many times.
@@ -82,7 +82,7 @@ pub fn todo(call: &Call, target: Option<&Subject>) -> String {
     }
 }
 
-/// `drained gpu-3: 4 pods moved in 5s`; `value` is what the step gave back.
+/// `drained gpu-3: 4 pods moved in 5s`; `value` is the step's return value.
 pub fn done(call: &Call, target: &Subject, value: &Value) -> String {
     match call.action.as_str() {
         "sleep" => format!("waited {}", first(call)),
@@ -148,7 +148,7 @@ fn moves(planned: &PlannedCall) -> Option<Vec<&str>> {
     Some(value["evicted"].as_array()?.iter().filter_map(Value::as_str).collect())
 }
 
-/// What a planned call gives or costs where that says more than the call: `evicts 4 pods: inference/llm-0, …`.
+/// The gain or cost of a planned call where it is more than the call: `evicts 4 pods: inference/llm-0, …`.
 pub fn predicted(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("cannot run now: {}", failure.message)),
@@ -190,7 +190,7 @@ fn name(call: &Call, target: Option<&Subject>) -> String {
         .unwrap_or_else(|| "the fleet".to_owned())
 }
 
-/// What the target does not say: reason first, then the rest by name.
+/// The arguments beyond the target: reason first, then the rest by name.
 fn details(call: &Call) -> String {
     if call.action == "k8s::drain" {
         return drain_details(call);

@@ -16,11 +16,13 @@ pub fn words(words: &str, max: usize) -> Html {
     Html::Text(text::plain(words, max))
 }
 
+/// An element with a `style` attribute, where it is not empty.
 pub fn tag(name: &'static str, style: &'static str, inside: Vec<Html>) -> Html {
     let attributes = if style.is_empty() { Vec::new() } else { vec![("style", style.to_owned())] };
     Html::Tag { name, attributes, inside }
 }
 
+/// A link; its text is escaped and cut.
 pub fn link(href: &str, inside: &str) -> Html {
     Html::Tag { name: "a", attributes: vec![("href", href.to_owned())], inside: vec![words(inside, 200)] }
 }

@@ -1,12 +1,13 @@
 //! A mail about an incident or a storm: subject, text part, HTML part.
 //!
-//! Invariant: both parts say the same.
+//! Invariant: both parts have the same content.
 
 use super::html::{Html, link, tag, words};
 use crate::limits::{MAIL_SUBJECT_CHARS, STORY_LINE_CHARS, STORY_LINES};
 use crate::model::{Digest, IncidentState, Notice, StoryLine};
 use crate::notifiers::{alert_words, date_time, firing, how_to_answer, mark, plan_lines, standing, suggested, text};
 
+/// A mail: its subject, and its body as plain text and as HTML.
 pub struct Mail {
     pub subject: String,
     pub text: String,
@@ -102,6 +103,7 @@ pub fn subject(notice: &Notice) -> String {
     text::plain(&format!("[Nightshift {}] {word}{}", incident.shown_id(), incident.title), MAIL_SUBJECT_CHARS)
 }
 
+/// The mail of an incident in its present state.
 pub fn incident(notice: &Notice) -> Mail {
     let incident = &notice.incident;
     let mut draft = Draft::default();
@@ -180,6 +182,7 @@ fn facts(notice: &Notice) -> String {
     facts.join(" · ")
 }
 
+/// The mail of a digest, at its beginning and at its end.
 pub fn digest(digest: &Digest, install: &str) -> Mail {
     let mut draft = Draft::default();
     draft.title(&format!("{} incidents at once, worst: {}", digest.total, digest.worst));

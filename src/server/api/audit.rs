@@ -1,6 +1,6 @@
 //! The ledger for auditors: checkpoints, inclusion proofs, raw entries.
 //!
-//! Invariant: read only; whoever verifies needs nothing from here but bytes, and trusts none of them.
+//! Invariant: read only; a verifier needs nothing from here but bytes, and trusts none of them.
 
 use super::{Allowed, App, Asked, Problem, act, refuse};
 use crate::model::EntryNo;

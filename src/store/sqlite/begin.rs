@@ -51,8 +51,8 @@ pub(super) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
     }
 }
 
-/// What the guards would say to the steps of a run that nobody has started: over the levels of this moment, each step as if
-/// those before it had been made.
+/// The guards' predicted decisions on the steps of a run that was not started: over the levels of this moment, each
+/// step as if those before it had been made.
 pub(super) fn foretell(
     tx: &mut Tx,
     prospect: Prospect,
@@ -89,7 +89,7 @@ fn as_if_made(levels: &mut Levels, before: &Proposal, step: &Proposal) {
     }
 }
 
-/// The open step is to be performed once more: people may have stopped everything since.
+/// The open step is to be performed once more: users may have stopped everything since.
 pub(super) fn again(
     tx: &mut Tx,
     proposal: Proposal,
@@ -132,7 +132,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let (at, now) = (now, micros(now));
     let sql = "SELECT run FROM hold WHERE cluster = ?1 AND node = ?2 AND run <> ?3";
     let node_holder = one(conn, sql, params![cluster, node, run.id.0], |row| Ok(RunId(row.get(0)?)))?;
-    // What was read of the world may be older than the end of a run that took a node just before.
+    // A read of the world may be older than the end of a run that took a node just before.
     let read_at = proposal.facts.read_at.map_or(i64::MAX, micros);
     let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 UNION \
                SELECT taken.node FROM run JOIN taken ON taken.run = run.id \
@@ -246,7 +246,7 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
         reserve(tx, run.id, proposal.target.cluster.as_deref().unwrap_or_default(), node, now)?;
     }
     replicas::reserve(tx, proposal.target.cluster.as_deref().unwrap_or_default(), run.id, &proposal.facts, now)?;
-    // Speaking to people is not acting on the subject.
+    // Speaking to users is not acting on the subject.
     if proposal.effect != Effect::Read && proposal.reach > Reach::None && !levels.acted {
         let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";
         exec(&tx.conn, sql, params![run.id.0, run.runbook.name, run.subject.to_string(), micros(now)])?;
@@ -297,7 +297,7 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
     Ok(step)
 }
 
-/// Takes the node for this run. Policy has seen that nobody else holds it; the primary key sees it once more.
+/// Takes the node for this run. Policy has checked that no other run holds it; the primary key ensures it once more.
 fn reserve(tx: &Tx, run: RunId, cluster: &str, node: &str, now: Time) -> Result<(), StoreError> {
     let sql = "INSERT INTO hold (cluster, node, run) VALUES (?1, ?2, ?3) ON CONFLICT (cluster, node) DO NOTHING";
     if exec(&tx.conn, sql, params![cluster, node, run.0])? > 0 {
@@ -328,7 +328,7 @@ fn hold(
     if exec(&tx.conn, sql, params![run.id.0, seen, long])? > 0 {
         tx.append(&Actor::engine(), about(run), &entry, now)?;
     } else {
-        // Once more when it has lasted: by then it is a matter for people.
+        // Once more when it has lasted: by then it is a matter for users.
         let sql = "UPDATE run SET held = ?3 WHERE id = ?1 AND held = ?2 \
                    AND (SELECT max(at) FROM entry WHERE run = ?1 AND kind = 'step_held') <= ?4";
         let since = micros(now - limits::HELD_LONG);

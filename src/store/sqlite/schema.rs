@@ -89,7 +89,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    // The number is for people alone; on a full disk there is none, and the lock holds all the same.
+    // The number is for users alone; on a full disk there is none, and the lock holds all the same.
     let _ = write(&mut file);
     Ok(file)
 }
@@ -221,7 +221,7 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
     migrate_to(conn, MIGRATIONS.len(), now)
 }
 
-/// The first `count` migrations alone: what a version before knew.
+/// The first `count` migrations alone: the schema of an earlier version.
 pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Result<(), StoreError> {
     let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     exec(
@@ -252,14 +252,14 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
     Ok(())
 }
 
-/// A new epoch for this process: what an earlier one owned is no longer owned.
+/// A new epoch for this process: runs of an earlier one are no longer owned.
 pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
     let sql = "UPDATE setting SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     number(conn, sql, [])
 }
 
-/// A new incarnation: what is begun from now on shares no key with what another copy of this database has begun. Each
-/// start draws one, because nothing else tells a copy from the original.
+/// A new incarnation: steps that begin from now on share no key with those of another copy of this database. Each start
+/// draws one, because nothing else distinguishes a copy from the original.
 pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
     let sql = "UPDATE incarnation SET id = lower(hex(randomblob(8))) RETURNING id";
     let drawn = one(conn, sql, [], |row| row.get::<_, String>(0))?;

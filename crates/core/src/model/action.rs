@@ -1,6 +1,6 @@
-//! What an action declares about itself: the table that `check`, the guards, the docs and the RBAC all read.
+//! The declaration of an action: the table that `check`, the guards, the docs and the RBAC all read.
 //!
-//! Invariant: an effect has no default; who adds an action must say what a crash in its middle leaves behind.
+//! Invariant: an effect has no default; each action must declare the state that a crash in its middle leaves behind.
 
 use super::Span;
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,9 @@ pub enum Effect {
     Keyed,
     /// Compare-and-set on a witness read before: changed means it happened, same means do it.
     Witnessed,
-    /// Can be asked afterwards: ask, then decide.
+    /// Can be checked afterwards: check, then decide.
     Probed,
-    /// None of it: stop, a human decides.
+    /// None of it: stop, a user decides.
     Blind,
 }
 
@@ -41,12 +41,12 @@ impl fmt::Display for Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
-    /// Changes nothing, or only what people read.
+    /// Changes nothing, or only messages to users.
     #[default]
     None,
     /// One pod, or one container of a Docker engine.
     Pod,
-    /// One workload: all replicas of a model, say.
+    /// One workload, such as all replicas of a model.
     Workload,
     /// One node and all that runs on it.
     Node,
@@ -54,7 +54,7 @@ pub enum Reach {
     Cluster,
 }
 
-/// What a call takes away from those who serve, from its arguments alone: what the serving floor counts.
+/// The capacity that a call takes away from serving, computed from its arguments alone; the serving floor counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Takes {
     #[default]
@@ -114,7 +114,7 @@ pub enum ParamType {
     /// A text such as `30m`.
     Duration,
     String,
-    /// A query of Prometheus. It comes from a rule, a header or a person, never from an event.
+    /// A query of Prometheus. It comes from a rule, a header or a user, never from an event.
     Query,
     Int,
     Float,
@@ -124,6 +124,7 @@ pub enum ParamType {
 }
 
 impl ParamType {
+    /// Every type, in the order of the documentation.
     pub const ALL: [ParamType; 13] = [
         ParamType::Node,
         ParamType::Gpu,
@@ -140,6 +141,7 @@ impl ParamType {
         ParamType::Any,
     ];
 
+    /// The type's name in a runbook's header.
     pub fn name(self) -> &'static str {
         match self {
             ParamType::Node => "Node",
@@ -158,6 +160,7 @@ impl ParamType {
         }
     }
 
+    /// The type of this name; none where no type has it. The inverse of [`ParamType::name`].
     pub fn from_name(name: &str) -> Option<ParamType> {
         ParamType::ALL.into_iter().find(|ty| ty.name() == name)
     }
@@ -182,6 +185,7 @@ pub struct Permission {
 }
 
 impl Permission {
+    /// One right in Kubernetes' RBAC: `verb` on `resource` of the API group.
     pub const fn new(group: &'static str, resource: &'static str, verb: &'static str) -> Permission {
         Permission { group, resource, verb }
     }
@@ -203,7 +207,7 @@ impl Permission {
     }
 }
 
-/// What an action declares.
+/// The declaration of one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionSpec {
     /// The Rhai name, audit name and docs heading: `k8s::cordon`.
@@ -214,7 +218,7 @@ pub struct ActionSpec {
     pub params: &'static [ParamSpec],
     /// Keys of a trailing `#{…}` map; empty: no such map is taken.
     pub options: &'static [ParamSpec],
-    /// What the script gets back, in words.
+    /// The value that the script receives, in words.
     pub returns: &'static str,
     pub effect: Effect,
     pub reach: Reach,

@@ -1,4 +1,4 @@
-//! One thing a source said about one subject, once, never changed.
+//! One report of a source about one subject, never changed.
 //!
 //! Invariant: an event of one source is identified by its fingerprint; nothing else in it is an identity.
 
@@ -53,7 +53,7 @@ impl fmt::Display for Severity {
 pub struct Event {
     /// The logical source, e.g. an Alertmanager cluster; never a network address.
     pub source: String,
-    /// The source's identity for the complaint: for Alertmanager, 16 hex digits over the labels.
+    /// The source's identity for the alert: for Alertmanager, 16 hex digits over the labels.
     pub fingerprint: String,
     pub status: Status,
     pub starts_at: Time,
@@ -65,7 +65,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Subject::is_empty", default)]
     pub subject: Subject,
     pub severity: Severity,
-    /// One line for a human: the summary annotation, else the alert's name.
+    /// One line for a user: the summary annotation, else the alert's name.
     pub summary: String,
     /// Where the source shows more; text to display, never fetched.
     #[serde(skip_serializing_if = "String::is_empty", default)]

@@ -1,6 +1,6 @@
-//! What people and machines may do: roles, the rights of each, and where they hold.
+//! The rights of users and machines: roles, the rights of each, and their scope.
 //!
-//! Invariant: `Role::rights` is the only table of who may what; a right that it does not list is not there.
+//! Invariant: `Role::rights` is the only table of rights; a right that it does not list does not exist.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,7 +15,7 @@ pub enum Right {
     Operate,
     Post,
     Audit,
-    /// What everybody may with what is theirs.
+    /// The revocation of one's own tokens; every role includes it.
     Own,
     Administer,
     /// The page of metrics.
@@ -34,7 +34,7 @@ pub enum Role {
     Responder,
     /// Also approves.
     Approver,
-    /// Writes runbooks: reads, and tries what they would do; decides nothing.
+    /// Writes runbooks: reads, and tries them in plans; decides nothing.
     Author,
     /// Also runs runbooks, cancels, unfreezes, resets breakers.
     Operator,
@@ -44,12 +44,13 @@ pub enum Role {
     Auditor,
     /// A machine that scrapes `/metrics`, and reads nothing else.
     Metrics,
-    /// No right at all, by no auth method: blocks a person or a group. Not in `ALL`, which lists the roles that give something.
+    /// No right at all, by no auth method: blocks a user or a group. Not in `ALL`, which lists the roles that give something.
     #[serde(rename = "none")]
     Blocked,
 }
 
 impl Role {
+    /// Every role, in the order of the documentation.
     pub const ALL: [Role; 9] = [
         Role::Source,
         Role::Viewer,
@@ -79,6 +80,7 @@ impl Role {
         }
     }
 
+    /// Whether the role includes the right.
     pub fn may(self, right: Right) -> bool {
         self.rights().contains(&right)
     }
@@ -88,6 +90,7 @@ impl Role {
         self.rights().iter().all(|right| other.may(*right))
     }
 
+    /// The role's name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Role::Source => "source",
@@ -111,6 +114,7 @@ impl fmt::Display for Role {
 }
 
 impl Right {
+    /// Every right, in the order of the documentation.
     pub const ALL: [Right; 10] = [
         Right::Read,
         Right::Check,
@@ -157,6 +161,7 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The role in every cluster.
     pub fn everywhere(role: Role) -> Grant {
         Grant { role, clusters: None }
     }

@@ -15,6 +15,7 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call of `action` with these arguments.
     pub fn new(action: &str, args: impl IntoIterator<Item = (&'static str, Value)>) -> Call {
         Call {
             action: action.to_owned(),
@@ -48,11 +49,11 @@ impl fmt::Display for Call {
 pub enum FailureKind {
     /// The thing is not there.
     NotFound,
-    /// It changed under us, or belongs to another user.
+    /// It changed under us, or belongs to another owner.
     Conflict,
     /// A right is missing.
     Forbidden,
-    /// A guard or a policy said no.
+    /// A guard or a policy refused it.
     Refused,
     /// The target did not answer, also after retries.
     Unavailable,
@@ -65,6 +66,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The kind's name in scripts and in the ledger.
     pub fn name(self) -> &'static str {
         match self {
             FailureKind::NotFound => "not_found",
@@ -79,6 +81,7 @@ impl FailureKind {
     }
 }
 
+/// A step's failure: its kind for scripts, and a message for users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -87,6 +90,7 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A failure of this kind with this message.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { kind, message: message.into() }
     }
@@ -117,7 +121,7 @@ pub struct Step {
     pub deadline: Time,
     /// How often it was performed, from 1.
     pub attempt: u32,
-    /// What was read just before the first attempt, for a witnessed effect; also where a long step keeps its place.
+    /// The state that was read just before the first attempt of a conditional effect; also the position of a long step.
     #[serde(skip_serializing_if = "Value::is_null", default)]
     pub carry: Value,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -143,7 +147,7 @@ impl Step {
         if crate::planted::planted("step-key-without-incarnation") { "" } else { &self.incarnation }
     }
 
-    /// As an agent knows the command that this step gives.
+    /// The agent's key of the command that this step gives.
     pub fn command_key(&self) -> String {
         super::command::key(self.run, self.no, self.born())
     }

@@ -1,6 +1,6 @@
 //! Allow, hold or deny; always with words from a closed list.
 //!
-//! Invariant: there is no hold and no denial without a reason that a human can read.
+//! Invariant: there is no hold and no denial without a reason that a user can read.
 
 use super::Time;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// Every code, in the order of the documentation.
     pub const ALL: [ReasonCode; 40] = {
         use ReasonCode::*;
         [
@@ -103,6 +104,7 @@ impl ReasonCode {
         ]
     };
 
+    /// The code's name in the ledger, the API and `nightshift why --explain`.
     pub fn name(self) -> &'static str {
         use ReasonCode::*;
         match self {
@@ -158,6 +160,7 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// A reason with its code and its text.
     pub fn new(code: ReasonCode, text: impl Into<String>) -> Reason {
         Reason { code, text: text.into() }
     }
@@ -169,12 +172,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a guard says.
+/// The decision of one guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Allow,
-    /// Not now; ask again at `until`.
+    /// Not now; check again at `until`.
     Hold {
         reason: Reason,
         until: Time,

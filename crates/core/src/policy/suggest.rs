@@ -1,4 +1,4 @@
-//! The name that somebody probably meant.
+//! The name that was probably meant.
 //!
 //! Invariant: a suggestion is one of the candidates, and near enough that it reads like a slip of the hand.
 

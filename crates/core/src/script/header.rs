@@ -1,6 +1,7 @@
 //! The `//!` block at the top of a runbook: title, parameters, scope, undo, approvers.
 //!
-//! Invariant: what is not understood is refused with its place; nothing in a header is silently ignored but prose.
+//! Invariant: a line that is not understood is refused with its place; nothing in a header is silently ignored but
+//! prose.
 
 use super::arguments::{Wrong, normal, wants};
 use super::check::Diagnostic;
@@ -27,7 +28,7 @@ struct At {
     column: usize,
 }
 
-/// Reads the header; the diagnostics say what is wrong with it.
+/// Reads the header; the diagnostics list its errors.
 pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
     let mut reading = Reading {
         header: Header {

@@ -1,6 +1,6 @@
 //! After a hold: does the runbook, with fresh reads, still come to the step that was held?
 //!
-//! Invariant: no entries of these reads; a run that has changed something is not asked.
+//! Invariant: nothing is recorded of these reads; a run that has changed something is not checked.
 
 use super::{Next, Slice};
 use crate::actions::{self, Action};
@@ -54,12 +54,12 @@ impl Slice<'_> {
         }
         let other = fresh.calls.iter().find(|planned| planned.reach > Reach::None && planned.effect != Effect::Read);
         let now = match (&fresh.end, other) {
-            // Only its beginning is known, so nothing speaks against the step.
+            // Only its beginning is planned, so nothing stands against the step.
             (PlanEnd::Cut(_), _) => return Ok(None),
             (_, Some(other)) => format!("it would now call {}", other.call),
             (PlanEnd::Stopped(why), None) => format!("it stops itself: {why}"),
             (PlanEnd::Done, None) => "it has nothing to do".to_owned(),
-            // What cannot be read now may be there again in a moment.
+            // An object that cannot be read now may be there again in a moment.
             (PlanEnd::Failed(why), None) => {
                 let why = format!("whether {call} is still needed could not be read after the hold: {why}");
                 return self.wait_for_target(run, why).await.map(Some);

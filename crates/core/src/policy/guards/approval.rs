@@ -1,4 +1,4 @@
-//! Approval: what people approved, and nothing else.
+//! Approval: only acts that an approver has approved.
 //!
 //! Invariant: in mode approve an act is in the approved plan with the same arguments, or it takes back one that was; a last
 //! resort is so in every mode.
@@ -8,7 +8,7 @@ use crate::model::{Effect, Mode, ReasonCode, Verdict};
 use crate::planted::planted;
 use crate::policy::admit::Asked;
 
-/// What nobody does without people: nothing stands behind it but luck.
+/// Actions that always need an approval: after them there is no further remedy.
 const LAST_RESORTS: [&str; 1] = ["node::reboot"];
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {

@@ -1,7 +1,7 @@
 //! The serving floor: no step takes the last ready replica of a set, or goes below the number that it may not go below.
 //!
-//! Invariant: a replica counts as staying only if it is ready, and neither this step, another run nor the end of its node
-//! takes it; what could not be read stays for nobody.
+//! Invariant: a replica counts as staying only if it is ready, and neither this step, another run nor the end of its
+//! node takes it; a replica that could not be read does not count.
 
 use super::some_of;
 use crate::limits;
