@@ -5,7 +5,7 @@
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, waited};
 use super::{Action, Performed, args};
 use crate::limits;
-use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step, Subject};
+use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -45,17 +45,12 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
 /// An action that is a question to the node's agent and no more: what the agent says is the outcome, and the prediction.
 pub(super) struct Question {
     pub spec: &'static ActionSpec,
-    pub about: fn(&Call) -> Subject,
 }
 
 #[async_trait::async_trait]
 impl Action for Question {
     fn spec(&self) -> &'static ActionSpec {
         self.spec
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        (self.about)(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

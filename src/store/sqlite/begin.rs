@@ -10,7 +10,8 @@ use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
+    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Scheduling, Span, Step, Time,
+    Verdict,
 };
 use crate::planted::planted;
 use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
@@ -196,12 +197,12 @@ fn freezes(conn: &Connection, now: Time) -> Result<Vec<Freeze>, StoreError> {
 
 /// Whether the last thing that this run did to the node's schedulability was to cordon it.
 fn has_cordoned(conn: &Connection, run: RunId, node: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT json_extract(call, '$.action') FROM step WHERE run = ?1 \
-               AND json_extract(call, '$.action') IN ('k8s::cordon', 'k8s::uncordon') \
+    let sql = "SELECT scheduling FROM step WHERE run = ?1 AND scheduling IN (?3, ?4) \
                AND json_extract(call, '$.args.node') = ?2 AND json_extract(outcome, '$.ok') IS NOT NULL \
                ORDER BY no DESC LIMIT 1";
-    let last = one(conn, sql, params![run.0, node], |row| row.get::<_, String>(0))?;
-    Ok(last.as_deref() == Some("k8s::cordon"))
+    let cordon = to_word(&Scheduling::Cordon)?;
+    let asked = params![run.0, node, cordon, to_word(&Scheduling::Uncordon)?];
+    Ok(one(conn, sql, asked, |row| row.get::<_, String>(0))?.is_some_and(|last| last == cordon))
 }
 
 fn taken_since(conn: &Connection, cluster: &str, node: &str, since: i64) -> Result<u32, StoreError> {
@@ -246,6 +247,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
         let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";
         exec(&tx.conn, sql, params![run.id.0, run.runbook.name, run.subject.to_string(), micros(now)])?;
     }
+    let forgets = planted("step-forgets-its-cordon");
+    let scheduling = if forgets { Scheduling::Unchanged } else { proposal.scheduling };
     let step = Step {
         run: run.id,
         no,
@@ -262,8 +265,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
     };
     exec(
         &tx.conn,
-        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry, incarnation) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
+        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry, incarnation, scheduling) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?10)",
         params![
             run.id.0,
             no,
@@ -273,7 +276,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
             micros(now),
             micros(step.deadline),
             to_json(&step.carry)?,
-            step.incarnation
+            step.incarnation,
+            to_word(&scheduling)?
         ],
     )?;
     exec(

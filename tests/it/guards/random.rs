@@ -282,19 +282,14 @@ impl Play {
             Some(node) => Subject::node(name(node)),
             None => Subject::pod("llm", "some"),
         };
-        let arg = target.node.clone().unwrap_or_default();
+        let call = Call::new(action, [("node", json!(target.node.clone().unwrap_or_default()))]);
+        let spec = nightshift::actions::find(action).unwrap().spec();
         Proposal {
-            run: claimed.run.id,
-            epoch: claimed.run.epoch,
-            call: Call::new(action, [("node", json!(arg))]),
             effect: Effect::Converge,
             reach: if node.is_some() { Reach::Node } else { Reach::Pod },
             disruptive: true,
-            target,
-            undoes: None,
-            deadline: self.now(),
-            carry: Value::Null,
             facts,
+            ..Proposal::new(spec, (claimed.run.id, claimed.run.epoch), call, target, self.now())
         }
     }
 

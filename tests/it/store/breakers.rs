@@ -145,8 +145,7 @@ pub async fn undo_and_giving_back_pass_a_breaker_that_has_tripped(open: Open<'_>
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
     let outcome = nightshift::model::Outcome::Ok(json!({ "changed": true }));
     store.end(next.run.id, next.run.epoch, 0, outcome, Vec::new(), at(1_502)).await.unwrap();
-    let call = nightshift::model::Call::new("k8s::uncordon", [("node", json!("gpu-4"))]);
-    let give_back = nightshift::policy::Proposal { call, disruptive: false, ..cordon(&next, "gpu-4") };
+    let give_back = proposal(&next, "k8s::uncordon", nightshift::model::Subject::node("gpu-4"));
     let begun = store.begin(give_back, wide(), at(1_503)).await.unwrap();
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }

@@ -98,20 +98,17 @@ pub async fn running(store: &Arc<dyn Store>, node: &str) -> Claimed {
     store.claim(heard.runs[0], start()).await.unwrap().unwrap()
 }
 
+/// A step of a run, as the action of that name declares it.
+pub fn proposal(claimed: &Claimed, action: &str, target: Subject) -> Proposal {
+    let spec = nightshift::actions::find(action).unwrap().spec();
+    let call = Call::new(action, [("node", json!(target.node))]);
+    let facts = Facts { nodes_total: Some(100), ..Facts::default() };
+    let by = (claimed.run.id, claimed.run.epoch);
+    Proposal { deadline: at(60), facts, ..Proposal::new(spec, by, call, target, start()) }
+}
+
 pub fn cordon(claimed: &Claimed, node: &str) -> Proposal {
-    Proposal {
-        run: claimed.run.id,
-        epoch: claimed.run.epoch,
-        call: Call::new("k8s::cordon", [("node", json!(node))]),
-        effect: Effect::Converge,
-        reach: Reach::Node,
-        disruptive: true,
-        target: Subject::node(node),
-        undoes: None,
-        deadline: at(60),
-        carry: Value::Null,
-        facts: Facts { nodes_total: Some(100), ..Facts::default() },
-    }
+    proposal(claimed, "k8s::cordon", Subject::node(node))
 }
 
 pub fn guards() -> Arc<GuardLimits> {

@@ -7,8 +7,9 @@ use super::fixtures::*;
 use nightshift::limits;
 use nightshift::model::{
     Call, Effect, EntryKind, Failure, FailureKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunState,
-    Subject,
+    Scheduling, Subject,
 };
+use nightshift::policy::{Facts, Proposal};
 use nightshift::store::{Begun, Control, Filter, NewRun, Store, StoreError};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -142,6 +143,31 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
     store.finish(run, epoch, RunState::Done, at(5)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 0);
     let begun = store.begin(cordon(&second, "gpu-3"), guards(), at(6)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
+/// What a step did to its node's schedule is kept with it, so no name of an action counts.
+pub async fn a_cordon_by_any_name_is_remembered_until_it_is_taken_back(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    let close = |name: &str, scheduling| {
+        let call = Call { action: name.to_owned(), ..cordon(&claimed, "gpu-3").call };
+        Proposal { call, scheduling, ..cordon(&claimed, "gpu-3") }
+    };
+    // The next step, on a node that bears no cordon of ours: somebody gave it back, if there was one.
+    let next = || {
+        let facts = Facts { our_cordon: Some(false), ..cordon(&claimed, "gpu-3").facts };
+        store.begin(Proposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), at(5))
+    };
+    let changed = Outcome::Ok(json!({ "changed": true }));
+    store.begin(close("site::close", Scheduling::Cordon), guards(), at(1)).await.unwrap();
+    store.end(run, epoch, 0, changed.clone(), Vec::new(), at(2)).await.unwrap();
+    let begun = next().await.unwrap();
+    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::GivenBack), "{begun:?}");
+    store.begin(close("site::open", Scheduling::Uncordon), guards(), at(3)).await.unwrap();
+    store.end(run, epoch, 1, changed, Vec::new(), at(4)).await.unwrap();
+    let begun = next().await.unwrap();
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }
 

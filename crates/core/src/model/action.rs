@@ -1,6 +1,7 @@
 //! What an action declares about itself: the table that `check`, the guards, the docs and the RBAC all read.
 //!
-//! Invariant: an effect has no default; who adds an action must say what a crash in its middle leaves behind.
+//! Invariant: no field of a declaration has a default, and nothing about an action is written down anywhere else: an action
+//! that leaves a fact out does not compile.
 
 use super::Span;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,96 @@ pub enum Takes {
     Container {
         name: String,
     },
+}
+
+/// The thing that a call is about, from its arguments of the same name: what `Action::target` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    Nothing,
+    Node,
+    /// A GPU of a node; all of them where the call names none.
+    Gpu,
+    Pod,
+    Workload,
+    Container,
+}
+
+/// What a call may take from those who serve, with the words for it in a sentence: `draining it` leaves 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// Ends no pod; a disruptive action may still keep new ones away.
+    Nothing,
+    /// A GPU that no process holds, so no replica with it.
+    Gpu,
+    /// The pods of a node.
+    Node(&'static str),
+    Pod(&'static str),
+    /// The replicas above the number that a workload is scaled to.
+    Replicas(&'static str),
+    /// As many at once as the workload's own strategy lets go.
+    Rollout(&'static str),
+    Container(&'static str),
+}
+
+impl Capacity {
+    /// The words for taking it; empty where no replica goes.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Capacity::Nothing | Capacity::Gpu => "",
+            Capacity::Node(doing)
+            | Capacity::Pod(doing)
+            | Capacity::Replicas(doing)
+            | Capacity::Rollout(doing)
+            | Capacity::Container(doing) => doing,
+        }
+    }
+}
+
+/// What an action does to a node's place in the scheduler. Kept with each step, so that the store can tell whether a run
+/// has cordoned a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduling {
+    #[default]
+    Unchanged,
+    /// Marks the node unschedulable.
+    Cordon,
+    /// Removes that mark.
+    Uncordon,
+    /// Keeps pods away, or moves them, by other means.
+    Withdraw,
+    /// Ends that.
+    Return,
+}
+
+impl Scheduling {
+    /// Whether it only gives the node back.
+    pub fn gives_back(self) -> bool {
+        matches!(self, Scheduling::Uncordon | Scheduling::Return)
+    }
+}
+
+/// When people must agree before a call of it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApprovalNeed {
+    /// As the run's mode requires.
+    #[default]
+    ByMode,
+    /// In every mode: there is nothing left to try if it fails.
+    LastResort,
+    /// The call is itself the question, which the engine puts to people instead of performing anything.
+    Requests,
+}
+
+/// An action in words. `{target}` is the thing that the call is about, `{details}` its other arguments in brackets, `{call}`
+/// the call as a runbook writes it, and any other name in braces the argument of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phrases {
+    /// `drain {target}{details}`.
+    pub todo: &'static str,
+    /// `drained {target}{details}`, for the timeline of an incident; none where the timeline has no line for it: a read, or
+    /// a step that the ledger has other entries for.
+    pub done: Option<&'static str>,
 }
 
 impl fmt::Display for Reach {
@@ -220,6 +311,11 @@ pub struct ActionSpec {
     pub reach: Reach,
     /// Takes serving capacity away: counted by the blast radius and serialised per node.
     pub disruptive: bool,
+    pub target: TargetKind,
+    pub takes: Capacity,
+    pub scheduling: Scheduling,
+    pub approval: ApprovalNeed,
+    pub phrases: Phrases,
     pub permissions: &'static [Permission],
     /// The action that reverses it, where one does.
     pub undo: Option<&'static str>,
