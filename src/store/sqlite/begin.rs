@@ -6,7 +6,7 @@ use super::breakers;
 use super::ladder;
 use super::replicas;
 use super::runs::{about, at_work, episodes_over, has_acted, open_step};
-use super::sql::{all, exec, micros, number, one, time, to_json, to_word};
+use super::sql::{all, exec, micros, number, one, time, to_json, to_word, word};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
@@ -163,7 +163,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         rule: run.rule.clone(),
         cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
         attempts_max,
-        declared_reach: Reach::None,
+        declared_reach: declared_reach(conn, &run.runbook.hash)?,
         approved: run.approved.clone(),
         freezes: freezes(conn, at)?,
         node_holder,
@@ -184,7 +184,6 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         came_back,
         came_back_at,
     })
-    .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
 }
 
 fn freezes(conn: &Connection, now: Time) -> Result<Vec<Freeze>, StoreError> {
@@ -210,31 +209,9 @@ fn taken_since(conn: &Connection, cluster: &str, node: &str, since: i64) -> Resu
     Ok(number(conn, sql, params![cluster, node, since])? as u32)
 }
 
-/// The reach in the header of the pinned text; none where there is no text, so that nothing is allowed by accident.
-fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
-    if let Some(reach) = tx.reaches.get(hash) {
-        return Ok(*reach);
-    }
-    let text = one(&tx.conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get::<_, String>(0))?;
-    let Some(text) = text else { return Ok(Reach::None) };
-    let reach = reach_of(&text);
-    if tx.reaches.len() >= limits::STATEMENTS {
-        tx.reaches.clear();
-    }
-    tx.reaches.insert(hash.to_owned(), reach);
-    Ok(reach)
-}
-
-fn reach_of(text: &str) -> Reach {
-    let header = text.lines().map_while(|line| line.trim_start().strip_prefix("//!"));
-    let word = header.filter_map(|line| line.trim().strip_prefix("reach:")).map(str::trim).next();
-    match word {
-        Some("pod") => Reach::Pod,
-        Some("workload") => Reach::Workload,
-        Some("node") => Reach::Node,
-        Some("cluster") => Reach::Cluster,
-        _ => Reach::None,
-    }
+/// The reach that was pinned with the runbook; none where none was, so that nothing is allowed by accident.
+fn declared_reach(conn: &Connection, hash: &str) -> Result<Reach, StoreError> {
+    Ok(one(conn, "SELECT reach FROM pin WHERE hash = ?1", [hash], |row| word(row, 0))?.unwrap_or_default())
 }
 
 fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, now: Time) -> Result<Step, StoreError> {
@@ -337,17 +314,4 @@ fn hold(
         }
     }
     super::runs::set_state(tx, run.id, &RunState::Held { reason: reason.clone() }, Some(until))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reach_is_read_from_the_header_and_from_nowhere_else() {
-        assert_eq!(reach_of("//! Title\n//!\n//! reach: node\nlet x = 1;\n"), Reach::Node);
-        assert_eq!(reach_of("//! Title\nlet x = 1;\n//! reach: cluster\n"), Reach::None);
-        assert_eq!(reach_of("// reach: node\n"), Reach::None);
-        assert_eq!(reach_of(""), Reach::None);
-    }
 }

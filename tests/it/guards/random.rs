@@ -485,7 +485,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut play = Play::new();
-            play.store().pin(&pin(), TEXT, start()).await.unwrap();
+            play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
             for command in commands {
                 play.perform(command).await;
                 play.check().await;
@@ -504,7 +504,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
 #[tokio::test]
 async fn two_runs_never_count_on_the_same_replica_to_stay() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let other = play.pods[0][1].0.clone();
     let seen = play.facts(0, |(pod, _)| *pod == other);
     let claimed = play.claimed(1).await;
@@ -528,7 +528,7 @@ async fn two_runs_never_count_on_the_same_replica_to_stay() {
 #[tokio::test]
 async fn two_runs_never_take_the_same_node() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     for run in 0..2 {
         play.perform(Do::Look(run, 5)).await;
     }

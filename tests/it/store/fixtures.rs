@@ -93,7 +93,7 @@ pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Batch {
 
 /// A claimed run of rule `xid` for a node, its runbook pinned.
 pub async fn running(store: &Arc<dyn Store>, node: &str) -> Claimed {
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let heard = hear(store, &auto(), vec![event("Xid79", node)], start()).await;
     store.claim(heard.runs[0], start()).await.unwrap().unwrap()
 }

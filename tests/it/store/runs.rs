@@ -261,7 +261,7 @@ pub async fn a_run_held_for_an_alert_that_ended_goes_on_at_once_if_it_fires_agai
 
 pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     let store: Arc<dyn Store> = open();
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let by_hand = NewRun {
         pin: pin(),
         input: Input::default(),

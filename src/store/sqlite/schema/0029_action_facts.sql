@@ -4,3 +4,19 @@ ALTER TABLE step ADD COLUMN scheduling TEXT NOT NULL DEFAULT 'unchanged';
 UPDATE step SET scheduling = CASE json_extract(call, '$.action') WHEN 'k8s::cordon' THEN 'cordon' ELSE 'uncordon' END
 WHERE json_extract(call, '$.action') IN ('k8s::cordon', 'k8s::uncordon')
   AND run IN (SELECT id FROM run WHERE ended_at IS NULL);
+
+-- What the header of a pinned runbook declares as its reach. Texts of before are read here, once: the lines at the top that
+-- begin with `//!`, and in the first of them that says `reach:` the word after it.
+ALTER TABLE pin ADD COLUMN reach TEXT NOT NULL DEFAULT 'none';
+WITH RECURSIVE header (hash, no, line, rest) AS (
+    SELECT hash, 0, '//!', replace(text, char(13), '') || char(10) FROM pin
+    UNION ALL
+    SELECT hash, no + 1, trim(substr(rest, 1, instr(rest, char(10)) - 1), ' ' || char(9)),
+           substr(rest, instr(rest, char(10)) + 1)
+    FROM header WHERE line GLOB '//!*' AND rest <> ''
+)
+UPDATE pin SET reach = coalesce((
+    SELECT trim(substr(trim(substr(line, 4), ' ' || char(9)), 7), ' ' || char(9)) FROM header
+    WHERE header.hash = pin.hash AND line GLOB '//!*' AND trim(substr(line, 4), ' ' || char(9)) GLOB 'reach:*'
+    ORDER BY no LIMIT 1), 'none');
+UPDATE pin SET reach = 'none' WHERE reach NOT IN ('none', 'pod', 'workload', 'node', 'cluster');
