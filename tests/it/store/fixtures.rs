@@ -3,8 +3,8 @@
 //! Invariant: nothing here is random and nothing reads a clock.
 
 use nightshift::model::{
-    Call, Effect, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject,
-    Time, UndoPolicy,
+    Call, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject, Time,
+    UndoPolicy,
 };
 use nightshift::policy::{Facts, GuardLimits, Proposal, RuleSet};
 use nightshift::store::{Batch, Claimed, Filter, Heard, Origin, Store};
