@@ -148,11 +148,11 @@ impl Metrics {
     }
 
     pub fn effect(&self, class: Effect, outcome: Ended) {
-        self.effects.get_or_create(&[("class", effect(class)), ("outcome", outcome.word())]).inc();
+        self.effects.get_or_create(&[("class", class.name()), ("outcome", outcome.word())]).inc();
     }
 
     pub fn ambiguous(&self, class: Effect, resolution: Settled) {
-        self.effects_ambiguous.get_or_create(&[("class", effect(class)), ("resolution", resolution.word())]).inc();
+        self.effects_ambiguous.get_or_create(&[("class", class.name()), ("resolution", resolution.word())]).inc();
     }
 
     pub fn timer(&self, late: Duration) {
@@ -256,17 +256,6 @@ impl Metrics {
             self.rules.get_or_create(&[("mode", mode)]).set(whole(count));
         }
         self.rules_lowered.set(whole(levels.rules_lowered));
-    }
-}
-
-fn effect(class: Effect) -> &'static str {
-    match class {
-        Effect::Read => "read",
-        Effect::Converge => "converge",
-        Effect::Keyed => "keyed",
-        Effect::Witnessed => "witnessed",
-        Effect::Probed => "probed",
-        Effect::Blind => "blind",
     }
 }
 

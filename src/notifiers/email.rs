@@ -114,7 +114,7 @@ impl Email {
 
     /// The same mail has the same id however often it is sent, so that mail programs show it once.
     fn message_id(&self, about: &str, number: u32) -> String {
-        let hash: String = Sha256::digest(about.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&Sha256::digest(about.as_bytes())[..8]);
         format!("<nightshift.{hash}.{number}@{}>", self.from.email.domain())
     }
 }

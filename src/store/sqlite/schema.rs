@@ -216,7 +216,7 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
     refuse_newer(&change)?;
     for (version, (name, text)) in (1_i64..).zip(MIGRATIONS.into_iter().take(count)) {
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(hash);
         let done =
             one(&change, "SELECT sha256 FROM migration WHERE version = ?1", [version], |row| row.get::<_, String>(0))?;
         match done {

@@ -5,11 +5,11 @@
 
 use super::Span;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// What may be done when a crash or a lost reply leaves a step open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Effect {
     /// No effect: perform again.
     Read,
@@ -25,22 +25,16 @@ pub enum Effect {
     Blind,
 }
 
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Effect::Read => "read",
-            Effect::Converge => "converge",
-            Effect::Keyed => "keyed",
-            Effect::Witnessed => "witnessed",
-            Effect::Probed => "probed",
-            Effect::Blind => "blind",
-        })
+impl Effect {
+    pub const fn name(self) -> &'static str {
+        self.into_str()
     }
 }
 
 /// How much a call can hurt, from nothing to the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Reach {
     /// Changes nothing, or only what people read.
     #[default]
@@ -131,10 +125,9 @@ impl Capacity {
 
 /// What an action does to a node's place in the scheduler. Kept with each step, so that the store can tell whether a run
 /// has cordoned a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheduling {
-    #[default]
     Unchanged,
     /// Marks the node unschedulable.
     Cordon,
@@ -154,10 +147,9 @@ impl Scheduling {
 }
 
 /// When people must agree before a call of it begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApprovalNeed {
     /// As the run's mode requires.
-    #[default]
     ByMode,
     /// In every mode: there is nothing left to try if it fails.
     LastResort,
@@ -176,20 +168,21 @@ pub struct Phrases {
     pub done: Option<&'static str>,
 }
 
-impl fmt::Display for Reach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reach::None => "none",
-            Reach::Pod => "pod",
-            Reach::Workload => "workload",
-            Reach::Node => "node",
-            Reach::Cluster => "cluster",
-        })
-    }
-}
-
 /// The type of a parameter of a runbook or an action. Names of things are validated against the world before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[strum(const_into_str)]
 pub enum ParamType {
     /// The name of an existing node.
     Node,
@@ -215,42 +208,14 @@ pub enum ParamType {
 }
 
 impl ParamType {
-    pub const ALL: [ParamType; 13] = [
-        ParamType::Node,
-        ParamType::Gpu,
-        ParamType::Pod,
-        ParamType::Workload,
-        ParamType::Namespace,
-        ParamType::Model,
-        ParamType::Duration,
-        ParamType::String,
-        ParamType::Query,
-        ParamType::Int,
-        ParamType::Float,
-        ParamType::Bool,
-        ParamType::Any,
-    ];
+    pub const NAMES: &'static [&'static str] = <ParamType as strum::VariantNames>::VARIANTS;
 
     pub fn name(self) -> &'static str {
-        match self {
-            ParamType::Node => "Node",
-            ParamType::Gpu => "Gpu",
-            ParamType::Pod => "Pod",
-            ParamType::Workload => "Workload",
-            ParamType::Namespace => "Namespace",
-            ParamType::Model => "Model",
-            ParamType::Duration => "Duration",
-            ParamType::String => "String",
-            ParamType::Query => "Query",
-            ParamType::Int => "Int",
-            ParamType::Float => "Float",
-            ParamType::Bool => "Bool",
-            ParamType::Any => "Any",
-        }
+        self.into_str()
     }
 
     pub fn from_name(name: &str) -> Option<ParamType> {
-        ParamType::ALL.into_iter().find(|ty| ty.name() == name)
+        name.parse().ok()
     }
 }
 

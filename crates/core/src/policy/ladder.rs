@@ -5,7 +5,6 @@
 use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
 use crate::planted::planted;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// How far a rule goes: what its file says, unless a level of the same content says otherwise.
 pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
@@ -74,10 +73,7 @@ pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     if !planted("runbook-not-in-the-content") {
         hash.update(runbook.as_bytes());
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

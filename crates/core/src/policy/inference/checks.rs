@@ -33,7 +33,8 @@ pub(super) struct View<'a> {
 }
 
 /// What a signal rests on. Signals of one group are one signal: they would err together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum SignalGroup {
     /// Counters of steps and tokens.
     Progress,
@@ -51,14 +52,7 @@ pub enum SignalGroup {
 
 impl SignalGroup {
     pub const fn word(self) -> &'static str {
-        match self {
-            SignalGroup::Progress => "progress",
-            SignalGroup::Readiness => "readiness",
-            SignalGroup::Latency => "latency",
-            SignalGroup::Cache => "cache",
-            SignalGroup::Request => "request",
-            SignalGroup::Prometheus => "prometheus",
-        }
+        self.into_str()
     }
 }
 

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// What is to be done, from nothing to what only people can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Remedy {
     /// Not even told: it follows something else, or is good news.
     None,
@@ -28,21 +29,14 @@ pub enum Remedy {
 
 impl Remedy {
     pub fn name(self) -> &'static str {
-        match self {
-            Remedy::None => "none",
-            Remedy::Tell => "tell",
-            Remedy::RestartApp => "restart-app",
-            Remedy::Drain => "drain",
-            Remedy::Reset => "reset",
-            Remedy::Reboot => "reboot",
-            Remedy::Support => "support",
-        }
+        self.into_str()
     }
 }
 
 /// Whose fault it mostly is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Blame {
     App,
     Driver,
@@ -56,16 +50,7 @@ pub enum Blame {
 
 impl Blame {
     pub fn name(self) -> &'static str {
-        match self {
-            Blame::App => "app",
-            Blame::Driver => "driver",
-            Blame::Gpu => "gpu",
-            Blame::Link => "link",
-            Blame::Switch => "switch",
-            Blame::Machine => "machine",
-            Blame::Nobody => "nobody",
-            Blame::Unknown => "unknown",
-        }
+        self.into_str()
     }
 }
 
