@@ -2,7 +2,6 @@
 //!
 //! Invariant: the connection is encrypted unless it stays on this machine, and a mail is never sent per line.
 
-mod html;
 mod render;
 
 use super::{Notifier, text, word};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["model", "limits", "planted"],
     &["policy", "script"],
-    &["store", "world", "sim", "clock", "tls", "config", "telemetry"],
+    &["store", "world", "sim", "clock", "tls", "file", "config", "telemetry"],
     &["actions", "sources", "notifiers", "catalog", "node"],
     &["engine", "agent"],
     &["server"],
