@@ -6,6 +6,7 @@ mod answer;
 mod args;
 mod declare;
 mod engines;
+mod http_headers;
 mod keys;
 mod metadata;
 mod on_node;

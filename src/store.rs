@@ -60,6 +60,15 @@ pub enum StoreError {
     Damaged(String),
 }
 
+/// By which clock the times in the store were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockMark {
+    /// `Clock::boot`, `Clock::offset` and microseconds of `Clock::monotonic` at that moment.
+    pub boot: i64,
+    pub offset: i64,
+    pub running: i64,
+}
+
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     // ── intake ──
@@ -275,10 +284,19 @@ pub trait Store: Send + Sync + 'static {
     /// The wall clock was set by so many microseconds: in one transaction everything that waits is moved with it (waking,
     /// deadlines, expiry, notices, windows that guards count in), and `text` becomes an entry. Returns how many rows.
     async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError>;
+    /// What `keep_clock_mark` has kept, moved by every `shift_timers` since; none: nothing yet.
+    async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        Ok(None)
+    }
+    /// Keeps by which clock the times in the store were written, for the next start.
+    async fn keep_clock_mark(&self, _mark: ClockMark) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Removes at most `limits::SWEEP_ROWS` rows that are older than their retention. Returns how many.
     async fn sweep(&self, episodes: Span, bodies: Span, now: Time) -> Result<u64, StoreError>;
-    /// Folds the write-ahead log into the database as far as possible, so that a copy of the file alone is near complete.
-    async fn fold(&self) -> Result<(), StoreError> {
+    /// Folds the write-ahead log into the database as far as possible, so that a copy of the file alone is near complete. While
+    /// it fails nothing is lost, the log keeps everything; people are notified once, and again when it works.
+    async fn fold(&self, _now: Time) -> Result<(), StoreError> {
         Ok(())
     }
     /// The epoch of this process, and whether the writer answers.

@@ -39,9 +39,9 @@ use super::ballast::Ballast;
 use super::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
 use super::mark::Mark;
 use super::{
-    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Failpoint, Filter, Follower, Heard,
-    Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure, Prospect, RawEntry,
-    Receipted, Store, StoreError, SubjectLink,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, ClockMark, Control, Counts, Decided, Due, Failpoint, Filter,
+    Follower, Heard, Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, OnFatal, Pressure,
+    Prospect, RawEntry, Receipted, Store, StoreError, SubjectLink,
 };
 use crate::limits;
 use crate::model::{
@@ -122,6 +122,8 @@ pub struct SqliteStore {
     on_fatal: Option<OnFatal>,
     mark: Option<PathBuf>,
     ballast: Arc<Ballast>,
+    /// Whether the log could not be folded the last time, as people were notified of it; none: not yet in this life.
+    fold_failed: Mutex<Option<bool>>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
 }
@@ -206,8 +208,7 @@ impl SqliteStore {
         tx.resolve_after = options.resolve_after;
         tx.group_wait = options.group_wait;
         let last = move |tx: Tx| {
-            // A log that was not folded back is read at the next start.
-            let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+            schema::fold_at_the_end(&tx.conn);
             drop(tx);
             drop(lock);
         };
@@ -219,6 +220,7 @@ impl SqliteStore {
             on_fatal: options.on_fatal,
             mark: options.mark,
             ballast,
+            fold_failed: Mutex::default(),
             writer: Mutex::new(Some(Writer { queue, thread })),
         })
     }
@@ -290,6 +292,30 @@ impl SqliteStore {
             changed += 1;
         }
         Ok(changed)
+    }
+
+    /// Notifies people once of a log that cannot be folded, and once when it is folded again.
+    async fn notify_of_fold(&self, failed: Option<String>, now: Time) -> Result<(), StoreError> {
+        const KEY: &str = "store/fold";
+        let has_failed = failed.is_some();
+        if *self.fold_failed.lock().unwrap_or_else(PoisonError::into_inner) == Some(has_failed) {
+            return Ok(());
+        }
+        let tell = move |tx: &mut Tx| match failed {
+            Some(error) => {
+                let text = format!(
+                    "the write-ahead log cannot be folded into the database ({error}): nothing is lost, the log keeps \
+                     everything and grows, and a copy of the database file alone lacks what is in the log; look at the disk \
+                     (`dmesg`)"
+                );
+                let title = "The log of the store cannot be folded into its database";
+                parked::alarm(tx, KEY, title, Severity::Critical, &text, now).map(drop)
+            }
+            None => parked::all_clear(tx, KEY, "the log is folded into the database again", now),
+        };
+        self.write(tell).await?;
+        *self.fold_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(has_failed);
+        Ok(())
     }
 
     /// Lets the writer end; what it took is committed before.
@@ -715,7 +741,15 @@ impl Store for SqliteStore {
         self.write(move |tx| timers::shift(tx, by, text, now)).await
     }
 
-    async fn fold(&self) -> Result<(), StoreError> {
+    async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        self.readers.read(timers::clock_mark).await
+    }
+
+    async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
+        self.write(move |tx| timers::keep_clock_mark(tx, mark)).await
+    }
+
+    async fn fold(&self, now: Time) -> Result<(), StoreError> {
         let on_fatal = self.on_fatal.clone();
         let fold = move |conn: &rusqlite::Connection| {
             let folded = schema::fold(conn);
@@ -724,9 +758,16 @@ impl Store for SqliteStore {
             {
                 on_fatal.call(&format!("folding the write-ahead log into the database failed: {error}"));
             }
-            Ok(folded?)
+            match folded? {
+                left if left > limits::WAL_PAGES_LEFT => Err(StoreError::Busy(format!(
+                    "{left} pages of the log wait for a reader of an older state: does another program read the database?"
+                ))),
+                _ => Ok(()),
+            }
         };
-        self.readers.read(fold).await
+        let folded = self.readers.read(fold).await;
+        self.notify_of_fold(folded.as_ref().err().map(ToString::to_string), now).await?;
+        folded
     }
 
     async fn health(&self) -> Result<i64, StoreError> {

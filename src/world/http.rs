@@ -3,6 +3,9 @@
 //! Invariant: no redirect is followed, no proxy is taken from the environment, no body is read past its bound.
 
 mod reach;
+mod secrets;
+
+pub use secrets::{HttpSecret, SecretHeader, SecretHeaders, wrong_host};
 
 use super::WorldError;
 use crate::limits;
@@ -50,9 +53,17 @@ pub struct Http {
     public: Option<reqwest::Client>,
     private: Option<reqwest::Client>,
     allow: Arc<[Allow]>,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
+    secrets: Arc<secrets::Secrets>,
 }
 
 impl Http {
+    /// The same client, whose requests for runbooks that may change something pass this gate.
+    pub(super) fn gated(&self, gate: &super::Gate) -> Http {
+        Http { gate: Some(gate.clone()), ..self.clone() }
+    }
+
     /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
     /// only, unless it is written `private+http://…` or `private+https://…`: then loopback and private networks too
     /// (link-local, multicast and the cloud's metadata addresses never).
@@ -70,7 +81,19 @@ impl Http {
         };
         let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
         let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
-        Ok(Http { configured: build(None)?, public: wanted(Space::Public)?, private: wanted(Space::Private)?, allow })
+        Ok(Http {
+            configured: build(None)?,
+            public: wanted(Space::Public)?,
+            private: wanted(Space::Private)?,
+            allow,
+            gate: None,
+            secrets: Arc::default(),
+        })
+    }
+
+    /// The same with secrets that headers of runbooks may name.
+    pub fn with_secrets(self, secrets: BTreeMap<String, HttpSecret>) -> Http {
+        Http { secrets: Arc::new(secrets), ..self }
     }
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
@@ -93,16 +116,51 @@ impl Http {
 
     /// For runbooks: the allow-list decides, every resolved address is checked, and the connection goes to that address.
     pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
-        let url = parse(&request.url)?;
-        if let Some(name) = request.headers.keys().find(|name| is_ours(name)) {
-            return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
-        }
-        let client = match reach::space_of(&self.allow, &url)? {
+        self.send_with_secrets(request, &SecretHeaders::new()).await
+    }
+
+    /// The same with headers whose values are secrets of the configuration, read now. An answer that repeats one holds `***` there.
+    ///
+    /// # Errors
+    /// `Invalid` or `Forbidden` before anything is sent, where a secret is not known or not for this host.
+    pub async fn send_with_secrets(
+        &self,
+        request: &HttpRequest,
+        wanted: &SecretHeaders,
+    ) -> Result<HttpAnswer, WorldError> {
+        let (url, space, opened) = self.checked(request, wanted)?;
+        let client = match space {
             Space::Public => &self.public,
             Space::Private => &self.private,
         };
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
-        exchange(client, url, request).await
+        if let Some(gate) = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET")) {
+            gate.pass()?;
+        }
+        let answer = exchange_with(client, url, request, opened.headers.clone()).await?;
+        Ok(HttpAnswer { body: opened.hide(answer.body), ..answer })
+    }
+
+    /// Whether these secrets would be sent with this request. Sends nothing.
+    ///
+    /// # Errors
+    /// What `send_with_secrets` answers before it sends.
+    pub fn check_secrets(&self, request: &HttpRequest, wanted: &SecretHeaders) -> Result<(), WorldError> {
+        if wanted.is_empty() { Ok(()) } else { self.checked(request, wanted).map(drop) }
+    }
+
+    fn checked(
+        &self,
+        request: &HttpRequest,
+        wanted: &SecretHeaders,
+    ) -> Result<(Url, Space, secrets::Opened), WorldError> {
+        let url = parse(&request.url)?;
+        if let Some(name) = request.headers.keys().chain(wanted.keys()).find(|name| is_ours(name)) {
+            return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
+        }
+        let space = reach::space_of(&self.allow, &url)?;
+        let opened = secrets::open(&self.secrets, &url, space == Space::Public, wanted)?;
+        Ok((url, space, opened))
     }
 }
 
@@ -200,6 +258,16 @@ fn parse(text: &str) -> Result<Url, WorldError> {
 }
 
 async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
+    exchange_with(client, url, request, HeaderMap::new()).await
+}
+
+/// `more`: headers besides the request's own.
+async fn exchange_with(
+    client: &reqwest::Client,
+    url: Url,
+    request: &HttpRequest,
+    more: HeaderMap,
+) -> Result<HttpAnswer, WorldError> {
     let place = place(&url);
     let method: reqwest::Method = request
         .method
@@ -211,6 +279,7 @@ async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> 
         let name: HeaderName = name.parse().map_err(|_| wrong())?;
         headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
     }
+    headers.extend(more);
     let typed = headers.contains_key(reqwest::header::CONTENT_TYPE);
     let mut builder = client.request(method, url).headers(headers);
     builder = match &request.body {

@@ -3,8 +3,10 @@
 // Tests say what they expect by unwrapping, in the functions they share as well.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod actions;
 mod agent;
+mod audit_pages;
 mod backup;
 mod cache;
 mod camp;
@@ -35,9 +37,11 @@ mod kmsg;
 mod ladder;
 mod last_good;
 mod leases;
+mod loops;
 mod metrics;
 mod mig;
 mod night;
+mod noise;
 mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
@@ -55,14 +59,18 @@ mod roles;
 mod rows;
 mod runbooks;
 mod scheduler;
+mod secret_headers;
 mod seeds;
 mod sim;
+mod simulate;
 mod slack_in;
 mod starved;
 mod store;
 mod strangers;
+mod throttle;
 mod tidy;
 mod tokens;
+mod units;
 mod watch;
 mod web;
 mod xids;

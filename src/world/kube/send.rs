@@ -102,6 +102,7 @@ impl Kube {
         body: Option<(&Value, &str)>,
     ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
         let content_type = body.map_or("application/json", |(_, content_type)| content_type);
+        let gate = self.gate.as_ref().filter(|_| method != Method::GET);
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -110,7 +111,10 @@ impl Kube {
             .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
-            let answer = self.link.client().await?.send(request).await.map_err(|error| unanswered(asked, &error))?;
+            let client = self.link.client().await?;
+            // Last, so that no time lies between the switch and the request.
+            gate.map_or(Ok(()), super::super::Gate::pass)?;
+            let answer = client.send(request).await.map_err(|error| unanswered(asked, &error))?;
             let (head, body) = answer.into_parts();
             self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)

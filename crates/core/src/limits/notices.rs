@@ -101,6 +101,8 @@ pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;
 pub const PAGERDUTY_SIGNATURES: usize = 5;
 /// Deliveries remembered, so that a repeat counts once.
 pub const PAGERDUTY_HEARD: usize = 8_192;
+/// What was done in PagerDuty so long ago does nothing here any more; longer than it tries to deliver.
+pub const PAGERDUTY_OLD: Duration = Duration::from_secs(2 * 86_400);
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
 /// As Alertmanager counts; PagerDuty says 512 KB.

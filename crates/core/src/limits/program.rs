@@ -27,6 +27,10 @@ pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
 pub const CLOCK_STEP: Duration = Duration::from_secs(5);
 /// How often it is looked whether the wall clock was set.
 pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A loop that wakes so much later than it wanted says that the whole process did not run.
+pub const PAUSE_TOLD: Duration = Duration::from_secs(2);
+/// From this on the ledger has it too.
+pub const PAUSE_NOTED: Duration = Duration::from_secs(10);
 /// A step that lasts as long is no mistake that is corrected soon: the engine's time and its timers follow it then.
 pub const CLOCK_SETTLE: Duration = Duration::from_secs(600);
 /// Of a clock that is set again and again, no more is written than one entry in this time.
@@ -85,6 +89,9 @@ pub const OIDC_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OIDC_KNOWN: Duration = Duration::from_secs(3_600);
 /// … its keys sooner where a token names one that is new, but not for each forged token …
 pub const OIDC_KEYS_PACE: Duration = Duration::from_secs(60);
+/// A browser is sent to a provider that has answered within this; to another it is asked first whether it answers, so long at most.
+pub const OIDC_HERE: Duration = Duration::from_secs(15);
+pub const OIDC_LOOK: Duration = Duration::from_secs(2);
 /// … and one that does not answer is left alone for a moment.
 pub const OIDC_RETRY: Duration = Duration::from_secs(5);
 /// Clocks of provider and engine apart.
