@@ -221,6 +221,11 @@ mod tests {
         Call::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
     }
 
+    /// The names in braces of a phrase.
+    fn slots(phrase: &'static str) -> impl Iterator<Item = &'static str> {
+        phrase.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default())
+    }
+
     #[test]
     fn every_declaration_makes_sense() {
         const VERBS: [&str; 5] = ["get", "list", "create", "patch", "delete"];
@@ -253,6 +258,10 @@ mod tests {
             let keeps_away = spec.scheduling == Scheduling::Cordon || spec.takes == Capacity::Gpu;
             assert!(!spec.disruptive || takes || keeps_away, "{name} disrupts, so it takes something");
             assert!(!spec.scheduling.gives_back() || !spec.disruptive, "{name} gives back, so it takes nothing");
+            for slot in [spec.phrases.todo, spec.phrases.done.unwrap_or_default()].into_iter().flat_map(slots) {
+                let is_argument = spec.params.iter().chain(spec.options).any(|param| param.name == slot);
+                assert!(is_argument || ["target", "details", "call"].contains(&slot), "{name}: {{{slot}}} is nothing");
+            }
             // An effect without a line in the timeline has entries of its own in the ledger.
             let silent = spec.phrases.done.is_none();
             assert!(!silent || !spec.mutates() || spec.reach == Reach::None, "{name} acts, so the timeline shows it");

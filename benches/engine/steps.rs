@@ -4,8 +4,8 @@
 
 use crate::rig::{Rig, block_on, fsync, until};
 use crate::{row, share, time_row};
-use nightshift::model::{Call, Effect, Input, Mode, Outcome, Pin, Reach, Status, Subject, Time};
-use nightshift::policy::{Facts, GuardLimits, Proposal};
+use nightshift::model::{Call, Input, Mode, Outcome, Pin, Status, Subject, Time};
+use nightshift::policy::{GuardLimits, Proposal};
 use nightshift::sources::alertmanager;
 use nightshift::store::{Batch, Begun, NewRun, Store};
 use serde_json::{Value, json};
