@@ -146,6 +146,17 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }
 
+pub async fn no_step_reaches_further_than_what_was_pinned_with_the_text(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    store.pin(&pin(), TEXT, Reach::Pod, at(1)).await.unwrap();
+    let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(2)).await.unwrap();
+    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::ReachExceeded), "{begun:?}");
+    store.pin(&pin(), TEXT, Reach::Node, at(3)).await.unwrap();
+    let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(4)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
 /// What a step did to its node's schedule is kept with it, so no name of an action counts.
 pub async fn a_cordon_by_any_name_is_remembered_until_it_is_taken_back(open: Open<'_>) {
     let store = open();
