@@ -167,18 +167,18 @@ pub async fn a_cordon_by_any_name_is_remembered_until_it_is_taken_back(open: Ope
         Proposal { call, scheduling, ..cordon(&claimed, "gpu-3") }
     };
     // The next step, on a node that bears no cordon of ours: somebody gave it back, if there was one.
-    let next = || {
+    let next = |now| {
         let facts = Facts { our_cordon: Some(false), ..cordon(&claimed, "gpu-3").facts };
-        store.begin(Proposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), at(5))
+        store.begin(Proposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), now)
     };
     let changed = Outcome::Ok(json!({ "changed": true }));
     store.begin(close("site::close", Scheduling::Cordon), guards(), at(1)).await.unwrap();
     store.end(run, epoch, 0, changed.clone(), Vec::new(), at(2)).await.unwrap();
-    let begun = next().await.unwrap();
+    let begun = next(at(3)).await.unwrap();
     assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::GivenBack), "{begun:?}");
-    store.begin(close("site::open", Scheduling::Uncordon), guards(), at(3)).await.unwrap();
-    store.end(run, epoch, 1, changed, Vec::new(), at(4)).await.unwrap();
-    let begun = next().await.unwrap();
+    store.begin(close("site::open", Scheduling::Uncordon), guards(), at(4)).await.unwrap();
+    store.end(run, epoch, 1, changed, Vec::new(), at(5)).await.unwrap();
+    let begun = next(at(6)).await.unwrap();
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }
 
