@@ -8,6 +8,7 @@ mod secrets;
 pub use secrets::{HttpSecret, SecretHeader, SecretHeaders, wrong_host};
 
 use super::WorldError;
+use super::gate::GatedBody;
 use crate::limits;
 use reach::{Allow, Lookup, Space};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -134,10 +135,9 @@ impl Http {
             Space::Private => &self.private,
         };
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
-        if let Some(gate) = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET")) {
-            gate.pass()?;
-        }
-        let answer = exchange_with(client, url, request, opened.headers.clone()).await?;
+        let gate = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET"));
+        gate.map_or(Ok(()), super::Gate::pass)?;
+        let answer = exchange_with(client, url, request, opened.headers.clone(), gate).await?;
         Ok(HttpAnswer { body: opened.hide(answer.body), ..answer })
     }
 
@@ -258,15 +258,16 @@ fn parse(text: &str) -> Result<Url, WorldError> {
 }
 
 async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
-    exchange_with(client, url, request, HeaderMap::new()).await
+    exchange_with(client, url, request, HeaderMap::new(), None).await
 }
 
-/// `more`: headers besides the request's own.
+/// `more`: headers besides the request's own; `gate`: what its body passes.
 async fn exchange_with(
     client: &reqwest::Client,
     url: Url,
     request: &HttpRequest,
     more: HeaderMap,
+    gate: Option<&super::Gate>,
 ) -> Result<HttpAnswer, WorldError> {
     let place = place(&url);
     let method: reqwest::Method = request
@@ -284,11 +285,14 @@ async fn exchange_with(
     let mut builder = client.request(method, url).headers(headers);
     builder = match &request.body {
         Value::Null => builder,
-        Value::String(text) => builder.body(text.clone()),
-        json if typed => builder.body(json.to_string()),
-        json => builder.header(reqwest::header::CONTENT_TYPE, "application/json").body(json.to_string()),
+        Value::String(text) => builder.body(body(text.clone(), gate)),
+        json if typed => builder.body(body(json.to_string(), gate)),
+        json => builder.header(reqwest::header::CONTENT_TYPE, "application/json").body(body(json.to_string(), gate)),
     };
-    let answer = builder.send().await.map_err(|error| unanswered(&error, &place))?;
+    let answer = builder
+        .send()
+        .await
+        .map_err(|error| gate.and_then(super::Gate::ended).unwrap_or_else(|| unanswered(&error, &place)))?;
     let status = answer.status().as_u16();
     let retry_after =
         answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -296,6 +300,15 @@ async fn exchange_with(
     let (scopes, date) = (header("x-oauth-scopes"), header("date"));
     let body = read_body(answer, &place).await?;
     Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes, date })
+}
+
+fn body(text: String, gate: Option<&super::Gate>) -> reqwest::Body {
+    match gate {
+        None => text.into(),
+        Some(gate) => {
+            reqwest::Body::wrap(GatedBody::new(http_body_util::Full::<bytes::Bytes>::from(text), Some(gate.clone())))
+        }
+    }
 }
 
 /// Headers that decide where a request goes or how long it is.

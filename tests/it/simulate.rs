@@ -32,7 +32,8 @@ async fn a_wish_to_simulate_is_so_large_and_no_larger() {
     let (_site, engine) = open("").await;
     // Blanks make the body so large.
     let sized = async |bytes: usize| {
-        let text = format!("{:bytes$}", json!({ "runbook": "loops" }).to_string());
+        let text = json!({ "runbook": "loops" }).to_string();
+        let text = format!("{text}{}", " ".repeat(bytes - text.len()));
         assert_eq!(text.len(), bytes);
         let request =
             crate::harness::client().post(format!("{}/api/v1/simulate", engine.url)).bearer_auth(secret("author"));

@@ -103,7 +103,7 @@ impl Kube {
     ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
         let content_type = body.map_or("application/json", |(_, content_type)| content_type);
         let gate = self.gate.as_ref().filter(|_| method != Method::GET);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::ACCEPT, "application/json")
@@ -112,9 +112,14 @@ impl Kube {
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
             let client = self.link.client().await?;
-            // Last, so that no time lies between the switch and the request.
-            gate.map_or(Ok(()), super::super::Gate::pass)?;
-            let answer = client.send(request).await.map_err(|error| unanswered(asked, &error))?;
+            // Before the request, and in its body once more; see `GatedBody`.
+            if let Some(gate) = gate {
+                gate.pass()?;
+                request.extensions_mut().insert(gate.clone());
+            }
+            let answer = client.send(request).await.map_err(|error| {
+                gate.and_then(super::super::Gate::ended).unwrap_or_else(|| unanswered(asked, &error))
+            })?;
             let (head, body) = answer.into_parts();
             self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)

@@ -108,10 +108,6 @@ async fn live(by_file: bool, stops: usize, mut draw: Draw, most: u64) -> Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_stopped_sends_nothing_once_it_goes_on_while_the_kill_switch_is_thrown() {
-    // Some ten microseconds between the last question and the wire are open still (benches/RESULTS.md), and this loop finds them.
-    if std::env::var_os("LOOPS_STOPS").is_none() {
-        return println!("stops: only by `make loops`; the next test holds what is closed");
-    }
     let (stops, mut draw) = (rounds("LOOPS_STOPS", 2), draw("stops"));
     // A short loop has no time for the Lease to end; the next test has.
     let most = if stops > WORLDS { 40_000 } else { 4_000 };
