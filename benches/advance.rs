@@ -53,7 +53,7 @@ const RUNBOOK: &str = r#"//! GPU fell off the bus: empty the node, look, give it
 //!   node: Node
 //!   gpu: Gpu
 //!   rounds: Int
-//! reach: node
+//! scope: node
 
 fn worst(pods) {
     let most = 0;

@@ -183,7 +183,7 @@ fn one(
             let encode = encoders.get(shape).ok_or_else(|| {
                 let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
                 let known = sorted(known).join(", ");
-                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; there are: {known}"))
+                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; available: {known}"))
             })?;
             let headers = headers
                 .iter()
@@ -272,8 +272,8 @@ fn plan_lines(ask: &Ask) -> Vec<String> {
 /// A plan that was only shown: `Suggestion only: would cordon gpu-1 and drain it (4 pods move). Nothing was done.`
 pub fn suggested(suggestion: &Suggestion) -> String {
     match suggestion.brief.as_str() {
-        "" => format!("Suggestion only: {} would change nothing. Nothing was done.", suggestion.runbook),
-        brief => format!("Suggestion only: would {brief}. Nothing was done."),
+        "" => format!("Suggestion only: {} would make no change. No action taken.", suggestion.runbook),
+        brief => format!("Suggestion only: would {brief}. No action taken."),
     }
 }
 

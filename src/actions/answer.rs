@@ -56,7 +56,7 @@ pub(super) fn done(value: Value) -> Performed {
         return Performed::Done(failed(
             FailureKind::Invalid,
             format!(
-                "the answer has {bytes} bytes, more than the {} that a step may keep: ask for less",
+                "the answer has {bytes} bytes, more than the {} that a step may store: request less",
                 limits::OUTCOME_BYTES
             ),
         ));

@@ -13,7 +13,7 @@ pub(super) struct Approve;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "approve",
-    doc: "Asks a person and waits. Denied or not answered in time throws `refused`.",
+    doc: "Requests an approval and waits. Throws `refused` if it is denied or not answered in time.",
     params: &[args::required("question", ParamType::String, "what to approve, in one sentence")],
     options: &[args::optional("within", ParamType::Duration, "how long to wait for an answer (30m)")],
     returns: "#{approved, by}; approved is true, for a no is thrown",
@@ -37,7 +37,10 @@ impl Action for Approve {
     }
 
     async fn perform(&self, _world: &World, _step: &Step) -> Performed {
-        Performed::Done(failed(FailureKind::Invalid, "approve: only the engine can ask a person, and it did not"))
+        Performed::Done(failed(
+            FailureKind::Invalid,
+            "approve: only the engine can request an approval, and it did not",
+        ))
     }
 
     async fn predict(&self, _world: &World, call: &Call) -> Outcome {

@@ -10,7 +10,7 @@ pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::status",
-    doc: "Asks the node's agent how much of a model's files is in memory, and whether headers and sizes fit.",
+    doc: "Reads from the node's agent how much of a model's files is in memory, and whether headers and sizes are right.",
     params: &[args::NODE, args::MODEL_PATH],
     options: &[],
     returns: "#{path, files, bytes, resident: 0.0 to 1.0, sound, flaws: [#{file, what}], missing: [#{file, bytes, resident}], …}",

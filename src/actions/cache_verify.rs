@@ -12,8 +12,8 @@ pub(super) struct CacheVerify;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::verify",
-    doc: "Asks the node's agent to check a model's files: headers and sizes, and with `hash` every byte against its \
-          SHA-256 where one is known.",
+    doc: "Checks a model's files through the node's agent: headers and sizes, and with `hash` every byte against \
+          its SHA-256 where one is available.",
     params: &[args::NODE, args::MODEL_PATH],
     options: &[
         args::optional("hash", ParamType::Bool, "compare every byte (false)"),

@@ -27,7 +27,11 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take (30m)"),
-        args::optional("mib_per_second", ParamType::Int, "read no faster (as the node's settings say)"),
+        args::optional(
+            "mib_per_second",
+            ParamType::Int,
+            "upper bound on the reading rate (default: the node's setting)",
+        ),
         args::optional(
             "via",
             ParamType::String,

@@ -16,10 +16,10 @@ pub(super) struct DockerRestart;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "docker::restart",
-    doc: "Restarts one container of this machine's Docker engine that has the label `nightshift.dev/model`. What runs in \
-          it is asked to end, and killed after `grace`.",
+    doc: "Restarts one container of this machine's Docker engine that has the label `nightshift.dev/model`. Its \
+          processes get SIGTERM, and SIGKILL after `grace`.",
     params: &[args::CONTAINER],
-    options: &[args::optional("grace", ParamType::Duration, "how long it may take to end by itself (10s, 1m at most)")],
+    options: &[args::optional("grace", ParamType::Duration, "time to end before SIGKILL (10s, at most 1m)")],
     returns: "#{changed, id, before, started_at}",
     effect: Effect::Witnessed,
     reach: Reach::Pod,

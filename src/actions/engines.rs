@@ -10,8 +10,11 @@ use crate::world::{Asked, EngineLook, EnginePoint, EngineSignal, Kube, SignalGro
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-pub(super) const WINDOW: ParamSpec =
-    args::optional("window", ParamType::Duration, "between the two looks that show whether it makes steps (15s)");
+pub(super) const WINDOW: ParamSpec = args::optional(
+    "window",
+    ParamType::Duration,
+    "time between the two readings that show whether it makes progress (15s)",
+);
 pub(super) const ALSO: ParamSpec = args::optional(
     "also",
     ParamType::Any,
@@ -49,8 +52,8 @@ impl Question {
             return Err(Failure::new(
                 FailureKind::NotFound,
                 format!(
-                    "no inference engine of {about} is known: give its pods the label nightshift.dev/probe, name it under \
-                     `probe.targets` of a source of kind inference, or ask Prometheus with `also`"
+                    "no inference engine of {about} is configured: give its pods the label nightshift.dev/probe, name it \
+                     under `probe.targets` of a source of kind inference, or query Prometheus with `also`"
                 ),
             ));
         }
@@ -137,7 +140,7 @@ impl Found {
     pub fn words(&self) -> String {
         let list = |lines: &[String]| lines.join("; ");
         match (self.agree.as_slice(), self.against.as_slice()) {
-            ([], against) => format!("nothing speaks for it: {}", list(against)),
+            ([], against) => format!("no signal calls for it: {}", list(against)),
             (agree, []) => format!("for it: {}", list(agree)),
             (agree, against) => format!("for it: {}. Against it: {}", list(agree), list(against)),
         }
@@ -188,7 +191,7 @@ fn token(asked: &Asked) -> EngineSignal {
     let (agrees, words) = match asked {
         Asked::Answered => (false, "a request of one token was answered".to_owned()),
         Asked::Silent(why) => (true, format!("a request of one token was not answered: {why}")),
-        Asked::Refused(why) => (false, format!("a request of one token says nothing: {why}")),
+        Asked::Refused(why) => (false, format!("the request for one token gave no signal: {why}")),
     };
     EngineSignal { group: SignalGroup::Request, agrees, words }
 }

@@ -10,13 +10,13 @@ pub(super) static GPU_HEALTH: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::health",
-    doc: "Asks the node's agent how its GPUs are, as NVML says.",
+    doc: "Reads the health of a node's GPUs (NVML) from its agent.",
     params: &[
         args::NODE,
         args::optional("gpu", ParamType::Gpu, "index, UUID or PCI address; left out: all of the node"),
     ],
     options: &[],
-    returns: "#{driver, gpus: [#{index, uuid, pci, name, ok, complaints}]}, and what else NVML knows of each",
+    returns: "#{driver, gpus: [#{index, uuid, pci, name, ok, complaints}]}, and further NVML values of each",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,

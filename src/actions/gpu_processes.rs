@@ -10,7 +10,7 @@ pub(super) static GPU_PROCESSES: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::processes",
-    doc: "Asks the node's agent which processes hold its GPUs.",
+    doc: "Lists the processes that use a node's GPUs, from its agent.",
     params: &[
         args::NODE,
         args::optional("gpu", ParamType::Gpu, "index, UUID or PCI address; left out: all of the node"),

@@ -12,7 +12,7 @@ pub(super) const NAME: &str = "gpu::recovery_action";
 
 static SPEC: ActionSpec = ActionSpec {
     name: NAME,
-    doc: "Asks the node's agent what the driver says that a GPU needs.",
+    doc: "Reads the recovery action that the driver requests for a GPU, from the node's agent.",
     params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
     options: &[],
     returns: "`none`, `gpu-reset`, `node-reboot`, `drain-p2p` or `drain-and-reset`",

@@ -17,7 +17,7 @@ const LABEL: &str = "nvidia.com/device-plugin.config";
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::sharing",
     doc: "Chooses a time-slicing profile for a node: a name of the device plugin's configuration, as its label \
-          nvidia.com/device-plugin.config. The plugin starts anew; pods that run go on.",
+          nvidia.com/device-plugin.config. The plugin restarts; running pods continue.",
     params: &[
         args::NODE,
         args::required("profile", ParamType::String, "a name of the plugin's configuration; `` for its default"),

@@ -13,7 +13,7 @@ pub(super) struct HttpGet;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "http::get",
-    doc: "GETs a URL that `http_allow` names. Any status is an answer; look at it.",
+    doc: "GETs a URL that `http_allow` names. Any status is an answer; check it.",
     params: &[args::required("url", ParamType::String, "the URL")],
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",

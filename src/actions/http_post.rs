@@ -14,8 +14,8 @@ pub(super) struct HttpPost;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "http::post",
-    doc: "POSTs to a URL that `http_allow` names. Any status is an answer; look at it. Nobody can tell whether a POST \
-          without an answer happened, so a crash in its middle stops the run for a person.",
+    doc: "POSTs to a URL that `http_allow` names. Any status is an answer; check it. A POST without an answer may \
+          have happened or not, so a crash during one stops the run until an operator decides.",
     params: &[
         args::required("url", ParamType::String, "the URL"),
         args::required("body", ParamType::Any, "sent as JSON, or as it is if it is a text"),

@@ -18,13 +18,13 @@ pub(super) struct InferenceDrainTraffic;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::drain_traffic",
-    doc: "Takes an inference pod out of its Services, by a label that they ask for and its controller does not, and waits until it \
-          runs no request and none waits. When the time is up it says so (`drained` is false) and the traffic stays away. Refused when \
+    doc: "Takes an inference pod out of its Services, by a label that they select and its controller does not, and waits until no \
+          request runs or waits. When the time is up it returns `drained: false` and the traffic stays away. Refused when \
           no other pod of the set is ready.",
     params: &[args::POD],
     options: &[
-        args::optional("within", ParamType::Duration, "how long its requests may take (10m)"),
-        args::optional("label", ParamType::String, "the label that goes (nightshift.dev/traffic)"),
+        args::optional("within", ParamType::Duration, "time for its requests to end (10m)"),
+        args::optional("label", ParamType::String, "the label to remove (nightshift.dev/traffic)"),
         args::optional("except", ParamType::Any, "names of Services that carry no requests, such as one for metrics"),
         args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),
     ],
@@ -123,7 +123,7 @@ async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(Str
 fn engine(world: &World, pod: &Pod) -> Settled<EnginePoint> {
     engines::of_pod(world, pod)?.ok_or_else(|| {
         let what = format!(
-            "no inference engine of {}/{} is known, so nobody could tell when its requests have ended: give it the label \
+            "no inference engine of {}/{} is configured, so the end of its requests cannot be seen: give it the label \
              nightshift.dev/probe, or name it under `probe.targets`",
             pod.namespace, pod.name
         );
@@ -174,6 +174,6 @@ fn report(step: &Step, drained: bool, running: f64, waiting: f64, spent: Duratio
 }
 
 fn theirs(pod: &Pod, who: &str) -> Failure {
-    let what = format!("the traffic of {}/{} was taken away by {who}", pod.namespace, pod.name);
+    let what = format!("the traffic of {}/{} was removed by {who}", pod.namespace, pod.name);
     Failure::new(FailureKind::Conflict, what)
 }

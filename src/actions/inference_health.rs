@@ -15,8 +15,8 @@ pub(super) struct InferenceHealth;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::health",
-    doc: "Looks twice at the readiness and the metrics of a workload's vLLM, TGI or Triton engines, and counts independent signals \
-          that speak for a restart: no step while requests wait, not ready, late first tokens, a full KV cache, no answer \
+    doc: "Reads the readiness and metrics of a workload's vLLM, TGI or Triton engines twice, and counts independent signals for a \
+          restart: no step while requests wait, not ready, late first tokens, a full KV cache, no answer \
           to a request of one token (`ask`), and each query of `also`.",
     params: &[args::WORKLOAD],
     options: &[engines::WINDOW, engines::ALSO, engines::ASK],
@@ -69,7 +69,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let first = engines::first_looks(step);
     if first.is_none() && !question.points.is_empty() {
         let carry = json!({ "first": engines::carried(&question.points, question.look(world).await) });
-        let why = format!("looks again in {}", question.window);
+        let why = format!("reads again in {}", question.window);
         return Ok(Performed::Again { after: question.window.0, why, carry });
     }
     Ok(done(report(&question.judge(world, &first.unwrap_or_default()).await)))

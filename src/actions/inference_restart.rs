@@ -19,10 +19,10 @@ pub(super) struct InferenceRestart;
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::restart",
     doc: "Restarts one inference pod by evicting it; its set starts another. Refused when no other pod of the set is ready, \
-          since then nobody would answer; and refused unless `signals` independent signals, read fresh, say that it must: no step \
+          because none would serve; and refused unless at least `signals` independent signals, read fresh, call for it: no step \
           while requests wait, not ready (for its endpoint or the kubelet), late first tokens, a full KV cache, no \
-          answer to a request of one token (`ask`), and each query of `also`. One alone has fooled others: a busy engine answers its \
-          health late, and a wedged one at once.",
+          answer to a request of one token (`ask`), and each query of `also`. One signal alone is not reliable: a busy engine \
+          answers its health check late, and a hung one answers at once.",
     params: &[args::POD],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take to leave (10m)"),
@@ -90,7 +90,7 @@ async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> 
     if first.is_none() && !question.points.is_empty() {
         let first = engines::carried(&question.points, question.look(world).await);
         let carry = json!({ "uid": pod.uid, "first": first });
-        let why = format!("looks again at its engine in {}", question.window);
+        let why = format!("reads its engine again in {}", question.window);
         return Ok(Performed::Again { after: question.window.0, why, carry });
     }
     let mut found = question.judge(world, &first.unwrap_or_default()).await;
@@ -131,7 +131,7 @@ fn wanted(call: &Call) -> Result<usize, Failure> {
 pub(super) async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
     let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
     let Some((kind, owner)) = &pod.owner else {
-        return refused(format!("nothing would start {}/{} again", pod.namespace, pod.name));
+        return refused(format!("no controller would start {}/{} again", pod.namespace, pod.name));
     };
     if args::flag(call, "even_if_alone") {
         return Ok(());

@@ -16,8 +16,8 @@ pub(super) const NAME: &str = "inference::return_traffic";
 
 static SPEC: ActionSpec = ActionSpec {
     name: NAME,
-    doc: "Gives a pod back the traffic that `inference::drain_traffic` took. Fails with `conflict` if somebody else took it; a pod that \
-          is gone needs nothing.",
+    doc: "Returns the traffic that `inference::drain_traffic` removed from a pod. Fails with `conflict` if another user or tool removed \
+          it; does nothing if the pod is gone.",
     params: &[args::POD],
     options: &[],
     returns: "#{changed}; changed is false if it had its traffic, or is gone",
@@ -87,7 +87,7 @@ async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String
         Taken::No => Ok(None),
         Taken::Ours { label, before } => Ok(Some((pod, label, before))),
         Taken::Theirs(who) => {
-            let what = format!("the traffic of {namespace}/{name} was taken away by {who}; only they may give it back");
+            let what = format!("the traffic of {namespace}/{name} was removed by {who}; only they may return it");
             Err(Failure::new(FailureKind::Conflict, what).into())
         }
     }

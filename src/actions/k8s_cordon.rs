@@ -13,8 +13,8 @@ pub(super) struct K8sCordon;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::cordon",
-    doc: "Keeps new pods off a node; the ones that run stay. Fails with `conflict` if somebody else cordoned it.",
-    params: &[args::NODE, args::required("why", ParamType::String, "why, for the people who look at the node")],
+    doc: "Cordons a node: no new pods; running ones stay. Fails with `conflict` if another user or tool cordoned it.",
+    params: &[args::NODE, args::required("why", ParamType::String, "reason, shown on the node")],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if it was ours already",
     effect: Effect::Converge,
@@ -86,14 +86,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(done(report(true, false)))
 }
 
-/// Whether the cordon is there and ours; somebody else's is a failure.
+/// Whether the cordon is there and ours; another user's is a failure.
 fn ours(node: &Node, world: &World) -> Result<bool, Failure> {
     match cordon(node, &world.identity) {
         Cordon::Open => Ok(false),
         Cordon::Ours { .. } => Ok(true),
         Cordon::Foreign { who } => Err(Failure::new(
             FailureKind::Conflict,
-            format!("node {} was cordoned by {who}; Nightshift does not take it over", node.name),
+            format!("node {} was cordoned by {who}; Nightshift does not take over the cordon", node.name),
         )),
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct K8sDeletePod;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::delete_pod",
-    doc: "Deletes one pod, without asking disruption budgets and without waiting; prefer `k8s::evict`.",
+    doc: "Deletes one pod, ignoring disruption budgets and without waiting; prefer `k8s::evict`.",
     params: &[args::POD],
     options: &[],
     returns: "#{changed, uid}",

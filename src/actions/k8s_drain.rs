@@ -36,11 +36,11 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional(
             "then",
             ParamType::String,
-            "when the time is up: `fail`; `hold`: go on waiting, at most a week; `force`: delete, whatever budgets say (fail)",
+            "when the time is up: `fail`; `hold`: keep waiting, at most a week; `force`: delete despite budgets (fail)",
         ),
-        args::optional("grace", ParamType::Duration, "time for a pod to end itself (what the pod says)"),
+        args::optional("grace", ParamType::Duration, "grace period of a pod (the pod's own)"),
         args::optional("delete_empty_dir", ParamType::Bool, "also pods that lose an emptyDir on disk (false)"),
-        args::optional("evict_bare", ParamType::Bool, "also pods that nothing will start again (false)"),
+        args::optional("evict_bare", ParamType::Bool, "also pods without a controller that restarts them (false)"),
     ],
     returns: "#{evicted, forced, left, waited}; left lists the pods that were not meant",
     effect: Effect::Converge,
@@ -121,7 +121,7 @@ fn options(call: &Call) -> String {
         parts.push(format!("up to {within}"));
     }
     match call.text("then") {
-        "force" => parts.push("then deleted whatever disruption budgets say".to_owned()),
+        "force" => parts.push("then deleted despite disruption budgets".to_owned()),
         "hold" => parts.push("then waits on".to_owned()),
         _ => {}
     }
@@ -186,7 +186,7 @@ fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
     Err(Failure::new(
         FailureKind::Refused,
         format!(
-            "node {} is not drained: {}{tail}; the runbook may say so in the options",
+            "node {} is not drained: {}{tail}; the runbook may allow it in the options",
             orders.node,
             list.join("; ")
         ),
@@ -292,7 +292,7 @@ fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
     let mut why = format!("{late}{left} {pods} to go, {going} of them ending");
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     if !asked.misconfigured.is_empty() {
-        why.push_str(&format!("; A PERSON MUST MEND a disruption budget: {}", first(&asked.misconfigured)));
+        why.push_str(&format!("; AN OPERATOR MUST FIX a disruption budget: {}", first(&asked.misconfigured)));
     }
     if !asked.blocked.is_empty() {
         why.push_str(&format!("; {} blocked by a disruption budget: {}", asked.blocked.len(), first(&asked.blocked)));

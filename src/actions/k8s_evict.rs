@@ -75,10 +75,10 @@ pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         "it is ending".to_owned()
     } else {
         match kube.evict(namespace, name, uid, None).await.map_err(silent)? {
-            EvictAnswer::Accepted => "it was asked to leave".to_owned(),
+            EvictAnswer::Accepted => "its eviction was accepted".to_owned(),
             EvictAnswer::Gone => return Ok(gone()),
             EvictAnswer::Blocked { why } => format!("blocked by a disruption budget: {why}"),
-            EvictAnswer::Misconfigured { why } => format!("A PERSON MUST MEND a disruption budget: {why}"),
+            EvictAnswer::Misconfigured { why } => format!("AN OPERATOR MUST FIX a disruption budget: {why}"),
         }
     };
     Ok(poll(spent, why, carry))

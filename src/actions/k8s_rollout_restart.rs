@@ -64,7 +64,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 
     let mut workload = kube.workload(namespace, name).await.map_err(silent)?;
     let carry = json!({ "restarted": true });
-    // The mark outlives a lost answer, what is carried outlives somebody else's restart.
+    // The mark outlives a lost answer, what is carried outlives another user's restart.
     if !asked_before && workload.annotations.get(RESTARTED_BY) != Some(&step.key()) {
         let marks = json!({ RESTARTED_BY: step.key(), "kubectl.kubernetes.io/restartedAt": step.begun_at });
         let patch = json!({

@@ -16,7 +16,7 @@ static SPEC: ActionSpec = ActionSpec {
     doc: "Sets the number of replicas of a workload; does not wait for them.",
     params: &[args::WORKLOAD, args::required("replicas", ParamType::Int, "how many")],
     options: &[args::optional("allow_zero", ParamType::Bool, "zero is meant (false)")],
-    returns: "#{changed, before}; before is the number that was asked for until now",
+    returns: "#{changed, before}; before is the previous desired number",
     effect: Effect::Converge,
     reach: Reach::Workload,
     disruptive: true,

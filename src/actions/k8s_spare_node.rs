@@ -15,7 +15,7 @@ pub(super) struct K8sSpareNode;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::spare_node",
-    doc: "Names another ready, open node of the same GPU product, the one with the most free GPUs; \"\" if there is none.",
+    doc: "Returns another ready, schedulable node of the same GPU product, the one with the most free GPUs; \"\" if there is none.",
     params: &[args::NODE],
     options: &[],
     returns: "the name, or an empty text",

@@ -15,7 +15,7 @@ pub(super) const NAME: &str = "k8s::uncordon";
 
 static SPEC: ActionSpec = ActionSpec {
     name: NAME,
-    doc: "Lifts a cordon that Nightshift set, in this run or an earlier one. Fails with `conflict` if it is somebody else's.",
+    doc: "Uncordons a node that Nightshift cordoned, in this run or an earlier one. Fails with `conflict` if another user or tool cordoned it.",
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if the node was open already",
@@ -109,7 +109,7 @@ fn need(node: &Node, world: &World) -> Result<Need, Failure> {
         Cordon::Ours { .. } => Ok(Need::Both),
         Cordon::Foreign { who } => Err(Failure::new(
             FailureKind::Conflict,
-            format!("node {} was cordoned by {who}; only they may give it back", node.name),
+            format!("node {} was cordoned by {who}; only they may uncordon it", node.name),
         )),
     }
 }

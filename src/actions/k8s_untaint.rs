@@ -15,7 +15,7 @@ pub(super) const NAME: &str = "k8s::untaint";
 
 static SPEC: ActionSpec = ActionSpec {
     name: NAME,
-    doc: "Removes the taints of one key from a node, of one effect or of all. Fine if there is none.",
+    doc: "Removes the taints of one key from a node, of one effect or of all. Does nothing if there is none.",
     params: &[args::NODE, args::required("key", ParamType::String, "the key, as `domain/name`")],
     options: &[
         args::optional("effect", ParamType::String, "only the taint of this effect"),

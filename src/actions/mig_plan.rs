@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 
 pub(super) struct MigPlanning;
 
-pub(super) const DEMAND: crate::model::ParamSpec =
-    args::optional("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for");
+pub(super) const DEMAND: crate::model::ParamSpec = args::optional(
+    "demand",
+    ParamType::Any,
+    "requested instances: #{ \"1g.10gb\": 2 }, or `pending`: those that pods wait for",
+);
 pub(super) const MOST_MOVES: crate::model::ParamSpec =
     args::optional("most_moves", ParamType::Int, "pods that may be moved (1)");
 pub(super) const WARM_UP: crate::model::ParamSpec =
@@ -21,15 +24,15 @@ pub(super) const WARM_UP: crate::model::ParamSpec =
 
 static SPEC: ActionSpec = ActionSpec {
     name: "mig::plan",
-    doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with what must hold before and after. Ill \
-          GPUs and pods that may not move are left alone, and what has no place is refused in words. A pod that moves costs \
+    doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with its conditions before and after. \
+          Unhealthy GPUs and pods that may not move are left alone, and a request without room is refused with the reason. A pod that moves costs \
           its time, weighed by its priority, and twice as much if its disruption budget lets no other go.",
     params: &[
         args::NODE,
         args::required(
             "demand",
             ParamType::Any,
-            "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for",
+            "requested instances: #{ \"1g.10gb\": 2 }, or `pending`: those that pods wait for",
         ),
     ],
     options: &[MOST_MOVES, WARM_UP],
@@ -73,7 +76,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     let asked = Call::new("mig::inventory", [("node", json!(node))]);
     let said = on_node::read(world, &asked).await?;
     let inventory: MigInventory = serde_json::from_value(said)
-        .map_err(|error| args::invalid(format!("the agent of {node} says what is not understood: {error}")))?;
+        .map_err(|error| args::invalid(format!("the agent of {node} sent an invalid answer: {error}")))?;
     // Without a cluster nobody but processes can hold an instance.
     let around = match world.clusters.is_empty() {
         true => None,

@@ -21,10 +21,10 @@ pub(super) struct MigRebalance;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "mig::rebalance",
-    doc: "Changes the MIG layout of a node that we cordoned. With `config`, through the GPU operator's label (drain its GPU \
+    doc: "Changes the MIG layout of a node that Nightshift cordoned. With `config`, through the GPU operator's label (drain its GPU \
           pods first: all slices of a changed GPU restart). With `demand`, through the node's agent, on nodes without a \
           mig-manager: pods in the way are evicted, and only the instances in the way are touched. Where a DRA driver owns \
-          the GPUs it is refused. On failure the old layout is put back.",
+          the GPUs it is refused. On failure the old layout is restored.",
     params: &[args::NODE],
     options: &[
         args::optional("config", ParamType::String, "a name of the mig-manager's configuration: all-1g.10gb"),
@@ -34,7 +34,7 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional(
             "expect",
             ParamType::Any,
-            "what the node must offer afterwards: #{ \"nvidia.com/mig-1g.10gb\": 7 }",
+            "resources the node must offer afterwards: #{ \"nvidia.com/mig-1g.10gb\": 7 }",
         ),
         args::optional("within", ParamType::Duration, "how long it may take (20m)"),
         args::optional("layout", ParamType::Any, "layouts to put back, as an undo gives them"),
@@ -68,7 +68,7 @@ struct Progress {
     before: String,
     /// What is being done: see the routes. Empty: nothing yet.
     phase: String,
-    /// Since when the mig-manager was asked.
+    /// Since when the layout was requested from the mig-manager.
     since: Option<Time>,
     /// The mig-manager was seen at work since then.
     busy: bool,
@@ -186,7 +186,7 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
     if drivers.contains("gpu.nvidia.com") {
         return refused(format!(
             "the DRA driver gpu.nvidia.com hands out the GPUs of {name}: it partitions them itself for each claim. Taint the \
-             device or evict the claim's pod, and it places the claim anew"
+             device or evict the claim's pod, and it places the claim again"
         ));
     }
     let owned = node.labels.contains_key(CONFIG) || node.labels.contains_key(STATE);
@@ -199,7 +199,7 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
         }
         (Some(_), false) => {
             return refused(format!(
-                "{name} bears no label {CONFIG}: no mig-manager owns it, so nothing would act on one"
+                "{name} has no label {CONFIG}: no mig-manager manages it, so a new value would have no effect"
             ));
         }
         _ => {}
@@ -207,7 +207,9 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
     match cordon(node, &world.identity) {
         Cordon::Ours { .. } => Ok(()),
         Cordon::Open => {
-            let why = format!("node {name} is not cordoned: cordon it first, so that nobody lands on it meanwhile");
+            let why = format!(
+                "node {name} is not cordoned: cordon it first, so that no pod is scheduled there during the change"
+            );
             Err(Failure::new(FailureKind::Conflict, why).into())
         }
         Cordon::Foreign { who } => {

@@ -13,8 +13,8 @@ pub(super) struct NodeCollect;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "node::collect",
-    doc: "Gathers a bundle on the node: NVIDIA's bug report where that tool is, the last kernel lines, and how the GPUs \
-          are. Take it before a reset or reboot: both wipe what it shows.",
+    doc: "Gathers a bundle on the node: NVIDIA's bug report where that tool is installed, the last kernel log lines, \
+          and GPU health. Collect it before a reset or reboot: both erase that state.",
     params: &[args::NODE],
     options: &[],
     returns: "#{folder, files: [#{name, bytes, sha256}], missing: [texts]}",

@@ -16,8 +16,8 @@ const WITHIN: Span = Span::minutes(30);
 
 static SPEC: ActionSpec = ActionSpec {
     name: "node::reboot",
-    doc: "Reboots a node through its agent, and waits until the agent speaks again from another boot. The last resort: \
-          drain first. A run asks people before it, whatever its mode.",
+    doc: "Reboots a node through its agent, and waits until the agent reports from a new boot. The last resort: drain \
+          first. It requires an approval in every mode.",
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, boot, was}",
@@ -60,7 +60,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if before.is_empty() {
         // Without a witness a lost answer could cost a second reboot.
         return Err(
-            args::invalid(format!("the boot of {node} is not known, so a reboot could not be told from none")).into()
+            args::invalid(format!("the boot ID of {node} is not known, so a reboot could not be verified")).into()
         );
     }
     let gone = waited(world, step);
@@ -70,7 +70,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         }
         Ok(_) => match on_node::perform(world, step, WITHIN).await? {
             // The agent has asked the machine to go down; it is still the old boot that says so.
-            Performed::Done(Outcome::Ok(_)) => format!("{node} goes down"),
+            Performed::Done(Outcome::Ok(_)) => format!("{node} is shutting down"),
             other => return Ok(other),
         },
         Err(error) => error.to_string(),

@@ -14,7 +14,7 @@ pub(super) struct Note;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "note",
-    doc: "Writes a line into the run's story, for whoever reads it later. Disturbs nobody.",
+    doc: "Writes a line into the run's timeline. Sends no notification.",
     params: &[args::required("text", ParamType::String, "the line")],
     options: &[],
     returns: "()",

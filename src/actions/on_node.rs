@@ -89,7 +89,8 @@ pub(super) fn stop(world: &World, step: &Step, within: Span) -> Settled<Performe
     let node = args::text(&step.call, "node")?;
     match world.agents.unwant(node, &step.command_key()) {
         Ok(()) => {
-            let what = format!("the run was cancelled: the agent of {node} stops reading, and what it has read stays");
+            let what =
+                format!("the run was cancelled: the agent of {node} stops reading; pages already read stay cached");
             Ok(Performed::Done(failed(FailureKind::Refused, what)))
         }
         // After a restart of ours an agent comes back in a moment; one that is gone has nothing under way.

@@ -13,7 +13,7 @@ pub(super) struct PromQuery;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "prom::query",
-    doc: "Asks Prometheus an instant query.",
+    doc: "Runs an instant query in Prometheus.",
     params: &[args::required("query", ParamType::String, "PromQL")],
     options: &[],
     returns: "[#{labels, value}]; value is a float, or the text `NaN`, `+Inf` or `-Inf`",

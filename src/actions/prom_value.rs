@@ -13,7 +13,7 @@ pub(super) struct PromValue;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "prom::value",
-    doc: "Asks Prometheus for one number. Throws `not_found` if there is no data (or NaN), `invalid` if there are several series.",
+    doc: "Reads one number from Prometheus. Throws `not_found` if there is no data (or NaN), `invalid` if there are several series.",
     params: &[args::required("query", ParamType::String, "PromQL that gives one series or a scalar")],
     options: &[],
     returns: "a float",
@@ -51,7 +51,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     match samples.as_slice() {
         [one] if one.value.is_finite() => Ok(json!(one.value)),
         [one] if one.value.is_nan() => {
-            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, which says nothing")).into())
+            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, so it has no value")).into())
         }
         [one] => Err(args::invalid(format!("`{query}` is {}, which is no number to compare with", one.value)).into()),
         [] => Err(Failure::new(FailureKind::NotFound, format!("`{query}` has no data, which is not zero")).into()),

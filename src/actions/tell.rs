@@ -14,10 +14,10 @@ pub(super) struct Tell;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "tell",
-    doc: "Says a text on a channel of the configuration, in the incident's thread where there is one.",
+    doc: "Sends a text to a channel of the configuration, in the incident's thread where there is one.",
     params: &[
         args::required("channel", ParamType::String, "the channel's name in the configuration"),
-        args::required("text", ParamType::String, "what to say; shown as text, never as markup"),
+        args::required("text", ParamType::String, "the message; shown as text, never as markup"),
     ],
     options: &[],
     returns: "()",
@@ -58,7 +58,7 @@ fn words(call: &Call) -> Result<(&str, &str), Failure> {
     let (channel, text) = (args::text(call, "channel")?, args::text(call, "text")?);
     if text.len() > limits::TELL_BYTES {
         return Err(args::invalid(format!(
-            "tell: {} bytes are too many, {} is the most",
+            "tell: the text has {} bytes; the limit is {}",
             text.len(),
             limits::TELL_BYTES
         )));

@@ -62,7 +62,7 @@ pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -
     if !not_by.is_empty() {
         let names: Vec<&str> = not_by.iter().map(|service| service.name.as_str()).collect();
         return refused(format!(
-            "{name} gets traffic through Services that do not ask for the label {label}: {}; add it to their selectors, or list \
+            "{name} gets traffic through Services that do not select the label {label}: {}; add it to their selectors, or list \
              under `except` those that carry no requests",
             names.join(", ")
         ));
@@ -75,8 +75,8 @@ pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -
             None => return refused(format!("{name} belongs to {kind} {owner}, whose selector is not read")),
             Some(keys) if keys.contains(label) => {
                 return refused(format!(
-                    "{kind} {owner} knows its pods by the label {label} too: without it, it would let go of {name} and start \
-                     another; choose a label that only the Service asks for"
+                    "{kind} {owner} selects its pods by the label {label} too: without it, the controller would release {name} \
+                     and start another; choose a label that only the Service selects"
                 ));
             }
             Some(_) => {}

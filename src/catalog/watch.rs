@@ -22,7 +22,7 @@ pub struct Watch {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    #[error("files cannot be watched: {0}; on Linux, look at fs.inotify.max_user_instances")]
+    #[error("files cannot be watched: {0}; on Linux, check fs.inotify.max_user_instances")]
     Notify(#[from] notify::Error),
     #[error("files cannot be watched: no thread ({0})")]
     Thread(#[from] std::io::Error),

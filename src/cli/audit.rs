@@ -51,11 +51,11 @@ enum What {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
-    /// Print the public key: keep it somewhere else
+    /// Print the public key; store it on another machine
     Key,
-    /// Recent entries, oldest first
+    /// List recent entries, oldest first
     Log {
-        /// Only this kind, e.g. step_denied
+        /// Only entries of this kind, e.g. step_denied
         #[arg(long)]
         kind: Option<String>,
         /// Only of this run (r17)
@@ -64,18 +64,18 @@ enum What {
         /// Only of this incident (i3)
         #[arg(long)]
         incident: Option<String>,
-        /// At most so many
+        /// Maximum number
         #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS, value_parser = super::invocation::rows)]
         limit: usize,
     },
-    /// Remove the body of an entry for ever; its hash and place stay
+    /// Remove the body of an entry permanently; its hash and place stay
     Redact {
         /// The entry's number (12)
         entry: String,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason")]
         why: String,
-        /// Do not ask; for scripts
+        /// Skip the confirmation; for scripts
         #[arg(short, long)]
         yes: bool,
     },
@@ -295,7 +295,7 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
             let every = limits::CHECKPOINT_EVERY.as_secs();
             Err(Stop::new(
                 Code::Partial,
-                format!("{what} has no checkpoint yet: nothing in it is vouched for"),
+                format!("{what} has no signed checkpoint yet, so it cannot be verified"),
                 format!("one is signed every {every} s and at every orderly end: try again then"),
             ))
         }
@@ -306,7 +306,7 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
             }
             Err(Stop::failure(
                 format!("{what} does not verify: {error}"),
-                "keep the store as it is, compare with an earlier export, and find out who had access",
+                "do not change the store, compare it with an earlier export, and find out which users had access",
             ))
         }
     }
@@ -363,7 +363,7 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     ))?;
     match raw.and_then(|raw| raw.body) {
         Some(body) => invocation.line(&clean(&String::from_utf8_lossy(&body), 100_000)),
-        None => invocation.line("its body was redacted; its place and hash are proven all the same"),
+        None => invocation.line("its body was redacted; its place and hash are still proven"),
     }
 }
 
@@ -423,12 +423,15 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
     let number = entry.trim_start_matches('#');
     if !yes {
         if !invocation.can_ask() {
-            return Err(Stop::usage("a redaction cannot be taken back, and nobody can be asked here", "say --yes"));
+            return Err(Stop::usage(
+                "a redaction cannot be undone, and there is no terminal to confirm it on",
+                "add --yes",
+            ));
         }
-        let answer =
-            invocation.ask(&format!("The body of #{} goes for ever. Type its number again:", page::text(number)))?;
+        let answer = invocation
+            .ask(&format!("The body of #{} is removed permanently. Type its number again:", page::text(number)))?;
         if answer.trim_start_matches('#') != number {
-            return Err(Stop::failure("not the same number: nothing was redacted", ""));
+            return Err(Stop::failure("the number differs: no entry was redacted", ""));
         }
     }
     let answer: Value = Client::new(invocation)?.post("audit/redact", &json!({ "entry": number, "why": why }))?;

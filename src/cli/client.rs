@@ -43,7 +43,7 @@ impl Client {
 
     fn with(base: Url, token: String, invocation: &Invocation) -> Result<Client, Stop> {
         if base.scheme() == "http" && !is_local(&base) {
-            invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
+            invocation.warn(&format!("{base} is plain HTTP: the token and the answers are sent unencrypted"));
         }
         crate::world::install_tls();
         let make = || {
@@ -85,7 +85,7 @@ impl Client {
         self.runtime.block_on(async {
             tokio::select! {
                 () = tokio::time::sleep(limits::WAIT_POLL) => Ok(()),
-                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine goes on; see `nightshift runs`")),
+                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine continues; see `nightshift runs`")),
             }
         })
     }
@@ -134,7 +134,7 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > limits::CLIENT_BODY_BYTES {
-                return Err(Stop::failure("the answer is endless", "ask for less with --limit"));
+                return Err(Stop::failure("the answer is endless", "request less with --limit"));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -145,13 +145,13 @@ impl Client {
         if error.is_timeout() {
             return Stop::failure(
                 format!("{} did not answer in time", self.base),
-                "look at the engine's log and at `nightshift doctor`",
+                "see the engine's log and `nightshift doctor`",
             );
         }
         let why = std::error::Error::source(error).map_or(error.to_string(), deepest);
         Stop::failure(
             format!("no engine answers at {}: {why}", self.base),
-            "start it with `nightshift serve`, or say where it is with --server or NIGHTSHIFT_SERVER",
+            "start it with `nightshift serve`, or give its address with --server or NIGHTSHIFT_SERVER",
         )
     }
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what can be seen on this machine: ask no cluster, no Prometheus, no channel
+    /// Check only this machine: contact no cluster, no Prometheus, no channel
     #[arg(long)]
     offline: bool,
 }

@@ -18,16 +18,16 @@ pub(super) struct Global {
     /// Configuration file [env: NIGHTSHIFT_CONFIG] [default: ./nightshift.yaml, then /etc/nightshift/nightshift.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
     /// Show times in UTC instead of the zone of this machine (`TZ`)
     #[arg(long, global = true)]
     pub utc: bool,
-    /// Colours; `auto` means on a terminal, unless NO_COLOR is set
+    /// Colors; `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: When,
-    /// The engine to talk to [default: what the configuration says]
+    /// Engine address [default: from the configuration]
     #[arg(long, global = true, value_name = "URL", env = "NIGHTSHIFT_SERVER")]
     pub server: Option<String>,
     /// File with the token to use [default: NIGHTSHIFT_TOKEN, else <data_dir>/token]
@@ -190,19 +190,21 @@ impl Invocation {
             return Ok(());
         }
         if self.json() || !self.can_ask() {
-            let error = format!("this would {what}, and there is no terminal to confirm it on: nothing was done");
-            return Err(Stop::usage(error, "to do it without being asked: add --yes"));
+            let error = format!("this would {what}, and there is no terminal to confirm it on: no action taken");
+            return Err(Stop::usage(error, "to skip the confirmation: add --yes"));
         }
         let answer = self.ask(&format!("Really {what}? [y/N]"))?;
         if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
-        Err(Stop::failure("not confirmed: nothing was done", ""))
+        Err(Stop::failure("not confirmed: no action taken", ""))
     }
 
     /// Asks a person; the answer without the newline.
     pub fn ask(&self, question: &str) -> Result<String, Stop> {
-        let wrong = |error| Stop::failure(format!("cannot ask: {error}"), "say --yes to go without asking");
+        let wrong = |error| {
+            Stop::failure(format!("cannot read the confirmation: {error}"), "add --yes to skip the confirmation")
+        };
         write!(io::stderr(), "{question} ").and_then(|()| io::stderr().flush()).map_err(wrong)?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(wrong)?;

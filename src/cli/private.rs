@@ -29,7 +29,7 @@ pub(super) fn folder(folder: &Path) -> Result<(), String> {
     match there.mode() & OTHERS {
         0 => {}
         _ if there.uid() == me || me == 0 => {
-            tracing::warn!(folder = %folder.display(), mode = format!("{:o}", there.mode() & 0o777), "other users could read this folder; its mode is 700 now");
+            tracing::warn!(folder = %folder.display(), mode = format!("{:o}", there.mode() & 0o777), "folder was readable by other users; mode changed to 700");
             tighten(folder, &there).map_err(wrong)?;
         }
         // A volume of Kubernetes: it is the group's, which is this process alone, and no other user may look.

@@ -16,10 +16,10 @@ use std::fmt::Write as _;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what the runbooks that are loaded call, instead of every action that is on
+    /// Only the actions that loaded runbooks call, instead of all enabled actions
     #[arg(long)]
     used: bool,
-    /// The roles are called NAME-read and NAME-write
+    /// Name of the roles: NAME-read and NAME-write
     #[arg(long, default_value = "nightshift")]
     name: String,
 }
@@ -41,10 +41,10 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     write.retain(|right, _| right.writes() && !right.home());
     home.retain(|right, _| right.home());
     let head = format!(
-        "# What the actions that are on need of the Kubernetes API, from the catalog of nightshift {}.\n\
+        "# Rights of the enabled actions in the Kubernetes API, from the catalog of nightshift {}.\n\
          # An engine that observes or suggests needs the first role; one that acts needs all.\n\
          # RBAC cannot limit which part of an object a patch changes. With these roles alone, this account can put any image\n\
-         # into any workload, and so become cluster-admin. The Helm chart's admission policies limit it to what stands under\n\
+         # into any workload, and so become cluster-admin. The Helm chart's admission policies limit it to the lines under\n\
          # `limited to`; without Helm in the cluster: helm template … --show-only 'templates/admission*.yaml'\n",
         env!("CARGO_PKG_VERSION")
     );

@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         Some(letter) if is(letter) => {
             return Err(Stop::usage(
                 format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
-                "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
+                "IDs look like r17, i3 and a5; for a node or an alert use `nightshift why`",
             ));
         }
         _ => return super::ladder::show(invocation, args.id.trim()),

@@ -128,7 +128,7 @@ fn check_cache(cache: &Cache, found: &mut Findings) {
         found.say("agent.cache.readers", format!("{} readers cannot be", cache.readers), mend);
     }
     if cache.mib_per_second == Some(0) {
-        found.say("agent.cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
+        found.say("agent.cache.mib_per_second", "no file would ever be read", "leave it out for no limit");
     }
 }
 
@@ -216,7 +216,7 @@ fn check_rest(config: &Config, found: &mut Findings) {
         found.say(
             "retention.bodies",
             format!("{} is shorter than `retention.episodes` ({})", retention.bodies, retention.episodes),
-            "keep the story at least as long as what it is about",
+            "keep ledger text at least as long as the incidents it describes",
         );
     }
     let incidents = &config.incidents;

@@ -81,7 +81,7 @@ impl Config {
                     path: format!("clusters.{name}.{key}"),
                     why,
                     off: format!("cluster `{name}` is not watched, and steps that need it are on hold"),
-                    fix: format!("write it to {}, readable by this user; it is tried again by itself", file.display()),
+                    fix: format!("write it to {}, readable by this user; it is reloaded automatically", file.display()),
                     stops: false,
                 });
             }
@@ -110,7 +110,7 @@ fn of_channel<'c>(name: &str, channel: &'c Channel, found: &mut Vec<(String, &'c
 
 /// What does not work without the secret of this path, and whether it is read again without a restart.
 fn consequence(path: &str) -> (String, &'static str) {
-    let again = "; it is read again by itself";
+    let again = "; it is reloaded automatically";
     let restart = ", and restart the engine";
     let mut parts = path.split('.');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {

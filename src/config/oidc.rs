@@ -23,7 +23,7 @@ pub struct OidcConfig {
     /// The claim that lists the user's groups.
     #[serde(default = "OidcConfig::usual_groups")]
     pub groups_claim: String,
-    /// What members of a group of the provider's may do here; of several, the widest holds, and `none` blocks. Empty: no group is let in.
+    /// Roles of the provider's groups; of several, the widest applies, and `none` blocks. Empty: groups give no access.
     #[serde(default)]
     pub roles: BTreeMap<String, Role>,
     /// Members of a group of `roles` act in these clusters alone; a group that is not here: in every one.

@@ -20,7 +20,7 @@ pub enum ConfigError {
     #[error("{0}")]
     Parse(String),
     /// It reads, but cannot be meant so: everything that is wrong, at once.
-    #[error("configuration {path}: {} to mend\n{}", count(.problems.len()), list(.problems))]
+    #[error("configuration {path}: {} to fix\n{}", count(.problems.len()), list(.problems))]
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
 

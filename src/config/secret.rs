@@ -27,7 +27,7 @@ impl Secret {
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(format!("{self}: is empty; an empty secret would let everybody in"));
+            return Err(format!("{self}: is empty; an empty secret would give access to everyone"));
         }
         Ok(text.to_owned())
     }
@@ -60,7 +60,7 @@ fn careless_mode(path: &Path) -> Option<String> {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     (mode & 0o004 != 0 && reached() && !is_mount(&mounts(), &real)).then(|| {
         format!(
-            "{path} can be read by everybody (mode {mode:04o}): chmod 600 {path}",
+            "{path} is readable by all users (mode {mode:04o}): chmod 600 {path}",
             path = path.display(),
             mode = mode & 0o7777
         )

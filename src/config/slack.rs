@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SlackApp {
-    /// What Slack signs its requests with; needed where Slack reaches us over HTTP.
+    /// The secret of Slack's signatures; required for HTTP.
     #[serde(default)]
     pub signing_secret: Option<Secret>,
     /// `xapp-…`, with `connections:write`: we connect to Slack (Socket Mode), and need no public address.

@@ -37,7 +37,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
-        Err(error) => return tracing::error!(%error, "cannot look for silent agents; trying again"),
+        Err(error) => return tracing::error!(%error, "cannot check for silent agents; retrying"),
     };
     let after = parts.config.agents.silent_after;
     let seen = parts.world.agents.list();
@@ -84,19 +84,19 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
         match unseen.page(parts).await {
             Ok(open) if open.is_empty() => break,
             Ok(open) => episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id)),
-            Err(error) => return tracing::error!(%error, "cannot read which alerts of agents fell silent"),
+            Err(error) => return tracing::error!(%error, "cannot read the silent alerts of agents"),
         }
     }
     if episodes.is_empty() {
         return;
     }
     let why = format!(
-        "the node's agent speaks, and has not said it again for {}: it may be known by another name since an upgrade",
+        "the node's agent reports, but has not repeated this alert for {}: an upgrade may have renamed it",
         limits::AGENT_FORGOTTEN
     );
-    tracing::info!(episodes = episodes.len(), why, "complaints of agents were ended");
+    tracing::info!(episodes = episodes.len(), why, "alerts of agents closed");
     if let Err(error) = parts.store.control(Control::EndEpisodes { episodes, stale: true, why }, now).await {
-        tracing::error!(%error, "cannot end complaints of agents");
+        tracing::error!(%error, "cannot close alerts of agents");
     }
     parts.nudge.nudge();
 }
@@ -128,7 +128,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "that an agent is silent could not be stored; trying again");
+            tracing::warn!(%error, "cannot store the alert about a silent agent; retrying");
             false
         }
     }
@@ -146,7 +146,7 @@ async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
     let why = "its node is not in the cluster any more";
     let removed = parts.store.agent_remove(&row.name, "engine", why, parts.clock.now());
     if let Err(error) = removed.await {
-        tracing::warn!(%error, agent = %row.name, "an agent without a node could not be removed");
+        tracing::warn!(%error, agent = %row.name, "cannot remove an agent whose node is gone");
     }
     parts.world.agents.forget(&row.name);
     true
@@ -167,7 +167,7 @@ fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event
         severity: Severity::Warning,
         gpu: None,
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        summary: format!("the agent of node {name} {what}: GPU faults there are heard from nobody else"),
+        summary: format!("the agent of node {name} {what}: GPU faults there have no other source"),
         detail: String::new(),
     };
     source::about(finding, name)

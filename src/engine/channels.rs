@@ -27,7 +27,7 @@ async fn look(parts: &Parts) {
         };
         tracing::error!(
             channel = %name, kind = notifier.kind().word(), %why,
-            "the channel takes no messages now; they wait and go out once it does; see `nightshift doctor`"
+            "the channel is down; its messages wait in the queue and are delivered when it recovers; see `nightshift doctor`"
         );
     });
     futures::future::join_all(looks).await;

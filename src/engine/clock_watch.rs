@@ -25,7 +25,7 @@ pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch
             pauses.tell(&parts, late).await;
         }
         if let Err(error) = clock.pass(&parts).await {
-            tracing::error!(%error, "a step of the machine's clock could not be recorded; trying again in a second");
+            tracing::error!(%error, "cannot record a step of the system clock; retrying in 1 s");
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::CLOCK_LOOK_EVERY) => {}

@@ -75,11 +75,11 @@ impl<'a> Watched<'a> {
         match told {
             Told::Broken(error) if self.is_well => {
                 self.is_well = false;
-                tracing::warn!(%cluster, what, %error, "the cluster is not watched; it is tried again, ever more rarely");
+                tracing::warn!(%cluster, what, %error, "cluster watch failed; retrying with growing delays");
             }
             Told::Alive if !self.is_well => {
                 self.is_well = true;
-                tracing::info!(%cluster, what, "the cluster is watched again");
+                tracing::info!(%cluster, what, "cluster watch restored");
             }
             _ => {}
         }

@@ -24,10 +24,10 @@ async fn unconfirmed(parts: &Parts, run: &Run) -> Option<String> {
     let still = loaded.rules.rule(run.rule.as_deref()?)?.still.clone()?;
     let query = match fill(&still, &run.subject) {
         Ok(query) => query,
-        Err(part) => return Some(format!("`still` needs the {part} of the complaint, and it names none")),
+        Err(part) => return Some(format!("`confirm_query` uses the {part} of the alert, and the alert names none")),
     };
     let Some(prometheus) = &parts.world.prometheus else {
-        return Some("no `prometheus` is configured to ask".to_owned());
+        return Some("no `prometheus` is configured".to_owned());
     };
     match prometheus.query(&query).await {
         Ok(samples) if samples.is_empty() && !planted("still-check-stale") => Some(format!("`{query}` has no result")),

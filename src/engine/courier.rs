@@ -211,7 +211,7 @@ impl Courier {
                     wake = due.next.map_or(wake, |next| next.min(wake)).max(self.clock.now() + BACKOFF_FIRST);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the courier could not ask what is due");
+                    tracing::error!(%error, "notification dispatcher: cannot read due notifications");
                     wake = self.clock.now() + Duration::from_secs(1);
                 }
             }
@@ -239,7 +239,7 @@ impl Courier {
         let mut passed = Passed { due: rows.len(), ..Passed::default() };
         let Some(notifier) = self.notifier(&channel) else {
             for row in &rows {
-                let why = format!("no channel `{channel}` is configured; a rule names it under `tell`");
+                let why = format!("channel `{channel}` is not configured, and a rule names it under `tell`");
                 self.record(row, Receipted::Refused { upto: row.want, why }).await;
             }
             passed.refused += rows.len();
@@ -305,7 +305,7 @@ impl Courier {
                 return Next::GoOn;
             }
             Err(error) => {
-                tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a notice could not be written");
+                tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot write a notification");
                 passed.retried += 1;
                 let at = self.again(row, self.clock.now());
                 self.record(row, Receipted::Retry { why: error.to_string(), at }).await;
@@ -346,7 +346,7 @@ impl Courier {
         }
         if row.maybe_sent {
             passed.repeats += 1;
-            tracing::warn!(incident = %row.incident, channel = %row.channel, "this notice may have been sent before");
+            tracing::warn!(incident = %row.incident, channel = %row.channel, "this notification may have been sent before");
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
@@ -395,7 +395,7 @@ impl Courier {
     /// A notifier has its own timeouts; this one is for the day when they fail.
     async fn in_time(&self, delivery: impl Future<Output = Delivery>) -> Delivery {
         let Ok(_slot) = self.slots.acquire().await else {
-            return Delivery::Retry { after: None, why: "the courier is stopping".to_owned() };
+            return Delivery::Retry { after: None, why: "the notification dispatcher is stopping".to_owned() };
         };
         tokio::select! {
             delivery = delivery => delivery,

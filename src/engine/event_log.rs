@@ -172,7 +172,10 @@ impl EventLines {
             run: Some(run.id),
             node: run.subject.node.clone(),
             rule: run.rule.clone(),
-            ..Line::new(Loud::Info, format!("run goes on after the start: {} ({})", run.runbook.name, run.state.name()))
+            ..Line::new(
+                Loud::Info,
+                format!("run continues after the restart: {} ({})", run.runbook.name, run.state.name()),
+            )
         };
         let mut lines: Vec<Line> = shown.map(line).collect();
         if runs.len() > lines.len() {

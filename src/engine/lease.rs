@@ -215,7 +215,7 @@ fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
         Acting::Theirs(holder) => {
             Some(format!("another engine ({holder}) acts on cluster {cluster}; this one only watches"))
         }
-        Acting::Unknown(why) => Some(format!("which engine acts on cluster {cluster} is not known: {why}")),
+        Acting::Unknown(why) => Some(format!("the engine that acts on cluster {cluster} is unknown: {why}")),
     }
 }
 
@@ -223,7 +223,7 @@ fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
 async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
     match acting {
         Acting::Ours => {
-            tracing::info!(cluster, "this engine holds the Lease of the cluster and acts on it");
+            tracing::info!(cluster, "Lease of the cluster acquired; this engine acts on it");
             tell(parts, cluster, Status::Resolved, "one engine acts on the cluster again: this one").await;
             parts.nudge.nudge();
         }
@@ -241,7 +241,7 @@ async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
             tell(parts, cluster, Status::Firing, &words).await;
         }
         Acting::Unknown(why) => {
-            tracing::warn!(cluster, why = %why, "whether this engine may act is not known; it does not")
+            tracing::warn!(cluster, why = %why, "cannot confirm the Lease of the cluster; this engine takes no action there")
         }
     }
 }
@@ -273,13 +273,13 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         origin: Origin::of_kind(SOURCE),
     };
     if let Err(error) = parts.store.intake(batch).await {
-        tracing::error!(%error, "that another engine acts could not be stored");
+        tracing::error!(%error, "cannot store the alert about another acting engine");
     }
     if status == Status::Firing {
         let entry = EntryKind::Trouble { text: words.to_owned() };
         let noted = parts.store.note(crate::model::Actor::engine(), crate::model::About::default(), entry, now).await;
         if let Err(error) = noted {
-            tracing::error!(%error, "that another engine acts could not be written down");
+            tracing::error!(%error, "cannot record in the ledger that another engine acts");
         }
     }
     parts.nudge.nudge();

@@ -45,7 +45,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     }
     for rule in loaded.rules.rules().filter(|rule| rule.still.is_some() && config.prometheus.is_none()) {
         let text =
-            format!("rule {} asks for a second signal (`still`), and no `prometheus` is configured to ask", rule.name);
+            format!("rule {} requires a second signal (`confirm_query`), and no `prometheus` is configured", rule.name);
         found.push(Misfit { text, place: None, fatal: false });
     }
     for (name, channel) in &config.channels {
@@ -67,7 +67,7 @@ fn movable(config: &Config) -> Option<Misfit> {
     let names: Vec<&str> = config.people.iter().filter(by_mail).map(|person| person.name.as_str()).collect();
     let first = *names.first().filter(|_| groups)?;
     let text = format!(
-        "`people[].oidc` names {} by a mail, and `server.oidc.roles` lets groups in: until {first} has signed in once, \
+        "`people[].oidc` names {} by a mail, and `server.oidc.roles` gives roles to groups: until {first} has signed in once, \
          any account with that mail at the provider is {first}. Write the subject, which never changes",
         names.join(", ")
     );
@@ -83,7 +83,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         }
         let named: Vec<String> = named.into_iter().map(|name| format!("`{name}`")).collect();
         let text = format!(
-            "no `channels` are configured: what rules tell {} goes to this engine's log only",
+            "no `channels` are configured: notifications of rules to {} go to this engine's log only",
             named.join(", ")
         );
         return vec![Misfit { text, place: None, fatal: false }];
@@ -94,7 +94,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         let fatal = rule.run.is_none() || rule.mode.min(config.mode_ceiling) >= rule.tell_in;
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let near = near(channel, config.channels.keys().map(String::as_str).collect());
-            let text = format!("rule `{}` tells `{channel}`, which is no channel: {near}", rule.name);
+            let text = format!("rule `{}` notifies `{channel}`, which is not a configured channel: {near}", rule.name);
             found.push(Misfit { text, place: loaded.places.get(&rule.name).cloned(), fatal });
         }
     }
@@ -109,10 +109,10 @@ fn unmatched(config: &Config) -> Vec<Misfit> {
         let built_in = config.default == DefaultRoute::default();
         let text = match built_in {
             true => format!(
-                "there is no channel `{channel}` for events that no rule matches: every channel is notified of them; \
-                 write `default: {{ tell: [NAME] }}` to choose"
+                "there is no channel `{channel}` for events that no rule matches, so every channel is notified of \
+                 them: write `default: {{ tell: [NAME] }}` to choose"
             ),
-            false => format!("default.tell: `{channel}` is no channel: {near}"),
+            false => format!("default.tell: `{channel}` is not a configured channel: {near}"),
         };
         Misfit { text, place: None, fatal: !built_in }
     };
@@ -147,7 +147,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let told = TELL.iter().flat_map(|tell| tell.captures_iter(line)).map(|found| found[1].to_owned());
             for channel in told.filter(|channel| !config.channels.contains_key(channel)) {
                 let near = near(&channel, config.channels.keys().map(String::as_str).collect());
-                let text = format!("runbook `{name}` notifies `{channel}`, which is no channel: {near}");
+                let text = format!("runbook `{name}` notifies `{channel}`, which is not a configured channel: {near}");
                 let place = config.runbooks_dir.join(format!("{name}.rhai")).display().to_string();
                 found.push(Misfit { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
             }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_pattern_that_means_no_action_is_fatal_and_a_runbook_that_calls_what_is_off_is_a_warning() {
         let text =
-            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n";
+            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n";
         let runbook = crate::script::compile("close", text, crate::catalog::host_api()).unwrap();
         let loaded = Loaded { runbooks: [("close".to_owned(), Arc::new(runbook))].into(), ..Loaded::default() };
         let found = |allow: &str, deny: &str| {

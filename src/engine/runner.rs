@@ -69,7 +69,7 @@ impl Runner {
             let due = match self.parts.store.due(now, self.batch(0)).await {
                 Ok(due) => due,
                 Err(error) => {
-                    tracing::error!(%error, "cannot ask what is due");
+                    tracing::error!(%error, "cannot read due runs");
                     return ran;
                 }
             };
@@ -90,7 +90,7 @@ impl Runner {
         let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
             Ok(due) => due,
             Err(error) => {
-                tracing::error!(%error, "cannot ask what is due; asking again in a second");
+                tracing::error!(%error, "cannot read due runs; retrying in 1 s");
                 return later;
             }
         };
@@ -123,12 +123,12 @@ impl Runner {
             }
             Err(StoreError::Fenced { .. }) => {
                 self.parts.metrics.fenced(crate::telemetry::Fence::Store);
-                tracing::warn!(%run, "another owner has this run; letting go");
+                tracing::warn!(%run, "another owner holds this run; releasing it");
             }
             Err(error) => {
                 if let StoreError::Damaged(why) = &error {
                     self.parts.metrics.invariant_violated();
-                    tracing::error!(%run, %why, "what is stored of a run cannot be read; it is set aside");
+                    tracing::error!(%run, %why, "the stored state of a run cannot be read; the run is set aside");
                     let now = self.parts.clock.now();
                     if self.parts.store.set_aside(run, why.clone(), now).await.is_ok() {
                         self.parts.nudge.nudge();
@@ -153,7 +153,7 @@ impl Runner {
         // One that was cancelled meanwhile is never due again: do not keep it for ever.
         let now = self.parts.clock.monotonic();
         ailing.retain(|_, (_, until)| *until + 2 * limits::BACKOFF_MAX > now);
-        tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
+        tracing::error!(%run, %error, attempt, "a run's turn failed; retrying later");
         ailing.insert(run, (attempt, now + wait));
     }
 
@@ -177,7 +177,7 @@ fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut InFlight)
         Ok(run) => drop(in_flight.remove(&run)),
         // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.
         Err(panic) => {
-            tracing::error!(%panic, "a slice has panicked; the process stops");
+            tracing::error!(%panic, "a run's turn panicked; the process stops");
             std::process::exit(1);
         }
     }

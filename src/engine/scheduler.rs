@@ -49,7 +49,7 @@ async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool
         let ticks = match cron::parse(at) {
             Ok(ticks) => ticks,
             Err(why) => {
-                tracing::error!(rule = %rule.name, %why, "this schedule cannot be followed");
+                tracing::error!(rule = %rule.name, %why, "invalid schedule; the rule does not start");
                 continue;
             }
         };
@@ -68,7 +68,7 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     let start = match parts.catalog.current().rules.start_scheduled(&rule.name) {
         Ok(start) => start,
         Err(why) => {
-            tracing::error!(rule = %rule.name, %why, "a scheduled run cannot start");
+            tracing::error!(rule = %rule.name, %why, "scheduled run not started");
             return true;
         }
     };
@@ -85,13 +85,13 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     };
     match parts.store.start(new).await {
         Ok(Some(run)) => {
-            tracing::info!(%run, rule = %rule.name, %tick, "a scheduled run was started");
+            tracing::info!(%run, rule = %rule.name, %tick, "scheduled run started");
             parts.nudge.nudge();
             true
         }
         Ok(None) => true,
         Err(error) => {
-            tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run; trying again");
+            tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run; retrying");
             false
         }
     }
@@ -121,7 +121,7 @@ async fn reconcile(parts: &Parts, now: Time) {
                 Ok(open) if open.is_empty() => break,
                 Ok(open) => open,
                 Err(error) => {
-                    tracing::error!(source = %name, %error, "cannot ask which episodes fell silent");
+                    tracing::error!(source = %name, %error, "cannot read the silent episodes");
                     break;
                 }
             };
@@ -174,7 +174,7 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Re
         Err(why) => Err(why),
     };
     if let Err(why) = &answer {
-        tracing::warn!(source = %name, %why, "cannot ask the source about its open alerts");
+        tracing::warn!(source = %name, %why, "cannot read the source's open alerts");
     }
     answer
 }
@@ -210,7 +210,7 @@ fn stale(open: Vec<Episode>, source: &Source, now: Time) -> Vec<Episode> {
 }
 
 fn silence(source: &Source) -> String {
-    format!("the source has not repeated it for {}: nobody knows whether it still holds", source.stale_after)
+    format!("the source has not repeated it for {}: its state is unknown", source.stale_after)
 }
 
 async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
@@ -218,7 +218,7 @@ async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
         return;
     }
     let ids: Vec<_> = episodes.iter().map(|episode| episode.id).collect();
-    tracing::info!(episodes = ids.len(), stale, why, "episodes were ended without a word from the webhook");
+    tracing::info!(episodes = ids.len(), stale, why, "episodes ended without a resolved event from the webhook");
     let control = Control::EndEpisodes { episodes: ids, stale, why: why.to_owned() };
     if let Err(error) = parts.store.control(control, parts.clock.now()).await {
         tracing::error!(%error, "cannot end episodes");

@@ -116,7 +116,7 @@ pub async fn silence(
     }
     if firing.len() > limits::SILENCED_ALERTS {
         let text = format!("{incident} has more than {} alerts", limits::SILENCED_ALERTS);
-        return refused(format!("{text}: silence them in Alertmanager by what they have in common"));
+        return refused(format!("{text}: silence them in Alertmanager by their common labels"));
     }
     let now = parts.clock.now();
     let until = now.checked_add(lasts.0).map_err(|_| StoreError::Refused("there is no such time".to_owned()))?;
@@ -161,7 +161,7 @@ async fn at_source(
 ) -> Result<(Vec<String>, Vec<String>), String> {
     let source = parts.config.sources.get(name);
     let Some((source, base)) = source.and_then(|source| Some((source, source.api.as_deref()?))) else {
-        return Err(format!("source {name} has no Alertmanager to ask (`sources.{name}.api`)"));
+        return Err(format!("source {name} has no Alertmanager API configured (`sources.{name}.api`)"));
     };
     let (http, token) = (&parts.world.http, token(source)?);
     // Labels as Alertmanager has them: ours may have some that the configuration added.

@@ -37,7 +37,7 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
             said == limits::COMPLAINTS_BATCH
         }
         Err(error) => {
-            tracing::error!(%source, %error, "complaints could not be stored; trying again");
+            tracing::error!(%source, %error, "cannot store alerts; retrying");
             false
         }
     }
@@ -66,7 +66,7 @@ pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex
     }
     let end = Control::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
     if let Err(error) = parts.store.control(end, now).await {
-        tracing::error!(%source, %error, "cannot end complaints that are over");
+        tracing::error!(%source, %error, "cannot close resolved alerts");
     }
     parts.nudge.nudge();
 }

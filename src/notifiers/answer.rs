@@ -21,22 +21,19 @@ pub fn unaccepted(name: &str, answer: &HttpAnswer) -> Delivery {
     let after = answer.retry_after.map(Duration::from_secs);
     let said = quote(&answer.body);
     match answer.status {
-        429 => Delivery::Retry { after, why: format!("{name} asks us to slow down (429){said}") },
+        429 => Delivery::Retry { after, why: format!("{name} limits our rate (429){said}") },
         408 | 425 | 500..=599 => Delivery::Retry { after, why: format!("{name} answered {}{said}", answer.status) },
         300..=399 => Delivery::Refused {
             why: format!(
-                "{name} answered {} and wants to send us elsewhere; redirects are not followed: write the final address into the configuration",
+                "{name} answered {}, a redirect; redirects are not followed: write the final address into the configuration",
                 answer.status
             ),
         },
         401 | 403 => Delivery::Refused {
-            why: format!(
-                "{name} does not accept our credentials ({}){said}: check the secret of this channel",
-                answer.status
-            ),
+            why: format!("{name} rejected our credentials ({}){said}: check the secret of this channel", answer.status),
         },
         404 | 410 => Delivery::Refused {
-            why: format!("{name} knows no such address ({}){said}: check the URL of this channel", answer.status),
+            why: format!("{name} has no such address ({}){said}: check the URL of this channel", answer.status),
         },
         status => Delivery::Refused { why: format!("{name} refused the message ({status}){said}") },
     }

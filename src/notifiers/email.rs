@@ -61,7 +61,7 @@ impl Email {
                 .map_err(|error| format!("`{}` is not a mail address: {error}", text::plain(address, 100)))
         };
         if settings.to.is_empty() {
-            return Err("`to` names nobody".to_owned());
+            return Err("`to` is empty: add an address".to_owned());
         }
         Ok(Email {
             transport: transport(&settings)?,
@@ -175,7 +175,7 @@ impl Notifier for Email {
     async fn probe(&self) -> Result<String, String> {
         match self.transport.test_connection().await {
             Ok(true) => Ok(format!("{} answers, encryption and login work; nothing was sent", self.server)),
-            Ok(false) => Err(format!("{} answers, but not as a mail server does", self.server)),
+            Ok(false) => Err(format!("{} answers, but is not a mail server", self.server)),
             Err(error) => match self.unsent(&error) {
                 Delivery::Retry { why, .. } | Delivery::Refused { why } => Err(why),
                 Delivery::Delivered(_) | Delivery::Nothing(_) => Err("no answer".to_owned()),
@@ -202,11 +202,13 @@ fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
         "smtp+plain" if is_loopback(host) => (Tls::None, 25),
         "smtp+plain" => {
             return Err(format!(
-                "`{shown}` would send mail and password readable over the network: use smtp:// (STARTTLS) or smtps://"
+                "`{shown}` would send mail and password unencrypted over the network: use smtp:// (STARTTLS) or smtps://"
             ));
         }
         other => {
-            return Err(format!("`{other}://` is not known: use smtp://, smtps:// or smtp+plain:// (loopback only)"));
+            return Err(format!(
+                "`{other}://` is not supported: use smtp://, smtps:// or smtp+plain:// (loopback only)"
+            ));
         }
     };
     let mut builder =

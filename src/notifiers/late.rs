@@ -30,7 +30,7 @@ impl Late {
         }
         match (self.build)() {
             Ok(notifier) => {
-                tracing::info!(kind = self.kind.word(), "a channel that was off is on: its secret can be read now");
+                tracing::info!(kind = self.kind.word(), "channel enabled: its secret can be read now");
                 Ok(self.built.get_or_init(|| notifier).as_ref())
             }
             Err(Wrong::Secret(why) | Wrong::Setting(why)) => Err(why),

@@ -136,7 +136,7 @@ impl Notifier for PagerDuty {
     }
 
     /// One alert a storm. It stays open until a person resolves it, who has looked. Under its key the count is
-    /// corrected when it has doubled, when more wait for an answer, and when the storm is over.
+    /// corrected when it has doubled, when more wait for an answer, and when alert storm over.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
         let said = |name: &str| prior.and_then(|receipt| receipt.0[name].as_u64()).unwrap_or(0);
         let (total, asking) = (digest.total as u64, digest.asking as u64);
@@ -175,7 +175,7 @@ impl Notifier for PagerDuty {
     }
 
     async fn probe(&self) -> Result<String, String> {
-        Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
+        Ok("the routing key has the right form; only an event can show whether PagerDuty accepts it, and none was sent"
             .to_owned())
     }
 }

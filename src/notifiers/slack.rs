@@ -267,18 +267,18 @@ impl Notifier for App {
     async fn probe(&self) -> Result<String, String> {
         match self.api.post("auth.test", &json!({})).await {
             Ok(said) if !said.lacks(&["chat:write"]).is_empty() => Err(
-                "the bot token may not post: the app lacks `chat:write`; add it (OAuth & Permissions), install the app anew, \
+                "the bot token may not post: the app lacks `chat:write`; add it (OAuth & Permissions), reinstall the app, \
                  and put the new token into the channel's secret"
                     .to_owned(),
             ),
             Ok(said) => {
                 // Either is enough, for the kind of channel that it is.
                 let twice = match said.lacks(&["channels:history", "groups:history"]).len() {
-                    2 => "; without `channels:history` a message may come twice after a crash",
+                    2 => "; without `channels:history` a message may be sent twice after a crash",
                     _ => "",
                 };
                 Ok(format!(
-                    "the token is valid: {} in {}; whether it may post to {} shows with the first message{twice}",
+                    "the token is valid: {} in {}; only the first message can show whether it may post to {}{twice}",
                     text::plain(&said.user, 80),
                     text::plain(&said.team, 80),
                     self.channel
@@ -314,7 +314,7 @@ fn metadata(notice: &Notice) -> Value {
 /// Slack answers with the channel's id, which `chat.update` needs, whatever name was configured.
 fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
     if said.ts.is_empty() {
-        let why = "Slack says ok but not where the message is".to_owned();
+        let why = "Slack answered ok without the message's address".to_owned();
         return Err(Trouble::Doubtful(Delivery::Retry { after: None, why }));
     }
     let channel = said.channel.as_str().unwrap_or(channel);
@@ -324,9 +324,9 @@ fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
 fn delivery(trouble: Trouble) -> Delivery {
     match trouble {
         Trouble::Doubtful(delivery) | Trouble::Not(delivery) => delivery,
-        Trouble::TooLong => refused("Slack finds even the short form of this message too long"),
+        Trouble::TooLong => refused("Slack rejects even the short form of this message as too long"),
         Trouble::BadBlocks => refused("Slack refuses this message even without blocks"),
-        Trouble::Gone => refused("Slack says that the thread of this message is gone"),
+        Trouble::Gone => refused("Slack reports that the thread of this message is gone"),
     }
 }
 

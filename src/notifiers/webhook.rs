@@ -97,7 +97,7 @@ impl Webhook {
         let value = called
             .ok()
             .flatten()
-            .ok_or_else(|| format!("{} did not end well; see the log", self.encode.name))?
+            .ok_or_else(|| format!("{} failed; see the log", self.encode.name))?
             .map_err(|error| text::plain(&error.to_string(), 500))?;
         if value.is_null() {
             return Ok(None);
@@ -112,12 +112,12 @@ impl Webhook {
         if let Some(method) = &encoded.method
             && !matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "GET" | "DELETE")
         {
-            return Err(format!("{name}: `{}` is no method of HTTP", text::plain(method, 20)));
+            return Err(format!("{name}: `{}` is not an HTTP method", text::plain(method, 20)));
         }
         if let Some(path) = &encoded.path
             && !goes_below(path)
         {
-            return Err(format!("{name}: `{}` does not go on below the address", text::plain(path, 80)));
+            return Err(format!("{name}: `{}` is not a path below the address", text::plain(path, 80)));
         }
         if encoded.headers.len() > LABELS_PER_ALERT {
             return Err(format!("{name}: more than {LABELS_PER_ALERT} headers"));

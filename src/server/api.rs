@@ -109,7 +109,7 @@ pub(super) async fn ask(
 ) -> Result<serde_json::Value, Problem> {
     let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
-    let mut request = request.map_err(|_| refuse::bad("that cannot be asked", "use letters, digits, `-` and `.`"))?;
+    let mut request = request.map_err(|_| refuse::bad("invalid name", "use letters, digits, `-` and `.`"))?;
     request.extensions_mut().insert(caller);
     let answer = routes(app).with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
     let status = answer.status();
@@ -196,7 +196,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(
-                format!("the body is not what this route takes: {}", refuse::in_words(&error.to_string())),
+                format!("the body does not match this route's schema: {}", refuse::in_words(&error.to_string())),
                 "send a JSON object with the keys that this route takes; `nightshift <command> --help` explains them",
             )
         })?;
@@ -216,7 +216,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
             Err(error) => {
                 let why = refuse::in_words(&error.body_text());
                 Err(refuse::bad(
-                    format!("the query is not what this route takes: {why}"),
+                    format!("the query does not match this route's parameters: {why}"),
                     "lists take open, limit, after, incident, run, kind, state, severity, node, rule and since",
                 ))
             }

@@ -143,12 +143,12 @@ impl Caller {
         let clusters = lacking.clusters.as_deref().unwrap_or_default().join(", ");
         let there = match cluster {
             Some(cluster) => format!("this is in {}", cluster.escape_debug()),
-            None => "it is not known in which cluster this is".to_owned(),
+            None => "its cluster is unknown".to_owned(),
         };
         Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("`{}` may act in {clusters} alone, and {there}", self.name),
-            "ask somebody who may act there; it is said by `clusters` under `people` and `server.tokens`",
+            "ask a user with rights there; they are set by `clusters` under `people` and `server.tokens`",
         ))
     }
 
@@ -163,14 +163,14 @@ impl Caller {
         let clusters = lacking.clusters.as_deref().unwrap_or_default();
         let hint = match clusters.first() {
             Some(first) => {
-                format!("name a cluster of yours, as in `cluster:{first}`, or ask somebody without that limit")
+                format!("name a cluster of yours, as in `cluster:{first}`, or ask a user without that limit")
             }
-            None => "ask somebody without that limit".to_owned(),
+            None => "ask a user without that limit".to_owned(),
         };
         let clusters = clusters.join(", ");
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("`{}` may act in {clusters} alone, and {what} is about every cluster", self.name),
+            format!("`{}` may act only in {clusters}, and {what} affects every cluster", self.name),
             hint,
         ))
     }

@@ -145,7 +145,7 @@ pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Bod
             app.parts.metrics.refused(Refused::Malformed);
             Err(Problem::new(
                 StatusCode::BAD_REQUEST,
-                "the body is not whole gzip, as its Content-Encoding says",
+                "the body is not complete gzip, although its Content-Encoding is gzip",
                 "send it whole, or without Content-Encoding",
             ))
         }
@@ -237,7 +237,7 @@ fn allowed(bytes: usize, most: Duration) -> Duration {
 
 fn no_room(app: &App) -> Problem {
     app.parts.metrics.shed(Shed::Bytes);
-    Problem::busy("too many bytes are under way")
+    Problem::busy("too many bytes are in flight")
 }
 
 enum Unpacked {

@@ -160,7 +160,7 @@ enum Form {
 async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Decoded, Problem> {
     let now = app.parts.clock.now();
     let cfg = app.parts.config.sources.get(source).cloned();
-    let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "look at `sources:`")) };
+    let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "check `sources:`")) };
     let name = source.to_owned();
     let large = bytes.len() > limits::DECODE_INLINE_BYTES;
     let decoded = match form {
@@ -169,7 +169,7 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
                 return Err(Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!("there is no decoder for `{kind}`"),
-                    format!("put integrations/{kind}/decode.rhai in place; `nightshift check` says what is wrong"),
+                    format!("put integrations/{kind}/decode.rhai in place; `nightshift check` shows the error"),
                 ));
             };
             let attributes = sources::cloudevents::attributes(
@@ -193,7 +193,7 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
         Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "the body could not be decoded",
-            "the log of the engine says why",
+            "see the engine's log for the reason",
         )
     })?;
     decoded.map_err(|refusal| refuse(app, source, refusal))
@@ -210,7 +210,7 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> R
 
 /// A refusal is loud here, because the sender will not say it to anybody.
 fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
-    tracing::warn!(source, why = %refusal, "a body was refused: what it said is lost unless it is sent again");
+    tracing::warn!(source, why = %refusal, "request body rejected; its events are lost unless they are sent again");
     match refusal {
         Refusal::Malformed(why) => {
             app.parts.metrics.refused(Refused::Malformed);
@@ -292,10 +292,10 @@ fn unstored(app: &App, source: &str, error: &StoreError) -> Problem {
         app.parts.metrics.shed(Shed::Busy);
         return Problem::busy("the store is busy");
     }
-    tracing::error!(%error, source, "events could not be stored");
+    tracing::error!(%error, source, "cannot store events");
     app.parts.metrics.shed(Shed::Store);
     // Words of the database may hold paths: the log has them, the sender does not need them.
-    Problem::busy("the events could not be stored")
+    Problem::busy("the cannot store events")
 }
 
 fn answer(status: StatusCode, accepted: usize, heard: &Heard, more: serde_json::Value) -> Response {

@@ -58,13 +58,13 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             metrics.connection_opened();
             tokio::select! {
                 () = connection(stream, router, pace, stopped, seat.clone()) => {}
-                () = seat.must_leave() => tracing::debug!("a connection that had proven nothing gave way to a new one"),
+                () = seat.must_leave() => tracing::debug!("an unauthenticated connection was closed in favor of a new one"),
             }
             metrics.connection_closed();
         }
     };
     if !accept_seated(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
-        tracing::warn!("some requests did not end in time and were cut");
+        tracing::warn!("some requests did not finish in time and were cut");
     }
     // What was only counted so far is told while there is a store to tell it to.
     app.witness.close(&app).await;
@@ -157,7 +157,7 @@ impl Unaccepted {
             return false;
         }
         let tries = std::mem::take(&mut self.count);
-        tracing::warn!(%error, tries, "connections could not be accepted; they wait; out of file descriptors is the usual reason");
+        tracing::warn!(%error, tries, "cannot accept connections; they wait; the usual cause is a lack of file descriptors");
         self.said = Some(now);
         true
     }

@@ -143,7 +143,7 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
     // A restart forgets the numbers below: then the age of what was done bounds how long a copy of a delivery counts.
     let occurred = event.occurred_at.as_str().and_then(|at| at.parse::<Time>().ok());
     if occurred.is_some_and(|at| at + limits::PAGERDUTY_OLD < app.parts.clock.now()) {
-        tracing::warn!(%incident, id = %one_line(&event.id, limits::WITNESS_CHARS), "a delivery of PagerDuty is too old; it does nothing");
+        tracing::warn!(%incident, id = %one_line(&event.id, limits::WITNESS_CHARS), "PagerDuty delivery too old; ignored");
         return Ok(StatusCode::OK);
     }
     // PagerDuty signs no time of sending, so its own number is all that tells a repeat.
@@ -225,7 +225,7 @@ async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Re
             let names: Vec<&str> = names.filter_map(|one| one["summary"].as_str()).take(limits::NAMES_SHOWN).collect();
             format!(
                 "gave it to {} in PagerDuty",
-                if names.is_empty() { "somebody else".to_owned() } else { names.join(", ") }
+                if names.is_empty() { "another user".to_owned() } else { names.join(", ") }
             )
         }
         "incident.escalated" => "escalated it in PagerDuty".to_owned(),

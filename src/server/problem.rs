@@ -25,7 +25,11 @@ impl Problem {
 
     /// 503: come again. Alertmanager does so on its own; never 429, which it takes as final.
     pub fn busy(error: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "try again in a moment; Alertmanager does so by itself")
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error,
+            "try again in a moment; Alertmanager retries automatically",
+        )
     }
 
     pub fn not_found(error: impl Into<String>, hint: impl Into<String>) -> Problem {
@@ -61,7 +65,7 @@ pub(super) async fn no_such_page(headers: HeaderMap, uri: Uri) -> Response {
     }
     let path: String = uri.path().chars().take(200).collect();
     Problem::not_found(
-        format!("there is nothing at {path}"),
+        format!("there is no page at {path}"),
         "events go to POST /in/<kind>/<source>; the API is under /api/v1; health is at /healthz and /readyz",
     )
     .into_response()

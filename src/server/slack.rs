@@ -171,21 +171,24 @@ impl Chat {
             return;
         }
         if !self.door.may_reply_to(url) {
-            tracing::warn!("an answer to Slack is not sent: its address is none of Slack's");
+            tracing::warn!("answer to Slack not sent: its address is not a Slack address");
             return;
         }
         let request = HttpRequest { method: "POST".to_owned(), url: url.to_owned(), headers: BTreeMap::new(), body };
         match self.app.parts.world.http.send(&request).await {
             Ok(answer) if (200..300).contains(&answer.status) => {}
             Ok(answer) => {
-                tracing::warn!(status = answer.status, "Slack did not take an answer; what was done is in the ledger");
+                tracing::warn!(
+                    status = answer.status,
+                    "Slack rejected an answer; the action is recorded in the ledger"
+                );
             }
-            Err(error) => tracing::warn!(%error, "Slack did not take an answer; what was done is in the ledger"),
+            Err(error) => tracing::warn!(%error, "Slack rejected an answer; the action is recorded in the ledger"),
         }
     }
 }
 
-const BUG: &str = "a bug ended this command; the ledger says what was done";
+const BUG: &str = "a bug ended this command; the ledger shows which actions were taken";
 
 fn too_much() -> Value {
     private("too much is being done for Slack at once; try again in a moment")

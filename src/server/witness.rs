@@ -109,7 +109,7 @@ impl Witness {
         again.sort_by(|one, other| (&one.0.who, &one.0.what).cmp(&(&other.0.who, &other.0.what)));
         for (kind, times) in again {
             if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
-                tracing::error!(%error, who = kind.who, what = kind.what, times, "what was seen could not be written down");
+                tracing::error!(%error, who = kind.who, what = kind.what, times, "cannot record a read in the ledger");
                 *self.window().seen.entry(kind).or_default() += times;
             }
         }
@@ -118,7 +118,7 @@ impl Witness {
         for (who, times) in others {
             let kind = Kind { who, what: "other requests".to_owned(), glass: None };
             if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
-                tracing::error!(%error, who = kind.who, times, "refusals could not be written down");
+                tracing::error!(%error, who = kind.who, times, "cannot record denied requests in the ledger");
                 *self.window().others.entry(kind.who).or_default() += times;
             }
         }
@@ -140,10 +140,10 @@ impl Witness {
             who = kind.who,
             what,
             why = one_line(why, limits::STORY_LINE_CHARS),
-            "request refused; repeats are counted"
+            "request denied; repeats are counted"
         );
         if let Err(error) = write(app, &kind, what, about, why, 1).await {
-            tracing::error!(%error, %who, %what, "a refusal could not be written down");
+            tracing::error!(%error, %who, %what, "cannot record a denied request in the ledger");
             let mut window = self.window();
             let times = 1 + window.seen.remove(&kind).unwrap_or_default();
             *window.others.entry(kind.who).or_default() += times;
@@ -218,9 +218,11 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     if let Way::BreakGlass(token, incident) = caller.way {
         let kind = Kind { who: caller.name.clone(), what: route.clone(), glass: Some((token, incident)) };
         if let Err(error) = app.witness.used(&app, kind, &shown, acts).await {
-            tracing::error!(%error, "the use of a broken glass could not be written down, so it is refused");
-            return Problem::busy("what a broken glass is used for must be in the ledger first, and it is not")
-                .into_response();
+            tracing::error!(%error, "cannot record the use of break-glass access, so the request is denied");
+            return Problem::busy(
+                "the use of break-glass access must be recorded in the ledger first, and that failed",
+            )
+            .into_response();
         }
     }
     parts.extensions.insert(caller.clone());

@@ -28,7 +28,7 @@ pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Deco
     let mut gaps = Gaps::default();
     if let Some(hidden) = body.truncated() {
         gaps.push(format!(
-            "Alertmanager cut {hidden} alerts from a notification to {}: nobody knows how they stand; \
+            "Alertmanager cut {hidden} alerts from a notification to {}, so their state is unknown: \
              set `max_alerts: 0` for this receiver",
             quote(&body.receiver())
         ));

@@ -132,10 +132,9 @@ pub async fn create_silence(
     let url = format!("{}/api/v2/silences", base.trim_end_matches('/'));
     let answer = send(http, "POST", &url, token, body).await?;
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
-    answer["silenceID"]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or_else(|| WorldError::Unavailable("Alertmanager took the silence and did not say which it is".to_owned()))
+    answer["silenceID"].as_str().map(str::to_owned).ok_or_else(|| {
+        WorldError::Unavailable("Alertmanager accepted the silence but returned no silence ID".to_owned())
+    })
 }
 
 /// Compares open episodes of one source with what its Alertmanager says. An episode without a finding is one of which

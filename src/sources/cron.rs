@@ -19,10 +19,7 @@ pub struct Ticks {
 /// Reads a schedule. The error says what is wrong and how to write it.
 pub fn parse(schedule: &Schedule) -> Result<Ticks, String> {
     let zone = TimeZone::get(&schedule.zone).map_err(|_| {
-        format!(
-            "`{}` is no time zone that this machine knows; write for instance `Europe/Berlin` or `UTC`",
-            schedule.zone
-        )
+        format!("`{}` is not a time zone of this machine; write for instance `Europe/Berlin` or `UTC`", schedule.zone)
     })?;
     let lines = lines(schedule.cron.trim())
         .and_then(|lines| lines.iter().map(|line| compile(line)).collect::<Result<Vec<_>, _>>())

@@ -200,7 +200,7 @@ pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
         };
         match container.waiting.as_str() {
             "CrashLoopBackOff" => {
-                found.push(told("PodCrashLooping", format!("{what} crashes again and again ({})", container.ended)));
+                found.push(told("PodCrashLooping", format!("{what} crashes repeatedly ({})", container.ended)));
             }
             "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
                 found.push(told("PodImagePullFailed", format!("{what}: its image cannot be pulled")));

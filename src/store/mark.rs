@@ -33,8 +33,8 @@ impl Mark {
             Ok(note) => match Mark::of(&note) {
                 Some(mark) => Ok(Some(mark)),
                 None => Err(StoreError::Refused(format!(
-                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if you know \
-                     that the database beside it is whole",
+                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if the \
+                     database next to it is certainly complete",
                     path.display()
                 ))),
             },

@@ -189,7 +189,7 @@ impl SqliteStore {
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.append(&Actor::engine(), About::default(), &started, now)?;
         if let Some(text) = &loss {
-            tracing::error!(%text, "entries of the ledger are lost");
+            tracing::error!(%text, "ledger entries are missing");
             tx.unmatched_tell.clone_from(&options.unmatched_tell);
             let title = "Entries of the ledger are lost";
             let incident = parked::alarm(&mut tx, "store/loss", title, Severity::Critical, text, now)?;
@@ -287,7 +287,7 @@ impl SqliteStore {
         }
         let ballast = self.ballast.clone();
         if tokio::task::spawn_blocking(move || ballast.make()).await.unwrap_or(false) {
-            tracing::info!("the disk of the store has room again; alerts are taken");
+            tracing::info!("the store's disk has free space again; alerts are accepted");
             self.write(move |tx| parked::all_clear(tx, KEY, "the disk has room again", now)).await?;
             changed += 1;
         }
@@ -622,7 +622,7 @@ impl Store for SqliteStore {
         if let (Some(path), Some(newest)) = (&self.mark, &signed)
             && let Err(error) = Mark::write(path, newest)
         {
-            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; trying again in a minute");
+            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; retrying in 1 min");
         }
         Ok(signed)
     }

@@ -130,16 +130,16 @@ macro_rules! metrics {
 metrics! {
     events_acked: Counter [] "Events answered with 2xx: they are on stable storage";
     events_stored: Counter [] "Events that changed an episode";
-    events_duplicate: Counter [] "Events that said again what was known";
+    events_duplicate: Counter [] "Repeated events without a change";
     events_late: Counter [] "Resolves of something that was not open";
     events_unmatched: Family<Named, Counter> ["source"] "Events that no rule matched, by source of the configuration";
     gaps: Counter [] "Things that a source left out or that could not be read";
     ingest_seconds: Histogram [] "From a body at hand to its commit";
     ingest_shed: Family<One, Counter> ["reason"] "Requests answered with 503 because of load or the store"
         moved in "tests/it/ingest/bad_input.rs" by "nightshift_ingest_shed_total";
-    ingest_refused: Family<One, Counter> ["reason"] "Bodies answered with 4xx: what they said is lost";
+    ingest_refused: Family<One, Counter> ["reason"] "Request bodies rejected with 4xx; their events are lost";
     auth_failures: Counter [] "Requests without a valid token";
-    forbidden: Counter [] "Acts that somebody was refused";
+    forbidden: Counter [] "Requests denied for lack of rights";
     connections: Gauge [] "Open connections"
         moved in "tests/it/ingest/doors.rs" by "nightshift_connections";
     commit_batch_size: Histogram, sizes [] "Operations that shared one commit";
@@ -151,58 +151,58 @@ metrics! {
         "Steps that a crash left open, and how they were settled";
     fencing_rejected: Family<One, Counter> ["where"] "Writes under an old epoch that were turned away"
         moved in "src/telemetry/tests.rs" by "metrics.fenced(Fence::Store)";
-    timer_lateness_seconds: Histogram [] "How late a run that waited was looked at";
+    timer_lateness_seconds: Histogram [] "Delay between a waiting run's due time and its turn";
     budget_used: Family<One, Level> ["scope"]
         "Nodes of the default cluster that are out of service, as the blast radius guard counts them";
     budget_limit: Family<One, Level> ["scope"] "Nodes of the default cluster that may be out of service";
     actions_refused: Family<One, Counter> ["guard"] "Steps that a guard held or denied";
-    runs_ended: Family<One, Counter> ["state"] "Runs that ended, by final state, ended by the engine or by a person";
+    runs_ended: Family<One, Counter> ["state"] "Runs that ended, by final state, and by the engine or an operator";
     deliveries: Family<Two, Counter> ["channel", "outcome"]
-        "Attempts to deliver a notice; one that had nothing to send is none";
+        "Attempts to deliver a notification; empty ones do not count";
     slack_answer_seconds: Family<One, Histogram> ["door"] "From a request of Slack at hand to its answer"
         moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_answer_seconds";
     slack_connections: Family<One, Counter> ["outcome"] "Attempts to connect to Slack (Socket Mode)"
         moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_connections";
     slack_connected: Gauge [] "1 while Slack is connected (Socket Mode)"
         moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_connected";
-    replay_mismatch: Counter [] "Runs whose runbook asked for another call than the journal holds";
+    replay_mismatch: Counter [] "Runs whose runbook made a call that differs from the journal";
     audit_verify_failures: Counter [] "Checks of the ledger that found damage; must stay 0";
     invariant_violation: Counter [] "Things that cannot be; must stay 0"
         moved in "src/telemetry/tests.rs" by "metrics.invariant_violated()";
     catalog_refused: Counter [] "Rule and runbook files that were refused on reload";
     cache_warms: Family<Two, Counter> ["via", "outcome"] "Warms of models' weights that ended"
         moved in "tests/it/agent/warm.rs" by "nightshift_cache_warms";
-    cache_warm_seconds: Histogram, minutes [] "How long warms took that ended well"
+    cache_warm_seconds: Histogram, minutes [] "Duration of successful cache warms"
         moved in "tests/it/agent/warm.rs" by "nightshift_cache_warms";
     cache_warm_read_bytes: Counter [] "Bytes that warms read from disks"
         moved in "tests/it/agent/warm.rs" by "nightshift_cache_warm_read_bytes";
     cache_warm_resident_ratio: Level [] "Share in memory after the last warm, of its model that is least there"
         moved in "tests/it/agent/warm.rs" by "nightshift_cache_warm_resident_ratio";
-    killswitch_state: Gauge [] "Freezes in force; 0 means that nothing is frozen";
+    killswitch_state: Gauge [] "Freezes in force; 0 means none";
     approvals_open: Gauge [] "Questions that wait for a human";
-    episodes_open: Gauge [] "Complaints that hold now";
+    episodes_open: Gauge [] "Alerts that are firing now";
     incidents_open: Gauge [] "Incidents that are open now";
     runs_unfinished: Gauge [] "Runs that have not ended";
     outbox_due: Gauge [] "Notices that wait to be delivered";
     outbox_oldest_seconds: Level [] "Age of the oldest notice that waits";
     audit_entries: Gauge [] "Entries in the ledger";
     audit_unanchored_leaves: Gauge [] "Entries that no checkpoint covers yet";
-    judgements: Family<One, Counter> ["verdict"] "Runs of rules that a person judged right or wrong";
+    judgements: Family<One, Counter> ["verdict"] "Runs of rules that a person reviewed as right or wrong";
     rules: Family<One, Gauge> ["mode"] "Rules with a runbook, by how far they go now";
     rules_lowered: Gauge []
-        "Rules that go less far than their files say: brought down by what went wrong, or by a person";
-    clusters_lost: Gauge [] "Clusters whose API server does not let us watch its nodes now"
+        "Rules demoted below the mode in their file, after a failure or by an operator";
+    clusters_lost: Gauge [] "Clusters whose nodes cannot be watched now"
         moved in "src/server/metrics_page.rs" by "clusters_lost: app.parts.world.lost_clusters()";
     agents: Family<One, Gauge> ["state"] "Agents that have joined, by whether they report now"
         moved in "tests/it/agent/link.rs" by "nightshift_agents";
     nodes_held: Gauge [] "Nodes that runs hold for themselves";
-    probe_looks: Family<Two, Counter> ["engine", "outcome"] "Looks at inference engines, by what came of them"
+    probe_looks: Family<Two, Counter> ["engine", "outcome"] "Polls of inference engines, by result"
         moved in "tests/it/probes.rs" by "nightshift_probe_targets";
-    probe_targets: Family<One, Gauge> ["engine"] "Inference engines that are looked at"
+    probe_targets: Family<One, Gauge> ["engine"] "Inference engines that are polled"
         moved in "tests/it/probes.rs" by "nightshift_probe_targets";
-    probe_up: Family<One, Gauge> ["engine"] "Inference engines that were ready and read at their last look"
+    probe_up: Family<One, Gauge> ["engine"] "Inference engines that were ready and readable at their last poll"
         moved in "tests/it/probes.rs" by "nightshift_probe_up";
-    probe_age_seconds: Family<One, Level> ["engine"] "How long ago the oldest last look at an engine was"
+    probe_age_seconds: Family<One, Level> ["engine"] "Age of the oldest last poll of an engine"
         moved in "tests/it/probes.rs" by "nightshift_probe_up";
     cache_warming: Gauge [] "Warms that agents are at now"
         moved in "tests/it/agent/warm.rs" by "nightshift_cache_warming";
@@ -230,7 +230,7 @@ fn sizes() -> Histogram {
 
 /// The table as Markdown, for the documentation.
 pub fn reference() -> String {
-    let mut text = String::from("| metric | kind | labels | what it says |\n|---|---|---|---|\n");
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in TABLE {
         let (kind, suffix) = match metric.kind {
             Kind::Counter => ("counter", "_total"),

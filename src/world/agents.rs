@@ -267,8 +267,8 @@ impl Agents {
             several if several[0].cluster.is_empty() || self.cluster.is_empty() => {
                 let names: Vec<&str> = several.iter().map(|name| name.cluster.as_str()).map(or_none).collect();
                 Err(WorldError::Invalid(format!(
-                    "{} agents say that they are node {node} (cluster: {}), and which of them is meant cannot be known: set \
-                     `cluster` in each agent.yaml",
+                    "{} agents report as node {node} (cluster: {}), so the node is ambiguous: set `cluster` in each \
+                     agent.yaml",
                     names.len(),
                     names.join(", ")
                 )))

@@ -174,7 +174,7 @@ fn check(name: &str) -> Result<(), WorldError> {
         return Ok(());
     }
     let shown: String = name.chars().take(limits::QUOTE_CHARS).collect();
-    Err(WorldError::Invalid(format!("{shown:?} is no name of a container: letters, digits, `_`, `.` and `-`")))
+    Err(WorldError::Invalid(format!("{shown:?} is not a container name: use letters, digits, `_`, `.` and `-`")))
 }
 
 /// An error with what is behind it.

@@ -14,7 +14,7 @@ pub const CORDONED_BY: &str = "nightshift.dev/cordoned-by";
 /// The label that takes a node out of our hands for good: `nightshift.dev/opt-out=true`.
 pub const OPT_OUT: &str = "nightshift.dev/opt-out";
 /// Who a cordon belongs to when nothing on the node says so.
-pub const NO_OWNER: &str = "somebody";
+pub const NO_OWNER: &str = "another user or tool";
 
 /// Whether a node is cordoned, and whose that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     match &node {
         Ok(Some(node)) => {
             facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
-            // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
+            // A pod may be moved off a node that another user cordoned; the node itself is theirs.
             if target.node.is_some() {
                 let cordon = cordon(node, &world.identity);
                 facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));

@@ -237,7 +237,7 @@ pub(super) fn distrust(why: &str) -> String {
     match why.contains("certificate") {
         true if nightshift_runtime::has_no_authorities() => format!(" ({})", super::NO_AUTHORITIES),
         true if why.contains("UnknownIssuer") => {
-            " (its authority is none of this system's: install it there, or name a file of authorities in SSL_CERT_FILE)"
+            " (its certificate authority is not trusted by this system: install it there, or name a CA file in SSL_CERT_FILE)"
                 .to_owned()
         }
         _ => String::new(),

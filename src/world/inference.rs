@@ -29,11 +29,11 @@ pub const TRAFFIC_TAKEN_BY: &str = "nightshift.dev/traffic-taken-by";
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
-    /// Between two looks at one engine.
+    /// Polling interval of one engine.
     pub every: Span,
     /// How long one answer may take.
     pub within: Span,
-    /// And the answer to a request of one token, which runbooks send with `ask`.
+    /// Timeout of a request for one token, sent by runbooks with `ask`.
     pub ask_within: Span,
     /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
     pub pods: bool,
@@ -157,7 +157,7 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
     // Two engines of three have one port for both.
     let metrics = port(METRICS_PORT, if kind == EngineKind::Triton { metrics } else { api })?;
     // Whoever may write a pod's status must not send us to the cloud's metadata.
-    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is none", pod.ip.escape_debug()))?;
+    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is invalid", pod.ip.escape_debug()))?;
     if let Some(why) = super::http::out_of_bounds(ip) {
         return Err(format!("its address {ip} is {why}"));
     }
@@ -270,7 +270,7 @@ pub enum Asked {
 }
 
 impl World {
-    /// Sends a request of one token: the only question whose answer needs all of the engine.
+    /// Sends a request of one token: the only question which exercises the whole engine.
     pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> Asked {
         let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
         let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };

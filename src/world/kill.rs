@@ -67,7 +67,7 @@ impl KillSwitch {
                     if (at <= running || planted("kill-switch-age-by-wall-clock"))
                         && running.saturating_sub(at) < limits::KILL_STALE =>
                 {
-                    seen.stop.as_ref().map(|why| format!("{shown} says stop: {why}"))
+                    seen.stop.as_ref().map(|why| format!("stop file {shown}: {why}"))
                 }
                 _ if planted("unreadable-kill-switch-is-off") => None,
                 _ => Some(format!("{shown} was not read for {} s{}", limits::KILL_STALE.as_secs(), seen.unread)),
@@ -109,9 +109,9 @@ fn file(path: &Path) -> Option<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             let gone = folder.is_some_and(|folder| !folder.is_dir());
-            gone.then(|| format!("the folder of {shown} is not there, so nobody could stop anything with that file"))
+            gone.then(|| format!("the folder of {shown} does not exist, so the stop file cannot be created"))
         }
-        Err(error) => Some(format!("{shown} cannot be looked at: {error}")),
+        Err(error) => Some(format!("{shown} cannot be read: {error}")),
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert!(switch(path.clone()).engaged(now()).unwrap().contains("exists"));
         // A file where a folder should be cannot be looked into.
-        assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be looked at"));
+        assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be read"));
         assert!(switch(dir.path().join("gone/stop")).engaged(now()).unwrap().contains("is not there"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(switch(path).engaged(now()), None);

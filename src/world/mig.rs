@@ -74,7 +74,7 @@ fn board(gpu: &MigGpu, inventory: &MigInventory, around: Option<&MigAround>, wis
             name,
             geometry: Arc::new(Geometry::none()),
             seats: Vec::new(),
-            shut: Some(shut.unwrap_or_else(|| format!("what it offers is not understood: {why}"))),
+            shut: Some(shut.unwrap_or_else(|| format!("its resources cannot be parsed: {why}"))),
         },
     }
 }
@@ -86,7 +86,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
     }
     if let Some(uid) = instance.compute.iter().find_map(|compute| compute.pod.as_deref()) {
         let Some(around) = around else {
-            return pinned(&format!("pod with uid {uid}"), "there is no cluster that could be asked about it");
+            return pinned(&format!("pod with uid {uid}"), "no cluster is configured to read it from");
         };
         let Some(pod) = around.pods.iter().find(|pod| pod.uid == uid) else {
             return pinned(&format!("pod with uid {uid}"), "the cluster does not show it on this node");
@@ -96,7 +96,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
         let why = if pod.mirror || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet" || kind == "Node") {
             "it belongs to the node and would come straight back"
         } else if pod.owner.is_none() {
-            "nothing would start it again"
+            "no controller would start it again"
         } else if pod.empty_dir {
             "it would lose an emptyDir"
         } else if pod.terminating {
@@ -112,12 +112,12 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
         return pinned(&name, why);
     }
     if let Some(pid) = instance.compute.iter().flat_map(|compute| &compute.processes).next() {
-        return pinned(&format!("process {pid}"), "no pod is known for it");
+        return pinned(&format!("process {pid}"), "it has no known pod");
     }
     match (around.is_some(), inventory.pods.as_str()) {
         (false, "") | (_, "read") => Held::Idle,
         (true, "") => pinned("perhaps a pod", "the agent cannot see the kubelet's list of devices"),
-        (_, why) => pinned("perhaps a pod", &format!("who has it cannot be told: {why}")),
+        (_, why) => pinned("perhaps a pod", &format!("its processes cannot be listed: {why}")),
     }
 }
 
@@ -164,7 +164,7 @@ pub fn mig_demand(given: &Value) -> Result<BTreeMap<String, u32>, String> {
         *demand.entry(profile).or_insert(0) += count;
     }
     if demand.values().all(|count| *count == 0) {
-        return Err("`demand` asks for nothing".to_owned());
+        return Err("`demand` is empty".to_owned());
     }
     Ok(demand)
 }

@@ -161,7 +161,7 @@ fn samples(data: Data) -> Result<Vec<Sample>, String> {
                 .into_iter()
                 .map(|one| match one.value {
                     Some((at, text)) => Ok(Sample { labels: one.metric, value: number(&text)?, at }),
-                    None => Err("a native histogram is no number: ask for a quantile or a count of it".to_owned()),
+                    None => Err("a native histogram is not a number: query a quantile or a count of it".to_owned()),
                 })
                 .collect()
         }

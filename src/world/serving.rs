@@ -56,7 +56,7 @@ pub(super) async fn read(
         sets => sets?,
     };
     if sets.len() > limits::SERVING_SETS {
-        let why = format!("{} sets of replicas are touched, and {} are looked at", sets.len(), limits::SERVING_SETS);
+        let why = format!("{} replica sets are affected; the limit is {}", sets.len(), limits::SERVING_SETS);
         return Err(WorldError::Invalid(why));
     }
     let asked = sets.into_iter().map(|(set, going)| of_set(kube, set, going, limits)).collect::<Vec<_>>();

@@ -76,7 +76,7 @@ impl Socket {
         match timeout(limits::SOCKET_WRITE, self.0.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(WorldError::Unavailable(words(&error))),
-            Err(_) => Err(WorldError::Unavailable("the other side takes nothing".to_owned())),
+            Err(_) => Err(WorldError::Unavailable("the other side accepts no data".to_owned())),
         }
     }
 }

@@ -31,7 +31,7 @@ const RULES: &str = r#"rules:
   - { name: repair, when: ['alertname="GpuXid"'], run: mend, mode: auto, cooldown: 1s, tell: [pager] }
   - { name: asks, when: ['alertname="Ask"'], run: mend, mode: approve, tell: [pager] }
 "#;
-const MEND: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const MEND: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
      k8s::cordon(node, \"test\");\nsleep(\"1m\");\nk8s::uncordon(node);\n";
 
 struct Scene {

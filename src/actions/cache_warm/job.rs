@@ -20,7 +20,7 @@ const LABEL: &str = "nightshift.dev/job";
 /// How Jobs are made here, or what to write to have them.
 pub(super) fn settings(world: &World) -> Settled<&CacheJob> {
     world.kube(None)?.cache_job().ok_or_else(|| {
-        let what = "cache::warm: a Job was asked for, and none may be made: add `cache_job` to the cluster in the \
+        let what = "cache::warm: `via` requests a Job, and Jobs are not configured: add `cache_job` to the cluster in the \
                     configuration (docs/caches.md), or run the agent on that node";
         Failure::new(FailureKind::Refused, what).into()
     })
@@ -43,7 +43,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     let job = match kube.job(space, &name).await {
         Ok(job) => job,
         Err(WorldError::NotFound(_)) if step.carry["made"] == true => {
-            let what = format!("Job {space}/{name} is gone: somebody deleted it, or it ended long ago");
+            let what = format!("Job {space}/{name} is gone: it was deleted, or it ended long ago");
             return Ok(Performed::Done(failed(FailureKind::NotFound, what)));
         }
         Err(WorldError::NotFound(_)) => {
@@ -131,7 +131,7 @@ pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Pe
         Err(error) => return Ok(patient(error, gone, most, Value::Null)),
     }
     world.agents.elsewhere(&step.command_key(), args::text(&step.call, "node")?, &step.call.action, Value::Null);
-    cancelled(format!("Job {space}/{name} was deleted, and what it has read stays in memory"))
+    cancelled(format!("Job {space}/{name} was deleted, and the pages it has read stay in memory"))
 }
 
 /// How the Job ended, if it has.
@@ -150,8 +150,8 @@ fn progress(line: Option<String>) -> Value {
 }
 
 fn foreign(job: &Job, space: &str, name: &str) -> String {
-    let whose = job.annotations.get(STEP).map_or("nobody that it names", String::as_str);
-    format!("Job {space}/{name} is of {whose}, and not of this step; it is left alone")
+    let whose = job.annotations.get(STEP).map_or("no owner it names", String::as_str);
+    format!("Job {space}/{name} belongs to {whose}, not to this step; it is left alone")
 }
 
 /// The installation, the run and the step; a store that was made anew begins to count at 1 again, so the time is in it.
@@ -268,7 +268,7 @@ fn report(job: &str, pod: Option<&JobPod>) -> Value {
     let mut value = match said {
         Value::Object(map) if map.contains_key("resident") => Value::Object(map),
         _ => {
-            json!({ "changed": true, "remarks": ["the pod's last words are lost: nothing is known but that it ended well"] })
+            json!({ "changed": true, "remarks": ["the pod's final output is lost: only its successful exit is known"] })
         }
     };
     value["via"] = json!("job");

@@ -22,7 +22,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     for (group, role) in &oidc.roles {
         if *role == Role::Source {
-            found.say(&format!("server.oidc.roles.{group}"), "`source` is for machines", "give a role for people");
+            found.say(&format!("server.oidc.roles.{group}"), "`source` is for machines", "give a role for users");
         }
     }
     for (group, clusters) in &oidc.group_clusters {
@@ -35,7 +35,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     match &config.server.public_url {
         None => found.say(
             "server.public_url",
-            "is missing, and the provider sends people back there",
+            "is missing, and the provider redirects users to it",
             "write `https://…` and register `https://…/login/callback` with the provider",
         ),
         Some(url) => {

@@ -20,7 +20,7 @@ pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Conf
     for cluster in clusters.iter().filter(|cluster| !known.contains(&cluster.as_str())) {
         let mend = match closest(cluster, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+            None => format!("known names: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
         };
         found.say(path, format!("there is no cluster `{}`", cluster.escape_debug()), mend);
     }
@@ -59,7 +59,7 @@ pub(super) fn check_mail_server(path: &str, server: &str, found: &mut Findings) 
         Ok(url) => match url.scheme() {
             "smtp" | "smtps" => {}
             "smtp+plain" if is_loopback(&url) => {}
-            "smtp+plain" => found.say(path, "would send mail and password in the clear over a network", mend),
+            "smtp+plain" => found.say(path, "would send mail and password unencrypted over a network", mend),
             _ => found.say(path, format!("`{server}` is not a mail server"), mend),
         },
         Err(_) => found.say(path, format!("`{}` is not a mail server", server.escape_debug()), mend),

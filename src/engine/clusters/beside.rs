@@ -42,7 +42,7 @@ pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<S
                     follow(&parts, cluster, shown, &holds).await;
                 }
             }
-            Err(error) => tracing::error!(%error, "cannot ask which nodes are held"),
+            Err(error) => tracing::error!(%error, "cannot read which nodes are reserved"),
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::BESIDE_EVERY) => {}
@@ -105,7 +105,7 @@ pub(super) async fn events(parts: Parts) {
                     }
                 }
             }
-            Err(error) => tracing::error!(%error, "cannot read what steps did"),
+            Err(error) => tracing::error!(%error, "cannot read the results of steps"),
         }
         if told == limits::BESIDE_BATCH {
             continue;
@@ -133,7 +133,7 @@ impl Pace {
                 let left_out = self.left_out;
                 tracing::warn!(
                     left_out,
-                    "many steps wait: no Events were written for these; `nightshift runs` names them"
+                    "too many steps are pending: no Events were written for these; `nightshift runs` lists them"
                 );
             }
             *self = Pace { minute, ..Pace::default() };
@@ -194,7 +194,7 @@ fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<Even
         _ => return None,
     };
     let (reason, is_warning, words) = match &entry.kind {
-        EntryKind::StepBegun { undoes: Some(_), .. } => ("StepBegun", false, format!("takes back: {call}")),
+        EntryKind::StepBegun { undoes: Some(_), .. } => ("StepBegun", false, format!("undoes: {call}")),
         EntryKind::StepBegun { .. } => ("StepBegun", false, format!("begins: {call}")),
         EntryKind::StepEnded { outcome: Outcome::Ok(_), .. } => ("StepEnded", false, format!("done: {call}")),
         EntryKind::StepEnded { outcome: Outcome::Failed(failure), .. } => {

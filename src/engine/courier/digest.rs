@@ -266,7 +266,7 @@ impl Courier {
         keep_worst(&mut open.shown);
     }
 
-    /// Incidents that wait for an answer: named first, as nobody else will ask before the storm is over.
+    /// Incidents that wait for an answer: named first, as nobody else will ask before alert storm over.
     async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
         let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
         let runs = self.store.runs(filter).await.unwrap_or_default();
@@ -317,17 +317,17 @@ impl Courier {
                     passed.sent += 1;
                     self.answered(&channel);
                 }
-                tracing::info!(%channel, total = open.total, "the storm is over");
+                tracing::info!(%channel, total = open.total, "alert storm over");
             }
             Delivery::Retry { after, why } => {
                 passed.retried += 1;
                 let again = self.failed(&channel, &why, after);
-                tracing::warn!(%channel, %why, %again, "the digest's last edition was not taken yet");
+                tracing::warn!(%channel, %why, %again, "the last update of the digest is not delivered yet");
                 self.storms().entry(channel.clone()).or_default().open = Some(open);
             }
             // Only the last words are missing; every incident is counted in the edition before.
             Delivery::Refused { why } => {
-                tracing::warn!(%channel, %why, "the digest's last edition was not taken");
+                tracing::warn!(%channel, %why, "the last update of the digest was not delivered");
             }
         }
         (channel, passed)

@@ -188,7 +188,7 @@ impl Courier {
         if open.is_empty() || incident.state == IncidentState::Resolved {
             return Ok(None);
         }
-        let then = if asks.is_empty() { "Nothing new begins." } else { "Approving will not start it." };
+        let then = if asks.is_empty() { "No new step starts." } else { "Approving will not start it." };
         if let Some(why) = self.fleet.as_ref().and_then(|(world, _)| world.stopped()) {
             return Ok(Some(format!("Everything is stopped: {why}. {then}")));
         }

@@ -130,7 +130,7 @@ impl Courier {
     pub(super) async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
         let written = self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await;
         if let Err(error) = &written {
-            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a delivery could not be recorded");
+            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot record a delivery");
         }
         written.is_ok()
     }

@@ -33,7 +33,7 @@ impl Courier {
                 Ok(None) => passed.spared += 1,
                 Err(error) => {
                     // In doubt people are told.
-                    tracing::error!(%error, incident = %row.incident, %channel, "whether it must be told is not known");
+                    tracing::error!(%error, incident = %row.incident, %channel, "cannot read whether a notification is due");
                     needed.push(row);
                 }
             }

@@ -54,14 +54,14 @@ impl Standing<'_> {
         let key = self.incident.key.as_str();
         if let Some(scope) = key.strip_prefix("freeze/") {
             let scope = if scope == "all" { String::new() } else { format!(" --scope {scope}") };
-            return format!("No new step begins until it is released: nightshift unfreeze{scope} --why '…'");
+            return format!("No new step starts until it is released: nightshift unfreeze{scope} --why '…'");
         }
         if key.starts_with("break-glass/") {
             return "Review it: nightshift tokens".to_owned();
         }
         self.ended().unwrap_or_else(|| match &self.incident.acknowledged_by {
-            Some(by) => format!("{by} is looking at it. Nothing is automated for this."),
-            None => "Nothing is automated for this; someone needs to look.".to_owned(),
+            Some(by) => format!("{by} is looking into it. There is no automation for this."),
+            None => "There is no automation for this; an operator must look into it.".to_owned(),
         })
     }
 
@@ -109,7 +109,7 @@ impl Standing<'_> {
         let name = self.runbook(run);
         Some(match state {
             RunState::Done => format!("{name} is done; the alert still fires."),
-            RunState::Denied { reason } => sentence(&format!("Nothing was done: {}", reason.text)),
+            RunState::Denied { reason } => sentence(&format!("No action taken: {}", reason.text)),
             state => sentence(&story::run_words(&name, state)),
         })
     }
@@ -145,7 +145,7 @@ fn at_work(run: &Run) -> String {
     let name = name(run);
     match &run.state {
         RunState::Held { reason } => sentence(&format!("On hold: {}", reason.text)),
-        RunState::Ready if run.mode <= Mode::Suggest => format!("{name} is looking at what it would do."),
+        RunState::Ready if run.mode <= Mode::Suggest => format!("{name} is running its preflight."),
         RunState::Ready if run.mode == Mode::Approve && run.approved.is_none() => {
             format!("{name} is making a plan for your approval.")
         }

@@ -127,14 +127,14 @@ fn labels(point: &EnginePoint) -> Vec<(&'static str, String)> {
 
 fn odd(pod: &Pod, why: &str) -> Complaint {
     let labels = vec![("namespace", pod.namespace.clone()), ("pod", pod.name.clone())];
-    let summary = format!("pod {}/{} cannot be looked at: {why}", pod.namespace, pod.name);
+    let summary = format!("pod {}/{} cannot be polled: {why}", pod.namespace, pod.name);
     plain("InferenceProbeWrong", labels, summary)
 }
 
 /// More engines than are looked at.
 pub(super) fn left_out(source: &str, count: usize) -> Complaint {
     let summary =
-        format!("{count} engines of source {source} are not looked at: one installation looks at {}", limits::PROBES);
+        format!("{count} engines of source {source} are not polled: one installation polls at most {}", limits::PROBES);
     plain("InferenceProbesLeftOut", vec![("probes", source.to_owned())], summary)
 }
 

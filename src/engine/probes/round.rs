@@ -186,13 +186,13 @@ impl Round {
     fn unlisted(&mut self, desk: usize, error: &WorldError) {
         if std::mem::take(&mut self.lists[desk].is_well) {
             let source = &self.desks[desk].source;
-            tracing::warn!(%source, %error, "pods with engines cannot be listed; those that are known are looked at on");
+            tracing::warn!(%source, %error, "cannot list pods with inference engines; polling the known ones");
         }
     }
 
     fn say_well(&mut self, desk: usize) {
         if !std::mem::replace(&mut self.lists[desk].is_well, true) {
-            tracing::info!(source = %self.desks[desk].source, "pods with engines are listed again");
+            tracing::info!(source = %self.desks[desk].source, "listing of pods with inference engines restored");
         }
     }
 

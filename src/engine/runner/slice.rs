@@ -137,7 +137,7 @@ impl<'a> Slice<'a> {
             // It may be a flap: the question stays open, and what was planned or approved stands.
             if !asking {
                 let text = format!(
-                    "its alert has ended; it goes on if that fires again before {}",
+                    "its alert has ended; the run continues if it fires again before {}",
                     until.strftime("%H:%M UTC")
                 );
                 let held = RunState::Held { reason: Reason::new(ReasonCode::EpisodeOver, text) };
@@ -159,7 +159,10 @@ impl<'a> Slice<'a> {
             return Ok(false);
         }
         if run.mode == Mode::Approve && run.approved.is_none() && self.rule_is_gone(run) {
-            let text = format!("rule {} was removed before anybody was asked", run.rule.as_deref().unwrap_or_default());
+            let text = format!(
+                "rule {} was removed before an approval was requested",
+                run.rule.as_deref().unwrap_or_default()
+            );
             let reason = Reason::new(ReasonCode::NoRuleMatched, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
             self.parts.nudge.nudge();

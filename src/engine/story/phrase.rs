@@ -102,7 +102,7 @@ fn moves(planned: &PlannedCall) -> Option<Vec<&str>> {
 pub fn predicted(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("cannot run now: {}", failure.message)),
-        Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
+        Outcome::Ok(value) if value["changed"] == false => Some("already in that state".to_owned()),
         Outcome::Ok(_) => {
             let pods = moves(planned).filter(|pods| !pods.is_empty())?;
             let shown = pods[..pods.len().min(NAMES_SHOWN)].join(", ");

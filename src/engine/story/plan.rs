@@ -86,7 +86,7 @@ pub fn planned_words(call: &Call, target: &Subject) -> String {
 /// The line of a plan.
 pub(super) fn planned(plan: &Plan) -> String {
     let list = match phrase::brief(&plan.calls) {
-        list if list.is_empty() => "nothing would change".to_owned(),
+        list if list.is_empty() => "no changes".to_owned(),
         list => list,
     };
     match &plan.end {

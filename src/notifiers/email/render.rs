@@ -186,8 +186,8 @@ fn facts(notice: &Notice) -> String {
 pub fn digest(digest: &Digest, install: &str) -> Mail {
     let mut draft = Draft::default();
     draft.title(&format!("{} incidents at once, worst: {}", digest.total, digest.worst));
-    let over = "The storm is over; new incidents have mails of their own again.";
-    let more = "More may follow; the next mail comes when it is over.";
+    let over = "The storm is over; each new incident gets its own mail again.";
+    let more = "More may follow; the next mail is sent when the storm is over.";
     draft.line(&format!("Since {}. {}", date_time(digest.since), if digest.over { over } else { more }));
     draft.list(digest.shown.iter().map(|item| format!("{}: {} {}", item.severity, item.title, item.line)));
     let more = digest.total.saturating_sub(digest.own + digest.shown.len());

@@ -89,7 +89,7 @@ impl Notifier for Changes {
     }
 
     async fn probe(&self) -> Result<String, String> {
-        Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
+        Ok("the routing key has the right form; only an event can show whether PagerDuty accepts it, and none was sent"
             .to_owned())
     }
 }

@@ -51,12 +51,12 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
     };
     let paged = digest.own.min(digest.total);
     let rest = match digest.over {
-        true => "the storm is over",
-        false => "more are not paged one by one",
+        true => "alert storm over",
+        false => "further incidents are not paged one by one",
     };
     Payload {
         summary: format!(
-            "{} incidents at once, worst: {}{asking} ({paged} of them paged on their own; {rest})",
+            "{} incidents at once, worst: {}{asking} ({paged} of them paged separately; {rest})",
             digest.total, digest.worst
         ),
         source: text::plain(install, 200),

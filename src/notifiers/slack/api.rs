@@ -112,8 +112,7 @@ impl Api {
             });
         }
         let mut said: Said = serde_json::from_str(&answered.body).map_err(|_| {
-            let why =
-                format!("Slack answered {method} with something that is not its JSON{}", answer::quote(&answered.body));
+            let why = format!("Slack's answer to {method} is not valid JSON{}", answer::quote(&answered.body));
             Trouble::Doubtful(Delivery::Retry { after, why })
         })?;
         said.scopes = answered.scopes;
@@ -145,7 +144,7 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         | "trigger_expired"
         | "exchanged_trigger_id"
         | "trigger_exchanged"
-        | "invalid_trigger_id" => "it waited too long, or was used before: press the button again",
+        | "invalid_trigger_id" => "the form expired or was already used: press the button again",
         "not_authed"
         | "invalid_auth"
         | "account_inactive"
@@ -155,7 +154,7 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
             if method == SOCKET =>
         {
             "the app token is not valid: make one with `connections:write` (Basic Information, App-Level Tokens) and put it \
-             into the secret of `slack.app_token`; it is read again by itself"
+             into the secret of `slack.app_token`, which is reloaded automatically"
         }
         "socket_mode_not_enabled" | "forbidden_team" | "app_not_found" if method == SOCKET => {
             "Socket Mode is off for this app: switch it on at api.slack.com/apps, Socket Mode"
@@ -166,23 +165,23 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         | "token_revoked"
         | "token_expired"
         | "not_allowed_token_type" => {
-            "the bot token is not valid: install the app anew and put its `xoxb-` token into the channel's secret"
+            "the bot token is not valid: reinstall the app and put its `xoxb-` token into the channel's secret"
         }
         "channel_not_found" => {
-            "there is no such channel, or the bot may not see it: check `channel`, invite the bot if it is private"
+            "there is no such channel, or the bot may not see it: check `channel`, and invite the bot if it is private"
         }
         "not_in_channel" => "the bot is not in the channel: write `/invite @nightshift` there",
         "is_archived" => "the channel is archived: choose another one",
         "missing_scope" | "no_permission" | "restricted_action" | "access_denied" => {
             let needed = text::plain(&said.needed, 80);
             let why = format!(
-                "Slack refused {method}: {error}: the app lacks a right{}{needed}; add it and install the app anew",
+                "Slack refused {method}: {error}: the app lacks a scope{}{needed}; add it and reinstall the app",
                 if needed.is_empty() { "" } else { ": " }
             );
             return Trouble::Not(Delivery::Refused { why });
         }
         "ratelimited" | "rate_limited" | "message_limit_exceeded" => {
-            return Trouble::Not(Delivery::Retry { after, why: format!("Slack asks us to slow down ({error})") });
+            return Trouble::Not(Delivery::Retry { after, why: format!("Slack limits our rate ({error})") });
         }
         // Unknown words may pass by themselves (internal_error, fatal_error, …): rather twice than never.
         _ => {

@@ -65,12 +65,12 @@ pub enum Text {
 }
 
 impl Text {
-    /// Text that somebody else wrote. Escaped too: Slack reads `&lt;` in plain text as `<`.
+    /// Text that another user wrote. Escaped too: Slack reads `&lt;` in plain text as `<`.
     pub fn outside(words: &str, max: usize) -> Text {
         Text::Plain { text: text::slack(words, max), emoji: false }
     }
 
-    /// Lines of text that somebody else wrote, each escaped before.
+    /// Lines of text that another user wrote, each escaped before.
     fn lines(escaped: String) -> Text {
         Text::Plain { text: escaped, emoji: false }
     }
@@ -199,7 +199,7 @@ impl Message {
         first
     }
 
-    /// Lines that somebody else wrote, the newest that fit. Returns how many were left out.
+    /// Lines that another user wrote, the newest that fit. Returns how many were left out.
     pub fn says(&mut self, words: &str, budget: usize) -> usize {
         let lines: Vec<String> = words.lines().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
         self.story(&lines, budget)

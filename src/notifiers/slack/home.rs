@@ -38,14 +38,14 @@ pub fn page(page: &Page, seal: &Seal) -> Home {
     message
         .says(&page.frozen.iter().map(|line| format!(":rotating_light: {line}")).collect::<Vec<_>>().join("\n"), 1_000);
     message.says(&page.note, 1_000);
-    message.section(Text::ours("*Waits for you*"));
+    message.section(Text::ours("*Waiting for you*"));
     for ask in page.asks.iter().take(SLACK_HOME_ROWS) {
         ask_blocks(&mut message, ask, Some(seal));
     }
     let more = page.asks.len().saturating_sub(SLACK_HOME_ROWS);
     let waits = match (page.asks.len(), page.others) {
         (0, 0) => "Nothing.".to_owned(),
-        (0, others) => format!("Nothing; {others} for others."),
+        (0, others) => format!("No requests for you; {others} for others."),
         (_, 0) if more == 0 => String::new(),
         (_, others) => format!("… and {more} more for you, {others} for others: `/nightshift incidents`"),
     };
@@ -74,10 +74,10 @@ pub fn page(page: &Page, seal: &Seal) -> Home {
 /// For who is in the workspace, but is nobody here.
 pub fn stranger(user: &str) -> Home {
     let mut message = Message::new("Nightshift");
-    message.header("Nightshift does not know you yet");
+    message.header("Your Slack account is not linked");
     message.section(Text::ours(
-        "What you may see and do depends on who you are there. Ask an operator to add your member id to your entry \
-         under `people` in nightshift.yaml:",
+        "Your rights depend on your entry under `people` in nightshift.yaml. Ask an operator to add your member ID \
+         to it:",
     ));
     message.section(Text::outside(&format!("slack: {user}"), 100));
     Home::of(message)

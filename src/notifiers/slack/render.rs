@@ -72,7 +72,7 @@ pub fn digest(digest: &Digest) -> Message {
         resolved => format!(" {resolved} of them are resolved already."),
     };
     let now = if digest.over {
-        "The storm is over; new incidents have messages of their own again."
+        "The storm is over; each new incident gets its own message again."
     } else {
         "More may follow; this message is edited."
     };

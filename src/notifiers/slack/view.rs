@@ -175,7 +175,7 @@ impl Modal {
         empty.says(words)
     }
 
-    /// Lines that somebody else may have written.
+    /// Lines that another user may have written.
     pub fn says(mut self, words: &str) -> Modal {
         let mut message = Message::new("");
         message.says(words, limits::SLACK_SECTION_CHARS);

@@ -57,7 +57,7 @@ impl Webhook {
         if answered.body.trim() == "ok" {
             return Ok(());
         }
-        let why = format!("Slack's webhook answered something else than ok{}", answer::quote(&answered.body));
+        let why = format!("Slack's webhook did not answer ok{}", answer::quote(&answered.body));
         Err(answer::without(&self.url, Delivery::Retry { after: None, why }))
     }
 }

@@ -70,7 +70,7 @@ impl Authority {
 
     /// The door's own certificate and key, PEM, for these names and addresses.
     pub fn door(&self, names: &[String], now: Time) -> Result<(String, String), String> {
-        let wrong = |error: rcgen::Error| format!("no certificate for the agents' door: {error}");
+        let wrong = |error: rcgen::Error| format!("cannot create a certificate for the agent listener: {error}");
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = lasting(now, limits::DOOR_CERTIFICATE)?;
         params.distinguished_name.push(DnType::CommonName, "nightshift");

@@ -53,7 +53,7 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
     if let Way::BreakGlass(id, _) = &caller.way {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("{id} is of a broken glass: what it does must end with it, and an agent that joins would not"),
+            format!("{id} is break-glass access, and an agent joined with it would outlive it"),
             "make the join token with this machine's own token, or with an admin's",
         ));
     }
@@ -119,7 +119,7 @@ pub async fn remove(
             let mut named = rows.into_iter().map(|row| row.name).filter(|name| name.node == node);
             match (named.next(), named.next()) {
                 (Some(_), Some(_)) => {
-                    let why = format!("agents of several clusters have the name {node}: say which with `cluster`");
+                    let why = format!("agents of several clusters have the name {node}: choose one with `cluster`");
                     return Err(StoreError::Refused(why));
                 }
                 (only, _) => only.unwrap_or_else(|| AgentName::from(node)),

@@ -51,7 +51,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 }
 
 fn misunderstood(error: serde_json::Error) -> Problem {
-    let why = format!("the body is not what this route takes: {error}");
+    let why = format!("the body does not match this route's schema: {error}");
     Problem::new(StatusCode::BAD_REQUEST, why, "agent and engine should be of the same version")
 }
 
@@ -150,7 +150,7 @@ async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result
             app.parts.metrics.auth_failed();
             return Err(who::unknown(why));
         }
-        Err(error) => tracing::warn!(%error, agent = %name, "that an agent was heard of could not be written down"),
+        Err(error) => tracing::warn!(%error, agent = %name, "cannot record the last contact of an agent"),
     }
     Ok(())
 }
@@ -210,11 +210,11 @@ fn name_of(app: &App, joining: &Joining) -> Result<AgentName, Problem> {
     }
     let clusters: Vec<&str> = app.parts.world.clusters.keys().map(String::as_str).collect();
     if cluster.is_empty() && clusters.len() > 1 {
-        let why = format!("which cluster is {node} in? This engine knows {}", clusters.join(", "));
+        let why = format!("the cluster of {node} is missing: choose one of {}", clusters.join(", "));
         return bad(why, "set `cluster` in agent.yaml, or --cluster");
     }
     if !cluster.is_empty() && !clusters.is_empty() && !clusters.contains(&cluster.as_str()) {
-        let why = format!("no cluster `{cluster}` is configured; this engine knows {}", clusters.join(", "));
+        let why = format!("no cluster `{cluster}` is configured; configured are {}", clusters.join(", "));
         return bad(why, "set `cluster` in agent.yaml to one of them");
     }
     Ok(AgentName::new(cluster, node))
@@ -240,7 +240,7 @@ async fn check_there(app: &App, name: &AgentName) -> Result<(), Problem> {
         }
         // Without the right to read nodes nothing is known of them.
         Err(error) => {
-            tracing::warn!(%error, agent = %name, "whether the node of an agent that joins is there could not be read");
+            tracing::warn!(%error, agent = %name, "cannot check whether the node of a joining agent exists");
             Ok(())
         }
     }
@@ -287,7 +287,7 @@ async fn renew(
 pub(super) fn no_door() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
-        "this engine has no door for agents with certificates",
+        "this engine has no listener for agents with certificates",
         "set `agents.listen` in nightshift.yaml, or use ServiceAccount tokens",
     )
 }
@@ -303,6 +303,6 @@ pub(super) fn hash_of(token: &str) -> String {
 }
 
 fn unstored(error: StoreError) -> Problem {
-    tracing::warn!(%error, "what an agent said could not be stored; it sends it again");
+    tracing::warn!(%error, "cannot store an agent's findings; the agent sends them again");
     Problem::busy("the store is busy")
 }

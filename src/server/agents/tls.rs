@@ -44,7 +44,7 @@ pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result
         }
         _ => return Err("`agents.cert_file` and `agents.key_file` go together".to_owned()),
     };
-    let wrong = |error: &dyn std::fmt::Display| format!("the agents' door: {error}");
+    let wrong = |error: &dyn std::fmt::Display| format!("agent listener: {error}");
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| wrong(&error))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(&error))?;
@@ -90,8 +90,8 @@ async fn connection(
 ) {
     let stream = match tokio::time::timeout(limits::HEADER_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agents' door failed"),
-        Err(_) => return tracing::debug!("a handshake at the agents' door took too long"),
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agent listener failed"),
+        Err(_) => return tracing::debug!("TLS handshake with an agent timed out"),
     };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(shown);
     let stranger = match (&shown, strangers.try_acquire_owned()) {
@@ -119,7 +119,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stranger.overdue() => return tracing::debug!("a connection without a certificate proved nothing in time"),
+        () = stranger.overdue() => return tracing::debug!("connection closed: no certificate and no authentication in time"),
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -101,8 +101,7 @@ impl Speaker {
         let identity = identity.map_err(|_| Problem::busy("the store is busy"))?;
         let Some(identity) = identity.filter(|identity| identity.family == agent.family) else {
             app.parts.metrics.auth_failed();
-            let why =
-                format!("the certificate of node {} was taken away, or another agent has joined for it", agent.name);
+            let why = format!("the certificate of node {} was revoked, or another agent has joined for it", agent.name);
             if !planted("dead-certificate-untold") {
                 // It is still in use: a node that was sold, a disk that was copied, an agent with its old folder.
                 let who = format!("agent {}", agent.name);
@@ -174,7 +173,7 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
     };
     match app.parts.store.intake(batch).await {
         Ok(_) => app.parts.nudge.nudge(),
-        Err(error) => tracing::error!(%error, "that two senders use one identity could not be stored"),
+        Err(error) => tracing::error!(%error, "cannot store the alert about two senders with one identity"),
     }
 }
 
@@ -265,13 +264,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(super) fn unknown(why: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for how an agent shows who it is")
+    Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for the auth methods of agents")
 }
 
 /// Kubernetes did not answer: that is no proof against anybody.
 fn unreviewed(error: WorldError) -> Problem {
-    tracing::warn!(%error, "an agent's token could not be looked at");
-    Problem::busy("Kubernetes could not be asked about the token")
+    tracing::warn!(%error, "cannot check an agent's token");
+    Problem::busy("Kubernetes could not review the token")
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub(super) async fn start(
     if mode > ceiling {
         return Err(refuse::conflict(
             format!("mode {mode} is above this installation's ceiling, {ceiling}"),
-            format!("ask for `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
+            format!("use `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
         ));
     }
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
@@ -131,7 +131,10 @@ pub(super) async fn simulate(
     let (runbook, input) = bind(&app, &wanted)?;
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     let _place = app.simulations.try_acquire().map_err(|_| {
-        Problem::busy(format!("{} plans are made already, which each ask the world", limits::SIMULATIONS))
+        Problem::busy(format!(
+            "{} plans are being made already, and each one queries live systems",
+            limits::SIMULATIONS
+        ))
     })?;
     let mut parts = app.parts.clone();
     parts.world = parts.world.within(subject.cluster.as_deref());
@@ -201,7 +204,7 @@ pub(super) async fn decide(
     if answer.plan_hash.as_ref().is_some_and(|shown| *shown != approval.plan_hash) {
         return Err(refuse::conflict(
             format!("{} is not the question that was shown: its plan is another one", approval.id),
-            "look at the plan as it is now, then decide again",
+            "check the current plan, then decide again",
         ));
     }
     let why = refuse::bounded(&answer.why)?;
@@ -214,7 +217,7 @@ pub(super) async fn decide(
         Decided::Seconded(approval) => Ok(Json(json!({ "approval": approval }))),
         Decided::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
-            let by = approval.decided_by.as_deref().unwrap_or("nobody");
+            let by = approval.decided_by.as_deref().unwrap_or("expiry");
             Err(refuse::conflict(
                 format!("{} is {} already (by {by})", approval.id, state.as_str().unwrap_or("answered")),
                 format!("see `nightshift show {}`", approval.run),
@@ -243,7 +246,7 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     }
     for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
         if humans::same(app, before, caller).await? {
-            let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
+            let error = format!("{} already approved {}, as {before}", caller.name, approval.id);
             return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
         }
     }
@@ -316,7 +319,7 @@ pub(super) async fn unfreeze(
             freezes.iter().take(limits::NAMES_SHOWN).map(|freeze| format!("`{}`", freeze.way_back())).collect();
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
         let hint = match ways.is_empty() {
-            true => "nothing is frozen".to_owned(),
+            true => "no freeze is active".to_owned(),
             false => format!("frozen: {}; to release: {}", scopes.join(", "), ways.join(" or ")),
         };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
@@ -328,8 +331,8 @@ pub(super) async fn unfreeze(
     if let Some(first) = freeze.release_by.as_ref().filter(|first| persons > 1 && **first != caller.name)
         && humans::same(&app, first, &caller).await?
     {
-        let error = format!("{} asked for the release of `{}` already, as {first}", caller.name, freeze.scope);
-        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must agree"));
+        let error = format!("{} already requested the release of `{}`, as {first}", caller.name, freeze.scope);
+        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must confirm"));
     }
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;

@@ -31,8 +31,10 @@ pub(super) fn need_name(caller: &Caller) -> Result<(), Problem> {
     if !is_unnamed(caller) {
         return Ok(());
     }
-    let error =
-        format!("several persons must agree, and {} counts as none: by {} anyone may come", caller.name, caller.way);
+    let error = format!(
+        "several approvers are required, and {} does not count as one: anyone may use {}",
+        caller.name, caller.way
+    );
     Err(refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT))
 }
 
@@ -42,16 +44,16 @@ pub(super) fn own_request(name: &str, did: &str, run: RunId, caller: &Caller) ->
     if is_unnamed(caller) || machine {
         let error = format!(
             "{name} {did} {run}, and {} may be the same person, so it cannot approve it too: this machine's own token and \
-             break-glass access may be anyone's",
+             break-glass access belong to no single user",
             caller.name
         );
         return refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT);
     }
-    let error = format!("{} {did} {run} and cannot approve it too: another person must", caller.name);
+    let error = format!("{} {did} {run} and cannot approve it too: another approver must", caller.name);
     refuse::with(StatusCode::FORBIDDEN, error, "ask another approver: they see the same request")
 }
 
-const UNNAMED_HINT: &str = "use a token of your own, or write under `people` whose token `local` is";
+const UNNAMED_HINT: &str = "use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
 /// How many different humans must agree before a freeze is released: what the configuration says, else two where two can.
 pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {

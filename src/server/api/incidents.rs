@@ -138,7 +138,7 @@ pub(super) async fn silence(
         done.made.iter().map(|(source, silence)| json!({ "source": source, "silence": silence })).collect();
     if made.is_empty() {
         return Err(refuse::conflict(
-            format!("nothing was silenced: {}", done.left.join("; ")),
+            format!("no alert was silenced: {}", done.left.join("; ")),
             "silence it in Alertmanager, or set `sources.NAME.api` so that it can be done from here",
         ));
     }

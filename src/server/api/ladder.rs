@@ -52,7 +52,7 @@ pub(super) async fn judge(
         "wrong" => Verdict::Wrong,
         other => {
             let error = format!("`{}` is no verdict", other.escape_debug());
-            return Err(refuse::bad(error, "say `right` or `wrong`"));
+            return Err(refuse::bad(error, "write `right` or `wrong`"));
         }
     };
     let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
@@ -119,14 +119,17 @@ pub(super) async fn promote(
     let channels = &app.parts.config.channels;
     if let Some(unknown) = rule.tell.iter().find(|name| !channels.is_empty() && !channels.contains_key(*name)) {
         return Err(refuse::conflict(
-            format!("rule {} tells `{unknown}`, which is no channel: nobody would hear of it", rule.name),
+            format!(
+                "rule {} notifies `{unknown}`, which is not a configured channel, so its messages would be lost",
+                rule.name
+            ),
             "configure the channel, or name another one in the rule's `tell`, before it is promoted",
         ));
     }
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
     act::control(&app, Control::Promote(climb)).await.map_err(|problem| match problem.status {
         StatusCode::CONFLICT => Problem {
-            hint: format!("`nightshift scorecard {}` shows what is on record and what is missing", rule.name),
+            hint: format!("`nightshift scorecard {}` shows the rule's statistics and the missing evidence", rule.name),
             ..problem
         },
         _ => problem,
@@ -169,7 +172,7 @@ fn find(app: &App, name: &str) -> Result<(Rule, Terms), Problem> {
     };
     let terms = rules.terms(name).cloned().ok_or_else(|| {
         refuse::conflict(
-            format!("rule {name} runs nothing: it only tells"),
+            format!("rule {name} runs no runbook: it only notifies"),
             "only rules with a runbook have a mode to move",
         )
     })?;

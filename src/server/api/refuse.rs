@@ -28,18 +28,16 @@ pub(super) fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Pro
 pub(in crate::server) fn store(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound { what } => missing(what, "see `nightshift runs` and `nightshift incidents`"),
-        StoreError::Refused(why) => conflict(why, "look at how it stands now, then decide again"),
+        StoreError::Refused(why) => conflict(why, "check its current state, then decide again"),
         StoreError::Fenced { run } => {
-            conflict(format!("run {run} belongs to another engine"), "ask the engine that runs it")
+            conflict(format!("run {run} belongs to another engine"), "send it to the engine that runs it")
         }
         StoreError::Busy(why) => {
             with(StatusCode::SERVICE_UNAVAILABLE, format!("the store is busy: {why}"), "try again in a moment")
         }
-        other => with(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            other.to_string(),
-            "look at the engine's log and at `nightshift doctor`",
-        ),
+        other => {
+            with(StatusCode::INTERNAL_SERVER_ERROR, other.to_string(), "see the engine's log and `nightshift doctor`")
+        }
     }
 }
 
@@ -54,7 +52,7 @@ pub(super) fn id<T: FromStr<Err = crate::model::IdError>>(text: &str) -> Result<
 pub(super) fn reason(why: &str) -> Result<String, Problem> {
     let why = why.trim();
     if why.is_empty() {
-        return Err(bad("a reason is missing", "say why: it goes into the ledger, and somebody will read it"));
+        return Err(bad("a reason is missing", "give a reason: it is recorded in the ledger"));
     }
     bounded(why)
 }
@@ -63,7 +61,7 @@ pub(super) fn reason(why: &str) -> Result<String, Problem> {
 pub(super) fn bounded(why: &str) -> Result<String, Problem> {
     let bound = crate::limits::WHY_BYTES;
     if why.len() > bound {
-        return Err(bad(format!("the reason has {} bytes", why.len()), format!("say it in at most {bound}")));
+        return Err(bad(format!("the reason has {} bytes", why.len()), format!("use at most {bound}")));
     }
     Ok(why.trim().to_owned())
 }
@@ -79,7 +77,7 @@ pub(super) fn in_words(text: &str) -> String {
     }
     let listed = |rest: &str| rest.replace("expected one of ", "one of ").replace("expected ", "");
     if let Some((name, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
-        return format!("{name} is not known; write {}", listed(rest));
+        return format!("{name} is unknown; write {}", listed(rest));
     }
     if let Some((name, rest)) = text.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
         return format!("unknown key {name}; keys: {}", listed(rest));
@@ -109,7 +107,7 @@ mod tests {
         for (text, expect) in [
             (
                 "unknown variant `king`, expected one of `viewer`, `admin` at line 1 column 56",
-                "`king` is not known; write one of `viewer`, `admin`",
+                "`king` is unknown; write one of `viewer`, `admin`",
             ),
             (
                 "unknown field `wy`, expected `scope` or `why` at line 1 column 3",
@@ -117,7 +115,7 @@ mod tests {
             ),
             (
                 "Failed to deserialize query string: severity: unknown variant `awful`, expected one of `info`, `error`",
-                "severity: `awful` is not known; write one of `info`, `error`",
+                "severity: `awful` is unknown; write one of `info`, `error`",
             ),
             ("missing field `scope` at line 1 column 2", "`scope` is missing"),
             ("Failed to deserialize query string: limit: invalid digit found in string", "limit: not a whole number"),

@@ -44,7 +44,7 @@ pub(super) async fn unlink(
     State(app): State<App>,
     Body(body): Body<Whose>,
 ) -> Result<Json<Value>, Problem> {
-    caller.need_everywhere("who a person is")?;
+    caller.need_everywhere("user identities")?;
     let (person, why) = (refuse::reason(&body.name)?, refuse::reason(&body.why)?);
     let now = app.parts.clock.now();
     let control = Control::UnlinkSubjects { person: person.clone(), by: caller.name, why };

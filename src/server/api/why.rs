@@ -100,8 +100,8 @@ pub(super) async fn why(
     blocks.sort_by_key(|block| std::cmp::Reverse(block.at));
     if blocks.is_empty() {
         return Err(refuse::missing(
-            format!("event, run or incident known as `{}`", subject.escape_debug()),
-            "nothing was heard of it, so nothing was done: is its source pointed at us? See `nightshift audit log --kind heard`",
+            format!("event, run or incident named `{}`", subject.escape_debug()),
+            "no event about it was received, so no action was taken: does its source send to Nightshift? See `nightshift audit log --kind heard`",
         ));
     }
     let answer = serde_json::to_value(Explanation { subject, blocks });
@@ -162,10 +162,10 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         // It runs nothing, so it has no record: what it does is all that can be said.
         since = since.or(Some(app.parts.clock.now()));
         let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
-        let text = format!("it matches alerts and notifies {channels}; it runs nothing");
+        let text = format!("it matches alerts and notifies {channels}; it runs no runbook");
         lines.push(Line { no: None, what: "now", text, code: None });
         let text =
-            "what it matched: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
+            "for its matches: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
         lines.push(Line { no: None, what: "now", text, code: None });
     }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
@@ -190,7 +190,7 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
         }
         EntryKind::ReleaseAsked { scope, by, why } => (
             scope.clone(),
-            line("decided", format!("{by} wants it released, and a second person must agree: {why}"), None),
+            line("decided", format!("{by} requests its release, and a second person must confirm: {why}"), None),
         ),
         EntryKind::Unfrozen { scope, by, why } => {
             (scope.clone(), line("decided", format!("{by} released it: {why}"), None))
@@ -283,8 +283,10 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         let now = |text: String| Line { no: None, what: "now", text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");
-            let text =
-                format!("rule `{}`, as it is now, matches: it tells {channels} and runs nothing", told.rule.name);
+            let text = format!(
+                "rule `{}`, in its current version matches: it notifies {channels} and runs no runbook",
+                told.rule.name
+            );
             lines.push(now(text));
         }
         // Where a rule did match, those that did not are only counted.
@@ -301,10 +303,10 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         }
     }
     if lines.is_empty() {
-        let text = format!("it {} its episode {}; that starts nothing", heard.change, heard.episode);
+        let text = format!("it {} its episode {}; that starts no run", heard.change, heard.episode);
         lines.push(Line { no: Some(entry.no), what: "did not", text, code: None });
     }
-    let title = format!("{source} said: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
+    let title = format!("{source} reported: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
     Block { title, at: entry.at, incident: heard.incident, run: None, lines }
 }
 
@@ -334,9 +336,9 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunCreated { runbook, rule, subject, mode, requested_by, .. } => {
             let by = rule.as_ref().map_or(format!("by hand ({requested_by})"), |rule| format!("by rule `{rule}`"));
             let far = match mode {
-                Mode::Observe => "observe: plans are written down, nothing is done",
-                Mode::Suggest => "suggest: people are told what would be done",
-                Mode::Approve => "approve: people are asked first",
+                Mode::Observe => "observe: plans are recorded, no action is taken",
+                Mode::Suggest => "suggest: users are notified of the plan",
+                Mode::Approve => "approve: an approval is required first",
                 Mode::Auto => "auto: it acts within the guards",
             };
             line("did", format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
@@ -344,11 +346,14 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunPlanned { plan } => {
             let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
             let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
-            line("did", if acts == 0 { "planned: nothing would change".to_owned() } else { list })
+            line("did", if acts == 0 { "planned: no changes".to_owned() } else { list })
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
             "decided",
-            format!("{approval} was asked: {question}. {}", crate::engine::story::deadline(*expires_at, entry.at)),
+            format!(
+                "approval {approval} was requested: {question}. {}",
+                crate::engine::story::deadline(*expires_at, entry.at)
+            ),
         ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
@@ -376,7 +381,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::BreakerTripped { breaker } => Some(Line {
             no: Some(entry.no),
             what: "did not",
-            text: format!("breaker {} tripped: {}; `why {0}` has its story", breaker.scope, breaker.why),
+            text: format!("breaker {} tripped: {}; `why {0}` shows its timeline", breaker.scope, breaker.why),
             code: Some(ReasonCode::BreakerTripped.name()),
         }),
         EntryKind::RunProved { .. } | EntryKind::RunJudged { .. } => {
@@ -394,7 +399,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
                     Some(Line { text: format!("ended {}: {}", state.words(), reason.text), ..ended })
                 }
                 Failed { why, undone } => {
-                    let undone = if *undone { ", and what it did was taken back" } else { "" };
+                    let undone = if *undone { ", and its steps were undone" } else { "" };
                     line("did", format!("ended failed: {why}{undone}"))
                 }
                 Stopped { why } => line("did", format!("stopped itself: {why}")),

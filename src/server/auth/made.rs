@@ -73,8 +73,8 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
     let found = store.token(hash).await.map_err(|error| match error {
         StoreError::Busy(why) => Problem::busy(format!("the store is busy: {why}")),
         other => {
-            tracing::error!(error = %other, "a token could not be looked up");
-            Problem::busy("the token could not be looked up")
+            tracing::error!(error = %other, "cannot look up a token");
+            Problem::busy("the token could not be read")
         }
     })?;
     let Some(token) = found else { return Ok(None) };
@@ -88,14 +88,14 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
         // It is still in use: a lost laptop, a leaked secret, a job with its old configuration.
         let what = format!("a request with token {}, which is dead", token.id);
         app.witness.refused(app, &token.name, &what, "", &error).await;
-        let hint = "ask an admin for another one (`nightshift tokens make`), or sign in anew";
+        let hint = "ask an admin for another one (`nightshift tokens make`), or sign in again";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
     }
     if app.used.is_news(&token, now) {
         let (store, id) = (store.clone(), token.id);
         tokio::spawn(async move {
             if let Err(error) = store.token_used(id, now).await {
-                tracing::warn!(%error, token = %id, "that a token was used could not be written down");
+                tracing::warn!(%error, token = %id, "cannot record the use of a token");
             }
         });
     }
@@ -115,7 +115,7 @@ fn who(app: &App, token: ApiToken) -> Result<Caller, Problem> {
             let roster = app.roster.now();
             if let Some(person) = token.person.as_ref().filter(|person| roster.by_name(person).is_none()) {
                 app.parts.metrics.auth_failed();
-                let error = format!("token {} is {person}'s, who is nobody here any more", token.id);
+                let error = format!("token {} belongs to {person}, who is no longer in `people`", token.id);
                 let hint = "ask an admin for a token of your own (`nightshift tokens make`)";
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
             }

@@ -51,12 +51,14 @@ impl Tokens {
             }
             if token.role == Role::Source && token.sources.is_empty() {
                 return Err(format!(
-                    "token `{name}` has role source but no `sources:`, so it opens nothing: list them"
+                    "token `{name}` has role source but no `sources:`, so it has no rights: list them"
                 ));
             }
             let hash = digest(&token.text);
             if known.iter().any(|other| other.hash == hash && other.name != name) {
-                return Err(format!("token `{name}` has the same text as another one: nobody could tell them apart"));
+                return Err(format!(
+                    "token `{name}` has the same text as another one, so they cannot be distinguished"
+                ));
             }
             let grant = Grant { role: token.role, clusters: token.clusters };
             known.push(Known { name, grant, sources: token.sources, hash });
@@ -129,7 +131,7 @@ pub fn local_token(data_dir: &Path) -> Result<String, String> {
         writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(|e| format!("cannot write {shown}: {e}"))?;
         return Ok(text);
     }
-    let mode = std::fs::metadata(&path).map_err(|e| format!("cannot look at {shown}: {e}"))?.permissions().mode();
+    let mode = std::fs::metadata(&path).map_err(|e| format!("cannot read {shown}: {e}"))?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(format!("{shown} can be read by others (mode {:o}): run `chmod 600 {shown}`", mode & 0o777));
     }

@@ -65,7 +65,7 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
             _ = shutdown.changed() => {}
             () = async { match &mut hangup { Some(signal) => drop(signal.recv().await), None => std::future::pending().await } } => {
                 asked = true;
-                tracing::info!("SIGHUP: reading people, tokens and secrets again");
+                tracing::info!("SIGHUP received; reloading users, tokens and secrets");
             }
         }
         let now = marks(&looked);
@@ -148,22 +148,20 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let Read { config, tokens, doors } = match read {
         Ok(read) => read,
         Err(why) => {
-            tracing::error!(%why, "the configuration cannot be used: who may what stays as it was; mend the file");
+            tracing::error!(%why, "access configuration not reloaded; the previous version stays active; fix the file");
             refused(app, path, &why).await;
             return None;
         }
     };
     if needs_a_restart(&app.parts.config, &config) {
-        tracing::warn!(
-            "the configuration has changed: people, groups and tokens are taken in now, the rest at the next start"
-        );
+        tracing::warn!("configuration changed; users, groups and tokens are reloaded now; the rest at the next start");
     }
     let next = Roster::new(config.people.clone(), tokens).with_groups(&config.server);
     let mut changes = app.roster.now().changes(&next);
     // In force first: a role that was taken away must not wait for a disk.
     app.roster.replace(next);
     for why in &doors.unread {
-        tracing::error!(%why, "a door keeps the secret that it had; mend the file");
+        tracing::error!(%why, "secret not reloaded; the previous one stays active; fix the file");
         refused(app, path, why).await;
     }
     changes.extend(doors.take_effect(app));
@@ -175,7 +173,7 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     if more > 0 {
         changes.push(format!("and {more} more"));
     }
-    tracing::info!(changes = %changes.join("; "), "people and tokens were taken in");
+    tracing::info!(changes = %changes.join("; "), "users and tokens reloaded");
     note(app, EntryKind::PeopleChanged { changes }).await;
     Some(config)
 }

@@ -147,14 +147,14 @@ impl Chat {
                 let question = answer["approval"]["question"].as_str().unwrap_or_default().to_owned();
                 let mut modal = Modal::form("Say no", "Say no", id).says(&format!("{approval}: {question}"));
                 modal.asks(
-                    Field::new(WHY, "Why not?").long().optional(true).hint("It goes into the ledger and the thread."),
+                    Field::new(WHY, "Why not?").long().optional(true).hint("Recorded in the ledger and the thread."),
                 );
                 modal
             }
             Purpose::Silence { incident } => self.silence(caller, incident, id).await?,
             Purpose::Freeze { scope } => {
                 let mut modal = Modal::form("Freeze", "Freeze", id)
-                    .says(&format!("Stops all actions of `{scope}` within two seconds; what is under way ends first."));
+                    .says(&format!("Stops all actions of `{scope}` within two seconds; running steps finish first."));
                 modal.asks(Field::new(WHY, "Why?").long());
                 modal
             }
@@ -189,7 +189,7 @@ impl Chat {
             let answer = self.get(caller, &format!("incidents?open=true&limit={}", limits::SLACK_OPTIONS)).await?;
             let open: Vec<Incident> = serde_json::from_value(answer["incidents"].clone()).unwrap_or_default();
             if open.is_empty() {
-                return Err(Problem::new(StatusCode::CONFLICT, "nothing is open", "there is nothing to silence"));
+                return Err(Problem::new(StatusCode::CONFLICT, "no open incidents", "there are no alerts to silence"));
             }
             let choices = open.iter().map(|open| (format!("{} {}", open.id, open.title), open.id.to_string()));
             modal.asks(Field::new(INCIDENT, "Which incident?").of(choices));
@@ -218,9 +218,9 @@ impl Chat {
         let narrowest = choices.first().map(|(_, scope)| scope.clone());
         let mut modal = Modal::form("Freeze", "Freeze", id)
             .says(&format!("{incident}: {title}"))
-            .says("Stops all actions within two seconds; what is under way ends first.");
+            .says("Stops all actions within two seconds; running steps finish first.");
         modal.asks(Field::new(SCOPE, "What?").of(choices).initial(narrowest));
-        modal.asks(Field::new(WHY, "Why?").long().hint("It goes into the ledger."));
+        modal.asks(Field::new(WHY, "Why?").long().hint("Recorded in the ledger."));
         Ok(modal)
     }
 
@@ -324,7 +324,7 @@ mod tests {
         let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
         let later = now + limits::SLACK_FORM_LIFE;
         forms.open(form("x", "U1", later), now);
-        assert!(forms.take("x", "U2", now).is_none(), "somebody else's");
+        assert!(forms.take("x", "U2", now).is_none(), "another user's");
         assert!(forms.take("x", "U1", now).is_some());
         assert!(forms.take("x", "U1", now).is_none(), "sent before");
         forms.open(form("y", "U1", later), now);

@@ -91,7 +91,7 @@ impl Chat {
                 Err(problem) => Err(problem.error),
             };
             if let Err(why) = published {
-                tracing::warn!(%why, "a page of the app was not published");
+                tracing::warn!(%why, "app home page not published");
             }
         });
     }

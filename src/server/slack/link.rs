@@ -71,7 +71,7 @@ impl Link {
         let acks = FuturesUnordered::new();
         let mut link = Link { chat, clock, socket, born: now, acks, deadline, asked: false, until: None };
         let hello = timeout(limits::SLACK_HELLO, link.hello()).await;
-        let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket says no hello".to_owned())))?;
+        let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket sent no hello".to_owned())))?;
         match &slack.app {
             Some(ours) if !app.is_empty() && *ours != app => {
                 let app = one_line(&app, 40);
@@ -90,7 +90,9 @@ impl Link {
                     Ok(frame) if frame.kind == "disconnect" => {
                         let (why, lasting) = match goodbye(&frame.reason) {
                             Goodbye::End { why, lasting } => (why, lasting),
-                            Goodbye::Successor => ("Slack ended the connection before it began".to_owned(), false),
+                            Goodbye::Successor => {
+                                ("Slack closed the connection during the handshake".to_owned(), false)
+                            }
                         };
                         return Err(Refusal { why, after: None, lasting });
                     }
@@ -136,10 +138,10 @@ impl Link {
                 }
                 () = self.clock.sleep_until(wake) => {
                     if self.until.is_some_and(|until| until <= self.clock.now()) {
-                        return self.ended("Slack wanted another connection".to_owned(), false).await;
+                        return self.ended("Slack requested another connection".to_owned(), false).await;
                     }
                     if self.asked {
-                        return self.ended("Slack fell silent".to_owned(), false).await;
+                        return self.ended("Slack stopped sending".to_owned(), false).await;
                     }
                     (self.asked, self.deadline) = (true, self.clock.now() + limits::SLACK_QUIET);
                     if let Err(error) = self.socket.ping().await {
@@ -159,7 +161,7 @@ impl Link {
     /// One frame: acknowledged, then begun. Something, where it is the end.
     async fn heard(&mut self, text: &str) -> Option<Goodbye> {
         let Ok(frame) = serde_json::from_str::<Envelope>(text) else {
-            tracing::warn!("Slack's socket said something that is no frame of Socket Mode");
+            tracing::warn!("Slack's socket sent an invalid Socket Mode frame");
             return None;
         };
         if frame.kind == "disconnect" {
@@ -217,7 +219,7 @@ impl Link {
             _ => Ok(()),
         };
         if begun.is_err() {
-            tracing::warn!("Slack's socket brought something that is not what Slack sends");
+            tracing::warn!("Slack's socket sent an invalid payload");
         }
     }
 }

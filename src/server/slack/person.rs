@@ -17,17 +17,17 @@ impl Chat {
         self.app.parts.metrics.auth_failed();
         let shown: String = user.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
         let problem = if self.at_home(team, app) {
-            let error = format!("nobody in `people` has the Slack user id {shown}");
+            let error = format!("no entry of `people` has the Slack user ID {shown}");
             Problem::new(StatusCode::FORBIDDEN, error, "an operator adds `slack: …` to your entry under `people`")
         } else {
             Problem::new(
                 StatusCode::FORBIDDEN,
                 "this workspace, or this app, is not the one that is set up here",
-                "an operator compares `slack.team` and `slack.app` in nightshift.yaml with Slack's ids",
+                "an operator compares `slack.team` and `slack.app` in nightshift.yaml with Slack's IDs",
             )
         };
         let who = format!("Slack user {shown}");
-        self.app.witness.refused(&self.app, &who, "anything in Slack", "", &problem.error).await;
+        self.app.witness.refused(&self.app, &who, "this in Slack", "", &problem.error).await;
         Err(problem)
     }
 

@@ -128,8 +128,8 @@ impl Chat {
             ),
             Broken::Late => Problem::new(
                 StatusCode::GONE,
-                "this button is too old: it did something for thirty days",
-                "look at how it stands now: `/nightshift incidents`",
+                "this button has expired: buttons work for thirty days",
+                "see the current state: `/nightshift incidents`",
             ),
         };
         self.app.witness.refused(&self.app, &caller.name, "a button in Slack", "", &problem.error).await;
@@ -144,7 +144,7 @@ impl Chat {
         if !shown.is_empty() && shown == hash {
             return Ok(answer["approval"]["state"] == "open");
         }
-        let error = format!("{id} is not the question that this button was shown with");
-        Err(Problem::new(StatusCode::CONFLICT, error, "look at the message as it is now, or use `show`"))
+        let error = format!("{id} is not the request that this button belongs to");
+        Err(Problem::new(StatusCode::CONFLICT, error, "see the current message, or use `show`"))
     }
 }

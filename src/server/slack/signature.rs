@@ -58,7 +58,7 @@ impl Signature {
         self.once(at, signature, now)
     }
 
-    /// A request that was seen before is somebody else's copy.
+    /// A request that was seen before is another user's copy.
     fn once(&self, at: i64, signature: Vec<u8>, now: Time) -> Result<(), Problem> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let old = now.as_second() - limits::SLACK_SKEW.as_secs() as i64;

@@ -150,7 +150,7 @@ impl Keeper {
                 self.live = self.live.saturating_sub(1);
                 if !called_off {
                     self.fresh = self.fresh.saturating_sub(1);
-                    tracing::warn!(%why, "a connection with Slack has ended");
+                    tracing::warn!(%why, "a connection with Slack ended");
                 }
                 let wait = match lasting {
                     true => self.wait(None, true),

@@ -33,8 +33,7 @@ impl Chat {
         let (id, answers) = view.answers();
         let Some(form) = self.door.forms.take(id, &from.user.id, self.app.parts.clock.now()) else {
             return in_place(
-                "This form is not open any more: it was sent already, is older than half an hour, or the engine was started \
-                 anew.\nPress the button again.",
+                "This form has expired: it was already sent, is older than half an hour, or the engine has restarted.\nPress the button again.",
             );
         };
         let caller = match self.person(from.team(), &from.api_app_id, &from.user.id).await {
@@ -43,7 +42,7 @@ impl Chat {
         };
         let Ok(place) = Arc::clone(&self.door.places).try_acquire_owned() else {
             self.door.forms.open(form, self.app.parts.clock.now());
-            return in_place("Too much is being done for Slack at once. Press the button again in a moment.");
+            return in_place("Too many Slack requests are in progress. Press the button again in a moment.");
         };
         let (chat, kept) = (self.clone(), form.clone());
         let mut work = tokio::spawn(async move {
@@ -132,7 +131,7 @@ impl Chat {
             }
             Purpose::Freeze { scope } => self.perform_line(caller, &format!("freeze {scope} {}", text(WHY))).await,
             Purpose::FreezeAround { .. } if text(SCOPE).is_empty() => {
-                return Filled::Wrong(SCOPE, "choose what is frozen".to_owned());
+                return Filled::Wrong(SCOPE, "choose a scope to freeze".to_owned());
             }
             Purpose::FreezeAround { .. } => {
                 self.perform_line(caller, &format!("freeze {} {}", text(SCOPE), text(WHY))).await

@@ -78,5 +78,5 @@ async fn ask(app: &App, visitor: &Visitor, path: String, body: Value) -> Result<
 }
 
 fn unknown(hint: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "this form does not say what to do", hint)
+    Problem::new(StatusCode::BAD_REQUEST, "this form has no action", hint)
 }

@@ -85,12 +85,12 @@ struct Failed {
     hint: String,
 }
 
-const AGAIN: &str = "sign in again; if it stays so, tell an administrator";
+const AGAIN: &str = "sign in again; if it persists, tell an administrator";
 
 impl Failed {
     /// The provider does not do its part: nothing that the person did is wrong.
     fn provider(why: impl Into<String>) -> Failed {
-        let hint = "try again in a moment, or sign in with a token (below); if it stays so, tell an administrator";
+        let hint = "try again in a moment, or sign in with a token (below); if it persists, tell an administrator";
         Failed { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
     }
 
@@ -172,7 +172,7 @@ impl Provider {
     async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<(Identity, who::Told), Failed> {
         let place = tokio::time::timeout(limits::OIDC_PLACE, self.exchanges.acquire()).await;
         let Ok(Ok(_place)) = place else {
-            let why = "too many people sign in at this moment".to_owned();
+            let why = "too many sign-ins at this moment".to_owned();
             return Err(Failed {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 why,
@@ -207,14 +207,14 @@ impl Provider {
         let word: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
         let hint = match word.as_str() {
             "invalid_scope" => format!(
-                "`server.oidc.scopes` asks for `{}`: does the client have all of them at the provider?",
+                "`server.oidc.scopes` asks for `{}`: does the provider allow all of them to the client?",
                 self.config.scopes.join(" ")
             ),
             "unauthorized_client" => format!(
                 "is the authorization code flow (standard flow) on for the client `{}` at the provider?",
                 self.config.client_id
             ),
-            "access_denied" => "you or the provider said no; sign in again, or with a token (below)".to_owned(),
+            "access_denied" => "you or the provider refused; sign in again, or with a token (below)".to_owned(),
             "login_required" | "interaction_required" | "temporarily_unavailable" => "sign in again".to_owned(),
             _ => AGAIN.to_owned(),
         };
@@ -229,10 +229,10 @@ impl Provider {
                 let client = &self.config.client_id;
                 let hint = match &self.config.client_secret {
                     Some(_) => format!(
-                        "most likely `server.oidc.client_secret` is not what the provider has for `{client}`; tell an administrator"
+                        "most likely `server.oidc.client_secret` differs from the provider's secret for `{client}`; tell an administrator"
                     ),
                     None => format!(
-                        "most likely the provider wants a `server.oidc.client_secret` for `{client}`; tell an administrator"
+                        "most likely the provider requires a `server.oidc.client_secret` for `{client}`; tell an administrator"
                     ),
                 };
                 Failed { hint, ..Failed::provider(why) }
@@ -261,7 +261,7 @@ impl Provider {
             Wrong::UnknownKey => Failed::refused(
                 "the provider's token is refused: it is signed by a key that is not among those that the provider showed \
                  within the last minute",
-                "if the provider has just changed its keys, try again in a minute; if it stays so, tell an administrator",
+                "if the provider has just changed its keys, try again in a minute; if it persists, tell an administrator",
             ),
             Wrong::No(why) => Failed::refused(format!("the provider's token is refused: {why}"), AGAIN),
         })

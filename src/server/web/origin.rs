@@ -42,7 +42,7 @@ impl Place {
         let hint = match self.origins.first() {
             Some(first) => format!("open {first} and use the form there; `server.public_url` says where the pages are"),
             None => {
-                "set `server.public_url: https://…` in nightshift.yaml: without it nobody knows which pages are ours"
+                "set `server.public_url: https://…` in nightshift.yaml: without it our own pages cannot be recognized"
                     .to_owned()
             }
         };

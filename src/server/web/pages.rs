@@ -59,7 +59,7 @@ async fn banner(app: &App) -> Markup {
                     p role="alert" {
                         strong { "Frozen: " (plain(&freeze.scope)) } " by " (plain(&freeze.by)) " " (freeze.lasts()) ": " (plain(&freeze.why))
                         @if let Some(by) = &freeze.release_by {
-                            " " strong { "Release requested by " (plain(by)) "; a second person must agree." }
+                            " " strong { "Release requested by " (plain(by)) "; a second person must confirm." }
                         }
                         " " span.back { "To release: " code { (plain(&freeze.way_back())) } }
                     }
@@ -115,7 +115,7 @@ fn way_in(app: &App, to: &str, said: Option<&Problem>, other: bool) -> Response 
             @if let Some(problem) = said { (refusal(problem)) }
             @if let Some(provider) = &app.web.provider {
                 @if out {
-                    p { "Your session at the identity provider goes on: on a shared screen, end it there too." }
+                    p { "Your session at the identity provider continues: on a shared screen, end it there too." }
                     @if provider.end_session().is_some() {
                         p { a.button href="/login/provider/end" { "Sign out at the identity provider" } }
                     }

@@ -70,7 +70,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
         Ok(None) => {
             app.parts.metrics.auth_failed();
             let hint = "use a token of `server.tokens`, or one that was made here and is in force; a token for a source opens no page";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token opens nothing here", hint);
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token has no rights here", hint);
             pages::sign_in(&app, to, Some(&problem))
         }
     }

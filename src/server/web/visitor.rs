@@ -122,7 +122,7 @@ impl FromRequest<App> for Posted {
         let fields = Fields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
             let error = "this form belongs to another session";
-            let hint = "look at the page as it is now, then decide again";
+            let hint = "reload the page, then decide again";
             let problem = Problem::new(StatusCode::FORBIDDEN, error, hint);
             return Err(pages::problem(app, &visitor, &problem).await);
         }

@@ -315,7 +315,7 @@ impl Board {
         }
         let left_out = std::mem::take(&mut self.left_out);
         let words = format!(
-            "{left_out} complaints of the cluster were left out: {} at once and {} new warnings a minute are heard",
+            "{left_out} alerts of the cluster were dropped: the limits are {} at once and {} new warnings a minute",
             limits::COMPLAINTS,
             limits::WARNINGS_PER_MINUTE
         );

@@ -53,7 +53,7 @@ pub enum VerifyError {
     Io(#[from] std::io::Error),
     #[error("line {line}: {what}")]
     Malformed { line: u64, what: String },
-    #[error("entry #{no} is not what was written: {what}")]
+    #[error("entry #{no} differs from the entry that was written: {what}")]
     BadEntry { no: u64, what: String },
     #[error("the checkpoint over {size} entries: {what}")]
     BadCheckpoint { size: u64, what: String },
@@ -62,9 +62,9 @@ pub enum VerifyError {
          removed or added"
     )]
     WrongRoot { after: i64, upto: u64 },
-    #[error("the export has no checkpoint: nothing in it is vouched for")]
+    #[error("the export has no signed checkpoint, so it cannot be verified")]
     Unsigned,
-    #[error("the export holds {found} entries, its header says {said}")]
+    #[error("the export holds {found} entries, its header lists {said}")]
     Incomplete { said: u64, found: u64 },
 }
 

@@ -158,7 +158,7 @@ impl FromStr for PublicKey {
         let bytes = bytes.try_into().map_err(|_| NoteError::Malformed("a public key has 32 bytes"))?;
         let key = PublicKey { name: name.to_owned(), bytes };
         if format!("{:08x}", u32::from_be_bytes(key.key_hash())) != hash {
-            return Err(NoteError::Malformed("the public key does not fit the hash beside it"));
+            return Err(NoteError::Malformed("the public key does not match its hash"));
         }
         Ok(key)
     }

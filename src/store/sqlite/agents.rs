@@ -82,16 +82,16 @@ fn unknown(conn: &Connection, agent: &NewAgent) -> Result<String, StoreError> {
     let name = &agent.name;
     if agent.how != AgentProof::Certificate {
         return Ok(format!(
-            "node {name} is served by an agent that shows who it is in another way: `nightshift agents remove {}` lets this \
-             one in",
+            "node {name} is served by an agent with another auth method: run `nightshift agents remove {}` to admit this \
+             one",
             name.node
         ));
     }
     let sql = "SELECT at, why FROM agent_removed WHERE family = ?1";
     let removed = one(conn, sql, [&agent.family], |row| Ok((time(row, 0)?, row.get::<_, String>(1)?)))?;
     Ok(match removed {
-        Some((at, why)) => format!("the certificate of node {name} was taken away at {at}: {why}"),
-        None => format!("the certificate of node {name} was taken away, or another agent has joined for it"),
+        Some((at, why)) => format!("the certificate of node {name} was revoked at {at}: {why}"),
+        None => format!("the certificate of node {name} was revoked, or another agent has joined for it"),
     })
 }
 
@@ -220,7 +220,7 @@ pub(super) fn join_check(conn: &Connection, hash: &str, agent: &AgentName, now: 
     })?;
     let refused = |why: String| Err(StoreError::Refused(why));
     let Some((bound, made, expires_at, (used_at, used_by), cluster)) = found else {
-        return refused("this join token is not known here: make one with `nightshift agents join-token`".to_owned());
+        return refused("unknown join token: create one with `nightshift agents join-token`".to_owned());
     };
     if let Some(used_at) = used_at {
         let who = used_by.unwrap_or_default();

@@ -108,7 +108,7 @@ fn write(place: &Place, part: &Path) -> Result<(), StoreError> {
 pub fn verify(path: &Path) -> Result<Contents, StoreError> {
     let shown = path.display();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let damaged = |what: &str| StoreError::Refused(format!("{shown} is no good backup: {what}"));
+    let damaged = |what: &str| StoreError::Refused(format!("{shown} is not a valid backup: {what}"));
     let conn = Connection::open_with_flags(path, flags).map_err(|error| damaged(&error.to_string()))?;
     let sql = "SELECT count(*) FROM sqlite_master WHERE name IN ('backup_file', 'entry', 'migration')";
     let tables = conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|error| damaged(&error.to_string()))?;
@@ -157,7 +157,7 @@ fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
         if let (Some(salt), Some(body)) = (salt, body)
             && commitment(&salt, &body) != commit
         {
-            return Err(format!("entry #{no} is not what was written"));
+            return Err(format!("entry #{no} differs from the entry that was written"));
         }
         frontier.push(EntryLeaf { no: EntryNo(no), at: row.get(1).map_err(words)?, commit }.hash());
         if let Some(mark) = signed.filter(|mark| mark.size == frontier.size())
@@ -205,7 +205,7 @@ pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Tim
         },
     }
     sync_folder(&place.database)?;
-    tracing::info!(folder = %folder.display(), epoch, "a backup was restored");
+    tracing::info!(folder = %folder.display(), epoch, "backup restored");
     Ok(Restored { contents, epoch, missing, aside })
 }
 
@@ -236,8 +236,8 @@ fn prepare(
     };
     let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = format!(
-        "restored from backup {name} by {by}, with {} entries{lost}. What was done after the backup is not known here: look at \
-         the cluster before you release a freeze",
+        "restored from backup {name} by {by}, with {} entries{lost}. Actions after the backup are not recorded here: check the \
+         cluster before you release a freeze",
         tx.next_no().0
     );
     let incident = parked::alarm(

@@ -88,7 +88,8 @@ pub(super) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
         match first.filter(|_| fresh) {
             Some(first) if persons::same(&tx.conn, &first, &by)? => {
                 let also = if first == by { String::new() } else { format!(", as {first}") };
-                let text = format!("{by} asked for the release of `{scope}` already{also}: a second person must agree");
+                let text =
+                    format!("{by} already requested the release of `{scope}`{also}: a second person must confirm");
                 return Err(StoreError::Refused(text));
             }
             Some(_) => {}

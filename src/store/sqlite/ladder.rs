@@ -59,21 +59,21 @@ fn told(
     let channels = if tell.is_empty() { tx.channels.clone() } else { tell.to_vec() };
     let (rule, title, severity) = match &entry {
         EntryKind::RulePromoted { rule, from, to, by, .. } => {
-            (rule, format!("rule {rule} goes from {from} to {to}, promoted by {by}"), Severity::Info)
+            (rule, format!("rule {rule} promoted from {from} to {to} by {by}"), Severity::Info)
         }
         EntryKind::RuleDemoted { rule, from, to, why, content, past: true, .. } => {
             let content = short_content(content);
             (
                 rule,
-                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}: {why}"),
+                format!("the earlier version of rule {rule} (content {content}) is demoted from {from} to {to}: {why}"),
                 Severity::Info,
             )
         }
         EntryKind::RuleDemoted { rule, from, to, by, why, .. } if by == ENGINE => {
-            (rule, format!("rule {rule} goes down from {from} to {to}: {why}"), Severity::Warning)
+            (rule, format!("rule {rule} demoted from {from} to {to}: {why}"), Severity::Warning)
         }
         EntryKind::RuleDemoted { rule, from, to, by, .. } => {
-            (rule, format!("rule {rule} goes down from {from} to {to}, by {by}"), Severity::Info)
+            (rule, format!("rule {rule} demoted from {from} to {to} by {by}"), Severity::Info)
         }
         _ => return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() }),
     };
@@ -86,7 +86,7 @@ fn told(
     exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
     let alone = About { incident: Some(incident), run: None };
     about.incident = about.incident.or(Some(incident));
-    let over = EntryKind::IncidentResolved { why: "it was to be told, and nothing is left to do".to_owned() };
+    let over = EntryKind::IncidentResolved { why: "this is a notification only; no step is left".to_owned() };
     let entries = vec![(Actor::engine(), alone, opened), (actor, about, entry), (Actor::engine(), alone, over)];
     Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
 }
@@ -249,9 +249,9 @@ fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
         let (back, broke, undone) = (row.get::<_, bool>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(3)?);
         let blamed: Option<String> = row.get(4)?;
         Ok(match (blamed, back, broke) {
-            (Some(who), ..) => format!("{run} was judged wrong by {who}"),
-            (None, true, _) => format!("after {run} the complaint came back within the bake time"),
-            (None, false, true) if undone => format!("{run} failed and took back what it did"),
+            (Some(who), ..) => format!("{run} was reviewed as wrong by {who}"),
+            (None, true, _) => format!("after {run} the alert came back within the bake time"),
+            (None, false, true) if undone => format!("{run} failed and undid its steps"),
             (None, false, true) => format!("{run} {}", row.get::<_, Option<String>>(2)?.unwrap_or_default()),
             (None, false, false) => {
                 format!("{run} was denied by {}", row.get::<_, Option<String>>(5)?.unwrap_or_default())
@@ -267,10 +267,10 @@ pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     let refused = |text: String| Err(StoreError::Refused(text));
     let before = level(&tx.conn, rule, &terms.content)?;
     let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
-    let Some(to) = from.up() else { return refused(format!("rule {rule} is in auto: there is no rung above")) };
+    let Some(to) = from.up() else { return refused(format!("rule {rule} is in auto: this is the highest level")) };
     if let Some(wanted) = climb.to.filter(|wanted| *wanted != to) {
         return refused(format!(
-            "rule {rule} is in {from}: one rung at a time, and the next one is {to}, not {wanted}"
+            "rule {rule} is in {from}: promotion goes one level at a time, and the next level is {to}, not {wanted}"
         ));
     }
     if to > tx.ceiling {
@@ -305,7 +305,7 @@ pub(super) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreE
     let before = level(&tx.conn, rule, &terms.content)?;
     let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
     let Some(to) = climb.to.or(from.down()) else {
-        return Err(StoreError::Refused(format!("rule {rule} only observes: there is no rung below")));
+        return Err(StoreError::Refused(format!("rule {rule} is in observe, the lowest level")));
     };
     if to >= from {
         return Err(StoreError::Refused(format!("rule {rule} is in {from}: {to} is not below that")));

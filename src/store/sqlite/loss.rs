@@ -19,7 +19,7 @@ pub(super) struct Loss {
 impl Loss {
     pub fn refuse(&self) -> StoreError {
         StoreError::Refused(format!(
-            "{}; freezes, approvals, holds of runs and what was done since are missing with them. Restore the newest backup \
+            "{}; freezes, approvals, holds and actions recorded since then are missing with them. Restore the newest backup \
              (`nightshift restore FILE`); if there is none, start once with `--accept-loss`",
             self.text
         ))

@@ -100,9 +100,9 @@ pub(super) fn park(tx: &mut Tx, table: &str, row: &str, reason: &str, now: Time)
     if exec(&tx.conn, sql, params![table, row, reason, micros(now)])? == 0 {
         return Ok(false);
     }
-    let mut what = "it is set aside and everything else goes on; restore it from a backup, or ask for its removal";
+    let mut what = "it is set aside and everything else continues; restore it from a backup, or request its removal";
     if table == "outbox" && lose_receipt(tx, row)? {
-        what = "its receipt is dropped: the message is sent anew, perhaps a second time";
+        what = "its receipt is dropped: the message is sent again, perhaps a second time";
     }
     let text = format!("row {row} of table `{table}` cannot be read ({reason}); {what}");
     let title = "The store holds rows that cannot be read";

@@ -43,8 +43,8 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         if persons::same(&tx.conn, requester, &answer.by)? {
             let (by, run) = (&answer.by, run.id);
             let text = match identity(requester) != identity(by) && persons::is_unnamed(&tx.conn, requester)? {
-                true => format!("{by} cannot approve {run}: {requester}, who asked for it, {}", persons::UNNAMED),
-                false => format!("{by} asked for {run} and cannot approve it too: another person must"),
+                true => format!("{by} cannot approve {run}: its requester {requester} {}", persons::UNNAMED),
+                false => format!("{by} requested {run} and cannot approve it too: another approver must"),
             };
             return Err(StoreError::Refused(text));
         }
@@ -56,7 +56,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         }
         if let Some(before) = persons::again(&tx.conn, &found.given, &answer.by)?.filter(|before| **before != answer.by)
         {
-            let text = format!("{} said yes to {} already, as {before}: a different person must", answer.by, found.id);
+            let text = format!("{} already approved {}, as {before}: a different approver must", answer.by, found.id);
             return Err(StoreError::Refused(text));
         }
         let sql = "INSERT INTO decision (approval, who, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -68,7 +68,7 @@ pub(super) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         if given < found.needed {
             if !fresh {
                 let text = format!(
-                    "{} said yes to {} already: {} different persons must, and {given} has",
+                    "{} already approved {}: {} different approvers are required, and there is {given}",
                     answer.by, found.id, found.needed
                 );
                 return Err(StoreError::Refused(text));
@@ -282,7 +282,7 @@ pub(super) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
                 let nodes = runs::let_go(tx, run.id)?;
                 if nodes.is_empty() {
                     return Err(StoreError::Refused(format!(
-                        "{} is stuck and holds no node: nothing to let go",
+                        "{} is stuck and holds no node, so there is no node to release",
                         run.id
                     )));
                 }

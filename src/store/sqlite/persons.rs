@@ -46,7 +46,7 @@ impl Behind {
 
 /// Why an unnamed one is not counted, after its name.
 pub(super) const UNNAMED: &str = "came by this machine's own token or by break-glass access, which may be anyone's, so it \
-     counts as no person where several must agree: use a token of your own, or write under `people` whose `local` is";
+     does not count where several approvers are required: use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
 /// Whether this is the machine's own token or break-glass access: some person, and it is not known which.
 pub(super) fn is_unnamed(conn: &Connection, name: &str) -> Result<bool, StoreError> {

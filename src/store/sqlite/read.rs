@@ -412,7 +412,7 @@ pub(super) fn consistency(conn: &Connection, old: u64, new: u64) -> Result<Vec<L
     has(conn, new)?;
     if old == 0 || old > new {
         return Err(StoreError::Refused(format!(
-            "a proof goes from a smaller tree to a larger one, not from {old} to {new}"
+            "a consistency proof needs a smaller tree first: {old} is larger than {new}"
         )));
     }
     consistency_proof(&mut Nodes { conn }, old, new)

@@ -151,22 +151,24 @@ pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Resu
     let Judgement { right, by, why, first, in_force } = word;
     let run = runs::get(&tx.conn, id)?;
     let Some(rule) = run.rule.clone() else {
-        return Err(StoreError::Refused(format!("{id} was started by hand: what is judged are the plans of rules")));
+        return Err(StoreError::Refused(format!("{id} was started by hand: only runs of rules are reviewed")));
     };
     let found =
         one(&tx.conn, "SELECT planned IS NOT NULL FROM record WHERE run = ?1", [id.0], |row| row.get::<_, bool>(0))?;
     let Some(planned) = found else {
-        return Err(StoreError::Refused(format!("{id} is from before records were kept: it counts for nothing")));
+        return Err(StoreError::Refused(format!(
+            "{id} is from a version without rule statistics, so it does not count"
+        )));
     };
     if !planned && !has_acted(tx, id)? {
-        return Err(StoreError::Refused(format!("{id} has planned and done nothing yet: there is nothing to judge")));
+        return Err(StoreError::Refused(format!("{id} has no plan and no steps yet: there is nothing to review")));
     }
     if *first {
         let sql = "SELECT verdict, who FROM judgement WHERE run = ?1 ORDER BY at, who LIMIT 1";
         let before = one(&tx.conn, sql, [id.0], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, String>(1)?)))?;
         if let Some((right, who)) = before {
             let verdict = if right { "right" } else { "wrong" };
-            return Err(StoreError::Refused(format!("{id} is judged {verdict} already (by {who})")));
+            return Err(StoreError::Refused(format!("{id} is already reviewed as {verdict} (by {who})")));
         }
     }
     let sql = "INSERT INTO judgement (run, who, verdict, at) VALUES (?1, ?2, ?3, ?4) \

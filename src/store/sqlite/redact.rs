@@ -49,8 +49,8 @@ pub(super) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
         Some((true, _)) => return Err(StoreError::Refused(format!("the body of {entry} is gone already"))),
         Some((false, kind)) if !FROM_OUTSIDE.contains(&kind.as_str()) && !planted("evidence-can-be-redacted") => {
             let text = format!(
-                "{entry} is of kind {kind}, which is evidence of what was done here and stays: only text from outside is \
-                 redacted ({})",
+                "{entry} is of kind {kind}, which is evidence of actions and is never redacted: only text from outside \
+                 is ({})",
                 FROM_OUTSIDE.join(", ")
             );
             return Err(StoreError::Refused(text));
@@ -66,7 +66,7 @@ pub(super) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
         let first = one(&tx.conn, sql, [entry.0], |row| Ok((row.get::<_, String>(0)?, time(row, 1)?)))?;
         match first.filter(|(_, at)| *at + limits::RELEASE_WINDOW.0 > now) {
             Some((first, _)) if persons::same(&tx.conn, &first, by)? => {
-                let text = format!("{by} asked for the redaction of {entry} already: a second person must agree");
+                let text = format!("{by} already requested the redaction of {entry}: a second person must confirm");
                 return Err(StoreError::Refused(text));
             }
             Some(_) => {}
@@ -115,7 +115,7 @@ fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
         json_each((SELECT CAST(body AS TEXT) FROM entry WHERE no = ?1 AND kind = 'heard'), '$.events'))";
     let sql = format!("SELECT id FROM run WHERE final = 0 AND {SAID} LIMIT 1");
     if let Some(run) = one(&tx.conn, &sql, [entry.0], |row| Ok(RunId(row.get(0)?)))? {
-        let text = format!("{run} still works with what {entry} says: cancel it, or wait for its end");
+        let text = format!("{run} still uses {entry}: cancel the run, or wait for its end");
         return Err(StoreError::Refused(text));
     }
     let words = "UPDATE level SET why = '(redacted)' WHERE at = \

@@ -137,7 +137,7 @@ pub(super) fn episode(row: &Row<'_>) -> Result<Episode> {
             annotations: Labels::default(),
             subject: Subject::default(),
             severity: Severity::default(),
-            summary: "(what was said has been removed)".to_owned(),
+            summary: "(text removed)".to_owned(),
             url: String::new(),
         },
     };

@@ -242,8 +242,8 @@ pub(super) fn settled(
     let what = match &state {
         RunState::Planned if mode < Mode::Approve => "has planned it",
         RunState::Denied { reason } => match reason.code {
-            ReasonCode::NotApproved => "was denied by a person",
-            ReasonCode::Cancelled => "was cancelled by a person",
+            ReasonCode::NotApproved => "was denied by an approver",
+            ReasonCode::Cancelled => "was cancelled by an operator",
             _ => return Ok(None),
         },
         RunState::Stopped { .. } if !has_acted(tx, run)? => "has stopped itself",

@@ -196,7 +196,7 @@ pub(super) fn refuse_newer(conn: &Connection) -> Result<(), StoreError> {
     if newest > MIGRATIONS.len() as i64 {
         let known = MIGRATIONS.len();
         return Err(StoreError::Refused(format!(
-            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+            "the database has version {newest}, and this program supports up to {known}: it was opened by a newer Nightshift"
         )));
     }
     Ok(())
@@ -298,6 +298,7 @@ mod tests {
             ("d", "", "none"),
             ("e", "//! T\r\n  //!reach:\tpod  \r\n//! reach: node\r\n", "pod"),
             ("f", "//! reach: galaxy", "none"),
+            ("g", "//! Title\n//! scope: workload\n", "workload"),
         ];
         for (hash, text, _) in texts {
             exec(&conn, "INSERT INTO pin (hash, name, text, at) VALUES (?1, 'r', ?2, 0)", params![hash, text]).unwrap();

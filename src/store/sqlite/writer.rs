@@ -146,7 +146,7 @@ impl Queue {
     /// An error once a commit has failed.
     pub fn sound(&self) -> Result<(), StoreError> {
         if self.broken.load(Ordering::Acquire) {
-            let what = "an earlier commit failed, so nothing is written any more: look at the disk and start again";
+            let what = "an earlier commit failed, so the store is read-only: check the disk and restart";
             return Err(StoreError::Database(what.to_owned()));
         }
         Ok(())

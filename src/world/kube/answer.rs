@@ -75,11 +75,11 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
     match code.as_u16() {
         404 => WorldError::NotFound(asked.object()),
         409 => WorldError::Conflict(format!("{asked}: {said}")),
-        401 => {
-            WorldError::Forbidden(format!("{asked}: the API server does not know us (401); check the token: {said}"))
-        }
+        401 => WorldError::Forbidden(format!(
+            "{asked}: the API server rejects our credentials (401); check the token: {said}"
+        )),
         403 if is_admission(&said) => {
-            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster says no: {said}"))
+            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster denied it: {said}"))
         }
         403 => WorldError::Forbidden(format!("{asked}: {}; {said}", missing_right(asked))),
         429 => WorldError::TooMany { why: format!("{asked}: {said}"), after: retry_after(&status, headers) },
@@ -94,7 +94,7 @@ pub(super) fn not_yet(asked: &Asked<'_>, code: StatusCode, body: &[u8]) -> Optio
     let is_refusal = code == StatusCode::UNAUTHORIZED || code == StatusCode::FORBIDDEN && !is_admission(&said);
     is_refusal.then(|| {
         WorldError::Unavailable(format!(
-            "{asked}: refused ({}) by an API server that was away a moment ago and may not have read its roles yet: {said}",
+            "{asked}: refused ({}) by an API server that has just restarted and may not have loaded its roles yet: {said}",
             code.as_u16()
         ))
     })

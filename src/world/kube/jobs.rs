@@ -24,9 +24,9 @@ pub struct CacheJob {
     pub claim: Option<String>,
     /// Where the container sees it; left out with `host_path`: under the same name, so that paths mean the same everywhere.
     pub mount: Option<PathBuf>,
-    /// The owner of the models' files: to others the kernel does not say what is in memory.
+    /// The owner of the models' files: only for the owner does the kernel report cached pages.
     pub user: u32,
-    /// `400Gi`; left out: no limit. What is read counts against it, so it must be larger than the models together.
+    /// `400Gi`; left out: no limit. Pages read count against it, so it must be larger than all models together.
     pub memory_limit: Option<String>,
     /// Secrets for the image's registry.
     pub pull_secrets: Vec<String>,

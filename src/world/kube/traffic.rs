@@ -20,7 +20,7 @@ pub struct Selects {
 }
 
 impl Selects {
-    /// Whether a pod with these labels gets its traffic. Without a selector somebody else writes its endpoints.
+    /// Whether a pod with these labels gets its traffic. Without a selector another user writes its endpoints.
     pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.labels.is_empty() && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }

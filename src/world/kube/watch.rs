@@ -274,7 +274,7 @@ where
     W: DeserializeOwned + Into<T>,
 {
     let odd = |error: serde_json::Error| {
-        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not what the API sends: {error}")))
+        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not a valid watch event: {error}")))
     };
     let head: Line<wire::Versioned> = serde_json::from_slice(line).map_err(odd)?;
     if head.r#type == "ERROR" {

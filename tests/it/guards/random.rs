@@ -32,7 +32,7 @@ enum Do {
     Finish(usize, How),
     Freeze(bool),
     ByHand(usize),
-    /// A fact that forbids: a window, a silence, no second signal, protection, the kill file, somebody else's cordon.
+    /// A fact that forbids: a window, a silence, no second signal, protection, the kill file, another user's cordon.
     Forbidden(usize, usize),
     Reset,
     Pass(u64),

@@ -173,7 +173,7 @@ impl Play {
         self.seen = entries.last().map_or(self.seen, |entry| entry.no.0);
         let promoted = entries.iter().any(|entry| match &entry.kind {
             EntryKind::RulePromoted { from, to, by, .. } => {
-                assert_eq!(from.up(), Some(*to), "one rung at a time");
+                assert_eq!(from.up(), Some(*to), "one level at a time");
                 assert!(by.starts_with('p'), "only people promote: {by}");
                 *to == mode
             }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const TEXT: &str = "//! Empty the node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\nk8s::cordon(node);\n";
+pub const TEXT: &str = "//! Empty the node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\nk8s::cordon(node);\n";
 
 pub fn start() -> Time {
     "2026-03-01T03:00:00Z".parse().unwrap()

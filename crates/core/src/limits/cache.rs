@@ -34,7 +34,7 @@ pub const CACHE_PRESSURE_LOOK: Duration = Duration::from_secs(1);
 pub const CACHE_PRESSURE_FULL: f64 = 5.0;
 /// Percent of time in which some task waited for memory: readers stand back.
 pub const CACHE_PRESSURE_SOME: f64 = 20.0;
-/// Pressure that lasts longer than this is somebody else's, and the warm gives up.
+/// Pressure that lasts longer than this is another user's, and the warm gives up.
 pub const CACHE_PRESSURE_WAIT: Duration = Duration::from_secs(60);
 /// Memory that a warm leaves to others, in MiB.
 pub const CACHE_RESERVE_MIB: u64 = 4 * 1024;

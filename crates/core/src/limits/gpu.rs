@@ -54,7 +54,7 @@ pub const NVML_DEAF_TURNS: u32 = 3;
 pub const NVML_ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Letting go takes as long as a wait for events and a call that is under way.
 pub const NVML_RELEASE_WITHIN: Duration = Duration::from_secs(30);
-/// An alarm that the driver told once is over when it was not told again for so long.
+/// An alarm that the driver told once is over when it was not reported again for so long.
 pub const GPU_ALARM_QUIET: Duration = Duration::from_secs(600);
 /// The largest machines have 16.
 pub const GPUS_OF_NODE: usize = 64;

@@ -14,9 +14,9 @@ pub struct Promote {
     pub to: Mode,
     /// Matches with a whole plan or a run that acted: from `approve` on.
     pub matches: u32,
-    /// Of them judged right by a person, or approved: from `approve` on.
+    /// Of them reviewed as right by a person, or approved: from `approve` on.
     pub judged_right: u32,
-    /// At most so many judged wrong or that ended badly: for every rung.
+    /// At most so many reviewed as wrong or that ended badly: for every rung.
     pub wrong: u32,
     /// Runs after which the complaint stayed gone for the bake time: for `auto`.
     pub held: u32,
@@ -104,17 +104,17 @@ impl Scorecard {
     /// Why it goes as far as it does, as one sentence.
     pub fn because(&self) -> String {
         let ceiling = match self.ceiling {
-            low if self.mode == low && low < self.wanted() => ", cut down by `mode_ceiling`",
+            low if self.mode == low && low < self.wanted() => ", limited by `mode_ceiling`",
             _ => "",
         };
         match &self.level {
             Some(level) if level.mode.min(self.ceiling) == self.mode => {
                 let verb = if level.by == "engine" {
-                    "brought down by the engine".to_owned()
+                    "demoted by the engine".to_owned()
                 } else if level.down && level.mode < level.file {
                     format!("held below its file by {}", level.by)
                 } else if level.down {
-                    format!("brought down by {}", level.by)
+                    format!("demoted by {}", level.by)
                 } else {
                     format!("promoted by {}", level.by)
                 };
@@ -122,7 +122,7 @@ impl Scorecard {
                 let on = level.at.strftime("%Y-%m-%d %H:%M UTC");
                 format!("{} because it was {verb} on {on} with {}{why}{ceiling}", self.mode, level.card.words())
             }
-            _ => format!("{} because its file says {}{ceiling}", self.mode, self.file),
+            _ => format!("{} because of its file's mode {}{ceiling}", self.mode, self.file),
         }
     }
 
@@ -192,9 +192,9 @@ pub struct Card {
     pub started: u32,
     /// Of them those with a whole plan, or that acted.
     pub matches: u32,
-    /// Judged right by a person or approved, and by nobody judged wrong.
+    /// Judged right by a person or approved, and by nobody reviewed as wrong.
     pub right: u32,
-    /// Judged wrong, or denied with a reason and by nobody judged right.
+    /// Judged wrong, or denied with a reason and by nobody reviewed as right.
     pub wrong: u32,
     pub approved: u32,
     pub denied: u32,
@@ -212,7 +212,7 @@ pub struct Card {
     pub baking: u32,
     /// Judged wrong, failed or stuck after acting, or followed by the complaint coming back: each run once.
     pub bad: u32,
-    /// Persons who judged right or approved, a few of them.
+    /// Persons who reviewed as right or approved, a few of them.
     pub judges: Vec<String>,
     /// Answers to this rule's questions, of any content, and the median time from question to yes.
     pub answers: u32,

@@ -144,7 +144,7 @@ pub struct Notice {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub because: Option<String>,
     /// Where it stands, in one or two sentences that follow the title: `Waiting for your OK to cordon gpu-3 and drain it
-    /// (4 pods move).`, `Nothing is automated for this; someone needs to look.`
+    /// (4 pods move).`, `There is no automation for this; an operator must look into it.`
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub now: String,
     /// What its alerts say, firing ones first, bounded; how many more there are.

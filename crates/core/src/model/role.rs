@@ -113,12 +113,12 @@ impl Right {
     pub const fn words(self) -> &'static str {
         match self {
             Right::Read => "read",
-            Right::Check => "try what a runbook would do",
-            Right::Respond => "acknowledge, assign, silence, judge and freeze",
-            Right::Approve => "answer what a run asks",
+            Right::Check => "run a preflight of a runbook",
+            Right::Respond => "acknowledge, assign, silence, review and freeze",
+            Right::Approve => "answer approval requests",
             Right::Operate => "start and end runs, promote rules, unfreeze and reset breakers",
             Right::Post => "post events to every source",
-            Right::Audit => "export and prove the ledger, and see who has tokens and sessions",
+            Right::Audit => "export and verify the ledger, and list tokens and sessions",
             Right::Own => "revoke tokens of one's own",
             Right::Administer => "make tokens, redact, let agents in, and end sessions",
             Right::Measure => "scrape metrics",

@@ -138,12 +138,12 @@ pub struct Rule {
     /// How long people have to answer; no answer is no.
     #[serde(default = "Rule::default_approval")]
     pub approve_within: Span,
-    /// A query to Prometheus that has a result as long as the complaint holds; asked before each act. `$node`, `$gpu`, …
+    /// A Prometheus query that has a result while the alert holds; run before each action. `$node`, `$gpu`, …
     /// stand for parts of the subject, as quoted texts.
-    #[serde(default)]
+    #[serde(default, rename = "confirm_query", alias = "still")]
     pub still: Option<String>,
-    /// How many different persons must say yes.
-    #[serde(default = "Rule::default_persons")]
+    /// Number of different approvers.
+    #[serde(default = "Rule::default_persons", rename = "min_approvers", alias = "persons")]
     pub persons: u32,
     /// Names of those who may approve; empty: everybody with the role.
     #[serde(default)]

@@ -49,7 +49,7 @@ impl fmt::Display for Call {
 pub enum FailureKind {
     /// The thing is not there.
     NotFound,
-    /// It changed under us, or belongs to somebody else.
+    /// It changed under us, or belongs to another user.
     Conflict,
     /// A right is missing.
     Forbidden,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardLimits {
-    /// Nodes out of service at once, by anybody: at most this many …
+    /// Nodes out of service at once, for any reason: at most this many …
     pub nodes_at_once: u32,
     /// … and at most this share of all GPU nodes (0.05 is 5 %), but never less than one node.
     pub share_at_once: f64,
@@ -32,30 +32,30 @@ pub struct GuardLimits {
     pub correlated_nodes: u32,
     /// Whether the only node of a site may be taken out of service: a GPU of it may in any case.
     pub only_node: bool,
-    /// Persons who must agree before a freeze is released; left out: two, where two have the right.
+    /// Users who must confirm the release of a freeze; left out: two, if two have the right.
     pub release_persons: Option<u32>,
-    /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
+    /// A plan for at least this many nodes requires two approvers; 0: never.
     pub two_person_nodes: u32,
-    /// What no runbook may touch.
+    /// Objects that no runbook may touch.
     pub protected: Protected,
-    /// Ready replicas that no step may go below, where the workload's annotation does not say another number.
+    /// Minimum ready replicas of a workload, unless its annotation sets another number.
     pub serving_floor: u32,
     /// A label of pods by which several workloads are one set: they serve the same model.
     pub model_label: Option<String>,
     /// Labels of nodes: those with the same value fail together, so one run at a time disturbs them.
     pub domains: Vec<String>,
-    /// Labels of nodes that name their pool, the first one that a node has counts. What holds for all nodes holds for
-    /// those of a pool too.
+    /// Labels of nodes that name their pool, the first one that a node has counts. The limits also apply within each
+    /// pool.
     pub pools: Vec<String>,
 }
 
-/// What no runbook may touch.
+/// Objects that no runbook may touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protected {
     /// Nodes by name.
     pub nodes: Vec<String>,
-    /// Namespaces whose pods stay.
+    /// Namespaces whose pods are never moved.
     pub namespaces: Vec<String>,
 }
 

@@ -28,17 +28,17 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     let latest = runs.iter().max_by_key(|run| run.id);
     match incident.state {
         IncidentState::Open => {}
-        IncidentState::Acknowledged => return Page::Spared { why: "somebody has it in hand".to_owned() },
+        IncidentState::Acknowledged => return Page::Spared { why: "it is acknowledged".to_owned() },
         IncidentState::Resolved => {
             if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
                 return Page::Now { why };
             }
             if unknown {
-                return Page::Now { why: "its source fell silent: whether it is over is not known".to_owned() };
+                return Page::Now { why: "its source stopped reporting, so its state is unknown".to_owned() };
             }
             let why = match latest {
                 Some(run) if run.state == RunState::Done => format!("{} fixed it", name(run)),
-                _ => "it ended by itself before anybody was needed".to_owned(),
+                _ => "it resolved by itself before anyone was needed".to_owned(),
             };
             return Page::Spared { why };
         }
@@ -63,7 +63,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
     let name = name(latest);
     let how = match &latest.state {
-        RunState::Done => format!("{name} is done, and whether that fixed it is not known yet"),
+        RunState::Done => format!("{name} is done; not yet verified as fixed"),
         RunState::Held { reason } => format!("{name} is held: {reason}"),
         RunState::Waiting { why } => format!("{name} is at work: {why}"),
         _ => format!("{name} is at work"),
@@ -71,7 +71,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     if now < until {
         return Page::NotYet { why: how, until };
     }
-    Page::Now { why: format!("it is not over after {patience}: {how}") }
+    Page::Now { why: format!("it is still open after {patience}: {how}") }
 }
 
 /// The latest run on each subject of each rule, or of each runbook that somebody started by hand, the newest first: one

@@ -74,7 +74,7 @@ impl EngineKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineLimits {
-    /// Looks in a row that it is not ready, or cannot be read.
+    /// Polls in a row in which it is not ready, or cannot be read.
     pub looks: u32,
     /// A new engine loads its weights; for so long it may be not ready, if it never was.
     pub starting: Span,
@@ -90,7 +90,7 @@ pub struct EngineLimits {
     pub cache_for: Span,
     /// This share of requests gets its first token later than this, for so long.
     pub first_token: Span,
-    /// The share of requests that is looked at: 0.95 is the 95th percentile.
+    /// The percentile: 0.95 is the 95th.
     pub first_token_quantile: f64,
     /// How long it must be later than `first_token`.
     pub first_token_for: Span,

@@ -27,26 +27,28 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
     }
     let mut needs = |wanted: u32, has: u32, what: &str| {
         if has < wanted {
-            missing.push(format!("needs {wanted} {what}, has {has}"));
+            missing.push(format!("requires {wanted} {what}, has {has}"));
         }
     };
     // From observe to suggest nothing more is done, and people are notified in both: no record is needed for that.
     if to >= Mode::Approve {
         needs(asked.matches, card.matches, "matches");
-        needs(asked.judged_right, card.right, "judged right");
+        needs(asked.judged_right, card.right, "reviewed as right");
     }
     if to == Mode::Auto {
         needs(asked.held, card.held, "outcomes that held");
     }
     if card.wrong.max(card.bad) > asked.wrong {
         let bad = card.bad.saturating_sub(card.wrong);
-        missing
-            .push(format!("allows {} wrong, has {} judged wrong and {bad} that ended badly", asked.wrong, card.wrong));
+        missing.push(format!(
+            "allows {} wrong, has {} reviewed as wrong and {bad} that ended badly",
+            asked.wrong, card.wrong
+        ));
     }
     if to == Mode::Auto {
         missing.extend(too_young(asked.over, card.since, now));
         if !others {
-            missing.push(format!("needs a judgement or approval by somebody else than {by}, has none"));
+            missing.push(format!("requires a review or approval by a user other than {by}, has none"));
         }
     }
     missing
@@ -125,14 +127,14 @@ mod tests {
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
         check(&card, Mode::Suggest, &[]);
-        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 judged right, has 2"]);
+        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 reviewed as right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];
         let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };
-        check(&full, Mode::Auto, &["needs a judgement or approval by somebody else than ada, has none"]);
+        check(&full, Mode::Auto, &["requires a review or approval by a user other than ada, has none"]);
         check(&Card { judges: vec!["bob".into()], ..full.clone() }, Mode::Auto, &[]);
         let bad = Card { wrong: 1, bad: 3, ..full };
-        check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 judged wrong and 2 that ended badly"]);
+        check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 reviewed as wrong and 2 that ended badly"]);
         let least = Promote { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
         let told = missing(&least, &bad, Mode::Approve, "ada", false, now);
         assert_eq!(told, ["the rule's file lets it be promoted to suggest at most"]);

@@ -52,7 +52,7 @@ pub struct MigBoard {
     pub name: String,
     pub geometry: Arc<Geometry>,
     pub seats: Vec<MigSeat>,
-    /// Why it must not be touched: ill, its mode pending, somebody else's.
+    /// Why it must not be touched: ill, its mode pending, another user's.
     pub shut: Option<String>,
 }
 
@@ -127,7 +127,7 @@ pub struct MigPlan {
 pub enum MigPlanError {
     #[error("{0} different profiles at once are too many (at most {1}): plan for fewer at a time")]
     TooManyProfiles(usize, usize),
-    #[error("{0} instances are asked for at once, at most {1} are planned: plan in parts")]
+    #[error("{0} instances are requested at once, the limit is {1}: plan in parts")]
     TooMuchDemand(u32, u32),
     #[error("GPU {gpu}: {why}")]
     Board { gpu: String, why: String },

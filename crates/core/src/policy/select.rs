@@ -212,7 +212,7 @@ impl RuleSet {
                     "" => format!("no label `{}`", failed.name),
                     value => format!("{}={}", failed.name, syntax::quote(value)),
                 };
-                Some((compiled.rule.name.clone(), format!("it wants {failed}, and the event has {has}")))
+                Some((compiled.rule.name.clone(), format!("it requires {failed}, and the event has {has}")))
             })
             .collect()
     }
@@ -259,7 +259,7 @@ impl RuleSet {
         let runbook = rule.run.as_deref().unwrap_or_default();
         let found = (self.runbooks.get(runbook), &compiled.binder, &compiled.terms);
         let (Some((pin, header)), Some(binder), Some(terms)) = found else {
-            let text = format!("rule `{}` wants runbook `{runbook}`, which does not exist", rule.name);
+            let text = format!("rule `{}` names runbook `{runbook}`, which does not exist", rule.name);
             return Err(Reason::new(ReasonCode::NoRunbook, text));
         };
         let params = binder.bind(event).map_err(|problems| {

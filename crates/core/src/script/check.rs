@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 pub enum Level {
     Error,
     Warning,
+    /// Correct as it is, and to be changed before the next release.
+    Note,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -41,6 +43,10 @@ impl Diagnostic {
 
     pub(super) fn warning(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
         Diagnostic { level: Level::Warning, ..Diagnostic::error(code, at, length, message) }
+    }
+
+    pub(super) fn note(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
+        Diagnostic { level: Level::Note, ..Diagnostic::error(code, at, length, message) }
     }
 
     pub(super) fn help(mut self, help: &str) -> Diagnostic {
@@ -108,7 +114,7 @@ fn take_apart(text: &str, host: &Host) -> Analysis {
 
 fn too_long(text: &str) -> Analysis {
     let message = format!("the runbook has {} bytes; the most is {}", text.len(), limits::SCRIPT_BYTES);
-    let help = "split it: a runbook is a script that an on-call person can read aloud";
+    let help = "split it: an on-call engineer must be able to read a runbook from top to bottom";
     refused(Diagnostic::error("too-long", (0, 0), 1, message).help(help))
 }
 
@@ -142,7 +148,7 @@ fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> 
         {
             (
                 "eval",
-                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "`eval` is not allowed: it would run text that was not reviewed".to_owned(),
                 "write the code itself".to_owned(),
             )
         }

@@ -1,4 +1,4 @@
-//! The `//!` block at the top of a runbook: title, parameters, reach, undo, approvers.
+//! The `//!` block at the top of a runbook: title, parameters, scope, undo, approvers.
 //!
 //! Invariant: what is not understood is refused with its place; nothing in a header is silently ignored but prose.
 
@@ -8,7 +8,9 @@ use super::near::nearest;
 use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
 use serde_json::Value;
 
-const KEYS: [&str; 4] = ["params", "reach", "undo", "approvers"];
+const KEYS: [&str; 4] = ["params", "scope", "undo", "approvers"];
+/// The name of `scope` before; accepted for one release.
+const OLD_SCOPE: &str = "reach";
 const REACHES: [(&str, Reach); 5] = [
     ("none", Reach::None),
     ("pod", Reach::Pod),
@@ -96,7 +98,9 @@ impl Reading {
         }
         let first = self.header.title.is_empty() && self.place == Place::Title;
         match key(text) {
-            Some((key, value)) if !first || KEYS.contains(&key) => self.key(key, value.trim(), text, at),
+            Some((key, value)) if !first || key == OLD_SCOPE || KEYS.contains(&key) => {
+                self.key(key, value.trim(), text, at)
+            }
             _ if self.place == Place::Title => {
                 let space = if first { "" } else { " " };
                 self.header.title = format!("{}{space}{text}", self.header.title);
@@ -115,7 +119,12 @@ impl Reading {
     }
 
     fn key(&mut self, key: &str, value: &str, text: &str, at: At) {
-        let Some(known) = KEYS.into_iter().find(|known| *known == key) else {
+        if key == OLD_SCOPE {
+            let old = Diagnostic::note("deprecated-key", at.into(), key.len(), format!("`{OLD_SCOPE}:` is deprecated"));
+            self.diagnostics.push(old.help("write `scope:`; the old name is removed in the next release"));
+        }
+        let meant = if key == OLD_SCOPE { "scope" } else { key };
+        let Some(known) = KEYS.into_iter().find(|known| *known == meant) else {
             let help = match nearest(key, KEYS) {
                 Some(near) => format!("did you mean `{near}:`?"),
                 None => format!("the keys are {}", KEYS.join(", ")),
@@ -145,9 +154,9 @@ impl Reading {
                 "parameters stand on lines of their own".to_owned(),
                 "write one a line below: `//!   node: Node`",
             ),
-            "reach" => match REACHES.iter().find(|(name, _)| *name == value) {
+            "scope" => match REACHES.iter().find(|(name, _)| *name == value) {
                 Some((_, reach)) => self.header.reach = *reach,
-                None => self.no_such("reach", value, &REACHES.map(|(name, _)| name), value_at),
+                None => self.no_such("scope", value, &REACHES.map(|(name, _)| name), value_at),
             },
             "undo" => match value {
                 "never" => self.header.undo = UndoPolicy::Never,
@@ -223,7 +232,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     if !rhai::is_valid_identifier(name) || reserved {
         return Err((
             format!("`{name}` cannot be the name of a parameter"),
-            "use letters, digits and `_`, and no word of the language; `event` is taken".to_owned(),
+            "use letters, digits and `_`, and no keyword; `event` is reserved".to_owned(),
         ));
     }
     let rest = rest.trim();
@@ -256,7 +265,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     }
     if let Some(value) = &param.default {
         fits(&param, value).map_err(|why| {
-            (format!("the default of `{name}` does not fit: {why}"), "mend the default, or leave it out".to_owned())
+            (format!("the default of `{name}` does not fit: {why}"), "fix the default, or leave it out".to_owned())
         })?;
     }
     Ok(param)

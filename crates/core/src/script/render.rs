@@ -21,6 +21,7 @@ fn render_one(renderer: &Renderer, path: &str, lines: &[&str], diagnostic: &Diag
     let level = match diagnostic.level {
         Level::Error => Shown::ERROR,
         Level::Warning => Shown::WARNING,
+        Level::Note => Shown::NOTE,
     };
     let message = clean(&diagnostic.message);
     let help = diagnostic.help.as_deref().map(clean);

@@ -57,7 +57,7 @@ pub(super) fn turn(
     SESSION.set(Some(Session { intent, allowed, answers, asked, end: None }));
     let ran = script();
     // A panic cannot leave it borrowed: the guard is dropped while unwinding.
-    let session = SESSION.take().unwrap_or_else(|| unreachable!("set above, and nobody else takes it"));
+    let session = SESSION.take().unwrap_or_else(|| unreachable!("set above; no other handler takes it"));
     session.settle(name, journal, ran)
 }
 
@@ -80,8 +80,7 @@ pub(super) fn ask(action: usize, call: Call, at: Position) -> Result<Dynamic, Th
             return Err(session.end(End::Broken(Reason::new(ReasonCode::ScriptBroken, text)), at));
         }
         if no >= limits::STEPS_PER_RUN {
-            let text =
-                format!("the runbook asks for more than {} steps; the next would be {call}", limits::STEPS_PER_RUN);
+            let text = format!("the runbook makes more than {} steps; the next would be {call}", limits::STEPS_PER_RUN);
             return Err(session.end(End::Broken(Reason::new(ReasonCode::StepLimit, text)), at));
         }
         let Some(answer) = session.answers.get_mut(no) else {
@@ -186,7 +185,7 @@ impl Session {
         };
         let (no, (step, (call, at))) = journal.iter().zip(&self.asked).enumerate().find(differs)?;
         let text = format!(
-            "step {no} of the journal is {}, but the script now asks for {call} at {}",
+            "step {no} of the journal is {}, but the script now calls {call} at {}",
             step.call,
             place(name, *at)
         );

@@ -48,7 +48,7 @@ fn json_within(value: &Dynamic, depth: usize) -> Result<Value, String> {
         return Ok(Value::Bool(flag));
     }
     if let Ok(float) = value.as_float() {
-        return Number::from_f64(float).map(Value::Number).ok_or_else(|| format!("{float} is not a number JSON knows"));
+        return Number::from_f64(float).map(Value::Number).ok_or_else(|| format!("{float} is not a JSON number"));
     }
     if let Ok(letter) = value.as_char() {
         return Ok(Value::String(letter.to_string()));

@@ -20,7 +20,7 @@ type Thrown = Box<EvalAltResult>;
 pub(super) const OPTIONS: [(&str, &str); 3] = [
     ("hold", "how long the condition must stay true; default: seeing it true once is enough"),
     ("within", "when to give up; default: 15m and `hold`"),
-    ("every", "how often to look; default: a tenth of `hold`, at least 15s"),
+    ("every", "polling interval; default: a tenth of `hold`, at least 15s"),
 ];
 
 struct Terms {
@@ -93,7 +93,7 @@ fn now(host: &Host, context: &NativeCallContext) -> Result<Time, Thrown> {
         _ => None,
     };
     moment.ok_or_else(|| {
-        let text = format!("`now` answered {value}, which is not a moment; verify cannot tell how long it waited");
+        let text = format!("`now` returned {value}, which is not a time; verify cannot measure how long it waited");
         session::break_off(Reason::new(ReasonCode::ScriptBroken, text), at)
     })
 }

@@ -254,7 +254,7 @@ fn read(path: &Path) -> std::io::Result<Vec<Line>> {
     for line in BufReader::new(file.take(2 * limits::BOOK_FILE_BYTES)).split(b'\n') {
         match serde_json::from_slice(&line?) {
             Ok(line) => lines.push(line),
-            Err(error) => tracing::warn!(%error, "a line of what this agent remembers cannot be read and is left out"),
+            Err(error) => tracing::warn!(%error, "command journal: unreadable line skipped"),
         }
     }
     Ok(lines)

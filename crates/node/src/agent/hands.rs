@@ -57,7 +57,7 @@ impl Hands {
         if let (Answer::Ended { outcome }, false) = (&answer, verb.reads())
             && let Err(error) = self.book().end(command, outcome)
         {
-            tracing::error!(%error, command = %command.key(), "an outcome cannot be written down; it is kept in memory");
+            tracing::error!(%error, command = %command.key(), "cannot write a command's outcome to the journal; it stays in memory");
         }
         answer
     }
@@ -81,8 +81,8 @@ impl Hands {
         let mut book = self.book();
         if command.epoch < book.epoch() {
             let why = format!(
-                "epoch {} is older than {}, which this agent has seen: another engine has taken over. If the engine's \
-                 store was made anew, remove {} on {}",
+                "epoch {} is older than {}, which this agent has accepted: another engine has taken over. If the \
+                 engine's store was recreated, remove {} on {}",
                 command.epoch,
                 book.epoch(),
                 self.machine.settings.data_dir.join("commands").display(),
@@ -91,7 +91,7 @@ impl Hands {
             return Decided::Answer(node::failed(FailureKind::Conflict, why));
         }
         let unwritten = |error: std::io::Error| {
-            let why = format!("nothing is begun that cannot be written down first: {error}");
+            let why = format!("the command was not started because the journal cannot be written: {error}");
             Decided::Answer(node::failed(FailureKind::Unavailable, why))
         };
         if let Err(error) = book.epoch_seen(command.epoch) {
@@ -102,9 +102,9 @@ impl Hands {
             // Not written down: what is known under that key stays what it is.
             Known::Other { verb } => {
                 let why = format!(
-                    "command {} is known to the agent of {} as `{verb}` with other arguments, and is never done as \
-                     `{}`: the engine's store was restored from a copy, or two engines run on copies of one store; run \
-                     the runbook again, and let one engine run",
+                    "command {} is in the journal of the agent of {} as `{verb}` with other arguments, so it is \
+                     not run as `{}`: the engine's store was restored from a copy, or two engines run on copies of one \
+                     store; keep one engine and run the runbook again",
                     command.key(),
                     self.machine.name,
                     command.verb
@@ -114,7 +114,7 @@ impl Hands {
             Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
             // It may have happened, so it is not refused; but it is not touched either.
             Known::Begun if killed => {
-                let why = format!("{} stops what was begun already", self.machine.settings.kill_file.display());
+                let why = format!("{} stops a running command", self.machine.settings.kill_file.display());
                 return Decided::Answer(Answer::Working { why, progress: Value::Null });
             }
             Known::Begun => return self.claim(command, verb),
@@ -139,11 +139,13 @@ impl Hands {
         let name = &self.machine.name;
         if self.machine.settings.kill_file.exists() {
             let file = self.machine.settings.kill_file.display();
-            return refused(format!("{file} exists on {name}: this agent does nothing until it is removed"));
+            return refused(format!("{file} exists on {name}: this agent runs no commands until the file is removed"));
         }
         if now > command.deadline {
-            let why =
-                format!("it came after its deadline {} (the clock of {name} says {now}); not begun", command.deadline);
+            let why = format!(
+                "it arrived after its deadline {} (the clock of {name} shows {now}); not started",
+                command.deadline
+            );
             return Some(Failure::new(FailureKind::Timeout, why));
         }
         let every = verb.at_most_every()?;
@@ -200,7 +202,7 @@ impl Hands {
                     if !wanted && verb.stops() {
                         doing.abort();
                         let why =
-                            format!("the run was cancelled in the middle of `{}`; nothing is half done", command.verb);
+                            format!("the run was cancelled during `{}`; no change was left half done", command.verb);
                         return node::failed(FailureKind::Refused, why);
                     }
                 }
@@ -215,7 +217,7 @@ impl Hands {
             match self.link.answer(&answered).await {
                 Ok(wanted) => return wanted,
                 Err(LinkError::Refused(why)) => {
-                    tracing::warn!(why, key, "the engine does not take an answer");
+                    tracing::warn!(why, key, "the engine rejected a command's result");
                     return true;
                 }
                 Err(error) => {

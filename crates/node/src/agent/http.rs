@@ -79,8 +79,8 @@ impl HttpLink {
             return;
         }
         match self.renew().await {
-            Ok(()) => tracing::info!("this agent's certificate was renewed"),
-            Err(why) => tracing::warn!(why, "this agent's certificate could not be renewed; trying again"),
+            Ok(()) => tracing::info!("agent certificate renewed"),
+            Err(why) => tracing::warn!(why, "agent certificate not renewed; retrying"),
         }
     }
 
@@ -131,7 +131,7 @@ pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
         "http" if local => {}
         "http" => {
             return Err(format!(
-                "engine `{text}` is plain HTTP, and who this agent is would travel in the clear: use https://"
+                "engine `{text}` is plain HTTP, which would send this agent's credentials unencrypted: use https://"
             ));
         }
         _ => return Err(format!("engine `{text}` must begin with https://")),

@@ -44,11 +44,11 @@ async fn append(spool: &Arc<Mutex<Spool>>, findings: Vec<Finding>) {
         spool.append(findings);
         let after = spool.standing().trouble;
         if before != after {
-            tracing::warn!(trouble = %after, "the spool has changed how it keeps findings");
+            tracing::warn!(trouble = %after, "the spool changed how it stores findings");
         }
     };
     if let Err(bug) = tokio::task::spawn_blocking(work).await {
-        tracing::error!(%bug, "findings were lost by a bug");
+        tracing::error!(%bug, "findings were lost because of a bug in the agent");
     }
 }
 

@@ -35,7 +35,7 @@ impl Verb for NodeCollect {
         let read =
             tokio::task::spawn_blocking(move || kernel_lines(&log)).await.unwrap_or_else(|bug| Err(bug.to_string()));
         keep(&kernel, read, &mut missing);
-        progress(json!({ "doing": "asking how the GPUs are" }));
+        progress(json!({ "doing": "reading GPU health" }));
         keep(&folder.join("gpus.json"), gpus(machine).await, &mut missing);
         progress(json!({ "doing": "waiting for NVIDIA's bug report, which takes minutes" }));
         if let Err(why) = bug_report(machine, command, &folder).await {
@@ -101,7 +101,7 @@ fn newest(text: &mut String) {
 }
 
 async fn gpus(machine: &Machine) -> Result<String, String> {
-    let verb = super::find("gpu::health").ok_or("this agent cannot ask NVML")?;
+    let verb = super::find("gpu::health").ok_or("this agent has no access to NVML")?;
     let name = verb.name().to_owned();
     let command = Command {
         run: RunId(0),
@@ -168,7 +168,7 @@ fn forget_oldest(all: &Path, but: &Path) {
     let spare = bundles.len().saturating_sub(limits::BUNDLES - 1);
     for old in &bundles[..spare] {
         if let Err(error) = std::fs::remove_dir_all(old) {
-            tracing::warn!(%error, path = %old.display(), "an old bundle cannot be removed");
+            tracing::warn!(%error, path = %old.display(), "cannot remove an old bundle");
         }
     }
 }

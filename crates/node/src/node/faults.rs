@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "what the agent remembers cannot be written to {path}: {source}; after a restart it will read the kernel log again"
+    "the agent's state cannot be written to {path}: {source}; after a restart the agent reads the kernel log again"
 )]
 pub struct MemoryError {
     path: String,
@@ -172,7 +172,7 @@ impl Faults {
         inner.told.values().map(|(finding, _)| finding.clone()).chain(joined).collect()
     }
 
-    /// A look at a GPU saw that the driver wants nothing of it. If that ends a wish that somebody else told, and that is
+    /// A look at a GPU saw that the driver wants nothing of it. If that ends a wish that another user told, and that is
     /// not so new that the look may be older, the end comes back.
     pub(super) fn content(&self, gpu: &GpuName, now: Time) -> Option<Finding> {
         let inner = self.inner();
@@ -303,7 +303,7 @@ fn remember(path: &Path) -> Memory {
         Ok(memory) => memory,
         Err(why) => {
             if path.exists() {
-                tracing::warn!(path = %path.display(), why, "what the agent remembered is damaged: it begins anew");
+                tracing::warn!(path = %path.display(), why, "the agent's saved state is damaged; starting with an empty one");
             }
             Memory::default()
         }

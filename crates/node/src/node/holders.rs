@@ -28,8 +28,8 @@ pub(super) async fn none_hold(machine: &Machine, gpu: &str) -> Result<(), String
     match tokio::task::spawn_blocking(move || openers(Path::new(&device))).await {
         Ok(Ok(pids)) if pids.is_empty() => Ok(()),
         Ok(Ok(pids)) => Err(format!("processes {pids:?} have GPU {gpu} open")),
-        Ok(Err(error)) => Err(format!("who holds GPU {gpu} cannot be told: {error}")),
-        Err(bug) => Err(format!("who holds GPU {gpu} cannot be told: {bug}")),
+        Ok(Err(error)) => Err(format!("the processes on GPU {gpu} cannot be listed: {error}")),
+        Err(bug) => Err(format!("the processes on GPU {gpu} cannot be listed: {bug}")),
     }
 }
 

@@ -227,7 +227,7 @@ impl Join {
     fn forget_one(&mut self, now: Time) -> Vec<Finding> {
         let oldest = self.open.iter().min_by_key(|(_, open)| open.last_seen).map(|(complaint, _)| complaint.clone());
         let forgotten = oldest.and_then(|complaint| self.open.remove(&complaint));
-        let words = format!("given up: more than {} complaints at once", limits::COMPLAINTS_PER_NODE);
+        let words = format!("dropped: more than {} alerts at once", limits::COMPLAINTS_PER_NODE);
         forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
     }
 
@@ -246,7 +246,7 @@ impl Join {
         self.names.complete(gpu);
         if self.names.is_stranger(gpu) {
             finding.labels.insert(GPU_KNOWN.to_owned(), "no".to_owned());
-            finding.summary = format!("{} (NVML knows no GPU there)", finding.summary);
+            finding.summary = format!("{} (NVML lists no GPU there)", finding.summary);
         }
         finding
     }

@@ -120,7 +120,7 @@ impl Program {
         if tokio::time::timeout(within, child.wait()).await.is_err() {
             return Err(format!("{} is not done after {} s; it is left running", program.display(), within.as_secs()));
         }
-        self.ended().ok_or_else(|| format!("{} ended, and how is not known", program.display()))
+        self.ended().ok_or_else(|| format!("{} ended with an unknown outcome", program.display()))
     }
 
     /// Waits for one that an earlier agent started.

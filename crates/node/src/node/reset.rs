@@ -93,7 +93,7 @@ async fn witnessed(machine: &Machine, command: &Command, gpu: &str) -> Option<St
     }
     let advised = before["recovery"].as_str().filter(|advice| *advice != "none")?;
     let now = super::holders::recovery_action(machine, gpu).await?;
-    (now == "none").then(|| format!("the driver advised {advised} before and advises nothing now"))
+    (now == "none").then(|| format!("the driver requested {advised} before and requests nothing now"))
 }
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, 
     let place = place(&gpu);
     let status = if recovery == "none" { Status::Resolved } else { Status::Firing };
     let summary = match status {
-        Status::Firing => format!("the driver asks for `{recovery}` of GPU {place}"),
-        Status::Resolved => format!("the driver asks for nothing more of GPU {place}"),
+        Status::Firing => format!("the driver requests `{recovery}` for GPU {place}"),
+        Status::Resolved => format!("the driver no longer requests anything for GPU {place}"),
     };
     let complaint = format!("recovery-action {place}");
     Finding {

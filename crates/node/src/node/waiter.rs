@@ -75,6 +75,6 @@ fn ask_init(pid: Option<&OsStr>) -> Result<(), String> {
     let answer = unsafe { libc::kill(pid, libc::SIGRTMIN() + 5) };
     match answer {
         0 => Ok(()),
-        _ => Err(format!("process {pid} cannot be asked: {}", std::io::Error::last_os_error())),
+        _ => Err(format!("process {pid} cannot be inspected: {}", std::io::Error::last_os_error())),
     }
 }

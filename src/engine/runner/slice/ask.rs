@@ -22,8 +22,10 @@ impl Slice<'_> {
         let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject.words());
         let question = match &planned.end {
             PlanEnd::Done | PlanEnd::Stopped(_) => asked,
-            PlanEnd::Failed(_) => format!("{asked}. It would fail: {}", story::cannot(&planned).unwrap_or_default()),
-            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {}", reason.text),
+            PlanEnd::Failed(_) => {
+                format!("{asked}. The preflight fails: {}", story::cannot(&planned).unwrap_or_default())
+            }
+            PlanEnd::Cut(reason) => format!("{asked}. The preflight covers only the first steps: {}", reason.text),
         };
         let foretold = self.foretold(run, runbook, &planned).await;
         let rules = self.parts.catalog.current();
@@ -53,11 +55,11 @@ impl Slice<'_> {
         match tokio::time::timeout(limits::FORETELL_PATIENCE, reading).await {
             Ok(Ok(foretold)) => foretold,
             Ok(Err(error)) => {
-                tracing::warn!(run = %run.id, %error, "the guards could not be read for a question; it is asked without them");
+                tracing::warn!(run = %run.id, %error, "cannot read the guards for an approval request; it is sent without them");
                 Vec::new()
             }
             Err(_) => {
-                tracing::warn!(run = %run.id, "the guards took too long to read for a question; it is asked without them");
+                tracing::warn!(run = %run.id, "reading the guards for an approval request took too long; it is sent without them");
                 Vec::new()
             }
         }

@@ -36,7 +36,7 @@ impl Slice<'_> {
         }
         self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
-            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is not known").await,
+            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is unknown").await,
             // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
             Effect::Probed if self.now() < step.deadline => {
                 let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
@@ -54,7 +54,7 @@ impl Slice<'_> {
 
     /// The step stays open, and people decide: whether a blind one happened is not guessed.
     async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<Next, StoreError> {
-        let text = format!("`{}` was begun and {what}; it cannot be asked or repeated", step.call);
+        let text = format!("`{}` was started and {what}; its effect can be neither read nor repeated", step.call);
         self.stuck(run, ReasonCode::InDoubt, text).await?;
         Ok(Next::Rest)
     }
@@ -156,7 +156,7 @@ impl Slice<'_> {
             Performed::Retry { why, after } => self.retry(claimed, step, deadline, why, after).await,
             Performed::InDoubt { why } => {
                 self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
-                self.in_doubt(&claimed.run, &step, &format!("its answer is not known ({why})")).await
+                self.in_doubt(&claimed.run, &step, &format!("its answer is unknown ({why})")).await
             }
         }
     }
@@ -271,6 +271,6 @@ fn within_bounds(outcome: Outcome) -> Outcome {
         return outcome;
     }
     let text =
-        format!("the answer has {size} bytes, more than the {} that are kept; ask for less", limits::OUTCOME_BYTES);
+        format!("the answer has {size} bytes, more than the {} that are stored; request less", limits::OUTCOME_BYTES);
     Outcome::Failed(Failure::new(FailureKind::Invalid, text))
 }

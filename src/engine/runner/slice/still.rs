@@ -1,6 +1,6 @@
 //! After a hold: does the runbook, with fresh reads, still come to the step that was held?
 //!
-//! Invariant: nothing is recorded of these reads; a run that has changed something is not asked.
+//! Invariant: no entries of these reads; a run that has changed something is not asked.
 
 use super::{Next, Slice};
 use crate::actions::{self, Action};

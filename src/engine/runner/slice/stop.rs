@@ -24,11 +24,11 @@ impl Slice<'_> {
             }
             Some(Performed::Again { after, .. }) => after.max(limits::AGAIN_MIN),
             Some(Performed::InDoubt { why }) => {
-                tracing::warn!(run = %self.id, why, call = %step.call, "whether a cancelled step happened is not known");
+                tracing::warn!(run = %self.id, why, call = %step.call, "the outcome of a cancelled step is unknown");
                 limits::CANCEL_AGAIN
             }
             Some(Performed::Retry { why, after }) => {
-                tracing::warn!(run = %self.id, why, call = %step.call, "a cancelled step cannot be stopped yet; trying again");
+                tracing::warn!(run = %self.id, why, call = %step.call, "cannot stop a cancelled step yet; retrying");
                 after.unwrap_or(limits::CANCEL_AGAIN)
             }
         };

@@ -13,7 +13,7 @@ pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
     let now = |text: String| Line { no: None, what: "now", text, code: None };
     let mut lines = vec![now(format!("it is in {}", card.because()))];
     let since = card.card.since.map(|at| format!(" since {}", at.strftime("%Y-%m-%d"))).unwrap_or_default();
-    lines.push(now(format!("on record{since}: {}", card.card.words())));
+    lines.push(now(format!("statistics{since}: {}", card.card.words())));
     lines.extend(card.next.iter().map(|next| match next.missing.is_empty() {
         true => now(format!("it may go to {}: `nightshift promote {} --why …`", next.to, card.rule)),
         false => now(format!("for {}: {}", next.to, next.missing.join("; "))),
@@ -46,9 +46,8 @@ pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) 
                 Line { text: format!("rule `{rule}` was in {mode} because, on {on}, {}", line.text), ..line }
             }
             None => {
-                let text = format!(
-                    "rule `{rule}` was in {mode} because its file said so, or the ceiling: nobody had moved it"
-                );
+                let text =
+                    format!("rule `{rule}` was in {mode} because of its file or the ceiling: it had never been moved");
                 Line { no: Some(no), what: "decided", text, code: None }
             }
         };

@@ -166,7 +166,7 @@ pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Descri
         .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
     if described.issuer != config.issuer {
         let theirs = crate::notifiers::one_line(&described.issuer, 200);
-        return Err(format!("the provider calls itself {theirs}, and `server.oidc.issuer` says something else"));
+        return Err(format!("the provider's issuer is {theirs}, and `server.oidc.issuer` differs"));
     }
     let plain = config.issuer.starts_with("http://");
     let all = [&described.authorization_endpoint, &described.token_endpoint, &described.jwks_uri];

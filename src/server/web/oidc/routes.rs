@@ -99,7 +99,7 @@ async fn void(app: &App, headers: &HeaderMap, state: &str) -> Response {
     if let Ok(Some(_)) = visitor::find(app, headers).await {
         return Redirect::to(to).into_response();
     }
-    let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
+    let why = "this sign-in was not started in this browser, has been used, or is more than ten minutes old";
     let hint = "sign in again (below)".to_owned();
     failed(app, Failed { status: StatusCode::BAD_REQUEST, why: why.to_owned(), hint }, to)
 }
@@ -162,7 +162,7 @@ pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
     match provider(&app).and_then(Provider::end_session) {
         Some(url) => Redirect::to(url.as_str()).into_response(),
         None => {
-            let problem = Problem::not_found("the provider does not say how its session is ended", "sign out there");
+            let problem = Problem::not_found("the provider publishes no sign-out address", "sign out there");
             pages::sign_in(&app, "/", Some(&problem))
         }
     }

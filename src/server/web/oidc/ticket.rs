@@ -89,7 +89,7 @@ impl Tickets {
         bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes())).then_some(ticket)
     }
 
-    /// When one of our tickets becomes void; none where it is so already.
+    /// When one of our tickets becomes void; none where already in that state.
     pub fn until(&self, text: &str, now: Time) -> Option<Time> {
         self.unsealed(text, now).map(|ticket| ticket.until)
     }

@@ -75,7 +75,7 @@ pub(super) fn verify(token: &str, keys: &[Key], wanted: &Wanted) -> Result<Claim
     let (header, claims) = signed.split_once('.').ok_or_else(|| no("it is no signed token"))?;
     let header: Header = decode(header)?;
     if header.crit.is_some() {
-        return Err(no("it asks for an extension that is not known here"));
+        return Err(no("it requires an unsupported extension"));
     }
     let algorithm = Algorithm::named(&header.alg).ok_or_else(|| no("its algorithm is not allowed"))?;
     let fit = |key: &&Key| key.is_for(algorithm) && header.kid.as_ref().is_none_or(|kid| key.kid.as_ref() == Some(kid));
@@ -107,7 +107,7 @@ fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
         (claims.iss == wanted.issuer, "it is from another issuer"),
         (for_us && asked_by_us, "it is for another application"),
         (same_sign_in, "it is for another sign-in"),
-        (!claims.sub.is_empty() && claims.sub.len() <= limits::OIDC_SUBJECT_BYTES, "it names nobody"),
+        (!claims.sub.is_empty() && claims.sub.len() <= limits::OIDC_SUBJECT_BYTES, "it names no user"),
     ] {
         if !holds {
             return Err(no(why));

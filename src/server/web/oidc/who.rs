@@ -160,8 +160,8 @@ pub(super) fn refusal(
         ),
         Standing::Taken(person) => (
             format!(
-                "the provider knows you as `{subject}`, with the mail of `{person}`, and another account has signed in as \
-                 `{person}` before"
+                "your subject at the provider is `{subject}`, with the mail of `{person}`, and another account has signed \
+                 in as `{person}` before"
             ),
             format!(
                 "if this is a new account of the same person, an administrator writes `oidc: {subject}` in the entry \
@@ -174,7 +174,7 @@ pub(super) fn refusal(
                 (None, Some(mail)) => format!(" (mail {}, not verified)", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
                 (None, None) => String::new(),
             };
-            let error = format!("the provider knows you as `{subject}`{mail}, and no role here is yours");
+            let error = format!("your subject at the provider is `{subject}`{mail}, and it has no role here");
             let reasons = reasons(&app.roster.now(), config, identity, told).join("; ");
             // An entry by such a subject would be taken for one by mail.
             let entry = match subject.contains('@') {
@@ -226,7 +226,7 @@ pub(super) fn reasons(roster: &Roster, config: &OidcConfig, identity: &Identity,
         });
     }
     if found.is_empty() {
-        found.push("no entry of `people` names you".to_owned());
+        found.push("no entry of `people` matches you".to_owned());
     }
     found
 }

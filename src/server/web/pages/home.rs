@@ -102,23 +102,23 @@ fn brake(home: &Home, visitor: &Visitor) -> Markup {
             summary { "Freeze" @if !freezes.is_empty() { " or release" } }
             form.card method="post" action="/web/freezes" {
                 (csrf(visitor))
-                label for="scope" { "What to stop: " code { "all" } ", " code { "cluster:NAME" } " or " code { "rule:NAME" } }
+                label for="scope" { "Scope:  " code { "all" } ", " code { "cluster:NAME" } " or " code { "rule:NAME" } }
                 input id="scope" name="scope" value="all" required maxlength="200";
                 label for="why-freeze" { "Why" }
                 input id="why-freeze" name="why" required maxlength="500";
                 label for="for-freeze" { "For how long (30m, 2h); empty: until it is released" }
                 input id="for-freeze" name="for" maxlength="20" autocomplete="off";
-                button.danger type="submit" { "Freeze: nothing new begins" }
+                button.danger type="submit" { "Freeze: start no new steps" }
             }
             @for freeze in &freezes {
                 @let scope = value(&freeze["scope"]);
                 form.card method="post" action="/web/unfreeze" {
                     @if let Some(by) = freeze["release_by"].as_str() {
-                        p { "Release requested by " strong { (plain(by)) } "; a second person must agree." }
+                        p { "Release requested by " strong { (plain(by)) } "; a second person must confirm." }
                     }
                     (csrf(visitor))
                     input type="hidden" name="scope" value=(scope);
-                    label { "Why " strong { (scope) } " may go on"
+                    label { "Why " strong { (scope) } " is released"
                         input name="why" required maxlength="500"; }
                     button type="submit" { "Release " (scope) }
                 }

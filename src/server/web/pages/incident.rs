@@ -41,7 +41,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Right::Respond).is_ok() {
             form method="post" action=(format!("/web/incidents/{}/ack", incident.id)) {
                 (csrf(visitor))
-                button type="submit" { "Acknowledge: I am looking at it" }
+                button type="submit" { "Acknowledge" }
             }
         }
         section aria-labelledby="story" {
@@ -105,7 +105,7 @@ fn said(episode: &Episode, now: Time) -> Markup {
     let state = match episode.state {
         EpisodeState::Open => "firing",
         EpisodeState::Resolved => "resolved",
-        EpisodeState::Stale => "stale: the source fell silent",
+        EpisodeState::Stale => "stale: the source stopped reporting",
     };
     html! {
         details.card id=(format!("said-{}", episode.id)) {

@@ -97,7 +97,7 @@ fn host(text: &str) -> Option<String> {
 pub fn story(lines: &[StoryLine]) -> Markup {
     let skip = lines.len().saturating_sub(limits::WEB_ROWS);
     html! {
-        @if lines.is_empty() { p.dim { "Nothing yet." } }
+        @if lines.is_empty() { p.dim { "No entries yet." } }
         @if skip > 0 { p.dim { "… " (skip) " earlier lines: nightshift show" } }
         ol.story {
             @for line in &lines[skip..] {
@@ -111,7 +111,7 @@ pub fn story(lines: &[StoryLine]) -> Markup {
 pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
     html! {
-        @if acts.is_empty() { p { "Nothing would change." } }
+        @if acts.is_empty() { p { "No changes." } }
         ol.plan { @for step in planned_steps(plan, foretold) { li { strong { (plain(&step.what)) } (costs(&step)) } } }
         @match &plan.end {
             PlanEnd::Done => {},
@@ -127,7 +127,7 @@ pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
             ul {
                 @for call in &acts {
                     li { code { (plain(&call.call.to_string())) }
-                        div.dim { (plain(&call.target.words())) " · reach " (call.reach) " · effect " (call.effect) } }
+                        div.dim { (plain(&call.target.words())) " · scope " (call.reach) " · effect " (call.effect) } }
                 }
                 @for call in reads { li { code { (plain(&call.call.to_string())) } " " span.dim { "only reads or notifies" } } }
             }
@@ -144,7 +144,7 @@ pub fn costs(step: &PlannedStep) -> Markup {
     }
 }
 
-/// The freeze that covers a run with this rule and cluster, in words; none where nothing is frozen.
+/// The freeze that covers a run with this rule and cluster, in words; none where no freeze is active.
 pub fn frozen(guards: &Value, rule: Option<&str>, cluster: Option<&str>, now: Time) -> Option<Markup> {
     let then = " – approving will not start it.";
     if let Some(why) = guards["stopped"].as_str() {
@@ -197,7 +197,7 @@ pub fn guards(guards: &Value, now: Time) -> Markup {
             list("nodes_out").len(),
             value(&guards["nodes_out_allowed"])
         ),
-        None => "The number of nodes out of service is not known: nothing that disturbs a node begins".to_owned(),
+        None => "The number of nodes out of service is unknown: steps that disturb a node are on hold".to_owned(),
     };
     html! {
         ul.guards {

@@ -80,7 +80,7 @@ impl Intake<'_> {
         say.incident = Some(incident);
         self.heard.unmatched += 1;
         let text = match self.tx.unmatched_tell.as_slice() {
-            [] => "no rule matches this event: it is an incident, and `default.tell` names no channel".to_owned(),
+            [] => "no rule matches this event: it opens an incident, and `default.tell` names no channel".to_owned(),
             tell => format!("no rule matches this event: by `default` it is an incident, for {}", tell.join(", ")),
         };
         say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, text));

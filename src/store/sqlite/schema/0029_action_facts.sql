@@ -5,8 +5,8 @@ UPDATE step SET scheduling = CASE json_extract(call, '$.action') WHEN 'k8s::cord
 WHERE json_extract(call, '$.action') IN ('k8s::cordon', 'k8s::uncordon')
   AND run IN (SELECT id FROM run WHERE ended_at IS NULL);
 
--- What the header of a pinned runbook declares as its reach. Texts of before are read here, once: the lines at the top that
--- begin with `//!`, and in the first of them that says `reach:` the word after it.
+-- The scope that the header of a pinned runbook declares. Earlier texts are read here, once: the lines at the top that begin
+-- with `//!`, and the word in the first of them that begins with `scope:` or, as it was before, `reach:`.
 ALTER TABLE pin ADD COLUMN reach TEXT NOT NULL DEFAULT 'none';
 WITH RECURSIVE header (hash, no, line, rest) AS (
     SELECT hash, 0, '//!', replace(text, char(13), '') || char(10) FROM pin
@@ -17,6 +17,6 @@ WITH RECURSIVE header (hash, no, line, rest) AS (
 )
 UPDATE pin SET reach = coalesce((
     SELECT trim(substr(trim(substr(line, 4), ' ' || char(9)), 7), ' ' || char(9)) FROM header
-    WHERE header.hash = pin.hash AND line GLOB '//!*' AND trim(substr(line, 4), ' ' || char(9)) GLOB 'reach:*'
+    WHERE header.hash = pin.hash AND line GLOB '//!*' AND substr(trim(substr(line, 4), ' ' || char(9)), 1, 6) IN ('scope:', 'reach:')
     ORDER BY no LIMIT 1), 'none');
 UPDATE pin SET reach = 'none' WHERE reach NOT IN ('none', 'pod', 'workload', 'node', 'cluster');

@@ -158,7 +158,7 @@ fn what_is_protected_is_never_touched() {
 #[test]
 fn a_runbook_stays_within_the_reach_of_its_header() {
     let low = Levels { declared_reach: Reach::Pod, ..levels() };
-    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`reach: pod`");
+    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`scope: pod`");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_node_that_somebody_else_cordoned_is_left_alone() {
 #[test]
 fn in_mode_approve_only_what_the_plan_names_may_begin() {
     let levels = Levels { mode: Mode::Approve, ..levels() };
-    refused(&levels, &cordon("gpu-3"), "deny", ReasonCode::NotApproved, "needs an approved plan");
+    refused(&levels, &cordon("gpu-3"), "deny", ReasonCode::NotApproved, "requires an approved plan");
     let step = cordon("gpu-3");
     let planned = PlannedCall {
         call: step.call.clone(),
@@ -319,7 +319,7 @@ fn a_pattern_that_would_protect_nothing_is_refused() {
 fn who_is_denied_for_ever_is_not_told_to_wait() {
     let both =
         Levels { attempts: vec![ago(90), ago(60), ago(30)], node_holder: Some(RunId(7)), nodes_hour: 30, ..levels() };
-    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a person must look");
+    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "an operator must look into it");
 }
 
 #[test]

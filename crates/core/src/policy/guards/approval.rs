@@ -15,7 +15,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let Some(plan) = &asked.levels.approved else {
-        return asked.deny(ReasonCode::NotApproved, format!("{call} needs an approved plan, and there is none"));
+        return asked.deny(ReasonCode::NotApproved, format!("{call} requires an approved plan, and there is none"));
     };
     if plan.names(call) || planted("approval-not-bound-to-the-plan") {
         return None;
@@ -27,7 +27,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         .map(|planned| planned.call.to_string())
         .collect();
     let names = match planned.len() {
-        0 => "nothing that changes anything".to_owned(),
+        0 => "no changes".to_owned(),
         _ => some_of(planned.iter().map(String::as_str)),
     };
     asked.deny(ReasonCode::NotInPlan, format!("{call} is not in the approved plan, which names {names}"))

@@ -28,7 +28,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let proposal = asked.proposal;
     let Some(total) = proposal.facts.nodes_total.filter(|total| *total > 0) else {
         let text = format!(
-            "{} takes a node out of service, and the number of GPU nodes could not be read: it waits until that is known",
+            "{} takes a node out of service, and the number of GPU nodes could not be read: the run waits until it can be",
             proposal.call.action
         );
         return asked.hold(ReasonCode::FleetUnknown, limits::HOLD_RECHECK, text);
@@ -38,7 +38,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
             return None;
         }
         let text = format!(
-            "{} reaches {} and names no node, so what it takes out of service cannot be counted",
+            "{} affects a {} and names no node, so the nodes it takes out of service cannot be counted",
             proposal.call.action, proposal.reach
         );
         return asked.deny(ReasonCode::BlastRadius, text);

@@ -14,7 +14,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let Breaker { scope, why, since } = asked.levels.breakers.first()?;
     let text = format!(
-        "breaker {scope} has tripped at {}: {why}. A person resets it: `nightshift guards reset {scope} --why …`",
+        "breaker {scope} has tripped at {}: {why}. Reset it with `nightshift guards reset {scope} --why …`",
         since.strftime("%Y-%m-%d %H:%M UTC")
     );
     asked.hold(ReasonCode::BreakerTripped, limits::HOLD_RECHECK, text)

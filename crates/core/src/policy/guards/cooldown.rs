@@ -20,8 +20,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let uncapped = cap == 0 && levels.rule.is_none();
     if !uncapped && made >= cap as usize {
         let text = format!(
-            "this runbook has acted {made} times on {} within {window} (last at {}), and the limit is {cap}: \
-             it does not help, a person must look",
+            "this runbook has acted {made} times on {} within {window} (last at {}); the limit is {cap}: it \
+             does not help, so an operator must look into it",
             asked.proposal.target.words(),
             minute(last)
         );

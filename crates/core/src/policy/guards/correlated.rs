@@ -18,8 +18,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let text = format!(
-        "rule {rule} matched {} of {total} nodes within {}; from {limit} nodes on the cause is not the nodes: look for \
-         what they share (network, power, driver, a release)",
+        "rule {rule} matched {} of {total} nodes within {}; from {limit} nodes on, a shared cause is likely: check the \
+         network, power, the driver, or a recent release",
         levels.symptom_nodes,
         limits::SYMPTOM_WINDOW
     );

@@ -42,5 +42,5 @@ fn covers(freeze: &Freeze, asked: &Asked<'_>) -> Option<&'static str> {
     if let Some(rule) = freeze.scope.strip_prefix("rule:") {
         return (asked.levels.rule.as_deref() == Some(rule)).then_some("");
     }
-    Some(" (a scope that is not known stops everything)")
+    Some(" (an unknown scope stops everything)")
 }

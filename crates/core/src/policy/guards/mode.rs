@@ -16,7 +16,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         None => String::new(),
     };
     let text = format!(
-        "{} would change something, and the mode is {} now: only reads may begin{why}",
+        "{} changes something, and the mode is {} now: only reads may start{why}",
         asked.proposal.call.action, asked.levels.mode
     );
     asked.deny(ReasonCode::Mode, text)

@@ -14,8 +14,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let node = proposal.target.node.as_deref()?;
     let text = format!(
-        "node {node} is the only GPU node: taking it out would leave none in service; on a site of one machine say \
-         `guards: {{ only_node: true }}` in the configuration, or act on a GPU or a container of it"
+        "node {node} is the only GPU node: taking it out would leave none in service; on a site with one machine \
+         set `guards: {{ only_node: true }}` in the configuration, or act on one of its GPUs or containers"
     );
     asked.deny(ReasonCode::BlastRadius, text)
 }

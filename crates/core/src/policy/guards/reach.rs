@@ -12,7 +12,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let text = format!(
-        "{} reaches {wants}, and the runbook's header declares `reach: {declared}`: change the header if that is meant",
+        "{} affects {wants}, and the runbook's header declares `scope: {declared}`: change the header if that is intended",
         asked.proposal.call.action
     );
     asked.deny(ReasonCode::ReachExceeded, text)

@@ -88,10 +88,10 @@ pub struct EngineCheck {
 pub(super) static CHECKS: [EngineCheck; 6] = [
     EngineCheck { key: "no-progress", alertname: "InferenceNoProgress", severity: Severity::Critical, group: Some(SignalGroup::Progress),
         begins: Begins::After(|limits| limits.frozen_for), setting: "frozen_for", ends: 4, waits_for_start: false,
-        when: "requests run or wait, and no counter of steps or tokens has grown; over at once when one grows, or when nothing waits any more for some looks", judge: no_progress },
+        when: "requests run or wait, and no counter of steps or tokens has grown; over at once when one grows, or when no request waits for some polls", judge: no_progress },
     EngineCheck { key: "not-ready", alertname: "InferenceNotReady", severity: Severity::Error, group: Some(SignalGroup::Readiness),
         begins: Begins::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
-        when: "its readiness endpoint says no, or nothing in time", judge: not_ready },
+        when: "its readiness endpoint reports not ready, or does not answer in time", judge: not_ready },
     EngineCheck { key: "slow-first-token", alertname: "InferenceSlowFirstToken", severity: Severity::Warning, group: Some(SignalGroup::Latency),
         begins: Begins::After(|limits| limits.first_token_for), setting: "first_token_for", ends: 2, waits_for_start: false,
         when: "the quantile `first_token_quantile` of the time to the first token is above `first_token`, of ten requests or more", judge: slow_first_token },
@@ -191,12 +191,12 @@ pub(super) fn came(now: &FirstTokens, before: &FirstTokens) -> Option<FirstToken
 /// The page of all findings of the probes, for people who write rules.
 pub fn inference_page() -> String {
     let mut page = String::from(
-        "# What the probes say of inference engines\n\nGenerated from `crates/core/src/policy/inference/checks.rs`. A source of kind `inference` looks at \
+        "# Alerts of the probes about inference engines\n\nGenerated from `crates/core/src/policy/inference/checks.rs`. A source of kind `inference` polls \
          each engine's readiness and metrics every 15 s; how to set it up: `integrations/inference/README.md`. *begins*: the setting under \
-         `probe.limits` that says how long it must last (or how many looks), with its default. *ends*: looks in a row that must be well. What \
-         a page does not say leaves a complaint as it is. *signal*: what `inference::restart` and `inference::health` count it as; \
+         `probe.limits` for how long it must last (or how many polls), with its default. *ends*: healthy polls in a row. A value that a page \
+         does not report leaves an alert as it is. *signal*: what `inference::restart` and `inference::health` count it as; \
          two signals of one kind are one.\n\n\
-         | complaint | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
+         | alert | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
     );
     let defaults = EngineLimits::default();
     for check in &CHECKS {
@@ -212,7 +212,7 @@ pub fn inference_page() -> String {
         );
     }
     page += "\nAbout the probes themselves:\n\n| alertname | severity | when |\n|---|---|---|\n\
-         | `InferenceProbeWrong` | warning | a pod's label `nightshift.dev/probe` or a port beside it makes no sense |\n\
-         | `InferenceProbesLeftOut` | warning | there are more engines than one installation looks at |\n";
+         | `InferenceProbeWrong` | warning | a pod's label `nightshift.dev/probe` or its port annotation is invalid |\n\
+         | `InferenceProbesLeftOut` | warning | there are more engines than one installation polls |\n";
     page
 }

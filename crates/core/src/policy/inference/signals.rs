@@ -42,18 +42,18 @@ fn against(group: SignalGroup, verdict: &Verdict, look: &EngineLook) -> String {
     match group {
         SignalGroup::Progress => match look.page.as_ref() {
             Err((_, why)) => format!("its page cannot be read: {why}"),
-            Ok(_) if matches!(verdict, Verdict::Well) => "nothing waits".to_owned(),
-            Ok(_) if unknown => "whether it makes steps cannot be told yet".to_owned(),
-            Ok(_) => "it makes steps, or has begun anew".to_owned(),
+            Ok(_) if matches!(verdict, Verdict::Well) => "no request waits".to_owned(),
+            Ok(_) if unknown => "it is not yet known whether it makes progress".to_owned(),
+            Ok(_) => "it makes progress, or has restarted".to_owned(),
         },
         SignalGroup::Readiness => {
-            if look.unready.is_some() { "it was ready a moment ago" } else { "it says that it is ready" }.to_owned()
+            if look.unready.is_some() { "it was ready a moment ago" } else { "it reports ready" }.to_owned()
         }
         SignalGroup::Latency if unknown => {
-            format!("fewer than {} requests got a first token meanwhile", limits::ENGINE_FIRST_TOKENS)
+            format!("fewer than {} requests got a first token in that time", limits::ENGINE_FIRST_TOKENS)
         }
         SignalGroup::Latency => "first tokens come in time".to_owned(),
-        SignalGroup::Cache if unknown => "its page says nothing of a KV cache".to_owned(),
+        SignalGroup::Cache if unknown => "its metrics page has no KV cache value".to_owned(),
         SignalGroup::Cache => "its KV cache is not full".to_owned(),
         // These are no checks of looks.
         SignalGroup::Request | SignalGroup::Prometheus => String::new(),

@@ -87,11 +87,11 @@ impl Parser<'_> {
             (Token::End, false) => Ok(found),
             (Token::Close, true) => match self.next()? {
                 (_, Token::End) => Ok(found),
-                (at, more) => Err(self.error(at, more.words(), "nothing may follow the closing brace")),
+                (at, more) => Err(self.error(at, more.words(), "remove the text after the closing brace")),
             },
             (Token::End, true) => Err(self.error(at, "the text ends".to_owned(), "close the brace with `}`")),
             (Token::Close, false) => {
-                Err(self.error(at, "unexpected `}`".to_owned(), "no brace was opened: remove it, or begin with `{`"))
+                Err(self.error(at, "unexpected `}`".to_owned(), "no brace was opened: remove it, or start with `{`"))
             }
             (other @ Token::Text(_), _) => Err(self.error(
                 at,

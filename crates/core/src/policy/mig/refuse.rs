@@ -94,7 +94,7 @@ fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u3
             )
         }
         (None, Some((by, why))) => {
-            (u32::MAX, format!("every place on GPU {name} is held by what may not move: {by} ({why})"))
+            (u32::MAX, format!("every slot on GPU {name} is held by a pod that may not move: {by} ({why})"))
         }
         (None, None) => (u32::MAX, format!("GPU {name} has no place for {}", profile.name)),
     }

@@ -118,7 +118,7 @@ impl Builder<'_> {
             let profile = self.boards[board].geometry.profiles()[profile].name.clone();
             let resource = mig_resource(&profile);
             let gives = format!("the node offers {count} more {resource}");
-            let needs = "the device plugin has read the GPU anew".to_owned();
+            let needs = "the device plugin has read the GPU again".to_owned();
             self.push(board, MigAct::WaitAdvertised { profile, count }, needs, gives, None);
         }
     }
@@ -174,7 +174,7 @@ impl Builder<'_> {
                     let count = u32::from(count.unsigned_abs());
                     let needs = format!("the node offers a free {} for each", mig_resource(name));
                     let act = MigAct::Release { profile: name.clone(), count };
-                    self.push(board, act, needs, "what waited runs".to_owned(), None);
+                    self.push(board, act, needs, "the waiting pods run".to_owned(), None);
                 }
             }
         }

@@ -118,7 +118,9 @@ pub enum XidTableError {
     Text(String),
     #[error("{code}: the shipped table does not have it, so `severity` and `action` must both be given")]
     Incomplete { code: String },
-    #[error("recovery `{0}`: the driver asks for none, gpu-reset, node-reboot, drain-p2p, drain-and-reset or unknown")]
+    #[error(
+        "recovery `{0}`: the driver's recovery actions are none, gpu-reset, node-reboot, drain-p2p, drain-and-reset and unknown"
+    )]
     Wish(String),
     #[error("a row of `bits` for XID {0} names neither `unit` nor `register` with `bits`: it would fit everything")]
     Row(u32),

@@ -193,7 +193,7 @@ impl Walk<'_> {
             "eval" => self.error(
                 "eval",
                 at,
-                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "`eval` is not allowed: it would run text that was not reviewed".to_owned(),
                 "write the code itself",
             ),
             "stop" => self.built_in_arity(name, 1..=1, args.count(), "stop(\"why\")", at),
@@ -316,7 +316,7 @@ impl Walk<'_> {
             self.warn(
                 "missing-verify",
                 at,
-                format!("nothing verifies that `{name}` helped"),
+                format!("the result of `{name}` is not verified"),
                 "end with `verify(|| …, #{hold: \"10m\"});`",
             );
         }

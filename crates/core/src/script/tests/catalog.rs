@@ -103,7 +103,7 @@ pub(super) fn api() -> HostApi {
 
 /// A runbook with the usual header, which may reach a node.
 pub(super) fn runbook(body: &str) -> Runbook {
-    whole(&format!("//! A test.\n//!\n//! params:\n//!   node: Node\n//! reach: cluster\n\n{body}"))
+    whole(&format!("//! A test.\n//!\n//! params:\n//!   node: Node\n//! scope: cluster\n\n{body}"))
 }
 
 pub(super) fn whole(text: &str) -> Runbook {

@@ -282,7 +282,7 @@ impl Part {
 
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "an old spool cannot be removed; it is looked at again at the next start");
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove an old spool; the next start tries again");
         }
     }
 }

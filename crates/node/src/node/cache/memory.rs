@@ -38,7 +38,7 @@ impl Memory {
         if total > available.saturating_sub(reserve) {
             let text = format!(
                 "the model needs {} of memory, and the machine has {} available, of which {} are kept for others \
-                 (`cache.reserve_mib`): reading it would push out what is in use",
+                 (`cache.reserve_mib`): reading it would evict memory in use",
                 size(total),
                 size(available),
                 size(reserve)
@@ -60,8 +60,8 @@ impl Memory {
         }
         if let Some(full) = self.pressure("full").filter(|full| *full > limits::CACHE_PRESSURE_FULL) {
             let text = format!(
-                "the machine has been short of memory for {full:.0} % of the last ten seconds (pressure-stall \
-                 information): nothing is read until that is over"
+                "the machine was short of memory for {full:.0} % of the last ten seconds (pressure-stall \
+                 information): the warm waits until that is over"
             );
             return Err(failed(FailureKind::Unavailable, text));
         }

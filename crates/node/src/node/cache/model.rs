@@ -127,7 +127,7 @@ impl Model {
         }
         // Written wrongly by some exporters, so it is told and does not refuse.
         if let Some(total) = self.total_size.filter(|total| *total != data_bytes && self.flaws.is_empty()) {
-            self.remarks.push(format!("the index says {total} bytes of tensors, the shards hold {data_bytes}"));
+            self.remarks.push(format!("the index lists {total} bytes of tensors, the shards hold {data_bytes}"));
         }
         self.flaws.sort_by(|a, b| a.file.cmp(&b.file));
     }
@@ -211,7 +211,7 @@ pub(super) fn reopen(roots: &Roots, shard: &Shard) -> Result<File, Failure> {
     let (file, meta, _) = roots.open(&shard.path)?;
     if meta.len() != shard.bytes {
         let Shard { name, bytes, .. } = shard;
-        let what = format!("{name} had {bytes} bytes and now has {}: somebody is writing it", meta.len());
+        let what = format!("{name} had {bytes} bytes and now has {}: the file is being written", meta.len());
         return Err(failed(FailureKind::Conflict, what));
     }
     Ok(file)
@@ -319,7 +319,7 @@ fn inspect(roots: &Roots, shard: &Shard, wanted: &mut HashSet<String>) -> Result
         return Err("is a pointer of Git LFS, not the weights: run `git lfs pull`".to_owned());
     }
     if shard.name.ends_with(".gguf") && !head.starts_with(b"GGUF") {
-        return Err("is no GGUF file: it does not begin with `GGUF`".to_owned());
+        return Err("is not a GGUF file: it does not start with `GGUF`".to_owned());
     }
     // PyTorch writes zip archives, whose directory is at the end: cut off by a byte, it is no longer found.
     if head.starts_with(b"PK\x03\x04") && !ends_as_zip(&file, shard.bytes) {

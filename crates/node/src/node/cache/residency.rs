@@ -62,7 +62,7 @@ pub(super) fn by_mincore(file: &File, from: u64, bytes: u64) -> io::Result<u64> 
     if !may_count(file) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "the kernel counts cached pages only for a file's owner, one who may write it, or with CAP_FOWNER",
+            "the kernel counts cached pages only for the file's owner, for a user with write access, or with CAP_FOWNER",
         ));
     }
     let mut sum = 0;

@@ -48,7 +48,7 @@ pub fn verify(
     if hash {
         let known = known(&settings.roots, &model)?;
         if known.is_empty() {
-            model.remarks.push("no hash of any file is known here: add a SHA256SUMS to the folder".to_owned());
+            model.remarks.push("no SHA-256 is available for any file: add a SHA256SUMS file to the folder".to_owned());
         }
         let (count, flaws) = hash_all(settings, &model, &known, cancel, progress)?;
         hashed = count;

@@ -144,7 +144,7 @@ impl Story {
         if self.again(&key, 1) {
             return;
         }
-        let words = "a line of the GPU driver looks like a fault and cannot be read".to_owned();
+        let words = "a kernel log line of the GPU driver looks like a fault and cannot be parsed".to_owned();
         let finding = about_the_log("kernel-line-unread", "KernelLineUnread", words, at);
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
         self.push(key, Sight::kernel(Finding { detail, ..finding }));

@@ -113,7 +113,7 @@ impl Tail {
         if more || !self.place.marks.of_another_log() {
             return Ok(more);
         }
-        tracing::warn!(path = %self.path.display(), "not the log that was read before: it is read from its beginning");
+        tracing::warn!(path = %self.path.display(), "the log file was replaced; reading it from the beginning");
         (&self.file).rewind().map_err(|error| self.unread(error))?;
         self.place = Place::new(Kind::Plain, None);
         Ok(true)
@@ -188,7 +188,7 @@ impl Marks {
                     self.skipped = Some(seq);
                     return;
                 }
-                tracing::warn!(seq, last, "the numbers of the kernel log begin anew: what follows is read");
+                tracing::warn!(seq, last, "the kernel log's sequence numbers restarted; reading the new records");
             }
             Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
             None if overwritten => take(Piece::Lost(None)),

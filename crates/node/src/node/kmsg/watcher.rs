@@ -69,7 +69,7 @@ fn passes(machine: &Machine) -> Option<mpsc::Receiver<Pass>> {
     match std::thread::Builder::new().name("kmsg".to_owned()).spawn(work) {
         Ok(_) => Some(told),
         Err(error) => {
-            tracing::error!(%error, "the kernel log is not followed: no thread for it");
+            tracing::error!(%error, "cannot start the kernel log thread; the kernel log is not watched");
             None
         }
     }

@@ -65,7 +65,7 @@ impl Watcher for LayoutAtBoot {
         for (gpu, result) in results {
             let finding = match result {
                 Ok(Value::Bool(true)) => {
-                    tracing::info!(gpu = gpu.uuid, "the MIG layout of before the boot is back");
+                    tracing::info!(gpu = gpu.uuid, "MIG layout from before the reboot restored");
                     continue;
                 }
                 Ok(_) => continue,

@@ -97,7 +97,7 @@ impl Session {
         };
         // The wrapper's list ends at 22; this one comes when no slot fits.
         let text = match (code, text.as_str()) {
-            (23, _) => "insufficient resources: nothing of this size fits there".to_owned(),
+            (23, _) => "insufficient resources: no instance of this size fits there".to_owned(),
             (_, "") => "unknown".to_owned(),
             _ => text,
         };

@@ -51,9 +51,9 @@ pub(super) fn recovery(session: &Session, at: usize) -> Result<Value, String> {
     let gpu = session.gpus.get(at).ok_or("no such GPU")?;
     let asked = [Field { id: 230, scope: 0 }];
     let values = raw::fields(&session.nvml, gpu.handle, &asked)
-        .map_err(|code| format!("NVML does not say what GPU {} needs: {code}", gpu.name.pci))?;
+        .map_err(|code| format!("NVML does not report the recovery action of GPU {}: {code}", gpu.name.pci))?;
     let action = values.first().copied().flatten().and_then(|value| u32::try_from(value).ok());
-    let action = action.ok_or("this driver does not say what a GPU needs")?;
+    let action = action.ok_or("this driver does not report a recovery action")?;
     Ok(json!(recovery_word(action)))
 }
 
@@ -63,7 +63,7 @@ pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, S
     let mut list = Vec::new();
     for (_, gpu) in all {
         let found = raw::processes(&session.nvml, gpu.handle)
-            .map_err(|code| format!("NVML does not say who computes on GPU {}: {code}", gpu.name.pci))?;
+            .map_err(|code| format!("NVML does not list the processes on GPU {}: {code}", gpu.name.pci))?;
         for process in found {
             let mut entry = Map::new();
             entry.insert("gpu".to_owned(), json!(gpu.name.index));

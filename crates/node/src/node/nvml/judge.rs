@@ -152,7 +152,7 @@ impl Judge {
         let over = |open: &Open| open.quiet_until.is_some_and(|until| until <= now);
         let keys: Vec<String> =
             self.open.iter().filter(|(_, open)| over(open)).map(|(complaint, _)| complaint.clone()).collect();
-        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not told again")).collect()
+        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not reported again")).collect()
     }
 
     /// The complaints of a GPU that are not over.
@@ -267,12 +267,12 @@ fn end(open: &mut BTreeMap<String, Open>, complaint: &str, now: Time, why: &str)
 /// The page of all findings of NVML's watch, for people who write rules.
 pub fn findings_page() -> String {
     let mut page = String::from(
-        "# What the agent says of GPUs\n\nGenerated from `crates/node/src/node/nvml/checks.rs`. Each line is one complaint for one GPU; rules match its labels \
-         (`alertname`, `action`, and what the line says), and the engine adds the node and the GPU's names. *begins* and *ends*: looks \
-         in a row that must agree (`nvml.poll` apart, one second unless set; lines marked × are looked at only every tenth time). \
-         What NVML cannot see leaves a complaint as it is. Where the kernel log tells `gpu-lost` as XID 79, or `row-remap-pending` as \
-         XID 63, there is one event, the XID's.\n\n\
-         | complaint | alertname | severity | action | begins | ends | when |\n|---|---|---|---|---|---|---|\n",
+        "# GPU alerts of the agent\n\nGenerated from `crates/node/src/node/nvml/checks.rs`. Each line is one alert about one GPU; rules match its labels \
+         (`alertname`, `action`, and those in the line), and the engine adds the node and the GPU's names. *begins* and *ends*: polls \
+         in a row that must agree (every `nvml.poll`, one second by default; lines marked × only every tenth poll). A value that \
+         NVML cannot read leaves an alert as it is. If the kernel log reports `gpu-lost` as XID 79, or `row-remap-pending` as XID 63, \
+         there is one event, the XID's.\n\n\
+         | alert | alertname | severity | action | begins | ends | when |\n|---|---|---|---|---|---|---|\n",
     );
     for check in checks::all() {
         let action = if check.action.is_empty() { "as `recovery`" } else { check.action };
@@ -289,8 +289,8 @@ pub fn findings_page() -> String {
     }
     page += &format!(
         "\nTold at once by the driver (event types beyond the safe wrapper's 0x100), over after {} minutes without another:\n\n\
-         | complaint | alertname | severity | action | event | when |\n|---|---|---|---|---|---|\n\
-         | `xid-N` | `GpuXid` | warning | by the table of XIDs | 0x8 | labels `xid`, and `GPU_I_ID`, `GPU_CI_ID` of the MIG instance; NVML never takes one back |\n",
+         | alert | alertname | severity | action | event | when |\n|---|---|---|---|---|---|\n\
+         | `xid-N` | `GpuXid` | warning | by the table of XIDs | 0x8 | labels `xid`, and `GPU_I_ID`, `GPU_CI_ID` of the MIG instance; NVML never clears one |\n",
         limits::GPU_ALARM_QUIET.as_secs() / 60
     );
     for alarm in &ALARMS {
@@ -304,11 +304,11 @@ pub fn findings_page() -> String {
             alarm.when
         );
     }
-    page += "\nAbout the node:\n\n| complaint | alertname | severity | action | when |\n|---|---|---|---|---|\n\
-         | `gpus-missing` | `GpuMissing` | critical | reboot | NVML counts fewer GPUs than `nvml.expected`, or than it has counted since the agent began |\n\
-         | `nvml-unavailable` | `NvmlUnavailable` | warning | tell | NVML cannot be loaded or begun (no driver, 18 = library and driver do not match, …); a missing library on a node without `nvml.expected` is only logged |\n\
-         | `nvml-hangs` | `NvmlHangs` | critical | reboot | a call that is about no single GPU does not come back |\n\
-         | `nvml-events` | `NvmlEvents` | warning | tell | waiting for events fails again and again; polls go on |\n";
+    page += "\nAbout the node:\n\n| alert | alertname | severity | action | when |\n|---|---|---|---|---|\n\
+         | `gpus-missing` | `GpuMissing` | critical | reboot | NVML counts fewer GPUs than `nvml.expected`, or fewer than earlier since the agent's start |\n\
+         | `nvml-unavailable` | `NvmlUnavailable` | warning | tell | NVML cannot be loaded or initialized (no driver, 18 = library and driver do not match, …); a missing library on a node without `nvml.expected` is only logged |\n\
+         | `nvml-hangs` | `NvmlHangs` | critical | reboot | a call not about a single GPU does not return |\n\
+         | `nvml-events` | `NvmlEvents` | warning | tell | waiting for events fails repeatedly; polling continues |\n";
     page
 }
 

@@ -42,8 +42,8 @@ impl std::fmt::Display for Absent {
             Absent::Code(Code::MISMATCH) => {
                 write!(f, "NVML and the kernel driver do not match (18): the driver was upgraded; reload it, or reboot")
             }
-            Absent::Code(code) => write!(f, "NVML does not begin: {code}"),
-            Absent::Other(why) => write!(f, "NVML does not begin: {why}"),
+            Absent::Code(code) => write!(f, "NVML cannot be initialized: {code}"),
+            Absent::Other(why) => write!(f, "NVML cannot be initialized: {why}"),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn open(library: Option<&Path>) -> Result<Session, Absent> {
             Ok(device) => gpus.push(device),
             Err(code) if code.ends_session() => return Err(Absent::Code(code)),
             Err(code) => {
-                tracing::warn!(index, %code, "a GPU that is counted cannot be opened");
+                tracing::warn!(index, %code, "NVML counts a GPU that cannot be opened");
                 unopened.push(index);
             }
         }

@@ -32,7 +32,7 @@ impl Watcher for NvmlWatch {
     async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, stop: watch::Receiver<bool>) {
         let worker = match Worker::start() {
             Ok(worker) => worker,
-            Err(error) => return tracing::error!(%error, "no thread for NVML: its GPUs are not watched"),
+            Err(error) => return tracing::error!(%error, "cannot start the NVML thread; GPUs are not watched"),
         };
         let (door, asks) = mpsc::channel(limits::NVML_ASKS);
         machine.nvml.set(Some(door));
@@ -125,7 +125,7 @@ impl Watch {
             match self.attend(Arc::new(session)).await {
                 After::Stop => return,
                 After::Again(why) => {
-                    tracing::info!(why, "the session with NVML is over; beginning another");
+                    tracing::info!(why, "NVML session ended; starting another");
                     if self.failures > 0 && self.pause(self.patience()).await {
                         return;
                     }
@@ -134,11 +134,11 @@ impl Watch {
                     let (guard, dropped) = Released::new();
                     // Who asked and went away has dropped the guard with the reply.
                     let _ = reply.send(Ok(guard));
-                    tracing::info!("NVML is released");
-                    if self.idle(dropped, "NVML is released while a GPU is reset").await {
+                    tracing::info!("NVML released");
+                    if self.idle(dropped, "NVML released while a GPU is reset").await {
                         return;
                     }
-                    tracing::info!("NVML is taken back");
+                    tracing::info!("NVML acquired again");
                 }
             }
         }
@@ -174,7 +174,7 @@ impl Watch {
             tokio::select! {
                 came = &mut *comes => return Came::Here(came.ok()),
                 () = tokio::time::sleep_until(deadline) => return Came::Late,
-                ask = self.asks.recv() => refuse(ask, "NVML has not begun"),
+                ask = self.asks.recv() => refuse(ask, "NVML is not initialized"),
                 () = stopped(&mut self.stop) => return Came::Stop,
             }
         }
@@ -184,13 +184,13 @@ impl Watch {
     fn renew(&mut self) {
         match Worker::start() {
             Ok(worker) => self.worker = worker,
-            Err(error) => tracing::error!(%error, "no further thread for NVML"),
+            Err(error) => tracing::error!(%error, "cannot start another NVML thread"),
         }
     }
 
     /// Waits; true: we are to stop.
     async fn pause(&mut self, time: Duration) -> bool {
-        let why = self.absence.clone().unwrap_or_else(|| "NVML begins again".to_owned());
+        let why = self.absence.clone().unwrap_or_else(|| "NVML is restarting".to_owned());
         self.idle(tokio::time::sleep(time), &why).await
     }
 
@@ -214,7 +214,7 @@ impl Watch {
         let why = absent.to_string();
         self.failures = self.failures.saturating_add(1);
         if self.absence.as_ref() != Some(&why) {
-            tracing::warn!("{why}; trying again, the kernel log is heard meanwhile");
+            tracing::warn!("{why}; retrying; the kernel log is still watched");
         }
         let expected = self.machine.settings.nvml.expected;
         // A machine without GPUs has no library, and a driver that is being loaded anew is back in a moment.
@@ -236,7 +236,7 @@ impl Watch {
     async fn present(&mut self, session: &Session) {
         self.absence = None;
         let now = self.machine.clock.now();
-        tracing::info!(driver = session.driver, gpus = session.count, "NVML has begun");
+        tracing::info!(driver = session.driver, gpus = session.count, "NVML session started");
         let mut said = self.judge.node("nvml-unavailable", None, now);
         said.extend(self.count(session.count, now));
         for index in &session.unopened {

@@ -21,10 +21,10 @@ impl Walk<'_> {
                 "reach-exceeded",
                 at,
                 format!(
-                    "`{}` reaches a {}, but the header declares `reach: {}`",
+                    "`{}` affects a {}, but the header declares `scope: {}`",
                     spec.name, spec.reach, self.header.reach
                 ),
-                &format!("write `//! reach: {}` in the header, if that is meant", spec.reach),
+                &format!("write `//! scope: {}` in the header, if that is intended", spec.reach),
             );
         }
         self.arity(spec, args, at);

@@ -94,7 +94,7 @@ impl Watch {
             self.deaf = None;
         }
         Listener::start(Arc::clone(session))
-            .inspect_err(|error| tracing::error!(%error, "no thread for NVML's events: polls go on"))
+            .inspect_err(|error| tracing::error!(%error, "cannot start the NVML event thread; polling continues"))
             .ok()
     }
 
@@ -347,7 +347,7 @@ impl Watch {
 
     fn told(&mut self, turn: &mut Turn, told: &Told, now: Time) -> Vec<Finding> {
         let Some(at) = turn.session.by_handle(told.handle) else {
-            tracing::warn!(kind = told.kind, data = told.data, "NVML tells an event of a GPU that it does not name");
+            tracing::warn!(kind = told.kind, data = told.data, "NVML reported an event without its GPU");
             return Vec::new();
         };
         let gpu = turn.session.gpus[at].name.clone();
