@@ -451,7 +451,7 @@ fn an_action_of_one_file_and_one_line_is_known_to_guards_plans_timelines_undo_an
         Verdict::Allow => "allowed".to_owned(),
     };
     let refused = verdict(&auto, &proposal);
-    assert!(refused.contains("needs an approved plan"), "a last resort asks in mode auto: {refused}");
+    assert!(refused.contains("requires an approved plan"), "a last resort asks in mode auto: {refused}");
     let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
     let approved = Levels { approved: Some(plan), ..auto };
     let floor = verdict(&approved, &proposal);
