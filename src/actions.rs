@@ -3,62 +3,21 @@
 //! Invariant: `perform` is the only way to touch the world, and is called only after a committed `begin`.
 
 mod answer;
-mod approve;
 mod args;
-mod cache_status;
-mod cache_verify;
-mod cache_warm;
-mod docker_containers;
-mod docker_restart;
+mod declare;
 mod engines;
-mod gpu_health;
-mod gpu_processes;
-mod gpu_recovery_action;
-mod gpu_reset;
-mod gpu_sharing;
-mod http_get;
 mod http_headers;
-mod http_post;
-mod inference_drain_traffic;
-mod inference_health;
-mod inference_models_on;
-mod inference_restart;
-mod inference_return_traffic;
-mod k8s_annotate;
-mod k8s_cordon;
-mod k8s_delete_pod;
-mod k8s_drain;
-mod k8s_evict;
-mod k8s_label;
-mod k8s_node;
-mod k8s_pods_on;
-mod k8s_ready_replicas;
-mod k8s_rollout_restart;
-mod k8s_scale;
-mod k8s_spare_node;
-mod k8s_taint;
-mod k8s_uncordon;
-mod k8s_untaint;
 mod keys;
 mod metadata;
-mod mig_plan;
-mod mig_rebalance;
-mod node_collect;
-mod node_reboot;
-mod note;
-mod now;
 mod on_node;
 mod on_pod;
-mod prom_query;
-mod prom_value;
 mod rights;
-mod sleep;
-mod tell;
 mod traffic;
 
 pub use rights::rights;
 
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject, Takes};
+use crate::telemetry::Metrics;
 use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
@@ -90,11 +49,13 @@ pub trait Action: Send + Sync {
     }
 
     /// The object that the call touches, from its arguments alone.
-    fn target(&self, call: &Call) -> Subject;
+    fn target(&self, call: &Call) -> Subject {
+        args::target(self.spec().target, call)
+    }
 
-    /// The capacity that the call takes away from serving, from its arguments alone.
-    fn takes(&self, _call: &Call) -> Takes {
-        Takes::Nothing
+    /// What the call takes away from those who serve, from its arguments alone: never more than is declared.
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes(self.spec().takes, call)
     }
 
     /// Reads the precondition that `perform` will compare with; null where there is none.
@@ -118,58 +79,80 @@ pub trait Action: Send + Sync {
     /// The answer that `perform` would most likely give, without touching anything. Reads are performed instead.
     async fn predict(&self, world: &World, call: &Call) -> Outcome;
 
+    /// `{details}` of its phrases where a list of the other arguments by name reads badly; of an ended step with its value.
+    fn details(&self, _call: &Call, _value: Option<&Value>) -> Option<String> {
+        None
+    }
+
+    /// Counts an ended step, besides the counters that each step has.
+    fn measure(&self, _metrics: &Metrics, _step: &Step, _outcome: &Outcome) {}
+
+    /// The bytes that its agent is to read for a step under way, and those that it has read.
+    fn bytes_read(&self, _progress: &Value) -> Option<(u64, u64)> {
+        None
+    }
+
     /// The call that takes an ended step back, if one does and it changed something, or may have.
     fn undo(&self, _step: &Step) -> Option<Call> {
         None
     }
 }
 
-/// One line an action, in alphabetic order of their names.
-static CATALOG: &[&dyn Action] = &[
-    &approve::Approve,
-    &cache_status::CACHE_STATUS,
-    &cache_verify::CacheVerify,
-    &cache_warm::CacheWarm,
-    &docker_containers::DockerContainers,
-    &docker_restart::DockerRestart,
-    &gpu_health::GPU_HEALTH,
-    &gpu_processes::GPU_PROCESSES,
-    &gpu_recovery_action::GPU_RECOVERY_ACTION,
-    &gpu_reset::GpuReset,
-    &gpu_sharing::GpuSharing,
-    &http_get::HttpGet,
-    &http_post::HttpPost,
-    &inference_drain_traffic::InferenceDrainTraffic,
-    &inference_health::InferenceHealth,
-    &inference_models_on::InferenceModelsOn,
-    &inference_restart::InferenceRestart,
-    &inference_return_traffic::InferenceReturnTraffic,
-    &k8s_annotate::K8sAnnotate,
-    &k8s_cordon::K8sCordon,
-    &k8s_delete_pod::K8sDeletePod,
-    &k8s_drain::K8sDrain,
-    &k8s_evict::K8sEvict,
-    &k8s_label::K8sLabel,
-    &k8s_node::K8sNode,
-    &k8s_pods_on::K8sPodsOn,
-    &k8s_ready_replicas::K8sReadyReplicas,
-    &k8s_rollout_restart::K8sRolloutRestart,
-    &k8s_scale::K8sScale,
-    &k8s_spare_node::K8sSpareNode,
-    &k8s_taint::K8sTaint,
-    &k8s_uncordon::K8sUncordon,
-    &k8s_untaint::K8sUntaint,
-    &mig_plan::MigPlanning,
-    &mig_rebalance::MigRebalance,
-    &node_collect::NodeCollect,
-    &node_reboot::NodeReboot,
-    &note::Note,
-    &now::Now,
-    &prom_query::PromQuery,
-    &prom_value::PromValue,
-    &sleep::Sleep,
-    &tell::Tell,
-];
+/// Declares each module and puts its action into the catalog. `cargo fmt` does not look into it: `make fmt` does.
+macro_rules! actions {
+    ($($(#[$when:meta])? $module:ident :: $action:ident,)*) => {
+        $($(#[$when])? mod $module;)*
+        static CATALOG: &[&dyn Action] = &[$($(#[$when])? &$module::$action),*];
+    };
+}
+
+// One line an action, in alphabetic order of their names.
+actions! {
+    approve::Approve,
+    cache_status::CACHE_STATUS,
+    cache_verify::CacheVerify,
+    cache_warm::CacheWarm,
+    docker_containers::DockerContainers,
+    docker_restart::DockerRestart,
+    gpu_health::GPU_HEALTH,
+    gpu_processes::GPU_PROCESSES,
+    gpu_recovery_action::GPU_RECOVERY_ACTION,
+    gpu_reset::GpuReset,
+    gpu_sharing::GpuSharing,
+    http_get::HttpGet,
+    http_post::HttpPost,
+    inference_drain_traffic::InferenceDrainTraffic,
+    inference_health::InferenceHealth,
+    inference_models_on::InferenceModelsOn,
+    inference_restart::InferenceRestart,
+    inference_return_traffic::InferenceReturnTraffic,
+    k8s_annotate::K8sAnnotate,
+    k8s_cordon::K8sCordon,
+    k8s_delete_pod::K8sDeletePod,
+    k8s_drain::K8sDrain,
+    k8s_evict::K8sEvict,
+    k8s_label::K8sLabel,
+    k8s_node::K8sNode,
+    k8s_pods_on::K8sPodsOn,
+    k8s_ready_replicas::K8sReadyReplicas,
+    k8s_rollout_restart::K8sRolloutRestart,
+    k8s_scale::K8sScale,
+    k8s_spare_node::K8sSpareNode,
+    k8s_taint::K8sTaint,
+    k8s_uncordon::K8sUncordon,
+    k8s_untaint::K8sUntaint,
+    mig_plan::MigPlanning,
+    mig_rebalance::MigRebalance,
+    node_collect::NodeCollect,
+    node_reboot::NodeReboot,
+    note::Note,
+    now::Now,
+    prom_query::PromQuery,
+    prom_value::PromValue,
+    sleep::Sleep,
+    tell::Tell,
+    #[cfg(test)] trial_shelve::TrialShelve,
+}
 
 /// Every action, in alphabetic order.
 pub fn catalog() -> Vec<&'static dyn Action> {
@@ -205,7 +188,7 @@ fn changed_from(step: &Step) -> Option<&Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Reach;
+    use crate::model::{Capacity, Reach, Scheduling};
     use std::path::Path;
 
     #[test]
@@ -242,6 +225,11 @@ mod tests {
         Call::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
     }
 
+    /// The names in braces of a phrase.
+    fn slots(phrase: &'static str) -> impl Iterator<Item = &'static str> {
+        phrase.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default())
+    }
+
     #[test]
     fn every_declaration_makes_sense() {
         const VERBS: [&str; 5] = ["get", "list", "create", "patch", "delete"];
@@ -267,14 +255,20 @@ mod tests {
             }
             assert!(spec.permissions.is_sorted(), "{name}: permissions in order");
             assert!(!spec.disruptive || spec.reach > Reach::None, "{name} disrupts, so it reaches something");
-            // These end no pod: a cordon only keeps new ones away, and a GPU that has processes is not reset.
-            const HARMLESS: [&str; 2] = ["gpu::reset", "k8s::cordon"];
             let takes = action.takes(&example(name)) != Takes::Nothing;
-            assert_eq!(
-                takes,
-                spec.disruptive && !HARMLESS.contains(&name),
-                "{name}: what it takes from those who serve"
-            );
+            assert_eq!(takes, !spec.takes.doing().is_empty(), "{name}: what it takes from those who serve");
+            assert!(spec.disruptive || spec.takes == Capacity::Nothing, "{name} takes something, so it disrupts");
+            // What ends no pod is disruptive only in that it keeps new ones away, or makes a GPU useless for a moment.
+            let keeps_away = spec.scheduling == Scheduling::Cordon || spec.takes == Capacity::Gpu;
+            assert!(!spec.disruptive || takes || keeps_away, "{name} disrupts, so it takes something");
+            assert!(!spec.scheduling.gives_back() || !spec.disruptive, "{name} gives back, so it takes nothing");
+            for slot in [spec.phrases.todo, spec.phrases.done.unwrap_or_default()].into_iter().flat_map(slots) {
+                let is_argument = spec.params.iter().chain(spec.options).any(|param| param.name == slot);
+                assert!(is_argument || ["target", "details", "call"].contains(&slot), "{name}: {{{slot}}} is nothing");
+            }
+            // An effect without a line in the timeline has entries of its own in the ledger.
+            let silent = spec.phrases.done.is_none();
+            assert!(!silent || !spec.mutates() || spec.reach == Reach::None, "{name} acts, so the timeline shows it");
             assert!(spec.effect != Effect::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
             assert!(spec.undo.is_none_or(|undo| find(undo).is_some()), "{name}: its undo is an action");
             assert!(

@@ -81,7 +81,7 @@ impl Pace {
     /// Of everything that uses this secret at this address.
     fn of(address: &str, secret: &str, every: Duration, burst: u32) -> Pace {
         let hash = Sha256::digest(format!("{address}\n{secret}").as_bytes());
-        Pace { key: hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect(), every, burst }
+        Pace { key: hex::encode(&hash[..8]), every, burst }
     }
 }
 

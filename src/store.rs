@@ -26,8 +26,8 @@ pub use sqlite::{
 
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
-    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing,
-    Step, Time, TokenId, Verdict,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Span,
+    Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -182,7 +182,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     // ── texts of runbooks, by hash ──
-    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError>;
+    /// Keeps the text with the reach that its header declares: the guards go by that, and parse nothing again.
+    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError>;
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;
 
     /// Keeps the files of the catalog in force, instead of those kept before.

@@ -6,9 +6,11 @@
 mod job;
 
 use super::answer::{Settled, failed, foresee, settle, waited};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, FailureKind, Outcome, Step};
+use crate::telemetry::{Ended, Metrics, Via};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -40,6 +42,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "warm model weights on {target}{details}",
+        done: Some("warmed model weights on {target}{details}"),
+    },
     permissions: rights::WARM,
     undo: None,
     deadline: Span::seconds(45),
@@ -51,16 +61,28 @@ impl Action for CacheWarm {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     async fn perform(&self, world: &World, step: &Step) -> Performed {
         settle(perform(world, step).await)
     }
 
     async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
         Some(settle(stop(world, step).await))
+    }
+
+    fn measure(&self, metrics: &Metrics, step: &Step, outcome: &Outcome) {
+        let via = if step.carry["route"] == "job" { Via::Job } else { Via::Agent };
+        let (ended, value) = match outcome {
+            Outcome::Ok(value) => (Ended::Ok, value),
+            Outcome::Failed(_) => (Ended::Failed, &Value::Null),
+        };
+        let seconds = value["seconds"].as_f64().unwrap_or(0.0);
+        let read = value["read_bytes"].as_u64().unwrap_or(0);
+        metrics.warmed(via, ended, seconds, read, value["resident"].as_f64());
+    }
+
+    fn bytes_read(&self, progress: &Value) -> Option<(u64, u64)> {
+        let bytes = |name: &str| progress[name].as_u64().unwrap_or(0);
+        Some((bytes("bytes"), bytes("done_bytes")))
     }
 
     async fn predict(&self, world: &World, call: &Call) -> Outcome {

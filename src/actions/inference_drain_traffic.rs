@@ -4,11 +4,12 @@
 //! be read is not taken, since its end of traffic would be unknown.
 
 use super::answer::{Settled, done, spoken, waited};
+use super::declare::*;
 use super::on_pod::OnPod;
 use super::traffic::{self, Taken};
-use super::{Performed, args, engines, inference_restart, rights};
+use super::{Performed, args, engines, inference_restart, inference_return_traffic, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
+use crate::model::{Call, Failure, FailureKind, Step};
 use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -31,8 +32,13 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "take traffic off {target}{details}", done: Some("took traffic off {target}{details}") },
     permissions: rights::DRAIN_TRAFFIC,
-    undo: Some("inference::return_traffic"),
+    undo: Some(inference_return_traffic::NAME),
     deadline: Span::seconds(60),
 };
 
@@ -67,7 +73,7 @@ impl OnPod for InferenceDrainTraffic {
     }
 
     fn back(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new("inference::return_traffic", [("pod", json!(step.call.text("pod")))]))
+        super::changed(step).then(|| Call::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
     }
 }
 

@@ -3,10 +3,11 @@
 //! Invariant: reads only, twice, some seconds apart; an engine that does not answer is part of the answer.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::engines::{self, Found, Question};
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -24,6 +25,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Workload,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the health of {target}", done: None },
     permissions: rights::LOOK_AT_ENGINES,
     undo: None,
     deadline: Span::seconds(60),
@@ -33,10 +39,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for InferenceHealth {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::workload_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -3,8 +3,9 @@
 //! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use super::declare::*;
+use super::{Action, Performed, args, k8s_uncordon, rights};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon, cordon_mark};
 use serde_json::{Value, json};
 
@@ -19,8 +20,13 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Cordon,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "cordon {target}{details}", done: Some("cordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
-    undo: Some("k8s::uncordon"),
+    undo: Some(k8s_uncordon::NAME),
     deadline: Span::seconds(45),
 };
 
@@ -30,12 +36,7 @@ impl Action for K8sCordon {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
-    /// Whether the node was open before, so that an attempt whose answer was lost still counts as the one that changed
-    /// it.
+    /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
         Ok(json!({ "unschedulable": node.unschedulable, "version": node.resource_version }))
@@ -57,7 +58,7 @@ impl Action for K8sCordon {
     }
 
     fn undo(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new("k8s::uncordon", [("node", json!(step.call.text("node")))]))
+        super::changed(step).then(|| Call::new(k8s_uncordon::NAME, [("node", json!(step.call.text("node")))]))
     }
 }
 

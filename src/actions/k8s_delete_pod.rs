@@ -3,9 +3,10 @@
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
 
 use super::answer::{Settled, done};
+use super::declare::*;
 use super::on_pod::{OnPod, witness};
 use super::{Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Reach, Span, Step};
+use crate::model::{Call, Step};
 use crate::world::{Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,6 +22,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "delete pod {target}{details}", done: Some("deleted pod {target}{details}") },
     permissions: rights::DELETE_POD,
     undo: None,
     deadline: Span::seconds(45),

@@ -6,11 +6,10 @@
 mod sort;
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes};
 use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -47,6 +46,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("draining it"),
+    scheduling: Scheduling::Withdraw,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "drain {target}{details}", done: Some("drained {target}{details}") },
     permissions: rights::DRAIN,
     undo: None,
     deadline: Span::seconds(120),
@@ -79,12 +83,15 @@ impl Action for K8sDrain {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     fn takes(&self, call: &Call) -> Takes {
         args::takes_of_node(call, call.text("only") != "all")
+    }
+
+    /// `: 4 GPU pods moved in 5s` once it has ended; before, ` (GPU pods only, up to 30m)`, with the options that allow more
+    /// than the gentle way.
+    fn details(&self, call: &Call, value: Option<&Value>) -> Option<String> {
+        let moved = value.and_then(|value| value["evicted"].as_array().map(|moved| (value, moved.len())));
+        Some(moved.map_or_else(|| options(call), |(value, moved)| result(call, value, moved)))
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -94,6 +101,36 @@ impl Action for K8sDrain {
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
         foresee(predict(world, call).await)
     }
+}
+
+fn result(call: &Call, value: &Value, moved: usize) -> String {
+    let gpu = if call.text("only") == "all" { "" } else { "GPU " };
+    let noun = if moved == 1 { "pod" } else { "pods" };
+    let within = value["waited"].as_str().map(|waited| format!(" in {waited}")).unwrap_or_default();
+    let forced = match value["forced"].as_array().map_or(0, Vec::len) {
+        0 => String::new(),
+        forced => format!(", {forced} deleted against their disruption budget"),
+    };
+    format!(": {moved} {gpu}{noun} moved{within}{forced}")
+}
+
+fn options(call: &Call) -> String {
+    let mut parts = vec![if call.text("only") == "all" { "all pods" } else { "GPU pods only" }.to_owned()];
+    let within = call.text("within");
+    if !within.is_empty() {
+        parts.push(format!("up to {within}"));
+    }
+    match call.text("then") {
+        "force" => parts.push("then deleted despite disruption budgets".to_owned()),
+        "hold" => parts.push("then waits on".to_owned()),
+        _ => {}
+    }
+    for (option, words) in [("delete_empty_dir", "also pods that lose local data"), ("evict_bare", "also bare pods")] {
+        if call.args.get(option) == Some(&Value::Bool(true)) {
+            parts.push(words.to_owned());
+        }
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 async fn predict(world: &World, call: &Call) -> Settled<Value> {

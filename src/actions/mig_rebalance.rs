@@ -9,10 +9,9 @@ mod direct;
 mod operator;
 
 use super::answer::{Settled, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, mig_plan, rights};
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes, Time,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes, Time};
 use crate::world::{Cordon, Kube, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,6 +43,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "change the MIG layout of {target}{details}",
+        done: Some("changed the MIG layout of {target}{details}"),
+    },
     permissions: rights::MIG,
     undo: Some("mig::rebalance"),
     deadline: Span::seconds(120),
@@ -89,10 +96,6 @@ impl Action for MigRebalance {
     /// The agent alone does it where there is no cluster.
     fn needs_cluster(&self) -> bool {
         false
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     fn takes(&self, call: &Call) -> Takes {

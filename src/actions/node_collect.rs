@@ -3,8 +3,9 @@
 //! Invariant: the bundle stays on the node; the answer has its place and its hash.
 
 use super::answer::{foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -20,6 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "collect diagnostics from {target}{details}",
+        done: Some("collected diagnostics from {target}{details}"),
+    },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -29,10 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for NodeCollect {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -6,7 +6,7 @@
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, waited};
 use super::{Action, Performed, args};
 use crate::limits;
-use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step, Subject};
+use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -47,17 +47,12 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
 /// An action that only reads from the node's agent: the agent's answer is the outcome, and the prediction.
 pub(super) struct Question {
     pub spec: &'static ActionSpec,
-    pub about: fn(&Call) -> Subject,
 }
 
 #[async_trait::async_trait]
 impl Action for Question {
     fn spec(&self) -> &'static ActionSpec {
         self.spec
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        (self.about)(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

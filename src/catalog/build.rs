@@ -190,7 +190,7 @@ impl State {
             sha.update(path.as_bytes());
             sha.update(text);
         }
-        sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(sha.finalize())
     }
 }
 

@@ -458,10 +458,8 @@ fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey,
 }
 
 fn unhex(text: &str) -> Result<LeafHash, Stop> {
-    let digit = |at: usize| text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..32).map(digit).collect();
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        Some(bytes) if text.len() == 64 => Ok(LeafHash(bytes)),
-        _ => Err(Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again")),
-    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again"))?;
+    Ok(LeafHash(bytes))
 }

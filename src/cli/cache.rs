@@ -264,9 +264,7 @@ fn report(place: &Place, what: &impl Serialize) -> Result<(), Stop> {
 
 /// A collector must never read half a file.
 fn replace(file: &Path, text: &str) -> Result<(), Stop> {
-    let beside = file.with_extension("prom.new");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, file))
+    nightshift_runtime::file::replace(file, text.as_bytes(), 0o666)
         .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
 }
 

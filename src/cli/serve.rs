@@ -93,8 +93,7 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
         tracing::warn!("slack: no bot token, so there are no forms and no app home page: set `slack.token`");
     }
     // In place of a secret that cannot be read stands one that only this engine has, until the file is there.
-    let shut =
-        || app.parts.key.secret_for("slack's signing secret is missing").map(|byte| format!("{byte:02x}")).concat();
+    let shut = || hex::encode(app.parts.key.secret_for("slack's signing secret is missing"));
     let signing_secret = slack.signing_secret.as_ref().map(|secret| secret.read().unwrap_or_else(|_| shut()));
     let seal = assemble::seal(&app.parts.key, config);
     Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))

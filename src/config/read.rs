@@ -136,28 +136,13 @@ impl Config {
 /// The candidate that was most likely meant: at most a third of the letters differ.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = word.chars().count().div_ceil(3).max(1);
-    let near = candidates.into_iter().map(|candidate| (distance(word, candidate), candidate));
+    let near = candidates.into_iter().map(|candidate| (strsim::levenshtein(word, candidate), candidate));
     near.filter(|(far, _)| *far <= bound).min().map(|(_, candidate)| candidate)
 }
 
 /// The candidate with the fewest edits, however many: for lists that are too long to be read.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates.into_iter().min_by_key(|candidate| (distance(word, candidate), *candidate))
-}
-
-/// Edits (insert, delete, replace) between two words.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (at, a) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
-        for (column, b) in right.iter().enumerate() {
-            let cost = diagonal + usize::from(a != *b);
-            diagonal = row[column + 1];
-            row[column + 1] = cost.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
+    candidates.into_iter().min_by_key(|candidate| (strsim::levenshtein(word, candidate), *candidate))
 }
 
 fn explain(name: &str, text: &str, error: &serde_saphyr::Error) -> String {

@@ -149,7 +149,7 @@ fn holder(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let place = std::fs::metadata(&config.data_dir).map(|folder| (folder.dev(), folder.ino())).unwrap_or_default();
     let digest = Sha256::digest(format!("{host} {place:?}").as_bytes());
-    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&digest[..6]);
     format!("{host}_{short}")
 }
 

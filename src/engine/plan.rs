@@ -99,5 +99,5 @@ fn hash_of(calls: &[PlannedCall]) -> String {
         hash.update((line.len() as u64).to_be_bytes());
         hash.update(&line);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }

@@ -8,7 +8,6 @@ use crate::actions::Action;
 use crate::model::{Call, Effect, Reach, Run};
 use crate::policy::{Facts, Proposal};
 use crate::world::World;
-use serde_json::Value;
 use std::future::Future;
 
 /// The step as its action declares it, with nothing read yet.
@@ -17,19 +16,8 @@ pub(super) fn proposal(parts: &Parts, run: &Run, action: &dyn Action, call: Call
     let mut target = action.target(&call);
     target.cluster = target.cluster.or_else(|| Some(parts.world.default_cluster.clone()));
     target.cluster = target.cluster.filter(|name| !name.is_empty());
-    Proposal {
-        run: run.id,
-        epoch: run.epoch,
-        call,
-        effect: spec.effect,
-        reach: spec.reach,
-        disruptive: spec.disruptive,
-        target,
-        undoes,
-        deadline: parts.clock.now() + spec.deadline.0,
-        carry: Value::Null,
-        facts: Facts { stopped: parts.world.stopped(), ..Facts::default() },
-    }
+    let facts = Facts { stopped: parts.world.stopped(), ..Facts::default() };
+    Proposal { undoes, facts, ..Proposal::new(spec, (run.id, run.epoch), call, target, parts.clock.now()) }
 }
 
 /// The facts that the guards need, read live. `silenced` is read only where it counts.

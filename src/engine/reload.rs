@@ -55,7 +55,8 @@ pub async fn take_in(parts: &Parts) {
 async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
     let now = parts.clock.now();
     // Together, so that they share a commit: a start does not wait for the disk once for each runbook.
-    let pins = loaded.runbooks.values().map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, now));
+    let runbooks = loaded.runbooks.values();
+    let pins = runbooks.map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now));
     let (pinned, kept) =
         futures::join!(futures::future::join_all(pins), parts.store.keep_catalog(loaded.files.to_vec()));
     pinned.into_iter().collect::<Result<Vec<()>, _>>()?;

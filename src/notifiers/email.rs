@@ -2,7 +2,6 @@
 //!
 //! Invariant: the connection is encrypted unless it stays on this machine, and a mail is never sent per line.
 
-mod html;
 mod render;
 
 use super::{Notifier, text, word};
@@ -120,7 +119,7 @@ impl Email {
 
     /// The same mail has the same id however often it is sent, so that mail programs show it once.
     fn message_id(&self, about: &str, number: u32) -> String {
-        let hash: String = Sha256::digest(about.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&Sha256::digest(about.as_bytes())[..8]);
         format!("<nightshift.{hash}.{number}@{}>", self.from.email.domain())
     }
 }

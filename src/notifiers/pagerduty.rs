@@ -218,7 +218,7 @@ fn key(long: &str) -> String {
     if clean.len() <= PAGERDUTY_KEY_CHARS {
         return clean;
     }
-    let hash: String = Sha256::digest(long.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(Sha256::digest(long.as_bytes()));
     format!("nightshift/{hash}")
 }
 

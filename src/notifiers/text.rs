@@ -21,18 +21,6 @@ pub fn slack(text: &str, max: usize) -> String {
     })
 }
 
-/// For the text and attributes of HTML.
-pub fn html(text: &str, max: usize) -> String {
-    fit(text, max, |c| match c {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '"' => Some("&quot;"),
-        '\'' => Some("&#39;"),
-        _ => None,
-    })
-}
-
 /// An address that a user may follow: http or https, without credentials, and nothing that could end the place it
 /// stands in. HTML and Slack still need its `&` escaped.
 pub fn link(text: &str) -> Option<&str> {
@@ -122,7 +110,6 @@ mod tests {
     #[test]
     fn a_mention_a_link_and_a_tag_lose_their_power() {
         assert_eq!(slack("<!channel> & <https://x|y>", 100), "&lt;!channel&gt; &amp; &lt;https://x|y&gt;");
-        assert_eq!(html("</script>'\"", 100), "&lt;/script&gt;&#39;&quot;");
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub fn roles_page() -> String {
         let marks: Vec<&str> = Role::ALL.iter().map(|role| if role.may(right) { "yes" } else { "–" }).collect();
         marks.join(" | ")
     };
-    for right in Right::ALL {
+    for &right in Right::ALL {
         page += &format!("| {} | {} |\n", right.words(), marks(right));
     }
     page += &format!("\n## The HTTP API\n\n| route | {} |\n{}", names.join(" | "), rule(names.len() + 1));

@@ -11,10 +11,7 @@ pub(super) fn key(secret: &str) -> hmac::Key {
 
 /// The bytes of 64 hexadecimal digits.
 pub(super) fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
+    hex::decode(hex).ok().filter(|bytes| bytes.len() == 32)
 }
 
 /// Whether these digits sign the message.

@@ -201,15 +201,10 @@ fn name_of(labels: &Labels) -> String {
 
 fn bounded_key(key: String) -> String {
     use sha2::{Digest, Sha256};
-    use std::fmt::Write as _;
     if key.len() <= limits::FINGERPRINT_BYTES && !key.chars().any(char::is_control) {
         return key;
     }
-    let mut text = String::from("sha256-");
-    for byte in Sha256::digest(key.as_bytes()) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256-{}", hex::encode(Sha256::digest(key.as_bytes())))
 }
 
 /// The store keeps microseconds; a time that is compared with a stored one must have no more.

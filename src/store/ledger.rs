@@ -24,7 +24,7 @@ pub struct LeafHash(pub [u8; 32]);
 
 impl fmt::Display for LeafHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 

@@ -8,8 +8,7 @@ use super::StoreError;
 use super::ledger::{Checkpoint, LeafHash};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use std::fs::File;
-use std::io::Write;
+use nightshift_runtime::file::replace;
 use std::path::Path;
 
 /// The newest signed checkpoint.
@@ -59,24 +58,6 @@ impl Mark {
     pub fn write(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
         replace(path, checkpoint.note.as_bytes(), 0o644)
     }
-}
-
-/// Writes a file whole, or leaves the one that was there.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let part = path.with_extension("part");
-    let write = || {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    let written = write();
-    if written.is_err() {
-        // A half-written file is of no use; the caller learns that it could not be written.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
 }
 
 #[cfg(test)]

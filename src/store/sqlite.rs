@@ -46,8 +46,8 @@ use super::{
 use crate::limits;
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
-    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Run, RunId, RunState, Severity,
-    Span, Standing, Step, Time, TokenId, Verdict,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Mode, Outcome, Pin, Plan, Reach, Run, RunId, RunState,
+    Severity, Span, Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use read::Readers;
@@ -498,13 +498,14 @@ impl Store for SqliteStore {
         self.write(move |tx| notices::receipted(tx, &channel, incident, what, now)).await
     }
 
-    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError> {
+    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError> {
         let (pin, text) = (pin.clone(), text.to_owned());
         self.write(move |tx| {
             // A text that comes back is kept from then on.
-            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) \
-                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at)";
-            sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now)]).map(drop)
+            let sql = "INSERT INTO pin (hash, name, text, at, reach) VALUES (?1, ?2, ?3, ?4, ?5) \
+                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at), reach = excluded.reach";
+            let reach = sql::to_word(&reach)?;
+            sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now), reach]).map(drop)
         })
         .await
     }

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 const LAYERS: [&[&str]; 8] = [
     &["model", "limits", "planted"],
     &["policy", "script"],
-    &["store", "world", "sim", "clock", "tls", "config", "telemetry"],
+    &["store", "world", "sim", "clock", "tls", "file", "config", "telemetry"],
     &["actions", "sources", "notifiers", "catalog", "node"],
     &["engine", "agent"],
     &["server"],
@@ -225,9 +225,44 @@ fn every_source_file_is_part_of_the_program() {
         }
         let mouth = if folder == crate_root(path) { folder.join("lib.rs") } else { folder.with_extension("rs") };
         let text = fs::read_to_string(&mouth).unwrap_or_default();
-        let declared = text.lines().any(|line| line.trim().ends_with(&format!("mod {stem};")));
+        let in_list = |line: &str| line.split(' ').any(|word| word.starts_with(&format!("{stem}::")));
+        let declared = text.lines().any(|line| {
+            line.trim().ends_with(&format!("mod {stem};"))
+                || (mouth.ends_with("src/actions.rs") && in_list(line.trim()))
+        });
         if !declared {
             broken.push(format!("{}: declared by no `mod` in {}", short(path), short(&mouth)));
+        }
+    }
+    refuse(broken);
+}
+
+/// What is true of an action stands in its declaration; whoever asks about one by name would miss the next one.
+#[test]
+fn no_action_is_named_outside_its_own_file() {
+    let mut broken = Vec::new();
+    for path in files_under("src", ".rs").into_iter().chain(files_under("crates/core/src", ".rs")) {
+        if is_test_file(&path) {
+            continue;
+        }
+        for (number, line) in code(&path).into_iter().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let is = |quote: char, name: &str| line.contains(&format!("{quote}{name}{quote}"));
+            // A name of one word is also a word of other lists: there, only a comparison with an action's name counts.
+            let named = |name: &str| match name.contains("::") {
+                true => is('"', name) || is('\'', name),
+                false => is('"', name) && (line.contains(".action ==") || line.contains(".action !=")),
+            };
+            for spec in
+                nightshift::actions::catalog().iter().map(|action| action.spec()).filter(|spec| named(spec.name))
+            {
+                if path.file_stem().is_none_or(|stem| *stem != *spec.name.replace("::", "_")) {
+                    let place = short(&path);
+                    broken.push(format!(
+                        "{place}:{number}: names `{}`; ask for what its `ActionSpec` declares",
+                        spec.name
+                    ));
+                }
+            }
         }
     }
     refuse(broken);

@@ -29,7 +29,6 @@ use rhai::{AST, Scope};
 use serde_json::Value;
 use session::Intent;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Part of every pin: a change in the host's reading of a text makes it another runbook.
@@ -151,10 +150,7 @@ fn hash(text: &str) -> String {
     hasher.update(HOST_API_VERSION);
     hasher.update([0]);
     hasher.update(text);
-    hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
-        hex
-    })
+    hex::encode(hasher.finalize())
 }
 
 /// Runs on a thread whose stack survives whatever text it parses; callers may sit on a small one.

@@ -3,6 +3,7 @@
 //! Invariant: no part here depends on the program's purpose.
 
 pub mod clock;
+pub mod file;
 mod tls;
 
 pub use tls::{NO_AUTHORITIES, client, has_no_authorities, install_tls};

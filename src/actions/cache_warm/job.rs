@@ -162,7 +162,7 @@ fn owner(world: &World, step: &Step) -> String {
 fn name(world: &World, step: &Step) -> String {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(owner(world, step).as_bytes());
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&digest[..4]);
     format!("nightshift-warm-{}-{}-{short}", step.run, step.no)
 }
 

@@ -231,7 +231,7 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
 fn draw_secret() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -216,7 +216,7 @@ impl Round {
             return;
         }
         self.told = Some(now);
-        for kind in EngineKind::ALL {
+        for &kind in EngineKind::ALL {
             let of = || self.patients.values().filter(move |patient| patient.point.kind == kind);
             let ages = of().map(|patient| patient.last.map_or(f64::INFINITY, |(at, _)| since(at, now).as_secs_f64()));
             // One that was not looked at yet is not old, it is new.

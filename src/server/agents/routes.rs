@@ -194,8 +194,9 @@ async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>,
     if !is_bound {
         check_there(&app, &name).await?;
     }
-    let agent = NewAgent { name, how: AgentProof::Certificate, family: hex(&secret::bytes::<8>()), generation: 1 };
-    // First the checks that can fail without a trace; a token is used up last.
+    let agent =
+        NewAgent { name, how: AgentProof::Certificate, family: hex::encode(secret::bytes::<8>()), generation: 1 };
+    // First what can fail without a trace; a token is used up last.
     let granted = granted(&authority, &joining.request, &agent, now)?;
     app.parts.store.join(&hash, agent, now).await.map_err(|error| unjoined(&app, error))?;
     Ok(Json(granted))
@@ -300,11 +301,7 @@ pub(super) fn is_node_name(name: &str) -> bool {
 
 /// The store's form of a join token.
 pub(super) fn hash_of(token: &str) -> String {
-    hex(&Sha256::digest(token.trim().as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(token.trim().as_bytes()))
 }
 
 fn unstored(error: StoreError) -> Problem {

@@ -104,7 +104,7 @@ pub(super) async fn start(
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     caller.need_subject(&app, &subject)?;
     let now = parts.clock.now();
-    parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
+    parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now).await.map_err(refuse::store)?;
     let new = NewRun {
         pin: runbook.pin.clone(),
         subject,

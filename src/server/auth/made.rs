@@ -30,7 +30,7 @@ pub(in crate::server) fn draw() -> Result<(String, String), Problem> {
 }
 
 fn hash_of(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 pub(in crate::server) fn looks_like_one(text: &str) -> bool {

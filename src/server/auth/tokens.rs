@@ -8,7 +8,6 @@ use crate::limits;
 use crate::model::Grant;
 use ring::rand::SecureRandom;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -134,10 +133,7 @@ pub fn local_token(data_dir: &Path) -> Result<String, String> {
     if !path.exists() {
         let mut bytes = [0_u8; 32];
         ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-        let mut text = String::with_capacity(65);
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
-        }
+        let text = hex::encode(bytes);
         std::fs::create_dir_all(data_dir).map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)

@@ -95,8 +95,7 @@ pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Probl
         Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
             Some(caller) => Some(caller),
             None => {
-                let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-                match made::by_hash(app, &hex).await {
+                match made::by_hash(app, &hex::encode(hash)).await {
                     // Revoked or expired.
                     Err(problem) if problem.status == StatusCode::UNAUTHORIZED => None,
                     told => told?,

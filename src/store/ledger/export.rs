@@ -88,7 +88,7 @@ pub fn write_export<W: Write>(
     line(&Header { format: FORMAT.to_owned(), entries: size, public_key: public_key.to_string() })?;
     for entry in entries {
         let body = entry.body.map(String::from_utf8).transpose().map_err(std::io::Error::other)?;
-        let salt = entry.salt.as_deref().map(hex);
+        let salt = entry.salt.as_deref().map(hex::encode);
         line(&Line { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
     }
     checkpoints.into_iter().try_for_each(|checkpoint| {
@@ -216,13 +216,9 @@ fn malformed(line: u64, what: impl Into<String>) -> VerifyError {
     VerifyError::Malformed { line, what: what.into() }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let plain = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    plain.then(|| (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    plain.then(|| hex::decode(text).ok())?
 }
 
 /// One closure for lines of several types.

@@ -5,13 +5,12 @@
 use super::intake::Quotas;
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, RunState, Span, Time};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
 use crate::store::{Commit, Follower, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// The numbers that come next.
@@ -40,8 +39,6 @@ pub(super) struct Tx {
     pub resolve_after: Span,
     /// Within this time many alerts of one name are one incident.
     pub group_wait: Span,
-    /// The reach that a pinned runbook declares, by hash.
-    pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
     /// New incidents of each sender within the last minute.
     pub quotas: Quotas,
@@ -93,7 +90,6 @@ impl Tx {
             unmatched_tell: Vec::new(),
             resolve_after: Span::default(),
             group_wait: Span::default(),
-            reaches: HashMap::new(),
             recent: Recent::default(),
             quotas: Quotas::default(),
             frontier: Frontier::default(),

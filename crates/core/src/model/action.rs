@@ -4,11 +4,11 @@
 
 use super::Span;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// What may be done when a crash or a lost reply leaves a step open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Effect {
     /// No effect: perform again.
     Read,
@@ -24,22 +24,16 @@ pub enum Effect {
     Blind,
 }
 
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Effect::Read => "read",
-            Effect::Converge => "converge",
-            Effect::Keyed => "keyed",
-            Effect::Witnessed => "witnessed",
-            Effect::Probed => "probed",
-            Effect::Blind => "blind",
-        })
+impl Effect {
+    pub const fn name(self) -> &'static str {
+        self.into_str()
     }
 }
 
 /// How much a call can hurt, from nothing to the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Reach {
     /// Changes nothing, or only messages to users.
     #[default]
@@ -85,20 +79,109 @@ pub enum Takes {
     },
 }
 
-impl fmt::Display for Reach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reach::None => "none",
-            Reach::Pod => "pod",
-            Reach::Workload => "workload",
-            Reach::Node => "node",
-            Reach::Cluster => "cluster",
-        })
+/// The thing that a call is about, from its arguments of the same name: what `Action::target` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    Nothing,
+    Node,
+    /// A GPU of a node; all of them where the call names none.
+    Gpu,
+    Pod,
+    Workload,
+    Container,
+}
+
+/// What a call may take from those who serve, with the words for it in a sentence: `draining it` leaves 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// Ends no pod; a disruptive action may still keep new ones away.
+    Nothing,
+    /// A GPU that no process holds, so no replica with it.
+    Gpu,
+    /// The pods of a node.
+    Node(&'static str),
+    Pod(&'static str),
+    /// The replicas above the number that a workload is scaled to.
+    Replicas(&'static str),
+    /// As many at once as the workload's own strategy lets go.
+    Rollout(&'static str),
+    Container(&'static str),
+}
+
+impl Capacity {
+    /// The words for taking it; empty where no replica goes.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Capacity::Nothing | Capacity::Gpu => "",
+            Capacity::Node(doing)
+            | Capacity::Pod(doing)
+            | Capacity::Replicas(doing)
+            | Capacity::Rollout(doing)
+            | Capacity::Container(doing) => doing,
+        }
     }
 }
 
+/// What an action does to a node's place in the scheduler. Kept with each step, so that the store can tell whether a run
+/// has cordoned a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduling {
+    Unchanged,
+    /// Marks the node unschedulable.
+    Cordon,
+    /// Removes that mark.
+    Uncordon,
+    /// Keeps pods away, or moves them, by other means.
+    Withdraw,
+    /// Ends that.
+    Return,
+}
+
+impl Scheduling {
+    /// Whether it only gives the node back.
+    pub fn gives_back(self) -> bool {
+        matches!(self, Scheduling::Uncordon | Scheduling::Return)
+    }
+}
+
+/// When people must agree before a call of it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalNeed {
+    /// As the run's mode requires.
+    ByMode,
+    /// In every mode: there is nothing left to try if it fails.
+    LastResort,
+    /// The call is itself the question, which the engine puts to people instead of performing anything.
+    Requests,
+}
+
+/// An action in words. `{target}` is the thing that the call is about, `{details}` its other arguments in brackets, `{call}`
+/// the call as a runbook writes it, and any other name in braces the argument of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phrases {
+    /// `drain {target}{details}`.
+    pub todo: &'static str,
+    /// `drained {target}{details}`, for the timeline of an incident; none where the timeline has no line for it: a read, or
+    /// a step that the ledger has other entries for.
+    pub done: Option<&'static str>,
+}
+
 /// The type of a parameter of a runbook or an action. Names of things are validated against the world before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[strum(const_into_str)]
 pub enum ParamType {
     /// The name of an existing node.
     Node,
@@ -125,44 +208,16 @@ pub enum ParamType {
 
 impl ParamType {
     /// Every type, in the order of the documentation.
-    pub const ALL: [ParamType; 13] = [
-        ParamType::Node,
-        ParamType::Gpu,
-        ParamType::Pod,
-        ParamType::Workload,
-        ParamType::Namespace,
-        ParamType::Model,
-        ParamType::Duration,
-        ParamType::String,
-        ParamType::Query,
-        ParamType::Int,
-        ParamType::Float,
-        ParamType::Bool,
-        ParamType::Any,
-    ];
+    pub const NAMES: &'static [&'static str] = <ParamType as strum::VariantNames>::VARIANTS;
 
     /// The type's name in a runbook's header.
     pub fn name(self) -> &'static str {
-        match self {
-            ParamType::Node => "Node",
-            ParamType::Gpu => "Gpu",
-            ParamType::Pod => "Pod",
-            ParamType::Workload => "Workload",
-            ParamType::Namespace => "Namespace",
-            ParamType::Model => "Model",
-            ParamType::Duration => "Duration",
-            ParamType::String => "String",
-            ParamType::Query => "Query",
-            ParamType::Int => "Int",
-            ParamType::Float => "Float",
-            ParamType::Bool => "Bool",
-            ParamType::Any => "Any",
-        }
+        self.into_str()
     }
 
     /// The type of this name; none where no type has it. The inverse of [`ParamType::name`].
     pub fn from_name(name: &str) -> Option<ParamType> {
-        ParamType::ALL.into_iter().find(|ty| ty.name() == name)
+        name.parse().ok()
     }
 }
 
@@ -224,6 +279,11 @@ pub struct ActionSpec {
     pub reach: Reach,
     /// Takes serving capacity away: counted by the blast radius and serialised per node.
     pub disruptive: bool,
+    pub target: TargetKind,
+    pub takes: Capacity,
+    pub scheduling: Scheduling,
+    pub approval: ApprovalNeed,
+    pub phrases: Phrases,
     pub permissions: &'static [Permission],
     /// The action that reverses it, where one does.
     pub undo: Option<&'static str>,

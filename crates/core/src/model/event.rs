@@ -4,7 +4,6 @@
 
 use super::{Labels, Subject, Time};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Whether the complaint holds or has ended, in the source's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,8 +14,9 @@ pub enum Status {
 }
 
 /// How bad a source says it is, from mild to grave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     Info,
     #[default]
@@ -34,17 +34,6 @@ impl Severity {
             "info" | "informational" | "none" | "notice" | "low" | "p4" | "p5" => Severity::Info,
             _ => Severity::Warning,
         }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-            Severity::Critical => "critical",
-        })
     }
 }
 

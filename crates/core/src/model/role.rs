@@ -3,10 +3,9 @@
 //! Invariant: `Role::rights` is the only table of rights; a right that it does not list does not exist.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// One kind of thing that can be done through a door of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::VariantArray)]
 pub enum Right {
     Read,
     Check,
@@ -23,8 +22,21 @@ pub enum Right {
 }
 
 /// Roles have no order: each has its own rights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Role {
     /// A machine that posts events to its own sources, and reads nothing.
     Source,
@@ -46,6 +58,7 @@ pub enum Role {
     Metrics,
     /// No right at all, by no auth method: blocks a user or a group. Not in `ALL`, which lists the roles that give something.
     #[serde(rename = "none")]
+    #[strum(to_string = "none")]
     Blocked,
 }
 
@@ -92,41 +105,13 @@ impl Role {
 
     /// The role's name in the configuration.
     pub const fn name(self) -> &'static str {
-        match self {
-            Role::Source => "source",
-            Role::Viewer => "viewer",
-            Role::Responder => "responder",
-            Role::Approver => "approver",
-            Role::Author => "author",
-            Role::Operator => "operator",
-            Role::Admin => "admin",
-            Role::Auditor => "auditor",
-            Role::Metrics => "metrics",
-            Role::Blocked => "none",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.into_str()
     }
 }
 
 impl Right {
     /// Every right, in the order of the documentation.
-    pub const ALL: [Right; 10] = [
-        Right::Read,
-        Right::Check,
-        Right::Respond,
-        Right::Approve,
-        Right::Operate,
-        Right::Post,
-        Right::Audit,
-        Right::Own,
-        Right::Administer,
-        Right::Measure,
-    ];
+    pub const ALL: &'static [Right] = <Right as strum::VariantArray>::VARIANTS;
 
     /// "this needs the right to …"
     pub const fn words(self) -> &'static str {
@@ -206,7 +191,7 @@ mod tests {
         for (line, role) in table.lines().zip(Role::ALL) {
             let mut words = line.split_whitespace();
             assert_eq!(words.next(), Some(role.name()));
-            for (word, right) in words.zip(Right::ALL) {
+            for (word, &right) in words.zip(Right::ALL) {
                 assert_eq!(role.may(right), word != "-", "{role} {right:?}");
             }
         }

@@ -5,13 +5,25 @@
 use super::{Demote, Promote, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// How far a rule may go, from looking to acting.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::Display,
 )]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Mode {
     /// Plan against the live world and write the plan down: nothing is done. Users are notified of the incident.
     #[default]
@@ -43,17 +55,6 @@ impl Mode {
             Mode::Approve => Some(Mode::Suggest),
             Mode::Auto => Some(Mode::Approve),
         }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Mode::Observe => "observe",
-            Mode::Suggest => "suggest",
-            Mode::Approve => "approve",
-            Mode::Auto => "auto",
-        })
     }
 }
 

@@ -20,8 +20,9 @@ pub struct Input {
 }
 
 /// Where a run stands. In JSON `is` is `name()`; rows and entries of before say `denied` for every run that was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, strum::IntoStaticStr)]
 #[serde(tag = "is", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum RunState {
     /// To be advanced now.
     Ready,
@@ -75,16 +76,8 @@ impl RunState {
     /// The word for tables and metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            RunState::Ready => "ready",
-            RunState::Waiting { .. } => "waiting",
-            RunState::Held { .. } => "held",
-            RunState::Asking { .. } => "asking",
-            RunState::Done => "done",
-            RunState::Stopped { .. } => "stopped",
-            RunState::Failed { .. } => "failed",
-            RunState::Stuck { .. } => "stuck",
-            RunState::Planned => "planned",
             RunState::Denied { reason } => not_done(reason.code),
+            _ => self.into_str(),
         }
     }
 
@@ -108,7 +101,7 @@ impl RunState {
 
     /// The reasons with which a run that was not done has this name; none for other states.
     pub fn codes(name: &str) -> Vec<ReasonCode> {
-        ReasonCode::ALL.into_iter().filter(|code| not_done(*code) == name).collect()
+        ReasonCode::ALL.iter().copied().filter(|code| not_done(*code) == name).collect()
     }
 
     /// Every word that `name` has.

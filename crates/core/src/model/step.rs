@@ -44,8 +44,9 @@ impl fmt::Display for Call {
 }
 
 /// Why the world said no. Closed, so that scripts, metrics and tests can rely on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum FailureKind {
     /// The thing is not there.
     NotFound,
@@ -68,16 +69,7 @@ pub enum FailureKind {
 impl FailureKind {
     /// The kind's name in scripts and in the ledger.
     pub fn name(self) -> &'static str {
-        match self {
-            FailureKind::NotFound => "not_found",
-            FailureKind::Conflict => "conflict",
-            FailureKind::Forbidden => "forbidden",
-            FailureKind::Refused => "refused",
-            FailureKind::Unavailable => "unavailable",
-            FailureKind::Timeout => "timeout",
-            FailureKind::Invalid => "invalid",
-            FailureKind::Unverified => "unverified",
-        }
+        self.into_str()
     }
 }
 

@@ -8,7 +8,8 @@ pub use serving::{Group, Replica, Serving, TakenReplica};
 
 use super::guards;
 use crate::model::{
-    Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict,
+    ActionSpec, ApprovalNeed, Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Scheduling,
+    Span, Subject, Time, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +176,10 @@ pub struct Proposal {
     pub effect: Effect,
     pub reach: Reach,
     pub disruptive: bool,
+    pub scheduling: Scheduling,
+    pub approval: ApprovalNeed,
+    /// The words for what it takes from those who serve; empty where it takes nothing.
+    pub doing: &'static str,
     pub target: Subject,
     /// Set when this takes back step number so.
     pub undoes: Option<u32>,
@@ -185,6 +190,29 @@ pub struct Proposal {
 }
 
 /// Counts that the store read in the transaction that would begin the step.
+impl Proposal {
+    /// The step as its action declares it, with nothing read yet.
+    pub fn new(spec: &ActionSpec, (run, epoch): (RunId, i64), call: Call, target: Subject, now: Time) -> Proposal {
+        Proposal {
+            run,
+            epoch,
+            call,
+            effect: spec.effect,
+            reach: spec.reach,
+            disruptive: spec.disruptive,
+            scheduling: spec.scheduling,
+            approval: spec.approval,
+            doing: spec.takes.doing(),
+            target,
+            undoes: None,
+            deadline: now + spec.deadline.0,
+            carry: serde_json::Value::Null,
+            facts: Facts::default(),
+        }
+    }
+}
+
+/// What the store read in the transaction that would begin the step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Levels {
     pub mode: Mode,
@@ -268,13 +296,12 @@ impl Asked<'_> {
 
     /// Whether it only gives a node back.
     pub(super) fn gives_back(&self) -> bool {
-        matches!(self.proposal.call.action.as_str(), "k8s::uncordon" | "k8s::untaint")
+        self.proposal.scheduling.gives_back()
     }
 
     /// Whether it takes the node from the scheduler or gives it back.
     pub(super) fn schedules(&self) -> bool {
-        const NAMES: [&str; 5] = ["k8s::cordon", "k8s::uncordon", "k8s::drain", "k8s::taint", "k8s::untaint"];
-        NAMES.contains(&self.proposal.call.action.as_str())
+        self.proposal.scheduling != Scheduling::Unchanged
     }
 
     /// Not now; check again after this long.

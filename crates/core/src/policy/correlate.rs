@@ -20,7 +20,8 @@ pub struct Prior {
 }
 
 /// The change that an event makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Change {
     /// A new episode.
     Opened,
@@ -37,13 +38,7 @@ pub enum Change {
 impl Change {
     /// The change's name in the ledger.
     pub fn name(self) -> &'static str {
-        match self {
-            Change::Opened => "opened",
-            Change::Reopened => "reopened",
-            Change::Refreshed => "refreshed",
-            Change::Resolved => "resolved",
-            Change::Late => "late",
-        }
+        self.into_str()
     }
 }
 
@@ -201,10 +196,7 @@ fn bounded_key(key: String) -> String {
     }
     let mut short = key[..key.floor_char_boundary(limits::INCIDENT_KEY_BYTES - 40)].to_owned();
     short.push_str("…#");
-    for byte in &Sha256::digest(key.as_bytes())[..16] {
-        let _ = write!(short, "{byte:02x}");
-    }
-    short
+    short + &hex::encode(&Sha256::digest(key.as_bytes())[..16])
 }
 
 /// The place to look at for an event: its subject, or the target that Prometheus scraped.

@@ -17,8 +17,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which program serves the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum EngineKind {
     Vllm,
     Tgi,
@@ -27,20 +43,16 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [EngineKind; 3] = [EngineKind::Vllm, EngineKind::Tgi, EngineKind::Triton];
+    pub const ALL: &'static [EngineKind] = <EngineKind as strum::VariantArray>::VARIANTS;
 
     /// The kind's name in labels and in the configuration.
     pub const fn word(self) -> &'static str {
-        match self {
-            EngineKind::Vllm => "vllm",
-            EngineKind::Tgi => "tgi",
-            EngineKind::Triton => "triton",
-        }
+        self.into_str()
     }
 
     /// The kind of this name; none where no kind has it. The inverse of [`EngineKind::word`].
     pub fn named(word: &str) -> Option<EngineKind> {
-        EngineKind::ALL.into_iter().find(|kind| kind.word() == word)
+        word.parse().ok()
     }
 
     /// The path of its readiness.
@@ -171,8 +183,9 @@ impl EngineReading {
 }
 
 /// Why there is no reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Unread {
     /// The connection is refused.
     Unreached,
@@ -188,13 +201,7 @@ pub enum Unread {
 impl Unread {
     /// The reason's name in findings.
     pub const fn word(self) -> &'static str {
-        match self {
-            Unread::Unreached => "unreached",
-            Unread::Silent => "silent",
-            Unread::TooLarge => "too-large",
-            Unread::Status => "status",
-            Unread::Garbage => "garbage",
-        }
+        self.into_str()
     }
 }
 

@@ -5,7 +5,6 @@
 use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
 use crate::planted::planted;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// The mode in force: the file's, unless a level of the same content sets another one.
 pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
@@ -76,10 +75,7 @@ pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     if !planted("runbook-not-in-the-content") {
         hash.update(runbook.as_bytes());
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

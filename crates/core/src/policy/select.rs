@@ -14,7 +14,6 @@ use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// The run that a rule would start for an event.
@@ -325,10 +324,7 @@ fn bucket(rule: &str, params: &Map<String, Value>) -> String {
         eat(name);
         eat(value);
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

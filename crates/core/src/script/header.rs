@@ -240,11 +240,11 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     let end = rest.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(rest.len());
     let (ty, mut rest) = rest.split_at(end);
     let ty = ParamType::from_name(ty).ok_or_else(|| {
-        let names = ParamType::ALL.map(ParamType::name);
-        let lower = names.into_iter().find(|name| name.eq_ignore_ascii_case(ty));
-        let help = match lower.or_else(|| nearest(ty, names)) {
+        let names = || ParamType::NAMES.iter().copied();
+        let lower = names().find(|name| name.eq_ignore_ascii_case(ty));
+        let help = match lower.or_else(|| nearest(ty, names())) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the types are {}", names.join(", ")),
+            None => format!("the types are {}", ParamType::NAMES.join(", ")),
         };
         (format!("there is no type `{ty}`"), help)
     })?;

@@ -76,7 +76,7 @@ fn digest(args: &Map<String, Value>) -> String {
         // Neither can hold a zero byte: JSON escapes it.
         hash.update(format!("{}\0{value}\0", Value::from(name.as_str())));
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash.finalize()[..16])
 }
 
 impl Book {

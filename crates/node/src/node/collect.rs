@@ -153,7 +153,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
     let mut piece = vec![0_u8; 64 * 1024];
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex::encode(sum.finalize())),
             count => sum.update(&piece[..count]),
         }
     }

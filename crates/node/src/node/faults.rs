@@ -9,10 +9,11 @@ use super::join::{Join, Open};
 use super::sight::{Sight, kin, place, recovery_finding};
 use crate::limits;
 use crate::model::{Finding, GpuName, Severity, Status, Time};
+use nightshift_runtime::file::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -297,12 +298,7 @@ impl Inner {
 }
 
 fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
-    let text = serde_json::to_vec(memory)?;
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(&text)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)
+    replace(path, &serde_json::to_vec(memory)?, 0o666)
 }
 
 /// A missing or damaged file is no record: the log is read from its beginning, and the engine recognises repeats.

@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code)]
 
+use nightshift_runtime::file::replace;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -51,15 +51,7 @@ fn wait(mut words: impl Iterator<Item = OsString>) -> Result<(), String> {
             NOT_STARTED
         }
     };
-    let mut fresh = code.clone().into_os_string();
-    fresh.push(".new");
-    let write = || {
-        let mut file = std::fs::File::create(&fresh)?;
-        writeln!(file, "{how}")?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &code)
-    };
-    write().map_err(|error| wrong(&code, error))
+    replace(&code, format!("{how}\n").as_bytes(), 0o666).map_err(|error| wrong(&code, error))
 }
 
 /// Argument: the process to signal, which is 1 but in a test. systemd(1): "SIGRTMIN+5: reboots the machine".

@@ -7,12 +7,12 @@ use super::{Next, Slice};
 use crate::actions::{self, Action, Performed};
 use crate::engine::propose;
 use crate::limits;
-use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::model::{ApprovalNeed, Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
 use crate::planted::planted;
 use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
-use crate::telemetry::{Ended, Phase, Settled, Via};
+use crate::telemetry::{Ended, Phase, Settled};
 use crate::world::World;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Slice<'_> {
         step: Step,
         world: &World,
     ) -> Result<Next, StoreError> {
-        if step.call.action == "approve" {
+        if action.spec().approval == ApprovalNeed::Requests {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
         // The last question before the effect: the write of the record took its time, and a blind step has no second chance.
@@ -238,8 +238,8 @@ impl Slice<'_> {
         self.parts
             .metrics
             .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
-        if step.call.action == "cache::warm" {
-            self.count_warm(&step, &outcome);
+        if let Some(action) = actions::find(&step.call.action) {
+            action.measure(&self.parts.metrics, &step, &outcome);
         }
         let told = !tell.is_empty();
         let began = std::time::Instant::now();
@@ -253,19 +253,6 @@ impl Slice<'_> {
             *last = step;
         }
         Ok(Next::Go)
-    }
-}
-
-impl Slice<'_> {
-    fn count_warm(&self, step: &Step, outcome: &Outcome) {
-        let via = if step.carry["route"] == "job" { Via::Job } else { Via::Agent };
-        let (ended, value) = match outcome {
-            Outcome::Ok(value) => (Ended::Ok, value),
-            Outcome::Failed(_) => (Ended::Failed, &serde_json::Value::Null),
-        };
-        let seconds = value["seconds"].as_f64().unwrap_or(0.0);
-        let read = value["read_bytes"].as_u64().unwrap_or(0);
-        self.parts.metrics.warmed(via, ended, seconds, read, value["resident"].as_f64());
     }
 }
 

@@ -5,7 +5,9 @@
 use super::{Next, Slice};
 use crate::actions::{self, Action};
 use crate::engine::plan;
-use crate::model::{Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step, Verdict};
+use crate::model::{
+    ApprovalNeed, Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step, Verdict,
+};
 use crate::policy::{GuardLimits, Proposal};
 use crate::script::Runbook;
 use crate::store::{Claimed, Prospect, StoreError};
@@ -18,7 +20,10 @@ pub(super) fn may_be_out_of_date(claimed: &Claimed) -> bool {
         step.effect != Effect::Read
             && actions::find(&step.call.action).is_none_or(|action| action.spec().reach > Reach::None)
     };
-    let asked = || claimed.journal.iter().any(|step| step.call.action == "approve");
+    let asks = |step: &Step| {
+        actions::find(&step.call.action).is_some_and(|action| action.spec().approval == ApprovalNeed::Requests)
+    };
+    let asked = || claimed.journal.iter().any(asks);
     (claimed.held || asked()) && !claimed.journal.iter().any(changes)
 }
 

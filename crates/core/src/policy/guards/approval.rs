@@ -4,16 +4,13 @@
 //! resort is so in every mode.
 
 use super::some_of;
-use crate::model::{Effect, Mode, ReasonCode, Verdict};
+use crate::model::{ApprovalNeed, Effect, Mode, ReasonCode, Verdict};
 use crate::planted::planted;
 use crate::policy::admit::Asked;
 
-/// Actions that always need an approval: after them there is no further remedy.
-const LAST_RESORTS: [&str; 1] = ["node::reboot"];
-
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let call = &asked.proposal.call;
-    let asks = asked.levels.mode == Mode::Approve || LAST_RESORTS.contains(&call.action.as_str());
+    let asks = asked.levels.mode == Mode::Approve || asked.proposal.approval == ApprovalNeed::LastResort;
     if !asks || !asked.acts() || asked.undoes() {
         return None;
     }

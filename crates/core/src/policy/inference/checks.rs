@@ -33,7 +33,8 @@ pub(super) struct View<'a> {
 }
 
 /// The source of a signal. Signals of one group are one signal: they would err together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum SignalGroup {
     /// Counters of steps and tokens.
     Progress,
@@ -52,14 +53,7 @@ pub enum SignalGroup {
 impl SignalGroup {
     /// The group's name in reasons.
     pub const fn word(self) -> &'static str {
-        match self {
-            SignalGroup::Progress => "progress",
-            SignalGroup::Readiness => "readiness",
-            SignalGroup::Latency => "latency",
-            SignalGroup::Cache => "cache",
-            SignalGroup::Request => "request",
-            SignalGroup::Prometheus => "prometheus",
-        }
+        self.into_str()
     }
 }
 

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// A remedy, from none to a vendor's support case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Remedy {
     /// Not even notified: it follows another fault, or is good news.
     None,
@@ -29,21 +30,14 @@ pub enum Remedy {
 impl Remedy {
     /// The remedy's name in the table and in labels.
     pub fn name(self) -> &'static str {
-        match self {
-            Remedy::None => "none",
-            Remedy::Tell => "tell",
-            Remedy::RestartApp => "restart-app",
-            Remedy::Drain => "drain",
-            Remedy::Reset => "reset",
-            Remedy::Reboot => "reboot",
-            Remedy::Support => "support",
-        }
+        self.into_str()
     }
 }
 
 /// Whose fault it mostly is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Blame {
     App,
     Driver,
@@ -58,16 +52,7 @@ pub enum Blame {
 impl Blame {
     /// The cause's name in the table and in labels.
     pub fn name(self) -> &'static str {
-        match self {
-            Blame::App => "app",
-            Blame::Driver => "driver",
-            Blame::Gpu => "gpu",
-            Blame::Link => "link",
-            Blame::Switch => "switch",
-            Blame::Machine => "machine",
-            Blame::Nobody => "nobody",
-            Blame::Unknown => "unknown",
-        }
+        self.into_str()
     }
 }
 

@@ -339,8 +339,7 @@ fn parse(line: &[u8]) -> Option<Report> {
 }
 
 fn checksum(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(text.as_bytes())[..4])
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
@@ -355,5 +354,5 @@ fn random_name() -> String {
     if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
         bytes = crate::clock::RealClock.now().as_microsecond().to_be_bytes();
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }

@@ -164,5 +164,5 @@ fn hash(roots: &Roots, shard: &Shard, step: &dyn Fn(u64) -> bool) -> Result<Stri
             break;
         }
     }
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(sum.finalize()))
 }
