@@ -50,7 +50,7 @@ pub fn in_configuration(text: &str) -> Vec<Deprecated> {
 fn old_names(keys: &Keys, names: &'static [(&'static str, &'static str)]) -> impl Iterator<Item = Deprecated> + use<> {
     let line = keys.referenced.line();
     let used: Vec<_> = names.iter().filter(|(old, _)| keys.value.contains_key(*old)).collect();
-    used.into_iter().map(move |(old, new)| Deprecated { line, old, new })
+    used.into_iter().map(move |&(old, new)| Deprecated { line, old, new })
 }
 
 #[cfg(test)]
