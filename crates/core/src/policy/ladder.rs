@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
         check(&card, Mode::Suggest, &[]);
-        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 reviewed as right, has 2"]);
+        check(&card, Mode::Approve, &["requires 20 matches, has 7", "requires 10 reviewed as right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];
         let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };

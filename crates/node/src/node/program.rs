@@ -222,7 +222,7 @@ mod tests {
         let program = Program::of(&machine(dir.path()), "r7/3");
         let args: Vec<OsString> = ["-c".into(), "kill -9 $PPID".into()].into();
         let ended = program.run(Path::new("/bin/sh"), &args, Duration::from_secs(60)).await;
-        assert!(ended.unwrap_err().contains("not known"));
+        assert!(ended.unwrap_err().contains("unknown outcome"));
         assert_eq!(program.earlier(), Earlier::Unknown);
     }
 

@@ -138,7 +138,7 @@ fn a_header_mistake_and_a_missing_variable_read_like_this() {
     2 | //! raech: node
       |     ^^^^^
       |
-      = help: did you mean `reach:`?
+      = help: the keys are params, scope, undo, approvers
 
     error[undefined-variable]: there is no variable `nod`
      --> xid79.rhai:3:10
@@ -180,7 +180,7 @@ fn the_reference_lists_every_action_with_what_it_declares() {
     }
     assert!(page.contains("## `k8s::drain(node, #{within, only})`"));
     assert!(page.contains("| `within` | Duration | optional | as its name says |"));
-    assert!(page.contains("- Effect: converge. Reach: node, takes serving capacity away. Deadline: 30s."));
+    assert!(page.contains("- Effect: converge. Scope: node, takes serving capacity away. Deadline: 30s."));
     assert!(page.contains("- Undone by: `k8s::uncordon`"));
     assert!(page.contains("- Needs: `patch nodes`"));
     assert!(page.contains("## `verify(condition, #{hold, within, every})`"));
