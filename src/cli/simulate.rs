@@ -1,4 +1,4 @@
-//! `nightshift simulate`: what a runbook would do now, against the live, read-only world.
+//! `nightshift simulate`: the plan of a runbook now, against the live, read-only world.
 //!
 //! Invariant: nothing is started and nothing is changed.
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// The same as an option
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = param)]
     more: Vec<(String, Value)>,
-    /// A file with an event, as JSON, that the script sees as `event`
+    /// JSON file with an event, passed to the script as `event`
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
     /// The cluster where it would run [default: `default_cluster` of the configuration]
@@ -71,7 +71,7 @@ pub(super) fn plan(
 
 pub(super) fn show(invocation: &Invocation, simulated: &Simulation) -> Result<(), Stop> {
     invocation.line(&format!(
-        "{}  {}  on {}  (reach {})",
+        "{}  {}  on {}  (scope {})",
         invocation.paint(Paint::Strong, &page::text(&simulated.runbook.name)),
         page::text(&simulated.header.title),
         page::subject(&simulated.subject),

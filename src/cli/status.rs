@@ -33,7 +33,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let rows = [
         ("incidents open", status.incidents_open.to_string()),
         ("runs not over", status.runs_unfinished.to_string()),
-        ("approvals asked", status.approvals_open.to_string()),
+        ("pending approvals", status.approvals_open.to_string()),
         ("notices due", status.notices_due.to_string()),
         ("rules", status.rules.to_string()),
         ("runbooks", status.runbooks.to_string()),
@@ -42,7 +42,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
             "nodes out",
             match guards.nodes_total {
                 Some(total) => format!("{out} of {total}, {} allowed at once", number(guards.nodes_out_allowed)),
-                None => "unknown (no cluster answers), so no step that disturbs a node may begin".to_owned(),
+                None => "unknown (no cluster answers), so steps that disturb a node are on hold".to_owned(),
             },
         ),
     ];

@@ -1,6 +1,6 @@
-//! Commands as people type them in a chat: one line in, a few lines of plain text out, by way of the API.
+//! Commands as users type them in a chat: one line in, a few lines of plain text out, by way of the API.
 //!
-//! Invariant: a command is a request to `/api/v1` on behalf of an identified person, so its table of roles decides.
+//! Invariant: a command is a request to `/api/v1` on behalf of an identified user, so its table of roles decides.
 
 use super::api::Inside;
 use super::{App, Caller, Problem};
@@ -15,18 +15,18 @@ use crate::model::{
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-/// What can be typed, for `help`.
+/// The commands, for `help`.
 pub(super) const HELP: &str = "\
-status                        how the engine stands
-incidents                     what is open
-show i3 | r7                  the story of an incident or a run
-why i3 | r7 | NODE            why something was done, or was not
-plan RUNBOOK name=value …     what a runbook would do now
-run RUNBOOK name=value …      start it, within the guards
-approve a4 [reason]           say yes to a question
-deny a4 [reason]              say no
-judge r7 right|wrong [reason] say whether that would have been right
-scorecard RULE                what a rule has on record
+status                        show the engine's status
+incidents                     list open incidents
+show i3 | r7                  show the timeline of an incident or a run
+why i3 | r7 | NODE            explain why an action was taken or not taken
+plan RUNBOOK name=value …     show the steps a runbook would take now
+run RUNBOOK name=value …      start a runbook, within the guards
+approve a4 [reason]           approve a request
+deny a4 [reason]              deny a request
+judge r7 right|wrong [reason] review a run: right or wrong
+scorecard RULE                show how a rule has performed
 ack i3                        somebody looks at it
 assign i3 @user               whose it is from now on (or: me)
 silence i3 2h REASON          silence its alerts at Alertmanager
@@ -35,7 +35,7 @@ unfreeze [SCOPE] REASON       let them go on
 guards                        limits, levels, tripped breakers
 help                          this list";
 
-/// Does what the line says, in the name of the caller.
+/// Performs the command of the line, in the name of the caller.
 pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<String, Problem> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -94,14 +94,14 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let (scope, why, lasts) = (scope.to_owned(), why.to_owned(), lasts.map(str::to_owned));
             let freeze = api.freeze(FreezeRequest { scope: scope.clone(), why, lasts }).await?.freeze;
             let until = freeze.lasts();
-            Ok(format!("frozen: {scope}. Nothing new begins {until}; to go on: unfreeze {scope} REASON"))
+            Ok(format!("frozen: {scope}. No new step starts {until}; to release: unfreeze {scope} REASON"))
         }
         "unfreeze" => {
             let (scope, why) = scope(rest);
             let request = ScopeRequest { scope: scope.to_owned(), why: why.to_owned() };
             Ok(match api.unfreeze(request).await?.asked.is_some() {
-                true => format!("{scope} is still frozen: a second person must say the same within 30 minutes"),
-                false => format!("not frozen any more: {scope}"),
+                true => format!("{scope} is still frozen: a second person must confirm within 30 minutes"),
+                false => format!("no longer frozen: {scope}"),
             })
         }
         "plan" => Ok(plan(&api.simulate(wanted(rest)?).await?)),
@@ -110,15 +110,15 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
             let hint = match crate::config::closest(other, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "`help` lists what can be said".to_owned(),
+                None => "`help` lists the commands".to_owned(),
             };
             let shown: String = other.chars().take(40).collect();
-            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is no command"), hint))
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is not a command"), hint))
         }
     }
 }
 
-/// A person's word on a run. `first`: only where nobody has said anything yet.
+/// A user's review of a run. `first`: only where there is no review yet.
 pub(super) async fn judge(
     app: &App,
     caller: &Caller,
@@ -136,7 +136,7 @@ pub(super) async fn judge(
 /// Starts a runbook with its parameters.
 pub(super) async fn start(app: &App, caller: &Caller, wanted: RunRequest) -> Result<String, Problem> {
     let run = Inside::new(app, caller).start(wanted).await?.run;
-    Ok(format!("{} was started; show {0} tells how it goes", run.id))
+    Ok(format!("{} started; `show {0}` shows its progress", run.id))
 }
 
 /// Exactly one word.
@@ -146,7 +146,7 @@ fn one<'a>(rest: &'a str, example: &str) -> Result<&'a str, Problem> {
         (Some(word), None) => Ok(word),
         _ => Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            "one name is wanted here",
+            "one name is required here",
             format!("write for example `{example}`"),
         )),
     }
@@ -184,7 +184,7 @@ fn wanted(rest: &str) -> Result<RunRequest, Problem> {
     for word in words {
         let Some((name, value)) = word.split_once('=') else {
             let shown: String = word.chars().take(40).collect();
-            let error = format!("`{shown}` is no parameter");
+            let error = format!("`{shown}` is not a parameter");
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 error,
@@ -207,7 +207,7 @@ fn text(value: &Value) -> String {
 
 fn status(status: &EngineStatus) -> String {
     format!(
-        "{} {}: {} incidents open, {} runs not over, {} questions asked, {} freezes; mode ceiling {}",
+        "{} {}: {} open incidents, {} unfinished runs, {} pending approvals, {} freezes; mode ceiling {}",
         status.install,
         status.version,
         status.incidents_open,
@@ -225,7 +225,7 @@ fn incidents(list: &[Incident]) -> String {
         let recovery = incident.recovery().map(|recovery| format!(", {recovery}")).unwrap_or_default();
         format!("{} {} ({}{seen}{owner}{recovery})", incident.id, incident.title, incident.severity)
     };
-    listed(list.iter().map(line), "nothing is open")
+    listed(list.iter().map(line), "no open incidents")
 }
 
 pub(super) fn guards(levels: &GuardLevels) -> String {
@@ -233,9 +233,9 @@ pub(super) fn guards(levels: &GuardLevels) -> String {
     let mut lines = vec![match levels.nodes_total {
         Some(total) => {
             let allowed = levels.nodes_out_allowed.map(|most| most.to_string()).unwrap_or_default();
-            format!("{out} of {total} nodes are out, {allowed} allowed at once")
+            format!("{out} of {total} nodes out of service, {allowed} allowed at once")
         }
-        None => "how many nodes are out is not known, so nothing that disturbs a node begins".to_owned(),
+        None => "the number of nodes out of service is unknown, so steps that disturb a node are on hold".to_owned(),
     }];
     lines.extend(frozen(levels));
     for held in levels.held.iter().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
@@ -247,7 +247,7 @@ pub(super) fn guards(levels: &GuardLevels) -> String {
     lines.join("\n")
 }
 
-/// What stops automation now, a line each.
+/// The freezes and switches that stop automation now, a line each.
 pub(super) fn frozen(levels: &GuardLevels) -> Vec<String> {
     let stopped = levels.stopped.as_ref().map(|why| format!("everything is stopped: {why}"));
     let line = |freeze: &Freeze| {
@@ -270,7 +270,7 @@ fn story(lines: &[StoryLine]) -> String {
     let line = |line: &StoryLine| format!("{} {}", line.at.strftime("%H:%M"), line.text);
     let older = lines.len().saturating_sub(limits::CHAT_LINES);
     let head = (older > 0).then(|| format!("… {older} earlier lines"));
-    listed(head.into_iter().chain(lines.iter().skip(older).map(line)), "there is no story yet")
+    listed(head.into_iter().chain(lines.iter().skip(older).map(line)), "there is no timeline yet")
 }
 
 fn why(explanation: &Explanation) -> String {
@@ -279,10 +279,10 @@ fn why(explanation: &Explanation) -> String {
         lines.push(block.title.clone());
         lines.extend(block.lines.iter().map(|line| format!("  {}: {}", line.what.word(), line.text)));
     }
-    listed(lines.into_iter(), "nothing is known of it")
+    listed(lines.into_iter(), "there is no record of it")
 }
 
-/// What would change, a line each, and beneath it what the guards would say now.
+/// The changes, a line each, and beneath it the guards' predicted decisions.
 fn plan(simulation: &Simulation) -> String {
     let line = |(at, planned): (usize, &PlannedCall)| {
         let args = planned.call.args.iter().map(|(name, value)| format!("{name} {}", text(value)));
@@ -293,13 +293,13 @@ fn plan(simulation: &Simulation) -> String {
         }
     };
     let calls = simulation.plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None);
-    listed(calls.map(line), "nothing would change")
+    listed(calls.map(line), "no changes")
 }
 
 fn scorecard(card: Option<&Scorecard>) -> String {
     match card {
-        Some(card) => format!("rule {} is in {}\non record: {}", card.rule, card.because(), card.card.words()),
-        None => "its rule is not in force any more".to_owned(),
+        Some(card) => format!("rule {} is in {}\nstatistics: {}", card.rule, card.because(), card.card.words()),
+        None => "its rule is no longer in force".to_owned(),
     }
 }
 
@@ -308,7 +308,7 @@ fn decided(approval: &Approval) -> String {
     let word = match approval.state {
         ApprovalState::Open => {
             let given = approval.given.len();
-            return format!("{id}: your yes is counted, {given} of {} persons", approval.needed);
+            return format!("{id}: your approval is counted, {given} of {}", approval.needed);
         }
         ApprovalState::Approved => "approved",
         ApprovalState::Denied => "denied",

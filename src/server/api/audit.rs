@@ -1,6 +1,6 @@
 //! The ledger for auditors: checkpoints, inclusion proofs, raw entries.
 //!
-//! Invariant: read only; whoever verifies needs nothing from here but bytes, and trusts none of them.
+//! Invariant: read only; a verifier needs nothing from here but bytes, and trusts none of them.
 
 use super::{Allowed, App, Asked, Problem, act, refuse};
 use crate::api::{CheckpointList, InclusionProof, PageQuery, RawEntryAnswer, RawEntryList};
@@ -50,8 +50,8 @@ pub(super) async fn proof(
     let raw = raw.into_iter().next().filter(|raw| raw.no == no);
     Ok(Json(InclusionProof {
         entry: no,
-        leaf: hex(&leaf),
-        path: path.iter().map(hex).collect(),
+        leaf: leaf.to_string(),
+        path: path.iter().map(LeafHash::to_string).collect(),
         checkpoint,
         raw: raw.as_ref().map(raw_answer),
     }))
@@ -69,9 +69,11 @@ pub(super) async fn raw(
 
 fn raw_answer(raw: &crate::store::RawEntry) -> RawEntryAnswer {
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
-    RawEntryAnswer { no: raw.no, at: raw.at, commit: hex(&raw.commit), salt: bytes(&raw.salt), body: bytes(&raw.body) }
-}
-
-fn hex(hash: &LeafHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    RawEntryAnswer {
+        no: raw.no,
+        at: raw.at,
+        commit: raw.commit.to_string(),
+        salt: bytes(&raw.salt),
+        body: bytes(&raw.body),
+    }
 }

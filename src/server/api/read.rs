@@ -1,4 +1,4 @@
-//! What can be read: incidents, runs, approvals, entries, guards, status.
+//! Reads: incidents, runs, approvals, entries, guards, status.
 //!
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
@@ -39,7 +39,7 @@ const APPROVALS: Listed = Listed {
 const ENTRIES: Listed = Listed { name: "entries", states: &[], filters: &["kind", "node", "rule", "since"] };
 
 impl Listed {
-    /// The filter of a query. A value that a person typed is checked: a state of these, a time, a cursor of ours.
+    /// The same with the words that a user typed: a state of these, and a time.
     fn picked(&self, list: ListQuery, now: Time) -> Result<Filter, Problem> {
         let given =
             [("state", list.state.is_some()), ("severity", list.severity.is_some()), ("kind", list.kind.is_some())];
@@ -386,7 +386,7 @@ pub(super) async fn find_run(app: &App, id: RunId) -> Result<Run, Problem> {
 }
 
 pub(super) async fn find_approval(app: &App, id: ApprovalId) -> Result<crate::model::Approval, Problem> {
-    // "After" is exclusive and ascending, so this page begins with the one that is wanted.
+    // "After" is exclusive and ascending, so this page begins with the requested one.
     let filter = Filter { after: Some(id.0 - 1), limit: 1, ..Filter::default() };
     let found = app.parts.store.approvals(filter).await.map_err(refuse::store)?;
     found

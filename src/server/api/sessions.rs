@@ -1,6 +1,6 @@
-//! Who is signed in on the pages, and how an admin ends that.
+//! The sessions on the pages, and how an admin ends one.
 //!
-//! Invariant: no name of a session leaves the process; what is ended is in the ledger.
+//! Invariant: no name of a session leaves the process; the end of a session is in the ledger.
 
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::api::{SessionList, SessionRequest, SessionsEndedAnswer, SubjectsUnlinkedAnswer};
@@ -9,6 +9,7 @@ use crate::store::Control;
 use axum::Json;
 use axum::extract::State;
 
+/// A user, the mail of a sign-in, or `oidc:SUBJECT`.
 pub(super) async fn list(_: Allowed, State(app): State<App>) -> Json<SessionList> {
     Json(SessionList { sessions: app.web.signed_in(app.parts.clock.now()) })
 }
@@ -35,7 +36,7 @@ pub(super) async fn unlink(
     State(app): State<App>,
     Body(body): Body<SessionRequest>,
 ) -> Result<Json<SubjectsUnlinkedAnswer>, Problem> {
-    caller.need_everywhere("who a person is")?;
+    caller.need_everywhere("user identities")?;
     let (person, why) = (refuse::reason(&body.name)?, refuse::reason(&body.why)?);
     let now = app.parts.clock.now();
     let control = Control::UnlinkSubjects { person: person.clone(), by: caller.name, why };

@@ -1,7 +1,6 @@
 //! `GET /api/v1/why?subject=`: action and inaction explained from the ledger.
 //!
-//! Invariant: every sentence comes from an entry, but for the near misses, which say that they speak of the rules as they
-//! are now.
+//! Invariant: every sentence comes from an entry, but for the near misses, which are marked as about the present rules.
 
 mod moves;
 
@@ -17,7 +16,7 @@ use axum::extract::State;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
-/// Rules whose first failed matcher is told when none matched.
+/// Rules whose first failed matcher is shown when none matched.
 const NEAR_MISSES: usize = 12;
 
 pub(super) async fn why(
@@ -55,13 +54,13 @@ pub(super) async fn why(
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &words).await?,
     };
-    // Of one moment what was heard stands below what came of it: the sort is stable, and those come in that order.
+    // Of one moment an event stands below its consequences: the sort is stable, and the blocks come in that order.
     blocks.reverse();
     blocks.sort_by_key(|block| std::cmp::Reverse(block.at));
     if blocks.is_empty() {
         return Err(refuse::missing(
-            format!("event, run or incident known as `{}`", subject.escape_debug()),
-            "nothing was heard of it, so nothing was done: is its source pointed at us? See `nightshift audit log --kind heard`",
+            format!("event, run or incident named `{}`", subject.escape_debug()),
+            "no event about it was received, so no action was taken: does its source send to Nightshift? See `nightshift audit log --kind heard`",
         ));
     }
     Ok(Json(Explanation { subject, blocks }))
@@ -84,12 +83,12 @@ fn parse(subject: &str) -> Named {
     }
 }
 
-/// What can be frozen, or has a breaker.
+/// Whether it can be frozen, or has a breaker.
 fn is_scope(words: &str) -> bool {
     words == "all" || ["cluster:", "rule:", "symptom:"].iter().any(|kind| words.starts_with(kind))
 }
 
-/// Who stopped a scope or let it go on, and what tripped its breaker, in which run.
+/// The freezes and releases of a scope, and the runs that tripped its breaker.
 async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     let kinds = [["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"].as_slice(), &moves::MOVES]
         .concat();
@@ -112,13 +111,13 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         since = since.or(Some(app.parts.clock.now()));
         lines.extend(moves::stands(&card));
     } else if let Some(rule) = words.strip_prefix("rule:").and_then(|name| loaded.rules.rule(name)) {
-        // It runs nothing, so it has no record: what it does is all that can be said.
+        // It runs nothing, so it has no statistics: only its settings can be listed.
         since = since.or(Some(app.parts.clock.now()));
         let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
-        let text = format!("it matches alerts and notifies {channels}; it runs nothing");
+        let text = format!("it matches alerts and notifies {channels}; it runs no runbook");
         lines.push(Line { no: None, what: What::Now, text, code: None });
         let text =
-            "what it matched: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
+            "for its matches: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
         lines.push(Line { no: None, what: What::Now, text, code: None });
     }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
@@ -143,7 +142,7 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
         }
         EntryKind::ReleaseAsked { scope, by, why } => (
             scope.clone(),
-            line(What::Decided, format!("{by} wants it released, and a second person must agree: {why}"), None),
+            line(What::Decided, format!("{by} requests its release, and a second person must confirm: {why}"), None),
         ),
         EntryKind::Unfrozen { scope, by, why } => {
             (scope.clone(), line(What::Decided, format!("{by} released it: {why}"), None))
@@ -168,8 +167,8 @@ fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
     Filter { incident, run, limit: crate::limits::READ_LIMIT, ..Filter::default() }
 }
 
-/// What was heard since an incident began. One `heard` entry speaks of many incidents and so belongs to none: it stands
-/// before what its batch led to, never farther than a batch can reach.
+/// The alerts received since an incident began. One `heard` entry belongs to many incidents and so to none: it stands
+/// before the entries of its batch, never farther than a batch can reach.
 async fn heard_since(app: &App, id: IncidentId) -> Result<Vec<Entry>, Problem> {
     let first = Filter { kinds: vec!["incident_opened"], limit: 1, ..about(Some(id), None) };
     let opened = read::oldest_first(app, first).await?.first().map_or(0, |entry| entry.no.0);
@@ -231,13 +230,15 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         lines.push(Line { no: Some(entry.no), what: What::Did, text: format!("run {run} was started"), code: None });
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
-    // A resolve starts nothing by its nature; what rules think of it would only be noise.
+    // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
         let now = |text: String| Line { no: None, what: What::Now, text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");
-            let text =
-                format!("rule `{}`, as it is now, matches: it tells {channels} and runs nothing", told.rule.name);
+            let text = format!(
+                "rule `{}`, in its current version matches: it notifies {channels} and runs no runbook",
+                told.rule.name
+            );
             lines.push(now(text));
         }
         // Where a rule did match, those that did not are only counted.
@@ -254,14 +255,14 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         }
     }
     if lines.is_empty() {
-        let text = format!("it {} its episode {}; that starts nothing", heard.change, heard.episode);
+        let text = format!("it {} its episode {}; that starts no run", heard.change, heard.episode);
         lines.push(Line { no: Some(entry.no), what: What::DidNot, text, code: None });
     }
-    let title = format!("{source} said: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
+    let title = format!("{source} reported: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
     Block { title, at: entry.at, incident: heard.incident, run: None, lines }
 }
 
-/// A block for each run that these entries tell of.
+/// A block for each run in these entries.
 fn runs(entries: &[Entry]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for entry in entries {
@@ -287,9 +288,9 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunCreated { runbook, rule, subject, mode, requested_by, .. } => {
             let by = rule.as_ref().map_or(format!("by hand ({requested_by})"), |rule| format!("by rule `{rule}`"));
             let far = match mode {
-                Mode::Observe => "observe: plans are written down, nothing is done",
-                Mode::Suggest => "suggest: people are told what would be done",
-                Mode::Approve => "approve: people are asked first",
+                Mode::Observe => "observe: plans are recorded, no action is taken",
+                Mode::Suggest => "suggest: users are notified of the plan",
+                Mode::Approve => "approve: an approval is required first",
                 Mode::Auto => "auto: it acts within the guards",
             };
             line(What::Did, format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
@@ -297,11 +298,14 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunPlanned { plan } => {
             let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
             let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
-            line(What::Did, if acts == 0 { "planned: nothing would change".to_owned() } else { list })
+            line(What::Did, if acts == 0 { "planned: no changes".to_owned() } else { list })
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
             What::Decided,
-            format!("{approval} was asked: {question}. {}", crate::engine::story::deadline(*expires_at, entry.at)),
+            format!(
+                "approval {approval} was requested: {question}. {}",
+                crate::engine::story::deadline(*expires_at, entry.at)
+            ),
         ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
@@ -329,7 +333,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::BreakerTripped { breaker } => Some(Line {
             no: Some(entry.no),
             what: What::DidNot,
-            text: format!("breaker {} tripped: {}; `why {0}` has its story", breaker.scope, breaker.why),
+            text: format!("breaker {} tripped: {}; `why {0}` shows its timeline", breaker.scope, breaker.why),
             code: Some(ReasonCode::BreakerTripped.name().to_owned()),
         }),
         EntryKind::RunProved { .. } | EntryKind::RunJudged { .. } => {
@@ -347,7 +351,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
                     Some(Line { text: format!("ended {}: {}", state.words(), reason.text), ..ended })
                 }
                 Failed { why, undone } => {
-                    let undone = if *undone { ", and what it did was taken back" } else { "" };
+                    let undone = if *undone { ", and its steps were undone" } else { "" };
                     line(What::Did, format!("ended failed: {why}{undone}"))
                 }
                 Stopped { why } => line(What::Did, format!("stopped itself: {why}")),

@@ -1,4 +1,4 @@
-//! The page of the guards: each level with its limit, what is held, what is frozen.
+//! The page of the guards: each level with its limit, held nodes, freezes.
 //!
 //! Invariant: the numbers are the API's own, those of `nightshift guards`.
 
@@ -6,6 +6,7 @@ use super::words::{guards, plain};
 use crate::api::GuardLevels;
 use maud::{Markup, html};
 
+/// The page's content, from the API's answer.
 pub fn body(levels: &GuardLevels, now: crate::model::Time) -> Markup {
     let count = |nodes: &[String]| nodes.len().to_string();
     let allowed = |most: Option<u32>| most.map_or("unknown".to_owned(), |most| most.to_string());

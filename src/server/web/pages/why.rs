@@ -7,10 +7,11 @@ use crate::api::Explanation;
 use crate::limits;
 use maud::{Markup, html};
 
+/// The page's content, from the API's answer about `subject`.
 pub fn body(subject: &str, explanation: &Explanation) -> Markup {
     html! {
         h1 { "Why: " (plain(subject)) }
-        p.dim { "The newest first; within a card in the order in which it happened." }
+        p.dim { "Newest first; within a card in order of time." }
         @for block in explanation.blocks.iter().take(limits::WEB_ROWS) {
             section.card {
                 h2 { (plain(&block.title)) }
