@@ -18,6 +18,7 @@ use std::fmt;
     Ord,
     Serialize,
     Deserialize,
+    schemars::JsonSchema,
     strum::IntoStaticStr,
     strum::VariantArray,
 )]
