@@ -137,7 +137,7 @@ mod tests {
         assert!(switch(path.clone()).engaged(now()).unwrap().contains("exists"));
         // A file where a folder should be cannot be looked into.
         assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be read"));
-        assert!(switch(dir.path().join("gone/stop")).engaged(now()).unwrap().contains("is not there"));
+        assert!(switch(dir.path().join("gone/stop")).engaged(now()).unwrap().contains("does not exist"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(switch(path).engaged(now()), None);
         assert_eq!(KillSwitch::default().engaged(now()), None);

@@ -50,7 +50,7 @@ fn a_runbook_that_no_longer_fits_its_rule_waits_until_the_rule_follows() {
     site.write("rules/r.yaml", RUNS_BUS);
     let (catalog, _) = real(&site).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let before = catalog.current();
-    let wants_more = BUS.replace("//! reach", "//!   count: Int\n//! reach");
+    let wants_more = BUS.replace("//! scope", "//!   count: Int\n//! scope");
     site.write("runbooks/bus.rhai", format!("{wants_more}k8s::cordon(node, `${{count}}`);\n"));
     site.write("runbooks/other.rhai", format!("{BUS}note(\"two\");\n"));
     let (changed, problems) = catalog.reload();

@@ -93,7 +93,7 @@ fn a_run_is_told_from_its_creation_to_its_end_with_incident_run_node_and_rule() 
             ),
             (Loud::Info, "approval a2 given by ana"),
             (Loud::Info, "step on hold: cordon gpu-3; checked again at 03:00:00 UTC"),
-            (Loud::Info, "step begun: cordon gpu-3"),
+            (Loud::Info, "step started: cordon gpu-3"),
             (Loud::Warn, "step failed: cordon gpu-3"),
             (Loud::Info, "channel pager notified"),
             (Loud::Warn, "run ended: gpu-reset failed; its changes stand; an operator must continue"),

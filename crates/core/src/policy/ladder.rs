@@ -57,11 +57,11 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
 
 fn too_young(over: Span, since: Option<Time>, now: Time) -> Option<String> {
     let Some(since) = since else {
-        return (over > Span::default()).then(|| format!("needs matches over {over}, has none"));
+        return (over > Span::default()).then(|| format!("requires matches over {over}, has none"));
     };
     let age = now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs();
     let whole_minutes = Span::minutes(age / 60);
-    (age < over.0.as_secs()).then(|| format!("needs matches over {over}, the first is {whole_minutes} old"))
+    (age < over.0.as_secs()).then(|| format!("requires matches over {over}, the first is {whole_minutes} old"))
 }
 
 /// 32 hex digits over what a rule does and the text of its runbook. Who is told and asked, and the mode itself, are not in
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
         check(&card, Mode::Suggest, &[]);
-        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 reviewed as right, has 2"]);
+        check(&card, Mode::Approve, &["requires 20 matches, has 7", "requires 10 reviewed as right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];
         let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };

@@ -114,7 +114,7 @@ fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
     refused(&frozen("all"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "frozen by ann");
     refused(&frozen("rule:xid-79"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "drill");
     refused(&frozen("cluster:eu"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "does not name its cluster");
-    refused(&frozen("galaxy:x"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "not known");
+    refused(&frozen("galaxy:x"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "an unknown scope");
     let undo = Proposal { undoes: Some(0), ..cordon("gpu-3") };
     refused(&frozen("all"), &undo, "hold", ReasonCode::Frozen, "drill");
     allowed(&frozen("rule:other"), &cordon("gpu-3"));

@@ -278,8 +278,8 @@ fn why_names_the_first_matcher_that_failed() {
     assert_eq!(
         misses,
         [
-            ("xid-79".to_owned(), "it wants xid=\"79\", and the event has xid=\"48\"".to_owned()),
-            ("b".to_owned(), "it wants team=\"ml\", and the event has no label `team`".to_owned()),
+            ("xid-79".to_owned(), "it requires xid=\"79\", and the event has xid=\"48\"".to_owned()),
+            ("b".to_owned(), "it requires team=\"ml\", and the event has no label `team`".to_owned()),
         ]
     );
 }

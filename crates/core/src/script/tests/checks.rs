@@ -131,14 +131,14 @@ fn a_call_that_reaches_too_far_reads_like_this() {
 
 #[test]
 fn a_header_mistake_and_a_missing_variable_read_like_this() {
-    insta::assert_snapshot!(shown("//! T\n//! raech: node\nfn f() { nod }\n"), @r###"
-    error[unknown-key]: the header has no key `raech`
+    insta::assert_snapshot!(shown("//! T\n//! socpe: node\nfn f() { nod }\n"), @r###"
+    error[unknown-key]: the header has no key `socpe`
      --> xid79.rhai:2:5
       |
-    2 | //! raech: node
+    2 | //! socpe: node
       |     ^^^^^
       |
-      = help: did you mean `reach:`?
+      = help: did you mean `scope:`?
 
     error[undefined-variable]: there is no variable `nod`
      --> xid79.rhai:3:10
@@ -180,7 +180,7 @@ fn the_reference_lists_every_action_with_what_it_declares() {
     }
     assert!(page.contains("## `k8s::drain(node, #{within, only})`"));
     assert!(page.contains("| `within` | Duration | optional | as its name says |"));
-    assert!(page.contains("- Effect: converge. Reach: node, takes serving capacity away. Deadline: 30s."));
+    assert!(page.contains("- Effect: converge. Scope: node, takes serving capacity away. Deadline: 30s."));
     assert!(page.contains("- Undone by: `k8s::uncordon`"));
     assert!(page.contains("- Needs: `patch nodes`"));
     assert!(page.contains("## `verify(condition, #{hold, within, every})`"));
