@@ -1,6 +1,6 @@
 //! The command line: one subcommand a file. Data goes to stdout, everything else to stderr.
 //!
-//! Invariant: every way out is one of the exit codes of `Code`, and every failure says what to do.
+//! Invariant: every way out is one of the exit codes of `Code`, and every failure names its fix.
 
 mod agent;
 mod agents;
@@ -156,7 +156,7 @@ enum Command {
     Version,
 }
 
-/// Parses the arguments, does what they say, and turns the end into an exit code.
+/// Parses the arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
     if let Some(code) = crate::node::is_meant(std::env::args_os().skip(1)) {
         return code;

@@ -40,6 +40,7 @@ pub enum Secret {
     Env(String),
 }
 
+/// The configuration: one YAML file; each key is optional.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -106,6 +107,7 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The API's and the pages' listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -123,13 +125,14 @@ pub struct Server {
     pub oidc: Option<OidcConfig>,
 }
 
+/// A static token of the API, with a role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Shown in the ledger.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub role: Role,
     /// For role `source`: the sources it may post to.
     #[serde(default)]
@@ -141,7 +144,7 @@ pub struct Token {
     pub secret: Secret,
 }
 
-/// A person, with everything by which they are known: whatever they come by, they are one, with this role.
+/// A user, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -168,17 +171,18 @@ pub struct Person {
 }
 
 impl Person {
-    /// Somebody whom no other system knows yet.
+    /// A user without an identity in another system.
     pub fn new(name: impl Into<String>, role: Role) -> Person {
         Person { name: name.into(), role, clusters: None, slack: None, pagerduty: None, tokens: Vec::new(), oidc: None }
     }
 
+    /// The token's role in the token's clusters.
     pub fn grant(&self) -> Grant {
         Grant { role: self.role, clusters: self.clusters.clone() }
     }
 }
 
-/// PagerDuty's webhook subscription: what people do there is the same here.
+/// PagerDuty's webhook subscription: an act of a user there counts as the same act here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -347,7 +351,7 @@ impl Channel {
         "https://events.pagerduty.com/v2/change/enqueue".to_owned()
     }
 
-    /// How long automation may work before this channel hears; none: it hears at once.
+    /// How long automation may work before this channel is notified; none: it is notified at once.
     pub fn patience(&self) -> Option<Span> {
         match self {
             Channel::PagerDuty { patience, .. } | Channel::Webhook { patience, .. } => *patience,
@@ -356,7 +360,7 @@ impl Channel {
     }
 }
 
-/// What a window does to actions.
+/// The effect of a window on actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -391,6 +395,7 @@ impl WindowRule {
     }
 }
 
+/// A Prometheus that runbooks and guards query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -414,7 +419,7 @@ pub struct RunbookSecret {
     pub hosts: Vec<String>,
 }
 
-/// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
+/// The actions in use: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -426,6 +431,7 @@ pub struct Actions {
 }
 
 impl Actions {
+    /// Whether an action of this name is allowed and not denied.
     pub fn lets(&self, name: &str) -> bool {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
         any(&self.allow) && !any(&self.deny)
@@ -440,6 +446,7 @@ impl Actions {
     }
 }
 
+/// How long records are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -487,7 +494,7 @@ impl Config {
         }
     }
 
-    /// Names of clusters by which anything can be: those that are reached, and those that sources say.
+    /// Names of clusters by which anything can be: those that are reached, and those in sources.
     pub fn cluster_names(&self) -> Vec<&str> {
         let labelled = self.sources.values().filter_map(|source| source.add_labels.get("cluster"));
         self.clusters.keys().chain(labelled).map(String::as_str).collect()
@@ -518,7 +525,7 @@ impl Config {
         self.data_dir.join("ballast")
     }
 
-    /// What a backup takes along beside the database, where it is there.
+    /// The files that a backup includes beside the database, where they exist.
     pub fn kept_keys(&self) -> Vec<PathBuf> {
         ["signing.key", "signing.pub", "agents-ca.key", "agents-ca.pem", "token"]
             .map(|name| self.data_dir.join(name))

@@ -1,4 +1,4 @@
-//! What is durable: one append-only ledger and the tables of what is current, written in the same transaction.
+//! Durable state: one append-only ledger and the tables of the current state, written in the same transaction.
 //!
 //! Invariant: a method that writes returns only after its commit is on stable storage, and a write of a run's journal
 //! under an old epoch changes nothing and says `Fenced`.
@@ -26,8 +26,8 @@ pub use sqlite::{
 
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
-    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing,
-    Step, Time, TokenId, Verdict,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Span,
+    Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use ledger::{Checkpoint, LeafHash, SigningKey};
@@ -35,6 +35,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Why the store did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another epoch owns the run: drop it at once.
@@ -42,7 +43,7 @@ pub enum StoreError {
     Fenced { run: RunId },
     #[error("there is no {what}")]
     NotFound { what: String },
-    /// The request contradicts what is stored; nothing was changed.
+    /// The request contradicts the stored state; nothing was changed.
     #[error("{0}")]
     Refused(String),
     /// The queue to the writer is full: come again.
@@ -55,7 +56,7 @@ pub enum StoreError {
     Io { what: &'static str, path: String, source: std::io::Error },
     #[error("database: {0}")]
     Database(String),
-    /// What is stored cannot be read back as what it should be.
+    /// A stored value cannot be read back as its type.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
 }
@@ -69,19 +70,27 @@ pub struct ClockMark {
     pub running: i64,
 }
 
+/// The engine's durable state. Each method that writes is one transaction.
+///
+/// # Errors
+///
+/// A read fails with [`StoreError::Database`] when the database does, and with [`StoreError::Damaged`] where the one
+/// requested row cannot be read back. A write fails also with [`StoreError::Fenced`] where it belongs to a run of
+/// another epoch, with [`StoreError::NotFound`] and [`StoreError::Refused`] where the stored state forbids it, and with
+/// [`StoreError::Busy`] while the queue or the disk is full; nothing was changed then.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     // ── intake ──
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError>;
     /// `Ok(None)`: that schedule tick has its run already.
     async fn start(&self, run: NewRun) -> Result<Option<RunId>, StoreError>;
-    /// Findings of an agent: what is at or below its mark changes nothing, and a hole in the numbers is a gap. Returns the
+    /// Findings of an agent: those at or below its mark change nothing, and a hole in the numbers is a gap. Returns the
     /// number up to which everything is durable.
     async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError>;
 
-    // ── what is due ──
+    // ── due work ──
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError>;
-    /// Expires approvals, closes finished incidents, releases what ended runs held. Returns how much it changed.
+    /// Expires approvals, closes finished incidents, releases the nodes of ended runs. Returns how much it changed.
     async fn tick(&self, now: Time) -> Result<u64, StoreError>;
 
     // ── runs: every write is conditional on the epoch ──
@@ -90,7 +99,7 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
     /// Guards, reservation, step and ledger entry, in one transaction.
     async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
-    /// What the guards would say now to these steps, each as if those before it had been made. Changes nothing.
+    /// The guards' predicted decisions on these steps, each as if those before it had been made. Changes nothing.
     async fn foretell(
         &self,
         prospect: Prospect,
@@ -118,7 +127,7 @@ pub trait Store: Send + Sync + 'static {
         wake_at: Time,
         now: Time,
     ) -> Result<(), StoreError>;
-    /// Records the final outcome of a step, and what the runbook said to channels.
+    /// Records the final outcome of a step, and the runbook's messages to channels.
     async fn end(
         &self,
         run: RunId,
@@ -134,22 +143,22 @@ pub trait Store: Send + Sync + 'static {
     async fn ask(&self, run: RunId, epoch: i64, question: NewApproval, now: Time) -> Result<ApprovalId, StoreError>;
     /// The runbook failed: from now on its steps are taken back.
     async fn unwind(&self, run: RunId, epoch: i64, why: String, now: Time) -> Result<(), StoreError>;
-    /// Takes a run that people have cancelled in the middle of a step, for who stops what that step left under way: the run
-    /// and its open step. `None`: nothing is open, and it is not due any more.
+    /// Takes a run that was cancelled in the middle of a step, for the caller that stops the step's remaining work:
+    /// the run and its open step. `None`: nothing is open, and it is not due any more.
     async fn abandoned(&self, run: RunId, now: Time) -> Result<Option<(Run, Step)>, StoreError>;
     /// Such a run is due again then; without a time never, and its step stays open.
     async fn look_again(&self, run: RunId, epoch: i64, at: Option<Time>) -> Result<(), StoreError>;
-    /// What is stored of the run cannot be read: it is parked with the reason, people are notified, and it is not due any
-    /// more. A cancellation lets its nodes go.
+    /// The stored run cannot be read: it is parked with the reason, users are notified, and it is not due any more. A
+    /// cancellation lets its nodes go.
     async fn set_aside(&self, _run: RunId, _why: String, _now: Time) -> Result<(), StoreError> {
         Ok(())
     }
-    /// The final state; releases what the run held.
+    /// The final state; releases the nodes that the run held.
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
 
     // ── people ──
     /// An answer. Plan approvals set the run's `approved` and make it ready; step approvals end the step with
-    /// `{"approved": true, "by": …}` or a refusal; a denied plan ends the run, after taking back what it has done.
+    /// `{"approved": true, "by": …}` or a refusal; a denied plan ends the run, after its changes were undone.
     /// Who asked for a run by hand cannot approve it.
     async fn decide(
         &self,
@@ -173,7 +182,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     // ── texts of runbooks, by hash ──
-    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError>;
+    /// Keeps the text with the reach that its header declares: the guards go by that, and parse nothing again.
+    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError>;
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;
 
     /// Keeps the files of the catalog in force, instead of those kept before.
@@ -197,7 +207,7 @@ pub trait Store: Send + Sync + 'static {
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError>;
     /// How far rules may go, where a move up or down has said so.
     async fn levels(&self) -> Result<Vec<Level>, StoreError>;
-    /// What a rule with this content has on record, as far as it counts.
+    /// The statistics of a rule with this content, as far as they count.
     async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError>;
     async fn counts(&self) -> Result<Counts, StoreError>;
     /// The nodes that unfinished runs hold, and for whom.
@@ -300,6 +310,6 @@ pub trait Store: Send + Sync + 'static {
     }
     /// The epoch of this process, and whether the writer answers.
     async fn health(&self) -> Result<i64, StoreError>;
-    /// Commits what is queued, checkpoints the WAL, releases the lock file.
+    /// Commits queued operations, checkpoints the WAL, releases the lock file.
     async fn close(&self) -> Result<(), StoreError>;
 }

@@ -1,10 +1,12 @@
-//! `approve`: asks a person. The engine holds the run and records the answer; this file only declares the words.
+//! `approve`: requests a user's approval. The engine holds the run and records the answer; this file only declares the
+//! words.
 //!
-//! Invariant: no answer is ever made here: performed directly it fails, and never says yes.
+//! Invariant: no answer is ever made here: performed directly it fails, and never approves.
 
 use super::answer::failed;
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, FailureKind, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -19,6 +21,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::Requests,
+    phrases: Phrases { todo: "ask: {question}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -28,10 +35,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Approve {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, _world: &World, _step: &Step) -> Performed {

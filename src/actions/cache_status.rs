@@ -2,11 +2,11 @@
 //!
 //! Invariant: reads headers and the kernel's counts only; nothing is brought into memory.
 
+use super::declare::*;
 use super::on_node::Question;
 use super::{args, rights};
-use crate::model::{ActionSpec, Effect, Reach, Span};
 
-pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC, about: args::node_target };
+pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::status",
@@ -17,6 +17,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the cached weights on {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

@@ -1,6 +1,7 @@
-//! What `inference::health` and `inference::restart` share: two looks at engines, Prometheus' word, and the count of both.
+//! Shared parts of `inference::health` and `inference::restart`: two looks at engines, Prometheus' answers, and the
+//! count of both.
 //!
-//! Invariant: signals are read fresh by the step that needs them; what agrees and what does not is said in words.
+//! Invariant: signals are read fresh by the step that needs them; agreeing and disagreeing ones are listed in words.
 
 use super::answer::Settled;
 use super::args::{self, invalid};
@@ -27,7 +28,7 @@ pub(super) const ASK: ParamSpec = args::optional(
     "also send a request of one token (vLLM, TGI): no answer in time (`probe.ask_within`, 10s) is one more signal (false)",
 );
 
-/// What is asked about some engines.
+/// The engines and queries to read.
 pub(super) struct Question {
     pub points: Vec<EnginePoint>,
     pub window: Span,
@@ -35,7 +36,7 @@ pub(super) struct Question {
     asks: bool,
 }
 
-/// What came of it.
+/// The signals found.
 #[derive(Default)]
 pub(super) struct Found {
     /// Independent signals for the engine that has most of them, and Prometheus'.
@@ -46,6 +47,11 @@ pub(super) struct Found {
 }
 
 impl Question {
+    /// The engines and queries of a call; `about` names them in errors.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is neither an engine nor a query, or an argument is invalid.
     pub fn of(call: &Call, points: Vec<EnginePoint>, about: &str) -> Result<Question, Failure> {
         let also = queries(call)?;
         if points.is_empty() && also.is_empty() {
@@ -71,7 +77,7 @@ impl Question {
         futures::future::join_all(looks).await
     }
 
-    /// The second look, and what both say. Engines that were not there at the first one say nothing yet.
+    /// The second look, and the signals of both. Engines that were not there at the first one give none yet.
     pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> Found {
         let mut found = Found::default();
         let second = self.look(world).await;
@@ -153,7 +159,7 @@ pub(super) fn carried(points: &[EnginePoint], looks: Vec<EngineLook>) -> Value {
     pairs.map(|(point, look)| json!([point.endpoint, look])).collect()
 }
 
-/// What a step carries, if it carries looks.
+/// The looks that a step carries, if it carries any.
 pub(super) fn first_looks(step: &Step) -> Option<Vec<(String, EngineLook)>> {
     serde_json::from_value(step.carry.get("first")?.clone()).ok()
 }

@@ -1,12 +1,12 @@
 //! `gpu::health`: how the GPUs of a node are.
 //!
-//! Invariant: reads only; the node's agent says it, or nobody does.
+//! Invariant: reads only, and only from the node's agent.
 
+use super::declare::*;
 use super::on_node::Question;
 use super::{args, rights};
-use crate::model::{ActionSpec, Effect, ParamType, Reach, Span};
 
-pub(super) static GPU_HEALTH: Question = Question { spec: &SPEC, about: args::gpu_target };
+pub(super) static GPU_HEALTH: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::health",
@@ -20,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Gpu,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the health of {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

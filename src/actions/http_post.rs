@@ -1,11 +1,12 @@
 //! `http::post`: sends something to a URL of the allow-list.
 //!
-//! Invariant: once bytes may have left, it is never sent again; a person decides.
+//! Invariant: once bytes may have left, it is never sent again; a user decides.
 
 use super::answer::{Settled, done, failed, foresee, settle};
+use super::declare::*;
 use super::http_get::shown;
 use super::{Action, Performed, args, http_headers, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{HttpRequest, SecretHeaders, World, WorldError};
 use serde_json::{Value, json};
 
@@ -22,9 +23,14 @@ static SPEC: ActionSpec = ActionSpec {
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Blind,
-    // What a POST does is its receiver's affair; a single pod is the least that is worth a look.
+    // The effect of a POST is its receiver's affair; a single pod is the least that is worth a look.
     reach: Reach::Pod,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "post to {target}{details}", done: Some("posted to {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(30),
@@ -34,10 +40,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for HttpPost {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

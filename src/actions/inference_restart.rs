@@ -1,13 +1,14 @@
 //! `inference::restart`: one server of a model starts anew, while another one serves.
 //!
-//! Invariant: the pod is known by its uid and is asked to leave by eviction, once enough independent signals, read fresh,
-//! say that it must; the last ready one of its set stays, unless the runbook says otherwise.
+//! Invariant: the pod is identified by its uid and removed by eviction, once enough independent signals, read fresh,
+//! agree; the last ready one of its set stays, unless the runbook allows it.
 
 use super::answer::Settled;
+use super::declare::*;
 use super::engines::{self, Question};
 use super::on_pod::OnPod;
 use super::{Performed, args, k8s_evict, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
+use crate::model::{Call, Failure, FailureKind, Step};
 use crate::world::{Kube, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,6 +36,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
     permissions: rights::RESTART_POD,
     undo: None,
     deadline: Span::seconds(60),

@@ -1,10 +1,11 @@
-//! `k8s::cordon`: no new pods on a node, and a mark that says the cordon is ours.
+//! `k8s::cordon`: no new pods on a node, and a mark that the cordon is ours.
 //!
 //! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use super::declare::*;
+use super::{Action, Performed, args, k8s_uncordon, rights};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon, cordon_mark};
 use serde_json::{Value, json};
 
@@ -19,8 +20,13 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Cordon,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "cordon {target}{details}", done: Some("cordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
-    undo: Some("k8s::uncordon"),
+    undo: Some(k8s_uncordon::NAME),
     deadline: Span::seconds(45),
 };
 
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sCordon {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
@@ -56,7 +58,7 @@ impl Action for K8sCordon {
     }
 
     fn undo(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new("k8s::uncordon", [("node", json!(step.call.text("node")))]))
+        super::changed(step).then(|| Call::new(k8s_uncordon::NAME, [("node", json!(step.call.text("node")))]))
     }
 }
 
@@ -70,7 +72,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if let (1, true, Some(version)) = (step.attempt, was_open, step.carry["version"].as_str()) {
         match kube.patch_node(name, patch.clone(), Some(version)).await {
             Ok(_) => return Ok(done(report(true, false))),
-            // Somebody wrote in between, a controller most likely: look again at once.
+            // Another writer came in between, a controller most likely: look again at once.
             Err(WorldError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }

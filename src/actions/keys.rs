@@ -1,4 +1,4 @@
-//! Keys and values of labels, annotations and taints: what Kubernetes takes, and which ones a runbook may set.
+//! Keys and values of labels, annotations and taints: those that Kubernetes accepts, and those that a runbook may set.
 //!
 //! Invariant: a key of Kubernetes itself, or one that carries our own ownership, is never a runbook's to change.
 

@@ -1,11 +1,12 @@
 //! `mig::plan`: the cheapest steps that make room for MIG slices on a node, without taking any.
 //!
-//! Invariant: reads only; what the plan may not touch is in its words.
+//! Invariant: reads only; the plan names the objects that it may not touch.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_node, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 
@@ -39,6 +40,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "{call}", done: None },
     permissions: rights::PLAN_MIG,
     undo: None,
     deadline: Span::seconds(60),
@@ -48,10 +54,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for MigPlanning {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -91,7 +93,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     Ok(plan.map_err(|error| args::invalid(format!("no plan for {node}: {error}")))?)
 }
 
-/// Whether what pods wait for is the demand: then as much of it is served as has room.
+/// Whether the demand is that of the waiting pods: then as much of it is served as has room.
 pub(super) fn waits(call: &Call) -> bool {
     call.args.get("demand").is_some_and(|demand| demand == "pending")
 }

@@ -3,16 +3,15 @@
 //! The routes exclude each other: where a mig-manager owns the node, its label is the only way; where none does, the
 //! agent changes the layout through NVML; where a DRA driver hands out the GPUs, nothing is repartitioned from here.
 //!
-//! Invariant: the node is cordoned by us before anything changes, and what fails puts the old layout back.
+//! Invariant: the node is cordoned by us before anything changes, and a failure restores the old layout.
 
 mod direct;
 mod operator;
 
 use super::answer::{Settled, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, mig_plan, rights};
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes, Time,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes, Time};
 use crate::world::{Cordon, Kube, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,6 +43,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "change the MIG layout of {target}{details}",
+        done: Some("changed the MIG layout of {target}{details}"),
+    },
     permissions: rights::MIG,
     undo: Some("mig::rebalance"),
     deadline: Span::seconds(120),
@@ -59,7 +66,7 @@ const PAUSED: &str = "paused-for-mig-change";
 struct Progress {
     /// The label before, read before the first attempt; empty: there was none.
     before: String,
-    /// What is being done: see the routes. Empty: nothing yet.
+    /// The present phase: see the routes. Empty: nothing yet.
     phase: String,
     /// Since when the layout was requested from the mig-manager.
     since: Option<Time>,
@@ -72,7 +79,7 @@ struct Progress {
     moving: Vec<direct::Moving>,
 }
 
-/// What the runbook asked for.
+/// The runbook's arguments.
 struct Orders<'a> {
     node: &'a str,
     config: Option<&'a str>,
@@ -91,12 +98,8 @@ impl Action for MigRebalance {
         false
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     fn takes(&self, call: &Call) -> Takes {
-        // The operator's route evicts nobody, and fails where a pod is left.
+        // The operator's route evicts no pod, and fails where a pod is left.
         if call.text("config").is_empty() { args::takes_of_node(call, true) } else { Takes::Nothing }
     }
 
@@ -242,7 +245,7 @@ fn holders(pods: &[Pod]) -> Vec<String> {
     held.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect()
 }
 
-/// What of `expect` the node does not offer yet.
+/// The profiles of `expect` that the node does not offer yet.
 async fn missing(kube: &Kube, orders: &Orders<'_>) -> Result<Vec<String>, WorldError> {
     if orders.expect.is_empty() {
         return Ok(Vec::new());

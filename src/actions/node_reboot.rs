@@ -1,10 +1,11 @@
 //! `node::reboot`: the agent of a node reboots it; the last resort.
 //!
-//! Invariant: another boot id than before is what shows that it happened; whoever asks again with the same step finds that.
+//! Invariant: another boot id than before proves that it happened; a repeat of the same step finds that.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Reach, Span, Step, Subject, Takes};
+use crate::model::{Call, FailureKind, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -23,6 +24,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("rebooting it"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::LastResort,
+    phrases: Phrases { todo: "reboot {target}{details}", done: Some("rebooted {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -32,14 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for NodeReboot {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_of_node(call, false)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -1,11 +1,12 @@
-//! `tell`: says something on a channel.
+//! `tell`: sends a message to a channel.
 //!
-//! Invariant: saying is the courier's work; the step only hands the words over, in the commit that ends it.
+//! Invariant: sending is the dispatcher's work; the step only hands the words over, in the commit that ends it.
 
 use super::answer::{Settled, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -23,6 +24,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "notify {channel}: {text}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -32,10 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Tell {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, _world: &World, step: &Step) -> Performed {

@@ -1,7 +1,7 @@
 //! Taking a pod's traffic away by one label, and giving it back: whose it is, and whether the label may be changed.
 //!
-//! Invariant: the label that goes is one that every Service of the pod asks for and its controller does not, so that the
-//! pod stays its controller's; the mark that says who did it is written in the same conditional patch.
+//! Invariant: the removed label is one that every Service of the pod selects by and its controller does not, so that
+//! the pod stays its controller's; the mark of the owner is written in the same conditional patch.
 
 use super::answer::Settled;
 use super::args;
@@ -10,16 +10,16 @@ use crate::model::{Call, Failure, FailureKind};
 use crate::world::{Kube, Pod, TRAFFIC_TAKEN_BY, World};
 use serde_json::{Value, json};
 
-/// The label that Services ask for unless the runbook names another.
+/// The label that Services select by unless the runbook names another.
 pub(super) const LABEL: &str = "nightshift.dev/traffic";
-/// What the label says while the traffic is away.
+/// The label's value while the traffic is away.
 const OFF: &str = "off";
 
 /// Whose a pod's drained traffic is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     No,
-    /// By this installation: the label, and what it was.
+    /// By this installation: the label, and its value before.
     Ours {
         label: String,
         before: String,
@@ -91,7 +91,7 @@ pub(super) fn away(world: &World, run: &str, label: &str, before: &str) -> Value
     json!({ "metadata": { "labels": { label: OFF }, "annotations": { TRAFFIC_TAKEN_BY: mark } } })
 }
 
-/// As it was before; a label that somebody has changed since is theirs, and only the mark goes.
+/// As it was before; a label that was changed since by another owner stays, and only the mark goes.
 pub(super) fn back(pod: &Pod, label: &str, before: &str) -> (Value, bool) {
     let is_off = pod.labels.get(label).is_some_and(|value| value == OFF);
     let mark = json!({ TRAFFIC_TAKEN_BY: null });

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 /// One file as it was read.
 #[derive(Debug, Clone)]
 pub(super) struct File {
-    /// As people see it: the folder as configured, and the name in it.
+    /// As users see it: the folder as configured, and the name in it.
     pub path: String,
-    /// What it is called in the catalog: the stem, or the vendor's folder.
+    /// Its name in the catalog: the stem, or the vendor's folder.
     pub name: String,
     pub text: String,
     pub hash: [u8; 32],
 }
 
-/// What a folder held.
+/// The content of a folder.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub files: Vec<File>,
@@ -104,7 +104,7 @@ fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
                 let text = format!("it holds more than {} names", limits::CATALOG_ENTRIES);
                 return Err(std::io::Error::other(text));
             }
-            // A name that is not UTF-8 cannot end in one of our endings as far as anybody could write it down.
+            // A name that is not UTF-8 cannot end in one of our endings.
             names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
         }
         names.sort();

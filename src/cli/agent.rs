@@ -1,6 +1,6 @@
 //! `nightshift agent`: runs the agent on a GPU node, or lets it join an engine.
 //!
-//! Invariant: it listens on nothing; the first signal ends it once what it heard is on disk.
+//! Invariant: it listens on nothing; the first signal ends it once its findings are on disk.
 
 use super::invocation::Invocation;
 use super::pages::without_huge_pages;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let settings = settings(args, invocation)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // An agent is small: what blocks is a disk, and there is one of it.
+        // An agent is small: only its disk blocks, and there is one of it.
         .max_blocking_threads(limits::AGENT_THREADS)
         .build()
         .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;

@@ -1,4 +1,4 @@
-//! `nightshift approve` and `nightshift deny`: the answers to what a run asks.
+//! `nightshift approve` and `nightshift deny`: the answers to approval requests.
 //!
 //! Invariant: an answer is for the plan that is shown; the engine voids it when the plan changes.
 

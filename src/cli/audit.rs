@@ -110,7 +110,7 @@ fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Resu
     verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
 }
 
-/// The same check over what the engine gives, piped so that no size matters.
+/// The same check over the engine's export, piped so that no size matters.
 fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop> {
     let key = public_key(invocation, key)?;
     let client = Client::new(invocation)?;
@@ -386,7 +386,7 @@ fn log(
     let story: Vec<StoryLine> = understood(answer["story"].clone())?;
     entries.sort_by_key(|entry| entry.no);
     let rows = entries.iter().map(|entry| {
-        // Not every entry is a line of a story: of a read there is what was called, and what it returned.
+        // Not every entry has a line in the timeline: of a read there is its call, and its return value.
         let text = story.iter().find(|line| line.no == entry.no).map(|line| line.text.clone());
         let text = text.unwrap_or_else(|| bare(&entry.kind));
         [
@@ -458,10 +458,8 @@ fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey,
 }
 
 fn unhex(text: &str) -> Result<LeafHash, Stop> {
-    let digit = |at: usize| text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..32).map(digit).collect();
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        Some(bytes) if text.len() == 64 => Ok(LeafHash(bytes)),
-        _ => Err(Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again")),
-    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again"))?;
+    Ok(LeafHash(bytes))
 }

@@ -1,6 +1,7 @@
 //! `nightshift backup` and `nightshift restore`: the whole store in one file, and back.
 //!
-//! Invariant: what is reported was read back from the file; a restore says what it puts aside and what is missing.
+//! Invariant: reported numbers were read back from the file; a restore names the files it sets aside and the missing
+//! ones.
 
 use super::client::user;
 use super::invocation::{Invocation, Paint};

@@ -1,7 +1,7 @@
-//! `nightshift cache`: how a model's files stand in this machine's memory, reading them in, and checking them. No engine
-//! is asked.
+//! `nightshift cache`: the state of a model's files in this machine's memory, reading them in, and checking them. No
+//! engine is contacted.
 //!
-//! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with what was read kept.
+//! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with its pages kept.
 
 use super::invocation::{Format, Invocation, Paint, clean};
 use super::stop::{Code, Stop};
@@ -217,7 +217,7 @@ fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
+/// The part that fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
 fn brief(warmed: &cache::Warmed) -> serde_json::Value {
     let mut value = serde_json::to_value(warmed).unwrap_or_default();
     let all = warmed.models.len();
@@ -264,9 +264,7 @@ fn report(place: &Place, what: &impl Serialize) -> Result<(), Stop> {
 
 /// A collector must never read half a file.
 fn replace(file: &Path, text: &str) -> Result<(), Stop> {
-    let beside = file.with_extension("prom.new");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, file))
+    nightshift_runtime::file::replace(file, text.as_bytes(), 0o666)
         .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
 }
 

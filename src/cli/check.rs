@@ -118,7 +118,8 @@ fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) ->
     Ok((looked_at, findings))
 }
 
-/// What cannot be read here and now; a warning, since `check` may run on another machine than the engine.
+/// The secrets and files that cannot be read here and now; a warning, since `check` may run on another machine than the
+/// engine.
 fn missing(config: &Config) -> Vec<Finding> {
     let text = |missing: Missing| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
     let one = |missing| finding(Problem { file: "configuration".to_owned(), text: text(missing), fatal: false });
@@ -226,7 +227,7 @@ fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(
     Ok(())
 }
 
-/// Loads the whole catalog for its problems, and what does not fit between it and the configuration.
+/// Loads the whole catalog for its problems, and its mismatches with the configuration.
 fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Option<Arc<Loaded>>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {

@@ -1,6 +1,6 @@
 //! `nightshift demo`: a simulated fleet, a real Prometheus and Alertmanager, this engine as a child process, and faults.
 //!
-//! Invariant: what is told comes from what happened (the fleet's own count, the people's inboxes, the ledger), never from a script.
+//! Invariant: each line comes from a fact (the fleet's own count, the inboxes, the ledger), never from a script.
 
 mod children;
 mod people;
@@ -27,7 +27,7 @@ pub(super) struct Args {
     home: PathBuf,
 }
 
-/// Prints one line of the story: seconds since the beginning, who, what.
+/// Prints one line of the scenario: seconds since the beginning, source, text.
 #[derive(Clone)]
 struct Narrator {
     began: Instant,

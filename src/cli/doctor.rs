@@ -1,4 +1,4 @@
-//! `nightshift doctor`: looks at everything that this installation needs, and says what to paste to mend it.
+//! `nightshift doctor`: checks everything that this installation needs, and names the text to paste to fix it.
 //!
 //! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
 
@@ -37,7 +37,7 @@ struct Finding {
     area: String,
     health: Health,
     what: String,
-    /// What to paste; empty where nothing is to mend.
+    /// The text to paste; empty where nothing is to fix.
     #[serde(skip_serializing_if = "String::is_empty")]
     mend: String,
 }

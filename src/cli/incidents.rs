@@ -1,4 +1,4 @@
-//! `nightshift incidents`, and what people do with one: `ack`, `assign`, `silence`.
+//! `nightshift incidents`, and the acts on one: `ack`, `assign`, `silence`.
 //!
 //! Invariant: a table has relative ages, JSON has RFC 3339.
 

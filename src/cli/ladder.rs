@@ -1,6 +1,6 @@
-//! `nightshift scorecard`, `judge`, `promote` and `demote`: how far rules go, and what that rests on.
+//! `nightshift scorecard`, `judge`, `promote` and `demote`: the modes of rules, and the evidence behind them.
 //!
-//! Invariant: every number is the engine's; what is not known is said to be unknown.
+//! Invariant: every number is the engine's; an unknown one is shown as unknown.
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};

@@ -47,7 +47,7 @@ fn offset(start: Time, at: Time) -> String {
     format!("+{}", Span(Duration::from_secs(rounded)))
 }
 
-/// The lines of a story: time, offset, what. Continuation lines are aligned under the text.
+/// The lines of a timeline: time, offset, text. Continuation lines are aligned under the text.
 pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(), Stop> {
     let Some(first) = story.first() else {
         return invocation.line("  no entries");
@@ -107,12 +107,12 @@ pub(super) fn standing(incident: &Incident) -> String {
     incident.recovery().unwrap_or_else(|| incident_state(incident.state).to_owned())
 }
 
-/// `02:14:07 UTC`, for what is soon.
+/// `02:14:07 UTC`, for times of the next hours.
 fn clock_now(invocation: &Invocation, at: Time) -> String {
     invocation.format(at, "%H:%M:%S %Z")
 }
 
-/// Why a run stands where it stands, and what can be typed about it.
+/// Why a run is in its state, and the commands that apply to it.
 pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
     let explain = |code: &str| format!("nightshift why --explain {code}");
     let again = run.wake_at.map(|at| format!(", checked again at {}", clock_now(invocation, at))).unwrap_or_default();
@@ -157,12 +157,12 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// The calls of a plan in words, those that change something marked; what was read or foretold stands beneath.
+/// The calls of a plan in words, those that change something marked; results that were read or predicted stand beneath.
 pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
     plan_now(invocation, plan, &[])
 }
 
-/// The same with what the guards would say now.
+/// The same with the guards' predicted decisions.
 pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]) -> Result<(), Stop> {
     let changes = |planned: &PlannedCall| planned.reach > Reach::None;
     for (at, planned) in plan.calls.iter().enumerate() {
@@ -193,7 +193,7 @@ pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]
     invocation.line(&format!("  {}, {marked}; {end}", count(plan.calls.len(), "call")))
 }
 
-/// What a call of a plan gave or would give, where that says more than the call itself.
+/// The result of a planned call, read or predicted, where it is more than the call itself.
 fn foretold(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
@@ -202,7 +202,7 @@ fn foretold(planned: &PlannedCall) -> Option<String> {
     }
 }
 
-/// What a read gave, as a person would say it; none where it gave nothing.
+/// The result of a read, in words; none where there is none.
 fn seen(value: &Value) -> Option<String> {
     let short = |value: &Value| match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! What this program keeps on disk is for its own user alone: keys, the ledger, what agents hear.
+//! This program's files on disk are for its own user alone: keys, the ledger, agents' findings.
 //!
 //! Invariant: a folder of ours that others may read is made private before anything is written into it, or it is said.
 

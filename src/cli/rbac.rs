@@ -57,8 +57,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     invocation.print(&format!("{head}{}", roles.join("---\n")))
 }
 
-/// The rights of the actions that are on; with what is loaded, only of those that a runbook calls, or that take back
-/// what one calls.
+/// The rights of the actions that are on; with `loaded`, only of those that a runbook calls, or that undo a called one.
 pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     let called: Option<Vec<&ActionSpec>> =
         loaded.map(|loaded| loaded.runbooks.values().flat_map(|runbook| runbook.actions()).collect());
@@ -74,7 +73,7 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     rights
 }
 
-/// What the engine needs in the one namespace of its Lease.
+/// The engine's rights in the one namespace of its Lease.
 fn lease() -> Rights {
     let verbs = ["create", "get", "update"];
     let right = |verb| Permission::new("coordination.k8s.io", "leases", verb);
@@ -93,7 +92,7 @@ fn used(config: Config) -> Result<Rights, Stop> {
     loaded.map_err(|_| Stop::failure("the runbooks cannot be loaded", "see `nightshift check`"))
 }
 
-/// What the chart's admission policies leave of a right to write; `None`: they do not limit it.
+/// The limit of the chart's admission policies on a right to write; `None`: they do not limit it.
 fn limited_to(group: &str, resource: &str) -> Option<&'static str> {
     Some(match (group, resource) {
         ("", "nodes") => {

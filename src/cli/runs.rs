@@ -93,6 +93,6 @@ pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), S
         return invocation.print_json(&answer);
     }
     let run: Run = understood(answer["run"].clone())?;
-    // One that was over before stays what it was.
+    // One that was over before keeps its state.
     invocation.line(&format!("{} {}", run.id, run.state.name()))
 }

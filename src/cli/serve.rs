@@ -86,15 +86,14 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     let wrong = |why: String| Stop::usage(format!("slack: {why}"), "fix `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
     let http = app.parts.world.http.clone();
-    // That one cannot be read has been logged; what it opens stays shut.
+    // An unreadable one has been logged; its endpoints stay shut.
     let token = config.slack_token().and_then(|secret| secret.read().ok());
     let web = token.map(|token| Web::new(http, &slack.api, &token));
     if web.is_none() {
         tracing::warn!("slack: no bot token, so there are no forms and no app home page: set `slack.token`");
     }
     // In place of a secret that cannot be read stands one that only this engine has, until the file is there.
-    let shut =
-        || app.parts.key.secret_for("slack's signing secret is missing").map(|byte| format!("{byte:02x}")).concat();
+    let shut = || hex::encode(app.parts.key.secret_for("slack's signing secret is missing"));
     let signing_secret = slack.signing_secret.as_ref().map(|secret| secret.read().unwrap_or_else(|_| shut()));
     let seal = assemble::seal(&app.parts.key, config);
     Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
@@ -147,7 +146,7 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_l
     }
 }
 
-/// Signs what there is, and closes the store; then the log has every line.
+/// Signs the ledger's end, and closes the store; then the log has every line.
 async fn close(parts: &Parts, log: &EventLog) -> Result<(), Stop> {
     let hint = "no acknowledged data is lost; restart and run `nightshift audit verify`";
     let signed = parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await;

@@ -1,6 +1,6 @@
 //! `nightshift sessions`: who is signed in on the pages; end it, and unlink a person from an account.
 //!
-//! Invariant: what is shown holds no secret; what is ended is in the ledger.
+//! Invariant: the output holds no secret; the end of a session is in the ledger.
 
 use super::client::Client;
 use super::invocation::Invocation;

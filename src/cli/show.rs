@@ -1,6 +1,6 @@
-//! `nightshift show ID`: the story of a run, an incident or an approval, readable at 3 a.m.
+//! `nightshift show ID`: the timeline of a run, an incident or an approval, readable at 3 a.m.
 //!
-//! Invariant: it prints what the engine recorded, in the order of the ledger, and invents nothing.
+//! Invariant: it prints the engine's records, in the order of the ledger, and invents nothing.
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
@@ -133,7 +133,7 @@ fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     approval_page(invocation, &approval)
 }
 
-/// What is asked, the frozen plan, and how to answer.
+/// The request, the frozen plan, and how to answer.
 pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), Stop> {
     let state = match approval.state {
         ApprovalState::Open => format!("open until {}", invocation.format(approval.expires_at, "%Y-%m-%d %H:%M:%S %Z")),

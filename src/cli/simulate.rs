@@ -1,4 +1,4 @@
-//! `nightshift simulate`: what a runbook would do now, against the live, read-only world.
+//! `nightshift simulate`: the plan of a runbook now, against the live, read-only world.
 //!
 //! Invariant: nothing is started and nothing is changed.
 
@@ -30,14 +30,14 @@ pub(super) struct Args {
     cluster: Option<String>,
 }
 
-/// What `POST simulate` answers.
+/// The answer of `POST simulate`.
 #[derive(Deserialize)]
 pub(super) struct Simulated {
     pub runbook: Pin,
     pub header: Header,
     pub subject: Subject,
     pub plan: Plan,
-    /// What the guards would say now.
+    /// The guards' predicted decisions.
     #[serde(default)]
     pub guards: Vec<Foretold>,
 }

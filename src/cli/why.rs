@@ -90,11 +90,11 @@ fn print(invocation: &Invocation, line: &Line) -> Result<(), Stop> {
 fn explain(code: &str, invocation: &Invocation) -> Result<(), Stop> {
     let wanted: Vec<ReasonCode> = match code {
         "all" => ReasonCode::ALL.to_vec(),
-        _ => ReasonCode::ALL.into_iter().filter(|known| known.name() == code).collect(),
+        _ => ReasonCode::ALL.iter().copied().filter(|known| known.name() == code).collect(),
     };
     if wanted.is_empty() {
-        let names = ReasonCode::ALL.map(ReasonCode::name);
-        let hint = match crate::config::closest(code, names) {
+        let names: Vec<&str> = ReasonCode::ALL.iter().map(|code| code.name()).collect();
+        let hint = match crate::config::closest(code, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("codes: {}", names.join(", ")),
         };

@@ -1,4 +1,4 @@
-//! What a configuration must also be, once it parses: every problem at once, each with its path and its cure.
+//! The rules of a configuration, once it parses: every problem at once, each with its path and its fix.
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
@@ -21,13 +21,13 @@ use crate::world::KubeConfig;
 use std::fmt;
 use url::Url;
 
-/// One thing to mend.
+/// One problem, with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// As written in the file: `sources.prod.api`.
     pub path: String,
     pub what: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub mend: String,
 }
 
@@ -179,7 +179,7 @@ fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &
     }
 }
 
-/// A prefix that runbooks may reach; `private+` says that private addresses behind it are meant.
+/// A prefix that runbooks may reach; `private+` allows private addresses behind it.
 fn check_allow(path: &str, entry: &str, found: &mut Findings) {
     let bare = entry.strip_prefix("private+").unwrap_or(entry);
     match Url::parse(bare) {

@@ -40,7 +40,7 @@ struct Walk<'s> {
 }
 
 impl<'s> Walk<'s> {
-    /// The schema itself, through references and through what may also be null.
+    /// The schema itself, through references and nullable alternatives.
     fn behind(&self, schema: &'s Value) -> &'s Value {
         if let Some(name) = schema["$ref"].as_str() {
             return self.behind(&self.definitions[name.trim_start_matches("#/$defs/")]);

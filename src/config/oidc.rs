@@ -1,4 +1,4 @@
-//! An identity provider (OpenID Connect) that people sign in with on the pages.
+//! An identity provider (OpenID Connect) that users sign in with on the pages.
 //!
 //! Invariant: who is let in is written down here or under `people`; to be known to the provider is not enough.
 
@@ -6,6 +6,7 @@ use super::{Role, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The identity provider with which users sign in to the pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

@@ -40,7 +40,7 @@ impl SlackApp {
 }
 
 impl Config {
-    /// The bot's token for what is no message: that of `slack`, else of the first Slack channel.
+    /// The bot's token for calls that are no message: that of `slack`, else of the first Slack channel.
     pub fn slack_token(&self) -> Option<&Secret> {
         let of_channel = self.channels.values().find_map(|channel| match channel {
             Channel::Slack { token, .. } => Some(token),

@@ -1,4 +1,4 @@
-//! Agents that have gone silent: nobody hears that node any more, which is worth an incident.
+//! Agents that have gone silent: that node is no longer monitored, which is worth an incident.
 //!
 //! Invariant: silence is judged only by a process that has itself listened for long enough.
 
@@ -33,7 +33,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Says of each agent what has changed since the last look.
+/// Reports for each agent the changes since the last look.
 async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
@@ -54,7 +54,7 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     }
     let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).collect();
     for (name, _) in judged.iter().filter(|(name, silent)| **silent && !there.contains(name)) {
-        // Removed by a person: its silence is over as a matter of ours.
+        // Removed by a user: its silence is over as a matter of ours.
         events.extend(about(name, Status::Resolved, parts.clock.now(), "removed"));
     }
     judged.retain(|name, _| there.contains(name));
@@ -64,8 +64,8 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     judged.extend(changed);
 }
 
-/// Complaints that an agent does not say again although it has spoken all the while: it has lost its memory, or bears
-/// another name since an upgrade. Nobody would ever say that they are over.
+/// Conditions that an agent does not repeat although it was connected all the while: it has lost its record, or bears
+/// another name since an upgrade. Their ends would never be sent.
 async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mut BTreeMap<AgentName, Time>) {
     let now = parts.clock.now();
     speaking.retain(|name, _| judged.get(name) == Some(&false));
@@ -101,12 +101,12 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
     parts.nudge.nudge();
 }
 
-/// Whether it is one of an agent that has spoken for long; one without a cluster may be of any agent of that node.
+/// Whether it is one of an agent that was connected for long; one without a cluster may be of any agent of that node.
 fn is_forgotten(episode: &Episode, long: &BTreeSet<&AgentName>) -> bool {
     let label = |name: &str| episode.event.labels.get(name);
     let (node, cluster) = (label("node"), label("cluster"));
     let is_its = |agent: &&&AgentName| agent.node == node && (cluster.is_empty() || agent.cluster == cluster);
-    // That one is ours, and said once.
+    // That one is ours, and reported once.
     episode.event.name() != SILENT && long.iter().any(|agent| is_its(&agent))
 }
 

@@ -15,7 +15,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 async fn look(parts: &Parts) {
-    // What cannot be read has its line in the log already.
+    // A channel that cannot be read has its line in the log already.
     let missing = parts.config.missing();
     let is_missing = |name: &str| missing.iter().any(|one| one.path.starts_with(&format!("channels.{name}.")));
     let to_look_at = parts.notifiers.iter().filter(|(name, _)| !is_missing(name));

@@ -1,6 +1,6 @@
 //! Upkeep: expired questions, ended incidents, signed checkpoints, retention.
 //!
-//! Invariant: nothing here is needed for correctness between two of its passes; it only makes due what time made due.
+//! Invariant: no pass is needed for correctness; each only acts on deadlines that have passed.
 
 use super::Parts;
 use super::ledger_check::LedgerCheck;
@@ -35,7 +35,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     sign(&parts).await;
 }
 
-/// One pass over what time has made due. Public to the engine's tests.
+/// One pass over passed deadlines. Public to the engine's tests.
 pub(super) async fn pass(parts: &Parts) {
     match parts.store.tick(parts.clock.now()).await {
         Ok(0) => {}
@@ -67,9 +67,9 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Removes what is past its retention, once an hour. Retention moves on with the time that the engine has lived, and
-    /// stands still around a step of the wall clock: a clock that is a year ahead for a minute, or for good, erases nothing
-    /// that people would have kept.
+    /// Removes records past their retention, once an hour. Retention moves on with the time that the engine has lived,
+    /// and stands still around a step of the wall clock: a clock that is a year ahead for a minute, or for good, erases
+    /// nothing that would have been kept.
     pub async fn pass(&mut self, parts: &Parts, shutdown: &watch::Receiver<bool>) {
         let running = parts.clock.monotonic();
         if !elapsed(self.tried, running, limits::SWEEP_EVERY) {

@@ -1,7 +1,7 @@
 //! The ledger read again, a stretch a minute from its beginning to its end and over: bodies against their commitments, and a path
 //! to the signed root.
 //!
-//! Invariant: it changes nothing; damage is counted and said each time it is met, for as long as it is there.
+//! Invariant: it changes nothing; damage is counted and logged each time it is met, for as long as it is there.
 
 use super::Parts;
 use crate::limits::{LEDGER_CHECK_BYTES, LEDGER_CHECK_ENTRIES, LEDGER_CHECK_PAGE};

@@ -1,6 +1,6 @@
-//! What the files and the configuration say of each other and is not so: channels, vendors' shapes, actions that are off.
+//! Contradictions between the files and the configuration: channels, vendors' shapes, actions that are off.
 //!
-//! Invariant: pure over both; a misfit that would leave people without news or a source without ears is fatal.
+//! Invariant: pure over both; a misfit that would leave users without news or a source without ears is fatal.
 
 use crate::actions;
 use crate::catalog::Loaded;
@@ -21,7 +21,7 @@ pub struct Misfit {
     pub fatal: bool,
 }
 
-/// Everything that does not fit between a configuration and what was loaded beside it.
+/// Every mismatch between a configuration and the files loaded beside it.
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
     found.extend(silent(config, loaded));
@@ -60,7 +60,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     found
 }
 
-/// People who are named by a mail, beside groups that give roles too.
+/// Users who are named by a mail, beside groups that give roles too.
 fn movable(config: &Config) -> Option<Misfit> {
     let groups = config.server.oidc.as_ref().is_some_and(|oidc| !oidc.roles.is_empty());
     let by_mail = |person: &&crate::config::Person| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
@@ -156,7 +156,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     found
 }
 
-/// Rules whose file says more than `mode_ceiling` lets them do.
+/// Rules whose file has a higher mode than `mode_ceiling` allows.
 fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
     let above: Vec<String> = loaded
         .rules
@@ -177,7 +177,7 @@ fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
     Some(Misfit { text, place: None, fatal: false })
 }
 
-/// Patterns that mean nothing, and runbooks that call what is off.
+/// Patterns that match nothing, and runbooks that call actions that are off.
 fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let names: Vec<&str> = actions::catalog().iter().map(|action| action.spec().name).collect();
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! Takes in changed rules, runbooks and integrations while the engine runs.
 //!
-//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; what is put in force
-//! was kept in the store before.
+//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; files in force
+//! were kept in the store before.
 
 use super::Parts;
 use crate::catalog::{self, Folders, Loaded, Problem};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Reads the files again, keeps their texts, puts them in force, and writes down what came of it.
+/// Reads the files again, keeps their texts, puts them in force, and writes the result to the ledger.
 pub async fn reload(parts: &Parts) {
     let catalog = parts.catalog.clone();
     let Ok((loaded, problems)) = tokio::task::spawn_blocking(move || catalog.read()).await else { return };
@@ -55,7 +55,8 @@ pub async fn take_in(parts: &Parts) {
 async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
     let now = parts.clock.now();
     // Together, so that they share a commit: a start does not wait for the disk once for each runbook.
-    let pins = loaded.runbooks.values().map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, now));
+    let runbooks = loaded.runbooks.values();
+    let pins = runbooks.map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now));
     let (pinned, kept) =
         futures::join!(futures::future::join_all(pins), parts.store.keep_catalog(loaded.files.to_vec()));
     pinned.into_iter().collect::<Result<Vec<()>, _>>()?;

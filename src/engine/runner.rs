@@ -1,4 +1,4 @@
-//! Runs what is due: an open step is performed, else the script is asked what comes next.
+//! Runs due work: an open step is performed, else the script returns the next turn.
 //!
 //! Invariant: nothing is performed before its `begin` is committed, the first pass after a crash is the recovery, and each
 //! cluster has slots of its own.
@@ -33,6 +33,7 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// A runner of this engine's runs.
     pub fn new(parts: Parts) -> Runner {
         let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
         Runner { parts, texts, silences: Silences::default(), braked: Braked::default(), ailing: Mutex::default() }
@@ -140,7 +141,7 @@ impl Runner {
         }
     }
 
-    /// How many due runs to ask for: those that are on their way or ailing are due as well, and must not fill the list.
+    /// The number of due runs to read: those that are under way or ailing are due as well, and must not fill the list.
     fn batch(&self, in_flight: usize) -> usize {
         let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len();
         limits::DUE_BATCH + in_flight + ailing

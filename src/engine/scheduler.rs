@@ -1,4 +1,4 @@
-//! Starts runbooks on their schedule, and asks sources about episodes that fell silent.
+//! Starts runbooks on their schedule, and reconciles episodes that fell silent with their sources.
 //!
 //! Invariant: a tick starts at most one run however often it is seen; a silence is never taken for a recovery.
 
@@ -17,7 +17,8 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut nudged = parts.nudge.listen();
     while !*shutdown.borrow() {
         let (now, began) = (parts.clock.now(), parts.clock.monotonic());
-        // The clock was set back: what comes now is due at its time, and a tick that has its run already gets no second one.
+        // The clock was set back: later ticks are due at their time, and a tick that has its run already gets no second
+        // one.
         looked = looked.min(now);
         let (next_tick, all_started) = schedule(&parts, looked, now).await;
         if all_started {
@@ -38,7 +39,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Starts what fell due in `(looked, now]`, each schedule once, and says when the next tick is.
+/// Starts the schedules due in `(looked, now]`, each once, and returns when the next tick is.
 ///
 /// `false`: the store did not take one of them; looking again from the same time starts it, and no other one twice.
 async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool) {
@@ -103,17 +104,17 @@ async fn last_alive(parts: &Parts) -> Time {
     let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
     let started = parts.store.entries(filter).await.unwrap_or_default();
     let Some(started) = started.first() else { return now };
-    // What stands before our own `started` was written by the process before us.
+    // The entry before our own `started` was written by the process before us.
     let filter = Filter { after: Some(started.no.0 - 2), limit: 1, ..Filter::default() };
     let before = parts.store.entries(filter).await.unwrap_or_default();
-    // On a new store nothing does, and what counts is its first breath.
+    // A new store has none, and its own start counts.
     before.first().unwrap_or(started).at.min(now)
 }
 
 async fn reconcile(parts: &Parts, now: Time) {
     for (name, source) in &parts.config.sources {
         let asked = if source.api.is_some() { limits::RECONCILE_GRACE } else { source.stale_after };
-        // The answer of the source, asked once for all pages; none until there is an episode to ask about.
+        // The answer of the source, read once for all pages; none until an episode needs it.
         let mut answer = None;
         let mut unseen = Unseen::new(name, now - asked.0);
         loop {
@@ -164,7 +165,7 @@ impl<'a> Unseen<'a> {
     }
 }
 
-/// What the source lists at this moment, or why it cannot be asked.
+/// The alerts that the source lists at this moment, or why it cannot be read.
 async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Result<Snapshot, String> {
     let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
     let answer = match token {

@@ -1,4 +1,4 @@
-//! The story: ledger entries as lines that an on-call person reads, the same in Slack, in mail and in `nightshift show`.
+//! The story: ledger entries as lines that an on-call user reads, the same in Slack, in mail and in `nightshift show`.
 //!
 //! Invariant: every kind of entry has words; a line is one line, bounded and free of invisible characters.
 
@@ -15,12 +15,12 @@ use crate::model::{
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
-/// The line of one entry by itself; none for what only machines care about (a read that went well).
+/// The line of one entry by itself; none for an entry without meaning to users (a read that went well).
 pub fn line(entry: &Entry) -> Option<StoryLine> {
     Teller::default().line(entry)
 }
 
-/// A line for each entry that has words, in any order: nothing is left out because another line says it too.
+/// A line for each entry that has words, in any order: none is left out because another line repeats it.
 pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
     let mut sorted: Vec<&Entry> = entries.iter().collect();
     sorted.sort_by_key(|entry| entry.no);
@@ -28,8 +28,8 @@ pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
     sorted.into_iter().filter_map(|entry| teller.line(entry)).collect()
 }
 
-/// The lines of entries in ascending order: the end of a step is told in the words of its beginning, and what only
-/// repeats the line before (a hold that goes on) is told once.
+/// The lines of entries in ascending order: the end of a step has the words of its beginning, and an entry that only
+/// repeats the line before (a hold that goes on) has none.
 pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
     let mut teller = Teller::default();
     let mut told: Vec<StoryLine> = Vec::new();
@@ -42,13 +42,13 @@ pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
                     told.retain(|line| line.no.0 != begun);
                 }
             }
-            // The suggestion says the plan again, in the words that count.
+            // The suggestion repeats the plan, in clearer words.
             EntryKind::RunEnded { state: RunState::Planned } => {
                 if let Some(planned) = teller.planned_at(entry.about.run) {
                     told.retain(|line| line.no.0 != planned);
                 }
             }
-            // One line for all deliveries: that a channel was notified is said once, where it was first.
+            // One line for all deliveries: a channel's notification has a line once, where it was first.
             EntryKind::Delivered { channel, .. } => {
                 let (no, at) = (entry.no, entry.at);
                 let notified = notified.get_or_insert_with(|| Notified { no, at, channels: Vec::new() });
@@ -83,7 +83,7 @@ impl Notified {
     }
 }
 
-/// What must be remembered from one entry to the next, to tell them well.
+/// The fields of earlier entries that later lines need.
 #[derive(Default)]
 struct Teller {
     steps: HashMap<(Option<RunId>, u32), Begun>,
@@ -128,7 +128,7 @@ impl Teller {
         let run = entry.about.run;
         if let StepHeld { call, reason, .. } = &entry.kind {
             let text = format!("on hold, {}: {}", phrase::todo(call, None), reason.text);
-            // A hold is written down each time it is checked; people are notified when it changes.
+            // A hold is written down each time it is checked; users are notified when it changes.
             let before = self.held.insert(run, text.clone());
             return (before.as_ref() != Some(&text)).then_some((text, true));
         }
@@ -196,7 +196,7 @@ impl Teller {
             }
             Outcome::Failed(failure) => {
                 let what = phrase::todo(&begun.call, None);
-                // A failed read is often what the runbook asks; the words of its end say what came of it.
+                // A failed read is often part of the runbook; the run's end has its meaning.
                 let headline = begun.effect != Effect::Read;
                 Some((format!("could not {what}: {}", failure.message), headline))
             }
@@ -248,7 +248,7 @@ pub fn run_words(name: &str, state: &RunState) -> String {
     }
 }
 
-/// Why a run never acted, in a word that names who or what decided it.
+/// Why a run never acted, in a word that names the decider.
 fn not_run(state: &RunState) -> &'static str {
     match state.name() {
         "withdrawn" => "was withdrawn",
@@ -259,7 +259,7 @@ fn not_run(state: &RunState) -> &'static str {
     }
 }
 
-/// What is left to people, where a runbook stopped to say so: `needs hands: reset GPU 5` is `reset GPU 5`.
+/// The work left to users, where a runbook stopped with it: `needs hands: reset GPU 5` is `reset GPU 5`.
 pub fn over_to_you(why: &str) -> Option<&str> {
     why.strip_prefix("needs hands:").map(str::trim).filter(|what| !what.is_empty())
 }
@@ -300,7 +300,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let now = title.as_ref().map(|title| format!("; now {title}")).unwrap_or_default();
             let graver = raised.map(|severity| format!("; severity is now {severity}")).unwrap_or_default();
-            // Of a group the title says as much.
+            // Of a group the title has as much.
             (format!("{}{more} joined{now}{graver}", alerts.join(", ")), title.is_none() || raised.is_some())
         }
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
@@ -314,7 +314,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
         Heard { source, events, via } => {
-            // Of an ordinary sender the source says enough.
+            // Of an ordinary sender the source is enough.
             let by = via.as_ref().filter(|via| via.person);
             let by = by.map(|via| format!(", posted by {}", via.by)).unwrap_or_default();
             (format!("{}{by}", heard(entry, source, events)), false)
@@ -471,7 +471,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
     })
 }
 
-/// The question itself; what explains it stands where it is answered.
+/// The question itself; its explanation stands where it is answered.
 fn gist(question: &str) -> &str {
     question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
 }

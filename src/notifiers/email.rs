@@ -2,7 +2,6 @@
 //!
 //! Invariant: the connection is encrypted unless it stays on this machine, and a mail is never sent per line.
 
-mod html;
 mod render;
 
 use super::{Notifier, text, word};
@@ -23,6 +22,7 @@ use url::Url;
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
+/// A channel that sends mail over SMTP.
 pub struct Email {
     transport: Transport,
     server: String,
@@ -55,6 +55,11 @@ struct Thread {
 }
 
 impl Email {
+    /// The channel of these settings. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when an address cannot be parsed, `to` is empty, or the settings of the transport are wrong.
     pub fn new(settings: Settings<'_>) -> Result<Email, String> {
         let mailbox = |address: &str| {
             address
@@ -114,7 +119,7 @@ impl Email {
 
     /// The same mail has the same id however often it is sent, so that mail programs show it once.
     fn message_id(&self, about: &str, number: u32) -> String {
-        let hash: String = Sha256::digest(about.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&Sha256::digest(about.as_bytes())[..8]);
         format!("<nightshift.{hash}.{number}@{}>", self.from.email.domain())
     }
 }
@@ -136,7 +141,7 @@ impl Notifier for Email {
         let state = word(notice.incident.state);
         let asks: Vec<String> = notice.asks.iter().map(|ask| ask.approval.to_string()).collect();
         let asked = asks.iter().any(|ask| !thread.asks.contains(ask));
-        // An acknowledgement changes the thread's state but is no mail: whoever gave it knows.
+        // An acknowledgement changes the thread's state but is no mail: its author needs none.
         let turned = state != thread.state && notice.incident.state != IncidentState::Acknowledged;
         let opened_again = turned && notice.incident.state == IncidentState::Open && thread.state == "acknowledged";
         let first = thread.root.is_none();

@@ -16,6 +16,7 @@ pub(super) struct Late {
 }
 
 impl Late {
+    /// A notifier that `build` makes as soon as the channel's secret can be read.
     pub fn new(
         kind: ChannelKind,
         build: impl Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync + 'static,

@@ -9,11 +9,11 @@ use crate::model::{
 use crate::telemetry::ChannelKind;
 use serde::Serialize;
 
-/// What a channel answered to a test message.
+/// A channel's answer to a test message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial {
     pub delivered: bool,
-    /// What the channel gave back, or why it took nothing.
+    /// The channel's answer, or why it took nothing.
     pub answer: String,
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A channel to a vendor's webhook, through its `encode.rhai`.
 pub struct Webhook {
     http: Http,
     encode: Arc<Shape>,
@@ -21,13 +22,14 @@ pub struct Webhook {
     headers: BTreeMap<String, String>,
 }
 
-/// What `encode` returns; `()` means: nothing to say.
+/// The return value of `encode`; `()` means: nothing to send.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Encoded {
     #[serde(default)]
     method: Option<String>,
-    /// What follows the configured address, `/alerts/x?by=alias`; for vendors with an address for each verb.
+    /// The rest of the address after the configured one, `/alerts/x?by=alias`; for vendors with an address for each
+    /// verb.
     #[serde(default)]
     path: Option<String>,
     #[serde(default)]
@@ -43,6 +45,11 @@ struct Encoded {
 }
 
 impl Webhook {
+    /// A channel to this address. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is no web address.
     pub fn new(
         http: Http,
         encode: Arc<Shape>,
@@ -85,7 +92,7 @@ impl Webhook {
         }
     }
 
-    /// Asks the shape. Its mistakes are the integration's author's to mend, so they are refusals in words.
+    /// Calls the shape. Its errors are the integration's author's to fix, so they are refusals in words.
     async fn encoded(&self, input: Value) -> Result<Option<Encoded>, String> {
         let shape = self.encode.clone();
         // A script needs time and a deep stack, away from the threads that carry everything else.

@@ -1,6 +1,6 @@
-//! Commands as people type them in a chat: one line in, a few lines of plain text out, by way of the API.
+//! Commands as users type them in a chat: one line in, a few lines of plain text out, by way of the API.
 //!
-//! Invariant: a command is a request to `/api/v1` on behalf of an identified person, so its table of roles decides.
+//! Invariant: a command is a request to `/api/v1` on behalf of an identified user, so its table of roles decides.
 
 use super::api::segment;
 use super::{App, Caller, Problem, api};
@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// What can be typed, for `help`.
+/// The commands, for `help`.
 pub(super) const HELP: &str = "\
 status                        show the engine's status
 incidents                     list open incidents
@@ -30,7 +30,7 @@ unfreeze [SCOPE] REASON       let them go on
 guards                        limits, levels, tripped breakers
 help                          this list";
 
-/// Does what the line says, in the name of the caller.
+/// Performs the command of the line, in the name of the caller.
 pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<String, Problem> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -124,7 +124,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
     }
 }
 
-/// A person's word on a run. `first`: only where nobody has said anything yet.
+/// A user's review of a run. `first`: only where there is no review yet.
 pub(super) async fn judge(
     app: &App,
     caller: &Caller,
@@ -258,7 +258,7 @@ pub(super) fn guards(answer: &Value) -> String {
     lines.join("\n")
 }
 
-/// What stops automation now, a line each.
+/// The freezes and switches that stop automation now, a line each.
 pub(super) fn frozen(answer: &Value) -> Vec<String> {
     let stopped = answer["stopped"].as_str().map(|why| format!("everything is stopped: {why}"));
     let freezes = answer["freezes"].as_array().into_iter().flatten();
@@ -301,7 +301,7 @@ fn why(answer: &Value) -> String {
     listed(lines.into_iter(), "there is no record of it")
 }
 
-/// What would change, a line each, and beneath it what the guards would say now.
+/// The changes, a line each, and beneath it the guards' predicted decisions.
 fn plan(answer: &Value) -> String {
     let guards: Vec<Foretold> = serde_json::from_value(answer["guards"].clone()).unwrap_or_default();
     let calls = answer["plan"]["calls"].as_array().into_iter().flatten().enumerate();

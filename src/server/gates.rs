@@ -1,14 +1,14 @@
 //! Every route of the server and who may come through it: the table of the API, and the doors that are not in it.
 //!
-//! Invariant: `docs/roles.md` is made from here, and a test asks the running server whether it is true.
+//! Invariant: `docs/roles.md` is made from here, and a test compares it with the running server.
 
 use super::api;
 use crate::model::{Right, Role};
 
-/// What opens a route that is not part of the API.
+/// The authentication of a route that is not part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// Nothing is asked: it says nothing that is not for everybody.
+    /// No authentication: the answer is public.
     Anybody,
     /// A token whose role has this right.
     Role(Right),
@@ -18,11 +18,11 @@ pub enum Gate {
     Local,
     /// An agent's certificate or ServiceAccount token.
     Agent,
-    /// Where people sign in: nothing is shown but the way in.
+    /// Where users sign in: nothing is shown but the way in.
     SignIn,
-    /// What somebody who has signed in may: by a provider or a token.
+    /// The rights of a session: by a provider or a token.
     Session(&'static str),
-    /// A signature of that service, and what it then may.
+    /// A signature of that service, and the rights that it gives.
     Signed(&'static str, &'static str),
 }
 
@@ -108,7 +108,7 @@ pub fn roles_page() -> String {
         let marks: Vec<&str> = Role::ALL.iter().map(|role| if role.may(right) { "yes" } else { "–" }).collect();
         marks.join(" | ")
     };
-    for right in Right::ALL {
+    for &right in Right::ALL {
         page += &format!("| {} | {} |\n", right.words(), marks(right));
     }
     page += &format!("\n## The HTTP API\n\n| route | {} |\n{}", names.join(" | "), rule(names.len() + 1));

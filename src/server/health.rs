@@ -1,7 +1,7 @@
-//! `/healthz`: the process lives. `/readyz`: it can do its work, or says what it cannot.
+//! `/healthz`: the process lives. `/readyz`: it can do its work, or lists the parts that it cannot.
 //!
-//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is said, but makes nobody
-//! stop sending us events: they are kept, and runs are held until it is back.
+//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is reported, but must
+//! not stop sending us events: they are kept, and runs are held until it is back.
 
 use super::App;
 use crate::limits;
@@ -40,7 +40,8 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     }
     let world = &app.parts.world;
     if !world.clusters.is_empty() {
-        // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
+        // The reason is in the log and in `nightshift doctor`: it may name addresses, and the caller has shown no
+        // token.
         let lost = world.lost_clusters();
         let only_watched = |name: &String| world.clusters.get(name).is_some_and(|kube| kube.only_watched().is_some());
         let word = |name: &String| match lost.get(name) {

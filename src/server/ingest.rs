@@ -1,6 +1,7 @@
 //! `POST /in/<kind>/<source>`: body, source, limits, authentication, decode, intake.
 //!
-//! Invariant: 2xx is answered only after the commit; what can never be accepted is 4xx, what may be later is 503.
+//! Invariant: 2xx is answered only after the commit; a body that can never be accepted is 4xx, one that may be later is
+//! 503.
 
 use super::{App, Caller, Problem, body, witness};
 use crate::config::{KUBERNETES, Source};
@@ -49,7 +50,7 @@ async fn webhook(
     Ok(answer(StatusCode::OK, accepted, &heard, json!({ "gaps": gaps })))
 }
 
-/// A Prometheus that takes us for an Alertmanager: the good alerts are kept, and 400 tells of the others (rule 19).
+/// A Prometheus that takes us for an Alertmanager: the good alerts are kept, and 400 names the others (rule 19).
 async fn direct(
     State(app): State<App>,
     Path(source): Path<String>,
@@ -64,7 +65,7 @@ async fn direct(
     let now = app.parts.clock.now();
     let fresh = app.repeats.fresh(decoded.events, now);
     let marks = app.repeats.mark(&fresh);
-    // The sender hears of the bad ones each time it repeats them; a ledger entry a minute would say nothing more.
+    // The sender receives the bad ones each time it repeats them; a ledger entry a minute would add nothing.
     let heard = store(&app, &source, &caller, Decoded { events: fresh, gaps: Vec::new() }).await?;
     app.repeats.remember(&marks, now);
     app.parts.metrics.acked(accepted, started.elapsed());
@@ -76,7 +77,7 @@ async fn direct(
     Ok(answer(StatusCode::BAD_REQUEST, accepted, &heard, why))
 }
 
-/// CloudEvents' question whether we want to be posted to.
+/// The handshake of CloudEvents, before a sender posts.
 async fn handshake(
     State(app): State<App>,
     Path((kind, source)): Path<(String, String)>,
@@ -208,7 +209,7 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> R
     })
 }
 
-/// A refusal is loud here, because the sender will not say it to anybody.
+/// A refusal is loud here, because the sender will not show it to any user.
 fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
     tracing::warn!(source, why = %refusal, "request body rejected; its events are lost unless they are sent again");
     match refusal {
@@ -223,7 +224,7 @@ fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
     }
 }
 
-/// Takes out the events about clusters for which the source or the caller does not speak. What is left out is a gap, in words; where
+/// Removes events about clusters outside the source's or the caller's scope. A removed one is a gap, in words; where
 /// nothing is left, the whole request is refused.
 fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> Result<Decoded, Problem> {
     let Decoded { events, mut gaps } = decoded;

@@ -1,6 +1,6 @@
-//! Answers that are a "no": a status, what happened, and what to do about it, as JSON.
+//! Refusals: a status, the error, and its fix, as JSON.
 //!
-//! Invariant: a problem never repeats what a client sent, except names that were checked or are escaped by JSON.
+//! Invariant: a problem never repeats a client's text, except names that were checked or are escaped by JSON.
 
 use super::App;
 use axum::Json;
@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 says which schemes are taken.
+/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 lists the accepted schemes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
@@ -19,6 +19,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem with this status, the error, and a hint for its fix.
     pub fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Problem {
         Problem { status, error: error.into(), hint: hint.into() }
     }
@@ -32,6 +33,7 @@ impl Problem {
         )
     }
 
+    /// A 404.
     pub fn not_found(error: impl Into<String>, hint: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, error, hint)
     }
@@ -80,8 +82,8 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
     )
 }
 
-/// Where browsers reach us by TLS, they are to come by TLS alone: for a year, and to this host alone, as what its neighbors
-/// serve is not ours to say.
+/// Where browsers reach us by TLS, they must come by TLS alone: for a year, and to this host alone, as its neighbors
+/// are not ours to decide on.
 pub(super) async fn require_tls(State(app): State<App>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if app.web.is_secure() {

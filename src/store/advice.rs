@@ -1,4 +1,4 @@
-//! What to do about a store that cannot be opened, by what is wrong with it.
+//! The fix for a store that cannot be opened, by its error.
 //!
 //! Invariant: pure; each advice is one command or one setting.
 

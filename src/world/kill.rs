@@ -1,6 +1,6 @@
 //! The kill switch outside the store: a file on this machine and a ConfigMap. They work when the disk is full, too.
 //!
-//! Invariant: what cannot be read, or was not read lately, is engaged.
+//! Invariant: a switch that cannot be read, or was not read lately, is engaged.
 
 use super::World;
 use crate::limits;
@@ -22,6 +22,7 @@ pub struct KillSwitchConfig {
     pub config_map: Option<ConfigMapName>,
 }
 
+/// The ConfigMap whose key `stop` is the kill switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -35,15 +36,16 @@ pub struct ConfigMapName {
     pub name: String,
 }
 
-/// What was last seen of the ConfigMap.
+/// The last reading of the ConfigMap.
 #[derive(Debug, Default)]
 struct Seen {
-    /// When the request was sent that brought the answer, by the running clock: what was read is as old as that.
+    /// When the request was sent that brought the answer, by the running clock: a reading is as old as its request.
     at: Option<Duration>,
     stop: Option<String>,
     unread: String,
 }
 
+/// The kill switch outside the store, with its last reading.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     config: KillSwitchConfig,
@@ -51,6 +53,7 @@ pub struct KillSwitch {
 }
 
 impl KillSwitch {
+    /// A switch that was not read yet, and so is engaged where a ConfigMap is configured.
     pub fn new(config: KillSwitchConfig) -> KillSwitch {
         KillSwitch { config, seen: Mutex::default() }
     }
@@ -75,7 +78,7 @@ impl KillSwitch {
         })
     }
 
-    /// Whether somebody must call `look` again and again.
+    /// Whether `look` must be called again and again.
     pub fn watches(&self) -> bool {
         self.config.config_map.is_some()
     }

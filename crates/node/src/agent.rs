@@ -35,7 +35,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens spool and book. The spool works without a disk; the book does not, because nothing may be done unwritten.
+    /// Opens spool and journal. The spool works without a disk; the journal does not, because nothing may be done
+    /// unwritten.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the journal of commands cannot be opened; the message names its path.
     pub fn new(machine: Machine, link: Arc<dyn Link>) -> Result<Agent, String> {
         let data = &machine.settings.data_dir;
         let book = data.join("commands");
@@ -100,7 +105,7 @@ async fn watch_clock(machine: Machine, hands: Arc<Hands>, mut stop: watch::Recei
     }
 }
 
-/// Asks for commands, one long poll after another.
+/// Polls for commands, one long poll after another.
 async fn listen(
     spool: Arc<Mutex<Spool>>,
     link: Arc<dyn Link>,
@@ -143,7 +148,7 @@ fn standing(spool: &Mutex<Spool>, machine: &Machine) -> Standing {
     standing
 }
 
-/// How long to wait after a failure: little at first, and said in the log once, not each time.
+/// The wait after a failure: short at first, and logged once, not each time.
 #[derive(Default)]
 struct Patience {
     failures: u32,

@@ -1,5 +1,5 @@
-//! What an agent needs to know: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for
-//! `serve --with-agent`.
+//! The agent's configuration: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for `serve
+//! --with-agent`.
 //!
 //! Invariant: every program that an agent may start is named here; nothing of it comes from the engine.
 
@@ -97,6 +97,11 @@ impl Default for AgentConfig {
 
 impl AgentConfig {
     /// Reads and parses `agent.yaml`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, is larger than `CONFIG_BYTES`, or is no such configuration; the message has
+    /// the place.
     pub fn load(path: &Path) -> Result<AgentConfig, String> {
         let read = |error: std::io::Error| format!("configuration {}: {error}", path.display());
         let size = std::fs::metadata(path).map_err(read)?.len();

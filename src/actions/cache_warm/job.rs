@@ -12,12 +12,12 @@ use crate::world::{CacheJob, Job, JobPod, World, WorldError};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
 
-/// What a Job says of itself: for which installation, run and step it was made.
+/// A Job's own mark: the installation, run and step that it was made for.
 const STEP: &str = "nightshift.dev/step";
 /// On the pod, the Job's name.
 const LABEL: &str = "nightshift.dev/job";
 
-/// How Jobs are made here, or what to write to have them.
+/// The settings of Jobs.
 pub(super) fn settings(world: &World) -> Settled<&CacheJob> {
     world.kube(None)?.cache_job().ok_or_else(|| {
         let what = "cache::warm: `via` requests a Job, and Jobs are not configured: add `cache_job` to the cluster in the \
@@ -95,7 +95,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     Ok(poll(gone, why, carry(last.map(|pod| pod.name.as_str()), &progress)))
 }
 
-/// The run was cancelled: the Job is deleted if it is still at work, and its pod hears that it is to end.
+/// The run was cancelled: the Job is deleted if it is still at work, and its pod receives the signal to end.
 pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
     let (kube, settings) = (world.kube(None)?, settings(world)?);
     let (name, space) = (name(world, step), settings.namespace.as_str());
@@ -143,7 +143,7 @@ fn ended(job: &Job, space: &str, name: &str, pod: Option<&JobPod>) -> Option<Per
     Some(Performed::Done(failure(space, name, reason, message, pod)))
 }
 
-/// What the pod's last line says of how far it is; an image of before that writes words, which are no figures.
+/// The progress in the pod's last line; an older image writes words, which are no figures.
 fn progress(line: Option<String>) -> Value {
     let said: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
     said.filter(|said| said["doing"].is_string() && said["bytes"].is_u64()).unwrap_or_default()
@@ -162,7 +162,7 @@ fn owner(world: &World, step: &Step) -> String {
 fn name(world: &World, step: &Step) -> String {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(owner(world, step).as_bytes());
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&digest[..4]);
     format!("nightshift-warm-{}-{}-{short}", step.run, step.no)
 }
 

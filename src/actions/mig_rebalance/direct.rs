@@ -146,7 +146,7 @@ async fn change(
     };
     let why = match world.agents.ask(orders.node, &command).await {
         Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),
-        // The agent has put the old layout back, or says that it could not.
+        // The agent has restored the old layout, or reports that it could not.
         Ok(Answer::Ended { outcome }) => return Ok(Performed::Done(outcome)),
         Ok(Answer::Working { why, .. }) => why,
         Err(error) if error.is_transient() => error.to_string(),
@@ -159,7 +159,8 @@ async fn change(
     Ok(poll(spent, why, json!(progress)))
 }
 
-/// The device plugin reads the GPUs only when it starts, so it is started anew; then the node must offer what is there.
+/// The device plugin reads the GPUs only when it starts, so it is restarted; then the node must offer the present
+/// layout.
 async fn offered(
     cluster: Option<(&Kube, &Node)>,
     orders: &Orders<'_>,

@@ -145,7 +145,7 @@ async fn give_back(
     mut progress: Progress,
 ) -> Settled<Performed> {
     if label(node, CONFIG) != progress.before {
-        // A label that changes is also what wakes a wedged mig-manager.
+        // A change of the label also wakes a wedged mig-manager.
         set(kube, node, Some(progress.before.as_str()).filter(|before| !before.is_empty())).await?;
     }
     progress.phase = "given back".to_owned();

@@ -1,13 +1,13 @@
-//! The stories: a fault, what must come of it, and what the fleet and the people counted.
+//! The scenarios: a fault, its expected consequences, and the counts of the fleet and the inboxes.
 //!
-//! Invariant: a story passes by what the target counted, not by what the engine says of itself.
+//! Invariant: a scenario passes by the target's counts, not by the engine's own reports.
 
 use super::Stage;
 use crate::world::sim::Fault;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Plays every story; returns what did not come true.
+/// Plays every scenario; returns the expectations that failed.
 pub(super) async fn all(stage: &mut Stage) -> Vec<String> {
     let mut failed = Vec::new();
     for (name, ended) in [

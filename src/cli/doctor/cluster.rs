@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-/// What nothing in this program asks for: whoever holds them has given this identity too much.
+/// Rights that nothing in this program uses: an identity that holds them has too many.
 const NEVER: [Permission; 6] = [
     Permission::new("", "nodes/proxy", "get"),
     Permission::new("", "pods/exec", "create"),

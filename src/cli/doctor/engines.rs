@@ -1,4 +1,4 @@
-//! Inference engines: whether each one that is to be looked at answers, and what it says of itself.
+//! Inference engines: whether each configured one answers, and its readings.
 //!
 //! Invariant: one look at each, as a probe does it; so many at once, however many there are.
 

@@ -1,4 +1,4 @@
-//! What can be seen on this machine: secrets, files, the catalog, tokens, the port.
+//! Checks on this machine: secrets, files, the catalog, tokens, the port.
 //!
 //! Invariant: reads only; the store is not opened, because a running engine owns it.
 

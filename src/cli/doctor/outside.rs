@@ -1,6 +1,6 @@
-//! What must be asked over the network: clusters, Prometheus and the clock, the ways to us, channels.
+//! Checks over the network: clusters, Prometheus and the clock, the ways to us, channels.
 //!
-//! Invariant: asks only what changes nothing; each question has its own time limit.
+//! Invariant: sends only requests that change nothing; each has its own time limit.
 
 use super::{Findings, cluster, engines, inside, provider, reach, slack};
 use crate::catalog::Loaded;

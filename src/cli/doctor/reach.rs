@@ -1,7 +1,7 @@
 //! The ways to us: whether our own door answers, whether people's address leads to it, and whether Alertmanager's
 //! messages arrive.
 //!
-//! Invariant: sends no alert; what Alertmanager says of its own deliveries is the evidence.
+//! Invariant: sends no alert; Alertmanager's own counters of its deliveries are the evidence.
 
 use super::Findings;
 use crate::config::{Config, Secret, Source};
@@ -129,7 +129,7 @@ async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, h
     }
 }
 
-/// What Alertmanager counts of requests to webhooks: all, and those that failed.
+/// Alertmanager's counters of requests to webhooks: all, and those that failed.
 fn deliveries(metrics: &str) -> (f64, f64) {
     let sum = |name: &str| -> f64 {
         let lines = metrics.lines().filter(|line| {

@@ -63,7 +63,7 @@ async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Fi
     }
 }
 
-/// What the engine that runs here says of its connection.
+/// The state of the connection, from the engine that runs here.
 async fn connection(config: &Config, world: &World, findings: &mut Findings) {
     let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return };
     let url = format!("http://{}/api/v1/status", inside::local(config.server.listen));

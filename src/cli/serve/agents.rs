@@ -1,6 +1,7 @@
 //! The agents' side of `serve`: their door, and the agent inside.
 //!
-//! Invariant: either the door stands before anybody is told that we are ready, or the words say what to mend.
+//! Invariant: either the agents' listener is open before the engine reports that it is ready, or the error names the
+//! fix.
 
 use crate::agent::{Agent, node_name};
 use crate::cli::stop::Stop;

@@ -1,6 +1,6 @@
 //! From a configuration to the parts that loops and server share.
 //!
-//! Invariant: either all parts stand, or the words say what to mend.
+//! Invariant: either all parts exist, or the error names the fix.
 
 use crate::catalog::{Catalog, Folders, Problem};
 use crate::cli::stop::Stop;
@@ -54,7 +54,7 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     metrics.know_sources(config.sources.keys().map(String::as_str));
     let epoch = match store.health().await {
         Ok(epoch) => epoch,
-        // A full disk stops no start: what is under way goes on, and a freeze gets through.
+        // A full disk stops no start: runs under way go on, and a freeze gets through.
         Err(StoreError::Busy(why)) => {
             tracing::error!(%why, "started on a full disk; free some space");
             store.epoch()
@@ -86,8 +86,8 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     Ok((parts, log))
 }
 
-/// What does not fit between configuration and files. Of an engine that ran before, a rule that does not fit is said and no
-/// reason to stay away: at night the file is the same as by day.
+/// Refuses mismatches between configuration and files. Of an engine that ran before, a rule that does not fit is logged
+/// and no reason to stay away: at night the file is the same as by day.
 fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<(), Stop> {
     let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) = misfits(config, &catalog.current())
         .into_iter()
@@ -125,7 +125,7 @@ async fn last_good(
     Ok((catalog, problems))
 }
 
-/// The key that signs the ledger. A lost one is not replaced silently: what it signed could never be verified again.
+/// The key that signs the ledger. A lost one is not replaced silently: its signatures could never be verified again.
 fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
     let path = config.key_path();
     if !path.exists() {
@@ -185,19 +185,23 @@ fn open_store(
     SqliteStore::open(options, now).map_err(|error| Stop::failure(&error, store::advice(&error)))
 }
 
-/// One ERROR line for each secret and kubeconfig that cannot be read: what is off without it, and the fix.
+/// One ERROR line for each secret and kubeconfig that cannot be read: the function that is off without it, and the fix.
 fn say_what_is_missing(config: &Config) {
     for missing in config.missing().iter().filter(|missing| !missing.stops) {
         tracing::error!(setting = %missing.path, why = %missing.why, "{}; {}", missing.off, missing.fix);
     }
 }
 
-/// What seals our buttons, and opens them when they come back.
+/// The key that seals our buttons, and opens them when they come back.
 pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
     Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
 }
 
-/// The clients; none of them connects yet.
+/// The clients; none of them connects yet. A cluster with wrong settings is logged, and tried again by itself.
+///
+/// # Errors
+///
+/// Fails when the settings of another client are wrong.
 pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, Stop> {
     let identity = format!("nightshift/{}", config.install);
     let mut clusters = BTreeMap::new();
@@ -245,6 +249,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     Ok(World { clusters, default_cluster, prometheus, http, docker, agents, engines, clock, kill, identity })
 }
 
+/// The catalog's folders, as configured.
 pub(crate) fn folders(config: &Config) -> Folders {
     Folders {
         runbooks: config.runbooks_dir.clone(),

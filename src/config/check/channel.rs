@@ -1,4 +1,4 @@
-//! Channels: whom they reach, and with which secret.
+//! Channels: their receivers, and their secrets.
 //!
 //! Invariant: no secret travels in the clear.
 

@@ -1,6 +1,6 @@
-//! What `clusters.NAME.cache_job` must be.
+//! The rules of `clusters.NAME.cache_job`.
 //!
-//! Invariant: pure; whether the namespace and the claim exist is the cluster's to say.
+//! Invariant: pure; only the cluster can show whether the namespace and the claim exist.
 
 use super::Findings;
 use crate::world::CacheJob;

@@ -1,4 +1,4 @@
-//! The identity provider: that its tokens can be checked, and that it sends people back to us.
+//! The identity provider: that its tokens can be checked, and that it sends users back to us.
 //!
 //! Invariant: a code or a token of the provider never travels in the clear over a network.
 

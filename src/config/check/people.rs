@@ -1,4 +1,4 @@
-//! People and the Slack app: that nobody is two, and that a button has somebody who hears it.
+//! Users and the Slack app: identities are unique, and buttons have a configured receiver.
 //!
 //! Invariant: give each Slack user to one person, and a person has one name.
 
@@ -7,7 +7,7 @@ use super::words::check_scope;
 use crate::config::{Channel, Config, Role, SlackApp};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What somebody is known by elsewhere is theirs alone: nobody is two persons, and no two persons are one.
+/// An identity elsewhere belongs to one user alone: no identity is two users, and no two users are one.
 fn identities(config: &Config, found: &mut Findings) {
     let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let names: BTreeSet<&str> = config.people.iter().map(|person| person.name.as_str()).collect();

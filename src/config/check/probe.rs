@@ -1,4 +1,4 @@
-//! What a source of kind `inference` must be: engines to look at, addresses that can be asked, limits that can be meant.
+//! The rules of a source of kind `inference`: engines to probe, addresses that can be reached, limits that make sense.
 //!
 //! Invariant: pure over the configuration; whether an engine answers is `doctor`'s part.
 

@@ -1,12 +1,12 @@
-//! Sources: their kind, what they watch, where they are asked again.
+//! Sources: their kind, the objects they watch, the address for reconciliation.
 //!
-//! Invariant: a key that the kind does not read is a mistake, and is said.
+//! Invariant: a key that the kind does not read is a mistake, and is reported.
 
 use super::Findings;
 use super::words::{check_name, check_secret, check_url};
 use crate::config::{self, Config, Source};
 
-/// What only a source that watches a cluster has.
+/// Keys that only a source that watches a cluster has.
 pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
     let path = format!("sources.{name}");
     let watches = source.kind == config::KUBERNETES;

@@ -26,7 +26,7 @@ pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Conf
     }
 }
 
-/// What a name may be, where this is none. Names are part of URLs, metrics and annotations.
+/// The allowed characters of a name, where this is none. Names are part of URLs, metrics and annotations.
 pub fn wrong_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let wrong = name.is_empty() || name.len() > 63 || !name.chars().all(good) || name.starts_with(['-', '.', '_']);
@@ -98,7 +98,7 @@ pub(super) fn check_safe_url(path: &str, text: &str, found: &mut Findings) {
 }
 
 fn is_loopback(url: &Url) -> bool {
-    // As text: for schemes that the URL standard does not know, the host is never parsed as an address.
+    // As text: for schemes outside of the URL standard, the host is never parsed as an address.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -1,13 +1,13 @@
-//! Where an incident stands, in one or two sentences that follow its title: what waits, what holds, what is left to people.
+//! The present state of an incident, in one or two sentences that follow its title: waits, holds, work left to users.
 //!
-//! Invariant: each state has words, and they say whether a person is needed.
+//! Invariant: each state has words, and they include whether a user is needed.
 
 use crate::engine::story;
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, Run, RunState, Suggestion};
 use crate::notifiers::{one_line, suggested};
 
-/// What the sentence is made from.
+/// The input of the sentence.
 pub(super) struct Standing<'a> {
     pub incident: &'a Incident,
     /// Runs that are not over.
@@ -20,6 +20,7 @@ pub(super) struct Standing<'a> {
 }
 
 impl Standing<'_> {
+    /// The sentences, as one line of bounded length.
     pub fn words(&self) -> String {
         one_line(&self.sentences(), 2 * STORY_LINE_CHARS)
     }
@@ -82,12 +83,12 @@ impl Standing<'_> {
         }
     }
 
-    /// What is left to people, where the last run gave up and none is at work.
+    /// The work left to users, where the last run gave up and none is active.
     pub fn hands(&self) -> Option<String> {
         if self.incident.state == IncidentState::Resolved || !self.open.is_empty() {
             return None;
         }
-        // What a later run of another rule has done does not do what this one left.
+        // A later run of another rule does not finish the work that this one left.
         let left = self.needs.iter().find(|need| need.kind != NeedKind::Approval && need.kind != NeedKind::Held)?;
         let (run, state) = self.end_of(left.run)?;
         let name = self.runbook(run);

@@ -32,6 +32,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// A line of this level; its text becomes one line of bounded length.
     pub fn new(loud: Loud, text: impl Into<String>) -> Line {
         let text = one_line(&text.into(), STORY_LINE_CHARS);
         Line { loud, text, incident: None, run: None, node: None, rule: None, why: None }
@@ -42,6 +43,7 @@ impl Line {
         self
     }
 
+    /// Writes the line to the log, with its fields.
     pub fn emit(&self) {
         let incident = self.incident.map(display);
         let run = self.run.map(display);
@@ -71,7 +73,7 @@ pub(super) fn is_important(kind: &EntryKind) -> bool {
     }
 }
 
-/// Whether it would have a line; for the count of what a storm leaves out.
+/// Whether it would have a line; for the count of lines that a storm leaves out.
 pub(super) fn has_line(kind: &EntryKind) -> bool {
     use EntryKind::*;
     match kind {
@@ -107,7 +109,7 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
     Some(match &entry.kind {
         // `serve` and the reload log these themselves, with more than the ledger keeps.
         Started { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => return None,
-        // A batch of alerts: what came of it has lines of its own.
+        // A batch of alerts: its results have lines of their own.
         Heard { .. } => return None,
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
         IncidentOpened { title, alert, .. } => {

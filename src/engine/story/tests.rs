@@ -415,3 +415,66 @@ fn a_hostile_label_stays_one_bounded_line() {
     assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
     assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);
 }
+
+/// `src/actions/trial_shelve.rs` and its line in `actions!` are all that there is of this action.
+#[test]
+fn an_action_of_one_file_and_one_line_is_known_to_guards_plans_timelines_undo_and_metrics() {
+    use crate::policy::{Facts, GuardLimits, Levels, Proposal, Replica, Serving, admit};
+    let action = crate::actions::find("trial::shelve").unwrap();
+    let spec = action.spec();
+    let shelve = call("trial::shelve", json!({ "node": "gpu-3", "why": "a fan" }));
+    let target = action.target(&shelve);
+    assert_eq!(target, Subject::node("gpu-3"));
+    assert_eq!(action.takes(&shelve), Takes::Node { name: "gpu-3".into(), gpu_only: false });
+
+    assert!(phrase::announced(&shelve, spec.effect) && phrase::reported(&shelve, spec.effect));
+    assert_eq!(phrase::todo(&shelve, Some(&target)), "shelve gpu-3 (a fan)");
+    assert_eq!(phrase::done(&shelve, &target, &json!({})), "shelved gpu-3 (a fan)");
+    let predicted = Outcome::Ok(json!({ "evicted": ["llm/chat-0"] }));
+    let planned =
+        PlannedCall { call: shelve.clone(), effect: spec.effect, reach: spec.reach, target: target.clone(), predicted };
+    assert_eq!(phrase::brief(std::slice::from_ref(&planned)), "shelve gpu-3 (1 pod moves)");
+
+    let replica = Replica { pod: "llm/chat-0".into(), node: "gpu-3".into() };
+    let serving = Serving {
+        set: "llm/chat".into(),
+        floor: 1,
+        takes: vec![replica.pod.clone()],
+        ready: vec![replica],
+        ..Serving::default()
+    };
+    let facts = Facts { nodes_total: Some(40), serving: vec![serving], ..Facts::default() };
+    let proposal = Proposal { facts, ..Proposal::new(spec, (RunId(1), 1), shelve.clone(), target, at(0)) };
+    let auto = Levels { mode: Mode::Auto, declared_reach: Reach::Node, ..Levels::default() };
+    let verdict = |levels: &Levels, proposal: &Proposal| match admit(&GuardLimits::default(), levels, proposal, at(0)) {
+        Verdict::Deny { reason } | Verdict::Hold { reason, .. } => reason.to_string(),
+        Verdict::Allow => "allowed".to_owned(),
+    };
+    let refused = verdict(&auto, &proposal);
+    assert!(refused.contains("requires an approved plan"), "a last resort asks in mode auto: {refused}");
+    let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
+    let approved = Levels { approved: Some(plan), ..auto };
+    let floor = verdict(&approved, &proposal);
+    assert!(floor.contains("shelving it leaves 0; the floor is 1"), "{floor}");
+    let busy = Levels { node_holder: Some(RunId(7)), ..approved };
+    let gentle = Proposal { disruptive: false, facts: Facts::default(), ..proposal.clone() };
+    assert!(verdict(&busy, &gentle).contains("r7 works on gpu-3 already"), "it touches the node's schedule");
+
+    let outcome = Some(Outcome::Ok(json!({ "changed": true })));
+    let step = Step {
+        run: RunId(1),
+        no: 0,
+        call: shelve,
+        effect: spec.effect,
+        undoes: None,
+        begun_at: at(0),
+        deadline: at(1),
+        attempt: 1,
+        carry: serde_json::Value::Null,
+        outcome,
+        ended_at: Some(at(1)),
+        incarnation: String::new(),
+    };
+    assert_eq!(action.undo(&step), Some(call("trial::shelve", json!({ "node": "gpu-3", "back": true }))));
+    assert_eq!(action.bytes_read(&json!({ "all": 4, "read": 3 })), Some((4, 3)));
+}

@@ -1,4 +1,4 @@
-//! Slack's Web API: one call, and what its answer asks of us.
+//! Slack's Web API: one call, and the reading of its answer.
 //!
 //! Invariant: HTTP 200 is not success; only `ok: true` is.
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The client of Slack's Web API, with one token.
 #[derive(Clone)]
 pub struct Api {
     pub http: Http,
@@ -17,7 +18,7 @@ pub struct Api {
     pub token: String,
 }
 
-/// What Slack says when it has done it.
+/// Slack's answer to a call.
 #[derive(Debug, Default, Deserialize)]
 pub struct Said {
     #[serde(default)]
@@ -38,7 +39,7 @@ pub struct Said {
     pub team_id: String,
     #[serde(default)]
     pub user: String,
-    /// What the token may do, where Slack says so.
+    /// The token's scopes, where Slack lists them.
     #[serde(skip)]
     pub scopes: Option<String>,
     /// Where to connect to, of `apps.connections.open`.
@@ -47,7 +48,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Which of these rights the token has not, as far as Slack says what it has.
+    /// The rights of these that the token lacks, as far as Slack lists its scopes.
     pub fn lacks(&self, rights: &[&'static str]) -> Vec<&'static str> {
         let Some(scopes) = &self.scopes else { return Vec::new() };
         let has = |right: &str| scopes.split(',').any(|scope| scope.trim() == right);
@@ -71,20 +72,29 @@ pub enum Trouble {
     Doubtful(Delivery),
     /// It was not done.
     Not(Delivery),
-    /// `msg_too_long`, `msg_blocks_too_long`: say it shorter.
+    /// `msg_too_long`, `msg_blocks_too_long`: send it shorter.
     TooLong,
-    /// Slack does not like our blocks: say it without.
+    /// Slack refuses our blocks: send it without.
     BadBlocks,
     /// The message to edit is gone or may not be edited any more.
     Gone,
 }
 
 impl Api {
+    /// Calls a method with a JSON body.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
     pub async fn post(&self, method: &str, body: &Value) -> Result<Said, Trouble> {
         self.call("POST", &format!("{}/{method}", self.base), body.clone(), method).await
     }
 
     /// Reads take their arguments in the query.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
     pub async fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<Said, Trouble> {
         let url = url::Url::parse_with_params(&format!("{}/{method}", self.base), query)
             .map_err(|error| Trouble::Not(Delivery::Refused { why: format!("the address of Slack's API: {error}") }))?;
@@ -100,7 +110,7 @@ impl Api {
         let request = HttpRequest { method: verb.to_owned(), url: url.to_owned(), headers, body };
         let sent = self.http.send(&request).await;
         let answered = sent.map_err(|error| match (&error, answer::no_answer("Slack", &error)) {
-            // Without a connection nothing was said.
+            // Without a connection nothing was sent.
             (WorldError::Unreached(_), delivery) => Trouble::Not(delivery),
             (_, delivery) => doubt(delivery),
         })?;
@@ -131,7 +141,7 @@ fn doubt(delivery: Delivery) -> Trouble {
 /// The one call that takes an app token.
 const SOCKET: &str = "apps.connections.open";
 
-/// Slack's words for what is wrong, and what to mend.
+/// Slack's error in words, and its fix.
 fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
     let error = text::plain(&said.error, 80);
     let mend = match said.error.as_str() {
@@ -210,6 +220,7 @@ pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
     body
 }
 
+/// How a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Blocks,

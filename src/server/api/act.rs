@@ -1,5 +1,5 @@
-//! What people may change: start, cancel, approve, acknowledge, freeze, redact. Each goes through the store, which writes
-//! its ledger entry in the same commit.
+//! Changes by users: start, cancel, approve, acknowledge, freeze, redact. Each goes through the store, which writes its
+//! ledger entry in the same commit.
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A runbook with its parameters, as a person asks for it.
+/// A runbook with its parameters, in a user's request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -49,7 +49,7 @@ pub(super) struct Why {
 #[serde(deny_unknown_fields)]
 pub(super) struct Answer {
     approve: bool,
-    /// What was shown to whoever answers; another plan than that is not answered.
+    /// The hash of the plan that was shown to the approver; another plan than that is not answered.
     #[serde(default)]
     plan_hash: Option<String>,
     #[serde(default)]
@@ -104,7 +104,7 @@ pub(super) async fn start(
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     caller.need_subject(&app, &subject)?;
     let now = parts.clock.now();
-    parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
+    parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now).await.map_err(refuse::store)?;
     let new = NewRun {
         pin: runbook.pin.clone(),
         subject,
@@ -146,7 +146,7 @@ pub(super) async fn simulate(
     })))
 }
 
-/// What a run by hand is about, in the cluster that was named for it.
+/// The subject of a run by hand, in the cluster that was named for it.
 fn subject_in(app: &App, wanted: &Wanted, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
     let mut subject = subject_of(&runbook.header, &input.params, None);
     if let Some(cluster) = &wanted.cluster {
@@ -226,8 +226,8 @@ pub(super) async fn decide(
     }
 }
 
-/// Nobody answers where they may not act, nor says yes to what they asked for or said yes to, by whatever way they came.
-/// The store looks once more, by name.
+/// Refuses an answer from a user who may not act there, or who approves their own request or approves twice, by any way
+/// of signing in. The store checks once more, by name.
 async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) -> Result<(), Problem> {
     let run = read::find_run(app, approval.run).await?;
     caller.need_subject(app, &run.subject)?;
@@ -253,7 +253,7 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     Ok(())
 }
 
-/// Whether a scope lies within the clusters in which somebody may act. Rules are about every cluster.
+/// Whether a scope lies within the clusters in which the caller may act. Rules are about every cluster.
 fn in_reach(caller: &Caller, scope: &str) -> Result<(), Problem> {
     match scope.strip_prefix("cluster:") {
         Some(cluster) => caller.need_cluster(Some(cluster)),
@@ -374,7 +374,7 @@ pub(super) async fn redact(
     }
     let notify: Vec<String> = app.parts.config.channels.keys().cloned().collect();
     control(&app, Control::Redact { entry, by: caller.name, why, persons, notify }).await?;
-    // The first of two persons has only asked for it.
+    // The first of two users has only requested it.
     let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
     let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
     let gone = there.first().is_none_or(|found| found.no != entry);

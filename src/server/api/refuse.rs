@@ -1,6 +1,6 @@
 //! Refusals of the API: `{"error", "hint"}` with the right status.
 //!
-//! Invariant: every refusal says what happened and what to do.
+//! Invariant: every refusal has the error and its fix.
 
 use super::Problem;
 use crate::store::StoreError;
@@ -24,7 +24,7 @@ pub(super) fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Pro
     with(StatusCode::CONFLICT, error, hint)
 }
 
-/// What the store could not do, as the caller should hear it.
+/// The store's error, in the words for the caller.
 pub(in crate::server) fn store(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound { what } => missing(what, "see `nightshift runs` and `nightshift incidents`"),
@@ -48,7 +48,7 @@ pub(super) fn id<T: FromStr<Err = crate::model::IdError>>(text: &str) -> Result<
     })
 }
 
-/// Words that a person gives as a reason: there, and not endless.
+/// Words that a user gives as a reason: there, and not endless.
 pub(super) fn reason(why: &str) -> Result<String, Problem> {
     let why = why.trim();
     if why.is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn reason(why: &str) -> Result<String, Problem> {
     bounded(why)
 }
 
-/// The same where saying nothing is fine.
+/// The same where an empty text is fine.
 pub(super) fn bounded(why: &str) -> Result<String, Problem> {
     let bound = crate::limits::WHY_BYTES;
     if why.len() > bound {
@@ -66,8 +66,8 @@ pub(super) fn bounded(why: &str) -> Result<String, Problem> {
     Ok(why.trim().to_owned())
 }
 
-/// What the JSON and query readers say, as a person would say it: the key or value, what was expected, no type names and no
-/// columns.
+/// The error of the JSON and query readers, in plain words: the key or value, and the expected one, no type names and
+/// no columns.
 pub(super) fn in_words(text: &str) -> String {
     let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
     let text = text.split(" at line ").next().unwrap_or(text);

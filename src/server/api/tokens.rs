@@ -1,4 +1,4 @@
-//! Tokens as people make, list and revoke them, and the broken glass.
+//! Tokens as users make, list and revoke them, and the broken glass.
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
@@ -40,7 +40,7 @@ pub(super) struct Glass {
     reason: String,
     #[serde(default)]
     expires: Option<String>,
-    /// Who they say they are; the token of the machine is all that is known.
+    /// The caller's own claim; only the machine's token is certain.
     #[serde(default)]
     by: Option<String>,
 }
@@ -202,7 +202,7 @@ fn life(text: &str, most: Span) -> Result<Span, Problem> {
     Ok(lasts)
 }
 
-/// Whose it will be, where it is a person's.
+/// Whose it will be, where it is a user's.
 fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<String>, Problem> {
     let name = &wanted.name;
     if let Some(why) = crate::config::wrong_name(name) {
@@ -216,7 +216,7 @@ fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<Stri
         ));
     }
     let Some(person) = roster.of_token(name) else { return Ok(None) };
-    // In a person's name nobody else acts; whoever has this machine's own token can write who they are anyway.
+    // No other caller acts in a user's name; a holder of this machine's own token can write any name anyway.
     if caller.way != Way::Local && caller.name != person.name {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,

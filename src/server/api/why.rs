@@ -1,7 +1,6 @@
 //! `GET /api/v1/why?subject=`: action and inaction explained from the ledger.
 //!
-//! Invariant: every sentence comes from an entry, but for the near misses, which say that they speak of the rules as they
-//! are now.
+//! Invariant: every sentence comes from an entry, but for the near misses, which are marked as about the present rules.
 
 mod moves;
 
@@ -19,7 +18,7 @@ use serde_json::Value;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
-/// Rules whose first failed matcher is told when none matched.
+/// Rules whose first failed matcher is shown when none matched.
 const NEAR_MISSES: usize = 12;
 
 #[derive(Deserialize)]
@@ -49,7 +48,7 @@ struct Block {
 
 #[derive(Serialize)]
 struct Line {
-    /// The entry that says so; none for near misses.
+    /// The entry behind it; none for near misses.
     #[serde(skip_serializing_if = "Option::is_none")]
     no: Option<EntryNo>,
     /// `did`, `did not`, `decided` or `now`.
@@ -95,7 +94,7 @@ pub(super) async fn why(
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &words).await?,
     };
-    // Of one moment what was heard stands below what came of it: the sort is stable, and those come in that order.
+    // Of one moment an event stands below its consequences: the sort is stable, and the blocks come in that order.
     blocks.reverse();
     blocks.sort_by_key(|block| std::cmp::Reverse(block.at));
     if blocks.is_empty() {
@@ -131,12 +130,12 @@ fn parse(subject: &str) -> Named {
     }
 }
 
-/// What can be frozen, or has a breaker.
+/// Whether it can be frozen, or has a breaker.
 fn is_scope(words: &str) -> bool {
     words == "all" || ["cluster:", "rule:", "symptom:"].iter().any(|kind| words.starts_with(kind))
 }
 
-/// Who stopped a scope or let it go on, and what tripped its breaker, in which run.
+/// The freezes and releases of a scope, and the runs that tripped its breaker.
 async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     let kinds = [["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"].as_slice(), &moves::MOVES]
         .concat();
@@ -159,7 +158,7 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         since = since.or(Some(app.parts.clock.now()));
         lines.extend(moves::stands(&card));
     } else if let Some(rule) = words.strip_prefix("rule:").and_then(|name| loaded.rules.rule(name)) {
-        // It runs nothing, so it has no record: what it does is all that can be said.
+        // It runs nothing, so it has no statistics: only its settings can be listed.
         since = since.or(Some(app.parts.clock.now()));
         let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
         let text = format!("it matches alerts and notifies {channels}; it runs no runbook");
@@ -215,8 +214,8 @@ fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
     Filter { incident, run, limit: crate::limits::READ_LIMIT, ..Filter::default() }
 }
 
-/// What was heard since an incident began. One `heard` entry speaks of many incidents and so belongs to none: it stands
-/// before what its batch led to, never farther than a batch can reach.
+/// The alerts received since an incident began. One `heard` entry belongs to many incidents and so to none: it stands
+/// before the entries of its batch, never farther than a batch can reach.
 async fn heard_since(app: &App, id: IncidentId) -> Result<Vec<Entry>, Problem> {
     let first = Filter { kinds: vec!["incident_opened"], limit: 1, ..about(Some(id), None) };
     let opened = read::oldest_first(app, first).await?.first().map_or(0, |entry| entry.no.0);
@@ -278,7 +277,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         lines.push(Line { no: Some(entry.no), what: "did", text: format!("run {run} was started"), code: None });
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
-    // A resolve starts nothing by its nature; what rules think of it would only be noise.
+    // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
         let now = |text: String| Line { no: None, what: "now", text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
@@ -310,7 +309,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
     Block { title, at: entry.at, incident: heard.incident, run: None, lines }
 }
 
-/// A block for each run that these entries tell of.
+/// A block for each run in these entries.
 fn runs(entries: &[Entry]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for entry in entries {

@@ -1,4 +1,4 @@
-//! Takes in changed people, tokens and secrets of doors while the engine runs: the file that names them, and the files that
+//! Takes in changed users, tokens and secrets of doors while the engine runs: the file that names them, and the files that
 //! they lie in.
 //!
 //! Invariant: every change that is taken in is an entry in the ledger, and a file that cannot be used changes nothing and is
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// What of a file shows that it is another one.
+/// The fields of a file that show a change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     modified: Option<SystemTime>,
@@ -28,8 +28,8 @@ fn mark(path: &Path) -> Option<Mark> {
     Some(Mark { modified: about.modified().ok(), bytes: about.len(), inode: about.ino() })
 }
 
-/// Every file that decides who may what: the configuration, and the secrets that it names and that can be read anew. Those
-/// of doors are the running configuration's: other ones are opened at the next start.
+/// Every file with principals and rights: the configuration, and the secrets that it names and that can be read anew.
+/// Those of endpoints are the running configuration's: other ones are opened at the next start.
 fn files(path: &Path, running: &Config, read: &Config) -> Vec<PathBuf> {
     let tokens = read.server.tokens.iter().map(|token| &token.secret);
     let secrets = tokens.chain(door_secrets(running)).filter_map(|secret| match secret {
@@ -85,15 +85,15 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
     }
 }
 
-/// What was read of the files.
+/// The content that was read of the files.
 struct Read {
     config: Config,
     tokens: Tokens,
     doors: Doors,
 }
 
-/// What opens doors besides tokens, as it is now. A secret that cannot be read leaves its door as it was: who may what must not
-/// wait for it.
+/// The secrets of endpoints besides tokens, as they are now. A secret that cannot be read leaves its endpoint as it
+/// was: a change of rights must not wait for it.
 struct Doors {
     slack: Option<String>,
     pagerduty: Option<Vec<String>>,
@@ -133,7 +133,8 @@ fn or_say<T>(read: Result<T, String>, unread: &mut Vec<String>) -> Option<T> {
     read.map_err(|why| unread.push(why)).ok()
 }
 
-/// Reads the files again; people, tokens and secrets hold from then on. What was read; none where it cannot be used.
+/// Reads the files again; users, tokens and secrets hold from then on. Returns the configuration; none where it cannot
+/// be used.
 async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let (file, running) = (path.to_owned(), app.parts.config.clone());
     let reading = tokio::task::spawn_blocking(move || {

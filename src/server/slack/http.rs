@@ -1,7 +1,7 @@
-//! Slack's three doors over HTTP: the command, what people press and send, events.
+//! Slack's three endpoints over HTTP: the command, interactions and forms, events.
 //!
-//! Invariant: the signature over the raw body comes first, whatever the body says it is; what carries none, or an old one,
-//! is not even read.
+//! Invariant: the signature over the raw body is checked first, whatever the body's content; a request without one, or
+//! with an old one, is not even read.
 
 use super::said::{EventCallback, Interaction, Slash};
 use super::{App, Chat};
@@ -75,7 +75,7 @@ async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Probl
     Ok((chat, held))
 }
 
-/// Slack wants an empty body where there is nothing to say.
+/// Slack expects an empty body where there is no answer.
 fn answered(answer: Value) -> Response {
     if answer.is_null() { StatusCode::OK.into_response() } else { Json(answer).into_response() }
 }

@@ -23,18 +23,18 @@ pub(super) struct Link {
     clock: Arc<dyn Clock>,
     socket: Socket,
     born: Time,
-    /// Acknowledgements that wait for what a form comes to.
+    /// Acknowledgements that wait for the result of a form.
     acks: FuturesUnordered<BoxFuture<'static, Value>>,
-    /// When to ask whether Slack is there, or to believe that it is not.
+    /// When to ping Slack, or to give the connection up.
     deadline: Time,
     asked: bool,
-    /// Slack wants us to use another one; then this one hears on for so long.
+    /// Slack requires another connection; then this one goes on receiving for so long.
     until: Option<Time>,
 }
 
 /// Why a connection is handed back.
 pub(super) enum Left {
-    /// Slack wants a successor; this one still hears.
+    /// Slack requires a successor; this one still receives.
     CalledOff {
         link: Box<Link>,
         born: Time,
@@ -47,14 +47,14 @@ pub(super) enum Left {
     },
 }
 
-/// What Slack says when it ends a connection.
+/// Slack's reason for ending a connection.
 enum Goodbye {
     Successor,
     End { why: String, lasting: bool },
 }
 
 impl Link {
-    /// Asks for an address, connects, and waits for the hello.
+    /// Requests an address, connects, and waits for the hello.
     pub(super) async fn open(chat: Chat) -> Result<Box<Link>, Refusal> {
         let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
         let lasting = |why: String| Refusal { why, after: None, lasting: true };
@@ -107,7 +107,7 @@ impl Link {
         }
     }
 
-    /// Hears until Slack wants a successor, or the end.
+    /// Receives until Slack requires a successor, or the end.
     pub(super) async fn listen(mut self) -> Left {
         loop {
             let wake = self.until.map_or(self.deadline, |until| until.min(self.deadline));
@@ -183,7 +183,7 @@ impl Link {
         None
     }
 
-    /// A form is shown what it came to, in the acknowledgement itself.
+    /// A form shows its result, in the acknowledgement itself.
     async fn form(&mut self, frame: Envelope) -> Option<Goodbye> {
         let id = frame.envelope_id;
         let said = serde_json::from_value::<Interaction>(frame.payload).ok();
@@ -224,7 +224,7 @@ impl Link {
     }
 }
 
-/// What a `disconnect` wants of us.
+/// The consequence of a `disconnect`.
 fn goodbye(reason: &str) -> Goodbye {
     match reason {
         "link_disabled" => Goodbye::End {
@@ -237,7 +237,7 @@ fn goodbye(reason: &str) -> Goodbye {
                 .to_owned(),
             lasting: true,
         },
-        // `warning`, `refresh_requested`, and what Slack may invent.
+        // `warning`, `refresh_requested`, and future reasons.
         _ => Goodbye::Successor,
     }
 }

@@ -1,7 +1,7 @@
-//! Who somebody in Slack is here.
+//! The entry of a Slack user here.
 //!
-//! Invariant: a person is a user id of our workspace and our app, with the role that holds now; who is nobody here is told
-//! so, and the ledger has it.
+//! Invariant: a user is a user id of our workspace and our app, with the role that holds now; a user without an entry
+//! is refused with that reason, and the ledger has it.
 
 use super::Chat;
 use crate::planted::planted;
@@ -9,7 +9,7 @@ use crate::server::{Caller, Problem, Way};
 use axum::http::StatusCode;
 
 impl Chat {
-    /// The person behind a user id, with the role that holds now.
+    /// The user behind a user id, with the role that holds now.
     pub(super) async fn person(&self, team: &str, app: &str, user: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.known(team, app, user) {
             return Ok(caller);

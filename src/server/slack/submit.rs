@@ -1,6 +1,6 @@
-//! A form that was sent: done at once where that is quick, and said in place where it cannot be done.
+//! A form that was sent: done at once where that is quick, and answered in place where it cannot be done.
 //!
-//! Invariant: a form counts once; it comes back to life only where nothing was done and the person can mend what is wrong.
+//! Invariant: a form counts once; it comes back to life only where nothing was done and the user can correct the error.
 
 use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, SCOPE, WHY, params};
 use super::said::{Answers, Interaction};
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What came of a form.
+/// The result of a form.
 enum Filled {
     Done(String),
-    /// The field that is wrong, and how: the person may send it again.
+    /// The field that is wrong, and how: the user may send it again.
     Wrong(&'static str, String),
     Field(String, String),
     /// Another form follows.
@@ -27,7 +27,7 @@ enum Filled {
 }
 
 impl Chat {
-    /// What Slack shows in place of the form: errors at its fields, words, or nothing (it closes).
+    /// Slack's answer in place of the form: errors at its fields, words, or nothing (it closes).
     pub(super) async fn submitted(&self, from: Interaction) -> Value {
         let Some(view) = &from.view else { return Value::Null };
         let (id, answers) = view.answers();
@@ -82,7 +82,7 @@ impl Chat {
         }
     }
 
-    /// Nothing was done: the same form, with what is wrong beside its field.
+    /// Nothing was done: the same form, with the error beside its field.
     fn again(&self, form: Form, field: &str, why: &str) -> Value {
         self.door.forms.open(form, self.app.parts.clock.now());
         let why: String = why.chars().take(limits::SLACK_HINT_CHARS).collect();
@@ -156,7 +156,7 @@ impl Chat {
             Ok(text) => Filled::Done(text),
             Err(problem) => {
                 match (&form.purpose, problem.status) {
-                    // What the API finds wrong with the words themselves.
+                    // The API's errors in the words themselves.
                     (Purpose::Silence { .. }, StatusCode::BAD_REQUEST) => Filled::Wrong(LASTS, words(&problem)),
                     (
                         Purpose::Deny { .. } | Purpose::Freeze { .. } | Purpose::FreezeAround { .. },

@@ -54,8 +54,8 @@ pub(super) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), S
     Ok((upto, heard))
 }
 
-/// That an agent speaks. One with a certificate must have joined, by that very family; one that speaks with a token or from
-/// within needs no row before. How an agent shows who it is never changes here.
+/// Records that an agent is connected. One with a certificate must have joined, by that very family; one with a token
+/// or from within needs no row before. An agent's proof of identity never changes here.
 pub(super) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &Standing, now: Time) -> Result<(), StoreError> {
     let insert = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT (cluster, node) DO UPDATE SET seen_at = excluded.seen_at, \
@@ -249,7 +249,7 @@ pub(super) fn join_check(conn: &Connection, hash: &str, agent: &AgentName, now: 
     Ok(made)
 }
 
-/// Uses a token up and enters the agent, or says why not.
+/// Uses a token up and enters the agent, or returns why not.
 pub(super) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Result<(), StoreError> {
     let made = join_check(&tx.conn, hash, &agent.name, now)?;
     let AgentName { cluster, node } = agent.name.clone();

@@ -1,6 +1,6 @@
 //! The files of the last good catalog, whole.
 //!
-//! Invariant: what is kept was in force together, and is replaced together.
+//! Invariant: kept files were in force together, and are replaced together.
 
 use super::sql::{all, exec, to_word, word};
 use super::tx::Tx;
@@ -15,7 +15,7 @@ pub(super) fn kept(conn: &Connection) -> Result<Vec<CatalogFile>, StoreError> {
 }
 
 pub(super) fn keep(tx: &mut Tx, files: &[CatalogFile]) -> Result<(), StoreError> {
-    // What cannot be read back is replaced as well.
+    // A version that cannot be read back is replaced as well.
     if kept(&tx.conn).is_ok_and(|kept| kept == files) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Freezes: set, released by one or two persons, ended by their own time; each with an incident that notifies channels.
+//! Freezes: set, released by one or two users, ended by their own time; each with an incident that notifies channels.
 //!
 //! Invariant: a second freeze of a scope never makes the first one shorter; until the end is in the ledger it holds.
 
@@ -74,7 +74,7 @@ pub(super) struct Release {
     pub persons: u32,
 }
 
-/// Where two persons must agree, the first one's word is kept for a while and the second one's releases.
+/// Where two users must agree, the first one's word is kept for a while and the second one's releases.
 pub(super) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> {
     let Release { scope, by, why, persons } = release;
     let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
@@ -106,7 +106,7 @@ pub(super) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
     lift(tx, scope, by, why, &actor, now)
 }
 
-/// The freeze is over: its row goes, the ledger says so, and its incident is resolved.
+/// The freeze is over: its row goes, the ledger has an entry, and its incident is resolved.
 fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now: Time) -> Result<(), StoreError> {
     let incident = incident_of(tx, &scope)?;
     if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
@@ -123,7 +123,7 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
     Ok(())
 }
 
-/// A release that no second person agreed to in time is no longer requested, on no page either.
+/// A release that no second user agreed to in time is no longer requested, on no page either.
 pub(super) fn forget_releases(tx: &Tx, now: Time) -> Result<(), StoreError> {
     let sql = "UPDATE freeze SET release_by = NULL, release_at = NULL WHERE release_at <= ?1";
     exec(&tx.conn, sql, [micros(now - limits::RELEASE_WINDOW.0)]).map(drop)

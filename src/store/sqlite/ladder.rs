@@ -1,4 +1,4 @@
-//! Levels: how far rules may go, moved up by people on evidence, and down by people or by what went wrong.
+//! Levels: the modes of rules, raised by users on evidence, and lowered by users or by bad outcomes.
 //!
 //! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
 
@@ -16,8 +16,8 @@ use crate::store::{Climb, StoreError};
 use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
 
-/// Entries that follow from something, and channels that have to hear of an incident among them; the caller appends them where
-/// the ledger has its place for them.
+/// Entries that follow from something, and channels that must be notified of an incident among them; the caller appends
+/// them where the ledger has its place for them.
 #[derive(Default)]
 pub(super) struct News {
     pub entries: Vec<(Actor, About, EntryKind)>,
@@ -25,10 +25,16 @@ pub(super) struct News {
 }
 
 impl News {
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Writes the entries, and the news for the channels.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database does; the transaction is undone then.
     pub fn append(self, tx: &mut Tx, now: Time) -> Result<(), StoreError> {
         let mut last = BTreeMap::new();
         for (actor, about, entry) in self.entries {
@@ -44,8 +50,8 @@ impl News {
     }
 }
 
-/// A move of a rule, with everybody who has to hear of it. Where no channel would by the incident that it is about, it is told by
-/// an incident of its own, which is over at once: one message, and nobody is paged.
+/// A move of a rule, with every channel to notify. Where no channel would be by the incident that it is about, it is
+/// sent by an incident of its own, which is over at once: one message, and no page.
 fn told(
     tx: &mut Tx,
     (actor, mut about, entry): (Actor, About, EntryKind),
@@ -91,7 +97,7 @@ fn told(
     Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
 }
 
-/// How the keys of incidents begin that tell of a rule's move.
+/// The prefix of the keys of incidents about a rule's move.
 const MOVES: &str = "rule-moved/";
 /// Who moves a rule by itself.
 const ENGINE: &str = "engine";
@@ -124,7 +130,7 @@ fn level(conn: &Connection, rule: &str, content: &str) -> Result<Option<Level>, 
     one(conn, &format!("SELECT {LEVEL} FROM level WHERE rule = ?1 AND content = ?2"), [rule, content], read)
 }
 
-/// What counts for the rule now.
+/// The statistics that count for the rule now.
 pub(super) fn card(conn: &Connection, rule: &str, content: &str) -> Result<Card, StoreError> {
     let from = level(conn, rule, content)?.map_or(RunId(0), |level| level.evidence_from);
     record::card(conn, rule, content, from)
@@ -140,7 +146,7 @@ pub(super) fn effective(tx: &Tx, rule: &str, terms: &Terms) -> Result<Mode, Stor
 pub(super) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
     let mut mode = run.mode.min(tx.ceiling);
     if let Some(rule) = run.rule.as_deref().filter(|_| !planted("cached-mode")) {
-        // What went wrong with one content says nothing of another; a person who brings a rule down means whatever it does.
+        // A bad outcome of one content is no evidence about another; a user who demotes a rule means any content.
         let sql = "SELECT mode FROM level WHERE rule = ?1 AND from_run > ?2 \
                    AND (content = (SELECT content FROM record WHERE run = ?2) OR (down AND by <> ?3))";
         for level in all(&tx.conn, sql, params![rule, run.id.0, ENGINE], |row| word::<Mode>(row, 0))? {
@@ -171,7 +177,7 @@ fn write(conn: &Connection, level: &Level) -> Result<(), StoreError> {
     exec(conn, sql, values).map(drop)
 }
 
-/// What a bad outcome was seen in.
+/// The rule and run of a bad outcome.
 struct Seen {
     rule: String,
     content: String,
@@ -180,8 +186,8 @@ struct Seen {
     tell: Vec<String>,
 }
 
-/// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now; and
-/// only as it was for this run. `in_force`: what the rule does now, where that is known; else it is what it last did.
+/// A run ended badly: whether its rule has had too many of those at this level. Then its mode is lowered, here and now;
+/// and only as it was for this run. `in_force`: the content of the rule in force, where it is known; else its last one.
 pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<News, StoreError> {
     let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
@@ -240,7 +246,7 @@ pub(super) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
     told(tx, (Actor::engine(), about, entry), &seen.tell, now)
 }
 
-/// What was bad about a run.
+/// The bad outcome of a run, in words.
 fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
     let sql = "SELECT coalesce(aftermath, '') = 'back', acted AND coalesce(ended, '') IN ('failed', 'stuck'), ended, undone, \
                (SELECT group_concat(who, ', ') FROM judgement WHERE judgement.run = record.run AND verdict = 0), answer_by \
@@ -261,7 +267,7 @@ fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
     Ok(found.unwrap_or_default())
 }
 
-/// One rung up, or a refusal that lists what is missing.
+/// One level up, or a refusal that lists the missing evidence.
 pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let refused = |text: String| Err(StoreError::Refused(text));
@@ -299,7 +305,7 @@ pub(super) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     by_hand(tx, &moved, entry(&moved), now)
 }
 
-/// Down, because a person says so: no evidence is asked for.
+/// Down, at a user's request: no evidence is required.
 pub(super) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let before = level(&tx.conn, rule, &terms.content)?;
@@ -352,7 +358,7 @@ fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Resul
         card: moved.card.clone(),
     };
     write(&tx.conn, &level)?;
-    // Where people last heard of the rule, they hear of this.
+    // The channels of the rule's last news get this, too.
     let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
                AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
     let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;

@@ -1,4 +1,4 @@
-//! Rows that cannot be read back: set aside with a reason, told to people once, and read again when upkeep comes by.
+//! Rows that cannot be read back: set aside with a reason, reported to users once, and read again by maintenance.
 //!
 //! Invariant: one unreadable row costs that row alone; a parked row is never acted on and never forgotten silently.
 
@@ -12,7 +12,7 @@ use rusqlite::{Connection, Error, Row, params};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The key of the incident that tells of parked rows.
+/// The key of the incident about parked rows.
 const KEY: &str = "store/unreadable-rows";
 
 /// The key of a row: its table, and its own key as text.
@@ -23,6 +23,7 @@ pub(super) type Place = (&'static str, String);
 pub(super) struct Unreadable(Arc<Mutex<BTreeMap<Place, String>>>);
 
 impl Unreadable {
+    /// Remembers a row that could not be read, up to `UNREADABLE_ROWS`.
     pub fn add(&self, place: Place, reason: String) {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if met.len() < limits::UNREADABLE_ROWS {
@@ -30,6 +31,7 @@ impl Unreadable {
         }
     }
 
+    /// Returns the remembered rows and forgets them.
     pub fn take(&self) -> BTreeMap<Place, String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -89,11 +91,11 @@ pub(super) fn number(row: &Row<'_>) -> rusqlite::Result<String> {
     row.get::<_, i64>(0).map(|number| number.to_string())
 }
 
-/// Sets a row aside. People are notified with the first one; `false`: it was parked already.
+/// Sets a row aside. Users are notified with the first one; `false`: it was parked already.
 pub(super) fn park(tx: &mut Tx, table: &str, row: &str, reason: &str, now: Time) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM parked WHERE tab = ?1";
     if super::sql::number(&tx.conn, sql, [table])? >= limits::UNREADABLE_ROWS as i64 {
-        // So many are one fault of the whole table; those that are named already say which.
+        // So many are one fault of the whole table; the named ones already show which.
         return Ok(false);
     }
     let sql = "INSERT INTO parked (tab, row, reason, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
@@ -194,7 +196,7 @@ fn read(conn: &Connection, table: &str, row: &str) -> Result<(), StoreError> {
             Some(raw) if raw.body.is_some() => super::read::entry(raw).map(drop),
             _ => Ok(()),
         },
-        // What is left has no reader of its own: it stays set aside until a person has looked.
+        // A row of another table has no reader of its own: it stays set aside until a user has looked.
         other => Err(StoreError::Damaged(format!("a row of `{other}`"))),
     }
 }

@@ -1,4 +1,4 @@
-//! People: answers to questions, controls, bare notes; and what becomes of questions that nobody answered.
+//! Users: answers to questions, controls, bare notes; and the end of questions without an answer.
 //!
 //! Invariant: an approval is decided once; no answer in time is no.
 
@@ -17,7 +17,7 @@ use rusqlite::params;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// An answer of a person.
+/// An answer of a user.
 pub(super) struct Answer {
     pub approval: ApprovalId,
     pub approved: bool,
@@ -109,7 +109,7 @@ fn settle(tx: &Tx, approval: ApprovalId, state: ApprovalState, by: Option<&str>,
     Ok(())
 }
 
-/// What an answer needs of a question; its plan as the text that is stored, so that a no needs nothing that cannot be read.
+/// The fields of a question that an answer needs; its plan as the stored text, so that a no needs no readable plan.
 struct Question {
     run: RunId,
     step: Option<u32>,
@@ -124,7 +124,7 @@ fn question(tx: &Tx, approval: ApprovalId) -> Result<Question, StoreError> {
     found.ok_or_else(|| StoreError::NotFound { what: format!("approval {approval}") })
 }
 
-/// What an answer does to the run: a step gets its outcome; a plan is approved, or the run ends.
+/// The effect of an answer on the run: a step gets its outcome; a plan is approved, or the run ends.
 fn resume(
     tx: &mut Tx,
     approval: &Question,
@@ -151,7 +151,7 @@ fn resume(
             exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, approval.plan])?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
-        // It has done things already: they are taken back if the runbook says so, and then it ends.
+        // It has acted already: its steps are undone if the runbook declares it, and then it ends.
         (None, false) if runs::has_acted(tx, run.id)? => {
             let sql = "UPDATE run SET unwinding = ?2 WHERE id = ?1 AND unwinding IS NULL";
             exec(&tx.conn, sql, params![run.id.0, reason.to_string()])?;
@@ -189,7 +189,7 @@ pub(super) fn void_approvals(tx: &Tx, run: RunId, now: Time) -> Result<(), Store
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chore {
     Expire(ApprovalId),
-    /// What a run holds that is over.
+    /// The nodes of a run that is over.
     Release(RunId),
     Resolve(IncidentId),
     /// The incidents of tokens that have ended.
@@ -212,7 +212,8 @@ impl Chore {
     }
 }
 
-/// What is due now, by numbers and names alone: no row is read whole here. Parks what readers could not read.
+/// The work that is due now, by numbers and names alone: no row is read whole here. Parks rows that readers could not
+/// read.
 pub(super) fn chores(
     tx: &mut Tx,
     unreadable: BTreeMap<parked::Place, String>,
@@ -389,7 +390,7 @@ fn end_as(
         tx.append(actor, About::default(), &EntryKind::Gap { source, text }, now)?;
     }
     for (incident, touched) in touched {
-        // Nothing of these is heard any more, so there is no flap to wait for.
+        // Nothing of these is received any more, so there is no flap to wait for.
         if incidents::settle(tx, incident, &touched, Span::default(), now)?.is_some() {
             let about = About { incident: Some(incident), run: None };
             tx.append(actor, about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;

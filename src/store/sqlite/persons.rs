@@ -1,6 +1,6 @@
-//! Who is behind a name in the ledger: whoever made the token that bears it may have kept it.
+//! Maps a name in the ledger to a user: the maker of the token that bears it may have kept it.
 //!
-//! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
+//! Invariant: decided in the transaction that counts users, so that two answers at one moment cannot be one user's.
 
 use super::sql::{all, number};
 use super::subjects;
@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// One person as far as it can be told: by what name, and who else may have what they came by.
+/// One user as far as known: by which name, and which others may have the same credential.
 struct Behind {
     name: String,
     all: BTreeSet<String>,
@@ -19,7 +19,8 @@ struct Behind {
 impl Behind {
     fn of(conn: &Connection, name: &str) -> Result<Behind, StoreError> {
         let name = identity(name);
-        // Whoever breaks the glass says who they are, and all that is known is that they had this machine's own token.
+        // The name with break-glass access is the user's own claim; all that is certain is that they had this machine's
+        // own token.
         let glass =
             number(conn, "SELECT count(*) FROM api_token WHERE name = ?1 AND incident IS NOT NULL", [name])? > 0;
         let name = if glass { LOCAL } else { name };
@@ -35,8 +36,8 @@ impl Behind {
         Ok(Behind { name: name.to_owned(), all })
     }
 
-    /// This machine's own token may be behind many: who holds it can say in the configuration who is who, so what it made
-    /// are different persons. The token itself, and break-glass access, may be any of them.
+    /// This machine's own token may be behind many: its holders can be named in the configuration, so its requests are
+    /// different users. The token itself, and break-glass access, may be any of them.
     fn may_be(&self, other: &Behind) -> bool {
         let shared = || self.all.intersection(&other.all).any(|name| name != LOCAL);
         let unnamed = (self.name == LOCAL || other.name == LOCAL) && !planted("local-is-a-person");
@@ -48,7 +49,7 @@ impl Behind {
 pub(super) const UNNAMED: &str = "came by this machine's own token or by break-glass access, which may be anyone's, so it \
      does not count where several approvers are required: use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
-/// Whether this is the machine's own token or break-glass access: some person, and it is not known which.
+/// Whether this is the machine's own token or break-glass access: some user, and it is not known which.
 pub(super) fn is_unnamed(conn: &Connection, name: &str) -> Result<bool, StoreError> {
     Ok(Behind::of(conn, name)?.name == LOCAL && !planted("local-is-a-person"))
 }
@@ -63,7 +64,7 @@ pub(super) fn same(conn: &Connection, one: &str, other: &str) -> Result<bool, St
     Ok(Behind::of(conn, one)?.may_be(&Behind::of(conn, other)?))
 }
 
-/// The first of the names that may be the same person as this one.
+/// The first of the names that may be the same user as this one.
 pub(super) fn again<'a>(conn: &Connection, names: &'a [String], by: &str) -> Result<Option<&'a String>, StoreError> {
     for name in names {
         if same(conn, name, by)? {

@@ -1,6 +1,6 @@
 //! Reading: a few connections that cannot write, each on a thread of its own while it works.
 //!
-//! Invariant: a read sees only what is committed, and returns at most `limits::READ_LIMIT` rows.
+//! Invariant: a read sees only committed rows, and returns at most `limits::READ_LIMIT` rows.
 
 use super::parked::{self, Unreadable, readable};
 use super::sql::{STATE_CODE, STATE_IS, SUBJECT_NODE, all, micros, number, one, time_opt};
@@ -30,6 +30,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    /// Readers of this database; connections open when they are needed.
     pub fn new(path: PathBuf) -> Readers {
         Readers {
             path,
@@ -39,6 +40,11 @@ impl Readers {
         }
     }
 
+    /// Runs a query on a read connection, on a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store is closed, the database cannot be opened, or the query fails.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -61,6 +67,7 @@ impl Readers {
         }
     }
 
+    /// Ends further reads, and closes idle connections.
     pub fn close(&self) {
         self.turns.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -158,7 +165,7 @@ impl Query {
     }
 
     /// The rows, newest first, or in order after `filter.after`. One that cannot be read is left out and noted; where it is
-    /// the one that was asked for (`alone`), that is an error.
+    /// the requested one (`alone`), that is an error.
     fn rows<T>(
         mut self,
         conn: &Connection,
@@ -231,7 +238,8 @@ pub(super) fn runs(conn: &Connection, filter: &Filter, unreadable: &Unreadable) 
         .rows(conn, filter, ("run", "id", filter.run.is_some()), rows::run, unreadable)
 }
 
-/// Runs in a state, by its word. Rows of before say `denied` for each that was not done, and only the reason tells which.
+/// Runs in a state, by its word. Older rows have `denied` for each that was not done, and only the reason tells them
+/// apart.
 fn in_state(word: &'static str) -> String {
     const IS: &str = STATE_IS;
     let codes = RunState::codes(word);
@@ -258,7 +266,7 @@ pub(super) fn approvals(
         .rows(conn, filter, ("approval", "id", false), rows::approval, unreadable)
 }
 
-/// `Heard` entries speak of many incidents; for one of them they are found only when asked for by kind.
+/// `Heard` entries are about many incidents; for one of them they are found only when requested by kind.
 pub(super) fn entries(conn: &Connection, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Entry>, StoreError> {
     let mut query =
         Query::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
@@ -332,7 +340,7 @@ pub(super) fn pressure(conn: &Connection, now: Time) -> Result<Pressure, StoreEr
         let sql = "SELECT DISTINCT cluster, node FROM taken WHERE at > ?1 ORDER BY 1, 2 LIMIT ?2";
         all(conn, sql, [since(span), i64::from(limits::NODES)], |row| Ok((row.get(0)?, row.get(1)?)))
     };
-    // What lies before the reset of the rule's breaker does not count.
+    // Symptoms before the reset of the rule's breaker do not count.
     let sql = "SELECT rule, count(DISTINCT node) AS nodes FROM symptom WHERE at > max(?1, \
                coalesce((SELECT max(reset_at) FROM breaker WHERE scope = 'symptom:' || symptom.rule), ?1)) \
                GROUP BY rule ORDER BY nodes DESC, rule LIMIT 1";

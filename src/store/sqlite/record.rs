@@ -1,6 +1,6 @@
 //! The record of a rule's runs: planned, judged, done, and whether it held. Written in the transactions that saw it.
 //!
-//! Invariant: a row belongs to one run and one content; it says what people and the world said of that run, nothing else.
+//! Invariant: a row belongs to one run and one content; it has the reviews and the outcome of that run, nothing else.
 
 use super::ladder::{self, News};
 use super::people::Answer;
@@ -50,7 +50,7 @@ pub(super) fn planned(conn: &Connection, run: RunId, plan: &Plan) -> Result<(), 
     exec(conn, "UPDATE record SET planned = ?2 WHERE run = ?1", params![run.0, whole]).map(drop)
 }
 
-/// A person has answered a question about a plan: that is a judgement, too; a no counts as one if it has a reason.
+/// A user has answered a question about a plan: that is a judgement, too; a no counts as one if it has a reason.
 pub(super) fn answered(tx: &mut Tx, asked: &Approval, answer: &Answer, now: Time) -> Result<News, StoreError> {
     if asked.step.is_some() {
         return Ok(News::default());
@@ -78,7 +78,8 @@ pub(super) fn ended(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
 }
 
 /// The problem is there again: whatever run of this rule had fixed it within its bake time has not. `key` is the incident's,
-/// as the rule groups alerts: another alert about the same subject that is another incident says nothing of that run.
+/// as the rule groups alerts: another alert about the same subject that is another incident is no evidence about that
+/// run.
 pub(super) fn came_back(
     tx: &mut Tx,
     rule: &str,
@@ -119,11 +120,11 @@ pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     let Some((rule, bake)) = found else { return Ok(()) };
     let aftermath = match runs::get(&tx.conn, run) {
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
-        // A source that fell silent has not said that all is well.
+        // A source that fell silent has not reported a recovery.
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
         // Or no alert was behind it, and none has come since.
         Ok(_) => Aftermath::Held,
-        // The run has left with its retention, and so has what it was about.
+        // The run has left with its retention, and so has its alert.
         Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
         Err(error) => return Err(error),
     };
@@ -135,18 +136,18 @@ pub(super) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     tx.append_quietly(&Actor::engine(), about, &proved, now).map(drop)
 }
 
-/// What somebody says of a run.
+/// A user's review of a run.
 pub(super) struct Judgement {
     pub right: bool,
     pub by: String,
     pub why: String,
-    /// Only where nobody has said anything yet.
+    /// Only where there is no review yet.
     pub first: bool,
-    /// What the rule does now, where it is still there.
+    /// The content of the rule in force, where it still exists.
     pub in_force: Option<String>,
 }
 
-/// A person's word on a run; an earlier one of theirs does not count any more.
+/// A user's word on a run; an earlier one of theirs does not count any more.
 pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Result<(), StoreError> {
     let Judgement { right, by, why, first, in_force } = word;
     let run = runs::get(&tx.conn, id)?;
@@ -179,7 +180,7 @@ pub(super) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Resu
     if *right { Ok(()) } else { ladder::weigh(tx, id, in_force.as_deref(), now)?.append(tx, now) }
 }
 
-/// The runs of one content from one run on, each with what people and the world say of it.
+/// The runs of one content from one run on, each with its reviews and its outcome.
 fn rows() -> String {
     let changed = if planted("evidence-of-a-changed-runbook") { "?2 = ?2" } else { "content = ?2" };
     format!(
@@ -244,7 +245,7 @@ pub(super) fn card(conn: &Connection, rule: &str, content: &str, from: RunId) ->
     took.sort_unstable();
     card.answers = took.len() as u32;
     card.answer_median = took.get(took.len() / 2).map(|micros| span(*micros));
-    // The rule's runs would each have waited so long for a person, had they asked.
+    // The rule's runs would each have waited so long for a user, in mode approve.
     let known = card.answer_median.filter(|_| card.answers >= limits::ANSWERS_MIN);
     card.saved = known.map(|median| Span(median.0.saturating_mul(spared)));
     Ok(card)

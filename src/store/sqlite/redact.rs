@@ -1,6 +1,6 @@
-//! Redaction: the body of an entry goes, its hash stays; asked for by two persons, and shown to every channel.
+//! Redaction: the body of an entry goes, its hash stays; requested by two users, and shown to every channel.
 //!
-//! Invariant: only what carries text from outside can go; what says who did what, and what was refused, stays.
+//! Invariant: only entries with text from outside can go; entries about acts of users, and about refusals, stay.
 
 use super::sql::{exec, micros, one, time};
 use super::tx::Tx;
@@ -39,7 +39,7 @@ pub(super) struct Wish {
     pub notify: Vec<String>,
 }
 
-/// Where two persons must agree, the first one's word is kept for a while, and the second one's redacts.
+/// Where two users must agree, the first one's word is kept for a while, and the second one's redacts.
 pub(super) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreError> {
     let Wish { entry, by, why, .. } = wish;
     let sql = "SELECT body IS NULL, kind FROM entry WHERE no = ?1";
@@ -88,8 +88,8 @@ pub(super) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
     tx.append(&Actor::person(by), about, &over, now).map(drop)
 }
 
-/// The incident that shows every channel what is to go, and who wants it; none where neither a channel nor a second person is to
-/// see it.
+/// The incident that shows every channel which entry is to go, and at whose request; none where neither a channel nor a
+/// second user is to see it.
 fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, StoreError> {
     if wish.notify.is_empty() && wish.persons < 2 {
         return Ok(None);
@@ -109,7 +109,7 @@ fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, 
 }
 
 /// A run keeps the event that started it, for its script. Once it is over nothing needs that any more; before, the event
-/// cannot go, because the script would no longer say what it said.
+/// cannot go, because the script's replay would differ.
 fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
     const SAID: &str = "episode IN (SELECT CAST(substr(json_extract(value, '$.episode'), 2) AS INTEGER) FROM \
         json_each((SELECT CAST(body AS TEXT) FROM entry WHERE no = ?1 AND kind = 'heard'), '$.events'))";

@@ -1,7 +1,7 @@
-//! Replicas that runs take away: reserved with the step that takes them, weighed by whoever wants others of the set.
+//! Replicas that runs take away: reserved with the step that takes them, counted by steps that take others of the set.
 //!
-//! Invariant: a reservation is written in the transaction that begins its step, and weighs as long as the run is not over,
-//! and after that with everybody whose look at the world is older than its end.
+//! Invariant: a reservation is written in the transaction that begins its step, and counts as long as the run is not
+//! over, and after that for every step whose look at the world is older than its end.
 
 use super::sql::{all, exec, micros};
 use super::tx::Tx;
@@ -12,7 +12,7 @@ use crate::policy::{Facts, TakenReplica};
 use crate::store::StoreError;
 use rusqlite::{Connection, params};
 
-/// What other runs take of the sets that these facts name.
+/// The replicas that other runs take of the sets that these facts name.
 pub(super) fn taken(
     conn: &Connection,
     cluster: &str,
@@ -39,7 +39,7 @@ pub(super) fn taken(
     Ok(found)
 }
 
-/// Writes down what a step takes.
+/// Records the replicas that a step takes.
 pub(super) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Time) -> Result<(), StoreError> {
     let sql = "INSERT INTO replica (cluster, run, sets, pod, count, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
                ON CONFLICT (cluster, sets, pod, run) DO UPDATE SET count = max(count, excluded.count), at = excluded.at";
@@ -55,7 +55,7 @@ pub(super) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Ti
     Ok(())
 }
 
-/// What runs that are not over take, for people to see.
+/// The replicas that unfinished runs take, for display.
 pub(super) fn open(conn: &Connection) -> Result<Vec<TakenReplica>, StoreError> {
     let sql = "SELECT replica.run, replica.sets, replica.pod, replica.count FROM replica \
                JOIN run ON run.id = replica.run WHERE run.final = 0 ORDER BY 2, 3 LIMIT ?1";

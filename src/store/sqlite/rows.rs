@@ -109,6 +109,7 @@ pub(super) fn incident(row: &Row<'_>) -> Result<Incident> {
     })
 }
 
+/// The severity of a stored rank.
 pub fn severity(rank: i64) -> Severity {
     match rank {
         0 => Severity::Info,
@@ -118,7 +119,7 @@ pub fn severity(rank: i64) -> Severity {
     }
 }
 
-/// The event is cut out of the body of the entry that heard it; none once that body is gone.
+/// The event is cut out of the body of its `Heard` entry; none once that body is gone.
 pub(super) const EPISODE: &str = "e.id, e.state, e.incident, e.opened_at, e.last_seen, e.seen, e.reopened, e.source, \
      e.fingerprint, e.starts_at, CAST(substr(n.body, e.start + 1, e.length) AS TEXT)";
 pub(super) const EPISODE_FROM: &str = "episode e JOIN entry n ON n.no = e.heard";

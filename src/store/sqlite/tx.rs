@@ -1,17 +1,16 @@
-//! The writer's desk: its connection, the right edge of the ledger, the next numbers. What every operation gets.
+//! The writer's state: its connection, the right edge of the ledger, the next numbers. Every operation receives it.
 //!
-//! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
+//! Invariant: an entry, its leaf and the tiles it completes are written together; users' channels learn of it with it.
 
 use super::intake::Quotas;
 use super::recent::Recent;
 use super::sql::{exec, micros, number, one};
-use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, RunState, Span, Time};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, NodeSource, TILE, commitment};
 use crate::store::{Commit, Follower, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// The numbers that come next.
@@ -27,12 +26,12 @@ pub(super) struct Tx {
     pub conn: Connection,
     pub next: Next,
     pub epoch: i64,
-    /// Which incarnation of the database this is: what is begun bears it in its keys.
+    /// The incarnation of the database: steps bear it in their keys.
     pub incarnation: String,
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
-    /// Everybody who can be told something.
+    /// Every channel that can be notified.
     pub channels: Vec<String>,
     /// Those that are notified of an event that no rule matches.
     pub unmatched_tell: Vec<String>,
@@ -40,8 +39,6 @@ pub(super) struct Tx {
     pub resolve_after: Span,
     /// Within this time many alerts of one name are one incident.
     pub group_wait: Span,
-    /// The reach that a pinned runbook declares, by hash.
-    pub reaches: HashMap<String, Reach>,
     pub recent: Recent,
     /// New incidents of each sender within the last minute.
     pub quotas: Quotas,
@@ -49,11 +46,11 @@ pub(super) struct Tx {
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
-    /// What is let go when the disk is full.
+    /// The room that is given up when the disk is full.
     pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
     /// Ends the process once the store cannot be trusted any more.
     pub on_fatal: Option<crate::store::OnFatal>,
-    /// Entries of the transaction so far, where somebody follows.
+    /// Entries of the transaction so far, where there is a follower.
     pub fresh: Vec<Entry>,
 }
 
@@ -76,6 +73,11 @@ pub(super) struct Stored {
 }
 
 impl Tx {
+    /// The state of the writer, with numbers and edge read from the database.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be read.
     pub fn open(conn: Connection, epoch: i64, ceiling: Mode) -> Result<Tx, StoreError> {
         let mut tx = Tx {
             conn,
@@ -88,7 +90,6 @@ impl Tx {
             unmatched_tell: Vec::new(),
             resolve_after: Span::default(),
             group_wait: Span::default(),
-            reaches: HashMap::new(),
             recent: Recent::default(),
             quotas: Quotas::default(),
             frontier: Frontier::default(),
@@ -118,7 +119,11 @@ impl Tx {
         }
     }
 
-    /// Reads numbers and the ledger's edge from the database: at start, and after something was undone.
+    /// Reads numbers and the ledger's edge from the database: at start, and after a transaction was undone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be read.
     pub fn reload(&mut self) -> Result<(), StoreError> {
         let after = |table| number(&self.conn, &format!("SELECT coalesce(max(id), 0) + 1 FROM {table}"), []);
         self.next = Next {
@@ -138,11 +143,16 @@ impl Tx {
         EntryNo(self.frontier.size() as i64)
     }
 
+    /// The number of entries, and the root of the tree over them.
     pub fn root(&self) -> (u64, LeafHash) {
         (self.frontier.size(), self.frontier.root())
     }
 
     /// Appends an entry; channels that show its incident come to want it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn append(&mut self, actor: &Actor, about: About, kind: &EntryKind, now: Time) -> Result<EntryNo, StoreError> {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
@@ -154,8 +164,12 @@ impl Tx {
         Ok(no)
     }
 
-    /// Marks an entry for which people wait: it waits for no turn among edits; a channel that failed waits all the same.
+    /// Marks an entry for which users wait: it waits for no turn among edits; a channel that failed waits all the same.
     /// While a delivery is under way its end looks at the mark.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn urge(&self, incident: Option<IncidentId>, no: EntryNo, now: Time) -> Result<(), StoreError> {
         let Some(incident) = incident else { return Ok(()) };
         let sql = "UPDATE outbox SET urgent = ?3, next_at = CASE WHEN want > done AND attempts = 0 AND sending = 0 \
@@ -164,6 +178,11 @@ impl Tx {
     }
 
     /// Appends an entry, for a caller that bumps the channels once for many.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the entry cannot be written as JSON or the database cannot be written; the transaction must be undone
+    /// then.
     pub fn append_quietly(
         &mut self,
         actor: &Actor,
@@ -181,6 +200,11 @@ impl Tx {
     }
 
     /// Appends an entry whose body is already text.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the system gives no random numbers or the database cannot be written; the transaction must be undone
+    /// then.
     pub fn append_body(&mut self, kind: &str, about: About, body: &[u8], now: Time) -> Result<EntryNo, StoreError> {
         let mut salt = [0; 16];
         let dry = |_| StoreError::Database("the system gives no random numbers".to_owned());
@@ -211,11 +235,15 @@ impl Tx {
         Ok(leaf.no)
     }
 
-    /// The channels of an incident should now know up to `no`.
+    /// Marks that the channels of an incident should show it up to `no`. Returns whether there are any.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
         let rows = exec(
             &self.conn,
-            // One that was never told, and did not fail, waits for nothing but news.
+            // One that was never shown, and did not fail, waits for nothing but news.
             "UPDATE outbox SET want = max(want, ?2), next_at = CASE WHEN want <= done THEN max(next_at, ?3) \
              WHEN shown IS NULL AND attempts = 0 AND sending = 0 THEN min(next_at, max(?3, first_at)) ELSE next_at END, \
              attempts = CASE WHEN want > done THEN attempts ELSE 0 END WHERE incident = ?1",
@@ -225,6 +253,10 @@ impl Tx {
     }
 
     /// This channel, too, should show the incident, from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn want(&self, incident: IncidentId, channel: &str, no: EntryNo, first: Time) -> Result<(), StoreError> {
         exec(
             &self.conn,
@@ -236,14 +268,14 @@ impl Tx {
     }
 }
 
-/// Deliveries about deliveries would never end; what was heard shows in the entries that follow from it.
+/// Deliveries about deliveries would never end; received alerts show in the entries that follow from them.
 fn people_hear_of(kind: &EntryKind) -> bool {
-    // What somebody was refused must not become a way to edit messages.
+    // A refusal must not become a way to edit messages.
     use EntryKind::{Delivered, DeliveryFailed, Heard, PageJudged, Refused};
     !matches!(kind, Heard { .. } | Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } | Refused { .. })
 }
 
-/// What a person must act on: a question, or a run that ended and left the rest to people.
+/// Entries that need a user: a question, or a run that ended and left the rest to users.
 fn people_wait_for(kind: &EntryKind) -> bool {
     match kind {
         EntryKind::ApprovalAsked { .. } | EntryKind::AlertsJoined { raised: Some(_), .. } => true,

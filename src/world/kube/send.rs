@@ -152,7 +152,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     if !status.is_success() {
         return Err(refusal(asked, status, headers, bytes));
     }
-    // The effect of a write has happened, but what answered may be a proxy: let the step ask again.
+    // The effect of a write has happened, but the answer may be a proxy's: let the step ask again.
     serde_json::from_slice(bytes)
         .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer is not a valid API object: {error}")))
 }

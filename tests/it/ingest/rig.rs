@@ -395,7 +395,7 @@ impl Store for MemoryStore {
     async fn receipted(&self, _: &str, _: IncidentId, _: Receipted, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }
-    async fn pin(&self, _: &Pin, _: &str, _: Time) -> Result<(), StoreError> {
+    async fn pin(&self, _: &Pin, _: &str, _: Reach, _: Time) -> Result<(), StoreError> {
         unimplemented!()
     }
     async fn pinned(&self, _: &str) -> Result<Option<String>, StoreError> {

@@ -3,7 +3,7 @@
 //! Invariant: what is checked is what runs are started with, and what the ledger says.
 
 use crate::store::fixtures::*;
-use nightshift::model::{Demote, EntryKind, Mode, Outcome, Promote, RunState, Span, Terms};
+use nightshift::model::{Demote, EntryKind, Mode, Outcome, Promote, Reach, RunState, Span, Terms};
 use nightshift::policy::{GuardLimits, effective};
 use nightshift::store::{Claimed, Climb, Control, Filter, SqliteOptions, SqliteStore, Store};
 use proptest::prelude::*;
@@ -199,7 +199,7 @@ proptest! {
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let store = open(dir.path(), Mode::Auto);
-            store.pin(&pin(), TEXT, start()).await.unwrap();
+            store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
             let (file, seen) = (RUNGS[file], -1);
             let mut play =
                 Play { dir, store, ceiling: Mode::Auto, file, content: 1, second: 0, runs: Vec::new(), last: file, seen };

@@ -1,13 +1,12 @@
-//! The ladder's arithmetic: how far a rule may go now, and what it lacks for the next rung.
+//! The arithmetic of promotion: a rule's present mode, and the evidence that the next mode still needs.
 //!
-//! Invariant: nothing here goes above the ceiling, and nothing but a level that a person has set goes above the file.
+//! Invariant: nothing here goes above the ceiling, and nothing but a level that a user has set goes above the file.
 
 use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
 use crate::planted::planted;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
-/// How far a rule goes: what its file says, unless a level of the same content says otherwise.
+/// The mode in force: the file's, unless a level of the same content sets another one.
 pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
     let mode = match level {
         None => file,
@@ -19,8 +18,8 @@ pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
     mode.min(ceiling)
 }
 
-/// What is missing for `to`, a sentence each; nothing: it may go there. `others`: whether one of the card's judges is
-/// certainly another person than `by`.
+/// The missing evidence for `to`, a sentence each; empty: it may be promoted. `others`: whether one of the card's
+/// reviewers is certainly another user than `by`.
 pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, now: Time) -> Vec<String> {
     let mut missing = Vec::new();
     if to > asked.to {
@@ -31,7 +30,7 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
             missing.push(format!("requires {wanted} {what}, has {has}"));
         }
     };
-    // From observe to suggest nothing more is done, and people are notified in both: no record is needed for that.
+    // From observe to suggest nothing more is done, and users are notified in both: no record is needed for that.
     if to >= Mode::Approve {
         needs(asked.matches, card.matches, "matches");
         needs(asked.judged_right, card.right, "reviewed as right");
@@ -64,8 +63,8 @@ fn too_young(over: Span, since: Option<Time>, now: Time) -> Option<String> {
     (age < over.0.as_secs()).then(|| format!("requires matches over {over}, the first is {whole_minutes} old"))
 }
 
-/// 32 hex digits over what a rule does and the text of its runbook. Who is told and asked, and the mode itself, are not in
-/// it: changing them does not change what was judged.
+/// 32 hex digits over a rule's behavior and the text of its runbook. Notified users, approvers and the mode itself are
+/// not in it: a change of them does not change the reviewed behavior.
 pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     let does = (&rule.when, &rule.unless, &rule.at, &rule.run, &rule.with, &rule.repeat, &rule.still);
     // A list of plain data always has its JSON.
@@ -76,10 +75,7 @@ pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     if !planted("runbook-not-in-the-content") {
         hash.update(runbook.as_bytes());
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

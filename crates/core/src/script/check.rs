@@ -1,6 +1,6 @@
 //! Static checks of a runbook, and diagnostics that read like a good compiler's.
 //!
-//! Invariant: every diagnostic has a place, says what is wrong, and suggests what to write.
+//! Invariant: every diagnostic has a place, an error and a correction.
 
 mod walk;
 
@@ -12,6 +12,7 @@ use crate::model::{Header, Reach, UndoPolicy};
 use rhai::{AST, Dynamic, LexError, ParseError, ParseErrorType, Position, Scope};
 use std::collections::BTreeSet;
 
+/// The severity of a diagnostic: an error prevents a run, a warning does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -21,6 +22,7 @@ pub enum Level {
     Note,
 }
 
+/// One finding of the checks, with its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
     pub level: Level,
@@ -55,12 +57,12 @@ impl Diagnostic {
     }
 }
 
-/// All that can be said about a runbook without running it, errors first.
+/// All findings about a runbook that need no run, errors first.
 pub fn check(_name: &str, text: &str, api: &HostApi) -> Vec<Diagnostic> {
     analyse(text, &host::of(api)).diagnostics
 }
 
-/// Renders diagnostics with the source line, a caret and the suggestion; colours only if asked.
+/// Renders diagnostics with the source line, a caret and the suggestion; colors only on request.
 pub fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
     super::render::render(name, text, diagnostics, colour)
 }
@@ -70,12 +72,13 @@ pub(super) struct Analysis {
     pub(super) header: Header,
     /// None where the text does not parse.
     pub(super) ast: Option<AST>,
-    /// Numbers of the actions that the text names: what a person reviews, and all that a run may call.
+    /// Numbers of the actions that the text names: the list that a reviewer reads, and the only calls that a run may
+    /// make.
     pub(super) actions: BTreeSet<usize>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
-/// Everything that a runbook's text says.
+/// The result of all checks of a runbook's text.
 pub(super) fn analyse(text: &str, host: &Host) -> Analysis {
     if text.len() > limits::SCRIPT_BYTES {
         return too_long(text);
@@ -214,7 +217,7 @@ pub(super) fn spot(text: &str, at: Position) -> (usize, usize) {
     }
 }
 
-/// Rhai places `k8s::cordon` at `cordon`; people look at the whole of it.
+/// Rhai places `k8s::cordon` at `cordon`; users look at the whole of it.
 fn namespace_before(text: &str, line: usize, column: usize) -> usize {
     let Some(line) = text.lines().nth(line - 1) else { return 0 };
     let before: String = line.chars().take(column - 1).collect();

@@ -1,6 +1,7 @@
 //! The `//!` block at the top of a runbook: title, parameters, scope, undo, approvers.
 //!
-//! Invariant: what is not understood is refused with its place; nothing in a header is silently ignored but prose.
+//! Invariant: a line that is not understood is refused with its place; nothing in a header is silently ignored but
+//! prose.
 
 use super::arguments::{Wrong, normal, wants};
 use super::check::Diagnostic;
@@ -27,7 +28,7 @@ struct At {
     column: usize,
 }
 
-/// Reads the header; the diagnostics say what is wrong with it.
+/// Reads the header; the diagnostics list its errors.
 pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
     let mut reading = Reading {
         header: Header {
@@ -239,11 +240,11 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     let end = rest.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(rest.len());
     let (ty, mut rest) = rest.split_at(end);
     let ty = ParamType::from_name(ty).ok_or_else(|| {
-        let names = ParamType::ALL.map(ParamType::name);
-        let lower = names.into_iter().find(|name| name.eq_ignore_ascii_case(ty));
-        let help = match lower.or_else(|| nearest(ty, names)) {
+        let names = || ParamType::NAMES.iter().copied();
+        let lower = names().find(|name| name.eq_ignore_ascii_case(ty));
+        let help = match lower.or_else(|| nearest(ty, names())) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the types are {}", names.join(", ")),
+            None => format!("the types are {}", ParamType::NAMES.join(", ")),
         };
         (format!("there is no type `{ty}`"), help)
     })?;

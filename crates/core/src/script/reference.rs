@@ -1,6 +1,6 @@
-//! The reference of actions as Markdown, from what they declare.
+//! The reference of actions as Markdown, from their declarations.
 //!
-//! Invariant: the page says nothing that the table of actions does not say, so it cannot grow old.
+//! Invariant: the page is generated from the table of actions alone, so it cannot grow old.
 
 use super::arguments::usage;
 use super::host::BUILT_IN;

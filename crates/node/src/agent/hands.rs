@@ -1,7 +1,7 @@
 //! Takes a command, does it once, and answers. The engine may hand over the same command as often as it likes.
 //!
-//! Invariant: an older epoch is refused, an outcome that is written is what is answered, and nothing new begins while the
-//! kill file exists or a limit of this node is used up; each refusal is in words.
+//! Invariant: an older epoch is refused, a written outcome is the answer, and nothing new begins while the kill file
+//! exists or a limit of this node is used up; each refusal has a reason in words.
 
 use super::book::{Book, Known};
 use super::{Link, LinkError};
@@ -16,17 +16,18 @@ pub(super) struct Hands {
     machine: Machine,
     book: Mutex<Book>,
     link: Arc<dyn Link>,
-    /// What is being done, with what a person may see of it.
+    /// Commands under way, each with its progress as users may see it.
     at_work: Mutex<HashMap<String, Value>>,
 }
 
-/// What is to be done with a command.
+/// The decision on a command.
 enum Decided {
     Answer(Answer),
     Do(&'static dyn Verb),
 }
 
 impl Hands {
+    /// An executor of commands that writes to `book` and answers over `link`.
     pub fn new(machine: Machine, book: Book, link: Arc<dyn Link>) -> Hands {
         Hands { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
     }
@@ -62,7 +63,7 @@ impl Hands {
         answer
     }
 
-    /// Everything that is asked before something is done. What is decided for good is written down.
+    /// The checks before a command begins. A final decision is written down.
     fn decide(&self, command: &Command, now: Time) -> Decided {
         let Some(verb) = node::find(&command.verb) else {
             let known: Vec<&str> = node::verbs().collect();
@@ -99,7 +100,7 @@ impl Hands {
         }
         let killed = self.machine.settings.kill_file.exists();
         match book.known(command) {
-            // Not written down: what is known under that key stays what it is.
+            // Not written down: the key's entry stays as it is.
             Known::Other { verb } => {
                 let why = format!(
                     "command {} is in the journal of the agent of {} as `{verb}` with other arguments, so it is \
@@ -162,7 +163,7 @@ impl Hands {
         ))
     }
 
-    /// Nobody does it twice at the same time.
+    /// Claims the command, so that it is not performed twice at the same time.
     fn claim(&self, command: &Command, verb: &'static dyn Verb) -> Decided {
         let mut at_work = self.at_work();
         if let Some(progress) = at_work.get(&command.key()) {
@@ -210,7 +211,7 @@ impl Hands {
         }
     }
 
-    /// A lost answer is asked for again, so a few tries are enough. Returns whether anybody waits for more.
+    /// The engine requests a lost answer again, so a few tries are enough. Returns whether a step waits for more.
     async fn say(&self, key: &str, answer: Answer) -> bool {
         let answered = Answered { key: key.to_owned(), answer };
         for attempt in 1..=limits::AGENT_ANSWER_TRIES {
@@ -244,7 +245,7 @@ fn working(command: &Command, progress: Value) -> Answer {
     Answer::Working { why, progress }
 }
 
-/// An outcome is kept on disk and sent; one that is too large is a failure that says so.
+/// An outcome is kept on disk and sent; one that is too large becomes a failure with that reason.
 fn bounded(answer: Answer) -> Answer {
     let size = match &answer {
         Answer::Ended { outcome } => serde_json::to_vec(outcome).map_or(0, |bytes| bytes.len()),

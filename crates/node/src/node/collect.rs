@@ -1,6 +1,6 @@
-//! `node::collect`: a folder with what will be asked for: NVIDIA's bug report, the last kernel lines, how the GPUs are.
+//! `node::collect`: a folder of diagnostics: NVIDIA's bug report, the last kernel lines, the state of the GPUs.
 //!
-//! Invariant: a part that is missing is said and the others stand; a bundle is bounded, and so is their number.
+//! Invariant: a missing part is noted and the others stand; a bundle is bounded, and so is their number.
 
 use super::program::Program;
 use super::{Machine, Verb, ended, failed};
@@ -68,7 +68,7 @@ fn keep(path: &Path, text: Result<String, String>, missing: &mut Vec<String>) {
     }
 }
 
-/// What the kernel still has, without waiting for more.
+/// The lines that the kernel still has, without waiting for more.
 fn kernel_lines(log: &Path) -> Result<String, String> {
     use std::os::fd::AsFd;
     let wrong = |error: std::io::Error| format!("{}: {error}", log.display());
@@ -92,7 +92,7 @@ fn kernel_lines(log: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// The newest lines say most.
+/// The newest lines are the most useful.
 fn newest(text: &mut String) {
     let cut = text.len().saturating_sub(limits::BUNDLE_KERNEL_BYTES);
     if let Some(at) = (cut..text.len()).find(|at| text.is_char_boundary(*at)).filter(|at| *at > 0) {
@@ -153,7 +153,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
     let mut piece = vec![0_u8; 64 * 1024];
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex::encode(sum.finalize())),
             count => sum.update(&piece[..count]),
         }
     }

@@ -1,6 +1,6 @@
-//! `node::reboot`: asks the machine to go down and come back.
+//! `node::reboot`: reboots the machine.
 //!
-//! Invariant: asked of one boot, done to that boot alone: a copy that comes after the reboot finds another one.
+//! Invariant: requested for one boot, done to that boot alone: a copy that comes after the reboot finds another one.
 
 use super::program::{Earlier, Program};
 use super::waiter::ASK_INIT;
@@ -41,7 +41,7 @@ impl Verb for NodeReboot {
             return failed(FailureKind::Invalid, why);
         };
         let (name, args) = match (name.as_str(), args) {
-            // What a container has instead of `systemctl`.
+            // The way of a container without `systemctl`.
             ("init", []) => (machine.own.as_path(), &[ASK_INIT.to_owned(), "1".to_owned()][..]),
             (name, args) => (Path::new(name), args),
         };

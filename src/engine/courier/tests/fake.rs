@@ -295,7 +295,7 @@ impl Store for FakeStore {
     async fn note(&self, _: Actor, _: About, _: EntryKind, _: Time) -> Result<EntryNo, StoreError> {
         panic!("not the courier's")
     }
-    async fn pin(&self, _: &Pin, _: &str, _: Time) -> Result<(), StoreError> {
+    async fn pin(&self, _: &Pin, _: &str, _: Reach, _: Time) -> Result<(), StoreError> {
         panic!("not the courier's")
     }
     async fn pinned(&self, _: &str) -> Result<Option<String>, StoreError> {

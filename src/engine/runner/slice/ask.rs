@@ -1,6 +1,6 @@
-//! Questions to people: about the plan of a run in mode approve, and those that a runbook asks itself.
+//! Approval requests: for the plan of a run in mode approve, and those that a runbook makes itself.
 //!
-//! Invariant: a question names who may answer it, and nothing that a rule adds lets more people answer than the header.
+//! Invariant: a question names who may answer it, and nothing that a rule adds lets more users answer than the header.
 
 use super::{Next, Slice};
 use crate::engine::{foretell, story};
@@ -49,7 +49,8 @@ impl Slice<'_> {
         Ok(())
     }
 
-    /// What the guards would say to the plan now; nothing where that could not be read in time: the question does not wait.
+    /// The guards' predicted decisions on the plan; none where they could not be read in time: the question does not
+    /// wait.
     async fn foretold(&self, run: &Run, runbook: &Runbook, planned: &Plan) -> Vec<Foretold> {
         let reading = foretell::foretell_run(self.parts, runbook, run.clone(), planned);
         match tokio::time::timeout(limits::FORETELL_PATIENCE, reading).await {
@@ -65,14 +66,15 @@ impl Slice<'_> {
         }
     }
 
-    /// How many persons must say yes: what the rule asks for, and two where more than one node is touched.
+    /// The number of approvers: the rule's, and two where more than one node is touched.
     fn persons(&self, rule: Option<&Rule>, nodes: usize) -> u32 {
         let touched = self.parts.config.guards.two_person_nodes;
         let wide = touched > 0 && nodes >= touched as usize;
         rule.map_or(1, |rule| rule.persons).max(if wide { 2 } else { 1 })
     }
 
-    /// `approve(…)` in a runbook: the answer ends the step; asking parks the run in the same commit, so nobody is asked twice.
+    /// `approve(…)` in a runbook: the answer ends the step; the request parks the run in the same commit, so it is made
+    /// once.
     pub(super) async fn ask_for_step(&self, run: &Run, runbook: &Runbook, step: &Step) -> Result<Next, StoreError> {
         let rules = self.parts.catalog.current();
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
@@ -93,12 +95,12 @@ impl Slice<'_> {
     }
 }
 
-/// Who may say yes, by the header and the rule; an empty list is everybody with the role. Named in both: those in both.
+/// The approvers, by the header and the rule; an empty list is everyone with the role. Named in both: those in both.
 fn approvers(header: &[String], rule: &[String]) -> Vec<String> {
     let both: Vec<String> = header.iter().filter(|name| rule.contains(name)).cloned().collect();
     match (header, rule, both.as_slice()) {
         ([], rule, _) => rule.to_vec(),
-        // Lists that share nobody contradict each other: then the one that was reviewed with the runbook counts.
+        // Lists without a common name contradict each other: then the one that was reviewed with the runbook counts.
         (header, [], _) | (header, _, []) => header.to_vec(),
         _ => both,
     }

@@ -1,4 +1,4 @@
-//! A run that people have cancelled in the middle of a step: what the step left under way is stopped.
+//! A run that was cancelled in the middle of a step: the work that the step left under way is stopped.
 //!
 //! Invariant: the store keeps such a run due until this is settled, so a crash in between only makes it happen later.
 

@@ -1,6 +1,6 @@
-//! Why a rule went as far as it did: its moves up and down, from the ledger; and where it stands now.
+//! Why a rule had its mode: its moves up and down, from the ledger; and its present state.
 //!
-//! Invariant: what is said of the past rests on an entry; what is said of now says that it is now.
+//! Invariant: a statement about the past rests on an entry; one about the present is marked as such.
 
 use super::{Block, Line, about, explain_scope};
 use crate::model::{Entry, EntryKind, Scorecard};
@@ -8,7 +8,7 @@ use crate::server::App;
 use crate::server::api::{Problem, read};
 use crate::store::Filter;
 
-/// Where a rule stands now, and what it lacks for the next rung.
+/// The present mode of a rule, and the evidence that it lacks for the next one.
 pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
     let now = |text: String| Line { no: None, what: "now", text, code: None };
     let mut lines = vec![now(format!("it is in {}", card.because()))];
@@ -24,7 +24,7 @@ pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
 /// Moves of rules up and down the ladder.
 pub(super) const MOVES: [&str; 2] = ["rule_promoted", "rule_demoted"];
 
-/// Says below each start of a run why its rule went as far as it did then: the last move before it, of the same content.
+/// Adds below each start of a run why its rule had its mode then: the last move before it, of the same content.
 pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) -> Result<(), Problem> {
     let starts = entries.iter().filter_map(|entry| match &entry.kind {
         EntryKind::RunCreated { rule: Some(rule), content: Some(content), mode, .. } => {

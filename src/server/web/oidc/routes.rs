@@ -56,7 +56,7 @@ fn set(response: &mut Response, cookie: &str) {
     }
 }
 
-/// What the provider sends back.
+/// The provider's response.
 #[derive(Deserialize)]
 pub(in crate::server::web) struct Back {
     #[serde(default)]
@@ -92,7 +92,8 @@ pub(in crate::server::web) async fn callback(
     response
 }
 
-/// A sign-in whose ticket is not there (any more). Who has signed in meanwhile, in another tab, goes where they wanted to.
+/// A sign-in whose ticket is not there (any more). A user who has signed in meanwhile, in another tab, goes to the
+/// requested page.
 async fn void(app: &App, headers: &HeaderMap, state: &str) -> Response {
     let wish = ticket::wish(state).unwrap_or_default();
     let to = sign::path(&wish);
@@ -157,7 +158,7 @@ fn denied(app: &App, provider: &Provider, identity: &Identity, told: &Told, stan
     pages::sign_in(app, to, Some(&Problem::new(StatusCode::FORBIDDEN, error, hint)))
 }
 
-/// Ends the provider's own session, at the provider, where it says how.
+/// Ends the provider's own session, at the provider, where it has an endpoint for it.
 pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
     match provider(&app).and_then(Provider::end_session) {
         Some(url) => Redirect::to(url.as_str()).into_response(),

@@ -1,6 +1,6 @@
-//! The first page: what waits for an answer, what is ill, what runs, how the guards stand.
+//! The first page: pending requests, open incidents, runs, the state of the guards.
 //!
-//! Invariant: what waits for a person stands before everything else.
+//! Invariant: pending requests stand before everything else.
 
 use super::csrf;
 use super::words::{guards, plain, planned, severity, since, ticked, to_incident, to_run, value};
@@ -10,6 +10,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The data of the first page.
 pub struct Home {
     pub status: Value,
     pub guards: Value,
@@ -18,6 +19,7 @@ pub struct Home {
     pub runs: Vec<Run>,
 }
 
+/// The page's content.
 pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
     html! {
         h1 { "Now" }
@@ -78,7 +80,7 @@ fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
     sorted
 }
 
-/// One incident of a list; `when` is what the list says of its time.
+/// One incident of a list; `when` is the list's text about its time.
 pub fn row(incident: &Incident, when: &Markup) -> Markup {
     html! {
         li {

@@ -1,4 +1,4 @@
-//! The page of a run: the frozen plan with its hash, what was done, what holds it, and the two buttons.
+//! The page of a run: the frozen plan with its hash, the steps done, the guards that hold it, and the two buttons.
 //!
 //! Invariant: a form answers the question whose plan stands above it: it carries that plan's hash.
 
@@ -14,6 +14,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The data of a run's page.
 pub struct Telling {
     pub run: Run,
     pub approvals: Vec<Approval>,
@@ -27,6 +28,7 @@ pub struct Telling {
     pub may_judge: bool,
 }
 
+/// The page's content.
 pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.run;
     let (open, answered): (Vec<_>, Vec<_>) =
@@ -111,7 +113,7 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
     }
 }
 
-/// Whether it was right: who has said so, and the two buttons. While a question is open its answer is the verdict.
+/// Whether it was right: the reviews so far, and the two buttons. While a question is open its answer is the verdict.
 fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.run;
     let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };

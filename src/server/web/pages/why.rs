@@ -7,6 +7,7 @@ use crate::limits;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The page's content, from the API's answer about `subject`.
 pub fn body(subject: &str, answer: &Value) -> Markup {
     let blocks = answer["blocks"].as_array().cloned().unwrap_or_default();
     html! {

@@ -1,7 +1,6 @@
 //! Small pieces of pages: texts, times, links, stories, calls.
 //!
-//! Invariant: what came from outside is shown as text; a link is http or https, shows its host, and tells the other side
-//! nothing of us.
+//! Invariant: a text from outside is shown as text; a link is http or https, shows its host, and sends no referrer.
 
 use crate::engine::story::{cannot, over_to_you, planned_steps};
 use crate::limits;
@@ -53,12 +52,12 @@ pub fn severity(severity: Severity) -> Markup {
     html! { span.mark.(class) { (severity) } }
 }
 
-/// A moment with its date and zone, for what is not of today.
+/// A moment with its date and zone, for times of other days.
 pub fn moment_with_date(at: Time) -> Markup {
     html! { time datetime=(at) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// How far off it is, in the largest unit that says something.
+/// How far off it is, in the largest unit with a count.
 pub fn distance(at: Time, now: Time) -> String {
     let seconds = (at.as_second() - now.as_second()).abs();
     if seconds < 1 {
@@ -73,11 +72,12 @@ pub fn distance(at: Time, now: Time) -> String {
     if at >= now { format!("in {number} {unit}") } else { format!("{number} {unit} ago") }
 }
 
+/// The time since `at`; the moment itself is in the element's title.
 pub fn since(at: Time, now: Time) -> Markup {
     html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (distance(at, now)) } }
 }
 
-/// What an annotation says: a link where it is one, with its host in sight, else text.
+/// The value of an annotation: a link where it is one, with its host in sight, else text.
 pub fn outside(text: &str) -> Markup {
     match web_link(text).zip(host(text)) {
         Some((href, host)) => html! {
@@ -89,11 +89,11 @@ pub fn outside(text: &str) -> Markup {
 
 fn host(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok()?;
-    // Whoever writes `https://google.com@evil.example` wants it to be misread.
+    // `https://google.com@evil.example` is written to be misread.
     (url.username().is_empty() && url.password().is_none()).then(|| url.host_str().map(plain)).flatten()
 }
 
-/// A story, oldest line first; what is too old for one page is a number.
+/// A timeline, oldest line first; lines beyond the bound of one page are a number.
 pub fn story(lines: &[StoryLine]) -> Markup {
     let skip = lines.len().saturating_sub(limits::WEB_ROWS);
     html! {
@@ -107,7 +107,8 @@ pub fn story(lines: &[StoryLine]) -> Markup {
     }
 }
 
-/// The steps of a plan, a line each with what it costs and what would hold it; calls, reads and the hash folded away.
+/// The steps of a plan, a line each with its cost and the guards that would hold it; calls, reads and the hash folded
+/// away.
 pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
     html! {
@@ -136,7 +137,7 @@ pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     }
 }
 
-/// What a step costs, and what would hold it.
+/// The cost of a step, and the guards that would hold it.
 pub fn costs(step: &PlannedStep) -> Markup {
     html! {
         @if let Some(cost) = &step.cost { div { (ticked(cost)) } }
@@ -179,10 +180,12 @@ pub fn planned(plan: &Plan, foretold: &[Foretold]) -> Markup {
     }
 }
 
+/// The address of a run's page.
 pub fn to_run(id: impl std::fmt::Display) -> String {
     format!("/runs/{}", segment(&id.to_string()))
 }
 
+/// The address of an incident's page.
 pub fn to_incident(id: impl std::fmt::Display) -> String {
     format!("/incidents/{}", segment(&id.to_string()))
 }

@@ -1,7 +1,7 @@
 //! Groups: alerts of one name that fire on many subjects are one incident, which absorbs those that no one has seen yet.
 //!
-//! Invariant: an incident that a channel has shown, or that a person has taken up, is never absorbed; what is absorbed moves
-//! with all of its episodes and runs in one transaction.
+//! Invariant: an incident that a channel has shown, or that a user has acknowledged, is never absorbed; an absorbed one
+//! moves with all of its episodes and runs in one transaction.
 
 use super::super::sql::{all, exec, json, micros, one, to_json};
 use super::super::tx::Tx;
@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 pub(in super::super) struct Recent {
     pub incident: IncidentId,
     pub subject: Subject,
-    /// No channel has shown it and no person has taken it up: it can become part of a group.
+    /// No channel has shown it and no user has taken it up: it can become part of a group.
     pub unseen: bool,
 }
 
@@ -28,7 +28,7 @@ pub(in super::super) fn recent(conn: &Connection, storm: &str, since: Time) -> R
     })
 }
 
-/// The incident is the first of what may become this storm.
+/// The incident is the first of a possible storm.
 pub(in super::super) fn mark(
     conn: &Connection,
     incident: IncidentId,

@@ -39,6 +39,9 @@ fn cordon(node: &str) -> Proposal {
         effect: Effect::Converge,
         reach: Reach::Node,
         disruptive: true,
+        scheduling: Scheduling::Cordon,
+        approval: ApprovalNeed::ByMode,
+        doing: "",
         target: Subject::node(node),
         undoes: None,
         deadline: now(),
@@ -114,7 +117,7 @@ fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
     refused(&frozen("all"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "frozen by ann");
     refused(&frozen("rule:xid-79"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "drill");
     refused(&frozen("cluster:eu"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "does not name its cluster");
-    refused(&frozen("galaxy:x"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "an unknown scope");
+    refused(&frozen("galaxy:x"), &cordon("gpu-3"), "hold", ReasonCode::Frozen, "unknown scope");
     let undo = Proposal { undoes: Some(0), ..cordon("gpu-3") };
     refused(&frozen("all"), &undo, "hold", ReasonCode::Frozen, "drill");
     allowed(&frozen("rule:other"), &cordon("gpu-3"));
@@ -125,6 +128,7 @@ fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
         effect: Effect::Keyed,
         reach: Reach::None,
         disruptive: false,
+        scheduling: Scheduling::Unchanged,
         target: Subject::default(),
         ..cordon("gpu-3")
     };
@@ -165,11 +169,13 @@ fn a_node_that_somebody_else_cordoned_is_left_alone() {
     let give_back = Proposal {
         call: Call::new("k8s::uncordon", [("node", json!("gpu-3"))]),
         disruptive: false,
+        scheduling: Scheduling::Uncordon,
         undoes: Some(0),
         ..mine.clone()
     };
     refused(&levels(), &give_back, "deny", ReasonCode::ForeignCordon, "bob");
-    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..mine };
+    let scheduling = Scheduling::Unchanged;
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, scheduling, ..mine };
     allowed(&levels(), &label);
 }
 
@@ -216,7 +222,8 @@ fn the_wait_between_attempts_doubles_until_they_are_used_up() {
 fn one_disruptive_run_has_a_node_at_a_time() {
     let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
     refused(&busy, &cordon("gpu-3"), "hold", ReasonCode::NodeBusy, "r7 works on gpu-3 already");
-    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..cordon("gpu-3") };
+    let scheduling = Scheduling::Unchanged;
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, scheduling, ..cordon("gpu-3") };
     allowed(&busy, &label);
 }
 

@@ -1,6 +1,6 @@
-//! Tripped breakers: something went wrong so often, or in so many places, that a person must look before more is tried.
+//! Tripped breakers: something went wrong so often, or in so many places, that a user must look before more is tried.
 //!
-//! Invariant: only a person resets one; undo, giving back, and a run that has acted already pass.
+//! Invariant: only a user resets one; undo, giving back, and a run that has acted already pass.
 
 use crate::limits;
 use crate::model::{Breaker, ReasonCode, Verdict};

@@ -1,6 +1,7 @@
 //! Cooldown with doubling, and a cap on attempts: the same remedy over and over does not heal.
 //!
-//! Invariant: asked once, when a run is about to act for the first time; within 24 hours no more attempts than the cap.
+//! Invariant: checked once, when a run is about to act for the first time; within 24 hours no more attempts than the
+//! cap.
 
 use crate::limits;
 use crate::model::{ReasonCode, Span, Time, Verdict};

@@ -1,6 +1,6 @@
 //! Many nodes with one symptom at once: then it is not the nodes, and treating them one by one makes it worse.
 //!
-//! Invariant: asked before a run acts for the first time; what it refuses trips a breaker that only a person resets.
+//! Invariant: checked before a run acts for the first time; a refusal trips a breaker that only a user resets.
 
 use crate::limits;
 use crate::model::{ReasonCode, Verdict};

@@ -1,6 +1,6 @@
 //! Still true: an alert that ended before anything was done needs no remedy; while it may be a flap, the step waits.
 //!
-//! Invariant: asked in the transaction that begins the first act; a run that has acted goes on to its end.
+//! Invariant: checked in the transaction that begins the first act; a run that has acted goes on to its end.
 
 use crate::model::{Reason, ReasonCode, Verdict};
 use crate::policy::admit::Asked;

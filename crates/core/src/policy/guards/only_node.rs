@@ -1,7 +1,7 @@
-//! The only node of a site: on one machine its GPUs are what can be out of service, and the machine itself only where the
-//! site says so.
+//! The only node of a site: on one machine only its GPUs can be out of service, and the machine itself only where the
+//! site allows it.
 //!
-//! Invariant: asked before people are, so that nobody says yes to what is denied afterwards.
+//! Invariant: checked before approval is requested, so that no approver approves a step that is denied afterwards.
 
 use crate::model::{ReasonCode, Verdict};
 use crate::policy::admit::Asked;

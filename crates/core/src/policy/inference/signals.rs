@@ -1,21 +1,22 @@
-//! What two looks at an engine say for a restart and against it.
+//! Evidence for and against a restart of an engine, from two looks at it.
 //!
-//! Invariant: only what both looks show is a signal, and one group is one signal, however much of it agrees.
+//! Invariant: only facts that both looks show are a signal, and one group is one signal, however many of its members
+//! agree.
 
 use super::checks::{CHECKS, SignalGroup, Verdict, View, came};
 use super::{EngineLimits, EngineLook};
 use crate::limits;
 
-/// What one check says.
+/// One signal, for a restart or against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSignal {
     pub group: SignalGroup,
-    /// Whether it speaks for a restart.
+    /// Whether it is evidence for a restart.
     pub agrees: bool,
     pub words: String,
 }
 
-/// All that two looks say, a line for each group; `first` before `second`.
+/// All signals of two looks, a line for each group; `first` before `second`.
 pub fn engine_signals(first: &EngineLook, second: &EngineLook, limits: &EngineLimits) -> Vec<EngineSignal> {
     let is_anew = second.reading().zip(first.reading()).is_some_and(|(now, before)| now.is_anew(before));
     let before = first.reading().filter(|_| !is_anew);

@@ -1,11 +1,16 @@
-//! The parser of matchers: tokens, escapes as Go writes them, and errors that say what to write instead.
+//! The parser of matchers: tokens, escapes as Go writes them, and errors that name a correction.
 //!
-//! Invariant: it never panics, whatever the text, and what it accepts prints as a text that parses to the same.
+//! Invariant: it never panics, whatever the text, and an accepted text prints as a text that parses to the same.
 
 use super::{Matcher, MatcherError, Op};
 use crate::limits;
 
 /// Parses one matcher or a comma-separated list, with or without braces. Empty and `{}` are the empty list.
+///
+/// # Errors
+///
+/// Fails when the text is longer than `MATCHER_BYTES`, or is not a list of matchers; the error has the place and a
+/// correction.
 pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, MatcherError> {
     if text.len() > limits::MATCHER_BYTES {
         let shown: String = text.chars().take(40).collect();
@@ -75,7 +80,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What may follow the last matcher: the brace that closes, if one was opened, and then nothing.
+    /// Parses the end after the last matcher: the closing brace, if one was opened, and then nothing.
     fn finish(
         &mut self,
         at: usize,
@@ -131,7 +136,7 @@ impl Parser<'_> {
                 regex::Error::CompiledTooBig(limit) => {
                     format!("the regular expression needs more than {limit} bytes when compiled")
                 }
-                // The crate draws a picture of several lines; its last line says what is wrong.
+                // The crate draws a picture of several lines; its last line has the error.
                 other => {
                     let text = other.to_string();
                     let last = text.lines().last().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The checks of rules when files change: all that is wrong, at once, each with the rule's name.
 //!
-//! Invariant: a rule that compiles can be asked about any event without an error.
+//! Invariant: a rule that compiles can be matched against any event without an error.
 
 use super::bind::Binder;
 use super::{Compiled, RuleError};
@@ -11,7 +11,7 @@ use crate::policy::matcher::{Matcher, parse_matchers};
 use crate::policy::suggest::did_you_mean;
 use std::collections::{HashMap, HashSet};
 
-/// Compiles every rule or tells everything that is wrong.
+/// Compiles every rule, or returns every error.
 pub(super) fn compile(
     rules: Vec<Rule>,
     runbooks: &HashMap<String, (Pin, Header)>,
@@ -75,7 +75,7 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     Compiled { rule, when, unless, binder, terms: None }
 }
 
-/// What is wrong with the rule apart from matchers and parameters.
+/// Errors of the rule apart from matchers and parameters, a sentence each.
 fn shape(rule: &Rule) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut no = |bad: bool, what: &str| {
@@ -143,7 +143,7 @@ fn shape(rule: &Rule) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with how a rule is silent: `ignore` and `tell_in`.
+/// Errors of the rule's silence keys `ignore` and `tell_in`, a sentence each.
 fn silence(rule: &Rule) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut no = |bad: bool, what: &str| {

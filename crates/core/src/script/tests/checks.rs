@@ -131,14 +131,14 @@ fn a_call_that_reaches_too_far_reads_like_this() {
 
 #[test]
 fn a_header_mistake_and_a_missing_variable_read_like_this() {
-    insta::assert_snapshot!(shown("//! T\n//! socpe: node\nfn f() { nod }\n"), @r###"
-    error[unknown-key]: the header has no key `socpe`
+    insta::assert_snapshot!(shown("//! T\n//! raech: node\nfn f() { nod }\n"), @r###"
+    error[unknown-key]: the header has no key `raech`
      --> xid79.rhai:2:5
       |
-    2 | //! socpe: node
+    2 | //! raech: node
       |     ^^^^^
       |
-      = help: did you mean `scope:`?
+      = help: the keys are params, scope, undo, approvers
 
     error[undefined-variable]: there is no variable `nod`
      --> xid79.rhai:3:10

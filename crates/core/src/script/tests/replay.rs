@@ -130,7 +130,7 @@ fn another_call_than_the_journal_holds_is_a_divergence() {
     };
     let names = "step 1 of the journal is k8s::drain(node: n1), but the script now calls k8s::uncordon(node: n1) at test.rhai:7:6";
     check("k8s::cordon(node);\nk8s::uncordon(node);", &journal, &names.replace("7:6", "8:6"));
-    check("k8s::cordon(node);\nk8s::drain(\"n2\");", &journal, "calls k8s::drain(node: n2)");
+    check("k8s::cordon(node);\nk8s::drain(\"n2\");", &journal, "now calls k8s::drain(node: n2)");
     check("k8s::cordon(node);\nk8s::drain(node, #{within: \"1m\"});", &journal, "within: 1m");
     // The other way: the script ends, stops or fails while the journal still holds steps.
     check(

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::{BufReader, Read};
 
-/// What a good header says.
+/// The content of a good header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub tensors: usize,
@@ -17,7 +17,7 @@ pub(super) struct Header {
     pub data_bytes: u64,
 }
 
-/// Reads and checks a header against the file's size. Names that it holds are taken out of `wanted`.
+/// Reads and checks a header against the file's size. Its names are removed from `wanted`.
 pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) -> Result<Header, String> {
     let mut file = BufReader::with_capacity(64 * 1024, file);
     let mut first = [0_u8; 8];

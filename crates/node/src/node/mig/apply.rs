@@ -1,6 +1,6 @@
-//! From the layout that lies there to the one that was asked for, and back if that fails.
+//! From the present layout to the requested one, and back if that fails.
 //!
-//! Invariant: what is done follows from what lies there now, so a change that was cut short is ended, not begun anew.
+//! Invariant: each act follows from the present layout, so a change that was cut short is ended, not begun anew.
 
 use super::super::{Machine, ended, failed};
 use super::boot;
@@ -116,7 +116,7 @@ fn refuse(found: &MigGpu, change: &Change) -> Result<(), (FailureKind, String)> 
     Ok(())
 }
 
-/// Destroys what is not wanted, creates what is missing, completes what has no compute instance.
+/// Destroys unwanted instances, creates missing ones, and completes those without a compute instance.
 fn lead_to(gpu: &Gpu<'_>, now: &MigGpu, wanted: &[MigPlace]) -> Result<(), NvmlError> {
     let of = |place: &MigPlace| now.profiles.iter().find(|profile| profile.name == place.profile);
     for instance in &now.instances {
@@ -152,7 +152,7 @@ fn verify(work: &[Work<'_>]) -> Result<Vec<MigGpu>, String> {
     Ok(after)
 }
 
-/// Puts the layouts back that were found, and says how that went.
+/// Restores the layouts that were found, and returns the result in words.
 fn roll_back(work: &[Work<'_>]) -> String {
     let mut failures = Vec::new();
     for one in work.iter().rev() {

@@ -1,6 +1,6 @@
 //! Answers to the verbs that read: some from the last look, some from NVML at once.
 //!
-//! Invariant: what is asked of the library here is asked on the worker's thread, within the time that any call gets.
+//! Invariant: calls of the library here are made on the worker's thread, within the time that any call gets.
 
 use super::checks::recovery_word;
 use super::judge::Judge;
@@ -10,7 +10,7 @@ use super::session::{Device, Session};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// How all GPUs are, or the one asked for.
+/// The health of all GPUs, or of the named one.
 pub(super) fn health(
     session: &Session,
     judge: &Judge,
@@ -46,7 +46,7 @@ pub(super) fn unknown(gpu: &str, session: &Session) -> String {
     format!("this node has no GPU `{gpu}`; NVML names {}", session.gpus.len())
 }
 
-/// What the driver advises for one GPU, now.
+/// The driver's advice for one GPU, now.
 pub(super) fn recovery(session: &Session, at: usize) -> Result<Value, String> {
     let gpu = session.gpus.get(at).ok_or("no such GPU")?;
     let asked = [Field { id: 230, scope: 0 }];
@@ -81,7 +81,7 @@ pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, S
     Ok(Value::Array(list))
 }
 
-/// As NVML says, else as the kernel does; a process in another namespace may have no name here.
+/// NVML's name, else the kernel's; a process in another namespace may have no name here.
 fn name(session: &Session, pid: u32) -> String {
     raw::process_name(&session.nvml, pid)
         .ok()

@@ -1,22 +1,22 @@
-//! The table of what can be wrong with a GPU as NVML tells it: each line a complaint, when it begins, and when it is over.
+//! The table of GPU faults that NVML shows: each line a condition, when it begins, and when it is over.
 //! `docs/findings.md` is this table.
 //!
-//! Invariant: a check decides from readings alone; what it cannot see leaves its complaint as it is.
+//! Invariant: a check decides from readings alone; a value that it cannot see leaves its condition as it is.
 
 use super::reading::{Limits, Looked, Reading};
 use crate::model::Severity;
 
-/// What one check says of one look.
+/// The result of one check on one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// In words for a person.
+    /// In words for a user.
     Ill(String),
     Well,
-    /// Neither: what was so stays so.
+    /// Neither: the condition stays as it was.
     Same,
 }
 
-/// What a check may look at.
+/// The input of a check.
 pub(super) struct View<'a> {
     pub looked: &'a Looked,
     /// The values of the look before this one, where there was one.
@@ -30,16 +30,16 @@ pub(super) struct View<'a> {
 
 /// One line of the table.
 pub(super) struct Check {
-    /// The first word of the complaint.
+    /// The first word of the condition.
     pub key: &'static str,
     pub alertname: &'static str,
     pub severity: Severity,
-    /// What helps, for the label `action`: `reset`, `reboot`, `support`, `tell`.
+    /// The remedy, for the label `action`: `reset`, `reboot`, `support`, `tell`.
     pub action: &'static str,
     /// Looks in a row that must agree before it begins, and before it is over.
     pub begins: u32,
     pub ends: u32,
-    /// Only looks that ask everything can say.
+    /// Only looks that read everything can decide it.
     pub whole: bool,
     pub when: &'static str,
     pub judge: fn(&View) -> Verdict,
@@ -60,7 +60,7 @@ impl View<'_> {
     }
 }
 
-/// The driver's own words for what it wants, as field 230 numbers them.
+/// The driver's own names of the recovery actions, as field 230 numbers them.
 pub(super) fn recovery_word(action: u32) -> &'static str {
     match action {
         0 => "none",
@@ -81,7 +81,7 @@ fn flag(flag: Option<bool>, words: &str) -> Verdict {
     }
 }
 
-/// Ill above a limit, well again only some degrees below it.
+/// Faulty above a limit, healthy again only some degrees below it.
 fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> Verdict {
     const LEEWAY: u32 = 3;
     match degrees.zip(limit.filter(|limit| *limit > 0)) {
@@ -93,7 +93,7 @@ fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> Verdict {
     }
 }
 
-/// Ill while a counter grows by at least so much from look to look.
+/// Faulty while a counter grows by at least so much from look to look.
 fn growing(grew: Option<u64>, least: u64, what: &str) -> Verdict {
     match grew {
         Some(by) if by >= least => Verdict::Ill(format!("{by} more {what} since the previous poll")),
@@ -308,7 +308,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Check> {
     CHECKS.iter().chain(std::iter::once(&MIG_PENDING))
 }
 
-/// What the driver tells at once, as events: bit, complaint, alertname, severity, what helps, meaning.
+/// Faults that the driver reports at once, as events: bit, condition, alertname, severity, remedy, meaning.
 pub(super) struct Alarm {
     pub bit: u64,
     pub key: &'static str,

@@ -1,6 +1,6 @@
 //! One session with NVML: the library loaded, begun, and its GPUs by all their names. Dropping it lets go of everything.
 //!
-//! Invariant: whoever drops the last share of a session shuts NVML down and unloads the library; no handle outlives it.
+//! Invariant: dropping the last share of a session shuts NVML down and unloads the library; no handle outlives it.
 
 use super::raw::{self, Code, Handle};
 use crate::limits;
@@ -93,7 +93,7 @@ fn absent(error: NvmlError) -> Absent {
 }
 
 impl Session {
-    /// The GPU that somebody names by index, UUID or address.
+    /// The GPU with this index, UUID or address.
     pub fn find(&self, wanted: &str) -> Option<usize> {
         let wanted = wanted.to_ascii_lowercase();
         self.gpus.iter().position(|gpu| {
@@ -103,6 +103,7 @@ impl Session {
         })
     }
 
+    /// The position of the GPU with this handle in `gpus`.
     pub fn by_handle(&self, handle: Handle) -> Option<usize> {
         self.gpus.iter().position(|gpu| gpu.handle == handle)
     }

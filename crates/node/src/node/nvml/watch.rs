@@ -1,7 +1,7 @@
 //! Who owns NVML: begins a session, attends to it, lets go for a reset, and begins again when the driver went away.
 //!
-//! Invariant: one call at a time is under way besides those that hang; a GPU whose call hangs is asked nothing more until
-//! that call is back.
+//! Invariant: one call at a time is under way besides those that hang; a GPU whose call hangs gets no further call
+//! until that call is back.
 
 mod attend;
 
@@ -36,7 +36,7 @@ impl Watcher for NvmlWatch {
         };
         let (door, asks) = mpsc::channel(limits::NVML_ASKS);
         machine.nvml.set(Some(door));
-        // What the last run of the agent said and did not end goes on, and ends when a look says so.
+        // Open conditions of the agent's last run go on, and end when a look shows it.
         let polled = machine.faults.polled();
         let expected = |finding: &Finding| finding.labels.get(super::judge::EXPECTED)?.parse().ok();
         let most = polled.iter().filter_map(expected).max().unwrap_or(0);
@@ -72,7 +72,7 @@ struct Watch {
     asks: mpsc::Receiver<Ask>,
     worker: Worker,
     judge: Judge,
-    /// By UUID: the last values of each GPU, also for those of a look that did not ask them.
+    /// By UUID: the last values of each GPU, also for those of a look that did not read them.
     last: BTreeMap<String, Reading>,
     stuck: Vec<Stuck>,
     /// An event thread that did not end: until it does, no other is begun.
@@ -100,7 +100,7 @@ enum After {
     Release(oneshot::Sender<Result<Released, String>>),
 }
 
-/// What came of waiting for something of the worker.
+/// The end of a wait for the worker.
 enum Came<T> {
     Here(T),
     Late,
@@ -132,7 +132,7 @@ impl Watch {
                 }
                 After::Release(reply) => {
                     let (guard, dropped) = Released::new();
-                    // Who asked and went away has dropped the guard with the reply.
+                    // A caller that went away has dropped the guard with the reply.
                     let _ = reply.send(Ok(guard));
                     tracing::info!("NVML released");
                     if self.idle(dropped, "NVML released while a GPU is reset").await {
@@ -194,14 +194,14 @@ impl Watch {
         self.idle(tokio::time::sleep(time), &why).await
     }
 
-    /// Until `over`; who asks meanwhile is told why not. True: we are to stop.
+    /// Until `over`; requests meanwhile are answered with `why`. True: we are to stop.
     async fn idle<T>(&mut self, over: impl Future<Output = T>, why: &str) -> bool {
         tokio::pin!(over);
         loop {
             tokio::select! {
                 _ = &mut over => return false,
                 ask = self.asks.recv() => match ask {
-                    // Nobody holds anything: whoever wants to reset may.
+                    // NVML is not held: a reset may begin.
                     Some(Ask::Release(reply)) => drop(reply.send(Ok(Released::new().0))),
                     ask => refuse(ask, why),
                 },
@@ -276,7 +276,7 @@ impl Watch {
 
     async fn say(&self, findings: Vec<Finding>) {
         let now = self.machine.clock.now();
-        // What the kernel log tells as well is said once.
+        // A fault that the kernel log reports as well is sent once.
         let findings = findings.into_iter().flat_map(|finding| self.machine.faults.seen_by_nvml(finding, now));
         for finding in findings {
             tracing::info!(complaint = finding.complaint, status = ?finding.status, "{}", finding.summary);
@@ -298,7 +298,7 @@ fn nameless(index: u32) -> GpuName {
 
 fn refuse(ask: Option<Ask>, why: &str) {
     match ask {
-        // Who asked and went away needs no answer.
+        // A caller that went away needs no answer.
         Some(Ask::Read { reply, .. }) => drop(reply.send(Err(why.to_owned()))),
         Some(Ask::Release(reply)) => drop(reply.send(Err(why.to_owned()))),
         None => {}

@@ -62,7 +62,8 @@ fn a_tripped_breaker_holds_what_is_new_and_lets_work_and_taking_back_go_on() {
     allowed(&Levels { acted: true, ..tripped.clone() }, &cordon("gpu-3"));
     allowed(&tripped, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
     let back = Call::new("k8s::uncordon", [("node", json!("gpu-3"))]);
-    allowed(&tripped, &Proposal { call: back, disruptive: false, ..cordon("gpu-3") });
+    let scheduling = Scheduling::Uncordon;
+    allowed(&tripped, &Proposal { call: back, disruptive: false, scheduling, ..cordon("gpu-3") });
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn what_stops_everything_from_outside_the_store_holds_undo_too_and_a_step_under_
 #[test]
 fn a_reboot_asks_people_in_every_mode_and_what_they_named_may_begin() {
     let call = Call::new("node::reboot", [("node", json!("gpu-3"))]);
-    let reboot = Proposal { call, effect: Effect::Witnessed, ..cordon("gpu-3") };
+    let reboot = Proposal { call, effect: Effect::Witnessed, approval: ApprovalNeed::LastResort, ..cordon("gpu-3") };
     let auto = Levels { mode: Mode::Auto, ..levels() };
     refused(&auto, &reboot, "deny", ReasonCode::NotApproved, "requires an approved plan");
     let planned = PlannedCall {
