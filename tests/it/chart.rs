@@ -489,8 +489,8 @@ fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
         ("exposure=internet", "/exposure"),
         ("serviceMonitor.enabled=true", "role metrics"),
         ("agent.enabled=true", "agent.tlsSecret"),
-        ("cacheJob.enabled=true", "say where models lie"),
-        ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", "and not both"),
+        ("cacheJob.enabled=true", "set the place of the models"),
+        ("cacheJob.enabled=true,cacheJob.claim=a,cacheJob.hostPath=/b", ", not both"),
     ] {
         let refused = helm("template", &["--set", set]);
         let errors = String::from_utf8_lossy(&refused.stderr);
