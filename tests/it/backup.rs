@@ -228,7 +228,7 @@ async fn every_fault_of_opening_says_what_is_wrong_and_what_to_do() {
 
 #[tokio::test]
 async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
-    use nightshift::store::{SqliteOptions, SqliteStore, Store};
+    use nightshift::store::{Ledger, SqliteOptions, SqliteStore};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let store = SqliteStore::open(SqliteOptions::new(&path), crate::store::fixtures::start()).unwrap();

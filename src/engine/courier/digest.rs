@@ -257,7 +257,7 @@ impl Courier {
     /// Incidents that wait for an answer: named first, as nobody else will ask before the storm is over.
     async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
         let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
-        let runs = self.store.runs(filter).await.unwrap_or_default();
+        let runs = self.views.runs(filter).await.unwrap_or_default();
         let asking = runs.into_iter().filter_map(|run| match (run.incident, run.state) {
             (Some(incident), RunState::Asking { approval }) => Some((incident, approval)),
             _ => None,
