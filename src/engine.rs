@@ -83,13 +83,15 @@ async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 
 /// Runs every loop until `shutdown` turns true, then returns once each has put down what it held.
 pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
+    // Before anything looks at a timer.
+    let clock = ClockWatch::begin(&parts).await;
     let leases = lease::Leases::begin(&parts).await;
     let (ended, all_ended) = watch::channel(false);
     let mut keeping = tokio::spawn(leases.keep(shutdown.clone(), all_ended));
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
     loops.spawn(Courier::new(&parts).run(shutdown.clone()));
-    loops.spawn(clock_watch::run(parts.clone(), shutdown.clone()));
+    loops.spawn(clock_watch::run(clock, parts.clone(), shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(agents::run(parts.clone(), shutdown.clone()));
     loops.spawn(scheduler::run(parts.clone(), shutdown.clone()));

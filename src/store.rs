@@ -52,3 +52,12 @@ pub enum StoreError {
     #[error("stored data is damaged: {0}")]
     Damaged(String),
 }
+
+/// The clock by which the times in the store were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockMark {
+    /// `Clock::boot`, `Clock::offset` and microseconds of `Clock::monotonic` at that moment.
+    pub boot: i64,
+    pub offset: i64,
+    pub running: i64,
+}

@@ -153,34 +153,53 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
 
 /// Fetches everything, page by page, and writes it as an export.
 fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
-    let mut checkpoints = checkpoints(client)?;
     let status: Value = client.get("status", &[])?;
     // Entries go on arriving: the export ends where it began to be made.
     let size = status["entries"].as_u64().unwrap_or_default();
-    checkpoints.retain(|checkpoint| checkpoint.size <= size);
-    checkpoints.sort_by_key(|checkpoint| checkpoint.size);
     let mut pages = Pages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
-    let written = write_export(&mut out, key, size, &mut pages, &checkpoints).and_then(|()| out.flush());
-    if let Some(stop) = pages.failed {
+    let mut checkpoints = Checkpoints { client, after: 0, size, page: Vec::new().into_iter(), failed: None };
+    let written = write_export(&mut out, key, size, &mut pages, &mut checkpoints).and_then(|()| out.flush());
+    if let Some(stop) = pages.failed.or(checkpoints.failed) {
         return Err(stop);
     }
     written.map_err(|error| Stop::failure(format!("cannot write: {error}"), ""))
 }
 
-/// All checkpoints, page by page.
-fn checkpoints(client: &Client) -> Result<Vec<Checkpoint>, Stop> {
-    let mut all: Vec<Checkpoint> = Vec::new();
-    loop {
-        let after = all.last().map_or(0, |last| last.size).to_string();
-        let query = [("after", after), ("limit", limits::READ_LIMIT.to_string())];
-        let answer: Value = client.get("audit/checkpoints", &query)?;
-        let page: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
+/// Checkpoints over at most so many entries, in the order of their size, fetched as they are wanted: a page is all that is
+/// in memory.
+struct Checkpoints<'a> {
+    client: &'a Client,
+    after: u64,
+    size: u64,
+    page: std::vec::IntoIter<Checkpoint>,
+    failed: Option<Stop>,
+}
+
+impl Checkpoints<'_> {
+    fn fetch(&self) -> Result<Vec<Checkpoint>, Stop> {
+        let query = [("after", self.after.to_string()), ("limit", limits::READ_LIMIT.to_string())];
+        let answer: Value = self.client.get("audit/checkpoints", &query)?;
+        let mut page: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
         // An engine of before returns all of them at once, whatever the page.
-        let fresh = page.first().is_some_and(|first| all.last().is_none_or(|last| first.size > last.size));
-        if !fresh {
-            return Ok(all);
+        page.retain(|checkpoint| checkpoint.size > self.after && checkpoint.size <= self.size);
+        page.sort_by_key(|checkpoint| checkpoint.size);
+        Ok(page)
+    }
+}
+
+impl Iterator for Checkpoints<'_> {
+    type Item = Checkpoint;
+
+    fn next(&mut self) -> Option<Checkpoint> {
+        if self.page.len() == 0 && self.failed.is_none() {
+            match self.fetch() {
+                Ok(page) => self.page = page.into_iter(),
+                Err(stop) => self.failed = Some(stop),
+            }
         }
-        all.extend(page);
+        let checkpoint = self.page.next()?;
+        self.after = checkpoint.size;
+        Some(checkpoint)
     }
 }
 

@@ -1,5 +1,10 @@
 //! Steps of the wall clock: each is an entry, and one that lasts moves the timers and then the engine's time.
 //!
+//! A step while the engine is down is found at the next start: the offset between wall clock and running clock is kept in
+//! the store, and within one boot of the machine only a step changes it. Across a boot the running clock starts anew; then a
+//! clock that was set back is found by the ledger, which lies ahead of it, and one that was set forward cannot be told from a
+//! time that the engine was down for.
+//!
 //! Invariant: between a step and its end nothing of the engine follows it; when the engine's time does, all that waits in
 //! the store is moved by the same time, and before it where it would fire early.
 
@@ -7,12 +12,12 @@ use super::Parts;
 use crate::clock::ClockStep;
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, Span, Time};
-use crate::store::{Filter, StoreError};
+use crate::planted::planted;
+use crate::store::{ClockMark, Filter, StoreError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
-    let mut clock = ClockWatch::default();
+pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch::Receiver<bool>) {
     while !*shutdown.borrow() {
         if let Err(error) = clock.pass(&parts).await {
             tracing::error!(%error, "a step of the machine's clock could not be recorded; trying again in a second");
@@ -32,9 +37,21 @@ pub struct ClockWatch {
     told: Option<ClockStep>,
     /// Adopted, and the timers are still to be moved.
     owed: Option<i64>,
+    /// What the store keeps.
+    kept: Option<ClockMark>,
 }
 
 impl ClockWatch {
+    /// Looks for a step while the engine was down, and moves what waits before anything looks at it. A store that does not
+    /// answer is asked again by `pass`.
+    pub async fn begin(parts: &Parts) -> ClockWatch {
+        let mut clock = ClockWatch::default();
+        if let Err(error) = clock.pass(parts).await {
+            tracing::error!(%error, "whether the machine's clock was set while the engine was down is not known; trying again in a second");
+        }
+        clock
+    }
+
     /// Looks once.
     ///
     /// # Errors
@@ -45,7 +62,7 @@ impl ClockWatch {
             self.start(parts).await?;
         }
         if let Some(by) = self.owed {
-            self.shift(parts, by).await?;
+            self.shift(parts, by, "", parts.clock.now()).await?;
         }
         let step = parts.clock.step();
         match (self.told, step) {
@@ -70,46 +87,70 @@ impl ClockWatch {
             }
             _ => {}
         }
+        self.keep(parts).await
+    }
+
+    /// Keeps the offset of the engine's time where it has changed by more than what a start takes for no step.
+    async fn keep(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        let Some(boot) = parts.clock.boot() else { return Ok(()) };
+        let mark = ClockMark { boot, offset: parts.clock.offset(), running: micros(parts.clock.monotonic()) };
+        let tolerated = micros(limits::CLOCK_STEP) / 4;
+        let is_kept = |kept: ClockMark| kept.boot == boot && (kept.offset - mark.offset).abs() <= tolerated;
+        if !self.kept.is_some_and(is_kept) {
+            parts.store.keep_clock_mark(mark).await?;
+            self.kept = Some(mark);
+        }
         Ok(())
     }
 
     /// Forward the timers go first, backward the clock: in between they are late for a moment, and never early.
     async fn adopt(&mut self, parts: &Parts, step: ClockStep) -> Result<(), StoreError> {
         if step.by > 0 {
-            self.shift(parts, step.by).await?;
+            // It comes before the clock: the entry has the time that holds from now on.
+            let now = parts.clock.now();
+            let after = Time::from_microsecond(now.as_microsecond().saturating_add(step.by)).unwrap_or(now);
+            self.shift(parts, step.by, "", after).await?;
             parts.clock.adopt(step);
         } else {
             parts.clock.adopt(step);
             self.told = None;
             self.owed = Some(step.by);
-            self.shift(parts, step.by).await?;
+            self.shift(parts, step.by, "", parts.clock.now()).await?;
         }
         self.told = None;
         parts.nudge.nudge();
         Ok(())
     }
 
-    async fn shift(&mut self, parts: &Parts, by: i64) -> Result<(), StoreError> {
+    /// `when` is empty, or says when the clock was set.
+    async fn shift(&mut self, parts: &Parts, by: i64, when: &str, at: Time) -> Result<(), StoreError> {
         let text = format!(
-            "the engine follows the machine's clock, which was set {}: all timers are moved with it",
+            "the engine follows the machine's clock, which was set {}{when}: all timers are moved with it",
             spoken(by)
         );
         tracing::warn!(text, "clock step");
-        // Forward it comes before the clock: the entry has the time that holds from now on.
-        let now = parts.clock.now();
-        let after = Time::from_microsecond(now.as_microsecond().saturating_add(by.max(0))).unwrap_or(now);
-        let rows = parts.store.shift_timers(by, text, after).await?;
+        let rows = parts.store.shift_timers(by, text, at).await?;
         tracing::info!(rows, "timers were moved");
-        self.owed = None;
+        (self.owed, self.kept) = (None, None);
         parts.nudge.nudge();
         Ok(())
     }
 
-    /// The last life of the engine wrote entries that lie ahead of the clock: it was set back meanwhile, by that at least.
+    /// What was done to the clock while the engine was down. Without a mark of this boot: the last life wrote entries that lie
+    /// ahead of the clock, so it was set back, by that at least.
     async fn start(&mut self, parts: &Parts) -> Result<(), StoreError> {
-        let ahead = last_before(parts).await?.map_or(0, |at| at.as_microsecond() - parts.clock.now().as_microsecond());
-        if ahead > i64::try_from(limits::CLOCK_STEP.as_micros()).unwrap_or(i64::MAX) {
-            self.shift(parts, -ahead).await?;
+        let (mark, running) = (parts.store.clock_mark().await?, micros(parts.clock.monotonic()));
+        // A sandbox may have a running clock of its own under one boot id: then it has run for less than before.
+        let mark = mark.filter(|mark| parts.clock.boot() == Some(mark.boot) && mark.running <= running);
+        let by = match mark {
+            Some(mark) if !planted("step-while-down-is-downtime") => parts.clock.offset().saturating_sub(mark.offset),
+            _ => {
+                let last = last_before(parts).await?.map_or(i64::MIN, Time::as_microsecond);
+                parts.clock.now().as_microsecond().saturating_sub(last).min(0)
+            }
+        };
+        if by.saturating_abs() > micros(limits::CLOCK_STEP) {
+            self.shift(parts, by, " while the engine was down", parts.clock.now()).await?;
         }
         self.is_started = true;
         Ok(())
@@ -124,6 +165,10 @@ async fn last_before(parts: &Parts) -> Result<Option<Time>, StoreError> {
     let filter = Filter { after: Some(started.no.0 - 2), limit: 1, ..Filter::default() };
     let before = parts.store.entries(filter).await?;
     Ok(before.first().filter(|entry| entry.no < started.no).map(|entry| entry.at))
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A step after the one that was told; a clock that runs wild is told of once a minute.

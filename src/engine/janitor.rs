@@ -19,7 +19,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
         pass(&parts).await;
         if elapsed(signed_at, began, limits::CHECKPOINT_EVERY) {
             let newest = sign(&parts).await;
-            if let Err(error) = parts.store.fold().await {
+            if let Err(error) = parts.store.fold(parts.clock.now()).await {
                 tracing::warn!(%error, "the write-ahead log was not folded into the database; trying again in a minute");
             }
             check.pass(&parts, newest.as_ref()).await;

@@ -22,7 +22,7 @@ impl Notifier for LogNotifier {
         let incident = &notice.incident;
         tracing::info!(
             channel = %self.channel,
-            incident = %incident.id,
+            incident = %incident.shown_id(),
             state = super::word(incident.state),
             severity = %incident.severity,
             subject = %text::plain(&incident.subject.words(), STORY_LINE_CHARS),

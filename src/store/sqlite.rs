@@ -111,6 +111,8 @@ pub struct SqliteStore {
     on_fatal: Option<OnFatal>,
     mark: Option<PathBuf>,
     ballast: Arc<Ballast>,
+    /// Whether the log could not be folded the last time, as people were notified of it; none: not yet in this life.
+    fold_failed: Mutex<Option<bool>>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
 }
@@ -195,8 +197,7 @@ impl SqliteStore {
         tx.resolve_after = options.resolve_after;
         tx.group_wait = options.group_wait;
         let last = move |tx: Tx| {
-            // A log that was not folded back is read at the next start.
-            let _ = tx.conn.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+            schema::fold_at_the_end(&tx.conn);
             drop(tx);
             drop(lock);
         };
@@ -208,6 +209,7 @@ impl SqliteStore {
             on_fatal: options.on_fatal,
             mark: options.mark,
             ballast,
+            fold_failed: Mutex::default(),
             writer: Mutex::new(Some(Writer { queue, thread })),
         })
     }
@@ -279,6 +281,30 @@ impl SqliteStore {
             changed += 1;
         }
         Ok(changed)
+    }
+
+    /// Notifies people once of a log that cannot be folded, and once when it is folded again.
+    async fn notify_of_fold(&self, failed: Option<String>, now: Time) -> Result<(), StoreError> {
+        const KEY: &str = "store/fold";
+        let has_failed = failed.is_some();
+        if *self.fold_failed.lock().unwrap_or_else(PoisonError::into_inner) == Some(has_failed) {
+            return Ok(());
+        }
+        let tell = move |tx: &mut Tx| match failed {
+            Some(error) => {
+                let text = format!(
+                    "the write-ahead log cannot be folded into the database ({error}): nothing is lost, the log keeps \
+                     everything and grows, and a copy of the database file alone lacks what is in the log; look at the disk \
+                     (`dmesg`)"
+                );
+                let title = "The log of the store cannot be folded into its database";
+                parked::alarm(tx, KEY, title, Severity::Critical, &text, now).map(drop)
+            }
+            None => parked::all_clear(tx, KEY, "the log is folded into the database again", now),
+        };
+        self.write(tell).await?;
+        *self.fold_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(has_failed);
+        Ok(())
     }
 
     /// Lets the writer end; what it took is committed before.

@@ -226,6 +226,77 @@ async fn every_fault_of_opening_says_what_is_wrong_and_what_to_do() {
     assert!(words.contains("newer Nightshift") && words.contains("Downgrade"), "{words}");
 }
 
+/// The code block of that section of the page, a line each.
+fn block(section: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/backup.md")).unwrap();
+    let section = page.split(&format!("## {section}\n")).nth(1).unwrap_or_else(|| panic!("no section {section}"));
+    let block = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    block.lines().map(str::to_owned).collect()
+}
+
+fn change(site: &Site, sql: &str) {
+    assert_eq!(rusqlite::Connection::open(database(site)).unwrap().execute(sql, []).unwrap(), 1, "{sql}");
+}
+
+/// This program plays both versions: it is the older one wherever the database has one more migration than it knows.
+#[tokio::test]
+async fn the_way_back_from_a_newer_version_is_walked_as_the_page_says() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    assert_eq!(engine.stop(), Some(0));
+    // What an upgrade keeps.
+    let copy = site.path().join("data/nightshift.db.before-upgrade");
+    std::fs::copy(database(&site), &copy).unwrap();
+    // The newer version runs for a while, and takes in a fourth alert.
+    let engine = start(&site, &[]).await;
+    fire(&engine, "d").await;
+    assert_eq!(engine.stop(), Some(0));
+    let becomes_newer = "INSERT INTO migration SELECT max(version) + 1, 'later', sha256, at FROM migration";
+    change(&site, becomes_newer);
+    // "To lose nothing: install the newer version again."
+    assert!(refused(&site, &[]).contains("newer Nightshift"));
+    change(&site, "DELETE FROM migration WHERE name = 'later'");
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 4);
+    assert_eq!(engine.stop(), Some(0));
+    change(&site, becomes_newer);
+    let newer = std::fs::read(database(&site)).unwrap();
+
+    // "An older version refuses a database that a newer one has opened."
+    for args in [&[][..], &["--accept-loss"]] {
+        let words = refused(&site, args);
+        for part in ["newer Nightshift", "Downgrade", "install that version again"] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        assert_eq!(std::fs::read(database(&site)).unwrap(), newer, "and leaves it as it is");
+    }
+    // "To lose what came after the upgrade: put the copy in place, and accept the loss once."
+    let mut lines = block("Downgrade");
+    assert_eq!(lines.pop().as_deref(), Some("nightshift serve --accept-loss"));
+    let script = lines.join("\n").replace("/var/lib/nightshift", &site.path().join("data").display().to_string());
+    let walked = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(walked.status.success(), "{}", said(&walked));
+    assert_eq!(std::fs::read(site.path().join("data/newer/nightshift.db")).unwrap(), newer, "nothing is thrown away");
+    let words = refused(&site, &[]);
+    assert!(words.contains("are missing") && words.contains("--accept-loss"), "the loss is accepted in words: {words}");
+    let engine = start(&site, &["--accept-loss"]).await;
+    let now = status(&engine).await;
+    assert_eq!((now["episodes_open"].as_u64(), now["freezes"].as_u64()), (Some(3), Some(1)), "{now:#}");
+    let entries = engine.get("/api/v1/entries?kind=trouble").await.unwrap().to_string();
+    assert!(entries.contains("the loss was accepted by"), "{entries}");
+    let incidents = engine.get("/api/v1/incidents").await.unwrap().to_string();
+    assert!(incidents.contains("Entries of the ledger are lost"), "people are notified: {incidents}");
+    assert!(good(&site, &["audit", "verify"]).contains("good"));
+    // The fourth alert still fires: its source sends it again.
+    fire(&engine, "d").await;
+    assert_eq!(status(&engine).await["episodes_open"], 4);
+    assert_eq!(engine.stop(), Some(0));
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["episodes_open"], 4, "and from then on it is an ordinary start");
+    assert_eq!(engine.stop(), Some(0));
+}
+
 #[tokio::test]
 async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
     use nightshift::store::{Ledger, SqliteOptions, SqliteStore};
@@ -235,7 +306,7 @@ async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
     let kind = nightshift::model::EntryKind::Trouble { text: "a line".to_owned() };
     let (actor, about) = (nightshift::model::Actor::engine(), nightshift::model::About::default());
     store.note(actor, about, kind, crate::store::fixtures::start()).await.unwrap();
-    store.fold().await.unwrap();
+    store.fold(crate::store::fixtures::start()).await.unwrap();
     std::fs::copy(&path, dir.path().join("copy.db")).unwrap();
     let copy = rusqlite::Connection::open(dir.path().join("copy.db")).unwrap();
     let entries: i64 = copy.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();

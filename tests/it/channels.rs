@@ -177,6 +177,15 @@ async fn a_test_message_is_marked_as_one_reaches_slack_and_is_in_the_ledger() {
     let seen = slack.seen();
     let post = seen.iter().find(|seen| seen.path == "/chat.postMessage").unwrap();
     assert!(post.text.contains("TEST from Nightshift"), "{}", post.text);
+    assert!(
+        post.text.contains("test message") && !post.text.contains("i0"),
+        "no incident stands behind it: {}",
+        post.text
+    );
+    assert!(!post.text.contains("Acknowledge"), "and nothing can be done about it: {}", post.text);
+    let listed = said(&run(&site, &["channels"]));
+    let line = listed.lines().find(|line| line.starts_with("oncall")).unwrap();
+    assert!(line.contains("on ") && !line.contains("never"), "its last delivery was the test: {listed}");
     let entries = engine.get("/api/v1/entries?kind=remarked").await.unwrap();
     assert!(entries.to_string().contains("sent a test message to channel oncall: delivered"), "{entries}");
 }
@@ -211,6 +220,11 @@ async fn a_test_that_the_channel_refuses_or_that_names_no_channel_does_not_end_w
         said(&refused).contains("not delivered") && said(&refused).contains("not_in_channel"),
         "{}",
         said(&refused)
+    );
+    let listed = said(&run(&site, &["channels"]));
+    assert!(
+        listed.contains("failing") && listed.contains("not_in_channel"),
+        "a test that failed is a failure: {listed}"
     );
     let unknown = run(&site, &["channels", "test", "oncal"]);
     assert_eq!(unknown.status.code(), Some(5), "{}", said(&unknown));

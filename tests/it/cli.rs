@@ -6,9 +6,13 @@ use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nightshift");
 
-const SUBCOMMANDS: [&str; 23] = [
+const SUBCOMMANDS: [&str; 40] = [
     "serve",
+    "agent",
+    "agents",
     "check",
+    "backup",
+    "restore",
     "simulate",
     "run",
     "show",
@@ -17,19 +21,32 @@ const SUBCOMMANDS: [&str; 23] = [
     "deny",
     "incidents",
     "ack",
+    "assign",
+    "silence",
+    "resolve",
     "runs",
     "cancel",
     "freeze",
     "unfreeze",
+    "scorecard",
+    "judge",
+    "promote",
+    "demote",
+    "guards",
+    "tokens",
+    "sessions",
+    "break-glass",
     "status",
     "audit",
     "cache",
     "channels",
     "doctor",
     "rbac",
+    "demo",
     "sim",
     "config",
     "completions",
+    "version",
 ];
 
 struct Place(tempfile::TempDir);
@@ -90,6 +107,15 @@ fn help_names_every_subcommand_and_every_exit_code() {
     for name in SUBCOMMANDS {
         assert!(text.lines().any(|line| line.trim_start().starts_with(name)), "{name} is missing in\n{text}");
     }
+    let listed = text.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = |line: &str| line.starts_with("  ") && !line.starts_with("   ");
+    let listed: Vec<&str> =
+        listed.lines().filter(|line| named(line)).filter_map(|line| line.split_whitespace().next()).collect();
+    let missing: Vec<_> = listed.iter().filter(|name| **name != "help" && !SUBCOMMANDS.contains(name)).collect();
+    assert!(
+        missing.is_empty() && listed.len() > SUBCOMMANDS.len() - 1,
+        "a command that no test here knows: {missing:?}"
+    );
     for line in [
         "0    ok",
         "1    failure",

@@ -379,6 +379,82 @@ async fn a_clock_set_back_while_the_engine_was_down_leaves_no_timer_in_the_futur
     assert_eq!(posts(&night, "/hook"), 1);
 }
 
+/// The next life of the engine, that long after the last by the running clock, and with the wall clock set by that.
+async fn next_life(night: &Night, down: Duration, by: Duration, is_back: bool) {
+    night.pass(down).await;
+    night.clock.set(if is_back { night.now() - by } else { night.now() + by });
+    let started = EntryKind::Started { version: "test".to_owned(), epoch: 2 };
+    night.parts.store.note(Actor::engine(), About::default(), started, night.now()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_set_forward_while_the_engine_was_down_fires_nothing_early() {
+    for (by, is_back) in [(HOUR, false), (DAY, false), (400 * DAY, false), (HOUR, true), (DAY, true)] {
+        let what = format!("{by:?}, back: {is_back}");
+        let night = Night::fall("rules: []", BOOKS).await;
+        ClockWatch::begin(&night.parts).await;
+        let url = format!("{}/hook", night.fleet.url());
+        let run = night.start("sleep", Mode::Auto, json!({ "node": "gpu-2", "url": url })).await;
+        night.settle().await;
+        // Down for five minutes of the twenty, and down again with nothing done to the clock.
+        next_life(&night, 5 * MINUTE, by, is_back).await;
+        ClockWatch::begin(&night.parts).await;
+        let way = if is_back { "back" } else { "forward" };
+        let told = steps(&night).await;
+        assert!(told.len() == 1 && told[0].contains(&format!("{way} while the engine was down")), "{what}: {told:?}");
+        next_life(&night, MINUTE, Duration::ZERO, false).await;
+        ClockWatch::begin(&night.parts).await;
+        assert_eq!(steps(&night).await.len(), 1, "{what}: moved once");
+        night.settle().await;
+        night.pass(13 * MINUTE).await;
+        night.settle().await;
+        assert_eq!(posts(&night, "/hook"), 0, "{what}: not early");
+        night.pass(2 * MINUTE).await;
+        assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done, "{what}: and not late");
+        assert_eq!(posts(&night, "/hook"), 1, "{what}");
+    }
+}
+
+/// A process that ends after the timers were moved and before anything else does not move them once more.
+#[tokio::test]
+async fn a_step_that_was_followed_is_not_followed_again_by_the_next_start() {
+    for is_back in [false, true] {
+        let night = Night::fall("rules: []", BOOKS).await;
+        let mut clock = ClockWatch::begin(&night.parts).await;
+        let url = format!("{}/hook", night.fleet.url());
+        let run = night.start("sleep", Mode::Auto, json!({ "node": "gpu-2", "url": url })).await;
+        night.settle().await;
+        set(&night, HOUR, is_back);
+        follow(&night, &mut clock).await;
+        next_life(&night, MINUTE, Duration::ZERO, false).await;
+        ClockWatch::begin(&night.parts).await;
+        night.pass(8 * MINUTE).await;
+        night.settle().await;
+        assert_eq!(posts(&night, "/hook"), 0, "back: {is_back}: some nineteen of its twenty minutes have passed");
+        night.pass(2 * MINUTE).await;
+        assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done, "back: {is_back}");
+    }
+}
+
+/// Across a boot nothing tells a clock that was set forward from a long stop, and it is taken for one; back it is found.
+#[tokio::test]
+async fn across_a_boot_the_clock_is_believed_forward_and_not_back() {
+    for is_back in [false, true] {
+        let night = Night::fall("rules: []", BOOKS).await;
+        ClockWatch::begin(&night.parts).await;
+        let url = format!("{}/hook", night.fleet.url());
+        let run = night.start("sleep", Mode::Auto, json!({ "node": "gpu-2", "url": url })).await;
+        night.settle().await;
+        night.clock.reboot();
+        next_life(&night, MINUTE, HOUR, is_back).await;
+        ClockWatch::begin(&night.parts).await;
+        assert_eq!(steps(&night).await.len(), usize::from(is_back));
+        night.settle().await;
+        let ended = night.until_rest(run, if is_back { 30 * MINUTE } else { MINUTE }).await;
+        assert_eq!(ended.state, RunState::Done, "back: {is_back}");
+    }
+}
+
 /// Bodies, episodes and runs that are there.
 async fn kept(night: &Night) -> (usize, usize, usize) {
     let store = &night.parts.store;

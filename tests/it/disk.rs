@@ -139,3 +139,131 @@ async fn on_a_full_disk_a_freeze_and_one_last_notice_get_through() {
     let freezes: Value = engine.get("/api/v1/freezes").await.unwrap();
     assert!(freezes.to_string().contains("the disk"), "{freezes}");
 }
+
+/// A restart in the night on which the disk is full must not be the one after which nothing starts any more.
+#[tokio::test]
+async fn a_start_on_a_full_disk_gives_up_the_ballast_and_takes_alerts_once_there_is_room() {
+    let disk = Disk::new("");
+    let ballast = disk.site.path().join("data/ballast");
+    let env = [("FAULT_FULL", ballast.display().to_string())];
+    let engine = disk.start_with(&env).await;
+    assert_eq!(fire(&engine, "before").await, Some(200));
+    engine.kill();
+    disk.fail(ENOSPC);
+    let healing = async {
+        eventually("the ballast to be given up", async || {
+            disk.site.log().contains("the ballast file is emptied").then_some(())
+        })
+        .await;
+        disk.heal();
+    };
+    let (mut engine, ()) = tokio::join!(disk.start_with(&env), healing);
+    eventually("alerts to be taken", async || (fire(&engine, "after").await == Some(200)).then_some(())).await;
+    assert_eq!((open_alerts(&engine).await, engine.exit()), (Some(2), None), "{}", disk.site.log());
+}
+
+fn log_size(disk: &Disk) -> u64 {
+    std::fs::metadata(disk.site.path().join("data/nightshift.db-wal")).map_or(0, |found| found.len())
+}
+
+async fn open_alerts(engine: &Engine) -> Option<u64> {
+    engine.get("/api/v1/status").await.unwrap()["episodes_open"].as_u64()
+}
+
+/// Killed with acknowledged alerts in the log; the next start folds it at once.
+async fn killed_with_a_log(disk: &Disk, how: &str) {
+    let engine = disk.start(how).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(fire(&engine, id).await, Some(200));
+    }
+    engine.kill();
+    assert!(log_size(disk) > 0);
+}
+
+#[tokio::test]
+async fn an_fsync_that_fails_while_the_log_is_folded_ends_the_process_and_loses_nothing() {
+    let disk = Disk::new("");
+    killed_with_a_log(&disk, "FAULT_FOLD_SYNC").await;
+    disk.fail(EIO);
+    let env = [
+        ("LD_PRELOAD", disk.library.display().to_string()),
+        ("FAULT_FLAG", disk.flag().display().to_string()),
+        ("FAULT_FOLD_SYNC", "1".to_owned()),
+    ];
+    // It may get as far as being ready.
+    if let Some(mut engine) = disk.site.start(&env).await {
+        let code = eventually("the end of the process", async || engine.exit()).await;
+        assert_eq!(code, Some(1), "a supervisor starts it again");
+    }
+    let log = disk.site.log();
+    assert!(log.contains("folding the write-ahead log into the database failed"), "{log}");
+    disk.heal();
+    let engine = disk.start("FAULT_FOLD_SYNC").await;
+    assert_eq!(open_alerts(&engine).await, Some(3), "the log was kept");
+    assert_eq!(engine.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_folded_is_told_once_loses_nothing_and_is_over_when_it_can() {
+    for errno in [EIO, ENOSPC] {
+        let disk = Disk::new("");
+        killed_with_a_log(&disk, "FAULT_FOLD_WRITE").await;
+        disk.fail(errno);
+        let mut engine = disk.start("FAULT_FOLD_WRITE").await;
+        eventually("the incident", async || {
+            let incidents = engine.get("/api/v1/incidents").await?.to_string();
+            incidents.contains("The log of the store cannot be folded into its database").then_some(())
+        })
+        .await;
+        let entries = engine.get("/api/v1/entries?kind=trouble").await.unwrap().to_string();
+        assert!(entries.contains("nothing is lost, the log keeps everything and grows"), "{entries}");
+        assert_eq!(fire(&engine, "d").await, Some(200), "alerts are taken: the log is where they are safe");
+        assert_eq!((open_alerts(&engine).await, engine.exit()), (Some(4), None));
+        assert_eq!(engine.stop(), Some(0));
+        assert!(log_size(&disk) > 0, "what was not folded at the end is kept");
+        assert!(disk.site.log().contains("was not folded into the database at the end"), "{}", disk.site.log());
+        disk.heal();
+        let engine = disk.start("FAULT_FOLD_WRITE").await;
+        assert_eq!(open_alerts(&engine).await, Some(4), "and nothing is lost");
+        eventually("the end of the incident", async || {
+            let open = engine.get("/api/v1/incidents?open=true").await?;
+            open["incidents"].as_array()?.iter().all(|one| one["key"] != "store/fold").then_some(())
+        })
+        .await;
+    }
+}
+
+/// The kernel says once that it could not write, and drops the pages; the next fsync has nothing to do and succeeds.
+#[tokio::test]
+async fn a_log_whose_last_fold_failed_is_not_removed_by_a_second_try_that_succeeds() {
+    let disk = Disk::new("");
+    let more = [("FAULT_FOLD_SYNC", "1".to_owned()), ("FAULT_ONCE", "1".to_owned())];
+    let engine = disk.start_with(&more).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(fire(&engine, id).await, Some(200));
+    }
+    disk.fail(EIO);
+    engine.stop();
+    assert!(!disk.flag().exists(), "it failed");
+    assert!(log_size(&disk) > 0, "the only good copy is kept");
+    let engine = disk.start_with(&more).await;
+    assert_eq!(open_alerts(&engine).await, Some(3));
+    assert_eq!(engine.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_is_no_file_is_refused_in_words_and_left_alone() {
+    let disk = Disk::new("");
+    let engine = disk.start("FAULT_FOLD_SYNC").await;
+    assert_eq!(engine.stop(), Some(0));
+    let log = disk.site.path().join("data/nightshift.db-wal");
+    let _ = std::fs::remove_file(&log);
+    std::fs::create_dir(&log).unwrap();
+    assert!(disk.site.start(&[]).await.is_none(), "{}", disk.site.log());
+    let words = disk.site.log();
+    // What is wrong, and what to look at.
+    assert!(words.contains("unable to open database file") && words.contains("`data_dir`"), "{words}");
+    assert!(log.is_dir());
+    std::fs::remove_dir(&log).unwrap();
+    assert!(disk.site.start(&[]).await.is_some(), "{}", disk.site.log());
+}

@@ -212,3 +212,62 @@ fn doctor_says_how_many_rules_act_in_which_mode_and_whom_they_notify() {
         "{what}"
     );
 }
+
+/// A provider whose answers are dated that far from this machine's time.
+async fn provider_of_another_time(ahead: i64) -> String {
+    use axum::response::IntoResponse;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let dated = move |body: Value| async move {
+        let at = nightshift::model::Time::now() + jiff::SignedDuration::from_secs(ahead);
+        let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap();
+        ([("date", date)], axum::Json(body)).into_response()
+    };
+    let at = |path: &str| format!("{url}{path}");
+    let described = serde_json::json!({
+        "issuer": url, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"), "jwks_uri": at("/jwks"),
+    });
+    let keys = serde_json::json!({ "keys": [{
+        "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    }] });
+    let app = axum::Router::new()
+        .route("/.well-known/openid-configuration", axum::routing::get(move || dated(described.clone())))
+        .route("/jwks", axum::routing::get(move || dated(keys.clone())));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_whose_clock_differs_is_named_with_the_seconds_and_the_way_and_one_in_time_is_not() {
+    for (ahead, said) in [(0, None), (20, None), (-20, None), (300, Some("behind")), (-300, Some("ahead of"))] {
+        let issuer = provider_of_another_time(ahead).await;
+        let case = Case::new("");
+        let oidc = format!(
+            "server:\n  public_url: http://127.0.0.1:{}\n  oidc: {{ issuer: '{issuer}', client_id: nightshift, roles: {{ sre: viewer }} }}\n",
+            case.site.port
+        );
+        case.site.edit(|config| config.replace("server:\n", &oidc));
+        let (clock, oidc) =
+            tokio::task::spawn_blocking(move || (case.findings("clock"), case.findings("oidc"))).await.unwrap();
+        assert!(
+            oidc.iter().any(|(health, what, _)| health == "good" && what.contains("answers, with 1 keys")),
+            "{oidc:#?}"
+        );
+        let found: Vec<_> = clock.iter().filter(|(_, what, _)| what.contains("the identity provider")).collect();
+        match (said, found.as_slice()) {
+            (None, []) => {}
+            (Some(way), [(health, what, fix)]) => {
+                let seconds: i64 = what.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+                assert!((298..=302).contains(&seconds), "{what}");
+                assert!(
+                    health == "bad"
+                        && what.contains(&format!(" s {way} the identity provider: ID tokens will be refused")),
+                    "{what}"
+                );
+                assert!(fix.contains("timedatectl set-ntp true"), "{fix}");
+            }
+            other => panic!("{ahead} s: {other:?}"),
+        }
+    }
+}

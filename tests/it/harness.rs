@@ -98,7 +98,7 @@ impl Site {
     /// The same with more arguments of `serve`.
     pub async fn start_with(&self, args: &[&str], env: &[(&str, String)]) -> Option<Engine> {
         let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        let mut command = Command::new(binary());
         command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve").args(args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
@@ -194,6 +194,17 @@ impl Drop for Engine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The engine that these tests start: the one that was built with them, or the one of `NIGHTSHIFT_BINARY`, so that a bar is
+/// measured with the build that ships.
+pub fn binary() -> PathBuf {
+    std::env::var_os("NIGHTSHIFT_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_nightshift")), PathBuf::from)
+}
+
+/// A number of the environment, for what is short in `make test` and long by itself.
+pub fn number_of(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// The text of a test's token.

@@ -5,6 +5,7 @@
 
 mod actions;
 mod agent;
+mod audit_pages;
 mod backup;
 mod cache;
 mod camp;
@@ -38,6 +39,7 @@ mod leases;
 mod metrics;
 mod mig;
 mod night;
+mod noise;
 mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
@@ -61,6 +63,7 @@ mod slack_in;
 mod starved;
 mod store;
 mod strangers;
+mod throttle;
 mod tidy;
 mod tokens;
 mod watch;

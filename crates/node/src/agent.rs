@@ -17,7 +17,7 @@ pub use link::{Link, LinkError};
 
 use crate::limits;
 use crate::model::{Finding, Standing};
-use crate::node::{self, Machine};
+use crate::node::{self, Machine, NodeClockWatch};
 use book::Book;
 use hands::Hands;
 use spool::Spool;
@@ -44,6 +44,9 @@ impl Agent {
         })?;
         let spool = Spool::open(&data.join("spool"), &machine.boot, machine.settings.spool_mib.max(1) << 20);
         let hands = Arc::new(Hands::new(machine.clone(), book, Arc::clone(&link)));
+        if machine.clock.moved() != 0 {
+            hands.shift(machine.clock.moved());
+        }
         Ok(Agent { machine, link, spool: Arc::new(Mutex::new(spool)), hands })
     }
 
@@ -61,6 +64,7 @@ impl Agent {
         if let Some(extra) = extra {
             tasks.spawn(pass_on(extra, findings.clone()));
         }
+        tasks.spawn(watch_clock(self.machine.clone(), Arc::clone(&self.hands), stop.clone()));
         tasks.spawn(send::keep(Arc::clone(&self.spool), heard, stop.clone()));
         tasks.spawn(send::send(Arc::clone(&self.spool), Arc::clone(&self.link), stop.clone()));
         tasks.spawn(listen(self.spool, self.link, self.hands, self.machine, stop.clone()));
@@ -79,6 +83,20 @@ async fn pass_on(mut from: mpsc::Receiver<Finding>, to: mpsc::Sender<Finding>) {
     while let Some(finding) = from.recv().await {
         if to.send(finding).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Follows a step of this node's clock that lasts.
+async fn watch_clock(machine: Machine, hands: Arc<Hands>, mut stop: watch::Receiver<bool>) {
+    let mut clock = NodeClockWatch::default();
+    while !*stop.borrow() {
+        if let Some(by) = clock.pass(&machine.clock, &machine.faults) {
+            hands.shift(by);
+        }
+        tokio::select! {
+            () = machine.clock.rest() => {}
+            _ = stop.changed() => return,
         }
     }
 }

@@ -10,3 +10,4 @@ pub mod config;
 pub mod node;
 
 use nightshift_core::{limits, model, policy};
+use nightshift_runtime::clock;

@@ -4,6 +4,7 @@
 //! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
 
 pub mod cache;
+mod clock;
 mod collect;
 mod faults;
 mod holders;
@@ -17,6 +18,8 @@ mod reset;
 mod sight;
 mod waiter;
 
+pub(crate) use clock::moved_by;
+pub use clock::{NodeClock, NodeClockWatch};
 pub use faults::{Faults, MemoryError};
 pub use join::{Join, Names, Open};
 pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
@@ -25,7 +28,7 @@ pub use sight::{Seen, Sight, recovery_finding, xid_finding};
 pub use waiter::is_meant;
 
 use crate::config::AgentConfig;
-use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome, Time};
+use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub struct Machine {
     /// The kernel's boot id; another one says that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
+    pub clock: NodeClock,
     /// The way to whoever watches the GPUs through NVML.
     pub nvml: NvmlDoor,
     /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
@@ -53,8 +57,19 @@ impl Machine {
     /// This machine, under that name.
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
         let boot = boot_id(&settings.boot_id);
-        let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, Time::now());
-        Machine { name, boot, settings, nvml: NvmlDoor::default(), faults: Arc::new(faults), own: PathBuf::from(OWN) }
+        let clock = NodeClock::default();
+        let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, clock.now());
+        // The boot is the same where anything is left to be moved.
+        clock.was_moved(faults.reckon(clock.offset()));
+        Machine {
+            name,
+            boot,
+            settings,
+            clock,
+            nvml: NvmlDoor::default(),
+            faults: Arc::new(faults),
+            own: PathBuf::from(OWN),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 use crate::limits;
 use crate::model::Time;
+use sha2::{Digest, Sha256};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,6 +33,10 @@ pub trait Clock: Send + Sync + 'static {
     fn unsettled_at(&self) -> Option<Duration>;
     /// From now on the engine's time is moved by that step.
     fn adopt(&self, step: ClockStep);
+    /// Microseconds of `now` less `monotonic`: it changes with small corrections, and with a step that is adopted.
+    fn offset(&self) -> i64;
+    /// The boot that `monotonic` counts from, as a number; none where two processes cannot compare their readings of it.
+    fn boot(&self) -> Option<i64>;
 
     /// Returns after that time, whatever is done to the wall clock.
     async fn sleep_for(&self, span: Duration) {
@@ -176,6 +181,23 @@ impl Clock for RealClock {
     fn adopt(&self, step: ClockStep) {
         self.read(|steady, _, monotonic| steady.adopt(step, monotonic));
     }
+
+    fn offset(&self) -> i64 {
+        self.read(|steady, _, _| steady.offset)
+    }
+
+    fn boot(&self) -> Option<i64> {
+        static BOOT: std::sync::OnceLock<Option<i64>> = std::sync::OnceLock::new();
+        *BOOT.get_or_init(boot)
+    }
+}
+
+/// Of the kernel's boot id, and of the time namespace, in which the running clock may count from another moment.
+fn boot() -> Option<i64> {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    let offsets = std::fs::read("/proc/self/timens_offsets").unwrap_or_default();
+    let hash = Sha256::new().chain_update(id).chain_update(offsets).finalize();
+    Some(i64::from_be_bytes(*hash.first_chunk()?))
 }
 
 /// A clock that stands still until a test moves it.
@@ -188,6 +210,7 @@ struct Sim {
     running: Duration,
     now: Time,
     steady: Steady,
+    boot: i64,
 }
 
 impl Sim {
@@ -201,7 +224,7 @@ impl SimClock {
         // Not at zero, so that ages of an hour can be made.
         let running = Duration::from_secs(1_000_000);
         let steady = Steady::new(start, running);
-        SimClock(watch::Sender::new(Sim { wall: start, running, now: start, steady }))
+        SimClock(watch::Sender::new(Sim { wall: start, running, now: start, steady, boot: 1 }))
     }
 
     /// Time passes on both clocks; sleepers whose time has come wake.
@@ -229,6 +252,11 @@ impl SimClock {
             sim.steady = Steady { adopted, ..Steady::new(to, sim.running) };
             sim.read();
         });
+    }
+
+    /// The machine was booted: the running clock counts from another moment.
+    pub fn reboot(&self) {
+        self.0.send_modify(|sim| sim.boot += 1);
     }
 }
 
@@ -270,6 +298,14 @@ impl Clock for SimClock {
             sim.steady.adopt(step, sim.running);
             sim.read();
         });
+    }
+
+    fn offset(&self) -> i64 {
+        self.0.borrow().steady.offset
+    }
+
+    fn boot(&self) -> Option<i64> {
+        Some(self.0.borrow().boot)
     }
 }
 

@@ -99,7 +99,7 @@ pub fn subject(notice: &Notice) -> String {
         (_, true, Some(_)) => "Over to you: ",
         (_, true, None) => "",
     };
-    text::plain(&format!("[Nightshift {}] {word}{}", incident.id, incident.title), MAIL_SUBJECT_CHARS)
+    text::plain(&format!("[Nightshift {}] {word}{}", incident.shown_id(), incident.title), MAIL_SUBJECT_CHARS)
 }
 
 pub fn incident(notice: &Notice) -> Mail {
@@ -156,7 +156,9 @@ pub fn incident(notice: &Notice) -> Mail {
         draft.list(story.into_iter().map(|line| format!("{}  {}", date_time(line.at), line.text)));
     }
     draft.gap();
-    draft.line(&format!("Details: nightshift show {}", incident.id));
+    if !incident.is_test() {
+        draft.line(&format!("Details: nightshift show {}", incident.id));
+    }
     if let Some(href) = notice.link.as_deref().and_then(text::link) {
         draft.link(href, "Open incident");
     }

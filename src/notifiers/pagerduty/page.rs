@@ -119,7 +119,7 @@ fn details(notice: &Notice) -> Value {
         notice.asks.iter().take(ASKS).flat_map(plan_lines).map(|step| line(&step)).take(STORY_LINES).collect();
     let alerts: Vec<String> = alert_words(notice).iter().map(|said| line(said)).collect();
     let mut details = json!({
-        "incident": incident.id,
+        "incident": incident.shown_id(),
         "subject": line(&incident.subject.words()),
         "alerts_firing": incident.firing,
         "story": story,

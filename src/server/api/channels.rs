@@ -4,7 +4,7 @@
 
 use super::{Allowed, App, Problem, refuse};
 use crate::limits;
-use crate::model::{About, Actor, Entry, EntryKind};
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo};
 use crate::notifiers::{self, ANYWHERE, Notifier, Trial};
 use crate::store::Filter;
 use axum::Json;
@@ -94,6 +94,13 @@ pub(super) async fn test(
     let text = format!("sent a test message to channel {name}: {verdict}: {}", trial.answer);
     let entry = EntryKind::Remarked { by: by.clone(), text };
     let noted = app.parts.store.note(Actor::person(&by), About::default(), entry, app.parts.clock.now()).await;
+    noted.map_err(refuse::store)?;
+    // A delivery like another: how the channel stands is what became of the last one.
+    let became = match trial.delivered {
+        true => EntryKind::Delivered { channel: name.clone(), upto: EntryNo(0) },
+        false => EntryKind::DeliveryFailed { channel: name.clone(), why: trial.answer.clone(), final_: true },
+    };
+    let noted = app.parts.store.note(Actor::person(&by), About::default(), became, app.parts.clock.now()).await;
     noted.map_err(refuse::store)?;
     tracing::info!(channel = %name, %by, delivered = trial.delivered, answer = %trial.answer, "a test message was sent");
     Ok(Json(json!({ "channel": name, "delivered": trial.delivered, "answer": trial.answer })))

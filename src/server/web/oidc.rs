@@ -17,6 +17,7 @@ pub(super) use who::{Identity, Standing, standing};
 use crate::config::OidcConfig;
 use crate::limits;
 use crate::notifiers::one_line;
+use crate::planted::planted;
 use crate::server::{App, secret};
 use crate::world::{Http, HttpAnswer, HttpRequest, WorldError};
 use axum::http::StatusCode;
@@ -93,6 +94,17 @@ impl Failed {
         Failed { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
     }
 
+    /// The provider cannot be reached, so no sign-in with it can succeed: the other ways in are named.
+    fn unreached(why: String) -> Failed {
+        let hint = "sign in with a token (below), or try again in a moment; without one, `nightshift break-glass` on the \
+                    engine's machine makes one that lasts for an hour";
+        Failed {
+            status: StatusCode::BAD_GATEWAY,
+            why: format!("you cannot sign in with your organization now: {why}"),
+            hint: hint.to_owned(),
+        }
+    }
+
     fn refused(why: impl Into<String>, hint: impl Into<String>) -> Failed {
         Failed { status: StatusCode::FORBIDDEN, why: why.into(), hint: hint.into() }
     }
@@ -122,7 +134,10 @@ impl Provider {
     /// Where to send a browser, and the state and ticket that it must bring back. `other`: as another user than the one
     /// whose session the provider has.
     async fn begin(&self, app: &App, to: &str, other: bool) -> Result<(Url, String, String), Failed> {
-        let described = self.known.described(app, &self.config).await.map_err(Failed::provider)?;
+        let described = self.known.described(app, &self.config).await.map_err(Failed::unreached)?;
+        if !planted("provider-gone-is-not-noticed") {
+            self.known.answers(app, &self.config).await.map_err(Failed::unreached)?;
+        }
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let ticket = Ticket {
             state: ticket::state(to),
@@ -315,9 +330,12 @@ fn unanswered(error: &WorldError) -> String {
     }
 }
 
+fn asking(url: &str, headers: BTreeMap<String, String>) -> HttpRequest {
+    HttpRequest { method: "GET".to_owned(), url: url.to_owned(), headers, body: Value::Null }
+}
+
 async fn get(http: &Http, url: &str, headers: BTreeMap<String, String>) -> Result<HttpAnswer, String> {
-    let request = HttpRequest { method: "GET".to_owned(), url: url.to_owned(), headers, body: Value::Null };
-    let asked = tokio::time::timeout(limits::OIDC_TIMEOUT, http.send(&request)).await;
+    let asked = tokio::time::timeout(limits::OIDC_TIMEOUT, http.send(&asking(url, headers))).await;
     match asked {
         Ok(Ok(answer)) if answer.status == 200 => Ok(answer),
         Ok(Ok(answer)) => Err(format!("the provider answers {url} with {}", answer.status)),

@@ -122,7 +122,9 @@ fn way_in(app: &App, to: &str, said: Option<&Problem>, other: bool) -> Response 
                 }
                 p { a.button href=(format!("/login/provider?to={to}")) { "Sign in with your organisation" } }
                 @if other { p { a href=(format!("/login/provider?to={to}&other=1")) { "Sign in as another user" } } }
-                details { summary { "With a token" } (token_form(to)) }
+                details open[said.is_some_and(|problem| problem.status == StatusCode::BAD_GATEWAY)] {
+                    summary { "With a token" } (token_form(to))
+                }
             } @else { (token_form(to)) }
         }
     };

@@ -6,7 +6,7 @@ use super::{Checkpoint, EntryLeaf, Frontier, LeafHash, PublicKey, commitment, ve
 use crate::model::EntryNo;
 use crate::store::RawEntry;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::borrow::Borrow;
 use std::io::{BufRead, Read, Write};
 
 /// The format's name and version, in the header line.
@@ -68,13 +68,14 @@ pub enum VerifyError {
     Incomplete { said: u64, found: u64 },
 }
 
-/// Writes header, entries and checkpoints, a line of JSON each.
+/// Writes header, entries and checkpoints, a line of JSON each; checkpoints must come in the order of their size. Neither is
+/// gathered: a ledger of years is written in the memory of one page.
 pub fn write_export<W: Write>(
     out: &mut W,
     public_key: &PublicKey,
     size: u64,
     entries: impl IntoIterator<Item = RawEntry>,
-    checkpoints: &[Checkpoint],
+    checkpoints: impl IntoIterator<Item = impl Borrow<Checkpoint>>,
 ) -> std::io::Result<()> {
     let mut line = |value: &dyn erased::Json| -> std::io::Result<()> {
         value.write(out)?;
@@ -86,7 +87,10 @@ pub fn write_export<W: Write>(
         let salt = entry.salt.as_deref().map(hex);
         line(&Line { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
     }
-    checkpoints.iter().try_for_each(|checkpoint| line(checkpoint))
+    checkpoints.into_iter().try_for_each(|checkpoint| {
+        let checkpoint: &Checkpoint = checkpoint.borrow();
+        line(checkpoint)
+    })
 }
 
 /// Checks an export: every body against its commitment, every entry's place, and every checkpoint's root and signature.
@@ -146,14 +150,15 @@ fn check_entry(line: &Line, no: u64) -> Result<LeafHash, VerifyError> {
     Ok(EntryLeaf { no: EntryNo(line.no), at: line.at, commit }.hash())
 }
 
-/// Checks the checkpoints in order of their size, so that the first wrong root bounds where the damage is.
+/// Checks the checkpoints one after another. They come in the order of their size, so the first wrong root bounds where the
+/// damage is, and none is kept.
 fn check_checkpoints<R: BufRead>(
     lines: &mut Lines<'_, R>,
     leaves: &[LeafHash],
     public_key: &PublicKey,
 ) -> Result<(u64, u64), VerifyError> {
-    let mut claims: HashMap<u64, Vec<LeafHash>> = HashMap::new();
-    let mut count = 0;
+    let (mut count, mut good) = (0, 0);
+    let mut frontier = Frontier::default();
     while let Some(checkpoint) = lines.next::<Checkpoint>()? {
         let bad = |what: String| VerifyError::BadCheckpoint { size: checkpoint.size, what };
         let said = verify_note(&checkpoint.note, public_key).map_err(|error| bad(error.to_string()))?;
@@ -163,21 +168,17 @@ fn check_checkpoints<R: BufRead>(
         if said.size > leaves.len() as u64 {
             return Err(bad(format!("the export ends at {} entries: the rest was cut off", leaves.len())));
         }
-        claims.entry(said.size).or_default().push(said.root);
-        count += 1;
-    }
-    let mut sizes: Vec<u64> = claims.keys().copied().collect();
-    sizes.sort_unstable();
-    let mut frontier = Frontier::default();
-    let mut good = 0;
-    for size in sizes {
-        for leaf in &leaves[good as usize..size as usize] {
+        if said.size < good {
+            return Err(bad(format!("it comes after the one over {good} entries, and must come before it")));
+        }
+        for leaf in &leaves[good as usize..said.size as usize] {
             frontier.push(*leaf);
         }
-        if claims[&size].iter().any(|root| *root != frontier.root()) {
-            return Err(VerifyError::WrongRoot { after: good as i64 - 1, upto: size.saturating_sub(1) });
+        if said.root != frontier.root() {
+            return Err(VerifyError::WrongRoot { after: good as i64 - 1, upto: said.size.saturating_sub(1) });
         }
-        good = size;
+        good = said.size;
+        count += 1;
     }
     Ok((count, good))
 }
@@ -225,5 +226,60 @@ mod erased {
         fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
             serde_json::to_writer(out, self).map_err(std::io::Error::from)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SigningKey;
+    use super::*;
+
+    const ENTRIES: u64 = 3_000;
+
+    /// An export with a checkpoint over every entry, as a ledger of years has them; both are made as they are wanted.
+    fn export(key: &SigningKey) -> Vec<String> {
+        let entries = || {
+            (0..ENTRIES).map(|no| RawEntry {
+                no: EntryNo(no as i64),
+                at: no as i64,
+                commit: commitment(b"salt", b"{}"),
+                salt: Some(b"salt".to_vec()),
+                body: Some(b"{}".to_vec()),
+            })
+        };
+        let mut frontier = Frontier::default();
+        let checkpoints = entries().map(move |entry| {
+            frontier.push(EntryLeaf { no: entry.no, at: entry.at, commit: entry.commit }.hash());
+            key.sign(frontier.size(), frontier.root())
+        });
+        let mut out = Vec::new();
+        write_export(&mut out, key.public(), ENTRIES, entries(), checkpoints).unwrap();
+        String::from_utf8(out).unwrap().lines().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn thousands_of_checkpoints_are_checked_one_after_another_and_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::open_or_create(&dir.path().join("key"), "nightshift").unwrap();
+        let good = export(&key);
+        let report = verify_export(good.concat().as_bytes(), key.public()).unwrap();
+        assert_eq!((report.entries, report.checkpoints, report.signed), (ENTRIES, ENTRIES, ENTRIES));
+        // The one over 2,000 entries, and the one after it.
+        let at = 1 + ENTRIES as usize + 1_999;
+        let mut swapped = good.clone();
+        swapped.swap(at, at + 1);
+        let refused = verify_export(swapped.concat().as_bytes(), key.public()).unwrap_err();
+        assert!(
+            matches!(&refused, VerifyError::BadCheckpoint { size: 2_000, what } if what.contains("must come before it")),
+            "{refused}"
+        );
+        let mut wrong = good.clone();
+        let other = key.sign(2_000, LeafHash([7; 32]));
+        wrong[at] = format!("{}\n", serde_json::to_string(&other).unwrap());
+        let refused = verify_export(wrong.concat().as_bytes(), key.public()).unwrap_err();
+        assert!(matches!(refused, VerifyError::WrongRoot { after: 1_998, upto: 1_999 }), "{refused}");
+        let mut fewer = good;
+        fewer.drain(at..);
+        assert_eq!(verify_export(fewer.concat().as_bytes(), key.public()).unwrap().signed, 1_999);
     }
 }

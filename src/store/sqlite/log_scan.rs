@@ -145,4 +145,34 @@ mod tests {
         assert!(format!("{:?}", entry.kind).contains("write-ahead log"), "{entry:?}");
         assert!(store.health().await.unwrap() > 1_000_000, "what was lost was done: its numbers are fenced");
     }
+
+    #[tokio::test]
+    async fn a_log_that_another_reader_keeps_from_being_folded_is_told_once_and_when_it_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let store = SqliteStore::open(SqliteOptions::new(&path), Time::UNIX_EPOCH).unwrap();
+        store.fold(Time::UNIX_EPOCH).await.unwrap();
+        let mut other = rusqlite::Connection::open(&path).unwrap();
+        let reading = other.transaction().unwrap();
+        let _: i64 = reading.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+        for _ in 0..80 {
+            let kind = EntryKind::Trouble { text: "x".repeat(1024 * 1024) };
+            store.note(Actor::engine(), About::default(), kind, Time::UNIX_EPOCH).await.unwrap();
+        }
+        let told = async || {
+            let incidents = store.incidents(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+            incidents.into_iter().map(|one| (one.key, one.closed_at.is_some())).collect::<Vec<_>>()
+        };
+        for _ in 0..2 {
+            let refused = store.fold(Time::UNIX_EPOCH).await.unwrap_err().to_string();
+            assert!(refused.contains("does another program read the database?"), "{refused}");
+        }
+        assert_eq!(told().await, [("store/fold".to_owned(), false)]);
+        let filter = Filter { kinds: vec!["trouble"], limit: 1_000, ..Filter::default() };
+        let entries = store.entries(filter).await.unwrap();
+        assert_eq!(entries.iter().filter(|one| format!("{:?}", one.kind).contains("folded")).count(), 1, "once");
+        drop(reading);
+        store.fold(Time::UNIX_EPOCH).await.unwrap();
+        assert_eq!(told().await, [("store/fold".to_owned(), true)]);
+    }
 }

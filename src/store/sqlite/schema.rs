@@ -6,8 +6,10 @@ use super::faults;
 use super::sql::{exec, number, one};
 use crate::limits;
 use crate::model::Time;
+use crate::planted::planted;
 use crate::store::StoreError;
 use ring::digest;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, params};
 use rustix::fs::FlockOperation;
@@ -129,13 +131,29 @@ fn fold_when_long(wal: &mut Wal, pages: std::ffi::c_int) -> rusqlite::Result<()>
 }
 
 /// Folds the log into the database as far as nothing reads from it, without keeping the writer waiting.
-pub(super) fn fold(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+/// Returns how many pages are left in the log.
+pub(super) fn fold(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+}
+
+/// Folds the whole log before the last connection closes. Where that fails the log stays as it is, and the next start reads
+/// it: SQLite would try once more at the close, take an fsync that succeeds now for one that has written everything, and
+/// remove the log.
+pub(super) fn fold_at_the_end(conn: &Connection) {
+    let folded = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    if let Err(error) = folded {
+        tracing::error!(%error, "the write-ahead log was not folded into the database at the end; it is kept, and read at the next start");
+        if !planted("fold-tried-again-at-the-close") {
+            let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     confine(&conn, limits::READER_CACHE_KIB)?;
+    // One that closes last would fold and remove the log, and pass over a failed fsync: the writer does that.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "query_only", "ON")?;
     confirm(&conn, "query_only", "1")?;
     Ok(conn)

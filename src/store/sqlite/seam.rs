@@ -7,6 +7,7 @@ use super::{
     SqliteStore, agents, begin, breakers, catalog, faults, intake, ladder, notices, parked, people, persons, read,
     replicas, runs, schema, sql, subjects, sweep, timers, tokens,
 };
+use crate::limits;
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
     Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing,
@@ -16,9 +17,9 @@ use crate::policy::{GuardLimits, Proposal, TakenReplica};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
 use crate::store::mark::Mark;
 use crate::store::{
-    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Decisions, Due, Filter, Heard, Hold,
-    Intake, JoinToken, Ledger, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, Outbox, Pressure, Prospect,
-    RawEntry, Receipted, Registry, RunJournal, StoreError, SubjectLink, Views,
+    AgentIdentity, AgentRow, Batch, Begun, Claimed, ClockMark, Control, Counts, Decided, Decisions, Due, Filter, Heard,
+    Hold, Intake, JoinToken, Ledger, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, Outbox, Pressure,
+    Prospect, RawEntry, Receipted, Registry, RunJournal, StoreError, SubjectLink, Views,
 };
 use rusqlite::params;
 use serde_json::Value;
@@ -305,7 +306,15 @@ impl Ledger for SqliteStore {
         self.write(move |tx| timers::shift(tx, by, text, now)).await
     }
 
-    async fn fold(&self) -> Result<(), StoreError> {
+    async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        self.readers.read(timers::clock_mark).await
+    }
+
+    async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
+        self.write(move |tx| timers::keep_clock_mark(tx, mark)).await
+    }
+
+    async fn fold(&self, now: Time) -> Result<(), StoreError> {
         let on_fatal = self.on_fatal.clone();
         let fold = move |conn: &rusqlite::Connection| {
             let folded = schema::fold(conn);
@@ -314,9 +323,16 @@ impl Ledger for SqliteStore {
             {
                 on_fatal.call(&format!("folding the write-ahead log into the database failed: {error}"));
             }
-            Ok(folded?)
+            match folded? {
+                left if left > limits::WAL_PAGES_LEFT => Err(StoreError::Busy(format!(
+                    "{left} pages of the log wait for a reader of an older state: does another program read the database?"
+                ))),
+                _ => Ok(()),
+            }
         };
-        self.readers.read(fold).await
+        let folded = self.readers.read(fold).await;
+        self.notify_of_fold(folded.as_ref().err().map(ToString::to_string), now).await?;
+        folded
     }
 
     async fn health(&self) -> Result<i64, StoreError> {

@@ -3,13 +3,14 @@
 //! Invariant: what people read as history keeps its time; only what is still to come, and the windows that guards count
 //! in, are moved, all in one transaction with the entry that says so.
 
-use super::sql::exec;
+use super::sql::{exec, one};
 use super::tx::Tx;
 use crate::model::{About, Actor, EntryKind, Time};
-use crate::store::StoreError;
+use crate::store::{ClockMark, StoreError};
+use rusqlite::{Connection, params};
 
 /// `?1`: microseconds. The end of a token and of a certificate is a moment that others were given, so it stays.
-const MOVED: [&str; 16] = [
+const MOVED: [&str; 17] = [
     "UPDATE run SET wake_at = wake_at + ?1 WHERE wake_at IS NOT NULL",
     // How long it has waited is counted from its beginning; the ledger keeps when that was.
     "UPDATE step SET begun_at = begun_at + ?1, deadline = deadline + ?1 WHERE ended_at IS NULL",
@@ -30,7 +31,29 @@ const MOVED: [&str; 16] = [
     "UPDATE replica SET at = at + ?1",
     // The first of two persons is waited for.
     "UPDATE redaction SET at = at + ?1",
+    // With what it is the mark of: a process that ends here does not move them once more at its next start.
+    "UPDATE setting SET value = value + ?1 WHERE name = 'clock_offset'",
 ];
+
+/// Names in the table `setting`.
+const MARK: [&str; 3] = ["clock_boot", "clock_offset", "clock_running"];
+
+pub(super) fn clock_mark(conn: &Connection) -> Result<Option<ClockMark>, StoreError> {
+    let value = |name: &str| one(conn, "SELECT value FROM setting WHERE name = ?1", [name], |row| row.get::<_, i64>(0));
+    let [boot, offset, running] = MARK;
+    let (Some(boot), Some(offset), Some(running)) = (value(boot)?, value(offset)?, value(running)?) else {
+        return Ok(None);
+    };
+    Ok(Some(ClockMark { boot, offset, running }))
+}
+
+pub(super) fn keep_clock_mark(tx: &mut Tx, mark: ClockMark) -> Result<(), StoreError> {
+    let sql = "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
+    for (name, value) in MARK.into_iter().zip([mark.boot, mark.offset, mark.running]) {
+        exec(&tx.conn, sql, params![name, value])?;
+    }
+    Ok(())
+}
 
 pub(super) fn shift(tx: &mut Tx, by: i64, text: String, now: Time) -> Result<u64, StoreError> {
     let mut rows = 0;

@@ -4,7 +4,7 @@
 
 use crate::model::{About, Actor, EntryKind, EntryNo, Span, Time};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey};
-use crate::store::{RawEntry, StoreError};
+use crate::store::{ClockMark, RawEntry, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,9 +46,19 @@ pub trait Ledger: Send + Sync + 'static {
     /// deadlines, expiry, messages, windows that guards count in), and `text` becomes an entry. Returns how many rows.
     async fn shift_timers(&self, by: i64, text: String, now: Time) -> Result<u64, StoreError>;
 
+    /// The mark that `keep_clock_mark` has kept, moved by every `shift_timers` since; none before the first.
+    async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError>;
+
+    /// Keeps by which clock the times in the store were written, for the next start.
+    async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError>;
+
     /// Folds a log that the database writes ahead of its file into it as far as possible, so that a copy of the file alone is
-    /// near complete.
-    async fn fold(&self) -> Result<(), StoreError>;
+    /// near complete. While it fails nothing is lost, the log keeps everything; channels are notified once, and again when it
+    /// works.
+    ///
+    /// # Errors
+    /// `Busy` where another program reads an older state.
+    async fn fold(&self, now: Time) -> Result<(), StoreError>;
 
     /// The epoch of this process.
     ///

@@ -1,6 +1,9 @@
 /* A disk that fails when a test says so. While the file $FAULT_FLAG exists and holds an errno:
    with $FAULT_SYNC, fsync and fdatasync of the write-ahead log fail with it;
    with $FAULT_WRITE, writes to the log fail with it;
+   with $FAULT_FOLD_SYNC, fsync and fdatasync of the database itself fail with it, which happens only when the log is folded;
+   with $FAULT_FOLD_WRITE, writes to the database itself fail with it;
+   with $FAULT_ONCE, the flag is removed by the first failure: the next try succeeds, as fsync does after what it has lost;
    with $FAULT_FULL, writes to the log fail with it while the file $FAULT_FULL has a size, and that file cannot be synced:
    a full disk with a ballast on it. */
 #define _GNU_SOURCE
@@ -32,13 +35,24 @@ static int ends(int fd, const char *ending) {
   return (size_t)length >= most && strcmp(path + length - most, ending) == 0;
 }
 
+static int fold_error(int fd, const char *how) {
+  if (!getenv(how) || !ends(fd, "nightshift.db")) return 0;
+  int error = flag();
+  if (error && getenv("FAULT_ONCE")) unlink(getenv("FAULT_FLAG"));
+  return error;
+}
+
 static int sync_error(int fd) {
+  int fold = fold_error(fd, "FAULT_FOLD_SYNC");
+  if (fold) return fold;
   if (getenv("FAULT_SYNC") && ends(fd, "-wal")) return flag();
   const char *full = getenv("FAULT_FULL");
   return full && ends(fd, full) ? flag() : 0;
 }
 
 static int write_error(int fd) {
+  int fold = fold_error(fd, "FAULT_FOLD_WRITE");
+  if (fold) return fold;
   if (!ends(fd, "-wal")) return 0;
   if (getenv("FAULT_WRITE")) return flag();
   const char *full = getenv("FAULT_FULL");

@@ -20,10 +20,27 @@ async fn on_a_phone_somebody_signs_in_reads_the_incident_and_approves_with_the_k
     phone.loaded(before + 1).await;
     let home = phone.text().await;
     assert!(home.contains("Waiting for an answer") && home.contains("gpu-2"), "{home}");
-    for path in ["/", "/incidents/i1", &format!("/runs/{run}"), &format!("/why/{run}")] {
+    // Names as long as they may be, without a place to break them.
+    let long = "n".repeat(120);
+    desk.night.hear("firing", &[("alertname", &"A".repeat(120)), ("node", &long), ("severity", "critical")]).await;
+    let pages = [
+        "/",
+        "/incidents",
+        "/incidents?state=resolved&node=gpu-2",
+        "/incidents/i1",
+        "/incidents/i2",
+        "/guards",
+        "/why/gpu-2",
+        "/login",
+        "/nowhere",
+    ];
+    let more = [format!("/runs/{run}"), format!("/why/{run}"), format!("/why/{long}")];
+    for path in pages.iter().copied().chain(more.iter().map(String::as_str)) {
         phone.open(&desk.at(path)).await;
         assert_eq!(phone.beyond().await, 0, "{path} is wider than the phone");
     }
+    // What the browser says of a page that is not there.
+    phone.errors.retain(|error| !error.contains("404"));
     phone.open(&desk.at("/incidents/i1")).await;
     assert!(phone.text().await.contains("GpuXid"), "{}", phone.text().await);
     phone.open(&desk.at(&format!("/runs/{run}"))).await;

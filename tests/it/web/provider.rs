@@ -179,3 +179,41 @@ async fn who_is_in_a_named_group_is_let_in_and_who_only_says_a_mail_is_not() {
     }
     assert_eq!(engine.stop(), Some(0));
 }
+
+/// Stopped between two sign-ins: the browser stays with us, and a token opens the page meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_provider_is_stopped_our_own_page_says_so_at_once_and_a_token_opens_it() {
+    let mut scene = Scene::set().await;
+    scene.site.add_token("ops", "viewer", "");
+    let engine = scene.engine().await;
+    assert_eq!(scene.sign_in("u-ada", "/").await.1.status, 200);
+    scene.provider.kill().unwrap();
+    scene.provider.wait().unwrap();
+    let begin = scene.at("/login/provider?to=/incidents/i1");
+    // Until then it has answered a moment ago.
+    let page = eventually("our own page", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await; // polls
+        let answer = client_that_stays().get(begin.clone()).send().await.ok()?;
+        (answer.status() == 502).then_some(answer)
+    })
+    .await;
+    let text = page.text().await.unwrap();
+    for words in ["you cannot sign in with your organization now", "does not answer", "nightshift break-glass"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let asked = std::time::Instant::now();
+    for _ in 0..10 {
+        assert_eq!(client_that_stays().get(begin.clone()).send().await.unwrap().status(), 502);
+    }
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "each of them is told at once: {:?}", asked.elapsed());
+    let mut browser = Browser::new();
+    let page = browser.open(&begin).await;
+    let page = browser.send(&page.form("/login").with("token", &secret("ops"))).await;
+    assert!(page.words().contains("ops"), "{}", page.words());
+    assert_eq!(engine.stop(), Some(0));
+}
+
+/// Follows nothing: a redirect to the provider is an answer like another.
+fn client_that_stays() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}

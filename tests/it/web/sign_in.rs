@@ -314,6 +314,38 @@ async fn a_provider_that_is_down_too_talkative_or_somebody_else_is_refused_in_wo
     refused("calls itself https://evil.example").await;
 }
 
+/// What it says of itself is remembered for an hour; that it has gone since is found before a browser is sent there.
+#[tokio::test]
+async fn a_provider_that_has_gone_since_the_last_sign_in_is_named_on_our_own_page_with_the_other_ways_in() {
+    let (desk, forged) = believing(|config| config.people = vec![person("ada", Role::Approver, "00u1")]).await;
+    for _ in 0..20 {
+        assert_eq!(sign_in(&desk).await.1.url.path(), "/runs/r1");
+    }
+    assert_eq!(forged.asked("description"), 1, "no sign-in waits for a look at a provider that has just answered");
+    forged.said().down = true;
+    desk.night.pass(limits::OIDC_HERE).await;
+    let begun = std::time::Instant::now();
+    for _ in 0..10 {
+        let (browser, page) = sign_in(&desk).await;
+        assert_eq!((page.status, page.url.path(), browser.session()), (502, "/login/provider", None), "it is our page");
+        for words in [
+            "you cannot sign in with your organization now",
+            "with 503",
+            "sign in with a token",
+            "nightshift break-glass",
+        ] {
+            assert!(page.words().contains(words), "{words}: {}", page.words());
+        }
+        assert!(page.text.contains("<details open>"), "the form is there without a click: {}", page.text);
+    }
+    assert_eq!(forged.asked("description"), 2, "one looked for all of them");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // And back again, without a restart.
+    forged.said().down = false;
+    desk.night.pass(limits::OIDC_RETRY).await;
+    assert_eq!(sign_in(&desk).await.1.url.path(), "/runs/r1");
+}
+
 #[tokio::test]
 async fn a_provider_that_fails_slowly_or_talks_nonsense_is_left_alone_for_a_moment_after_it_did() {
     let (desk, forged) = believing(|config| config.people = vec![person("ada", Role::Approver, "00u1")]).await;

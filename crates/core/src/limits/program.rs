@@ -85,6 +85,9 @@ pub const OIDC_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OIDC_KNOWN: Duration = Duration::from_secs(3_600);
 /// … its keys sooner where a token names one that is new, but not for each forged token …
 pub const OIDC_KEYS_PACE: Duration = Duration::from_secs(60);
+/// A browser is sent to a provider that has answered within this; to another it is asked first whether it answers, so long at most.
+pub const OIDC_HERE: Duration = Duration::from_secs(15);
+pub const OIDC_LOOK: Duration = Duration::from_secs(2);
 /// … and one that does not answer is left alone for a moment.
 pub const OIDC_RETRY: Duration = Duration::from_secs(5);
 /// Clocks of provider and engine apart.

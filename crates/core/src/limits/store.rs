@@ -20,6 +20,8 @@ pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 pub const GROUP_COMMIT_TIME: Duration = Duration::from_millis(20);
 /// Pages in the write-ahead log before the writer folds them back: 16 MiB, so that pages written often are copied once.
 pub const WAL_PAGES: i64 = 4_096;
+/// Pages that may be left in the log after it was folded; more, and something keeps it from being folded: 64 MiB.
+pub const WAL_PAGES_LEFT: i64 = 4 * WAL_PAGES;
 /// Page caches: the writer's holds the inner pages of its indexes, a reader's one page of a screen.
 pub const WRITER_CACHE_KIB: i64 = 32 * 1024;
 pub const READER_CACHE_KIB: i64 = 2 * 1024;

@@ -52,6 +52,16 @@ impl Incident {
         }
     }
 
+    /// A test message through a channel, which no incident in the store stands behind.
+    pub fn is_test(&self) -> bool {
+        self.id.0 == 0
+    }
+
+    /// What people read as its number: of a test message there is none.
+    pub fn shown_id(&self) -> String {
+        if self.is_test() { "test message".to_owned() } else { self.id.to_string() }
+    }
+
     /// Alerts of one name on many subjects: its title counts them.
     pub fn is_group(&self) -> bool {
         self.key.starts_with("group/")

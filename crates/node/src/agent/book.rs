@@ -4,6 +4,7 @@
 
 use crate::limits;
 use crate::model::{Command, Outcome, Time};
+use crate::node::moved_by;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -121,6 +122,16 @@ impl Book {
     pub fn last(&self, verb: &str, but: &str) -> Option<Time> {
         let others = self.noted.iter().filter(|(key, noted)| noted.verb == verb && *key != but);
         others.filter_map(|(_, noted)| noted.begun_at).max()
+    }
+
+    /// The time was moved by so many microseconds.
+    pub fn shift(&mut self, by: i64) -> std::io::Result<()> {
+        for noted in self.noted.values_mut() {
+            noted.begun_at = noted.begun_at.map(|at| moved_by(at, by));
+        }
+        let new = self.path.with_extension("new");
+        self.file = File::create(&new)?;
+        self.write_all(&new)
     }
 
     /// A newer engine has spoken; older ones are refused from now on.
@@ -293,6 +304,21 @@ mod tests {
             assert_eq!(book.last("a", "r7/0"), None);
             book.end(&command(0, "a"), &Outcome::Ok(json!("another"))).unwrap();
             assert_eq!(book.known(&command(0, "a")), Known::Ended(done.clone()), "an outcome never changes");
+        }
+    }
+
+    #[test]
+    fn when_a_command_was_begun_moves_with_the_clock_also_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("book");
+        let mut book = Book::open(&path).unwrap();
+        book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
+        book.shift(60_000_000).unwrap();
+        book.begin(&command(1, "b"), Time::UNIX_EPOCH).unwrap();
+        for book in [book, Book::open(&path).unwrap()] {
+            assert_eq!(book.last("a", "r7/9"), Some(Time::from_second(60).unwrap()));
+            assert_eq!(book.last("b", "r7/9"), Some(Time::UNIX_EPOCH));
+            assert_eq!(book.known(&command(0, "a")), Known::Begun);
         }
     }
 

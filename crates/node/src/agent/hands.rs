@@ -31,6 +31,13 @@ impl Hands {
         Hands { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
     }
 
+    /// The time was moved by so many microseconds: a limit of this node ends when it would have.
+    pub fn shift(&self, by: i64) {
+        if let Err(error) = self.book().shift(by) {
+            tracing::error!(%error, "the times of commands cannot be written down as the clock has them now; they are kept in memory");
+        }
+    }
+
     /// Returns at once; the answer goes to the engine when there is one.
     pub fn take(self: &Arc<Self>, command: Command) {
         let hands = Arc::clone(self);
@@ -41,7 +48,7 @@ impl Hands {
     }
 
     async fn work(self: &Arc<Self>, command: &Command) -> Answer {
-        let verb = match self.decide(command, Time::now()) {
+        let verb = match self.decide(command, self.machine.clock.now()) {
             Decided::Answer(answer) => return answer,
             Decided::Do(verb) => verb,
         };

@@ -5,6 +5,7 @@
 
 use super::identity::{self, Identity};
 use super::{Link, LinkError};
+use crate::clock::{Clock, RealClock};
 use crate::config::AgentConfig;
 use crate::limits;
 use crate::model::{Answered, Command, Commands, Reports, Standing, Taken, Time};
@@ -60,7 +61,7 @@ impl HttpLink {
             Ok(answer) => understand(answer).await,
             // The handshake's own words do not say what to do.
             Err(error) => Err(match client.life {
-                Some((_, ends)) if ends <= Time::now() => LinkError::Refused(format!(
+                Some((_, ends)) if ends <= RealClock.now() => LinkError::Refused(format!(
                     "this agent's certificate ended at {ends}: make a token with `nightshift agents join-token --node {}` \
                      and join again with `nightshift agent --join -`, which reads it from stdin ({})",
                     identity::node_name(&self.settings),
@@ -74,7 +75,7 @@ impl HttpLink {
     /// Asks for another certificate for a new key once most of the time of the present one is used up.
     async fn renew_if_due(&self) {
         let life = self.client.read().unwrap_or_else(PoisonError::into_inner).life;
-        if life.is_none_or(|(due, _)| Time::now() < due) {
+        if life.is_none_or(|(due, _)| RealClock.now() < due) {
             return;
         }
         match self.renew().await {

@@ -7,8 +7,9 @@
 
 mod part;
 
+use crate::clock::{Clock, RealClock};
 use crate::limits;
-use crate::model::{Finding, Reports, Severity, Standing, Status, Time};
+use crate::model::{Finding, Reports, Severity, Standing, Status};
 use part::Part;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -149,7 +150,7 @@ fn overflowed(count: u64) -> Finding {
     Finding {
         complaint: "agent-spool-overflow".to_owned(),
         status: Status::Firing,
-        at: Time::now(),
+        at: RealClock.now(),
         severity: Severity::Warning,
         gpu: None,
         labels: BTreeMap::from([label("alertname", "NightshiftAgentSpoolOverflow"), label("severity", "warning")]),

@@ -3,6 +3,7 @@
 //!
 //! Invariant: the file is replaced whole, and only after what came before the place is safe; a crash repeats, and never skips.
 
+use super::clock::moved_by;
 use super::join::{Join, Open};
 use super::sight::{Sight, kin, place, recovery_finding};
 use crate::limits;
@@ -32,6 +33,9 @@ struct Memory {
     boot: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     last: Option<u64>,
+    /// By which clock the times were written (`Clock::offset`).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    offset: Option<i64>,
     #[serde(default)]
     open: Vec<Open>,
     /// What NVML's polls alone complain of.
@@ -59,6 +63,8 @@ struct Inner {
     /// What is to be said at the next tick.
     later: Vec<Finding>,
     unsaved: bool,
+    /// By which clock the times are (`Clock::offset`); none: of another boot, or not known.
+    offset: Option<i64>,
     /// When something was given out to be said: it needs a moment to reach the disk.
     said: Option<Instant>,
 }
@@ -83,8 +89,38 @@ impl Faults {
             }
         }
         let last = memory.last.filter(|_| !rebooted);
-        let inner = Mutex::new(Inner { join, last, later, told, ..Inner::default() });
+        let offset = memory.offset.filter(|_| !rebooted);
+        let inner = Mutex::new(Inner { join, last, later, told, offset, ..Inner::default() });
         Faults { path: Some(path.to_owned()), boot: boot.to_owned(), inner, bell: Notify::new() }
+    }
+
+    /// Call once after `open`, with the clock of now: the clock may have been set since the last run of the agent. Returns by
+    /// how many microseconds what waits was moved for that.
+    pub(crate) fn reckon(&self, offset: i64) -> i64 {
+        let by = self.inner().offset.map_or(0, |kept| offset.saturating_sub(kept));
+        let is_step = by.unsigned_abs() > limits::CLOCK_STEP.as_micros() as u64;
+        if is_step {
+            self.inner().join.shift_seen(by);
+        }
+        self.keep_offset(offset);
+        if is_step { by } else { 0 }
+    }
+
+    /// The clock in small corrections; it is written down with the rest.
+    pub(super) fn keep_offset(&self, offset: i64) {
+        self.inner().offset = Some(offset);
+    }
+
+    /// The time was moved: so is what waits.
+    pub(crate) fn shift(&self, by: i64) {
+        let mut inner = self.inner();
+        inner.join.shift(by);
+        for (_, last_said) in inner.told.values_mut() {
+            *last_said = moved_by(*last_said, by);
+        }
+        inner.offset = inner.offset.map(|offset| offset.saturating_add(by));
+        inner.unsaved = true;
+        self.bell.notify_one();
     }
 
     /// The record behind which the kernel log is to be read.
@@ -232,7 +268,8 @@ impl Faults {
             inner.last = last.max(inner.last);
             inner.unsaved = false;
             let told = inner.told.values().map(|(finding, _)| finding.clone()).collect();
-            Memory { boot: self.boot.clone(), last: inner.last, open: inner.join.open().cloned().collect(), told }
+            let (boot, last, offset) = (self.boot.clone(), inner.last, inner.offset);
+            Memory { boot, last, offset, open: inner.join.open().cloned().collect(), told }
         };
         let Some(path) = &self.path else { return Ok(()) };
         write(path, &memory).map_err(|source| MemoryError { path: path.display().to_string(), source })

@@ -13,6 +13,7 @@ mod names;
 
 pub use names::Names;
 
+use super::clock::moved_by;
 use super::sight::{Seen, Sight, kin, lasts, needs_words, place};
 use crate::limits;
 use crate::model::{Finding, Severity, Span, Status, Time};
@@ -60,6 +61,23 @@ impl Join {
         let told: Vec<String> = told.map(|(complaint, _)| complaint.clone()).collect();
         let said = told.iter().flat_map(|complaint| join.say(complaint, now)).collect();
         (join, said)
+    }
+
+    /// The time was moved by so many microseconds: what waits ends when it would have.
+    pub(super) fn shift(&mut self, by: i64) {
+        for open in self.open.values_mut() {
+            open.last_seen = moved_by(open.last_seen, by);
+            open.last_said = moved_by(open.last_said, by);
+            open.held_until = open.held_until.map(|until| moved_by(until, by));
+        }
+    }
+
+    /// The same after `restore`, which has said everything anew by the clock of now.
+    pub(super) fn shift_seen(&mut self, by: i64) {
+        for open in self.open.values_mut() {
+            open.last_seen = moved_by(open.last_seen, by);
+            open.held_until = open.held_until.map(|until| moved_by(until, by));
+        }
     }
 
     pub fn open(&self) -> impl Iterator<Item = &Open> {
@@ -311,7 +329,9 @@ fn counted(open: &Open) -> Finding {
 fn over(open: Open, now: Time, why: &str) -> Finding {
     let finding = counted(&open);
     let summary = format!("{}: over, {why}", finding.summary);
-    Finding { status: Status::Resolved, at: now, severity: Severity::Info.max(finding.severity), summary, ..finding }
+    // Never before its beginning, whatever was done to the clock: the engine takes that for the end of an earlier fault.
+    let at = now.max(finding.at);
+    Finding { status: Status::Resolved, at, severity: Severity::Info.max(finding.severity), summary, ..finding }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub use tail::KmsgError;
 pub(super) use watcher::KernelWatch;
 
 use super::sight::Sight;
+use crate::clock::{Clock, RealClock};
 use crate::limits;
 use crate::model::{GpuName, Time};
 use record::Record;
@@ -80,7 +81,7 @@ pub(super) struct Times {
 
 impl Times {
     fn now(device: bool) -> Times {
-        let now = Time::now();
+        let now = RealClock.now();
         let up = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let up = Duration::new(up.tv_sec.cast_unsigned(), u32::try_from(up.tv_nsec).unwrap_or(0));
         Times { now, boot: device.then(|| now.checked_sub(up).ok()).flatten() }
@@ -118,7 +119,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
                     Ok(mut pass) => {
                         after = pass.last;
                         if std::mem::take(&mut broken) {
-                            pass.sights.insert(0, story::readable(&path, Time::now()));
+                            pass.sights.insert(0, story::readable(&path, RealClock.now()));
                         }
                         // An empty pass is given as well: that is how the taker can say that it is enough.
                         if !take(pass) {
@@ -131,7 +132,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
             Err(error) => error,
         };
         broken = true;
-        let sights = vec![story::unreadable(&path, &failed, Time::now())];
+        let sights = vec![story::unreadable(&path, &failed, RealClock.now())];
         if !take(Pass { sights, last: after, ..Pass::default() }) {
             return;
         }

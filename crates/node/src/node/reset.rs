@@ -6,7 +6,7 @@
 use super::program::{Earlier, Ended, Program};
 use super::{Machine, Verb, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind, Time};
+use crate::model::{Answer, Command, FailureKind};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub(super) fn gpu_of(command: &Command) -> Result<String, String> {
 
 fn said(machine: &Machine, gpu: &str, how: Ended) -> Answer {
     if how.code == 0 {
-        machine.faults.healed(gpu, "the GPU was reset", Time::now());
+        machine.faults.healed(gpu, "the GPU was reset", machine.clock.now());
         return ended(json!({ "changed": true, "said": how.said }));
     }
     // The tool says "in use by another client" in words only.

@@ -58,6 +58,8 @@ pub(super) struct Known {
 struct Said {
     described: Option<(Time, Described)>,
     keys: Option<(Time, Vec<Key>)>,
+    /// When it has last answered anything.
+    here: Option<(Time, ())>,
     /// When it did not answer, or not so that it can be used, and why: it is left alone for a moment.
     failed: Option<(Time, String)>,
 }
@@ -79,6 +81,12 @@ impl Known {
             describe(&app.parts.world.http, config).await.map(|(described, _)| described)
         })
         .await
+    }
+
+    /// That it answers, not longer ago than some seconds. What it says of itself is remembered for much longer, and a browser that
+    /// is sent to a provider that is gone shows an error page of its own.
+    pub async fn answers(&self, app: &App, config: &OidcConfig) -> Result<(), String> {
+        self.remembered(app, limits::OIDC_HERE, |said| &mut said.here, is_there(&app.parts.world.http, config)).await
     }
 
     /// Where the provider ends its own session, if it is known to do so.
@@ -124,6 +132,7 @@ impl Known {
         let (now, mut said) = (app.parts.clock.now(), self.said());
         said.failed = answer.as_ref().err().map(|why| (now, why.clone()));
         if let Ok(known) = &answer {
+            said.here = Some((now, ()));
             *part(&mut said) = Some((now, known.clone()));
         }
         answer
@@ -134,9 +143,24 @@ impl Known {
     }
 }
 
+/// Whether it answers at all: what it answers is looked at where it matters.
+async fn is_there(http: &Http, config: &OidcConfig) -> Result<(), String> {
+    let url = description(config);
+    match timeout(limits::OIDC_LOOK, http.send(&super::asking(&url, BTreeMap::new()))).await {
+        Ok(Ok(answer)) if answer.status < 500 => Ok(()),
+        Ok(Ok(answer)) => Err(format!("the provider answers {url} with {}", answer.status)),
+        Ok(Err(error)) => Err(super::unanswered(&error)),
+        Err(_) => Err("the provider does not answer in time".to_owned()),
+    }
+}
+
+fn description(config: &OidcConfig) -> String {
+    format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'))
+}
+
 /// What a provider says of itself where `server.oidc` says that it is, and its time.
 pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Described, Option<String>), String> {
-    let url = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
+    let url = description(config);
     let answer = get(http, &url, BTreeMap::new()).await?;
     let described: Described = serde_json::from_str(&answer.body)
         .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;

@@ -341,11 +341,12 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 fn random_name() -> String {
+    use crate::clock::Clock as _;
     use ring::rand::SecureRandom;
     let mut bytes = [0_u8; 8];
     // Without chance the time tells two starts apart.
     if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
-        bytes = crate::model::Time::now().as_microsecond().to_be_bytes();
+        bytes = crate::clock::RealClock.now().as_microsecond().to_be_bytes();
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

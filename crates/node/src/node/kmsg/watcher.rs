@@ -4,7 +4,7 @@
 
 use super::{Pass, follow};
 use crate::limits;
-use crate::model::{Finding, Time};
+use crate::model::Finding;
 use crate::node::{Machine, Watcher};
 use std::path::Path;
 use std::time::Instant;
@@ -32,12 +32,12 @@ impl Watcher for KernelWatch {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 pass = passes.recv() => pass,
-                () = faults.due(Time::now(), limits::KERNEL_WAIT) => Some(Pass::default()),
+                () = faults.due(machine.clock.now(), limits::KERNEL_WAIT) => Some(Pass::default()),
             };
             let Some(pass) = pass else { return };
             last = pass.last.max(last);
             faults.learn(pass.names);
-            let now = Time::now();
+            let now = machine.clock.now();
             let mut said: Vec<Finding> = pass.sights.into_iter().flat_map(|sight| faults.hear(sight, now)).collect();
             said.extend(faults.tick(now));
             for finding in said {

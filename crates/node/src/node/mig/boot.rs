@@ -5,7 +5,8 @@
 use super::super::{Machine, Watcher};
 use super::apply::{places, restore};
 use super::raw::Session;
-use crate::model::{Finding, GpuName, MigGpu, MigPlace, Severity, Status, Time};
+use crate::clock::{Clock, RealClock};
+use crate::model::{Finding, GpuName, MigGpu, MigPlace, Severity, Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -85,7 +86,7 @@ fn told(gpu: GpuName, why: &str) -> Finding {
     Finding {
         complaint: format!("mig-layout {}", gpu.uuid),
         status: Status::Firing,
-        at: Time::now(),
+        at: RealClock.now(),
         severity: Severity::Warning,
         labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         summary: format!("the MIG layout of GPU {} was not put back after the boot: {why}", gpu.uuid),

@@ -8,6 +8,7 @@ use super::raw::Told;
 use super::reading::{Limits, Looked, Reading};
 use crate::limits;
 use crate::model::{Finding, GpuName, Severity, Status, Time};
+use crate::node::moved_by;
 use std::collections::BTreeMap;
 
 /// What is remembered of one GPU.
@@ -105,6 +106,13 @@ impl Judge {
             let quiet_until =
                 is_alarm(&finding.complaint).then(|| now.checked_add(limits::GPU_ALARM_QUIET).unwrap_or(now));
             self.open.insert(finding.complaint.clone(), Open { finding, quiet_until });
+        }
+    }
+
+    /// The time was moved by so many microseconds.
+    pub fn shift(&mut self, by: i64) {
+        for open in self.open.values_mut() {
+            open.quiet_until = open.quiet_until.map(|until| moved_by(until, by));
         }
     }
 
@@ -252,7 +260,8 @@ fn begin(open: &mut BTreeMap<String, Open>, finding: Finding, quiet_until: Optio
 fn end(open: &mut BTreeMap<String, Open>, complaint: &str, now: Time, why: &str) -> Option<Finding> {
     let Open { finding, .. } = open.remove(complaint)?;
     let summary = format!("{} ({why})", finding.summary);
-    Some(Finding { status: Status::Resolved, at: now, summary, ..finding })
+    // Never before its beginning, whatever was done to the clock.
+    Some(Finding { status: Status::Resolved, at: now.max(finding.at), summary, ..finding })
 }
 
 /// The page of all findings of NVML's watch, for people who write rules.

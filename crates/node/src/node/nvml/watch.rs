@@ -41,9 +41,10 @@ impl Watcher for NvmlWatch {
         let expected = |finding: &Finding| finding.labels.get(super::judge::EXPECTED)?.parse().ok();
         let most = polled.iter().filter_map(expected).max().unwrap_or(0);
         let mut judge = Judge::default();
-        judge.restore(polled, Time::now());
+        judge.restore(polled, machine.clock.now());
         let watch = Watch {
             machine: machine.clone(),
+            moved: machine.clock.moved(),
             out,
             stop,
             asks,
@@ -63,6 +64,8 @@ impl Watcher for NvmlWatch {
 }
 
 struct Watch {
+    /// By how much the time was moved when `judge` last learned of it.
+    moved: i64,
     machine: Machine,
     out: mpsc::Sender<Finding>,
     stop: watch::Receiver<bool>,
@@ -157,7 +160,7 @@ impl Watch {
                 Came::Stop => return None,
             }
         };
-        let said = self.judge.node("nvml-hangs", None, Time::now());
+        let said = self.judge.node("nvml-hangs", None, self.machine.clock.now());
         self.say(said).await;
         if matches!(opened, Err(Absent::Other(_))) {
             self.renew();
@@ -224,7 +227,7 @@ impl Watch {
         if told {
             let (alertname, severity) = ("NvmlUnavailable", Severity::Warning);
             let trouble = NodeTrouble { alertname, severity, action: "tell", words: why, expected: None };
-            let said = self.judge.node("nvml-unavailable", Some(trouble), Time::now());
+            let said = self.judge.node("nvml-unavailable", Some(trouble), self.machine.clock.now());
             self.say(said).await;
         }
     }
@@ -232,7 +235,7 @@ impl Watch {
     /// A session has begun.
     async fn present(&mut self, session: &Session) {
         self.absence = None;
-        let now = Time::now();
+        let now = self.machine.clock.now();
         tracing::info!(driver = session.driver, gpus = session.count, "NVML has begun");
         let mut said = self.judge.node("nvml-unavailable", None, now);
         said.extend(self.count(session.count, now));
@@ -272,7 +275,7 @@ impl Watch {
     }
 
     async fn say(&self, findings: Vec<Finding>) {
-        let now = Time::now();
+        let now = self.machine.clock.now();
         // What the kernel log tells as well is said once.
         let findings = findings.into_iter().flat_map(|finding| self.machine.faults.seen_by_nvml(finding, now));
         for finding in findings {

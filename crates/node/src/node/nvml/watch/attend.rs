@@ -173,7 +173,7 @@ impl Watch {
     /// A job has come back, or not in time. Words: why the session is over.
     async fn landed(&mut self, turn: &mut Turn, landed: Lands, listener: Option<&Listener>) -> Option<String> {
         let Flight { job, lands, .. } = turn.flight.take()?;
-        let now = Time::now();
+        let now = self.machine.clock.now();
         match (job, landed) {
             (job, Lands::Late) => {
                 let gpu = match &job {
@@ -221,13 +221,13 @@ impl Watch {
         whole: bool,
         listener: Option<&Listener>,
     ) -> Option<String> {
-        let said = self.judge.look(&gpu.name, &looked, whole, Time::now());
+        let said = self.judge.look(&gpu.name, &looked, whole, self.machine.clock.now());
         self.say(said).await;
         match looked {
             Looked::Well(reading) => {
                 (self.failures, turn.bad) = (0, 0);
                 if reading.recovery == Some(0) {
-                    let over = self.machine.faults.content(&gpu.name, Time::now());
+                    let over = self.machine.faults.content(&gpu.name, self.machine.clock.now());
                     self.say(over.into_iter().collect()).await;
                 }
                 self.last.entry(gpu.name.uuid.clone()).or_default().learn(*reading);
@@ -254,7 +254,7 @@ impl Watch {
     async fn counted(&mut self, turn: &Turn, counted: Result<(u32, bool), Code>) -> Option<String> {
         match counted {
             Ok((count, back)) => {
-                let said = self.count(count, Time::now());
+                let said = self.count(count, self.machine.clock.now());
                 self.say(said).await;
                 if count > turn.session.count {
                     return Some(format!("there are {count} GPUs now"));
@@ -277,13 +277,18 @@ impl Watch {
             words: format!("NVML does not come back from {doing}"),
             expected: None,
         };
-        let said = self.judge.node("nvml-hangs", Some(trouble), Time::now());
+        let said = self.judge.node("nvml-hangs", Some(trouble), self.machine.clock.now());
         self.say(said).await;
     }
 
     /// The next round of looks, unless the last one is still under way.
     async fn tick(&mut self, turn: &mut Turn, listener: Option<&Listener>) {
-        let now = Time::now();
+        let moved = self.machine.clock.moved();
+        if moved != self.moved {
+            self.judge.shift(moved - self.moved);
+            self.moved = moved;
+        }
+        let now = self.machine.clock.now();
         let mut said = self.judge.tick(now);
         let mut still = Vec::new();
         for mut stuck in std::mem::take(&mut self.stuck) {
@@ -322,7 +327,7 @@ impl Watch {
     }
 
     async fn heard(&mut self, turn: &mut Turn, heard: Heard) {
-        let now = Time::now();
+        let now = self.machine.clock.now();
         let said = match heard {
             Heard::Told(told) => self.told(turn, &told, now),
             Heard::Broken(code) => {
