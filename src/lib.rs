@@ -21,7 +21,7 @@
 //!
 //! 1. `server/ingest.rs`: `POST /in/alertmanager/prod`. Who speaks, how much, what source; the answer is 2xx after the commit.
 //! 2. `sources/alertmanager.rs`: the body becomes [`model::Event`]s. Pure.
-//! 3. `store/sqlite/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
+//! 3. `store/ops/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
 //!    are due, and one ledger entry with the reasons. What to do is asked of [`policy`], which is pure.
 //! 4. `engine/runner/slice.rs`: the heart. Open step? Perform it. Else ask [`script::advance`] what comes next: a call is
 //!    begun (guards, reservation and entry in one commit), performed by an [`actions::Action`], ended; a wait is a row.

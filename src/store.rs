@@ -6,9 +6,11 @@
 mod advice;
 mod asked;
 mod ballast;
+mod db;
 mod failpoint;
 pub mod ledger;
 mod mark;
+mod ops;
 mod sqlite;
 mod traits;
 

@@ -2,50 +2,29 @@
 //!
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
-mod agents;
 mod backup;
-mod begin;
-mod breakers;
-mod catalog;
+mod connection;
 mod faults;
-mod freezes;
 mod incarnation;
-mod incidents;
-mod intake;
-mod ladder;
 mod log_scan;
 mod loss;
-mod notices;
-mod parked;
-mod people;
-mod persons;
-mod read;
-mod recent;
-mod record;
-mod redact;
-mod replicas;
-mod rows;
-mod runs;
+mod readers;
 mod schema;
 mod seam;
-mod sql;
-mod subjects;
-mod sweep;
-mod timers;
-mod tokens;
-mod tx;
 mod writer;
 
 use super::ballast::Ballast;
+use super::db::{exec, micros, params};
 use super::mark::Mark;
+use super::ops::parked;
+use super::ops::tx::Tx;
 use super::{Failpoint, Follower, OnFatal, StoreError};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, Mode, Severity, Span, Time};
-use read::Readers;
-use rusqlite::params;
+use readers::Readers;
+use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tx::Tx;
 use writer::{Queue, WhenFull};
 
 pub use backup::{
@@ -176,14 +155,14 @@ impl SqliteStore {
         tx.incarnation = incarnation;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
-        tx.append(&Actor::engine(), About::default(), &started, now)?;
+        tx.ops().append(&Actor::engine(), About::default(), &started, now)?;
         if let Some(text) = &loss {
             tracing::error!(%text, "entries of the ledger are lost");
             tx.unmatched_tell.clone_from(&options.unmatched_tell);
             let title = "Entries of the ledger are lost";
-            let incident = parked::alarm(&mut tx, "store/loss", title, Severity::Critical, text, now)?;
+            let incident = parked::alarm(tx.ops(), "store/loss", title, Severity::Critical, text, now)?;
             let sql = "UPDATE incident SET resolves_at = ?2 WHERE id = ?1";
-            sql::exec(&tx.conn, sql, params![incident.0, sql::micros(now + limits::STORE_NEWS_OPEN.0)])?;
+            exec(&tx.conn, sql, params![incident.0, micros(now + limits::STORE_NEWS_OPEN.0)])?;
         }
         tx.conn.execute_batch("COMMIT")?;
         tx.follow(1, std::time::Duration::ZERO);
@@ -196,7 +175,7 @@ impl SqliteStore {
         tx.unmatched_tell = options.unmatched_tell;
         tx.resolve_after = options.resolve_after;
         tx.group_wait = options.group_wait;
-        let last = move |tx: Tx| {
+        let last = move |tx: Tx<Connection>| {
             schema::fold_at_the_end(&tx.conn);
             drop(tx);
             drop(lock);
@@ -244,7 +223,7 @@ impl SqliteStore {
     async fn write<T, F>(&self, op: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send + 'static,
     {
         self.queue()?.write(WhenFull::Wait, op).await
     }
@@ -265,7 +244,7 @@ impl SqliteStore {
         }
         let mut changed = 0;
         if self.ballast.is_news() {
-            let alarm = move |tx: &mut Tx| {
+            let alarm = move |tx: &mut Tx<Connection>| {
                 let text = "the disk of the store is full: alerts are refused, and their senders keep them, until there is room; \
                             free space on it";
                 parked::alarm(tx, KEY, "The disk of the store is full", Severity::Critical, text, now).map(drop)
@@ -290,7 +269,7 @@ impl SqliteStore {
         if *self.fold_failed.lock().unwrap_or_else(PoisonError::into_inner) == Some(has_failed) {
             return Ok(());
         }
-        let tell = move |tx: &mut Tx| match failed {
+        let tell = move |tx: &mut Tx<Connection>| match failed {
             Some(error) => {
                 let text = format!(
                     "the write-ahead log cannot be folded into the database ({error}): nothing is lost, the log keeps \
@@ -322,4 +301,12 @@ impl Drop for SqliteStore {
             let _ = thread.join();
         }
     }
+}
+
+/// A database in memory with every table, for tests of the operations.
+#[cfg(test)]
+pub(super) fn in_memory() -> Connection {
+    let mut conn = Connection::open_in_memory().expect("a database in memory");
+    schema::migrate(&mut conn, Time::UNIX_EPOCH).expect("its tables");
+    conn
 }

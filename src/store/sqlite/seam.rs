@@ -3,10 +3,7 @@
 //! Invariant: nothing is decided here; that is done by the operations, within the transaction.
 
 use super::writer::WhenFull;
-use super::{
-    SqliteStore, agents, begin, breakers, catalog, faults, intake, ladder, notices, parked, people, persons, read,
-    replicas, runs, schema, sql, subjects, sweep, timers, tokens,
-};
+use super::{SqliteStore, faults, schema};
 use crate::limits;
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
@@ -14,14 +11,18 @@ use crate::model::{
     Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
+use crate::store::db::{Row, exec, micros, one, params};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
 use crate::store::mark::Mark;
+use crate::store::ops::{
+    agents, begin, breakers, catalog, intake, ladder, notices, parked, people, persons, read, replicas, runs, subjects,
+    sweep, timers, tokens,
+};
 use crate::store::{
     AgentIdentity, AgentRow, Batch, Begun, Claimed, ClockMark, Control, Counts, Decided, Decisions, Due, Filter, Heard,
     Hold, Intake, JoinToken, Ledger, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, Outbox, Pressure,
     Prospect, RawEntry, Receipted, Registry, RunJournal, StoreError, SubjectLink, Views,
 };
-use rusqlite::params;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +137,7 @@ impl RunJournal for SqliteStore {
             // A text that comes back is kept from then on.
             let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) \
                        ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at)";
-            sql::exec(&tx.conn, sql, params![pin.hash, pin.name, text, sql::micros(now)]).map(drop)
+            exec(&tx.conn, sql, params![pin.hash, pin.name, text, micros(now)]).map(drop)
         })
         .await
     }
@@ -151,7 +152,7 @@ impl RunJournal for SqliteStore {
     }
 
     async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
-        self.readers.read(catalog::kept).await
+        self.readers.read(|conn| catalog::kept(conn)).await
     }
 }
 
@@ -222,11 +223,11 @@ impl Decisions for SqliteStore {
     }
 
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
-        self.readers.read(breakers::tripped).await
+        self.readers.read(|conn| breakers::tripped(conn)).await
     }
 
     async fn levels(&self) -> Result<Vec<Level>, StoreError> {
-        self.readers.read(ladder::levels).await
+        self.readers.read(|conn| ladder::levels(conn)).await
     }
 
     async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError> {
@@ -239,14 +240,14 @@ impl Decisions for SqliteStore {
     }
 
     async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError> {
-        self.readers.read(replicas::open).await
+        self.readers.read(|conn| replicas::open(conn)).await
     }
 }
 
 #[async_trait::async_trait]
 impl Ledger for SqliteStore {
     async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
-        self.write(move |tx| tx.append(&actor, about, &kind, now)).await
+        self.write(move |tx| tx.ops().append(&actor, about, &kind, now)).await
     }
 
     async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError> {
@@ -257,19 +258,17 @@ impl Ledger for SqliteStore {
         let signed = self.write(move |tx| {
             let (size, root) = tx.root();
             let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
-            let map = |row: &rusqlite::Row<'_>| {
-                Ok(Checkpoint { size: row.get::<_, i64>(0)?.unsigned_abs(), note: row.get(1)? })
-            };
-            let last = sql::one(&tx.conn, sql, [], map)?;
+            let map = |row: &Row<'_>| Ok(Checkpoint { size: row.get::<i64>(0)?.unsigned_abs(), note: row.get(1)? });
+            let last = one(&tx.conn, sql, [], map)?;
             if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
                 return Ok(last);
             }
             let new = key.sign(size, root);
             let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";
-            sql::exec(&tx.conn, sql, params![new.size as i64, sql::micros(now), new.note])?;
+            exec(&tx.conn, sql, params![new.size as i64, micros(now), new.note])?;
             // Under a key that was replaced the new signature covers all that the old one did, and only it can be verified.
             if last.is_some_and(|last| verify_note(&last.note, key.public()).is_err()) {
-                sql::exec(&tx.conn, "DELETE FROM checkpoint WHERE size < ?1", [new.size as i64])?;
+                exec(&tx.conn, "DELETE FROM checkpoint WHERE size < ?1", [new.size as i64])?;
             }
             Ok(Some(new))
         });
@@ -307,7 +306,7 @@ impl Ledger for SqliteStore {
     }
 
     async fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
-        self.readers.read(timers::clock_mark).await
+        self.readers.read(|conn| timers::clock_mark(conn)).await
     }
 
     async fn keep_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
@@ -330,7 +329,7 @@ impl Ledger for SqliteStore {
                 _ => Ok(()),
             }
         };
-        let folded = self.readers.read(fold).await;
+        let folded = self.readers.with(fold).await;
         self.notify_of_fold(folded.as_ref().err().map(ToString::to_string), now).await?;
         folded
     }
@@ -341,7 +340,7 @@ impl Ledger for SqliteStore {
         // A row, so that an answer means that the disk takes writes.
         let sql = "INSERT INTO setting (name, value) VALUES ('health', 1) \
                    ON CONFLICT (name) DO UPDATE SET value = value + 1";
-        self.write(move |tx| sql::exec(&tx.conn, sql, []).map(drop)).await?;
+        self.write(move |tx| exec(&tx.conn, sql, []).map(drop)).await?;
         Ok(self.epoch)
     }
 
@@ -362,7 +361,7 @@ impl Registry for SqliteStore {
     }
 
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
-        self.readers.read(agents::rows).await
+        self.readers.read(|conn| agents::rows(conn)).await
     }
 
     async fn agent_identity(&self, agent: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
@@ -475,15 +474,15 @@ impl Views for SqliteStore {
     }
 
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
-        self.readers.read(read::freezes).await
+        self.readers.read(|conn| read::freezes(conn)).await
     }
 
     async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
-        self.readers.read(read::holds).await
+        self.readers.read(|conn| read::holds(conn)).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
-        self.readers.read(read::counts).await
+        self.readers.read(|conn| read::counts(conn)).await
     }
 
     async fn unseen(
