@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(why(range), "column `attempts`: -1 is out of range");
         let text = one(&conn, "SELECT CAST(x'ff' AS TEXT) AS state", [], |row| row.get::<String>(0).map(drop));
         assert!(why(text).starts_with("column `state`: invalid utf-8"));
-        let noun = one(&conn, "SELECT '{' AS state", [], |row| json::<Vec<u8>>(row, 0).map(drop));
+        let noun = one(&conn, "SELECT '[' AS state", [], |row| json::<Vec<u8>>(row, 0).map(drop));
         assert!(why(noun).starts_with("column `state`: EOF"));
     }
 
