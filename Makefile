@@ -8,7 +8,7 @@ TOOLS := $(CACHE)/tools
 export PATH := $(PATH):$(HOME)/.cargo/bin:$(TOOLS)/bin
 export NIGHTSHIFT_TOOLS := $(TOOLS)
 
-.PHONY: help demo planted test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
+.PHONY: help demo planted loops test test-cluster control-plane chart check fmt tools docs bench bench-cluster clean deny
 
 help: ## This list; times are those of two cores, the first time (later ones build only what changed)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test: tools ## Everything, with real Prometheus, Alertmanager and SMTP (25 minut
 
 planted: ## Switch on each planted bug in turn: a named test must catch it (8 minutes)
 	@tools/planted.sh
+
+loops: ## Long loops of kills, clock steps, I/O errors, full disks, restores and stops, counted at the target (2 hours; needs root)
+	@tools/loops.sh
 
 control-plane: ## Build etcd and a Kubernetes control plane once, outside this folder (10 minutes)
 	@tools/build-control-plane.sh

@@ -17,6 +17,7 @@ mod gpu_recovery_action;
 mod gpu_reset;
 mod gpu_sharing;
 mod http_get;
+mod http_headers;
 mod http_post;
 mod inference_drain_traffic;
 mod inference_health;

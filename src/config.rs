@@ -77,6 +77,10 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// URL prefixes that runbooks may reach with `http::get` and `http::post`; `private+http://…` where the address is private.
     pub http_allow: Vec<String>,
+    /// Secrets that runbooks may send in a header, as `#{ headers: #{ Authorization: #{ secret: "NAME" } } }`: read when the request is
+    /// sent, and in no plan, ledger, log or answer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub http_secrets: BTreeMap<String, RunbookSecret>,
     /// Which actions of the catalog runbooks may call here.
     pub actions: Actions,
     /// How much may be out of service at once. An unknown level holds a step.
@@ -398,6 +402,18 @@ pub struct PrometheusConfig {
     pub token: Option<Secret>,
 }
 
+/// A secret for headers of `http::get` and `http::post`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RunbookSecret {
+    /// The header's value, at least 8 bytes. Read again for each request.
+    pub secret: Secret,
+    /// The hosts that it may be sent to: `api.example.com`, or `api.example.com:8443` where the port is not the scheme's. To a public
+    /// address it goes by https alone.
+    pub hosts: Vec<String>,
+}
+
 /// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -534,6 +550,7 @@ impl Default for Config {
             prometheus: None,
             docker: None,
             http_allow: Vec::new(),
+            http_secrets: BTreeMap::new(),
             actions: Actions::default(),
             guards: GuardLimits::default(),
             kill_switch: KillSwitchConfig::default(),

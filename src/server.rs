@@ -3,6 +3,7 @@
 //! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed,
 //! the use of a join token and the page where people sign in; no body is decoded before its sender is known.
 
+mod access;
 pub mod agents;
 mod api;
 mod auth;
@@ -26,6 +27,7 @@ mod slack;
 mod web;
 mod witness;
 
+pub use access::{Answer, Cell, Relation, access_page, cells};
 pub use auth::{Caller, GivenToken, Tokens, USER_HEADER, Way, local_token};
 pub use gates::{Gate, gates, roles_page};
 pub use listen::{Pace, check_listen, serve};

@@ -5,6 +5,7 @@
 mod agents;
 mod docker;
 mod facts;
+mod gate;
 mod http;
 mod inference;
 mod kill;
@@ -18,7 +19,8 @@ mod socket;
 pub use agents::{AgentSeen, Agents};
 pub use docker::{Container, Docker, DockerConfig};
 pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
-pub use http::{Http, HttpAnswer, HttpRequest, built};
+pub use gate::Gate;
+pub use http::{Http, HttpAnswer, HttpRequest, HttpSecret, SecretHeader, SecretHeaders, built, wrong_host};
 pub use inference::{
     Asked, EngineKind, EngineLimits, EngineLook, EnginePoint, EngineSignal, EngineTarget, Engines, METRICS_PORT,
     PROBE_LABEL, PROBE_PORT, ProbeConfig, SignalGroup, TRAFFIC_TAKEN_BY, Unread, engine_signals,
@@ -158,6 +160,16 @@ impl World {
     pub fn handing_on(&self) -> World {
         let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.handing_on())).collect();
         World { clusters, ..self.clone() }
+    }
+
+    /// The same clients for a step that acts: each request that changes something passes the gate before it is sent.
+    pub fn gated(&self) -> (World, Gate) {
+        let outside = self.clone();
+        let gate = Gate::new(move || outside.stopped());
+        let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.gated(&gate))).collect();
+        let (http, agents) = (self.http.gated(&gate), self.agents.gated(&gate));
+        let docker = self.docker.as_ref().map(|docker| docker.gated(&gate));
+        (World { clusters, http, agents, docker, ..self.clone() }, gate)
     }
 
     /// Why everything is stopped from outside the store, if it is: the kill switch, or another engine acts on the cluster

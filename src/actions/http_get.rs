@@ -3,7 +3,7 @@
 //! Invariant: any HTTP status is an answer; only silence is a failure.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, rights};
+use super::{Action, Performed, args, http_headers, rights};
 use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
 use crate::world::{HttpAnswer, HttpRequest, World};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ static SPEC: ActionSpec = ActionSpec {
     name: "http::get",
     doc: "GETs a URL that `http_allow` names. Any status is an answer; look at it.",
     params: &[args::required("url", ParamType::String, "the URL")],
-    options: &[],
+    options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Read,
     reach: Reach::None,
@@ -44,9 +44,14 @@ impl Action for HttpGet {
 }
 
 async fn read(world: &World, call: &Call) -> Settled<Value> {
-    let request =
-        HttpRequest { method: "GET".to_owned(), url: args::text(call, "url")?.to_owned(), ..HttpRequest::default() };
-    Ok(shown(&world.http.send_for_runbook(&request).await?))
+    let headers = http_headers::of(call)?;
+    let request = HttpRequest {
+        method: "GET".to_owned(),
+        url: args::text(call, "url")?.to_owned(),
+        headers: headers.plain,
+        ..HttpRequest::default()
+    };
+    Ok(shown(&world.http.send_with_secrets(&request, &headers.secret).await?))
 }
 
 /// An answer as a script sees it: the body once, as JSON where it is JSON.

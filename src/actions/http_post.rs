@@ -4,11 +4,10 @@
 
 use super::answer::{Settled, done, failed, foresee, settle};
 use super::http_get::shown;
-use super::{Action, Performed, args, rights};
+use super::{Action, Performed, args, http_headers, rights};
 use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
-use crate::world::{HttpRequest, World, WorldError};
+use crate::world::{HttpRequest, SecretHeaders, World, WorldError};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 pub(super) struct HttpPost;
 
@@ -20,7 +19,7 @@ static SPEC: ActionSpec = ActionSpec {
         args::required("url", ParamType::String, "the URL"),
         args::required("body", ParamType::Any, "sent as JSON, or as it is if it is a text"),
     ],
-    options: &[args::optional("headers", ParamType::Any, "a map of texts")],
+    options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Blind,
     // What a POST does is its receiver's affair; a single pod is the least that is worth a look.
@@ -45,14 +44,20 @@ impl Action for HttpPost {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
-        foresee(request(call).map(|_| json!({ "status": 200, "body": "", "json": null })).map_err(Performed::from))
+    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+        foresee(foreseen(world, call))
     }
 }
 
+fn foreseen(world: &World, call: &Call) -> Settled<Value> {
+    let (request, secrets) = request(call)?;
+    world.http.check_secrets(&request, &secrets)?;
+    Ok(json!({ "status": 200, "body": "", "json": null }))
+}
+
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
-    let request = request(&step.call)?;
-    match world.http.send_for_runbook(&request).await {
+    let (request, secrets) = request(&step.call)?;
+    match world.http.send_with_secrets(&request, &secrets).await {
         Ok(answer) => match done(shown(&answer)) {
             Performed::Done(Outcome::Failed(too_large)) => Ok(Performed::Done(failed(
                 too_large.kind,
@@ -66,24 +71,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
 }
 
-fn request(call: &Call) -> Result<HttpRequest, Failure> {
-    let headers = match call.args.get("headers") {
-        None | Some(Value::Null) => BTreeMap::new(),
-        Some(Value::Object(map)) => map
-            .iter()
-            .map(|(name, value)| match value {
-                Value::String(text) => Ok((name.clone(), text.clone())),
-                other => Err(args::invalid(format!("http::post: header `{name}` is {other}, but must be a text"))),
-            })
-            .collect::<Result<_, _>>()?,
-        Some(other) => {
-            return Err(args::invalid(format!("http::post: `headers` is {other}, but must be a map of texts")));
-        }
-    };
-    Ok(HttpRequest {
+/// The request, and its headers that name secrets.
+fn request(call: &Call) -> Result<(HttpRequest, SecretHeaders), Failure> {
+    let headers = http_headers::of(call)?;
+    let request = HttpRequest {
         method: "POST".to_owned(),
         url: args::text(call, "url")?.to_owned(),
-        headers,
+        headers: headers.plain,
         body: call.args.get("body").cloned().unwrap_or_default(),
-    })
+    };
+    Ok((request, headers.secret))
 }

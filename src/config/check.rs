@@ -16,7 +16,7 @@ mod words;
 pub use self::words::wrong_name;
 
 use self::words::{check_name, check_safe_url, check_secret, check_url};
-use super::{Cache, Config};
+use super::{Cache, Config, RunbookSecret};
 use crate::world::KubeConfig;
 use std::fmt;
 use url::Url;
@@ -72,6 +72,9 @@ impl Config {
         }
         for (at, entry) in self.http_allow.iter().enumerate() {
             check_allow(&format!("http_allow[{at}]"), entry, &mut found);
+        }
+        for (name, secret) in &self.http_secrets {
+            check_runbook_secret(&format!("http_secrets.{name}"), name, secret, &mut found);
         }
         check_cache(&self.agent.cache, &mut found);
         guards::check_guards(self, &mut found);
@@ -158,6 +161,21 @@ fn check_default_cluster(config: &Config, found: &mut Findings) {
             "name the one that is meant where an alert or a request names none",
         ),
         _ => {}
+    }
+}
+
+fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &mut Findings) {
+    check_name(path, name, found);
+    check_secret(&format!("{path}.secret"), Some(&secret.secret), found);
+    let most = crate::limits::HTTP_SECRET_HOSTS;
+    if !(1..=most).contains(&secret.hosts.len()) {
+        let fix = "list the hosts that it may be sent to: `hosts: [api.example.com]`";
+        found.say(&format!("{path}.hosts"), format!("from 1 to {most} hosts, not {}", secret.hosts.len()), fix);
+    }
+    for (at, host) in secret.hosts.iter().enumerate() {
+        if let Some(fix) = crate::world::wrong_host(host) {
+            found.say(&format!("{path}.hosts[{at}]"), format!("`{}` is no host", host.escape_debug()), fix);
+        }
     }
 }
 

@@ -49,6 +49,8 @@ impl Config {
         if let Some(prometheus) = &self.prometheus {
             found.extend(prometheus.token.iter().map(|secret| ("prometheus.token".to_owned(), secret)));
         }
+        let of_runbooks = self.http_secrets.iter();
+        found.extend(of_runbooks.map(|(name, given)| (format!("http_secrets.{name}.secret"), &given.secret)));
         found
     }
 
@@ -120,6 +122,7 @@ fn consequence(path: &str) -> (String, &'static str) {
         ("prometheus", _) => {
             ("queries of runbooks and of rules fail, so steps that need one are on hold".to_owned(), again)
         }
+        ("http_secrets", name) => (format!("requests of runbooks that send the secret `{name}` are refused"), again),
         ("slack", "signing_secret") => ("Slack's HTTP requests are refused".to_owned(), again),
         ("slack", "app_token") => ("there is no connection with Slack (Socket Mode)".to_owned(), again),
         ("slack", _) => ("Slack has no forms and no page of the app".to_owned(), restart),

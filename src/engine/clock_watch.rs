@@ -1,4 +1,5 @@
-//! Steps of the wall clock: each is an entry, and one that lasts moves the timers and then the engine's time.
+//! Steps of the wall clock: each is an entry, and one that lasts moves the timers and then the engine's time. Pauses of the
+//! whole process are entries, too.
 //!
 //! A step while the engine is down is found at the next start: the offset between wall clock and running clock is kept in
 //! the store, and within one boot of the machine only a step changes it. Across a boot the running clock starts anew; then a
@@ -14,17 +15,54 @@ use crate::limits;
 use crate::model::{About, Actor, EntryKind, Span, Time};
 use crate::planted::planted;
 use crate::store::{ClockMark, Filter, StoreError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch::Receiver<bool>) {
+    let mut pauses = Pauses::default();
     while !*shutdown.borrow() {
+        if let Some(late) = pauses.look(Instant::now()) {
+            pauses.tell(&parts, late).await;
+        }
         if let Err(error) = clock.pass(&parts).await {
             tracing::error!(%error, "a step of the machine's clock could not be recorded; trying again in a second");
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::CLOCK_LOOK_EVERY) => {}
             _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// Times in which the whole process did not run: it was stopped, its machine was, or it got no CPU time. By the clock of the
+/// machine itself, so that a simulated one is no pause.
+#[derive(Debug, Default)]
+struct Pauses {
+    looked: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Pauses {
+    /// How long the process did not run, if it was long enough to matter.
+    fn look(&mut self, now: Instant) -> Option<Duration> {
+        let since = now.saturating_duration_since(self.looked.replace(now)?);
+        since.checked_sub(limits::CLOCK_LOOK_EVERY).filter(|late| *late >= limits::PAUSE_TOLD)
+    }
+
+    /// A line in the log; an entry too where it was long, once in `CLOCK_TOLD_EVERY`.
+    async fn tell(&mut self, parts: &Parts, late: Duration) {
+        let text = format!(
+            "this process did not run for {} s: it was stopped, or had no CPU time; what it had read before does not count any \
+             more; see that its machine and its CPU limit leave it time",
+            late.as_secs()
+        );
+        let told = self.told.is_some_and(|told| told.elapsed() < limits::CLOCK_TOLD_EVERY);
+        if late < limits::PAUSE_NOTED || told {
+            return tracing::warn!(text, "pause");
+        }
+        match note(parts, text).await {
+            Ok(()) => self.told = Some(Instant::now()),
+            Err(error) => tracing::error!(%error, "that the process did not run could not be recorded"),
         }
     }
 }
@@ -177,7 +215,7 @@ fn is_another(told: ClockStep, step: ClockStep) -> bool {
 }
 
 async fn note(parts: &Parts, text: String) -> Result<(), StoreError> {
-    tracing::warn!(text, "clock step");
+    tracing::warn!(text, "the time on this machine");
     let entry = EntryKind::Trouble { text };
     parts.store.note(Actor::engine(), About::default(), entry, parts.clock.now()).await.map(drop)
 }
@@ -186,4 +224,21 @@ async fn note(parts: &Parts, text: String) -> Result<(), StoreError> {
 fn spoken(by: i64) -> String {
     let span = Span(Duration::from_secs(by.unsigned_abs() / 1_000_000));
     format!("{span} {}", if by < 0 { "back" } else { "forward" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_wakes_seconds_late_was_a_process_that_did_not_run() {
+        let mut pauses = Pauses::default();
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        assert_eq!(pauses.look(at(0)), None);
+        assert_eq!(pauses.look(at(1_000)), None);
+        assert_eq!(pauses.look(at(3_900)), None, "a busy machine is late by a second or two");
+        assert_eq!(pauses.look(at(34_900)), Some(Duration::from_secs(30)));
+        assert_eq!(pauses.look(at(35_900)), None);
+    }
 }

@@ -15,8 +15,8 @@ pub use alerts::{alert_links, alert_title};
 
 use super::{Nudge, Parts};
 use crate::clock::Clock;
-use crate::limits::{BACKOFF_FIRST, CHANNEL_OFF_RETRY, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, NOTICES_BATCH};
-use crate::model::{Delivery, EntryNo, Span, Time};
+use crate::limits::{BACKOFF_FIRST, CHANNEL_OFF_RETRY, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, LANE_TURN, NOTICES_BATCH};
+use crate::model::{Delivery, EntryNo, IncidentId, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::GuardLimits;
 use crate::store::{DueNotice, Outbox, Receipted, StoreError, Views};
@@ -262,7 +262,13 @@ impl Courier {
             return (channel, passed);
         }
         let sorted = self.sort(&channel, rows);
+        let begun = self.clock.monotonic();
         for row in &sorted.single {
+            if self.clock.monotonic() - begun >= LANE_TURN {
+                // What is behind stays due: graver news may have come meanwhile, which goes first.
+                self.not_said(&channel, &sorted, row);
+                return (channel, passed);
+            }
             if self.stopping.load(Ordering::Relaxed) {
                 // What is not said stays due, for the next start.
                 return (channel, passed);
@@ -439,6 +445,8 @@ enum Next {
 #[derive(Default)]
 struct Sorted {
     single: Vec<DueNotice>,
+    /// Of these, critical ones that have a message of their own although a digest is open.
+    admitted: HashSet<IncidentId>,
     /// New incidents beyond what a channel takes in a minute.
     stormy: Vec<DueNotice>,
     /// News of incidents that only a digest has told, while the storm goes on.

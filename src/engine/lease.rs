@@ -66,6 +66,11 @@ impl Keeper {
         Keeper { within, ..self }
     }
 
+    /// Until when it holds what it has renewed, counted as `look` counts; none: it holds nothing.
+    pub fn holds_until(&self) -> Option<Duration> {
+        self.renewed.map(|renewed| renewed + limits::LEASE_HELD)
+    }
+
     /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
     pub async fn look(&mut self, kube: &Kube, at: Duration, now: Time) -> &Acting {
         let began = Instant::now();
@@ -193,17 +198,30 @@ impl Leases {
 async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, began: Instant) {
     let before = keeper.acting.clone();
     let acting = keeper.look(kube, began.elapsed(), parts.clock.now()).await.clone();
-    kube.only_watch(match &acting {
+    match (&acting, keeper.holds_until()) {
+        (Acting::Ours, Some(until)) => kube.act_until(began + until),
+        _ => kube.only_watch(only_watched(cluster, &acting)),
+    }
+    if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {
+        return;
+    }
+    report(parts, cluster, &acting, &keeper.holder).await;
+}
+
+/// Why no step about the cluster begins, if none does.
+fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
+    match acting {
         Acting::Ours | Acting::Unguarded(_) => None,
         Acting::Theirs(holder) => {
             Some(format!("another engine ({holder}) acts on cluster {cluster}; this one only watches"))
         }
         Acting::Unknown(why) => Some(format!("which engine acts on cluster {cluster} is not known: {why}")),
-    });
-    if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {
-        return;
     }
-    match &acting {
+}
+
+/// Who acts has changed.
+async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
+    match acting {
         Acting::Ours => {
             tracing::info!(cluster, "this engine holds the Lease of the cluster and acts on it");
             tell(parts, cluster, Status::Resolved, "one engine acts on the cluster again: this one").await;
@@ -216,9 +234,8 @@ async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, be
         ),
         Acting::Theirs(holder) => {
             let words = format!(
-                "two engines of this installation run on cluster {cluster}: {holder} acts, and this one ({}) only watches. \
-                 Stop the one that is a copy",
-                keeper.holder
+                "two engines of this installation run on cluster {cluster}: {holder} acts, and this one ({own}) only watches. \
+                 Stop the one that is a copy"
             );
             tracing::error!(cluster, "{words}");
             tell(parts, cluster, Status::Firing, &words).await;

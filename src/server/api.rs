@@ -1,4 +1,4 @@
-//! `/api/v1`: what the command line and people use. One table says method, path, right and handler of every route.
+//! `/api/v1`: what the command line and people use. One table says method, path, right, what it acts on and the handler of every route.
 //!
 //! Invariant: a handler runs only after `Allowed` has asked the caller for the table's right.
 
@@ -16,6 +16,7 @@ mod tokens;
 mod why;
 
 use super::App;
+use super::access::ActsOn;
 use super::{Caller, Problem, witness};
 use crate::model::Right;
 use axum::Router;
@@ -30,7 +31,7 @@ use tower::ServiceExt as _;
 pub(super) const BREAK_GLASS: &str = "/api/v1/break-glass";
 
 macro_rules! table {
-    ($($method:ident $path:literal $right:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $right:ident $acts_on:ident $handler:path;)*) => {
         /// Every route of the API, to be merged into the server's router.
         pub fn routes(app: &App) -> Router<App> {
             Router::new()
@@ -42,54 +43,57 @@ macro_rules! table {
 
         /// Method, path and the right that it needs.
         const RIGHTS: &[(&str, &str, Right)] = &[$((stringify!($method), $path, Right::$right)),*];
+
+        /// What each route acts on, as far as clusters go.
+        const ACTS_ON: &[(&str, &str, ActsOn)] = &[$((stringify!($method), $path, ActsOn::$acts_on)),*];
     };
 }
 
 table! {
-    get  "/api/v1/status" Read read::status;
-    get  "/api/v1/incidents" Read read::incidents;
-    get  "/api/v1/incidents/{id}" Read read::incident;
-    post "/api/v1/incidents/{id}/ack" Respond act::acknowledge;
-    post "/api/v1/incidents/{id}/assign" Respond incidents::assign;
-    post "/api/v1/incidents/{id}/silence" Respond incidents::silence;
-    post "/api/v1/incidents/{id}/resolve" Operate incidents::resolve;
-    get  "/api/v1/runs" Read read::runs;
-    post "/api/v1/runs" Operate act::start;
-    get  "/api/v1/runs/{id}" Read read::run;
-    post "/api/v1/runs/{id}/cancel" Operate act::cancel;
-    get  "/api/v1/runbooks" Read read::runbooks;
-    post "/api/v1/runs/{id}/judge" Respond ladder::judge;
-    get  "/api/v1/rules" Read read::rules;
-    get  "/api/v1/rules/{rule}/scorecard" Read ladder::scorecard;
-    post "/api/v1/rules/{rule}/promote" Operate ladder::promote;
-    post "/api/v1/rules/{rule}/demote" Respond ladder::demote;
-    get  "/api/v1/scorecards" Read ladder::scorecards;
-    post "/api/v1/simulate" Check act::simulate;
-    get  "/api/v1/approvals" Read read::approvals;
-    get  "/api/v1/approvals/{id}" Read read::approval;
-    post "/api/v1/approvals/{id}" Approve act::decide;
-    get  "/api/v1/entries" Read read::entries;
-    get  "/api/v1/why" Read why::why;
-    get  "/api/v1/guards" Read read::guards;
-    post "/api/v1/breakers/reset" Operate act::reset_breaker;
-    get  "/api/v1/freezes" Read read::freezes;
-    post "/api/v1/freezes" Respond act::freeze;
-    post "/api/v1/unfreeze" Operate act::unfreeze;
-    get  "/api/v1/agents" Read agents::list;
-    post "/api/v1/agents/join-tokens" Administer agents::join_token;
-    post "/api/v1/agents/{node}/remove" Administer agents::remove;
-    get  "/api/v1/channels" Read channels::list;
-    post "/api/v1/channels/{name}/test" Operate channels::test;
-    get  "/api/v1/audit/checkpoints" Audit audit::checkpoints;
-    get  "/api/v1/audit/proof/{no}" Audit audit::proof;
-    get  "/api/v1/audit/raw" Audit audit::raw;
-    get  "/api/v1/tokens" Audit tokens::list;
-    post "/api/v1/tokens" Administer tokens::make;
-    post "/api/v1/tokens/{id}/revoke" Own tokens::revoke;
-    get  "/api/v1/sessions" Audit sessions::list;
-    post "/api/v1/sessions/end" Administer sessions::end;
-    post "/api/v1/sessions/unlink" Administer sessions::unlink;
-    post "/api/v1/audit/redact" Administer act::redact;
+    get  "/api/v1/status" Read Nothing read::status;
+    get  "/api/v1/incidents" Read Nothing read::incidents;
+    get  "/api/v1/incidents/{id}" Read Nothing read::incident;
+    post "/api/v1/incidents/{id}/ack" Respond Object act::acknowledge;
+    post "/api/v1/incidents/{id}/assign" Respond Object incidents::assign;
+    post "/api/v1/incidents/{id}/silence" Respond Object incidents::silence;
+    post "/api/v1/incidents/{id}/resolve" Operate Object incidents::resolve;
+    get  "/api/v1/runs" Read Nothing read::runs;
+    post "/api/v1/runs" Operate Object act::start;
+    get  "/api/v1/runs/{id}" Read Nothing read::run;
+    post "/api/v1/runs/{id}/cancel" Operate Object act::cancel;
+    get  "/api/v1/runbooks" Read Nothing read::runbooks;
+    post "/api/v1/runs/{id}/judge" Respond Object ladder::judge;
+    get  "/api/v1/rules" Read Nothing read::rules;
+    get  "/api/v1/rules/{rule}/scorecard" Read Nothing ladder::scorecard;
+    post "/api/v1/rules/{rule}/promote" Operate AllClusters ladder::promote;
+    post "/api/v1/rules/{rule}/demote" Respond AllClusters ladder::demote;
+    get  "/api/v1/scorecards" Read Nothing ladder::scorecards;
+    post "/api/v1/simulate" Check Nothing act::simulate;
+    get  "/api/v1/approvals" Read Nothing read::approvals;
+    get  "/api/v1/approvals/{id}" Read Nothing read::approval;
+    post "/api/v1/approvals/{id}" Approve Object act::decide;
+    get  "/api/v1/entries" Read Nothing read::entries;
+    get  "/api/v1/why" Read Nothing why::why;
+    get  "/api/v1/guards" Read Nothing read::guards;
+    post "/api/v1/breakers/reset" Operate Named act::reset_breaker;
+    get  "/api/v1/freezes" Read Nothing read::freezes;
+    post "/api/v1/freezes" Respond Named act::freeze;
+    post "/api/v1/unfreeze" Operate Named act::unfreeze;
+    get  "/api/v1/agents" Read Nothing agents::list;
+    post "/api/v1/agents/join-tokens" Administer Named agents::join_token;
+    post "/api/v1/agents/{node}/remove" Administer Named agents::remove;
+    get  "/api/v1/channels" Read Nothing channels::list;
+    post "/api/v1/channels/{name}/test" Operate AllClusters channels::test;
+    get  "/api/v1/audit/checkpoints" Audit Nothing audit::checkpoints;
+    get  "/api/v1/audit/proof/{no}" Audit Nothing audit::proof;
+    get  "/api/v1/audit/raw" Audit Nothing audit::raw;
+    get  "/api/v1/tokens" Audit Nothing tokens::list;
+    post "/api/v1/tokens" Administer Named tokens::make;
+    post "/api/v1/tokens/{id}/revoke" Own Token tokens::revoke;
+    get  "/api/v1/sessions" Audit Nothing sessions::list;
+    post "/api/v1/sessions/end" Administer AllClusters sessions::end;
+    post "/api/v1/sessions/unlink" Administer AllClusters sessions::unlink;
+    post "/api/v1/audit/redact" Administer AllClusters act::redact;
 }
 
 pub(super) use ladder::places;
@@ -122,6 +126,17 @@ pub(super) async fn ask(
 pub(super) fn segment(word: &str) -> String {
     // A blank becomes `+`, which means a blank in a query alone; a plus itself is written otherwise.
     url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// What a route of the API acts on, as far as clusters go; nothing for one that is not in the table.
+pub(super) fn acts_on(method: &str, path: &str) -> ActsOn {
+    let row = ACTS_ON.iter().find(|(verb, at, _)| verb.eq_ignore_ascii_case(method) && *at == path);
+    row.map_or(ActsOn::Nothing, |(_, _, acts_on)| *acts_on)
+}
+
+/// The right that a route of the API needs.
+pub(super) fn right_of(method: &str, path: &str) -> Right {
+    right_for(method, path)
 }
 
 /// Method, path and right of every route.

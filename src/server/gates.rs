@@ -57,6 +57,8 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/web/icon.svg", Gate::Anybody),
     ("post", api::BREAK_GLASS, Gate::Local),
     ("post", "/in/{kind}/{source}", Gate::Source),
+    ("put", "/in/{kind}/{source}", Gate::Source),
+    ("options", "/in/{kind}/{source}", Gate::Source),
     ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
     ("post", "/agent/v1/reports", Gate::Agent),
     ("post", "/agent/v1/poll", Gate::Agent),
@@ -77,7 +79,8 @@ pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
 const HEAD: &str = "\
 # Roles
 
-Made from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it.
+Made from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it. `docs/access.md` has the answer
+to each role at each route by cluster.
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
 or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
@@ -116,7 +119,7 @@ pub fn roles_page() -> String {
     page + &api + "\n## The other doors\n\n| route | opened by |\n|---|---|\n" + &doors
 }
 
-fn words(gate: Gate) -> String {
+pub(super) fn words(gate: Gate) -> String {
     match gate {
         Gate::Anybody => "nothing: it says nothing but what is for everybody".to_owned(),
         Gate::SignIn => "nothing: it shows the way in and no data; a form only from our own page".to_owned(),

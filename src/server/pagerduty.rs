@@ -8,7 +8,7 @@ use super::heard::Heard;
 use super::{App, Caller, Problem, Way, api, body, signed};
 use crate::config::Person;
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, IncidentId};
+use crate::model::{About, Actor, EntryKind, IncidentId, Time};
 use crate::notifiers::one_line;
 use crate::store::{Control, Filter, StoreError};
 use axum::Router;
@@ -92,6 +92,9 @@ struct Event {
     #[serde(default)]
     id: String,
     event_type: String,
+    /// Part of what is signed; a time, as PagerDuty writes it.
+    #[serde(default)]
+    occurred_at: Value,
     /// Who did it; an integration, or nobody, is our own echo.
     #[serde(default)]
     agent: Option<Reference>,
@@ -137,7 +140,13 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
     if found.first().is_none_or(|found| found.dedup_key(&app.parts.config.install) != key) {
         return Ok(StatusCode::OK);
     }
-    // PagerDuty signs no time, so its own number is all that tells a repeat.
+    // A restart forgets the numbers below: then the age of what was done bounds how long a copy of a delivery counts.
+    let occurred = event.occurred_at.as_str().and_then(|at| at.parse::<Time>().ok());
+    if occurred.is_some_and(|at| at + limits::PAGERDUTY_OLD < app.parts.clock.now()) {
+        tracing::warn!(%incident, id = %one_line(&event.id, limits::WITNESS_CHARS), "a delivery of PagerDuty is too old; it does nothing");
+        return Ok(StatusCode::OK);
+    }
+    // PagerDuty signs no time of sending, so its own number is all that tells a repeat.
     if door.heard.again(&event.id) {
         return Ok(StatusCode::OK);
     }

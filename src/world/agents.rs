@@ -20,6 +20,8 @@ pub struct Agents {
     post: Arc<Post>,
     /// The cluster whose nodes are meant where only a node is named.
     cluster: String,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
 }
 
 #[derive(Default)]
@@ -49,6 +51,8 @@ struct Desk {
 
 struct Letter {
     command: Command,
+    /// Of the step that gave it.
+    gate: Option<super::Gate>,
     asked: Instant,
     /// When an agent last took it; none: it waits.
     taken: Option<Instant>,
@@ -69,7 +73,12 @@ pub struct AgentSeen {
 impl Agents {
     /// The same box, for steps about this cluster.
     pub fn within(&self, cluster: &str) -> Agents {
-        Agents { post: Arc::clone(&self.post), cluster: cluster.to_owned() }
+        Agents { cluster: cluster.to_owned(), ..self.clone() }
+    }
+
+    /// The same box; what is put into it is handed over only while this gate is open.
+    pub(super) fn gated(&self, gate: &super::Gate) -> Agents {
+        Agents { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// The epoch that commands carry: an agent refuses those of an older one.
@@ -114,6 +123,7 @@ impl Agents {
     pub async fn ask(&self, node: &str, command: &Command) -> Result<Answer, WorldError> {
         let key = command.key();
         let name = self.find(&self.desks(), node)?;
+        self.gate.as_ref().map_or(Ok(()), super::Gate::pass)?;
         let mut mail = self.put(&name, &key, command)?;
         let ended = async {
             loop {
@@ -282,11 +292,13 @@ impl Agents {
         let now = Instant::now();
         let letter = desk.letters.entry(key.to_owned()).or_insert_with(|| Letter {
             command: command.clone(),
+            gate: None,
             asked: now,
             taken: None,
             answer: None,
         });
         letter.command.clone_from(command);
+        letter.gate.clone_from(&self.gate);
         letter.asked = now;
         // It may have been lost on its way, or the agent has started anew: it recognises what it has seen.
         if letter.taken.is_some_and(|taken| taken.elapsed() >= limits::AGENT_RESEND) {
@@ -307,7 +319,8 @@ impl Agents {
     fn waiting(&self, name: &AgentName) -> Vec<Command> {
         let mut desks = self.desks();
         let Some(desk) = desks.get_mut(name) else { return Vec::new() };
-        let letters = desk.letters.values_mut().filter(|letter| letter.taken.is_none());
+        let open = |letter: &Letter| letter.gate.as_ref().is_none_or(|gate| gate.pass().is_ok());
+        let letters = desk.letters.values_mut().filter(|letter| letter.taken.is_none() && open(letter));
         letters
             .map(|letter| {
                 letter.taken = Some(Instant::now());

@@ -64,11 +64,18 @@ impl Container {
 #[derive(Clone, Debug)]
 pub struct Docker {
     socket: PathBuf,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
 }
 
 impl Docker {
     pub fn new(config: &DockerConfig) -> Docker {
-        Docker { socket: config.socket.clone() }
+        Docker { socket: config.socket.clone(), gate: None }
+    }
+
+    /// The same client, which restarts nothing while this gate is closed.
+    pub(super) fn gated(&self, gate: &super::Gate) -> Docker {
+        Docker { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// All containers with our label, by name; those that do not run, too.
@@ -119,6 +126,7 @@ impl Docker {
         let client = self.client(grace + limits::CONTAINER_RESTART_SLACK)?;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = RestartContainerOptions { t: Some(seconds), ..RestartContainerOptions::default() };
+        self.gate.as_ref().map_or(Ok(()), super::Gate::pass)?;
         client.restart_container(id, Some(options)).await.map_err(|error| self.trouble(id, &error))
     }
 

@@ -3,8 +3,12 @@
 //! Invariant: no redirect is followed, no proxy is taken from the environment, no body is read past its bound.
 
 mod reach;
+mod secrets;
+
+pub use secrets::{HttpSecret, SecretHeader, SecretHeaders, wrong_host};
 
 use super::WorldError;
+use super::gate::GatedBody;
 use crate::limits;
 use reach::{Allow, Lookup, Space};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -50,9 +54,17 @@ pub struct Http {
     public: Option<reqwest::Client>,
     private: Option<reqwest::Client>,
     allow: Arc<[Allow]>,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
+    secrets: Arc<secrets::Secrets>,
 }
 
 impl Http {
+    /// The same client, whose requests for runbooks that may change something pass this gate.
+    pub(super) fn gated(&self, gate: &super::Gate) -> Http {
+        Http { gate: Some(gate.clone()), ..self.clone() }
+    }
+
     /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
     /// only, unless it is written `private+http://…` or `private+https://…`: then loopback and private networks too
     /// (link-local, multicast and the cloud's metadata addresses never).
@@ -70,7 +82,19 @@ impl Http {
         };
         let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
         let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
-        Ok(Http { configured: build(None)?, public: wanted(Space::Public)?, private: wanted(Space::Private)?, allow })
+        Ok(Http {
+            configured: build(None)?,
+            public: wanted(Space::Public)?,
+            private: wanted(Space::Private)?,
+            allow,
+            gate: None,
+            secrets: Arc::default(),
+        })
+    }
+
+    /// The same with secrets that headers of runbooks may name.
+    pub fn with_secrets(self, secrets: BTreeMap<String, HttpSecret>) -> Http {
+        Http { secrets: Arc::new(secrets), ..self }
     }
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
@@ -93,16 +117,50 @@ impl Http {
 
     /// For runbooks: the allow-list decides, every resolved address is checked, and the connection goes to that address.
     pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
-        let url = parse(&request.url)?;
-        if let Some(name) = request.headers.keys().find(|name| is_ours(name)) {
-            return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
-        }
-        let client = match reach::space_of(&self.allow, &url)? {
+        self.send_with_secrets(request, &SecretHeaders::new()).await
+    }
+
+    /// The same with headers whose values are secrets of the configuration, read now. An answer that repeats one holds `***` there.
+    ///
+    /// # Errors
+    /// `Invalid` or `Forbidden` before anything is sent, where a secret is not known or not for this host.
+    pub async fn send_with_secrets(
+        &self,
+        request: &HttpRequest,
+        wanted: &SecretHeaders,
+    ) -> Result<HttpAnswer, WorldError> {
+        let (url, space, opened) = self.checked(request, wanted)?;
+        let client = match space {
             Space::Public => &self.public,
             Space::Private => &self.private,
         };
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
-        exchange(client, url, request).await
+        let gate = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET"));
+        gate.map_or(Ok(()), super::Gate::pass)?;
+        let answer = exchange_with(client, url, request, opened.headers.clone(), gate).await?;
+        Ok(HttpAnswer { body: opened.hide(answer.body), ..answer })
+    }
+
+    /// Whether these secrets would be sent with this request. Sends nothing.
+    ///
+    /// # Errors
+    /// What `send_with_secrets` answers before it sends.
+    pub fn check_secrets(&self, request: &HttpRequest, wanted: &SecretHeaders) -> Result<(), WorldError> {
+        if wanted.is_empty() { Ok(()) } else { self.checked(request, wanted).map(drop) }
+    }
+
+    fn checked(
+        &self,
+        request: &HttpRequest,
+        wanted: &SecretHeaders,
+    ) -> Result<(Url, Space, secrets::Opened), WorldError> {
+        let url = parse(&request.url)?;
+        if let Some(name) = request.headers.keys().chain(wanted.keys()).find(|name| is_ours(name)) {
+            return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
+        }
+        let space = reach::space_of(&self.allow, &url)?;
+        let opened = secrets::open(&self.secrets, &url, space == Space::Public, wanted)?;
+        Ok((url, space, opened))
     }
 }
 
@@ -200,6 +258,17 @@ fn parse(text: &str) -> Result<Url, WorldError> {
 }
 
 async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
+    exchange_with(client, url, request, HeaderMap::new(), None).await
+}
+
+/// `more`: headers besides the request's own; `gate`: what its body passes.
+async fn exchange_with(
+    client: &reqwest::Client,
+    url: Url,
+    request: &HttpRequest,
+    more: HeaderMap,
+    gate: Option<&super::Gate>,
+) -> Result<HttpAnswer, WorldError> {
     let place = place(&url);
     let method: reqwest::Method = request
         .method
@@ -211,15 +280,19 @@ async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> 
         let name: HeaderName = name.parse().map_err(|_| wrong())?;
         headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
     }
+    headers.extend(more);
     let typed = headers.contains_key(reqwest::header::CONTENT_TYPE);
     let mut builder = client.request(method, url).headers(headers);
     builder = match &request.body {
         Value::Null => builder,
-        Value::String(text) => builder.body(text.clone()),
-        json if typed => builder.body(json.to_string()),
-        json => builder.header(reqwest::header::CONTENT_TYPE, "application/json").body(json.to_string()),
+        Value::String(text) => builder.body(body(text.clone(), gate)),
+        json if typed => builder.body(body(json.to_string(), gate)),
+        json => builder.header(reqwest::header::CONTENT_TYPE, "application/json").body(body(json.to_string(), gate)),
     };
-    let answer = builder.send().await.map_err(|error| unanswered(&error, &place))?;
+    let answer = builder
+        .send()
+        .await
+        .map_err(|error| gate.and_then(super::Gate::ended).unwrap_or_else(|| unanswered(&error, &place)))?;
     let status = answer.status().as_u16();
     let retry_after =
         answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -227,6 +300,15 @@ async fn exchange(client: &reqwest::Client, url: Url, request: &HttpRequest) -> 
     let (scopes, date) = (header("x-oauth-scopes"), header("date"));
     let body = read_body(answer, &place).await?;
     Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes, date })
+}
+
+fn body(text: String, gate: Option<&super::Gate>) -> reqwest::Body {
+    match gate {
+        None => text.into(),
+        Some(gate) => {
+            reqwest::Body::wrap(GatedBody::new(http_body_util::Full::<bytes::Bytes>::from(text), Some(gate.clone())))
+        }
+    }
 }
 
 /// Headers that decide where a request goes or how long it is.

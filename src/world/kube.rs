@@ -183,8 +183,10 @@ pub struct Kube {
     protected: Arc<OnceLock<Vec<String>>>,
     /// Where the Lease lies by which one of several engines acts; none: no Lease is kept.
     lease_namespace: Option<Arc<str>>,
-    /// Why this engine only watches, for all clones of this client.
-    only_watched: Arc<Mutex<Option<String>>>,
+    /// Whether this engine may act, for all clones of this client.
+    standing: Arc<Mutex<lease::Standing>>,
+    /// Of the step that this client is for; see `World::gated`.
+    gate: Option<super::Gate>,
 }
 
 /// Reads that are handed on once.
@@ -219,7 +221,8 @@ impl Kube {
             cache_job: config.cache_job.clone().map(Arc::new),
             protected: Arc::default(),
             lease_namespace: config.lease_namespace().map(Arc::from),
-            only_watched: Arc::default(),
+            standing: Arc::default(),
+            gate: None,
         }
     }
 
@@ -227,6 +230,11 @@ impl Kube {
     /// once: guards, witness and first performance of one step look at the same moment.
     pub fn noting(&self) -> Kube {
         Kube { noted: Some(Arc::default()), notes: true, ..self.clone() }
+    }
+
+    /// The same client, whose requests that change something pass this gate.
+    pub(in crate::world) fn gated(&self, gate: &super::Gate) -> Kube {
+        Kube { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// The same client, which gives on what is noted, and notes nothing more.

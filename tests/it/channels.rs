@@ -246,3 +246,49 @@ async fn only_who_may_operate_sends_a_test_message() {
     assert_eq!(ask("operator").await, 200);
     assert_eq!(pagerduty.seen().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redaction_is_delivered_to_every_channel_before_the_second_person_agrees() {
+    let (slack, pagerduty) = (Recording::slack().await, Recording::pagerduty().await);
+    let (simple, hook) =
+        (Recording::start(200, |_, _| json!("ok")).await, Recording::start(200, |_, _| json!({})).await);
+    let site = with_channels(&slack, &pagerduty);
+    for (name, url) in [("simple-url", &simple.url), ("hook-url", &hook.url)] {
+        std::fs::write(site.path().join(name), format!("{url}/in")).unwrap();
+    }
+    let shape = site.path().join("integrations/webhook-json");
+    std::fs::create_dir_all(&shape).unwrap();
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations/webhook-json/encode.rhai");
+    std::fs::copy(shipped, shape.join("encode.rhai")).unwrap();
+    let folder = site.path().display().to_string();
+    site.edit(|config| {
+        let more = format!(
+            ", simple: {{ kind: slack-webhook, url: {{ file: '{folder}/simple-url' }} }}, hook: {{ kind: webhook, shape: webhook-json, url: \
+             {{ file: '{folder}/hook-url' }} }} }}\nsources: {{ prod: {{ kind: alertmanager }} }}\n"
+        );
+        config.trim_end().strip_suffix('}').unwrap().to_owned() + &more
+    });
+    for name in ["ann", "ben"] {
+        site.add_token(name, "admin", "");
+    }
+    let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
+    let body =
+        alertmanager_body("firing", "2026-11-23T03:00:00Z", &[&[("alertname", "Odd"), ("owner", "kim, 0151 1234567")]]);
+    assert_eq!(engine.post("/in/alertmanager/prod", &body).await.unwrap().0, 200);
+    let heard = engine.get("/api/v1/entries?kind=heard&limit=1").await.unwrap();
+    let entry = heard["entries"][0]["no"].clone();
+    let wish = json!({ "entry": entry, "why": "a telephone number" });
+    let (status, said) = engine.ask("POST", "/api/v1/audit/redact", Some(&secret("ann")), &wish).await;
+    assert_eq!((status, &said["asked"]), (200, &entry), "{said}");
+    let words = format!("Redaction of ledger entry {} requested by ann", entry.as_str().unwrap());
+    for (name, channel) in [("oncall", &slack), ("pager", &pagerduty), ("simple", &simple), ("hook", &hook)] {
+        eventually(&format!("channel {name} has it"), async || {
+            channel.seen().iter().any(|seen| seen.text.contains(&words)).then_some(())
+        })
+        .await;
+    }
+    let kept = engine.get("/api/v1/entries?kind=heard&limit=1").await.unwrap();
+    assert_eq!(kept["entries"][0]["no"], entry, "it is still there");
+    let (status, said) = engine.ask("POST", "/api/v1/audit/redact", Some(&secret("ben")), &wish).await;
+    assert_eq!((status, &said["redacted"]), (200, &entry), "{said}");
+}

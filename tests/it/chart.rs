@@ -647,3 +647,59 @@ fn every_shipped_runbook_is_run_with_the_charts_account() {
     let missing: Vec<&String> = shipped.iter().filter(|name| !stories.contains(&format!("\"{name}\""))).collect();
     assert!(missing.is_empty(), "run them in tests/cluster/chart.rs or chart/nodes.rs: {missing:?}");
 }
+
+/// Names that a YAML parser of Kubernetes takes for a boolean, nothing or a number where they are not quoted.
+#[test]
+fn names_that_yaml_takes_for_something_else_stay_names_wherever_they_are_rendered() {
+    for name in ["y", "n", "on", "off", "yes", "no", "true", "null", "1e3", "0123", "1"] {
+        let mut command = Command::new(harness::tool("helm"));
+        command.args([
+            "template",
+            name,
+            ".",
+            "--namespace",
+            name,
+            "--set",
+            "mode=auto,exposure=mesh,agent.enabled=true,serviceMonitor.enabled=true",
+        ]);
+        command.args(["--set", "prometheusRule.enabled=true,cacheJob.enabled=true,cacheJob.hostPath=/models"]);
+        let quoted = json!(name);
+        for value in [
+            format!("fullnameOverride={quoted}"),
+            format!("rbac.namespaces=[{quoted}]"),
+            format!("cacheJob.namespace={quoted}"),
+            format!("agent.tlsSecret={quoted}"),
+            format!("serviceMonitor.token={{\"name\":{quoted},\"key\":\"token\"}}"),
+            format!("agent.driverRoot=\"/{name}\""),
+            format!("serviceAccounts.read.name={quoted}"),
+            format!("persistence.storageClass={quoted}"),
+            format!("config.guards.protected.namespaces=[{quoted}]"),
+        ] {
+            command.args(["--set-json", &value]);
+        }
+        let output = command.current_dir(chart()).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        // YAML 1.1 has more such words than the parser below knows, so the text itself is looked at. Config files within a
+        // ConfigMap have an indentation of their own, and are quoted by Helm's `toYaml`.
+        let bare = regex::Regex::new(&format!(r"(?m)(:|-) {}(\s*$|\s*[,}}\]])", regex::escape(name))).unwrap();
+        let found: Vec<&str> = text.lines().filter(|line| bare.is_match(line) && !line.contains("kind: ")).collect();
+        let allowed =
+            |line: &&&str| !(name == "true" && line.contains(": true")) && !(name == "1" && line.contains(": 1"));
+        let found: Vec<_> = found.iter().filter(allowed).collect();
+        assert!(found.is_empty(), "{name}: {found:#?}");
+        let documents = text.split("\n---\n").filter(|part| part.lines().any(|line| !line.starts_with(['#', '-'])));
+        let mut namespaces = 0;
+        for part in documents {
+            let object: Value = serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{error}\n{part}"));
+            let metadata = &object["metadata"];
+            assert!(metadata["name"].is_string(), "{name}: {metadata}");
+            if let Some(namespace) = metadata.get("namespace") {
+                assert_eq!(namespace, name, "{metadata}");
+                namespaces += 1;
+            }
+            assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], name, "{metadata}");
+        }
+        assert!(namespaces >= 15, "only {namespaces}");
+    }
+}

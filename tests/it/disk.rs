@@ -20,14 +20,19 @@ struct Disk {
     library: PathBuf,
 }
 
+/// The library that fails writes, compiled into that folder: preload it.
+pub fn fault_library(folder: &Path) -> PathBuf {
+    let library = folder.join("fault.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/disk/fault.c");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(compiled.unwrap().success(), "a C compiler is needed for the library that fails writes");
+    library
+}
+
 impl Disk {
     fn new(extra: &str) -> Disk {
         let site = Site::new(&format!("sources:\n  am: {{ kind: alertmanager }}\n{extra}"), RULES, &[]);
-        let library = site.path().join("fault.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/disk/fault.c");
-        let compiled =
-            Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
-        assert!(compiled.unwrap().success(), "a C compiler is needed for the library that fails writes");
+        let library = fault_library(site.path());
         Disk { site, library }
     }
 

@@ -40,6 +40,11 @@ fn the_page_of_roles_is_the_table_of_rights_and_routes() {
 }
 
 #[test]
+fn the_page_of_access_is_the_table_of_routes_roles_and_clusters() {
+    page("access.md", &nightshift::server::access_page());
+}
+
+#[test]
 fn the_page_of_findings_is_the_table_of_checks() {
     page("findings.md", &nightshift::node::findings_page());
 }

@@ -97,12 +97,7 @@ impl Site {
 
     /// The same with more arguments of `serve`.
     pub async fn start_with(&self, args: &[&str], env: &[(&str, String)]) -> Option<Engine> {
-        let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
-        let mut command = Command::new(binary());
-        command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve").args(args);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
-        let mut child = command.spawn().unwrap();
+        let mut child = self.spawn(args, env);
         let client = client();
         let url = format!("http://127.0.0.1:{}", self.port);
         let give_up = Instant::now() + PATIENCE;
@@ -117,8 +112,22 @@ impl Site {
             assert!(Instant::now() < give_up, "the engine was not ready in time; its log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await; // polls
         }
-        let token = std::fs::read_to_string(self.path().join("data/token")).unwrap().trim().to_owned();
-        Some(Engine { child, url, token, client })
+        Some(Engine { child, url, token: self.token(), client })
+    }
+
+    /// This machine's own token, once an engine has made it.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.path().join("data/token")).unwrap().trim().to_owned()
+    }
+
+    /// The process alone, which is not waited for; see that it ends.
+    pub fn spawn(&self, args: &[&str], env: &[(&str, String)]) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(self.path().join("log")).unwrap();
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(self.path().join("nightshift.yaml")).arg("serve").args(args);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.env_remove("NIGHTSHIFT_TOKEN").envs(env.iter().map(|(name, value)| (*name, value.as_str())));
+        command.spawn().unwrap()
     }
 
     pub fn log(&self) -> String {
@@ -148,9 +157,13 @@ impl Engine {
 
     /// SIGTERM, and the exit code.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         self.child.wait().unwrap().code()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// `None` if nobody answered.
@@ -261,4 +274,22 @@ pub fn tool(name: &str) -> PathBuf {
     let path = tools().join("bin").join(name);
     assert!(path.exists(), "{} is missing: run `make tools` first", path.display());
     path
+}
+
+/// A reproducible draw (splitmix64).
+pub struct Draw(pub u64);
+
+impl Draw {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From `low` up to, not including, `high`.
+    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low)
+    }
 }

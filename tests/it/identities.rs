@@ -146,6 +146,50 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_a_removed_agent_that_comes_again_is_an_entry_once_and_then_a_number() {
+    let stage = Stage::begin().await;
+    stage.token("t1", None).await;
+    let shown = stage.join("t1", "gpu-1").await.unwrap();
+    let now = stage.night.now();
+    stage.store().agent_remove(&AgentName::from("gpu-1"), "ann", "sold", now).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(stage.report(&shown).await, StatusCode::UNAUTHORIZED);
+    }
+    let lines = async || -> Vec<String> {
+        let entries = stage.night.entries().await;
+        let refused = entries.iter().filter(|entry| entry.kind.name() == "refused");
+        refused.map(|entry| nightshift::engine::story::line(entry).unwrap().text).collect()
+    };
+    let told = lines().await;
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].starts_with("refused to agent gpu-1: ") && told[0].contains("was taken away"), "{told:#?}");
+    stage.night.pass(nightshift::limits::WITNESS_WINDOW).await;
+    crate::harness::eventually("the rest as a number", async || {
+        lines().await.iter().any(|line| line.contains("19 more times")).then_some(())
+    })
+    .await;
+    // The next window has an entry of its own.
+    assert_eq!(stage.report(&shown).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(lines().await.len(), 3);
+}
+
+#[tokio::test]
+async fn each_refused_try_to_join_waits_in_one_of_a_few_places_and_a_good_one_does_not() {
+    let stage = Stage::begin().await;
+    stage.token("good", None).await;
+    let begun = std::time::Instant::now();
+    stage.join("good", "gpu-1").await.unwrap();
+    assert!(begun.elapsed() < nightshift::limits::AGENT_JOIN_PAUSE, "{:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    let tries = (0..nightshift::limits::AGENT_JOINS_AT_ONCE + 1).map(|_| stage.join("guessed", "gpu-2"));
+    for refused in futures::future::join_all(tries).await {
+        assert_eq!(refused.unwrap_err().0, StatusCode::FORBIDDEN);
+    }
+    // One more than there are places: the last one waits for a place, and then as long as the others.
+    assert!(begun.elapsed() >= 2 * nightshift::limits::AGENT_JOIN_PAUSE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_join_token_for_any_node_takes_no_place_that_is_taken_and_names_nodes_that_are_there() {
     let stage = Stage::begin().await;
     let inside =

@@ -3,6 +3,7 @@
 // Tests say what they expect by unwrapping, in the functions they share as well.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod actions;
 mod agent;
 mod audit_pages;
@@ -36,6 +37,7 @@ mod kmsg;
 mod ladder;
 mod last_good;
 mod leases;
+mod loops;
 mod metrics;
 mod mig;
 mod night;
@@ -57,8 +59,10 @@ mod roles;
 mod rows;
 mod runbooks;
 mod scheduler;
+mod secret_headers;
 mod seeds;
 mod sim;
+mod simulate;
 mod slack_in;
 mod starved;
 mod store;
@@ -66,6 +70,7 @@ mod strangers;
 mod throttle;
 mod tidy;
 mod tokens;
+mod units;
 mod watch;
 mod web;
 mod xids;

@@ -14,9 +14,13 @@ use tower::ServiceExt;
 
 /// What PagerDuty posts when somebody does something there.
 async fn pages(chat: &Chat, id: &str, kind: &str, agent: Value, data: Value) -> StatusCode {
-    let body =
-        json!({ "event": { "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data } });
-    let body = body.to_string();
+    let event = json!({ "id": id, "event_type": kind, "resource_type": "incident", "agent": agent, "data": data });
+    delivers(chat, event).await
+}
+
+/// A signed delivery of this event.
+async fn delivers(chat: &Chat, event: Value) -> StatusCode {
+    let body = json!({ "event": event }).to_string();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
     let tag = ring::hmac::sign(&key, body.as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -153,4 +157,27 @@ async fn an_acknowledgement_of_what_is_over_is_answered_and_changes_nothing() {
         assert_eq!(status, StatusCode::OK, "{who}");
     }
     assert_eq!(incident(&chat).await.acknowledged_by, None);
+}
+
+#[tokio::test]
+async fn a_copy_of_an_old_delivery_acknowledges_nothing_after_a_restart() {
+    let chat = Chat::begin().await;
+    chat.asking().await;
+    let incident = || async {
+        let filter = Filter { limit: 1, ..Filter::default() };
+        chat.night.parts.store.incidents(filter).await.unwrap().remove(0)
+    };
+    let key = incident().await.dedup_key("nightshift");
+    let (now, most) = (chat.night.now(), std::time::Duration::from_secs(2 * 86_400));
+    let event = |at: nightshift::model::Time| {
+        let agent = json!({ "id": "P0ADA", "type": "user_reference", "summary": "Ada L." });
+        let data = json!({ "id": "Q1", "type": "incident", "incident_key": key });
+        json!({ "id": "1", "event_type": "incident.acknowledged", "occurred_at": at.to_string(), "agent": agent, "data": data })
+    };
+    // This engine has not heard its number, as after a restart.
+    let old = now - most - std::time::Duration::from_secs(1);
+    assert_eq!(delivers(&chat, event(old)).await, StatusCode::OK, "PagerDuty need not try again");
+    assert_eq!(incident().await.acknowledged_by, None);
+    assert_eq!(delivers(&chat, event(now - most)).await, StatusCode::OK);
+    assert_eq!(incident().await.acknowledged_by.as_deref(), Some("ada"));
 }

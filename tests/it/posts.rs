@@ -217,3 +217,17 @@ async fn a_label_named_as_a_parameter_is_no_query_of_the_shipped_runbook() {
     );
     assert_eq!(params["pod"], "inference/mistral-7b-0");
 }
+
+#[tokio::test]
+async fn a_senders_label_named_seen_is_no_count_of_its_alert() {
+    let site = Site::new("sources: { prod: { kind: alertmanager } }\n", "rules: []", &[]);
+    site.add_token("src", "source", ", sources: [prod]");
+    let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
+    let labels = [("alertname", "A"), ("node", "gpu-1"), ("seen", "4000000000")];
+    for _ in 0..2 {
+        let (status, said) = post(&engine, "src", "prod", &[&labels]).await;
+        assert_eq!(status, 200, "{said}");
+    }
+    let found = engine.get("/api/v1/incidents/i1").await.unwrap();
+    assert!(found.to_string().contains("\"seen\":2,") || found.to_string().contains("\"seen\":2}"), "{found}");
+}

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    pub at: nightshift::model::Time,
     pub method: String,
     pub path: String,
     pub authorization: String,
@@ -99,7 +100,8 @@ async fn answer(
     let authorization =
         headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let seen = Seen { method: method.to_string(), path: uri.path().to_owned(), authorization, text, body };
+    let at = nightshift::model::Time::now();
+    let seen = Seen { at, method: method.to_string(), path: uri.path().to_owned(), authorization, text, body };
     let scripted = {
         let mut shared = shared.lock().unwrap();
         shared.seen.push(seen.clone());

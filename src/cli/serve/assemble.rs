@@ -12,7 +12,7 @@ use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
 use crate::store::{self, Filter, Ledger, Mark, OnFatal, RunJournal, SqliteOptions, SqliteStore, StoreError};
 use crate::telemetry::Metrics;
-use crate::world::{Agents, Docker, Engines, Http, KillSwitch, Kube, Prometheus, World};
+use crate::world::{Agents, Docker, Engines, Http, HttpSecret, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -231,7 +231,8 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
         }
     };
     let http = Http::new(&identity, &config.http_allow)
-        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?;
+        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?
+        .with_secrets(runbook_secrets(config));
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
     let default_cluster = config.home_cluster().to_owned();
     let docker = config.docker.as_ref().map(Docker::new);
@@ -270,4 +271,16 @@ fn publish(path: &Path, key: &SigningKey) -> Result<(), Stop> {
 fn refused(problems: &[Problem]) -> Stop {
     let texts: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.file, problem.text)).collect();
     Stop::failure(format!("the files cannot be used\n\n{}\n", texts.join("\n\n")), "see `nightshift check`")
+}
+
+/// The secrets that headers of runbooks may name, each read when it is sent.
+fn runbook_secrets(config: &Config) -> BTreeMap<String, HttpSecret> {
+    let given = config.http_secrets.iter();
+    given
+        .map(|(name, given)| {
+            let secret = given.secret.clone();
+            let read = Arc::new(move || secret.read());
+            (name.clone(), HttpSecret { read, hosts: given.hosts.clone() })
+        })
+        .collect()
 }

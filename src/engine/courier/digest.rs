@@ -129,6 +129,7 @@ impl Courier {
                 && !row.source.is_empty()
                 && storm.admits_critical(&row.source, now)
             {
+                sorted.admitted.insert(row.incident);
                 sorted.single.push(row);
             } else if only_digest && !row.urgent {
                 sorted.waiting.push(row);
@@ -137,6 +138,17 @@ impl Courier {
             }
         }
         sorted
+    }
+
+    /// The rows from this one on were to have a message of their own, and have none yet: what was used for them of that which their
+    /// source may have in a storm is free again.
+    pub(super) fn not_said(&self, channel: &str, sorted: &Sorted, from: &DueNotice) {
+        let mut storms = self.storms();
+        let Some(storm) = storms.get_mut(channel) else { return };
+        let rest = sorted.single.iter().skip_while(|other| *other != from);
+        for row in rest.filter(|row| sorted.admitted.contains(&row.incident)) {
+            storm.critical.get_mut(&row.source).and_then(VecDeque::pop_back);
+        }
     }
 
     /// Tells many new incidents in the channel's one digest.

@@ -561,6 +561,27 @@ async fn a_question_in_a_storm_is_named_in_the_digest_at_once() {
     assert_eq!(after.shown.iter().filter(|item| item.line.contains("(i33,")).count(), 1);
 }
 
+#[tokio::test]
+async fn a_critical_incident_waits_for_one_slow_message_and_not_for_all_that_were_due_before_it() {
+    let s = scene();
+    for id in 1..=5 {
+        s.store.open(id, Severity::Warning, &["slack"], s.clock.now());
+    }
+    let delivery = Arc::new(tokio::sync::Notify::new());
+    s.slack.with(|told| told.slow = Some(delivery.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let (store, slack, clock) = (s.store.clone(), s.slack.clone(), s.clock.clone());
+    let running = tokio::spawn(s.courier.run(stopped));
+    eventually(|| store.with(|shelf| !shelf.log.is_empty())).await;
+    store.open(9, Severity::Critical, &["slack"], later(&clock, 1));
+    delivery.notify_one();
+    eventually(|| slack.with(|told| told.posts.len() == 6)).await;
+    let order: Vec<i64> = slack.with(|told| told.posts.iter().map(|(notice, _)| notice.incident.id.0).collect());
+    assert_eq!(order, [1, 9, 2, 3, 4, 5], "and each is told once");
+    stop.send(true).unwrap();
+    running.await.unwrap();
+}
+
 fn run(id: i64, state: RunState, now: Time) -> Run {
     Run {
         id: RunId(id),

@@ -8,7 +8,7 @@ use crate::config::AgentsConfig;
 use crate::limits;
 use crate::model::{AgentName, Time};
 use crate::server::listen::accept;
-use crate::server::{App, problem};
+use crate::server::{App, problem, rejected};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -72,6 +72,7 @@ pub async fn serve(
         .merge(super::join_route())
         .fallback(problem::no_such_page)
         .layer(axum::middleware::from_fn(problem::harden))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), rejected::watch))
         .with_state(app);
     let strangers = Arc::new(Semaphore::new(limits::AGENT_STRANGERS));
     let talk = move |stream, stopped| connection(stream, tls.clone(), router.clone(), Arc::clone(&strangers), stopped);

@@ -101,10 +101,16 @@ impl Speaker {
         let identity = identity.map_err(|_| Problem::busy("the store is busy"))?;
         let Some(identity) = identity.filter(|identity| identity.family == agent.family) else {
             app.parts.metrics.auth_failed();
-            return Err(unknown(format!(
-                "the certificate of node {} was taken away, or another agent has joined for it",
-                agent.name
-            )));
+            let why =
+                format!("the certificate of node {} was taken away, or another agent has joined for it", agent.name);
+            if !planted("dead-certificate-untold") {
+                // It is still in use: a node that was sold, a disk that was copied, an agent with its old folder.
+                let who = format!("agent {}", agent.name);
+                app.witness
+                    .refused(app, &who, "a request with a certificate that is not valid any more", "", &why)
+                    .await;
+            }
+            return Err(unknown(why));
         };
         let now = app.parts.clock.now();
         if agent.generation > identity.used {

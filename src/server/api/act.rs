@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, App, Body, Problem, humans, read, refuse};
+use super::{Allowed, App, Body, Problem, humans, incidents, read, refuse};
 use crate::catalog::Loaded;
 use crate::limits;
 use crate::model::{
@@ -264,8 +264,7 @@ pub(super) async fn acknowledge(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
-    let incident = read::find_incident(&app, id).await?;
-    caller.need_subject(&app, &incident.subject)?;
+    let incident = incidents::for_caller(&app, &caller, id).await?;
     if incident.closed_at.is_some() {
         return Err(refuse::conflict(format!("incident {id} is over"), format!("see `nightshift show {id}`")));
     }

@@ -110,6 +110,8 @@ struct Intake<'t> {
     woken: bool,
     /// The person who posted the batch, where a person did.
     poster: Option<String>,
+    /// The batch is an agent's, which may say how often it has seen an alert.
+    counts: bool,
     /// Whose quota new incidents take: the source, or the agent; none for what this engine finds itself.
     sender: Option<String>,
 }
@@ -146,6 +148,7 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         modes: HashMap::new(),
         heard: Heard::default(),
         woken: false,
+        counts: batch.origin.kind == Origin::AGENT,
         sender: batch.origin.via.as_ref().map(|via| match batch.origin.kind == Origin::AGENT {
             true => via.by.clone(),
             false => format!("source {}", batch.source),
@@ -196,8 +199,8 @@ impl Intake<'_> {
             (Change::Reopened, Some(known)) => self.reopened(event, json, &selected, &known),
             (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
             (Change::Refreshed, Some(known)) => {
-                // A source that counts for itself (an agent, in a flood) says how many it has seen.
-                let counted = event.labels.get("seen").parse::<u32>().unwrap_or(0);
+                // An agent counts for itself in a flood, and says how many it has seen; of other senders it is a label.
+                let counted = if self.counts { event.labels.get("seen").parse::<u32>().unwrap_or(0) } else { 0 };
                 exec(
                     &self.tx.conn,
                     "UPDATE episode SET last_seen = ?2, seen = CASE WHEN seen + 1 < ?4 THEN ?4 ELSE seen + 1 END, \

@@ -1,4 +1,6 @@
-//! The one writer: a thread that takes operations from a bounded queue and lets those that wait share a commit.
+//! The one writer: a thread that takes operations from two bounded queues and lets those that wait share a commit. Events that
+//! arrive wait in a queue of their own, so that in a flood of them a step, a decision or a notification waits for one batch and
+//! not for all.
 //!
 //! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that
 //! failed nothing is written any more, and the process is ended where the options say so.
@@ -55,6 +57,7 @@ fn reply<T>(to: oneshot::Sender<T>, answer: T) -> Result<(), T> {
 #[derive(Clone)]
 pub(super) struct Queue {
     sender: mpsc::Sender<Box<dyn Work>>,
+    events: mpsc::Sender<Box<dyn Work>>,
     broken: Arc<AtomicBool>,
 }
 
@@ -62,7 +65,43 @@ pub(super) struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Wait,
+    /// For events, whose senders keep them and try again.
     Refuse,
+}
+
+/// What waits for the writer.
+struct Waiting {
+    first: mpsc::Receiver<Box<dyn Work>>,
+    events: mpsc::Receiver<Box<dyn Work>>,
+    /// The last transaction began with another operation than events: the next one begins with events, if any wait.
+    owed: bool,
+}
+
+impl Waiting {
+    /// Waits for the operation that begins the next transaction; none: there is no way to the writer any more.
+    fn next(&mut self) -> Option<Box<dyn Work>> {
+        if std::mem::take(&mut self.owed)
+            && let Ok(events) = self.events.try_recv()
+        {
+            return Some(events);
+        }
+        futures::executor::block_on(async {
+            tokio::select! {
+                biased;
+                Some(work) = self.first.recv() => {
+                    self.owed = true;
+                    Some(work)
+                }
+                Some(events) = self.events.recv() => Some(events),
+                else => None,
+            }
+        })
+    }
+
+    /// What waits now.
+    fn at_hand(&mut self) -> Option<Box<dyn Work>> {
+        self.first.try_recv().or_else(|_| self.events.try_recv()).ok()
+    }
 }
 
 impl Queue {
@@ -71,14 +110,16 @@ impl Queue {
         tx: Tx<Connection>,
         last: impl FnOnce(Tx<Connection>) + Send + 'static,
     ) -> Result<(Queue, std::thread::JoinHandle<()>), StoreError> {
-        let (sender, receiver) = mpsc::channel(limits::INTAKE_QUEUE);
+        let (sender, first) = mpsc::channel(limits::INTAKE_QUEUE);
+        let (events, batches) = mpsc::channel(limits::INTAKE_QUEUE);
+        let waiting = Waiting { first, events: batches, owed: false };
         let broken = Arc::new(AtomicBool::new(false));
         let seen = broken.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || last(serve(tx, receiver, &seen)))
+            .spawn(move || last(serve(tx, waiting, &seen)))
             .map_err(|error| StoreError::Database(format!("cannot start the writer's thread: {error}")))?;
-        Ok((Queue { sender, broken }, thread))
+        Ok((Queue { sender, events, broken }, thread))
     }
 
     /// Runs `op` in a transaction and returns when that is durable.
@@ -93,7 +134,7 @@ impl Queue {
         let gone = || StoreError::Database("the writer has ended".to_owned());
         match when_full {
             WhenFull::Wait => self.sender.send(work).await.map_err(|_| gone())?,
-            WhenFull::Refuse => self.sender.try_send(work).map_err(|error| match error {
+            WhenFull::Refuse => self.events.try_send(work).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => {
                     StoreError::Busy(format!("{} operations wait for the disk already", limits::INTAKE_QUEUE))
                 }
@@ -113,16 +154,16 @@ impl Queue {
     }
 }
 
-fn serve(mut tx: Tx<Connection>, mut receiver: mpsc::Receiver<Box<dyn Work>>, broken: &AtomicBool) -> Tx<Connection> {
+fn serve(mut tx: Tx<Connection>, mut waiting: Waiting, broken: &AtomicBool) -> Tx<Connection> {
     let mut group: Vec<Box<dyn Work>> = Vec::new();
     // An operation that panics takes the thread with it: nothing would be written any more, and everything else go on.
     let _panicked = EndOnPanic(tx.on_fatal.clone());
-    while let Some(first) = receiver.blocking_recv() {
+    while let Some(first) = waiting.next() {
         if broken.load(Ordering::Acquire) {
             first.answer(Some("an earlier commit failed"));
             continue;
         }
-        let failure = transact(&mut tx, first, &mut receiver, &mut group);
+        let failure = transact(&mut tx, first, &mut waiting, &mut group);
         let mut end = None;
         if let Some(failure) = &failure {
             tx.fresh.clear();
@@ -178,7 +219,7 @@ impl Broken {
 fn transact(
     tx: &mut Tx<Connection>,
     first: Box<dyn Work>,
-    receiver: &mut mpsc::Receiver<Box<dyn Work>>,
+    waiting: &mut Waiting,
     group: &mut Vec<Box<dyn Work>>,
 ) -> Option<Broken> {
     let begun = Instant::now();
@@ -194,7 +235,7 @@ fn transact(
             return Some(broken);
         }
         if group.len() < limits::GROUP_COMMIT_OPS && begun.elapsed() < limits::GROUP_COMMIT_TIME {
-            next = receiver.try_recv().ok();
+            next = waiting.at_hand();
         }
     }
     tx.pass(Side::Before);
@@ -275,6 +316,58 @@ mod tests {
             EntryNo(0),
             "no number is lost"
         );
+    }
+
+    /// Runs what waits while the writer is busy with one batch, and returns the names in the order in which they were performed.
+    async fn order_of(names: impl Iterator<Item = (WhenFull, String)>) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(dir.path());
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (begun, free) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(std::sync::Barrier::new(2)));
+        let (begins, waits) = (begun.clone(), free.clone());
+        let busy = queue.write(WhenFull::Refuse, move |_| {
+            begins.wait();
+            waits.wait();
+            Ok(())
+        });
+        let mut busy = std::pin::pin!(busy);
+        queued(busy.as_mut()).await;
+        begun.wait();
+        let waiting = names.map(|(when_full, name)| {
+            let order = order.clone();
+            queue.write(when_full, move |_| Ok(order.lock().unwrap().push(name)))
+        });
+        let mut all = std::pin::pin!(futures::future::join_all(waiting));
+        queued(all.as_mut()).await;
+        free.wait();
+        busy.await.unwrap();
+        assert!(all.await.iter().all(Result::is_ok));
+        std::mem::take(&mut *order.lock().unwrap())
+    }
+
+    /// Polls once, which puts operations into their queues.
+    async fn queued<F: Future>(mut operations: std::pin::Pin<&mut F>) {
+        std::future::poll_fn(|cx| {
+            assert!(operations.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_step_waits_for_the_batch_of_events_under_way_and_not_for_those_behind_it() {
+        let events = (0..20).map(|no| (WhenFull::Refuse, format!("events {no}")));
+        let order = order_of(events.chain([(WhenFull::Wait, "step".to_owned())])).await;
+        assert_eq!((order.len(), order[0].as_str(), order[1].as_str()), (21, "step", "events 0"));
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_one_transaction_of_other_operations_however_many_there_are() {
+        let steps = (0..1_000).map(|no| (WhenFull::Wait, format!("step {no}")));
+        let order = order_of(steps.chain([(WhenFull::Refuse, "events".to_owned())])).await;
+        let place = order.iter().position(|name| name == "events").unwrap();
+        // The transaction under way takes some along, the next begins with others, and the one after it with events.
+        assert!(place <= 2 * limits::GROUP_COMMIT_OPS, "{place}");
     }
 
     #[tokio::test]

@@ -196,3 +196,60 @@ async fn a_runbook_cannot_set_the_headers_that_route_a_request() {
         assert!(matches!(http.send_for_runbook(&request).await, Err(WorldError::Invalid(_))), "{name}");
     }
 }
+
+#[test]
+fn a_secret_goes_to_its_hosts_alone_and_never_in_the_clear_to_a_public_one() {
+    let secrets = BTreeMap::from([(
+        "key".to_owned(),
+        HttpSecret {
+            read: Arc::new(|| Ok("0123456789".to_owned())),
+            hosts: vec!["api.example.com".into(), "b.example:8443".into()],
+        },
+    )]);
+    let wanted = |secret: &str| {
+        SecretHeaders::from([("x-key".to_owned(), SecretHeader { secret: secret.to_owned(), prefix: String::new() })])
+    };
+    let open =
+        |url: &str, public: bool, name: &str| secrets::open(&secrets, &parse(url).unwrap(), public, &wanted(name));
+    for yes in ["https://api.example.com/x", "https://API.example.com:443/", "https://b.example:8443/"] {
+        assert_eq!(
+            open(yes, true, "key").map(|opened| opened.headers["x-key"].clone()).unwrap(),
+            "0123456789",
+            "{yes}"
+        );
+    }
+    for no in [
+        "https://api.example.com.evil.net/",
+        "https://evil.api.example.com/",
+        "https://api.example.com:8443/",
+        "https://b.example/",
+        "https://api.example.com./",
+    ] {
+        assert!(matches!(open(no, true, "key"), Err(WorldError::Forbidden(_))), "{no}");
+    }
+    let clear = open("http://api.example.com/", true, "key").err().unwrap().to_string();
+    assert!(clear.contains("in the clear"), "{clear}");
+    assert!(open("http://api.example.com/", false, "key").is_ok());
+    assert!(open("https://api.example.com/", true, "kay").err().unwrap().to_string().contains("there are: key"));
+}
+
+#[test]
+fn a_secret_that_is_no_headers_value_is_refused_unseen() {
+    let open = |text: &'static str| {
+        let secrets = BTreeMap::from([(
+            "key".to_owned(),
+            HttpSecret { read: Arc::new(move || Ok(text.to_owned())), hosts: vec!["a.example".into()] },
+        )]);
+        let wanted =
+            SecretHeaders::from([("x".to_owned(), SecretHeader { secret: "key".into(), prefix: "Bearer ".into() })]);
+        secrets::open(&secrets, &parse("https://a.example/").unwrap(), true, &wanted)
+            .err()
+            .map(|error| error.to_string())
+    };
+    assert!(open("0123456").unwrap().contains("shorter than 8 bytes"));
+    for text in ["01234567\nInjected: x", "01234567\u{0}"] {
+        let error = open(text).unwrap();
+        assert!(error.contains("no header's value") && !error.contains("01234567"), "{error}");
+    }
+    assert_eq!(open("01234567"), None);
+}

@@ -4,11 +4,14 @@
 
 use super::answer::Asked;
 use super::{Kube, segment};
+use crate::limits;
 use crate::model::Time;
+use crate::planted::planted;
 use crate::world::WorldError;
 use http::Method;
 use serde_json::{Value, json};
 use std::sync::PoisonError;
+use std::time::Instant;
 
 /// A Lease as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,15 +25,35 @@ pub struct EngineLease {
     pub version: String,
 }
 
+/// Whether an engine may act on a cluster.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    only_watched: Option<String>,
+    /// Until when another engine cannot have taken the Lease; none: no Lease is kept.
+    until: Option<Instant>,
+}
+
 impl Kube {
-    /// Why this engine only watches the cluster, if it does.
+    /// Why this engine only watches the cluster, if it does. What was found at the last look holds no longer than the Lease: a
+    /// process that was stopped meanwhile acts only after it has looked again.
     pub fn only_watched(&self) -> Option<String> {
-        self.only_watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = standing.until.is_some_and(|until| Instant::now() >= until) && !planted("lease-outlives-a-stop");
+        standing.only_watched.clone().or_else(|| {
+            let held = limits::LEASE_HELD.as_secs();
+            late.then(|| format!("its Lease was not renewed for {held} s, so another engine may act"))
+        })
     }
 
     /// From now on steps about this cluster are held for this reason; none: they are not.
     pub fn only_watch(&self, why: Option<String>) {
-        *self.only_watched.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Standing { only_watched: why, until: None };
+    }
+
+    /// From now on steps about this cluster are begun, and no more after this moment unless it is moved on.
+    pub fn act_until(&self, until: Instant) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) =
+            Standing { only_watched: None, until: Some(until) };
     }
 
     /// In which namespace the Lease lies, where one is kept.

@@ -5,6 +5,9 @@
 use super::CacheJob;
 use crate::limits;
 use crate::world::WorldError;
+use crate::world::gate::{Gate, GatedBody};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 
 /// How to reach one cluster.
@@ -75,7 +78,33 @@ async fn client(config: &KubeConfig, identity: &str) -> Result<kube::Client, Wor
     let agent = http::HeaderValue::from_str(identity)
         .map_err(|_| WorldError::Invalid(format!("`{identity}` cannot be a user agent: use plain ASCII")))?;
     settings.headers.push((http::header::USER_AGENT, agent));
-    kube::Client::try_from(settings).map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))
+    stack(settings).map_err(|error| WorldError::Invalid(format!("no client for the cluster: {error}")))
+}
+
+/// The client's layers as `kube` puts them together, but for the body, which passes the gate of its request.
+fn stack(settings: kube::Config) -> Result<kube::Client, kube::Error> {
+    use kube::client::{Body, ClientBuilder, ConfigExt as _};
+    if settings.proxy_url.is_some() {
+        // No feature for proxies is compiled, which it says in words.
+        return kube::Client::try_from(settings);
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(settings.connect_timeout);
+    let connector = settings.rustls_https_connector_with_connector(connector)?;
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let gated = |request: http::Request<Body>| {
+        let gate = request.extensions().get::<Gate>().cloned();
+        request.map(|body| GatedBody::new(body, gate))
+    };
+    let service = tower::ServiceBuilder::new()
+        .layer(settings.base_uri_layer())
+        .option_layer(settings.auth_layer()?)
+        .layer(settings.extra_headers_layer()?)
+        .map_request(gated)
+        .map_err(tower::BoxError::from)
+        .service(client);
+    Ok(ClientBuilder::new(service, settings.default_namespace.clone()).build())
 }
 
 async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {

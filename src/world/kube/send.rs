@@ -102,7 +102,8 @@ impl Kube {
         body: Option<(&Value, &str)>,
     ) -> Result<(http::StatusCode, http::HeaderMap, bytes::Bytes), WorldError> {
         let content_type = body.map_or("application/json", |(_, content_type)| content_type);
-        let request = Request::builder()
+        let gate = self.gate.as_ref().filter(|_| method != Method::GET);
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::ACCEPT, "application/json")
@@ -110,7 +111,15 @@ impl Kube {
             .body(Body::from(body.map(|(value, _)| value.to_string().into_bytes()).unwrap_or_default()))
             .map_err(|error| WorldError::Invalid(format!("{asked}: {error}")))?;
         let talk = async {
-            let answer = self.link.client().await?.send(request).await.map_err(|error| unanswered(asked, &error))?;
+            let client = self.link.client().await?;
+            // Before the request, and in its body once more; see `GatedBody`.
+            if let Some(gate) = gate {
+                gate.pass()?;
+                request.extensions_mut().insert(gate.clone());
+            }
+            let answer = client.send(request).await.map_err(|error| {
+                gate.and_then(super::super::Gate::ended).unwrap_or_else(|| unanswered(asked, &error))
+            })?;
             let (head, body) = answer.into_parts();
             self.note_date(&head.headers);
             let bytes = Limited::new(body, limits::KUBE_BODY_BYTES)

@@ -77,6 +77,84 @@ async fn the_door_answers_nobody_without_a_certificate_and_nothing_else_is_behin
     assert_eq!(status, 401, "a person's token is no agent's");
 }
 
+#[tokio::test]
+async fn the_hint_beside_a_join_token_keeps_it_out_of_ps_and_of_the_shells_history() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let _engine = place.site.start(&[]).await.unwrap();
+    let (code, out, err) = crate::tokens::nightshift(&place.site, &["agents", "join-token", "--node", "gpu-1"]);
+    assert_eq!(code, 0, "{err}");
+    let said = out + &err;
+    assert!(said.contains("nsj1.") && said.contains("--join -"), "{said}");
+    assert!(!said.contains("--join nsj1"), "{said}");
+}
+
+/// Strangers at the agents' listener: without a word, with half a handshake, and with a whole one but no certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_at_the_agents_listener_have_a_few_places_and_cost_no_agent_its_answer() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    assert!(place.join("gpu-1", &token(&engine, json!({ "node": "gpu-1" })).await).status.success());
+    let ca = std::fs::read(place.site.path().join("data/agents-ca.pem")).unwrap();
+    let trusted = reqwest::Certificate::from_pem(&ca).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    for der in <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::pem_slice_iter(&ca) {
+        roots.add(der.unwrap()).unwrap();
+    }
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let (mut idle, mut whole) = (Vec::new(), Vec::new());
+    for at in 0..900 {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", place.door)).await.unwrap();
+        match at % 3 {
+            0 => {}
+            1 => tokio::io::AsyncWriteExt::write_all(&mut stream, &[0x16, 0x03, 0x01, 0x02, 0x00]).await.unwrap(),
+            _ => {
+                let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+                whole.extend(tls.connect(name, stream).await.ok());
+                continue;
+            }
+        }
+        idle.push(stream);
+    }
+    // Of those without a certificate only so many keep their connection; with TLS 1.3 the close comes behind the handshake.
+    let most = nightshift::limits::AGENT_STRANGERS;
+    assert!(whole.len() > most, "{} handshakes", whole.len());
+    let kept = async |all: &mut Vec<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>| {
+        let mut kept = 0;
+        for stream in all.iter_mut() {
+            let mut byte = [0; 1];
+            let reading = tokio::io::AsyncReadExt::read(stream, &mut byte);
+            let closed = tokio::time::timeout(std::time::Duration::from_millis(2), reading).await;
+            // Frames of HTTP/2 are no end of the connection.
+            kept += usize::from(!matches!(closed, Ok(Ok(0) | Err(_))));
+        }
+        kept
+    };
+    // Sooner than each of them would be closed for its age.
+    let soon = nightshift::limits::AGENT_STRANGER_LIFE / 2;
+    let closed = async || Some(kept(&mut whole).await).filter(|kept| *kept <= most);
+    let kept = crate::harness::eventually_within(soon, "the others are closed", closed).await;
+    assert!(kept > 0, "those with a place keep it for a while");
+    // The agent, by new connections, while they all stay.
+    let [key, certificate, _] = nightshift::agent::identity_paths(&place.folder("gpu-1").join("data"));
+    let pem = [std::fs::read(key).unwrap(), std::fs::read(certificate).unwrap()].concat();
+    let identity = reqwest::Identity::from_pem(&pem).unwrap();
+    let mut took = Vec::new();
+    for _ in 0..50 {
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([trusted.clone()]).identity(identity.clone());
+        let begun = std::time::Instant::now();
+        let body = json!({ "standing": { "boot": "b", "spool": "s" }, "reports": [] });
+        let url = format!("https://127.0.0.1:{}/agent/v1/reports", place.door);
+        let answer = client.build().unwrap().post(url).json(&body).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    assert!(took[took.len() * 99 / 100] <= std::time::Duration::from_secs(1), "{took:?}");
+    drop(idle);
+}
+
 /// The agent's certificate as the same engine would have granted it so long ago, for the same key.
 fn aged(place: &Place, node: &str, age: std::time::Duration) {
     let [key, certificate, _] = nightshift::agent::identity_paths(&place.folder(node).join("data"));

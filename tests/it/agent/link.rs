@@ -144,12 +144,12 @@ impl Disk {
     }
 
     pub fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
     pub fn empty(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
+        std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
 

@@ -5,7 +5,9 @@
    with $FAULT_FOLD_WRITE, writes to the database itself fail with it;
    with $FAULT_ONCE, the flag is removed by the first failure: the next try succeeds, as fsync does after what it has lost;
    with $FAULT_FULL, writes to the log fail with it while the file $FAULT_FULL has a size, and that file cannot be synced:
-   a full disk with a ballast on it. */
+   a full disk with a ballast on it.
+   Instead of the file, $FAULT_AT: the call of that number alone fails, with the errno $FAULT_ERRNO; with $FAULT_FILE it is
+   the file with that ending that fails, and not the log. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,7 +17,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int nth(const char *at) {
+  static int calls;
+  const char *error = getenv("FAULT_ERRNO");
+  int number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+  return number == atoi(at) ? (error ? atoi(error) : EIO) : 0;
+}
+
 static int flag(void) {
+  const char *at = getenv("FAULT_AT");
+  if (at) return nth(at);
   const char *path = getenv("FAULT_FLAG");
   FILE *file = path ? fopen(path, "r") : NULL;
   int error = 0;
@@ -42,10 +53,15 @@ static int fold_error(int fd, const char *how) {
   return error;
 }
 
+static int fails(int fd) {
+  const char *file = getenv("FAULT_FILE");
+  return ends(fd, file ? file : "-wal");
+}
+
 static int sync_error(int fd) {
   int fold = fold_error(fd, "FAULT_FOLD_SYNC");
   if (fold) return fold;
-  if (getenv("FAULT_SYNC") && ends(fd, "-wal")) return flag();
+  if (getenv("FAULT_SYNC") && fails(fd)) return flag();
   const char *full = getenv("FAULT_FULL");
   return full && ends(fd, full) ? flag() : 0;
 }
@@ -53,7 +69,7 @@ static int sync_error(int fd) {
 static int write_error(int fd) {
   int fold = fold_error(fd, "FAULT_FOLD_WRITE");
   if (fold) return fold;
-  if (!ends(fd, "-wal")) return 0;
+  if (!fails(fd)) return 0;
   if (getenv("FAULT_WRITE")) return flag();
   const char *full = getenv("FAULT_FULL");
   struct stat found;

@@ -5,7 +5,7 @@
 //! known from the plan of the night, never from our own records.
 
 use super::vendor::{Manner, Posted, Vendor};
-use crate::harness::alertmanager_body;
+use crate::harness::{Draw, alertmanager_body};
 use crate::night::{Night, seal};
 use nightshift::config::{Channel, Config, Secret};
 use nightshift::engine::{Courier, EventLines};
@@ -25,24 +25,6 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const REPEAT: u64 = 300;
 /// A question, or the first message of an incident, reaches people within so many seconds where the vendor takes it.
 const IN_TIME: u64 = 5;
-
-/// A reproducible draw (splitmix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From `low` up to, not including, `high`.
-    fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {

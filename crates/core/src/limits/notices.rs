@@ -32,6 +32,9 @@ pub const CHANNEL_OFF_RETRY: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Due notices taken up in one pass.
 pub const NOTICES_BATCH: usize = 1_024;
+/// A channel takes up no further message after this before it is asked again what is due, so that a critical incident waits for
+/// one message and not for a minute's.
+pub const LANE_TURN: Duration = Duration::from_millis(500);
 /// Between two editions of one digest.
 pub const DIGEST_PACE: Duration = Duration::from_secs(5);
 /// What urgent news may take from the turns of the others, and how far ahead a turn is given.
@@ -101,6 +104,8 @@ pub const PAGERDUTY_WEBHOOK_BYTES: usize = 256 * 1024;
 pub const PAGERDUTY_SIGNATURES: usize = 5;
 /// Deliveries remembered, so that a repeat counts once.
 pub const PAGERDUTY_HEARD: usize = 8_192;
+/// What was done in PagerDuty so long ago does nothing here any more; longer than it tries to deliver.
+pub const PAGERDUTY_OLD: Duration = Duration::from_secs(2 * 86_400);
 pub const PAGERDUTY_SUMMARY_CHARS: usize = 1_024;
 pub const PAGERDUTY_KEY_CHARS: usize = 255;
 /// As Alertmanager counts; PagerDuty says 512 KB.

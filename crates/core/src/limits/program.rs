@@ -27,6 +27,10 @@ pub const FILES_LOOK_EVERY: Duration = Duration::from_secs(30);
 pub const CLOCK_STEP: Duration = Duration::from_secs(5);
 /// How often it is looked whether the wall clock was set.
 pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A loop that wakes so much later than it wanted says that the whole process did not run.
+pub const PAUSE_TOLD: Duration = Duration::from_secs(2);
+/// From this on the ledger has it too.
+pub const PAUSE_NOTED: Duration = Duration::from_secs(10);
 /// A step that lasts as long is no mistake that is corrected soon: the engine's time and its timers follow it then.
 pub const CLOCK_SETTLE: Duration = Duration::from_secs(600);
 /// Of a clock that is set again and again, no more is written than one entry in this time.

@@ -8,6 +8,10 @@ use std::time::Duration;
 // ── the world ──
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
+/// A secret for headers of runbooks is this long at least: an answer that repeats a shorter one could not be cleaned.
+pub const HTTP_SECRET_BYTES_MIN: usize = 8;
+/// Hosts of one secret.
+pub const HTTP_SECRET_HOSTS: usize = 20;
 pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const PODS_PER_NODE: usize = 512;
 pub const NODES: u32 = 20_000;

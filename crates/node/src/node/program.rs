@@ -220,4 +220,16 @@ mod tests {
         assert!(ended.unwrap_err().contains("not known"));
         assert_eq!(program.earlier(), Earlier::Unknown);
     }
+
+    #[test]
+    fn a_tool_without_a_folder_is_found_in_the_fixed_folders_and_never_by_path() {
+        let found = tool(Path::new("env")).unwrap();
+        assert!(FOLDERS.iter().any(|folder| found == Path::new(folder).join("env")), "{}", found.display());
+        assert_eq!(tool(Path::new("/opt/x/nvidia-smi")), Ok(PathBuf::from("/opt/x/nvidia-smi")));
+        let gone = tool(Path::new("no-such-tool")).unwrap_err();
+        assert!(gone.contains("is in none of /usr/bin, ") && gone.contains("agent.yaml"), "{gone}");
+        for relative in ["./nvidia-smi", "bin/nvidia-smi", "../nvidia-smi"] {
+            assert!(tool(Path::new(relative)).unwrap_err().contains("no whole path"), "{relative}");
+        }
+    }
 }

@@ -101,7 +101,14 @@ impl Slice<'_> {
         }
         let spec = action.spec();
         let began = std::time::Instant::now();
-        let performing = tokio::time::timeout(spec.deadline.0, action.perform(world, &step));
+        // And once more before each request: what an action reads first takes its time as well.
+        let (world, gate) = if asked && spec.reach > Reach::None {
+            let (world, gate) = world.gated();
+            (world, Some(gate))
+        } else {
+            (world.clone(), None)
+        };
+        let performing = tokio::time::timeout(spec.deadline.0, action.perform(&world, &step));
         let answer = tokio::select! {
             answer = performing => answer,
             stopped = self.stopped(&claimed.run, action, &step) => return match stopped? {
@@ -120,21 +127,50 @@ impl Slice<'_> {
             }
         });
         match performed {
+            // Nothing was sent, so also a blind step has its chance still.
+            Performed::Retry { why, .. } if gate.is_some_and(|gate| gate.was_closed()) => {
+                if !self.is_held(&claimed.run, action, &step).await? {
+                    self.wait(claimed, None, why, limits::AGAIN_MIN).await?;
+                }
+                Ok(Next::Rest)
+            }
+            performed => self.conclude(claimed, step, spec.deadline, performed).await,
+        }
+    }
+
+    /// What an attempt came to.
+    async fn conclude(
+        &self,
+        claimed: &mut Claimed,
+        step: Step,
+        deadline: Span,
+        performed: Performed,
+    ) -> Result<Next, StoreError> {
+        match performed {
             Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
             Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
             Performed::Again { after, why, carry } => {
-                let wake = self.now() + after.max(limits::AGAIN_MIN);
-                let state = RunState::Waiting { why };
-                let carry = Some((step.no, carry));
-                self.parts.store.park(self.id, claimed.run.epoch, carry, state, wake, self.now()).await?;
+                self.wait(claimed, Some((step.no, carry)), why, after.max(limits::AGAIN_MIN)).await?;
                 Ok(Next::Rest)
             }
-            Performed::Retry { why, after } => self.retry(claimed, step, spec.deadline, why, after).await,
+            Performed::Retry { why, after } => self.retry(claimed, step, deadline, why, after).await,
             Performed::InDoubt { why } => {
                 self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
                 self.in_doubt(&claimed.run, &step, &format!("its answer is not known ({why})")).await
             }
         }
+    }
+
+    /// Parks the run, its step open, for that time.
+    async fn wait(
+        &self,
+        claimed: &Claimed,
+        carry: Option<(u32, serde_json::Value)>,
+        why: String,
+        after: Duration,
+    ) -> Result<(), StoreError> {
+        let state = RunState::Waiting { why };
+        self.parts.store.park(self.id, claimed.run.epoch, carry, state, self.now() + after, self.now()).await
     }
 
     /// Returns once people have stopped what is being performed, and what was on its way is to be cut off, which its effect
