@@ -56,6 +56,7 @@ check: fmt deny ## Format, lints, licenses, advisories (8 minutes)
 
 fmt:
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check src/actions/*.rs # declared by a macro, into which cargo fmt does not look
 
 deny: ## Licenses, bans, sources and known vulnerabilities of dependencies
 	@tools/deny.sh

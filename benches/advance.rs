@@ -4,7 +4,8 @@
 
 use nightshift::limits;
 use nightshift::model::{
-    ActionSpec, Call, Effect, Input, Outcome, ParamSpec, ParamType, Reach, RunId, Span, Step, Time,
+    ActionSpec, ApprovalNeed, Call, Capacity, Effect, Input, Outcome, ParamSpec, ParamType, Phrases, Reach, RunId,
+    Scheduling, Span, Step, TargetKind, Time,
 };
 use nightshift::script::{Brake, HostApi, Runbook, Turn, advance, advance_with, check, compile};
 use serde_json::{Value, json};
@@ -25,6 +26,11 @@ const fn action(name: &'static str, params: &'static [ParamSpec], options: &'sta
         effect: Effect::Read,
         reach: Reach::None,
         disruptive: false,
+        target: TargetKind::Nothing,
+        takes: Capacity::Nothing,
+        scheduling: Scheduling::Unchanged,
+        approval: ApprovalNeed::ByMode,
+        phrases: Phrases { todo: "{call}", done: None },
         permissions: &[],
         undo: None,
         deadline: Span::seconds(1),
@@ -47,7 +53,7 @@ const RUNBOOK: &str = r#"//! GPU fell off the bus: empty the node, look, give it
 //!   node: Node
 //!   gpu: Gpu
 //!   rounds: Int
-//! reach: node
+//! scope: node
 
 fn worst(pods) {
     let most = 0;

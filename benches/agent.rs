@@ -2,7 +2,7 @@
 //! answered. `cargo bench --bench agent -- --seconds 600 [cost] [events] [cordon]`.
 //!
 //! Invariant: the agent is the program itself, stripped of its symbols as it ships, over TLS with a certificate; what it
-//! sends is counted on the wire, and a time ends where somebody else (the engine's ledger, the fleet) shows the effect.
+//! sends is counted on the wire, and a time ends where another user (the engine's ledger, the fleet) shows the effect.
 
 #[path = "../tests/it/gpus.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
@@ -41,7 +41,7 @@ const TICKS: f64 = 100.0;
 
 const RULES: &str = "rules:\n  - name: cordon\n    when: ['alertname=\"GpuXid\"', 'xid=\"79\"']\n    run: cordon\n    \
                      mode: auto\n    cooldown: 0s\n    attempts: 1000000\n    group_by: [node, pci]\n    demote: { auto: 0, approve: 0 }\n";
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n\
                       k8s::cordon(node, \"a bench\");\n";
 const OPEN: &str = "guards:\n  nodes_at_once: 100000\n  share_at_once: 1.0\n  share_per_hour: 1.0\n  \
                     share_per_day: 1.0\n  correlated_share: 1.0\n";
@@ -134,7 +134,7 @@ impl Scene {
         })
         .await;
         let scene = Scene { site, engine, fleet, gpus, agent, wire };
-        eventually("NVML", async || scene.log().contains("NVML has begun").then_some(())).await;
+        eventually("NVML", async || scene.log().contains("NVML session started").then_some(())).await;
         scene
     }
 

@@ -201,7 +201,7 @@ async fn held(plane: &ControlPlane, nodes: &[&str], name: &str, guards: &str) {
     }
     let taken = rig.patched(plane).len();
     row(&format!("1,000 nodes at once, {name}: cordoned"), taken.to_string(), "1 at most", Some(taken as f64));
-    // Given back, as somebody else's cordon would be respected by the next engine.
+    // Given back, as another user's cordon would be respected by the next engine.
     let admin = plane.admin().await;
     for node in rig.patched(plane) {
         admin.patch(&format!("/api/v1/nodes/{node}"), &json!({ "spec": { "unschedulable": null } })).await;

@@ -1,80 +1,39 @@
-//! The catalog of actions: what a runbook can do to the world. One file each, one line in `CATALOG`.
+//! The catalog of actions: the acts of a runbook on the world. One file each, one line in `CATALOG`.
 //!
 //! Invariant: `perform` is the only way to touch the world, and is called only after a committed `begin`.
 
 mod answer;
-mod approve;
 mod args;
-mod cache_status;
-mod cache_verify;
-mod cache_warm;
-mod docker_containers;
-mod docker_restart;
+mod declare;
 mod engines;
-mod gpu_health;
-mod gpu_processes;
-mod gpu_recovery_action;
-mod gpu_reset;
-mod gpu_sharing;
-mod http_get;
 mod http_headers;
-mod http_post;
-mod inference_drain_traffic;
-mod inference_health;
-mod inference_models_on;
-mod inference_restart;
-mod inference_return_traffic;
-mod k8s_annotate;
-mod k8s_cordon;
-mod k8s_delete_pod;
-mod k8s_drain;
-mod k8s_evict;
-mod k8s_label;
-mod k8s_node;
-mod k8s_pods_on;
-mod k8s_ready_replicas;
-mod k8s_rollout_restart;
-mod k8s_scale;
-mod k8s_spare_node;
-mod k8s_taint;
-mod k8s_uncordon;
-mod k8s_untaint;
 mod keys;
 mod metadata;
-mod mig_plan;
-mod mig_rebalance;
-mod node_collect;
-mod node_reboot;
-mod note;
-mod now;
 mod on_node;
 mod on_pod;
-mod prom_query;
-mod prom_value;
 mod rights;
-mod sleep;
-mod tell;
 mod traffic;
 
 pub use rights::rights;
 
 use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject, Takes};
+use crate::telemetry::Metrics;
 use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
 
-/// What came of performing a step once.
+/// The result of performing a step once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Performed {
-    /// Settled, for good or ill.
+    /// Settled: done or failed.
     Done(Outcome),
-    /// Settled, and people on these channels hear it: (channel, text).
+    /// Settled, with a message for these channels: (channel, text).
     Tell(Outcome, Vec<(String, String)>),
-    /// Under way: perform again after this long, with what is carried. Not counted as a failed attempt.
+    /// Under way: perform again after this long, with `carry`. Not counted as a failed attempt.
     Again { after: Duration, why: String, carry: Value },
     /// The target did not answer: try again, a bounded number of times.
     Retry { why: String, after: Option<Duration> },
-    /// It was sent, and whether it happened is not known; it can be neither asked for nor repeated. The same verdict as
+    /// It was sent, and whether it happened is not known; it can be neither checked nor repeated. The same verdict as
     /// after a crash at that point.
     InDoubt { why: String },
 }
@@ -89,15 +48,21 @@ pub trait Action: Send + Sync {
         !self.spec().permissions.is_empty()
     }
 
-    /// What the call touches, from its arguments alone.
-    fn target(&self, call: &Call) -> Subject;
-
-    /// What the call takes away from those who serve, from its arguments alone.
-    fn takes(&self, _call: &Call) -> Takes {
-        Takes::Nothing
+    /// The object that the call touches, from its arguments alone.
+    fn target(&self, call: &Call) -> Subject {
+        args::target(self.spec().target, call)
     }
 
-    /// Reads the witness that `perform` will compare with; null where there is none.
+    /// What the call takes away from those who serve, from its arguments alone: never more than is declared.
+    fn takes(&self, call: &Call) -> Takes {
+        args::takes(self.spec().takes, call)
+    }
+
+    /// Reads the precondition that `perform` will compare with; null where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the target is not reached or refuses the read.
     async fn witness(&self, _world: &World, _call: &Call) -> Result<Value, WorldError> {
         Ok(Value::Null)
     }
@@ -105,14 +70,27 @@ pub trait Action: Send + Sync {
     /// Does it, or settles it if a crash left it open. Must be right however often it is called for one step.
     async fn perform(&self, world: &World, step: &Step) -> Performed;
 
-    /// People have cancelled the run while this step was open: stops what goes on without us. None: nothing does. Must be
-    /// right however often it is called; whatever it settles is the step's outcome.
+    /// A user has cancelled the run while this step was open: stops work that goes on without us. None: there is none.
+    /// Must be right however often it is called; whatever it settles is the step's outcome.
     async fn stop(&self, _world: &World, _step: &Step) -> Option<Performed> {
         None
     }
 
-    /// What `perform` would most likely answer, without touching anything. Reads are performed instead.
+    /// The answer that `perform` would most likely give, without touching anything. Reads are performed instead.
     async fn predict(&self, world: &World, call: &Call) -> Outcome;
+
+    /// `{details}` of its phrases where a list of the other arguments by name reads badly; of an ended step with its value.
+    fn details(&self, _call: &Call, _value: Option<&Value>) -> Option<String> {
+        None
+    }
+
+    /// Counts an ended step, besides the counters that each step has.
+    fn measure(&self, _metrics: &Metrics, _step: &Step, _outcome: &Outcome) {}
+
+    /// The bytes that its agent is to read for a step under way, and those that it has read.
+    fn bytes_read(&self, _progress: &Value) -> Option<(u64, u64)> {
+        None
+    }
 
     /// The call that takes an ended step back, if one does and it changed something, or may have.
     fn undo(&self, _step: &Step) -> Option<Call> {
@@ -120,52 +98,61 @@ pub trait Action: Send + Sync {
     }
 }
 
-/// One line an action, in alphabetic order of their names.
-static CATALOG: &[&dyn Action] = &[
-    &approve::Approve,
-    &cache_status::CACHE_STATUS,
-    &cache_verify::CacheVerify,
-    &cache_warm::CacheWarm,
-    &docker_containers::DockerContainers,
-    &docker_restart::DockerRestart,
-    &gpu_health::GPU_HEALTH,
-    &gpu_processes::GPU_PROCESSES,
-    &gpu_recovery_action::GPU_RECOVERY_ACTION,
-    &gpu_reset::GpuReset,
-    &gpu_sharing::GpuSharing,
-    &http_get::HttpGet,
-    &http_post::HttpPost,
-    &inference_drain_traffic::InferenceDrainTraffic,
-    &inference_health::InferenceHealth,
-    &inference_models_on::InferenceModelsOn,
-    &inference_restart::InferenceRestart,
-    &inference_return_traffic::InferenceReturnTraffic,
-    &k8s_annotate::K8sAnnotate,
-    &k8s_cordon::K8sCordon,
-    &k8s_delete_pod::K8sDeletePod,
-    &k8s_drain::K8sDrain,
-    &k8s_evict::K8sEvict,
-    &k8s_label::K8sLabel,
-    &k8s_node::K8sNode,
-    &k8s_pods_on::K8sPodsOn,
-    &k8s_ready_replicas::K8sReadyReplicas,
-    &k8s_rollout_restart::K8sRolloutRestart,
-    &k8s_scale::K8sScale,
-    &k8s_spare_node::K8sSpareNode,
-    &k8s_taint::K8sTaint,
-    &k8s_uncordon::K8sUncordon,
-    &k8s_untaint::K8sUntaint,
-    &mig_plan::MigPlanning,
-    &mig_rebalance::MigRebalance,
-    &node_collect::NodeCollect,
-    &node_reboot::NodeReboot,
-    &note::Note,
-    &now::Now,
-    &prom_query::PromQuery,
-    &prom_value::PromValue,
-    &sleep::Sleep,
-    &tell::Tell,
-];
+/// Declares each module and puts its action into the catalog. `cargo fmt` does not look into it: `make fmt` does.
+macro_rules! actions {
+    ($($(#[$when:meta])? $module:ident :: $action:ident,)*) => {
+        $($(#[$when])? mod $module;)*
+        static CATALOG: &[&dyn Action] = &[$($(#[$when])? &$module::$action),*];
+    };
+}
+
+// One line an action, in alphabetic order of their names.
+actions! {
+    approve::Approve,
+    cache_status::CACHE_STATUS,
+    cache_verify::CacheVerify,
+    cache_warm::CacheWarm,
+    docker_containers::DockerContainers,
+    docker_restart::DockerRestart,
+    gpu_health::GPU_HEALTH,
+    gpu_processes::GPU_PROCESSES,
+    gpu_recovery_action::GPU_RECOVERY_ACTION,
+    gpu_reset::GpuReset,
+    gpu_sharing::GpuSharing,
+    http_get::HttpGet,
+    http_post::HttpPost,
+    inference_drain_traffic::InferenceDrainTraffic,
+    inference_health::InferenceHealth,
+    inference_models_on::InferenceModelsOn,
+    inference_restart::InferenceRestart,
+    inference_return_traffic::InferenceReturnTraffic,
+    k8s_annotate::K8sAnnotate,
+    k8s_cordon::K8sCordon,
+    k8s_delete_pod::K8sDeletePod,
+    k8s_drain::K8sDrain,
+    k8s_evict::K8sEvict,
+    k8s_label::K8sLabel,
+    k8s_node::K8sNode,
+    k8s_pods_on::K8sPodsOn,
+    k8s_ready_replicas::K8sReadyReplicas,
+    k8s_rollout_restart::K8sRolloutRestart,
+    k8s_scale::K8sScale,
+    k8s_spare_node::K8sSpareNode,
+    k8s_taint::K8sTaint,
+    k8s_uncordon::K8sUncordon,
+    k8s_untaint::K8sUntaint,
+    mig_plan::MigPlanning,
+    mig_rebalance::MigRebalance,
+    node_collect::NodeCollect,
+    node_reboot::NodeReboot,
+    note::Note,
+    now::Now,
+    prom_query::PromQuery,
+    prom_value::PromValue,
+    sleep::Sleep,
+    tell::Tell,
+    #[cfg(test)] trial_shelve::TrialShelve,
+}
 
 /// Every action, in alphabetic order.
 pub fn catalog() -> Vec<&'static dyn Action> {
@@ -177,7 +164,7 @@ pub fn find(name: &str) -> Option<&'static dyn Action> {
     CATALOG.binary_search_by(|action| action.spec().name.cmp(name)).ok().map(|at| CATALOG[at])
 }
 
-/// Whether an ended step changed something, or may have: what `undo` asks first.
+/// Whether an ended step changed something, or may have: the first check of `undo`.
 fn changed(step: &Step) -> bool {
     matches!(&step.outcome, Some(Outcome::Ok(value)) if value["changed"] == Value::Bool(true)) || is_doubtful(step)
 }
@@ -188,7 +175,7 @@ fn is_doubtful(step: &Step) -> bool {
     silent && step.effect != Effect::Read && !step.carry.is_null()
 }
 
-/// What an ended step says was there before, if it changed it.
+/// The state before an ended step, if the step changed it.
 fn changed_from(step: &Step) -> Option<&Value> {
     match &step.outcome {
         Some(Outcome::Ok(value)) if changed(step) => value.get("before"),
@@ -201,7 +188,7 @@ fn changed_from(step: &Step) -> Option<&Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Reach;
+    use crate::model::{Capacity, Reach, Scheduling};
     use std::path::Path;
 
     #[test]
@@ -225,7 +212,7 @@ mod tests {
         }
     }
 
-    /// A call with each argument that says what is meant.
+    /// A call with a meaningful value for each argument.
     fn example(name: &str) -> Call {
         let args = [
             ("node", "gpu-1"),
@@ -236,6 +223,11 @@ mod tests {
         ];
         let args = args.map(|(name, value)| (name, Value::from(value)));
         Call::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
+    }
+
+    /// The names in braces of a phrase.
+    fn slots(phrase: &'static str) -> impl Iterator<Item = &'static str> {
+        phrase.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default())
     }
 
     #[test]
@@ -263,21 +255,27 @@ mod tests {
             }
             assert!(spec.permissions.is_sorted(), "{name}: permissions in order");
             assert!(!spec.disruptive || spec.reach > Reach::None, "{name} disrupts, so it reaches something");
-            // These end no pod: a cordon only keeps new ones away, and a GPU that has processes is not reset.
-            const HARMLESS: [&str; 2] = ["gpu::reset", "k8s::cordon"];
             let takes = action.takes(&example(name)) != Takes::Nothing;
-            assert_eq!(
-                takes,
-                spec.disruptive && !HARMLESS.contains(&name),
-                "{name}: what it takes from those who serve"
-            );
+            assert_eq!(takes, !spec.takes.doing().is_empty(), "{name}: what it takes from those who serve");
+            assert!(spec.disruptive || spec.takes == Capacity::Nothing, "{name} takes something, so it disrupts");
+            // What ends no pod is disruptive only in that it keeps new ones away, or makes a GPU useless for a moment.
+            let keeps_away = spec.scheduling == Scheduling::Cordon || spec.takes == Capacity::Gpu;
+            assert!(!spec.disruptive || takes || keeps_away, "{name} disrupts, so it takes something");
+            assert!(!spec.scheduling.gives_back() || !spec.disruptive, "{name} gives back, so it takes nothing");
+            for slot in [spec.phrases.todo, spec.phrases.done.unwrap_or_default()].into_iter().flat_map(slots) {
+                let is_argument = spec.params.iter().chain(spec.options).any(|param| param.name == slot);
+                assert!(is_argument || ["target", "details", "call"].contains(&slot), "{name}: {{{slot}}} is nothing");
+            }
+            // An effect without a line in the timeline has entries of its own in the ledger.
+            let silent = spec.phrases.done.is_none();
+            assert!(!silent || !spec.mutates() || spec.reach == Reach::None, "{name} acts, so the timeline shows it");
             assert!(spec.effect != Effect::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
             assert!(spec.undo.is_none_or(|undo| find(undo).is_some()), "{name}: its undo is an action");
             assert!(
                 spec.deadline.0 >= std::time::Duration::from_secs(10),
                 "{name}: a deadline that one attempt fits in"
             );
-            // Besides these only what changes a node by way of the cluster and its agent needs rights.
+            // Besides these only actions that change a node by way of the cluster and its agent need rights.
             let kube = ["k8s::", "mig::", "inference::", "gpu::sharing", "cache::warm"]
                 .iter()
                 .any(|start| spec.name.starts_with(start));

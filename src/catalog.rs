@@ -1,6 +1,6 @@
 //! Runbooks, rules and integrations from their folders: read, checked, pinned by hash, reloaded on change.
 //!
-//! Invariant: what is current is whole and checked; a bad file keeps the last good one and says so.
+//! Invariant: the files in force are whole and checked; a bad file keeps the last good one and is reported.
 
 mod build;
 mod files;
@@ -32,11 +32,11 @@ pub struct Loaded {
     pub hash: String,
     /// By rule: its file and line, `rules/gpu.yaml:12`.
     pub places: HashMap<String, String>,
-    /// The files in force, whole: what a start falls back on when one of them is wrong then.
+    /// The files in force, whole: a start falls back on them when one of them is wrong then.
     pub files: Arc<Vec<CatalogFile>>,
 }
 
-/// What is wrong with a file, rendered for people (with source line and caret where there is one).
+/// An error of a file, rendered for users (with source line and caret where there is one).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub file: String,
@@ -45,6 +45,7 @@ pub struct Problem {
     pub fatal: bool,
 }
 
+/// The folders that the catalog reads.
 #[derive(Debug, Clone)]
 pub struct Folders {
     pub runbooks: PathBuf,
@@ -52,7 +53,7 @@ pub struct Folders {
     pub integrations: PathBuf,
 }
 
-/// What runbooks may call: the actions of this program.
+/// The host of runbooks: the actions of this program.
 pub fn host_api() -> &'static HostApi {
     static API: LazyLock<HostApi> = LazyLock::new(|| HostApi {
         specs: crate::actions::catalog().into_iter().map(|action| action.spec()).collect(),
@@ -62,7 +63,7 @@ pub fn host_api() -> &'static HostApi {
 
 /// The current files, swapped whole when they change.
 pub struct Catalog {
-    /// What each file was and is; one reload at a time.
+    /// The last readings of each file; one reload at a time.
     state: Mutex<State>,
     current: RwLock<Arc<Loaded>>,
     /// Fatal problems that were there at the last reload: (file, text).
@@ -70,12 +71,20 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Reads everything. Fatal problems of a first load are an error; warnings come back with it.
+    /// Reads everything; warnings come back with it.
+    ///
+    /// # Errors
+    ///
+    /// Fails with every problem when one of them is fatal.
     pub fn load(folders: Folders) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
         Catalog::load_with(folders, host_api().clone())
     }
 
     /// The same, with the actions that runbooks may call given.
+    ///
+    /// # Errors
+    ///
+    /// Fails with every problem when one of them is fatal.
     pub fn load_with(folders: Folders, api: HostApi) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
         let mut state = State::new(folders, api);
         let (loaded, problems) = state.reload(&Loaded::default());
@@ -86,7 +95,7 @@ impl Catalog {
         Ok((Catalog { state: Mutex::new(state), current, standing: Mutex::default() }, problems))
     }
 
-    /// From files that were in force once, with what is good of the folders now. `None`: nothing of them compiles any more.
+    /// From files that were in force once, with the good files of the folders. `None`: none of them compiles any more.
     /// Every file that is refused is among the problems.
     pub fn load_kept(folders: Folders, kept: Vec<CatalogFile>) -> Option<(Catalog, Vec<Problem>)> {
         let mut state = State::new(folders, host_api().clone());
@@ -101,8 +110,9 @@ impl Catalog {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// The runbooks, rules and integrations in force.
     pub fn current(&self) -> Arc<Loaded> {
-        // Nothing panics while it holds the lock, and what it guards is swapped whole.
+        // No code panics while it holds the lock, and the guarded value is swapped whole.
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -131,7 +141,7 @@ impl Catalog {
         (loaded.map(Arc::new), problems)
     }
 
-    /// Puts in force what was read.
+    /// Puts a reading in force.
     pub fn put(&self, loaded: Arc<Loaded>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }

@@ -1,6 +1,6 @@
 //! The command line: one subcommand a file. Data goes to stdout, everything else to stderr.
 //!
-//! Invariant: every way out is one of the exit codes of `Code`, and every failure says what to do.
+//! Invariant: every way out is one of the exit codes of `Code`, and every failure names its fix.
 
 mod agent;
 mod agents;
@@ -47,16 +47,16 @@ const CODES: &str = "\
 Exit codes:
   0    ok
   1    failure
-  2    wrong usage, or a configuration that cannot be used
-  3    partly done, or only warnings where --strict was asked
-  4    not allowed: the token is missing, wrong, or its role is too small
-  5    there is no such thing
+  2    wrong usage, or an invalid configuration
+  3    partly done, or only warnings with --strict
+  4    not allowed: the token is missing, wrong, or its role lacks the right
+  5    not found
   130  interrupted
 
-Data goes to stdout, everything else to stderr. JSON has times in RFC 3339 (UTC) and keys that stay.
+Data goes to stdout, everything else to stderr. JSON has times in RFC 3339 (UTC) and stable keys.
 Start with `make demo` in the source folder, `nightshift sim` without a fleet, or `nightshift doctor` on a real one.";
 
-/// Takes the night shift: hears alerts, runs checked runbooks within guards, tells people, and can prove what it did.
+/// Receive alerts, run checked runbooks within guards, notify users, and keep a verifiable ledger.
 #[derive(Parser)]
 #[command(name = "nightshift", version, after_help = CODES, propagate_version = false, max_term_width = 110)]
 struct Cli {
@@ -72,23 +72,23 @@ enum Command {
     Serve(serve::Args),
     /// Run the agent on a GPU node
     Agent(agent::Args),
-    /// The agents on GPU nodes; let one join, or take it away
+    /// List the agents on GPU nodes; create a join token or remove an agent
     Agents(agents::Args),
     /// Check runbooks, rules and integrations without running anything
     Check(check::Args),
     /// Write a backup of the store and its keys to one file, also while the engine runs
     #[command(after_help = backup::EXAMPLES)]
     Backup(backup::Args),
-    /// Put a backup in the place of the store; the engine must not run
+    /// Replace the store with a backup; the engine must not be running
     Restore(backup::RestoreArgs),
-    /// Show what a runbook would do now, against the live, read-only world
+    /// Show the steps a runbook would take now, from live read-only data
     Simulate(simulate::Args),
     /// Start a runbook by hand
     #[command(after_help = run::EXAMPLES)]
     Run(run::Args),
-    /// The story of a run, an incident or an approval
+    /// Show the timeline of a run, an incident or an approval
     Show(show::Args),
-    /// Why something was done, or was not
+    /// Explain why an action was taken or not taken
     Why(why::Args),
     /// Approve a pending request; without an ID, list the pending requests
     #[command(after_help = approve::EXAMPLES)]
@@ -98,55 +98,55 @@ enum Command {
     /// List incidents: the open ones, or all
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(incidents::Args),
-    /// Acknowledge an incident: somebody looks at it
+    /// Acknowledge an incident
     Ack(incidents::AckArgs),
-    /// Give an incident to somebody
+    /// Assign an incident to a user
     Assign(incidents::AssignArgs),
-    /// Silence the alerts of an incident at their Alertmanager, for a while
+    /// Silence an incident's alerts in Alertmanager for a time
     #[command(after_help = incidents::SILENCE_EXAMPLES)]
     Silence(incidents::SilenceArgs),
-    /// End the alerts that hold an incident open, where their source does not
+    /// Close an incident's alerts when their source does not
     Resolve(incidents::ResolveArgs),
-    /// Runs, the unfinished ones first
+    /// List runs, unfinished ones first
     Runs(runs::Args),
-    /// End a run that is not over
+    /// Cancel an unfinished run
     Cancel(runs::CancelArgs),
     /// Freeze automation at once: everywhere, in one cluster, or for one rule
     #[command(after_help = freeze::EXAMPLES)]
     Freeze(freeze::Args),
     /// Release a freeze
     Unfreeze(freeze::UnfreezeArgs),
-    /// What rules have on record, and how far they go for it
+    /// Show how each rule has performed and its current mode
     Scorecard(ladder::Args),
-    /// Say whether what a run of a rule did, or would have done, was right
+    /// Review a run: right or wrong
     Judge(ladder::JudgeArgs),
-    /// Let a rule go one rung further, on what it has on record
+    /// Promote a rule to the next mode, based on its statistics
     Promote(ladder::PromoteArgs),
-    /// Let a rule go less far, at once
+    /// Demote a rule to a lower mode, at once
     Demote(ladder::DemoteArgs),
-    /// Each guard: its level, its limit, who holds it; and the reset of a breaker
+    /// List guards with their levels, limits and holders; reset a breaker
     Guards(guards::Args),
-    /// Tokens that were made here: list, make, revoke
+    /// List, create and revoke tokens
     Tokens(tokens::Args),
-    /// List who is signed in on the pages; end sessions at once
+    /// List web sessions; end sessions at once
     Sessions(sessions::Args),
-    /// A way in for the hour in which nothing else opens; everybody is told
+    /// Activate break-glass access: admin rights for at most an hour; all channels are notified
     BreakGlass(break_glass::Args),
-    /// How the engine stands: counts, guards, freezes
+    /// Show the engine's status: counts, guards, freezes
     Status(status::Args),
-    /// The ledger: verify, export, proof, key, log, redact
+    /// Read and verify the ledger; export, prove or redact entries
     Audit(audit::Args),
-    /// List channels and how each stands; send a test message through one
+    /// List channels with their status; send a test message
     Channels(channels::Args),
-    /// Models on this machine: in memory or not, read them in, check them
+    /// Show, warm and verify cached models on this machine
     Cache(cache::Args),
-    /// Look at everything this installation needs and say what to mend
+    /// Check everything this installation needs, and print a fix for each problem
     Doctor(doctor::Args),
-    /// The Kubernetes roles that this installation needs, from the actions that are on
+    /// Print the Kubernetes roles this installation needs, from its enabled actions
     Rbac(rbac::Args),
-    /// See it work: a simulated fleet, a real Prometheus and Alertmanager, faults one after another
+    /// Run a demo: a simulated fleet, a real Prometheus and Alertmanager, and a series of faults
     Demo(demo::Args),
-    /// Serve a simulated fleet, to try rules and runbooks against; make faults in it
+    /// Serve a simulated fleet to try rules and runbooks; inject faults
     Sim(sim::Args),
     /// Print the configuration
     Config(config::Args),
@@ -156,7 +156,7 @@ enum Command {
     Version,
 }
 
-/// Parses the arguments, does what they say, and turns the end into an exit code.
+/// Parses the arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
     if let Some(code) = crate::node::is_meant(std::env::args_os().skip(1)) {
         return code;

@@ -4,6 +4,7 @@
 
 mod agents;
 mod check;
+pub mod deprecated;
 #[cfg(test)]
 mod docs;
 mod effective;
@@ -39,11 +40,12 @@ pub enum Secret {
     Env(String),
 }
 
+/// The configuration: one YAML file; each key is optional.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Database, lock file, signing key and this machine's own token. Made at the first start, for its owner alone.
+    /// Database, lock file, signing key and this machine's own token. Created at the first start, readable only by its owner.
     pub data_dir: PathBuf,
     /// Runbooks, `*.rhai`. Read again when they change.
     pub runbooks_dir: PathBuf,
@@ -57,9 +59,9 @@ pub struct Config {
     pub server: Server,
     /// Where alerts come from. The name is part of the address: `POST /in/alertmanager/prod`.
     pub sources: BTreeMap<String, Source>,
-    /// Where messages go; rules name these under `tell`.
+    /// Notification channels; rules name these under `tell`.
     pub channels: BTreeMap<String, Channel>,
-    /// Who people are and what they may do, in Slack, PagerDuty, the pages and by token. Read again within a second when the
+    /// Users, their identities in Slack, PagerDuty, the pages and tokens, and their role. Reloaded within a second when the
     /// file changes.
     pub people: Vec<Person>,
     /// Slack's slash command, buttons, forms and page of the app.
@@ -68,10 +70,10 @@ pub struct Config {
     pub pagerduty: Option<PagerDutyWebhook>,
     /// Kubernetes clusters by name. `{}`: the cluster where the engine runs, else the current context of `~/.kube/config`.
     pub clusters: BTreeMap<String, KubeConfig>,
-    /// The cluster that is meant where an alert or a request names none; required where there are several.
+    /// The cluster of alerts and requests that name none; required if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_cluster: Option<String>,
-    /// For `prom::query`, `prom::value` and `verify` in runbooks, and `still` in rules.
+    /// For `prom::query`, `prom::value` and `verify` in runbooks, and `confirm_query` in rules.
     pub prometheus: Option<PrometheusConfig>,
     /// The Docker engine of this machine, for `docker::restart`.
     pub docker: Option<DockerConfig>,
@@ -85,10 +87,9 @@ pub struct Config {
     pub actions: Actions,
     /// How much may be out of service at once. An unknown level holds a step.
     pub guards: GuardLimits,
-    /// What stops everything besides `nightshift freeze`.
+    /// Further switches that stop everything, in addition to `nightshift freeze`.
     pub kill_switch: KillSwitchConfig,
-    /// No rule goes further than this, whatever its file says: a rule with a higher `mode` stays here. Raise this first, then
-    /// the rule's `mode`.
+    /// Highest mode of any rule: a rule with a higher `mode` stays at this one. Raise this first, then the rule's `mode`.
     pub mode_ceiling: crate::model::Mode,
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
@@ -106,79 +107,82 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The API's and the pages' listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Loopback by default; any other address needs `behind_tls: true`, which says that a TLS proxy stands before it.
+    /// Loopback by default; any other address requires `behind_tls: true`, for a TLS proxy in front of it.
     pub listen: SocketAddr,
     /// A TLS proxy stands before it, so that tokens do not travel in the clear.
     pub behind_tls: bool,
-    /// The address under which people reach the engine, for links in messages.
+    /// The engine's public address, for links in messages.
     pub public_url: Option<String>,
-    /// Tokens with a role each; docs/roles.md lists what each may do. `nightshift tokens make` needs no entry here.
+    /// Tokens with a role each; docs/roles.md lists their rights. `nightshift tokens make` needs no entry here.
     pub tokens: Vec<Token>,
-    /// The identity provider (OpenID Connect) with which people sign in to the pages; left out: with a token.
+    /// The identity provider (OpenID Connect) for the pages; left out: users sign in with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
 }
 
+/// A static token of the API, with a role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Shown in the ledger.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub role: Role,
     /// For role `source`: the sources it may post to.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// It may act on what is in these clusters alone; left out: in every one.
+    /// It may act only in these clusters; left out: in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
     /// The token's text. Missing, it stops the start.
     pub secret: Secret,
 }
 
-/// A person, with everything by which they are known: whatever they come by, they are one, with this role.
+/// A user, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Person {
-    /// As in `approvers:`, and in the ledger: one person has one name. A token of that name is theirs too.
+    /// As in `approvers:`, and in the ledger: one name for each person. A token of that name belongs to them too.
     pub name: String,
-    /// No way in gives them more than this.
+    /// Their role with every auth method.
     pub role: Role,
-    /// They may act on what is in these clusters alone; left out: in every one.
+    /// They may act only in these clusters; left out: in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
-    /// `U0123ABCD`: the member id of their profile, never a display name.
+    /// `U0123ABCD`: the member ID of their profile, never a display name.
     #[serde(default)]
     pub slack: Option<String>,
-    /// `P0ABCDE`: the user id of PagerDuty.
+    /// `P0ABCDE`: the user ID in PagerDuty.
     #[serde(default)]
     pub pagerduty: Option<String>,
-    /// Names of tokens that are theirs, of `server.tokens` or made with `nightshift tokens make`.
+    /// Names of their tokens, from `server.tokens` or created with `nightshift tokens make`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<String>,
-    /// How the identity provider knows them: the subject, or a mail address that it has verified.
+    /// Their identity at the provider: the subject, or a verified mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<String>,
 }
 
 impl Person {
-    /// Somebody whom no other system knows yet.
+    /// A user without an identity in another system.
     pub fn new(name: impl Into<String>, role: Role) -> Person {
         Person { name: name.into(), role, clusters: None, slack: None, pagerduty: None, tokens: Vec::new(), oidc: None }
     }
 
+    /// The token's role in the token's clusters.
     pub fn grant(&self) -> Grant {
         Grant { role: self.role, clusters: self.clusters.clone() }
     }
 }
 
-/// PagerDuty's webhook subscription: what people do there is the same here.
+/// PagerDuty's webhook subscription: an act of a user there counts as the same act here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -200,7 +204,7 @@ pub struct Source {
     /// A bearer token for `api`.
     #[serde(default)]
     pub api_token: Option<Secret>,
-    /// An open episode that was not repeated for this long is asked about, then stale.
+    /// An open episode not repeated for this long is checked at the source, then marked stale.
     #[serde(default = "Source::default_stale_after")]
     pub stale_after: Span,
     /// Which labels name the node, the GPU and so on; the first that is not empty counts.
@@ -216,8 +220,8 @@ pub struct Source {
     /// For `kind: kubernetes` and `inference`: which of `clusters` it watches, or finds engines in; left out: the default cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// For `kind: kubernetes`: pods without GPUs are heard in these namespaces; for `inference`: engines are found in these
-    /// alone …
+    /// For `kind: kubernetes`: also report pods without GPUs in these namespaces; for `inference`: find engines only in
+    /// these …
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     /// … and where they bear all of these labels.
@@ -275,7 +279,7 @@ pub enum Channel {
     /// A Slack incoming webhook: the simple form, cannot edit.
     #[serde(rename = "slack-webhook")]
     SlackWebhook {
-        /// The webhook's address: anyone who has it may post.
+        /// Address of the webhook; it is a secret, because anyone with it can post.
         url: Secret,
     },
     /// PagerDuty's Events API v2: one alert per incident.
@@ -285,12 +289,12 @@ pub enum Channel {
         /// PagerDuty's address for events.
         #[serde(default = "Channel::pagerduty_api")]
         api: String,
-        /// How long automation may work on an incident before this channel is notified; it is notified at once where automation
-        /// gives up, is refused, or needs people. Left out: always at once.
-        #[serde(default)]
+        /// Time for automation before this channel is notified; it is notified at once if automation fails, is denied, or needs
+        /// an operator. Left out: always at once.
+        #[serde(default, rename = "notify_after", alias = "patience")]
         patience: Option<Span>,
     },
-    /// What Nightshift does, as change events of a PagerDuty service. They page no one.
+    /// Nightshift's actions as change events of a PagerDuty service. They send no page.
     #[serde(rename = "pagerduty-changes")]
     PagerDutyChanges {
         /// The integration key of a service.
@@ -299,7 +303,7 @@ pub enum Channel {
         #[serde(default = "Channel::pagerduty_changes_api")]
         api: String,
     },
-    /// Mail by SMTP: one thread per incident.
+    /// Mail over SMTP: one thread per incident.
     Email {
         /// `smtp://host:587` (STARTTLS, required), `smtps://host:465`, or `smtp+plain://127.0.0.1:1025` (loopback only).
         server: String,
@@ -307,13 +311,13 @@ pub enum Channel {
         from: String,
         /// The recipients.
         to: Vec<String>,
-        /// For servers that ask for a login; with `password`.
+        /// For servers that require a login; with `password`.
         #[serde(default)]
         username: Option<String>,
         /// The password of `username`.
         #[serde(default)]
         password: Option<Secret>,
-        /// PEM file of a certificate authority to trust besides the system's, for a mail server of one's own.
+        /// PEM file of a certificate authority to trust in addition to the system's, for your own mail server.
         #[serde(default)]
         ca_file: Option<PathBuf>,
     },
@@ -327,7 +331,7 @@ pub enum Channel {
         #[serde(default)]
         headers: BTreeMap<String, Secret>,
         /// As PagerDuty's, for shapes that page.
-        #[serde(default)]
+        #[serde(default, rename = "notify_after", alias = "patience")]
         patience: Option<Span>,
     },
     /// The engine's own log.
@@ -347,7 +351,7 @@ impl Channel {
         "https://events.pagerduty.com/v2/change/enqueue".to_owned()
     }
 
-    /// How long automation may work before this channel hears; none: it hears at once.
+    /// How long automation may work before this channel is notified; none: it is notified at once.
     pub fn patience(&self) -> Option<Span> {
         match self {
             Channel::PagerDuty { patience, .. } | Channel::Webhook { patience, .. } => *patience,
@@ -356,7 +360,7 @@ impl Channel {
     }
 }
 
-/// What a window does to actions.
+/// The effect of a window on actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -374,12 +378,12 @@ pub enum WindowKind {
 pub struct WindowRule {
     /// Shown where it holds a step.
     pub name: String,
-    /// `hold`: nothing begins inside it. `only`: nothing begins outside it.
+    /// `hold`: no step starts inside it. `only`: no step starts outside it.
     pub kind: WindowKind,
     /// `all`, `cluster:<name>` or `rule:<name>`.
     #[serde(default = "WindowRule::everywhere")]
     pub scope: String,
-    /// When it begins: `{ cron: '0 9 * * 1-5', zone: Europe/Berlin }`.
+    /// Its start: `{ cron: '0 9 * * 1-5', zone: Europe/Berlin }`.
     pub at: Schedule,
     /// How long it lasts from there.
     pub lasts: Span,
@@ -391,6 +395,7 @@ impl WindowRule {
     }
 }
 
+/// A Prometheus that runbooks and guards query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -414,18 +419,19 @@ pub struct RunbookSecret {
     pub hosts: Vec<String>,
 }
 
-/// What is on: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
+/// The actions in use: everything in `allow` that is not in `deny`. A pattern is a name, a family (`k8s::*`) or `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Actions {
     /// Names, families (`k8s::*`) or `*`.
     pub allow: Vec<String>,
-    /// Off, whatever `allow` says.
+    /// Disabled, even if allowed above.
     pub deny: Vec<String>,
 }
 
 impl Actions {
+    /// Whether an action of this name is allowed and not denied.
     pub fn lets(&self, name: &str) -> bool {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
         any(&self.allow) && !any(&self.deny)
@@ -440,11 +446,12 @@ impl Actions {
     }
 }
 
+/// How long records are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Ended episodes, runs and incidents in the tables of what is current.
+    /// Ended episodes, runs and incidents in the tables.
     pub episodes: Span,
     /// Bodies of ledger entries; their hashes stay for ever.
     pub bodies: Span,
@@ -455,7 +462,7 @@ pub struct Retention {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DefaultRoute {
-    /// Names of channels; an empty list is explicit silence: an incident, and no message.
+    /// Names of channels; an empty list means an incident without a message.
     pub tell: Vec<String>,
 }
 
@@ -464,7 +471,7 @@ pub struct DefaultRoute {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Incidents {
-    /// An incident whose alerts have all ended is kept open so long; an alert that fires again is the same incident. 0s: at
+    /// Time an incident stays open after all its alerts have ended; an alert that fires again belongs to the same incident. 0s: at
     /// once.
     pub resolve_after: Span,
     /// Alerts of one name that fire within this time on more than three subjects are one incident. 0s: never.
@@ -487,7 +494,7 @@ impl Config {
         }
     }
 
-    /// Names of clusters by which anything can be: those that are reached, and those that sources say.
+    /// Names of clusters by which anything can be: those that are reached, and those in sources.
     pub fn cluster_names(&self) -> Vec<&str> {
         let labelled = self.sources.values().filter_map(|source| source.add_labels.get("cluster"));
         self.clusters.keys().chain(labelled).map(String::as_str).collect()
@@ -518,7 +525,7 @@ impl Config {
         self.data_dir.join("ballast")
     }
 
-    /// What a backup takes along beside the database, where it is there.
+    /// The files that a backup includes beside the database, where they exist.
     pub fn kept_keys(&self) -> Vec<PathBuf> {
         ["signing.key", "signing.pub", "agents-ca.key", "agents-ca.pem", "token"]
             .map(|name| self.data_dir.join(name))

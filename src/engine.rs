@@ -1,4 +1,5 @@
-//! The loops: runner, courier, janitor, scheduler, clusters, probes. They hold no queues; they ask the store what is due.
+//! The loops: runner, courier, janitor, scheduler, clusters, probes. They hold no queues; they read due work from the
+//! store.
 //! (Intake is no loop: a request of a source is one transaction, `store.intake`.)
 //!
 //! Invariant: a loop takes no input; a nudge carries no data; the first pass after a crash is the recovery.
@@ -81,7 +82,7 @@ async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Runs every loop until `shutdown` turns true, then returns once each has put down what it held.
+/// Runs every loop until `shutdown` turns true, then returns once each has released its leases.
 pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
     // Before anything looks at a timer.
     let clock = ClockWatch::begin(&parts).await;
@@ -114,7 +115,7 @@ pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
                 Some(Err(panic)) => stop(panic),
                 None => break,
             },
-            // Without it nothing tells any more whether this engine may act.
+            // Without it this engine's right to act is unknown.
             Err(panic) = &mut keeping => stop(panic),
         }
     }

@@ -1,8 +1,9 @@
-//! Nightshift takes the night shift for a fleet of GPU inference servers: it hears alerts, decides by rules, runs checked
-//! runbooks within guards, tells people, and keeps a ledger that cannot be altered unseen. This page is THE MAP.
+//! Nightshift takes the night shift for a fleet of GPU inference servers: it receives alerts, decides by rules, runs
+//! checked runbooks within guards, notifies users, and keeps a ledger that cannot be altered unseen. This page is THE
+//! MAP.
 //!
 //! ```text
-//!   vendor JSON                                                                     a human
+//!   vendor JSON                                                                     a user
 //!       │                                                                             ▲
 //!       ▼                                                                             │
 //!  ┌─────────┐ decode ┌────────┐  one transaction   ╔═══════════════════════╗  due ┌─────────┐ encode
@@ -19,21 +20,23 @@
 //!
 //! # One alert, through five files
 //!
-//! 1. `server/ingest.rs`: `POST /in/alertmanager/prod`. Who speaks, how much, what source; the answer is 2xx after the commit.
+//! 1. `server/ingest.rs`: `POST /in/alertmanager/prod`. The sender, the size, the source; the answer is 2xx after the
+//! commit.
 //! 2. `sources/alertmanager.rs`: the body becomes [`model::Event`]s. Pure.
 //! 3. `store/ops/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
-//!    are due, and one ledger entry with the reasons. What to do is asked of [`policy`], which is pure.
-//! 4. `engine/runner/slice.rs`: the heart. Open step? Perform it. Else ask [`script::advance`] what comes next: a call is
+//! are due, and one ledger entry with the reasons. The decisions come from [`policy`], which is pure.
+//! 4. `engine/runner/slice.rs`: the heart. Open step? Perform it. Else [`script::advance`] returns the next turn: a
+//! call is
 //!    begun (guards, reservation and entry in one commit), performed by an [`actions::Action`], ended; a wait is a row.
 //! 5. `engine/courier.rs`: the incident as it is now becomes one message on each channel, edited when it changes.
 //!
 //! # The laws
 //!
 //! - **One ledger.** A run's journal and the audit trail are two readings of it; there is no call that writes a log.
-//! - **One question.** Loops ask the store what is due; the first pass after a crash is the recovery.
+//! - **One question.** Loops read due work from the store; the first pass after a crash is the recovery.
 //! - **A runbook is a pure function** from its journal to its next call; replaying a finished run makes no call.
 //! - **One door.** The world is touched only in `Action::perform` and `Notifier::deliver`, after a committed record.
-//! - **Notices fail open, actions fail closed.** Rather told twice than never; rather not done than done twice.
+//! - **Notices fail open, actions fail closed.** Rather notified twice than never; rather not done than done twice.
 //! - **Nothing silent, nothing unbounded.** Every refusal has a [`model::Reason`]; every bound stands in [`limits`].
 //! - A module imports only from rows below it (`tests/it/tidy.rs` keeps the table).
 //!
@@ -46,20 +49,20 @@ pub use nightshift_runtime::clock;
 
 // ── 2 ── disk, clock, network
 pub mod config;
-/// What is known and what is due; the ledger. SQLite behind `trait Store`.
+/// The current state and the due work; the ledger. SQLite behind `trait Store`.
 pub mod store;
 pub mod telemetry;
 /// The only code that opens connections: Kubernetes, Prometheus, HTTP; and the simulated fleet.
 pub mod world;
 
 // ── 3 ── catalogs: one file each, add yours
-/// What a runbook can do, each with its effect, reach, prediction and undo.
+/// The actions of runbooks, each with its effect, scope, prediction and undo.
 pub mod actions;
 /// Rules, runbooks and integrations from their folders, reloaded on change.
 pub mod catalog;
-/// How people hear.
+/// How users are notified.
 pub mod notifiers;
-/// What we hear.
+/// The sources of alerts.
 pub mod sources;
 
 // ── 4 ── the loops: runner, courier, janitor, scheduler; and the story that they leave behind

@@ -1,6 +1,7 @@
-//! The catalog of notifiers: how people hear. One file each, one line in the catalog.
+//! The catalog of notifiers: how users are notified. One file each, one line in the catalog.
 //!
-//! Invariant: a notifier says what an incident is now, edits what it said before, and never decides whether to speak.
+//! Invariant: a notifier shows the incident's present state, edits its earlier message, and never decides whether to
+//! send.
 
 mod answer;
 mod email;
@@ -29,27 +30,27 @@ use std::time::Duration;
 /// One configured channel.
 #[async_trait::async_trait]
 pub trait Notifier: Send + Sync {
-    /// What deliveries are counted under.
+    /// The kind under which deliveries are counted.
     fn kind(&self) -> ChannelKind;
 
-    /// Says it; `prior` is what the last delivery for this incident gave back.
+    /// Sends it; `prior` is the receipt of the last delivery for this incident.
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery;
 
-    /// Says that there is too much to say one by one; `prior` is what the last edition of this digest gave back.
+    /// Sends one message in place of too many; `prior` is the receipt of the last edition of this digest.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery;
 
-    /// How fast the other side takes what can wait. None: as it comes.
+    /// The vendor's rate limit for messages that can wait. None: unlimited.
     fn pace(&self) -> Option<&Pace> {
         None
     }
 
-    /// Whether anything would be sent for this: what sends nothing waits for no turn.
+    /// Whether anything would be sent for this; otherwise it waits for no turn.
     fn speaks(&self, _notice: &Notice, _prior: Option<&Receipt>) -> bool {
         true
     }
 
-    /// Whether its first message about an incident waits a moment for the question that a run is about to ask: for a channel
-    /// whose first message wakes people, and which cannot take it back.
+    /// Whether its first message about an incident waits a moment for the approval request of a run that plans: for a
+    /// channel whose first message wakes the on-call, and which cannot take it back.
     fn waits_for_plan(&self) -> bool {
         false
     }
@@ -59,14 +60,18 @@ pub trait Notifier: Send + Sync {
         None
     }
 
-    /// For `doctor`: sends nothing that pages anybody; says what works or what to mend.
+    /// For `doctor`: whether the channel works. Sends nothing that pages anyone.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the fault and its fix when the channel does not work.
     async fn probe(&self) -> Result<String, String>;
 }
 
 /// A burst, and then one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
-    /// What shares it: the vendor counts by workspace or integration, whatever channels there are. No secret.
+    /// The key that shares it: the vendor counts by workspace or integration, whatever channels there are. No secret.
     pub key: String,
     pub every: Duration,
     pub burst: u32,
@@ -76,12 +81,12 @@ impl Pace {
     /// Of everything that uses this secret at this address.
     fn of(address: &str, secret: &str, every: Duration, burst: u32) -> Pace {
         let hash = Sha256::digest(format!("{address}\n{secret}").as_bytes());
-        Pace { key: hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect(), every, burst }
+        Pace { key: hex::encode(&hash[..8]), every, burst }
     }
 }
 
-/// Where news goes for a channel that nobody configured: notices fail open, so a first day without any account has them
-/// in the log. It is there only while no channel is configured at all; no channel can have this name.
+/// The receiver of messages while no channel is configured: notices fail open, so a first day without any account has
+/// them in the log. It is there only while no channel is configured at all; no channel can have this name.
 pub const ANYWHERE: &str = "*";
 
 /// Why a channel cannot be made.
@@ -93,8 +98,12 @@ enum Wrong {
 }
 
 /// Makes a notifier of every configured channel. A channel whose secret cannot be read is made all the same and is `off`
-/// until it can be. The errors say for each channel with a wrong setting what to fix. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: of what buttons carry. Call it inside a tokio runtime: a mail
-/// channel keeps connections.
+/// until it can be. `encoders`: the `encode.rhai` of `integrations/`, by folder; `seal`: for the values of buttons.
+/// Call it inside a tokio runtime: a mail channel keeps connections.
+///
+/// # Errors
+///
+/// Fails with a line for each channel with a wrong setting: the setting and its fix.
 pub fn build(
     channels: &BTreeMap<String, Channel>,
     encoders: &HashMap<String, Arc<Shape>>,
@@ -123,7 +132,7 @@ pub fn build(
     if wrong.is_empty() { Ok(built) } else { Err(wrong) }
 }
 
-/// What [`Notifier::kind`] of that channel returns.
+/// The value that [`Notifier::kind`] of that channel returns.
 fn kind_of(channel: &Channel) -> ChannelKind {
     match channel {
         Channel::Slack { .. } => ChannelKind::Slack,
@@ -183,7 +192,7 @@ fn one(
             let encode = encoders.get(shape).ok_or_else(|| {
                 let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
                 let known = sorted(known).join(", ");
-                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; there are: {known}"))
+                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; available: {known}"))
             })?;
             let headers = headers
                 .iter()
@@ -200,7 +209,7 @@ fn sorted(mut names: Vec<&str>) -> Vec<&str> {
     names
 }
 
-/// The state of an incident as messages say it.
+/// The state of an incident in messages.
 fn word(state: IncidentState) -> &'static str {
     match state {
         IncidentState::Open => "open",
@@ -209,12 +218,12 @@ fn word(state: IncidentState) -> &'static str {
     }
 }
 
-/// The state as messages say it; while nothing of the incident fires, when it closes.
+/// The state in messages; while nothing of the incident fires, when it closes.
 fn standing(incident: &Incident) -> String {
     incident.recovery().unwrap_or_else(|| word(incident.state).to_owned())
 }
 
-/// A mark that can be told apart at arm's length.
+/// A mark that is clear at arm's length.
 fn mark(state: IncidentState, severity: Severity) -> &'static str {
     match (state, severity) {
         (IncidentState::Resolved, _) => "✅",
@@ -255,7 +264,7 @@ fn answerers(ask: &Ask) -> String {
     if ask.needed > 1 { format!("{who} {} different people must approve.", ask.needed) } else { who }
 }
 
-/// The plan of a question: each step, what it costs, what would hold it.
+/// The plan of an approval request: each step, its cost, and the guards that would hold it.
 fn plan_lines(ask: &Ask) -> Vec<String> {
     if ask.steps.is_empty() {
         return ask.plan.iter().enumerate().map(|(at, call)| format!("{}. {call}", at + 1)).collect();
@@ -272,12 +281,12 @@ fn plan_lines(ask: &Ask) -> Vec<String> {
 /// A plan that was only shown: `Suggestion only: would cordon gpu-1 and drain it (4 pods move). Nothing was done.`
 pub fn suggested(suggestion: &Suggestion) -> String {
     match suggestion.brief.as_str() {
-        "" => format!("Suggestion only: {} would change nothing. Nothing was done.", suggestion.runbook),
-        brief => format!("Suggestion only: would {brief}. Nothing was done."),
+        "" => format!("Suggestion only: {} would make no change. No action taken.", suggestion.runbook),
+        brief => format!("Suggestion only: would {brief}. No action taken."),
     }
 }
 
-/// What the alerts say beyond the title: a line each where there are several, and descriptions.
+/// The alerts' text beyond the title: a line each where there are several, and descriptions.
 fn alert_words(notice: &Notice) -> Vec<String> {
     let mut words = Vec::new();
     let several = notice.alerts.len() > 1 || notice.alerts_left_out > 0;

@@ -1,7 +1,8 @@
 //! HTTP: ingest, API, pages, health, metrics. Bounds before work, authentication before everything.
 //!
-//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, what Slack and PagerDuty have signed,
-//! the use of a join token and the page where people sign in; no body is decoded before its sender is known.
+//! Invariant: no route without a role or an agent's identity but `/healthz`, `/readyz`, requests that Slack and
+//! PagerDuty have signed, the use of a join token and the page where users sign in; no body is decoded before its
+//! sender is known.
 
 mod access;
 pub mod agents;
@@ -46,14 +47,14 @@ use axum::routing::get;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// What is current in the catalog; a function, so that a test needs no folders.
+/// The catalog in force; a function, so that a test needs no folders.
 pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
 
-/// What every handler sees. Cheap to clone.
+/// The state of every handler. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub parts: Parts,
-    /// Who is known, and what they may.
+    /// The principals and their rights.
     pub roster: Arc<Live>,
     pub current: Current,
     /// Where events of sources are stored.
@@ -62,7 +63,7 @@ pub struct App {
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
     pools: Arc<body::Pools>,
-    /// Plans that are made for people at the same time.
+    /// Plans that are made for users at the same time.
     simulations: Arc<Semaphore>,
     repeats: Arc<coalesce::Repeats>,
     used: Arc<auth::made::Used>,
@@ -74,6 +75,7 @@ pub struct App {
 }
 
 impl App {
+    /// The state of a server with these parts and tokens; everything else is empty or at its default.
     pub fn new(parts: Parts, tokens: Tokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
         let roster = Roster::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
@@ -128,7 +130,7 @@ impl App {
         App { pagerduty: Some(Arc::new(door)), ..self }
     }
 
-    /// The same with an identity provider that people sign in with.
+    /// The same with an identity provider that users sign in with.
     pub fn with_provider(self, provider: Provider) -> App {
         App { web: Arc::new(web::Front::new(&self.parts.config.server, Some(provider))), ..self }
     }

@@ -1,6 +1,6 @@
-//! The catalog of sources: what is said about the fleet, decoded into events. One file each.
+//! The catalog of sources: messages about the fleet, decoded into events. One file each.
 //!
-//! Invariant: a decoder is a pure function of the body; what it cannot tell is a gap in words, never a guess.
+//! Invariant: a decoder is a pure function of the body; a part that it cannot decode is a gap in words, never a guess.
 
 pub mod agent;
 pub mod alertmanager;
@@ -13,11 +13,11 @@ pub mod shape;
 
 use crate::model::Event;
 
-/// What a body said.
+/// The content of a body.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decoded {
     pub events: Vec<Event>,
-    /// What the source left out (a truncated list, an alert that could not be read), in words.
+    /// Parts that the source left out (a truncated list, an alert that could not be read), in words.
     pub gaps: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What is durable: one append-only ledger and the tables of what is current, written in the same transaction.
+//! Durable state: one append-only ledger and the tables of the current state, written in the same transaction.
 //!
 //! Invariant: a method that writes returns only after its commit is on stable storage, and a write of a run's journal
 //! under an old epoch changes nothing and says `Fenced`.
@@ -30,6 +30,7 @@ pub use sqlite::{
 
 use crate::model::RunId;
 
+/// Why the store did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another epoch owns the run: drop it at once.
@@ -37,7 +38,7 @@ pub enum StoreError {
     Fenced { run: RunId },
     #[error("there is no {what}")]
     NotFound { what: String },
-    /// The request contradicts what is stored; nothing was changed.
+    /// The request contradicts the stored state; nothing was changed.
     #[error("{0}")]
     Refused(String),
     /// The queue to the writer is full: come again.
@@ -50,7 +51,7 @@ pub enum StoreError {
     Io { what: &'static str, path: String, source: std::io::Error },
     #[error("database: {0}")]
     Database(String),
-    /// What is stored cannot be read back as what it should be.
+    /// A stored value cannot be read back as its type.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
 }

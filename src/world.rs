@@ -1,4 +1,4 @@
-//! The clients that an action may use: the only code that opens a socket to something we change or ask.
+//! The clients that an action may use: the only code that opens a socket to an object that it reads or changes.
 //!
 //! Invariant: nothing here decides or retries on its own; an answer, a refusal or a silence is returned as it came.
 
@@ -46,7 +46,7 @@ use crate::policy::{Facts, Group, GuardLimits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the world answered when it did not do as asked.
+/// The error of a request to the world.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WorldError {
     #[error("{0} is not there")]
@@ -59,7 +59,7 @@ pub enum WorldError {
     Forbidden(String),
     #[error("invalid: {0}")]
     Invalid(String),
-    /// 429: a limit or a disruption budget; `after` if the target said when.
+    /// 429: a limit or a disruption budget; `after` if the target sent a time.
     #[error("refused for now: {why}")]
     TooMany { why: String, after: Option<std::time::Duration> },
     /// No connection: nothing was sent, so nothing happened.
@@ -90,7 +90,7 @@ impl WorldError {
         matches!(self, WorldError::TooMany { .. } | WorldError::Unreached(_) | WorldError::Unavailable(_))
     }
 
-    /// How long the target asked us to wait, if it did.
+    /// The wait that the target requested, if it did.
     pub fn after(&self) -> Option<std::time::Duration> {
         match self {
             WorldError::TooMany { after, .. } => *after,
@@ -109,12 +109,12 @@ pub struct World {
     pub http: Http,
     /// The Docker engine of this machine, where one is configured.
     pub docker: Option<Docker>,
-    /// Those who do what only a node itself can do.
+    /// Connections to the agents, which act on the nodes themselves.
     pub agents: Agents,
     /// The inference engines that the configuration names.
     pub engines: Engines,
     pub clock: Arc<dyn Clock>,
-    /// Stops everything, whatever the store says.
+    /// Stops everything, whatever is in the store.
     pub kill: Arc<KillSwitch>,
     /// `nightshift/<install>`: field manager, annotation values, user agent.
     pub identity: String,
@@ -122,6 +122,10 @@ pub struct World {
 
 impl World {
     /// The cluster that a subject or call names, or the default one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`WorldError::Invalid`] when no cluster of this name is configured.
     pub fn kube(&self, cluster: Option<&str>) -> Result<&Kube, WorldError> {
         let name = cluster.unwrap_or(&self.default_cluster);
         self.clusters.get(name).ok_or_else(|| {
@@ -131,7 +135,11 @@ impl World {
         })
     }
 
-    /// The Docker engine, or what to write to have one.
+    /// The Docker engine.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`WorldError::Invalid`] when none is configured; the message has the key to add.
     pub fn docker(&self) -> Result<&Docker, WorldError> {
         self.docker.as_ref().ok_or_else(|| {
             WorldError::Invalid(
@@ -141,22 +149,23 @@ impl World {
         })
     }
 
-    /// The same clients for a run about another cluster: what names none means that one. A cluster that is not
-    /// configured is never mistaken for the default one; then every call says so.
+    /// The same clients for a run about another cluster: a call without a cluster means that one. A cluster that is not
+    /// configured is never mistaken for the default one; then every call fails with that reason.
     pub fn within(&self, cluster: Option<&str>) -> World {
         let default_cluster = cluster.filter(|name| !name.is_empty()).unwrap_or(&self.default_cluster).to_owned();
         let agents = self.agents.within(&default_cluster);
         World { default_cluster, agents, ..self.clone() }
     }
 
-    /// The same clients for what is read before one step: a node that the guards have read is not read again for the
-    /// witness.
+    /// The same clients for the reads before one step: a node that the guards have read is not read again for the
+    /// precondition.
     pub fn noting(&self) -> World {
         let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.noting())).collect();
         World { clusters, ..self.clone() }
     }
 
-    /// The same clients, which hand on what was noted and note nothing more: for the first performance of that step.
+    /// The same clients, which return the reads that were noted and note nothing more: for the first performance of
+    /// that step.
     pub fn handing_on(&self) -> World {
         let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.handing_on())).collect();
         World { clusters, ..self.clone() }
@@ -192,12 +201,12 @@ impl World {
         lost.collect()
     }
 
-    /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for people.
+    /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for users.
     pub async fn fleet(&self) -> Facts {
         facts::fleet(self).await
     }
 
-    /// Adds to the facts what a call would take from those who serve.
+    /// Adds to the facts the replicas in service that a call would take.
     pub async fn serving(&self, target: &Subject, takes: &Takes, limits: &GuardLimits, facts: Facts) -> Facts {
         match serving::read(self, target, takes, limits).await {
             Ok(serving) => Facts { serving, ..facts },
@@ -205,12 +214,14 @@ impl World {
         }
     }
 
-    /// Racks, links and pools of the first cluster, with what is out of each: as the guards count them, for people.
+    /// Racks, links and pools of the first cluster, with the nodes of each that are out: as the guards count them, for
+    /// users.
     pub async fn groups(&self) -> Vec<Group> {
         facts::groups(self).await
     }
 
-    /// What the guards must know about a target, read live. Never fails: what cannot be read is left unknown.
+    /// The facts about a target that the guards need, read live. Never fails: a fact that cannot be read is left
+    /// unknown.
     pub async fn facts(&self, target: &Subject) -> Facts {
         facts::read(self, target).await
     }

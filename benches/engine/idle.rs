@@ -42,7 +42,7 @@ pub fn measure() {
     row("idle: resident", format!("{resident:.1} MiB"), "40 MiB", Some(resident / 40.0));
 }
 
-/// Starts it with the shipped runbooks, rules and integrations; returns when it says that it is ready.
+/// Starts it with the shipped runbooks, rules and integrations; returns when it reports ready.
 fn start(binary: &Path, home: &Path) -> (Running, Duration, tempfile::TempDir) {
     let folder = folder();
     let config = folder.path().join("nightshift.yaml");

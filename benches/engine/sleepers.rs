@@ -17,7 +17,7 @@ const WATCHED: Duration = Duration::from_secs(20);
 
 const NAP: &str = "//! Waits, then says so.
 //!
-//! reach: none
+//! scope: none
 
 sleep(\"1h\");
 note(\"awake\");

@@ -4,8 +4,8 @@
 
 use crate::rig::{Rig, block_on, fsync, until};
 use crate::{row, share, time_row};
-use nightshift::model::{Call, Effect, Input, Mode, Outcome, Pin, Reach, Status, Subject, Time};
-use nightshift::policy::{Facts, GuardLimits, Proposal};
+use nightshift::model::{Call, Input, Mode, Outcome, Pin, Status, Subject, Time};
+use nightshift::policy::{GuardLimits, Proposal};
 use nightshift::sources::alertmanager;
 use nightshift::store::{Batch, Begun, NewRun, Store};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ const CORDON: &str = "//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, \"bench\");
 ";
@@ -80,21 +80,12 @@ async fn journal(store: Arc<dyn Store>, limits: Arc<GuardLimits>) -> Vec<Duratio
     let run = store.start(new).await.expect("a run").expect("a new one");
     let claimed = store.claim(run, Time::now()).await.expect("the run").expect("it is there");
     let mut times = Vec::new();
+    let note = nightshift::actions::find("note").expect("an action of the catalog");
     for at in 0..STEPS {
         let now = Time::now();
-        let proposal = Proposal {
-            run,
-            epoch: claimed.run.epoch,
-            call: Call::new("note", [("text", json!(format!("step {at} of a bench")))]),
-            effect: Effect::Read,
-            reach: Reach::None,
-            disruptive: false,
-            target: Subject::default(),
-            undoes: None,
-            deadline: now + Duration::from_secs(10),
-            carry: Value::Null,
-            facts: Facts::default(),
-        };
+        let call = Call::new("note", [("text", json!(format!("step {at} of a bench")))]);
+        let by = (run, claimed.run.epoch);
+        let proposal = Proposal::new(note.spec(), by, call, Subject::default(), now);
         let begun = Instant::now();
         let Begun::Step(step) = store.begin(proposal, limits.clone(), now).await.expect("it begins") else {
             panic!("a step without reach is never held");

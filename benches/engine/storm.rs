@@ -33,7 +33,7 @@ const CORDON: &str = "//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, \"the storm\");
 ";

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the secrets of compose.yaml in secrets/, once: what is there is kept.
+# Creates the secrets of compose.yaml in secrets/, once: existing ones are kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 mkdir -p secrets
-# The services run under users of their own and must be able to read their file; into the folder nobody else may go.
+# The services run under users of their own and must be able to read their file; the folder is closed to other users.
 chmod 0700 secrets
 for name in alertmanager-token metrics-token grafana-password; do
     file=secrets/$name

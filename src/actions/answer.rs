@@ -1,4 +1,4 @@
-//! From what the world said to what the engine does next: settled, again, or retry.
+//! From an answer of the world to the engine's next act: settled, again, or retry.
 //!
 //! Invariant: an answer that another attempt may change is a retry; every other one is final and bounded.
 
@@ -9,13 +9,13 @@ use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Inside actions, `?` leaves with what the engine should do.
+/// Inside actions, `?` returns the engine's next act.
 pub(super) type Settled<T> = Result<T, Performed>;
 
 impl From<WorldError> for Performed {
     fn from(error: WorldError) -> Performed {
         match error {
-            // Somebody wrote between our read and our write: read again.
+            // Another writer came between our read and our write: read again.
             WorldError::Conflict(_) => Performed::Retry { why: error.to_string(), after: None },
             error if error.is_transient() => Performed::Retry { why: error.to_string(), after: error.after() },
             error => Performed::Done(Outcome::Failed(error.failure())),
@@ -56,7 +56,7 @@ pub(super) fn done(value: Value) -> Performed {
         return Performed::Done(failed(
             FailureKind::Invalid,
             format!(
-                "the answer has {bytes} bytes, more than the {} that a step may keep: ask for less",
+                "the answer has {bytes} bytes, more than the {} that a step may store: request less",
                 limits::OUTCOME_BYTES
             ),
         ));
@@ -74,7 +74,7 @@ pub(super) fn waited(world: &World, step: &Step) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// To whole seconds, for people.
+/// To whole seconds, for users.
 pub(super) fn spoken(duration: Duration) -> Span {
     Span::seconds(duration.as_secs())
 }

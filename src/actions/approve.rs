@@ -1,10 +1,12 @@
-//! `approve`: asks a person. The engine holds the run and records the answer; this file only declares the words.
+//! `approve`: requests a user's approval. The engine holds the run and records the answer; this file only declares the
+//! words.
 //!
-//! Invariant: no answer is ever made here: performed directly it fails, and never says yes.
+//! Invariant: no answer is ever made here: performed directly it fails, and never approves.
 
 use super::answer::failed;
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, FailureKind, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -12,13 +14,18 @@ pub(super) struct Approve;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "approve",
-    doc: "Asks a person and waits. Denied or not answered in time throws `refused`.",
+    doc: "Requests an approval and waits. Throws `refused` if it is denied or not answered in time.",
     params: &[args::required("question", ParamType::String, "what to approve, in one sentence")],
     options: &[args::optional("within", ParamType::Duration, "how long to wait for an answer (30m)")],
     returns: "#{approved, by}; approved is true, for a no is thrown",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::Requests,
+    phrases: Phrases { todo: "ask: {question}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -30,12 +37,11 @@ impl Action for Approve {
         &SPEC
     }
 
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
-    }
-
     async fn perform(&self, _world: &World, _step: &Step) -> Performed {
-        Performed::Done(failed(FailureKind::Invalid, "approve: only the engine can ask a person, and it did not"))
+        Performed::Done(failed(
+            FailureKind::Invalid,
+            "approve: only the engine can request an approval, and it did not",
+        ))
     }
 
     async fn predict(&self, _world: &World, call: &Call) -> Outcome {

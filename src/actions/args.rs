@@ -3,7 +3,7 @@
 //! Invariant: an argument that makes no sense is an `invalid` failure in words, never a default.
 
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Subject, Takes};
+use crate::model::{Call, Capacity, Failure, FailureKind, ParamSpec, ParamType, Span, Subject, Takes, TargetKind};
 use serde_json::Value;
 
 pub(super) const fn required(name: &'static str, ty: ParamType, doc: &'static str) -> ParamSpec {
@@ -80,47 +80,67 @@ pub(super) fn flag(call: &Call, name: &str) -> bool {
     call.args.get(name).and_then(Value::as_bool).unwrap_or(false)
 }
 
-pub(super) fn node_target(call: &Call) -> Subject {
-    Subject { node: some(call.text("node")), ..Subject::default() }
+/// The thing that the call is about.
+pub(super) fn target(kind: TargetKind, call: &Call) -> Subject {
+    let node = || some(call.text("node"));
+    match kind {
+        TargetKind::Nothing => Subject::default(),
+        TargetKind::Node => Subject { node: node(), ..Subject::default() },
+        // By an index, a UUID or a PCI address.
+        TargetKind::Gpu => {
+            let gpu = match call.args.get("gpu") {
+                Some(Value::Number(index)) => Some(index.to_string()),
+                _ => some(call.text("gpu")),
+            };
+            Subject { gpu, node: node(), ..Subject::default() }
+        }
+        TargetKind::Pod => pair(call, "pod").map_or_else(
+            |_| Subject { pod: some(call.text("pod")), ..Subject::default() },
+            |(namespace, name)| Subject::pod(namespace, name),
+        ),
+        TargetKind::Workload => pair(call, "workload").map_or_else(
+            |_| Subject { workload: some(call.text("workload")), ..Subject::default() },
+            |(namespace, name)| Subject::workload(namespace, name),
+        ),
+        TargetKind::Container => Subject { container: some(call.text("container")), ..Subject::default() },
+    }
 }
 
-/// A GPU of a node, by an index, a UUID or a PCI address.
-pub(super) fn gpu_target(call: &Call) -> Subject {
-    let gpu = match call.args.get("gpu") {
-        Some(Value::Number(index)) => Some(index.to_string()),
-        _ => some(call.text("gpu")),
+/// The part of the declared capacity that the call takes; none where its arguments make no sense, for then it is refused.
+pub(super) fn takes(capacity: Capacity, call: &Call) -> Takes {
+    let named = |param: &str| pair(call, param).map(|(space, name)| (space.to_owned(), name.to_owned())).ok();
+    let taken = match capacity {
+        Capacity::Nothing | Capacity::Gpu => None,
+        Capacity::Node(_) => return takes_of_node(call, false),
+        Capacity::Pod(_) => named("pod").map(|(namespace, name)| Takes::Pod { namespace, name }),
+        Capacity::Rollout(_) => named("workload").map(|(namespace, name)| Takes::Rollout { namespace, name }),
+        Capacity::Replicas(_) => replicas(call)
+            .ok()
+            .zip(named("workload"))
+            .map(|(to, (namespace, name))| Takes::Scale { namespace, name, to }),
+        Capacity::Container(_) => some(call.text("container")).map(|name| Takes::Container { name }),
     };
-    Subject { gpu, ..node_target(call) }
+    taken.unwrap_or_default()
 }
 
-pub(super) fn pod_target(call: &Call) -> Subject {
-    match pair(call, "pod") {
-        Ok((namespace, name)) => Subject::pod(namespace, name),
-        Err(_) => Subject { pod: some(call.text("pod")), ..Subject::default() },
+/// How many replicas there are to be; zero only where it is meant.
+pub(super) fn replicas(call: &Call) -> Result<u32, Failure> {
+    let given = call.args.get("replicas").and_then(Value::as_i64);
+    let wanted = given
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number <= limits::REPLICAS)
+        .ok_or_else(|| invalid(format!("{}: `replicas` must be from 0 to {}", call.action, limits::REPLICAS)))?;
+    if wanted == 0 && !flag(call, "allow_zero") {
+        let what =
+            format!("{} to 0 takes the workload away; write `#{{ allow_zero: true }}` if that is meant", call.action);
+        return Err(Failure::new(FailureKind::Refused, what));
     }
-}
-
-pub(super) fn workload_target(call: &Call) -> Subject {
-    match pair(call, "workload") {
-        Ok((namespace, name)) => Subject::workload(namespace, name),
-        Err(_) => Subject { workload: some(call.text("workload")), ..Subject::default() },
-    }
-}
-
-pub(super) fn container_target(call: &Call) -> Subject {
-    Subject { container: some(call.text("container")), ..Subject::default() }
+    Ok(wanted)
 }
 
 /// The pods of the call's node; none of them where it names no node.
 pub(super) fn takes_of_node(call: &Call, gpu_only: bool) -> Takes {
     some(call.text("node")).map_or(Takes::Nothing, |name| Takes::Node { name, gpu_only })
-}
-
-pub(super) fn takes_pod(call: &Call) -> Takes {
-    pair(call, "pod").map_or(Takes::Nothing, |(namespace, name)| Takes::Pod {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    })
 }
 
 fn some(text: &str) -> Option<String> {

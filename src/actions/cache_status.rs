@@ -2,21 +2,26 @@
 //!
 //! Invariant: reads headers and the kernel's counts only; nothing is brought into memory.
 
+use super::declare::*;
 use super::on_node::Question;
 use super::{args, rights};
-use crate::model::{ActionSpec, Effect, Reach, Span};
 
-pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC, about: args::node_target };
+pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::status",
-    doc: "Asks the node's agent how much of a model's files is in memory, and whether headers and sizes fit.",
+    doc: "Reads from the node's agent how much of a model's files is in memory, and whether headers and sizes are right.",
     params: &[args::NODE, args::MODEL_PATH],
     options: &[],
     returns: "#{path, files, bytes, resident: 0.0 to 1.0, sound, flaws: [#{file, what}], missing: [#{file, bytes, resident}], …}",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the cached weights on {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

@@ -1,18 +1,19 @@
-//! `cache::verify`: whether a model's files on a node are what they should be.
+//! `cache::verify`: whether a model's files on a node are intact.
 //!
-//! Invariant: reads only; hashing lets go of what it has brought into memory.
+//! Invariant: reads only; hashing releases the memory that it has filled.
 
 use super::answer::{done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 
 pub(super) struct CacheVerify;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::verify",
-    doc: "Asks the node's agent to check a model's files: headers and sizes, and with `hash` every byte against its \
-          SHA-256 where one is known.",
+    doc: "Checks a model's files through the node's agent: headers and sizes, and with `hash` every byte against \
+          its SHA-256 where one is available.",
     params: &[args::NODE, args::MODEL_PATH],
     options: &[
         args::optional("hash", ParamType::Bool, "compare every byte (false)"),
@@ -22,6 +23,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "check model weights on {target}{details}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -31,10 +37,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for CacheVerify {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -6,9 +6,11 @@
 mod job;
 
 use super::answer::{Settled, failed, foresee, settle, waited};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, FailureKind, Outcome, Step};
+use crate::telemetry::{Ended, Metrics, Via};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -25,7 +27,11 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take (30m)"),
-        args::optional("mib_per_second", ParamType::Int, "read no faster (as the node's settings say)"),
+        args::optional(
+            "mib_per_second",
+            ParamType::Int,
+            "upper bound on the reading rate (default: the node's setting)",
+        ),
         args::optional(
             "via",
             ParamType::String,
@@ -36,6 +42,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "warm model weights on {target}{details}",
+        done: Some("warmed model weights on {target}{details}"),
+    },
     permissions: rights::WARM,
     undo: None,
     deadline: Span::seconds(45),
@@ -47,16 +61,28 @@ impl Action for CacheWarm {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     async fn perform(&self, world: &World, step: &Step) -> Performed {
         settle(perform(world, step).await)
     }
 
     async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
         Some(settle(stop(world, step).await))
+    }
+
+    fn measure(&self, metrics: &Metrics, step: &Step, outcome: &Outcome) {
+        let via = if step.carry["route"] == "job" { Via::Job } else { Via::Agent };
+        let (ended, value) = match outcome {
+            Outcome::Ok(value) => (Ended::Ok, value),
+            Outcome::Failed(_) => (Ended::Failed, &Value::Null),
+        };
+        let seconds = value["seconds"].as_f64().unwrap_or(0.0);
+        let read = value["read_bytes"].as_u64().unwrap_or(0);
+        metrics.warmed(via, ended, seconds, read, value["resident"].as_f64());
+    }
+
+    fn bytes_read(&self, progress: &Value) -> Option<(u64, u64)> {
+        let bytes = |name: &str| progress[name].as_u64().unwrap_or(0);
+        Some((bytes("bytes"), bytes("done_bytes")))
     }
 
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
@@ -97,7 +123,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         let why = "it will be done by a Job".to_owned();
         return Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "route": "job" }) });
     }
-    // Warming is a kindness to the next server: nobody waits for an agent that is not there.
+    // Warming is a kindness to the next server: the run does not wait for an agent that is not there.
     if gone >= limits::CACHE_AGENT_WAIT
         && let Err(error) = world.agents.standing(args::text(&step.call, "node")?)
     {
@@ -106,7 +132,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     on_node::perform(world, step, within).await
 }
 
-/// What reads goes on without us, so whoever reads is told.
+/// The reader goes on without us, so it is notified.
 async fn stop(world: &World, step: &Step) -> Settled<Performed> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
     if step.carry["route"] == "job" {

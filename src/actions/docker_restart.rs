@@ -1,14 +1,13 @@
 //! `docker::restart`: ends a container of this machine and starts it again.
 //!
-//! Invariant: the witness is when it was last started; once that has changed it has been restarted, whoever did it, and is
-//! not restarted again.
+//! Invariant: the precondition is its last start time; once that has changed it has been restarted, by whatever cause,
+//! and is not restarted again.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{Container, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,14 +16,22 @@ pub(super) struct DockerRestart;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "docker::restart",
-    doc: "Restarts one container of this machine's Docker engine that has the label `nightshift.dev/model`. What runs in \
-          it is asked to end, and killed after `grace`.",
+    doc: "Restarts one container of this machine's Docker engine that has the label `nightshift.dev/model`. Its \
+          processes get SIGTERM, and SIGKILL after `grace`.",
     params: &[args::CONTAINER],
-    options: &[args::optional("grace", ParamType::Duration, "how long it may take to end by itself (10s, 1m at most)")],
+    options: &[args::optional("grace", ParamType::Duration, "time to end before SIGKILL (10s, at most 1m)")],
     returns: "#{changed, id, before, started_at}",
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Container,
+    takes: Capacity::Container("restarting it"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "restart container {target}{details}",
+        done: Some("restarted container {target}{details}"),
+    },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(90),
@@ -34,15 +41,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for DockerRestart {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::container_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        let name = call.text("container").to_owned();
-        if name.is_empty() { Takes::Nothing } else { Takes::Container { name } }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -1,6 +1,7 @@
-//! What `inference::health` and `inference::restart` share: two looks at engines, Prometheus' word, and the count of both.
+//! Shared parts of `inference::health` and `inference::restart`: two looks at engines, Prometheus' answers, and the
+//! count of both.
 //!
-//! Invariant: signals are read fresh by the step that needs them; what agrees and what does not is said in words.
+//! Invariant: signals are read fresh by the step that needs them; agreeing and disagreeing ones are listed in words.
 
 use super::answer::Settled;
 use super::args::{self, invalid};
@@ -10,8 +11,11 @@ use crate::world::{Asked, EngineLook, EnginePoint, EngineSignal, Kube, SignalGro
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-pub(super) const WINDOW: ParamSpec =
-    args::optional("window", ParamType::Duration, "between the two looks that show whether it makes steps (15s)");
+pub(super) const WINDOW: ParamSpec = args::optional(
+    "window",
+    ParamType::Duration,
+    "time between the two readings that show whether it makes progress (15s)",
+);
 pub(super) const ALSO: ParamSpec = args::optional(
     "also",
     ParamType::Any,
@@ -24,7 +28,7 @@ pub(super) const ASK: ParamSpec = args::optional(
     "also send a request of one token (vLLM, TGI): no answer in time (`probe.ask_within`, 10s) is one more signal (false)",
 );
 
-/// What is asked about some engines.
+/// The engines and queries to read.
 pub(super) struct Question {
     pub points: Vec<EnginePoint>,
     pub window: Span,
@@ -32,7 +36,7 @@ pub(super) struct Question {
     asks: bool,
 }
 
-/// What came of it.
+/// The signals found.
 #[derive(Default)]
 pub(super) struct Found {
     /// Independent signals for the engine that has most of them, and Prometheus'.
@@ -43,14 +47,19 @@ pub(super) struct Found {
 }
 
 impl Question {
+    /// The engines and queries of a call; `about` names them in errors.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is neither an engine nor a query, or an argument is invalid.
     pub fn of(call: &Call, points: Vec<EnginePoint>, about: &str) -> Result<Question, Failure> {
         let also = queries(call)?;
         if points.is_empty() && also.is_empty() {
             return Err(Failure::new(
                 FailureKind::NotFound,
                 format!(
-                    "no inference engine of {about} is known: give its pods the label nightshift.dev/probe, name it under \
-                     `probe.targets` of a source of kind inference, or ask Prometheus with `also`"
+                    "no inference engine of {about} is configured: give its pods the label nightshift.dev/probe, name it \
+                     under `probe.targets` of a source of kind inference, or query Prometheus with `also`"
                 ),
             ));
         }
@@ -68,7 +77,7 @@ impl Question {
         futures::future::join_all(looks).await
     }
 
-    /// The second look, and what both say. Engines that were not there at the first one say nothing yet.
+    /// The second look, and the signals of both. Engines that were not there at the first one give none yet.
     pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> Found {
         let mut found = Found::default();
         let second = self.look(world).await;
@@ -137,7 +146,7 @@ impl Found {
     pub fn words(&self) -> String {
         let list = |lines: &[String]| lines.join("; ");
         match (self.agree.as_slice(), self.against.as_slice()) {
-            ([], against) => format!("nothing speaks for it: {}", list(against)),
+            ([], against) => format!("no signal calls for it: {}", list(against)),
             (agree, []) => format!("for it: {}", list(agree)),
             (agree, against) => format!("for it: {}. Against it: {}", list(agree), list(against)),
         }
@@ -150,7 +159,7 @@ pub(super) fn carried(points: &[EnginePoint], looks: Vec<EngineLook>) -> Value {
     pairs.map(|(point, look)| json!([point.endpoint, look])).collect()
 }
 
-/// What a step carries, if it carries looks.
+/// The looks that a step carries, if it carries any.
 pub(super) fn first_looks(step: &Step) -> Option<Vec<(String, EngineLook)>> {
     serde_json::from_value(step.carry.get("first")?.clone()).ok()
 }
@@ -188,7 +197,7 @@ fn token(asked: &Asked) -> EngineSignal {
     let (agrees, words) = match asked {
         Asked::Answered => (false, "a request of one token was answered".to_owned()),
         Asked::Silent(why) => (true, format!("a request of one token was not answered: {why}")),
-        Asked::Refused(why) => (false, format!("a request of one token says nothing: {why}")),
+        Asked::Refused(why) => (false, format!("the request for one token gave no signal: {why}")),
     };
     EngineSignal { group: SignalGroup::Request, agrees, words }
 }

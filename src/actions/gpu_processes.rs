@@ -1,16 +1,16 @@
 //! `gpu::processes`: who holds the GPUs of a node.
 //!
-//! Invariant: reads only; the node's agent says it, or nobody does.
+//! Invariant: reads only, and only from the node's agent.
 
+use super::declare::*;
 use super::on_node::Question;
 use super::{args, rights};
-use crate::model::{ActionSpec, Effect, ParamType, Reach, Span};
 
-pub(super) static GPU_PROCESSES: Question = Question { spec: &SPEC, about: args::gpu_target };
+pub(super) static GPU_PROCESSES: Question = Question { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::processes",
-    doc: "Asks the node's agent which processes hold its GPUs.",
+    doc: "Lists the processes that use a node's GPUs, from its agent.",
     params: &[
         args::NODE,
         args::optional("gpu", ParamType::Gpu, "index, UUID or PCI address; left out: all of the node"),
@@ -20,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Gpu,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "list the processes on {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

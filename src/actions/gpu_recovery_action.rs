@@ -1,22 +1,29 @@
-//! `gpu::recovery_action`: what the driver itself says a GPU needs.
+//! `gpu::recovery_action`: the driver's own advice for a GPU.
 //!
-//! Invariant: reads only; the node's agent says it, or nobody does.
+//! Invariant: reads only, and only from the node's agent.
 
+use super::declare::*;
 use super::on_node::Question;
 use super::{args, rights};
-use crate::model::{ActionSpec, Effect, ParamType, Reach, Span};
 
-pub(super) static GPU_RECOVERY_ACTION: Question = Question { spec: &SPEC, about: args::gpu_target };
+pub(super) static GPU_RECOVERY_ACTION: Question = Question { spec: &SPEC };
+
+pub(super) const NAME: &str = "gpu::recovery_action";
 
 static SPEC: ActionSpec = ActionSpec {
-    name: "gpu::recovery_action",
-    doc: "Asks the node's agent what the driver says that a GPU needs.",
+    name: NAME,
+    doc: "Reads the recovery action that the driver requests for a GPU, from the node's agent.",
     params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
     options: &[],
     returns: "`none`, `gpu-reset`, `node-reboot`, `drain-p2p` or `drain-and-reset`",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Gpu,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the recovery action of {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

@@ -1,11 +1,12 @@
 //! `gpu::reset`: the agent of a node resets one of its GPUs.
 //!
-//! Invariant: the agent knows the step by its key and its witness (boot and the driver's advice before), so that a crash on
-//! either side never resets twice what was reset.
+//! Invariant: the agent recognises the step by its key and its precondition (boot and the driver's advice before), so
+//! that after a crash on either side no reset is repeated.
 
 use super::answer::{foresee, settle};
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use super::declare::*;
+use super::{Action, Performed, args, gpu_recovery_action, on_node, rights};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -21,6 +22,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Gpu,
+    takes: Capacity::Gpu,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "reset {target}{details}", done: Some("reset {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -32,12 +38,8 @@ impl Action for GpuReset {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::gpu_target(call)
-    }
-
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        on_node::witness(world, call, "gpu::recovery_action", "recovery").await
+        on_node::witness(world, call, gpu_recovery_action::NAME, "recovery").await
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -1,11 +1,12 @@
 //! `gpu::sharing`: how a node's GPUs are shared out in time, by the device plugin's own label.
 //!
-//! Invariant: the label is set only where the plugin knows configurations by name, and the old one comes back on undo.
+//! Invariant: the label is set only where the plugin has configurations by name, and the old one comes back on undo.
 
 use super::answer::{foresee, settle};
+use super::declare::*;
 use super::metadata::{self, Part};
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ const LABEL: &str = "nvidia.com/device-plugin.config";
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::sharing",
     doc: "Chooses a time-slicing profile for a node: a name of the device plugin's configuration, as its label \
-          nvidia.com/device-plugin.config. The plugin starts anew; pods that run go on.",
+          nvidia.com/device-plugin.config. The plugin restarts; running pods continue.",
     params: &[
         args::NODE,
         args::required("profile", ParamType::String, "a name of the plugin's configuration; `` for its default"),
@@ -26,6 +27,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "change the sharing of {target}{details}",
+        done: Some("changed the sharing of {target}{details}"),
+    },
     permissions: rights::PATCH_NODE,
     undo: Some("gpu::sharing"),
     deadline: Span::seconds(45),
@@ -35,10 +44,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for GpuSharing {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -63,5 +68,5 @@ impl Action for GpuSharing {
 /// The same as a label; an empty profile takes it away.
 fn labelling(call: &Call) -> Call {
     let value = Some(call.text("profile")).filter(|profile| !profile.is_empty());
-    Call::new("k8s::label", [("node", json!(call.text("node"))), ("key", json!(LABEL)), ("value", json!(value))])
+    Call::new(&call.action, [("node", json!(call.text("node"))), ("key", json!(LABEL)), ("value", json!(value))])
 }

@@ -3,8 +3,9 @@
 //! Invariant: any HTTP status is an answer; only silence is a failure.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, http_headers, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{HttpAnswer, HttpRequest, World};
 use serde_json::{Value, json};
 
@@ -12,13 +13,18 @@ pub(super) struct HttpGet;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "http::get",
-    doc: "GETs a URL that `http_allow` names. Any status is an answer; look at it.",
+    doc: "GETs a URL that `http_allow` names. Any status is an answer; check it.",
     params: &[args::required("url", ParamType::String, "the URL")],
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for HttpGet {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

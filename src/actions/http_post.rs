@@ -1,11 +1,12 @@
 //! `http::post`: sends something to a URL of the allow-list.
 //!
-//! Invariant: once bytes may have left, it is never sent again; a person decides.
+//! Invariant: once bytes may have left, it is never sent again; a user decides.
 
 use super::answer::{Settled, done, failed, foresee, settle};
+use super::declare::*;
 use super::http_get::shown;
 use super::{Action, Performed, args, http_headers, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{HttpRequest, SecretHeaders, World, WorldError};
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ pub(super) struct HttpPost;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "http::post",
-    doc: "POSTs to a URL that `http_allow` names. Any status is an answer; look at it. Nobody can tell whether a POST \
-          without an answer happened, so a crash in its middle stops the run for a person.",
+    doc: "POSTs to a URL that `http_allow` names. Any status is an answer; check it. A POST without an answer may \
+          have happened or not, so a crash during one stops the run until an operator decides.",
     params: &[
         args::required("url", ParamType::String, "the URL"),
         args::required("body", ParamType::Any, "sent as JSON, or as it is if it is a text"),
@@ -22,9 +23,14 @@ static SPEC: ActionSpec = ActionSpec {
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
     effect: Effect::Blind,
-    // What a POST does is its receiver's affair; a single pod is the least that is worth a look.
+    // The effect of a POST is its receiver's affair; a single pod is the least that is worth a look.
     reach: Reach::Pod,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "post to {target}{details}", done: Some("posted to {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(30),
@@ -34,10 +40,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for HttpPost {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

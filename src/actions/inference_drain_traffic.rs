@@ -1,14 +1,15 @@
 //! `inference::drain_traffic`: no new requests for one engine, and a wait until those it has are answered.
 //!
-//! Invariant: one conditional patch takes the pod out of its Services and says that we did; a pod whose engine cannot be
-//! asked is not taken, since nobody could tell when it is empty.
+//! Invariant: one conditional patch takes the pod out of its Services and marks it as ours; a pod whose engine cannot
+//! be read is not taken, since its end of traffic would be unknown.
 
 use super::answer::{Settled, done, spoken, waited};
+use super::declare::*;
 use super::on_pod::OnPod;
 use super::traffic::{self, Taken};
-use super::{Performed, args, engines, inference_restart, rights};
+use super::{Performed, args, engines, inference_restart, inference_return_traffic, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
+use crate::model::{Call, Failure, FailureKind, Step};
 use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,13 +18,13 @@ pub(super) struct InferenceDrainTraffic;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::drain_traffic",
-    doc: "Takes an inference pod out of its Services, by a label that they ask for and its controller does not, and waits until it \
-          runs no request and none waits. When the time is up it says so (`drained` is false) and the traffic stays away. Refused when \
+    doc: "Takes an inference pod out of its Services, by a label that they select and its controller does not, and waits until no \
+          request runs or waits. When the time is up it returns `drained: false` and the traffic stays away. Refused when \
           no other pod of the set is ready.",
     params: &[args::POD],
     options: &[
-        args::optional("within", ParamType::Duration, "how long its requests may take (10m)"),
-        args::optional("label", ParamType::String, "the label that goes (nightshift.dev/traffic)"),
+        args::optional("within", ParamType::Duration, "time for its requests to end (10m)"),
+        args::optional("label", ParamType::String, "the label to remove (nightshift.dev/traffic)"),
         args::optional("except", ParamType::Any, "names of Services that carry no requests, such as one for metrics"),
         args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),
     ],
@@ -31,8 +32,13 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "take traffic off {target}{details}", done: Some("took traffic off {target}{details}") },
     permissions: rights::DRAIN_TRAFFIC,
-    undo: Some("inference::return_traffic"),
+    undo: Some(inference_return_traffic::NAME),
     deadline: Span::seconds(60),
 };
 
@@ -46,7 +52,8 @@ impl OnPod for InferenceDrainTraffic {
         perform(world, step).await
     }
 
-    /// Whether it had its traffic before, so that an attempt whose answer was lost still knows that it changed it.
+    /// Whether it had its traffic before, so that an attempt whose answer was lost still counts as the one that changed
+    /// it.
     fn noted(&self, world: &World, pod: &Pod) -> Value {
         let is_taken = !matches!(traffic::taken(pod, &world.identity), Taken::No);
         json!({ "uid": pod.uid, "taken": is_taken })
@@ -66,7 +73,7 @@ impl OnPod for InferenceDrainTraffic {
     }
 
     fn back(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new("inference::return_traffic", [("pod", json!(step.call.text("pod")))]))
+        super::changed(step).then(|| Call::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
     }
 }
 
@@ -102,7 +109,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(Performed::Again { after: limits::POLL_FIRST, why, carry })
 }
 
-/// Whether it may be taken out, and by whom it can be asked; what the label says now.
+/// Whether it may be taken out, and the engine at which it is checked; the label's present value.
 async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(String, EnginePoint)> {
     if pod.terminating {
         let what = format!("{}/{} is ending already, and its Services have let go of it", pod.namespace, pod.name);
@@ -117,7 +124,7 @@ async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(Str
 fn engine(world: &World, pod: &Pod) -> Settled<EnginePoint> {
     engines::of_pod(world, pod)?.ok_or_else(|| {
         let what = format!(
-            "no inference engine of {}/{} is known, so nobody could tell when its requests have ended: give it the label \
+            "no inference engine of {}/{} is configured, so the end of its requests cannot be seen: give it the label \
              nightshift.dev/probe, or name it under `probe.targets`",
             pod.namespace, pod.name
         );
@@ -168,6 +175,6 @@ fn report(step: &Step, drained: bool, running: f64, waiting: f64, spent: Duratio
 }
 
 fn theirs(pod: &Pod, who: &str) -> Failure {
-    let what = format!("the traffic of {}/{} was taken away by {who}", pod.namespace, pod.name);
+    let what = format!("the traffic of {}/{} was removed by {who}", pod.namespace, pod.name);
     Failure::new(FailureKind::Conflict, what)
 }

@@ -1,12 +1,13 @@
-//! `inference::health`: what a workload's engines say of themselves now, and how many independent signals of trouble that is.
+//! `inference::health`: the present readings of a workload's engines, and the number of independent signals of trouble.
 //!
 //! Invariant: reads only, twice, some seconds apart; an engine that does not answer is part of the answer.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::engines::{self, Found, Question};
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -14,8 +15,8 @@ pub(super) struct InferenceHealth;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::health",
-    doc: "Looks twice at the readiness and the metrics of a workload's vLLM, TGI or Triton engines, and counts independent signals \
-          that speak for a restart: no step while requests wait, not ready, late first tokens, a full KV cache, no answer \
+    doc: "Reads the readiness and metrics of a workload's vLLM, TGI or Triton engines twice, and counts independent signals for a \
+          restart: no step while requests wait, not ready, late first tokens, a full KV cache, no answer \
           to a request of one token (`ask`), and each query of `also`.",
     params: &[args::WORKLOAD],
     options: &[engines::WINDOW, engines::ALSO, engines::ASK],
@@ -24,6 +25,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Workload,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the health of {target}", done: None },
     permissions: rights::LOOK_AT_ENGINES,
     undo: None,
     deadline: Span::seconds(60),
@@ -33,10 +39,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for InferenceHealth {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::workload_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -50,7 +52,7 @@ impl Action for InferenceHealth {
                 let question = ask(world, call).await?;
                 let looks = question.look(world).await;
                 if !question.points.is_empty() {
-                    // Time passes at the engine, whatever a simulated clock says.
+                    // Time passes at the engine, whatever a simulated clock shows.
                     tokio::time::sleep(question.window.0.min(limits::ENGINE_FORESIGHT)).await;
                 }
                 let names = question.points.iter().map(|point| point.endpoint.clone());
@@ -67,7 +69,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let first = engines::first_looks(step);
     if first.is_none() && !question.points.is_empty() {
         let carry = json!({ "first": engines::carried(&question.points, question.look(world).await) });
-        let why = format!("looks again in {}", question.window);
+        let why = format!("reads again in {}", question.window);
         return Ok(Performed::Again { after: question.window.0, why, carry });
     }
     Ok(done(report(&question.judge(world, &first.unwrap_or_default()).await)))

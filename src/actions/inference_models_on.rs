@@ -1,10 +1,11 @@
 //! `inference::models_on`: which models a node serves, by the labels of the pods that hold its GPUs.
 //!
-//! Invariant: reads only; a pod that says no model is listed under its workload's name, never left out.
+//! Invariant: reads only; a pod without a model's name is listed under its workload's, never left out.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{Pod, World};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -23,6 +24,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "list the models on {target}", done: None },
     permissions: rights::READ_PODS,
     undo: None,
     deadline: Span::seconds(45),
@@ -32,10 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for InferenceModelsOn {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

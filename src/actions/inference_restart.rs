@@ -1,13 +1,14 @@
 //! `inference::restart`: one server of a model starts anew, while another one serves.
 //!
-//! Invariant: the pod is known by its uid and is asked to leave by eviction, once enough independent signals, read fresh,
-//! say that it must; the last ready one of its set stays, unless the runbook says otherwise.
+//! Invariant: the pod is identified by its uid and removed by eviction, once enough independent signals, read fresh,
+//! agree; the last ready one of its set stays, unless the runbook allows it.
 
 use super::answer::Settled;
+use super::declare::*;
 use super::engines::{self, Question};
 use super::on_pod::OnPod;
 use super::{Performed, args, k8s_evict, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, ParamType, Reach, Span, Step};
+use crate::model::{Call, Failure, FailureKind, Step};
 use crate::world::{Kube, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,10 +19,10 @@ pub(super) struct InferenceRestart;
 static SPEC: ActionSpec = ActionSpec {
     name: "inference::restart",
     doc: "Restarts one inference pod by evicting it; its set starts another. Refused when no other pod of the set is ready, \
-          since then nobody would answer; and refused unless `signals` independent signals, read fresh, say that it must: no step \
+          because none would serve; and refused unless at least `signals` independent signals, read fresh, call for it: no step \
           while requests wait, not ready (for its endpoint or the kubelet), late first tokens, a full KV cache, no \
-          answer to a request of one token (`ask`), and each query of `also`. One alone has fooled others: a busy engine answers its \
-          health late, and a wedged one at once.",
+          answer to a request of one token (`ask`), and each query of `also`. One signal alone is not reliable: a busy engine \
+          answers its health check late, and a hung one answers at once.",
     params: &[args::POD],
     options: &[
         args::optional("within", ParamType::Duration, "how long it may take to leave (10m)"),
@@ -35,6 +36,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
     permissions: rights::RESTART_POD,
     undo: None,
     deadline: Span::seconds(60),
@@ -84,7 +90,7 @@ async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> 
     if first.is_none() && !question.points.is_empty() {
         let first = engines::carried(&question.points, question.look(world).await);
         let carry = json!({ "uid": pod.uid, "first": first });
-        let why = format!("looks again at its engine in {}", question.window);
+        let why = format!("reads its engine again in {}", question.window);
         return Ok(Performed::Again { after: question.window.0, why, carry });
     }
     let mut found = question.judge(world, &first.unwrap_or_default()).await;
@@ -125,7 +131,7 @@ fn wanted(call: &Call) -> Result<usize, Failure> {
 pub(super) async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
     let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
     let Some((kind, owner)) = &pod.owner else {
-        return refused(format!("nothing would start {}/{} again", pod.namespace, pod.name));
+        return refused(format!("no controller would start {}/{} again", pod.namespace, pod.name));
     };
     if args::flag(call, "even_if_alone") {
         return Ok(());

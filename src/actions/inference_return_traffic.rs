@@ -3,24 +3,35 @@
 //! Invariant: only a label that bears our mark is set back, in one conditional patch that also removes the mark.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::traffic::{self, Taken};
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{Pod, World, WorldError};
 use serde_json::{Value, json};
 
 pub(super) struct InferenceReturnTraffic;
 
+pub(super) const NAME: &str = "inference::return_traffic";
+
 static SPEC: ActionSpec = ActionSpec {
-    name: "inference::return_traffic",
-    doc: "Gives a pod back the traffic that `inference::drain_traffic` took. Fails with `conflict` if somebody else took it; a pod that \
-          is gone needs nothing.",
+    name: NAME,
+    doc: "Returns the traffic that `inference::drain_traffic` removed from a pod. Fails with `conflict` if another user or tool removed \
+          it; does nothing if the pod is gone.",
     params: &[args::POD],
     options: &[],
     returns: "#{changed}; changed is false if it had its traffic, or is gone",
     effect: Effect::Converge,
     reach: Reach::Pod,
     disruptive: false,
+    target: TargetKind::Pod,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "return traffic to {target}{details}",
+        done: Some("returned traffic to {target}{details}"),
+    },
     permissions: rights::RETURN_TRAFFIC,
     undo: None,
     deadline: Span::seconds(45),
@@ -30,10 +41,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for InferenceReturnTraffic {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -68,7 +75,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(done(json!({ "changed": changed })))
 }
 
-/// The pod, the label and what it was, if its traffic is ours to give back.
+/// The pod, the label and its value before, if its traffic is ours to give back.
 async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String)>> {
     let (namespace, name) = args::pair(call, "pod")?;
     let pod = match world.kube(None)?.pod(namespace, name).await {
@@ -80,7 +87,7 @@ async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String
         Taken::No => Ok(None),
         Taken::Ours { label, before } => Ok(Some((pod, label, before))),
         Taken::Theirs(who) => {
-            let what = format!("the traffic of {namespace}/{name} was taken away by {who}; only they may give it back");
+            let what = format!("the traffic of {namespace}/{name} was removed by {who}; only they may return it");
             Err(Failure::new(FailureKind::Conflict, what).into())
         }
     }

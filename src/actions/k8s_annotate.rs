@@ -3,9 +3,10 @@
 //! Invariant: the value before is in the outcome, so that undo can restore it.
 
 use super::answer::{foresee, settle};
+use super::declare::*;
 use super::metadata::{self, Part};
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::Value;
 
@@ -24,6 +25,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "annotate {target}{details}", done: Some("annotated {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: Some("k8s::annotate"),
     deadline: Span::seconds(45),
@@ -33,10 +39,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sAnnotate {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

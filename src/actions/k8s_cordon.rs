@@ -1,10 +1,11 @@
-//! `k8s::cordon`: no new pods on a node, and a mark that says the cordon is ours.
+//! `k8s::cordon`: no new pods on a node, and a mark that the cordon is ours.
 //!
 //! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use super::declare::*;
+use super::{Action, Performed, args, k8s_uncordon, rights};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon, cordon_mark};
 use serde_json::{Value, json};
 
@@ -12,15 +13,20 @@ pub(super) struct K8sCordon;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::cordon",
-    doc: "Keeps new pods off a node; the ones that run stay. Fails with `conflict` if somebody else cordoned it.",
-    params: &[args::NODE, args::required("why", ParamType::String, "why, for the people who look at the node")],
+    doc: "Cordons a node: no new pods; running ones stay. Fails with `conflict` if another user or tool cordoned it.",
+    params: &[args::NODE, args::required("why", ParamType::String, "reason, shown on the node")],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if it was ours already",
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Cordon,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "cordon {target}{details}", done: Some("cordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
-    undo: Some("k8s::uncordon"),
+    undo: Some(k8s_uncordon::NAME),
     deadline: Span::seconds(45),
 };
 
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sCordon {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
@@ -56,7 +58,7 @@ impl Action for K8sCordon {
     }
 
     fn undo(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new("k8s::uncordon", [("node", json!(step.call.text("node")))]))
+        super::changed(step).then(|| Call::new(k8s_uncordon::NAME, [("node", json!(step.call.text("node")))]))
     }
 }
 
@@ -70,7 +72,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if let (1, true, Some(version)) = (step.attempt, was_open, step.carry["version"].as_str()) {
         match kube.patch_node(name, patch.clone(), Some(version)).await {
             Ok(_) => return Ok(done(report(true, false))),
-            // Somebody wrote in between, a controller most likely: look again at once.
+            // Another writer came in between, a controller most likely: look again at once.
             Err(WorldError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -84,14 +86,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(done(report(true, false)))
 }
 
-/// Whether the cordon is there and ours; somebody else's is a failure.
+/// Whether the cordon is there and ours; another user's is a failure.
 fn ours(node: &Node, world: &World) -> Result<bool, Failure> {
     match cordon(node, &world.identity) {
         Cordon::Open => Ok(false),
         Cordon::Ours { .. } => Ok(true),
         Cordon::Foreign { who } => Err(Failure::new(
             FailureKind::Conflict,
-            format!("node {} was cordoned by {who}; Nightshift does not take it over", node.name),
+            format!("node {} was cordoned by {who}; Nightshift does not take over the cordon", node.name),
         )),
     }
 }

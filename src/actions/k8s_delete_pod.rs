@@ -1,11 +1,12 @@
-//! `k8s::delete_pod`: deletes one pod, whatever disruption budgets say.
+//! `k8s::delete_pod`: deletes one pod, regardless of disruption budgets.
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
 
 use super::answer::{Settled, done};
+use super::declare::*;
 use super::on_pod::{OnPod, witness};
 use super::{Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Reach, Span, Step};
+use crate::model::{Call, Step};
 use crate::world::{Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -14,13 +15,18 @@ pub(super) struct K8sDeletePod;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::delete_pod",
-    doc: "Deletes one pod, without asking disruption budgets and without waiting; prefer `k8s::evict`.",
+    doc: "Deletes one pod, ignoring disruption budgets and without waiting; prefer `k8s::evict`.",
     params: &[args::POD],
     options: &[],
     returns: "#{changed, uid}",
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "delete pod {target}{details}", done: Some("deleted pod {target}{details}") },
     permissions: rights::DELETE_POD,
     undo: None,
     deadline: Span::seconds(45),
@@ -50,7 +56,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     };
     let kube = world.kube(None)?;
     if step.attempt > 1 {
-        // An attempt whose answer was lost may have been heard: one that is ending already is not deleted again.
+        // An attempt whose answer was lost may have arrived: a pod that is ending already is not deleted again.
         match kube.pod(namespace, name).await {
             Ok(pod) if pod.uid == uid && !pod.terminating => {}
             Ok(_) | Err(WorldError::NotFound(_)) => return Ok(done(json!({ "changed": true, "uid": uid }))),

@@ -1,16 +1,15 @@
 //! `k8s::drain`: moves pods off a cordoned node by eviction, as one step, however long that takes.
 //!
-//! Invariant: a pod is evicted by its uid, never against a disruption budget unless `then: "force"` says so in the
-//! runbook, and success means that every pod that was meant is gone.
+//! Invariant: a pod is evicted by its uid, never against a disruption budget unless the runbook has `then: "force"`,
+//! and success means that every selected pod is gone.
 
 mod sort;
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes};
 use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -37,22 +36,27 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional(
             "then",
             ParamType::String,
-            "when the time is up: `fail`; `hold`: go on waiting, at most a week; `force`: delete, whatever budgets say (fail)",
+            "when the time is up: `fail`; `hold`: keep waiting, at most a week; `force`: delete despite budgets (fail)",
         ),
-        args::optional("grace", ParamType::Duration, "time for a pod to end itself (what the pod says)"),
+        args::optional("grace", ParamType::Duration, "grace period of a pod (the pod's own)"),
         args::optional("delete_empty_dir", ParamType::Bool, "also pods that lose an emptyDir on disk (false)"),
-        args::optional("evict_bare", ParamType::Bool, "also pods that nothing will start again (false)"),
+        args::optional("evict_bare", ParamType::Bool, "also pods without a controller that restarts them (false)"),
     ],
     returns: "#{evicted, forced, left, waited}; left lists the pods that were not meant",
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("draining it"),
+    scheduling: Scheduling::Withdraw,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "drain {target}{details}", done: Some("drained {target}{details}") },
     permissions: rights::DRAIN,
     undo: None,
     deadline: Span::seconds(120),
 };
 
-/// What the runbook asked for.
+/// The runbook's arguments.
 struct Orders<'a> {
     node: &'a str,
     within: Span,
@@ -79,12 +83,15 @@ impl Action for K8sDrain {
         &SPEC
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     fn takes(&self, call: &Call) -> Takes {
         args::takes_of_node(call, call.text("only") != "all")
+    }
+
+    /// `: 4 GPU pods moved in 5s` once it has ended; before, ` (GPU pods only, up to 30m)`, with the options that allow more
+    /// than the gentle way.
+    fn details(&self, call: &Call, value: Option<&Value>) -> Option<String> {
+        let moved = value.and_then(|value| value["evicted"].as_array().map(|moved| (value, moved.len())));
+        Some(moved.map_or_else(|| options(call), |(value, moved)| result(call, value, moved)))
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -94,6 +101,36 @@ impl Action for K8sDrain {
     async fn predict(&self, world: &World, call: &Call) -> Outcome {
         foresee(predict(world, call).await)
     }
+}
+
+fn result(call: &Call, value: &Value, moved: usize) -> String {
+    let gpu = if call.text("only") == "all" { "" } else { "GPU " };
+    let noun = if moved == 1 { "pod" } else { "pods" };
+    let within = value["waited"].as_str().map(|waited| format!(" in {waited}")).unwrap_or_default();
+    let forced = match value["forced"].as_array().map_or(0, Vec::len) {
+        0 => String::new(),
+        forced => format!(", {forced} deleted against their disruption budget"),
+    };
+    format!(": {moved} {gpu}{noun} moved{within}{forced}")
+}
+
+fn options(call: &Call) -> String {
+    let mut parts = vec![if call.text("only") == "all" { "all pods" } else { "GPU pods only" }.to_owned()];
+    let within = call.text("within");
+    if !within.is_empty() {
+        parts.push(format!("up to {within}"));
+    }
+    match call.text("then") {
+        "force" => parts.push("then deleted despite disruption budgets".to_owned()),
+        "hold" => parts.push("then waits on".to_owned()),
+        _ => {}
+    }
+    for (option, words) in [("delete_empty_dir", "also pods that lose local data"), ("evict_bare", "also bare pods")] {
+        if call.args.get(option) == Some(&Value::Bool(true)) {
+            parts.push(words.to_owned());
+        }
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 async fn predict(world: &World, call: &Call) -> Settled<Value> {
@@ -120,12 +157,12 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         return Ok(done(report(&progress, &sorted, spent)));
     }
     if sorted.stuck.is_empty() && sorted.meant.iter().all(|pod| pod.terminating) && spent < orders.within.0 {
-        // Nothing is asked of anybody, so the node need not be looked at: one list a pass.
+        // No eviction is needed, so the node need not be read: one list a pass.
         return Ok(poll(spent, why(&sorted, &Asked::default(), ""), json!(progress)));
     }
     let node = kube.node(orders.node).await.map_err(|error| silent(error, &progress))?;
     if !node.unschedulable {
-        // Evicted pods would come straight back; and a person who uncordons a node during a drain means "stop".
+        // Evicted pods would come straight back; and a user who uncordons a node during a drain means "stop".
         let what = format!("node {} is not cordoned (or no longer is), so it is not drained", node.name);
         return Ok(Performed::Done(failed(FailureKind::Conflict, what)));
     }
@@ -137,8 +174,8 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(poll(spent, why(&sorted, &asked, ""), json!(progress)))
 }
 
-/// Pods that need an opt-in that the runbook does not give: said before anything is evicted. Only `hold` waits for
-/// them to end by themselves.
+/// Pods that need an opt-in that the runbook lacks: refused before anything is evicted. Only `hold` waits for them to
+/// end by themselves.
 fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
     if sorted.stuck.is_empty() || orders.then == "hold" {
         return Ok(());
@@ -149,14 +186,14 @@ fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
     Err(Failure::new(
         FailureKind::Refused,
         format!(
-            "node {} is not drained: {}{tail}; the runbook may say so in the options",
+            "node {} is not drained: {}{tail}; the runbook may allow it in the options",
             orders.node,
             list.join("; ")
         ),
     ))
 }
 
-/// What evictions said in one pass.
+/// The answers to the evictions of one pass.
 #[derive(Default)]
 struct Asked {
     blocked: Vec<String>,
@@ -164,7 +201,7 @@ struct Asked {
     silent: Vec<String>,
 }
 
-/// Evicts what does not go yet, a bounded number at once.
+/// Evicts pods that do not go yet, a bounded number at once.
 async fn ask(kube: &Kube, orders: &Orders<'_>, sorted: &Sorted, progress: &mut Progress) -> Settled<Asked> {
     // Built first and run after: a stream that borrows in its closure is not `Send` for every lifetime.
     let mut requests = Vec::new();
@@ -255,7 +292,7 @@ fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
     let mut why = format!("{late}{left} {pods} to go, {going} of them ending");
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     if !asked.misconfigured.is_empty() {
-        why.push_str(&format!("; A PERSON MUST MEND a disruption budget: {}", first(&asked.misconfigured)));
+        why.push_str(&format!("; AN OPERATOR MUST FIX a disruption budget: {}", first(&asked.misconfigured)));
     }
     if !asked.blocked.is_empty() {
         why.push_str(&format!("; {} blocked by a disruption budget: {}", asked.blocked.len(), first(&asked.blocked)));

@@ -1,11 +1,12 @@
-//! `k8s::evict`: asks one pod to leave, through the eviction API, and waits until it is gone.
+//! `k8s::evict`: evicts one pod through the eviction API, and waits until it is gone.
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been evicted.
 
 use super::answer::{Settled, done, failed, patient, poll, spoken, waited};
+use super::declare::*;
 use super::on_pod::{OnPod, witness};
 use super::{Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, ParamType, Reach, Span, Step};
+use crate::model::{Call, FailureKind, Step};
 use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,6 +22,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Witnessed,
     reach: Reach::Pod,
     disruptive: true,
+    target: TargetKind::Pod,
+    takes: Capacity::Pod("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "evict {target}{details}", done: Some("evicted {target}{details}") },
     permissions: rights::EVICT,
     undo: None,
     deadline: Span::seconds(60),
@@ -69,10 +75,10 @@ pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         "it is ending".to_owned()
     } else {
         match kube.evict(namespace, name, uid, None).await.map_err(silent)? {
-            EvictAnswer::Accepted => "it was asked to leave".to_owned(),
+            EvictAnswer::Accepted => "its eviction was accepted".to_owned(),
             EvictAnswer::Gone => return Ok(gone()),
             EvictAnswer::Blocked { why } => format!("blocked by a disruption budget: {why}"),
-            EvictAnswer::Misconfigured { why } => format!("A PERSON MUST MEND a disruption budget: {why}"),
+            EvictAnswer::Misconfigured { why } => format!("AN OPERATOR MUST FIX a disruption budget: {why}"),
         }
     };
     Ok(poll(spent, why, carry))

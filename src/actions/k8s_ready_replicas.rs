@@ -3,8 +3,9 @@
 //! Invariant: reads only.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -19,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Workload,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "count the ready replicas of {target}", done: None },
     permissions: rights::READ_WORKLOAD,
     undo: None,
     deadline: Span::seconds(45),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sReadyReplicas {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::workload_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -3,8 +3,9 @@
 //! Invariant: a restart bears the step's key, so however often the step is performed, the pods are replaced once.
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
+use crate::model::{Call, FailureKind, Outcome, Step};
 use crate::world::{Workload, World};
 use serde_json::json;
 
@@ -19,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Workload,
     disruptive: true,
+    target: TargetKind::Workload,
+    takes: Capacity::Rollout("the rollout"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
     permissions: rights::PATCH_WORKLOAD,
     undo: None,
     deadline: Span::seconds(60),
@@ -30,17 +36,6 @@ const RESTARTED_BY: &str = "nightshift.dev/restarted-by";
 impl Action for K8sRolloutRestart {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::workload_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        args::pair(call, "workload").map_or(Takes::Nothing, |(namespace, name)| Takes::Rollout {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -69,7 +64,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 
     let mut workload = kube.workload(namespace, name).await.map_err(silent)?;
     let carry = json!({ "restarted": true });
-    // The mark outlives a lost answer, what is carried outlives somebody else's restart.
+    // The mark outlives a lost answer, what is carried outlives another user's restart.
     if !asked_before && workload.annotations.get(RESTARTED_BY) != Some(&step.key()) {
         let marks = json!({ RESTARTED_BY: step.key(), "kubectl.kubernetes.io/restartedAt": step.begun_at });
         let patch = json!({
@@ -91,7 +86,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
 }
 
-/// What a rollout still waits for, as `kubectl rollout status` judges it.
+/// The part of a rollout that is still missing, as `kubectl rollout status` judges it.
 fn missing(workload: &Workload) -> Option<String> {
     let Workload { replicas, total, available, updated, .. } = *workload;
     if workload.observed_generation < workload.generation {

@@ -3,12 +3,9 @@
 //! Invariant: the number before is in the outcome, and nothing is scaled to zero by accident.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::args::invalid;
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::limits;
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes,
-};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -19,10 +16,15 @@ static SPEC: ActionSpec = ActionSpec {
     doc: "Sets the number of replicas of a workload; does not wait for them.",
     params: &[args::WORKLOAD, args::required("replicas", ParamType::Int, "how many")],
     options: &[args::optional("allow_zero", ParamType::Bool, "zero is meant (false)")],
-    returns: "#{changed, before}; before is the number that was asked for until now",
+    returns: "#{changed, before}; before is the previous desired number",
     effect: Effect::Converge,
     reach: Reach::Workload,
     disruptive: true,
+    target: TargetKind::Workload,
+    takes: Capacity::Replicas("the smaller scale"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "scale {target}{details}", done: Some("scaled {target}{details}") },
     permissions: rights::SCALE,
     undo: Some("k8s::scale"),
     deadline: Span::seconds(60),
@@ -32,20 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sScale {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::workload_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        match (args::pair(call, "workload"), replicas(call)) {
-            (Ok((namespace, name)), Ok(to)) => {
-                Takes::Scale { namespace: namespace.to_owned(), name: name.to_owned(), to }
-            }
-            // It will be refused as nonsense.
-            _ => Takes::Nothing,
-        }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -62,7 +50,7 @@ impl Action for K8sScale {
         foresee(
             async {
                 let (namespace, name) = args::pair(call, "workload")?;
-                let wanted = replicas(call)?;
+                let wanted = args::replicas(call)?;
                 let now = world.kube(None)?.workload(namespace, name).await?.replicas;
                 Ok(json!({ "changed": now != wanted, "before": now }))
             }
@@ -75,7 +63,7 @@ impl Action for K8sScale {
         let workload = json!(step.call.text("workload"));
         // It may have been zero before, and then zero is meant.
         Some(Call::new(
-            "k8s::scale",
+            &step.call.action,
             [("workload", workload), ("replicas", before.clone()), ("allow_zero", json!(true))],
         ))
     }
@@ -83,7 +71,7 @@ impl Action for K8sScale {
 
 async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let (namespace, name) = args::pair(&step.call, "workload")?;
-    let wanted = replicas(&step.call)?;
+    let wanted = args::replicas(&step.call)?;
     let kube = world.kube(None)?;
     let now = kube.workload(namespace, name).await?.replicas;
     let before = step.carry["before"].as_u64().unwrap_or(u64::from(now));
@@ -92,19 +80,4 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
     let changed = before != u64::from(wanted);
     Ok(done(json!({ "changed": changed, "before": before })))
-}
-
-fn replicas(call: &Call) -> Result<u32, Failure> {
-    let given = call.args.get("replicas").and_then(Value::as_i64);
-    let wanted = given
-        .and_then(|number| u32::try_from(number).ok())
-        .filter(|number| *number <= limits::REPLICAS)
-        .ok_or_else(|| invalid(format!("k8s::scale: `replicas` must be from 0 to {}", limits::REPLICAS)))?;
-    if wanted == 0 && !args::flag(call, "allow_zero") {
-        return Err(Failure::new(
-            FailureKind::Refused,
-            "k8s::scale to 0 takes the workload away; write `#{ allow_zero: true }` if that is meant",
-        ));
-    }
-    Ok(wanted)
 }

@@ -3,9 +3,10 @@
 //! Invariant: a node is spare only if its pods were counted just now.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::{Kube, Node, World, WorldError};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -14,13 +15,18 @@ pub(super) struct K8sSpareNode;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "k8s::spare_node",
-    doc: "Names another ready, open node of the same GPU product, the one with the most free GPUs; \"\" if there is none.",
+    doc: "Returns another ready, schedulable node of the same GPU product, the one with the most free GPUs; \"\" if there is none.",
     params: &[args::NODE],
     options: &[],
     returns: "the name, or an empty text",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "look for a spare node for {target}", done: None },
     permissions: rights::FIND_SPARE,
     undo: None,
     deadline: Span::seconds(45),
@@ -30,10 +36,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sSpareNode {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -51,7 +53,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     let (own, nodes) = tokio::join!(kube.node(name), kube.nodes());
     let own = own?;
     let mut candidates: Vec<Node> = nodes?.into_iter().filter(|node| may_serve(node, &own)).collect();
-    // The fullest nodes cannot be told without counting, so take the largest, then by name: the same each time.
+    // The emptiest nodes are unknown without counting, so take the largest, then by name: the same each time.
     candidates.sort_by(|a, b| b.gpus_allocatable.cmp(&a.gpus_allocatable).then_with(|| a.name.cmp(&b.name)));
     for batch in candidates.chunks(limits::SPARE_CANDIDATES) {
         let counts: Vec<_> = batch.iter().map(|node| free_gpus(kube, node)).collect();

@@ -3,15 +3,18 @@
 //! Invariant: the other taints are sent back exactly as they came, in a patch conditional on the node that was read.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, keys, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject, Takes};
+use super::declare::*;
+use super::{Action, Performed, args, k8s_untaint, keys, rights};
+use crate::model::{Call, Failure, Outcome, Step, Takes};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
 pub(super) struct K8sTaint;
 
+pub(super) const NAME: &str = "k8s::taint";
+
 static SPEC: ActionSpec = ActionSpec {
-    name: "k8s::taint",
+    name: NAME,
     doc: "Sets a taint on a node. With `NoExecute` the pods that do not tolerate it are driven away at once; the chart's \
           admission policy allows that only for keys of `admissionPolicy.extraKeys`.",
     params: &[
@@ -25,8 +28,13 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("emptying it by a taint"),
+    scheduling: Scheduling::Withdraw,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "taint {target}{details}", done: Some("tainted {target}{details}") },
     permissions: rights::PATCH_NODE,
-    undo: Some("k8s::untaint"),
+    undo: Some(k8s_untaint::NAME),
     deadline: Span::seconds(45),
 };
 
@@ -36,10 +44,6 @@ pub(super) const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExec
 impl Action for K8sTaint {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     fn takes(&self, call: &Call) -> Takes {
@@ -75,10 +79,10 @@ impl Action for K8sTaint {
         let (node, key, effect) = (arg("node"), arg("key"), arg("effect"));
         Some(if before.is_null() {
             let args = [("node", node), ("key", key), ("effect", effect), ("if_value", arg("value"))];
-            Call::new("k8s::untaint", args)
+            Call::new(k8s_untaint::NAME, args)
         } else {
             let value = before.get("value").cloned().unwrap_or_else(|| json!(""));
-            Call::new("k8s::taint", [("node", node), ("key", key), ("value", value), ("effect", effect)])
+            Call::new(NAME, [("node", node), ("key", key), ("value", value), ("effect", effect)])
         })
     }
 }

@@ -3,28 +3,36 @@
 //! Invariant: only a cordon that bears our mark is lifted, in one conditional patch that also removes the mark.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon};
 use serde_json::{Value, json};
 
 pub(super) struct K8sUncordon;
 
+pub(super) const NAME: &str = "k8s::uncordon";
+
 static SPEC: ActionSpec = ActionSpec {
-    name: "k8s::uncordon",
-    doc: "Lifts a cordon that Nightshift set, in this run or an earlier one. Fails with `conflict` if it is somebody else's.",
+    name: NAME,
+    doc: "Uncordons a node that Nightshift cordoned, in this run or an earlier one. Fails with `conflict` if another user or tool cordoned it.",
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if the node was open already",
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Uncordon,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "uncordon {target}{details}", done: Some("uncordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: None,
     deadline: Span::seconds(45),
 };
 
-/// What to do about a node.
+/// The necessary change of a node.
 enum Need {
     Nothing,
     /// A human has uncordoned it, but our mark is still there.
@@ -36,10 +44,6 @@ enum Need {
 impl Action for K8sUncordon {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -75,7 +79,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         let patch = json!({ "metadata": mark, "spec": { "unschedulable": null } });
         match kube.patch_node(name, patch, Some(version)).await {
             Ok(_) => return Ok(done(report(true, true))),
-            // Somebody wrote in between, a controller most likely: look again at once.
+            // Another writer came in between, a controller most likely: look again at once.
             Err(WorldError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -105,7 +109,7 @@ fn need(node: &Node, world: &World) -> Result<Need, Failure> {
         Cordon::Ours { .. } => Ok(Need::Both),
         Cordon::Foreign { who } => Err(Failure::new(
             FailureKind::Conflict,
-            format!("node {} was cordoned by {who}; only they may give it back", node.name),
+            format!("node {} was cordoned by {who}; only they may uncordon it", node.name),
         )),
     }
 }

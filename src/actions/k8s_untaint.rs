@@ -1,18 +1,21 @@
 //! `k8s::untaint`: removes the taints of one key from a node.
 //!
-//! Invariant: what was removed is in the outcome as it was, and the other taints are sent back exactly as they came.
+//! Invariant: removed taints are in the outcome as they were, and the other taints are sent back exactly as they came.
 
 use super::answer::{Settled, done, foresee, settle};
-use super::{Action, Performed, args, keys, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use super::declare::*;
+use super::{Action, Performed, args, k8s_taint, keys, rights};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
 pub(super) struct K8sUntaint;
 
+pub(super) const NAME: &str = "k8s::untaint";
+
 static SPEC: ActionSpec = ActionSpec {
-    name: "k8s::untaint",
-    doc: "Removes the taints of one key from a node, of one effect or of all. Fine if there is none.",
+    name: NAME,
+    doc: "Removes the taints of one key from a node, of one effect or of all. Does nothing if there is none.",
     params: &[args::NODE, args::required("key", ParamType::String, "the key, as `domain/name`")],
     options: &[
         args::optional("effect", ParamType::String, "only the taint of this effect"),
@@ -22,8 +25,16 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Return,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "remove a taint from {target}{details}",
+        done: Some("removed a taint from {target}{details}"),
+    },
     permissions: rights::PATCH_NODE,
-    undo: Some("k8s::taint"),
+    undo: Some(k8s_taint::NAME),
     deadline: Span::seconds(45),
 };
 
@@ -31,10 +42,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for K8sUntaint {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -61,7 +68,7 @@ impl Action for K8sUntaint {
     fn undo(&self, step: &Step) -> Option<Call> {
         let before = super::changed_from(step)?;
         let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
-        Some(Call::new("k8s::taint", [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
+        Some(Call::new(k8s_taint::NAME, [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
     }
 }
 

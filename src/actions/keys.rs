@@ -1,4 +1,4 @@
-//! Keys and values of labels, annotations and taints: what Kubernetes takes, and which ones a runbook may set.
+//! Keys and values of labels, annotations and taints: those that Kubernetes accepts, and those that a runbook may set.
 //!
 //! Invariant: a key of Kubernetes itself, or one that carries our own ownership, is never a runbook's to change.
 
@@ -27,7 +27,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Failure> {
     if key == CORDONED_BY || key == OPT_OUT {
         return Err(Failure::new(
             FailureKind::Refused,
-            format!("`{key}` is how people and Nightshift agree; a runbook may not change it"),
+            format!("`{key}` is reserved for operators and Nightshift; a runbook may not change it"),
         ));
     }
     Ok(())
@@ -39,7 +39,7 @@ pub(super) fn check_label_value(value: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let shown: String = value.chars().take(80).collect();
-    Err(invalid(format!("{shown:?} is no value of a label or taint: at most 63 letters, digits, `-`, `_` and `.`")))
+    Err(invalid(format!("{shown:?} is not a label or taint value: use at most 63 letters, digits, `-`, `_` and `.`")))
 }
 
 pub(super) fn check_annotation_value(value: &str) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
-//! What `k8s::label` and `k8s::annotate` share: one key of a node's metadata, set, or removed to undo.
+//! Shared parts of `k8s::label` and `k8s::annotate`: one key of a node's metadata, set, or removed to undo.
 //!
-//! Invariant: a write is conditional on the node that was read, and an undo changes only what is still as we left it.
+//! Invariant: a write is conditional on the node that was read, and an undo changes only keys that are still as we left
+//! them.
 
 use super::Performed;
 use super::answer::{Settled, done};

@@ -1,18 +1,22 @@
 //! `mig::plan`: the cheapest steps that make room for MIG slices on a node, without taking any.
 //!
-//! Invariant: reads only; what the plan may not touch is in its words.
+//! Invariant: reads only; the plan names the objects that it may not touch.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_node, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 
 pub(super) struct MigPlanning;
 
-pub(super) const DEMAND: crate::model::ParamSpec =
-    args::optional("demand", ParamType::Any, "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for");
+pub(super) const DEMAND: crate::model::ParamSpec = args::optional(
+    "demand",
+    ParamType::Any,
+    "requested instances: #{ \"1g.10gb\": 2 }, or `pending`: those that pods wait for",
+);
 pub(super) const MOST_MOVES: crate::model::ParamSpec =
     args::optional("most_moves", ParamType::Int, "pods that may be moved (1)");
 pub(super) const WARM_UP: crate::model::ParamSpec =
@@ -20,15 +24,15 @@ pub(super) const WARM_UP: crate::model::ParamSpec =
 
 static SPEC: ActionSpec = ActionSpec {
     name: "mig::plan",
-    doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with what must hold before and after. Ill \
-          GPUs and pods that may not move are left alone, and what has no place is refused in words. A pod that moves costs \
+    doc: "Plans room for MIG slices on a node: the cheapest ordered steps, each with its conditions before and after. \
+          Unhealthy GPUs and pods that may not move are left alone, and a request without room is refused with the reason. A pod that moves costs \
           its time, weighed by its priority, and twice as much if its disruption budget lets no other go.",
     params: &[
         args::NODE,
         args::required(
             "demand",
             ParamType::Any,
-            "what needs room: #{ \"1g.10gb\": 2 }, or `pending`: what pods wait for",
+            "requested instances: #{ \"1g.10gb\": 2 }, or `pending`: those that pods wait for",
         ),
     ],
     options: &[MOST_MOVES, WARM_UP],
@@ -36,6 +40,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "{call}", done: None },
     permissions: rights::PLAN_MIG,
     undo: None,
     deadline: Span::seconds(60),
@@ -45,10 +54,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for MigPlanning {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -71,7 +76,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     let asked = Call::new("mig::inventory", [("node", json!(node))]);
     let said = on_node::read(world, &asked).await?;
     let inventory: MigInventory = serde_json::from_value(said)
-        .map_err(|error| args::invalid(format!("the agent of {node} says what is not understood: {error}")))?;
+        .map_err(|error| args::invalid(format!("the agent of {node} sent an invalid answer: {error}")))?;
     // Without a cluster nobody but processes can hold an instance.
     let around = match world.clusters.is_empty() {
         true => None,
@@ -88,7 +93,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     Ok(plan.map_err(|error| args::invalid(format!("no plan for {node}: {error}")))?)
 }
 
-/// Whether what pods wait for is the demand: then as much of it is served as has room.
+/// Whether the demand is that of the waiting pods: then as much of it is served as has room.
 pub(super) fn waits(call: &Call) -> bool {
     call.args.get("demand").is_some_and(|demand| demand == "pending")
 }

@@ -3,16 +3,15 @@
 //! The routes exclude each other: where a mig-manager owns the node, its label is the only way; where none does, the
 //! agent changes the layout through NVML; where a DRA driver hands out the GPUs, nothing is repartitioned from here.
 //!
-//! Invariant: the node is cordoned by us before anything changes, and what fails puts the old layout back.
+//! Invariant: the node is cordoned by us before anything changes, and a failure restores the old layout.
 
 mod direct;
 mod operator;
 
 use super::answer::{Settled, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, mig_plan, rights};
-use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject, Takes, Time,
-};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes, Time};
 use crate::world::{Cordon, Kube, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,10 +21,10 @@ pub(super) struct MigRebalance;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "mig::rebalance",
-    doc: "Changes the MIG layout of a node that we cordoned. With `config`, through the GPU operator's label (drain its GPU \
+    doc: "Changes the MIG layout of a node that Nightshift cordoned. With `config`, through the GPU operator's label (drain its GPU \
           pods first: all slices of a changed GPU restart). With `demand`, through the node's agent, on nodes without a \
           mig-manager: pods in the way are evicted, and only the instances in the way are touched. Where a DRA driver owns \
-          the GPUs it is refused. On failure the old layout is put back.",
+          the GPUs it is refused. On failure the old layout is restored.",
     params: &[args::NODE],
     options: &[
         args::optional("config", ParamType::String, "a name of the mig-manager's configuration: all-1g.10gb"),
@@ -35,7 +34,7 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional(
             "expect",
             ParamType::Any,
-            "what the node must offer afterwards: #{ \"nvidia.com/mig-1g.10gb\": 7 }",
+            "resources the node must offer afterwards: #{ \"nvidia.com/mig-1g.10gb\": 7 }",
         ),
         args::optional("within", ParamType::Duration, "how long it may take (20m)"),
         args::optional("layout", ParamType::Any, "layouts to put back, as an undo gives them"),
@@ -44,6 +43,14 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Converge,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("taking one away"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "change the MIG layout of {target}{details}",
+        done: Some("changed the MIG layout of {target}{details}"),
+    },
     permissions: rights::MIG,
     undo: Some("mig::rebalance"),
     deadline: Span::seconds(120),
@@ -59,9 +66,9 @@ const PAUSED: &str = "paused-for-mig-change";
 struct Progress {
     /// The label before, read before the first attempt; empty: there was none.
     before: String,
-    /// What is being done: see the routes. Empty: nothing yet.
+    /// The present phase: see the routes. Empty: nothing yet.
     phase: String,
-    /// Since when the mig-manager was asked.
+    /// Since when the layout was requested from the mig-manager.
     since: Option<Time>,
     /// The mig-manager was seen at work since then.
     busy: bool,
@@ -72,7 +79,7 @@ struct Progress {
     moving: Vec<direct::Moving>,
 }
 
-/// What the runbook asked for.
+/// The runbook's arguments.
 struct Orders<'a> {
     node: &'a str,
     config: Option<&'a str>,
@@ -91,12 +98,8 @@ impl Action for MigRebalance {
         false
     }
 
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
     fn takes(&self, call: &Call) -> Takes {
-        // The operator's route evicts nobody, and fails where a pod is left.
+        // The operator's route evicts no pod, and fails where a pod is left.
         if call.text("config").is_empty() { args::takes_of_node(call, true) } else { Takes::Nothing }
     }
 
@@ -183,7 +186,7 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
     if drivers.contains("gpu.nvidia.com") {
         return refused(format!(
             "the DRA driver gpu.nvidia.com hands out the GPUs of {name}: it partitions them itself for each claim. Taint the \
-             device or evict the claim's pod, and it places the claim anew"
+             device or evict the claim's pod, and it places the claim again"
         ));
     }
     let owned = node.labels.contains_key(CONFIG) || node.labels.contains_key(STATE);
@@ -196,7 +199,7 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
         }
         (Some(_), false) => {
             return refused(format!(
-                "{name} bears no label {CONFIG}: no mig-manager owns it, so nothing would act on one"
+                "{name} has no label {CONFIG}: no mig-manager manages it, so a new value would have no effect"
             ));
         }
         _ => {}
@@ -204,7 +207,9 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
     match cordon(node, &world.identity) {
         Cordon::Ours { .. } => Ok(()),
         Cordon::Open => {
-            let why = format!("node {name} is not cordoned: cordon it first, so that nobody lands on it meanwhile");
+            let why = format!(
+                "node {name} is not cordoned: cordon it first, so that no pod is scheduled there during the change"
+            );
             Err(Failure::new(FailureKind::Conflict, why).into())
         }
         Cordon::Foreign { who } => {
@@ -240,7 +245,7 @@ fn holders(pods: &[Pod]) -> Vec<String> {
     held.map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect()
 }
 
-/// What of `expect` the node does not offer yet.
+/// The profiles of `expect` that the node does not offer yet.
 async fn missing(kube: &Kube, orders: &Orders<'_>) -> Result<Vec<String>, WorldError> {
     if orders.expect.is_empty() {
         return Ok(Vec::new());

@@ -1,10 +1,11 @@
-//! `node::collect`: what an engineer or the vendor will ask for, gathered on the node before it is lost.
+//! `node::collect`: diagnostics for an engineer or the vendor, gathered on the node before they are lost.
 //!
-//! Invariant: the bundle stays on the node; what comes back is where it lies and its hash.
+//! Invariant: the bundle stays on the node; the answer has its place and its hash.
 
 use super::answer::{foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -12,14 +13,22 @@ pub(super) struct NodeCollect;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "node::collect",
-    doc: "Gathers a bundle on the node: NVIDIA's bug report where that tool is, the last kernel lines, and how the GPUs \
-          are. Take it before a reset or reboot: both wipe what it shows.",
+    doc: "Gathers a bundle on the node: NVIDIA's bug report where that tool is installed, the last kernel log lines, \
+          and GPU health. Collect it before a reset or reboot: both erase that state.",
     params: &[args::NODE],
     options: &[],
     returns: "#{folder, files: [#{name, bytes, sha256}], missing: [texts]}",
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Node,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases {
+        todo: "collect diagnostics from {target}{details}",
+        done: Some("collected diagnostics from {target}{details}"),
+    },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -29,10 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for NodeCollect {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -1,10 +1,11 @@
 //! `node::reboot`: the agent of a node reboots it; the last resort.
 //!
-//! Invariant: another boot id than before is what shows that it happened; whoever asks again with the same step finds that.
+//! Invariant: another boot id than before proves that it happened; a repeat of the same step finds that.
 
 use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::declare::*;
 use super::{Action, Performed, args, on_node, rights};
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Reach, Span, Step, Subject, Takes};
+use crate::model::{Call, FailureKind, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -15,14 +16,19 @@ const WITHIN: Span = Span::minutes(30);
 
 static SPEC: ActionSpec = ActionSpec {
     name: "node::reboot",
-    doc: "Reboots a node through its agent, and waits until the agent speaks again from another boot. The last resort: \
-          drain first. A run asks people before it, whatever its mode.",
+    doc: "Reboots a node through its agent, and waits until the agent reports from a new boot. The last resort: drain \
+          first. It requires an approval in every mode.",
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, boot, was}",
     effect: Effect::Witnessed,
     reach: Reach::Node,
     disruptive: true,
+    target: TargetKind::Node,
+    takes: Capacity::Node("rebooting it"),
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::LastResort,
+    phrases: Phrases { todo: "reboot {target}{details}", done: Some("rebooted {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -32,14 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for NodeReboot {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::node_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        args::takes_of_node(call, false)
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
@@ -62,7 +60,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if before.is_empty() {
         // Without a witness a lost answer could cost a second reboot.
         return Err(
-            args::invalid(format!("the boot of {node} is not known, so a reboot could not be told from none")).into()
+            args::invalid(format!("the boot ID of {node} is not known, so a reboot could not be verified")).into()
         );
     }
     let gone = waited(world, step);
@@ -72,7 +70,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         }
         Ok(_) => match on_node::perform(world, step, WITHIN).await? {
             // The agent has asked the machine to go down; it is still the old boot that says so.
-            Performed::Done(Outcome::Ok(_)) => format!("{node} goes down"),
+            Performed::Done(Outcome::Ok(_)) => format!("{node} is shutting down"),
             other => return Ok(other),
         },
         Err(error) => error.to_string(),

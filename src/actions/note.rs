@@ -3,9 +3,10 @@
 //! Invariant: the journal entry of the step is the note; nothing else is touched.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -13,13 +14,18 @@ pub(super) struct Note;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "note",
-    doc: "Writes a line into the run's story, for whoever reads it later. Disturbs nobody.",
+    doc: "Writes a line into the run's timeline. Sends no notification.",
     params: &[args::required("text", ParamType::String, "the line")],
     options: &[],
     returns: "()",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "note: {text}", done: Some("note: {text}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -29,10 +35,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Note {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, _world: &World, step: &Step) -> Performed {

@@ -3,8 +3,9 @@
 //! Invariant: the time of the step, journaled: a replay reads the same.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -19,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "read the time", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Now {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

@@ -1,16 +1,18 @@
-//! How an action asks the agent of a node: the verb of the same name, and what its answer means for the step.
+//! How an action sends a command to a node's agent: the verb of the same name, and the meaning of its answer for the
+//! step.
 //!
-//! Invariant: the command's key is the step's, so that a crash, a retry and a second engine ask for one and the same.
+//! Invariant: the command's key is the step's, so that a crash, a retry and a second engine request one and the same.
 
 use super::answer::{Settled, done, failed, foresee, patient, poll, settle, waited};
 use super::{Action, Performed, args};
 use crate::limits;
-use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step, Subject};
+use crate::model::{ActionSpec, Answer, Call, Command, FailureKind, Outcome, Span, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
-/// Does the step's call by the verb of its name at the agent of the node that its argument `node` names. What the step
-/// carries (a witness, say) is kept, and handed over as the argument `carry`. Not done `within` a time is a failure.
+/// Performs the step's call by the verb of its name at the agent of the node that its argument `node` names. The step's
+/// carried state (a precondition, say) is kept, and handed over as the argument `carry`. Not done `within` a time is a
+/// failure.
 pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled<Performed> {
     let node = args::text(&step.call, "node")?;
     let mut given = step.call.args.clone();
@@ -42,20 +44,15 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     Ok(poll(gone, why, carried(&step.carry, progress)))
 }
 
-/// An action that is a question to the node's agent and no more: what the agent says is the outcome, and the prediction.
+/// An action that only reads from the node's agent: the agent's answer is the outcome, and the prediction.
 pub(super) struct Question {
     pub spec: &'static ActionSpec,
-    pub about: fn(&Call) -> Subject,
 }
 
 #[async_trait::async_trait]
 impl Action for Question {
     fn spec(&self) -> &'static ActionSpec {
         self.spec
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        (self.about)(call)
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -67,7 +64,7 @@ impl Action for Question {
     }
 }
 
-/// Asks the agent something that changes nothing, and waits for its answer.
+/// Sends the agent a command that changes nothing, and waits for its answer.
 pub(super) async fn read(world: &World, call: &Call) -> Settled<Value> {
     let node = args::text(call, "node")?;
     let deadline = world.clock.now() + limits::AGENT_READ_WAIT;
@@ -89,12 +86,13 @@ pub(super) async fn read(world: &World, call: &Call) -> Settled<Value> {
     }
 }
 
-/// The run was cancelled: the agent is told to stop what it does for this step.
+/// The run was cancelled: the agent is notified to stop its work for this step.
 pub(super) fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
     let node = args::text(&step.call, "node")?;
     match world.agents.unwant(node, &step.command_key()) {
         Ok(()) => {
-            let what = format!("the run was cancelled: the agent of {node} stops reading, and what it has read stays");
+            let what =
+                format!("the run was cancelled: the agent of {node} stops reading; pages already read stay cached");
             Ok(Performed::Done(failed(FailureKind::Refused, what)))
         }
         // After a restart of ours an agent comes back in a moment; one that is gone has nothing under way.
@@ -102,13 +100,13 @@ pub(super) fn stop(world: &World, step: &Step, within: Span) -> Settled<Performe
     }
 }
 
-/// The node's agent is connected, or what to say of a plan that needs it.
+/// Whether the node's agent is connected; else the failure of a plan that needs it.
 pub(super) fn reachable(world: &World, call: &Call) -> Settled<()> {
     let node = args::text(call, "node")?;
     world.agents.standing(node).map(drop).map_err(Performed::from)
 }
 
-/// What is read before something is done: the node's boot, and under `name` what a reading verb says, if it can.
+/// The state before the first attempt: the node's boot, and under `name` the answer of a reading verb, if there is one.
 pub(super) async fn witness(world: &World, call: &Call, verb: &str, name: &str) -> Result<Value, WorldError> {
     let node = call.text("node");
     let boot = world.agents.standing(node)?.boot;
@@ -121,7 +119,7 @@ pub(super) async fn witness(world: &World, call: &Call, verb: &str, name: &str) 
     Ok(json!({ "boot": boot, name: said }))
 }
 
-/// What the step carries, with the agent's progress beside it.
+/// The step's carried state, with the agent's progress beside it.
 fn carried(carry: &Value, progress: Value) -> Value {
     match carry {
         _ if progress.is_null() => carry.clone(),

@@ -1,10 +1,10 @@
-//! Actions that take one pod away from those who serve: what they have in common.
+//! Actions that take one pod away from serving: their common parts.
 //!
 //! Invariant: the pod's uid is read before the first attempt, so that another pod of the name is never taken for it.
 
 use super::answer::{Settled, foresee, settle};
 use super::{Action, Performed, args};
-use crate::model::{ActionSpec, Call, Outcome, Step, Subject, Takes};
+use crate::model::{ActionSpec, Call, Outcome, Step};
 use crate::world::{Kube, Pod, World, WorldError};
 use serde_json::{Value, json};
 
@@ -31,14 +31,6 @@ pub(super) trait OnPod: Send + Sync {
 impl<T: OnPod> Action for T {
     fn spec(&self) -> &'static ActionSpec {
         self.declares()
-    }
-
-    fn target(&self, call: &Call) -> Subject {
-        args::pod_target(call)
-    }
-
-    fn takes(&self, call: &Call) -> Takes {
-        if self.declares().disruptive { args::takes_pod(call) } else { Takes::Nothing }
     }
 
     async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {

@@ -3,8 +3,9 @@
 //! Invariant: no data is an empty list, and a value that is no number is a text.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::{Sample, World};
 use serde_json::{Value, json};
 
@@ -12,13 +13,18 @@ pub(super) struct PromQuery;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "prom::query",
-    doc: "Asks Prometheus an instant query.",
+    doc: "Runs an instant query in Prometheus.",
     params: &[args::required("query", ParamType::String, "PromQL")],
     options: &[],
     returns: "[#{labels, value}]; value is a float, or the text `NaN`, `+Inf` or `-Inf`",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for PromQuery {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -48,7 +50,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     Ok(samples.iter().map(|sample| json!({ "labels": sample.labels, "value": number(sample.value) })).collect())
 }
 
-/// What Prometheus answers to the call's `query`.
+/// Prometheus' answer to the call's `query`.
 pub(super) async fn ask(world: &World, call: &Call) -> Settled<Vec<Sample>> {
     let query = args::text(call, "query")?;
     let client = world.prometheus.as_ref().ok_or_else(no_prometheus)?;

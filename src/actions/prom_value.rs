@@ -3,8 +3,9 @@
 //! Invariant: a number or a failure; no data is never zero.
 
 use super::answer::{Settled, done, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Failure, FailureKind, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, FailureKind, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -12,13 +13,18 @@ pub(super) struct PromValue;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "prom::value",
-    doc: "Asks Prometheus for one number. Throws `not_found` if there is no data (or NaN), `invalid` if there are several series.",
+    doc: "Reads one number from Prometheus. Throws `not_found` if there is no data (or NaN), `invalid` if there are several series.",
     params: &[args::required("query", ParamType::String, "PromQL that gives one series or a scalar")],
     options: &[],
     returns: "a float",
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for PromValue {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {
@@ -49,7 +51,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     match samples.as_slice() {
         [one] if one.value.is_finite() => Ok(json!(one.value)),
         [one] if one.value.is_nan() => {
-            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, which says nothing")).into())
+            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, so it has no value")).into())
         }
         [one] => Err(args::invalid(format!("`{query}` is {}, which is no number to compare with", one.value)).into()),
         [] => Err(Failure::new(FailureKind::NotFound, format!("`{query}` has no data, which is not zero")).into()),

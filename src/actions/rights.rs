@@ -1,6 +1,6 @@
 //! The rights that actions declare, spelled once: the generated RBAC is made of these.
 //!
-//! Invariant: what an action does not declare here, its service account cannot do.
+//! Invariant: a service account has only the rights that its actions declare here.
 
 use super::CATALOG;
 use crate::model::{ActionSpec, Permission};
@@ -15,7 +15,7 @@ const fn apps(resource: &'static str, verb: &'static str) -> Permission {
     Permission::new("apps", resource, verb)
 }
 
-/// Every right that the engine and these actions need, each with who needs it and what for.
+/// Every right that the engine and these actions need, each with its users and purpose.
 pub fn rights(is_on: impl Fn(&ActionSpec) -> bool) -> BTreeMap<Permission, Vec<&'static str>> {
     let mut rights: BTreeMap<Permission, Vec<&'static str>> = BTreeMap::new();
     for spec in CATALOG.iter().map(|action| action.spec()).filter(|spec| is_on(spec)) {

@@ -3,8 +3,9 @@
 //! Invariant: it ends at or after its time by the world's clock, however often the program restarts meanwhile.
 
 use super::answer::{Settled, done, foresee, settle, spoken, waited};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
-use crate::model::{ActionSpec, Call, Effect, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -19,6 +20,11 @@ static SPEC: ActionSpec = ActionSpec {
     effect: Effect::Read,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "wait {duration}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -28,10 +34,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Sleep {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, world: &World, step: &Step) -> Performed {

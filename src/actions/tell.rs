@@ -1,11 +1,12 @@
-//! `tell`: says something on a channel.
+//! `tell`: sends a message to a channel.
 //!
-//! Invariant: saying is the courier's work; the step only hands the words over, in the commit that ends it.
+//! Invariant: sending is the dispatcher's work; the step only hands the words over, in the commit that ends it.
 
 use super::answer::{Settled, foresee, settle};
+use super::declare::*;
 use super::{Action, Performed, args, rights};
 use crate::limits;
-use crate::model::{ActionSpec, Call, Effect, Failure, Outcome, ParamType, Reach, Span, Step, Subject};
+use crate::model::{Call, Failure, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -13,16 +14,21 @@ pub(super) struct Tell;
 
 static SPEC: ActionSpec = ActionSpec {
     name: "tell",
-    doc: "Says a text on a channel of the configuration, in the incident's thread where there is one.",
+    doc: "Sends a text to a channel of the configuration, in the incident's thread where there is one.",
     params: &[
         args::required("channel", ParamType::String, "the channel's name in the configuration"),
-        args::required("text", ParamType::String, "what to say; shown as text, never as markup"),
+        args::required("text", ParamType::String, "the message; shown as text, never as markup"),
     ],
     options: &[],
     returns: "()",
     effect: Effect::Keyed,
     reach: Reach::None,
     disruptive: false,
+    target: TargetKind::Nothing,
+    takes: Capacity::Nothing,
+    scheduling: Scheduling::Unchanged,
+    approval: ApprovalNeed::ByMode,
+    phrases: Phrases { todo: "notify {channel}: {text}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -32,10 +38,6 @@ static SPEC: ActionSpec = ActionSpec {
 impl Action for Tell {
     fn spec(&self) -> &'static ActionSpec {
         &SPEC
-    }
-
-    fn target(&self, _call: &Call) -> Subject {
-        Subject::default()
     }
 
     async fn perform(&self, _world: &World, step: &Step) -> Performed {
@@ -56,7 +58,7 @@ fn words(call: &Call) -> Result<(&str, &str), Failure> {
     let (channel, text) = (args::text(call, "channel")?, args::text(call, "text")?);
     if text.len() > limits::TELL_BYTES {
         return Err(args::invalid(format!(
-            "tell: {} bytes are too many, {} is the most",
+            "tell: the text has {} bytes; the limit is {}",
             text.len(),
             limits::TELL_BYTES
         )));

@@ -1,7 +1,7 @@
 //! Taking a pod's traffic away by one label, and giving it back: whose it is, and whether the label may be changed.
 //!
-//! Invariant: the label that goes is one that every Service of the pod asks for and its controller does not, so that the
-//! pod stays its controller's; the mark that says who did it is written in the same conditional patch.
+//! Invariant: the removed label is one that every Service of the pod selects by and its controller does not, so that
+//! the pod stays its controller's; the mark of the owner is written in the same conditional patch.
 
 use super::answer::Settled;
 use super::args;
@@ -10,16 +10,16 @@ use crate::model::{Call, Failure, FailureKind};
 use crate::world::{Kube, Pod, TRAFFIC_TAKEN_BY, World};
 use serde_json::{Value, json};
 
-/// The label that Services ask for unless the runbook names another.
+/// The label that Services select by unless the runbook names another.
 pub(super) const LABEL: &str = "nightshift.dev/traffic";
-/// What the label says while the traffic is away.
+/// The label's value while the traffic is away.
 const OFF: &str = "off";
 
 /// Whose a pod's drained traffic is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     No,
-    /// By this installation: the label, and what it was.
+    /// By this installation: the label, and its value before.
     Ours {
         label: String,
         before: String,
@@ -62,7 +62,7 @@ pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -
     if !not_by.is_empty() {
         let names: Vec<&str> = not_by.iter().map(|service| service.name.as_str()).collect();
         return refused(format!(
-            "{name} gets traffic through Services that do not ask for the label {label}: {}; add it to their selectors, or list \
+            "{name} gets traffic through Services that do not select the label {label}: {}; add it to their selectors, or list \
              under `except` those that carry no requests",
             names.join(", ")
         ));
@@ -75,8 +75,8 @@ pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -
             None => return refused(format!("{name} belongs to {kind} {owner}, whose selector is not read")),
             Some(keys) if keys.contains(label) => {
                 return refused(format!(
-                    "{kind} {owner} knows its pods by the label {label} too: without it, it would let go of {name} and start \
-                     another; choose a label that only the Service asks for"
+                    "{kind} {owner} selects its pods by the label {label} too: without it, the controller would release {name} \
+                     and start another; choose a label that only the Service selects"
                 ));
             }
             Some(_) => {}
@@ -91,7 +91,7 @@ pub(super) fn away(world: &World, run: &str, label: &str, before: &str) -> Value
     json!({ "metadata": { "labels": { label: OFF }, "annotations": { TRAFFIC_TAKEN_BY: mark } } })
 }
 
-/// As it was before; a label that somebody has changed since is theirs, and only the mark goes.
+/// As it was before; a label that was changed since by another owner stays, and only the mark goes.
 pub(super) fn back(pod: &Pod, label: &str, before: &str) -> (Value, bool) {
     let is_off = pod.labels.get(label).is_some_and(|value| value == OFF);
     let mark = json!({ TRAFFIC_TAKEN_BY: null });

@@ -1,4 +1,4 @@
-//! From files to what is loaded: compile what changed, fit rules to runbooks, hold back what does not fit.
+//! From files to a loaded catalog: compile changed files, fit rules to runbooks, hold back those that do not fit.
 //!
 //! Invariant: rules in force were compiled against exactly the runbooks in force.
 
@@ -26,7 +26,7 @@ pub(super) struct State {
     encoders: Kept<Shape>,
 }
 
-/// What stays at its last good version in this round: files of rules by path, runbooks by name.
+/// Files that stay at their last good version in this round: files of rules by path, runbooks by name.
 #[derive(Default, PartialEq, Clone)]
 struct HeldBack {
     rules: BTreeSet<String>,
@@ -40,7 +40,7 @@ impl State {
         State { folders, api, runbooks, rules, xids: Kept::new(), decoders: Kept::new(), encoders: Kept::new() }
     }
 
-    /// Reads again; `None` if what is in force is what was. Problems are those of all files as they stand.
+    /// Reads again; `None` if nothing in force has changed. Problems are those of all files as they stand.
     pub(super) fn reload(&mut self, current: &Loaded) -> (Option<Loaded>, Vec<Problem>) {
         let listings = Listings::read(&self.folders);
         self.take(listings, current)
@@ -101,7 +101,8 @@ impl State {
         files
     }
 
-    /// The newest rules against the newest runbooks; what does not fit goes back to what is in force, until it fits.
+    /// The newest rules against the newest runbooks; a file that does not fit goes back to its version in force, until
+    /// it fits.
     fn fit(&self) -> (HeldBack, Option<RuleSet>, Vec<Problem>) {
         let mut held = HeldBack::default();
         let mut problems: Vec<Problem> = Vec::new();
@@ -138,7 +139,7 @@ impl State {
         }
     }
 
-    /// Whether an error is only what a runbook's own errors lead to, which are reported with its file.
+    /// Whether an error only follows from a runbook's own errors, which are reported with its file.
     fn follows(&self, error: &RuleError) -> bool {
         matches!(error, RuleError::NoRunbook { runbook, .. } if self.runbooks.is_broken(runbook))
     }
@@ -189,11 +190,11 @@ impl State {
             sha.update(path.as_bytes());
             sha.update(text);
         }
-        sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(sha.finalize())
     }
 }
 
-/// What the folders hold, by kind.
+/// The content of the folders, by kind.
 struct Listings {
     runbooks: Listing,
     rules: Listing,

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 /// One file as it was read.
 #[derive(Debug, Clone)]
 pub(super) struct File {
-    /// As people see it: the folder as configured, and the name in it.
+    /// As users see it: the folder as configured, and the name in it.
     pub path: String,
-    /// What it is called in the catalog: the stem, or the vendor's folder.
+    /// Its name in the catalog: the stem, or the vendor's folder.
     pub name: String,
     pub text: String,
     pub hash: [u8; 32],
 }
 
-/// What a folder held.
+/// The content of a folder.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub files: Vec<File>,
@@ -104,7 +104,7 @@ fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
                 let text = format!("it holds more than {} names", limits::CATALOG_ENTRIES);
                 return Err(std::io::Error::other(text));
             }
-            // A name that is not UTF-8 cannot end in one of our endings as far as anybody could write it down.
+            // A name that is not UTF-8 cannot end in one of our endings.
             names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
         }
         names.sort();
@@ -115,7 +115,7 @@ fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
         Err(error) => {
             let missing = error.kind() == ErrorKind::NotFound;
             let text = match missing {
-                true => "this folder does not exist: nothing is read from it; create it or change the path".to_owned(),
+                true => "this folder does not exist, so no files are read: create it or change the path".to_owned(),
                 false => format!("this folder cannot be read: {error}"),
             };
             listing.unlisted = Some(Problem { file: root.display().to_string(), text, fatal: !missing });
@@ -143,7 +143,7 @@ fn read(real_root: &Path, inner: &Path, bytes: usize) -> Result<String, String> 
         return Err(format!("is larger than {} KiB: split it", bytes / 1024));
     }
     let text = String::from_utf8(content).map_err(|error| {
-        format!("is not UTF-8: byte {} begins no character; save it as UTF-8", error.utf8_error().valid_up_to())
+        format!("is not UTF-8: byte {} does not start a character; save it as UTF-8", error.utf8_error().valid_up_to())
     })?;
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }

@@ -1,6 +1,6 @@
-//! What is kept of each file: its last reading, compiled or not, and the one that is in force.
+//! The record of each file: its last reading, compiled or not, and the one that is in force.
 //!
-//! Invariant: a text is compiled once; what is in force changes only by `settle`.
+//! Invariant: a text is compiled once; the version in force changes only by `settle`.
 
 use super::Problem;
 use super::files::{File, Listing};
@@ -24,7 +24,7 @@ struct Slot<T> {
     gone: bool,
 }
 
-/// What is in force of a file.
+/// The version of a file that is in force.
 struct Good<T> {
     hash: [u8; 32],
     text: Arc<str>,
@@ -45,8 +45,8 @@ impl<T> Kept<T> {
         Kept { slots: BTreeMap::new(), unlisted: None }
     }
 
-    /// Takes in what the folder holds now. `compile` is asked about changed texts only; what it gives back beside the
-    /// problems is the compiled file, if it compiles.
+    /// Takes in the folder's present content. `compile` is called for changed texts only; beside the problems it
+    /// returns the compiled file, if it compiles.
     pub(super) fn take(&mut self, listing: Listing, mut compile: impl FnMut(&File) -> (Option<T>, Vec<Problem>)) {
         self.unlisted = listing.unlisted;
         if self.unlisted.is_some() {

@@ -39,7 +39,7 @@ pub(super) fn parse(file: &File) -> (Option<Rules>, Vec<Problem>) {
     }
 }
 
-/// A schedule that cannot be followed is told now, not on the night when nothing happens.
+/// A schedule that cannot be followed is reported now, not on the night when nothing happens.
 fn schedule(file: &File, line: u64, rule: &Rule) -> Option<Problem> {
     let why = cron::parse(rule.at.as_ref()?).err()?;
     let text = format!("rule `{}`, `at`: {why}", rule.name);

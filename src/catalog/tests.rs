@@ -111,7 +111,7 @@ fn a_bad_edit_keeps_the_last_good_file_and_takes_the_others() {
     site.write("rules/a.yaml", "rules:\n  - name: a3\n    when: [a=b]\n");
     let (changed, problems) = catalog.reload();
     assert!(!changed);
-    fatal(&problems, "rules/a.yaml:2", "neither runs nor tells");
+    fatal(&problems, "rules/a.yaml:2", "neither runs a runbook nor notifies a channel");
     assert_eq!(names(&catalog), "a b2");
     site.write("rules/a.yaml", tells(&["a4"]));
     assert_eq!(catalog.reload(), (true, vec![]));

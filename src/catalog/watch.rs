@@ -20,24 +20,29 @@ pub struct Watch {
     wake: SyncSender<()>,
 }
 
+/// Why files cannot be watched; the catalog then reads them every `RELOAD_POLL`.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    #[error("files cannot be watched: {0}; on Linux, look at fs.inotify.max_user_instances")]
+    #[error("files cannot be watched: {0}; on Linux, check fs.inotify.max_user_instances")]
     Notify(#[from] notify::Error),
     #[error("files cannot be watched: no thread ({0})")]
     Thread(#[from] std::io::Error),
 }
 
-/// Calls `on_change`, on a thread of its own: once at the start, for what changed since the files were read, and then
-/// each time after files in the folders changed and were quiet for a moment. Editors
-/// that save by renaming, `git checkout` and the link swap of a Kubernetes ConfigMap are each one change. What cannot
-/// be watched (a folder that is not there yet, a network file system) is looked at every half minute.
+/// Calls `on_change`, on a thread of its own: once at the start, for changes since the files were read, and then each
+/// time after files in the folders changed and were quiet for a moment. Editors that save by renaming, `git checkout`
+/// and the link swap of a Kubernetes ConfigMap are each one change. Folders that cannot be watched (not there yet, a
+/// network file system) are read every half minute.
+///
+/// # Errors
+///
+/// Fails when the system gives no watch, or the thread cannot be started.
 pub fn watch(folders: Folders, mut on_change: impl FnMut() + Send + 'static) -> Result<Watch, WatchError> {
     let (wake, woken) = sync_channel(1);
     let events = wake.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         if is_news(&event) {
-            // Full means that a look is due already, which is all that an event says.
+            // Full means that a look is due already, which is all that an event means.
             let _ = events.try_send(());
         }
     })?;
@@ -71,8 +76,8 @@ impl Drop for Watch {
     }
 }
 
-/// Whether somebody may have changed something. To be opened and read is an event too, and our own look at the folders
-/// does just that: taken for news, each look would be the reason for the next one, for ever.
+/// Whether a file may have changed. To be opened and read is an event too, and our own look at the folders does just
+/// that: taken for news, each look would be the reason for the next one, for ever.
 fn is_news(event: &notify::Result<Event>) -> bool {
     match event {
         Ok(event) => match event.kind {
@@ -122,7 +127,7 @@ fn follow(watcher: &mut impl Watcher, roots: &[PathBuf], watched: &mut BTreeMap<
     }
 }
 
-/// What tells one state of the folders from another: for each file its place, inode, size and times, links followed.
+/// Distinguishes one state of the folders from another: for each file its place, inode, size and times, links followed.
 type Stamp = BTreeMap<PathBuf, Look>;
 
 /// Inode, size, and the times of content and inode in seconds and nanoseconds.
@@ -151,7 +156,7 @@ fn children(folder: &Path) -> Vec<PathBuf> {
 
 fn look(path: &Path) -> Option<Look> {
     let meta = fs::metadata(path).ok()?;
-    // A folder's own times change with every editor's scratch file; its files speak for it.
+    // A folder's own times change with every editor's scratch file; its files have their own.
     let times = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
     (!meta.is_dir()).then(|| (meta.ino(), meta.size(), times.0, times.1))
 }

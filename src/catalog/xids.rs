@@ -1,4 +1,4 @@
-//! The tables of GPU faults in the folder of rules: `xid.yaml`, and what a site changes of it in `xid.site.yaml`.
+//! The tables of GPU faults in the folder of rules: `xid.yaml`, and a site's changes to it in `xid.site.yaml`.
 //!
 //! Invariant: a table that is wrong keeps its last good text in force, as any file does.
 
@@ -7,7 +7,7 @@ use super::files::File;
 use crate::policy::XidTable;
 use std::sync::Arc;
 
-/// The files that are tables and no rules, in the order in which they are laid over what is compiled in.
+/// The files that are tables and no rules, in the order in which they are laid over the compiled-in table.
 pub(super) const NAMES: [&str; 2] = ["xid", "xid.site"];
 
 /// Each file must make sense over the table that is compiled in.

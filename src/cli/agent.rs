@@ -1,6 +1,6 @@
 //! `nightshift agent`: runs the agent on a GPU node, or lets it join an engine.
 //!
-//! Invariant: it listens on nothing; the first signal ends it once what it heard is on disk.
+//! Invariant: it listens on nothing; the first signal ends it once its findings are on disk.
 
 use super::invocation::Invocation;
 use super::pages::without_huge_pages;
@@ -19,25 +19,25 @@ use tokio::sync::{mpsc, watch};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Where the engine is, instead of `engine` in agent.yaml: https://nightshift:7677
+    /// Engine address, instead of `engine` in agent.yaml: https://nightshift:7677
     #[arg(long, value_name = "URL", env = "NIGHTSHIFT_ENGINE")]
     engine: Option<String>,
-    /// This node's name, instead of `node` in agent.yaml [default: the host's name]
+    /// Name of this node, instead of `node` in agent.yaml [default: the host's name]
     #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_NODE")]
     node: Option<String>,
-    /// The cluster of this node as the engine knows it, instead of `cluster` in agent.yaml; needed where it has several
+    /// Cluster of this node in the engine's configuration, instead of `cluster` in agent.yaml; required if there are several
     #[arg(long, value_name = "NAME", env = "NIGHTSHIFT_CLUSTER")]
     cluster: Option<String>,
-    /// Folder for the spool and what was done, instead of `data_dir` in agent.yaml
+    /// Folder for the spool and the command journal, instead of `data_dir` in agent.yaml
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A projected ServiceAccount token, instead of `token_file` in agent.yaml
     #[arg(long, value_name = "FILE")]
     agent_token_file: Option<PathBuf>,
-    /// Use this token from `nightshift agents join-token` once, keep the certificate, and end; `-` reads it from stdin
+    /// Join with this token from `nightshift agents join-token`, store the certificate, and exit; `-` reads it from stdin
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
-    /// Also read findings from this file or pipe, a line of JSON each: for one's own checks
+    /// Also read findings from this file or pipe, one JSON object a line: for your own checks
     #[arg(long, value_name = "FILE")]
     findings: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let settings = settings(args, invocation)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // An agent is small: what blocks is a disk, and there is one of it.
+        // An agent is small: only its disk blocks, and there is one of it.
         .max_blocking_threads(limits::AGENT_THREADS)
         .build()
         .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
@@ -59,14 +59,14 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         return runtime.block_on(joined(&settings, token, invocation));
     }
     let json = settings.log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
-    telemetry::init(&settings.log.level, json).map_err(|why| Stop::usage(why, "mend `log.level`"))?;
+    telemetry::init(&settings.log.level, json).map_err(|why| Stop::usage(why, "fix `log.level`"))?;
     let ended = runtime.block_on(serve(settings, args.findings.clone()));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     ended
 }
 
 async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), Stop> {
-    let wrong = |why: String| Stop::usage(why, "mend agent.yaml, or see `nightshift agent --help`");
+    let wrong = |why: String| Stop::usage(why, "fix agent.yaml, or see `nightshift agent --help`");
     let settings = Arc::new(settings);
     let [_, certificate, _] = identity_paths(&settings.data_dir);
     let https = settings.engine.as_deref().is_some_and(|engine| engine.starts_with("https:"));
@@ -82,7 +82,8 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), S
     let agent =
         Agent::new(machine.clone(), Arc::new(link)).map_err(|why| Stop::failure(why, "is `data_dir` writable?"))?;
     let (stop, stopped) = watch::channel(false);
-    let hear = |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""));
+    let hear =
+        |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot install signal handlers: {error}"), ""));
     let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
     let extra = findings.map(|path| {
         let (out, heard) = mpsc::channel(limits::FINDINGS_QUEUE);
@@ -113,7 +114,7 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
     loop {
         let file = match tokio::fs::File::open(&path).await {
             Ok(file) => file,
-            Err(error) => return tracing::error!(%error, path = %path.display(), "findings cannot be read"),
+            Err(error) => return tracing::error!(%error, path = %path.display(), "cannot read findings"),
         };
         let mut lines = tokio::io::BufReader::new(file).lines();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -123,7 +124,7 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
                         return;
                     }
                 }
-                Err(error) => tracing::warn!(%error, path = %path.display(), "a line is no finding and is left out"),
+                Err(error) => tracing::warn!(%error, path = %path.display(), "line is not a finding; skipped"),
             }
         }
         let is_file = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file());
@@ -150,8 +151,10 @@ async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) ->
     let joined = join(settings, token.trim())
         .await
         .map_err(|why| Stop::failure(why, "make another token with `nightshift agents join-token`"))?;
-    invocation
-        .line(&format!("{} joined; its certificate lasts until {} and is renewed by itself", joined.node, joined.ends))
+    invocation.line(&format!(
+        "{} joined; its certificate is valid until {} and is renewed automatically",
+        joined.node, joined.ends
+    ))
 }
 
 fn settings(args: &Args, invocation: &Invocation) -> Result<AgentConfig, Stop> {

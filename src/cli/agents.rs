@@ -17,29 +17,29 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Make a token by which one agent gets its certificate, once
+    /// Create a one-time token for one agent to get its certificate
     JoinToken {
-        /// Only the agent of this node may use it; it may then replace one that is there
+        /// Restrict it to the agent of this node, which may then replace an existing one
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
-        /// Only an agent of this cluster may use it
+        /// Restrict it to an agent of this cluster
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
-        /// How long it is good
+        /// Lifetime
         #[arg(long, value_name = "TIME", default_value = "15m")]
         expires: String,
     },
-    /// Take an agent's certificate away
+    /// Remove an agent and its certificate
     Remove {
-        /// Its node
+        /// Node of the agent
         node: String,
-        /// Its cluster, where agents of several have that node's name
+        /// Cluster of the agent, if several clusters have a node of that name
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason")]
         why: String,
-        /// Do not ask; for scripts
+        /// Skip the confirmation; for scripts
         #[arg(short, long)]
         yes: bool,
     },

@@ -1,4 +1,4 @@
-//! `nightshift approve` and `nightshift deny`: the answers to what a run asks.
+//! `nightshift approve` and `nightshift deny`: the answers to approval requests.
 //!
 //! Invariant: an answer is for the plan that is shown; the engine voids it when the plan changes.
 
@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   nightshift approve                              list the open requests
-  nightshift show a5                              the plan, and what the guards say of it now
-  nightshift approve a5 --why 'pods may move'     asks once more on a terminal
+  nightshift show a5                              the plan, and the guards' current decisions
+  nightshift approve a5 --why 'pods may move'     asks for confirmation on a terminal
   nightshift approve a5 --yes --why '…'           in a script
   nightshift deny a5 --why 'not before the demo'";
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The approval (a5); left out: list the open ones
+    /// Approval (a5); without it, list the open ones
     id: Option<String>,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
-    /// Do not show the plan and ask first; for scripts
+    /// Skip the plan and the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -34,10 +34,10 @@ pub(super) struct Args {
 pub(super) struct DenyArgs {
     /// The approval (a5)
     id: String,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -69,7 +69,7 @@ fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why
     let approval: Approval = understood(answer["approval"].clone())?;
     let word = if approve { "approved" } else { "denied" };
     invocation.line(&format!("{} {word}", approval.id))?;
-    invocation.say(&format!("look with `nightshift show {}`", approval.run));
+    invocation.say(&format!("see `nightshift show {}`", approval.run));
     Ok(())
 }
 

@@ -51,11 +51,11 @@ enum What {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
-    /// Print the public key: keep it somewhere else
+    /// Print the public key; store it on another machine
     Key,
-    /// Recent entries, oldest first
+    /// List recent entries, oldest first
     Log {
-        /// Only this kind, e.g. step_denied
+        /// Only entries of this kind, e.g. step_denied
         #[arg(long)]
         kind: Option<String>,
         /// Only of this run (r17)
@@ -64,18 +64,18 @@ enum What {
         /// Only of this incident (i3)
         #[arg(long)]
         incident: Option<String>,
-        /// At most so many
+        /// Maximum number
         #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS, value_parser = super::invocation::rows)]
         limit: usize,
     },
-    /// Remove the body of an entry for ever; its hash and place stay
+    /// Remove the body of an entry permanently; its hash and place stay
     Redact {
         /// The entry's number (12)
         entry: String,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason")]
         why: String,
-        /// Do not ask; for scripts
+        /// Skip the confirmation; for scripts
         #[arg(short, long)]
         yes: bool,
     },
@@ -110,7 +110,7 @@ fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Resu
     verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
 }
 
-/// The same check over what the engine gives, piped so that no size matters.
+/// The same check over the engine's export, piped so that no size matters.
 fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop> {
     let key = public_key(invocation, key)?;
     let client = Client::new(invocation)?;
@@ -295,7 +295,7 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
             let every = limits::CHECKPOINT_EVERY.as_secs();
             Err(Stop::new(
                 Code::Partial,
-                format!("{what} has no checkpoint yet: nothing in it is vouched for"),
+                format!("{what} has no signed checkpoint yet, so it cannot be verified"),
                 format!("one is signed every {every} s and at every orderly end: try again then"),
             ))
         }
@@ -306,7 +306,7 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
             }
             Err(Stop::failure(
                 format!("{what} does not verify: {error}"),
-                "keep the store as it is, compare with an earlier export, and find out who had access",
+                "do not change the store, compare it with an earlier export, and find out which users had access",
             ))
         }
     }
@@ -363,7 +363,7 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     ))?;
     match raw.and_then(|raw| raw.body) {
         Some(body) => invocation.line(&clean(&String::from_utf8_lossy(&body), 100_000)),
-        None => invocation.line("its body was redacted; its place and hash are proven all the same"),
+        None => invocation.line("its body was redacted; its place and hash are still proven"),
     }
 }
 
@@ -386,7 +386,7 @@ fn log(
     let story: Vec<StoryLine> = understood(answer["story"].clone())?;
     entries.sort_by_key(|entry| entry.no);
     let rows = entries.iter().map(|entry| {
-        // Not every entry is a line of a story: of a read there is what was called, and what it returned.
+        // Not every entry has a line in the timeline: of a read there is its call, and its return value.
         let text = story.iter().find(|line| line.no == entry.no).map(|line| line.text.clone());
         let text = text.unwrap_or_else(|| bare(&entry.kind));
         [
@@ -423,12 +423,15 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
     let number = entry.trim_start_matches('#');
     if !yes {
         if !invocation.can_ask() {
-            return Err(Stop::usage("a redaction cannot be taken back, and nobody can be asked here", "say --yes"));
+            return Err(Stop::usage(
+                "a redaction cannot be undone, and there is no terminal to confirm it on",
+                "add --yes",
+            ));
         }
-        let answer =
-            invocation.ask(&format!("The body of #{} goes for ever. Type its number again:", page::text(number)))?;
+        let answer = invocation
+            .ask(&format!("The body of #{} is removed permanently. Type its number again:", page::text(number)))?;
         if answer.trim_start_matches('#') != number {
-            return Err(Stop::failure("not the same number: nothing was redacted", ""));
+            return Err(Stop::failure("the number differs: no entry was redacted", ""));
         }
     }
     let answer: Value = Client::new(invocation)?.post("audit/redact", &json!({ "entry": number, "why": why }))?;
@@ -455,10 +458,8 @@ fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey,
 }
 
 fn unhex(text: &str) -> Result<LeafHash, Stop> {
-    let digit = |at: usize| text.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..32).map(digit).collect();
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        Some(bytes) if text.len() == 64 => Ok(LeafHash(bytes)),
-        _ => Err(Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again")),
-    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again"))?;
+    Ok(LeafHash(bytes))
 }

@@ -1,6 +1,7 @@
 //! `nightshift backup` and `nightshift restore`: the whole store in one file, and back.
 //!
-//! Invariant: what is reported was read back from the file; a restore says what it puts aside and what is missing.
+//! Invariant: reported numbers were read back from the file; a restore names the files it sets aside and the missing
+//! ones.
 
 use super::client::user;
 use super::invocation::{Invocation, Paint};
@@ -19,16 +20,16 @@ Examples:
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The file to write; it must not exist. It holds the signing key: keep it as secret as the data folder
+    /// File to write; it must not exist. It holds the signing key: protect it like the data folder
     file: PathBuf,
-    /// Only verify a backup that is there
+    /// Only verify an existing backup
     #[arg(long)]
     check: bool,
 }
 
 #[derive(clap::Args)]
 pub(super) struct RestoreArgs {
-    /// A file that `nightshift backup` has written
+    /// A file written by `nightshift backup`
     file: PathBuf,
 }
 
@@ -65,7 +66,7 @@ pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(),
     let restored = restored.map_err(|error| {
         let hint = match &error {
             store::StoreError::Locked(_) => "stop the engine first, then restore",
-            _ => "nothing that was there is lost: see docs/backup.md, Restore",
+            _ => "the previous data is kept: see docs/backup.md, Restore",
         };
         Stop::failure(error, hint)
     })?;
@@ -80,11 +81,11 @@ pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(),
     if restored.missing > 0 {
         let missing = restored.missing;
         invocation.line(&format!(
-            "missing: {missing} ledger entries signed after the backup; look at the cluster before automation goes on"
+            "missing: {missing} ledger entries signed after the backup; check the cluster before you release automation"
         ))?;
     }
     if let Some(aside) = restored.aside {
-        invocation.line(&format!("what was there is in {}", aside.display()))?;
+        invocation.line(&format!("the previous data is in {}", aside.display()))?;
     }
     invocation.line("start the engine: the channels of unmatched alerts are notified of the restore")
 }

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Why no other way will do; it is told to everybody and goes into the ledger
+    /// Reason; sent to all channels and recorded in the ledger
     #[arg(short, long, visible_alias = "why")]
     reason: String,
-    /// How long it is good: 15m, 45m; an hour at most
+    /// Lifetime: 15m, 45m; an hour at most
     #[arg(long, value_name = "TIME", default_value = "1h")]
     expires: String,
 }
@@ -37,9 +37,9 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let told: Vec<&str> = made["told"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match told.as_slice() {
         [] => invocation.warn(
-            "no `channels` are configured, so nobody is told now: it stands in the ledger and in `nightshift status`",
+            "no `channels` are configured, so no notification is sent: it is recorded in the ledger and shown by `nightshift status`",
         ),
-        told => invocation.say(&format!("being told now: {}", page::text(&told.join(", ")))),
+        told => invocation.say(&format!("notifying: {}", page::text(&told.join(", ")))),
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ pub(super) fn broken(invocation: &Invocation, status: &Value) -> Result<(), Stop
         let token: ApiToken = understood(said.clone())?;
         let why = token.break_glass.map(|glass| page::text(&glass.why)).unwrap_or_default();
         let line = format!(
-            "break-glass {} is in force until {}, by {}: {why}",
+            "break-glass access {} is active until {}, by {}: {why}",
             token.id,
             invocation.when(token.expires_at),
             page::text(&token.made_by)

@@ -1,7 +1,7 @@
-//! `nightshift cache`: how a model's files stand in this machine's memory, reading them in, and checking them. No engine
-//! is asked.
+//! `nightshift cache`: the state of a model's files in this machine's memory, reading them in, and checking them. No
+//! engine is contacted.
 //!
-//! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with what was read kept.
+//! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with its pages kept.
 
 use super::invocation::{Format, Invocation, Paint, clean};
 use super::stop::{Code, Stop};
@@ -26,11 +26,11 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// How much of a model is in memory, and whether its files are whole
+    /// Show how much of a model is in memory and whether its files are complete
     Status(Folder),
-    /// Read models' files into memory
+    /// Read models' files into memory (page cache)
     Warm(WarmArgs),
-    /// Check a model's files; with --hash every byte of them
+    /// Verify a model's files; with --hash every byte
     Verify(VerifyArgs),
 }
 
@@ -47,7 +47,7 @@ struct Place {
     /// Open nothing outside this folder [default: `agent.cache.roots`, else the model's own]
     #[arg(long, value_name = "DIR")]
     root: Vec<PathBuf>,
-    /// Write what came of it as JSON here, too
+    /// Also write the result as JSON to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -59,13 +59,13 @@ struct WarmArgs {
     dirs: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
-    /// Read no faster than this, in MiB/s
+    /// Maximum reading rate, in MiB/s
     #[arg(long, value_name = "NUMBER")]
     mib_per_second: Option<u64>,
-    /// Give up after this long
+    /// Time limit
     #[arg(long, value_name = "TIME", default_value_t = limits::CACHE_WITHIN)]
     within: Span,
-    /// Write metrics here for the node exporter's textfile collector: a name that ends in `.prom`
+    /// Write metrics to this file for the node exporter's textfile collector; the name must end in `.prom`
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ struct WarmArgs {
 struct VerifyArgs {
     #[command(flatten)]
     folder: Folder,
-    /// Read everything and compare SHA-256, where a hash is known
+    /// Read everything and compare SHA-256, where a hash is available
     #[arg(long)]
     hash: bool,
 }
@@ -217,7 +217,7 @@ fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
+/// The part that fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
 fn brief(warmed: &cache::Warmed) -> serde_json::Value {
     let mut value = serde_json::to_value(warmed).unwrap_or_default();
     let all = warmed.models.len();
@@ -264,9 +264,7 @@ fn report(place: &Place, what: &impl Serialize) -> Result<(), Stop> {
 
 /// A collector must never read half a file.
 fn replace(file: &Path, text: &str) -> Result<(), Stop> {
-    let beside = file.with_extension("prom.new");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, file))
+    nightshift_runtime::file::replace(file, text.as_bytes(), 0o666)
         .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
 }
 

@@ -67,7 +67,7 @@ fn test(client: &Client, name: &str, invocation: &Invocation) -> Result<(), Stop
     match delivered {
         true => Ok(()),
         false => {
-            invocation.say(&format!("fix `channels.{name}`, then look with `nightshift doctor`"));
+            invocation.say(&format!("fix `channels.{name}`, then run `nightshift doctor`"));
             Err(Stop::said(Code::Failure))
         }
     }

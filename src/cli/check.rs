@@ -7,7 +7,7 @@ use super::page;
 use super::serve::folders;
 use super::stop::{Code, Stop};
 use crate::catalog::{Catalog, Folders, Loaded, Problem};
-use crate::config::{Config, Missing};
+use crate::config::{Config, Found, Missing, deprecated};
 use crate::engine::{Misfit, misfits};
 use crate::limits;
 use crate::script::{self, HostApi, Level};
@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Runbooks (.rhai) and rule files (.yaml) [default: everything in the configured folders]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Warnings count too: end with 3 where there are only warnings
+    /// Treat warnings as failures: exit code 3 if there are only warnings
     #[arg(long)]
     strict: bool,
 }
@@ -46,13 +46,13 @@ struct Finding {
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let (config, _) = invocation.config()?;
+    let (config, found) = invocation.config()?;
     let colour = invocation.colour() && !invocation.json();
     let files = args.files.clone();
     // Hostile nesting in a runbook needs the stack that the engine gives it.
     let checked = std::thread::Builder::new()
         .stack_size(limits::SCRIPT_STACK_BYTES)
-        .spawn(move || check_all(&config, &files, colour))
+        .spawn(move || check_all(&config, &found, &files, colour))
         .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
         .join()
         .map_err(|_| Stop::failure("the check itself failed", "report this with the file that was checked"))?;
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// What was looked at, in words, and what was found.
-fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
+fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
     let mut findings = Vec::new();
     if !files.is_empty() {
         let files = within_folders(files)?;
@@ -90,7 +90,7 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
         }
         return Ok((page::count(files.len(), "file"), findings));
     }
-    let runbooks = listed(&config.runbooks_dir)?;
+    let runbooks = listed(&config.runbooks_dir, &["rhai"])?;
     for file in &runbooks {
         check_runbook(file, colour, &mut findings)?;
     }
@@ -101,6 +101,12 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
     findings.extend(problems.into_iter().filter(ours).map(finding));
     findings.extend(fit);
     findings.extend(missing(config));
+    for file in listed(&config.rules_dir, &["yaml", "yml"])?.iter().filter(|file| !is_test(file)) {
+        findings.extend(deprecated_in(file, deprecated::in_rules));
+    }
+    if let Found::Named(file, _) | Found::Usual(file) = found {
+        findings.extend(deprecated_in(file, deprecated::in_configuration));
+    }
     let rules = loaded.as_ref().map_or(0, |loaded| loaded.rules.rules().count());
     let shapes = loaded.as_ref().map_or(0, |loaded| loaded.decoders.len() + loaded.encoders.len());
     let looked_at = format!(
@@ -112,7 +118,8 @@ fn check_all(config: &Config, files: &[PathBuf], colour: bool) -> Result<(String
     Ok((looked_at, findings))
 }
 
-/// What cannot be read here and now; a warning, since `check` may run on another machine than the engine.
+/// The secrets and files that cannot be read here and now; a warning, since `check` may run on another machine than the
+/// engine.
 fn missing(config: &Config) -> Vec<Finding> {
     let text = |missing: Missing| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
     let one = |missing| finding(Problem { file: "configuration".to_owned(), text: text(missing), fatal: false });
@@ -178,6 +185,7 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
             let this = |problem: &Problem| within(&problem.file, &[file.to_owned()]);
             findings.extend(problems.into_iter().filter(this).map(finding));
             findings.extend(fit.into_iter().filter(|found| within(&found.file, &[file.to_owned()])));
+            findings.extend(deprecated_in(file, deprecated::in_rules));
             Ok(())
         }
         _ => Err(Stop::usage(
@@ -219,7 +227,7 @@ fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(
     Ok(())
 }
 
-/// Loads the whole catalog for its problems, and what does not fit between it and the configuration.
+/// Loads the whole catalog for its problems, and its mismatches with the configuration.
 fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Option<Arc<Loaded>>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
@@ -252,6 +260,18 @@ fn finding(problem: Problem) -> Finding {
     Finding { file, level, code: None, message: problem.text, line, column: None, help: None, rendered }
 }
 
+/// Old names of keys in a file, as notes: the file works as it is. A file that cannot be read is reported elsewhere.
+fn deprecated_in(file: &Path, old_names: impl Fn(&str) -> Vec<deprecated::Deprecated>) -> Vec<Finding> {
+    let note = |deprecated::Deprecated { line, old, new }| {
+        let (file, message) = (file.display().to_string(), format!("`{old}` is deprecated: write `{new}`"));
+        let rendered = format!("note: {message}\n --> {file}:{line}");
+        let help = Some("the old name is removed in the next release".to_owned());
+        let line = usize::try_from(line).ok();
+        Finding { file, level: Level::Note, code: Some("deprecated-key"), message, line, column: None, help, rendered }
+    };
+    read(file).map(|text| old_names(&text).into_iter().map(note).collect()).unwrap_or_default()
+}
+
 /// Whether a problem's file is one of these, however its path is written.
 fn within(file: &str, files: &[PathBuf]) -> bool {
     // A rule's problem has its line behind the path.
@@ -266,10 +286,13 @@ fn within(file: &str, files: &[PathBuf]) -> bool {
         .any(|path| canonical(path) == named || path.file_name().is_some_and(|name| Path::new(file) == Path::new(name)))
 }
 
-/// The runbooks of a folder, by name. A folder that is not there holds none.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
+/// The files of a folder with one of these endings, by name. A folder that is not there holds none.
+fn listed(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, Stop> {
     let wrong = |error: std::io::Error| {
-        Stop::failure(format!("{}: {error}", folder.display()), "mend `runbooks_dir` in the configuration")
+        Stop::failure(
+            format!("{}: {error}", folder.display()),
+            "fix `runbooks_dir` or `rules_dir` in the configuration",
+        )
     };
     if !folder.exists() {
         return Ok(Vec::new());
@@ -277,7 +300,7 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let path = entry.map_err(wrong)?.path();
-        if path.extension().is_some_and(|ext| ext == "rhai") {
+        if path.extension().and_then(|ext| ext.to_str()).is_some_and(|ext| endings.contains(&ext)) {
             files.push(path);
         }
     }

@@ -21,8 +21,13 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// A client of the engine that the options, the environment or the configuration name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration or the token cannot be read, or the address is no URL.
     pub fn new(invocation: &Invocation) -> Result<Client, Stop> {
-        // The configuration is read only for what the options leave open.
+        // The configuration is read only for values that the options leave open.
         let named = invocation.global.server.is_some();
         let given = given_token(invocation)?;
         let config = if named && given.is_some() { Config::default() } else { invocation.config()?.0 };
@@ -35,6 +40,10 @@ impl Client {
     }
 
     /// With this machine's own token, whatever else is set.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration or this machine's token cannot be read.
     pub fn of_this_machine(invocation: &Invocation) -> Result<Client, Stop> {
         let config = invocation.config()?.0;
         let token = local_token(&config.local_token_path())?;
@@ -43,7 +52,7 @@ impl Client {
 
     fn with(base: Url, token: String, invocation: &Invocation) -> Result<Client, Stop> {
         if base.scheme() == "http" && !is_local(&base) {
-            invocation.warn(&format!("{base} is plain HTTP: the token and the answers can be read on the way"));
+            invocation.warn(&format!("{base} is plain HTTP: the token and the answers are sent unencrypted"));
         }
         crate::world::install_tls();
         let make = || {
@@ -61,31 +70,54 @@ impl Client {
         Ok(Client { base, token, http, runtime })
     }
 
-    /// The path is ours; what a person has typed stands in it only where it cannot hold a slash.
+    /// Reads from a path of ours; a user's text stands in it only where it cannot hold a slash.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the engine is not reached, refuses, or answers with another type.
     pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Stop> {
         self.send(Method::GET, &segments(path), query, None)
     }
 
+    /// Posts to a path of ours.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Client::get`] does.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Stop> {
         self.post_to(&segments(path), body)
     }
 
-    /// The same by the segments of the path, each of which may hold anything: the name of a rule may have a slash.
+    /// The same as `get` by the segments of the path, each of which may hold anything: the name of a rule may have a
+    /// slash.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Client::get`] does.
     pub fn get_at<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, Stop> {
         self.send(Method::GET, segments, &[], None)
     }
 
+    /// The same as `post` by the segments of the path.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Client::get`] does, or when the body cannot be written as JSON.
     pub fn post_to<T: DeserializeOwned>(&self, segments: &[&str], body: &impl Serialize) -> Result<T, Stop> {
         let body = serde_json::to_value(body).map_err(|error| Stop::failure(format!("request: {error}"), ""))?;
         self.send(Method::POST, segments, &[], Some(body))
     }
 
     /// Waits a little, or until Ctrl-C.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Code::Interrupted`] on Ctrl-C.
     pub fn pause(&self) -> Result<(), Stop> {
         self.runtime.block_on(async {
             tokio::select! {
                 () = tokio::time::sleep(limits::WAIT_POLL) => Ok(()),
-                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine goes on; see `nightshift runs`")),
+                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine continues; see `nightshift runs`")),
             }
         })
     }
@@ -134,7 +166,7 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > limits::CLIENT_BODY_BYTES {
-                return Err(Stop::failure("the answer is endless", "ask for less with --limit"));
+                return Err(Stop::failure("the answer is endless", "request less with --limit"));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -145,13 +177,13 @@ impl Client {
         if error.is_timeout() {
             return Stop::failure(
                 format!("{} did not answer in time", self.base),
-                "look at the engine's log and at `nightshift doctor`",
+                "see the engine's log and `nightshift doctor`",
             );
         }
         let why = std::error::Error::source(error).map_or(error.to_string(), deepest);
         Stop::failure(
             format!("no engine answers at {}: {why}", self.base),
-            "start it with `nightshift serve`, or say where it is with --server or NIGHTSHIFT_SERVER",
+            "start it with `nightshift serve`, or give its address with --server or NIGHTSHIFT_SERVER",
         )
     }
 }
@@ -169,7 +201,7 @@ fn segments(path: &str) -> Vec<&str> {
     path.split('/').collect()
 }
 
-/// The last error of a chain is the one that says what happened.
+/// The last error of a chain has the cause.
 fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

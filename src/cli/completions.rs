@@ -7,7 +7,7 @@ use super::stop::Stop;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// For which shell; to install: `nightshift completions bash > /etc/bash_completion.d/nightshift`
+    /// Shell; to install: `nightshift completions bash > /etc/bash_completion.d/nightshift`
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }

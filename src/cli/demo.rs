@@ -1,6 +1,6 @@
 //! `nightshift demo`: a simulated fleet, a real Prometheus and Alertmanager, this engine as a child process, and faults.
 //!
-//! Invariant: what is told comes from what happened (the fleet's own count, the people's inboxes, the ledger), never from a script.
+//! Invariant: each line comes from a fact (the fleet's own count, the inboxes, the ledger), never from a script.
 
 mod children;
 mod people;
@@ -16,18 +16,18 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// End by itself after at most this many seconds: exit code 0 if every story ended as it should, 1 otherwise.
+    /// Exit after at most this many seconds: exit code 0 if every scenario ended as expected, 1 otherwise.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Where `bin/prometheus` and `bin/alertmanager` are, as `make tools` leaves them.
+    /// Folder with `bin/prometheus` and `bin/alertmanager`, as created by `make tools`.
     #[arg(long, default_value = ".cache/tools")]
     tools: PathBuf,
-    /// The folder with rules, runbooks and demo configuration.
+    /// Folder with rules, runbooks and demo configuration.
     #[arg(long, default_value = ".")]
     home: PathBuf,
 }
 
-/// Prints one line of the story: seconds since the beginning, who, what.
+/// Prints one line of the scenario: seconds since the beginning, source, text.
 #[derive(Clone)]
 struct Narrator {
     began: Instant,
@@ -109,22 +109,22 @@ async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
         failed = stories::all(&mut stage) => failed,
         _ = tokio::signal::ctrl_c() => return Ok(Err(Stop::said(Code::Interrupted))),
     };
-    say.heading("the end of the stories");
+    say.heading("the end of the scenarios");
     for line in &failed {
         say.say("FAILED", line);
     }
     if !failed.is_empty() {
-        say.say("demo", "not every story ended as it should; the engine's log ends:");
+        say.say("demo", "not every scenario ended as expected; the end of the engine's log:");
         say.say("", &stage.children.engine_log());
     }
     if args.seconds.is_some() {
         if failed.is_empty() {
-            say.say("demo", "every story ended as it should");
+            say.say("demo", "every scenario ended as expected");
             return Ok(Ok(()));
         }
         return Ok(Err(Stop::said(Code::Failure)));
     }
-    say.say("demo", "the fleet goes on; look closer with:");
+    say.say("demo", "the fleet keeps running; explore it with:");
     for command in ["incidents", "show r1", "why gpu-2", "audit verify"] {
         say.say("", &stage.children.command_line(command));
     }

@@ -1,4 +1,4 @@
-//! `nightshift doctor`: looks at everything that this installation needs, and says what to paste to mend it.
+//! `nightshift doctor`: checks everything that this installation needs, and names the text to paste to fix it.
 //!
 //! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
 
@@ -18,7 +18,7 @@ use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what can be seen on this machine: ask no cluster, no Prometheus, no channel
+    /// Check only this machine: contact no cluster, no Prometheus, no channel
     #[arg(long)]
     offline: bool,
 }
@@ -37,7 +37,7 @@ struct Finding {
     area: String,
     health: Health,
     what: String,
-    /// What to paste; empty where nothing is to mend.
+    /// The text to paste; empty where nothing is to fix.
     #[serde(skip_serializing_if = "String::is_empty")]
     mend: String,
 }

@@ -14,31 +14,31 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   nightshift freeze --why 'storage upgrade' --for 2h    stop everything, for two hours
   nightshift freeze --scope rule:gpu-reset --why '…'    stop one rule, until it is released
-  nightshift freeze                                     list what is frozen
+  nightshift freeze                                     list freezes
   nightshift unfreeze --scope rule:gpu-reset --why '…'  release it";
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What to stop: all, cluster:NAME or rule:NAME
+    /// Scope to freeze: all, cluster:NAME or rule:NAME
     #[arg(long, default_value = "all")]
     scope: String,
-    /// Why; left out: list what is frozen
+    /// Reason; without it, list freezes
     #[arg(short, long, visible_alias = "reason")]
     why: Option<String>,
-    /// For how long (30m, 2h); left out: until it is released
+    /// Duration (30m, 2h) [default: until it is released]
     #[arg(long = "for", value_name = "TIME", requires = "why")]
     lasts: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub(super) struct UnfreezeArgs {
-    /// What may go on: all, cluster:NAME or rule:NAME
+    /// Scope to release: all, cluster:NAME or rule:NAME
     #[arg(long, default_value = "all")]
     scope: String,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         told => invocation.say(&format!("being notified: {}", page::text(&told.join(", ")))),
     }
     let back = page::text(&freeze.way_back());
-    invocation.say(&format!("steps that have begun are finished; no other one begins. To go on: `{back}`"));
+    invocation.say(&format!("running steps finish; no new step starts. To release: `{back}`"));
     Ok(())
 }
 
@@ -74,8 +74,8 @@ pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(
         return invocation.print_json(&answer);
     }
     if answer["asked"].is_string() {
-        invocation.line(&format!("asked for the release of {}: it is still frozen", page::text(&args.scope)))?;
-        invocation.say("a second person must say the same within 30 minutes");
+        invocation.line(&format!("release of {} requested; it is still frozen", page::text(&args.scope)))?;
+        invocation.say("a second person must confirm within 30 minutes");
         return Ok(());
     }
     invocation.line(&format!("not frozen any more: {}", page::text(&args.scope)))
@@ -88,7 +88,7 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
     }
     let freezes: Vec<Freeze> = understood(answer["freezes"].clone())?;
     if freezes.is_empty() {
-        invocation.say("nothing is frozen; to stop all actions: `nightshift freeze --why '…'`");
+        invocation.say("no freeze is active; to stop all actions: `nightshift freeze --why '…'`");
         return Ok(());
     }
     table(invocation, &freezes)?;

@@ -18,18 +18,18 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Let a breaker that has tripped close again: say what the cause was
+    /// Reset a tripped breaker, with its cause
     Reset(ResetArgs),
 }
 
 #[derive(clap::Args)]
 struct ResetArgs {
-    /// As the list shows it: cluster:NAME, rule:NAME or symptom:RULE
+    /// Scope as in the list: cluster:NAME, rule:NAME or symptom:RULE
     scope: String,
-    /// What the cause was; it goes into the ledger
+    /// Cause; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -48,7 +48,7 @@ fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(
     if invocation.json() {
         return invocation.print_json(&answer);
     }
-    invocation.line(&format!("reset: {}; what came before does not count any more", page::text(&args.scope)))
+    invocation.line(&format!("reset: {}; earlier failures no longer count", page::text(&args.scope)))
 }
 
 fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
@@ -66,7 +66,7 @@ fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
         rows(&guards["held"], |run| [text(&run["run"]), text(&run["guard"]), text(&run["why"])]);
     if !held.is_empty() {
         invocation.table(["HELD", "BY", "WHY"], held)?;
-        invocation.say("what a guard means: `nightshift why --explain BY`");
+        invocation.say("for the meaning of a guard: `nightshift why --explain BY`");
     }
     super::ladder::moved(invocation, &guards["moved"])?;
     let breakers: Vec<Breaker> = understood(guards["breakers"].clone())?;

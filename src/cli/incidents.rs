@@ -1,4 +1,4 @@
-//! `nightshift incidents`, and what people do with one: `ack`, `assign`, `silence`.
+//! `nightshift incidents`, and the acts on one: `ack`, `assign`, `silence`.
 //!
 //! Invariant: a table has relative ages, JSON has RFC 3339.
 
@@ -15,7 +15,7 @@ Examples:
   nightshift incidents                                    open incidents
   nightshift incidents --severity critical --since 12h    critical ones of this shift that are open
   nightshift incidents --all --node gpu-3                 everything about one node
-  nightshift incidents --state resolved --rule xid-79     what is over";
+  nightshift incidents --state resolved --rule xid-79     resolved ones";
 
 pub(super) const SILENCE_EXAMPLES: &str = "\
 Examples:
@@ -24,13 +24,13 @@ Examples:
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Also those that are over
+    /// Include finished ones
     #[arg(short, long)]
     all: bool,
     /// Only in this state: open, acknowledged or resolved
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Only so bad, or worse: info, warning, error or critical
+    /// Minimum severity: info, warning, error or critical
     #[arg(long, value_name = "SEVERITY")]
     severity: Option<String>,
     /// Only about this node
@@ -39,10 +39,10 @@ pub(super) struct Args {
     /// Only with a run of this rule
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
-    /// Only opened since then: 2h ago, or a time
+    /// Only opened since then: 2h, or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// At most so many
+    /// Maximum number
     #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
     limit: usize,
 }
@@ -57,7 +57,7 @@ pub(super) struct AckArgs {
 pub(super) struct AssignArgs {
     /// The incident (i3)
     id: String,
-    /// A person of the configuration, or `me`
+    /// A user under `people` in the configuration, or `me`
     to: String,
 }
 
@@ -65,9 +65,9 @@ pub(super) struct AssignArgs {
 pub(super) struct SilenceArgs {
     /// The incident (i3)
     id: String,
-    /// How long: 30m, 2h
+    /// Duration: 30m, 2h
     lasts: String,
-    /// Why; it stands at Alertmanager and in the ledger
+    /// Reason; shown in Alertmanager and recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
 }
@@ -76,7 +76,7 @@ pub(super) struct SilenceArgs {
 pub(super) struct ResolveArgs {
     /// The incident (i3)
     id: String,
-    /// Why; it stands in the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
     /// Only the alerts that this source holds open [default: all of them]
@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let incidents: Vec<Incident> = understood(answer["incidents"].clone())?;
     if incidents.is_empty() {
         invocation.say(match (narrowed, open) {
-            (true, true) => "no open incident matches; --all also looks at those that are over",
+            (true, true) => "no open incident matches; --all includes resolved ones",
             (true, false) => "no incident matches",
             (false, true) => "no open incidents; --all shows the others",
             (false, false) => "no incidents",

@@ -18,16 +18,16 @@ pub(super) struct Global {
     /// Configuration file [env: NIGHTSHIFT_CONFIG] [default: ./nightshift.yaml, then /etc/nightshift/nightshift.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
     /// Show times in UTC instead of the zone of this machine (`TZ`)
     #[arg(long, global = true)]
     pub utc: bool,
-    /// Colours; `auto` means on a terminal, unless NO_COLOR is set
+    /// Colors; `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: When,
-    /// The engine to talk to [default: what the configuration says]
+    /// Engine address [default: from the configuration]
     #[arg(long, global = true, value_name = "URL", env = "NIGHTSHIFT_SERVER")]
     pub server: Option<String>,
     /// File with the token to use [default: NIGHTSHIFT_TOKEN, else <data_dir>/token]
@@ -50,7 +50,7 @@ pub(super) enum When {
     Never,
 }
 
-/// What a piece of text means; the colour follows.
+/// The meaning of a piece of text; the color follows.
 #[derive(Clone, Copy)]
 pub(super) enum Paint {
     Strong,
@@ -69,6 +69,7 @@ pub(super) struct Invocation {
 }
 
 impl Invocation {
+    /// The options, with the colors and the zone that follow from them and from the environment.
     pub fn new(global: Global) -> Invocation {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -82,15 +83,21 @@ impl Invocation {
         Invocation { global, now: RealClock.now(), zone, stdout_colour, stderr_colour }
     }
 
+    /// Whether the output is JSON.
     pub fn json(&self) -> bool {
         self.global.output == Format::Json
     }
 
+    /// Whether stdout gets colors.
     pub fn colour(&self) -> bool {
         self.stdout_colour
     }
 
     /// The configuration, and where it was found.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration cannot be read, does not parse, or breaks a rule.
     pub fn config(&self) -> Result<(Config, Found), Stop> {
         let found = Config::find(self.global.config.as_deref());
         match Config::load_found(&found) {
@@ -100,11 +107,19 @@ impl Invocation {
     }
 
     /// A line of data.
+    ///
+    /// # Errors
+    ///
+    /// Fails when stdout cannot be written; a reader that went away ends the command with success.
     pub fn line(&self, text: &str) -> Result<(), Stop> {
         self.print(&format!("{text}\n"))
     }
 
     /// Data as it stands. A reader that went away (`| head`) is no failure of ours.
+    ///
+    /// # Errors
+    ///
+    /// Fails when stdout cannot be written; a reader that went away ends the command with success.
     pub fn print(&self, text: &str) -> Result<(), Stop> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -115,6 +130,10 @@ impl Invocation {
     }
 
     /// Data as JSON, with the same keys always.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the value cannot be written as JSON, and as [`Invocation::print`] does.
     pub fn print_json(&self, value: &impl Serialize) -> Result<(), Stop> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Stop::failure(format!("cannot print as JSON: {error}"), ""))?;
@@ -122,6 +141,10 @@ impl Invocation {
     }
 
     /// A table without borders, as kubectl prints them; on a terminal no wider than it, unless `-o wide`.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Invocation::print`] does.
     pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), Stop> {
         let mut table = Table::new();
         let width = table.width().filter(|_| self.global.output != Format::Wide && io::stdout().is_terminal());
@@ -146,14 +169,17 @@ impl Invocation {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// A warning on stderr.
     pub fn warn(&self, text: &str) {
         self.say(&format!("{} {text}", self.on_stderr(Paint::Odd, "warning:")));
     }
 
+    /// The text in a color of stdout, where it has colors.
     pub fn paint(&self, paint: Paint, text: &str) -> String {
         painted(self.stdout_colour, paint, text)
     }
 
+    /// The text in a color of stderr, where it has colors.
     pub fn on_stderr(&self, paint: Paint, text: &str) -> String {
         painted(self.stderr_colour, paint, text)
     }
@@ -185,24 +211,34 @@ impl Invocation {
 
     /// Asks before something begins that others held back, or that cannot be taken back. Without a terminal, or where the
     /// answer is to be JSON, it is refused unless `--yes` was given, as `gh` does.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the answer is no, or there is no terminal and no `--yes`.
     pub fn confirm(&self, yes: bool, what: &str) -> Result<(), Stop> {
         if yes {
             return Ok(());
         }
         if self.json() || !self.can_ask() {
-            let error = format!("this would {what}, and there is no terminal to confirm it on: nothing was done");
-            return Err(Stop::usage(error, "to do it without being asked: add --yes"));
+            let error = format!("this would {what}, and there is no terminal to confirm it on: no action taken");
+            return Err(Stop::usage(error, "to skip the confirmation: add --yes"));
         }
         let answer = self.ask(&format!("Really {what}? [y/N]"))?;
         if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
-        Err(Stop::failure("not confirmed: nothing was done", ""))
+        Err(Stop::failure("not confirmed: no action taken", ""))
     }
 
-    /// Asks a person; the answer without the newline.
+    /// Prompts the user; returns the answer without the newline.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the terminal cannot be written or read.
     pub fn ask(&self, question: &str) -> Result<String, Stop> {
-        let wrong = |error| Stop::failure(format!("cannot ask: {error}"), "say --yes to go without asking");
+        let wrong = |error| {
+            Stop::failure(format!("cannot read the confirmation: {error}"), "add --yes to skip the confirmation")
+        };
         write!(io::stderr(), "{question} ").and_then(|()| io::stderr().flush()).map_err(wrong)?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(wrong)?;
@@ -215,7 +251,7 @@ const GAP: usize = 3;
 /// No column is cut to less.
 const NARROWEST: usize = 8;
 
-/// Cuts the widest columns until the table is no wider than so many characters. What is painted is short, and stays.
+/// Cuts the widest columns until the table is no wider than so many characters. Colored cells are short, and stay.
 fn fit<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, width: usize) -> Vec<[String; N]> {
     let mut widths = head.map(|name| name.chars().count());
     for row in &rows {

@@ -1,6 +1,6 @@
-//! `nightshift scorecard`, `judge`, `promote` and `demote`: how far rules go, and what that rests on.
+//! `nightshift scorecard`, `judge`, `promote` and `demote`: the modes of rules, and the evidence behind them.
 //!
-//! Invariant: every number is the engine's; what is not known is said to be unknown.
+//! Invariant: every number is the engine's; an unknown one is shown as unknown.
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The rule; left out: all of them, a line each
+    /// Rule; without it, one line for each rule
     rule: Option<String>,
 }
 
@@ -26,10 +26,10 @@ enum Verdict {
 pub(super) struct JudgeArgs {
     /// The run (r17)
     run: String,
-    /// Whether what it did, or would have done, was right; your latest word counts
+    /// Whether its actions or its plan were right; your latest review counts
     #[arg(value_enum)]
     verdict: Verdict,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
 }
@@ -38,13 +38,13 @@ pub(super) struct JudgeArgs {
 pub(super) struct PromoteArgs {
     /// The rule
     rule: String,
-    /// The mode that is meant, to be sure: it must be the next rung
+    /// Expected mode, as a safeguard: it must be the next level
     #[arg(long, value_name = "MODE", value_parser = mode)]
     to: Option<Mode>,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -53,10 +53,10 @@ pub(super) struct PromoteArgs {
 pub(super) struct DemoteArgs {
     /// The rule
     rule: String,
-    /// How far down [default: one rung]
+    /// Target mode [default: one level down]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     to: Option<Mode>,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
 }
@@ -79,7 +79,7 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     }
     let cards: Vec<Scorecard> = understood(answer["scorecards"].clone())?;
     if cards.is_empty() {
-        invocation.say("no rule runs anything, so there is nothing to go far with");
+        invocation.say("no rule runs a runbook, so there are no modes to show");
         return Ok(());
     }
     let row = |scorecard: &Scorecard| {
@@ -128,31 +128,31 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         .since
         .map_or("nothing yet".to_owned(), |at| format!("since {}, {} ago", invocation.when(at), invocation.age(at)));
     let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
-    let head = format!("on record for what it does now ({hash}): {since}");
+    let head = format!("statistics of its current version ({hash}): {since}");
     invocation.line(&invocation.paint(Paint::Dim, &head))?;
-    let judges = if card.judges.is_empty() { "nobody".to_owned() } else { page::text(&card.judges.join(", ")) };
+    let judges = if card.judges.is_empty() { "none".to_owned() } else { page::text(&card.judges.join(", ")) };
     let median = card.answer_median.map_or("unknown".to_owned(), short);
     let saved = match card.saved {
         Some(saved) => {
-            format!("{} (runs in auto that went well, each the median wait for a yes, {median})", short(saved))
+            format!("{} (successful runs in auto, each worth the median wait for an approval, {median})", short(saved))
         }
-        None => format!("unknown: {} of {} answers that a median needs", card.answers, crate::limits::ANSWERS_MIN),
+        None => format!("unknown: {} of {} answers required for a median", card.answers, crate::limits::ANSWERS_MIN),
     };
     let rows = [
         ("matches", format!("{} of {} runs", card.matches, card.started)),
-        ("judged right", format!("{} ({} by approving), by {judges}", card.right, card.approved)),
-        ("judged wrong", format!("{} ({} denied)", card.wrong, card.denied)),
+        ("reviewed as right", format!("{} ({} by approving), by {judges}", card.right, card.approved)),
+        ("reviewed as wrong", format!("{} ({} denied)", card.wrong, card.denied)),
         (
             "acted",
             format!(
-                "{}: {} done, {} failed ({} taken back), {} stuck",
+                "{}: {} done, {} failed ({} undone), {} stuck",
                 card.acted, card.done, card.failed, card.taken_back, card.stuck
             ),
         ),
         (
             "afterwards",
             format!(
-                "{} held, {} came back, {} never went, {} too early to say",
+                "{} verified, {} came back, {} not fixed, {} pending",
                 card.held, card.back, card.lingers, card.baking
             ),
         ),
@@ -163,7 +163,7 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         invocation.line(&format!("  {name:<13}  {value}"))?;
     }
     match &scorecard.next {
-        None => invocation.line("there is no rung above"),
+        None => invocation.line("this is the highest level"),
         Some(next) if next.missing.is_empty() => {
             let command = format!("nightshift promote {} --why '…'", page::text(&scorecard.rule));
             invocation.line(&format!("ready for {}: {}", next.to, invocation.paint(Paint::Good, &command)))
@@ -229,7 +229,7 @@ pub(super) fn moved(invocation: &Invocation, rows: &Value) -> Result<(), Stop> {
     if rows.is_empty() {
         return Ok(());
     }
-    invocation.table(["RULE", "MODE", "FILE SAYS", "MOVED BY", "AGE", "WHY"], rows)
+    invocation.table(["RULE", "MODE", "FILE MODE", "MOVED BY", "AGE", "WHY"], rows)
 }
 
 /// Whole minutes are enough for people.

@@ -47,10 +47,10 @@ fn offset(start: Time, at: Time) -> String {
     format!("+{}", Span(Duration::from_secs(rounded)))
 }
 
-/// The lines of a story: time, offset, what. Continuation lines are aligned under the text.
+/// The lines of a timeline: time, offset, text. Continuation lines are aligned under the text.
 pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(), Stop> {
     let Some(first) = story.first() else {
-        return invocation.line("  nothing is recorded");
+        return invocation.line("  no entries");
     };
     let rows: Vec<(String, String, &StoryLine)> =
         story.iter().map(|line| (clock(invocation, line.at, first.at), offset(first.at, line.at), line)).collect();
@@ -107,24 +107,24 @@ pub(super) fn standing(incident: &Incident) -> String {
     incident.recovery().unwrap_or_else(|| incident_state(incident.state).to_owned())
 }
 
-/// `02:14:07 UTC`, for what is soon.
+/// `02:14:07 UTC`, for times of the next hours.
 fn clock_now(invocation: &Invocation, at: Time) -> String {
     invocation.format(at, "%H:%M:%S %Z")
 }
 
-/// Why a run stands where it stands, and what can be typed about it.
+/// Why a run is in its state, and the commands that apply to it.
 pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
     let explain = |code: &str| format!("nightshift why --explain {code}");
-    let again = run.wake_at.map(|at| format!(", looks again at {}", clock_now(invocation, at))).unwrap_or_default();
+    let again = run.wake_at.map(|at| format!(", checked again at {}", clock_now(invocation, at))).unwrap_or_default();
     match &run.state {
-        RunState::Ready => vec!["goes on as soon as the engine comes to it".to_owned()],
+        RunState::Ready => vec!["continues at the engine's next turn".to_owned()],
         RunState::Waiting { why } => vec![format!("waits: {}{again}", text(why))],
         RunState::Held { reason } => {
             vec![format!("held by a guard: {}{again}", text(&reason.text)), explain(reason.code.name())]
         }
         RunState::Asking { approval } => vec![
             format!(
-                "asks people{}",
+                "waits for approval{}",
                 run.wake_at
                     .map(|at| format!("; expires {}, without an answer it counts as denied", clock_now(invocation, at)))
                     .unwrap_or_default()
@@ -133,17 +133,17 @@ pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
             format!("nightshift deny {approval} --why '…'"),
         ],
         RunState::Done => vec!["done".to_owned()],
-        RunState::Planned => vec![format!("planned only, because its mode is {}: nothing was done", run.mode)],
+        RunState::Planned => vec![format!("planned only, because its mode is {}: no action taken", run.mode)],
         RunState::Stopped { why } => vec![match story::over_to_you(why) {
             Some(what) => format!("done, over to you: {}", text(what)),
             None => format!("stopped itself, on purpose: {}", text(why)),
         }],
         RunState::Failed { why, undone } => {
-            let undone = if *undone { "what it did was taken back" } else { "what it did was left as it is" };
+            let undone = if *undone { "its steps were undone" } else { "its steps were left in place" };
             vec![format!("failed: {}; {undone}", text(why)), format!("nightshift why {}", run.id)]
         }
         RunState::Stuck { reason } => {
-            vec![format!("stuck, needs a person: {}", text(&reason.text)), explain(reason.code.name())]
+            vec![format!("stuck, needs an operator: {}", text(&reason.text)), explain(reason.code.name())]
         }
         RunState::Denied { reason } => {
             let words = text(&run.state.words());
@@ -157,12 +157,12 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// The calls of a plan in words, those that change something marked; what was read or foretold stands beneath.
+/// The calls of a plan in words, those that change something marked; results that were read or predicted stand beneath.
 pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
     plan_now(invocation, plan, &[])
 }
 
-/// The same with what the guards would say now.
+/// The same with the guards' predicted decisions.
 pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]) -> Result<(), Stop> {
     let changes = |planned: &PlannedCall| planned.reach > Reach::None;
     for (at, planned) in plan.calls.iter().enumerate() {
@@ -186,14 +186,14 @@ pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]
         PlanEnd::Cut(reason) => format!("and more: {}", text(&reason.text)),
     };
     let marked = match plan.calls.iter().filter(|planned| changes(planned)).count() {
-        0 => "nothing would change".to_owned(),
+        0 => "no changes".to_owned(),
         1 => "1 of them changes something (*)".to_owned(),
         many => format!("{many} of them change something (*)"),
     };
     invocation.line(&format!("  {}, {marked}; {end}", count(plan.calls.len(), "call")))
 }
 
-/// What a call of a plan gave or would give, where that says more than the call itself.
+/// The result of a planned call, read or predicted, where it is more than the call itself.
 fn foretold(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
@@ -202,7 +202,7 @@ fn foretold(planned: &PlannedCall) -> Option<String> {
     }
 }
 
-/// What a read gave, as a person would say it; none where it gave nothing.
+/// The result of a read, in words; none where there is none.
 fn seen(value: &Value) -> Option<String> {
     let short = |value: &Value| match value {
         Value::String(text) => text.clone(),

@@ -15,5 +15,5 @@ pub(super) fn without_huge_pages(command: &str) {
     let (Some(name), Ok(program)) = (words.next(), std::env::current_exe()) else { return };
     // It only comes back with an error.
     let error = std::process::Command::new(program).arg0(name).args(words).exec();
-    eprintln!("nightshift {command}: not begun anew without huge pages, so it holds more memory: {error}");
+    eprintln!("nightshift {command}: not restarted without huge pages, so it uses more memory: {error}");
 }

@@ -1,4 +1,4 @@
-//! What this program keeps on disk is for its own user alone: keys, the ledger, what agents hear.
+//! This program's files on disk are for its own user alone: keys, the ledger, agents' findings.
 //!
 //! Invariant: a folder of ours that others may read is made private before anything is written into it, or it is said.
 
@@ -29,7 +29,7 @@ pub(super) fn folder(folder: &Path) -> Result<(), String> {
     match there.mode() & OTHERS {
         0 => {}
         _ if there.uid() == me || me == 0 => {
-            tracing::warn!(folder = %folder.display(), mode = format!("{:o}", there.mode() & 0o777), "other users could read this folder; its mode is 700 now");
+            tracing::warn!(folder = %folder.display(), mode = format!("{:o}", there.mode() & 0o777), "folder was readable by other users; mode changed to 700");
             tighten(folder, &there).map_err(wrong)?;
         }
         // A volume of Kubernetes: it is the group's, which is this process alone, and no other user may look.

@@ -16,10 +16,10 @@ use std::fmt::Write as _;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what the runbooks that are loaded call, instead of every action that is on
+    /// Only the actions that loaded runbooks call, instead of all enabled actions
     #[arg(long)]
     used: bool,
-    /// The roles are called NAME-read and NAME-write
+    /// Name of the roles: NAME-read and NAME-write
     #[arg(long, default_value = "nightshift")]
     name: String,
 }
@@ -41,10 +41,10 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     write.retain(|right, _| right.writes() && !right.home());
     home.retain(|right, _| right.home());
     let head = format!(
-        "# What the actions that are on need of the Kubernetes API, from the catalog of nightshift {}.\n\
+        "# Rights of the enabled actions in the Kubernetes API, from the catalog of nightshift {}.\n\
          # An engine that observes or suggests needs the first role; one that acts needs all.\n\
          # RBAC cannot limit which part of an object a patch changes. With these roles alone, this account can put any image\n\
-         # into any workload, and so become cluster-admin. The Helm chart's admission policies limit it to what stands under\n\
+         # into any workload, and so become cluster-admin. The Helm chart's admission policies limit it to the lines under\n\
          # `limited to`; without Helm in the cluster: helm template … --show-only 'templates/admission*.yaml'\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -57,8 +57,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     invocation.print(&format!("{head}{}", roles.join("---\n")))
 }
 
-/// The rights of the actions that are on; with what is loaded, only of those that a runbook calls, or that take back
-/// what one calls.
+/// The rights of the actions that are on; with `loaded`, only of those that a runbook calls, or that undo a called one.
 pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     let called: Option<Vec<&ActionSpec>> =
         loaded.map(|loaded| loaded.runbooks.values().flat_map(|runbook| runbook.actions()).collect());
@@ -74,7 +73,7 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
     rights
 }
 
-/// What the engine needs in the one namespace of its Lease.
+/// The engine's rights in the one namespace of its Lease.
 fn lease() -> Rights {
     let verbs = ["create", "get", "update"];
     let right = |verb| Permission::new("coordination.k8s.io", "leases", verb);
@@ -93,7 +92,7 @@ fn used(config: Config) -> Result<Rights, Stop> {
     loaded.map_err(|_| Stop::failure("the runbooks cannot be loaded", "see `nightshift check`"))
 }
 
-/// What the chart's admission policies leave of a right to write; `None`: they do not limit it.
+/// The limit of the chart's admission policies on a right to write; `None`: they do not limit it.
 fn limited_to(group: &str, resource: &str) -> Option<&'static str> {
     Some(match (group, resource) {
         ("", "nodes") => {

@@ -1,4 +1,4 @@
-//! The pages of the reason codes, compiled in: what it means, what was being done, what to check, what to type.
+//! The pages of the reason codes, compiled in: meaning, situation, checks, commands.
 //!
 //! Invariant: every code has exactly one page.
 

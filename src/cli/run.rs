@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   nightshift run node-drain node=gpu-3 --dry-run    print the plan, start nothing
-  nightshift run node-drain node=gpu-3              asks for the target's name first
-  nightshift run node-drain node=gpu-3 --yes --wait start it in a script, and end with its outcome";
+  nightshift run node-drain node=gpu-3              asks you to type the target's name first
+  nightshift run node-drain node=gpu-3 --yes --wait start it in a script, and exit with its outcome";
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -31,19 +31,19 @@ pub(super) struct Args {
     /// The cluster where it runs [default: `default_cluster` of the configuration]
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// How far it may go: observe, suggest, approve or auto [default: the installation's ceiling]
+    /// Mode: observe, suggest, approve or auto [default: the installation's ceiling]
     #[arg(long, value_parser = mode)]
     mode: Option<Mode>,
-    /// Print the plan and start nothing
+    /// Print the plan without starting the run
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
-    /// Wait until the run is over, and end with its outcome
+    /// Wait until the run ends, and exit with its outcome
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// Maximum waiting time
     #[arg(long, value_name = "TIME", default_value = "10m", requires = "wait")]
     timeout: Span,
 }
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         if invocation.json() {
             return invocation.print_json(&answer);
         }
-        invocation.say(&format!("started in mode {}; look with `nightshift show {}`", run.mode, run.id));
+        invocation.say(&format!("started in mode {}; see `nightshift show {}`", run.mode, run.id));
         return invocation.line(&run.id.to_string());
     }
     invocation.say(&format!("started {} in mode {}; Ctrl-C stops waiting, not the run", run.id, run.mode));
@@ -96,19 +96,19 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Resul
         format!("`{}` would make {} that change {}", args.runbook, page::count(writes, "call"), page::subject(subject));
     if !invocation.can_ask() {
         return Err(Stop::usage(
-            format!("{what}, and nobody can be asked here"),
-            "look with --dry-run, then say --yes",
+            format!("{what}, and there is no terminal to confirm it on"),
+            "look with --dry-run, then add --yes",
         ));
     }
     for planned in simulated.plan.calls.iter().filter(|call| call.reach > Reach::None) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
     }
-    invocation.say(&format!("{what} (reach {}).", simulated.header.reach));
+    invocation.say(&format!("{what} (scope {}).", simulated.header.reach));
     let answer = invocation.ask(&format!("To start it, type `{}`:", page::text(&target)))?;
     if answer == target {
         return Ok(());
     }
-    Err(Stop::failure(format!("`{}` is not `{}`: nothing was started", page::text(&answer), page::text(&target)), ""))
+    Err(Stop::failure(format!("`{}` is not `{}`: no run was started", page::text(&answer), page::text(&target)), ""))
 }
 
 fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> Result<(), Stop> {
@@ -125,7 +125,7 @@ fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> 
             return Err(Stop::new(
                 Code::Partial,
                 format!("{} is not over after {}: {}", run.id, args.timeout, run.state.name()),
-                format!("it goes on; see `nightshift show {}`", run.id),
+                format!("it continues; see `nightshift show {}`", run.id),
             ));
         }
         client.pause()?;

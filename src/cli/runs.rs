@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Also those that are over
+    /// Include finished ones
     #[arg(short, long)]
     all: bool,
     /// Only of this incident (i3)
@@ -27,10 +27,10 @@ pub(super) struct Args {
     /// Only of this rule
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
-    /// Only created since then: 2h ago, or a time
+    /// Only created since then: 2h, or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// At most so many
+    /// Maximum number
     #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
     limit: usize,
 }
@@ -39,10 +39,10 @@ pub(super) struct Args {
 pub(super) struct CancelArgs {
     /// The run (r17)
     id: String,
-    /// Why; it goes into the ledger
+    /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason")]
     why: String,
-    /// Do not ask; for scripts
+    /// Skip the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
 }
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let runs: Vec<Run> = understood(answer["runs"].clone())?;
     if runs.is_empty() {
         invocation.say(match (narrowed, open) {
-            (true, true) => "no unfinished run matches; --all also looks at those that are over",
+            (true, true) => "no unfinished run matches; --all includes finished ones",
             (true, false) => "no run matches",
             (false, true) => "no unfinished runs; --all shows the others",
             (false, false) => "no runs",
@@ -93,6 +93,6 @@ pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), S
         return invocation.print_json(&answer);
     }
     let run: Run = understood(answer["run"].clone())?;
-    // One that was over before stays what it was.
+    // One that was over before keeps its state.
     invocation.line(&format!("{} {}", run.id, run.state.name()))
 }

@@ -29,10 +29,10 @@ pub(super) struct Args {
     /// Listen here instead of `server.listen`; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Also run the agent of this very machine, inside this process
+    /// Also run this machine's agent in the same process
     #[arg(long)]
     with_agent: bool,
-    /// Start although the ledger holds less than was signed, or the signing key is lost: an entry says so
+    /// Start even if signed ledger entries are missing or the signing key is lost; recorded in the ledger
     #[arg(long)]
     accept_loss: bool,
 }
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
     server::check_listen(&config.server).map_err(|why| Stop::usage(why, ""))?;
     let json = config.log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
-    telemetry::init(&config.log.level, json).map_err(|why| Stop::usage(why, "mend `log.level`"))?;
+    telemetry::init(&config.log.level, json).map_err(|why| Stop::usage(why, "fix `log.level`"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("nightshift")
         .thread_stack_size(limits::SCRIPT_STACK_BYTES)
@@ -59,10 +59,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let served = runtime.block_on(runtime.spawn(serve(config, file, args.with_agent, args.accept_loss)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     served.map_err(|bug| {
-        Stop::failure(
-            format!("a bug ended the engine: {bug}"),
-            "start it again: what was recorded goes on; and report this",
-        )
+        Stop::failure(format!("a bug ended the engine: {bug}"), "restart it: recorded runs continue; and report this")
     })?
 }
 
@@ -71,7 +68,7 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     let app = match &config.server.oidc {
         None => app,
         Some(oidc) => {
-            let wrong = |why: String| Stop::usage(format!("server.oidc: {why}"), "mend `server.oidc`");
+            let wrong = |why: String| Stop::usage(format!("server.oidc: {why}"), "fix `server.oidc`");
             let secret = oidc.client_secret.as_ref().map(Secret::read).transpose().map_err(wrong)?;
             let public = config.server.public_url.as_deref().unwrap_or_default();
             app.with_provider(server::Provider::new(oidc.clone(), public, secret).map_err(wrong)?)
@@ -86,18 +83,17 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
         }
     };
     let Some(slack) = &config.slack else { return Ok(app) };
-    let wrong = |why: String| Stop::usage(format!("slack: {why}"), "mend `slack` in the configuration");
+    let wrong = |why: String| Stop::usage(format!("slack: {why}"), "fix `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
     let http = app.parts.world.http.clone();
-    // That one cannot be read has been logged; what it opens stays shut.
+    // An unreadable one has been logged; its endpoints stay shut.
     let token = config.slack_token().and_then(|secret| secret.read().ok());
     let web = token.map(|token| Web::new(http, &slack.api, &token));
     if web.is_none() {
-        tracing::warn!("slack: no bot token, so there are no forms and no page of the app: set `slack.token`");
+        tracing::warn!("slack: no bot token, so there are no forms and no app home page: set `slack.token`");
     }
     // In place of a secret that cannot be read stands one that only this engine has, until the file is there.
-    let shut =
-        || app.parts.key.secret_for("slack's signing secret is missing").map(|byte| format!("{byte:02x}")).concat();
+    let shut = || hex::encode(app.parts.key.secret_for("slack's signing secret is missing"));
     let signing_secret = slack.signing_secret.as_ref().map(|secret| secret.read().unwrap_or_else(|_| shut()));
     let seal = assemble::seal(&app.parts.key, config);
     Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
@@ -108,7 +104,7 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_l
     let (parts, log) = assemble::assemble(config, accept_loss).await?;
     let config = Arc::clone(&parts.config);
     let tokens = server::Tokens::load(&config.server, &config.data_dir)
-        .map_err(|why| Stop::usage(why, "mend `server.tokens` in the configuration"))?;
+        .map_err(|why| Stop::usage(why, "fix `server.tokens` in the configuration"))?;
     let listener = TcpListener::bind(config.server.listen).await.map_err(|error| {
         Stop::failure(
             format!("cannot listen on {}: {error}", config.server.listen),
@@ -133,26 +129,26 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_l
         why = tasks.first() => Some(why),
     };
     let _ = stop.send(true);
-    tracing::info!("stopping: no new requests, commits under way are finished");
+    tracing::info!("stopping: no new requests; running commits finish");
     let end = async {
         if tokio::time::timeout(limits::SHUTDOWN, tasks.all()).await.is_err() {
-            tracing::warn!("not everything ended in time; what was begun is settled at the next start");
+            tracing::warn!("shutdown deadline passed with work open; the next start settles it");
         }
         close(&parts, &log).await
     };
     let closed = tokio::select! {
         closed = end => closed,
-        () = signals.next() => return Err(Stop::new(Code::Interrupted, "ended at once by a second signal", "what was begun is settled at the next start")),
+        () = signals.next() => return Err(Stop::new(Code::Interrupted, "ended at once by a second signal", "the next start settles open work")),
     };
     match early {
-        Some(why) => Err(Stop::failure(why, "start it again: what was recorded goes on; and report this")),
+        Some(why) => Err(Stop::failure(why, "restart it: recorded runs continue; and report this")),
         None => closed,
     }
 }
 
-/// Signs what there is, and closes the store; then the log has every line.
+/// Signs the ledger's end, and closes the store; then the log has every line.
 async fn close(parts: &Parts, log: &EventLog) -> Result<(), Stop> {
-    let hint = "nothing that was acknowledged is lost; start again and look with `nightshift audit verify`";
+    let hint = "no acknowledged data is lost; restart and run `nightshift audit verify`";
     let signed = parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await;
     let closed = parts.store.close().await;
     if closed.is_ok() {
@@ -204,7 +200,7 @@ impl Tasks {
     async fn first(&mut self) -> String {
         tokio::select! {
             ended = &mut self.server => match ended {
-                Ok(Ok(())) => "the server ended by itself".to_owned(),
+                Ok(Ok(())) => "the server ended unexpectedly".to_owned(),
                 Ok(Err(error)) => format!("the server failed: {error}"),
                 Err(bug) => format!("a bug ended the server: {bug}"),
             },
@@ -213,16 +209,16 @@ impl Tasks {
                 Err(bug) => format!("a bug ended the loops: {bug}"),
             },
             ended = &mut self.slack => match ended {
-                Ok(()) => "the connection with Slack ended by itself".to_owned(),
+                Ok(()) => "the connection with Slack ended unexpectedly".to_owned(),
                 Err(bug) => format!("a bug ended the connection with Slack: {bug}"),
             },
             ended = &mut self.roster => match ended {
-                Ok(()) => "the look at people and tokens ended by itself".to_owned(),
-                Err(bug) => format!("a bug ended the look at people and tokens: {bug}"),
+                Ok(()) => "the reload of users and tokens ended unexpectedly".to_owned(),
+                Err(bug) => format!("a bug ended the reload of users and tokens: {bug}"),
             },
             ended = &mut self.agents => match ended {
-                Ok(()) => "the agents' door ended by itself".to_owned(),
-                Err(bug) => format!("a bug ended the agents' door: {bug}"),
+                Ok(()) => "the agent listener ended unexpectedly".to_owned(),
+                Err(bug) => format!("a bug ended the agent listener: {bug}"),
             },
         }
     }
@@ -256,7 +252,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Signals, Stop> {
-        let listen = |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""));
+        let listen =
+            |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot install signal handlers: {error}"), ""));
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

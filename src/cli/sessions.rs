@@ -1,6 +1,6 @@
 //! `nightshift sessions`: who is signed in on the pages; end it, and unlink a person from an account.
 //!
-//! Invariant: what is shown holds no secret; what is ended is in the ledger.
+//! Invariant: the output holds no secret; the end of a session is in the ledger.
 
 use super::client::Client;
 use super::invocation::Invocation;
@@ -18,26 +18,26 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// List who is signed in on the pages (what `nightshift sessions` shows)
+    /// List web sessions (default of `nightshift sessions`)
     List,
-    /// End all sessions of a person at once
+    /// End all sessions of a user at once
     ///
     /// They can sign in again: to block them, give their entry or their group `role: none` in nightshift.yaml.
     End {
-        /// A person, the mail of a sign-in, or a subject of the identity provider
+        /// A user, the mail of a sign-in, or a subject of the identity provider
         name: String,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason")]
         why: String,
     },
-    /// Let the next account with a person's mail be that person
+    /// Unlink a user from their account at the identity provider
     ///
-    /// The first account that signs in by the mail of an entry stays that person, and other accounts are refused. Use this
-    /// where a person has a new account at the identity provider.
+    /// The first account that signs in with the mail of an entry is linked to it, and other accounts are refused. Use this
+    /// when a user has a new account; the next account with that mail is linked.
     Unlink {
         /// The name of the entry under `people`
         name: String,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason")]
         why: String,
     },
@@ -64,7 +64,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
                 return invocation.print_json(&answer);
             }
             let name = page::text(name);
-            invocation.line(&format!("the next account that signs in with the mail of {name}'s entry is {name}"))
+            invocation
+                .line(&format!("the next account that signs in with the mail of {name}'s entry is linked to {name}"))
         }
     }
 }

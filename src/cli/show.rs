@@ -1,6 +1,6 @@
-//! `nightshift show ID`: the story of a run, an incident or an approval, readable at 3 a.m.
+//! `nightshift show ID`: the timeline of a run, an incident or an approval, readable at 3 a.m.
 //!
-//! Invariant: it prints what the engine recorded, in the order of the ledger, and invents nothing.
+//! Invariant: it prints the engine's records, in the order of the ledger, and invents nothing.
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         Some(letter) if is(letter) => {
             return Err(Stop::usage(
                 format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
-                "IDs look like r17, i3 and a5; for a node or an alert ask `nightshift why`",
+                "IDs look like r17, i3 and a5; for a node or an alert use `nightshift why`",
             ));
         }
         _ => return super::ladder::show(invocation, args.id.trim()),
@@ -133,7 +133,7 @@ fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     approval_page(invocation, &approval)
 }
 
-/// What is asked, the frozen plan, and how to answer.
+/// The request, the frozen plan, and how to answer.
 pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), Stop> {
     let state = match approval.state {
         ApprovalState::Open => format!("open until {}", invocation.format(approval.expires_at, "%Y-%m-%d %H:%M:%S %Z")),

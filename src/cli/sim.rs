@@ -26,24 +26,24 @@ const DEFAULT: &str = "127.0.0.1:7680";
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Make a fault in a simulated fleet that runs: `xid node=gpu-3 gpu=5 code=79`, `hot node=gpu-1 gpu=0`,
+    /// Inject a fault into a running simulated fleet: `xid node=gpu-3 gpu=5 code=79`, `hot node=gpu-1 gpu=0`,
     /// `ecc node=gpu-1 gpu=0`, `node_not_ready node=gpu-2`, `stalled namespace=inference deployment=llama-70b`
     Fault {
         /// xid, ecc, hot, node_not_ready or stalled
         kind: String,
-        /// Where and what, as name=value
+        /// Target, as name=value
         #[arg(value_name = "NAME=VALUE")]
         values: Vec<String>,
-        /// Where the simulated fleet listens
+        /// Address of the simulated fleet
         #[arg(long, value_name = "ADDRESS", default_value = DEFAULT)]
         at: SocketAddr,
     },
     /// Repair a node, or one GPU of it: `repair node=gpu-3 gpu=5`
     Repair {
-        /// Where, as name=value
+        /// Target, as name=value
         #[arg(value_name = "NAME=VALUE", required = true)]
         values: Vec<String>,
-        /// Where the simulated fleet listens
+        /// Address of the simulated fleet
         #[arg(long, value_name = "ADDRESS", default_value = DEFAULT)]
         at: SocketAddr,
     },
@@ -69,10 +69,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
 fn serve(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if !args.listen.ip().is_loopback() {
         return Err(Stop::usage(
-            format!(
-                "{} can be reached from other machines, and a simulated fleet asks nobody who they are",
-                args.listen
-            ),
+            format!("{} is reachable from other machines, and a simulated fleet has no authentication", args.listen),
             "listen on 127.0.0.1",
         ));
     }
@@ -94,7 +91,7 @@ fn serve(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     ));
     runtime()?
         .block_on(tokio::signal::ctrl_c())
-        .map_err(|error| Stop::failure(format!("cannot hear signals: {error}"), ""))
+        .map_err(|error| Stop::failure(format!("cannot install signal handlers: {error}"), ""))
 }
 
 /// `gpu=5` as a number, `node=gpu-3` as a text.

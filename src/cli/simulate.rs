@@ -1,4 +1,4 @@
-//! `nightshift simulate`: what a runbook would do now, against the live, read-only world.
+//! `nightshift simulate`: the plan of a runbook now, against the live, read-only world.
 //!
 //! Invariant: nothing is started and nothing is changed.
 
@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// The same as an option
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = param)]
     more: Vec<(String, Value)>,
-    /// A file with an event, as JSON, that the script sees as `event`
+    /// JSON file with an event, passed to the script as `event`
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
     /// The cluster where it would run [default: `default_cluster` of the configuration]
@@ -30,14 +30,14 @@ pub(super) struct Args {
     cluster: Option<String>,
 }
 
-/// What `POST simulate` answers.
+/// The answer of `POST simulate`.
 #[derive(Deserialize)]
 pub(super) struct Simulated {
     pub runbook: Pin,
     pub header: Header,
     pub subject: Subject,
     pub plan: Plan,
-    /// What the guards would say now.
+    /// The guards' predicted decisions.
     #[serde(default)]
     pub guards: Vec<Foretold>,
 }
@@ -85,7 +85,7 @@ pub(super) fn plan(
 
 pub(super) fn show(invocation: &Invocation, simulated: &Simulated) -> Result<(), Stop> {
     invocation.line(&format!(
-        "{}  {}  on {}  (reach {})",
+        "{}  {}  on {}  (scope {})",
         invocation.paint(Paint::Strong, &page::text(&simulated.runbook.name)),
         page::text(&simulated.header.title),
         page::subject(&simulated.subject),

@@ -34,7 +34,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let rows = [
         ("incidents open", number(&status["incidents_open"])),
         ("runs not over", number(&status["runs_unfinished"])),
-        ("approvals asked", number(&status["approvals_open"])),
+        ("pending approvals", number(&status["approvals_open"])),
         ("notices due", number(&status["notices_due"])),
         ("rules", number(&status["rules"])),
         ("runbooks", number(&status["runbooks"])),
@@ -43,7 +43,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
             "nodes out",
             match guards["nodes_total"].as_u64() {
                 Some(total) => format!("{out} of {total}, {} allowed at once", number(&guards["nodes_out_allowed"])),
-                None => "unknown (no cluster answers), so no step that disturbs a node may begin".to_owned(),
+                None => "unknown (no cluster answers), so steps that disturb a node are on hold".to_owned(),
             },
         ),
     ];

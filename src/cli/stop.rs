@@ -18,7 +18,7 @@ pub(super) enum Code {
     Interrupted = 130,
 }
 
-/// Why a command stops, and what to do about it.
+/// Why a command stops, and its fix.
 #[derive(Debug)]
 pub(super) struct Stop {
     pub code: Code,
@@ -28,14 +28,17 @@ pub(super) struct Stop {
 }
 
 impl Stop {
+    /// A stop with this exit code, message and hint; an empty hint is not shown.
     pub fn new(code: Code, message: impl Display, hint: impl Display) -> Stop {
         Stop { code, message: message.to_string(), hint: hint.to_string() }
     }
 
+    /// A stop because the command failed.
     pub fn failure(message: impl Display, hint: impl Display) -> Stop {
         Stop::new(Code::Failure, message, hint)
     }
 
+    /// A stop because the command was used wrongly.
     pub fn usage(message: impl Display, hint: impl Display) -> Stop {
         Stop::new(Code::Usage, message, hint)
     }
@@ -45,6 +48,7 @@ impl Stop {
         Stop::new(code, "", "")
     }
 
+    /// Writes message and hint to stderr.
     pub fn print(&self, invocation: &Invocation) {
         if !self.message.is_empty() {
             // A diagnostic brings its own heading.

@@ -18,30 +18,30 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The tokens that were made here (what `nightshift tokens` shows)
+    /// List tokens (default of `nightshift tokens`)
     List,
-    /// Make a token; it is shown once
+    /// Create a token; it is shown once
     Make {
-        /// Who it is for: a person's name, one of their `tokens:`, or a machine's
+        /// Owner: a user's name, one of their `tokens:`, or the name of a machine
         name: String,
         /// viewer, responder, approver, author, operator, admin, auditor, source or metrics
         #[arg(long)]
         role: String,
-        /// How long it is good: 12h, 30d, 366d at most
+        /// Lifetime: 12h, 30d, 366d at most
         #[arg(long, value_name = "TIME")]
         expires: String,
-        /// It acts in these clusters alone; left out: in every one
+        /// Restrict it to these clusters [default: all]
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         clusters: Option<Vec<String>>,
-        /// For role source: where it may post
+        /// For role source: the sources it may post to
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         sources: Vec<String>,
     },
-    /// Revoke a token: it is refused from the next request on
+    /// Revoke a token, from the next request on
     Revoke {
-        /// Its number, such as t3
+        /// ID of the token, such as t3
         id: String,
-        /// Why; it goes into the ledger
+        /// Reason; recorded in the ledger
         #[arg(short, long, visible_alias = "reason", default_value = "")]
         why: String,
     },
@@ -122,11 +122,11 @@ fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
     let token: ApiToken = understood(made["made"].clone())?;
     let whose = match made["person"].as_str() {
         Some(person) => format!("for {}", page::text(person)),
-        None => "not linked to an entry in `people`, so a person of its own".to_owned(),
+        None => "not linked to an entry in `people`, so it counts as a separate person".to_owned(),
     };
     invocation.line(made["token"].as_str().unwrap_or_default())?;
     invocation.say(&format!(
-        "{} `{}`: {}, {whose}, until {}. It is shown this once: keep it in a file of mode 0600.",
+        "{} `{}`: {}, {whose}, until {}. It is shown only once: keep it in a file of mode 0600.",
         token.id,
         page::text(&token.name),
         token.grant.role,

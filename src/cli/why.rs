@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A run (r17), an incident (i3), an alert's name or fingerprint, a node or any other part of a subject, or what can be
-    /// frozen or has a breaker: all, cluster:NAME, rule:NAME, symptom:RULE. A rule by its name: how far it goes, and why
+    /// A run (r17), an incident (i3), an alert's name or fingerprint, a node or any other part of a subject, or a scope with a
+    /// freeze or breaker: all, cluster:NAME, rule:NAME, symptom:RULE. For a rule's name: its current mode, and the reason
     #[arg(required_unless_present = "explain")]
     subject: Option<String>,
     /// Print the page of a reason code, e.g. blast_radius; `all` prints every page
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         }
     }
     for code in codes {
-        invocation.say(&format!("what `{code}` means: nightshift why --explain {}", page::text(&code)));
+        invocation.say(&format!("the meaning of `{code}`: nightshift why --explain {}", page::text(&code)));
     }
     Ok(())
 }
@@ -90,11 +90,11 @@ fn print(invocation: &Invocation, line: &Line) -> Result<(), Stop> {
 fn explain(code: &str, invocation: &Invocation) -> Result<(), Stop> {
     let wanted: Vec<ReasonCode> = match code {
         "all" => ReasonCode::ALL.to_vec(),
-        _ => ReasonCode::ALL.into_iter().filter(|known| known.name() == code).collect(),
+        _ => ReasonCode::ALL.iter().copied().filter(|known| known.name() == code).collect(),
     };
     if wanted.is_empty() {
-        let names = ReasonCode::ALL.map(ReasonCode::name);
-        let hint = match crate::config::closest(code, names) {
+        let names: Vec<&str> = ReasonCode::ALL.iter().map(|code| code.name()).collect();
+        let hint = match crate::config::closest(code, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("codes: {}", names.join(", ")),
         };

@@ -12,19 +12,19 @@ use std::path::PathBuf;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentsConfig {
-    /// TLS 1.3, for agents alone: `0.0.0.0:7677`. Left out: no such door; agents with tokens may use `server.listen`.
+    /// Listener for agents only, TLS 1.3: `0.0.0.0:7677`. Left out: none; agents with tokens may use `server.listen`.
     pub listen: Option<SocketAddr>,
-    /// The names and addresses by which agents reach it, for its certificate.
+    /// Names and addresses of the listener, for its certificate.
     pub names: Vec<String>,
-    /// A certificate of one's own for the door, PEM; left out: one of our own authority, made at each start.
+    /// Your own certificate for the listener, PEM; left out: one of our own CA, created at each start.
     pub cert_file: Option<PathBuf>,
     /// The key of `cert_file`, PEM.
     pub key_file: Option<PathBuf>,
-    /// ServiceAccounts whose pods may speak for their node: `namespace/name`. Empty: none.
+    /// ServiceAccounts whose pods may report for their node: `namespace/name`. Empty: none.
     pub service_accounts: Vec<String>,
-    /// What a projected token must be made for.
+    /// Required audience of a projected token.
     pub audience: String,
-    /// An agent that says nothing for so long is an incident.
+    /// An agent silent for this long opens an incident.
     pub silent_after: Span,
 }
 

@@ -1,4 +1,4 @@
-//! What a configuration must also be, once it parses: every problem at once, each with its path and its cure.
+//! The rules of a configuration, once it parses: every problem at once, each with its path and its fix.
 //!
 //! Invariant: pure over the configuration; nothing is opened or resolved here (that is `doctor`'s part).
 
@@ -21,13 +21,13 @@ use crate::world::KubeConfig;
 use std::fmt;
 use url::Url;
 
-/// One thing to mend.
+/// One problem, with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// As written in the file: `sources.prod.api`.
     pub path: String,
     pub what: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub mend: String,
 }
 
@@ -128,7 +128,7 @@ fn check_cache(cache: &Cache, found: &mut Findings) {
         found.say("agent.cache.readers", format!("{} readers cannot be", cache.readers), mend);
     }
     if cache.mib_per_second == Some(0) {
-        found.say("agent.cache.mib_per_second", "nothing would ever be read", "leave it out for no limit");
+        found.say("agent.cache.mib_per_second", "no file would ever be read", "leave it out for no limit");
     }
 }
 
@@ -179,7 +179,7 @@ fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &
     }
 }
 
-/// A prefix that runbooks may reach; `private+` says that private addresses behind it are meant.
+/// A prefix that runbooks may reach; `private+` allows private addresses behind it.
 fn check_allow(path: &str, entry: &str, found: &mut Findings) {
     let bare = entry.strip_prefix("private+").unwrap_or(entry);
     match Url::parse(bare) {
@@ -216,7 +216,7 @@ fn check_rest(config: &Config, found: &mut Findings) {
         found.say(
             "retention.bodies",
             format!("{} is shorter than `retention.episodes` ({})", retention.bodies, retention.episodes),
-            "keep the story at least as long as what it is about",
+            "keep ledger text at least as long as the incidents it describes",
         );
     }
     let incidents = &config.incidents;

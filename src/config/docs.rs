@@ -12,7 +12,7 @@ use std::path::Path;
 const HEAD: &str = "# Configuration
 
 Made from the types in `src/config.rs` and below it; a test fails when it is out of date. Every key of `nightshift.yaml`; an
-empty file is a good configuration too. An example to copy is [nightshift.example.yaml](../nightshift.example.yaml). Unknown
+empty file is a valid configuration. An example to copy is [nightshift.example.yaml](../nightshift.example.yaml). Unknown
 keys are refused.
 
 - `NAME` stands for a name that you choose, `[]` for each item of a list.
@@ -40,7 +40,7 @@ struct Walk<'s> {
 }
 
 impl<'s> Walk<'s> {
-    /// The schema itself, through references and through what may also be null.
+    /// The schema itself, through references and nullable alternatives.
     fn behind(&self, schema: &'s Value) -> &'s Value {
         if let Some(name) = schema["$ref"].as_str() {
             return self.behind(&self.definitions[name.trim_start_matches("#/$defs/")]);
@@ -161,7 +161,7 @@ fn page(settings: &[Setting]) -> String {
         let top = setting.path.split(['.', '[', '(']).next().unwrap_or_default();
         if top != section {
             section = top.to_owned();
-            let _ = write!(page, "## `{section}`\n\n| key | type | default | what it does |\n|---|---|---|---|\n");
+            let _ = write!(page, "## `{section}`\n\n| key | type | default | effect |\n|---|---|---|---|\n");
         }
         let Setting { path, kind, default, about } = setting;
         let _ = writeln!(page, "| `{path}` | {kind} | {default} | {about} |");

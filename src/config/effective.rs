@@ -1,6 +1,6 @@
 //! The configuration in force as YAML, each value that no file sets marked as a default.
 //!
-//! Invariant: marks are comments: what is printed parses back to the same configuration.
+//! Invariant: marks are comments: the printed text parses back to the same configuration.
 
 use super::Config;
 use serde_json::Value;

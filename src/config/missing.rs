@@ -1,6 +1,6 @@
-//! What the configuration refers to and this machine does not have now: secrets and kubeconfigs.
+//! Files and variables that the configuration refers to and this machine does not have now: secrets and kubeconfigs.
 //!
-//! Invariant: only the server's own secrets stop a start; everything else is off until it is there, and says so.
+//! Invariant: only the server's own secrets stop a start; everything else is off until it is there, and is reported.
 
 use super::{Channel, Config, Secret};
 use std::path::Path;
@@ -12,9 +12,9 @@ pub struct Missing {
     pub path: String,
     /// Names the place, never the content.
     pub why: String,
-    /// What does not work meanwhile.
+    /// The function that is off meanwhile.
     pub off: String,
-    /// What to do about it.
+    /// The fix.
     pub fix: String,
     /// `serve` does not start: a server without its own secrets must stay closed.
     pub stops: bool,
@@ -81,7 +81,7 @@ impl Config {
                     path: format!("clusters.{name}.{key}"),
                     why,
                     off: format!("cluster `{name}` is not watched, and steps that need it are on hold"),
-                    fix: format!("write it to {}, readable by this user; it is tried again by itself", file.display()),
+                    fix: format!("write it to {}, readable by this user; it is reloaded automatically", file.display()),
                     stops: false,
                 });
             }
@@ -108,9 +108,9 @@ fn of_channel<'c>(name: &str, channel: &'c Channel, found: &mut Vec<(String, &'c
     }
 }
 
-/// What does not work without the secret of this path, and whether it is read again without a restart.
+/// The function that is off without the secret of this path, and whether it is read again without a restart.
 fn consequence(path: &str) -> (String, &'static str) {
-    let again = "; it is read again by itself";
+    let again = "; it is reloaded automatically";
     let restart = ", and restart the engine";
     let mut parts = path.split('.');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {

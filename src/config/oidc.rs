@@ -1,4 +1,4 @@
-//! An identity provider (OpenID Connect) that people sign in with on the pages.
+//! An identity provider (OpenID Connect) that users sign in with on the pages.
 //!
 //! Invariant: who is let in is written down here or under `people`; to be known to the provider is not enough.
 
@@ -6,6 +6,7 @@ use super::{Role, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The identity provider with which users sign in to the pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -23,7 +24,7 @@ pub struct OidcConfig {
     /// The claim that lists the user's groups.
     #[serde(default = "OidcConfig::usual_groups")]
     pub groups_claim: String,
-    /// What members of a group of the provider's may do here; of several, the widest holds, and `none` blocks. Empty: no group is let in.
+    /// Roles of the provider's groups; of several, the widest applies, and `none` blocks. Empty: groups give no access.
     #[serde(default)]
     pub roles: BTreeMap<String, Role>,
     /// Members of a group of `roles` act in these clusters alone; a group that is not here: in every one.

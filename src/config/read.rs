@@ -1,4 +1,4 @@
-//! Finding, reading and refusing the configuration file, with the line that is wrong and what was meant.
+//! Finding, reading and refusing the configuration file, with the wrong line and a suggestion.
 //!
 //! Invariant: a message shows at most one line of the file, and never the value of a key that may hold a secret.
 
@@ -20,7 +20,7 @@ pub enum ConfigError {
     #[error("{0}")]
     Parse(String),
     /// It reads, but cannot be meant so: everything that is wrong, at once.
-    #[error("configuration {path}: {} to mend\n{}", count(.problems.len()), list(.problems))]
+    #[error("configuration {path}: {} to fix\n{}", count(.problems.len()), list(.problems))]
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
 
@@ -57,6 +57,11 @@ impl fmt::Display for Found {
 
 impl Config {
     /// Reads, parses and checks one file.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, is larger than `CONFIG_BYTES`, does not parse, or breaks a rule of
+    /// [`Config::check`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let size = fs::metadata(path).map_err(read)?.len();
@@ -74,7 +79,11 @@ impl Config {
         }
     }
 
-    /// Parses, without checking what the values mean. `name` is for the message.
+    /// Parses, without checking the values' meaning. `name` is for the message.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is no configuration; the message has the line and a suggestion.
     pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         // Editors of Windows put a byte order mark first.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -102,7 +111,11 @@ impl Config {
         }
     }
 
-    /// Loads what was found.
+    /// Loads the configuration that was found.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Config::load`] does; the defaults never fail.
     pub fn load_found(found: &Found) -> Result<Config, ConfigError> {
         match found {
             Found::Named(path, _) | Found::Usual(path) => Config::load(path),
@@ -111,6 +124,10 @@ impl Config {
     }
 
     /// YAML with every default filled in and secrets as references; parses back to the same configuration.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a value cannot be written as YAML.
     pub fn effective(&self) -> Result<String, String> {
         serde_saphyr::to_string(self).map_err(|error| format!("cannot print the configuration: {error}"))
     }
@@ -119,28 +136,13 @@ impl Config {
 /// The candidate that was most likely meant: at most a third of the letters differ.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = word.chars().count().div_ceil(3).max(1);
-    let near = candidates.into_iter().map(|candidate| (distance(word, candidate), candidate));
+    let near = candidates.into_iter().map(|candidate| (strsim::levenshtein(word, candidate), candidate));
     near.filter(|(far, _)| *far <= bound).min().map(|(_, candidate)| candidate)
 }
 
 /// The candidate with the fewest edits, however many: for lists that are too long to be read.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates.into_iter().min_by_key(|candidate| (distance(word, candidate), *candidate))
-}
-
-/// Edits (insert, delete, replace) between two words.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (at, a) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
-        for (column, b) in right.iter().enumerate() {
-            let cost = diagonal + usize::from(a != *b);
-            diagonal = row[column + 1];
-            row[column + 1] = cost.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
+    candidates.into_iter().min_by_key(|candidate| (strsim::levenshtein(word, candidate), *candidate))
 }
 
 fn explain(name: &str, text: &str, error: &serde_saphyr::Error) -> String {

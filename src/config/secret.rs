@@ -1,4 +1,4 @@
-//! References to secrets: where one lies, never what it is.
+//! References to secrets: their place, never their content.
 //!
 //! Invariant: no error, debug print or serialised form of this file's types contains a secret's text.
 
@@ -8,12 +8,16 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Starts every message about a secret, so that whoever renders it knows not to show the source line.
+/// Starts every message about a secret, so that a renderer does not show the source line.
 pub(super) const MARK: &str = "a secret is written as a reference";
 const HOW: &str = "`{ file: /run/secrets/name }` or `{ env: NAME }`";
 
 impl Secret {
-    /// The secret's text, without one newline at its end. The error names the place, never the content.
+    /// The secret's text, without one newline at its end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file or variable is missing, unreadable or empty; the message names the place, never the content.
     pub fn read(&self) -> Result<String, String> {
         let text = match self {
             Secret::File(path) => read_file(path)?,
@@ -27,12 +31,12 @@ impl Secret {
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(format!("{self}: is empty; an empty secret would let everybody in"));
+            return Err(format!("{self}: is empty; an empty secret would give access to everyone"));
         }
         Ok(text.to_owned())
     }
 
-    /// What is careless about where it lies, if anything is; for `doctor` and the log at start.
+    /// A weakness of the place where it lies, if there is one; for `doctor` and the log at start.
     pub fn careless(&self) -> Option<String> {
         let Secret::File(path) = self else { return None };
         careless_mode(path)
@@ -48,9 +52,9 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Says so when everybody on the machine may read a file: it and each folder above it let them. A file that is a mount of
-/// its own is not judged: Docker hands a container its secrets so, with the mode that the file has on the host, where its
-/// folder is what keeps others away.
+/// Reports a file that every user of the machine may read: it and each folder above it allow it. A file that is a mount
+/// of its own is not checked: Docker gives a container its secrets so, with the mode that the file has on the host,
+/// where its folder keeps others away.
 fn careless_mode(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let mode_of = |path: &Path| fs::metadata(path).map(|meta| meta.permissions().mode()).ok();
@@ -60,7 +64,7 @@ fn careless_mode(path: &Path) -> Option<String> {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     (mode & 0o004 != 0 && reached() && !is_mount(&mounts(), &real)).then(|| {
         format!(
-            "{path} can be read by everybody (mode {mode:04o}): chmod 600 {path}",
+            "{path} is readable by all users (mode {mode:04o}): chmod 600 {path}",
             path = path.display(),
             mode = mode & 0o7777
         )
@@ -193,7 +197,7 @@ mod tests {
         let (dir, open) = file("abc", 0o644);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(open.careless().unwrap().contains("chmod 600"));
-        // Into its folder nobody else may go.
+        // No other user may enter its folder.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(open.careless(), None);
         let (dir, closed) = file("abc", 0o640);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SlackApp {
-    /// What Slack signs its requests with; needed where Slack reaches us over HTTP.
+    /// The secret of Slack's signatures; required for HTTP.
     #[serde(default)]
     pub signing_secret: Option<Secret>,
     /// `xapp-…`, with `connections:write`: we connect to Slack (Socket Mode), and need no public address.
@@ -40,7 +40,7 @@ impl SlackApp {
 }
 
 impl Config {
-    /// The bot's token for what is no message: that of `slack`, else of the first Slack channel.
+    /// The bot's token for calls that are no message: that of `slack`, else of the first Slack channel.
     pub fn slack_token(&self) -> Option<&Secret> {
         let of_channel = self.channels.values().find_map(|channel| match channel {
             Channel::Slack { token, .. } => Some(token),

@@ -1,4 +1,4 @@
-//! Agents that have gone silent: nobody hears that node any more, which is worth an incident.
+//! Agents that have gone silent: that node is no longer monitored, which is worth an incident.
 //!
 //! Invariant: silence is judged only by a process that has itself listened for long enough.
 
@@ -33,11 +33,11 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Says of each agent what has changed since the last look.
+/// Reports for each agent the changes since the last look.
 async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
-        Err(error) => return tracing::error!(%error, "cannot look for silent agents; trying again"),
+        Err(error) => return tracing::error!(%error, "cannot check for silent agents; retrying"),
     };
     let after = parts.config.agents.silent_after;
     let seen = parts.world.agents.list();
@@ -54,7 +54,7 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     }
     let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).collect();
     for (name, _) in judged.iter().filter(|(name, silent)| **silent && !there.contains(name)) {
-        // Removed by a person: its silence is over as a matter of ours.
+        // Removed by a user: its silence is over as a matter of ours.
         events.extend(about(name, Status::Resolved, parts.clock.now(), "removed"));
     }
     judged.retain(|name, _| there.contains(name));
@@ -64,8 +64,8 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     judged.extend(changed);
 }
 
-/// Complaints that an agent does not say again although it has spoken all the while: it has lost its memory, or bears
-/// another name since an upgrade. Nobody would ever say that they are over.
+/// Conditions that an agent does not repeat although it was connected all the while: it has lost its record, or bears
+/// another name since an upgrade. Their ends would never be sent.
 async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mut BTreeMap<AgentName, Time>) {
     let now = parts.clock.now();
     speaking.retain(|name, _| judged.get(name) == Some(&false));
@@ -84,29 +84,29 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
         match unseen.page(parts).await {
             Ok(open) if open.is_empty() => break,
             Ok(open) => episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id)),
-            Err(error) => return tracing::error!(%error, "cannot read which alerts of agents fell silent"),
+            Err(error) => return tracing::error!(%error, "cannot read the silent alerts of agents"),
         }
     }
     if episodes.is_empty() {
         return;
     }
     let why = format!(
-        "the node's agent speaks, and has not said it again for {}: it may be known by another name since an upgrade",
+        "the node's agent reports, but has not repeated this alert for {}: an upgrade may have renamed it",
         limits::AGENT_FORGOTTEN
     );
-    tracing::info!(episodes = episodes.len(), why, "complaints of agents were ended");
+    tracing::info!(episodes = episodes.len(), why, "alerts of agents closed");
     if let Err(error) = parts.store.control(Control::EndEpisodes { episodes, stale: true, why }, now).await {
-        tracing::error!(%error, "cannot end complaints of agents");
+        tracing::error!(%error, "cannot close alerts of agents");
     }
     parts.nudge.nudge();
 }
 
-/// Whether it is one of an agent that has spoken for long; one without a cluster may be of any agent of that node.
+/// Whether it is one of an agent that was connected for long; one without a cluster may be of any agent of that node.
 fn is_forgotten(episode: &Episode, long: &BTreeSet<&AgentName>) -> bool {
     let label = |name: &str| episode.event.labels.get(name);
     let (node, cluster) = (label("node"), label("cluster"));
     let is_its = |agent: &&&AgentName| agent.node == node && (cluster.is_empty() || agent.cluster == cluster);
-    // That one is ours, and said once.
+    // That one is ours, and reported once.
     episode.event.name() != SILENT && long.iter().any(|agent| is_its(&agent))
 }
 
@@ -128,7 +128,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "that an agent is silent could not be stored; trying again");
+            tracing::warn!(%error, "cannot store the alert about a silent agent; retrying");
             false
         }
     }
@@ -146,7 +146,7 @@ async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
     let why = "its node is not in the cluster any more";
     let removed = parts.store.agent_remove(&row.name, "engine", why, parts.clock.now());
     if let Err(error) = removed.await {
-        tracing::warn!(%error, agent = %row.name, "an agent without a node could not be removed");
+        tracing::warn!(%error, agent = %row.name, "cannot remove an agent whose node is gone");
     }
     parts.world.agents.forget(&row.name);
     true
@@ -167,7 +167,7 @@ fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event
         severity: Severity::Warning,
         gpu: None,
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        summary: format!("the agent of node {name} {what}: GPU faults there are heard from nobody else"),
+        summary: format!("the agent of node {name} {what}: GPU faults there have no other source"),
         detail: String::new(),
     };
     source::about(finding, name)

@@ -15,7 +15,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 async fn look(parts: &Parts) {
-    // What cannot be read has its line in the log already.
+    // A channel that cannot be read has its line in the log already.
     let missing = parts.config.missing();
     let is_missing = |name: &str| missing.iter().any(|one| one.path.starts_with(&format!("channels.{name}.")));
     let to_look_at = parts.notifiers.iter().filter(|(name, _)| !is_missing(name));
@@ -27,7 +27,7 @@ async fn look(parts: &Parts) {
         };
         tracing::error!(
             channel = %name, kind = notifier.kind().word(), %why,
-            "the channel takes no messages now; they wait and go out once it does; see `nightshift doctor`"
+            "the channel is down; its messages wait in the queue and are delivered when it recovers; see `nightshift doctor`"
         );
     });
     futures::future::join_all(looks).await;

@@ -25,7 +25,7 @@ pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch
             pauses.tell(&parts, late).await;
         }
         if let Err(error) = clock.pass(&parts).await {
-            tracing::error!(%error, "a step of the machine's clock could not be recorded; trying again in a second");
+            tracing::error!(%error, "cannot record a step of the system clock; retrying in 1 s");
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::CLOCK_LOOK_EVERY) => {}
@@ -67,7 +67,7 @@ impl Pauses {
     }
 }
 
-/// What the ledger was told of the wall clock.
+/// The ledger's last entry about the wall clock.
 #[derive(Debug, Default)]
 pub struct ClockWatch {
     /// That the ledger is not ahead of the clock was looked at.
@@ -75,13 +75,13 @@ pub struct ClockWatch {
     told: Option<ClockStep>,
     /// Adopted, and the timers are still to be moved.
     owed: Option<i64>,
-    /// What the store keeps.
+    /// The mark in the store.
     kept: Option<ClockMark>,
 }
 
 impl ClockWatch {
-    /// Looks for a step while the engine was down, and moves what waits before anything looks at it. A store that does not
-    /// answer is asked again by `pass`.
+    /// Looks for a step while the engine was down, and moves the waits before anything looks at them. A store that does
+    /// not answer is tried again by `pass`.
     pub async fn begin(parts: &Parts) -> ClockWatch {
         let mut clock = ClockWatch::default();
         if let Err(error) = clock.pass(parts).await {
@@ -128,7 +128,7 @@ impl ClockWatch {
         self.keep(parts).await
     }
 
-    /// Keeps the offset of the engine's time where it has changed by more than what a start takes for no step.
+    /// Keeps the offset of the engine's time where it has changed by more than a start accepts as no step.
     async fn keep(&mut self, parts: &Parts) -> Result<(), StoreError> {
         let Some(boot) = parts.clock.boot() else { return Ok(()) };
         let mark = ClockMark { boot, offset: parts.clock.offset(), running: micros(parts.clock.monotonic()) };
@@ -160,7 +160,7 @@ impl ClockWatch {
         Ok(())
     }
 
-    /// `when` is empty, or says when the clock was set.
+    /// `when` is empty, or tells when the clock was set.
     async fn shift(&mut self, parts: &Parts, by: i64, when: &str, at: Time) -> Result<(), StoreError> {
         let text = format!(
             "the engine follows the machine's clock, which was set {}{when}: all timers are moved with it",
@@ -174,8 +174,8 @@ impl ClockWatch {
         Ok(())
     }
 
-    /// What was done to the clock while the engine was down. Without a mark of this boot: the last life wrote entries that lie
-    /// ahead of the clock, so it was set back, by that at least.
+    /// The change of the clock while the engine was down. Without a mark of this boot: the last life wrote entries that
+    /// lie ahead of the clock, so it was set back, by that at least.
     async fn start(&mut self, parts: &Parts) -> Result<(), StoreError> {
         let (mark, running) = (parts.store.clock_mark().await?, micros(parts.clock.monotonic()));
         // A sandbox may have a running clock of its own under one boot id: then it has run for less than before.
@@ -209,7 +209,7 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A step after the one that was told; a clock that runs wild is told of once a minute.
+/// A step after the one that was reported; a clock that runs wild is reported once a minute.
 fn is_another(told: ClockStep, step: ClockStep) -> bool {
     step.since >= told.since + limits::CLOCK_TOLD_EVERY
 }
@@ -220,7 +220,7 @@ async fn note(parts: &Parts, text: String) -> Result<(), StoreError> {
     parts.store.note(Actor::engine(), About::default(), entry, parts.clock.now()).await.map(drop)
 }
 
-/// `3600 s back`, for people.
+/// `3600 s back`, for users.
 fn spoken(by: i64) -> String {
     let span = Span(Duration::from_secs(by.unsigned_abs() / 1_000_000));
     format!("{span} {}", if by < 0 { "back" } else { "forward" })

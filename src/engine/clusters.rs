@@ -1,5 +1,5 @@
-//! Follows each cluster: its nodes for the guards, everything that is wrong in it for sources of kind `kubernetes`; and
-//! shows there what our runs do.
+//! Follows each cluster: its nodes for the guards, every fault in it for sources of kind `kubernetes`; and shows our
+//! runs there.
 //!
 //! Invariant: a watch that breaks is taken up again by the world's client; until then guards list, so nothing is guessed.
 
@@ -58,7 +58,7 @@ async fn nodes(parts: Parts, cluster: String, ears: Vec<Arc<Ear>>, shown: Arc<Mu
     match kube.watch_nodes(&*parts.clock, &mut tell).await {}
 }
 
-/// Says once that a watch broke, and once that it is well.
+/// Reports once that a watch broke, and once that it is open again.
 struct Watched<'a> {
     cluster: &'a str,
     what: &'static str,
@@ -75,11 +75,11 @@ impl<'a> Watched<'a> {
         match told {
             Told::Broken(error) if self.is_well => {
                 self.is_well = false;
-                tracing::warn!(%cluster, what, %error, "the cluster is not watched; it is tried again, ever more rarely");
+                tracing::warn!(%cluster, what, %error, "cluster watch failed; retrying with growing delays");
             }
             Told::Alive if !self.is_well => {
                 self.is_well = true;
-                tracing::info!(%cluster, what, "the cluster is watched again");
+                tracing::info!(%cluster, what, "cluster watch restored");
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! What the guards must know besides the target: a rule's second signal, and the windows of the calendar.
+//! The guards' facts besides the target: a rule's second signal, and the windows of the calendar.
 //!
 //! Invariant: a signal that cannot be read confirms nothing; a value from a label enters a query as a quoted text alone.
 
@@ -9,7 +9,7 @@ use crate::planted::planted;
 use crate::policy::{Closed, Facts};
 use crate::sources::cron;
 
-/// Adds to the facts of a step what its run's rule and the calendar say.
+/// Adds the facts from the run's rule and the calendar to a step's.
 pub(super) async fn confirm(parts: &Parts, run: &Run, target: &Subject, facts: Facts) -> Facts {
     Facts {
         unconfirmed: unconfirmed(parts, run).await,
@@ -18,16 +18,16 @@ pub(super) async fn confirm(parts: &Parts, run: &Run, target: &Subject, facts: F
     }
 }
 
-/// Why the rule's second signal does not say that the complaint still holds; none where it does, or none is asked for.
+/// Why the rule's second signal does not confirm that the alert still holds; none where it does, or the rule has none.
 async fn unconfirmed(parts: &Parts, run: &Run) -> Option<String> {
     let loaded = parts.catalog.current();
     let still = loaded.rules.rule(run.rule.as_deref()?)?.still.clone()?;
     let query = match fill(&still, &run.subject) {
         Ok(query) => query,
-        Err(part) => return Some(format!("`still` needs the {part} of the complaint, and it names none")),
+        Err(part) => return Some(format!("`confirm_query` uses the {part} of the alert, and the alert names none")),
     };
     let Some(prometheus) = &parts.world.prometheus else {
-        return Some("no `prometheus` is configured to ask".to_owned());
+        return Some("no `prometheus` is configured".to_owned());
     };
     match prometheus.query(&query).await {
         Ok(samples) if samples.is_empty() && !planted("still-check-stale") => Some(format!("`{query}` has no result")),
@@ -92,7 +92,7 @@ fn covers(scope: &str, run: &Run, target: &Subject) -> bool {
     match scope.split_once(':') {
         Some(("cluster", name)) => target.cluster.as_deref() == Some(name),
         Some(("rule", name)) => run.rule.as_deref() == Some(name),
-        // `all`, and what is not known: it holds everything rather than nothing.
+        // `all`, and unknown kinds: it holds everything rather than nothing.
         _ => true,
     }
 }

@@ -1,7 +1,7 @@
-//! Delivers due notices: asks the store, tells the notifier, records the receipt.
+//! Delivers due notices: reads the store, calls the notifier, records the receipt.
 //!
 //! Invariant: one message per incident and channel, edited; a failing channel never blocks another; an incident that is
-//! not told by itself is counted in a digest.
+//! without a message of its own is counted in a digest.
 
 mod alerts;
 mod digest;
@@ -45,7 +45,7 @@ pub struct Courier {
     public_url: Option<String>,
     /// Channels that leave an incident to automation for so long.
     patience: BTreeMap<String, Span>,
-    /// Where the fleet is counted, and the limits that are told with it.
+    /// The fleet to count, and the limits that messages show beside the count.
     fleet: Option<(World, GuardLimits)>,
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
@@ -55,16 +55,16 @@ pub struct Courier {
     stopping: AtomicBool,
 }
 
-/// What one pass came to.
+/// The counts of one pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Passed {
     /// Rows that the store called due.
     pub due: usize,
     /// Messages posted or edited, digests included.
     pub sent: usize,
-    /// Incidents told in a digest instead of a message of their own.
+    /// Incidents sent in a digest instead of a message of their own.
     pub digested: usize,
-    /// Rows of patient channels that say nothing, for now or for good.
+    /// Rows of waiting channels whose page is suppressed, for now or for good.
     pub spared: usize,
     /// Rows with nothing new to show.
     pub quiet: usize,
@@ -93,8 +93,8 @@ impl Passed {
 /// One channel's rows on their way.
 type Lane<'c> = BoxFuture<'c, (String, Passed)>;
 
-/// Waits for an answer while the lanes go on. A lane that nobody polls may have been given the very turn at the store that
-/// the answer waits for, and then everything waits for ever.
+/// Waits for an answer while the lanes go on. A lane that is not polled may have been given the very turn at the store
+/// that the answer waits for, and then everything waits for ever.
 async fn meanwhile<T>(
     lanes: &mut FuturesUnordered<Lane<'_>>,
     busy: &mut HashSet<String>,
@@ -113,6 +113,7 @@ async fn meanwhile<T>(
 const IDLE: Duration = Duration::from_secs(30);
 
 impl Courier {
+    /// The dispatcher of this engine's channels.
     pub fn new(parts: &Parts) -> Courier {
         Courier::with(
             parts.store.clone(),
@@ -128,7 +129,7 @@ impl Courier {
         .metered(parts.metrics.clone())
     }
 
-    /// From exactly what it needs. `public_url`: where people reach us, for links.
+    /// From exactly the parts that it needs. `public_url`: the address of the pages, for links.
     pub fn with(
         outbox: Arc<dyn Outbox>,
         views: Arc<dyn Views>,
@@ -156,13 +157,13 @@ impl Courier {
         }
     }
 
-    /// Channels that are told of an incident only once automation needs people, or after so long.
+    /// Channels that are notified of an incident only once automation needs a user, or after so long.
     pub fn patient(mut self, channels: impl IntoIterator<Item = (String, Span)>) -> Courier {
         self.patience.extend(channels);
         self
     }
 
-    /// Messages about open runs say how many nodes are out and how many more may be.
+    /// Messages about open runs show how many nodes are out and how many more may be.
     pub fn counting(mut self, world: World, limits: GuardLimits) -> Courier {
         self.fleet = Some((world, limits));
         self
@@ -174,7 +175,11 @@ impl Courier {
         self
     }
 
-    /// One pass over what is due now, until every channel has had its turn.
+    /// One pass over the rows that are due, until every channel has had its turn.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
     pub async fn pass(&self) -> Result<Passed, StoreError> {
         let due = self.outbox.due(self.clock.now(), NOTICES_BATCH).await?;
         let mut lanes: FuturesUnordered<_> =
@@ -196,11 +201,11 @@ impl Courier {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut lanes: FuturesUnordered<Lane<'_>> = FuturesUnordered::new();
         let mut busy: HashSet<String> = HashSet::new();
-        // Listen before asking, so that what becomes due while we ask is not missed.
+        // Subscribe before reading, so that work that becomes due meanwhile is not missed.
         let mut nudged = self.nudge.listen();
         while !*shutdown.borrow() {
             let mut wake = self.clock.now() + IDLE;
-            // What is due may have been read before a lane that ends meanwhile had written down what it did.
+            // The due rows may have been read before a lane that ends meanwhile had recorded its work.
             let before = busy.clone();
             match meanwhile(&mut lanes, &mut busy, self.outbox.due(self.clock.now(), NOTICES_BATCH)).await {
                 Ok(due) => {
@@ -215,7 +220,7 @@ impl Courier {
                     wake = due.next.map_or(wake, |next| next.min(wake)).max(self.clock.now() + BACKOFF_FIRST);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the courier could not ask what is due");
+                    tracing::error!(%error, "notification dispatcher: cannot read due notifications");
                     wake = self.clock.now() + Duration::from_secs(1);
                 }
             }
@@ -238,12 +243,12 @@ impl Courier {
         while lanes.next().await.is_some() {}
     }
 
-    /// The rows of one channel, in order. Never fails: what goes wrong is recorded with the row.
+    /// The rows of one channel, in order. Never fails: an error is recorded with the row.
     async fn lane(&self, channel: String, rows: Vec<DueNotice>) -> (String, Passed) {
         let mut passed = Passed { due: rows.len(), ..Passed::default() };
         let Some(notifier) = self.notifier(&channel) else {
             for row in &rows {
-                let why = format!("no channel `{channel}` is configured; a rule names it under `tell`");
+                let why = format!("channel `{channel}` is not configured, and a rule names it under `tell`");
                 self.record(row, Receipted::Refused { upto: row.want, why }).await;
             }
             passed.refused += rows.len();
@@ -270,7 +275,7 @@ impl Courier {
                 return (channel, passed);
             }
             if self.stopping.load(Ordering::Relaxed) {
-                // What is not said stays due, for the next start.
+                // A message that was not sent stays due, for the next start.
                 return (channel, passed);
             }
             match self.single(notifier, row, because.get(&row.incident), &mut passed).await {
@@ -309,7 +314,7 @@ impl Courier {
                 return Next::GoOn;
             }
             Err(error) => {
-                tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a notice could not be written");
+                tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot write a notification");
                 passed.retried += 1;
                 let at = self.again(row, self.clock.now());
                 self.record(row, Receipted::Retry { why: error.to_string(), at }).await;
@@ -344,13 +349,13 @@ impl Courier {
             letter.notice.budget = self.budget(&letter.notice.incident.subject).await;
         }
         if !self.record(row, Receipted::Sending).await {
-            // Nothing is said before it is written down that it may have been.
+            // Nothing is sent before it is recorded that it may have been.
             passed.retried += 1;
             return Next::GoOn;
         }
         if row.maybe_sent {
             passed.repeats += 1;
-            tracing::warn!(incident = %row.incident, channel = %row.channel, "this notice may have been sent before");
+            tracing::warn!(incident = %row.incident, channel = %row.channel, "this notification may have been sent before");
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
@@ -372,7 +377,7 @@ impl Courier {
         self.settle(row, letter.upto, delivery).await
     }
 
-    /// Records what came of it.
+    /// Records the result.
     async fn settle(&self, row: &DueNotice, upto: EntryNo, delivery: Delivery) -> Next {
         match delivery {
             Delivery::Delivered(receipt) => {
@@ -399,7 +404,7 @@ impl Courier {
     /// A notifier has its own timeouts; this one is for the day when they fail.
     async fn in_time(&self, delivery: impl Future<Output = Delivery>) -> Delivery {
         let Ok(_slot) = self.slots.acquire().await else {
-            return Delivery::Retry { after: None, why: "the courier is stopping".to_owned() };
+            return Delivery::Retry { after: None, why: "the notification dispatcher is stopping".to_owned() };
         };
         tokio::select! {
             delivery = delivery => delivery,
@@ -410,7 +415,7 @@ impl Courier {
         }
     }
 
-    /// Attempts that reached the other side or failed to; what had nothing to send is none.
+    /// Attempts that reached the other side or failed to; a row with nothing to send is none.
     fn count(&self, notifier: &dyn Notifier, delivery: &Delivery) {
         let outcome = match delivery {
             Delivery::Delivered(_) => Delivered::Delivered,
@@ -441,20 +446,20 @@ enum Next {
     Postpone { why: String, at: Time },
 }
 
-/// Rows of one channel, by how they are told.
+/// Rows of one channel, by how they are sent.
 #[derive(Default)]
 struct Sorted {
     single: Vec<DueNotice>,
     /// Of these, critical ones that have a message of their own although a digest is open.
     admitted: HashSet<IncidentId>,
-    /// New incidents beyond what a channel takes in a minute.
+    /// New incidents beyond the number that a channel takes in a minute.
     stormy: Vec<DueNotice>,
-    /// News of incidents that only a digest has told, while the storm goes on.
+    /// News of incidents that only a digest has named, while the storm goes on.
     waiting: Vec<DueNotice>,
 }
 
 impl Sorted {
-    /// What comes after a row that could not be told.
+    /// The rows after one that could not be sent.
     fn after(&self, row: &DueNotice) -> Vec<&DueNotice> {
         let rest = self.single.iter().skip_while(|other| *other != row).skip(1);
         rest.chain(&self.stormy).chain(&self.waiting).collect()

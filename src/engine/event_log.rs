@@ -1,7 +1,7 @@
 //! The engine's log of what happened: one reading of the ledger, fed by every commit.
 //!
 //! Invariant: the log is written from committed entries alone, in their order, so no call site can forget a line; it never
-//! makes a commit wait, and what a storm leaves out is counted in the log itself.
+//! makes a commit wait, and lines that a storm leaves out are counted in the log itself.
 
 mod words;
 
@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 enum Message {
     Entries(Vec<Entry>),
-    /// What was unfinished at the start, so that its lines name node and rule.
+    /// Work that was unfinished at the start, so that its lines name node and rule.
     Known(Vec<Run>, Vec<Incident>),
 }
 
@@ -44,7 +44,8 @@ impl EventLog {
         Ok(EventLog { sender: Mutex::new(Some(sender)), lost, thread: Mutex::new(Some(thread)) })
     }
 
-    /// What the store calls after each commit: counts what only the ledger sees, and hands the entries to the log.
+    /// The callback of the store after each commit: counts facts that only the ledger has, and hands the entries to the
+    /// log.
     pub fn follower(&self, metrics: Arc<Metrics>) -> Follower {
         let (sender, lost) = (self.sender(), self.lost.clone());
         Follower::new(move |commit: Commit| {
@@ -59,6 +60,7 @@ impl EventLog {
         })
     }
 
+    /// Takes the unfinished runs and incidents of the start, whose names later lines repeat.
     pub fn know(&self, runs: Vec<Run>, incidents: Vec<Incident>) {
         if let Some(sender) = self.sender() {
             // Without it the lines of older runs name less; nothing else depends on it.
@@ -66,7 +68,7 @@ impl EventLog {
         }
     }
 
-    /// Writes what is queued and ends. The store must be closed before: it holds the other end of the queue.
+    /// Writes the queued lines and ends. The store must be closed before: it holds the other end of the queue.
     pub fn close(&self) {
         drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -79,7 +81,7 @@ impl EventLog {
     }
 }
 
-/// What a commit says by itself: its size and time, and every run that ended, by the engine or by a person.
+/// Measures a commit: its size and time, and every run that ended, by the engine or by a user.
 pub fn measure(metrics: &Metrics, commit: &Commit) {
     metrics.committed(commit.operations, commit.took);
     for entry in &commit.entries {
@@ -120,18 +122,18 @@ fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
     }
 }
 
-/// From entries to lines; remembers what later entries refer to. Pure but for what it remembers.
+/// From entries to lines; remembers the fields that later entries refer to. Pure but for these.
 #[derive(Default)]
 pub struct EventLines {
     known: Known,
     /// The second that is being filled, and how many lines it has: of decisions and failures, and of all else.
     second: Duration,
     used: [usize; 2],
-    /// What found its second full, by kind.
+    /// Lines that found their second full, by kind.
     full: BTreeMap<&'static str, u64>,
 }
 
-/// What a line names besides its own entry; forgotten as a whole at its bound, which costs fields and no line.
+/// Fields of a line that are not in its own entry; dropped as a whole at its bound, which costs fields and no line.
 #[derive(Default)]
 struct Known {
     runs: HashMap<RunId, About>,
@@ -153,6 +155,7 @@ struct About {
 }
 
 impl EventLines {
+    /// Takes the unfinished runs and incidents of the start, up to `LOG_CACHE` of each.
     pub fn know(&mut self, runs: &[Run], incidents: &[Incident]) {
         for run in runs.iter().take(LOG_CACHE) {
             let about =
@@ -164,7 +167,7 @@ impl EventLines {
         }
     }
 
-    /// What goes on after a start, so that a reader sees what an unclean end left open.
+    /// The lines of work that goes on after a start, so that a reader sees the effects of an unclean end.
     fn resumed(&self, runs: &[Run]) -> Vec<Line> {
         let shown = runs.iter().take(LOG_LINES_PER_SECOND);
         let line = |run: &Run| Line {
@@ -172,7 +175,10 @@ impl EventLines {
             run: Some(run.id),
             node: run.subject.node.clone(),
             rule: run.rule.clone(),
-            ..Line::new(Loud::Info, format!("run goes on after the start: {} ({})", run.runbook.name, run.state.name()))
+            ..Line::new(
+                Loud::Info,
+                format!("run continues after the restart: {} ({})", run.runbook.name, run.state.name()),
+            )
         };
         let mut lines: Vec<Line> = shown.map(line).collect();
         if runs.len() > lines.len() {
@@ -202,7 +208,7 @@ impl EventLines {
         lines
     }
 
-    /// Begins a new second where one is over, with one line for what the last one left out.
+    /// Begins a new second where one is over, with one line for the number left out of the last one.
     pub fn left_out(&mut self, now: Duration, over: bool) -> Vec<Line> {
         if now < self.second + SECOND && !over {
             return Vec::new();

@@ -1,6 +1,6 @@
-//! What the guards would say now to each step of a plan, if somebody started it: nothing is reserved, nothing is begun.
+//! The guards' predicted decisions on each step of a plan: nothing is reserved, nothing begins.
 //!
-//! Invariant: it is the guards themselves that are asked, over the same facts and levels as for a step.
+//! Invariant: the guards themselves decide, over the same facts and levels as for a step.
 
 use super::{Parts, propose};
 use crate::actions;
@@ -10,7 +10,12 @@ use crate::script::Runbook;
 use crate::store::{Prospect, StoreError};
 use std::sync::Arc;
 
-/// Of each call that acts, as long as there are not too many; those that are off in this installation say so in the plan.
+/// The decisions on each call that acts, as long as there are not too many; actions that are off are marked in the
+/// plan.
+///
+/// # Errors
+///
+/// Fails when the store cannot be read.
 pub async fn foretell(
     parts: &Parts,
     runbook: &Runbook,
@@ -21,7 +26,7 @@ pub async fn foretell(
     foretell_run(parts, runbook, prospect(parts, runbook, input, subject, plan), plan).await
 }
 
-/// The same for a run that exists and asks for this plan: what the guards would say if it were approved now.
+/// The same for a run that requests approval of this plan: the decisions if it were approved now.
 pub(super) async fn foretell_run(
     parts: &Parts,
     runbook: &Runbook,
@@ -49,7 +54,7 @@ pub(super) async fn foretell_run(
     Ok(calls.into_iter().zip(verdicts).map(|(call, verdict)| Foretold { call, verdict }).collect())
 }
 
-/// A run as a person would start it now, with a yes to its plan. The store gives it the number that comes next.
+/// A run as a user would start it now, with a yes to its plan. The store gives it the number that comes next.
 fn prospect(parts: &Parts, runbook: &Runbook, input: &Input, subject: &Subject, plan: &Plan) -> Run {
     Run {
         id: RunId(0),

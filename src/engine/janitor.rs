@@ -1,6 +1,6 @@
 //! Upkeep: expired questions, ended incidents, signed checkpoints, retention.
 //!
-//! Invariant: nothing here is needed for correctness between two of its passes; it only makes due what time made due.
+//! Invariant: no pass is needed for correctness; each only acts on deadlines that have passed.
 
 use super::Parts;
 use super::ledger_check::LedgerCheck;
@@ -20,7 +20,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
         if elapsed(signed_at, began, limits::CHECKPOINT_EVERY) {
             let newest = sign(&parts).await;
             if let Err(error) = parts.store.fold(parts.clock.now()).await {
-                tracing::warn!(%error, "the write-ahead log was not folded into the database; trying again in a minute");
+                tracing::warn!(%error, "write-ahead log checkpoint failed; retrying in 1 min");
             }
             check.pass(&parts, newest.as_ref()).await;
             signed_at = Some(began);
@@ -35,7 +35,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     sign(&parts).await;
 }
 
-/// One pass over what time has made due. Public to the engine's tests.
+/// One pass over passed deadlines. Public to the engine's tests.
 pub(super) async fn pass(parts: &Parts) {
     match parts.store.tick(parts.clock.now()).await {
         Ok(0) => {}
@@ -43,7 +43,7 @@ pub(super) async fn pass(parts: &Parts) {
             tracing::debug!(changed, "time has changed something");
             parts.nudge.nudge();
         }
-        Err(error) => tracing::error!(%error, "cannot look after expired questions; trying again in a second"),
+        Err(error) => tracing::error!(%error, "cannot expire approval requests; retrying in 1 s"),
     }
 }
 
@@ -52,7 +52,7 @@ async fn sign(parts: &Parts) -> Option<Checkpoint> {
     match parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await {
         Ok(newest) => newest,
         Err(error) => {
-            tracing::error!(%error, "cannot sign a checkpoint of the ledger; trying again in a minute");
+            tracing::error!(%error, "cannot sign a checkpoint of the ledger; retrying in 1 min");
             None
         }
     }
@@ -67,9 +67,9 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Removes what is past its retention, once an hour. Retention moves on with the time that the engine has lived, and
-    /// stands still around a step of the wall clock: a clock that is a year ahead for a minute, or for good, erases nothing
-    /// that people would have kept.
+    /// Removes records past their retention, once an hour. Retention moves on with the time that the engine has lived,
+    /// and stands still around a step of the wall clock: a clock that is a year ahead for a minute, or for good, erases
+    /// nothing that would have been kept.
     pub async fn pass(&mut self, parts: &Parts, shutdown: &watch::Receiver<bool>) {
         let running = parts.clock.monotonic();
         if !elapsed(self.tried, running, limits::SWEEP_EVERY) {
@@ -83,7 +83,7 @@ impl Sweep {
         let lived = self.moved.map_or(Duration::ZERO, |moved| running.saturating_sub(moved));
         match parts.store.retain_until(lived * limits::SWEEP_SPEED, parts.clock.now()).await {
             Ok(_) => self.moved = Some(running),
-            Err(error) => return tracing::error!(%error, "cannot remove old rows; trying again in an hour"),
+            Err(error) => return tracing::error!(%error, "cannot remove old rows; retrying in 1 h"),
         }
         sweep(parts, shutdown).await;
     }
@@ -95,9 +95,9 @@ async fn sweep(parts: &Parts, shutdown: &watch::Receiver<bool>) {
     while !*shutdown.borrow() {
         match parts.store.sweep(retention.episodes, retention.bodies, parts.clock.now()).await {
             Ok(0) => return,
-            Ok(rows) => tracing::info!(rows, "removed rows that are past their retention"),
+            Ok(rows) => tracing::info!(rows, "removed rows past their retention"),
             Err(error) => {
-                tracing::error!(%error, "cannot remove old rows; trying again in an hour");
+                tracing::error!(%error, "cannot remove old rows; retrying in 1 h");
                 return;
             }
         }

@@ -2,7 +2,7 @@
 //! watches and notifies, and begins no step.
 //!
 //! Invariant: time is measured by this process alone, from one look to the next, so that no clock decides who acts; an
-//! engine without the right to Leases says so once and acts, as before there were any.
+//! engine without the right to Leases logs that once and acts, as before there were any.
 
 use super::Parts;
 use crate::config::Config;
@@ -16,16 +16,16 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The source of what the engine reports about itself.
+/// The source of the engine's reports about itself.
 const SOURCE: &str = "nightshift";
 const ALERT: &str = "NightshiftSecondEngine";
 
-/// What one look came to.
+/// The result of one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acting {
     /// This engine holds the Lease.
     Ours,
-    /// There is no right to Leases, or none is kept: it acts, and nothing tells whether another does too.
+    /// There is no right to Leases, or none is kept: it acts, and another engine may do so too.
     Unguarded(String),
     /// Another engine holds it.
     Theirs(String),
@@ -33,7 +33,7 @@ pub enum Acting {
     Unknown(String),
 }
 
-/// What is remembered between two looks. Moments are counted from the first one.
+/// The state between two looks. Moments are counted from the first one.
 pub struct Keeper {
     namespace: String,
     name: String,
@@ -49,6 +49,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// A keeper of this installation's Lease for one engine; nothing was read yet.
     pub fn new(namespace: &str, install: &str, holder: &str) -> Keeper {
         Keeper {
             namespace: namespace.to_owned(),
@@ -80,7 +81,8 @@ impl Keeper {
         self.acting = match answer.unwrap_or_else(late) {
             Ok(acting) => acting,
             Err(error) if error.is_transient() => match self.renewed {
-                // Before another engine may take it this one must have stopped: what counts is now, not when it was asked.
+                // Before another engine may take it this one must have stopped: the present time counts, not the
+                // request's.
                 Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => Acting::Ours,
                 _ => Acting::Unknown(format!("its Lease cannot be read or renewed: {error}")),
             },
@@ -130,7 +132,7 @@ impl Keeper {
         let Ok(found) = kube.engine_lease(&self.namespace, &self.name).await else { return };
         if found.holder == self.holder {
             let free = EngineLease { holder: String::new(), ..found };
-            // What is not given back ends by itself.
+            // A Lease that is not given back ends by itself.
             let _ = kube.keep_engine_lease(&self.namespace, &self.name, &free, now).await;
         }
     }
@@ -147,7 +149,7 @@ fn holder(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let place = std::fs::metadata(&config.data_dir).map(|folder| (folder.dev(), folder.ino())).unwrap_or_default();
     let digest = Sha256::digest(format!("{host} {place:?}").as_bytes());
-    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&digest[..6]);
     format!("{host}_{short}")
 }
 
@@ -179,7 +181,7 @@ impl Leases {
         futures::future::join_all(looks).await;
     }
 
-    /// Keeps them until `shutdown`, and gives them back once `ended` says that nothing is being done any more.
+    /// Keeps them until `shutdown`, and gives them back once `ended` turns true: no run is active any more.
     pub async fn keep(mut self, mut shutdown: watch::Receiver<bool>, mut ended: watch::Receiver<bool>) {
         while !*shutdown.borrow() {
             tokio::select! {
@@ -215,7 +217,7 @@ fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
         Acting::Theirs(holder) => {
             Some(format!("another engine ({holder}) acts on cluster {cluster}; this one only watches"))
         }
-        Acting::Unknown(why) => Some(format!("which engine acts on cluster {cluster} is not known: {why}")),
+        Acting::Unknown(why) => Some(format!("the engine that acts on cluster {cluster} is unknown: {why}")),
     }
 }
 
@@ -223,7 +225,7 @@ fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
 async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
     match acting {
         Acting::Ours => {
-            tracing::info!(cluster, "this engine holds the Lease of the cluster and acts on it");
+            tracing::info!(cluster, "Lease of the cluster acquired; this engine acts on it");
             tell(parts, cluster, Status::Resolved, "one engine acts on the cluster again: this one").await;
             parts.nudge.nudge();
         }
@@ -241,7 +243,7 @@ async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
             tell(parts, cluster, Status::Firing, &words).await;
         }
         Acting::Unknown(why) => {
-            tracing::warn!(cluster, why = %why, "whether this engine may act is not known; it does not")
+            tracing::warn!(cluster, why = %why, "cannot confirm the Lease of the cluster; this engine takes no action there")
         }
     }
 }
@@ -273,13 +275,13 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         origin: Origin::of_kind(SOURCE),
     };
     if let Err(error) = parts.store.intake(batch).await {
-        tracing::error!(%error, "that another engine acts could not be stored");
+        tracing::error!(%error, "cannot store the alert about another acting engine");
     }
     if status == Status::Firing {
         let entry = EntryKind::Trouble { text: words.to_owned() };
         let noted = parts.store.note(crate::model::Actor::engine(), crate::model::About::default(), entry, now).await;
         if let Err(error) = noted {
-            tracing::error!(%error, "that another engine acts could not be written down");
+            tracing::error!(%error, "cannot record in the ledger that another engine acts");
         }
     }
     parts.nudge.nudge();

@@ -1,7 +1,7 @@
 //! The ledger read again, a stretch a minute from its beginning to its end and over: bodies against their commitments, and a path
 //! to the signed root.
 //!
-//! Invariant: it changes nothing; damage is counted and said each time it is met, for as long as it is there.
+//! Invariant: it changes nothing; damage is counted and logged each time it is met, for as long as it is there.
 
 use super::Parts;
 use crate::limits::{LEDGER_CHECK_BYTES, LEDGER_CHECK_ENTRIES, LEDGER_CHECK_PAGE};
@@ -22,15 +22,15 @@ impl LedgerCheck {
             Ok(()) => {}
             Err(Fault::Damage(what)) => {
                 parts.metrics.audit_verify_failed();
-                tracing::error!(%what, "the ledger is damaged; keep the store as it is and run `nightshift audit verify`");
+                tracing::error!(%what, "the ledger is damaged; do not change the store, and run `nightshift audit verify`");
             }
             Err(Fault::Store(StoreError::Damaged(what))) => {
                 parts.metrics.audit_verify_failed();
                 self.after = None;
-                tracing::error!(%what, "the ledger cannot be read back; keep the store as it is and run `nightshift audit verify`");
+                tracing::error!(%what, "the ledger cannot be read back; do not change the store, and run `nightshift audit verify`");
             }
             Err(Fault::Store(error)) => {
-                tracing::warn!(%error, "the ledger could not be checked; trying again in a minute")
+                tracing::warn!(%error, "ledger check failed; retrying in 1 min")
             }
         }
     }
@@ -71,7 +71,7 @@ fn check(no: i64, entry: &RawEntry) -> Result<(), Fault> {
     }
     match (&entry.salt, &entry.body) {
         (Some(salt), Some(body)) if commitment(salt, body) != entry.commit => {
-            Err(Fault::Damage(format!("entry #{no} is not what was written")))
+            Err(Fault::Damage(format!("entry #{no} differs from the entry that was written")))
         }
         _ => Ok(()),
     }

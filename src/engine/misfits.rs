@@ -1,6 +1,6 @@
-//! What the files and the configuration say of each other and is not so: channels, vendors' shapes, actions that are off.
+//! Contradictions between the files and the configuration: channels, vendors' shapes, actions that are off.
 //!
-//! Invariant: pure over both; a misfit that would leave people without news or a source without ears is fatal.
+//! Invariant: pure over both; a misfit that would leave users without news or a source without ears is fatal.
 
 use crate::actions;
 use crate::catalog::Loaded;
@@ -21,7 +21,7 @@ pub struct Misfit {
     pub fatal: bool,
 }
 
-/// Everything that does not fit between a configuration and what was loaded beside it.
+/// Every mismatch between a configuration and the files loaded beside it.
 pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let mut found = channels(config, loaded);
     found.extend(silent(config, loaded));
@@ -45,7 +45,7 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     }
     for rule in loaded.rules.rules().filter(|rule| rule.still.is_some() && config.prometheus.is_none()) {
         let text =
-            format!("rule {} asks for a second signal (`still`), and no `prometheus` is configured to ask", rule.name);
+            format!("rule {} requires a second signal (`confirm_query`), and no `prometheus` is configured", rule.name);
         found.push(Misfit { text, place: None, fatal: false });
     }
     for (name, channel) in &config.channels {
@@ -60,14 +60,14 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     found
 }
 
-/// People who are named by a mail, beside groups that give roles too.
+/// Users who are named by a mail, beside groups that give roles too.
 fn movable(config: &Config) -> Option<Misfit> {
     let groups = config.server.oidc.as_ref().is_some_and(|oidc| !oidc.roles.is_empty());
     let by_mail = |person: &&crate::config::Person| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
     let names: Vec<&str> = config.people.iter().filter(by_mail).map(|person| person.name.as_str()).collect();
     let first = *names.first().filter(|_| groups)?;
     let text = format!(
-        "`people[].oidc` names {} by a mail, and `server.oidc.roles` lets groups in: until {first} has signed in once, \
+        "`people[].oidc` names {} by a mail, and `server.oidc.roles` gives roles to groups: until {first} has signed in once, \
          any account with that mail at the provider is {first}. Write the subject, which never changes",
         names.join(", ")
     );
@@ -83,7 +83,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         }
         let named: Vec<String> = named.into_iter().map(|name| format!("`{name}`")).collect();
         let text = format!(
-            "no `channels` are configured: what rules tell {} goes to this engine's log only",
+            "no `channels` are configured: notifications of rules to {} go to this engine's log only",
             named.join(", ")
         );
         return vec![Misfit { text, place: None, fatal: false }];
@@ -94,7 +94,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         let fatal = rule.run.is_none() || rule.mode.min(config.mode_ceiling) >= rule.tell_in;
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let near = near(channel, config.channels.keys().map(String::as_str).collect());
-            let text = format!("rule `{}` tells `{channel}`, which is no channel: {near}", rule.name);
+            let text = format!("rule `{}` notifies `{channel}`, which is not a configured channel: {near}", rule.name);
             found.push(Misfit { text, place: loaded.places.get(&rule.name).cloned(), fatal });
         }
     }
@@ -109,10 +109,10 @@ fn unmatched(config: &Config) -> Vec<Misfit> {
         let built_in = config.default == DefaultRoute::default();
         let text = match built_in {
             true => format!(
-                "there is no channel `{channel}` for events that no rule matches: every channel is notified of them; \
-                 write `default: {{ tell: [NAME] }}` to choose"
+                "there is no channel `{channel}` for events that no rule matches, so every channel is notified of \
+                 them: write `default: {{ tell: [NAME] }}` to choose"
             ),
-            false => format!("default.tell: `{channel}` is no channel: {near}"),
+            false => format!("default.tell: `{channel}` is not a configured channel: {near}"),
         };
         Misfit { text, place: None, fatal: !built_in }
     };
@@ -147,7 +147,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let told = TELL.iter().flat_map(|tell| tell.captures_iter(line)).map(|found| found[1].to_owned());
             for channel in told.filter(|channel| !config.channels.contains_key(channel)) {
                 let near = near(&channel, config.channels.keys().map(String::as_str).collect());
-                let text = format!("runbook `{name}` notifies `{channel}`, which is no channel: {near}");
+                let text = format!("runbook `{name}` notifies `{channel}`, which is not a configured channel: {near}");
                 let place = config.runbooks_dir.join(format!("{name}.rhai")).display().to_string();
                 found.push(Misfit { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
             }
@@ -156,7 +156,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     found
 }
 
-/// Rules whose file says more than `mode_ceiling` lets them do.
+/// Rules whose file has a higher mode than `mode_ceiling` allows.
 fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
     let above: Vec<String> = loaded
         .rules
@@ -177,7 +177,7 @@ fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
     Some(Misfit { text, place: None, fatal: false })
 }
 
-/// Patterns that mean nothing, and runbooks that call what is off.
+/// Patterns that match nothing, and runbooks that call actions that are off.
 fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
     let names: Vec<&str> = actions::catalog().iter().map(|action| action.spec().name).collect();
     let mut found = Vec::new();
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_pattern_that_means_no_action_is_fatal_and_a_runbook_that_calls_what_is_off_is_a_warning() {
         let text =
-            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n";
+            "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n";
         let runbook = crate::script::compile("close", text, crate::catalog::host_api()).unwrap();
         let loaded = Loaded { runbooks: [("close".to_owned(), Arc::new(runbook))].into(), ..Loaded::default() };
         let found = |allow: &str, deny: &str| {

@@ -15,6 +15,7 @@ impl Default for Nudge {
 }
 
 impl Nudge {
+    /// Wakes every listener; it carries no data.
     pub fn nudge(&self) {
         self.0.send_replace(());
     }

@@ -1,6 +1,7 @@
-//! What follows from an agent's event stays on the agent's node: a step whose target lies elsewhere is refused.
+//! Consequences of an agent's event stay on the agent's node: a step whose target lies elsewhere is refused.
 //!
-//! Invariant: where a target lies is read from the cluster, never from the event; what cannot be read is not on the node.
+//! Invariant: the target's node is read from the cluster, never from the event; a target that cannot be read is not on
+//! the node.
 
 use super::Parts;
 use crate::model::{Run, Subject};

@@ -1,6 +1,6 @@
 //! The planner: a dry advance over the live, read-only world.
 //!
-//! Invariant: nothing that changes the world is performed; every mutating call is foretold by its action's own model.
+//! Invariant: nothing that changes the world is performed; every mutating call is predicted by its action's own model.
 
 use super::Parts;
 use super::evaluate::{self, For};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// What a run would do from here on: `journal` holds the steps it has already made (none for a new run).
+/// The plan of a run from here on: `journal` holds the steps it has already made (none for a new run).
 pub async fn plan(parts: &Parts, runbook: &Arc<Runbook>, input: &Input, journal: &[Step]) -> Plan {
     let mut steps: Vec<Step> = journal.to_vec();
     let mut calls = Vec::new();
@@ -42,7 +42,7 @@ pub async fn plan(parts: &Parts, runbook: &Arc<Runbook>, input: &Input, journal:
     Plan { calls, end, hash }
 }
 
-/// The lines that people read: each call that changes something.
+/// The lines that users read: each call that changes something.
 pub fn lines(plan: &Plan) -> Vec<String> {
     plan.calls.iter().filter(|planned| planned.reach > Reach::None).map(|planned| planned.call.to_string()).collect()
 }
@@ -91,7 +91,7 @@ fn as_step(parts: &Parts, planned: &PlannedCall, no: u32) -> Step {
     }
 }
 
-/// Only what changes the world counts: a metric that reads differently does not make it another plan.
+/// Only calls that change the world count: a metric that reads differently does not make it another plan.
 fn hash_of(calls: &[PlannedCall]) -> String {
     let mut hash = Sha256::new();
     for planned in calls.iter().filter(|planned| planned.reach > Reach::None) {
@@ -99,5 +99,5 @@ fn hash_of(calls: &[PlannedCall]) -> String {
         hash.update((line.len() as u64).to_be_bytes());
         hash.update(&line);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }

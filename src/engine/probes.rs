@@ -1,6 +1,6 @@
-//! Looks at inference engines again and again, and tells the store what is wrong with them, as any other source does.
+//! Probes inference engines again and again, and sends their faults to the store, as any other source does.
 //!
-//! Invariant: an engine that hangs costs its own look and no other's; what is under way at once is bounded.
+//! Invariant: an engine that hangs costs its own probe and no other's; the number of probes at once is bounded.
 
 mod desk;
 mod round;
@@ -46,7 +46,7 @@ async fn look(parts: Parts, desks: Vec<Arc<Desk>>) {
     }
 }
 
-/// Tells the store what a desk has for it, and ends what is over from before this start.
+/// Sends a target set's pending conditions to the store, and ends those from before this start that are over.
 async fn talk(parts: Parts, desk: Arc<Desk>) {
     let mut settled = None;
     loop {

@@ -1,6 +1,6 @@
-//! A step as it would be proposed to the store: what its action declares, and what the guards must know of the world.
+//! A step as it would be proposed to the store: its action's declaration, and the guards' facts about the world.
 //!
-//! Invariant: a step that is begun and one that is only foretold are read in the same way.
+//! Invariant: a step that begins and one that is only predicted are read in the same way.
 
 use super::Parts;
 use super::{confirm, own_node};
@@ -8,7 +8,6 @@ use crate::actions::Action;
 use crate::model::{Call, Effect, Reach, Run};
 use crate::policy::{Facts, Proposal};
 use crate::world::World;
-use serde_json::Value;
 use std::future::Future;
 
 /// The step as its action declares it, with nothing read yet.
@@ -17,22 +16,11 @@ pub(super) fn proposal(parts: &Parts, run: &Run, action: &dyn Action, call: Call
     let mut target = action.target(&call);
     target.cluster = target.cluster.or_else(|| Some(parts.world.default_cluster.clone()));
     target.cluster = target.cluster.filter(|name| !name.is_empty());
-    Proposal {
-        run: run.id,
-        epoch: run.epoch,
-        call,
-        effect: spec.effect,
-        reach: spec.reach,
-        disruptive: spec.disruptive,
-        target,
-        undoes,
-        deadline: parts.clock.now() + spec.deadline.0,
-        carry: Value::Null,
-        facts: Facts { stopped: parts.world.stopped(), ..Facts::default() },
-    }
+    let facts = Facts { stopped: parts.world.stopped(), ..Facts::default() };
+    Proposal { undoes, facts, ..Proposal::new(spec, (run.id, run.epoch), call, target, parts.clock.now()) }
 }
 
-/// What the guards must know, read live. `silenced` is asked only where it counts.
+/// The facts that the guards need, read live. `silenced` is read only where it counts.
 pub(super) async fn facts(
     parts: &Parts,
     world: &World,

@@ -1,7 +1,7 @@
 //! Takes in changed rules, runbooks and integrations while the engine runs.
 //!
-//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; what is put in force
-//! was kept in the store before.
+//! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; files in force
+//! were kept in the store before.
 
 use super::Parts;
 use crate::catalog::{self, Folders, Loaded, Problem};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Reads the files again, keeps their texts, puts them in force, and writes down what came of it.
+/// Reads the files again, keeps their texts, puts them in force, and writes the result to the ledger.
 pub async fn reload(parts: &Parts) {
     let catalog = parts.catalog.clone();
     let Ok((loaded, problems)) = tokio::task::spawn_blocking(move || catalog.read()).await else { return };
@@ -20,12 +20,12 @@ pub async fn reload(parts: &Parts) {
     let Some(loaded) = loaded else { return };
     // Kept first: a run that starts from it and a crash right after must find its runbook again.
     if let Err(error) = keep(parts, &loaded).await {
-        tracing::error!(%error, "changed files could not be kept in the store; the previous version stays active");
+        tracing::error!(%error, "cannot store changed files; the previous version stays active");
         return;
     }
     parts.catalog.put(loaded);
     record(parts).await;
-    tracing::info!("rules and runbooks were taken in");
+    tracing::info!("rules and runbooks reloaded");
     for misfit in super::misfits(&parts.config, &parts.catalog.current()) {
         tracing::warn!("{}", misfit.text);
         note(parts, EntryKind::Trouble { text: misfit.text }).await;
@@ -37,7 +37,7 @@ pub async fn reload(parts: &Parts) {
 pub async fn refused(parts: &Parts, problems: &[Problem]) {
     for problem in parts.catalog.news(problems) {
         parts.metrics.catalog_refused();
-        tracing::warn!(file = %problem.file, problem = %problem.text, "a file is refused; its last good text stays in force");
+        tracing::warn!(file = %problem.file, problem = %problem.text, "file rejected; its last good version stays active");
         let kind = EntryKind::CatalogRefused { file: problem.file.clone(), why: problem.text.clone() };
         note(parts, kind).await;
     }
@@ -47,7 +47,7 @@ pub async fn refused(parts: &Parts, problems: &[Problem]) {
 /// the catalog's hash.
 pub async fn take_in(parts: &Parts) {
     if let Err(error) = keep(parts, &parts.catalog.current()).await {
-        tracing::error!(%error, "the texts of rules and runbooks could not be kept in the store");
+        tracing::error!(%error, "cannot store the texts of rules and runbooks");
     }
     record(parts).await;
 }
@@ -55,7 +55,8 @@ pub async fn take_in(parts: &Parts) {
 async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
     let now = parts.clock.now();
     // Together, so that they share a commit: a start does not wait for the disk once for each runbook.
-    let pins = loaded.runbooks.values().map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, now));
+    let runbooks = loaded.runbooks.values();
+    let pins = runbooks.map(|runbook| parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now));
     let (pinned, kept) =
         futures::join!(futures::future::join_all(pins), parts.store.keep_catalog(loaded.files.to_vec()));
     pinned.into_iter().collect::<Result<Vec<()>, _>>()?;
@@ -83,14 +84,14 @@ pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     };
     let watching = catalog::watch(folders, move || on_change.notify_one());
     if let Err(why) = &watching {
-        tracing::warn!(%why, "looking for changed files every minute instead");
+        tracing::warn!(%why, "file notifications unavailable; checking for changed files every minute");
     }
     let mut hangup = hangup();
     while !*shutdown.borrow() {
         tokio::select! {
             () = changes.notified() => reload(&parts).await,
             () = heard(&mut hangup) => {
-                tracing::info!("SIGHUP: reading rules, runbooks and integrations again");
+                tracing::info!("SIGHUP received; reloading rules, runbooks and integrations");
                 reload(&parts).await;
             }
             () = parts.clock.sleep_for(limits::RELOAD_POLL), if watching.is_err() => reload(&parts).await,
@@ -103,7 +104,7 @@ pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 fn hangup() -> Option<Signal> {
     let listening = signal(SignalKind::hangup());
     if let Err(error) = &listening {
-        tracing::warn!(%error, "SIGHUP cannot be listened to");
+        tracing::warn!(%error, "cannot install the SIGHUP handler");
     }
     listening.ok()
 }

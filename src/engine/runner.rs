@@ -1,4 +1,4 @@
-//! Runs what is due: an open step is performed, else the script is asked what comes next.
+//! Runs due work: an open step is performed, else the script returns the next turn.
 //!
 //! Invariant: nothing is performed before its `begin` is committed, the first pass after a crash is the recovery, and each
 //! cluster has slots of its own.
@@ -33,6 +33,7 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// A runner of this engine's runs.
     pub fn new(parts: Parts) -> Runner {
         let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
         Runner { parts, texts, silences: Silences::default(), braked: Braked::default(), ailing: Mutex::default() }
@@ -69,7 +70,7 @@ impl Runner {
             let due = match self.parts.store.due(now, self.batch(0)).await {
                 Ok(due) => due,
                 Err(error) => {
-                    tracing::error!(%error, "cannot ask what is due");
+                    tracing::error!(%error, "cannot read due runs");
                     return ran;
                 }
             };
@@ -90,7 +91,7 @@ impl Runner {
         let due = match self.parts.store.due(now, self.batch(in_flight.len())).await {
             Ok(due) => due,
             Err(error) => {
-                tracing::error!(%error, "cannot ask what is due; asking again in a second");
+                tracing::error!(%error, "cannot read due runs; retrying in 1 s");
                 return later;
             }
         };
@@ -123,12 +124,12 @@ impl Runner {
             }
             Err(StoreError::Fenced { .. }) => {
                 self.parts.metrics.fenced(crate::telemetry::Fence::Store);
-                tracing::warn!(%run, "another owner has this run; letting go");
+                tracing::warn!(%run, "another owner holds this run; releasing it");
             }
             Err(error) => {
                 if let StoreError::Damaged(why) = &error {
                     self.parts.metrics.invariant_violated();
-                    tracing::error!(%run, %why, "what is stored of a run cannot be read; it is set aside");
+                    tracing::error!(%run, %why, "the stored state of a run cannot be read; the run is set aside");
                     let now = self.parts.clock.now();
                     if self.parts.store.set_aside(run, why.clone(), now).await.is_ok() {
                         self.parts.nudge.nudge();
@@ -140,7 +141,7 @@ impl Runner {
         }
     }
 
-    /// How many due runs to ask for: those that are on their way or ailing are due as well, and must not fill the list.
+    /// The number of due runs to read: those that are under way or ailing are due as well, and must not fill the list.
     fn batch(&self, in_flight: usize) -> usize {
         let ailing = self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len();
         limits::DUE_BATCH + in_flight + ailing
@@ -153,7 +154,7 @@ impl Runner {
         // One that was cancelled meanwhile is never due again: do not keep it for ever.
         let now = self.parts.clock.monotonic();
         ailing.retain(|_, (_, until)| *until + 2 * limits::BACKOFF_MAX > now);
-        tracing::error!(%run, %error, attempt, "a slice of a run met an error; it is tried again later");
+        tracing::error!(%run, %error, attempt, "a run's turn failed; retrying later");
         ailing.insert(run, (attempt, now + wait));
     }
 
@@ -177,7 +178,7 @@ fn forget(done: Result<RunId, tokio::task::JoinError>, in_flight: &mut InFlight)
         Ok(run) => drop(in_flight.remove(&run)),
         // A panic inside a slice is a bug of ours: stop, the ledger makes that safe.
         Err(panic) => {
-            tracing::error!(%panic, "a slice has panicked; the process stops");
+            tracing::error!(%panic, "a run's turn panicked; the process stops");
             std::process::exit(1);
         }
     }

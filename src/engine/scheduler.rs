@@ -1,4 +1,4 @@
-//! Starts runbooks on their schedule, and asks sources about episodes that fell silent.
+//! Starts runbooks on their schedule, and reconciles episodes that fell silent with their sources.
 //!
 //! Invariant: a tick starts at most one run however often it is seen; a silence is never taken for a recovery.
 
@@ -17,7 +17,8 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     let mut nudged = parts.nudge.listen();
     while !*shutdown.borrow() {
         let (now, began) = (parts.clock.now(), parts.clock.monotonic());
-        // The clock was set back: what comes now is due at its time, and a tick that has its run already gets no second one.
+        // The clock was set back: later ticks are due at their time, and a tick that has its run already gets no second
+        // one.
         looked = looked.min(now);
         let (next_tick, all_started) = schedule(&parts, looked, now).await;
         if all_started {
@@ -38,7 +39,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Starts what fell due in `(looked, now]`, each schedule once, and says when the next tick is.
+/// Starts the schedules due in `(looked, now]`, each once, and returns when the next tick is.
 ///
 /// `false`: the store did not take one of them; looking again from the same time starts it, and no other one twice.
 async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool) {
@@ -49,7 +50,7 @@ async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool
         let ticks = match cron::parse(at) {
             Ok(ticks) => ticks,
             Err(why) => {
-                tracing::error!(rule = %rule.name, %why, "this schedule cannot be followed");
+                tracing::error!(rule = %rule.name, %why, "invalid schedule; the rule does not start");
                 continue;
             }
         };
@@ -68,7 +69,7 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     let start = match parts.catalog.current().rules.start_scheduled(&rule.name) {
         Ok(start) => start,
         Err(why) => {
-            tracing::error!(rule = %rule.name, %why, "a scheduled run cannot start");
+            tracing::error!(rule = %rule.name, %why, "scheduled run not started");
             return true;
         }
     };
@@ -85,13 +86,13 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
     };
     match parts.store.start(new).await {
         Ok(Some(run)) => {
-            tracing::info!(%run, rule = %rule.name, %tick, "a scheduled run was started");
+            tracing::info!(%run, rule = %rule.name, %tick, "scheduled run started");
             parts.nudge.nudge();
             true
         }
         Ok(None) => true,
         Err(error) => {
-            tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run; trying again");
+            tracing::error!(rule = %rule.name, %error, "cannot start a scheduled run; retrying");
             false
         }
     }
@@ -103,17 +104,17 @@ async fn last_alive(parts: &Parts) -> Time {
     let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
     let started = parts.store.entries(filter).await.unwrap_or_default();
     let Some(started) = started.first() else { return now };
-    // What stands before our own `started` was written by the process before us.
+    // The entry before our own `started` was written by the process before us.
     let filter = Filter { after: Some(started.no.0 - 2), limit: 1, ..Filter::default() };
     let before = parts.store.entries(filter).await.unwrap_or_default();
-    // On a new store nothing does, and what counts is its first breath.
+    // A new store has none, and its own start counts.
     before.first().unwrap_or(started).at.min(now)
 }
 
 async fn reconcile(parts: &Parts, now: Time) {
     for (name, source) in &parts.config.sources {
         let asked = if source.api.is_some() { limits::RECONCILE_GRACE } else { source.stale_after };
-        // The answer of the source, asked once for all pages; none until there is an episode to ask about.
+        // The answer of the source, read once for all pages; none until an episode needs it.
         let mut answer = None;
         let mut unseen = Unseen::new(name, now - asked.0);
         loop {
@@ -121,7 +122,7 @@ async fn reconcile(parts: &Parts, now: Time) {
                 Ok(open) if open.is_empty() => break,
                 Ok(open) => open,
                 Err(error) => {
-                    tracing::error!(source = %name, %error, "cannot ask which episodes fell silent");
+                    tracing::error!(source = %name, %error, "cannot read the silent episodes");
                     break;
                 }
             };
@@ -164,7 +165,7 @@ impl<'a> Unseen<'a> {
     }
 }
 
-/// What the source lists at this moment, or why it cannot be asked.
+/// The alerts that the source lists at this moment, or why it cannot be read.
 async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Result<Snapshot, String> {
     let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
     let answer = match token {
@@ -174,7 +175,7 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Re
         Err(why) => Err(why),
     };
     if let Err(why) = &answer {
-        tracing::warn!(source = %name, %why, "cannot ask the source about its open alerts");
+        tracing::warn!(source = %name, %why, "cannot read the source's open alerts");
     }
     answer
 }
@@ -210,7 +211,7 @@ fn stale(open: Vec<Episode>, source: &Source, now: Time) -> Vec<Episode> {
 }
 
 fn silence(source: &Source) -> String {
-    format!("the source has not repeated it for {}: nobody knows whether it still holds", source.stale_after)
+    format!("the source has not repeated it for {}: its state is unknown", source.stale_after)
 }
 
 async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
@@ -218,7 +219,7 @@ async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
         return;
     }
     let ids: Vec<_> = episodes.iter().map(|episode| episode.id).collect();
-    tracing::info!(episodes = ids.len(), stale, why, "episodes were ended without a word from the webhook");
+    tracing::info!(episodes = ids.len(), stale, why, "episodes ended without a resolved event from the webhook");
     let control = Control::EndEpisodes { episodes: ids, stale, why: why.to_owned() };
     if let Err(error) = parts.store.control(control, parts.clock.now()).await {
         tracing::error!(%error, "cannot end episodes");

@@ -1,6 +1,6 @@
-//! Silences of Alertmanager: those that hold are respected, and a person can make one from here.
+//! Silences of Alertmanager: those that hold are respected, and a user can make one from here.
 //!
-//! Invariant: what is asked of a source is in the ledger first; what a source did not say is a doubt in words, not a no.
+//! Invariant: a request to a source is in the ledger first; a missing answer of a source is a doubt in words, not a no.
 
 use super::Parts;
 use crate::config::{Secret, Source};
@@ -14,17 +14,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// By fingerprint of the alert, or why that could not be read.
 type Answer = Result<Arc<HashMap<String, Silence>>, String>;
 
-/// What the sources said of their silences a moment ago, so that a thousand held runs ask once.
+/// The sources' recent lists of silences, so that a thousand held runs read them once.
 #[derive(Default)]
 pub(super) struct Silences {
     known: Mutex<HashMap<String, Asked>>,
 }
 
-/// One source's last answer and when it came. Held while that source is asked, so that a source that hangs keeps the runs of its own alerts alone.
+/// One source's last answer and its time. Locked while that source is read, so that a source that hangs keeps the runs
+/// of its own alerts alone.
 type Asked = Arc<tokio::sync::Mutex<Option<(Time, Answer)>>>;
 
 impl Silences {
-    /// Why the alert behind a run is left to others, if a silence covers it, or if that cannot be told.
+    /// Why the alert behind a run is left to others, if a silence covers it, or if that is unknown.
     pub async fn about(&self, parts: &Parts, run: &Run) -> Option<String> {
         run.episode?;
         if parts.config.sources.values().all(|source| source.api.is_none()) {
@@ -81,17 +82,22 @@ fn token(source: &Source) -> Result<Option<String>, String> {
     source.api_token.as_ref().map(Secret::read).transpose()
 }
 
-/// What came of wanting a silence.
+/// The result of a request for a silence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Silenced {
     /// Source and id of each silence that was made.
     pub made: Vec<(String, String)>,
-    /// What could not be silenced, and why.
+    /// Alerts that could not be silenced, and why.
     pub left: Vec<String>,
     pub until: Time,
 }
 
-/// Silences the alerts of an incident that still fire, each at its own Alertmanager, in the words of a person.
+/// Silences the alerts of an incident that still fire, each at its own Alertmanager, in the words of a user.
+///
+/// # Errors
+///
+/// Fails with `Refused` when the span is out of bounds, no alert fires or too many do, and when the store cannot be
+/// read or written.
 pub async fn silence(
     parts: &Parts,
     incident: IncidentId,
@@ -116,7 +122,7 @@ pub async fn silence(
     }
     if firing.len() > limits::SILENCED_ALERTS {
         let text = format!("{incident} has more than {} alerts", limits::SILENCED_ALERTS);
-        return refused(format!("{text}: silence them in Alertmanager by what they have in common"));
+        return refused(format!("{text}: silence them in Alertmanager by their common labels"));
     }
     let now = parts.clock.now();
     let until = now.checked_add(lasts.0).map_err(|_| StoreError::Refused("there is no such time".to_owned()))?;
@@ -151,7 +157,7 @@ pub async fn silence(
     Ok(silenced)
 }
 
-/// The ids of what was made, and what was not, with the reason.
+/// The ids of the silences made, and the alerts that were not silenced, with the reason.
 async fn at_source(
     parts: &Parts,
     name: &str,
@@ -161,7 +167,7 @@ async fn at_source(
 ) -> Result<(Vec<String>, Vec<String>), String> {
     let source = parts.config.sources.get(name);
     let Some((source, base)) = source.and_then(|source| Some((source, source.api.as_deref()?))) else {
-        return Err(format!("source {name} has no Alertmanager to ask (`sources.{name}.api`)"));
+        return Err(format!("source {name} has no Alertmanager API configured (`sources.{name}.api`)"));
     };
     let (http, token) = (&parts.world.http, token(source)?);
     // Labels as Alertmanager has them: ours may have some that the configuration added.

@@ -1,4 +1,4 @@
-//! The story: ledger entries as lines that an on-call person reads, the same in Slack, in mail and in `nightshift show`.
+//! The story: ledger entries as lines that an on-call user reads, the same in Slack, in mail and in `nightshift show`.
 //!
 //! Invariant: every kind of entry has words; a line is one line, bounded and free of invisible characters.
 
@@ -15,12 +15,12 @@ use crate::model::{
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
-/// The line of one entry by itself; none for what only machines care about (a read that went well).
+/// The line of one entry by itself; none for an entry without meaning to users (a read that went well).
 pub fn line(entry: &Entry) -> Option<StoryLine> {
     Teller::default().line(entry)
 }
 
-/// A line for each entry that has words, in any order: nothing is left out because another line says it too.
+/// A line for each entry that has words, in any order: none is left out because another line repeats it.
 pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
     let mut sorted: Vec<&Entry> = entries.iter().collect();
     sorted.sort_by_key(|entry| entry.no);
@@ -28,8 +28,8 @@ pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
     sorted.into_iter().filter_map(|entry| teller.line(entry)).collect()
 }
 
-/// The lines of entries in ascending order: the end of a step is told in the words of its beginning, and what only
-/// repeats the line before (a hold that goes on) is told once.
+/// The lines of entries in ascending order: the end of a step has the words of its beginning, and an entry that only
+/// repeats the line before (a hold that goes on) has none.
 pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
     let mut teller = Teller::default();
     let mut told: Vec<StoryLine> = Vec::new();
@@ -42,13 +42,13 @@ pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
                     told.retain(|line| line.no.0 != begun);
                 }
             }
-            // The suggestion says the plan again, in the words that count.
+            // The suggestion repeats the plan, in clearer words.
             EntryKind::RunEnded { state: RunState::Planned } => {
                 if let Some(planned) = teller.planned_at(entry.about.run) {
                     told.retain(|line| line.no.0 != planned);
                 }
             }
-            // One line for all deliveries: that a channel was notified is said once, where it was first.
+            // One line for all deliveries: a channel's notification has a line once, where it was first.
             EntryKind::Delivered { channel, .. } => {
                 let (no, at) = (entry.no, entry.at);
                 let notified = notified.get_or_insert_with(|| Notified { no, at, channels: Vec::new() });
@@ -83,7 +83,7 @@ impl Notified {
     }
 }
 
-/// What must be remembered from one entry to the next, to tell them well.
+/// The fields of earlier entries that later lines need.
 #[derive(Default)]
 struct Teller {
     steps: HashMap<(Option<RunId>, u32), Begun>,
@@ -128,7 +128,7 @@ impl Teller {
         let run = entry.about.run;
         if let StepHeld { call, reason, .. } = &entry.kind {
             let text = format!("on hold, {}: {}", phrase::todo(call, None), reason.text);
-            // A hold is written down each time it is checked; people are notified when it changes.
+            // A hold is written down each time it is checked; users are notified when it changes.
             let before = self.held.insert(run, text.clone());
             return (before.as_ref() != Some(&text)).then_some((text, true));
         }
@@ -168,7 +168,7 @@ impl Teller {
             RunEnded { state } => (self.run_state(run, state), true),
             ApprovalAsked { approval, question, expires_at, .. } => {
                 let question = gist(question);
-                (format!("asked ({approval}): {question} {}", deadline(*expires_at, entry.at)), true)
+                (format!("approval requested ({approval}): {question} {}", deadline(*expires_at, entry.at)), true)
             }
             ApprovalDecided { approval, approved, by, why } => {
                 let verdict = if *approved { "approved" } else { "denied" };
@@ -190,13 +190,13 @@ impl Teller {
         };
         match outcome {
             Outcome::Ok(value) => {
-                let unchanged = if value["changed"] == false { "; nothing had to change" } else { "" };
+                let unchanged = if value["changed"] == false { "; no change was needed" } else { "" };
                 let what = || phrase::done(&begun.call, &begun.target, value);
                 phrase::reported(&begun.call, begun.effect).then(|| (format!("{}{unchanged}", what()), true))
             }
             Outcome::Failed(failure) => {
                 let what = phrase::todo(&begun.call, None);
-                // A failed read is often what the runbook asks; the words of its end say what came of it.
+                // A failed read is often part of the runbook; the run's end has its meaning.
                 let headline = begun.effect != Effect::Read;
                 Some((format!("could not {what}: {}", failure.message), headline))
             }
@@ -222,8 +222,8 @@ impl Teller {
 
 fn suggestion(name: &str, brief: &str) -> String {
     match brief {
-        "" => format!("suggestion only: {name} would change nothing"),
-        brief => format!("suggestion only: {name} would {brief}; nothing was done"),
+        "" => format!("suggestion only: {name} would make no change"),
+        brief => format!("suggestion only: {name} would {brief}; no action taken"),
     }
 }
 
@@ -236,19 +236,19 @@ pub fn run_words(name: &str, state: &RunState) -> String {
         RunState::Asking { approval } => format!("{name} waits for an answer ({approval})"),
         RunState::Done => format!("{name} is done"),
         RunState::Stopped { why } => match over_to_you(why) {
-            Some(what) => format!("{name} has done its part, over to you: {what}"),
+            Some(what) => format!("{name} is finished, over to you: {what}"),
             None => format!("{name} stopped itself{}", after(why)),
         },
         RunState::Failed { why, undone: true } => format!("{name} failed and undid its steps: {}", cause(why)),
         RunState::Failed { why, undone: false } => format!("{name} failed; its steps stay as they are: {}", cause(why)),
-        RunState::Stuck { reason } => format!("{name} is stuck and needs a person: {}", reason.text),
-        RunState::Planned => format!("{name} made a suggestion only; nothing was done"),
+        RunState::Stuck { reason } => format!("{name} is stuck and needs an operator: {}", reason.text),
+        RunState::Planned => format!("{name} made a suggestion only; no action taken"),
         RunState::Denied { reason } if reason.text.starts_with("denied by ") => format!("{name} was {}", reason.text),
         RunState::Denied { reason } => format!("{name} {}: {}", not_run(state), reason.text),
     }
 }
 
-/// Why a run never acted, in a word that names who or what decided it.
+/// Why a run never acted, in a word that names the decider.
 fn not_run(state: &RunState) -> &'static str {
     match state.name() {
         "withdrawn" => "was withdrawn",
@@ -259,7 +259,7 @@ fn not_run(state: &RunState) -> &'static str {
     }
 }
 
-/// What is left to people, where a runbook stopped to say so: `needs hands: reset GPU 5` is `reset GPU 5`.
+/// The work left to users, where a runbook stopped with it: `needs hands: reset GPU 5` is `reset GPU 5`.
 pub fn over_to_you(why: &str) -> Option<&str> {
     why.strip_prefix("needs hands:").map(str::trim).filter(|what| !what.is_empty())
 }
@@ -290,7 +290,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         IncidentRecovering { until } => {
             (format!("all alerts have ended; closes at {} unless one fires again", moment(*until, entry.at)), false)
         }
-        IncidentRecurred { alert } => (format!("{alert} fires; the incident goes on"), false),
+        IncidentRecurred { alert } => (format!("{alert} fires; the incident continues"), false),
         IncidentGrouped { why, merged, .. } if merged.is_empty() => (why.clone(), true),
         IncidentGrouped { why, merged, .. } => {
             let merged: Vec<String> = merged.iter().map(ToString::to_string).collect();
@@ -300,7 +300,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let now = title.as_ref().map(|title| format!("; now {title}")).unwrap_or_default();
             let graver = raised.map(|severity| format!("; severity is now {severity}")).unwrap_or_default();
-            // Of a group the title says as much.
+            // Of a group the title has as much.
             (format!("{}{more} joined{now}{graver}", alerts.join(", ")), title.is_none() || raised.is_some())
         }
         IncidentAcknowledged { by } => (format!("acknowledged by {by}"), true),
@@ -314,7 +314,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{source} created silence {silence} until {}", moment(*until, entry.at)), false)
         }
         Heard { source, events, via } => {
-            // Of an ordinary sender the source says enough.
+            // Of an ordinary sender the source is enough.
             let by = via.as_ref().filter(|via| via.person);
             let by = by.map(|via| format!(", posted by {}", via.by)).unwrap_or_default();
             (format!("{}{by}", heard(entry, source, events)), false)
@@ -323,13 +323,13 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         Told { channel, text } => (format!("message to {channel}: {text}"), true),
         Delivered { channel, .. } => (format!("notified: {channel}"), false),
         DeliveryFailed { channel, why, final_ } => {
-            let given_up = if *final_ { "; given up until something new happens" } else { "; trying again" };
+            let given_up = if *final_ { "; no further attempt until the incident changes" } else { "; trying again" };
             (format!("could not notify {channel}: {why}{given_up}"), *final_)
         }
         PageJudged { channel, paged: true, why, .. } => (format!("{channel} is paged: {why}"), false),
         PageJudged { channel, why, until: Some(until), .. } => {
             let until = moment(*until, entry.at);
-            (format!("{channel} is not paged before {until} unless a person is needed: {why}"), false)
+            (format!("{channel} is not paged before {until} unless an operator is needed: {why}"), false)
         }
         PageJudged { channel, why, until: None, .. } => (format!("page to {channel} suppressed: {why}"), false),
         Frozen { freeze } => {
@@ -338,14 +338,14 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         }
         Unfrozen { scope, by, why } => (format!("no longer frozen: {scope}, released by {by}{}", after(why)), true),
         ReleaseAsked { scope, by, why } => {
-            (format!("{by} wants {scope} released{}; a second person must agree", after(why)), true)
+            (format!("{by} requests the release of {scope}{}; a second person must confirm", after(why)), true)
         }
         ApprovalSeconded { approval, by, given, needed } => {
-            (format!("{approval}: {by} approved, {given} of {needed} people needed"), true)
+            (format!("{approval}: {by} approved, {given} of {needed} approvals"), true)
         }
         BreakerTripped { breaker } => (
             format!(
-                "breaker {} tripped: {}; nothing new of it begins until a person resets it",
+                "breaker {} tripped: {}; no new step of it starts until an operator resets it",
                 breaker.scope, breaker.why
             ),
             true,
@@ -356,7 +356,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             Aftermath::Back => (format!("{}did not fix it: the alert came back within {bake}", of_run(entry)), true),
             Aftermath::Lingers => (format!("{}did not help: the alert still fired after {bake}", of_run(entry)), false),
             Aftermath::Unknown => {
-                let text = "whether it fixed anything is not known: the source fell silent within";
+                let text = "result unknown: the source stopped reporting within";
                 (format!("{}{text} {bake}", of_run(entry)), false)
             }
         },
@@ -365,30 +365,33 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{}reviewed as {word} by {by}{}", of_run(entry), after(why)), true)
         }
         RulePromoted { rule, from, to, by, why, card, .. } => {
-            (format!("rule {rule} goes from {from} to {to}, promoted by {by} on {}{}", card.words(), after(why)), true)
+            (format!("rule {rule} promoted from {from} to {to} by {by} on {}{}", card.words(), after(why)), true)
         }
         RuleDemoted { rule, from, to, why, content, past: true, .. } => {
             let content = crate::model::short_content(content);
-            let now = "as it is now it stays where it is";
+            let now = "its current version keeps its level";
             (
-                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}; {now}{}", after(why)),
+                format!(
+                    "the earlier version of rule {rule} (content {content}) is demoted from {from} to {to}; {now}{}",
+                    after(why)
+                ),
                 true,
             )
         }
         RuleDemoted { rule, from, to, by, why, .. } if by == "engine" => {
-            (format!("rule {rule} goes down from {from} to {to} until a person promotes it{}", after(why)), true)
+            (format!("rule {rule} demoted from {from} to {to} until an operator promotes it{}", after(why)), true)
         }
         RuleDemoted { rule, from, to, by, why, .. } => {
-            (format!("rule {rule} goes down from {from} to {to}, by {by}{}", after(why)), true)
+            (format!("rule {rule} demoted from {from} to {to} by {by}{}", after(why)), true)
         }
         Started { version, epoch } => (format!("Nightshift {version} started (epoch {epoch})"), false),
         CatalogLoaded { rules, runbooks, .. } => {
             (format!("{} and {} in force", count(*rules, "rule"), count(*runbooks, "runbook")), false)
         }
-        CatalogRefused { file, why } => (format!("{file} is refused, the last good one stays in force: {why}"), true),
+        CatalogRefused { file, why } => (format!("{file} rejected; its last good version stays active: {why}"), true),
         TokenMade { token, name, grant, expires_at, by, .. } => {
             let until = expires_at.strftime("%Y-%m-%d");
-            (format!("{by} made {token} `{name}`, role {}, good until {until}", grant.role), true)
+            (format!("{by} created {token} `{name}`, role {}, valid until {until}", grant.role), true)
         }
         TokenRevoked { token, name, by, why } => (format!("{by} revoked {token} `{name}`{}", after(why)), true),
         BreakGlass { token, by, why, until } => {
@@ -399,16 +402,16 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         BreakGlassUsed { by, what, times: 1, .. } => (format!("{by}: {what}"), true),
         BreakGlassUsed { by, what, times, .. } => (format!("{by}: {what}, {times} more times"), false),
         Refused { who, what, why, times } if why.is_empty() => {
-            (format!("refused to {who} {times} more times: {what}"), false)
+            (format!("denied for {who} {times} more times: {what}"), false)
         }
-        Refused { who, why, .. } => (format!("refused to {who}: {why}"), false),
+        Refused { who, why, .. } => (format!("denied for {who}: {why}"), false),
         PeopleChanged { changes } => (format!("access rights changed: {}", changes.join("; ")), true),
         SubjectLinked { person, subject, mail, .. } => {
             (format!("{person} signed in for the first time as subject {subject}{}", known_by(mail.as_deref())), true)
         }
         SubjectRefused { person, subject, mail, .. } => (
             format!(
-                "sign-in refused to subject {subject}: {mail} is the mail of {person}, and another subject has signed in as {person}"
+                "sign-in denied for subject {subject}: {mail} is the mail of {person}, and another subject has signed in as {person}"
             ),
             false,
         ),
@@ -428,7 +431,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         Swept { table, rows } => (format!("removed {rows} old rows of {table}"), false),
         Redacted { entry, by, why } => (format!("{entry} was redacted by {by}{}", after(why)), true),
         NodesReleased { nodes, by, why } => {
-            (format!("{by} gave {} free for other runs{}", nodes.join(", "), after(why)), true)
+            (format!("{by} released {} for other runs{}", nodes.join(", "), after(why)), true)
         }
         AgentTokenMade { cluster, node, expires_at, by } => {
             let of = match (node, cluster) {
@@ -438,7 +441,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
                 (None, Some(cluster)) => format!(" for cluster {cluster}"),
                 (None, None) => String::new(),
             };
-            (format!("{by} made a join token{of}, valid until {expires_at}"), true)
+            (format!("{by} created a join token{of}, valid until {expires_at}"), true)
         }
         AgentRenewed { cluster, node, generation } => {
             let name = AgentName::new(cluster, node);
@@ -468,7 +471,7 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
     })
 }
 
-/// The question itself; what explains it stands where it is answered.
+/// The question itself; its explanation stands where it is answered.
 fn gist(question: &str) -> &str {
     question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
 }
@@ -478,11 +481,11 @@ fn heard(entry: &Entry, source: &str, events: &[HeardEvent]) -> String {
         .iter()
         .filter(|heard| entry.about.incident.is_none() || heard.incident == entry.about.incident)
         .collect();
-    let Some(first) = ours.first() else { return format!("{source} sent nothing new") };
+    let Some(first) = ours.first() else { return format!("{source} sent no new alerts") };
     let more = if ours.len() > 1 { format!(" and {} more", ours.len() - 1) } else { String::new() };
     let started: Vec<String> = ours.iter().flat_map(|heard| &heard.runs).map(RunId::to_string).collect();
     let led = match (started.as_slice(), first.reasons.first()) {
-        ([], Some(reason)) => format!("; nothing started: {}", reason.text),
+        ([], Some(reason)) => format!("; no run started: {}", reason.text),
         ([], None) => String::new(),
         (runs, _) => format!("; started {}", runs.join(", ")),
     };

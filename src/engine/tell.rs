@@ -1,6 +1,6 @@
-//! From a board to the store: what a source of our own has to say, by the ordinary intake.
+//! From a board to the store: the conditions of a source of our own, by the ordinary intake.
 //!
-//! Invariant: a complaint leaves the board only once the store has it.
+//! Invariant: a condition leaves the board only once the store has it.
 
 use super::Parts;
 use super::scheduler::Unseen;
@@ -13,7 +13,7 @@ fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the store what the board has for it. True: there is more.
+/// Sends the board's pending conditions to the store. True: there is more.
 pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> bool {
     let now = parts.clock.now();
     let (events, gaps) = board(shared).take(limits::COMPLAINTS_BATCH, now);
@@ -37,13 +37,13 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
             said == limits::COMPLAINTS_BATCH
         }
         Err(error) => {
-            tracing::error!(%source, %error, "complaints could not be stored; trying again");
+            tracing::error!(%source, %error, "cannot store alerts; retrying");
             false
         }
     }
 }
 
-/// Ends complaints that the store holds open from before this start, and that the board does not show.
+/// Ends conditions that the store holds open from before this start, and that the board does not show.
 pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex<Board>, why: &str) {
     let now = parts.clock.now();
     let mut unseen = Unseen::new(source, now);
@@ -66,7 +66,7 @@ pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex
     }
     let end = Control::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
     if let Err(error) = parts.store.control(end, now).await {
-        tracing::error!(%source, %error, "cannot end complaints that are over");
+        tracing::error!(%source, %error, "cannot close resolved alerts");
     }
     parts.nudge.nudge();
 }

@@ -1,4 +1,4 @@
-//! What an HTTP answer means for a delivery: said, come again, or mend the configuration.
+//! The meaning of an HTTP answer for a delivery: sent, retry, or fix the configuration.
 //!
 //! Invariant: only an answer that cannot change by itself is a refusal; every doubt is a retry.
 
@@ -7,7 +7,11 @@ use crate::model::Delivery;
 use crate::world::{HttpAnswer, WorldError};
 use std::time::Duration;
 
-/// An answer with a 2xx, or what to do about any other. `name` is how people call the other side.
+/// An answer with a 2xx. `name` is the vendor's name in messages.
+///
+/// # Errors
+///
+/// Fails with the delivery's result when no answer came, or one outside 2xx.
 pub fn accepted(name: &str, sent: Result<HttpAnswer, WorldError>) -> Result<HttpAnswer, Delivery> {
     let answer = sent.map_err(|error| no_answer(name, &error))?;
     match answer.status {
@@ -16,33 +20,30 @@ pub fn accepted(name: &str, sent: Result<HttpAnswer, WorldError>) -> Result<Http
     }
 }
 
-/// What an answer outside 2xx asks of us.
+/// The delivery's result for an answer outside 2xx.
 pub fn unaccepted(name: &str, answer: &HttpAnswer) -> Delivery {
     let after = answer.retry_after.map(Duration::from_secs);
     let said = quote(&answer.body);
     match answer.status {
-        429 => Delivery::Retry { after, why: format!("{name} asks us to slow down (429){said}") },
+        429 => Delivery::Retry { after, why: format!("{name} limits our rate (429){said}") },
         408 | 425 | 500..=599 => Delivery::Retry { after, why: format!("{name} answered {}{said}", answer.status) },
         300..=399 => Delivery::Refused {
             why: format!(
-                "{name} answered {} and wants to send us elsewhere; redirects are not followed: write the final address into the configuration",
+                "{name} answered {}, a redirect; redirects are not followed: write the final address into the configuration",
                 answer.status
             ),
         },
         401 | 403 => Delivery::Refused {
-            why: format!(
-                "{name} does not accept our credentials ({}){said}: check the secret of this channel",
-                answer.status
-            ),
+            why: format!("{name} rejected our credentials ({}){said}: check the secret of this channel", answer.status),
         },
         404 | 410 => Delivery::Refused {
-            why: format!("{name} knows no such address ({}){said}: check the URL of this channel", answer.status),
+            why: format!("{name} has no such address ({}){said}: check the URL of this channel", answer.status),
         },
         status => Delivery::Refused { why: format!("{name} refused the message ({status}){said}") },
     }
 }
 
-/// A silence or a failure to ask at all.
+/// No answer, or no request at all.
 pub fn no_answer(name: &str, error: &WorldError) -> Delivery {
     let why = format!("{name}: {}", text::plain(&error.to_string(), 300));
     match error {
@@ -53,7 +54,7 @@ pub fn no_answer(name: &str, error: &WorldError) -> Delivery {
     }
 }
 
-/// The delivery with a secret (a webhook's URL, say) taken out of its words.
+/// The delivery with a secret (such as a webhook's URL) removed from its words.
 pub fn without(secret: &str, delivery: Delivery) -> Delivery {
     let scrub = |why: String| if secret.is_empty() { why } else { why.replace(secret, "(secret)") };
     match delivery {
@@ -63,7 +64,7 @@ pub fn without(secret: &str, delivery: Delivery) -> Delivery {
     }
 }
 
-/// The start of a body, for people, or nothing.
+/// The start of a body, for users, or nothing.
 pub fn quote(body: &str) -> String {
     match text::plain(body.trim(), 200) {
         said if said.is_empty() => String::new(),

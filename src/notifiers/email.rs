@@ -2,7 +2,6 @@
 //!
 //! Invariant: the connection is encrypted unless it stays on this machine, and a mail is never sent per line.
 
-mod html;
 mod render;
 
 use super::{Notifier, text, word};
@@ -23,6 +22,7 @@ use url::Url;
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
+/// A channel that sends mail over SMTP.
 pub struct Email {
     transport: Transport,
     server: String,
@@ -55,6 +55,11 @@ struct Thread {
 }
 
 impl Email {
+    /// The channel of these settings. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when an address cannot be parsed, `to` is empty, or the settings of the transport are wrong.
     pub fn new(settings: Settings<'_>) -> Result<Email, String> {
         let mailbox = |address: &str| {
             address
@@ -62,7 +67,7 @@ impl Email {
                 .map_err(|error| format!("`{}` is not a mail address: {error}", text::plain(address, 100)))
         };
         if settings.to.is_empty() {
-            return Err("`to` names nobody".to_owned());
+            return Err("`to` is empty: add an address".to_owned());
         }
         Ok(Email {
             transport: transport(&settings)?,
@@ -114,7 +119,7 @@ impl Email {
 
     /// The same mail has the same id however often it is sent, so that mail programs show it once.
     fn message_id(&self, about: &str, number: u32) -> String {
-        let hash: String = Sha256::digest(about.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&Sha256::digest(about.as_bytes())[..8]);
         format!("<nightshift.{hash}.{number}@{}>", self.from.email.domain())
     }
 }
@@ -136,7 +141,7 @@ impl Notifier for Email {
         let state = word(notice.incident.state);
         let asks: Vec<String> = notice.asks.iter().map(|ask| ask.approval.to_string()).collect();
         let asked = asks.iter().any(|ask| !thread.asks.contains(ask));
-        // An acknowledgement changes the thread's state but is no mail: whoever gave it knows.
+        // An acknowledgement changes the thread's state but is no mail: its author needs none.
         let turned = state != thread.state && notice.incident.state != IncidentState::Acknowledged;
         let opened_again = turned && notice.incident.state == IncidentState::Open && thread.state == "acknowledged";
         let first = thread.root.is_none();
@@ -176,7 +181,7 @@ impl Notifier for Email {
     async fn probe(&self) -> Result<String, String> {
         match self.transport.test_connection().await {
             Ok(true) => Ok(format!("{} answers, encryption and login work; nothing was sent", self.server)),
-            Ok(false) => Err(format!("{} answers, but not as a mail server does", self.server)),
+            Ok(false) => Err(format!("{} answers, but is not a mail server", self.server)),
             Err(error) => match self.unsent(&error) {
                 Delivery::Retry { why, .. } | Delivery::Refused { why } => Err(why),
                 Delivery::Delivered(_) | Delivery::Nothing(_) => Err("no answer".to_owned()),
@@ -203,11 +208,13 @@ fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
         "smtp+plain" if is_loopback(host) => (Tls::None, 25),
         "smtp+plain" => {
             return Err(format!(
-                "`{shown}` would send mail and password readable over the network: use smtp:// (STARTTLS) or smtps://"
+                "`{shown}` would send mail and password unencrypted over the network: use smtp:// (STARTTLS) or smtps://"
             ));
         }
         other => {
-            return Err(format!("`{other}://` is not known: use smtp://, smtps:// or smtp+plain:// (loopback only)"));
+            return Err(format!(
+                "`{other}://` is not supported: use smtp://, smtps:// or smtp+plain:// (loopback only)"
+            ));
         }
     };
     let mut builder =

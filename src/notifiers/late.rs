@@ -16,6 +16,7 @@ pub(super) struct Late {
 }
 
 impl Late {
+    /// A notifier that `build` makes as soon as the channel's secret can be read.
     pub fn new(
         kind: ChannelKind,
         build: impl Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync + 'static,
@@ -30,7 +31,7 @@ impl Late {
         }
         match (self.build)() {
             Ok(notifier) => {
-                tracing::info!(kind = self.kind.word(), "a channel that was off is on: its secret can be read now");
+                tracing::info!(kind = self.kind.word(), "channel enabled: its secret can be read now");
                 Ok(self.built.get_or_init(|| notifier).as_ref())
             }
             Err(Wrong::Secret(why) | Wrong::Setting(why)) => Err(why),

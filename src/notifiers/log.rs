@@ -8,6 +8,7 @@ use crate::model::{Delivery, Digest, Notice, Receipt};
 use crate::telemetry::ChannelKind;
 use serde_json::json;
 
+/// A channel that writes to the program's log.
 pub struct LogNotifier {
     pub channel: String,
 }

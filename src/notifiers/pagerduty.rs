@@ -1,8 +1,8 @@
 //! PagerDuty Events v2: trigger, acknowledge, resolve, under one key for the incident's whole life.
 //!
-//! Invariant: an event is sent only when the incident's state differs from what PagerDuty has, when people are needed for a
-//! reason that it has not, or when the severity rose. A second trigger under an open key never notifies again: PagerDuty adds
-//! it to the log of the alert. The key makes a repeated send harmless.
+//! Invariant: an event is sent only when the incident's state differs from PagerDuty's, when a user is needed for a new
+//! reason, or when the severity rose. A second trigger under an open key never notifies again: PagerDuty adds it to the
+//! log of the alert. The key makes a repeated send harmless.
 
 mod changes;
 mod door;
@@ -20,19 +20,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+/// A channel to PagerDuty's Events API.
 pub struct PagerDuty {
     door: Door,
     install: String,
     pace: Pace,
 }
 
-/// What PagerDuty has of an incident: the receipt.
+/// PagerDuty's state of an incident: the receipt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Shown {
     state: Option<Known>,
     dedup_key: String,
-    /// Keys of the reasons why people are needed.
+    /// Keys of the reasons why users are needed.
     needs: Vec<String>,
     severity: Option<Severity>,
 }
@@ -74,6 +75,11 @@ struct Link<'a> {
 }
 
 impl PagerDuty {
+    /// A channel of this integration. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the routing key is not one of an Events API V2 integration.
     pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<PagerDuty, String> {
         let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
         Ok(PagerDuty { door: Door::new(http, routing_key, api)?, install: install.to_owned(), pace })
@@ -114,7 +120,7 @@ impl Notifier for PagerDuty {
     async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
         let before = shown(prior);
         let (action, then) = next(&before, notice);
-        // An acknowledgement carries no details: what it could not say is said next.
+        // An acknowledgement carries no details: the rest is sent next.
         let said = action != Some(EventAction::Acknowledge);
         let receipt = Receipt(json!(Shown {
             state: then,
@@ -135,8 +141,8 @@ impl Notifier for PagerDuty {
         }
     }
 
-    /// One alert a storm. It stays open until a person resolves it, who has looked. Under its key the count is
-    /// corrected when it has doubled, when more wait for an answer, and when the storm is over.
+    /// One alert a storm. It stays open until a user resolves it, who has looked. Under its key the count is corrected
+    /// when it has doubled, when more wait for an answer, and when the storm is over.
     async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
         let said = |name: &str| prior.and_then(|receipt| receipt.0[name].as_u64()).unwrap_or(0);
         let (total, asking) = (digest.total as u64, digest.asking as u64);
@@ -175,7 +181,7 @@ impl Notifier for PagerDuty {
     }
 
     async fn probe(&self) -> Result<String, String> {
-        Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
+        Ok("the routing key has the right form; only an event can show whether PagerDuty accepts it, and none was sent"
             .to_owned())
     }
 }
@@ -184,7 +190,7 @@ fn shown(prior: Option<&Receipt>) -> Shown {
     prior.and_then(|receipt| Shown::deserialize(&receipt.0).ok()).unwrap_or_default()
 }
 
-/// What to send, and what PagerDuty has afterwards.
+/// The event to send, and PagerDuty's state afterwards.
 fn next(shown: &Shown, notice: &Notice) -> (Option<EventAction>, Option<Known>) {
     use EventAction::*;
     let worse = shown.severity.is_some_and(|before| before < notice.incident.severity);
@@ -193,11 +199,11 @@ fn next(shown: &Shown, notice: &Notice) -> (Option<EventAction>, Option<Known>) 
         (Some(Known::Triggered), IncidentState::Open) => (update.then_some(Trigger), Some(Known::Triggered)),
         (_, IncidentState::Open) => (Some(Trigger), Some(Known::Triggered)),
         (Some(Known::Triggered), IncidentState::Acknowledged) => (Some(Acknowledge), Some(Known::Acknowledged)),
-        // It stays acknowledged, with the person who has it in hand; the log of the alert has the news.
+        // It stays acknowledged, with the user who has it in hand; the log of the alert has the news.
         (Some(Known::Acknowledged), IncidentState::Acknowledged) => {
             (update.then_some(Trigger), Some(Known::Acknowledged))
         }
-        // No page for what a person has in hand, or what is over, before PagerDuty has anything of it.
+        // No page for an incident that a user has acknowledged, or that is over, before PagerDuty has anything of it.
         (None | Some(Known::Resolved), IncidentState::Acknowledged) => (None, shown.state),
         (Some(Known::Triggered | Known::Acknowledged), IncidentState::Resolved) => {
             (Some(Resolve), Some(Known::Resolved))
@@ -212,7 +218,7 @@ fn key(long: &str) -> String {
     if clean.len() <= PAGERDUTY_KEY_CHARS {
         return clean;
     }
-    let hash: String = Sha256::digest(long.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(Sha256::digest(long.as_bytes()));
     format!("nightshift/{hash}")
 }
 

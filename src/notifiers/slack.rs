@@ -37,10 +37,10 @@ const METADATA: &str = "nightshift_incident";
 pub struct App {
     api: Api,
     channel: String,
-    /// Seals buttons. None: there are none, as the engine would not hear when one is pressed.
+    /// Seals buttons. None: there are none, as the engine would not receive a press of one.
     seal: Option<Arc<Seal>>,
     pace: Pace,
-    /// What is known about messages between a failed attempt and the next one, by dedup key.
+    /// The state of messages between a failed attempt and the next one, by dedup key.
     remembered: Mutex<HashMap<String, Remembered>>,
 }
 
@@ -60,6 +60,7 @@ enum Remembered {
 }
 
 impl App {
+    /// A channel of a Slack app. Connects to nothing yet.
     pub fn new(http: Http, channel: String, token: &str, api: &str, seal: Option<Arc<Seal>>) -> App {
         let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
         let pace = Pace::of(&api.base, &api.token, SLACK_PACE, SLACK_BURST);
@@ -85,7 +86,7 @@ impl App {
     }
 
     /// The incident's message, if there is one already or one can be found, and whether lines may be in its thread that
-    /// nobody knows of.
+    /// are not on record.
     async fn place(&self, notice: &Notice, prior: Option<&Receipt>) -> Result<(Option<Place>, bool), Trouble> {
         let known = self.recall(&notice.dedup_key);
         let doubt = notice.maybe_repeat || matches!(known, Some(Remembered::At { doubt: true, .. }));
@@ -101,7 +102,8 @@ impl App {
     }
 
     /// Looks through the channel's latest messages for ours. A name instead of an id, or a missing right, finds nothing:
-    /// then the message is posted again and says so. A Slack that does not answer is asked again before anything is posted.
+    /// then the message is posted again with a note. A Slack that does not answer is tried again before anything is
+    /// posted.
     async fn find(&self, key: &str) -> Result<Option<Place>, Trouble> {
         let query = [("channel", self.channel.as_str()), ("include_all_metadata", "true"), ("limit", "200")];
         let said = match self.api.get("conversations.history", &query).await {
@@ -115,7 +117,7 @@ impl App {
         Ok(found.map(|found| Place { channel: self.channel.clone(), ts: found.ts }))
     }
 
-    /// Whether the thread has this line already: only asked when a crash makes it doubtful.
+    /// Whether the thread has this line already: only read when a crash makes it doubtful.
     async fn threaded(&self, place: &Place, upto: i64) -> bool {
         let query = [
             ("channel", place.channel.as_str()),
@@ -173,7 +175,7 @@ impl App {
         }
     }
 
-    /// Says the fresh lines in the thread of the message.
+    /// Posts the fresh lines in the thread of the message.
     async fn say_in_thread(
         &self,
         notice: &Notice,
@@ -188,7 +190,7 @@ impl App {
         }
         let mut body = arguments(&place.channel, &message, Form::Blocks);
         body["thread_ts"] = json!(place.ts);
-        // An edit and a line in a thread wake nobody; what people are wanted for shows in the channel, too.
+        // An edit and a line in a thread notify no one; a request for a user shows in the channel, too.
         body["reply_broadcast"] = json!(notice.needs_people && first == FirstPost::No);
         body["metadata"] =
             json!({ "event_type": METADATA, "event_payload": { "thread_of": notice.dedup_key, "upto": upto } });
@@ -218,13 +220,13 @@ impl Notifier for App {
             Err(trouble) => return delivery(trouble),
         };
         if place.is_none() {
-            // Kept before it is sent: an attempt that is cut off says nothing afterwards.
+            // Kept before it is sent: an attempt that is cut off leaves no other trace.
             self.remember(key, Some(Remembered::Perhaps));
         }
         let (place, first) = match self.show(notice, place.clone()).await {
             Ok(shown) => shown,
             Err(trouble) => {
-                // Not sent for sure keeps what was known; in doubt, the next attempt looks before it posts.
+                // Certainly not sent: the earlier state holds; in doubt, the next attempt looks before it posts.
                 if place.is_none() && !matches!(trouble, Trouble::Doubtful(_)) {
                     self.remember(key, before);
                 }
@@ -267,18 +269,18 @@ impl Notifier for App {
     async fn probe(&self) -> Result<String, String> {
         match self.api.post("auth.test", &json!({})).await {
             Ok(said) if !said.lacks(&["chat:write"]).is_empty() => Err(
-                "the bot token may not post: the app lacks `chat:write`; add it (OAuth & Permissions), install the app anew, \
+                "the bot token may not post: the app lacks `chat:write`; add it (OAuth & Permissions), reinstall the app, \
                  and put the new token into the channel's secret"
                     .to_owned(),
             ),
             Ok(said) => {
                 // Either is enough, for the kind of channel that it is.
                 let twice = match said.lacks(&["channels:history", "groups:history"]).len() {
-                    2 => "; without `channels:history` a message may come twice after a crash",
+                    2 => "; without `channels:history` a message may be sent twice after a crash",
                     _ => "",
                 };
                 Ok(format!(
-                    "the token is valid: {} in {}; whether it may post to {} shows with the first message{twice}",
+                    "the token is valid: {} in {}; only the first message can show whether it may post to {}{twice}",
                     text::plain(&said.user, 80),
                     text::plain(&said.team, 80),
                     self.channel
@@ -289,7 +291,7 @@ impl Notifier for App {
     }
 }
 
-/// An answer that one person sees, as Slack takes it at a command's answer or a `response_url`: lines of plain text, so that
+/// An answer that one user sees, as Slack takes it at a command's answer or a `response_url`: lines of plain text, so that
 /// nothing in them becomes a mention, a link or a button.
 pub fn private(words: &str) -> Value {
     let mut message = Message::new(words.lines().next().unwrap_or_default());
@@ -314,7 +316,7 @@ fn metadata(notice: &Notice) -> Value {
 /// Slack answers with the channel's id, which `chat.update` needs, whatever name was configured.
 fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
     if said.ts.is_empty() {
-        let why = "Slack says ok but not where the message is".to_owned();
+        let why = "Slack answered ok without the message's address".to_owned();
         return Err(Trouble::Doubtful(Delivery::Retry { after: None, why }));
     }
     let channel = said.channel.as_str().unwrap_or(channel);
@@ -324,9 +326,9 @@ fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
 fn delivery(trouble: Trouble) -> Delivery {
     match trouble {
         Trouble::Doubtful(delivery) | Trouble::Not(delivery) => delivery,
-        Trouble::TooLong => refused("Slack finds even the short form of this message too long"),
+        Trouble::TooLong => refused("Slack rejects even the short form of this message as too long"),
         Trouble::BadBlocks => refused("Slack refuses this message even without blocks"),
-        Trouble::Gone => refused("Slack says that the thread of this message is gone"),
+        Trouble::Gone => refused("Slack reports that the thread of this message is gone"),
     }
 }
 

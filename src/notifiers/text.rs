@@ -1,6 +1,6 @@
 //! Text from outside, made fit for a message: one line, nothing invisible or reordering, never longer than it may be.
 //!
-//! Invariant: what comes out has at most `max` UTF-16 units, no control or bidirectional character, and is cut between
+//! Invariant: the result has at most `max` UTF-16 units, no control or bidirectional character, and is cut between
 //! characters (and between escapes), with an ellipsis where something was left out.
 
 use crate::limits::LINK_BYTES;
@@ -11,7 +11,7 @@ pub fn plain(text: &str, max: usize) -> String {
     fit(text, max, |_| None)
 }
 
-/// For Slack's mrkdwn: `&`, `<` and `>` are what makes a mention, a channel or a link, so they never get through.
+/// For Slack's mrkdwn: `&`, `<` and `>` make a mention, a channel or a link, so they never get through.
 pub fn slack(text: &str, max: usize) -> String {
     fit(text, max, |c| match c {
         '&' => Some("&amp;"),
@@ -21,19 +21,7 @@ pub fn slack(text: &str, max: usize) -> String {
     })
 }
 
-/// For the text and attributes of HTML.
-pub fn html(text: &str, max: usize) -> String {
-    fit(text, max, |c| match c {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '"' => Some("&quot;"),
-        '\'' => Some("&#39;"),
-        _ => None,
-    })
-}
-
-/// An address that a human may follow: http or https, without credentials, and nothing that could end the place it
+/// An address that a user may follow: http or https, without credentials, and nothing that could end the place it
 /// stands in. HTML and Slack still need its `&` escaped.
 pub fn link(text: &str) -> Option<&str> {
     let web = text.starts_with("https://") || text.starts_with("http://");
@@ -107,7 +95,7 @@ fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Characters that cannot be seen but change what is: controls, direction marks, zero width, tags, specials.
+/// Characters that cannot be seen but change the text: controls, direction marks, zero width, tags, specials.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
@@ -122,7 +110,6 @@ mod tests {
     #[test]
     fn a_mention_a_link_and_a_tag_lose_their_power() {
         assert_eq!(slack("<!channel> & <https://x|y>", 100), "&lt;!channel&gt; &amp; &lt;https://x|y&gt;");
-        assert_eq!(html("</script>'\"", 100), "&lt;/script&gt;&#39;&quot;");
     }
 
     #[test]

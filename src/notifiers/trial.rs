@@ -9,11 +9,11 @@ use crate::model::{
 use crate::telemetry::ChannelKind;
 use serde::Serialize;
 
-/// What a channel answered to a test message.
+/// A channel's answer to a test message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial {
     pub delivered: bool,
-    /// What the channel gave back, or why it took nothing.
+    /// The channel's answer, or why it took nothing.
     pub answer: String,
 }
 
@@ -23,7 +23,7 @@ pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -
     let receipt = match notifier.deliver(&opened, None).await {
         Delivery::Delivered(receipt) => receipt,
         Delivery::Nothing(_) => {
-            let answer = "this channel sends nothing for a test: it carries changes alone".to_owned();
+            let answer = "this channel cannot be tested: it carries change events only".to_owned();
             return Trial { delivered: false, answer };
         }
         Delivery::Retry { why, .. } | Delivery::Refused { why } => {
@@ -54,7 +54,7 @@ fn taken(receipt: &Receipt, then: &str) -> Trial {
 fn notice(state: IncidentState, install: &str, by: &str, now: Time) -> Notice {
     let over = state == IncidentState::Resolved;
     let text = match over {
-        false => format!("test message, sent by {by} with `nightshift channels test`; nothing is wrong, do nothing"),
+        false => format!("test message, sent by {by} with `nightshift channels test`; no action is needed"),
         true => "the test is over".to_owned(),
     };
     let line = StoryLine { no: EntryNo(i64::from(over)), at: now, text: text.clone(), headline: true, change: !over };

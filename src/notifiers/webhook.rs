@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A channel to a vendor's webhook, through its `encode.rhai`.
 pub struct Webhook {
     http: Http,
     encode: Arc<Shape>,
@@ -21,13 +22,14 @@ pub struct Webhook {
     headers: BTreeMap<String, String>,
 }
 
-/// What `encode` returns; `()` means: nothing to say.
+/// The return value of `encode`; `()` means: nothing to send.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Encoded {
     #[serde(default)]
     method: Option<String>,
-    /// What follows the configured address, `/alerts/x?by=alias`; for vendors with an address for each verb.
+    /// The rest of the address after the configured one, `/alerts/x?by=alias`; for vendors with an address for each
+    /// verb.
     #[serde(default)]
     path: Option<String>,
     #[serde(default)]
@@ -43,6 +45,11 @@ struct Encoded {
 }
 
 impl Webhook {
+    /// A channel to this address. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is no web address.
     pub fn new(
         http: Http,
         encode: Arc<Shape>,
@@ -85,7 +92,7 @@ impl Webhook {
         }
     }
 
-    /// Asks the shape. Its mistakes are the integration's author's to mend, so they are refusals in words.
+    /// Calls the shape. Its errors are the integration's author's to fix, so they are refusals in words.
     async fn encoded(&self, input: Value) -> Result<Option<Encoded>, String> {
         let shape = self.encode.clone();
         // A script needs time and a deep stack, away from the threads that carry everything else.
@@ -97,7 +104,7 @@ impl Webhook {
         let value = called
             .ok()
             .flatten()
-            .ok_or_else(|| format!("{} did not end well; see the log", self.encode.name))?
+            .ok_or_else(|| format!("{} failed; see the log", self.encode.name))?
             .map_err(|error| text::plain(&error.to_string(), 500))?;
         if value.is_null() {
             return Ok(None);
@@ -112,12 +119,12 @@ impl Webhook {
         if let Some(method) = &encoded.method
             && !matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "GET" | "DELETE")
         {
-            return Err(format!("{name}: `{}` is no method of HTTP", text::plain(method, 20)));
+            return Err(format!("{name}: `{}` is not an HTTP method", text::plain(method, 20)));
         }
         if let Some(path) = &encoded.path
             && !goes_below(path)
         {
-            return Err(format!("{name}: `{}` does not go on below the address", text::plain(path, 80)));
+            return Err(format!("{name}: `{}` is not a path below the address", text::plain(path, 80)));
         }
         if encoded.headers.len() > LABELS_PER_ALERT {
             return Err(format!("{name}: more than {LABELS_PER_ALERT} headers"));

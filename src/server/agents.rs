@@ -1,6 +1,6 @@
-//! The agents' door: reports in, commands out, and who may speak for which node.
+//! The agents' listener: reports in, commands out, and the node that each agent may report for.
 //!
-//! Invariant: a request is about the node that its token or certificate names, whatever its body says; a number is
+//! Invariant: a request is about the node that its token or certificate names, whatever its body names; a number is
 //! acknowledged only after its commit.
 
 mod authority;
@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
-/// What the door remembers.
+/// The state of the agents' listener.
 #[derive(Default)]
 pub struct Door {
     /// Signs agents' certificates; none where no listener for agents is configured.
@@ -31,7 +31,7 @@ pub struct Door {
     reviews: who::Reviews,
     /// When each agent was last written to the store.
     written: Mutex<HashMap<AgentName, Time>>,
-    /// When it was last said of an agent that an older certificate of it was shown.
+    /// When it was last logged of an agent that an older certificate of it was shown.
     older: Mutex<HashMap<AgentName, Time>>,
     joins: Joins,
 }
@@ -52,6 +52,7 @@ impl Default for Joins {
 }
 
 impl Door {
+    /// A listener with this authority; without one no agent can join here.
     pub fn new(authority: Option<Arc<Authority>>) -> Door {
         Door { authority, ..Door::default() }
     }

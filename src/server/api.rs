@@ -1,6 +1,7 @@
-//! `/api/v1`: what the command line and people use. One table says method, path, right, what it acts on and the handler of every route.
+//! `/api/v1`: the API of the command line and of users. One table has method, path, right, object and
+//! handler of every route.
 //!
-//! Invariant: a handler runs only after `Allowed` has asked the caller for the table's right.
+//! Invariant: a handler runs only after `Allowed` has checked the caller's right in the table.
 
 mod act;
 mod agents;
@@ -99,7 +100,7 @@ table! {
 pub(super) use ladder::places;
 pub(super) use refuse::store as store_problem;
 
-/// The API asked from inside, in the name of somebody whom a signature has identified.
+/// The API called from inside, in the name of a caller that a signature has identified.
 pub(super) async fn ask(
     app: &App,
     caller: Caller,
@@ -109,7 +110,7 @@ pub(super) async fn ask(
 ) -> Result<serde_json::Value, Problem> {
     let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
-    let mut request = request.map_err(|_| refuse::bad("that cannot be asked", "use letters, digits, `-` and `.`"))?;
+    let mut request = request.map_err(|_| refuse::bad("invalid name", "use letters, digits, `-` and `.`"))?;
     request.extensions_mut().insert(caller);
     let answer = routes(app).with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
     let status = answer.status();
@@ -122,7 +123,7 @@ pub(super) async fn ask(
     Err(Problem::new(status, text("error"), text("hint")))
 }
 
-/// One segment of a path or one value of a query, whatever somebody wrote.
+/// One segment of a path or one value of a query, escaped.
 pub(super) fn segment(word: &str) -> String {
     // A blank becomes `+`, which means a blank in a query alone; a plus itself is written otherwise.
     url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
@@ -158,7 +159,7 @@ impl FromRequestParts<App> for Allowed {
     }
 }
 
-/// 403 unless this route is open to the caller: for questions that are asked before the answer is sent there.
+/// 403 unless this route is open to the caller: for checks before a request is sent there.
 pub(super) fn may(caller: &Caller, method: &str, route: &str) -> Result<(), Problem> {
     caller.need(right_for(method, &format!("/api/v1/{route}")))
 }
@@ -170,7 +171,7 @@ fn right_for(method: &str, path: &str) -> Right {
     row.map_or(Right::Administer, |(_, _, right)| *right)
 }
 
-/// Whether a route reads what only auditors may see.
+/// Whether a route reads data for auditors only.
 pub(super) fn is_audit(method: &str, path: &str) -> bool {
     RIGHTS.iter().any(|(verb, at, right)| *right == Right::Audit && *at == path && verb.eq_ignore_ascii_case(method))
 }
@@ -196,7 +197,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(
-                format!("the body is not what this route takes: {}", refuse::in_words(&error.to_string())),
+                format!("the body does not match this route's schema: {}", refuse::in_words(&error.to_string())),
                 "send a JSON object with the keys that this route takes; `nightshift <command> --help` explains them",
             )
         })?;
@@ -216,7 +217,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
             Err(error) => {
                 let why = refuse::in_words(&error.body_text());
                 Err(refuse::bad(
-                    format!("the query is not what this route takes: {why}"),
+                    format!("the query does not match this route's parameters: {why}"),
                     "lists take open, limit, after, incident, run, kind, state, severity, node, rule and since",
                 ))
             }
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn reading_is_a_get_and_everything_else_needs_another_right() {
         for (method, path, right) in RIGHTS {
-            // A plan changes nothing, but makes us ask the world, as often as somebody wants.
+            // A plan changes nothing, but makes us read the world, as often as it is requested.
             assert_eq!(*method == "get", matches!(right, Right::Read | Right::Audit), "{method} {path}");
         }
     }

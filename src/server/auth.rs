@@ -1,7 +1,7 @@
-//! Who is asking, for the length of one request: by a token (bearer, or as the password of basic authentication), or by
-//! whom a signature or a session has identified.
+//! The caller, for the length of one request: by a token (bearer, or as the password of basic authentication), or by a
+//! signature or a session.
 //!
-//! Invariant: a `Caller` exists only for what was presented in this very request; nothing is cached.
+//! Invariant: a `Caller` exists only for credentials of this very request; nothing is cached.
 
 pub(in crate::server) mod made;
 mod tokens;
@@ -19,17 +19,17 @@ use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use std::fmt;
 
-/// The user at the command line, as it says itself: `root (uid 0)`.
+/// The user at the command line, by its own claim: `root (uid 0)`.
 pub const USER_HEADER: &str = "x-nightshift-user";
 
-/// Who asks.
+/// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The person's name where it is known whose the way in is; what the ledger says.
+    /// The user's name where the credential's owner is known; it stands in the ledger.
     pub name: String,
-    /// What the way in gives.
+    /// The rights of the credential.
     pub grant: Grant,
-    /// What the person has: no way in gives more.
+    /// The rights of the user: no credential gives more.
     pub person: Option<Grant>,
     /// For role `source`: where it may post.
     pub sources: Vec<String>,
@@ -40,16 +40,16 @@ pub struct Caller {
     pub behind: Option<String>,
 }
 
-/// By what somebody has come in.
+/// The auth method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
-    /// This machine's own token: whoever may read its file.
+    /// This machine's own token: its holder may read its file.
     Local,
     /// A token of the configuration, by its name.
     Token(String),
     /// A token that was made here.
     Made(TokenId),
-    /// The token of a broken glass, and the incident that tells of it.
+    /// The token of break-glass access, and its incident.
     BreakGlass(TokenId, IncidentId),
     Slack,
     PagerDuty,
@@ -74,23 +74,23 @@ impl fmt::Display for Way {
 }
 
 impl Caller {
-    /// A person whom something outside has identified.
+    /// A user that an outside service has identified.
     pub fn of(person: &Person, way: Way) -> Caller {
         Caller::with(&person.name, person.grant(), way)
     }
 
-    /// Somebody with that name and those rights, by that way.
+    /// A caller with that name and those rights, by that auth method.
     pub fn with(name: &str, grant: Grant, way: Way) -> Caller {
         Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way, until: None, behind: None }
     }
 
-    /// What they have by the way in, and what the person has.
+    /// The rights of the credential, and of the user.
     fn grants(&self) -> impl Iterator<Item = &Grant> {
         std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
     }
 
-    /// With this machine's own token: the user that the command line names, for the ledger and for people. It gives no
-    /// right and makes no second person: `identity` takes it off again.
+    /// With this machine's own token: the user that the command line names, for the ledger and for users. It gives no
+    /// right and makes no second user: `identity` takes it off again.
     fn named_by(mut self, headers: &HeaderMap) -> Caller {
         let said = headers.get(USER_HEADER).and_then(|value| value.to_str().ok());
         if let (Way::Local, Some(name)) = (&self.way, said.and_then(local_user))
@@ -101,12 +101,12 @@ impl Caller {
         self
     }
 
-    /// Who is behind what they make.
+    /// The identity behind the caller's own requests.
     pub fn root(&self) -> &str {
         identity(self.behind.as_deref().filter(|_| self.person.is_none()).unwrap_or(&self.name))
     }
 
-    /// As the sender of events: every role but `source` is a person's.
+    /// As the sender of events: every role but `source` is a user's.
     pub fn as_poster(&self) -> Poster {
         Poster {
             by: self.name.clone(),
@@ -115,6 +115,7 @@ impl Caller {
         }
     }
 
+    /// Whether the caller has the right, by the credential and as a user.
     pub fn may(&self, right: Right) -> bool {
         self.grants().all(|grant| grant.role.may(right))
     }
@@ -124,7 +125,11 @@ impl Caller {
         self.grants().all(|grant| given.within(grant))
     }
 
-    /// 403 unless they have this right.
+    /// Requires the right.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 when the credential or the user lacks it.
     pub fn need(&self, right: Right) -> Result<(), Problem> {
         let Some(lacking) = self.grants().find(|grant| !grant.role.may(right)) else { return Ok(()) };
         Err(Problem::new(
@@ -137,46 +142,62 @@ impl Caller {
         ))
     }
 
-    /// 403 unless they may act in that cluster; one that is not known counts as any.
+    /// Requires that the caller may act in that cluster; an unknown one counts as any.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 when the credential or the user is limited to other clusters.
     pub fn need_cluster(&self, cluster: Option<&str>) -> Result<(), Problem> {
         let Some(lacking) = self.grants().find(|grant| !grant.holds_in(cluster)) else { return Ok(()) };
         let clusters = lacking.clusters.as_deref().unwrap_or_default().join(", ");
         let there = match cluster {
             Some(cluster) => format!("this is in {}", cluster.escape_debug()),
-            None => "it is not known in which cluster this is".to_owned(),
+            None => "its cluster is unknown".to_owned(),
         };
         Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("`{}` may act in {clusters} alone, and {there}", self.name),
-            "ask somebody who may act there; it is said by `clusters` under `people` and `server.tokens`",
+            "ask a user with rights there; they are set by `clusters` under `people` and `server.tokens`",
         ))
     }
 
-    /// 403 unless they may act on what this is about.
+    /// Requires that the caller may act on this subject.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 as [`Caller::need_cluster`] does, for the subject's cluster.
     pub fn need_subject(&self, app: &App, subject: &Subject) -> Result<(), Problem> {
         self.need_cluster(app.cluster_of(subject))
     }
 
-    /// 403 unless they may act in every cluster.
+    /// Requires that the caller may act in every cluster.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 when the credential or the user is limited to some clusters.
     pub fn need_everywhere(&self, what: &str) -> Result<(), Problem> {
         let Some(lacking) = self.grants().find(|grant| grant.clusters.is_some()) else { return Ok(()) };
         let clusters = lacking.clusters.as_deref().unwrap_or_default();
         let hint = match clusters.first() {
             Some(first) => {
-                format!("name a cluster of yours, as in `cluster:{first}`, or ask somebody without that limit")
+                format!("name a cluster of yours, as in `cluster:{first}`, or ask a user without that limit")
             }
-            None => "ask somebody without that limit".to_owned(),
+            None => "ask a user without that limit".to_owned(),
         };
         let clusters = clusters.join(", ");
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("`{}` may act in {clusters} alone, and {what} is about every cluster", self.name),
+            format!("`{}` may act only in {clusters}, and {what} affects every cluster", self.name),
             hint,
         ))
     }
 
-    /// 403 unless they may post events to this source: their own one, or any with the right to; with a limit to clusters only
-    /// one that is known to be about these alone.
+    /// Requires that the caller may post events to this source: their own one, or any with the right to; with a limit
+    /// to clusters only one that is known to be about these alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 when the caller may not post to it, or the source is about other clusters.
     pub fn need_source(&self, source: &str, configured: Option<&Source>) -> Result<(), Problem> {
         if self.may(Right::Post) || self.sources.iter().any(|name| name == source) {
             let Some(configured) = configured else { return Ok(()) };
@@ -207,7 +228,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut RequestParts, app: &App) -> Result<Caller, Problem> {
-        // Put there by our own code alone, for whom a signature has identified.
+        // Put there by our own code alone, for callers that a signature has identified.
         if let Some(inside) = parts.extensions.get::<Caller>() {
             return Ok(inside.clone());
         }
@@ -232,7 +253,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// The token in the `Authorization` header; one header only, so that nobody can smuggle a second one past a proxy.
+/// The token in the `Authorization` header; one header only, so that no second one can be smuggled past a proxy.
 fn presented(headers: &HeaderMap) -> Option<String> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let value = all.next()?.to_str().ok()?;

@@ -38,7 +38,7 @@ impl Bound {
     }
 }
 
-/// What an agent sends to join.
+/// The body of an agent's request to join.
 impl From<usize> for Bound {
     fn from(most: usize) -> Bound {
         Bound { at: Unproved::Join, most }
@@ -118,14 +118,14 @@ enum Packing {
     Gzip,
 }
 
-/// How much is read at most, how long it may take, and what is answered to a larger one.
+/// The bound on bytes, the time allowed, and the answer to a larger body.
 struct Room<'a> {
     most: usize,
     within: Duration,
     too_large: &'a (dyn Fn() -> Problem + Sync),
 }
 
-/// Reads all that a source has posted; a problem says which bound it met.
+/// Reads the whole body of a source; a problem names the bound it met.
 pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
     let packing = packing(app, headers)?;
     let most = if packing == Packing::Gzip { limits::BODY_COMPRESSED_BYTES } else { limits::BODY_BYTES };
@@ -145,7 +145,7 @@ pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Bod
             app.parts.metrics.refused(Refused::Malformed);
             Err(Problem::new(
                 StatusCode::BAD_REQUEST,
-                "the body is not whole gzip, as its Content-Encoding says",
+                "the body is not complete gzip, although its Content-Encoding is gzip",
                 "send it whole, or without Content-Encoding",
             ))
         }
@@ -207,7 +207,7 @@ async fn within(
         return Err((room.too_large)());
     }
     let start = Instant::now();
-    // What was announced is not there yet: it gets no memory before it comes.
+    // The announced bytes are not there yet: they get no memory before they come.
     let mut whole = BytesMut::with_capacity(said.unwrap_or(0).min(limits::BODY_FIRST_BYTES));
     loop {
         let Ok(frame) = tokio::time::timeout_at(start + allowed(whole.len(), room.within), body.frame()).await else {
@@ -237,7 +237,7 @@ fn allowed(bytes: usize, most: Duration) -> Duration {
 
 fn no_room(app: &App) -> Problem {
     app.parts.metrics.shed(Shed::Bytes);
-    Problem::busy("too many bytes are under way")
+    Problem::busy("too many bytes are in flight")
 }
 
 enum Unpacked {

@@ -1,6 +1,6 @@
-//! Word-for-word repeats of a Prometheus that speaks to us directly: it says everything again each minute.
+//! Word-for-word repeats of a Prometheus that posts to us directly: it sends everything again each minute.
 //!
-//! Invariant: only what was committed is remembered, and only for `REPEAT_WINDOW`; forgetting is always safe.
+//! Invariant: only committed events are remembered, and only for `REPEAT_WINDOW`; forgetting is always safe.
 
 use crate::limits;
 use crate::model::{Event, Time};
@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What was said lately: (source, fingerprint) → (everything in the event, when).
+/// Recent events: (source, fingerprint) → (everything in the event, when).
 #[derive(Default)]
 pub(super) struct Repeats {
     seen: Mutex<Seen>,
@@ -19,7 +19,7 @@ pub(super) struct Repeats {
 #[derive(Default)]
 struct Seen {
     said: HashMap<u64, (u64, Time)>,
-    /// When everything was last looked through for what is expired: when it is full of fresh ones, not at each request.
+    /// When expired events were last removed: when it is full of fresh ones, not at each request.
     cleared: Option<Time>,
 }
 
@@ -27,7 +27,7 @@ struct Seen {
 const CLEAR_EVERY: Duration = Duration::from_secs(10);
 
 impl Repeats {
-    /// The events that say something new, or that were said too long ago.
+    /// The events that are new, or were stored too long ago.
     pub fn fresh(&self, events: Vec<Event>, now: Time) -> Vec<Event> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut here = HashSet::new();
@@ -55,7 +55,7 @@ impl Repeats {
         }
     }
 
-    /// Another door has said something of these, so what Prometheus repeats may be news again.
+    /// Another endpoint has stored one of these events, so Prometheus' repeat may be news again.
     pub fn forget(&self, events: &[Event]) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen.said.is_empty() {
@@ -65,7 +65,7 @@ impl Repeats {
         }
     }
 
-    /// What `remember` wants to know of events that are about to be stored.
+    /// The keys for `remember` of events that are about to be stored.
     pub fn mark(&self, events: &[Event]) -> Vec<(u64, u64)> {
         events.iter().map(|event| (self.key(event), self.words(event))).collect()
     }

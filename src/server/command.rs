@@ -1,6 +1,6 @@
-//! Commands as people type them in a chat: one line in, a few lines of plain text out, by way of the API.
+//! Commands as users type them in a chat: one line in, a few lines of plain text out, by way of the API.
 //!
-//! Invariant: a command is a request to `/api/v1` on behalf of an identified person, so its table of roles decides.
+//! Invariant: a command is a request to `/api/v1` on behalf of an identified user, so its table of roles decides.
 
 use super::api::segment;
 use super::{App, Caller, Problem, api};
@@ -10,18 +10,18 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// What can be typed, for `help`.
+/// The commands, for `help`.
 pub(super) const HELP: &str = "\
-status                        how the engine stands
-incidents                     what is open
-show i3 | r7                  the story of an incident or a run
-why i3 | r7 | NODE            why something was done, or was not
-plan RUNBOOK name=value …     what a runbook would do now
-run RUNBOOK name=value …      start it, within the guards
-approve a4 [reason]           say yes to a question
-deny a4 [reason]              say no
-judge r7 right|wrong [reason] say whether that would have been right
-scorecard RULE                what a rule has on record
+status                        show the engine's status
+incidents                     list open incidents
+show i3 | r7                  show the timeline of an incident or a run
+why i3 | r7 | NODE            explain why an action was taken or not taken
+plan RUNBOOK name=value …     show the steps a runbook would take now
+run RUNBOOK name=value …      start a runbook, within the guards
+approve a4 [reason]           approve a request
+deny a4 [reason]              deny a request
+judge r7 right|wrong [reason] review a run: right or wrong
+scorecard RULE                show how a rule has performed
 ack i3                        somebody looks at it
 assign i3 @user               whose it is from now on (or: me)
 silence i3 2h REASON          silence its alerts at Alertmanager
@@ -30,7 +30,7 @@ unfreeze [SCOPE] REASON       let them go on
 guards                        limits, levels, tripped breakers
 help                          this list";
 
-/// Does what the line says, in the name of the caller.
+/// Performs the command of the line, in the name of the caller.
 pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<String, Problem> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -100,14 +100,14 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let answer = ask("POST", "freezes".to_owned(), body).await?;
             let freeze = serde_json::from_value::<Freeze>(answer["freeze"].clone());
             let until = freeze.map(|freeze| freeze.lasts()).unwrap_or_default();
-            Ok(format!("frozen: {scope}. Nothing new begins {until}; to go on: unfreeze {scope} REASON"))
+            Ok(format!("frozen: {scope}. No new step starts {until}; to release: unfreeze {scope} REASON"))
         }
         "unfreeze" => {
             let (scope, why) = scope(rest);
             let answer = ask("POST", "unfreeze".to_owned(), json!({ "scope": scope, "why": why })).await?;
             Ok(match answer["asked"].is_string() {
-                true => format!("{scope} is still frozen: a second person must say the same within 30 minutes"),
-                false => format!("not frozen any more: {scope}"),
+                true => format!("{scope} is still frozen: a second person must confirm within 30 minutes"),
+                false => format!("no longer frozen: {scope}"),
             })
         }
         "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?)),
@@ -116,15 +116,15 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
             let hint = match crate::config::closest(other, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "`help` lists what can be said".to_owned(),
+                None => "`help` lists the commands".to_owned(),
             };
             let shown: String = other.chars().take(40).collect();
-            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is no command"), hint))
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is not a command"), hint))
         }
     }
 }
 
-/// A person's word on a run. `first`: only where nobody has said anything yet.
+/// A user's review of a run. `first`: only where there is no review yet.
 pub(super) async fn judge(
     app: &App,
     caller: &Caller,
@@ -143,7 +143,7 @@ pub(super) async fn judge(
 /// Starts a runbook with its parameters.
 pub(super) async fn start(app: &App, caller: &Caller, wanted: Value) -> Result<String, Problem> {
     let answer = api::ask(app, caller.clone(), "POST", "runs".to_owned(), wanted).await?;
-    Ok(format!("{} was started; show {0} tells how it goes", text(&answer["run"]["id"])))
+    Ok(format!("{} started; `show {0}` shows its progress", text(&answer["run"]["id"])))
 }
 
 /// Exactly one word.
@@ -153,7 +153,7 @@ fn one<'a>(rest: &'a str, example: &str) -> Result<&'a str, Problem> {
         (Some(word), None) => Ok(word),
         _ => Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            "one name is wanted here",
+            "one name is required here",
             format!("write for example `{example}`"),
         )),
     }
@@ -191,7 +191,7 @@ fn wanted(rest: &str) -> Result<Value, Problem> {
     for word in words {
         let Some((name, value)) = word.split_once('=') else {
             let shown: String = word.chars().take(40).collect();
-            let error = format!("`{shown}` is no parameter");
+            let error = format!("`{shown}` is not a parameter");
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 error,
@@ -215,7 +215,7 @@ fn text(value: &Value) -> String {
 fn status(answer: &Value) -> String {
     let number = |name: &str| text(&answer[name]);
     format!(
-        "{} {}: {} incidents open, {} runs not over, {} questions asked, {} freezes; mode ceiling {}",
+        "{} {}: {} open incidents, {} unfinished runs, {} pending approvals, {} freezes; mode ceiling {}",
         text(&answer["install"]),
         text(&answer["version"]),
         number("incidents_open"),
@@ -237,16 +237,16 @@ fn incidents(answer: &Value) -> String {
         let owner = format!("{owner}{}", recovery.map(|recovery| format!(", {recovery}")).unwrap_or_default());
         format!("{} {} ({}{seen}{owner})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
     };
-    listed(answer["incidents"].as_array().into_iter().flatten().map(line), "nothing is open")
+    listed(answer["incidents"].as_array().into_iter().flatten().map(line), "no open incidents")
 }
 
 pub(super) fn guards(answer: &Value) -> String {
     let out = answer["nodes_out"].as_array().map_or(0, Vec::len);
     let mut lines = vec![match answer["nodes_total"].as_u64() {
         Some(total) => {
-            format!("{out} of {total} nodes are out, {} allowed at once", text(&answer["nodes_out_allowed"]))
+            format!("{out} of {total} nodes out of service, {} allowed at once", text(&answer["nodes_out_allowed"]))
         }
-        None => "how many nodes are out is not known, so nothing that disturbs a node begins".to_owned(),
+        None => "the number of nodes out of service is unknown, so steps that disturb a node are on hold".to_owned(),
     }];
     lines.extend(frozen(answer));
     for run in answer["held"].as_array().into_iter().flatten().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
@@ -258,7 +258,7 @@ pub(super) fn guards(answer: &Value) -> String {
     lines.join("\n")
 }
 
-/// What stops automation now, a line each.
+/// The freezes and switches that stop automation now, a line each.
 pub(super) fn frozen(answer: &Value) -> Vec<String> {
     let stopped = answer["stopped"].as_str().map(|why| format!("everything is stopped: {why}"));
     let freezes = answer["freezes"].as_array().into_iter().flatten();
@@ -287,7 +287,7 @@ fn story(answer: &Value) -> String {
     let lines: Vec<String> = answer["story"].as_array().into_iter().flatten().map(line).collect();
     let older = lines.len().saturating_sub(limits::CHAT_LINES);
     let head = (older > 0).then(|| format!("… {older} earlier lines"));
-    listed(head.into_iter().chain(lines.into_iter().skip(older)), "there is no story yet")
+    listed(head.into_iter().chain(lines.into_iter().skip(older)), "there is no timeline yet")
 }
 
 fn why(answer: &Value) -> String {
@@ -298,10 +298,10 @@ fn why(answer: &Value) -> String {
             lines.push(format!("  {}: {}", text(&line["what"]), text(&line["text"])));
         }
     }
-    listed(lines.into_iter(), "nothing is known of it")
+    listed(lines.into_iter(), "there is no record of it")
 }
 
-/// What would change, a line each, and beneath it what the guards would say now.
+/// The changes, a line each, and beneath it the guards' predicted decisions.
 fn plan(answer: &Value) -> String {
     let guards: Vec<Foretold> = serde_json::from_value(answer["guards"].clone()).unwrap_or_default();
     let calls = answer["plan"]["calls"].as_array().into_iter().flatten().enumerate();
@@ -314,13 +314,13 @@ fn plan(answer: &Value) -> String {
             None => line,
         }
     };
-    listed(calls.filter(|(_, call)| call["reach"] != "none").map(line), "nothing would change")
+    listed(calls.filter(|(_, call)| call["reach"] != "none").map(line), "no changes")
 }
 
 fn scorecard(card: &Value) -> String {
     match serde_json::from_value::<crate::model::Scorecard>(card.clone()) {
-        Ok(card) => format!("rule {} is in {}\non record: {}", card.rule, card.because(), card.card.words()),
-        Err(_) => "its rule is not in force any more".to_owned(),
+        Ok(card) => format!("rule {} is in {}\nstatistics: {}", card.rule, card.because(), card.card.words()),
+        Err(_) => "its rule is no longer in force".to_owned(),
     }
 }
 
@@ -328,7 +328,7 @@ fn decided(approval: &Value) -> String {
     let id = text(&approval["id"]);
     if approval["state"] == "open" {
         let given = approval["given"].as_array().map_or(0, Vec::len);
-        return format!("{id}: your yes is counted, {given} of {} persons", text(&approval["needed"]));
+        return format!("{id}: your approval is counted, {given} of {}", text(&approval["needed"]));
     }
     format!("{id} is {} by {}", text(&approval["state"]), text(&approval["decided_by"]))
 }

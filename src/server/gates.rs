@@ -1,14 +1,14 @@
 //! Every route of the server and who may come through it: the table of the API, and the doors that are not in it.
 //!
-//! Invariant: `docs/roles.md` is made from here, and a test asks the running server whether it is true.
+//! Invariant: `docs/roles.md` is made from here, and a test compares it with the running server.
 
 use super::api;
 use crate::model::{Right, Role};
 
-/// What opens a route that is not part of the API.
+/// The authentication of a route that is not part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// Nothing is asked: it says nothing that is not for everybody.
+    /// No authentication: the answer is public.
     Anybody,
     /// A token whose role has this right.
     Role(Right),
@@ -18,18 +18,18 @@ pub enum Gate {
     Local,
     /// An agent's certificate or ServiceAccount token.
     Agent,
-    /// Where people sign in: nothing is shown but the way in.
+    /// Where users sign in: nothing is shown but the way in.
     SignIn,
-    /// What somebody who has signed in may: by a provider or a token.
+    /// The rights of a session: by a provider or a token.
     Session(&'static str),
-    /// A signature of that service, and what it then may.
+    /// A signature of that service, and the rights that it gives.
     Signed(&'static str, &'static str),
 }
 
-const SLACK: Gate = Gate::Signed("Slack", "what it then may is what the person may");
+const SLACK: Gate = Gate::Signed("Slack", "with the rights of the linked user");
 
-const PAGE: Gate = Gate::Session("it shows what the API shows to them");
-const FORM: Gate = Gate::Session("it does what the API does for them");
+const PAGE: Gate = Gate::Session("the same data as the API for that user");
+const FORM: Gate = Gate::Session("the same actions as the API for that user");
 
 const DOORS: &[(&str, &str, Gate)] = &[
     ("get", "/healthz", Gate::Anybody),
@@ -67,7 +67,11 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
-    ("post", "/pagerduty/webhook", Gate::Signed("PagerDuty", "it acknowledges what the person may, and notes")),
+    (
+        "post",
+        "/pagerduty/webhook",
+        Gate::Signed("PagerDuty", "acknowledges with the rights of the linked user, and records"),
+    ),
 ];
 
 /// Method, path and gate of every route that there is.
@@ -79,17 +83,17 @@ pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
 const HEAD: &str = "\
 # Roles
 
-Made from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test asks the server for every line of it. `docs/access.md` has the answer
+Generated from `crates/core/src/model/role.rs` and `src/server/gates.rs`; a test checks every line against the server. `docs/access.md` has the answer
 to each role at each route by cluster.
 
 A role has the rights of its row and no others. It is given to a person under `people`, or to a token under `server.tokens`
-or by `nightshift tokens make`. A person is one, whatever they come by (Slack, PagerDuty, tokens, the web): no way in gives
-more than the person has, and who asked for something, or posted the alert that started it, cannot approve it by another way.
-This machine's own token and break-glass access count as no person where several must agree, unless `people` says whose `local`
-is. `clusters` limits a person or a token to what is in these clusters: they read everything and act there alone, and post only
-to sources that are about these clusters alone (`add_labels.cluster`, or `clusters` of the source). What a caller was refused is
-in the ledger.
-People, groups, tokens and the secrets of these doors are read again within a second when their file changes. `role: none`
+or by `nightshift tokens make`. A person has the same rights with every auth method (Slack, PagerDuty, tokens, the web): no method
+gives more rights, and the requester of a run, or the sender of the alert that started it, cannot approve it through another one.
+This machine's own token and break-glass access do not count as an approver where several are required, unless `people` names
+the owner of `local`. `clusters` limits a person or a token to these clusters: they read everything, act only there, and post
+only to sources limited to these clusters (`add_labels.cluster`, or `clusters` of the source). Denied requests are in the
+ledger.
+Users, groups, tokens and the secrets of these endpoints are reloaded within a second when their file changes. `role: none`
 blocks a person or a group by every auth method.
 
 ";
@@ -104,7 +108,7 @@ pub fn roles_page() -> String {
         let marks: Vec<&str> = Role::ALL.iter().map(|role| if role.may(right) { "yes" } else { "–" }).collect();
         marks.join(" | ")
     };
-    for right in Right::ALL {
+    for &right in Right::ALL {
         page += &format!("| {} | {} |\n", right.words(), marks(right));
     }
     page += &format!("\n## The HTTP API\n\n| route | {} |\n{}", names.join(" | "), rule(names.len() + 1));
@@ -116,17 +120,17 @@ pub fn roles_page() -> String {
             other => doors += &format!("| {route} | {} |\n", words(other)),
         }
     }
-    page + &api + "\n## The other doors\n\n| route | opened by |\n|---|---|\n" + &doors
+    page + &api + "\n## Other endpoints\n\n| route | authentication |\n|---|---|\n" + &doors
 }
 
 pub(super) fn words(gate: Gate) -> String {
     match gate {
-        Gate::Anybody => "nothing: it says nothing but what is for everybody".to_owned(),
-        Gate::SignIn => "nothing: it shows the way in and no data; a form only from our own page".to_owned(),
+        Gate::Anybody => "no authentication; public".to_owned(),
+        Gate::SignIn => "no authentication; the sign-in page without data, forms only from our own pages".to_owned(),
         Gate::Session(may) => format!("a session of the pages; {may}"),
         Gate::Role(right) => format!("the right to {}", right.words()),
         Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
-        Gate::Local => "this machine's own token alone (`nightshift break-glass`)".to_owned(),
+        Gate::Local => "this machine's own token only (`nightshift break-glass`)".to_owned(),
         Gate::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
         Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
     }

@@ -1,7 +1,7 @@
-//! `/healthz`: the process lives. `/readyz`: it can do its work, or says what it cannot.
+//! `/healthz`: the process lives. `/readyz`: it can do its work, or lists the parts that it cannot.
 //!
-//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is said, but makes nobody
-//! stop sending us events: they are kept, and runs are held until it is back.
+//! Invariant: ready means that the writer answered just now and rules are loaded. A lost cluster is reported, but must
+//! not stop sending us events: they are kept, and runs are held until it is back.
 
 use super::App;
 use crate::limits;
@@ -22,8 +22,8 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         Ok(Err(StoreError::Busy(_))) => Err("the disk is full, alerts are refused until there is room"),
         Ok(Err(error)) => {
             // The words may hold paths, and whoever asks has shown no token: they go to the log.
-            tracing::error!(%error, "the store is not well");
-            Err("the store answers with an error; the log says which")
+            tracing::error!(%error, "the store is unhealthy");
+            Err("the store returns an error; see the log")
         }
         Err(_) => Err("the writer of the store did not answer in time"),
     };
@@ -36,19 +36,17 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     let mut said = json!({ "ready": ready, "store": word(store), "catalog": word(catalog) });
     if refused > 0 && catalog.is_ok() {
         // It works, with what was good: that is to be seen, and no reason to send events elsewhere.
-        said["catalog"] =
-            json!(format!("{refused} files are refused, their last good version is active; the log says why"));
+        said["catalog"] = json!(format!("{refused} files rejected, their last good version is active; see the log"));
     }
     let world = &app.parts.world;
     if !world.clusters.is_empty() {
-        // Why is in the log and in `nightshift doctor`: it may name addresses, and whoever asks has shown no token.
+        // The reason is in the log and in `nightshift doctor`: it may name addresses, and the caller has shown no
+        // token.
         let lost = world.lost_clusters();
         let only_watched = |name: &String| world.clusters.get(name).is_some_and(|kube| kube.only_watched().is_some());
         let word = |name: &String| match lost.get(name) {
-            Some((since, _)) => format!("not watched since {since}; the log says why"),
-            None if only_watched(name) => {
-                "only watched: this engine begins no steps there; the log says why".to_owned()
-            }
+            Some((since, _)) => format!("not watched since {since}; see the log"),
+            None if only_watched(name) => "only watched: this engine starts no steps there; see the log".to_owned(),
             None => "ok".to_owned(),
         };
         said["clusters"] = world.clusters.keys().map(|name| (name.clone(), json!(word(name)))).collect();
@@ -56,7 +54,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     let channels = &app.parts.notifiers;
     let off = channels.iter().filter(|(_, notifier)| notifier.off().is_some());
     let off: serde_json::Map<_, _> =
-        off.map(|(name, _)| (name.clone(), json!("off: its secret cannot be read; the log says why"))).collect();
+        off.map(|(name, _)| (name.clone(), json!("off: its secret cannot be read; see the log"))).collect();
     if !off.is_empty() {
         said["channels"] = off.into();
     }

@@ -1,11 +1,11 @@
-//! What was heard lately, so that a repeat counts once.
+//! Recent deliveries, so that a repeat counts once.
 //!
-//! Invariant: bounded; what is forgotten is the oldest.
+//! Invariant: bounded; the oldest is forgotten first.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-/// The names that a service gives to what it delivers.
+/// The ids that a service gives to its deliveries.
 #[derive(Debug)]
 pub(super) struct Heard {
     most: usize,
@@ -17,7 +17,7 @@ impl Heard {
         Heard { most, ids: Mutex::default() }
     }
 
-    /// Whether it was heard before. What has no name is always new.
+    /// Whether it came before. A delivery without an id is always new.
     pub(super) fn again(&self, id: &str) -> bool {
         if id.is_empty() {
             return false;

@@ -1,6 +1,7 @@
 //! `POST /in/<kind>/<source>`: body, source, limits, authentication, decode, intake.
 //!
-//! Invariant: 2xx is answered only after the commit; what can never be accepted is 4xx, what may be later is 503.
+//! Invariant: 2xx is answered only after the commit; a body that can never be accepted is 4xx, one that may be later is
+//! 503.
 
 use super::{App, Caller, Problem, body, witness};
 use crate::config::{KUBERNETES, Source};
@@ -49,7 +50,7 @@ async fn webhook(
     Ok(answer(StatusCode::OK, accepted, &heard, json!({ "gaps": gaps })))
 }
 
-/// A Prometheus that takes us for an Alertmanager: the good alerts are kept, and 400 tells of the others (rule 19).
+/// A Prometheus that takes us for an Alertmanager: the good alerts are kept, and 400 names the others (rule 19).
 async fn direct(
     State(app): State<App>,
     Path(source): Path<String>,
@@ -64,7 +65,7 @@ async fn direct(
     let now = app.parts.clock.now();
     let fresh = app.repeats.fresh(decoded.events, now);
     let marks = app.repeats.mark(&fresh);
-    // The sender hears of the bad ones each time it repeats them; a ledger entry a minute would say nothing more.
+    // The sender receives the bad ones each time it repeats them; a ledger entry a minute would add nothing.
     let heard = store(&app, &source, &caller, Decoded { events: fresh, gaps: Vec::new() }).await?;
     app.repeats.remember(&marks, now);
     app.parts.metrics.acked(accepted, started.elapsed());
@@ -76,7 +77,7 @@ async fn direct(
     Ok(answer(StatusCode::BAD_REQUEST, accepted, &heard, why))
 }
 
-/// CloudEvents' question whether we want to be posted to.
+/// The handshake of CloudEvents, before a sender posts.
 async fn handshake(
     State(app): State<App>,
     Path((kind, source)): Path<(String, String)>,
@@ -160,7 +161,7 @@ enum Form {
 async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Decoded, Problem> {
     let now = app.parts.clock.now();
     let cfg = app.parts.config.sources.get(source).cloned();
-    let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "look at `sources:`")) };
+    let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "check `sources:`")) };
     let name = source.to_owned();
     let large = bytes.len() > limits::DECODE_INLINE_BYTES;
     let decoded = match form {
@@ -169,7 +170,7 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
                 return Err(Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!("there is no decoder for `{kind}`"),
-                    format!("put integrations/{kind}/decode.rhai in place; `nightshift check` says what is wrong"),
+                    format!("put integrations/{kind}/decode.rhai in place; `nightshift check` shows the error"),
                 ));
             };
             let attributes = sources::cloudevents::attributes(
@@ -193,7 +194,7 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
         Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "the body could not be decoded",
-            "the log of the engine says why",
+            "see the engine's log for the reason",
         )
     })?;
     decoded.map_err(|refusal| refuse(app, source, refusal))
@@ -208,9 +209,9 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> R
     })
 }
 
-/// A refusal is loud here, because the sender will not say it to anybody.
+/// A refusal is loud here, because the sender will not show it to any user.
 fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
-    tracing::warn!(source, why = %refusal, "a body was refused: what it said is lost unless it is sent again");
+    tracing::warn!(source, why = %refusal, "request body rejected; its events are lost unless they are sent again");
     match refusal {
         Refusal::Malformed(why) => {
             app.parts.metrics.refused(Refused::Malformed);
@@ -223,7 +224,7 @@ fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
     }
 }
 
-/// Takes out the events about clusters for which the source or the caller does not speak. What is left out is a gap, in words; where
+/// Removes events about clusters outside the source's or the caller's scope. A removed one is a gap, in words; where
 /// nothing is left, the whole request is refused.
 fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> Result<Decoded, Problem> {
     let Decoded { events, mut gaps } = decoded;
@@ -292,10 +293,10 @@ fn unstored(app: &App, source: &str, error: &StoreError) -> Problem {
         app.parts.metrics.shed(Shed::Busy);
         return Problem::busy("the store is busy");
     }
-    tracing::error!(%error, source, "events could not be stored");
+    tracing::error!(%error, source, "cannot store events");
     app.parts.metrics.shed(Shed::Store);
     // Words of the database may hold paths: the log has them, the sender does not need them.
-    Problem::busy("the events could not be stored")
+    Problem::busy("the cannot store events")
 }
 
 fn answer(status: StatusCode, accepted: usize, heard: &Heard, more: serde_json::Value) -> Response {

@@ -35,7 +35,11 @@ impl Default for Pace {
     }
 }
 
-/// Refuses an address that others can reach unless the configuration says that a TLS proxy stands before it.
+/// Refuses an address that others can reach unless the configuration declares a TLS proxy before it.
+///
+/// # Errors
+///
+/// Fails when `server.listen` is no loopback address and `server.behind_tls` is not set.
 pub fn check_listen(server: &Server) -> Result<(), String> {
     if server.listen.ip().is_loopback() || server.behind_tls {
         return Ok(());
@@ -48,6 +52,10 @@ pub fn check_listen(server: &Server) -> Result<(), String> {
 }
 
 /// Serves until `shutdown` is done, then lets requests under way end for as long as the pace allows.
+///
+/// # Errors
+///
+/// Never fails today; the socket is bound before.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> std::io::Result<()> {
     let pace = app.pace;
     let metrics = Arc::clone(&app.parts.metrics);
@@ -58,21 +66,21 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             metrics.connection_opened();
             tokio::select! {
                 () = connection(stream, router, pace, stopped, seat.clone()) => {}
-                () = seat.must_leave() => tracing::debug!("a connection that had proven nothing gave way to a new one"),
+                () = seat.must_leave() => tracing::debug!("an unauthenticated connection was closed in favor of a new one"),
             }
             metrics.connection_closed();
         }
     };
     if !accept_seated(listener, limits::CONNECTIONS, pace.shutdown, shutdown, talk).await {
-        tracing::warn!("some requests did not end in time and were cut");
+        tracing::warn!("some requests did not finish in time and were cut");
     }
-    // What was only counted so far is told while there is a store to tell it to.
+    // Refusals that were only counted so far are written while there is a store to write to.
     app.witness.close(&app).await;
     Ok(())
 }
 
-/// Gives each connection to `talk`, at most so many at once, until `shutdown` is done; then tells those that live to end and
-/// waits for them so long. Whether all have ended in time.
+/// Gives each connection to `talk`, at most so many at once, until `shutdown` is done; then signals the live ones to
+/// end and waits for them so long. Whether all have ended in time.
 pub(super) async fn accept<T>(
     listener: TcpListener,
     most: usize,
@@ -90,7 +98,7 @@ where
     accept_seated(listener, most, patience, shutdown, talk).await
 }
 
-/// The same where a connection may have to give way, which its seat says.
+/// The same where a connection may have to give way, by its seat.
 async fn accept_seated<T>(
     listener: TcpListener,
     most: usize,
@@ -157,7 +165,7 @@ impl Unaccepted {
             return false;
         }
         let tries = std::mem::take(&mut self.count);
-        tracing::warn!(%error, tries, "connections could not be accepted; they wait; out of file descriptors is the usual reason");
+        tracing::warn!(%error, tries, "cannot accept connections; they wait; the usual cause is a lack of file descriptors");
         self.said = Some(now);
         true
     }
@@ -194,7 +202,7 @@ async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut sto
         }
     };
     if let Err(error) = ended {
-        // Clients that vanish or dawdle are ordinary; the counters of refusals tell the story.
+        // Clients that vanish or dawdle are ordinary; the counters of refusals show them.
         tracing::debug!(%error, "a connection ended early");
     }
 }

@@ -1,8 +1,9 @@
-//! `/metrics`: every metric in the format that the client asks for, levels read from the store at that moment.
+//! `/metrics`: every metric in the format that the client accepts, levels read from the store at that moment.
 //!
 //! Invariant: a store that does not answer costs the levels, never the page.
 
 use super::{App, Caller};
+use crate::actions;
 use crate::limits;
 use crate::model::Right;
 use crate::policy::nodes_at_once;
@@ -13,11 +14,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// What an agent says of a warm.
-fn warm_of((_, verb, progress): (String, String, Value)) -> Option<Value> {
-    (verb == "cache::warm").then_some(progress)
-}
-
 pub(super) async fn show(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Response {
     if let Err(problem) = caller.need(Right::Measure) {
         return problem.into_response();
@@ -25,8 +21,9 @@ pub(super) async fn show(State(app): State<App>, caller: Caller, headers: Header
     measure_budget(&app).await;
     if let Ok(Ok(counts)) = tokio::time::timeout(limits::READY_TIMEOUT, app.parts.store.counts()).await {
         let now = app.parts.clock.now();
-        let warming: Vec<Value> = app.parts.world.agents.at_work().into_iter().filter_map(warm_of).collect();
-        let bytes = |name: &str| warming.iter().filter_map(|progress| progress[name].as_u64()).sum();
+        let at_work = app.parts.world.agents.at_work();
+        let bytes_of = |verb: &str, progress: &Value| actions::find(verb)?.bytes_read(progress);
+        let warming: Vec<_> = at_work.iter().filter_map(|(_, verb, progress)| bytes_of(verb, progress)).collect();
         let cards = super::api::places(&app).await.unwrap_or_default();
         let mut rules = [0; 4];
         for (_, mode) in &cards {
@@ -45,8 +42,8 @@ pub(super) async fn show(State(app): State<App>, caller: Caller, headers: Header
             freezes: counts.freezes,
             nodes_held: counts.nodes_held,
             warming: warming.len() as u64,
-            warming_bytes: bytes("bytes"),
-            warming_done: bytes("done_bytes"),
+            warming_bytes: warming.iter().map(|(all, _)| all).sum(),
+            warming_done: warming.iter().map(|(_, done)| done).sum(),
             rules,
             rules_lowered: cards.iter().filter(|(file, mode)| mode < file).count() as u64,
             clusters_lost: app.parts.world.lost_clusters().len() as u64,

@@ -1,4 +1,4 @@
-//! PagerDuty's webhook (v3): what people do there is the same here.
+//! PagerDuty's webhook (v3): an act of a user there counts as the same act here.
 //!
 //! Invariant: nothing is decoded before its signature holds, nothing counts twice, and our own events that come back as
 //! an echo change nothing.
@@ -24,14 +24,14 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/pagerduty/webhook", post(hear))
 }
 
-/// The keys that sign (two while one is rotated), and deliveries that were heard.
+/// The keys that sign (two while one is rotated), and the deliveries received.
 #[derive(Debug)]
 pub struct PagerDutyDoor {
     keys: RwLock<Keys>,
     heard: Heard,
 }
 
-/// The keys, and of what they were made, hashed: to see whether others are meant.
+/// The keys, and a hash of their secrets: to see whether other ones are configured.
 #[derive(Debug)]
 struct Keys {
     keys: Vec<hmac::Key>,
@@ -46,6 +46,7 @@ impl Keys {
 }
 
 impl PagerDutyDoor {
+    /// An endpoint whose requests must be signed with one of these secrets.
     pub fn new(secrets: &[String]) -> PagerDutyDoor {
         PagerDutyDoor { keys: RwLock::new(Keys::new(secrets)), heard: Heard::new(limits::PAGERDUTY_HEARD) }
     }
@@ -95,7 +96,7 @@ struct Event {
     /// Part of what is signed; a time, as PagerDuty writes it.
     #[serde(default)]
     occurred_at: Value,
-    /// Who did it; an integration, or nobody, is our own echo.
+    /// The user who did it; an integration, or none, is our own echo.
     #[serde(default)]
     agent: Option<Reference>,
     #[serde(default)]
@@ -143,10 +144,10 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
     // A restart forgets the numbers below: then the age of what was done bounds how long a copy of a delivery counts.
     let occurred = event.occurred_at.as_str().and_then(|at| at.parse::<Time>().ok());
     if occurred.is_some_and(|at| at + limits::PAGERDUTY_OLD < app.parts.clock.now()) {
-        tracing::warn!(%incident, id = %one_line(&event.id, limits::WITNESS_CHARS), "a delivery of PagerDuty is too old; it does nothing");
+        tracing::warn!(%incident, id = %one_line(&event.id, limits::WITNESS_CHARS), "PagerDuty delivery too old; ignored");
         return Ok(StatusCode::OK);
     }
-    // PagerDuty signs no time of sending, so its own number is all that tells a repeat.
+    // PagerDuty signs no time of sending, so its own number is all that marks a repeat.
     if door.heard.again(&event.id) {
         return Ok(StatusCode::OK);
     }
@@ -161,9 +162,9 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
 
 /// Who has acted there.
 enum Who {
-    /// Somebody whom the roster knows: they may there what they may here.
+    /// A user of the roster: their rights there are the same as here.
     Known(Person),
-    /// Somebody whom only PagerDuty knows, by the name that it gives them.
+    /// A user that only PagerDuty has, by their name there.
     Vouched(String),
 }
 
@@ -176,8 +177,8 @@ impl Who {
     }
 }
 
-/// The incident that it is about, by number and by its whole key, and the person who acted; none where it is not ours or
-/// no person acted.
+/// The incident that it is about, by number and by its whole key, and the user who acted; none where it is not ours or
+/// no user acted.
 fn ours(app: &App, event: &Event) -> Option<(IncidentId, String, Who)> {
     let agent = event.agent.as_ref().filter(|agent| agent.kind.starts_with("user"))?;
     let who = match app.roster.now().by_pagerduty(&agent.id) {
@@ -192,8 +193,8 @@ fn ours(app: &App, event: &Event) -> Option<(IncidentId, String, Who)> {
     Some((number.parse().ok()?, key.to_owned(), who))
 }
 
-/// An acknowledgement: of somebody whom we know it is the request to the API that they would send, in their name, so its
-/// table of roles decides and its witness writes down a refusal. Whom only PagerDuty knows, PagerDuty vouches for.
+/// An acknowledgement: of a user with an entry here it is the request to the API that they would send, in their name,
+/// so its table of roles decides and its audit records a refusal. For other users PagerDuty's signature counts.
 async fn acknowledge(app: &App, incident: IncidentId, who: &Who) -> Result<(), Problem> {
     match who {
         Who::Known(person) => {
@@ -225,7 +226,7 @@ async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Re
             let names: Vec<&str> = names.filter_map(|one| one["summary"].as_str()).take(limits::NAMES_SHOWN).collect();
             format!(
                 "gave it to {} in PagerDuty",
-                if names.is_empty() { "somebody else".to_owned() } else { names.join(", ") }
+                if names.is_empty() { "another user".to_owned() } else { names.join(", ") }
             )
         }
         "incident.escalated" => "escalated it in PagerDuty".to_owned(),
@@ -259,7 +260,7 @@ mod tests {
 
     fn sign(secret: &str, body: &[u8]) -> String {
         let tag = hmac::sign(&signed::key(secret), body);
-        tag.as_ref().iter().fold("v1=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        format!("v1={}", hex::encode(tag))
     }
 
     #[test]

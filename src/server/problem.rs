@@ -1,6 +1,6 @@
-//! Answers that are a "no": a status, what happened, and what to do about it, as JSON.
+//! Refusals: a status, the error, and its fix, as JSON.
 //!
-//! Invariant: a problem never repeats what a client sent, except names that were checked or are escaped by JSON.
+//! Invariant: a problem never repeats a client's text, except names that were checked or are escaped by JSON.
 
 use super::App;
 use axum::Json;
@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 says which schemes are taken.
+/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 lists the accepted schemes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
@@ -19,15 +19,21 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem with this status, the error, and a hint for its fix.
     pub fn new(status: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Problem {
         Problem { status, error: error.into(), hint: hint.into() }
     }
 
     /// 503: come again. Alertmanager does so on its own; never 429, which it takes as final.
     pub fn busy(error: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "try again in a moment; Alertmanager does so by itself")
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error,
+            "try again in a moment; Alertmanager retries automatically",
+        )
     }
 
+    /// A 404.
     pub fn not_found(error: impl Into<String>, hint: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, error, hint)
     }
@@ -61,7 +67,7 @@ pub(super) async fn no_such_page(headers: HeaderMap, uri: Uri) -> Response {
     }
     let path: String = uri.path().chars().take(200).collect();
     Problem::not_found(
-        format!("there is nothing at {path}"),
+        format!("there is no page at {path}"),
         "events go to POST /in/<kind>/<source>; the API is under /api/v1; health is at /healthz and /readyz",
     )
     .into_response()
@@ -76,8 +82,8 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
     )
 }
 
-/// Where browsers reach us by TLS, they are to come by TLS alone: for a year, and to this host alone, as what its neighbors
-/// serve is not ours to say.
+/// Where browsers reach us by TLS, they must come by TLS alone: for a year, and to this host alone, as its neighbors
+/// are not ours to decide on.
 pub(super) async fn require_tls(State(app): State<App>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if app.web.is_secure() {

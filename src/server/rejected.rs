@@ -1,8 +1,8 @@
-//! Requests to `/in/…` that were turned away for their token or their address: the commonest mistakes of a set-up, said in the
-//! log with peer and source.
+//! Requests to `/in/…` that were turned away for their token or their address: the commonest mistakes of a set-up,
+//! logged with peer and source.
 //!
-//! Invariant: one line a minute for each status and source, with the count of what it stands for; what a stranger sends is
-//! bounded and escaped, and grows nothing.
+//! Invariant: one line a minute for each status and source, with the count of the requests that it stands for; a
+//! stranger's text is bounded and escaped, and grows nothing.
 
 use super::{App, Problem};
 use crate::limits::{REJECTED_EVERY, REJECTED_KINDS, REJECTED_SOURCE_CHARS};
@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub SocketAddr);
 
+/// Refused requests by status and source, with the time of their last line in the log.
 #[derive(Default)]
 pub struct Rejected(Mutex<HashMap<(u16, String), Seen>>);
 
@@ -92,10 +93,10 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-/// Whatever else is not opened by what came with it: a token that is none, a signature that does not fit, a certificate that is
-/// not known any more.
+/// Refused requests of all other routes: an invalid token, a signature that does not fit, a certificate that is no
+/// longer known.
 async fn elsewhere(app: App, request: Request, next: Next) -> Response {
-    // The first two segments say which endpoint it is, and bound how many lines there are.
+    // The first two segments name the endpoint, and bound how many lines there are.
     let endpoint: Vec<&str> = request.uri().path().split('/').skip(1).take(2).collect();
     let endpoint = one_line(&format!("/{}", endpoint.join("/")), REJECTED_SOURCE_CHARS);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);

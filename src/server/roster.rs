@@ -1,7 +1,7 @@
-//! Who is known now: people with everything that is theirs, and the tokens of the configuration. Replaced as a whole when
+//! Who is known now: users with everything that is theirs, and the tokens of the configuration. Replaced as a whole when
 //! the file changes, so that a role that is taken away is gone with the next request.
 //!
-//! Invariant: whatever somebody comes by, they have one name here and never more than their own role.
+//! Invariant: by every auth method, a user has one name here and never more than their own role.
 
 mod reload;
 
@@ -13,11 +13,12 @@ use crate::model::{Grant, Right, identity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// The principals: users, tokens, and groups of the identity provider.
 #[derive(Clone, Default)]
 pub struct Roster {
     people: Vec<Person>,
     tokens: Tokens,
-    /// Groups of the identity provider, and what their members may.
+    /// Groups of the identity provider, and the rights of their members.
     groups: BTreeMap<String, Grant>,
 }
 
@@ -26,10 +27,12 @@ pub struct Roster {
 pub struct Live(RwLock<Arc<Roster>>);
 
 impl Live {
+    /// The principals in force; a reload replaces them.
     pub fn new(roster: Roster) -> Live {
         Live(RwLock::new(Arc::new(roster)))
     }
 
+    /// The principals in force now.
     pub fn now(&self) -> Arc<Roster> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -41,6 +44,7 @@ impl Live {
 }
 
 impl Roster {
+    /// Users and tokens, without groups.
     pub fn new(people: Vec<Person>, tokens: Tokens) -> Roster {
         Roster { people, tokens, groups: BTreeMap::new() }
     }
@@ -54,6 +58,7 @@ impl Roster {
         Roster { groups: groups.collect(), ..self }
     }
 
+    /// Whether the configuration gives rights to groups.
     pub fn has_groups(&self) -> bool {
         !self.groups.is_empty()
     }
@@ -68,8 +73,8 @@ impl Roster {
         self.groups.values().any(|grant| grant.role.may(right))
     }
 
-    /// What members of these groups may do: a group that is blocked blocks; else the widest role, in the clusters of the
-    /// groups that give it.
+    /// The rights of members of these groups: a group that is blocked blocks; else the widest role, in the clusters of
+    /// the groups that give it.
     pub fn by_groups(&self, groups: &[String]) -> Option<Grant> {
         let given: Vec<&Grant> = groups.iter().filter_map(|group| self.groups.get(group)).collect();
         let role = WIDEST_FIRST.into_iter().find(|role| given.iter().any(|grant| grant.role == *role))?;
@@ -80,24 +85,28 @@ impl Roster {
         Some(Grant { role, clusters })
     }
 
+    /// Every user of the configuration.
     pub fn people(&self) -> &[Person] {
         &self.people
     }
 
+    /// The user of this name.
     pub fn by_name(&self, name: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.name == name)
     }
 
+    /// The user of this Slack user id.
     pub fn by_slack(&self, user: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.slack.as_deref() == Some(user))
     }
 
+    /// The user of this PagerDuty user id.
     pub fn by_pagerduty(&self, user: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.pagerduty.as_deref() == Some(user))
     }
 
-    /// By the subject that an identity provider gives. What has an `@` is an address of mail: a subject that its user chose
-    /// may look like one.
+    /// The user of a subject that an identity provider gives. A subject with an `@` is a mail address: a subject that
+    /// its user chose may look like one.
     pub fn by_subject(&self, subject: &str) -> Option<&Person> {
         let named = |person: &&Person| person.oidc.as_deref() == Some(subject);
         self.people.iter().find(named).filter(|_| !subject.contains('@'))
@@ -115,7 +124,7 @@ impl Roster {
         listed.or_else(|| self.by_name(token))
     }
 
-    /// Whether two names in the ledger are one person.
+    /// Whether two names in the ledger are one user.
     pub fn same(&self, one: &str, other: &str) -> bool {
         let person = |name: &str| self.of_token(name).map_or(name.to_owned(), |person| person.name.clone());
         let (one, other) = (identity(one), identity(other));
@@ -134,7 +143,7 @@ impl Roster {
         Some(self.caller_by(&known.name, known.grant.clone(), known.sources.clone(), way))
     }
 
-    /// Who comes with a token of that name: the person whose it is, where somebody says so.
+    /// The caller of a token of that name: its owner, where one is configured.
     pub fn caller_by(&self, token: &str, grant: Grant, sources: Vec<String>, way: Way) -> Caller {
         let person = self.of_token(token).filter(|_| grant.role != Role::Source);
         let name = person.map_or(token, |person| &person.name);
@@ -146,15 +155,15 @@ impl Roster {
         self.tokens.all().any(|token| token.name == name)
     }
 
-    /// Everybody who can be named here: people, and tokens that are nobody's.
+    /// Every name that can be used here: users, and tokens without an owner.
     pub fn names(&self) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.grant.role != Role::Source && token.name != LOCAL);
         let tokens = tokens.filter(|token| self.of_token(&token.name).is_none()).map(|token| token.name.clone());
         self.people.iter().map(|person| person.name.clone()).chain(tokens).collect()
     }
 
-    /// Who has this right, by a token of the configuration, by Slack or by the provider. The machine's own token is
-    /// nobody's.
+    /// The names with this right, by a token of the configuration, by Slack or by the provider. The machine's own token
+    /// has no owner.
     pub fn holders(&self, right: Right) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
         let by_token = tokens.map(|token| {
@@ -169,7 +178,7 @@ impl Roster {
             .collect()
     }
 
-    /// What is different in another roster, in words, without a secret.
+    /// The differences to another roster, in words, without a secret.
     fn changes(&self, next: &Roster) -> Vec<String> {
         let said = |roster: &Roster| -> BTreeSet<(String, String)> {
             let people = roster.people.iter().map(|person| {

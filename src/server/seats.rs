@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Nothing has come yet, or what came has proven nothing: who has this gives way first.
+/// Nothing has come yet, or the requests so far have proven nothing: such a connection gives way first.
 const STRANGER: u8 = 0;
 /// A request of which it is not known yet whose it is.
 const UNPROVED: u8 = 1;
@@ -45,7 +45,7 @@ pub(super) struct Held {
     _place: OwnedSemaphorePermit,
 }
 
-/// What a request says of its connection.
+/// A request's hold on its connection's state.
 #[derive(Clone)]
 pub(super) struct Seat(Arc<State>);
 
@@ -57,6 +57,7 @@ pub(super) fn proven(extensions: &http::Extensions) {
 }
 
 impl Seats {
+    /// Room for `most` connections.
     pub fn new(most: usize) -> Arc<Seats> {
         Arc::new(Seats { places: Arc::new(Semaphore::new(most)), taken: Mutex::default() })
     }
@@ -65,8 +66,8 @@ impl Seats {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection. Where none is free, another connection is told to give way; where none may be cut, this
-    /// waits.
+    /// A place for one more connection. Where none is free, another connection is signaled to give way; where none may
+    /// be cut, this waits.
     pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
@@ -95,7 +96,7 @@ impl Seats {
             let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
             of(class).for_each(|(_, peer, _)| *counts.entry(peer).or_default() += 1);
             let Some(most) = counts.values().copied().max() else { continue };
-            // Told once is enough: the next one that gives way is another. One that has proven itself meanwhile stays.
+            // One signal is enough: the next one that gives way is another. One that has proven itself meanwhile stays.
             let gives_way = |state: &Arc<State>| {
                 state.class.compare_exchange(class, PINNED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             };
@@ -115,6 +116,7 @@ impl Drop for Held {
 }
 
 impl Seat {
+    /// A request has begun, and its sender is not proven yet.
     pub fn begins(&self) {
         self.turn(&[STRANGER, IDLE], UNPROVED);
     }
@@ -124,6 +126,7 @@ impl Seat {
         self.turn(&[STRANGER, UNPROVED, IDLE], PROVED);
     }
 
+    /// The request has ended; a proven connection stays proven.
     pub fn ends(&self) {
         self.turn(&[UNPROVED], STRANGER);
         self.turn(&[PROVED], IDLE);
@@ -194,7 +197,7 @@ mod tests {
         assert!(!left(&proven).await);
     }
 
-    /// Asks for a place in another task, and gives it once it is there.
+    /// Requests a place in another task, and gives it once it is there.
     fn asks_for_place(seats: &Arc<Seats>) -> tokio::sync::mpsc::Receiver<OwnedSemaphorePermit> {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let seats = Arc::clone(seats);

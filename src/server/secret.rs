@@ -1,4 +1,4 @@
-//! Random bytes and text that nobody can guess: names of sessions, tickets, forms, tokens.
+//! Random bytes and text that cannot be guessed: names of sessions, tickets, forms, tokens.
 //!
 //! Invariant: every secret that the server makes comes from the system's generator, through here.
 

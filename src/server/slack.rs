@@ -1,7 +1,7 @@
-//! Slack's ways in: the slash command, what people press, the forms that they send, their page. Over HTTP, signed by Slack,
-//! or over a connection that we open (Socket Mode). Answered at once, done after it.
+//! Slack's endpoints: the slash command, interactions, forms, the home page. Over HTTP, signed by Slack, or over a
+//! connection that we open (Socket Mode). Answered at once, done after it.
 //!
-//! Invariant: both ways end in the same code; nothing is decoded before its signature holds; a person is known by user id
+//! Invariant: both ways end in the same code; nothing is decoded before its signature holds; a user is known by user id
 //! alone, never by a name.
 
 mod forms;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use url::Url;
 
-/// What opens Slack's ways in, as the configuration says it.
+/// The secrets and settings of Slack's endpoints, as configured.
 #[derive(Clone)]
 pub struct Door {
     /// Left out: nothing comes in over HTTP.
@@ -43,11 +43,11 @@ pub struct Door {
     pub hooks: Url,
     /// With the bot's token, for forms and pages. Left out: there are none.
     pub web: Option<Web>,
-    /// Opens what our buttons carry.
+    /// Opens the values of our buttons.
     pub seal: Arc<Seal>,
 }
 
-/// The ways in, with what has to be remembered between two words of Slack.
+/// The endpoints, with the state kept between two requests of Slack.
 pub struct SlackDoor {
     signature: Option<Signature>,
     hooks: Url,
@@ -62,6 +62,7 @@ pub struct SlackDoor {
 }
 
 impl SlackDoor {
+    /// Endpoints with these settings, and nothing remembered.
     pub fn new(door: Door) -> SlackDoor {
         SlackDoor {
             signature: door.signing_secret.as_deref().map(Signature::new),
@@ -89,7 +90,7 @@ impl SlackDoor {
     }
 }
 
-/// An engine with its door to Slack: what both ways in lead to.
+/// An engine with its endpoints of Slack: both transports lead here.
 #[derive(Clone)]
 struct Chat {
     app: App,
@@ -104,8 +105,8 @@ impl Chat {
         Ok(Chat { app: app.clone(), door })
     }
 
-    /// Does the command. What takes longer than Slack waits is answered later, at the address that came with it. Null:
-    /// there is nothing to say, a form has opened.
+    /// Performs the command. An answer that takes longer than Slack waits is sent later, to the address that came with
+    /// it. Null: there is no answer, a form has opened.
     async fn command(&self, slash: Slash) -> Value {
         let Ok(place) = Arc::clone(&self.door.places).try_acquire_owned() else { return too_much() };
         let (chat, to) = (self.clone(), slash.response_url.clone());
@@ -152,7 +153,7 @@ impl Chat {
         }
     }
 
-    /// None: a form asks for what the line leaves out.
+    /// None: a form requests the omitted parts of the line.
     async fn obey(&self, caller: &Caller, slash: &Slash) -> Result<Option<String>, Problem> {
         if let Some(purpose) = self.left_open(&slash.text)
             && self.ask(caller, &slash.user_id, &slash.trigger_id, &slash.response_url, purpose).await?
@@ -171,21 +172,24 @@ impl Chat {
             return;
         }
         if !self.door.may_reply_to(url) {
-            tracing::warn!("an answer to Slack is not sent: its address is none of Slack's");
+            tracing::warn!("answer to Slack not sent: its address is not a Slack address");
             return;
         }
         let request = HttpRequest { method: "POST".to_owned(), url: url.to_owned(), headers: BTreeMap::new(), body };
         match self.app.parts.world.http.send(&request).await {
             Ok(answer) if (200..300).contains(&answer.status) => {}
             Ok(answer) => {
-                tracing::warn!(status = answer.status, "Slack did not take an answer; what was done is in the ledger");
+                tracing::warn!(
+                    status = answer.status,
+                    "Slack rejected an answer; the action is recorded in the ledger"
+                );
             }
-            Err(error) => tracing::warn!(%error, "Slack did not take an answer; what was done is in the ledger"),
+            Err(error) => tracing::warn!(%error, "Slack rejected an answer; the action is recorded in the ledger"),
         }
     }
 }
 
-const BUG: &str = "a bug ended this command; the ledger says what was done";
+const BUG: &str = "a bug ended this command; the ledger shows which actions were taken";
 
 fn too_much() -> Value {
     private("too much is being done for Slack at once; try again in a moment")

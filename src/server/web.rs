@@ -1,4 +1,4 @@
-//! Pages for people: made by the server, complete without scripts, in the name of somebody who has signed in.
+//! Pages for users: made by the server, complete without scripts, in the name of a signed-in user.
 //!
 //! Invariant: a page holds data only for a `Visitor`, whose role is looked up in this very request; nothing changes by GET.
 
@@ -25,8 +25,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-/// What the pages know between two requests: where they stand, and who has signed in. The latter in memory alone, so that a
-/// restart ends every session and nobody who reads the database finds one.
+/// The pages' state between two requests: their address, and the sessions. The latter in memory alone, so that a
+/// restart ends every session and none can be read from the database.
 pub struct Front {
     place: origin::Place,
     sessions: session::Sessions,
@@ -34,6 +34,7 @@ pub struct Front {
 }
 
 impl Front {
+    /// The pages at the configured address, without a session.
     pub fn new(server: &Server, provider: Option<Provider>) -> Front {
         Front { place: origin::Place::of(server), sessions: session::Sessions::default(), provider }
     }
@@ -84,7 +85,7 @@ pub(super) fn routes() -> Router<App> {
         .layer(axum::middleware::from_fn(policy))
 }
 
-/// Whether a browser asks, which is to get a page and no JSON.
+/// Whether the client is a browser, which is to get a page and no JSON.
 pub(super) fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accept.split(',').any(|part| part.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
@@ -96,7 +97,7 @@ pub(super) fn no_such_page(path: &str) -> Response {
     with_policy(pages::missing(&path))
 }
 
-/// What a browser may do with a page: load our own style and script, talk to us, and nothing else.
+/// The rights of a page in a browser: load our own style and script, connect to us, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 

@@ -1,7 +1,7 @@
-//! What happens at the door and belongs into the ledger: acts that were refused, and whatever a broken glass is used for.
+//! Facts of the endpoints that belong into the ledger: refused acts, and every use of break-glass access.
 //!
-//! Invariant: nobody is let through by a broken glass before the ledger says so; and whoever knocks a thousand times is
-//! an entry with a number, not a thousand entries.
+//! Invariant: no request passes by break-glass access before it is in the ledger; and a request refused a thousand
+//! times is an entry with a number, not a thousand entries.
 
 use super::{App, Caller, Problem, Way, api};
 use crate::limits;
@@ -15,18 +15,19 @@ use axum::response::{IntoResponse, Response};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Counts refusals and uses of break-glass access, and writes them to the ledger.
 #[derive(Default)]
 pub struct Witness {
     window: Mutex<Window>,
-    /// One at a time has what a glass is newly used for written down, and the next waits until it is.
+    /// One request at a time writes a new use of a break-glass token, and the next waits until it is written.
     glass: tokio::sync::Mutex<()>,
 }
 
-/// What was seen since the window opened.
+/// The counts since the window opened.
 #[derive(Default)]
 struct Window {
     open: bool,
-    /// What has an entry, and how often it came again.
+    /// Kinds with an entry, and how often each came again.
     seen: HashMap<Kind, u64>,
     /// Refusals that have no entry of their own, by caller; under `SEVERAL` those of callers beyond the bound.
     others: HashMap<String, u64>,
@@ -35,11 +36,11 @@ struct Window {
 /// Callers beyond those that are counted by themselves.
 const SEVERAL: &str = "several";
 
-/// Who wants what, as it is counted.
+/// A caller and a request, as they are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     who: String,
-    /// Method and route, without what was named there: so few that each has its place.
+    /// Method and route, without the names in it: so few that each has its place.
     what: String,
     glass: Option<(TokenId, IncidentId)>,
 }
@@ -57,7 +58,7 @@ impl Window {
         }
         let refusals = || self.seen.keys().filter(|kind| kind.glass.is_none());
         let theirs = refusals().filter(|seen| seen.who == kind.who).count();
-        // Each caller has room of their own, so that one cannot hide what another is refused.
+        // Each caller has room of their own, so that one cannot hide another's refusals.
         let place = match theirs {
             0 => {
                 let callers: HashSet<&str> = refusals().map(|seen| seen.who.as_str()).collect();
@@ -80,7 +81,7 @@ impl Witness {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that what is counted from now on is told.
+    /// Ensures that counts from now on are written.
     fn open(&self, app: &App) {
         if std::mem::replace(&mut self.window().open, true) {
             return;
@@ -99,7 +100,8 @@ impl Witness {
         });
     }
 
-    /// The window ends: what came again is told with its number, and what cannot be told now is told with the next one.
+    /// The window ends: repeats are written with their number, and a count that cannot be written now is written with
+    /// the next one.
     pub(super) async fn close(&self, app: &App) {
         let (seen, others) = {
             let mut window = self.window();
@@ -109,7 +111,7 @@ impl Witness {
         again.sort_by(|one, other| (&one.0.who, &one.0.what).cmp(&(&other.0.who, &other.0.what)));
         for (kind, times) in again {
             if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
-                tracing::error!(%error, who = kind.who, what = kind.what, times, "what was seen could not be written down");
+                tracing::error!(%error, who = kind.who, what = kind.what, times, "cannot record a read in the ledger");
                 *self.window().seen.entry(kind).or_default() += times;
             }
         }
@@ -118,15 +120,15 @@ impl Witness {
         for (who, times) in others {
             let kind = Kind { who, what: "other requests".to_owned(), glass: None };
             if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
-                tracing::error!(%error, who = kind.who, times, "refusals could not be written down");
+                tracing::error!(%error, who = kind.who, times, "cannot record denied requests in the ledger");
                 *self.window().others.entry(kind.who).or_default() += times;
             }
         }
     }
 
-    /// An act that somebody was refused.
+    /// Records a refused act.
     ///
-    /// `what` is how it is counted, `path` what it was about, `why` what they were told.
+    /// `what` is the kind under which it is counted, `path` its object, `why` the answer.
     pub async fn refused(&self, app: &App, who: &str, what: &str, path: &str, why: &str) {
         app.parts.metrics.forbidden();
         let kind = Kind { who: one_line(who, limits::WITNESS_CHARS), what: what.to_owned(), glass: None };
@@ -140,18 +142,18 @@ impl Witness {
             who = kind.who,
             what,
             why = one_line(why, limits::STORY_LINE_CHARS),
-            "request refused; repeats are counted"
+            "request denied; repeats are counted"
         );
         if let Err(error) = write(app, &kind, what, about, why, 1).await {
-            tracing::error!(%error, %who, %what, "a refusal could not be written down");
+            tracing::error!(%error, %who, %what, "cannot record a denied request in the ledger");
             let mut window = self.window();
             let times = 1 + window.seen.remove(&kind).unwrap_or_default();
             *window.others.entry(kind.who).or_default() += times;
         }
     }
 
-    /// What a broken glass is about to be used for. Each act has an entry of its own; what is only read has one, with what
-    /// was named there, and then a number.
+    /// Records a use of break-glass access before it happens. Each act has an entry of its own; reads have one, with
+    /// the names in it, and then a number.
     async fn used(&self, app: &App, kind: Kind, shown: &str, acts: bool) -> Result<(), StoreError> {
         if acts {
             return write(app, &kind, shown, About::default(), "", 1).await;
@@ -185,7 +187,7 @@ async fn write(app: &App, kind: &Kind, what: &str, about: About, why: &str, time
     app.parts.store.note(Actor::person(&who), about, entry, app.parts.clock.now()).await.map(drop)
 }
 
-/// The incident or run that a path names, so that its story tells of it.
+/// The incident or run that a path names, so that its timeline includes it.
 async fn about(app: &App, path: &str) -> About {
     let mut parts = path.split('/').skip_while(|part| *part != "v1").skip(1);
     let (list, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().to_ascii_lowercase());
@@ -203,7 +205,7 @@ async fn about(app: &App, path: &str) -> About {
     }
 }
 
-/// Around every route that somebody's token opens.
+/// Around every route that a token opens.
 pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let caller = match Caller::from_request_parts(&mut parts, &app).await {
@@ -218,9 +220,11 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     if let Way::BreakGlass(token, incident) = caller.way {
         let kind = Kind { who: caller.name.clone(), what: route.clone(), glass: Some((token, incident)) };
         if let Err(error) = app.witness.used(&app, kind, &shown, acts).await {
-            tracing::error!(%error, "the use of a broken glass could not be written down, so it is refused");
-            return Problem::busy("what a broken glass is used for must be in the ledger first, and it is not")
-                .into_response();
+            tracing::error!(%error, "cannot record the use of break-glass access, so the request is denied");
+            return Problem::busy(
+                "the use of break-glass access must be recorded in the ledger first, and that failed",
+            )
+            .into_response();
         }
     }
     parts.extensions.insert(caller.clone());

@@ -1,7 +1,7 @@
-//! Reports of a node's agent. The node is the one that speaks, proven by its token or certificate, whatever a report says.
+//! Reports of a node's agent. The node is the sender's, proven by its token or certificate, whatever a report names.
 //!
-//! Invariant: an agent speaks for its node and in a closed vocabulary: an alert that is not in it is left out, and so is a
-//! label. A finding that breaks a bound costs itself and is a gap; its number counts as heard.
+//! Invariant: an agent reports on its node and in a closed vocabulary: an alert that is not in it is left out, and so
+//! is a label. A finding that breaks a bound costs itself and is a gap; its number counts as received.
 
 use super::draft::{Draft, Gaps, quote};
 use crate::config::Source;
@@ -16,10 +16,10 @@ pub const SOURCE: &str = "agent";
 /// Of the engine's own about an agent: two senders use its identity.
 pub const CERTIFICATE_REUSED: &str = "NightshiftAgentCertificateReused";
 
-/// What a report may say of its node or cluster, which is overwritten.
+/// Labels of a report's node or cluster, which are overwritten.
 const SET_HERE: [&str; 6] = ["node", "cluster", "Hostname", "hostname", "kubernetes_node", "nodename"];
 
-/// What a delivery said.
+/// The content of a delivery.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Heard {
     pub events: Vec<Event>,
@@ -29,6 +29,7 @@ pub struct Heard {
     pub gaps: Vec<String>,
 }
 
+/// Decodes an agent's delivery. A finding that the agent may not report is a gap, and its number counts as taken.
 pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
     let cfg = source();
     let mut heard = Heard::default();
@@ -47,7 +48,7 @@ pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
     heard
 }
 
-/// The finding with what an agent may say, or why it says nothing that it may.
+/// The finding with the fields that an agent may set, or why it has none.
 fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut Gaps) -> Result<Finding, String> {
     if planted("agent-speaks-for-other-nodes") {
         return Ok(finding);
@@ -71,14 +72,14 @@ fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut Gaps) -> 
     Ok(finding)
 }
 
-/// An event about an agent itself: that it is silent, or speaks again.
+/// An event about an agent itself: that it is silent, or connected again.
 pub fn about(finding: Finding, agent: &AgentName) -> Option<Event> {
     event(finding, agent, &source(), &mut Gaps::default()).ok()
 }
 
 fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
     let mut labels: Labels = finding.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    // Set last: a report cannot speak for another node or cluster.
+    // Set last: a report cannot name another node or cluster.
     labels.set("node", agent.node.as_str());
     labels.set("cluster", agent.cluster.as_str());
     for name in SET_HERE.into_iter().skip(2) {

@@ -1,4 +1,4 @@
-//! Alertmanager's webhook (version "4"), and what a Prometheus posts that takes us for an Alertmanager.
+//! Alertmanager's webhook (version "4"), and the requests of a Prometheus that takes us for an Alertmanager.
 //!
 //! Invariant: each alert stands for itself: its own status, its own times, and its label set as identity; the group's
 //! status and common labels decide nothing, because truncation makes them lie.
@@ -16,6 +16,10 @@ use std::fmt;
 
 /// Decodes a notification. An alert that cannot be read is a gap and costs no other one; a body of which nothing can
 /// be read is refused.
+///
+/// # Errors
+///
+/// Fails when the body is no notification, has too many alerts, or none of them can be read.
 pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
     let text = json_text(body)?;
     // Otherwise a list would be read as the fields in order.
@@ -28,7 +32,7 @@ pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Deco
     let mut gaps = Gaps::default();
     if let Some(hidden) = body.truncated() {
         gaps.push(format!(
-            "Alertmanager cut {hidden} alerts from a notification to {}: nobody knows how they stand; \
+            "Alertmanager cut {hidden} alerts from a notification to {}, so their state is unknown: \
              set `max_alerts: 0` for this receiver",
             quote(&body.receiver())
         ));
@@ -36,7 +40,12 @@ pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Deco
     collect(alerts, source, cfg, now, Form::Webhook, gaps)
 }
 
-/// Decodes what Prometheus posts to `/api/v2/alerts`: a bare array. The gaps name the alerts that are not valid.
+/// Decodes the body of a Prometheus' request to `/api/v2/alerts`: a bare array. The gaps name the alerts that are not
+/// valid.
+///
+/// # Errors
+///
+/// Fails when the body is no list of alerts, or none of them can be read.
 pub fn decode_direct(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
     let text = json_text(body)?;
     let alerts: Alerts = serde_json::from_str(text)
@@ -60,7 +69,7 @@ pub fn receiver_name(quoted: &str) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// An alert says its status.
+    /// An alert has a status.
     Webhook,
     /// An alert is over once its end has passed.
     Direct,
@@ -157,7 +166,7 @@ fn draft(raw: &RawValue, now: Time, form: Form) -> Result<Draft, String> {
     // A firing alert's end, where there is one, is only when Alertmanager will forget it.
     let ends_at = ends.filter(|_| status == Status::Resolved);
     Ok(Draft {
-        // The labels are the identity, whatever `fingerprint` says: the same labels are the same complaint.
+        // The labels are the identity, whatever `fingerprint` is: the same labels are the same alert.
         key: None,
         status,
         starts_at: starts.or(ends_at).unwrap_or(now),

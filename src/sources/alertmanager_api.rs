@@ -1,4 +1,4 @@
-//! Alertmanager's API, read to learn what its webhook does not say: silenced, inhibited, gone.
+//! Alertmanager's API, for facts that its webhook lacks: silenced, inhibited, gone.
 //!
 //! Invariant: an answer that is not whole, or from an Alertmanager that has just begun, ends nothing.
 
@@ -19,7 +19,7 @@ pub enum Standing {
     Inhibited(Vec<String>),
 }
 
-/// What the API said at one moment.
+/// The API's answers at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// By fingerprint, computed over the labels as everywhere.
@@ -28,28 +28,33 @@ pub struct Snapshot {
     pub up_since: Option<Time>,
 }
 
-/// What is to be said about an open episode.
+/// A finding about an open episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub episode: EpisodeId,
     pub found: Found,
 }
 
+/// The state of an open episode's alert at its Alertmanager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     StillActive,
-    /// It holds, and nobody is to hear of it.
+    /// It holds, and notifications of it are suppressed.
     Silenced {
         by: Vec<String>,
     },
     Inhibited {
         by: Vec<String>,
     },
-    /// Alertmanager does not know it any more: its resolve was never sent.
+    /// Alertmanager has it no more: its resolve was never sent.
     Gone,
 }
 
-/// Asks for all alerts. `base` as configured: `http://alertmanager:9093`, with any path prefix.
+/// Reads all alerts. `base` as configured: `http://alertmanager:9093`, with any path prefix.
+///
+/// # Errors
+///
+/// Fails when Alertmanager is not reached, refuses, or its answer cannot be read.
 pub async fn fetch(http: &Http, base: &str, token: Option<&str>) -> Result<Snapshot, WorldError> {
     let base = base.trim_end_matches('/');
     let all = format!("{base}/api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true");
@@ -69,6 +74,10 @@ pub struct Silence {
 
 /// The alerts that are silenced now, by fingerprint, each with the silence that ends last. Which silence matches which
 /// alert is Alertmanager's own judgement.
+///
+/// # Errors
+///
+/// Fails when Alertmanager is not reached, refuses, or an answer cannot be read.
 pub async fn fetch_silenced(
     http: &Http,
     base: &str,
@@ -95,6 +104,10 @@ pub async fn fetch_silenced(
 }
 
 /// Reads the answer of `GET /api/v2/silences`; those that are over are left out.
+///
+/// # Errors
+///
+/// Fails when the body is no such list, or the end of a silence is no time.
 pub fn parse_silences(body: &str) -> Result<Vec<Silence>, String> {
     let list: Vec<ApiSilence> = serde_json::from_str(body)
         .map_err(|e| format!("Alertmanager's list of silences cannot be read: {}", super::draft::json_error(&e)))?;
@@ -110,6 +123,10 @@ pub fn parse_silences(body: &str) -> Result<Vec<Silence>, String> {
 }
 
 /// Silences exactly the alert with these labels, from now on. Returns the silence's id.
+///
+/// # Errors
+///
+/// Fails when there are no labels, or Alertmanager is not reached, refuses, or returns no id.
 pub async fn create_silence(
     http: &Http,
     base: &str,
@@ -132,16 +149,15 @@ pub async fn create_silence(
     let url = format!("{}/api/v2/silences", base.trim_end_matches('/'));
     let answer = send(http, "POST", &url, token, body).await?;
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
-    answer["silenceID"]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or_else(|| WorldError::Unavailable("Alertmanager took the silence and did not say which it is".to_owned()))
+    answer["silenceID"].as_str().map(str::to_owned).ok_or_else(|| {
+        WorldError::Unavailable("Alertmanager accepted the silence but returned no silence ID".to_owned())
+    })
 }
 
-/// Compares open episodes of one source with what its Alertmanager says. An episode without a finding is one of which
-/// nothing certain can be said yet.
+/// Compares open episodes of one source with its Alertmanager's answers. An episode without a finding is one without a
+/// certain result yet.
 pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Finding> {
-    // After a restart Alertmanager knows nothing until every Prometheus has spoken again.
+    // After a restart Alertmanager has no alerts until every Prometheus has sent them again.
     let knows = snapshot.up_since.is_some_and(|since| older(since, now, limits::RECONCILE_GRACE));
     let mut findings = Vec::with_capacity(open.len());
     for episode in open.iter().filter(|episode| episode.state == EpisodeState::Open) {
@@ -149,7 +165,7 @@ pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Findin
             Some((_, Standing::Active)) => Found::StillActive,
             Some((_, Standing::Silenced(by))) => Found::Silenced { by: by.clone() },
             Some((_, Standing::Inhibited(by))) => Found::Inhibited { by: by.clone() },
-            // Heard of just now: its end, if it is one, is still on its way to us.
+            // Received just now: its end, if it is one, is still on its way to us.
             None if knows && older(episode.last_seen, now, limits::RECONCILE_GRACE) => Found::Gone,
             None => continue,
         };
@@ -159,6 +175,10 @@ pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Findin
 }
 
 /// Reads the answer of `GET /api/v2/alerts`. One alert that cannot be read spoils the answer: it might be the one.
+///
+/// # Errors
+///
+/// Fails when the body is no such list.
 pub fn parse_alerts(body: &str) -> Result<HashMap<String, (Labels, Standing)>, String> {
     let list: Vec<ApiAlert> = serde_json::from_str(body)
         .map_err(|e| format!("Alertmanager's list of alerts cannot be read: {}", super::draft::json_error(&e)))?;
@@ -317,7 +337,7 @@ mod tests {
                 (4, Found::Gone),
             ]
         );
-        // One that has just begun, or does not say when it did, ends nothing.
+        // One that has just begun, or without a start time, ends nothing.
         for up_since in [None, Some("2026-11-02T02:58:00Z".parse().unwrap())] {
             let found = reconcile(&open, &Snapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
             assert!(found.iter().all(|f| f.found != Found::Gone), "{found:?}");

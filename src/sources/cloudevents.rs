@@ -1,6 +1,6 @@
 //! CloudEvents 1.0 in binary mode: the attributes travel as `ce-*` headers beside the data.
 //!
-//! Invariant: what comes out has the form of structured mode, so that one shape reads all modes.
+//! Invariant: the result has the form of structured mode, so that one shape reads all modes.
 
 use crate::limits;
 use base64::Engine as _;

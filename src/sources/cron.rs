@@ -1,4 +1,4 @@
-//! Schedules: crontab lines as people know them, on the wall clock of a time zone.
+//! Schedules: crontab lines in the usual form, on the wall clock of a time zone.
 //!
 //! Invariant: a tick falls on a wall-clock time that the line names; one in the spring gap moves behind it, one in the
 //! autumn fold happens once, and a line that never comes true is refused when it is read.
@@ -16,13 +16,14 @@ pub struct Ticks {
     zone: TimeZone,
 }
 
-/// Reads a schedule. The error says what is wrong and how to write it.
+/// Reads a schedule.
+///
+/// # Errors
+///
+/// Fails when the zone is unknown, the line is no schedule, or it never comes true; the message has a correction.
 pub fn parse(schedule: &Schedule) -> Result<Ticks, String> {
     let zone = TimeZone::get(&schedule.zone).map_err(|_| {
-        format!(
-            "`{}` is no time zone that this machine knows; write for instance `Europe/Berlin` or `UTC`",
-            schedule.zone
-        )
+        format!("`{}` is not a time zone of this machine; write for instance `Europe/Berlin` or `UTC`", schedule.zone)
     })?;
     let lines = lines(schedule.cron.trim())
         .and_then(|lines| lines.iter().map(|line| compile(line)).collect::<Result<Vec<_>, _>>())
@@ -42,7 +43,7 @@ impl Ticks {
         self.after(time).next()
     }
 
-    /// The last tick in `since < tick <= now`: what was missed while nobody looked, however much it was, once.
+    /// The last tick in `since < tick <= now`: all ticks that were missed in this time, as one.
     pub fn latest_missed(&self, since: Time, now: Time) -> Option<Time> {
         // From the near past to the far one, so that a schedule of seconds never walks through a month.
         for seconds in [60, 3_600, 86_400, 31 * 86_400, 366 * 86_400, 9 * 366 * 86_400] {
@@ -111,7 +112,7 @@ fn compile(line: &str) -> Result<cron::Schedule, String> {
     })
 }
 
-/// Six fields with seconds first, as the crate wants them; two lines where day and weekday are both restricted.
+/// Six fields with seconds first, as the crate requires; two lines where day and weekday are both restricted.
 fn lines(text: &str) -> Result<Vec<String>, String> {
     let expanded = match text.to_ascii_lowercase().as_str() {
         "@yearly" | "@annually" => "0 0 1 1 *",

@@ -1,4 +1,4 @@
-//! What every decoder does at its end: bounds on labels and texts, the subject, the event.
+//! The end of every decoder: bounds on labels and texts, the subject, the event.
 //!
 //! Invariant: a label that breaks a bound costs its alert (it is identity); an annotation that does is cut, and both are gaps.
 
@@ -14,6 +14,7 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
+    /// Adds a gap; beyond `GAPS_PER_BODY` only their number is kept.
     pub fn push(&mut self, text: String) {
         if self.list.len() < limits::GAPS_PER_BODY {
             self.list.push(text);
@@ -22,6 +23,7 @@ impl Gaps {
         }
     }
 
+    /// The gaps, with a line for the number of further ones.
     pub fn finish(mut self) -> Vec<String> {
         if self.more > 0 {
             self.list.push(format!("and {} more of the kind", self.more));
@@ -46,12 +48,16 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The event, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there are no labels, or one breaks a bound; the message names it.
     pub fn finish(self, source: &str, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
         check_labels(&self.labels)?;
         if self.labels.is_empty() {
             return Err("it has no labels".to_owned());
         }
-        // Before the site's own labels: the identity is what the source calls it, so that its API can be asked.
+        // Before the site's own labels: the identity is the source's own, so that its API can be queried by it.
         let fingerprint = match self.key {
             Some(key) => bounded_key(key),
             None => format!("{:016x}", self.labels.fingerprint()),
@@ -98,7 +104,7 @@ pub(super) fn quote(text: &str) -> String {
     format!("{short:?}{dots}")
 }
 
-/// RFC 3339 with any offset and 0 to 9 digits of a second; Go's zero time is no time. Errors are for people.
+/// RFC 3339 with any offset and 0 to 9 digits of a second; Go's zero time is no time. Errors are for users.
 pub(super) fn time(text: &str) -> Result<Option<Time>, String> {
     // Go prints the zero time in this form alone.
     if text.is_empty() || text.starts_with("0001-01-01T00:00:00") {
@@ -135,7 +141,7 @@ pub(super) fn too_deep(text: &str) -> bool {
     false
 }
 
-/// What is wrong with the JSON, without more of its content than a line can hold.
+/// The error in the JSON, without more of its content than a line can hold.
 pub(super) fn json_error(error: &serde_json::Error) -> String {
     let text: String = error.to_string().chars().take(200).collect();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -195,18 +201,13 @@ fn name_of(labels: &Labels) -> String {
 
 fn bounded_key(key: String) -> String {
     use sha2::{Digest, Sha256};
-    use std::fmt::Write as _;
     if key.len() <= limits::FINGERPRINT_BYTES && !key.chars().any(char::is_control) {
         return key;
     }
-    let mut text = String::from("sha256-");
-    for byte in Sha256::digest(key.as_bytes()) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256-{}", hex::encode(Sha256::digest(key.as_bytes())))
 }
 
-/// The store keeps microseconds; what is compared with it must have no more.
+/// The store keeps microseconds; a time that is compared with a stored one must have no more.
 fn whole_micros(time: Time) -> Time {
     Time::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }

@@ -1,7 +1,8 @@
-//! What a cluster shows of itself, as complaints: node conditions and taints, lost devices, silent kubelets, pods that do
-//! not run, and Kubernetes' own warnings. The table of labels is in `integrations/kubernetes/README.md`.
+//! A cluster's own symptoms, as alerts: node conditions and taints, lost devices, silent kubelets, pods that do not
+//! run, and Kubernetes' own warnings. The table of labels is in `integrations/kubernetes/README.md`.
 //!
-//! Invariant: pure; what is not known to be a fault is none, and our own condition and our own Events are never heard.
+//! Invariant: pure; a state that is not known to be a fault is none, and our own condition and our own Events are
+//! skipped.
 
 mod board;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub struct Complaint {
     /// The `alertname`.
     pub name: &'static str,
-    /// What makes it this complaint and no other, beside the name.
+    /// Labels that identify this alert, beside the name.
     pub labels: Vec<(&'static str, String)>,
     pub severity: Severity,
     pub summary: String,
@@ -27,7 +28,7 @@ pub struct Complaint {
     pub since: Option<Time>,
     /// How long it may be out of sight before it counts as over.
     pub linger: Duration,
-    /// For what happens rather than holds: which occurrence this is. It is over when none came for `limits::WARNING_QUIET`.
+    /// For events rather than states: which occurrence this is. It is over when none came for `limits::WARNING_QUIET`.
     pub occurrence: Option<String>,
 }
 
@@ -81,7 +82,7 @@ const PROBLEM_DETECTOR: [&str; 13] = [
 /// The kubelet's own: True means fault.
 const KUBELET: [&str; 4] = ["DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"];
 
-/// Taints that say "fault": how the key begins, and who sets it.
+/// Taints that mark a fault: how the key begins, and its owner.
 const TAINTS: [(&str, &str); 8] = [
     ("nvidia.com/gpu-xid-error", "NVSentinel"),
     ("nvidia.com/gpu-nvlink-error", "NVSentinel"),
@@ -148,7 +149,7 @@ fn lost_devices(seen: &NodeSeen) -> Vec<Complaint> {
         .filter(|(_, all, left)| left < all)
         .map(|(resource, all, left)| lost(resource, *all, *left))
         .collect();
-    // A plugin that never registered leaves no capacity; only GPU feature discovery knows what there should be.
+    // A plugin that never registered leaves no capacity; only GPU feature discovery has the expected number.
     let counted = seen.node.labels.get("nvidia.com/gpu.count").and_then(|count| count.parse().ok()).unwrap_or(0_u32);
     if counted > 0 && seen.devices.iter().all(|(_, all, _)| *all == 0) {
         found.push(lost("nvidia.com/gpu", counted, 0));
@@ -200,7 +201,7 @@ pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
         };
         match container.waiting.as_str() {
             "CrashLoopBackOff" => {
-                found.push(told("PodCrashLooping", format!("{what} crashes again and again ({})", container.ended)));
+                found.push(told("PodCrashLooping", format!("{what} crashes repeatedly ({})", container.ended)));
             }
             "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
                 found.push(told("PodImagePullFailed", format!("{what}: its image cannot be pulled")));
@@ -220,7 +221,8 @@ fn workload(seen: &PodSeen) -> Option<String> {
     Some(seen.pod.workload()).filter(|workload| !workload.is_empty())
 }
 
-/// A Warning of Kubernetes about a node, or about a pod that `is_ours`. None for what is old, ours, or about others.
+/// A Warning of Kubernetes about a node, or about a pod that `is_ours`. None for one that is old, ours, or about
+/// others.
 /// `now`: by the cluster's clock.
 pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: Time) -> Option<Complaint> {
     if !is_recent(seen.at, now) || seen.reporter.contains("nightshift") {
@@ -245,7 +247,7 @@ pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: T
     })
 }
 
-/// Other machines' clocks may be ahead; what they call the future has just happened.
+/// Other machines' clocks may be ahead; an event in the future has just happened.
 fn is_recent(at: Option<Time>, now: Time) -> bool {
     at.is_none_or(|at| at + limits::WARNING_QUIET >= now)
 }

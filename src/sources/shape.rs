@@ -1,6 +1,7 @@
 //! A vendor's webhook through its `integrations/<vendor>/decode.rhai`.
 //!
-//! Invariant: what a shape returns is checked field by field; a field that is unknown or of the wrong type is said, never guessed.
+//! Invariant: the value that a shape returns is checked field by field; a field that is unknown or of the wrong type is
+//! reported, never guessed.
 
 use super::draft::{Draft, Gaps, json_error, quote, time, too_deep};
 use super::{Decoded, Refusal, cloudevents};
@@ -15,6 +16,10 @@ const FIELDS: [&str; 10] =
 
 /// Decodes a body: JSON in, through the shape, events out. `attributes`: of a CloudEvent in binary mode, else empty.
 /// The shape returns one event, a list of events, or `#{ events: […], gaps: ["…"] }`.
+///
+/// # Errors
+///
+/// Fails when the body is too deep, not UTF-8 or no JSON, or the shape fails or returns no events.
 pub fn decode(
     shape: &Shape,
     body: &[u8],
@@ -39,7 +44,11 @@ pub fn decode(
     events(output, source, cfg, now)
 }
 
-/// Checks what a shape returned. Public, so that the tests beside a shape can use it.
+/// Checks the value that a shape returned. Public, so that the tests beside a shape can use it.
+///
+/// # Errors
+///
+/// Fails when the value is no event or list of events, or has more than `ALERTS_PER_BODY`.
 pub fn events(output: Value, source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
     let mut gaps = Gaps::default();
     let list = match output {

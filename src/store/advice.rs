@@ -1,4 +1,4 @@
-//! What to do about a store that cannot be opened, by what is wrong with it.
+//! The fix for a store that cannot be opened, by its error.
 //!
 //! Invariant: pure; each advice is one command or one setting.
 
@@ -20,10 +20,10 @@ pub fn advice(error: &StoreError) -> &'static str {
             "the file is damaged: keep a copy of it, then restore the newest backup with `nightshift restore FILE`"
         }
         _ if says(&["readonly", "read-only", "Read-only", "Permission denied", "unable to open"]) => {
-            "let this user write in `data_dir` and to every file in it (`ls -l`), and look whether the disk is mounted read-only"
+            "let this user write to `data_dir` and to every file in it (`ls -l`), and check whether the disk is mounted read-only"
         }
         _ if says(&["is locked", "is busy"]) => "another program has the database open (a shell, a copy job): end it",
-        _ => "look at the disk and its log (`dmesg`); a backup is restored with `nightshift restore FILE`",
+        _ => "check the disk and its log (`dmesg`); restore a backup with `nightshift restore FILE`",
     }
 }
 
@@ -40,7 +40,7 @@ mod tests {
             (database("file is not a database"), "nightshift restore"),
             (database("database or disk is full"), "free space"),
             (database("attempt to write a readonly database"), "read-only"),
-            (database("unable to open database file"), "write in `data_dir`"),
+            (database("unable to open database file"), "write to `data_dir`"),
             (database("database is locked"), "another program"),
             (StoreError::Refused("… it was opened by a newer Nightshift".to_owned()), "Downgrade"),
             (StoreError::Refused("… start with `--accept-loss` …".to_owned()), "too short"),

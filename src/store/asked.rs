@@ -1,4 +1,4 @@
-//! What is handed to the store, and what it answers.
+//! The arguments of the store's methods, and their results.
 //!
 //! Invariant: values alone; nothing here reads or writes.
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct Batch {
     pub source: String,
     pub events: Vec<Event>,
-    /// Things the source could not tell us, in words; each becomes a `Gap` entry.
+    /// Parts that the source left out, in words; each becomes a `Gap` entry.
     pub gaps: Vec<String>,
     pub rules: Arc<RuleSet>,
     pub now: Time,
@@ -35,11 +35,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// A source of this kind, without an agent.
     pub fn of_kind(kind: &str) -> Origin {
         Origin { kind: kind.to_owned(), via: None }
     }
 
-    /// Findings that an agent sent, by what proves it.
+    /// Findings of an agent, by its proof of identity.
     pub fn agent(agent: &NewAgent) -> Origin {
         let with = match agent.how {
             AgentProof::Token => "a ServiceAccount token",
@@ -50,6 +51,7 @@ impl Origin {
         Origin { kind: Origin::AGENT.to_owned(), via: Some(via) }
     }
 
+    /// The kind of the agents' own source.
     pub const AGENT: &str = "agent";
 }
 
@@ -77,12 +79,12 @@ pub enum AgentProof {
     Inside,
 }
 
-/// An agent that speaks.
+/// An agent that is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAgent {
     pub name: AgentName,
     pub how: AgentProof,
-    /// What its certificates have in common since it joined; empty for the others.
+    /// The common mark of its certificates since it joined; empty for the others.
     pub family: String,
     /// Of the certificate that it shows: each renewal counts one further. 0 for the others.
     pub generation: u64,
@@ -129,16 +131,16 @@ pub struct NewToken {
     pub sources: Vec<String>,
     pub hash: String,
     pub by: String,
-    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
+    /// Who is behind it in the end, whatever tokens made it; none: it is a user's own.
     pub root: Option<String>,
-    /// Whose it is, where it is a person's.
+    /// Whose it is, where it is a user's.
     pub person: Option<String>,
     /// The token by which it is made.
     pub made_with: Option<TokenId>,
     pub expires_at: Time,
 }
 
-/// A subject of the identity provider that signs in as a person.
+/// A subject of the identity provider that signs in as a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectLink {
     pub issuer: String,
@@ -150,15 +152,15 @@ pub struct SubjectLink {
     pub mail: Option<String>,
 }
 
-/// Whether a subject is the person now.
+/// Whether a subject is the user now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linked {
     Yes,
-    /// Another subject signed in as that person before.
+    /// Another subject signed in as that user before.
     Taken,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heard {
     pub opened: usize,
@@ -182,7 +184,7 @@ pub struct NewRun {
     /// Where a rule with terms is behind it, those decide how far it goes.
     pub mode: Mode,
     pub rule: Option<String>,
-    /// What the rule says of how far it goes; none where no rule is behind it.
+    /// The rule's terms for its mode; none where no rule is behind it.
     pub terms: Option<Terms>,
     pub requested_by: String,
     /// A schedule's tick: a second start with the same one is the same run.
@@ -190,7 +192,7 @@ pub struct NewRun {
     pub now: Time,
 }
 
-/// What the loops should look at now.
+/// Work that is due now, for the loops.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Due {
     pub runs: Vec<RunId>,
@@ -201,14 +203,14 @@ pub struct Due {
     pub next: Option<Time>,
 }
 
-/// A channel that does not yet show what it should for an incident.
+/// A channel whose message about an incident is out of date.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DueNotice {
     pub channel: String,
     pub incident: IncidentId,
-    /// The entry up to which the channel should know.
+    /// The entry up to which the channel should show it.
     pub want: EntryNo,
-    /// The entry up to which it knows; none before the first delivery.
+    /// The entry up to which it shows it; none before the first delivery.
     pub shown: Option<EntryNo>,
     pub receipt: Option<Receipt>,
     pub attempts: u32,
@@ -216,7 +218,7 @@ pub struct DueNotice {
     pub maybe_sent: bool,
     /// It has a message of its own even in a storm: a broken glass.
     pub alone: bool,
-    /// People wait for something that the channel has not shown: a question, a run that gave up.
+    /// Users wait for something that the channel has not shown: a question, a run that gave up.
     pub urgent: bool,
     /// How grave the incident is, and the source that opened it; empty where none did.
     pub severity: Severity,
@@ -233,20 +235,20 @@ pub struct Claimed {
     pub moot: bool,
     /// The same, but until then its incident is kept open: it waits, and goes on if one of them fires again.
     pub kept: Option<Time>,
-    /// A guard held it when it was claimed: what it has read may be out of date.
+    /// A guard held it when it was claimed: its reads may be out of date.
     pub held: bool,
 }
 
-/// A run that nobody has started, and the steps that it would make.
+/// A run that was not started, and the steps that it would make.
 #[derive(Debug, Clone)]
 pub struct Prospect {
     pub run: Run,
-    /// What the header of its runbook declares.
+    /// The scope that the header of its runbook declares.
     pub reach: Reach,
     pub proposals: Vec<Proposal>,
 }
 
-/// What came of wanting to begin a step.
+/// The result of an attempt to begin a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Begun {
     Step(Step),
@@ -255,50 +257,50 @@ pub enum Begun {
         reason: Reason,
         until: Time,
     },
-    /// Recorded as an entry; the caller decides what becomes of the run.
+    /// Recorded as an entry; the caller decides on the run.
     Denied {
         reason: Reason,
     },
 }
 
-/// A question to put to people.
+/// A question to put to users.
 #[derive(Debug, Clone)]
 pub struct NewApproval {
     pub question: String,
     pub plan: Option<Plan>,
-    /// What the guards would say to the plan's calls now.
+    /// The guards' predicted decisions on the plan's calls.
     pub foretold: Vec<Foretold>,
     pub plan_hash: String,
     pub step: Option<u32>,
     pub approvers: Vec<String>,
-    /// How many different persons must say yes.
+    /// The number of different approvers.
     pub needed: u32,
     pub expires_at: Time,
 }
 
-/// What came of an answer.
+/// The result of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decided {
     Now(Approval),
-    /// A yes was counted, and more persons are needed.
+    /// A yes was counted, and more users are needed.
     Seconded(Approval),
-    /// Somebody was faster, or it expired: the approval as it stands.
+    /// Another answer was faster, or it expired: the approval as it stands.
     Already(Approval),
 }
 
-/// What people and reconcilers may change besides runs.
+/// Changes by users and reconcilers besides runs.
 #[derive(Debug, Clone)]
 pub enum Control {
     /// The second part: channels that are notified of it, and of its end.
     Freeze(Freeze, Vec<String>),
-    /// Released once so many different persons asked for it, the first and the last within `RELEASE_WINDOW`.
+    /// Released once so many different users requested it, the first and the last within `RELEASE_WINDOW`.
     Unfreeze {
         scope: String,
         by: String,
         why: String,
         persons: u32,
     },
-    /// A person has looked for the cause: the breaker of this scope lets new runs act again.
+    /// A user has looked for the cause: the breaker of this scope lets new runs act again.
     ResetBreaker {
         scope: String,
         by: String,
@@ -314,7 +316,7 @@ pub enum Control {
         owner: String,
         by: String,
     },
-    /// The subjects of the identity provider that were this person are so no more: the next one with their mail is.
+    /// The subjects of the identity provider that were this user are so no more: the next one with their mail is.
     UnlinkSubjects {
         person: String,
         by: String,
@@ -327,36 +329,37 @@ pub enum Control {
         by: String,
         why: String,
     },
-    /// A person's word on what a run of a rule did, or would have done; of one person the latest counts.
+    /// A user's review of a run, done or planned; of one user the latest counts.
     Judge {
         run: RunId,
         right: bool,
         by: String,
         why: String,
-        /// Only where nobody has said anything yet.
+        /// Only where there is no review yet.
         first: bool,
-        /// What the rule does now, where it is still there.
+        /// The content of the rule in force, where it still exists.
         in_force: Option<String>,
     },
-    /// One rung up, if what the rule asks for is on record.
+    /// One level up, if the rule's required evidence is on record.
     Promote(Climb),
-    /// One rung down, or as far as `to`.
+    /// One level down, or as far as `to`.
     Demote(Climb),
-    /// A person ends what is open of an incident, all of it or what one source holds open. An alert that is sent again is new.
+    /// A user ends the open episodes of an incident, all of them or those of one source. An alert that is sent again is
+    /// new.
     Resolve {
         incident: IncidentId,
         source: Option<String>,
         by: String,
         why: String,
     },
-    /// The source fell silent or says it is over: end these episodes.
+    /// The source fell silent or reports the end: end these episodes.
     EndEpisodes {
         episodes: Vec<EpisodeId>,
         stale: bool,
         why: String,
     },
-    /// Remove the body of an entry that carries text from outside; its hash stays. So many different persons must ask for it,
-    /// the first and the last within `RELEASE_WINDOW`; these channels are notified.
+    /// Remove the body of an entry that carries text from outside; its hash stays. So many different users must request
+    /// it, the first and the last within `RELEASE_WINDOW`; these channels are notified.
     Redact {
         entry: EntryNo,
         by: String,
@@ -366,20 +369,20 @@ pub enum Control {
     },
 }
 
-/// A person wants a rule to go further, or less far.
+/// A user's request to raise or lower a rule's mode.
 #[derive(Debug, Clone)]
 pub struct Climb {
     pub rule: String,
-    /// The rule as it is in force now, and what it asks for.
+    /// The terms of the rule in force, and the evidence that it requires.
     pub terms: Terms,
     pub promote: Promote,
-    /// None: the next rung.
+    /// None: the next mode.
     pub to: Option<Mode>,
     pub by: String,
     pub why: String,
 }
 
-/// What came of one attempt to deliver, as the courier saw it.
+/// The result of one attempt to deliver.
 #[derive(Debug, Clone)]
 pub enum Receipted {
     /// About to send: a crash after this means "may have arrived".
@@ -398,13 +401,13 @@ pub enum Receipted {
         why: String,
         at: Time,
     },
-    /// Nothing failed: its turn on the channel comes then, or at once if people wait for something after `upto`.
+    /// Nothing failed: its turn on the channel comes then, or at once if users wait for something after `upto`.
     Later {
         upto: EntryNo,
         at: Time,
     },
-    /// Whether a patient channel speaks, before it does. Not `paged`: at `until` it is looked at again; without one the
-    /// channel needs not know what happened up to `upto`.
+    /// Whether a waiting channel is notified, before it is. Not `paged`: at `until` it is checked again; without one
+    /// the channel has no need of the news up to `upto`.
     Judged {
         upto: EntryNo,
         paged: bool,
@@ -413,14 +416,14 @@ pub enum Receipted {
         /// It has not been written down yet.
         news: bool,
     },
-    /// Given up until somebody changes the configuration or something new happens.
+    /// Given up until the configuration changes or something new happens.
     Refused {
         upto: EntryNo,
         why: String,
     },
 }
 
-/// Which rows a read wants; everything is optional and `limit` is bounded by `limits::READ_LIMIT`.
+/// The rows that a read selects; everything is optional and `limit` is bounded by `limits::READ_LIMIT`.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub incident: Option<IncidentId>,
@@ -433,7 +436,7 @@ pub struct Filter {
     pub state: Option<&'static str>,
     /// Only incidents that are so bad, or worse.
     pub severity: Option<Severity>,
-    /// Only what is about this node.
+    /// Only records about this node.
     pub node: Option<String>,
     /// Only runs of this rule, or incidents that have one.
     pub rule: Option<String>,
@@ -459,7 +462,7 @@ pub struct Counts {
     pub nodes_held: u64,
 }
 
-/// What the guards that count over a window count now.
+/// The present counts of the guards that count over a window.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// Distinct nodes, by cluster (empty for a fleet without a name) and name.
@@ -491,7 +494,7 @@ pub struct RawEntry {
     pub body: Option<Vec<u8>>,
 }
 
-/// What one commit made durable.
+/// The content of one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// Operations that shared it.
@@ -502,15 +505,17 @@ pub struct Commit {
     pub entries: Vec<Entry>,
 }
 
-/// Called on the writer's thread after each commit and before anybody is answered: it must not wait.
+/// Called on the writer's thread after each commit and before any answer: it must not wait.
 #[derive(Clone)]
 pub struct Follower(Arc<dyn Fn(Commit) + Send + Sync>);
 
 impl Follower {
+    /// A follower that calls `follow` after each commit.
     pub fn new(follow: impl Fn(Commit) + Send + Sync + 'static) -> Follower {
         Follower(Arc::new(follow))
     }
 
+    /// Passes a commit on.
     pub fn follow(&self, commit: Commit) {
         (self.0)(commit);
     }
@@ -521,10 +526,12 @@ impl Follower {
 pub struct OnFatal(Arc<dyn Fn(&str) + Send + Sync>);
 
 impl OnFatal {
+    /// A hook that calls `end` once the store cannot be trusted any more.
     pub fn new(end: impl Fn(&str) + Send + Sync + 'static) -> OnFatal {
         OnFatal(Arc::new(end))
     }
 
+    /// Ends the process with this reason.
     pub fn call(&self, why: &str) {
         (self.0)(why);
     }

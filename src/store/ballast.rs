@@ -15,15 +15,17 @@ pub(super) struct Ballast {
     /// None: there is no such file, and nothing is refused for its sake.
     path: Option<PathBuf>,
     let_go: AtomicBool,
-    /// People were notified that it is let go.
+    /// Users were notified that it is let go.
     told: AtomicBool,
 }
 
 impl Ballast {
+    /// The ballast at this path, which is not let go yet; none: there is no ballast.
     pub fn new(path: Option<PathBuf>) -> Ballast {
         Ballast { path, ..Ballast::default() }
     }
 
+    /// Whether its room was given up.
     pub fn is_let_go(&self) -> bool {
         self.let_go.load(Ordering::Acquire)
     }
@@ -33,6 +35,7 @@ impl Ballast {
         self.is_let_go() && !self.told.load(Ordering::Acquire)
     }
 
+    /// Records that users were notified of it.
     pub fn was_told(&self) {
         self.told.store(true, Ordering::Release);
     }

@@ -24,7 +24,7 @@ pub struct LeafHash(pub [u8; 32]);
 
 impl fmt::Display for LeafHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -36,7 +36,7 @@ pub struct Checkpoint {
     pub note: String,
 }
 
-/// What the tree says about one entry. The body itself stands beside the tree, so that it can go without breaking it.
+/// The tree's part of one entry. The body itself stands beside the tree, so that it can be removed without breaking it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryLeaf {
     pub no: EntryNo,
@@ -56,12 +56,13 @@ impl EntryLeaf {
         data
     }
 
+    /// The hash of the leaf in the tree.
     pub fn hash(&self) -> LeafHash {
         hash_leaf(&self.data())
     }
 }
 
-/// SHA-256 of salt and body: says nothing about the body to whom has not the salt.
+/// SHA-256 of salt and body: without the salt it reveals nothing about the body.
 pub fn commitment(salt: &[u8], body: &[u8]) -> LeafHash {
     sha256(&[salt, body])
 }

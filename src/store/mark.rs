@@ -1,17 +1,17 @@
 //! The mark beside the signing key: the newest signed checkpoint, outside the database, so that a database that was lost,
 //! emptied or replaced by an older one is noticed at the next start.
 //!
-//! Invariant: the mark never says more than what was committed before it was written; it is replaced whole or not at all.
+//! Invariant: the mark never covers more than the entries committed before it was written; it is replaced whole or not
+//! at all.
 
 use super::StoreError;
 use super::ledger::{Checkpoint, LeafHash};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use std::fs::File;
-use std::io::Write;
+use nightshift_runtime::file::replace;
 use std::path::Path;
 
-/// What was signed last.
+/// The newest signed checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub size: u64,
@@ -28,14 +28,18 @@ impl Mark {
         Some(Mark { size, root: LeafHash(root) })
     }
 
-    /// `None`: nothing was ever signed here.
+    /// Reads the mark. `None`: nothing was ever signed here.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, or holds no checkpoint.
     pub fn read(path: &Path) -> Result<Option<Mark>, StoreError> {
         match std::fs::read_to_string(path) {
             Ok(note) => match Mark::of(&note) {
                 Some(mark) => Ok(Some(mark)),
                 None => Err(StoreError::Refused(format!(
-                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if you know \
-                     that the database beside it is whole",
+                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if the \
+                     database next to it is certainly complete",
                     path.display()
                 ))),
             },
@@ -47,27 +51,13 @@ impl Mark {
     }
 
     /// Keeps the checkpoint at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written; the old mark stays.
     pub fn write(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
         replace(path, checkpoint.note.as_bytes(), 0o644)
     }
-}
-
-/// Writes a file whole, or leaves the one that was there.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let part = path.with_extension("part");
-    let write = || {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    let written = write();
-    if written.is_err() {
-        // Half of it is of no use; that it could not be written is what the caller learns.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
 }
 
 #[cfg(test)]

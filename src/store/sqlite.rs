@@ -37,7 +37,7 @@ pub use backup::{
 pub struct SqliteOptions {
     /// The database file; a lock file and SQLite's log stand beside it.
     pub path: PathBuf,
-    /// No rule goes further than this, whatever its file says.
+    /// No rule's mode goes beyond this, whatever its file has.
     pub ceiling: Mode,
     /// The cluster that is meant where none is named; empty where it has no name.
     pub home: String,
@@ -57,14 +57,14 @@ pub struct SqliteOptions {
     pub on_fatal: Option<OnFatal>,
     /// The file that keeps the newest signed checkpoint; a ledger that is smaller than that is refused. None: not looked at.
     pub mark: Option<PathBuf>,
-    /// Who accepts a ledger that is smaller than what was signed.
+    /// The user who accepts a ledger that is smaller than the signed one.
     pub accept_loss: Option<String>,
     /// The file that is given up when the disk is full. None: there is none.
     pub ballast: Option<PathBuf>,
 }
 
 impl SqliteOptions {
-    /// A database that lets every rule go as far as its file says, holds no incident open and groups none.
+    /// A database with the mode of every rule's file, no resolve delay and no grouping.
     pub fn new(path: impl Into<PathBuf>) -> SqliteOptions {
         SqliteOptions {
             path: path.into(),
@@ -84,13 +84,14 @@ impl SqliteOptions {
     }
 }
 
+/// The store in one SQLite database: one writer, a few readers.
 pub struct SqliteStore {
     epoch: i64,
     readers: Readers,
     on_fatal: Option<OnFatal>,
     mark: Option<PathBuf>,
     ballast: Arc<Ballast>,
-    /// Whether the log could not be folded the last time, as people were notified of it; none: not yet in this life.
+    /// Whether the log could not be folded the last time, as users were notified of it; none: not yet in this life.
     fold_failed: Mutex<Option<bool>>,
     /// None once closed.
     writer: Mutex<Option<Writer>>,
@@ -126,7 +127,8 @@ impl SqliteStore {
             None => Err(loss.refuse()),
         };
         let missing = loss::missing(&options.path, mark).map(accepted).transpose()?;
-        // Before it is opened, for that cuts off what is damaged. A log that cannot be read is refused by what follows.
+        // Before it is opened, for that cuts off damaged frames. A log that cannot be read is refused by the next
+        // steps.
         let cut = log_scan::damage(&options.path).unwrap_or_default();
         let mut conn = schema::open_writer(&options.path)?;
         let loss = match missing {
@@ -146,7 +148,7 @@ impl SqliteStore {
         schema::migrate(&mut conn, now)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
         if loss.is_some() {
-            // What the ledger does not know any more was done all the same, under numbers that are given again.
+            // Steps that the ledger has lost were done all the same, under numbers that are given again.
             incarnation::renew_incarnation(&conn)?;
         }
         let epoch = schema::new_epoch(&conn)?;
@@ -157,7 +159,7 @@ impl SqliteStore {
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
         tx.ops().append(&Actor::engine(), About::default(), &started, now)?;
         if let Some(text) = &loss {
-            tracing::error!(%text, "entries of the ledger are lost");
+            tracing::error!(%text, "ledger entries are missing");
             tx.unmatched_tell.clone_from(&options.unmatched_tell);
             let title = "Entries of the ledger are lost";
             let incident = parked::alarm(tx.ops(), "store/loss", title, Severity::Critical, text, now)?;
@@ -236,7 +238,7 @@ impl SqliteStore {
         }
     }
 
-    /// Notifies people once of a full disk, and takes alerts again once there is room.
+    /// Notifies users once of a full disk, and takes alerts again once there is room.
     async fn look_after_room(&self, now: Time) -> Result<u64, StoreError> {
         const KEY: &str = "store/disk-full";
         if !self.ballast.is_let_go() {
@@ -255,14 +257,14 @@ impl SqliteStore {
         }
         let ballast = self.ballast.clone();
         if tokio::task::spawn_blocking(move || ballast.make()).await.unwrap_or(false) {
-            tracing::info!("the disk of the store has room again; alerts are taken");
+            tracing::info!("the store's disk has free space again; alerts are accepted");
             self.write(move |tx| parked::all_clear(tx, KEY, "the disk has room again", now)).await?;
             changed += 1;
         }
         Ok(changed)
     }
 
-    /// Notifies people once of a log that cannot be folded, and once when it is folded again.
+    /// Notifies users once of a log that cannot be folded, and once when it is folded again.
     async fn notify_of_fold(&self, failed: Option<String>, now: Time) -> Result<(), StoreError> {
         const KEY: &str = "store/fold";
         let has_failed = failed.is_some();
@@ -286,7 +288,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Lets the writer end; what it took is committed before.
+    /// Lets the writer end; operations that it took are committed before.
     fn stop(&self) -> Option<std::thread::JoinHandle<()>> {
         self.readers.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -297,7 +299,7 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         if let Some(thread) = self.stop() {
-            // A writer that panicked has said so already.
+            // A writer that panicked has logged it already.
             let _ = thread.join();
         }
     }

@@ -1,6 +1,6 @@
 //! The page of metrics in the two formats that Prometheus reads: OpenMetrics 1.0, and the text format 0.0.4.
 //!
-//! Invariant: both name the same series with the same values; OpenMetrics is sent only to a client that asks for it.
+//! Invariant: both name the same series with the same values; OpenMetrics is sent only to a client that accepts it.
 
 use super::table::{Kind, TABLE};
 
@@ -28,6 +28,7 @@ impl Format {
         if open > 0 && open >= text { Format::OpenMetrics } else { Format::Text }
     }
 
+    /// The value of the header `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -36,7 +37,7 @@ impl Format {
     }
 }
 
-/// `0.5` as 500; what is no weight counts as none, so that it asks for nothing.
+/// `0.5` as 500; a text that is no weight counts as 0, so that it selects nothing.
 fn thousandths(weight: &str) -> u32 {
     let weight: f64 = weight.trim().parse().unwrap_or(0.0);
     if (0.0..=1.0).contains(&weight) { (weight * 1_000.0) as u32 } else { 0 }

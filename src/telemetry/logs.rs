@@ -1,4 +1,4 @@
-//! Structured logs on stderr. What a label holds cannot forge a line or move a cursor.
+//! Structured logs on stderr. The content of a label cannot forge a line or move a cursor.
 //!
 //! Invariant: one event is one line, and no control or direction-changing character leaves this module unescaped.
 
@@ -9,6 +9,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Starts logging to stderr. `level` as in `RUST_LOG`, which wins where it is set. Call once.
+///
+/// # Errors
+///
+/// Fails when `level` (or `RUST_LOG`) is no filter, or logging was started before.
 pub fn init(level: &str, json: bool) -> Result<(), String> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let filter = EnvFilter::try_new(&directives)

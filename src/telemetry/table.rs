@@ -1,9 +1,17 @@
-//! The table of every metric: name, kind, labels, help. The page and the reference are both made from it.
+//! The list of every metric: name, type, labels, help, and where a test moves it. The fields that code counts with, the
+//! registration, the page of the documentation and the check that each one moves are all made from it.
 //!
-//! Invariant: a metric that is not in the table cannot be registered.
+//! Invariant: there is no metric that is not in the list.
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
 
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows; its name on the page ends in `_total`.
@@ -20,108 +28,211 @@ pub struct Metric {
     pub kind: Kind,
     pub labels: &'static [&'static str],
     pub help: &'static str,
+    /// What only a special set-up moves: the file with the test that does, and words in that file. Empty: the scenarios of
+    /// `tests/it/metrics.rs` move it.
+    pub moved_in: &'static [(&'static str, &'static str)],
 }
 
-const fn row(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind, labels, help }
+/// Words for one label, and for two; a name from the configuration as a label.
+type One = [(&'static str, &'static str); 1];
+type Two = [(&'static str, &'static str); 2];
+type Named = [(&'static str, String); 1];
+type Level = Gauge<f64, AtomicU64>;
+type Buckets = fn() -> Histogram;
+
+/// A metric without labels; a constructor of anything but a histogram ignores the buckets.
+trait Plain: Sized {
+    const KIND: Kind;
+    fn constructor(buckets: Buckets) -> fn() -> Self;
 }
 
-pub const TABLE: &[Metric] = &[
-    row("events_acked", Kind::Counter, &[], "Events answered with 2xx: they are on stable storage"),
-    row("events_stored", Kind::Counter, &[], "Events that changed an episode"),
-    row("events_duplicate", Kind::Counter, &[], "Events that said again what was known"),
-    row("events_late", Kind::Counter, &[], "Resolves of something that was not open"),
-    row("events_unmatched", Kind::Counter, &["source"], "Events that no rule matched, by source of the configuration"),
-    row("gaps", Kind::Counter, &[], "Things that a source left out or that could not be read"),
-    row("ingest_seconds", Kind::Histogram, &[], "From a body at hand to its commit"),
-    row("ingest_shed", Kind::Counter, &["reason"], "Requests answered with 503 because of load or the store"),
-    row("ingest_refused", Kind::Counter, &["reason"], "Bodies answered with 4xx: what they said is lost"),
-    row("auth_failures", Kind::Counter, &[], "Requests without a valid token"),
-    row("forbidden", Kind::Counter, &[], "Acts that somebody was refused"),
-    row("connections", Kind::Gauge, &[], "Open connections"),
-    row("commit_batch_size", Kind::Histogram, &[], "Operations that shared one commit"),
-    row("fsync_seconds", Kind::Histogram, &[], "How long a commit took"),
-    row("run_start_latency_seconds", Kind::Histogram, &[], "From the creation of a run to its first turn"),
-    row("step_seconds", Kind::Histogram, &["phase"], "The parts of a step"),
-    row("effects", Kind::Counter, &["class", "outcome"], "Steps performed, by class of effect"),
-    row(
-        "effects_ambiguous",
-        Kind::Counter,
-        &["class", "resolution"],
-        "Steps that a crash left open, and how they were settled",
-    ),
-    row("fencing_rejected", Kind::Counter, &["where"], "Writes under an old epoch that were turned away"),
-    row("timer_lateness_seconds", Kind::Histogram, &[], "How late a run that waited was looked at"),
-    row(
-        "budget_used",
-        Kind::Gauge,
-        &["scope"],
-        "Nodes of the default cluster that are out of service, as the blast radius guard counts them",
-    ),
-    row("budget_limit", Kind::Gauge, &["scope"], "Nodes of the default cluster that may be out of service"),
-    row("actions_refused", Kind::Counter, &["guard"], "Steps that a guard held or denied"),
-    row("runs_ended", Kind::Counter, &["state"], "Runs that ended, by final state, ended by the engine or by a person"),
-    row(
-        "deliveries",
-        Kind::Counter,
-        &["channel", "outcome"],
-        "Attempts to deliver a notice; one that had nothing to send is none",
-    ),
-    row("slack_answer_seconds", Kind::Histogram, &["door"], "From a request of Slack at hand to its answer"),
-    row("slack_connections", Kind::Counter, &["outcome"], "Attempts to connect to Slack (Socket Mode)"),
-    row("slack_connected", Kind::Gauge, &[], "1 while Slack is connected (Socket Mode)"),
-    row("replay_mismatch", Kind::Counter, &[], "Runs whose runbook asked for another call than the journal holds"),
-    row("audit_verify_failures", Kind::Counter, &[], "Checks of the ledger that found damage; must stay 0"),
-    row("invariant_violation", Kind::Counter, &[], "Things that cannot be; must stay 0"),
-    row("catalog_refused", Kind::Counter, &[], "Rule and runbook files that were refused on reload"),
-    row("cache_warms", Kind::Counter, &["via", "outcome"], "Warms of models' weights that ended"),
-    row("cache_warm_seconds", Kind::Histogram, &[], "How long warms took that ended well"),
-    row("cache_warm_read_bytes", Kind::Counter, &[], "Bytes that warms read from disks"),
-    row(
-        "cache_warm_resident_ratio",
-        Kind::Gauge,
-        &[],
-        "Share in memory after the last warm, of its model that is least there",
-    ),
-    row("killswitch_state", Kind::Gauge, &[], "Freezes in force; 0 means that nothing is frozen"),
-    row("approvals_open", Kind::Gauge, &[], "Questions that wait for a human"),
-    row("episodes_open", Kind::Gauge, &[], "Complaints that hold now"),
-    row("incidents_open", Kind::Gauge, &[], "Incidents that are open now"),
-    row("runs_unfinished", Kind::Gauge, &[], "Runs that have not ended"),
-    row("outbox_due", Kind::Gauge, &[], "Notices that wait to be delivered"),
-    row("outbox_oldest_seconds", Kind::Gauge, &[], "Age of the oldest notice that waits"),
-    row("audit_entries", Kind::Gauge, &[], "Entries in the ledger"),
-    row("audit_unanchored_leaves", Kind::Gauge, &[], "Entries that no checkpoint covers yet"),
-    row("judgements", Kind::Counter, &["verdict"], "Runs of rules that a person judged right or wrong"),
-    row("rules", Kind::Gauge, &["mode"], "Rules with a runbook, by how far they go now"),
-    row(
-        "rules_lowered",
-        Kind::Gauge,
-        &[],
-        "Rules that go less far than their files say: brought down by what went wrong, or by a person",
-    ),
-    row("clusters_lost", Kind::Gauge, &[], "Clusters whose API server does not let us watch its nodes now"),
-    row("agents", Kind::Gauge, &["state"], "Agents that have joined, by whether they report now"),
-    row("nodes_held", Kind::Gauge, &[], "Nodes that runs hold for themselves"),
-    row("probe_looks", Kind::Counter, &["engine", "outcome"], "Looks at inference engines, by what came of them"),
-    row("probe_targets", Kind::Gauge, &["engine"], "Inference engines that are looked at"),
-    row("probe_up", Kind::Gauge, &["engine"], "Inference engines that were ready and read at their last look"),
-    row("probe_age_seconds", Kind::Gauge, &["engine"], "How long ago the oldest last look at an engine was"),
-    row("cache_warming", Kind::Gauge, &[], "Warms that agents are at now"),
-    row("cache_warming_bytes", Kind::Gauge, &[], "Bytes of the models that are being warmed"),
-    row("cache_warming_done_bytes", Kind::Gauge, &[], "Bytes of these that are in memory by now"),
-];
+/// Every metric, in the order of the documentation.
+impl Plain for Counter {
+    const KIND: Kind = Kind::Counter;
+    fn constructor(_: Buckets) -> fn() -> Self {
+        Counter::default
+    }
+}
 
-/// The help of a metric; asking for one that is not in the table is a bug.
-pub(super) fn help(name: &str) -> &'static str {
-    let row = TABLE.iter().find(|metric| metric.name == name);
-    assert!(row.is_some(), "the metric {name} is missing in telemetry::TABLE");
-    row.map_or("", |metric| metric.help)
+impl Plain for Gauge {
+    const KIND: Kind = Kind::Gauge;
+    fn constructor(_: Buckets) -> fn() -> Self {
+        Gauge::default
+    }
+}
+
+impl Plain for Level {
+    const KIND: Kind = Kind::Gauge;
+    fn constructor(_: Buckets) -> fn() -> Self {
+        Level::default
+    }
+}
+
+impl Plain for Histogram {
+    const KIND: Kind = Kind::Histogram;
+    fn constructor(buckets: Buckets) -> fn() -> Self {
+        buckets
+    }
+}
+
+/// A metric with or without labels.
+trait Instrument {
+    const KIND: Kind;
+    fn make(buckets: Buckets) -> Self;
+}
+
+impl<M: Plain> Instrument for M {
+    const KIND: Kind = M::KIND;
+    fn make(buckets: Buckets) -> Self {
+        M::constructor(buckets)()
+    }
+}
+
+impl<S: Clone + std::hash::Hash + Eq, M: Plain> Instrument for Family<S, M> {
+    const KIND: Kind = M::KIND;
+    fn make(buckets: Buckets) -> Self {
+        Family::new_with_constructor(M::constructor(buckets))
+    }
+}
+
+/// `name: type, buckets [labels] "help" moved in "file" by "words";` A histogram without buckets has those of `seconds`.
+macro_rules! metrics {
+    ($($name:ident: $type:ty $(, $buckets:ident)? [$($label:literal),*] $help:literal
+       $(moved in $file:literal by $words:literal)?;)*) => {
+        /// Every metric. Cheap to update from any thread; build it once.
+        pub struct Metrics {
+            pub(super) registry: Registry,
+            $(pub(super) $name: $type,)*
+        }
+
+        impl Metrics {
+            pub(super) fn unset() -> Metrics {
+                let mut registry = Registry::with_prefix("nightshift");
+                Metrics {
+                    $($name: {
+                        let metric = <$type as Instrument>::make([$($buckets as Buckets,)? seconds][0]);
+                        registry.register(stringify!($name), $help, metric.clone());
+                        metric
+                    },)*
+                    registry,
+                }
+            }
+        }
+
+        pub const TABLE: &[Metric] = &[$(Metric {
+            name: stringify!($name),
+            kind: <$type as Instrument>::KIND,
+            labels: &[$($label),*],
+            help: $help,
+            moved_in: &[$(($file, $words))?],
+        }),*];
+    };
+}
+
+metrics! {
+    events_acked: Counter [] "Events answered with 2xx: they are on stable storage";
+    events_stored: Counter [] "Events that changed an episode";
+    events_duplicate: Counter [] "Repeated events without a change";
+    events_late: Counter [] "Resolves of something that was not open";
+    events_unmatched: Family<Named, Counter> ["source"] "Events that no rule matched, by source of the configuration";
+    gaps: Counter [] "Things that a source left out or that could not be read";
+    ingest_seconds: Histogram [] "From a body at hand to its commit";
+    ingest_shed: Family<One, Counter> ["reason"] "Requests answered with 503 because of load or the store"
+        moved in "tests/it/ingest/bad_input.rs" by "nightshift_ingest_shed_total";
+    ingest_refused: Family<One, Counter> ["reason"] "Request bodies rejected with 4xx; their events are lost";
+    auth_failures: Counter [] "Requests without a valid token";
+    forbidden: Counter [] "Requests denied for lack of rights";
+    connections: Gauge [] "Open connections"
+        moved in "tests/it/ingest/doors.rs" by "nightshift_connections";
+    commit_batch_size: Histogram, sizes [] "Operations that shared one commit";
+    fsync_seconds: Histogram [] "How long a commit took";
+    run_start_latency_seconds: Histogram [] "From the creation of a run to its first turn";
+    step_seconds: Family<One, Histogram> ["phase"] "The parts of a step";
+    effects: Family<Two, Counter> ["class", "outcome"] "Steps performed, by class of effect";
+    effects_ambiguous: Family<Two, Counter> ["class", "resolution"]
+        "Steps that a crash left open, and how they were settled";
+    fencing_rejected: Family<One, Counter> ["where"] "Writes under an old epoch that were turned away"
+        moved in "src/telemetry/tests.rs" by "metrics.fenced(Fence::Store)";
+    timer_lateness_seconds: Histogram [] "Delay between a waiting run's due time and its turn";
+    budget_used: Family<One, Level> ["scope"]
+        "Nodes of the default cluster that are out of service, as the blast radius guard counts them";
+    budget_limit: Family<One, Level> ["scope"] "Nodes of the default cluster that may be out of service";
+    actions_refused: Family<One, Counter> ["guard"] "Steps that a guard held or denied";
+    runs_ended: Family<One, Counter> ["state"] "Runs that ended, by final state, and by the engine or an operator";
+    deliveries: Family<Two, Counter> ["channel", "outcome"]
+        "Attempts to deliver a notification; empty ones do not count";
+    slack_answer_seconds: Family<One, Histogram> ["door"] "From a request of Slack at hand to its answer"
+        moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_answer_seconds";
+    slack_connections: Family<One, Counter> ["outcome"] "Attempts to connect to Slack (Socket Mode)"
+        moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_connections";
+    slack_connected: Gauge [] "1 while Slack is connected (Socket Mode)"
+        moved in "tests/it/slack_in/socket.rs" by "nightshift_slack_connected";
+    replay_mismatch: Counter [] "Runs whose runbook made a call that differs from the journal";
+    audit_verify_failures: Counter [] "Checks of the ledger that found damage; must stay 0";
+    invariant_violation: Counter [] "Things that cannot be; must stay 0"
+        moved in "src/telemetry/tests.rs" by "metrics.invariant_violated()";
+    catalog_refused: Counter [] "Rule and runbook files that were refused on reload";
+    cache_warms: Family<Two, Counter> ["via", "outcome"] "Warms of models' weights that ended"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warms";
+    cache_warm_seconds: Histogram, minutes [] "Duration of successful cache warms"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warms";
+    cache_warm_read_bytes: Counter [] "Bytes that warms read from disks"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warm_read_bytes";
+    cache_warm_resident_ratio: Level [] "Share in memory after the last warm, of its model that is least there"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warm_resident_ratio";
+    killswitch_state: Gauge [] "Freezes in force; 0 means none";
+    approvals_open: Gauge [] "Questions that wait for a human";
+    episodes_open: Gauge [] "Alerts that are firing now";
+    incidents_open: Gauge [] "Incidents that are open now";
+    runs_unfinished: Gauge [] "Runs that have not ended";
+    outbox_due: Gauge [] "Notices that wait to be delivered";
+    outbox_oldest_seconds: Level [] "Age of the oldest notice that waits";
+    audit_entries: Gauge [] "Entries in the ledger";
+    audit_unanchored_leaves: Gauge [] "Entries that no checkpoint covers yet";
+    judgements: Family<One, Counter> ["verdict"] "Runs of rules that a person reviewed as right or wrong";
+    rules: Family<One, Gauge> ["mode"] "Rules with a runbook, by how far they go now";
+    rules_lowered: Gauge []
+        "Rules demoted below the mode in their file, after a failure or by an operator";
+    clusters_lost: Gauge [] "Clusters whose nodes cannot be watched now"
+        moved in "src/server/metrics_page.rs" by "clusters_lost: app.parts.world.lost_clusters()";
+    agents: Family<One, Gauge> ["state"] "Agents that have joined, by whether they report now"
+        moved in "tests/it/agent/link.rs" by "nightshift_agents";
+    nodes_held: Gauge [] "Nodes that runs hold for themselves";
+    probe_looks: Family<Two, Counter> ["engine", "outcome"] "Polls of inference engines, by result"
+        moved in "tests/it/probes.rs" by "nightshift_probe_targets";
+    probe_targets: Family<One, Gauge> ["engine"] "Inference engines that are polled"
+        moved in "tests/it/probes.rs" by "nightshift_probe_targets";
+    probe_up: Family<One, Gauge> ["engine"] "Inference engines that were ready and readable at their last poll"
+        moved in "tests/it/probes.rs" by "nightshift_probe_up";
+    probe_age_seconds: Family<One, Level> ["engine"] "Age of the oldest last poll of an engine"
+        moved in "tests/it/probes.rs" by "nightshift_probe_up";
+    cache_warming: Gauge [] "Warms that agents are at now"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warming";
+    cache_warming_bytes: Gauge [] "Bytes of the models that are being warmed"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warming";
+    cache_warming_done_bytes: Gauge [] "Bytes of these that are in memory by now"
+        moved in "tests/it/agent/warm.rs" by "nightshift_cache_warming";
+}
+
+/// From half a millisecond to a minute.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    ])
+}
+
+/// From a second to an hour.
+fn minutes() -> Histogram {
+    Histogram::new([1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0])
+}
+
+fn sizes() -> Histogram {
+    Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0])
 }
 
 /// The table as Markdown, for the documentation.
 pub fn reference() -> String {
-    let mut text = String::from("| metric | kind | labels | what it says |\n|---|---|---|---|\n");
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in TABLE {
         let (kind, suffix) = match metric.kind {
             Kind::Counter => ("counter", "_total"),

@@ -1,4 +1,4 @@
-//! The words that labels are made of, and the levels that are read when somebody looks.
+//! The values of labels, and the gauges that are read for each scrape.
 //!
 //! Invariant: every label is one of these; none comes from outside the program.
 
@@ -42,7 +42,7 @@ words!(
     Phase { Advance => "advance", Begin => "begin", Perform => "perform", End => "end" }
 );
 words!(
-    /// What came of one attempt to deliver a notice.
+    /// The result of one attempt to deliver a notice.
     Delivered { Delivered => "delivered", Retry => "retry", Refused => "refused" }
 );
 words!(
@@ -53,15 +53,15 @@ words!(
     }
 );
 words!(
-    /// What people in Slack wait for.
+    /// The endpoints of Slack whose answer a user waits for.
     SlackDoor { Command => "command", Interaction => "interaction" }
 );
 words!(
-    /// By whom models are warmed.
+    /// Which program warms models.
     Via { Agent => "agent", Job => "job" }
 );
 words!(
-    /// What a person says of a run.
+    /// A user's review of a run.
     Verdict { Right => "right", Wrong => "wrong" }
 );
 words!(
@@ -69,7 +69,7 @@ words!(
     Budget { AtOnce => "at_once" }
 );
 
-/// What came of one look at an inference engine.
+/// The result of one probe of an inference engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probed {
     Up,
@@ -97,7 +97,7 @@ pub struct ProbeLevels {
     pub oldest_seconds: f64,
 }
 
-/// What is current, read from the store when somebody looks.
+/// The current state, read from the store for each scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Levels {
     pub episodes_open: u64,
@@ -115,7 +115,7 @@ pub struct Levels {
     pub warming_bytes: u64,
     pub warming_done: u64,
     pub clusters_lost: u64,
-    /// Rules with a runbook, by how far they go now, lowest rung first; and those that stand below their files.
+    /// Rules with a runbook, by their mode now, lowest first; and those below their file's mode.
     pub rules: [u64; 4],
     pub rules_lowered: u64,
 }

@@ -1,8 +1,8 @@
 //! The mailbox between steps and the agents on nodes: an action puts a command in, an agent takes it out and answers.
 //! Agents connect to us, so there is nothing to dial: the agents' door (or an agent in this process) empties the box.
 //!
-//! Invariant: an answer reaches only the command that it was given for, and a command only the agent of the cluster that
-//! it is about; nothing here is remembered over a restart, because the step asks again and the agent remembers.
+//! Invariant: an answer reaches only the command that it was given for, and a command only the agent of its own
+//! cluster; nothing here is kept over a restart, because the step sends the command again and the agent has it on disk.
 
 use super::WorldError;
 use crate::limits;
@@ -29,7 +29,8 @@ struct Post {
     epoch: AtomicI64,
     reads: AtomicU32,
     desks: Mutex<BTreeMap<AgentName, Desk>>,
-    /// What is done for a node by no agent, by the step's key: when it was last looked at, the node, the verb, how far.
+    /// Work for a node without its agent (a Job), by the step's key: when it was last checked, the node, the verb, the
+    /// progress.
     elsewhere: Mutex<BTreeMap<String, (Instant, String, String, Value)>>,
 }
 
@@ -41,9 +42,9 @@ struct Desk {
     standing: Standing,
     /// By `Command::key`.
     letters: BTreeMap<String, Letter>,
-    /// Keys of commands whose run people have cancelled, oldest first.
+    /// Keys of commands whose run users have cancelled, oldest first.
     unwanted: VecDeque<String>,
-    /// Moves when a command wants to be taken.
+    /// Moves when a command is ready to be taken.
     post: watch::Sender<u64>,
     /// Moves when an answer has come.
     mail: watch::Sender<u64>,
@@ -59,7 +60,7 @@ struct Letter {
     answer: Option<Answer>,
 }
 
-/// An agent as people see it.
+/// An agent as users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSeen {
     pub name: AgentName,
@@ -86,6 +87,7 @@ impl Agents {
         self.post.epoch.store(epoch, Ordering::Release);
     }
 
+    /// The engine's epoch, which every command bears.
     pub fn epoch(&self) -> i64 {
         self.post.epoch.load(Ordering::Acquire)
     }
@@ -104,13 +106,17 @@ impl Agents {
         }
     }
 
-    /// Whether an agent of that node has spoken lately.
+    /// Whether the node's agent has connected lately.
     pub fn is_here(&self, node: &str) -> bool {
         let desks = self.desks();
         self.find(&desks, node).is_ok_and(|name| desks.get(&name).is_some_and(Desk::is_here))
     }
 
-    /// How the node's agent stands, if it is connected.
+    /// The state of the node's agent.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no agent of the node is connected.
     pub fn standing(&self, node: &str) -> Result<Standing, WorldError> {
         let desks = self.desks();
         let name = self.find(&desks, node)?;
@@ -118,8 +124,13 @@ impl Agents {
         Ok(desk.standing.clone())
     }
 
-    /// Hands a command to the node's agent and waits a moment for its answer. `Working` says: ask again with the same
-    /// command. `Unreached`: no agent of that node is connected, so nothing was given to anybody.
+    /// Hands a command to the node's agent and waits a moment for its answer. `Working` means: ask again with the same
+    /// command.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Unreached` when no agent of that node is connected, so the command was given to none, and when the
+    /// agent's queue is full.
     pub async fn ask(&self, node: &str, command: &Command) -> Result<Answer, WorldError> {
         let key = command.key();
         let name = self.find(&self.desks(), node)?;
@@ -127,7 +138,7 @@ impl Agents {
         let mut mail = self.put(&name, &key, command)?;
         let ended = async {
             loop {
-                // Marks what is there as seen, so that an answer between the look and the wait is not missed.
+                // Marks the present value as seen, so that an answer between the look and the wait is not missed.
                 mail.borrow_and_update();
                 if let Some(answer) = self.collect(&name, &key) {
                     return answer;
@@ -148,7 +159,7 @@ impl Agents {
         }))
     }
 
-    /// An agent asks for its commands: those that wait, or none after `wait`. Proves that it is here.
+    /// An agent polls for its commands: those that wait, or none after `wait`. Proves that it is here.
     pub async fn take(&self, agent: impl Into<AgentName>, standing: Standing, wait: Duration) -> Vec<Command> {
         let name = agent.into();
         let mut post = self.greet(&name, standing).post.subscribe();
@@ -168,7 +179,8 @@ impl Agents {
         tokio::time::timeout(wait.min(limits::AGENT_POLL), some).await.unwrap_or_default()
     }
 
-    /// What an agent says of a command; whether anybody waits for more. One that nobody asks about any more is let go.
+    /// Takes an agent's answer to a command; returns whether a step waits for more. A command without a waiting step is
+    /// dropped.
     pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: Answer) -> bool {
         let mut desks = self.desks();
         let Some(desk) = desks.get_mut(&agent.into()) else { return true };
@@ -180,7 +192,8 @@ impl Agents {
         !desk.unwanted.iter().any(|unwanted| unwanted == key)
     }
 
-    /// People have cancelled a run: its agents hear so with their next word, and stop what may be stopped.
+    /// A user has cancelled a run: its agents receive it with their next response, and stop commands that may be
+    /// stopped.
     pub fn cancel(&self, run: RunId) {
         for desk in self.desks().values_mut() {
             let (gone, kept) =
@@ -191,7 +204,11 @@ impl Agents {
         }
     }
 
-    /// The run of that command was cancelled: the node's agent hears so with its next word. `Unreached`: not yet.
+    /// The run of that command was cancelled: the node's agent receives it with its next response.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Unreached` when no agent of the node is connected.
     pub fn unwant(&self, node: &str, key: &str) -> Result<(), WorldError> {
         let mut desks = self.desks();
         let name = self.find(&desks, node)?;
@@ -201,7 +218,7 @@ impl Agents {
         Ok(())
     }
 
-    /// How far a step is that is done for a node by no agent, a Job's say; null: it is over.
+    /// The progress of a step that runs for a node without its agent (a Job, for example); null: it is over.
     pub fn elsewhere(&self, key: &str, node: &str, verb: &str, progress: Value) {
         let mut elsewhere = self.post.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         elsewhere.retain(|_, (looked, ..)| looked.elapsed() < limits::AGENT_ASKED_ABOUT);
@@ -212,7 +229,7 @@ impl Agents {
         }
     }
 
-    /// What is done on nodes and somebody waits for: the node, the verb, and what was last said of it.
+    /// Commands under way on nodes that a step waits for: the node, the verb, and the last reported progress.
     pub fn at_work(&self) -> Vec<(String, String, Value)> {
         let elsewhere = self.post.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = elsewhere.values().filter(|(looked, ..)| looked.elapsed() < limits::AGENT_ASKED_ABOUT);
@@ -230,17 +247,17 @@ impl Agents {
         working.chain(elsewhere).collect()
     }
 
-    /// An agent has spoken: it is here, and this is how it stands.
+    /// An agent has connected: it is here, with this state.
     pub fn heard(&self, agent: impl Into<AgentName>, standing: Standing) {
         drop(self.greet(&agent.into(), standing));
     }
 
-    /// Its certificate was taken away, or it said goodbye.
+    /// Its certificate was taken away, or it disconnected.
     pub fn forget(&self, agent: impl Into<AgentName>) {
         self.desks().remove(&agent.into());
     }
 
-    /// Every agent that spoke since this process started, in order of the clusters' and nodes' names.
+    /// Every agent that connected since this process started, in order of the clusters' and nodes' names.
     pub fn list(&self) -> Vec<AgentSeen> {
         let desks = self.desks();
         let seen = desks.iter().map(|(name, desk)| AgentSeen {
@@ -267,8 +284,8 @@ impl Agents {
             several if several[0].cluster.is_empty() || self.cluster.is_empty() => {
                 let names: Vec<&str> = several.iter().map(|name| name.cluster.as_str()).map(or_none).collect();
                 Err(WorldError::Invalid(format!(
-                    "{} agents say that they are node {node} (cluster: {}), and which of them is meant cannot be known: set \
-                     `cluster` in each agent.yaml",
+                    "{} agents report as node {node} (cluster: {}), so the node is ambiguous: set `cluster` in each \
+                     agent.yaml",
                     names.len(),
                     names.join(", ")
                 )))
@@ -300,7 +317,8 @@ impl Agents {
         letter.command.clone_from(command);
         letter.gate.clone_from(&self.gate);
         letter.asked = now;
-        // It may have been lost on its way, or the agent has started anew: it recognises what it has seen.
+        // It may have been lost on its way, or the agent has started anew: an agent recognises commands that it has
+        // seen.
         if letter.taken.is_some_and(|taken| taken.elapsed() >= limits::AGENT_RESEND) {
             letter.taken = None;
         }
@@ -341,7 +359,7 @@ impl Agents {
             post: watch::Sender::new(0),
             mail: watch::Sender::new(0),
         });
-        // Another boot or process has no memory of what it was handed but not yet wrote down.
+        // Another boot or process has no memory of commands that it received but had not yet written down.
         if desk.standing.boot != standing.boot {
             desk.letters.values_mut().for_each(|letter| letter.taken = None);
         }
@@ -470,7 +488,7 @@ mod tests {
         let standing = |boot: &str| Standing { boot: boot.to_owned(), ..Standing::default() };
         agents.heard("gpu-1", standing("a"));
         let asked = command(&agents, 3);
-        // Who asks may go away at any moment: the command stays.
+        // The caller may go away at any moment: the command stays.
         let left = tokio::time::timeout(Duration::from_millis(20), agents.ask("gpu-1", &asked)).await;
         assert!(left.is_err(), "{left:?}");
         assert_eq!(agents.take("gpu-1", standing("a"), Duration::ZERO).await.len(), 1);
@@ -506,7 +524,7 @@ mod tests {
         assert!(agents.within("eu-1").standing("gpu-1").is_ok());
         let doubtful = refused("ap-1");
         assert!(matches!(&doubtful, WorldError::Invalid(why) if why.contains("none, eu-1, us-1")), "{doubtful:?}");
-        // Alone it is meant by everybody.
+        // A single agent of that name serves every cluster.
         agents.forget(&eu);
         agents.forget(&us);
         assert!(agents.within("ap-1").standing("gpu-1").is_ok() && agents.standing("gpu-1").is_ok());

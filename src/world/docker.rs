@@ -1,6 +1,6 @@
 //! The Docker engine of this machine, over its socket: containers that bear our label are listed, looked at and restarted.
 //!
-//! Invariant: who may speak to that socket is root, so this client can say three things and no more; nothing is created,
+//! Invariant: access to that socket is root, so this client has three requests and no more; nothing is created,
 //! executed, mounted or removed.
 
 use super::WorldError;
@@ -36,16 +36,17 @@ pub struct Container {
     pub name: String,
     pub id: String,
     pub image: String,
-    /// As Docker says it: `running`, `exited`, `restarting`, …
+    /// Docker's word: `running`, `exited`, `restarting`, …
     pub state: String,
     /// `healthy`, `unhealthy`, `starting`; empty where the image has no check.
     pub health: String,
-    /// RFC 3339 to the nanosecond; another one says that it was started anew.
+    /// RFC 3339 to the nanosecond; another one means that it was restarted.
     pub started_at: String,
     pub labels: BTreeMap<String, String>,
 }
 
 impl Container {
+    /// The model in the container's label; empty where it has none.
     pub fn model(&self) -> &str {
         self.labels.get(MODEL).map(String::as_str).unwrap_or_default()
     }
@@ -69,6 +70,7 @@ pub struct Docker {
 }
 
 impl Docker {
+    /// A client of this socket. Connects to nothing yet.
     pub fn new(config: &DockerConfig) -> Docker {
         Docker { socket: config.socket.clone(), gate: None }
     }
@@ -79,6 +81,10 @@ impl Docker {
     }
 
     /// All containers with our label, by name; those that do not run, too.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the engine is not reached or refuses, or more than `CONTAINERS` containers bear the label.
     pub async fn containers(&self) -> Result<Vec<Container>, WorldError> {
         let client = self.client(limits::DOCKER_TIMEOUT)?;
         let filters = HashMap::from([("label".to_owned(), vec![MODEL.to_owned()])]);
@@ -102,6 +108,10 @@ impl Docker {
     }
 
     /// One container, by name or id.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the name is not valid, no such container exists, or the engine is not reached or refuses.
     pub async fn container(&self, name: &str) -> Result<Container, WorldError> {
         check(name)?;
         let client = self.client(limits::DOCKER_TIMEOUT)?;
@@ -121,6 +131,10 @@ impl Docker {
     }
 
     /// Ends a container, kills it after `grace`, and starts it again. By id: another one may bear the name by now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no such container exists, or the engine is not reached, refuses, or does not answer in time.
     pub async fn restart(&self, id: &str, grace: Duration) -> Result<(), WorldError> {
         check(id)?;
         let client = self.client(grace + limits::CONTAINER_RESTART_SLACK)?;
@@ -174,10 +188,10 @@ fn check(name: &str) -> Result<(), WorldError> {
         return Ok(());
     }
     let shown: String = name.chars().take(limits::QUOTE_CHARS).collect();
-    Err(WorldError::Invalid(format!("{shown:?} is no name of a container: letters, digits, `_`, `.` and `-`")))
+    Err(WorldError::Invalid(format!("{shown:?} is not a container name: use letters, digits, `_`, `.` and `-`")))
 }
 
-/// An error with what is behind it.
+/// An error with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,4 @@
-//! What the guards must know about a target before a step begins.
+//! The facts about a target that the guards need before a step begins.
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
@@ -9,12 +9,12 @@ use crate::model::Subject;
 use crate::policy::{Facts, Group};
 use std::sync::OnceLock;
 
-/// The annotation that says whose a cordon is: `<identity> <run> <why>`, written in the same patch as the cordon.
+/// The annotation with a cordon's owner: `<identity> <run> <why>`, written in the same patch as the cordon.
 pub const CORDONED_BY: &str = "nightshift.dev/cordoned-by";
 /// The label that takes a node out of our hands for good: `nightshift.dev/opt-out=true`.
 pub const OPT_OUT: &str = "nightshift.dev/opt-out";
 /// Who a cordon belongs to when nothing on the node says so.
-pub const NO_OWNER: &str = "somebody";
+pub const NO_OWNER: &str = "another user or tool";
 
 /// Whether a node is cordoned, and whose that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
     match &node {
         Ok(Some(node)) => {
             facts.protected = facts.protected.or_else(|| protected_node(node, own_node()));
-            // A pod may be moved off a node that somebody else cordoned; the node itself is theirs.
+            // A pod may be moved off a node that another owner cordoned; the node itself is theirs.
             if target.node.is_some() {
                 let cordon = cordon(node, &world.identity);
                 facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));
@@ -75,15 +75,16 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
             }
         }
         Ok(None) => {}
-        // It is not there, so nothing can be done to it, and the action will say so.
+        // It does not exist, so nothing can be done to it, and the action will report it.
         Err(WorldError::NotFound(_)) => {}
-        // A missing right does not come back by waiting; silence, or nonsense, says nothing: the step waits for an answer.
+        // A missing right does not come back by waiting; silence, or nonsense, proves nothing: the step waits for an
+        // answer.
         Err(error) if !matches!(error, WorldError::Forbidden(_)) => {
             facts.unread = Some(error.to_string());
             facts.nodes_total = None;
         }
         Err(error) => {
-            // Whether it is protected cannot be told, and without a total the guards hold.
+            // Whether it is protected is unknown, and without a total the guards hold.
             facts.protected = facts.protected.or_else(|| Some(format!("it cannot be read: {error}")));
             facts.nodes_total = None;
         }
@@ -97,7 +98,7 @@ async fn of_container(world: &World, name: &str) -> Facts {
     let read = async { world.docker()?.container(name).await };
     match read.await {
         Ok(container) => facts.protected = container.protected(),
-        // It is not there, or there is no engine to ask: the action will say so.
+        // It does not exist, or there is no engine to read from: the action will report it.
         Err(WorldError::NotFound(_) | WorldError::Invalid(_)) => {}
         Err(error) => {
             facts.unread = Some(error.to_string());
@@ -118,7 +119,7 @@ pub(super) async fn groups(world: &World) -> Vec<Group> {
     kube.level(&*world.clock, About::Groups).await.map(|level| level.groups).unwrap_or_default()
 }
 
-/// Where no cluster is configured the fleet is the nodes whose agents have spoken; silent ones are out.
+/// Where no cluster is configured the fleet is the nodes whose agents have connected; silent ones are out.
 fn without_cluster(world: &World) -> Facts {
     let agents = if world.clusters.is_empty() { world.agents.list() } else { Vec::new() };
     if agents.is_empty() {
@@ -128,7 +129,7 @@ fn without_cluster(world: &World) -> Facts {
     Facts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..Facts::default() }
 }
 
-/// What could not be listed is unknown.
+/// A level that could not be listed is unknown.
 fn counted(level: Result<Level, WorldError>) -> Facts {
     match level {
         Ok(Level { total, out, groups, read_at }) => {
@@ -164,13 +165,13 @@ fn protected_node(node: &Node, own: Option<&str>) -> Option<String> {
     (own == Some(node.name.as_str())).then(|| format!("node {} is where Nightshift itself runs", node.name))
 }
 
-/// The node that we run on, as the downward API says it.
+/// The node that we run on, from the downward API.
 fn own_node() -> Option<&'static str> {
     static OWN: OnceLock<Option<String>> = OnceLock::new();
     OWN.get_or_init(|| std::env::var("NIGHTSHIFT_NODE_NAME").ok().filter(|name| !name.is_empty())).as_deref()
 }
 
-/// What others leave on a node that they cordon: a part of a label's, annotation's or taint's key, and who that is.
+/// Traces of other tools on a node that they cordon: a part of a label's, annotation's or taint's key, and the tool.
 const TRACES: [(&str, &str); 9] = [
     ("weave.works/kured", "kured"),
     ("ToBeDeletedByClusterAutoscaler", "the cluster autoscaler"),
@@ -191,7 +192,7 @@ fn foreign_owner(node: &Node) -> &'static str {
     if let Some((_, who)) = TRACES.iter().find(|(trace, _)| keys().any(|key| key.contains(trace))) {
         return who;
     }
-    // The GPU operator keeps this label for ever, so only its value tells.
+    // The GPU operator keeps this label for ever, so only its value counts.
     match node.labels.get("nvidia.com/gpu-driver-upgrade-state").map(String::as_str) {
         None | Some("" | "upgrade-done" | "upgrade-required" | "unknown") => NO_OWNER,
         Some(_) => "the GPU operator's driver upgrade",

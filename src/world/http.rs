@@ -1,4 +1,4 @@
-//! HTTP for runbooks and notifiers. Runbooks reach only what the allow-list names, at addresses that were checked.
+//! HTTP for runbooks and notifiers. Runbooks reach only destinations of the allow-list, at addresses that were checked.
 //!
 //! Invariant: no redirect is followed, no proxy is taken from the environment, no body is read past its bound.
 
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
+/// A request of a runbook or a notifier.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HttpRequest {
     pub method: String,
@@ -38,7 +39,7 @@ pub struct HttpAnswer {
     pub body: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<u64>,
-    /// `X-OAuth-Scopes`: what the token that asked may do, where the other side says so. Scripts do not see it.
+    /// `X-OAuth-Scopes`: the scopes of the request's token, where the server lists them. Scripts do not see it.
     #[serde(skip)]
     pub scopes: Option<String>,
     /// `Date`: the time at the other side. Scripts do not see it.
@@ -68,6 +69,10 @@ impl Http {
     /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
     /// only, unless it is written `private+http://…` or `private+https://…`: then loopback and private networks too
     /// (link-local, multicast and the cloud's metadata addresses never).
+    ///
+    /// # Errors
+    ///
+    /// Fails when an entry of `allow` cannot be parsed, or a client cannot be built.
     pub fn new(identity: &str, allow: &[String]) -> Result<Http, WorldError> {
         Http::with_lookup(identity, allow, reach::system_lookup())
     }
@@ -99,6 +104,10 @@ impl Http {
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
     /// be a secret (Slack's are), so errors name the host alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the URL cannot be parsed, the server is not reached or not in time, or the body is too large.
     pub async fn send(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
         let url = parse(&request.url)?;
         exchange(&self.configured, url, request).await
@@ -116,6 +125,11 @@ impl Http {
     }
 
     /// For runbooks: the allow-list decides, every resolved address is checked, and the connection goes to that address.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the request sets a header of ours, the allow-list or an address refuses it, or as [`Http::send`]
+    /// does.
     pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
         self.send_with_secrets(request, &SecretHeaders::new()).await
     }
@@ -182,7 +196,7 @@ pub(super) fn client(identity: &str) -> reqwest::ClientBuilder {
         .connect_timeout(limits::CONNECT_TIMEOUT)
 }
 
-/// Why nobody is asked at this address, whoever gave it: it is link-local, multicast or the cloud's metadata.
+/// Why no request goes to this address, whatever named it: it is link-local, multicast or the cloud's metadata.
 pub(super) fn out_of_bounds(ip: IpAddr) -> Option<&'static str> {
     reach::objection(ip, Space::Private)
 }
@@ -232,19 +246,19 @@ pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
     }
 }
 
-/// What to do where the other side's certificate is the trouble.
+/// The fix where the server's certificate is the fault.
 pub(super) fn distrust(why: &str) -> String {
     match why.contains("certificate") {
         true if nightshift_runtime::has_no_authorities() => format!(" ({})", super::NO_AUTHORITIES),
         true if why.contains("UnknownIssuer") => {
-            " (its authority is none of this system's: install it there, or name a file of authorities in SSL_CERT_FILE)"
+            " (its certificate authority is not trusted by this system: install it there, or name a CA file in SSL_CERT_FILE)"
                 .to_owned()
         }
         _ => String::new(),
     }
 }
 
-/// Scheme, host and port: enough to know where, without a secret path or query.
+/// Scheme, host and port: enough to locate it, without a secret path or query.
 pub(super) fn place(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
@@ -319,7 +333,7 @@ fn is_ours(name: &str) -> bool {
     OURS.contains(&name.as_str()) || name.starts_with("proxy-")
 }
 
-/// The innermost cause, which is the one that a person can act on; it holds no URL.
+/// The innermost cause, which is the one that a user can act on; it holds no URL.
 fn last(error: &reqwest::Error) -> String {
     let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(next) = cause.source() {

@@ -14,26 +14,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use url::Url;
 
-/// The label by which a pod says that it is an engine, and which; `nightshift.dev/probe: vllm`.
+/// The label that marks a pod as an engine, with its kind; `nightshift.dev/probe: vllm`.
 pub const PROBE_LABEL: &str = "nightshift.dev/probe";
 /// The ports of its API and of its metrics, where they are not the usual ones.
 pub const PROBE_PORT: &str = "nightshift.dev/probe-port";
+/// The label of a pod whose metrics are on another port.
 pub const METRICS_PORT: &str = "nightshift.dev/metrics-port";
 
-/// The mark of a pod that gets no requests, since we took its traffic away: `<install> <run> <label>=<value before>`. It
-/// serves nobody, however ready it is.
+/// The mark of a pod that gets no requests, since we took its traffic away: `<install> <run> <label>=<value before>`.
+/// It is not in service, however ready it is.
 pub const TRAFFIC_TAKEN_BY: &str = "nightshift.dev/traffic-taken-by";
 
-/// What a source of kind `inference` looks at.
+/// The engines that a source of kind `inference` probes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbeConfig {
-    /// Between two looks at one engine.
+    /// Polling interval of one engine.
     pub every: Span,
     /// How long one answer may take.
     pub within: Span,
-    /// And the answer to a request of one token, which runbooks send with `ask`.
+    /// Timeout of a request for one token, sent by runbooks with `ask`.
     pub ask_within: Span,
     /// Also pods with the label `nightshift.dev/probe` of the source's cluster, where there is one.
     pub pods: bool,
@@ -89,6 +90,11 @@ pub struct EngineTarget {
 }
 
 impl EngineTarget {
+    /// The addresses of the configured engine.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `url` or `metrics` is no address; the message quotes it.
     pub fn point(&self) -> Result<EnginePoint, String> {
         let url = address(&self.url)?;
         let metrics = match &self.metrics {
@@ -128,12 +134,16 @@ pub struct EnginePoint {
 }
 
 impl EnginePoint {
-    /// For people: the pod, else where it is.
+    /// For users: the pod, else where it is.
     pub fn name(&self) -> String {
         if self.pod.is_empty() { self.endpoint.clone() } else { format!("{}/{}", self.namespace, self.pod) }
     }
 
-    /// The engine in a pod, if its labels say that there is one. A pod without an address has none yet.
+    /// The engine in a pod, if its labels name one. A pod that does not run, ends or has no address has none yet.
+    ///
+    /// # Errors
+    ///
+    /// The inner result fails when a label of the pod cannot be read; the message names it.
     pub fn of_pod(pod: &Pod) -> Option<Result<EnginePoint, String>> {
         let word = pod.labels.get(PROBE_LABEL)?;
         if pod.ip.is_empty() || pod.terminating || pod.phase != "Running" {
@@ -157,7 +167,7 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
     // Two engines of three have one port for both.
     let metrics = port(METRICS_PORT, if kind == EngineKind::Triton { metrics } else { api })?;
     // Whoever may write a pod's status must not send us to the cloud's metadata.
-    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is none", pod.ip.escape_debug()))?;
+    let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is invalid", pod.ip.escape_debug()))?;
     if let Some(why) = super::http::out_of_bounds(ip) {
         return Err(format!("its address {ip} is {why}"));
     }
@@ -191,7 +201,7 @@ struct Probed {
     manner: EngineManner,
 }
 
-/// How an engine is looked at, and from where on what it says is trouble.
+/// The limits and paths by which an engine is probed, and the values above which its readings are faults.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EngineManner {
     pub within: Span,
@@ -206,7 +216,7 @@ impl EngineManner {
 }
 
 impl Engines {
-    /// Those of these sources that can be meant; what cannot is refused where the configuration is checked.
+    /// Those engines of these sources that are valid; others are refused where the configuration is checked.
     pub fn of<'a>(probes: impl IntoIterator<Item = &'a ProbeConfig>) -> Engines {
         Engines::seen_by(probes.into_iter().map(|probe| (probe, "", &[][..])))
     }
@@ -222,10 +232,12 @@ impl Engines {
         Engines(Arc::new(probed.collect()))
     }
 
+    /// The configured engine of this pod.
     pub fn of_pod(&self, namespace: &str, pod: &str) -> Option<&EnginePoint> {
         self.named().find(|point| point.namespace == namespace && point.pod == pod)
     }
 
+    /// The configured engines of this workload.
     pub fn of_workload<'a>(&'a self, namespace: &'a str, workload: &'a str) -> impl Iterator<Item = &'a EnginePoint> {
         self.named().filter(move |point| point.namespace == namespace && point.workload == workload)
     }
@@ -252,25 +264,25 @@ impl World {
         probed.map_or_else(|| EngineManner::of(&ProbeConfig::default()), |probed| probed.manner.clone())
     }
 
-    /// Asks an engine for its readiness and its metrics, both at once.
+    /// Reads an engine's readiness and its metrics, both at once.
     pub async fn look_at(&self, point: &EnginePoint, within: Span) -> EngineLook {
         let (unready, page) = tokio::join!(readiness(&self.http, point, within), metrics(&self.http, point, within));
         EngineLook { at: self.clock.now(), unready, page }
     }
 }
 
-/// What became of a request of one token.
+/// The result of a request of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     Answered,
     /// No answer in time.
     Silent(String),
-    /// It was not taken, so that it says nothing of the engine's work.
+    /// It was not taken, so that it is no evidence about the engine's work.
     Refused(String),
 }
 
 impl World {
-    /// Sends a request of one token: the only question whose answer needs all of the engine.
+    /// Sends a request of one token: the only question which exercises the whole engine.
     pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> Asked {
         let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
         let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };
@@ -323,7 +335,7 @@ fn kind(error: &WorldError) -> Unread {
     }
 }
 
-/// What an engine said beside its status, on one line.
+/// The body of an engine's answer, on one line.
 fn words(body: &[u8]) -> String {
     let text = short(String::from_utf8_lossy(body).trim());
     if text.is_empty() { text } else { format!(": {text}") }

@@ -1,6 +1,6 @@
 //! The kill switch outside the store: a file on this machine and a ConfigMap. They work when the disk is full, too.
 //!
-//! Invariant: what cannot be read, or was not read lately, is engaged.
+//! Invariant: a switch that cannot be read, or was not read lately, is engaged.
 
 use super::World;
 use crate::limits;
@@ -22,6 +22,7 @@ pub struct KillSwitchConfig {
     pub config_map: Option<ConfigMapName>,
 }
 
+/// The ConfigMap whose key `stop` is the kill switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -35,15 +36,16 @@ pub struct ConfigMapName {
     pub name: String,
 }
 
-/// What was last seen of the ConfigMap.
+/// The last reading of the ConfigMap.
 #[derive(Debug, Default)]
 struct Seen {
-    /// When the request was sent that brought the answer, by the running clock: what was read is as old as that.
+    /// When the request was sent that brought the answer, by the running clock: a reading is as old as its request.
     at: Option<Duration>,
     stop: Option<String>,
     unread: String,
 }
 
+/// The kill switch outside the store, with its last reading.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     config: KillSwitchConfig,
@@ -51,6 +53,7 @@ pub struct KillSwitch {
 }
 
 impl KillSwitch {
+    /// A switch that was not read yet, and so is engaged where a ConfigMap is configured.
     pub fn new(config: KillSwitchConfig) -> KillSwitch {
         KillSwitch { config, seen: Mutex::default() }
     }
@@ -67,7 +70,7 @@ impl KillSwitch {
                     if (at <= running || planted("kill-switch-age-by-wall-clock"))
                         && running.saturating_sub(at) < limits::KILL_STALE =>
                 {
-                    seen.stop.as_ref().map(|why| format!("{shown} says stop: {why}"))
+                    seen.stop.as_ref().map(|why| format!("stop file {shown}: {why}"))
                 }
                 _ if planted("unreadable-kill-switch-is-off") => None,
                 _ => Some(format!("{shown} was not read for {} s{}", limits::KILL_STALE.as_secs(), seen.unread)),
@@ -75,7 +78,7 @@ impl KillSwitch {
         })
     }
 
-    /// Whether somebody must call `look` again and again.
+    /// Whether `look` must be called again and again.
     pub fn watches(&self) -> bool {
         self.config.config_map.is_some()
     }
@@ -109,9 +112,9 @@ fn file(path: &Path) -> Option<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             let gone = folder.is_some_and(|folder| !folder.is_dir());
-            gone.then(|| format!("the folder of {shown} is not there, so nobody could stop anything with that file"))
+            gone.then(|| format!("the folder of {shown} does not exist, so the stop file cannot be created"))
         }
-        Err(error) => Some(format!("{shown} cannot be looked at: {error}")),
+        Err(error) => Some(format!("{shown} cannot be read: {error}")),
     }
 }
 
@@ -136,7 +139,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert!(switch(path.clone()).engaged(now()).unwrap().contains("exists"));
         // A file where a folder should be cannot be looked into.
-        assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be looked at"));
+        assert!(switch(path.join("stop")).engaged(now()).unwrap().contains("cannot be read"));
         assert!(switch(dir.path().join("gone/stop")).engaged(now()).unwrap().contains("is not there"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(switch(path).engaged(now()), None);

@@ -56,7 +56,7 @@ pub struct Node {
     pub unschedulable: bool,
     /// key, value, effect
     pub taints: Vec<(String, String, String)>,
-    /// The taints as the API server sent them, for patches: they must keep fields that we do not know.
+    /// The taints as the API server sent them, for patches: they must keep fields that we do not parse.
     #[serde(skip)]
     pub taints_sent: Vec<Value>,
     pub ready: bool,
@@ -92,11 +92,11 @@ pub struct Pod {
     pub empty_dir: bool,
     /// GPUs (or MIG devices) requested over all containers.
     pub gpus: u32,
-    /// As its priority class says; others may be pushed out for a higher one.
+    /// From its priority class; others may be pushed out for a higher one.
     pub priority: i32,
 }
 
-/// A Deployment (or StatefulSet): replicas wanted, ready, and its template's labels.
+/// A Deployment (or StatefulSet): desired replicas, ready ones, and its template's labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// `Deployment` or `StatefulSet`.
@@ -109,7 +109,7 @@ pub struct Workload {
     /// Pods of any age and template.
     pub total: u32,
     pub ready: u32,
-    /// Ready for as long as the workload asks.
+    /// Ready for as long as the workload requires.
     pub available: u32,
     pub updated: u32,
     pub generation: i64,
@@ -120,7 +120,8 @@ pub struct Workload {
 }
 
 impl Pod {
-    /// The Deployment behind a ReplicaSet, or the StatefulSet, DaemonSet or Job itself; empty where nobody owns it.
+    /// The Deployment behind a ReplicaSet, or the StatefulSet, DaemonSet or Job itself; empty for a pod without an
+    /// owner.
     pub fn workload(&self) -> String {
         let Some((kind, name)) = &self.owner else { return String::new() };
         match (kind.as_str(), self.labels.get("pod-template-hash")) {
@@ -131,7 +132,7 @@ impl Pod {
 }
 
 impl Node {
-    /// Without what only its reader needs: for lists of all nodes.
+    /// Without fields that only its reader needs: for lists of all nodes.
     fn slim(&self, kept: &[String]) -> Node {
         let labels = self.labels.iter().filter(|(key, _)| kept.contains(key));
         Node {
@@ -151,16 +152,16 @@ impl Node {
     }
 }
 
-/// What the eviction API said.
+/// The eviction API's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvictAnswer {
     Accepted,
     Gone,
-    /// 429: a disruption budget says not now.
+    /// 429: a disruption budget blocks it for now.
     Blocked {
         why: String,
     },
-    /// 500: several budgets match the pod; a human must mend that.
+    /// 500: several budgets match the pod; only a user can fix that.
     Misconfigured {
         why: String,
     },
@@ -172,10 +173,10 @@ pub struct Kube {
     link: Arc<reach::ClusterClient>,
     /// The field manager, as a query parameter's value.
     manager: String,
-    /// What all clones of this client know of the nodes.
+    /// The record of the nodes, shared by all clones of this client.
     fleet: Arc<fleet::Fleet>,
     heard: Arc<Mutex<pulse::Heard>>,
-    /// What was read last, for one who asks for it right after; see `noting`.
+    /// The last read, for the caller that needs it right after; see `noting`.
     noted: Option<Arc<Mutex<Noted>>>,
     notes: bool,
     cache_job: Option<Arc<CacheJob>>,
@@ -201,7 +202,11 @@ fn fresh(at: Instant) -> bool {
 }
 
 impl Kube {
-    /// Builds the client; asks the API server nothing, so that a start does not depend on it.
+    /// Builds the client; sends nothing to the API server, so that a start does not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the settings or the files that they name are wrong.
     pub async fn connect(config: &KubeConfig, identity: &str) -> Result<Kube, WorldError> {
         let kube = Kube::late(config, identity);
         kube.link.connect().await?;
@@ -226,8 +231,8 @@ impl Kube {
         }
     }
 
-    /// The same client, which gives a node, or the pods on it, that it has just read to the next one who asks for them,
-    /// once: guards, witness and first performance of one step look at the same moment.
+    /// The same client, which returns a node, or the pods on it, that it has just read to the next caller that needs
+    /// them, once: guards, witness and first performance of one step look at the same moment.
     pub fn noting(&self) -> Kube {
         Kube { noted: Some(Arc::default()), notes: true, ..self.clone() }
     }
@@ -237,11 +242,16 @@ impl Kube {
         Kube { gate: Some(gate.clone()), ..self.clone() }
     }
 
-    /// The same client, which gives on what is noted, and notes nothing more.
+    /// The same client, which returns noted reads, and notes nothing more.
     pub fn handing_on(&self) -> Kube {
         Kube { notes: false, ..self.clone() }
     }
 
+    /// A node, as the API server has it now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such node, or the API server is not reached or refuses.
     pub async fn node(&self, name: &str) -> Result<Node, WorldError> {
         let noted = self.noted(|noted| noted.node.take()).filter(|(at, node)| fresh(*at) && node.name == name);
         if let Some((_, node)) = noted {
@@ -261,6 +271,11 @@ impl Kube {
         work(&mut self.noted.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// All nodes of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `NODES`.
     pub async fn nodes(&self) -> Result<Vec<Node>, WorldError> {
         self.nodes_and_version().await.map(|(nodes, _)| nodes)
     }
@@ -274,6 +289,11 @@ impl Kube {
     }
 
     /// A JSON merge patch of a node, conditional on `resource_version` if given. Returns the node as it is now.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Conflict` when the node has another version, with `NotFound` when there is none, or when the API
+    /// server is not reached or refuses.
     pub async fn patch_node(
         &self,
         name: &str,
@@ -288,6 +308,11 @@ impl Kube {
         Ok(node)
     }
 
+    /// The pods of a node, in all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `PODS_PER_NODE`.
     pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("fieldSelector={}", escape(&format!("spec.nodeName={}", segment("node", node)?)));
         let asked = Asked::new("list", "", "pods", "");
@@ -302,6 +327,11 @@ impl Kube {
         Ok(pods)
     }
 
+    /// The pods of a namespace with these labels.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses.
     pub async fn pods(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Pod>, WorldError> {
         let terms: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let filter = format!("labelSelector={}", escape(&terms.join(",")));
@@ -310,11 +340,20 @@ impl Kube {
     }
 
     /// Pods of all namespaces that bear a label with that value.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `PODS`.
     pub async fn pods_labelled(&self, label: &str, value: &str) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
         self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, limits::PODS).await
     }
 
+    /// A pod, as the API server has it now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such pod, or the API server is not reached or refuses.
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, WorldError> {
         let asked = Asked::new("get", "", "pods", name).within(namespace);
         let pod: PodWire = self.get(asked, pod_path(namespace, name)?).await?;
@@ -322,6 +361,10 @@ impl Kube {
     }
 
     /// The data of a ConfigMap.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such ConfigMap, or the API server is not reached or refuses.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, WorldError> {
         #[derive(Deserialize)]
         struct Wire {
@@ -335,6 +378,10 @@ impl Kube {
     }
 
     /// The eviction subresource, conditional on the pod's uid.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses for another reason than a budget or the pod's state.
     pub async fn evict(
         &self,
         namespace: &str,
@@ -360,6 +407,10 @@ impl Kube {
     }
 
     /// Deletes exactly the pod with this uid: `Conflict` if another one bears the name, `NotFound` if none does.
+    ///
+    /// # Errors
+    ///
+    /// Fails also when the API server is not reached or refuses.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
         let asked = Asked::new("delete", "", "pods", name).within(namespace);
         let body = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": uid } });

@@ -1,6 +1,6 @@
-//! From what a node's agent and the cluster say to the planner's question, and back to a plan.
+//! From the answers of a node's agent and of the cluster to the planner's input, and back to a plan.
 //!
-//! Invariant: an instance is free only where it is known that nobody has it; in doubt it is pinned, with the reason.
+//! Invariant: an instance is free only where it is certain that no pod has it; in doubt it is pinned, with the reason.
 
 use super::{Budget, Cordon, Node, Pod, WaitingPod, cordon};
 use crate::model::{MigGpu, MigInstance, MigPlace, Span};
@@ -12,15 +12,15 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What `mig::inventory` answers.
+/// The answer of `mig::inventory`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct MigInventory {
     pub gpus: Vec<MigGpu>,
-    /// `read`: the kubelet's list of who has what was read; empty: there is no kubelet; else why it was not.
+    /// `read`: the kubelet's list of devices and their pods was read; empty: there is no kubelet; else why it was not.
     pub pods: String,
 }
 
-/// What a plan is to reach, and how far it may go.
+/// The goal of a plan, and its bounds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MigWish {
     pub demand: BTreeMap<String, u32>,
@@ -29,7 +29,7 @@ pub struct MigWish {
     pub warm_up: Span,
 }
 
-/// What the cluster says around a node.
+/// The cluster's facts around a node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MigAround {
     /// Those on the node.
@@ -47,6 +47,10 @@ impl MigAround {
 }
 
 /// The cheapest plan for one node. `around` is given if there is a cluster.
+///
+/// # Errors
+///
+/// Fails when the demand is too large, or a GPU's profiles are contradictory.
 pub fn mig_plan(inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> Result<MigPlan, MigPlanError> {
     let boards: Vec<MigBoard> = inventory.gpus.iter().map(|gpu| board(gpu, inventory, around, wish)).collect();
     let demand: Vec<MigDemand> =
@@ -74,7 +78,7 @@ fn board(gpu: &MigGpu, inventory: &MigInventory, around: Option<&MigAround>, wis
             name,
             geometry: Arc::new(Geometry::none()),
             seats: Vec::new(),
-            shut: Some(shut.unwrap_or_else(|| format!("what it offers is not understood: {why}"))),
+            shut: Some(shut.unwrap_or_else(|| format!("its resources cannot be parsed: {why}"))),
         },
     }
 }
@@ -86,7 +90,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
     }
     if let Some(uid) = instance.compute.iter().find_map(|compute| compute.pod.as_deref()) {
         let Some(around) = around else {
-            return pinned(&format!("pod with uid {uid}"), "there is no cluster that could be asked about it");
+            return pinned(&format!("pod with uid {uid}"), "no cluster is configured to read it from");
         };
         let Some(pod) = around.pods.iter().find(|pod| pod.uid == uid) else {
             return pinned(&format!("pod with uid {uid}"), "the cluster does not show it on this node");
@@ -96,7 +100,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
         let why = if pod.mirror || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet" || kind == "Node") {
             "it belongs to the node and would come straight back"
         } else if pod.owner.is_none() {
-            "nothing would start it again"
+            "no controller would start it again"
         } else if pod.empty_dir {
             "it would lose an emptyDir"
         } else if pod.terminating {
@@ -112,17 +116,17 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
         return pinned(&name, why);
     }
     if let Some(pid) = instance.compute.iter().flat_map(|compute| &compute.processes).next() {
-        return pinned(&format!("process {pid}"), "no pod is known for it");
+        return pinned(&format!("process {pid}"), "it has no known pod");
     }
     match (around.is_some(), inventory.pods.as_str()) {
         (false, "") | (_, "read") => Held::Idle,
         (true, "") => pinned("perhaps a pod", "the agent cannot see the kubelet's list of devices"),
-        (_, why) => pinned("perhaps a pod", &format!("who has it cannot be told: {why}")),
+        (_, why) => pinned("perhaps a pod", &format!("its processes cannot be listed: {why}")),
     }
 }
 
-/// What pods wait for that this node could take, were there room: profile and count. Of each pod all must be offered by the
-/// GPUs here, since a pod runs on one node or on none.
+/// The waiting demand that this node could take, were there room: profile and count. Of each pod all must be offered by
+/// the GPUs here, since a pod runs on one node or on none.
 pub fn mig_waiting(inventory: &MigInventory, node: &MigNode, waiting: &[WaitingPod]) -> BTreeMap<String, u32> {
     let offered = |profile: &str| {
         let open = inventory.gpus.iter().filter(|gpu| gpu.enabled);
@@ -152,7 +156,11 @@ pub fn mig_node(node: &Node, identity: &str) -> MigNode {
     }
 }
 
-/// `#{ "1g.10gb": 2 }` or `#{ "nvidia.com/mig-1g.10gb": 2 }`, as runbooks write it.
+/// Reads a demand, `#{ "1g.10gb": 2 }` or `#{ "nvidia.com/mig-1g.10gb": 2 }`, as runbooks write it.
+///
+/// # Errors
+///
+/// Fails when it is no map of whole numbers, or their sum is 0.
 pub fn mig_demand(given: &Value) -> Result<BTreeMap<String, u32>, String> {
     let map = given.as_object().ok_or("`demand` must be a map such as #{ \"1g.10gb\": 2 }")?;
     let mut demand = BTreeMap::new();
@@ -164,7 +172,7 @@ pub fn mig_demand(given: &Value) -> Result<BTreeMap<String, u32>, String> {
         *demand.entry(profile).or_insert(0) += count;
     }
     if demand.values().all(|count| *count == 0) {
-        return Err("`demand` asks for nothing".to_owned());
+        return Err("`demand` is empty".to_owned());
     }
     Ok(demand)
 }

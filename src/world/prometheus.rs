@@ -18,13 +18,14 @@ pub struct Sample {
     pub at: f64,
 }
 
+/// A client of one Prometheus.
 #[derive(Clone)]
 pub struct Prometheus {
     link: Arc<QueryClient>,
     place: String,
 }
 
-/// Reads the bearer token, or says why it cannot.
+/// Reads the bearer token; the error has the reason.
 type ReadToken = dyn Fn() -> Result<Option<String>, String> + Send + Sync;
 
 /// The client, built at the first query for which the token can be read.
@@ -83,13 +84,21 @@ impl QueryClient {
 }
 
 impl Prometheus {
-    /// `token`: a bearer token, never shown.
+    /// A client of this address. `token`: a bearer token, never shown.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the URL is not http or https, or the client cannot be built.
     pub fn connect(url: &str, token: Option<String>) -> Result<Prometheus, WorldError> {
         Prometheus::connect_with(url, move || Ok(token.clone()))
     }
 
     /// The same with a token that may not be there yet: until it can be read every query fails with
     /// [`WorldError::Unreached`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when the URL is not http or https, or the client cannot be built.
     pub fn connect_with(
         url: &str,
         token: impl Fn() -> Result<Option<String>, String> + Send + Sync + 'static,
@@ -107,8 +116,13 @@ impl Prometheus {
         Ok(Prometheus { link: Arc::new(link), place: format!("Prometheus at {}", http::place(&parsed)) })
     }
 
+    /// The result of an instant query.
+    ///
+    /// # Errors
+    ///
+    /// Fails when Prometheus is not reached or not in time, refuses the query, or its answer cannot be read.
     pub async fn query(&self, promql: &str) -> Result<Vec<Sample>, WorldError> {
-        // Prometheus gives up a little before we do, so that the answer says why.
+        // Prometheus gives up a little before we do, so that the answer has the reason.
         let patience = limits::HTTP_TIMEOUT.as_millis() as i64 * 9 / 10;
         let asked = self.link.client()?.query(promql).timeout(patience);
         // A long query does not fit into the URL that proxies allow.
@@ -161,7 +175,7 @@ fn samples(data: Data) -> Result<Vec<Sample>, String> {
                 .into_iter()
                 .map(|one| match one.value {
                     Some((at, text)) => Ok(Sample { labels: one.metric, value: number(&text)?, at }),
-                    None => Err("a native histogram is no number: ask for a quantile or a count of it".to_owned()),
+                    None => Err("a native histogram is not a number: query a quantile or a count of it".to_owned()),
                 })
                 .collect()
         }

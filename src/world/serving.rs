@@ -1,4 +1,4 @@
-//! Who serves what a step would take from: for each set of replicas the ready ones, those that go, and its floor.
+//! Replicas in service that a step would take: for each set of replicas the ready ones, those that go, and its floor.
 //!
 //! Invariant: a set that cannot be read whole is an error in words, never a smaller set.
 
@@ -15,19 +15,19 @@ use std::collections::BTreeMap;
 /// On a Deployment or StatefulSet, or as a label on a container: never fewer ready replicas than this.
 pub const SERVING_FLOOR: &str = "nightshift.dev/serving-floor";
 
-/// What makes one set of several pods.
+/// The key that joins several pods into one set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Set {
     Owner { namespace: String, kind: String, name: String },
     Model(String),
 }
 
-/// What goes of one set.
+/// The pods of one set that go.
 #[derive(Default)]
 struct Going {
     pods: Vec<String>,
     any: Option<Any>,
-    /// Whose annotation says the floor, where a label makes the set.
+    /// The workload whose annotation sets the floor, where a label makes the set.
     owner: Option<(String, String)>,
 }
 
@@ -51,12 +51,12 @@ pub(super) async fn read(
     }
     let kube = world.kube(target.cluster.as_deref())?;
     let sets = match going(kube, takes, limits).await {
-        // Nothing of that name is there, so nothing goes; the action will say so.
+        // Nothing of that name exists, so nothing goes; the action will report it.
         Err(WorldError::NotFound(_)) => return Ok(Vec::new()),
         sets => sets?,
     };
     if sets.len() > limits::SERVING_SETS {
-        let why = format!("{} sets of replicas are touched, and {} are looked at", sets.len(), limits::SERVING_SETS);
+        let why = format!("{} replica sets are affected; the limit is {}", sets.len(), limits::SERVING_SETS);
         return Err(WorldError::Invalid(why));
     }
     let asked = sets.into_iter().map(|(set, going)| of_set(kube, set, going, limits)).collect::<Vec<_>>();
@@ -167,7 +167,7 @@ fn set_of(pod: &Pod, limits: &GuardLimits) -> Option<Set> {
     owner.map(|(kind, name)| Set::Owner { namespace: pod.namespace.clone(), kind, name })
 }
 
-/// Kind and name of what keeps the pod's replicas; none where nothing does: jobs, daemons, lone pods.
+/// Kind and name of the controller that keeps the pod's replicas; none for jobs, daemons, lone pods.
 fn owner_of(pod: &Pod) -> Option<(String, String)> {
     let (kind, name) = pod.owner.as_ref()?;
     match kind.as_str() {
@@ -188,7 +188,7 @@ fn owner_of(pod: &Pod) -> Option<(String, String)> {
 
 /// Containers of one machine that bear the same model are one set. One without a health check is not known to be ready.
 async fn of_container(world: &World, name: &str, limits: &GuardLimits) -> Result<Vec<Serving>, WorldError> {
-    // Where there is no engine to ask, the action will say so.
+    // Without an engine to read from, the action will report it.
     let Ok(docker) = world.docker() else { return Ok(Vec::new()) };
     let containers = docker.containers().await?;
     let Some(target) = containers.iter().find(|container| container.name == name || container.id == name) else {

@@ -23,7 +23,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 /// One open connection.
 pub struct Socket(WebSocketStream<Box<dyn Wire>>);
 
-/// What came.
+/// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Text(String),
@@ -35,6 +35,10 @@ pub enum Frame {
 
 impl Socket {
     /// Connects to `wss://…`, or to `ws://` of this machine. The address may hold a ticket, so errors name the host alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is no such URL, or the server is not reached in time.
     pub async fn connect(address: &str) -> Result<Socket, WorldError> {
         let url = Url::parse(address).map_err(|error| WorldError::Invalid(format!("its address: {error}")))?;
         let place = super::http::place(&url);
@@ -44,7 +48,7 @@ impl Socket {
             .map_err(|error| error.at(&place))
     }
 
-    /// The next message. Safe to abandon and ask again.
+    /// The next message. Safe to cancel and call again.
     pub async fn hear(&mut self) -> Frame {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
@@ -58,16 +62,25 @@ impl Socket {
         }
     }
 
+    /// Sends a text frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the connection is broken, or the write takes longer than `SOCKET_WRITE`.
     pub async fn say(&mut self, text: String) -> Result<(), WorldError> {
         self.send(Message::text(text)).await
     }
 
-    /// Asks whether the other side is there.
+    /// Sends a ping, to find out whether the server still answers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the connection is broken, or the write takes longer than `SOCKET_WRITE`.
     pub async fn ping(&mut self) -> Result<(), WorldError> {
         self.send(Message::Ping(bytes::Bytes::new())).await
     }
 
-    /// Says goodbye; does not wait for an answer.
+    /// Sends a close frame; does not wait for an answer.
     pub async fn close(mut self) {
         let _ = timeout(limits::SOCKET_WRITE, self.0.close(None)).await;
     }
@@ -76,7 +89,7 @@ impl Socket {
         match timeout(limits::SOCKET_WRITE, self.0.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(WorldError::Unavailable(words(&error))),
-            Err(_) => Err(WorldError::Unavailable("the other side takes nothing".to_owned())),
+            Err(_) => Err(WorldError::Unavailable("the other side accepts no data".to_owned())),
         }
     }
 }
@@ -124,7 +137,7 @@ async fn open(url: &Url, address: &str) -> Result<Socket, WorldError> {
     Ok(Socket(stream))
 }
 
-/// What is wrong, without anything that the other side wrote.
+/// The error, without any text of the server's.
 fn words(error: &Error) -> String {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => "the connection is closed".to_owned(),
@@ -176,7 +189,7 @@ mod tests {
         });
         let refused = Socket::connect(&format!("ws://{address}/link?ticket=s3cret")).await.err().unwrap().to_string();
         assert!(refused.contains("it answered 404") && !refused.contains("s3cret"), "{refused}");
-        // The same listener speaks no TLS.
+        // The same listener without TLS.
         let refused = Socket::connect(&format!("wss://{address}/link")).await.err().unwrap().to_string();
         assert!(refused.starts_with("not reached: "), "{refused}");
     }

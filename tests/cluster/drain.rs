@@ -90,7 +90,7 @@ async fn two_budgets_on_one_pod_are_for_a_person_to_mend() {
     let mut step = stage.begin(drain(&node, &[("within", json!("30s"))])).await;
     let (outcome, waits) = stage.finish(&mut step).await;
     refused(outcome, FailureKind::Timeout, "1 still there");
-    assert!(waits.iter().any(|why| why.contains("A PERSON MUST MEND a disruption budget")), "{waits:?}");
+    assert!(waits.iter().any(|why| why.contains("AN OPERATOR MUST FIX a disruption budget")), "{waits:?}");
 
     // The person does, and the next drain goes through.
     stage.admin.delete(&format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/again", stage.id)).await;

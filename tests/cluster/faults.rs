@@ -70,7 +70,7 @@ async fn a_token_that_has_expired_is_said_and_nothing_is_done() {
 async fn a_node_that_is_deleted_in_the_middle_ends_the_run_in_words() {
     let plane = shared().await;
     plane.kubelet().add([NodeSpec::gpu("vanish-1", 8), NodeSpec::gpu("vanish-2", 8)]).await;
-    let runbook = "//! Cordon, wait, label.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+    let runbook = "//! Cordon, wait, label.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
                    k8s::cordon(node, \"a test\");\nsleep(\"2s\");\nk8s::label(node, \"nightshift.dev/x\", \"y\");\n";
     let rig = Rig::new(plane, "vanish", runbook, OPEN).await;
     rig.complain(&["vanish-1"]).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A runbook that only cordons.
-pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
+pub const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n\
                           k8s::cordon(node, \"a test\");\n";
 
 /// Guards that let a thousand nodes be taken at once: for tests of speed.
@@ -16,7 +16,7 @@ pub const OPEN: &str = "guards:\n  nodes_at_once: 100000\n  share_at_once: 1.0\n
                         share_per_day: 1.0\n  correlated_share: 1.0\n";
 
 /// Empties a node and gives it back.
-pub const REMEDIATE: &str = "//! Cordon, drain, uncordon.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n\
+pub const REMEDIATE: &str = "//! Cordon, drain, uncordon.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n\
                              k8s::cordon(node, \"a test\");\nk8s::drain(node);\nk8s::uncordon(node);\n";
 
 /// A Deployment of pods that hold GPUs, on the nodes of a pool. All of them may be on the node that is drained, which the

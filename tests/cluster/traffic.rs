@@ -105,7 +105,7 @@ async fn a_label_that_the_deployment_knows_its_pods_by_is_never_taken() {
     let targets = vec![engine.target(&[("pod", &name)])];
     stage.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
     let mark = stage.mark();
-    refused(stage.run(drain(&name, &[])).await, FailureKind::Refused, "would let go of");
+    refused(stage.run(drain(&name, &[])).await, FailureKind::Refused, "would release");
     assert_eq!(stage.since(mark), [""; 0]);
     assert_eq!(pods(&stage, "qwen").await, both);
 }

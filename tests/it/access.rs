@@ -23,7 +23,7 @@ const OTHER: &str = "east";
 const OBJECTS: usize = 14;
 
 const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 
 fn rules() -> String {
     let mut rules =

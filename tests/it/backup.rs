@@ -139,9 +139,11 @@ async fn a_damaged_or_foreign_file_is_no_backup_and_changes_nothing() {
     std::fs::write(&flipped, &bytes).unwrap();
     let text = site.path().join("text.backup");
     std::fs::write(&text, "not a database at all, but long enough to be looked at ".repeat(100)).unwrap();
-    for (bad, why) in
-        [(&flipped, "is not what was written"), (&text, "is no good backup"), (&database(&site), "is no good backup")]
-    {
+    for (bad, why) in [
+        (&flipped, "differs from the entry that was written"),
+        (&text, "is not a valid backup"),
+        (&database(&site), "is not a valid backup"),
+    ] {
         let output = nightshift(&site, &["restore", &bad.display().to_string()]);
         assert!(!output.status.success() && said(&output).contains(why), "{}: {}", bad.display(), said(&output));
     }

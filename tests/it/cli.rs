@@ -122,7 +122,7 @@ fn help_names_every_subcommand_and_every_exit_code() {
         "2    wrong usage",
         "3    partly",
         "4    not allowed",
-        "5    there is no",
+        "5    not found",
         "130  interrupted",
     ] {
         assert!(text.contains(line), "{line}");
@@ -168,7 +168,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
 fn every_problem_of_a_configuration_is_named_at_once() {
     let place = Place::new("server: { listen: '0.0.0.0:1' }\nguards: { share_per_day: 7 }\n");
     let text = stderr(&place.run(&["config"]));
-    for part in ["2 things to mend", "server.listen:", "behind_tls", "guards.share_per_day:"] {
+    for part in ["2 things to fix", "server.listen:", "behind_tls", "guards.share_per_day:"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
@@ -244,7 +244,7 @@ fn the_example_is_good_as_it_stands_and_with_everything_turned_on() {
 #[test]
 fn check_points_at_the_mistake_in_a_runbook_and_ends_with_1() {
     let place = Place::new("");
-    let text = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordn(node, \"x\");\n";
+    let text = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordn(node, \"x\");\n";
     place.write("bad.rhai", text);
     let checked = place.run(&["check", "bad.rhai"]);
     assert_eq!(code(&checked), 1, "{}", stderr(&checked));
@@ -306,7 +306,7 @@ fn the_help_of_what_people_type_at_night_has_examples_and_names_real_commands() 
         assert!(help.contains("Examples:") && help.contains(&format!("  nightshift {name}")), "{name}: {help}");
     }
     let help = stdout(&place.run(&["--help"]));
-    assert!(help.contains("verify, export, proof, key, log, redact"), "{help}");
+    assert!(help.contains("export, prove or redact entries"), "{help}");
     // Either word for the reason, wherever one is given.
     for name in
         ["approve", "deny", "cancel", "freeze", "unfreeze", "silence", "judge", "promote", "demote", "break-glass"]
@@ -347,7 +347,7 @@ mod running {
             place.write("rules/a.yaml", "rules:\n  - { name: all, when: ['severity=\"critical\"'], tell: [log] }\n");
             place.write(
                 "runbooks/look.rhai",
-                "//! Look at a node.\n//!\n//! params:\n//!   why: String\n//! reach: none\n\nnote(why);\n",
+                "//! Look at a node.\n//!\n//! params:\n//!   why: String\n//! scope: none\n\nnote(why);\n",
             );
             again(place)
         }
@@ -623,7 +623,7 @@ mod running {
             (&["incidents", "-n", "0"][..], "from 1 to"),
             (&["incidents", "--state", "opened"], "did you mean `open`?"),
             (&["runs", "--state", "asleep"], "states: ready, waiting"),
-            (&["incidents", "--severity", "awful"], "`awful` is not known; write one of `info`"),
+            (&["incidents", "--severity", "awful"], "`awful` is unknown; write one of `info`"),
             (&["incidents", "--since", "yesterday"], "write for example `2h`"),
         ] {
             let refused = engine.run(args);
@@ -651,7 +651,7 @@ mod running {
         let engine = Engine::start();
         let why = engine.run(&["why", "all"]);
         assert_eq!(code(&why), 0, "{}", stderr(&why));
-        assert!(stdout(&why).contains("it matches alerts and notifies log; it runs nothing"), "{}", stdout(&why));
+        assert!(stdout(&why).contains("it matches alerts and notifies log; it runs no runbook"), "{}", stdout(&why));
     }
 
     #[test]
@@ -660,7 +660,7 @@ mod running {
         let refused = engine.run(&["tokens", "make", "x", "--role", "king", "--expires", "1d"]);
         assert_eq!(code(&refused), 2, "{}", stderr(&refused));
         let said = stderr(&refused);
-        assert!(said.contains("`king` is not known; write one of") && !said.contains("column"), "{said}");
+        assert!(said.contains("`king` is unknown; write one of") && !said.contains("column"), "{said}");
     }
 
     #[test]
@@ -690,7 +690,7 @@ mod running {
     }
 }
 
-const GOOD: &str = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"x\");\n\
+const GOOD: &str = "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n\
                     verify(|| k8s::node(node).unschedulable);\n";
 const RUNS_CLOSE: &str = "rules:\n  - name: closes\n    when: ['alertname=\"A\"']\n    run: close\n    tell: [oncal]\n";
 
@@ -702,6 +702,47 @@ fn with_rule(runbook: &str, config: &str) -> Place {
     place.write("runbooks/close.rhai", runbook);
     place.write("rules/a.yaml", RUNS_CLOSE);
     place
+}
+
+#[test]
+fn the_old_names_of_keys_work_and_check_notes_each_of_them() {
+    let channel = |delay: &str| {
+        format!(
+            "channels:\n  oncal: {{ kind: pagerduty, routing_key: {{ file: key }}, {delay}: 15m }}\nprometheus: {{ url: 'http://p:9090' }}\n"
+        )
+    };
+    let rule = |confirm: &str, approvers: &str| {
+        format!("{RUNS_CLOSE}    {confirm}: 'up{{node=$node}} == 0'\n    {approvers}: 2\n")
+    };
+    let notes = |place: &Place| {
+        let checked = place.run(&["check", "--strict", "-o", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
+        assert_eq!(code(&checked), 0, "a note is neither an error nor a warning: {json:#}");
+        let found = json["findings"].as_array().unwrap().clone();
+        assert!(found.iter().all(|one| one["level"] == "note" && one["code"] == "deprecated-key"), "{json:#}");
+        found.iter().map(|one| one["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let key = |place: &Place| {
+        place.write("key", "0123456789abcdef0123456789abcdef");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(place.path().join("key"), private).unwrap();
+    };
+    let place = with_rule(GOOD, &channel("notify_after"));
+    key(&place);
+    place.write("rules/a.yaml", &rule("confirm_query", "min_approvers"));
+    assert_eq!(notes(&place), [""; 0]);
+    let old = with_rule(&GOOD.replace("scope:", "reach:"), &channel("patience"));
+    key(&old);
+    old.write("rules/a.yaml", &rule("still", "persons"));
+    let text = stdout(&old.run(&["check"]));
+    for part in ["`reach:` is deprecated", "write `scope:`", "close.rhai:5", "rules/a.yaml:2", "nightshift.yaml:"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let said = notes(&old);
+    for new in ["scope", "confirm_query", "min_approvers", "notify_after"] {
+        assert!(new == "scope" || said.iter().any(|note| note.ends_with(&format!("write `{new}`"))), "{new}: {said:?}");
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
 }
 
 #[test]
@@ -739,7 +780,10 @@ fn an_unknown_channel_is_reported_at_its_rules_file_and_line_and_in_runbooks_too
     let place = with_rule(&tells, "channels: { oncall: { kind: log } }\n");
     let text = stdout(&place.run(&["check"]));
     assert!(text.contains("rules/a.yaml:2") && text.contains("did you mean `oncall`?"), "{text}");
-    assert!(text.contains("notifies `onkall`, which is no channel") && text.contains("close.rhai:9"), "{text}");
+    assert!(
+        text.contains("notifies `onkall`, which is not a configured channel") && text.contains("close.rhai:9"),
+        "{text}"
+    );
     assert!(!text.contains("--> configuration"), "{text}");
 }
 

@@ -28,7 +28,7 @@ const LABEL: &str = r#"//! Label a node.
 //! params:
 //!   node: Node
 //!   value: String = "yes"
-//! reach: node
+//! scope: node
 
 k8s::label(node, "nightshift.dev/test", value);
 "#;
@@ -37,7 +37,7 @@ const POST: &str = r#"//! Post once.
 //!
 //! params:
 //!   url: String
-//! reach: pod
+//! scope: pod
 //! undo: never
 
 http::post(url, "x");
@@ -48,7 +48,7 @@ const SLEEP: &str = r#"//! Label a node, wait, post once.
 //! params:
 //!   node: Node
 //!   url: String
-//! reach: node
+//! scope: node
 //! undo: never
 
 k8s::label(node, "nightshift.dev/test", "waits");
@@ -336,7 +336,7 @@ const TICK: &str = "rules:\n  - name: tick\n    at: { cron: \"* * * * *\", zone:
 #[tokio::test]
 async fn under_a_clock_that_is_set_schedules_go_on_and_nothing_that_fires_is_ended() {
     let night =
-        Night::fall(TICK, &[("tick", "//! Tick.\n//!\n//! reach: none\n//! undo: never\n\nnote(\"tick\");\n")]).await;
+        Night::fall(TICK, &[("tick", "//! Tick.\n//!\n//! scope: none\n//! undo: never\n\nnote(\"tick\");\n")]).await;
     night.hear("firing", &[("alertname", "X"), ("node", "gpu-1")]).await;
     let (stop, stopped) = watch::channel(false);
     let engine = tokio::spawn(nightshift::engine::run(night.parts.clone(), stopped));
@@ -518,7 +518,7 @@ async fn a_clock_four_hundred_days_ahead_erases_nothing_and_retention_goes_on_at
 
 /// Operations enough for the brake to be looked at, and no more work than that.
 const TRIVIAL: &str =
-    "//! Note.\n//!\n//! reach: none\n//! undo: never\n\nfor n in 0..100 { }\nnote(\"x\");\nnote(\"y\");\n";
+    "//! Note.\n//!\n//! scope: none\n//! undo: never\n\nfor n in 0..100 { }\nnote(\"x\");\nnote(\"y\");\n";
 
 /// One thread evaluates, and it is busy with something else for 300 ms before each turn.
 #[test]
@@ -553,7 +553,7 @@ fn sixty_four_runs_whose_turns_wait_for_a_busy_machine_are_done_and_none_is_stuc
 
 #[tokio::test]
 async fn a_script_of_slow_operations_is_stuck_after_five_turns_and_an_endless_one_at_once() {
-    let body = |text: &str| format!("//! Slow.\n//!\n//! reach: none\n//! undo: never\n\n{text}\n");
+    let body = |text: &str| format!("//! Slow.\n//!\n//! scope: none\n//! undo: never\n\n{text}\n");
     let slow = body("let a = []; a.pad(9999, 1); loop { try { [1].map(|x| { let b = a + []; }); } catch { } }");
     let endless = body("loop { }");
     let night = Night::fall("rules: []", &[("slow", &slow), ("endless", &endless)]).await;

@@ -23,7 +23,7 @@ const CORDON: &str = r#"//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 "#;
@@ -32,7 +32,7 @@ const PATIENT: &str = r#"//! Cordon, wait, drain.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::cordon(node, "test");
@@ -43,7 +43,7 @@ const GIVE_AND_TAKE: &str = r#"//! Cordon, drain, uncordon.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 k8s::drain(node, #{ within: "1m" });
@@ -320,7 +320,7 @@ async fn an_api_server_that_has_just_come_back_and_knows_no_roles_yet_is_asked_a
     for code in [401, 403] {
         next(Trouble::Status { code, retry_after: None });
         let error = kube.node("gpu-1").await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("away a moment ago"), "{code}: {error}");
+        assert!(error.is_transient() && error.to_string().contains("has just restarted"), "{code}: {error}");
     }
     assert_eq!(kube.node("gpu-1").await.unwrap().name, "gpu-1");
     let facts = {

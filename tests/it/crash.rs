@@ -19,7 +19,7 @@ const RUNBOOK: &str = r#"//! Everything that a crash can leave open: converging 
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: never
 
 k8s::cordon(node, "test");
@@ -37,7 +37,7 @@ const WITNESSED: &str = r#"//! Evicts, deletes, restarts, and fails.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::label(node, "nightshift.dev/test", "yes");
@@ -54,7 +54,7 @@ const TRAFFIC: &str = r#"//! Drains traffic, gives it back, drains and restarts.
 //!
 //! params:
 //!   node: Node
-//! reach: pod
+//! scope: pod
 //! undo: never
 
 note(`asked for by ${node}`);
@@ -241,7 +241,7 @@ async fn what_a_cancelled_run_left_under_way_is_stopped_by_whoever_comes_after_t
     fleet.fault(Fault::Jobs { exit: None, message: String::new() }).unwrap();
     let job = "{ namespace: warm, image: r/n:1, host_path: /models }";
     let extra = format!("clusters:\n  sim:\n    url: {}\n    cache_job: {job}\n", fleet.url());
-    let warm = "//! Warms.\n//!\n//! reach: none\n\ncache::warm(\"/models/a\", \"gpu-1\", #{ via: \"job\" });\n";
+    let warm = "//! Warms.\n//!\n//! scope: none\n\ncache::warm(\"/models/a\", \"gpu-1\", #{ via: \"job\" });\n";
     let site = Site::new(&extra, "rules: []\n", &[("warm", warm)]);
     let engine = site.start(&[]).await.unwrap();
     let (status, run) = engine.post("/api/v1/runs", &json!({ "runbook": "warm", "mode": "auto" })).await.unwrap();

@@ -80,7 +80,7 @@ async fn after_a_failed_fsync_the_process_ends_and_the_next_one_has_all_that_was
     assert_ne!(answered, Some(200), "what may not be on the disk is not acknowledged");
     let code = eventually("the end of the process", async || engine.exit()).await;
     assert_eq!(code, Some(1), "a supervisor starts it again");
-    assert!(disk.site.log().contains("the store cannot be written any more"), "{}", disk.site.log());
+    assert!(disk.site.log().contains("the store is no longer writable"), "{}", disk.site.log());
     disk.heal();
     let engine = disk.start("FAULT_SYNC").await;
     assert_eq!(fire(&engine, "after").await, Some(200));

@@ -301,7 +301,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
         ("database", FailureKind::Refused, "does not have the label nightshift.dev/model"),
         ("canary", FailureKind::Refused, "nightshift.dev/opt-out=true"),
         ("no-such", FailureKind::NotFound, "container no-such is not there"),
-        ("../images", FailureKind::Invalid, "is no name of a container"),
+        ("../images", FailureKind::Invalid, "is not a container name"),
     ] {
         let (found, message) = refused(perform(world, &begin(world, restart(name)).await).await);
         assert!(found == kind && message.contains(words), "{name}: {message}");

@@ -18,7 +18,7 @@ const CORDON: &str = r#"//! Cordon a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::cordon(node, "test");
@@ -128,14 +128,14 @@ async fn a_failure_takes_back_what_was_done_in_reverse_order() {
 //!
 //! params:
 //!   node: Node
-//! reach: workload
+//! scope: workload
 //! undo: on-failure
 
 k8s::scale("inference/mistral-7b", 5);
 k8s::label(node, "nightshift.dev/test", "yes");
 k8s::scale("inference/no-such-thing", 2);
 "#;
-    let runbook = runbook.replace("reach: workload", "reach: node");
+    let runbook = runbook.replace("scope: workload", "scope: node");
     let night = Night::fall("rules: []", &[("fails", &runbook)]).await;
     let run = night.start("fails", Mode::Auto, json!({"node": "gpu-1"})).await;
     let run = night.until_rest(run, MINUTE).await;
@@ -299,7 +299,7 @@ const DRAIN: &str = r#"//! Empty a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 k8s::drain(node, #{ within: "30m", only: "all", evict_bare: true, delete_empty_dir: true });
@@ -329,7 +329,7 @@ const READ_THEN_CORDON: &str = r#"//! Look, then cordon.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 let it = k8s::node(node);
 k8s::cordon(node, "test");
@@ -405,7 +405,7 @@ async fn who_asked_for_a_run_cannot_approve_it() {
     let run = night.start("cordon", Mode::Approve, json!({"node": "gpu-2"})).await;
     let RunState::Asking { approval } = night.until_rest(run, MINUTE).await.state else { panic!() };
     let own = night.parts.store.decide(approval, true, "a test", "", night.now()).await;
-    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("another person must")), "{own:?}");
+    assert!(matches!(&own, Err(StoreError::Refused(why)) if why.contains("another approver must")), "{own:?}");
     night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
     assert_eq!(night.until_rest(run, MINUTE).await.state, RunState::Done);
 }
@@ -416,7 +416,7 @@ async fn what_the_plan_did_not_name_asks_again_and_a_no_takes_back_what_was_done
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::label(node, "nightshift.dev/one", "yes");
@@ -502,7 +502,7 @@ async fn the_kill_file_holds_everything_until_it_is_removed() {
 
 #[tokio::test]
 async fn an_act_waits_for_the_second_signal_of_its_rule() {
-    let rules = format!("{}    still: 'ill{{node=$node}} > 0'\n", rule("auto"));
+    let rules = format!("{}    confirm_query: 'ill{{node=$node}} > 0'\n", rule("auto"));
     let night = Night::fall(&rules, &[("cordon", CORDON)]).await;
     night.fleet.set_prometheus("ill{node=\"gpu-2\"} > 0", vec![]);
     let heard = night.hear("firing", XID).await;
@@ -545,7 +545,7 @@ async fn a_node_that_came_back_while_its_run_was_held_is_not_cordoned_although_i
     assert_eq!(code(&ended.state), ReasonCode::NoLongerNeeded);
     assert_eq!(ended.state.name(), "withdrawn");
     let RunState::Denied { reason } = &ended.state else { panic!("{:?}", ended.state) };
-    assert!(reason.text.contains("k8s::cordon") && reason.text.contains("came back by itself"), "{reason}");
+    assert!(reason.text.contains("k8s::cordon") && reason.text.contains("recovered by itself"), "{reason}");
     assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
     let steps = night.steps(run).await;
     assert_eq!(steps.len(), 1, "what was read again is no step of the run: {steps:#?}");
@@ -663,7 +663,7 @@ async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_use
         for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
             let refused = night.parts.store.control(lift(by), night.now()).await;
             assert!(
-                matches!(&refused, Err(StoreError::Refused(text)) if text.contains("counts as no person")),
+                matches!(&refused, Err(StoreError::Refused(text)) if text.contains("does not count")),
                 "{by}: {refused:?}"
             );
         }

@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", "gpu-2"), ("gpu", "3")];
 const RULES: &str =
     "rules: [{ name: xid-79, when: ['alertname=\"GpuXid\"'], run: isolate, mode: approve, tell: [oncall] }]";
-const ISOLATE: &str = "//! Take a node out of service.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const ISOLATE: &str = "//! Take a node out of service.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
      k8s::cordon(node, \"XID 79\");\n";
 
 #[tokio::test]

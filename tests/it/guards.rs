@@ -18,7 +18,7 @@ const DRAIN: &str = r#"//! Empty a node.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 k8s::drain(node, #{ within: "30m" });
@@ -28,7 +28,7 @@ const LINGER: &str = r#"//! Cordon a node and stay.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(node, "test");
 sleep("1h");

@@ -130,7 +130,7 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
     });
     let (status, said) = stage.ask("poll", Some(&shown), Body::from_stream(late)).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{said}");
-    assert!(said["error"].as_str().unwrap().contains("was taken away"), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("was revoked"), "{said}");
     assert_eq!(stage.store().agents().await.unwrap(), []);
     assert_eq!(stage.report(&shown).await, StatusCode::UNAUTHORIZED);
     assert_eq!(stage.renew(&shown).await, Err(StatusCode::UNAUTHORIZED));
@@ -142,7 +142,7 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
         generation: shown.generation,
     };
     let why = stage.store().agent_seen(agent, Standing::default(), now).await.unwrap_err().to_string();
-    assert!(why.contains("was taken away at") && why.contains("stolen"), "{why}");
+    assert!(why.contains("was revoked at") && why.contains("stolen"), "{why}");
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn the_certificate_of_a_removed_agent_that_comes_again_is_an_entry_once_an
     };
     let told = lines().await;
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].starts_with("refused to agent gpu-1: ") && told[0].contains("was taken away"), "{told:#?}");
+    assert!(told[0].starts_with("denied for agent gpu-1: ") && told[0].contains("was revoked"), "{told:#?}");
     stage.night.pass(nightshift::limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {
         lines().await.iter().any(|line| line.contains("19 more times")).then_some(())
@@ -292,7 +292,7 @@ async fn what_a_report_says_of_its_agent_is_cleaned_before_it_is_kept() {
     assert!(gaps.len() == 1 && text.len() < 2_000 && !text.contains("\\u001b"), "{} bytes", text.len());
 }
 
-const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
                       k8s::cordon(node, \"a test\");\n";
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-const RESTART: &str = "//! restarts\n//!\n//! reach: workload\n//! undo: never\n\n\
+const RESTART: &str = "//! restarts\n//!\n//! scope: workload\n//! undo: never\n\n\
                        k8s::rollout_restart(\"inference/llama-70b\", #{ within: \"10m\" });\n";
 
 impl Night {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\n";
 const TELL: &str = "rules: [{ name: hot, when: ['alertname=\"GpuHot\"'], tell: [oncall, pager] }]";
 
@@ -394,7 +394,7 @@ async fn what_a_person_has_denied_is_not_asked_again_because_the_alert_flaps() {
     });
     let reason = &heard.unwrap()[0].reasons[0];
     assert_eq!(reason.code, ReasonCode::AlreadyHandled);
-    assert!(reason.text.contains("was denied by a person"), "{reason}");
+    assert!(reason.text.contains("was denied by an approver"), "{reason}");
 }
 
 #[tokio::test]

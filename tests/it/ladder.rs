@@ -23,13 +23,13 @@ use tower::ServiceExt;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const CORDON: &str = "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\n";
 /// Changes something, and then cannot go on.
-const FAILS: &str = "//! Fails.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const FAILS: &str = "//! Fails.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\nk8s::scale(\"inference/no-such-thing\", 2);\n";
 /// Two changes with time between them.
-const SLOW: &str = "//! Slow.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: on-failure\n\n\
+const SLOW: &str = "//! Slow.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: on-failure\n\n\
      k8s::cordon(node, \"test\");\nsleep(\"10m\");\nk8s::label(node, \"nightshift.dev/test\", \"yes\");\n";
 
 fn rule(mode: &str, more: &str) -> String {
@@ -152,17 +152,17 @@ async fn a_rule_climbs_one_rung_at_a_time_on_what_it_has_shown() {
     let (status, answer) = house.promote("ops", json!({ "to": "auto", "why": "now" })).await;
     assert_eq!(status, 409);
     assert!(
-        answer["error"].as_str().unwrap().contains("one rung at a time, and the next one is suggest"),
+        answer["error"].as_str().unwrap().contains("promotion goes one level at a time, and the next level is suggest"),
         "{answer:#}"
     );
     house.promoted("ops", "suggest").await;
 
     assert_eq!(
         house.refused("ops").await,
-        "rule xid has not shown enough for approve: needs 2 matches, has 1; needs 1 judged right, has 0"
+        "rule xid has not shown enough for approve: needs 2 matches, has 1; needs 1 reviewed as right, has 0"
     );
     house.fires("gpu-2", "a").await;
-    assert!(house.refused("ops").await.ends_with("enough for approve: needs 1 judged right, has 0"));
+    assert!(house.refused("ops").await.ends_with("enough for approve: needs 1 reviewed as right, has 0"));
     let told = house.fires("gpu-3", "a").await;
     assert_eq!((told.mode, &told.state), (Mode::Suggest, &RunState::Planned));
     house.judge("rae", told.id, "right").await;
@@ -243,7 +243,7 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
     let house = House::open(&rule("approve", alone), CORDON).await;
     let run = house.fires("gpu-1", "a").await.id;
     house.judge("ops", run, "right").await;
-    assert!(house.refused("ops").await.ends_with("needs a judgement or approval by somebody else than ops, has none"));
+    assert!(house.refused("ops").await.ends_with("requires a review or approval by a user other than ops, has none"));
     // Nor with the word of a token that they made.
     let bot = nightshift::store::NewToken {
         name: "bot".to_owned(),
@@ -260,7 +260,7 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
     let word =
         Control::Judge { run, right: true, by: "bot".to_owned(), why: String::new(), first: false, in_force: None };
     house.night.parts.store.control(word, house.night.now()).await.unwrap();
-    assert!(house.refused("ops").await.ends_with("needs a judgement or approval by somebody else than ops, has none"));
+    assert!(house.refused("ops").await.ends_with("requires a review or approval by a user other than ops, has none"));
     house.judge("rae", run, "right").await;
     house.promoted("ops", "auto").await;
 }
@@ -271,7 +271,7 @@ async fn a_rule_whose_file_says_auto_acts_at_once_as_it_always_did() {
     assert_eq!(house.fires("gpu-1", "a").await.state, RunState::Done);
     let card = house.card().await;
     assert_eq!((&card["mode"], &card["level"], &card["next"]), (&json!("auto"), &Value::Null, &Value::Null));
-    assert!(house.why("r1").await.contains("because its file said so"));
+    assert!(house.why("r1").await.contains("because of its file"));
 }
 
 #[tokio::test]
@@ -284,10 +284,10 @@ async fn a_complaint_that_is_back_within_the_bake_time_brings_its_rule_down() {
     assert_eq!(second.mode, Mode::Approve, "the run that it is back with is asked about already");
     assert!(matches!(second.state, RunState::Asking { .. }), "{:?}", second.state);
     assert_eq!(house.night.effects()["patch nodes gpu-1"], 1, "{:?}", house.night.effects());
-    let why = format!("after {} the complaint came back within the bake time; 1 of 1 bad outcomes in auto", first.id);
+    let why = format!("after {} the alert came back within the bake time; 1 of 1 bad outcomes in auto", first.id);
     assert_eq!(house.moves().await, [(Mode::Auto, Mode::Approve, "engine".to_owned(), why)]);
     let said = house.why("rule:xid").await;
-    assert!(said.contains("approve because it was brought down by the engine"), "{said}");
+    assert!(said.contains("approve because it was demoted by the engine"), "{said}");
     let (_, status) = house.ask("vic", "GET", "status", Value::Null).await;
     assert_eq!(status["moved"][0]["mode"], "approve", "{status:#}");
     assert_eq!(house.ask("vic", "GET", "guards", Value::Null).await.1["moved"][0]["file"], "auto");
@@ -345,7 +345,7 @@ async fn a_remedy_that_fails_brings_its_rule_down_and_evidence_begins_anew() {
     assert_eq!((&kept["failed"], &kept["taken_back"]), (&json!(1), &json!(1)), "what it rested on is kept: {kept:#}");
     assert!(house.refused("ops").await.contains("needs 2 matches, has 0"));
     let why = house.why(&failed.id.to_string()).await;
-    assert!(why.contains("r1 failed and took back what it did; 1 of 1 bad outcomes in auto"), "{why}");
+    assert!(why.contains("r1 failed and undid its steps; 1 of 1 bad outcomes in auto"), "{why}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
 
 const RULES: &str = "rules:\n  - name: act\n    when: ['alertname=\"X\"']\n    run: look\n    mode: auto\n    tell: [oncall]\n    group_by: [id]\n";
-const LOOK: &str = "//! Looks.\n//!\n//! reach: none\n//! undo: never\n\nnote(\"looked\");\n";
+const LOOK: &str = "//! Looks.\n//!\n//! scope: none\n//! undo: never\n\nnote(\"looked\");\n";
 
 fn site() -> Site {
     Site::new("sources:\n  am: { kind: alertmanager }\n", RULES, &[("look", LOOK)])

@@ -77,7 +77,7 @@ async fn an_engine_whose_lease_gets_no_answer_stops_as_early_as_one_that_gets_an
     assert_eq!(first.look(&kube, at(22), now).await, &Acting::Ours);
 }
 
-const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
                       k8s::cordon(node, \"a test\");\n";
 const RULES: &str = "rules:\n  - name: cordon\n    when: ['alertname=\"Cordon\"']\n    run: cordon\n    mode: auto\n";
 

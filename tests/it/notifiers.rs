@@ -254,7 +254,7 @@ async fn what_slack_says_decides_between_later_and_never() {
     server.then(Answer::Json(200, json!({ "ok": false, "error": "channel_not_found" })));
     assert!(refused(slack.deliver(&notice, None).await).contains("no such channel"));
     server.then(Answer::Text(200, "<html>login</html>"));
-    assert!(retry(slack.deliver(&notice, None).await).1.contains("not its JSON: <html>login"));
+    assert!(retry(slack.deliver(&notice, None).await).1.contains("is not valid JSON: <html>login"));
     server.then(Answer::Json(200, json!({ "ok": true, "messages": [] }))).then(Answer::Text(503, "down"));
     assert!(retry(slack.deliver(&notice, None).await).1.contains("503: down"));
     server.then(Answer::Json(200, json!({ "ok": true, "messages": [] })));
@@ -311,7 +311,7 @@ async fn slacks_webhook_posts_what_is_new_and_nothing_else() {
     let why = refused(webhook.deliver(&notice(IncidentState::Resolved, "x", &[]), Some(&receipt)).await);
     assert!(why.contains("no_service") && !why.contains("secret/"), "{why}");
     server.then(Answer::Text(200, "<html>"));
-    assert!(retry(webhook.deliver(&open(&[(1, "opened")]), None).await).1.contains("something else than ok"));
+    assert!(retry(webhook.deliver(&open(&[(1, "opened")]), None).await).1.contains("did not answer ok"));
     assert_eq!(server.seen().len(), 3);
     check_blocks(&server.seen()[0].body);
 }
@@ -440,7 +440,7 @@ async fn a_storms_alert_counts_every_incident_links_to_them_and_is_corrected_und
     let receipt = delivered(pagerduty.digest(&digest, None).await);
     let first = server.seen().remove(0).body;
     let summary = first["payload"]["summary"].as_str().unwrap();
-    assert!(summary.starts_with("30 incidents at once, worst: critical (20 of them paged on their own"), "{summary}");
+    assert!(summary.starts_with("30 incidents at once, worst: critical (20 of them paged separately"), "{summary}");
     assert_eq!(first["links"][0]["href"], "https://ns.example/");
     digest.total = 31;
     unsent(pagerduty.digest(&digest, Some(&receipt)).await, None);
@@ -680,7 +680,7 @@ async fn every_channel_says_where_it_stands_what_it_costs_what_holds_it_and_how_
         assert!(sent.text.contains(link), "{link}: {}", sent.text);
     }
     assert!(!sent.text.contains("javascript") && !sent.text.contains(&"ab".repeat(32)), "{}", sent.text);
-    assert!(sent.text.contains("Only ana, bo may answer. 2 different people must approve."), "{}", sent.text);
+    assert!(sent.text.contains("Only ana, bo may answer. 2 different approvers are required."), "{}", sent.text);
     for shape in ["teams", "opsgenie", "datadog"] {
         let server = Recording::start(202, |_, _| json!({})).await;
         delivered(vendor(shape, &server).deliver(&full, None).await);

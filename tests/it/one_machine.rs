@@ -272,8 +272,8 @@ struct Alone {
 impl Alone {
     async fn start(guards: &str) -> Alone {
         let runbooks = [
-            ("reset", "//! Reset.\n//!\n//! reach: node\n\ngpu::reset(\"this-one\", 3);\n"),
-            ("reboot", "//! Reboot.\n//!\n//! reach: node\n\nnode::reboot(\"this-one\");\n"),
+            ("reset", "//! Reset.\n//!\n//! scope: node\n\ngpu::reset(\"this-one\", 3);\n"),
+            ("reboot", "//! Reboot.\n//!\n//! scope: node\n\nnode::reboot(\"this-one\");\n"),
         ];
         let site = Site::new("", "rules: []\n", &runbooks);
         let place = site.path().join("machine");

@@ -97,7 +97,7 @@ async fn who_may_not_respond_here_acknowledges_nothing_there_and_the_story_says_
     let refusals = chat.refusals().await;
     assert_eq!(refusals.len(), 1, "a repeat is a number: {refusals:?}");
     assert!(
-        refusals[0].starts_with("refused to vic: POST /api/v1/incidents/i1/ack, by PagerDuty: `vic` has role viewer"),
+        refusals[0].starts_with("denied for vic: POST /api/v1/incidents/i1/ack, by PagerDuty: `vic` has role viewer"),
         "{refusals:?}"
     );
     let entries = chat.night.entries().await;

@@ -19,7 +19,7 @@ const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const RULES: &str =
     "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: auto, tell: [pager, timeline] }]";
-const HEADER: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n";
+const HEADER: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n";
 
 fn http() -> Http {
     Http::new("nightshift/test", &[]).unwrap()
@@ -152,7 +152,7 @@ async fn automation_that_takes_too_long_pages_although_it_goes_on() {
     desk.tell().await;
     assert_eq!(desk.pages(), ["trigger"]);
     let words = desk.judged().await;
-    assert!(words[1].1.starts_with("it is not over after 15m: mend (r1) is at work"), "{words:?}");
+    assert!(words[1].1.starts_with("it is still open after 15m: mend (r1) is at work"), "{words:?}");
 }
 
 const ASKS: &str = "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: approve, tell: [pager] }]";

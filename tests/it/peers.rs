@@ -32,7 +32,7 @@ const CHANGES: [(&str, &str); 14] = [
 ];
 
 const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 
 struct Door {
     night: Night,
@@ -148,7 +148,7 @@ async fn who_asks_is_said_by_the_token_and_by_nothing_in_the_request() {
         let answer = door.ask("POST", path, Some(&vic), r#"{"scope":"all","why":"x"}"#, &claims).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: {}", answer.body);
     }
-    // Words in the body that would name somebody else are refused, not believed.
+    // Words in the body that would name another user are refused, not believed.
     let body = r#"{"scope":"all","why":"x","by":"admin"}"#;
     assert_eq!(
         door.ask("POST", "/api/v1/freezes", Some(&secret("oli")), body, &[]).await.status,

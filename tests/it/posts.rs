@@ -58,7 +58,7 @@ async fn the_poster_of_an_alert_cannot_approve_the_run_that_it_starts() {
 }
 
 const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 const RULE: &str =
     "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: approve\n    tell: []\n";
 

@@ -65,7 +65,7 @@ async fn doctor_reads_from_alertmanager_whether_its_messages_arrive() {
     let scene = Scene::set(Heard::ByAlertmanager, Repeats::Always).await;
     let said = || scene.cli(&["doctor"]).1;
     let before = said();
-    assert!(before.contains("has a webhook") && before.contains("has sent nothing to a webhook yet"), "{before}");
+    assert!(before.contains("has a webhook") && before.contains("has not sent to any webhook yet"), "{before}");
     scene.xid("gpu-2", 3, 79);
     let failed = "alertmanager_notification_requests_failed_total";
     eventually("a delivery that fails, for nobody listens", async || {

@@ -3,7 +3,7 @@
 //! Invariant: rows are made old from outside, and upkeep runs as it does each hour.
 
 use crate::store::fixtures::*;
-use nightshift::model::{Pin, Reason, ReasonCode, RunState, Span};
+use nightshift::model::{Pin, Reach, Reason, ReasonCode, RunState, Span};
 use nightshift::store::{Begun, SqliteOptions, SqliteStore, Store};
 use rusqlite::Connection;
 use std::path::Path;
@@ -75,8 +75,8 @@ async fn a_text_that_no_run_and_no_catalog_has_goes_and_one_that_is_in_force_sta
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let pin = |name: &str| Pin { name: name.to_owned(), hash: name.repeat(32) };
-    store.pin(&pin("aa"), "gone", start()).await.unwrap();
-    store.pin(&pin("bb"), "in force", start()).await.unwrap();
+    store.pin(&pin("aa"), "gone", Reach::None, start()).await.unwrap();
+    store.pin(&pin("bb"), "in force", Reach::None, start()).await.unwrap();
     let path = "runbooks/bb.rhai".to_owned();
     let file = CatalogFile { kind: FileKind::Runbook, path, name: "bb".into(), text: "in force".into() };
     store.keep_catalog(vec![file]).await.unwrap();

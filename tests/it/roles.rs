@@ -204,7 +204,7 @@ async fn who_asked_cannot_approve_by_any_other_way_that_is_theirs() {
             assert!(chat.night.effects().is_empty(), "{:?}", chat.night.effects());
             let (status, _) =
                 chat.posts(&secret("bob"), &format!("/api/v1/approvals/a{asked}"), json!({ "approve": false })).await;
-            assert_eq!(status, StatusCode::OK, "somebody else answers");
+            assert_eq!(status, StatusCode::OK, "another user answers");
         }
     }
 }
@@ -251,7 +251,7 @@ async fn a_changed_file_counts_without_a_restart_and_a_broken_one_changes_nothin
     site.edit(|config| config.replace("name: ada, role: viewer }", "name: ada, role: king }"));
     let refused = eventually("the file is refused", written("catalog_refused")).await;
     assert!(refused["entries"][0]["why"].as_str().unwrap().contains("king"), "{refused}");
-    assert_eq!(cancel().await, 403, "who may what stays as it was");
+    assert_eq!(cancel().await, 403, "the previous version stays active");
     site.edit(|config| config.replace("role: king }", "role: admin }"));
     eventually("and a good file counts again", async || (cancel().await == 404).then_some(())).await;
 }
@@ -402,9 +402,12 @@ fn a_person_that_cannot_be_meant_so_is_refused_with_the_place_and_the_cure() {
         ("[{ name: ada, role: viewer, tokens: [local] }]", "this machine's own token"),
         (
             "[{ name: ada, role: viewer, tokens: [x] }, { name: bob, role: viewer, tokens: [x] }]",
-            "people[1].tokens: `x` is somebody else already",
+            "people[1].tokens: `x` is another user already",
         ),
-        ("[{ name: ada, role: viewer, tokens: [bob] }, { name: bob, role: viewer }]", "`bob` is another person's name"),
+        (
+            "[{ name: ada, role: viewer, tokens: [bob] }, { name: bob, role: viewer }]",
+            "`bob` is the name of another person",
+        ),
         ("[{ name: ada, role: viewer, oidc: a@b }, { name: bob, role: viewer, oidc: a@b }]", "people[1].oidc"),
         (
             "[{ name: ada, role: viewer, pagerduty: P1 }, { name: bob, role: viewer, pagerduty: P1 }]",

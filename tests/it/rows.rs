@@ -138,7 +138,7 @@ rules:
     tell: [oncall]
 "#;
 
-const ACT: &str = "//! Labels a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const ACT: &str = "//! Labels a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
                    k8s::label(node, \"nightshift.dev/test\", \"yes\");\n";
 
 #[tokio::test]

@@ -20,7 +20,7 @@ rules:
     mode: auto
 "#;
 
-const LOOK: &str = "//! Looks at the fleet.\n//!\n//! reach: none\n//! undo: never\n\nnote(\"looked\");\n";
+const LOOK: &str = "//! Looks at the fleet.\n//!\n//! scope: none\n//! undo: never\n\nnote(\"looked\");\n";
 
 /// The night begins at 03:00 UTC, which is 04:00 in Berlin in November.
 #[tokio::test]

@@ -14,7 +14,7 @@ const CALLS: &str = r#"//! Read a status and set one, with an API key.
 //! params:
 //!   url: String
 //!   name: String
-//! reach: none
+//! scope: none
 
 let headers = #{ Authorization: #{ secret: name, prefix: "Bearer " }, "X-Plain": "text" };
 let before = http::get(url + "/status", #{ headers: headers });
@@ -47,7 +47,7 @@ async fn place() -> Place {
         other.url,
         file.display()
     );
-    let site = Site::new(&extra, "rules: []", &[("calls", &CALLS.replace("reach: none", "reach: pod"))]);
+    let site = Site::new(&extra, "rules: []", &[("calls", &CALLS.replace("scope: none", "scope: pod"))]);
     let engine = site.start(&[]).await.unwrap_or_else(|| panic!("{}", site.log()));
     Place { site, engine, ours, other }
 }
@@ -143,7 +143,7 @@ async fn a_secret_that_is_not_known_or_not_for_the_host_is_refused_before_anythi
             "pge",
             "the secret `pge`, which is not under `http_secrets` in nightshift.yaml; there are: page".to_owned(),
         ),
-        (&place.other.url, "page", format!("alone, not for http://{other}: nothing was sent")),
+        (&place.other.url, "page", format!(", not for http://{other}: no request was sent")),
     ] {
         let (_, plan) = place.engine.post("/api/v1/simulate", &place.wish(url, name)).await.unwrap();
         assert!(plan.to_string().contains(&words), "{plan}");
@@ -154,7 +154,7 @@ async fn a_secret_that_is_not_known_or_not_for_the_host_is_refused_before_anythi
     assert!(place.ours.seen().is_empty() && place.other.seen().is_empty());
     // What is no reference at all.
     let bad = r#"http::get(url, #{ headers: #{ A: #{ secrets: "page" } } });"#;
-    let text = format!("//! Bad.\n//!\n//! params:\n//!   url: String\n//! reach: none\n\n{bad}\n");
+    let text = format!("//! Bad.\n//!\n//! params:\n//!   url: String\n//! scope: none\n\n{bad}\n");
     std::fs::write(place.site.path().join("runbooks/bad.rhai"), text).unwrap();
     let said = eventually("the runbook is read", async || {
         let wish = json!({ "runbook": "bad", "params": { "url": place.ours.url } });

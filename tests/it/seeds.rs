@@ -21,7 +21,7 @@ const RUNBOOK: &str = r#"//! Out of service and back again.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: on-failure
 
 k8s::cordon(node, "a test");

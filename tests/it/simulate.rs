@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 fn book(body: &str) -> String {
-    format!("//! A test.\n//!\n//! params:\n//!   n: Int = 0\n//!   url: String = \"\"\n//! reach: pod\n\n{body}\n")
+    format!("//! A test.\n//!\n//! params:\n//!   n: Int = 0\n//!   url: String = \"\"\n//! scope: pod\n\n{body}\n")
 }
 
 const LOOPS: &str = "let total = 0;\nfor i in 0..n { total += i; }\nnote(`counted ${total}`);";
@@ -52,7 +52,7 @@ async fn a_wish_to_simulate_is_so_large_and_no_larger() {
     assert_eq!(simulate(&engine, &event).await.0, 413);
     let (status, said) = simulate(&engine, &json!({ "runbook": "loops", "event": [1] })).await;
     assert!(
-        status == 400 && said["error"].as_str().unwrap().contains("the body is not what this route takes"),
+        status == 400 && said["error"].as_str().unwrap().contains("the body does not match this route's schema"),
         "{status} {said}"
     );
     let (status, _) = simulate(&engine, &json!({ "runbook": "loops", "text": "note(1);" })).await;
@@ -130,7 +130,7 @@ async fn so_many_simulations_are_made_at_once_and_the_next_one_is_told_to_come_a
     eventually("all of them ask", async || (count.load(came) == limits::SIMULATIONS).then_some(())).await;
     let (status, said) = simulate(&engine, &json!({ "runbook": "loops" })).await;
     assert!(
-        status == 503 && said["error"].as_str().unwrap().starts_with("8 plans are made already"),
+        status == 503 && said["error"].as_str().unwrap().starts_with("8 plans are being made already"),
         "{status} {said}"
     );
     // What else people ask is answered meanwhile.

@@ -37,7 +37,7 @@ async fn a_command_is_answered_to_the_one_who_typed_it() {
 async fn who_is_not_known_or_has_no_right_is_told_so_and_nothing_is_done() {
     let chat = Chat::begin().await;
     let (run, value) = chat.asking().await;
-    assert!(chat.types("U0EVE", "status").await.contains("nobody in `people` has the Slack user id U0EVE"));
+    assert!(chat.types("U0EVE", "status").await.contains("no entry of `people` has the Slack user ID U0EVE"));
     assert!(chat.types("U0VIC", "approve a1 sure").await.contains("`vic` has role viewer"));
     chat.presses("U0VIC", "approve", &value).await;
     assert!(chat.slack.answers(1).await[0].contains("`vic` has role viewer"));
@@ -72,7 +72,7 @@ async fn a_forged_request_is_not_even_read() {
     let once = || chat.request("/slack/command", body, SECRET);
     assert_eq!(chat.router.clone().oneshot(once()).await.unwrap().status(), StatusCode::OK);
     let replayed = chat.router.clone().oneshot(once()).await.unwrap().status();
-    assert_eq!(replayed, StatusCode::UNAUTHORIZED, "the same bytes again are somebody else's");
+    assert_eq!(replayed, StatusCode::UNAUTHORIZED, "the same bytes again are another user's");
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn an_incident_is_given_to_a_person_and_a_silence_that_cannot_be_made_says
         ("U0ADA", "assign i1 <@U0MALLORY>", "no person"),
         ("U0ADA", "silence i1 2h", "a reason is missing"),
         ("U0ADA", "silence i1 soon \"new fan\"", "no length of time"),
-        ("U0ADA", "silence i1 2h \"new fan\"", "has no Alertmanager to ask"),
+        ("U0ADA", "silence i1 2h \"new fan\"", "has no Alertmanager API"),
         ("U0ADA", "silence i1 900h why", "a silence lasts from"),
     ] {
         let said = chat.types(user, line).await;
@@ -174,14 +174,16 @@ async fn one_press_judges_a_plan_and_only_a_word_changes_it() {
         chat.presses(user, action, &run.to_string()).await;
         let answers = chat.slack.answers(3 + no).await;
         assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
-        assert!(answers[2 + no].starts_with(&format!("{run} is judged wrong already (by ada)")), "{answers:?}");
+        assert!(answers[2 + no].starts_with(&format!("{run} is reviewed as wrong already (by ada)")), "{answers:?}");
     }
     let typed = chat.types("U0ADA", &format!("judge {run} right it was the fan after all")).await;
-    assert!(typed.contains("on record: 1 matches, 1 right, 0 wrong"), "{typed}");
+    assert!(typed.contains("statistics: 1 matches, 1 right, 0 wrong"), "{typed}");
     let typed = chat.types("U0BOB", &format!("judge {run} wrong the fan was loose")).await;
     assert!(typed.contains("0 right, 1 wrong"), "one who says wrong is enough: {typed}");
-    assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("say `right` or `wrong`"));
-    assert!(chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because its file says approve"));
+    assert!(chat.types("U0BOB", "judge r1 perhaps").await.contains("write `right` or `wrong`"));
+    assert!(
+        chat.types("U0VIC", "scorecard r").await.contains("rule r is in approve because of its file's mode approve")
+    );
 }
 
 #[tokio::test]
@@ -223,13 +225,13 @@ async fn a_button_that_is_not_ours_or_too_old_does_nothing_says_so_and_is_writte
     }
     // A stranger hears nothing of what a button is.
     chat.interacts(&chat.press_as_it_is("U0EVE", "approve", &theirs)).await;
-    assert!(chat.slack.answers(8).await[7].contains("nobody in `people`"));
+    assert!(chat.slack.answers(8).await[7].contains("no entry of `people`"));
     chat.night.settle().await;
     assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
     assert!(chat.night.effects().is_empty());
     let refusals = chat.refusals().await;
     assert!(
-        refusals.iter().any(|words| words.starts_with("refused to ada: this button is of another")),
+        refusals.iter().any(|words| words.starts_with("denied for ada: this button is of another")),
         "{refusals:?}"
     );
 }

@@ -12,7 +12,7 @@ use nightshift::world::{Kube, KubeConfig};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
                       k8s::cordon(node, \"a test\");\n";
 
 /// A run by hand about a node of that cluster.
@@ -115,7 +115,7 @@ async fn an_alertmanager_that_hangs_keeps_no_run_of_another_source_waiting() {
 
 #[tokio::test]
 async fn a_blind_post_without_an_answer_is_in_doubt_as_after_a_crash_and_is_never_sent_twice() {
-    let text = "//! Posts.\n//!\n//! params:\n//!   url: String\n//! reach: pod\n//! undo: never\n\n\
+    let text = "//! Posts.\n//!\n//! params:\n//!   url: String\n//! scope: pod\n//! undo: never\n\n\
                 try { http::post(url, \"x\"); } catch { http::post(url, \"x\"); }\n";
     let night = Night::fall("rules: []\n", &[("post", text)]).await;
     night.fleet.fault(ApiFault::next(5, "POST", "/hook", Trouble::LoseReply)).unwrap();
@@ -138,7 +138,7 @@ const STEPS: &str = r#"//! Steps, waits and a look, as runbooks have them.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 //! undo: never
 
 k8s::cordon(node, "a test");

@@ -67,6 +67,8 @@ conformance! {
         a_cancelled_run_still_learns_how_its_open_step_ended,
         what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it,
         a_disruptive_step_reserves_its_node_until_the_run_ends,
+        no_step_reaches_further_than_what_was_pinned_with_the_text,
+        a_cordon_by_any_name_is_remembered_until_it_is_taken_back,
         a_frozen_rule_holds_the_step_and_says_so_once,
         an_outcome_that_is_too_large_is_refused_and_changes_nothing,
         a_tick_of_a_schedule_starts_one_run,

@@ -120,7 +120,7 @@ async fn nobody_makes_a_token_that_is_mightier_or_lasts_longer_than_their_own() 
     let refused = |said: &Value| said["error"].as_str().unwrap().to_owned();
     let (status, said) = chat.posts(&secret("near"), "/api/v1/tokens", wanted("x", "viewer", "1d")).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{said}");
-    assert!(refused(&said).contains("cannot give what they have not: role viewer in every cluster"), "{said}");
+    assert!(refused(&said).contains("cannot grant rights they do not have: role viewer in every cluster"), "{said}");
     let mut there = wanted("x", "admin", "1d");
     there["clusters"] = json!(["sim"]);
     assert_eq!(chat.posts(&secret("near"), "/api/v1/tokens", there).await.0, StatusCode::CREATED);
@@ -160,16 +160,16 @@ async fn a_wish_that_cannot_be_meant_so_says_what_to_write() {
     make(&chat, &secret("root"), wanted("ci", "viewer", "1d")).await;
     for (wish, words) in [
         (json!({ "name": "ci" }), "`role` is missing"),
-        (wanted("ci", "king", "1d"), "`king` is not known; write one of"),
+        (wanted("ci", "king", "1d"), "`king` is unknown; write one of"),
         (wanted("ci", "viewer", "soon"), "is no length of time"),
         (wanted("ci", "viewer", "0s"), "cannot last 0s"),
         (wanted("ci", "viewer", "367d"), "cannot last"),
         (wanted("CI!", "viewer", "1d"), "`CI!` is not a name"),
         (wanted("local", "viewer", "1d"), "`local` is a token of the configuration already"),
         (wanted("root", "viewer", "1d"), "`root` is a token of the configuration already"),
-        (wanted("vic", "admin", "1d"), "`vic` is vic's, who has role viewer"),
+        (wanted("vic", "admin", "1d"), "`vic` belongs to vic, with role viewer"),
         (wanted("ci", "admin", "1d"), "`ci` is the name of t1 already"),
-        (wanted("am", "source", "1d"), "must say where it may post"),
+        (wanted("am", "source", "1d"), "must list the sources it may post to"),
         (json!({ "name": "am", "role": "source", "expires": "1d", "sources": ["tets"] }), "did you mean `test`?"),
         (json!({ "name": "x", "role": "viewer", "expires": "1d", "sources": ["test"] }), "only a token of role source"),
         (json!({ "name": "x", "role": "viewer", "expires": "1d", "clusters": [] }), "would be nowhere"),
@@ -273,7 +273,7 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
     assert_eq!(told.len(), 3, "one of each kind: {told:#?}");
     assert_eq!(told[0].about.run, Some(run), "an answer to its question");
     let line = nightshift::engine::story::line(&told[0]).unwrap().text;
-    assert!(line.starts_with("refused to vic: POST /api/v1/approvals/a1, by Slack: `vic` has role viewer"), "{line}");
+    assert!(line.starts_with("denied for vic: POST /api/v1/approvals/a1, by Slack: `vic` has role viewer"), "{line}");
     assert_eq!(told[1].about.incident.unwrap().to_string(), "i1");
     chat.night.pass(limits::WITNESS_WINDOW).await;
     let all = crate::harness::eventually("the rest is told as a number", async || {
@@ -285,8 +285,8 @@ async fn a_refused_act_is_an_entry_in_the_story_of_what_it_was_about_and_a_flood
     assert_eq!(
         numbers,
         [
-            "refused to eve 299 more times: POST /api/v1/incidents/{id}/ack",
-            "refused to eve 59 more times: POST /api/v1/runs/{id}/cancel",
+            "denied for eve 299 more times: POST /api/v1/incidents/{id}/ack",
+            "denied for eve 59 more times: POST /api/v1/runs/{id}/cancel",
         ]
     );
     // Somebody whom Slack knows and we do not.
@@ -346,14 +346,14 @@ async fn what_one_caller_is_refused_never_hides_what_another_one_is() {
         refused.map(|entry| nightshift::engine::story::line(entry).unwrap().text).collect()
     };
     let told = lines().await;
-    let of = |name: &str| told.iter().filter(|line| line.starts_with(&format!("refused to {name}: "))).count();
+    let of = |name: &str| told.iter().filter(|line| line.starts_with(&format!("denied for {name}: "))).count();
     assert_eq!(of("eve"), limits::WITNESS_KINDS, "{told:#?}");
     for name in ["mal", "oz", "vic"] {
         assert_eq!(of(name), 1, "{name} has an entry at once: {told:#?}");
     }
     chat.night.pass(limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {
-        lines().await.iter().any(|line| line == "refused to eve 2 more times: other requests").then_some(())
+        lines().await.iter().any(|line| line == "denied for eve 2 more times: other requests").then_some(())
     })
     .await;
 }
@@ -418,7 +418,7 @@ async fn a_dead_token_that_comes_again_is_an_entry_once_and_then_a_number() {
     };
     let told = lines().await;
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].starts_with(&format!("refused to ci: token {id}")), "{told:#?}");
+    assert!(told[0].starts_with(&format!("denied for ci: token {id}")), "{told:#?}");
     assert!(told[0].contains("was revoked at"), "{told:#?}");
     chat.night.pass(limits::WITNESS_WINDOW).await;
     crate::harness::eventually("the rest as a number", async || {
@@ -456,7 +456,7 @@ async fn the_command_line_makes_lists_and_revokes() {
         let (code, _, err) = nightshift(&site, &["tokens", "make", "x", "--role", "viewer"]);
         assert!(code == 2 && err.contains("--expires"), "{code} {err}");
         let (code, _, err) = nightshift(&site, &["tokens", "make", "phone", "--role", "admin", "--expires", "1d"]);
-        assert!(code == 1 && err.contains("who has role operator") && err.contains("--role operator"), "{code} {err}");
+        assert!(code == 1 && err.contains("with role operator") && err.contains("--role operator"), "{code} {err}");
         let (_, out, _) = nightshift(&site, &["tokens", "list"]);
         assert!(out.contains("phone (ada's)") && out.contains("never") && out.contains("good"), "{out}");
         assert_eq!(nightshift(&site, &["tokens", "revoke", "t1"]).1, "t1 (phone) is revoked\n");

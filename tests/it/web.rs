@@ -46,7 +46,7 @@ async fn who_has_not_signed_in_sees_nothing_at_all() {
     for wrong in ["", "x", &token("am"), &token("eve")] {
         let page = browser.send(&sign_in.clone().with("token", wrong)).await;
         assert_eq!(page.status, 401, "{wrong}: a source reads nothing, and nobody else is known");
-        assert!(page.words().contains("opens nothing here"), "{}", page.words());
+        assert!(page.words().contains("has no rights here"), "{}", page.words());
         assert!(!page.text.contains("am-0123"), "a token is never said again");
     }
     assert_eq!(browser.session(), None);
@@ -67,7 +67,7 @@ async fn a_person_signs_in_reads_the_plan_and_approves_it_once() {
     let approval = desk.night.parts.store.approvals(Default::default()).await.unwrap();
     let hash = approval.first().map_or_else(|| form.get("plan_hash").to_owned(), |approval| approval.plan_hash.clone());
     assert_eq!(form.get("plan_hash"), hash);
-    for part in ["cordon gpu-2", "reach node", "Expires", hash.as_str(), "Why (goes into the ledger)"] {
+    for part in ["cordon gpu-2", "scope node", "Expires", hash.as_str(), "Reason (recorded in the ledger)"] {
         assert!(page.words().contains(part), "{part}: {}", page.words());
     }
     let after = browser.send(&form.clone().with("answer", "approve").with("why", "I know this <b>node</b>")).await;
@@ -107,7 +107,7 @@ async fn a_form_from_elsewhere_or_of_another_session_changes_nothing() {
         let sign_in = browser::Form { action: desk.at("/login"), fields: vec![("token".into(), token("ada"))] };
         let mut fresh = Browser::new();
         assert_eq!(fresh.send_from(&sign_in, &headers).await.status, 403, "{headers:?}");
-        assert_eq!(fresh.session(), None, "nobody is signed in as somebody else from elsewhere");
+        assert_eq!(fresh.session(), None, "nobody is signed in as another user from elsewhere");
     }
     for wrong in [form.clone().without("csrf"), form.clone().with("csrf", ""), form.clone().with("csrf", "x")] {
         assert_eq!(ada.send(&wrong).await.status, 403);
@@ -130,7 +130,7 @@ async fn a_changed_plan_a_closed_question_and_a_strange_form_are_refused_in_plac
         let page = ada.send(&form.clone().with("answer", "approve").with("plan_hash", hash)).await;
         assert_eq!(page.status, 409, "{}", page.words());
         assert!(page.words().contains("is not the question that was shown"), "{}", page.words());
-        assert_eq!(page.form("/web/approvals/a1").get("plan_hash"), form.get("plan_hash"), "the plan as it is now");
+        assert_eq!(page.form("/web/approvals/a1").get("plan_hash"), form.get("plan_hash"), "the current plan");
     }
     let mut foreign = form.clone().with("answer", "approve");
     foreign.action = desk.at("/web/approvals/a99");
@@ -188,11 +188,11 @@ async fn who_has_no_right_is_told_so_and_the_try_is_in_the_ledger() {
     let remarks = desk.remarks().await;
     assert_eq!(remarks.len(), 1, "{remarks:?}");
     assert!(
-        remarks[0].starts_with("refused to vic: POST /api/v1/approvals/a1, by token vic: `vic` has role viewer"),
+        remarks[0].starts_with("denied for vic: POST /api/v1/approvals/a1, by token vic: `vic` has role viewer"),
         "{remarks:?}"
     );
     assert!(
-        vic.open(&desk.at(&format!("/runs/{run}"))).await.words().contains("refused to vic: POST /api/v1/approvals/a1")
+        vic.open(&desk.at(&format!("/runs/{run}"))).await.words().contains("denied for vic: POST /api/v1/approvals/a1")
     );
 }
 
@@ -377,7 +377,7 @@ async fn a_person_acknowledges_freezes_and_releases_with_a_reason() {
     let refused = ada.send(&page.form("/web/unfreeze").with("why", "it is out")).await;
     assert_eq!(refused.status, 403, "an approver does not release");
     assert!(desk.night.parts.store.freezes().await.unwrap().len() == 1);
-    assert!(desk.remarks().await.iter().any(|line| line.starts_with("refused to ada: POST /api/v1/unfreeze")));
+    assert!(desk.remarks().await.iter().any(|line| line.starts_with("denied for ada: POST /api/v1/unfreeze")));
 }
 
 #[tokio::test]

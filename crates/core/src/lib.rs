@@ -8,7 +8,7 @@ pub mod limits;
 pub mod model;
 /// Seeded bugs that tests switch on, to show that tests catch them; nothing in a release.
 pub mod planted;
-/// Which rules match, what an event changes, whether a step may begin (the guards).
+/// Rule matching, event correlation, and the guards that decide whether a step may begin.
 pub mod policy;
 /// Runbooks: sandbox, static checks, and `advance`.
 pub mod script;

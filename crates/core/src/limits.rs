@@ -1,7 +1,7 @@
 //! Every bound in the program, named, with its reason. A number that limits something lives here or nowhere.
 //!
 //! Invariant: nothing that comes from outside grows without one of these. They are used as `limits::NAME`, whichever
-//! file below says them, so no two may share a name.
+//! file below defines them, so no two may share a name.
 
 mod agents;
 mod cache;

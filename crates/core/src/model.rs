@@ -28,7 +28,10 @@ mod subject;
 mod token;
 mod verdict;
 
-pub use action::{ActionSpec, Effect, ParamSpec, ParamType, Permission, Reach, Takes};
+pub use action::{
+    ActionSpec, ApprovalNeed, Capacity, Effect, ParamSpec, ParamType, Permission, Phrases, Reach, Scheduling, Takes,
+    TargetKind,
+};
 pub use agent::AgentName;
 pub use catalog_file::{CatalogFile, FileKind};
 pub use command::{Answer, Command};

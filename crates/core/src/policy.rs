@@ -1,4 +1,4 @@
-//! Decisions: pure functions from what is known to what should be done. No I/O, no clock.
+//! Decisions: pure functions from facts to the next actions. No I/O, no clock.
 //!
 //! Invariant: every "no" carries a `Reason`; the time is an argument.
 

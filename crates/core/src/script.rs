@@ -29,10 +29,9 @@ use rhai::{AST, Scope};
 use serde_json::Value;
 use session::Intent;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::sync::Arc;
 
-/// Part of every pin: a change in what the host makes of a text makes it another runbook.
+/// Part of every pin: a change in the host's reading of a text makes it another runbook.
 pub const HOST_API_VERSION: &str = "nightshift-host-1";
 
 /// The actions that scripts may call.
@@ -57,7 +56,7 @@ struct Compiled {
     allowed: Arc<[bool]>,
 }
 
-/// What happens next in a run, given all that happened.
+/// The next turn of a run, computed from all its entries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Turn {
     /// The journal does not answer this call: begin it as the next step.
@@ -74,6 +73,10 @@ pub enum Turn {
 }
 
 /// Compiles and checks; errors prevent it, warnings do not (ask `check` for those).
+///
+/// # Errors
+///
+/// Fails with every diagnostic of the text when one of them is an error.
 pub fn compile(name: &str, text: &str, api: &HostApi) -> Result<Runbook, Vec<Diagnostic>> {
     let host = host::of(api);
     let check::Analysis { header, ast, actions, diagnostics } = check::analyse(text, &host);
@@ -87,7 +90,8 @@ pub fn compile(name: &str, text: &str, api: &HostApi) -> Result<Runbook, Vec<Dia
 }
 
 impl Runbook {
-    /// Every action that it can call, in alphabetic order: what a person reviews, and all that a run may do.
+    /// Every action that it can call, in alphabetic order: the list that a reviewer reads, and the only calls that a
+    /// run may make.
     pub fn actions(&self) -> Vec<&'static ActionSpec> {
         let compiled = &self.compiled;
         let numbers = compiled.host.specs.iter().zip(compiled.allowed.iter());
@@ -146,10 +150,7 @@ fn hash(text: &str) -> String {
     hasher.update(HOST_API_VERSION);
     hasher.update([0]);
     hasher.update(text);
-    hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
-        hex
-    })
+    hex::encode(hasher.finalize())
 }
 
 /// Runs on a thread whose stack survives whatever text it parses; callers may sit on a small one.

@@ -35,13 +35,17 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens spool and book. The spool works without a disk; the book does not, because nothing may be done unwritten.
+    /// Opens spool and journal. The spool works without a disk; the journal does not, because nothing may be done
+    /// unwritten.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the journal of commands cannot be opened; the message names its path.
     pub fn new(machine: Machine, link: Arc<dyn Link>) -> Result<Agent, String> {
         let data = &machine.settings.data_dir;
         let book = data.join("commands");
-        let book = Book::open(&book).map_err(|error| {
-            format!("what this agent remembers of commands ({}) cannot be opened: {error}", book.display())
-        })?;
+        let book = Book::open(&book)
+            .map_err(|error| format!("the command journal {} cannot be opened: {error}", book.display()))?;
         let spool = Spool::open(&data.join("spool"), &machine.boot, machine.settings.spool_mib.max(1) << 20);
         let hands = Arc::new(Hands::new(machine.clone(), book, Arc::clone(&link)));
         if machine.clock.moved() != 0 {
@@ -74,7 +78,7 @@ impl Agent {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(limits::AGENT_SHUTDOWN, all).await.is_err() {
-            tracing::warn!("not everything ended in time; what was begun is settled at the next start");
+            tracing::warn!("shutdown deadline passed with work open; the next start settles it");
         }
     }
 }
@@ -101,7 +105,7 @@ async fn watch_clock(machine: Machine, hands: Arc<Hands>, mut stop: watch::Recei
     }
 }
 
-/// Asks for commands, one long poll after another.
+/// Polls for commands, one long poll after another.
 async fn listen(
     spool: Arc<Mutex<Spool>>,
     link: Arc<dyn Link>,
@@ -124,7 +128,7 @@ async fn listen(
                 }
             }
             Err(error) => {
-                let wait = patience.wait(&error, "asking for commands");
+                let wait = patience.wait(&error, "polling for commands");
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     _ = stop.changed() => return,
@@ -144,7 +148,7 @@ fn standing(spool: &Mutex<Spool>, machine: &Machine) -> Standing {
     standing
 }
 
-/// How long to wait after a failure: little at first, and said in the log once, not each time.
+/// The wait after a failure: short at first, and logged once, not each time.
 #[derive(Default)]
 struct Patience {
     failures: u32,
@@ -153,7 +157,7 @@ struct Patience {
 impl Patience {
     fn wait(&mut self, error: &LinkError, doing: &str) -> Duration {
         match (self.failures, error) {
-            (0, error) => tracing::warn!(%error, "{doing} failed; trying again, nothing is lost"),
+            (0, error) => tracing::warn!(%error, "{doing} failed; nothing is lost; retrying"),
             (_, error) => tracing::debug!(%error, failures = self.failures, "{doing} failed again"),
         }
         self.failures = self.failures.saturating_add(1);
@@ -165,7 +169,7 @@ impl Patience {
 
     fn calm(&mut self) {
         if self.failures > 0 {
-            tracing::info!(failures = self.failures, "the engine answers again");
+            tracing::info!(failures = self.failures, "connection to the engine restored");
         }
         self.failures = 0;
     }

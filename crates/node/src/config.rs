@@ -1,5 +1,5 @@
-//! What an agent needs to know: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for
-//! `serve --with-agent`.
+//! The agent's configuration: `agent.yaml` for `nightshift agent`, or `agent:` in the engine's own file for `serve
+//! --with-agent`.
 //!
 //! Invariant: every program that an agent may start is named here; nothing of it comes from the engine.
 
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// The node's name as the engine (and Kubernetes) knows it; left out: NIGHTSHIFT_NODE, else the host's name.
+    /// The node's name as in Kubernetes; left out: NIGHTSHIFT_NODE, else the host's name.
     pub node: Option<String>,
-    /// The cluster that the node is in, as the engine knows it; needed where the engine has several.
+    /// The node's cluster in the engine's configuration; required if there are several.
     pub cluster: Option<String>,
     /// Spool, memory of commands, key and certificate.
     pub data_dir: PathBuf,
@@ -21,7 +21,7 @@ pub struct AgentConfig {
     pub engine: Option<String>,
     /// PEM file of the authority that signed the engine's certificate; joining writes one into `data_dir`.
     pub ca_file: Option<PathBuf>,
-    /// A projected ServiceAccount token, read anew for each connection. Left out: the certificate from joining.
+    /// A projected ServiceAccount token, read again for each connection. Left out: the certificate from joining.
     pub token_file: Option<PathBuf>,
     /// While this file exists the agent reports but does not run commands.
     pub kill_file: PathBuf,
@@ -33,14 +33,14 @@ pub struct AgentConfig {
     pub kubelet_checkpoint: PathBuf,
     /// NVIDIA's tool that resets a GPU.
     pub nvidia_smi: PathBuf,
-    /// NVIDIA's tool that writes a bug report; where it is missing, `node::collect` says so and goes on.
+    /// NVIDIA's tool that writes a bug report; without it, `node::collect` records that and continues.
     pub bug_report: PathBuf,
-    /// One that takes longer hangs: it is ended, and the bundle goes without it.
+    /// A report that takes longer is stopped, and the bundle is sent without it.
     pub bug_report_within: Span,
-    /// What reboots the node: a program; `[init]`: systemd is asked by a signal, which a container can do if it sees the
-    /// node's processes; empty: nothing does.
+    /// Program that reboots the node; `[init]`: a signal to systemd, for a container that sees the node's processes;
+    /// empty: reboots are disabled.
     pub reboot: Vec<String>,
-    /// Where the kernel says which boot this is; a file serves for trying things out.
+    /// Path of the kernel's boot ID; use a file for tests.
     pub boot_id: PathBuf,
     /// Models on this node's disks.
     pub cache: Cache,
@@ -58,7 +58,7 @@ pub struct NvmlConfig {
     pub library: Option<PathBuf>,
     /// GPUs that this node has; left out: as many as were counted since the agent began.
     pub expected: Option<u32>,
-    /// How often each GPU is looked at; every tenth look asks everything.
+    /// Polling interval of each GPU; every tenth poll reads all values.
     pub poll: Span,
     /// A call that takes longer counts as hanging, and is reported.
     pub hang: Span,
@@ -97,6 +97,11 @@ impl Default for AgentConfig {
 
 impl AgentConfig {
     /// Reads and parses `agent.yaml`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, is larger than `CONFIG_BYTES`, or is no such configuration; the message has
+    /// the place.
     pub fn load(path: &Path) -> Result<AgentConfig, String> {
         let read = |error: std::io::Error| format!("configuration {}: {error}", path.display());
         let size = std::fs::metadata(path).map_err(read)?.len();
@@ -115,7 +120,7 @@ impl AgentConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
-    /// Folders that models lie in. Nothing outside them is opened; empty: no model is.
+    /// Folders of models. Files outside them are never opened; empty: no models.
     pub roots: Vec<PathBuf>,
     /// Threads that read at once.
     pub readers: usize,

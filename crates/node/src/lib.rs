@@ -1,10 +1,10 @@
-//! Nightshift on a GPU node: what only a node can do, and the agent that does it for the engine.
+//! Nightshift on a GPU node: the commands that need the node itself, and the agent that runs them for the engine.
 //!
 //! Invariant: it connects out and listens on nothing.
 
 /// Watch, spool, send; take a command, run it, answer.
 pub mod agent;
-/// What an agent needs to know.
+/// The agent's configuration.
 pub mod config;
 /// NVML, the kernel log, MIG, caches: watchers and commands.
 pub mod node;

@@ -1,7 +1,7 @@
-//! What only a GPU node can do; used by the agent alone. Each verb of the closed list is one line in `VERBS`, each watcher
-//! one line in `WATCHERS`.
+//! Commands that need the GPU node itself; used by the agent alone. Each verb of the closed list is one line in
+//! `VERBS`, each watcher one line in `WATCHERS`.
 //!
-//! Invariant: nothing here speaks to the engine or decides; a verb does what it is asked, or says why not.
+//! Invariant: no code here connects to the engine or decides; a verb does its command, or returns why it did not.
 
 pub mod cache;
 mod clock;
@@ -38,16 +38,16 @@ use tokio::sync::{mpsc, watch};
 /// The node as its verbs and watchers see it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
-    /// The node's name, as Kubernetes or the configuration knows it.
+    /// The node's name, in Kubernetes or in the configuration.
     pub name: String,
-    /// The kernel's boot id; another one says that the node was rebooted.
+    /// The kernel's boot id; another one means that the node was rebooted.
     pub boot: String,
     pub settings: Arc<AgentConfig>,
     pub clock: NodeClock,
-    /// The way to whoever watches the GPUs through NVML.
+    /// The way to the watcher of the GPUs through NVML.
     pub nvml: NvmlDoor,
-    /// What is wrong with the GPUs, as all watchers together see it. A watcher of GPU faults says everything here first,
-    /// and sends on what comes back.
+    /// The faults of the GPUs, from all watchers together. A watcher of GPU faults reports everything here first, and
+    /// sends on the returned findings.
     pub faults: Arc<Faults>,
     /// This program's own binary, which also waits for the programs that it starts.
     pub own: PathBuf,
@@ -88,7 +88,7 @@ pub trait Verb: Send + Sync {
     /// As in the catalog of actions: `gpu::reset`.
     fn name(&self) -> &'static str;
 
-    /// Changes nothing: asked as often as somebody wants, kept in no memory, not stopped by the kill file.
+    /// Changes nothing: may be repeated at will, is not journaled, and is not stopped by the kill file.
     fn reads(&self) -> bool {
         false
     }
@@ -103,7 +103,7 @@ pub trait Verb: Send + Sync {
         false
     }
 
-    /// Does it; `progress` takes what a person may see meanwhile.
+    /// Does it; `progress` receives the state that users may see meanwhile.
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer;
 }
 
@@ -114,7 +114,7 @@ pub trait Watcher: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Returns when `stop` turns true, or when there is nothing to listen to on this machine (in words in the log). It
-    /// may wait where `out` is full: the spool behind it decides what is dropped, and says so.
+    /// may wait where `out` is full: the spool behind it decides which findings are dropped, and reports it.
     async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, stop: watch::Receiver<bool>);
 }
 
@@ -146,6 +146,7 @@ pub fn verbs() -> impl Iterator<Item = &'static str> {
     VERBS.iter().map(|verb| verb.name())
 }
 
+/// Every watcher, in the order in which they start.
 pub fn watchers() -> impl Iterator<Item = &'static dyn Watcher> {
     WATCHERS.iter().copied()
 }
@@ -155,7 +156,7 @@ pub fn ended(value: Value) -> Answer {
     Answer::Ended { outcome: Outcome::Ok(value) }
 }
 
-/// An answer that is settled ill, in words.
+/// An answer that is a failure, in words.
 pub fn failed(kind: FailureKind, why: impl Into<String>) -> Answer {
     Answer::Ended { outcome: Outcome::Failed(Failure::new(kind, why)) }
 }

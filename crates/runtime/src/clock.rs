@@ -2,7 +2,7 @@
 //!
 //! The machine's wall clock can be set by an hour or a year, and back a minute later. So the engine's time is the running
 //! clock plus an offset, which follows the wall clock in small corrections only. A larger one is a step: the engine keeps its
-//! own time beside it until `adopt`, and what waits neither fires early nor late.
+//! own time beside it until `adopt`, and waits fire neither early nor late.
 //!
 //! Invariant: nothing in the program reads the time or waits for it but through this, and no wait for an interval depends
 //! on the wall clock.
@@ -17,9 +17,9 @@ use tokio::sync::watch;
 /// The time, and waiting for it.
 #[async_trait::async_trait]
 pub trait Clock: Send + Sync + 'static {
-    /// The engine's time: what the wall clock shows, or would show without the step that stands beside it.
+    /// The engine's time: the wall clock's, or the wall clock's without the step that stands beside it.
     fn now(&self) -> Time;
-    /// What the machine's wall clock shows, steps included: to show it, never to decide by it.
+    /// The machine's wall clock, steps included: for display, never for a decision.
     fn wall(&self) -> Time;
     /// Time since some moment, by a clock that only runs: for intervals and ages.
     fn monotonic(&self) -> Duration;
@@ -126,7 +126,7 @@ fn readings() -> (Time, Duration) {
     }
 }
 
-/// Time since the machine started; where the system says so, with the time that it was suspended.
+/// Time since the machine started; where the system counts it, with the time that it was suspended.
 fn running() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = rustix::time::ClockId::Boottime;
@@ -220,6 +220,7 @@ impl Sim {
 }
 
 impl SimClock {
+    /// A clock whose wall time and engine time are `start`; it stands still until a test moves it.
     pub fn new(start: Time) -> SimClock {
         // Not at zero, so that ages of an hour can be made.
         let running = Duration::from_secs(1_000_000);
@@ -236,7 +237,7 @@ impl SimClock {
         });
     }
 
-    /// Sets the wall clock to any moment, forwards or back, as a person or a time server does; no time passes.
+    /// Sets the wall clock to any moment, forwards or back, as a user or a time server does; no time passes.
     pub fn jump(&self, to: Time) {
         self.0.send_modify(|sim| {
             sim.wall = to;

@@ -11,21 +11,21 @@ static HAS_NO_AUTHORITIES: AtomicBool = AtomicBool::new(false);
 
 /// Makes ring the TLS provider of the process. Each client calls it, so that no order of start-up matters.
 pub fn install_tls() {
-    // An error says that a provider is installed already, which is all that is needed.
+    // An error means that a provider is installed already, which is all that is needed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The client that `make` describes. An image without CA certificates is no reason not to start: plain HTTP needs none, and
-/// HTTPS then trusts no authority, and its errors say why.
+/// HTTPS then trusts no authority, and its errors have the reason.
 ///
 /// # Errors
-/// The client's own, where it is not for want of CA certificates.
+/// Fails with the client's own error, where it is not for want of CA certificates.
 pub fn client(make: impl Fn() -> reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::Error> {
     let first = match make().build() {
         Ok(client) => return Ok(client),
         Err(error) => error,
     };
-    // With authorities of its own it does not ask the system for any; what else is wrong with it stays wrong.
+    // With authorities of its own it reads none of the system's; any other error stays an error.
     let client = make().tls_certs_only([]).build().map_err(|_| first)?;
     if !HAS_NO_AUTHORITIES.swap(true, Ordering::Relaxed) {
         tracing::warn!("{NO_AUTHORITIES}; until then no https:// address is trusted");

@@ -20,14 +20,17 @@ pub(super) enum Body {
 }
 
 impl Answer {
+    /// A JSON body with this status.
     pub fn json(code: u16, value: Value) -> Answer {
         Answer { code, retry_after: None, body: Body::Json(value) }
     }
 
+    /// A JSON body with status 200.
     pub fn ok(value: Value) -> Answer {
         Answer::json(200, value)
     }
 
+    /// A text body of this content type, with status 200.
     pub fn text(kind: &'static str, text: String) -> Answer {
         Answer { code: 200, retry_after: None, body: Body::Text(kind, text) }
     }
@@ -47,6 +50,7 @@ impl Answer {
         Answer::json(code, body)
     }
 
+    /// A `Status` object of Kubernetes that reports success.
     pub fn success(code: u16, details: Value) -> Answer {
         let mut body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
         if !details.is_null() {
@@ -55,19 +59,23 @@ impl Answer {
         Answer::json(code, body)
     }
 
+    /// 404: the object does not exist, in Kubernetes' words.
     pub fn not_found(kind: Kind, name: &str) -> Answer {
         let what = qualified(kind);
         Answer::refusal(404, "NotFound", format!("{what} \"{name}\" not found"), details(kind, name))
     }
 
+    /// 404: the path is not served, in Kubernetes' words.
     pub fn no_such_path() -> Answer {
         Answer::refusal(404, "NotFound", "the server could not find the requested resource", json!({}))
     }
 
+    /// 400: the request cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Answer {
         Answer::refusal(400, "BadRequest", message, Value::Null)
     }
 
+    /// 409: the object's version is not the one in the request.
     pub fn modified(kind: Kind, name: &str) -> Answer {
         let what = qualified(kind);
         let message = format!(
@@ -77,6 +85,7 @@ impl Answer {
         Answer::refusal(409, "Conflict", message, details(kind, name))
     }
 
+    /// 409: a precondition of the request does not hold.
     pub fn precondition(kind: Kind, name: &str, field: &str, wanted: &str, found: &str) -> Answer {
         let what = qualified(kind);
         let message = format!(
@@ -86,11 +95,13 @@ impl Answer {
         Answer::refusal(409, "Conflict", message, details(kind, name))
     }
 
+    /// 409: an object of this name exists already.
     pub fn exists(kind: Kind, name: &str) -> Answer {
         let what = qualified(kind);
         Answer::refusal(409, "AlreadyExists", format!("{what} \"{name}\" already exists"), details(kind, name))
     }
 
+    /// 422: a field of the object is invalid.
     pub fn invalid(kind: Kind, name: &str, field: &str, why: &str) -> Answer {
         let resource = kind.resource();
         let message = format!("{} \"{name}\" is invalid: {field}: {why}", resource.name);
@@ -100,6 +111,7 @@ impl Answer {
         Answer::refusal(422, "Invalid", message, details)
     }
 
+    /// 403: RBAC does not allow the verb.
     pub fn forbidden(kind: Kind, name: &str, verb: &str) -> Answer {
         let resource = kind.resource();
         let message = format!(
@@ -112,7 +124,7 @@ impl Answer {
         Answer::refusal(403, "Forbidden", message, details(kind, name))
     }
 
-    /// What a fault makes the API say.
+    /// The API's answer to an injected fault.
     pub fn fault(code: u16, retry_after: Option<u64>) -> Answer {
         let (reason, message) = match code {
             401 => ("Unauthorized", "Unauthorized"),

@@ -1,4 +1,4 @@
-//! The served part of the Kubernetes API: which path means what, reads, and the special subresources.
+//! The served part of the Kubernetes API: the meaning of each path, reads, and the special subresources.
 //!
 //! Invariant: a request is answered wholly under the fleet's lock, so readers see whole changes alone.
 
@@ -26,11 +26,16 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// The value of a query parameter; empty where it is absent.
     pub fn query(&self, name: &str) -> &str {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
     }
 
     /// The body as JSON; an empty one reads as null.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a 400 when the body is no JSON.
     pub fn json(&self) -> Result<Value, Answer> {
         if self.body.is_empty() {
             return Ok(Value::Null);
@@ -51,7 +56,7 @@ impl Request {
     }
 }
 
-/// What a watch request asks for, if it may; `None` if it is no watch.
+/// The terms of a watch request, if it may watch; `None` if it is no watch.
 pub(super) fn watched(state: &State, request: &Request) -> Option<Result<Watched, Answer>> {
     let asks = request.method == "GET" && matches!(request.query("watch"), "true" | "1");
     let target = target(request.path.trim_matches('/')).filter(|target| asks && target.name.is_none())?;
@@ -76,7 +81,7 @@ pub(super) fn watched(state: &State, request: &Request) -> Option<Result<Watched
     }))
 }
 
-/// What a path names.
+/// The object or list that a path names.
 struct Target {
     resource: &'static Resource,
     namespace: String,
@@ -316,7 +321,7 @@ fn review(state: &State, request: &Request) -> Answer {
         sub if sub.is_empty() => asked("resource"),
         sub => format!("{}/{sub}", asked("resource")),
     };
-    // The fleet lets everybody do what it serves; these it does not serve, and nobody has a right to them.
+    // The fleet allows every verb that it serves; these it does not serve, and no caller has a right to them.
     let never = matches!(resource.as_str(), "secrets" | "nodes/proxy" | "pods/exec")
         || matches!(asked("verb").as_str(), "impersonate" | "escalate" | "bind");
     let denied = never || state.health.denied.contains(&(asked("verb"), resource));
@@ -334,7 +339,7 @@ fn version() -> Value {
         "buildDate": "2026-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64"})
 }
 
-/// Makes something go wrong. The error says what does not exist.
+/// Injects a fault. The error names the object that does not exist.
 pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
     match fault {
         Fault::Xid { node, gpu, code } => {
@@ -403,7 +408,7 @@ fn gpu_of<'a>(state: &'a mut State, node: &str, gpu: u32) -> Result<&'a mut supe
     Ok(state.health.gpus.entry((node.to_owned(), gpu)).or_default())
 }
 
-/// Drops what the API server would not keep: false, and empty lists and maps.
+/// Drops values that the API server would not keep: false, and empty lists and maps.
 pub(super) fn tidy_node(node: &mut Value) {
     if let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) {
         spec.retain(|_, value| !value.is_null() && *value != false && value.as_array().is_none_or(|a| !a.is_empty()));

@@ -163,7 +163,7 @@ fn template_labels(workload: &SimWorkload) -> Value {
     labels
 }
 
-/// A mirror pod that no API call can end, and a notebook that nobody would make again.
+/// A mirror pod that no API call can end, and a notebook without a controller.
 fn add_lone_pods(state: &mut State) {
     let now = state.stamp();
     let mut mirror = json!({

@@ -1,6 +1,6 @@
 //! The fleet's own will: timers, nodes, the scheduler and the lives of pods, run lazily before each request.
 //!
-//! Invariant: `settle` ends only when nobody wants to change anything more at this time.
+//! Invariant: `settle` ends only when no controller changes anything more at this time.
 
 use super::object::{Key, Kind, condition, gpus_wanted, is_terminating, list, number, set_condition, text};
 use super::state::{Seat, State, Timer, gpus};
@@ -67,7 +67,7 @@ fn fire(state: &mut State, timer: Timer) {
         Timer::JobForgotten(key, uid) => jobs::forget(state, &key, &uid),
         Timer::PodGone(key, uid) => {
             let Some(pod) = state.get(&key) else { return };
-            // A silent kubelet confirms nothing: the pod stays until the node is back or somebody forces it.
+            // A silent kubelet confirms nothing: the pod stays until the node is back or its deletion is forced.
             let is_heard = !state.health.not_ready.contains(text(pod, "/spec/nodeName"));
             if text(pod, "/metadata/uid") == uid && is_heard {
                 state.remove(&key);
@@ -158,7 +158,7 @@ fn readiness_changed(state: &mut State, node: &str, is_ready: bool) {
     }
 }
 
-/// A node mends itself only when it is out of service and nothing uses its GPUs.
+/// A node repairs itself only when it is out of service and nothing uses its GPUs.
 fn may_heal(state: &State, node: &str) -> bool {
     let is_cordoned = state.seats.get(node).is_some_and(|seat| !seat.schedulable);
     let is_silent = state.health.not_ready.contains(node);
@@ -243,7 +243,7 @@ fn start(state: &mut State, key: &Key) {
     }
     state.edit(key, |pod| {
         pod["status"]["phase"] = "Running".into();
-        // The whole fleet is on this machine, and so is what a test lets a pod serve.
+        // The whole fleet is on this machine, and so is a server that a test lets a pod run.
         pod["status"]["podIP"] = "127.0.0.1".into();
         pod["status"]["startTime"] = now.clone().into();
         pod["status"]["containerStatuses"] = list(pod, "/spec/containers")

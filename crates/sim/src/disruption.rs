@@ -11,7 +11,7 @@ use super::workloads::{Round, amount};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// What a budget allows now.
+/// The evictions that a budget allows now.
 struct Budget {
     expected: i64,
     desired: i64,
@@ -62,7 +62,7 @@ fn measure(state: &State, budget: &Value) -> Budget {
     Budget { expected, desired, healthy }
 }
 
-/// The replicas that the controllers of these pods want.
+/// The desired replicas of these pods' controllers.
 fn wanted_replicas(state: &State, namespace: &str, pods: &[&Value]) -> i64 {
     let owners: BTreeSet<Key> = pods
         .iter()

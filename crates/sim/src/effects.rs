@@ -1,6 +1,6 @@
-//! What was really done to the fleet, and what was only asked: the target's own count.
+//! Changes that were really made to the fleet, and requests that were only received: the target's own count.
 //!
-//! Invariant: append-only; a line is written in the same locked moment as the change it tells of.
+//! Invariant: append-only; a line is written in the same locked moment as its change.
 
 use crate::limits;
 use crate::model::Time;
@@ -47,11 +47,13 @@ pub(super) struct Effects {
 }
 
 impl Effects {
+    /// Appends a change and numbers it.
     pub fn add(&mut self, mut applied: Applied) {
         applied.sequence = self.applied.len() as u64 + 1;
         self.applied.push(applied);
     }
 
+    /// Appends a request; the oldest beyond `SIM_REQUESTS` is dropped.
     pub fn ask(&mut self, asked: Asked) {
         self.asked.push_back(asked);
         if self.asked.len() > limits::SIM_REQUESTS {

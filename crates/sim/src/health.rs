@@ -1,4 +1,4 @@
-//! What is ill in the fleet, and which requests the API will mistreat.
+//! The faults of the fleet, and the requests that the API will mistreat.
 //!
 //! Invariant: with one seed, the same requests in the same order meet the same faults.
 
@@ -16,7 +16,7 @@ pub enum Fault {
     Ecc { node: String, gpu: u32 },
     /// The GPU runs at 96 °C.
     Hot { node: String, gpu: u32 },
-    /// The kubelet is silent: pods lose readiness, and what is terminating there stays.
+    /// The kubelet is silent: pods lose readiness, and terminating pods stay.
     NodeNotReady { node: String },
     /// Running pods of a deployment take requests and make no tokens; new pods are well.
     Stalled { namespace: String, deployment: String },
@@ -26,9 +26,9 @@ pub enum Fault {
     MigManager { node: String, behaviour: super::mig::MigBehaviour },
     /// The pods of Jobs end with this code and these last words; without a code they never end.
     Jobs { exit: Option<i64>, message: String },
-    /// A right is missing: requests get 403, and access reviews say so.
+    /// A right is missing: requests get 403, and access reviews deny it.
     Deny { verb: String, resource: String },
-    /// The API server has compacted its history: a watch that resumes hears 410 and lists again.
+    /// The API server has compacted its history: a watch that resumes receives 410 and lists again.
     Forgotten,
     /// All watches under way end, as when the API server restarts.
     WatchesCut,
@@ -67,7 +67,7 @@ impl ApiFault {
     }
 }
 
-/// What happens to a request.
+/// The treatment of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
@@ -83,7 +83,7 @@ pub enum Trouble {
     Stale { versions: usize },
     /// Done; the answer is 200 and not JSON.
     Garbage,
-    /// A watch is taken and then says nothing, ever; any other request is served.
+    /// A watch is taken and then sends nothing, ever; any other request is served.
     Stall,
 }
 
@@ -127,6 +127,7 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// A healthy fleet; `seed` decides which requests meet a fault.
     pub fn new(seed: u64) -> Health {
         Health {
             gpus: BTreeMap::new(),
@@ -142,29 +143,39 @@ impl Health {
         }
     }
 
+    /// Whether the GPU is out of service.
     pub fn is_out(&self, node: &str, gpu: u32) -> bool {
         self.gpu(node, gpu).is_some_and(Illness::is_out)
     }
 
+    /// The GPU's fault; none where it is healthy.
     pub fn gpu(&self, node: &str, gpu: u32) -> Option<&Illness> {
         self.gpus.get(&(node.to_owned(), gpu))
     }
 
+    /// Whether the node is not ready, or one of its GPUs has a fault.
     pub fn is_ill(&self, node: &str) -> bool {
         self.not_ready.contains(node) || self.gpus_out(node) > 0 || self.gpus.keys().any(|(n, _)| n == node)
     }
 
+    /// The number of the node's GPUs that are out of service.
     pub fn gpus_out(&self, node: &str) -> u32 {
         let out = self.gpus.range((node.to_owned(), 0)..=(node.to_owned(), u32::MAX)).filter(|(_, i)| i.is_out());
         u32::try_from(out.count()).unwrap_or(u32::MAX)
     }
 
+    /// Adds a fault of the API.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the fault's path is no regular expression.
     pub fn add_api(&mut self, fault: ApiFault) -> Result<(), String> {
         let regex = Regex::new(&fault.path).map_err(|e| format!("the fault's path is no regular expression: {e}"))?;
         self.api.push((fault, regex));
         Ok(())
     }
 
+    /// Removes every fault of the API.
     pub fn clear_api(&mut self) {
         self.api.clear();
     }

@@ -1,4 +1,4 @@
-//! Jobs of the simulated fleet: one pod each, on the node that it asks for, which ends as the fleet was told.
+//! Jobs of the simulated fleet: one pod each, on the node that it names, which ends as the test has set.
 //!
 //! Invariant: a Job that has ended stays as it is until its time to be kept is over.
 
@@ -8,7 +8,7 @@ use super::state::{State, Timer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What a pod of a Job takes, once it runs.
+/// The time that a pod of a Job takes, once it runs.
 const TAKES: Duration = Duration::from_secs(5);
 
 /// How the next Jobs' pods end: with this code and these last words; or never.
@@ -110,7 +110,7 @@ pub(super) fn pod_ends(state: &mut State, key: &Key) {
     });
 }
 
-/// What the container of a Job's pod writes while it reads; other pods write nothing.
+/// The log that the container of a Job's pod writes while it reads; other pods write nothing.
 pub(super) fn log(pod: &Value) -> String {
     let of_job = super::object::controller(pod).is_some_and(|(kind, _)| kind == Kind::Job);
     if !of_job || text(pod, "/status/phase") != "Running" {
@@ -150,7 +150,7 @@ pub(super) fn forget(state: &mut State, key: &Key, uid: &str) {
     }
 }
 
-/// The one node that a pod asks for by name, if it does.
+/// The one node that a pod names, if it does.
 pub(super) fn pinned(pod: &Value) -> Option<&str> {
     let terms = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
     let fields = list(pod, terms).iter().flat_map(|term| list(term, "/matchFields"));

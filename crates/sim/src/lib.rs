@@ -1,4 +1,5 @@
-//! A simulated fleet that speaks the Kubernetes API, Prometheus' API and a metrics endpoint over HTTP, below the actions.
+//! A simulated fleet that serves the Kubernetes API, Prometheus' API and a metrics endpoint over HTTP, below the
+//! actions.
 //!
 //! Invariant: it counts every effect itself, so a test never has to believe our own journal.
 
@@ -55,6 +56,7 @@ pub struct SimWorkload {
     pub labels: Vec<(String, String)>,
 }
 
+/// The kind of a simulated workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkloadKind {
     Deployment,
@@ -83,7 +85,7 @@ impl SimWorkload {
     }
 }
 
-/// What fleet to simulate.
+/// The fleet to simulate.
 #[derive(Clone)]
 pub struct SimOptions {
     /// GPU nodes `gpu-1` … `gpu-N`; one node `control-1` without GPUs comes with them.
@@ -99,7 +101,7 @@ pub struct SimOptions {
     pub pod_ready_after: Duration,
     /// From being deleted to gone, unless the grace period is shorter.
     pub pod_stops_after: Duration,
-    /// A cordoned node whose GPUs nobody uses mends itself after this.
+    /// A cordoned node whose GPUs are unused repairs itself after this.
     pub self_heal: Option<Duration>,
     /// Where `SimFleet::start` listens; port 0 is any free one.
     pub listen: SocketAddr,
@@ -145,7 +147,11 @@ pub struct SimFleet {
 }
 
 impl SimFleet {
-    /// Builds the fleet and listens. The error is that of the socket or the thread.
+    /// Builds the fleet and listens.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the socket cannot be bound, or the thread cannot be started.
     pub fn start(options: SimOptions) -> std::io::Result<SimFleet> {
         let listener = std::net::TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
@@ -171,12 +177,20 @@ impl SimFleet {
         format!("http://{}", self.address)
     }
 
-    /// Makes something go wrong. The error says what does not exist.
+    /// Injects a fault.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the fault names an object that does not exist.
     pub fn fault(&self, fault: Fault) -> Result<(), String> {
         api::inject(&mut self.shared.lock(), fault)
     }
 
     /// Ends the illness of a node (it reboots), or of one GPU.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the node or the GPU does not exist.
     pub fn repair(&self, node: &str, gpu: Option<u32>) -> Result<(), String> {
         api::mend(&mut self.shared.lock(), node, gpu)
     }
@@ -208,10 +222,12 @@ impl SimFleet {
         self.object(Key::node(name))
     }
 
+    /// The pod as the API serves it now.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
         self.object(Key::new(Kind::Pod, namespace, name))
     }
 
+    /// The Deployment as the API serves it now.
     pub fn deployment(&self, namespace: &str, name: &str) -> Option<Value> {
         self.object(Key::new(Kind::Deployment, namespace, name))
     }
@@ -228,7 +244,7 @@ impl SimFleet {
         pods.map(|key| (key.namespace.clone(), key.name.clone())).collect()
     }
 
-    /// What Prometheus' API answers to exactly this expression (white space does not count).
+    /// Sets the answer of Prometheus' API to exactly this expression (white space does not count).
     pub fn set_prometheus(&self, expression: &str, samples: Vec<SimSample>) {
         self.shared.lock().table.set(expression, samples);
     }

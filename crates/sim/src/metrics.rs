@@ -1,4 +1,4 @@
-//! What the fleet's exporters would show: dcgm-exporter, kube-state-metrics and vLLM, on one page.
+//! The metrics of the fleet's exporters: dcgm-exporter, kube-state-metrics and vLLM, on one page.
 //!
 //! Invariant: every value follows from the fleet's state and its clock, so the same moment reads the same.
 
@@ -16,7 +16,7 @@ pub(super) struct Series {
 }
 
 const TOKENS_PER_SECOND: f64 = 850.0;
-/// What a stalled engine's queue grows by.
+/// The growth of a stalled engine's queue.
 const ARRIVALS_PER_SECOND: f64 = 6.0;
 const FRAMEBUFFER_MIB: f64 = 81_559.0;
 const XID_WINDOW_MS: &str = "300000";

@@ -1,7 +1,7 @@
 //! A stand-in for the GPU operator's mig-manager: a node's label becomes a layout, with the states, the pauses and the
 //! failures that the real one is known for.
 //!
-//! Invariant: like the real one it evicts nobody, and does nothing until the label changes.
+//! Invariant: like the real one it evicts no pod, and does nothing until the label changes.
 
 use super::api::known_node;
 use super::object::{Key, text};
@@ -85,7 +85,7 @@ pub(super) fn settles(state: &mut State, node: &str, wanted: &str) {
     set(state, node, STATE, "success");
 }
 
-/// What one GPU becomes by a named configuration; an unknown name fails, as with the real one.
+/// The layout of one GPU by a named configuration; an unknown name fails, as with the real one.
 fn layout(config: &str) -> Option<Vec<(&'static str, u64)>> {
     Some(match config {
         "all-disabled" => vec![],

@@ -1,6 +1,6 @@
 //! Kubernetes objects as JSON: which kinds there are, how they are named, and how their fields are read.
 //!
-//! Invariant: an object is only ever replaced as a whole; nobody holds a half-changed one.
+//! Invariant: an object is only ever replaced as a whole; no reader holds a half-changed one.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -71,6 +71,7 @@ pub(super) const RESOURCES: [Resource; 15] = [
 ];
 
 impl Kind {
+    /// The resource of this kind in the table.
     pub fn resource(self) -> &'static Resource {
         RESOURCES.iter().find(|r| r.kind == self).expect("every kind is in the table")
     }
@@ -90,14 +91,17 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// The key of an object; `namespace` is empty for cluster-wide kinds.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
         Key { kind, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
+    /// The key of a node.
     pub fn node(name: &str) -> Key {
         Key::new(Kind::Node, "", name)
     }
 
+    /// The key in the object's metadata.
     pub fn of(kind: Kind, object: &Value) -> Key {
         Key::new(kind, text(object, "/metadata/namespace"), text(object, "/metadata/name"))
     }
@@ -126,7 +130,7 @@ pub(super) fn is_terminating(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some()
 }
 
-/// Whether the condition of that type says "True".
+/// Whether the condition of that type is "True".
 pub(super) fn condition(object: &Value, kind: &str) -> bool {
     list(object, "/status/conditions").iter().any(|c| text(c, "/type") == kind && text(c, "/status") == "True")
 }
@@ -175,7 +179,7 @@ pub(super) fn owner_reference(kind: Kind, owner: &Value) -> Value {
     }])
 }
 
-/// GPUs (or MIG devices) that a pod's containers ask for.
+/// GPUs (or MIG devices) that a pod's containers request.
 pub(super) fn gpus_wanted(pod: &Value) -> u32 {
     let containers = list(pod, "/spec/containers").iter();
     let limits = containers.filter_map(|c| c.pointer("/resources/limits")?.as_object());

@@ -1,4 +1,4 @@
-//! The patches that the Kubernetes API takes, and what one changed.
+//! The patches that the Kubernetes API accepts, and the difference that one made.
 //!
 //! Invariant: applying `difference(before, after)` as a merge patch to `before` gives `after`.
 
@@ -70,7 +70,7 @@ fn merge_list(old: &mut Vec<Value>, new: &[Value], key: &str) {
     }
 }
 
-/// RFC 6902: add, remove, replace and test, which is what people send to nodes and pods.
+/// RFC 6902: add, remove, replace and test, the operations that clients send to nodes and pods.
 pub(super) fn json_patch(target: &mut Value, operations: &Value) -> Result<(), String> {
     let operations = operations.as_array().ok_or("a JSON patch is a list of operations")?;
     for operation in operations {

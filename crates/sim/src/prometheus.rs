@@ -1,6 +1,7 @@
 //! Prometheus' query API: answers that a test set, and instant selectors over the fleet's own metrics.
 //!
-//! Invariant: what is not understood is a 400 with Prometheus' words, never an empty answer that reads like "all is well".
+//! Invariant: an expression that is not understood is a 400 with Prometheus' words, never an empty answer that reads
+//! like "all is well".
 
 use super::answer::Answer;
 use super::api::Request;
@@ -33,6 +34,7 @@ impl SimSample {
 pub(super) struct Table(BTreeMap<String, Vec<SimSample>>);
 
 impl Table {
+    /// Sets the answer to this expression.
     pub fn set(&mut self, expression: &str, samples: Vec<SimSample>) {
         self.0.insert(bare(expression), samples);
     }
@@ -91,7 +93,7 @@ fn evaluate(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
     if let Some(samples) = state.table.0.get(&bare(expression)) {
         return Ok(samples.clone());
     }
-    // What a probe asks to see whether anybody answers.
+    // The expression that a probe sends to see whether the server answers.
     if matches!(bare(expression).as_str(), "vector(time())" | "time()") {
         return Ok(vec![SimSample::value(seconds(state.now))]);
     }
@@ -117,7 +119,7 @@ const FOLDS: [(&str, Fold); 4] = [
 ];
 
 /// `name{label="value",other=~"regex"}`; an expression of another kind is an empty answer if it parses as one that a
-/// test could have set, which only the caller knows, so it is refused.
+/// test could have set; only the caller can decide that, so it is refused.
 fn select(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
     let (name, matchers) = match expression.split_once('{') {
         Some((name, rest)) => (name.trim(), rest.strip_suffix('}').ok_or_else(|| unknown(expression))?),

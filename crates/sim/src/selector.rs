@@ -1,6 +1,6 @@
 //! Label and field selectors as Kubernetes writes them in URLs and objects.
 //!
-//! Invariant: an empty selector in a URL matches everything; what cannot be read is refused, never ignored.
+//! Invariant: an empty selector in a URL matches everything; a selector that cannot be read is refused, never ignored.
 
 use super::object::text;
 use serde_json::Value;
@@ -20,6 +20,10 @@ enum Term {
 
 impl Selector {
     /// `a=b,c!=d,e in (f,g),h notin (i),j,!k`
+    ///
+    /// # Errors
+    ///
+    /// Fails when a requirement cannot be parsed; the message quotes it.
     pub fn parse(text: &str) -> Result<Selector, String> {
         let mut terms = Vec::new();
         for part in split(text) {
@@ -73,6 +77,7 @@ impl Selector {
         Selector { terms }
     }
 
+    /// Whether these labels meet every term.
     pub fn matches(&self, labels: &Value) -> bool {
         self.terms.iter().all(|term| match term {
             Term::In(key, values) => labels[key].as_str().is_some_and(|v| values.iter().any(|w| w == v)),

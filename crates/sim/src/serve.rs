@@ -31,6 +31,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The state behind a lock, with its clock.
     pub fn new(state: State) -> Shared {
         let clock = state.options.clock.clone();
         Shared { state: Arc::new(Mutex::new(state)), clock }
@@ -58,7 +59,7 @@ pub(super) async fn run(listener: TcpListener, shared: Shared) {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(shared.clone(), request));
             let mut server = hyper::server::conn::http1::Builder::new();
-            // A connection that ends in an error is what the caller asked for, or its own fault.
+            // An error of a connection was requested by the caller, or is its own fault.
             let _ = server
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::HEADER_TIMEOUT)
@@ -105,7 +106,7 @@ fn asked_to_watch(shared: &Shared, request: &Request, path: &str) -> Option<Resu
     Some(watched)
 }
 
-/// Does the request as far as its trouble lets it; `None` if nobody will hear of it.
+/// Performs the request as far as its trouble lets it; `None` if no answer is sent.
 fn answer_in_trouble(shared: &Shared, request: &Request, path: String, trouble: Option<&Trouble>) -> Option<Answer> {
     let mut state = shared.lock();
     let before = state.effects.applied.len();

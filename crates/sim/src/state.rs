@@ -1,4 +1,4 @@
-//! The fleet's one state: objects by key, what was before, and the indexes that make it quick at a thousand nodes.
+//! The fleet's one state: objects by key, earlier versions, and the indexes that make it quick at a thousand nodes.
 //!
 //! Invariant: every change goes through `put` or `remove`, so versions, indexes and history cannot disagree.
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// What will happen by itself at some time.
+/// A change that will happen by itself at some time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Timer {
     /// The pod's containers are up.
@@ -33,7 +33,7 @@ pub(super) enum Timer {
     MigSettles(String, String),
 }
 
-/// What the scheduler knows of a node.
+/// The scheduler's view of a node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seat {
     pub ready: bool,
@@ -43,17 +43,18 @@ pub(super) struct Seat {
     pub allocatable: u32,
     /// Who holds which GPU.
     pub slots: Vec<Option<Key>>,
-    /// How many are held: counted along, since the scheduler asks every seat for every pod.
+    /// GPUs that pods hold: counted along, since the scheduler reads every seat for every pod.
     used: u32,
 }
 
 impl Seat {
+    /// GPUs that no pod holds.
     pub fn free(&self) -> u32 {
         self.allocatable.saturating_sub(self.used)
     }
 }
 
-/// One change of one object: what it was and what it is.
+/// One change of one object: its state before and after.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub version: u64,
@@ -67,9 +68,9 @@ pub(super) struct State {
     pub now: Time,
     pub objects: BTreeMap<Key, Arc<Value>>,
     pub version: u64,
-    /// What each of the last changes replaced, newest last.
+    /// The object that each of the last changes replaced, newest last.
     before: VecDeque<(Key, Option<Arc<Value>>)>,
-    /// The last changes as watches tell them, oldest first.
+    /// The last changes as watches send them, oldest first.
     pub changes: VecDeque<Change>,
     /// Grows when watches under way are to end.
     pub watch_age: u64,
@@ -92,6 +93,7 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The fleet's state before its objects are built.
     pub fn new(options: SimOptions) -> State {
         let now = options.clock.now();
         let health = Health::new(options.seed);
@@ -119,6 +121,7 @@ impl State {
         }
     }
 
+    /// The object of this key.
     pub fn get(&self, key: &Key) -> Option<&Value> {
         self.objects.get(key).map(Arc::as_ref)
     }
@@ -144,6 +147,7 @@ impl State {
         found.into_values().collect()
     }
 
+    /// The objects of a kind, in one namespace; in all where it is empty.
     pub fn keys(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
         let only = namespace.to_owned();
         self.objects
@@ -151,7 +155,7 @@ impl State {
             .take_while(move |(k, _)| k.kind == kind && (only.is_empty() || k.namespace == only))
     }
 
-    /// Stores an object, unless it is what is there already. Returns whether it changed.
+    /// Stores an object, unless it is there already. Returns whether it changed.
     pub fn put(&mut self, kind: Kind, mut value: Value) -> bool {
         let key = Key::of(kind, &value);
         let old = self.objects.get(&key).cloned();
@@ -196,6 +200,7 @@ impl State {
         self.put(key.kind, value)
     }
 
+    /// Sets a timer `wait` from now.
     pub fn after(&mut self, wait: std::time::Duration, timer: Timer) {
         self.timer_no += 1;
         self.timers.insert((self.now + wait, self.timer_no), timer);

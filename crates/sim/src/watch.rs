@@ -1,6 +1,6 @@
 //! Watches: the changes of one kind of object as a stream of lines, from a version on.
 //!
-//! Invariant: a watch tells every change after its version in order, or says 410 and ends; it never leaves one out.
+//! Invariant: a watch sends every change after its version in order, or sends 410 and ends; it never leaves one out.
 
 use super::object::{Key, Kind, text};
 use super::selector::Selector;
@@ -16,10 +16,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The body of every answer of the fleet: whole, or told bit by bit.
+/// The body of every answer of the fleet: whole, or sent bit by bit.
 pub(super) type Stream = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What is watched.
+/// The terms of a watch.
 pub(super) struct Watched {
     pub kind: Kind,
     pub namespace: String,

@@ -135,7 +135,7 @@ fn store(state: &mut State, key: &Key, old: &Value, mut new: Value, writer: &Wri
         }
     }
     if key.kind == Kind::Node {
-        // An unschedulable node gets its taint from a controller, whatever the writer says.
+        // An unschedulable node gets its taint from a controller, whatever the writer sends.
         tidy_node(&mut new);
     }
     check(key.kind, &new)?;

@@ -12,15 +12,15 @@ use crate::world::{CacheJob, Job, JobPod, World, WorldError};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
 
-/// What a Job says of itself: for which installation, run and step it was made.
+/// A Job's own mark: the installation, run and step that it was made for.
 const STEP: &str = "nightshift.dev/step";
 /// On the pod, the Job's name.
 const LABEL: &str = "nightshift.dev/job";
 
-/// How Jobs are made here, or what to write to have them.
+/// The settings of Jobs.
 pub(super) fn settings(world: &World) -> Settled<&CacheJob> {
     world.kube(None)?.cache_job().ok_or_else(|| {
-        let what = "cache::warm: a Job was asked for, and none may be made: add `cache_job` to the cluster in the \
+        let what = "cache::warm: `via` requests a Job, and Jobs are not configured: add `cache_job` to the cluster in the \
                     configuration (docs/caches.md), or run the agent on that node";
         Failure::new(FailureKind::Refused, what).into()
     })
@@ -43,7 +43,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     let job = match kube.job(space, &name).await {
         Ok(job) => job,
         Err(WorldError::NotFound(_)) if step.carry["made"] == true => {
-            let what = format!("Job {space}/{name} is gone: somebody deleted it, or it ended long ago");
+            let what = format!("Job {space}/{name} is gone: it was deleted, or it ended long ago");
             return Ok(Performed::Done(failed(FailureKind::NotFound, what)));
         }
         Err(WorldError::NotFound(_)) => {
@@ -95,7 +95,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
     Ok(poll(gone, why, carry(last.map(|pod| pod.name.as_str()), &progress)))
 }
 
-/// The run was cancelled: the Job is deleted if it is still at work, and its pod hears that it is to end.
+/// The run was cancelled: the Job is deleted if it is still at work, and its pod receives the signal to end.
 pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
     let (kube, settings) = (world.kube(None)?, settings(world)?);
     let (name, space) = (name(world, step), settings.namespace.as_str());
@@ -131,7 +131,7 @@ pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Pe
         Err(error) => return Ok(patient(error, gone, most, Value::Null)),
     }
     world.agents.elsewhere(&step.command_key(), args::text(&step.call, "node")?, &step.call.action, Value::Null);
-    cancelled(format!("Job {space}/{name} was deleted, and what it has read stays in memory"))
+    cancelled(format!("Job {space}/{name} was deleted, and the pages it has read stay in memory"))
 }
 
 /// How the Job ended, if it has.
@@ -143,15 +143,15 @@ fn ended(job: &Job, space: &str, name: &str, pod: Option<&JobPod>) -> Option<Per
     Some(Performed::Done(failure(space, name, reason, message, pod)))
 }
 
-/// What the pod's last line says of how far it is; an image of before that writes words, which are no figures.
+/// The progress in the pod's last line; an older image writes words, which are no figures.
 fn progress(line: Option<String>) -> Value {
     let said: Option<Value> = line.and_then(|line| serde_json::from_str(&line).ok());
     said.filter(|said| said["doing"].is_string() && said["bytes"].is_u64()).unwrap_or_default()
 }
 
 fn foreign(job: &Job, space: &str, name: &str) -> String {
-    let whose = job.annotations.get(STEP).map_or("nobody that it names", String::as_str);
-    format!("Job {space}/{name} is of {whose}, and not of this step; it is left alone")
+    let whose = job.annotations.get(STEP).map_or("no owner it names", String::as_str);
+    format!("Job {space}/{name} belongs to {whose}, not to this step; it is left alone")
 }
 
 /// The installation, the run and the step; a store that was made anew begins to count at 1 again, so the time is in it.
@@ -162,7 +162,7 @@ fn owner(world: &World, step: &Step) -> String {
 fn name(world: &World, step: &Step) -> String {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(owner(world, step).as_bytes());
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&digest[..4]);
     format!("nightshift-warm-{}-{}-{short}", step.run, step.no)
 }
 
@@ -268,7 +268,7 @@ fn report(job: &str, pod: Option<&JobPod>) -> Value {
     let mut value = match said {
         Value::Object(map) if map.contains_key("resident") => Value::Object(map),
         _ => {
-            json!({ "changed": true, "remarks": ["the pod's last words are lost: nothing is known but that it ended well"] })
+            json!({ "changed": true, "remarks": ["the pod's final output is lost: only its successful exit is known"] })
         }
     };
     value["via"] = json!("job");

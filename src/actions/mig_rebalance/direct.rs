@@ -79,7 +79,7 @@ async fn begin(
         for moved in &plan.moves {
             let Some((namespace, name)) = moved.pod.split_once('/') else { continue };
             if kube.protects(namespace) {
-                let what = format!("nothing is changed: pod {} is in the way, in a protected namespace", moved.pod);
+                let what = format!("no change was made: pod {} is in the way, in a protected namespace", moved.pod);
                 return Ok(Performed::Done(failed(FailureKind::Refused, what)));
             }
             let pod = kube.pod(namespace, name).await?;
@@ -91,7 +91,7 @@ async fn begin(
 
 fn refusal(plan: &MigPlan) -> String {
     let lines = plan.refused.iter().map(|refusal| format!("{} × {}: {}", refusal.count, refusal.profile, refusal.why));
-    format!("nothing is changed, because not all has a place: {}", lines.collect::<Vec<_>>().join(" | "))
+    format!("no change was made, because not every request has room: {}", lines.collect::<Vec<_>>().join(" | "))
 }
 
 async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Duration) -> Settled<Performed> {
@@ -106,11 +106,11 @@ async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Dura
                 let answer = kube.evict(&pod.namespace, &pod.name, &pod.uid, None).await.map_err(silent)?;
                 waiting.push(match answer {
                     EvictAnswer::Accepted | EvictAnswer::Gone => {
-                        format!("{}/{} is asked to go", pod.namespace, pod.name)
+                        format!("{}/{} is being evicted", pod.namespace, pod.name)
                     }
                     EvictAnswer::Blocked { why } => format!("{}/{}: {why}", pod.namespace, pod.name),
                     EvictAnswer::Misconfigured { why } => {
-                        format!("A PERSON MUST MEND a disruption budget: {}/{}: {why}", pod.namespace, pod.name)
+                        format!("AN OPERATOR MUST FIX a disruption budget: {}/{}: {why}", pod.namespace, pod.name)
                     }
                 });
             }
@@ -146,7 +146,7 @@ async fn change(
     };
     let why = match world.agents.ask(orders.node, &command).await {
         Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),
-        // The agent has put the old layout back, or says that it could not.
+        // The agent has restored the old layout, or reports that it could not.
         Ok(Answer::Ended { outcome }) => return Ok(Performed::Done(outcome)),
         Ok(Answer::Working { why, .. }) => why,
         Err(error) if error.is_transient() => error.to_string(),
@@ -159,7 +159,8 @@ async fn change(
     Ok(poll(spent, why, json!(progress)))
 }
 
-/// The device plugin reads the GPUs only when it starts, so it is started anew; then the node must offer what is there.
+/// The device plugin reads the GPUs only when it starts, so it is restarted; then the node must offer the present
+/// layout.
 async fn offered(
     cluster: Option<(&Kube, &Node)>,
     orders: &Orders<'_>,
@@ -178,7 +179,7 @@ async fn offered(
             }
         }
         progress.phase = "offered".to_owned();
-        let why = "the device plugin is started anew".to_owned();
+        let why = "the device plugin is being restarted".to_owned();
         return Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) });
     }
     let lacking = missing(kube, orders).await.map_err(|error| silent(error, &progress))?;

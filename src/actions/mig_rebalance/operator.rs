@@ -51,7 +51,7 @@ async fn begin(
             return Ok(done(report(false, config, config)));
         }
         let why = format!(
-            "{} was asked for {config} already and its state is `{state}`: the mig-manager only acts on a label that changes; \
+            "{config} was already requested for {} and its state is `{state}`: the mig-manager only acts on a label that changes; \
              give another configuration first",
             orders.node
         );
@@ -65,7 +65,7 @@ async fn begin(
     if !pods.is_empty() {
         let list = pods.iter().take(limits::NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
         let why = format!(
-            "{} pods on {} still hold GPUs ({list}): the mig-manager evicts nobody, so drain the node first",
+            "{} pods on {} still hold GPUs ({list}): the mig-manager evicts no pods, so drain the node first",
             pods.len(),
             orders.node
         );
@@ -78,7 +78,11 @@ async fn begin(
 
 fn asked(world: &World, progress: Progress) -> Performed {
     let carry = Progress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
-    Performed::Again { after: limits::POLL_FIRST, why: "the mig-manager was asked".to_owned(), carry: json!(carry) }
+    Performed::Again {
+        after: limits::POLL_FIRST,
+        why: "the layout was requested from the mig-manager".to_owned(),
+        carry: json!(carry),
+    }
 }
 
 async fn set(kube: &Kube, node: &Node, config: Option<&str>) -> Result<(), WorldError> {
@@ -97,14 +101,14 @@ async fn watch(
 ) -> Settled<Performed> {
     let state = label(node, STATE).to_owned();
     if label(node, CONFIG) != config {
-        let why = format!("somebody else changed {CONFIG} of {} to `{}`", orders.node, label(node, CONFIG));
+        let why = format!("another user or tool changed {CONFIG} of {} to `{}`", orders.node, label(node, CONFIG));
         return Ok(Performed::Done(failed(FailureKind::Conflict, why)));
     }
     progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
     // Until the mig-manager has been seen at work, its state is the one of before.
     let fresh = progress.busy || since(world, &progress) >= limits::MIG_NOTICED.0;
     if state == "failed" && fresh {
-        return give(progress, format!("the mig-manager of {} says `failed` to {config}", orders.node));
+        return give(progress, format!("the mig-manager of {} reports `failed` for {config}", orders.node));
     }
     let left = paused(node).join(", ");
     let mut why = format!("the mig-manager is at work on {config}: `{state}`");
@@ -115,7 +119,7 @@ async fn watch(
         if lacking.is_empty() {
             return Ok(done(report(true, &progress.before, config)));
         }
-        why = format!("waiting until the node offers what was asked for: {}", lacking.join(", "));
+        why = format!("waiting until the node offers the requested resources: {}", lacking.join(", "));
     } else if !left.is_empty() {
         why = format!("{why}; paused: {left}");
     }
@@ -141,13 +145,13 @@ async fn give_back(
     mut progress: Progress,
 ) -> Settled<Performed> {
     if label(node, CONFIG) != progress.before {
-        // A label that changes is also what wakes a wedged mig-manager.
+        // A change of the label also wakes a wedged mig-manager.
         set(kube, node, Some(progress.before.as_str()).filter(|before| !before.is_empty())).await?;
     }
     progress.phase = "given back".to_owned();
     progress.since = Some(world.clock.now());
     progress.busy = false;
-    let why = format!("{}: `{}` is asked for again", orders.node, progress.before);
+    let why = format!("{}: `{}` is requested again", orders.node, progress.before);
     Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) })
 }
 
@@ -166,7 +170,7 @@ fn end_back(world: &World, node: &Node, orders: &Orders<'_>, mut progress: Progr
     let mut text = format!("{}; the label is `{}` again, its state `{state}`", progress.failure, progress.before);
     if !left.is_empty() {
         text.push_str(&format!(
-            "; A PERSON MUST LOOK: these are still paused after {}: {}",
+            "; AN OPERATOR MUST CHECK: these are still paused after {}: {}",
             spoken(gone),
             left.join(", ")
         ));

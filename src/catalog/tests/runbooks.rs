@@ -7,7 +7,7 @@ use super::*;
 use crate::model::Labels;
 use crate::policy::Chosen;
 
-const BUS: &str = "//! The GPU fell off the bus.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\n";
+const BUS: &str = "//! The GPU fell off the bus.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n";
 
 fn bus(site: &Site, body: &str) {
     site.write("runbooks/bus.rhai", format!("{BUS}{body}\n"));

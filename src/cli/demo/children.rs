@@ -86,7 +86,7 @@ impl Children {
         request.send().await.ok()?.json().await.ok()
     }
 
-    /// Runs this program as a person would, and returns what it printed.
+    /// Runs this program as a user would, and returns its output.
     pub(super) async fn cli(&self, args: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--config").arg(&self.config).args(args).stdin(Stdio::null());
@@ -193,7 +193,7 @@ async fn read_story(
     let read = |item: &Value| {
         let no = number(item)?;
         let whose = item["about"]["run"].as_str().or(item["about"]["incident"].as_str()).unwrap_or("");
-        // What people were told shows in their inboxes, and a step that went well in the next one's beginning.
+        // Messages show in the inboxes, and a step that went well in the next one's beginning.
         let is_noise = item["kind"] == "delivered" || !item["outcome"]["ok"].is_null();
         let line = words(no).filter(|_| !is_noise);
         Some((no, line.map(|line| format!("{whose:<4} {}", line.trim_start_matches(whose).trim_start()))))
@@ -219,7 +219,8 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
         let text = std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
         std::fs::write(dir.join(name), fill(text))?;
     }
-    // Alertmanager's own, as in any installation: what this machine's token posts may be anyone's, and no one could approve it.
+    // Alertmanager's own, as in any installation: alerts posted with this machine's token may be anyone's, and no one
+    // could approve a run of them.
     write_secret(&dir.join("alertmanager-token"), &draw_secret()?)?;
     write_secret(&dir.join("slack-token"), "xoxb-demo\n")?;
     write_secret(&dir.join("pagerduty-key"), "0123456789abcdef0123456789abcdef\n")?;
@@ -230,7 +231,7 @@ fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &
 fn draw_secret() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {

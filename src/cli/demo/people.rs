@@ -1,6 +1,6 @@
-//! The people's side: an inbox in the shape of Slack's and PagerDuty's APIs that tells what arrived.
+//! The users' side: an inbox in the shape of Slack's and PagerDuty's APIs that reports its messages.
 //!
-//! Invariant: it counts what people would have seen: messages posted, messages edited, pages.
+//! Invariant: it counts messages as users would have seen them: posted, edited, paged.
 
 use super::Narrator;
 use axum::extract::State;

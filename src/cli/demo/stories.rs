@@ -1,20 +1,20 @@
-//! The stories: a fault, what must come of it, and what the fleet and the people counted.
+//! The scenarios: a fault, its expected consequences, and the counts of the fleet and the inboxes.
 //!
-//! Invariant: a story passes by what the target counted, not by what the engine says of itself.
+//! Invariant: a scenario passes by the target's counts, not by the engine's own reports.
 
 use super::Stage;
 use crate::world::sim::Fault;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Plays every story; returns what did not come true.
+/// Plays every scenario; returns the expectations that failed.
 pub(super) async fn all(stage: &mut Stage) -> Vec<String> {
     let mut failed = Vec::new();
     for (name, ended) in [
         ("a GPU falls off the bus, and the plug is pulled in the middle", fell_off_the_bus(stage).await),
         ("a second node while one is out: the budget holds it", budget_holds(stage).await),
-        ("a model stands still, and a person is asked", a_person_is_asked(stage).await),
-        ("nobody has altered the ledger", the_ledger_is_whole(stage).await),
+        ("a model makes no progress, and an approval is requested", a_person_is_asked(stage).await),
+        ("the ledger is unaltered", the_ledger_is_whole(stage).await),
     ] {
         if let Err(why) = ended {
             failed.push(format!("{name}: {why}"));
@@ -74,10 +74,10 @@ async fn budget_holds(stage: &mut Stage) -> Result<(), String> {
 }
 
 async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
-    stage.say.heading("3. mistral-7b takes requests and makes no token; its rule asks before it acts");
+    stage.say.heading("3. mistral-7b takes requests and makes no token; its rule requires an approval");
     stage.fleet.fault(Fault::Stalled { namespace: "inference".into(), deployment: "mistral-7b".into() })?;
     stage.say.say("fleet", "mistral-7b stands still, requests wait");
-    let ask = wait(stage, "a question to people", async |stage| {
+    let ask = wait(stage, "an approval request", async |stage| {
         let answer = stage.children.get("/api/v1/approvals?open=true").await?;
         let list = answer["approvals"].as_array()?;
         list.iter()
@@ -87,7 +87,7 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     })
     .await?;
     let touched = changes(stage, "patch", "deployments", "mistral-7b");
-    expect(touched == 0, "mistral-7b was restarted before anybody said yes".into())?;
+    expect(touched == 0, "mistral-7b was restarted before it was approved".into())?;
     stage.say.say("you", &format!("nightshift approve {ask} --why 'go ahead'"));
     stage.children.cli(&["approve", &ask, "--yes", "--why", "go ahead"]).await.map_err(|error| error.to_string())?;
     run_in_state(stage, "inference-no-progress", &["done"]).await?;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-/// What nothing in this program asks for: whoever holds them has given this identity too much.
+/// Rights that nothing in this program uses: an identity that holds them has too many.
 const NEVER: [Permission; 6] = [
     Permission::new("", "nodes/proxy", "get"),
     Permission::new("", "pods/exec", "create"),
@@ -55,10 +55,10 @@ pub(super) async fn kill_switch(config: &Config, world: &World, findings: &mut F
     match answered(read).await {
         Ok(data) if data.get("stop").is_some_and(|stop| !matches!(stop.as_str(), "" | "false")) => findings.odd(
             area,
-            format!("{shown} says stop: nothing is done"),
+            format!("{shown} exists: automation is stopped"),
             format!("kubectl --namespace {} delete configmap {}      # when it may go on", map.namespace, map.name),
         ),
-        Ok(_) | Err(WorldError::NotFound(_)) => findings.good(area, format!("{shown} can be read; it stops nothing")),
+        Ok(_) | Err(WorldError::NotFound(_)) => findings.good(area, format!("{shown} is readable; no stop is set")),
         Err(error) => findings.bad(
             area,
             format!("{shown} cannot be read, so everything is stopped: {error}"),
@@ -93,8 +93,7 @@ fn tempo(area: &str, pulses: &[Pulse], findings: &mut Findings) {
     let what = format!("{version} answers in {} ms", median.as_millis());
     if median > limits::KUBE_SLOW {
         let most = limits::KUBE_SLOW.as_millis();
-        let mend =
-            "kubectl get --raw /metrics | grep apiserver_flowcontrol      # is our flow throttled? else the way there";
+        let mend = "kubectl get --raw /metrics | grep apiserver_flowcontrol      # is our flow throttled? else check the network";
         findings.odd(area, format!("{what}, more than {most} ms: every step waits for several answers"), mend);
     } else {
         findings.good(area, what);
@@ -129,8 +128,8 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
     let held = match ask(kube, &all).await {
         Ok(held) => held,
         Err(error) => {
-            let mend = "every identity may ask so, by the ClusterRole system:basic-user: has its binding been removed?";
-            findings.bad(area, format!("cannot ask for rights: {error}"), mend);
+            let mend = "the ClusterRole system:basic-user allows this to every identity: has its binding been removed?";
+            findings.bad(area, format!("cannot read the rights of this identity: {error}"), mend);
             return;
         }
     };
@@ -146,7 +145,7 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
     if !too_many.is_empty() {
         findings.odd(
             area,
-            format!("this identity may also {}, which Nightshift never asks for", too_many.join(", ")),
+            format!("this identity may also {}, which Nightshift does not need", too_many.join(", ")),
             "nightshift rbac      # prints the roles that are enough; bind these instead",
         );
     }

@@ -1,4 +1,4 @@
-//! Inference engines: whether each one that is to be looked at answers, and what it says of itself.
+//! Inference engines: whether each configured one answers, and its readings.
 //!
 //! Invariant: one look at each, as a probe does it; so many at once, however many there are.
 
@@ -21,13 +21,13 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
             let mend = format!(
                 "kubectl label: add `{PROBE_LABEL}: vllm` (or tgi, triton) to the pod template; or name it under `sources.{name}.probe.targets`"
             );
-            findings.odd(&area, "there is no engine to look at", mend);
+            findings.odd(&area, "there is no engine to poll", mend);
         }
         let left = points.len().saturating_sub(limits::PROBES);
         if left > 0 {
             findings.odd(
                 &area,
-                format!("{left} engines more than one installation looks at"),
+                format!("{left} engines more than one installation polls"),
                 "narrow it with `namespaces`",
             );
         }
@@ -55,7 +55,7 @@ async fn found(area: &str, source: &Source, world: &World, points: &mut Vec<Engi
                     None => {}
                     Some(Ok(point)) => points.push(point),
                     Some(Err(why)) => {
-                        findings.bad(area, format!("pod {}/{}: {why}", pod.namespace, pod.name), "mend its labels")
+                        findings.bad(area, format!("pod {}/{}: {why}", pod.namespace, pod.name), "fix its labels")
                     }
                 }
             }

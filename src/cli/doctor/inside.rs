@@ -1,4 +1,4 @@
-//! What can be seen on this machine: secrets, files, the catalog, tokens, the port.
+//! Checks on this machine: secrets, files, the catalog, tokens, the port.
 //!
 //! Invariant: reads only; the store is not opened, because a running engine owns it.
 
@@ -46,7 +46,7 @@ pub(super) fn files(config: &Config, findings: &mut Findings) {
         Ok(meta) => {
             let mode = meta.permissions().mode() & 0o7777;
             if mode & 0o007 != 0 {
-                let what = format!("{shown} is open to everybody (mode {mode:04o}); it holds the signing key");
+                let what = format!("{shown} is open to all users (mode {mode:04o}); it holds the signing key");
                 findings.odd("data_dir", what, format!("chmod 700 {shown}"));
             }
             if rustix::fs::access(data, rustix::fs::Access::WRITE_OK).is_err() {
@@ -108,7 +108,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
             if rules == 0 {
                 findings.odd(
                     "catalog",
-                    format!("no rules in {}: events are kept and nobody is told", config.rules_dir.display()),
+                    format!("no rules in {}: events are stored without notifications", config.rules_dir.display()),
                     "rules:\n  - name: everything\n    when: ['severity=~\"critical|error\"']\n    tell: [<channel>]",
                 );
             }
@@ -164,14 +164,14 @@ pub(super) fn tokens(config: &Config, made: &[Value], findings: &mut Findings) {
     if config.sources.is_empty() {
         findings.odd(
             "sources",
-            "none is configured: nothing is heard",
+            "none is configured: no alerts are received",
             "sources:\n  prod: { kind: alertmanager, api: 'http://alertmanager:9093' }",
         );
     }
     if config.channels.is_empty() {
         findings.odd(
             "channels",
-            "none is configured: what rules tell people goes to the engine's log only",
+            "none is configured: notifications of rules go to the engine's log only",
             "channels:\n  oncall: { kind: log }   # or slack, pagerduty, email: see nightshift.example.yaml",
         );
     }

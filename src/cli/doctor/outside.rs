@@ -1,6 +1,6 @@
-//! What must be asked over the network: clusters, Prometheus and the clock, the ways to us, channels.
+//! Checks over the network: clusters, Prometheus and the clock, the ways to us, channels.
 //!
-//! Invariant: asks only what changes nothing; each question has its own time limit.
+//! Invariant: sends only requests that change nothing; each has its own time limit.
 
 use super::{Findings, cluster, engines, inside, provider, reach, slack};
 use crate::catalog::Loaded;
@@ -89,19 +89,19 @@ async fn channels(config: &Config, loaded: Option<&Loaded>, world: &World, findi
         let built = match notifiers::build(&alone, &encoders, &world.http, &config.install, &seal) {
             Ok(built) => built,
             Err(wrong) => {
-                findings.bad(&area, wrong.join("; "), format!("mend `channels.{name}`"));
+                findings.bad(&area, wrong.join("; "), format!("fix `channels.{name}`"));
                 continue;
             }
         };
         for notifier in built.values() {
             if let Some(why) = notifier.off() {
-                let fix = format!("write the secret of `channels.{name}`; it is read again by itself");
+                let fix = format!("write the secret of `channels.{name}`; it is reloaded automatically");
                 findings.bad(&area, format!("off, its messages wait: {why}"), fix);
                 continue;
             }
             match timeout(limits::KUBE_TIMEOUT, notifier.probe()).await {
                 Ok(Ok(what)) => findings.good(&area, what),
-                Ok(Err(why)) => findings.bad(&area, why, format!("mend `channels.{name}`")),
+                Ok(Err(why)) => findings.bad(&area, why, format!("fix `channels.{name}`")),
                 Err(_) => findings.bad(&area, "does not answer in time", "check the address and the firewall"),
             }
         }

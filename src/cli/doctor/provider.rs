@@ -16,12 +16,12 @@ pub(super) async fn look(config: &Config, world: &World, findings: &mut Findings
     let (keys, date) = match look_at_provider(&world.http, oidc).await {
         Ok(found) => found,
         Err(why) => {
-            findings.bad(area, why, "check `server.oidc.issuer`: it is exactly what the provider calls itself");
+            findings.bad(area, why, "check `server.oidc.issuer`: it must equal the provider's own issuer exactly");
             return;
         }
     };
     match keys {
-        0 => findings.bad(area, format!("{} publishes no key that signs ID tokens", oidc.issuer), "look at its keys"),
+        0 => findings.bad(area, format!("{} publishes no key that signs ID tokens", oidc.issuer), "check its keys"),
         _ => {
             findings.good(area, format!("{} answers, with {keys} keys; sign-ins go to {}", oidc.issuer, oidc.client_id))
         }

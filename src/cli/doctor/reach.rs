@@ -1,7 +1,7 @@
 //! The ways to us: whether our own door answers, whether people's address leads to it, and whether Alertmanager's
 //! messages arrive.
 //!
-//! Invariant: sends no alert; what Alertmanager says of its own deliveries is the evidence.
+//! Invariant: sends no alert; Alertmanager's own counters of its deliveries are the evidence.
 
 use super::Findings;
 use crate::config::{Config, Secret, Source};
@@ -41,7 +41,7 @@ async fn door(config: &Config, http: &Http, findings: &mut Findings) {
         match answer.status {
             200 => findings.good("port", "the engine that listens here is ready"),
             code => {
-                findings.bad("port", format!("/readyz here says {code}: {}", answer.body.trim()), "look at its log")
+                findings.bad("port", format!("/readyz here answers {code}: {}", answer.body.trim()), "look at its log")
             }
         }
     }
@@ -53,9 +53,11 @@ async fn door(config: &Config, http: &Http, findings: &mut Findings) {
         Ok(answer) if answer.status == 200 && answer.body == "ok\n" => {
             findings.good("reachable", format!("{public} leads to an engine"));
         }
-        Ok(answer) => {
-            findings.bad("reachable", format!("{url} said {}, which is no engine's answer", answer.status), mend)
-        }
+        Ok(answer) => findings.bad(
+            "reachable",
+            format!("{url} answered {}, which is not an answer of an engine", answer.status),
+            mend,
+        ),
         Err(why) => findings.bad("reachable", format!("{url}: {why}"), mend),
     }
 }
@@ -116,18 +118,18 @@ async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, h
     if tried == 0.0 {
         findings.odd(
             "reachable",
-            format!("{name}: Alertmanager has sent nothing to a webhook yet, so nothing shows that it reaches us"),
+            format!("{name}: Alertmanager has not sent to any webhook yet, so its connection to Nightshift is untested"),
             format!("amtool --alertmanager.url={api} alert add NightshiftTest severity=info      # then: nightshift incidents, and the channel"),
         );
     } else if failed > 0.0 {
         let what = format!("{name}: {failed:.0} of {tried:.0} deliveries of Alertmanager to webhooks have failed");
-        findings.odd("reachable", what, format!("look at Alertmanager's log; and there:\n{}", receiver(config, name)));
+        findings.odd("reachable", what, format!("see Alertmanager's log; and there:\n{}", receiver(config, name)));
     } else {
         findings.good("reachable", format!("{name}: all {tried:.0} deliveries of Alertmanager to webhooks arrived"));
     }
 }
 
-/// What Alertmanager counts of requests to webhooks: all, and those that failed.
+/// Alertmanager's counters of requests to webhooks: all, and those that failed.
 fn deliveries(metrics: &str) -> (f64, f64) {
     let sum = |name: &str| -> f64 {
         let lines = metrics.lines().filter(|line| {

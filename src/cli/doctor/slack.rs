@@ -23,7 +23,7 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
     match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).socket()).await {
         Ok(Ok(_)) => findings.good(AREA, "the app token is valid, and Socket Mode is on"),
         Ok(Err(refusal)) if refusal.lasting => {
-            findings.bad(AREA, refusal.why, "mend `slack.app_token`, or the app's settings");
+            findings.bad(AREA, refusal.why, "fix `slack.app_token`, or the app's settings");
         }
         Ok(Err(refusal)) => findings.bad(AREA, refusal.why, WAY_OUT),
         Err(_) => findings.bad(AREA, SILENT, WAY_OUT),
@@ -40,11 +40,11 @@ async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Fi
     let Ok(token) = secret.read() else { return };
     let bot = match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).bot()).await {
         Ok(Ok(bot)) => bot,
-        Ok(Err(refusal)) => return findings.bad(AREA, refusal.why, "mend `slack.token`, or that of the channel"),
+        Ok(Err(refusal)) => return findings.bad(AREA, refusal.why, "fix `slack.token`, or that of the channel"),
         Err(_) => return findings.bad(AREA, SILENT, WAY_OUT),
     };
     if !bot.commands {
-        let mend = "add the scope `commands` (OAuth & Permissions), or the manifest of integrations/slack/, and install the app anew";
+        let mend = "add the scope `commands` (OAuth & Permissions), or the manifest of integrations/slack/, and reinstall the app";
         findings.bad(AREA, "the app lacks `commands`, so there is no /nightshift in the workspace", mend);
     }
     match &slack.team {
@@ -63,7 +63,7 @@ async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Fi
     }
 }
 
-/// What the engine that runs here says of its connection.
+/// The state of the connection, from the engine that runs here.
 async fn connection(config: &Config, world: &World, findings: &mut Findings) {
     let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return };
     let url = format!("http://{}/api/v1/status", inside::local(config.server.listen));
@@ -83,8 +83,8 @@ async fn connection(config: &Config, world: &World, findings: &mut Findings) {
         ),
         None if answer.status == 200 => findings.bad(
             AREA,
-            "the engine that runs here knows no `slack.app_token`: it was started with another configuration",
-            "restart it, then look at `nightshift status`",
+            "the running engine has no `slack.app_token`: it was started with another configuration",
+            "restart it, then see `nightshift status`",
         ),
         None => {}
     }

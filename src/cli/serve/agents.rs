@@ -1,6 +1,7 @@
 //! The agents' side of `serve`: their door, and the agent inside.
 //!
-//! Invariant: either the door stands before anybody is told that we are ready, or the words say what to mend.
+//! Invariant: either the agents' listener is open before the engine reports that it is ready, or the error names the
+//! fix.
 
 use crate::agent::{Agent, node_name};
 use crate::cli::stop::Stop;
@@ -19,13 +20,13 @@ pub(super) type Open = Option<(TcpListener, TlsAcceptor)>;
 pub(super) async fn open(app: App) -> Result<(App, Open), Stop> {
     let config = Arc::clone(&app.parts.config);
     let Some(listen) = config.agents.listen else { return Ok((app, None)) };
-    let wrong = |why: String| Stop::failure(why, "mend `agents` in the configuration");
+    let wrong = |why: String| Stop::failure(why, "fix `agents` in the configuration");
     let now = app.parts.clock.now();
     let authority = Authority::open_or_create(&config.data_dir, &config.install, now).map_err(wrong)?;
     let tls = server::agents::listen(&config.agents, &authority, now).map_err(wrong)?;
     let listener =
         TcpListener::bind(listen).await.map_err(|error| wrong(format!("cannot listen on {listen}: {error}")))?;
-    tracing::info!(address = %listener.local_addr().unwrap_or(listen), "agents may connect");
+    tracing::info!(address = %listener.local_addr().unwrap_or(listen), "agent listener started");
     Ok((app.with_agents(Door::new(Some(Arc::new(authority)))), Some((listener, tls))))
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn run(app: App, door: Open, agent: Option<Agent>, stop: watch:
         if let Some((listener, tls)) = door
             && let Err(error) = server::agents::serve(app, listener, tls, super::ended(stop.clone())).await
         {
-            tracing::error!(%error, "the agents' door failed");
+            tracing::error!(%error, "the agent listener failed");
         }
     };
     let working = async {

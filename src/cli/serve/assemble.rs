@@ -1,6 +1,6 @@
 //! From a configuration to the parts that loops and server share.
 //!
-//! Invariant: either all parts stand, or the words say what to mend.
+//! Invariant: either all parts exist, or the error names the fix.
 
 use crate::catalog::{Catalog, Folders, Problem};
 use crate::cli::stop::Stop;
@@ -50,11 +50,11 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     let loaded = catalog.current();
     let sealing = seal(&key, &config);
     let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
-        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "mend `channels`, then look with `nightshift doctor`"))?;
+        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "fix `channels`, then run `nightshift doctor`"))?;
     metrics.know_sources(config.sources.keys().map(String::as_str));
     let epoch = match store.health().await {
         Ok(epoch) => epoch,
-        // A full disk stops no start: what is under way goes on, and a freeze gets through.
+        // A full disk stops no start: runs under way go on, and a freeze gets through.
         Err(StoreError::Busy(why)) => {
             tracing::error!(%why, "started on a full disk; free some space");
             store.epoch()
@@ -86,15 +86,15 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     Ok((parts, log))
 }
 
-/// What does not fit between configuration and files. Of an engine that ran before, a rule that does not fit is said and no
-/// reason to stay away: at night the file is the same as by day.
+/// Refuses mismatches between configuration and files. Of an engine that ran before, a rule that does not fit is logged
+/// and no reason to stay away: at night the file is the same as by day.
 fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<(), Stop> {
     let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) = misfits(config, &catalog.current())
         .into_iter()
         .partition(|misfit| misfit.fatal && (is_first || misfit.place.is_none()));
     for misfit in odd {
         match misfit.fatal {
-            true => tracing::error!("{}; the engine starts all the same", misfit.text),
+            true => tracing::error!("{}; the engine starts anyway", misfit.text),
             false => tracing::warn!("{}", misfit.text),
         }
     }
@@ -118,14 +118,14 @@ async fn last_good(
     for problem in problems.iter().filter(|problem| problem.fatal) {
         tracing::error!(
             file = %problem.file, problem = %problem.text,
-            "a file is wrong; the engine starts with its last good version; fix it, then look with `nightshift check`"
+            "file rejected; the engine starts with its last good version; fix it, then run `nightshift check`"
         );
     }
     refuse_misfits(config, &catalog, false)?;
     Ok((catalog, problems))
 }
 
-/// The key that signs the ledger. A lost one is not replaced silently: what it signed could never be verified again.
+/// The key that signs the ledger. A lost one is not replaced silently: its signatures could never be verified again.
 fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
     let path = config.key_path();
     if !path.exists() {
@@ -134,15 +134,15 @@ fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
         if signed > 0 && !accept_loss {
             return Err(Stop::failure(
                 format!("signing key {} is missing, although it has signed {signed} entries", path.display()),
-                "put it back from a backup (`nightshift restore FILE` brings it along); if there is none, start once with \
-                 --accept-loss: a new key is made, and what the old one signed verifies by it no more (docs/backup.md, A lost key)",
+                "restore it from a backup (`nightshift restore FILE` includes it); if there is none, start once with \
+                 --accept-loss: a new key is created, which cannot verify entries signed by the old one (docs/backup.md, A lost key)",
             ));
         }
         if signed > 0 {
             let old = config.public_key_path().with_extension("pub.old");
             // For audits of earlier exports; where it is gone, too, there is nothing to keep.
             let _ = std::fs::rename(config.public_key_path(), old);
-            tracing::error!(signed, "the signing key was lost; a new one is made, as --accept-loss says");
+            tracing::error!(signed, "signing key lost; a new one is created because of --accept-loss");
         }
     }
     SigningKey::open_or_create(&path, &config.install)
@@ -163,7 +163,7 @@ fn open_store(
     let end = |why: &str| {
         tracing::error!(
             why,
-            "the store cannot be written any more; the engine ends, so that it is started again; look at the disk (`dmesg`)"
+            "the store is no longer writable; the engine exits so that it is restarted; check the disk (`dmesg`)"
         );
         std::process::exit(1);
     };
@@ -185,19 +185,23 @@ fn open_store(
     SqliteStore::open(options, now).map_err(|error| Stop::failure(&error, store::advice(&error)))
 }
 
-/// One ERROR line for each secret and kubeconfig that cannot be read: what is off without it, and the fix.
+/// One ERROR line for each secret and kubeconfig that cannot be read: the function that is off without it, and the fix.
 fn say_what_is_missing(config: &Config) {
     for missing in config.missing().iter().filter(|missing| !missing.stops) {
         tracing::error!(setting = %missing.path, why = %missing.why, "{}; {}", missing.off, missing.fix);
     }
 }
 
-/// What seals our buttons, and opens them when they come back.
+/// The key that seals our buttons, and opens them when they come back.
 pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
     Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
 }
 
-/// The clients; none of them connects yet.
+/// The clients; none of them connects yet. A cluster with wrong settings is logged, and tried again by itself.
+///
+/// # Errors
+///
+/// Fails when the settings of another client are wrong.
 pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, Stop> {
     let identity = format!("nightshift/{}", config.install);
     let mut clusters = BTreeMap::new();
@@ -211,7 +215,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
                     tracing::error!(
                         cluster = %name, %error,
                         "the cluster cannot be reached with these settings; it is not watched and steps that need it are on \
-                         hold; fix `clusters.{name}`, it is tried again by itself"
+                         hold; fix `clusters.{name}`; retrying automatically"
                     );
                 }
                 Kube::late(cluster, &identity)
@@ -224,14 +228,14 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let prometheus = match &config.prometheus {
         None => None,
         Some(settings) => {
-            let wrong = |why: String| Stop::usage(format!("prometheus: {why}"), "mend `prometheus`");
+            let wrong = |why: String| Stop::usage(format!("prometheus: {why}"), "fix `prometheus`");
             let token = settings.token.clone();
             let read = move || token.as_ref().map(Secret::read).transpose();
             Some(Prometheus::connect_with(&settings.url, read).map_err(|error| wrong(error.to_string()))?)
         }
     };
     let http = Http::new(&identity, &config.http_allow)
-        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "mend `http_allow`"))?
+        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "fix `http_allow`"))?
         .with_secrets(runbook_secrets(config));
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
     let default_cluster = config.home_cluster().to_owned();
@@ -245,6 +249,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     Ok(World { clusters, default_cluster, prometheus, http, docker, agents, engines, clock, kill, identity })
 }
 
+/// The catalog's folders, as configured.
 pub(crate) fn folders(config: &Config) -> Folders {
     Folders {
         runbooks: config.runbooks_dir.clone(),

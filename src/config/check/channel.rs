@@ -1,4 +1,4 @@
-//! Channels: whom they reach, and with which secret.
+//! Channels: their receivers, and their secrets.
 //!
 //! Invariant: no secret travels in the clear.
 
@@ -10,8 +10,8 @@ use crate::limits::{PATIENCE_MAX, PATIENCE_MIN};
 pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings) {
     let patience = channel.patience().filter(|patience| !(PATIENCE_MIN..=PATIENCE_MAX).contains(patience));
     if let Some(patience) = patience {
-        let mend = format!("write {PATIENCE_MIN} to {PATIENCE_MAX}, or leave it out: then it hears at once");
-        found.say(&format!("{path}.patience"), format!("{patience} is no time to wait for automation"), mend);
+        let mend = format!("write {PATIENCE_MIN} to {PATIENCE_MAX}, or leave it out to notify at once");
+        found.say(&format!("{path}.notify_after"), format!("{patience} is no time to wait for automation"), mend);
     }
     match channel {
         Channel::Slack { channel, token, api, buttons: _ } => {
@@ -36,7 +36,7 @@ pub(super) fn check_channel(path: &str, channel: &Channel, found: &mut Findings)
             if to.is_empty() {
                 found.say(
                     &format!("{path}.to"),
-                    "nobody would get the mail",
+                    "the mail would have no recipient: add an address",
                     "list at least one address: `to: [oncall@example.com]`",
                 );
             }

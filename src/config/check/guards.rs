@@ -10,8 +10,8 @@ pub(super) fn check_guards(config: &Config, found: &mut Findings) {
     if guards.nodes_at_once == 0 {
         found.say(
             "guards.nodes_at_once",
-            "0 lets no step begin",
-            "write at least 1; to forbid all action say `mode_ceiling: suggest`, to stop now use `nightshift freeze`",
+            "0 allows no step",
+            "write at least 1; to forbid all actions write `mode_ceiling: suggest`, to stop now use `nightshift freeze`",
         );
     }
     if let Err(why) = guards.protected.check() {

@@ -1,6 +1,6 @@
-//! What `clusters.NAME.cache_job` must be.
+//! The rules of `clusters.NAME.cache_job`.
 //!
-//! Invariant: pure; whether the namespace and the claim exist is the cluster's to say.
+//! Invariant: pure; only the cluster can show whether the namespace and the claim exist.
 
 use super::Findings;
 use crate::world::CacheJob;
@@ -12,7 +12,11 @@ pub(super) fn check(path: &str, job: &CacheJob, found: &mut Findings) {
         found.say(&at("namespace"), "is no name of a namespace", "name the one in which Jobs may be made");
     }
     if job.image.is_empty() || job.image.contains(char::is_whitespace) {
-        found.say(&at("image"), "is no image", "name what deploy/Containerfile builds, with its registry and tag");
+        found.say(
+            &at("image"),
+            "is no image",
+            "write the image that deploy/Containerfile builds, with its registry and tag",
+        );
     }
     match (&job.host_path, &job.claim) {
         (Some(_), Some(_)) => found.say(path, "has both `host_path` and `claim`", "keep the one that models lie in"),

@@ -1,4 +1,4 @@
-//! The identity provider: that its tokens can be checked, and that it sends people back to us.
+//! The identity provider: that its tokens can be checked, and that it sends users back to us.
 //!
 //! Invariant: a code or a token of the provider never travels in the clear over a network.
 
@@ -22,7 +22,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
     for (group, role) in &oidc.roles {
         if *role == Role::Source {
-            found.say(&format!("server.oidc.roles.{group}"), "`source` is for machines", "give a role for people");
+            found.say(&format!("server.oidc.roles.{group}"), "`source` is for machines", "give a role for users");
         }
     }
     for (group, clusters) in &oidc.group_clusters {
@@ -35,7 +35,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     match &config.server.public_url {
         None => found.say(
             "server.public_url",
-            "is missing, and the provider sends people back there",
+            "is missing, and the provider redirects users to it",
             "write `https://…` and register `https://…/login/callback` with the provider",
         ),
         Some(url) => {

@@ -1,13 +1,13 @@
-//! People and the Slack app: that nobody is two, and that a button has somebody who hears it.
+//! Users and the Slack app: identities are unique, and buttons have a configured receiver.
 //!
-//! Invariant: one Slack user is one person, and a person has one name.
+//! Invariant: give each Slack user to one person, and a person has one name.
 
 use super::Findings;
 use super::words::check_scope;
 use crate::config::{Channel, Config, Role, SlackApp};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What somebody is known by elsewhere is theirs alone: nobody is two persons, and no two persons are one.
+/// An identity elsewhere belongs to one user alone: no identity is two users, and no two users are one.
 fn identities(config: &Config, found: &mut Findings) {
     let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let names: BTreeSet<&str> = config.people.iter().map(|person| person.name.as_str()).collect();
@@ -19,22 +19,30 @@ fn identities(config: &Config, found: &mut Findings) {
             if id.trim().is_empty() {
                 found.say(&path, "is empty", "leave the key out where they have none");
             } else if owners.insert((key, id), &person.name).is_some_and(|other| other != person.name) {
-                found.say(&path, format!("`{id}` is somebody else already"), "one identity is one person");
+                found.say(
+                    &path,
+                    format!("`{id}` already belongs to another entry"),
+                    "give each identity to one person",
+                );
             }
         }
         for token in &person.tokens {
             let path = format!("people[{at}].tokens");
             let given = config.server.tokens.iter().find(|given| given.name == *token);
             if *token != person.name && names.contains(token.as_str()) {
-                found.say(&path, format!("`{token}` is another person's name, so it is theirs"), "rename the token");
+                found.say(
+                    &path,
+                    format!("`{token}` is the name of another person, so it counts as theirs"),
+                    "rename the token",
+                );
             } else if token == "local" && person.role != Role::Admin {
-                let mend = "give it to a person of role admin, or to nobody";
+                let mend = "give it to a person with the role admin, or remove it";
                 found.say(&path, "`local` is this machine's own token, of role admin", mend);
             } else if given.is_some_and(|given| given.role == Role::Source) {
                 found.say(
                     &path,
                     format!("`{token}` is a machine's, of role source"),
-                    "people have tokens of their own",
+                    "give each person a separate token",
                 );
             }
         }
@@ -69,8 +77,8 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         if !users.insert(user.as_str()) {
             found.say(
                 &format!("{path}.slack"),
-                format!("`{user}` is somebody else already"),
-                "one Slack user is one person",
+                format!("`{user}` already belongs to another entry"),
+                "give each Slack user to one person",
             );
         }
     }
@@ -85,7 +93,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             let path = format!("channels.{name}.buttons");
             found.say(
                 &path,
-                "nobody would hear a button",
+                "no receiver is configured for the buttons",
                 "add `slack: { signing_secret: … }` or `slack: { app_token: … }`, or leave `buttons` out",
             );
         }
@@ -96,7 +104,7 @@ fn check_slack(slack: &SlackApp, found: &mut Findings) {
     if slack.signing_secret.is_none() && slack.app_token.is_none() {
         found.say(
             "slack",
-            "has no way in",
+            "has no sign-in method",
             "add `signing_secret` where Slack reaches you over HTTPS, or `app_token` (xapp-…) for Socket Mode",
         );
     }

@@ -1,4 +1,4 @@
-//! What a source of kind `inference` must be: engines to look at, addresses that can be asked, limits that can be meant.
+//! The rules of a source of kind `inference`: engines to probe, addresses that can be reached, limits that make sense.
 //!
 //! Invariant: pure over the configuration; whether an engine answers is `doctor`'s part.
 
@@ -13,12 +13,12 @@ pub(super) fn check(name: &str, source: &Source, config: &Config, found: &mut Fi
     let is_ours = source.kind == INFERENCE;
     let Some(probe) = &source.probe else {
         if is_ours && config.clusters.is_empty() {
-            found.say(&path, "there is no engine to look at", "add `probe: { targets: [{ url: 'http://10.0.3.7:8000', engine: vllm }] }`, or a cluster whose pods have the label nightshift.dev/probe");
+            found.say(&path, "there is no engine to poll", "add `probe: { targets: [{ url: 'http://10.0.3.7:8000', engine: vllm }] }`, or a cluster whose pods have the label nightshift.dev/probe");
         }
         return;
     };
     if !is_ours {
-        let what = format!("a source of kind `{}` looks at no engine", source.kind);
+        let what = format!("a source of kind `{}` polls no engine", source.kind);
         return found.say(&path, what, "remove `probe`, or set `kind: inference`");
     }
     if !source.pod_labels.is_empty() {
@@ -26,7 +26,7 @@ pub(super) fn check(name: &str, source: &Source, config: &Config, found: &mut Fi
         found.say(&format!("sources.{name}.pod_labels"), "is for `kind: kubernetes`", mend);
     }
     if probe.targets.is_empty() && (!probe.pods || config.clusters.is_empty()) {
-        found.say(&path, "there is no engine to look at", "add `targets`, or `pods: true` and a cluster");
+        found.say(&path, "there is no engine to poll", "add `targets`, or `pods: true` and a cluster");
     }
     times(&path, probe, found);
     targets(&path, &probe.targets, found);
@@ -62,7 +62,7 @@ fn targets(path: &str, targets: &[EngineTarget], found: &mut Findings) {
         }
         let inside = target.workload.is_some() || target.pod.is_some();
         if inside && target.namespace.is_none() {
-            let mend = "add `namespace`, so that runbooks can name what they restart";
+            let mend = "add `namespace`, so that runbooks can name the pod they restart";
             found.say(&path, "names a workload or a pod, but no namespace", mend);
         }
     }
@@ -82,11 +82,11 @@ fn limits_of(path: &str, probe: &ProbeConfig, found: &mut Findings) {
     share("first_token_quantile", limits.first_token_quantile, found);
     if limits.looks == 0 {
         let mend = "write at least 1; 3 forgives a hiccup";
-        found.say(&format!("{path}.limits.looks"), "0 looks say nothing", mend);
+        found.say(&format!("{path}.limits.looks"), "0 polls give no result: write at least 1", mend);
     }
     if limits.frozen_for < probe.every {
         let mend = format!("write at least {}, which is `every`; 2m is right", probe.every);
-        found.say(&format!("{path}.limits.frozen_for"), "is shorter than the time between two looks", mend);
+        found.say(&format!("{path}.limits.frozen_for"), "is shorter than the time between two polls", mend);
     }
     if !limits.queue.is_finite() || limits.queue < 0.0 {
         let mend = "write how many requests may wait, as in 50";

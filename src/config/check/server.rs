@@ -13,7 +13,7 @@ pub(super) fn check_server(config: &Config, found: &mut Findings) {
         found.say(
             "server.listen",
             format!("{} can be reached from other machines, and this server speaks plain HTTP", server.listen),
-            "listen on 127.0.0.1:7676, or put a TLS proxy before it and say `behind_tls: true`",
+            "listen on 127.0.0.1:7676, or put a TLS proxy before it and write `behind_tls: true`",
         );
     }
     if let Some(url) = &server.public_url {
@@ -41,7 +41,7 @@ pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
             found.say(
                 &format!("{path}.name"),
                 format!("`{}` is there twice with different rights", token.name),
-                "a name tells who did it: choose another one, or give both the same role, sources and clusters",
+                "the name identifies the actor in the ledger: choose another one, or give both the same role, sources and clusters",
             );
         }
         check_secret(&format!("{path}.secret"), Some(&token.secret), found);
@@ -50,19 +50,19 @@ pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
             found.say(
                 &format!("{path}.secret"),
                 format!("{} is used by another token too", token.secret),
-                "give each token its own secret, or the ledger cannot tell them apart",
+                "give each token its own secret, so that the ledger can distinguish them",
             );
         }
         places.push(&token.secret);
         if token.role == Role::Source && token.clusters.is_some() {
-            let mend = "leave `clusters` out; what a source may say is in its `add_labels`";
-            found.say(&format!("{path}.clusters"), "a token of role source acts on nothing", mend);
+            let mend = "leave `clusters` out; the source's `add_labels` sets its cluster";
+            found.say(&format!("{path}.clusters"), "a token with role source takes no action", mend);
         }
         match (token.role, token.sources.is_empty()) {
             (Role::Source, true) => {
                 found.say(
                     &format!("{path}.sources"),
-                    "a token of role source must say where it may post",
+                    "a token with role source must list the sources it may post to",
                     "list its sources: `sources: [prod]`",
                 );
             }

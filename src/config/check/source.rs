@@ -1,12 +1,12 @@
-//! Sources: their kind, what they watch, where they are asked again.
+//! Sources: their kind, the objects they watch, the address for reconciliation.
 //!
-//! Invariant: a key that the kind does not read is a mistake, and is said.
+//! Invariant: a key that the kind does not read is a mistake, and is reported.
 
 use super::Findings;
 use super::words::{check_name, check_secret, check_url};
 use crate::config::{self, Config, Source};
 
-/// What only a source that watches a cluster has.
+/// Keys that only a source that watches a cluster has.
 pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
     let path = format!("sources.{name}");
     let watches = source.kind == config::KUBERNETES;
@@ -42,13 +42,13 @@ pub(super) fn check_clusters(name: &str, source: &Source, config: &Config, found
     }
     if !source.is_posted_to() {
         if !source.clusters.is_empty() {
-            found.say(&path, "nothing is posted to this source", "remove it; `cluster` says which one is watched");
+            found.say(&path, "this source accepts no posts", "remove it; `cluster` sets the watched cluster");
         }
     } else if config.clusters.len() > 1 && source.about().is_empty() {
         let known = config.clusters.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         found.say(
             &format!("sources.{name}"),
-            format!("its events may name every cluster ({known}), so its token can start runs in all of them"),
+            format!("its events may name any cluster ({known}), so its token can start runs in all of them"),
             "add `add_labels: { cluster: NAME }` if it is about one cluster, or `clusters: [NAME, …]`",
         );
     }
@@ -63,7 +63,7 @@ pub(super) fn check_source(name: &str, source: &Source, found: &mut Findings) {
         if source.kind != "alertmanager" {
             found.say(
                 &format!("{path}.api"),
-                format!("a source of kind `{}` has no API to ask", source.kind),
+                format!("a source of kind `{}` has no API to query", source.kind),
                 "remove `api`; only `kind: alertmanager` is reconciled",
             );
         }

@@ -9,7 +9,7 @@ use crate::model::Span;
 pub(super) fn check(config: &Config, found: &mut Findings) {
     for (at, window) in config.windows.iter().enumerate() {
         let path = format!("windows[{at}]");
-        // Parsed by the sources' cron as well; here only what needs no calendar.
+        // Parsed by the sources' cron as well; here only checks that need no calendar.
         if window.at.cron.split_whitespace().count() < 5 {
             let what = format!("`{}` is no crontab line", window.at.cron);
             found.say(&format!("{path}.at"), what, "write five fields, as in `0 9 * * 1-5`");

@@ -20,13 +20,13 @@ pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Conf
     for cluster in clusters.iter().filter(|cluster| !known.contains(&cluster.as_str())) {
         let mend = match closest(cluster, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+            None => format!("known names: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
         };
         found.say(path, format!("there is no cluster `{}`", cluster.escape_debug()), mend);
     }
 }
 
-/// What a name may be, where this is none. Names are part of URLs, metrics and annotations.
+/// The allowed characters of a name, where this is none. Names are part of URLs, metrics and annotations.
 pub fn wrong_name(name: &str) -> Option<&'static str> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let wrong = name.is_empty() || name.len() > 63 || !name.chars().all(good) || name.starts_with(['-', '.', '_']);
@@ -59,7 +59,7 @@ pub(super) fn check_mail_server(path: &str, server: &str, found: &mut Findings) 
         Ok(url) => match url.scheme() {
             "smtp" | "smtps" => {}
             "smtp+plain" if is_loopback(&url) => {}
-            "smtp+plain" => found.say(path, "would send mail and password in the clear over a network", mend),
+            "smtp+plain" => found.say(path, "would send mail and password unencrypted over a network", mend),
             _ => found.say(path, format!("`{server}` is not a mail server"), mend),
         },
         Err(_) => found.say(path, format!("`{}` is not a mail server", server.escape_debug()), mend),
@@ -98,7 +98,7 @@ pub(super) fn check_safe_url(path: &str, text: &str, found: &mut Findings) {
 }
 
 fn is_loopback(url: &Url) -> bool {
-    // As text: for schemes that the URL standard does not know, the host is never parsed as an address.
+    // As text: for schemes outside of the URL standard, the host is never parsed as an address.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -1,7 +1,7 @@
-//! What others on a cluster see of our runs: the condition of a held node, and Events for `kubectl get events`.
+//! Our runs as others on a cluster see them: the condition of a held node, and Events for `kubectl get events`.
 //!
-//! Invariant: nothing waits for it and nothing fails by it. Conditions follow what is held, so a crash loses none; Events
-//! bear names made of their entry, so the last hour is simply written again after a start, and is there once.
+//! Invariant: nothing waits for it and nothing fails by it. Conditions follow the held nodes, so a crash loses none;
+//! Events bear names made of their entry, so the last hour is simply written again after a start, and is there once.
 
 use crate::actions;
 use crate::engine::Parts;
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Shown(HashMap<String, (bool, String)>);
 
 impl Shown {
+    /// Takes a node's condition from the watch: whether it shows the node as held, and the words; none: it has none.
     pub fn saw(&mut self, node: &str, held: Option<(bool, String)>) {
         match held {
             Some(held) => drop(self.0.insert(node.to_owned(), held)),
@@ -24,7 +25,7 @@ impl Shown {
         }
     }
 
-    /// What must be written: the node, and the words if it is held.
+    /// The conditions to write: the node, and the words if it is held.
     fn differs(&self, holds: &BTreeMap<&str, String>) -> Vec<(String, Option<String>)> {
         let held = holds.iter().filter(|(node, words)| self.0.get(**node) != Some(&(true, (*words).clone())));
         let held = held.map(|(node, words)| ((*node).to_owned(), Some(words.clone())));
@@ -42,7 +43,7 @@ pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<S
                     follow(&parts, cluster, shown, &holds).await;
                 }
             }
-            Err(error) => tracing::error!(%error, "cannot ask which nodes are held"),
+            Err(error) => tracing::error!(%error, "cannot read which nodes are reserved"),
         }
         tokio::select! {
             () = parts.clock.sleep_for(limits::BESIDE_EVERY) => {}
@@ -75,7 +76,7 @@ async fn follow(parts: &Parts, cluster: &str, shown: &Mutex<Shown>, holds: &[Hol
     }
 }
 
-/// Tells what stands in the ledger about steps that change something.
+/// Writes the ledger's entries about steps that change something as Events.
 pub(super) async fn events(parts: Parts) {
     const KINDS: [&str; 4] = ["step_begun", "step_denied", "step_ended", "step_held"];
     let mut after: Option<i64> = None;
@@ -88,7 +89,7 @@ pub(super) async fn events(parts: Parts) {
         match parts.store.entries(filter).await {
             Ok(mut entries) => {
                 if after.is_none() {
-                    // The newest come first; what is older than the hour that Events live is not told any more.
+                    // The newest come first; entries older than the hour that Events live are not written any more.
                     let since = parts.clock.now() - limits::BESIDE_BACK.0;
                     entries.retain(|entry| entry.at >= since);
                     entries.reverse();
@@ -105,7 +106,7 @@ pub(super) async fn events(parts: Parts) {
                     }
                 }
             }
-            Err(error) => tracing::error!(%error, "cannot read what steps did"),
+            Err(error) => tracing::error!(%error, "cannot read the results of steps"),
         }
         if told == limits::BESIDE_BATCH {
             continue;
@@ -117,7 +118,7 @@ pub(super) async fn events(parts: Parts) {
     }
 }
 
-/// Holds back Events about steps that wait once there are many of them, and says how many it held back.
+/// Holds back Events about steps that wait once there are many of them, and returns the number held back.
 #[derive(Default)]
 struct Pace {
     minute: i64,
@@ -133,7 +134,7 @@ impl Pace {
                 let left_out = self.left_out;
                 tracing::warn!(
                     left_out,
-                    "many steps wait: no Events were written for these; `nightshift runs` names them"
+                    "too many steps are pending: no Events were written for these; `nightshift runs` lists them"
                 );
             }
             *self = Pace { minute, ..Pace::default() };
@@ -194,7 +195,7 @@ fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<Even
         _ => return None,
     };
     let (reason, is_warning, words) = match &entry.kind {
-        EntryKind::StepBegun { undoes: Some(_), .. } => ("StepBegun", false, format!("takes back: {call}")),
+        EntryKind::StepBegun { undoes: Some(_), .. } => ("StepBegun", false, format!("undoes: {call}")),
         EntryKind::StepBegun { .. } => ("StepBegun", false, format!("begins: {call}")),
         EntryKind::StepEnded { outcome: Outcome::Ok(_), .. } => ("StepEnded", false, format!("done: {call}")),
         EntryKind::StepEnded { outcome: Outcome::Failed(failure), .. } => {

@@ -1,6 +1,6 @@
-//! From what a cluster shows to the store: the ordinary intake, as any other source has it.
+//! From a cluster's symptoms to the store: the ordinary intake, as any other source has it.
 //!
-//! Invariant: a complaint leaves the board only once the store has it, and silence is never taken for a recovery.
+//! Invariant: a condition leaves the board only once the store has it, and silence is never taken for a recovery.
 
 use super::Watched;
 use crate::config::{KUBERNETES, Source};
@@ -37,6 +37,7 @@ impl Ear {
         sources.map(ear).collect()
     }
 
+    /// The board of conditions, locked.
     pub fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +77,7 @@ pub(super) async fn leases(parts: Parts, ear: Arc<Ear>) {
     }
 }
 
-/// Tells the store what the board has for it.
+/// Sends the board's pending conditions to the store.
 pub(super) async fn tell(parts: Parts, ear: Arc<Ear>) {
     let mut settled = None;
     loop {

@@ -1,4 +1,4 @@
-//! What the alerts of an incident say: a title with all its subjects, one line per alert, and their links.
+//! The alerts of an incident in words: a title with all its subjects, one line per alert, and their links.
 //!
 //! Invariant: a link is an http or https address without credentials, checked as data; its words are our own.
 
@@ -9,7 +9,7 @@ use crate::notifiers::{one_line, web_link};
 use crate::policy::{incident_title, title_of};
 use crate::store::{Filter, StoreError};
 
-/// What a message says about the alerts of an incident.
+/// The part of a message about the alerts of an incident.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     /// With all subjects; none where no alert is stored.
@@ -31,8 +31,8 @@ impl Courier {
     }
 }
 
-/// The title of an incident with all its subjects: of what fires, or of what did where nothing does. None where no alert
-/// is stored.
+/// The title of an incident with all its subjects: of firing alerts, or of ended ones where none fires. None where no
+/// alert is stored.
 pub fn alert_title(episodes: &[Episode]) -> Option<String> {
     let mut sorted: Vec<&Episode> = episodes.iter().filter(|episode| episode.state == EpisodeState::Open).collect();
     if sorted.is_empty() {

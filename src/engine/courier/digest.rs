@@ -1,6 +1,6 @@
 //! Storms: beyond so many new incidents a minute, a channel gets one digest that is edited, not a message each.
 //!
-//! Invariant: each incident is told in a message or counted in a digest, never neither.
+//! Invariant: each incident has a message or is counted in a digest, never neither.
 
 use super::{Courier, Passed, Sorted};
 use crate::limits::{CRITICAL_IN_STORM, DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
@@ -19,10 +19,10 @@ const READS_AT_ONCE: usize = 64;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a channel was told lately, and the digest that is open on it.
+/// The recent messages on a channel, and the digest that is open on it.
 #[derive(Default)]
 pub(super) struct Storm {
-    /// When new incidents were last told, in messages or digests; only as many as matter.
+    /// When new incidents were last sent, in messages or digests; only as many as matter.
     told: VecDeque<Time>,
     /// When critical incidents had a message of their own in spite of a storm, by source.
     critical: HashMap<String, VecDeque<Time>>,
@@ -46,6 +46,7 @@ struct Open {
 }
 
 impl Storm {
+    /// Records a message that was sent now.
     pub fn told(&mut self, now: Time) {
         self.told.push_back(now);
         while self.told.len() > NOTICES_PER_MINUTE {
@@ -99,7 +100,7 @@ fn fairly(rows: Vec<DueNotice>) -> Vec<DueNotice> {
     placed.into_iter().map(|(.., row)| row).collect()
 }
 
-/// The receipt of an incident that only a digest has told.
+/// The receipt of an incident that only a digest has named.
 pub(super) fn receipt() -> Receipt {
     Receipt(json!({ "digest": true }))
 }
@@ -109,7 +110,7 @@ pub(super) fn is_digest(receipt: &Receipt) -> bool {
 }
 
 impl Courier {
-    /// How each row of a channel is to be told.
+    /// How each row of a channel is to be sent.
     pub(super) fn sort(&self, channel: &str, rows: Vec<DueNotice>) -> Sorted {
         let now = self.clock.now();
         let mut storms = self.storms();
@@ -235,7 +236,7 @@ impl Courier {
         }
         let mut incidents = futures::stream::iter(reads).buffered(READS_AT_ONCE).zip(futures::stream::iter(rows));
         while let Some((found, row)) = incidents.next().await {
-            // One that the digest has counted comes again when it asks something.
+            // One that the digest has counted comes again when it has a question.
             let again = open.receipt.is_some() && row.receipt.as_ref().is_some_and(is_digest);
             if !again {
                 open.total += 1;
@@ -249,7 +250,7 @@ impl Courier {
             open.worst = open.worst.max(incident.severity);
             open.since = open.since.min(incident.opened_at);
             if incident.state == IncidentState::Resolved {
-                // Counted, and not named among what people should look at.
+                // Counted, but not listed for attention.
                 open.resolved += 1;
                 continue;
             }
@@ -266,7 +267,7 @@ impl Courier {
         keep_worst(&mut open.shown);
     }
 
-    /// Incidents that wait for an answer: named first, as nobody else will ask before the storm is over.
+    /// Incidents with an open question: named first, as no other message has it before the storm is over.
     async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
         let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
         let runs = self.views.runs(filter).await.unwrap_or_default();
@@ -277,7 +278,7 @@ impl Courier {
         asking.collect()
     }
 
-    /// News of incidents that only the digest has told wait until it is over.
+    /// News of incidents that only the digest has named wait until it is over.
     pub(super) async fn wait_for_the_storm(&self, channel: &str, rows: &[DueNotice], passed: &mut Passed) {
         if rows.is_empty() {
             return;
@@ -304,7 +305,7 @@ impl Courier {
             .collect()
     }
 
-    /// Says so on one of them, in the last edition of its digest.
+    /// Ends the storm on one of them, in the last edition of its digest.
     pub(super) async fn end_storm(&self, channel: String) -> (String, Passed) {
         let mut passed = Passed::default();
         let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
@@ -317,17 +318,17 @@ impl Courier {
                     passed.sent += 1;
                     self.answered(&channel);
                 }
-                tracing::info!(%channel, total = open.total, "the storm is over");
+                tracing::info!(%channel, total = open.total, "alert storm over");
             }
             Delivery::Retry { after, why } => {
                 passed.retried += 1;
                 let again = self.failed(&channel, &why, after);
-                tracing::warn!(%channel, %why, %again, "the digest's last edition was not taken yet");
+                tracing::warn!(%channel, %why, %again, "the last update of the digest is not delivered yet");
                 self.storms().entry(channel.clone()).or_default().open = Some(open);
             }
             // Only the last words are missing; every incident is counted in the edition before.
             Delivery::Refused { why } => {
-                tracing::warn!(%channel, %why, "the digest's last edition was not taken");
+                tracing::warn!(%channel, %why, "the last update of the digest was not delivered");
             }
         }
         (channel, passed)
@@ -337,7 +338,7 @@ impl Courier {
         self.ends().into_iter().map(|(_, end)| end).min()
     }
 
-    /// When each open storm ends, and its channel can be told so.
+    /// When each open storm ends, so that its channel can be notified.
     fn ends(&self) -> Vec<(String, Time)> {
         let ends: Vec<(String, Time)> = {
             let storms = self.storms();

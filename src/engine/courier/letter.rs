@@ -1,6 +1,6 @@
-//! Writes a notice: the incident as it is now, its alerts, its headlines, what is new to the channel, the open questions.
+//! Writes a notice: the incident as it is now, its alerts, its headlines, the news for the channel, the open questions.
 //!
-//! Invariant: what is left out of a notice is said in it.
+//! Invariant: a notice states its own omissions.
 
 use super::Courier;
 use super::needs::{Facts, awaited_plan, needs};
@@ -16,11 +16,11 @@ use crate::policy::nodes_at_once;
 use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
 
-/// A notice, and up to where it tells the story.
+/// A notice, and the entry up to which it covers the timeline.
 pub(super) struct Letter {
     pub notice: Notice,
     pub upto: EntryNo,
-    /// It asks something that the channel has not shown: people wait for it.
+    /// It has a question that the channel has not shown: an approver is needed.
     pub asks_anew: bool,
     /// A run is open that may take nodes out of service.
     pub acts: bool,
@@ -29,11 +29,12 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Nothing new for people: the message stands as it is. In doubt, speak.
+    /// Nothing new for users: the message stands as it is. In doubt, send.
     pub fn is_quiet(&self, row: &DueNotice) -> bool {
         self.notice.fresh.is_empty() && row.shown.is_some() && !row.maybe_sent && !row.urgent
     }
 
+    /// Whether the incident has resolved.
     pub fn is_over(&self) -> bool {
         self.notice.incident.state == IncidentState::Resolved
     }
@@ -54,7 +55,7 @@ impl Courier {
             incident.title.clone_from(title);
         }
         if alerts.lines.len() > 1 && !incident.is_group() {
-            // The stored subject is of the first alert; what they share is the node.
+            // The stored subject is the first alert's; the node is common to all.
             (incident.subject.gpu, incident.subject.slice) = (None, None);
         }
         let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
@@ -85,7 +86,7 @@ impl Courier {
         };
         let (now, hands) = (standing.words(), standing.hands());
         let plan_by = awaited_plan(&open, &entries);
-        // A question that is open is shown with its plan, so their lines would say it twice.
+        // An open question is shown with its plan, so their lines would repeat it.
         let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
         let mut twice: HashSet<EntryNo> =
             entries.iter().filter(|entry| shown_with(entry, &asked, &open)).map(|entry| entry.no).collect();
@@ -103,7 +104,7 @@ impl Courier {
         };
         let mut headlines = headlines(&without(told));
         for run in &open {
-            // The ledger has no line for a wait; people want to know what holds it up right now.
+            // The ledger has no line for a wait; users need its present reason.
             if let RunState::Waiting { .. } = &run.state {
                 let text = story::run_words(&format!("{} ({})", run.runbook.name, run.id), &run.state);
                 let text = one_line(&text, STORY_LINE_CHARS);
@@ -134,7 +135,7 @@ impl Courier {
         Ok(Some(Letter { notice, upto, asks_anew, acts, plan_by }))
     }
 
-    /// What was written about incidents before they became part of this group: their runs have their beginning there.
+    /// The entries about incidents before they became part of this group: their runs begin there.
     async fn with_absorbed(&self, entries: &mut Vec<Entry>) -> Result<(), StoreError> {
         let grouped = entries.iter().filter_map(|entry| match &entry.kind {
             EntryKind::IncidentGrouped { merged, .. } => Some(merged.clone()),
@@ -155,8 +156,8 @@ impl Courier {
         Ok(self.views.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
     }
 
-    /// What may still be taken out of service in the cluster that it is about; nothing where the fleet is not counted
-    /// quickly, because people must not wait for it, nor for a single machine, which has a guard of its own.
+    /// The nodes that may still be taken out of service in the incident's cluster; none where the fleet is not counted
+    /// quickly, because users must not wait for it, nor for a single machine, which has a guard of its own.
     pub(super) async fn budget(&self, subject: &Subject) -> Option<String> {
         let (world, limits) = self.fleet.as_ref()?;
         let there = world.within(subject.cluster.as_deref());
@@ -183,12 +184,12 @@ impl Courier {
             .collect())
     }
 
-    /// The freeze that stops what waits or runs for this incident, in words; none where nothing does.
+    /// The freeze that stops the waiting or running runs of this incident, in words; none where nothing does.
     async fn frozen(&self, incident: &Incident, open: &[Run], asks: &[Ask]) -> Result<Option<String>, StoreError> {
         if open.is_empty() || incident.state == IncidentState::Resolved {
             return Ok(None);
         }
-        let then = if asks.is_empty() { "Nothing new begins." } else { "Approving will not start it." };
+        let then = if asks.is_empty() { "No new step starts." } else { "Approving will not start it." };
         if let Some(why) = self.fleet.as_ref().and_then(|(world, _)| world.stopped()) {
             return Ok(Some(format!("Everything is stopped: {why}. {then}")));
         }
@@ -209,7 +210,7 @@ impl Courier {
     }
 }
 
-/// What a runbook posts to the channel itself stands there in its own words.
+/// A runbook's own message to the channel stands there in its own words.
 fn for_channel(lines: Vec<StoryLine>, entries: &[Entry], channel: &str) -> Vec<StoryLine> {
     let own = |line: &StoryLine| {
         let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok()?;
@@ -256,7 +257,7 @@ fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
     open
 }
 
-/// Whether the line of this entry says what an open question shows: its own words, or the plan of its run.
+/// Whether the line of this entry repeats an open question: its own words, or the plan of its run.
 fn shown_with(entry: &Entry, asked: &HashSet<ApprovalId>, open: &[Run]) -> bool {
     match &entry.kind {
         EntryKind::ApprovalAsked { approval, .. } => asked.contains(approval),
@@ -268,18 +269,18 @@ fn shown_with(entry: &Entry, asked: &HashSet<ApprovalId>, open: &[Run]) -> bool 
     }
 }
 
-/// An alert joined that is graver than what people know of.
+/// An alert joined that is graver than the ones reported so far.
 fn graver(kind: &EntryKind) -> bool {
     matches!(kind, EntryKind::AlertsJoined { raised: Some(_), .. })
 }
 
-/// A run that ended without having helped, and stands for people.
+/// A run that ended without having helped, and stands for users.
 fn gave_up(kind: &EntryKind) -> bool {
     let EntryKind::RunEnded { state } = kind else { return false };
     matches!(state, RunState::Stopped { .. } | RunState::Failed { .. } | RunState::Stuck { .. })
 }
 
-/// The first one, which says how it began, and the latest.
+/// The first one, with the incident's beginning, and the latest.
 fn headlines(told: &[StoryLine]) -> Vec<StoryLine> {
     let all: Vec<&StoryLine> = told.iter().filter(|line| line.headline).collect();
     let latest = all.len().saturating_sub(HEADLINES - 1);
@@ -288,7 +289,7 @@ fn headlines(told: &[StoryLine]) -> Vec<StoryLine> {
     first.into_iter().chain(all[skip..].iter().copied()).cloned().collect()
 }
 
-/// What the channel has not heard, bounded, with a line for what was left out.
+/// The news for the channel, bounded, with a line for the number left out.
 fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryLine> {
     let shown = row.shown.map_or(-1, |no| no.0);
     let about_deliveries = |line: &StoryLine| {

@@ -1,4 +1,4 @@
-//! Why people are needed: questions, runs that gave up, runs that a guard has held for long. And how long a first page waits
+//! Why users are needed: questions, runs that gave up, runs that a guard has held for long. And how long a first page waits
 //! for the question that it should carry.
 //!
 //! Invariant: pure; a need has the same key for as long as it holds, and a first page never waits beyond `FIRST_PAGE_WAIT`
@@ -11,7 +11,7 @@ use crate::model::{
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
-/// What is read of one incident: its unfinished runs, and its entries in ascending order.
+/// The store's records of one incident: its unfinished runs, and its entries in ascending order.
 pub(super) struct Facts<'a> {
     pub incident: &'a Incident,
     pub asks: &'a [Ask],
@@ -21,7 +21,7 @@ pub(super) struct Facts<'a> {
     pub url: Option<&'a str>,
 }
 
-/// Questions first, then what gave up, the latest first, then what is held.
+/// Questions first, then runs that gave up, the latest first, then held runs.
 pub(super) fn needs(facts: &Facts<'_>, now: Time) -> Vec<Need> {
     if facts.incident.state == IncidentState::Resolved {
         return Vec::new();
@@ -45,9 +45,9 @@ fn questions<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Need> + 'a {
     })
 }
 
-/// Runs that ended and left the rest to people, unless a later run does the same work again.
+/// Runs that ended and left the rest to users, unless a later run does the same work again.
 fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
-    /// What makes two runs the same work: the rule, or the runbook of a run by hand, and the subject.
+    /// The key by which two runs are the same work: the rule, or the runbook of a run by hand, and the subject.
     type Work<'w> = (&'w str, String);
     let mut work: HashMap<RunId, (Work<'_>, &str)> = HashMap::new();
     let mut left: Vec<(Work<'_>, Need)> = Vec::new();
@@ -83,7 +83,7 @@ fn held<'a>(facts: &'a Facts<'_>, now: Time) -> impl Iterator<Item = Need> + 'a 
         let of_run = facts.entries.iter().rev().filter(|entry| entry.about.run == Some(run.id));
         let first = of_run.take_while(|entry| matches!(entry.kind, EntryKind::StepHeld { .. })).last();
         let since = first.map_or(run.created_at, |entry| entry.at);
-        // A breaker opens again by a person alone.
+        // A breaker opens again by a user alone.
         if reason.code != ReasonCode::BreakerTripped && since + HELD_LONG > now {
             return None;
         }

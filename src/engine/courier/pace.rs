@@ -1,7 +1,8 @@
-//! When a channel may be told: after a failure not before its time, and what can wait in turn, within the vendor's pace.
+//! When a channel may be sent to: after a failure not before its time, and messages that can wait in turn, within the
+//! vendor's rate limit.
 //!
-//! Invariant: what fails for one row shuts the channel for all of them, new ones too; a first message and a question never
-//! wait for a turn.
+//! Invariant: a failure of one row shuts the channel for all of them, new ones too; a first message and a question
+//! never wait for a turn.
 
 use super::Courier;
 use crate::limits::{
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What is known of the channels' ways, in memory alone: a start tries once.
+/// The state of the channels, in memory alone: a start tries once.
 #[derive(Default)]
 pub(super) struct Ways(Mutex<Known>);
 
@@ -24,7 +25,7 @@ pub(super) struct Ways(Mutex<Known>);
 struct Known {
     /// By channel.
     shut: HashMap<String, Shut>,
-    /// By what shares one pace.
+    /// By the key that shares one rate limit.
     turns: HashMap<String, Turns>,
 }
 
@@ -38,16 +39,16 @@ struct Shut {
 /// Turns at one vendor.
 #[derive(Debug, Clone, Copy)]
 struct Turns {
-    /// When everything that was said would have been said at an even pace.
+    /// When everything that was sent would have been sent at an even rate.
     even: Time,
-    /// The first turn that nobody waits for.
+    /// The first free turn.
     next: Time,
 }
 
 impl Turns {
-    /// None: now. Otherwise when. What is urgent goes now, and the others wait the longer.
+    /// None: now. Otherwise when. Urgent messages go now, and the others wait the longer.
     fn take(&mut self, pace: &Pace, urgent: bool, now: Time) -> Option<Time> {
-        // Neither a debt nor a clock that was set back keeps anybody silent for long.
+        // Neither a debt nor a clock that was set back keeps a channel silent for long.
         self.even = self.even.min(now + TURNS_DEBT_MAX);
         let ahead = pace.every * pace.burst.saturating_sub(1);
         if urgent || self.even <= now + ahead {
@@ -73,13 +74,13 @@ impl Courier {
         let now = self.clock.now();
         self.ways.with(|known| {
             let shut = known.shut.get(channel)?;
-            // Further off than anybody may ask for is a clock that was set back.
+            // A time beyond the longest allowed wait comes from a clock that was set back.
             let holds = shut.until > now && shut.until <= now + RETRY_AFTER_MAX + DELIVERY_BACKOFF_MAX;
             holds.then(|| (shut.why.clone(), shut.until))
         })
     }
 
-    /// The channel did not take one: when it is tried again. What it asks for, or longer and longer.
+    /// The channel did not take one: returns when it is tried again, after the vendor's own wait, or longer and longer.
     pub(super) fn failed(&self, channel: &str, why: &str, after: Option<Duration>) -> Time {
         let now = self.clock.now();
         let seed = channel.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -97,7 +98,7 @@ impl Courier {
         self.ways.with(|known| known.shut.remove(channel));
     }
 
-    /// None: it may be said now. Otherwise when its turn comes.
+    /// None: it may be sent now. Otherwise when its turn comes.
     pub(super) fn turn(&self, pace: &Pace, urgent: bool) -> Option<Time> {
         let now = self.clock.now();
         self.ways.with(|known| {
@@ -106,7 +107,7 @@ impl Courier {
         })
     }
 
-    /// When the row that failed is tried again: behind the others, so that one that fails alone keeps nobody waiting.
+    /// When the row that failed is tried again: behind the others, so that one that fails alone delays no other.
     pub(super) fn again(&self, row: &DueNotice, channel_at: Time) -> Time {
         let seed = row.incident.0.unsigned_abs();
         let wait = backoff(row.attempts.saturating_add(1), BACKOFF_FIRST, DELIVERY_BACKOFF_MAX, seed);
@@ -130,7 +131,7 @@ impl Courier {
     pub(super) async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
         let written = self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await;
         if let Err(error) = &written {
-            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "a delivery could not be recorded");
+            tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot record a delivery");
         }
         written.is_ok()
     }

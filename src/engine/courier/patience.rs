@@ -1,6 +1,6 @@
-//! Channels that leave an incident to automation: whether they speak of it yet.
+//! Channels that leave an incident to automation: whether they are notified yet.
 //!
-//! Invariant: a channel that has spoken goes on; one that has not is silent only for a reason that is written down.
+//! Invariant: a channel with a message gets its edits; one without is silent only for a recorded reason.
 
 use super::{Courier, Passed};
 use crate::limits::READ_LIMIT;
@@ -10,7 +10,7 @@ use crate::store::{DueNotice, Filter, Receipted, StoreError};
 use std::collections::HashMap;
 
 impl Courier {
-    /// Those of the rows that people need to hear of, and why for those that waited for it.
+    /// Those of the rows that users need to see, and why for those that waited for it.
     pub(super) async fn needed(
         &self,
         channel: &str,
@@ -33,7 +33,7 @@ impl Courier {
                 Ok(None) => passed.spared += 1,
                 Err(error) => {
                     // In doubt people are told.
-                    tracing::error!(%error, incident = %row.incident, %channel, "whether it must be told is not known");
+                    tracing::error!(%error, incident = %row.incident, %channel, "cannot read whether a notification is due");
                     needed.push(row);
                 }
             }
@@ -41,7 +41,7 @@ impl Courier {
         (needed, because)
     }
 
-    /// Why it must be told now; none: it is not.
+    /// Why it must be sent now; none: not yet.
     async fn judged(&self, row: &DueNotice, patience: Span) -> Result<Option<String>, StoreError> {
         let about = || Filter { incident: Some(row.incident), limit: READ_LIMIT, ..Filter::default() };
         let Some(incident) = self.incident(row).await? else {
@@ -62,7 +62,7 @@ impl Courier {
             }
             _ => None,
         });
-        // What it waits for changes by the second, and is in the story as it is; the decision is what is written down.
+        // Its reason to wait changes by the second, and is in the timeline as it is; only the decision is written down.
         let news = last.max_by_key(|(no, ..)| *no).is_none_or(|(_, before, then)| (before, then) != (paged, until));
         let what = Receipted::Judged { upto: row.want, paged, why: why.clone(), until, news };
         self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await?;

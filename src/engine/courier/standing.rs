@@ -1,13 +1,13 @@
-//! Where an incident stands, in one or two sentences that follow its title: what waits, what holds, what is left to people.
+//! The present state of an incident, in one or two sentences that follow its title: waits, holds, work left to users.
 //!
-//! Invariant: each state has words, and they say whether a person is needed.
+//! Invariant: each state has words, and they include whether a user is needed.
 
 use crate::engine::story;
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, Run, RunState, Suggestion};
 use crate::notifiers::{one_line, suggested};
 
-/// What the sentence is made from.
+/// The input of the sentence.
 pub(super) struct Standing<'a> {
     pub incident: &'a Incident,
     /// Runs that are not over.
@@ -20,6 +20,7 @@ pub(super) struct Standing<'a> {
 }
 
 impl Standing<'_> {
+    /// The sentences, as one line of bounded length.
     pub fn words(&self) -> String {
         one_line(&self.sentences(), 2 * STORY_LINE_CHARS)
     }
@@ -54,14 +55,14 @@ impl Standing<'_> {
         let key = self.incident.key.as_str();
         if let Some(scope) = key.strip_prefix("freeze/") {
             let scope = if scope == "all" { String::new() } else { format!(" --scope {scope}") };
-            return format!("No new step begins until it is released: nightshift unfreeze{scope} --why '…'");
+            return format!("No new step starts until it is released: nightshift unfreeze{scope} --why '…'");
         }
         if key.starts_with("break-glass/") {
             return "Review it: nightshift tokens".to_owned();
         }
         self.ended().unwrap_or_else(|| match &self.incident.acknowledged_by {
-            Some(by) => format!("{by} is looking at it. Nothing is automated for this."),
-            None => "Nothing is automated for this; someone needs to look.".to_owned(),
+            Some(by) => format!("{by} is looking into it. There is no automation for this."),
+            None => "There is no automation for this; an operator must look into it.".to_owned(),
         })
     }
 
@@ -82,12 +83,12 @@ impl Standing<'_> {
         }
     }
 
-    /// What is left to people, where the last run gave up and none is at work.
+    /// The work left to users, where the last run gave up and none is active.
     pub fn hands(&self) -> Option<String> {
         if self.incident.state == IncidentState::Resolved || !self.open.is_empty() {
             return None;
         }
-        // What a later run of another rule has done does not do what this one left.
+        // A later run of another rule does not finish the work that this one left.
         let left = self.needs.iter().find(|need| need.kind != NeedKind::Approval && need.kind != NeedKind::Held)?;
         let (run, state) = self.end_of(left.run)?;
         let name = self.runbook(run);
@@ -109,7 +110,7 @@ impl Standing<'_> {
         let name = self.runbook(run);
         Some(match state {
             RunState::Done => format!("{name} is done; the alert still fires."),
-            RunState::Denied { reason } => sentence(&format!("Nothing was done: {}", reason.text)),
+            RunState::Denied { reason } => sentence(&format!("No action taken: {}", reason.text)),
             state => sentence(&story::run_words(&name, state)),
         })
     }
@@ -145,7 +146,7 @@ fn at_work(run: &Run) -> String {
     let name = name(run);
     match &run.state {
         RunState::Held { reason } => sentence(&format!("On hold: {}", reason.text)),
-        RunState::Ready if run.mode <= Mode::Suggest => format!("{name} is looking at what it would do."),
+        RunState::Ready if run.mode <= Mode::Suggest => format!("{name} is running its preflight."),
         RunState::Ready if run.mode == Mode::Approve && run.approved.is_none() => {
             format!("{name} is making a plan for your approval.")
         }

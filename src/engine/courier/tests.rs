@@ -353,7 +353,7 @@ async fn what_automation_mended_wakes_nobody_and_what_takes_too_long_does() {
     later(&s.clock, 60);
     assert_eq!(s.courier.pass().await.unwrap().sent, 1);
     let because = s.pager.with(|told| told.posts[0].0.because.clone().unwrap());
-    assert!(because.starts_with("it is not over after 15m: xid-79 (r8) is at work"), "{because}");
+    assert!(because.starts_with("it is still open after 15m: xid-79 (r8) is at work"), "{because}");
 }
 
 #[tokio::test]

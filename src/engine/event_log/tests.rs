@@ -96,7 +96,7 @@ fn a_run_is_told_from_its_creation_to_its_end_with_incident_run_node_and_rule() 
             (Loud::Info, "step begun: cordon gpu-3"),
             (Loud::Warn, "step failed: cordon gpu-3"),
             (Loud::Info, "channel pager notified"),
-            (Loud::Warn, "run ended: gpu-reset failed; its changes stand; a person must go on"),
+            (Loud::Warn, "run ended: gpu-reset failed; its changes stand; an operator must continue"),
         ]
     );
     for line in &lines[1..] {
@@ -171,9 +171,9 @@ fn a_flap_of_an_hour_has_a_line_for_its_first_turns_and_each_tenth() {
     }
     let again: Vec<&str> =
         written.iter().map(|line| line.text.as_str()).filter(|text| text.starts_with("incident open again")).collect();
-    assert_eq!(again[..3], ["incident open again: GpuHot fires; the same incident goes on"; 3]);
+    assert_eq!(again[..3], ["incident open again: GpuHot fires; the same incident continues"; 3]);
     let tens: Vec<String> = (1..=5)
-        .map(|ten| format!("incident open again for the {ten}0th time: GpuHot flaps; the same incident goes on"))
+        .map(|ten| format!("incident open again for the {ten}0th time: GpuHot flaps; the same incident continues"))
         .collect();
     assert_eq!(again[3..], tens);
     // Another incident is not quieted by it.

@@ -32,6 +32,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// A line of this level; its text becomes one line of bounded length.
     pub fn new(loud: Loud, text: impl Into<String>) -> Line {
         let text = one_line(&text.into(), STORY_LINE_CHARS);
         Line { loud, text, incident: None, run: None, node: None, rule: None, why: None }
@@ -42,6 +43,7 @@ impl Line {
         self
     }
 
+    /// Writes the line to the log, with its fields.
     pub fn emit(&self) {
         let incident = self.incident.map(display);
         let run = self.run.map(display);
@@ -71,7 +73,7 @@ pub(super) fn is_important(kind: &EntryKind) -> bool {
     }
 }
 
-/// Whether it would have a line; for the count of what a storm leaves out.
+/// Whether it would have a line; for the count of lines that a storm leaves out.
 pub(super) fn has_line(kind: &EntryKind) -> bool {
     use EntryKind::*;
     match kind {
@@ -107,7 +109,7 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
     Some(match &entry.kind {
         // `serve` and the reload log these themselves, with more than the ledger keeps.
         Started { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => return None,
-        // A batch of alerts: what came of it has lines of its own.
+        // A batch of alerts: its results have lines of their own.
         Heard { .. } => return None,
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
         IncidentOpened { title, alert, .. } => {
@@ -127,10 +129,10 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         IncidentRecurred { .. } if !known.says_flap(entry.about.incident) => return None,
         IncidentRecurred { alert } => match known.flaps_of(entry.about.incident) {
             times if times <= FLAPS_IN_LOG => {
-                info(format!("incident open again: {alert} fires; the same incident goes on"))
+                info(format!("incident open again: {alert} fires; the same incident continues"))
             }
             times => {
-                info(format!("incident open again for the {times}th time: {alert} flaps; the same incident goes on"))
+                info(format!("incident open again for the {times}th time: {alert} flaps; the same incident continues"))
             }
         },
         IncidentGrouped { title, why, .. } => info(format!("incidents grouped: {title}")).why(why),
@@ -193,7 +195,7 @@ fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
         RunCreated { runbook, mode, rule, requested_by, .. } => {
             let by = if rule.is_some() { String::new() } else { format!(" by {requested_by}") };
             let then = match mode {
-                Mode::Observe | Mode::Suggest => "; it is planned and nothing is done",
+                Mode::Observe | Mode::Suggest => "; it is planned only",
                 Mode::Approve => "; it waits for approval before it changes anything",
                 Mode::Auto => "; it acts within the guards",
             };
@@ -206,19 +208,19 @@ fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
                 .filter(|call| call.effect != Effect::Read)
                 .map(|call| planned_words(&call.call, &call.target))
                 .collect();
-            let list = if calls.is_empty() { "nothing would change".to_owned() } else { calls.join(", ") };
+            let list = if calls.is_empty() { "no changes".to_owned() } else { calls.join(", ") };
             info(format!("run planned: {name}: {list}"))
         }
         RunEnded { state } => match state {
             RunState::Done => info(format!("run ended: {name} done")),
-            RunState::Planned => info(format!("run ended: {name} was only planned; nothing was done")),
+            RunState::Planned => info(format!("run ended: {name} was only planned; no action taken")),
             RunState::Denied { reason } => info(format!("run ended: {name} not done")).why(&reason.to_string()),
-            RunState::Stopped { why } => warn(format!("run ended: {name} stopped; a person must go on")).why(why),
+            RunState::Stopped { why } => warn(format!("run ended: {name} stopped; an operator must continue")).why(why),
             RunState::Failed { why, undone: true } => {
-                warn(format!("run ended: {name} failed; its changes were undone; a person must go on")).why(why)
+                warn(format!("run ended: {name} failed; its changes were undone; an operator must continue")).why(why)
             }
             RunState::Failed { why, undone: false } => {
-                warn(format!("run ended: {name} failed; its changes stand; a person must go on")).why(why)
+                warn(format!("run ended: {name} failed; its changes stand; an operator must continue")).why(why)
             }
             RunState::Stuck { reason } => {
                 warn(format!("run ended: {name} is stuck; its nodes stay reserved until `nightshift cancel`"))
@@ -255,7 +257,7 @@ fn of_step(entry: &Entry, known: &mut Known) -> Option<Line> {
             let what = planned_words(call, target);
             known.steps.insert((run, *step), what.clone());
             let word = if undoes.is_some() { "undo" } else { "step" };
-            let mut line = info(format!("{word} begun: {what}"));
+            let mut line = info(format!("{word} started: {what}"));
             line.node.clone_from(&target.node);
             line
         }
@@ -288,14 +290,12 @@ fn of_approval(kind: &EntryKind) -> Option<Line> {
             info(format!("approval {approval} given by {by}")).why(why)
         }
         ApprovalDecided { approval, approved: false, by, why } => {
-            info(format!("approval {approval} denied by {by}; the run does not go on")).why(why)
+            info(format!("approval {approval} denied by {by}; the run ends")).why(why)
         }
         ApprovalSeconded { approval, by, given, needed } => {
-            info(format!("approval {approval} given by {by}; {given} of {needed} people so far"))
+            info(format!("approval {approval} given by {by}; {given} of {needed} approvers so far"))
         }
-        ApprovalExpired { approval } => {
-            warn(format!("approval {approval} expired without an answer; the run does not go on"))
-        }
+        ApprovalExpired { approval } => warn(format!("approval {approval} expired without an answer; the run ends")),
         _ => return None,
     })
 }
@@ -307,18 +307,18 @@ fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
         Delivered { channel, .. } => {
             let first = known.notified.entry(entry.about.incident?).or_default().insert(channel.clone());
             if known.failing.remove(channel) {
-                info(format!("channel {channel} takes messages again; what waited is being delivered"))
+                info(format!("channel {channel} recovered; queued messages are being delivered"))
             } else {
                 return first.then(|| info(format!("channel {channel} notified")));
             }
         }
         DeliveryFailed { channel, why, final_: false } => {
             known.failing.insert(channel.clone());
-            warn(format!("delivery to channel {channel} failed; it is tried again")).why(why)
+            warn(format!("delivery to channel {channel} failed; retrying")).why(why)
         }
         DeliveryFailed { channel, why, final_: true } => Line::new(
             Loud::Error,
-            format!("delivery to channel {channel} refused; not tried again until something new happens; check the channel with `nightshift doctor`"),
+            format!("delivery to channel {channel} refused; not retried until the incident changes; check the channel with `nightshift doctor`"),
         )
         .why(why),
         PageJudged { channel, paged: true, why, .. } => info(format!("page due on channel {channel}")).why(why),
@@ -345,15 +345,15 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
         }
         Frozen { freeze } => {
             let way_back = format!("nightshift unfreeze --scope {} --why …", freeze.scope);
-            warn(format!("automation frozen: {} by {}; nothing new begins; `{way_back}`", freeze.scope, freeze.by))
+            warn(format!("automation frozen: {} by {}; no new step starts; `{way_back}`", freeze.scope, freeze.by))
                 .why(&freeze.why)
         }
         Unfrozen { scope, by, why } => info(format!("automation no longer frozen: {scope} by {by}")).why(why),
         ReleaseAsked { scope, by, why } => {
-            info(format!("release of freeze {scope} requested by {by}; a second person must agree")).why(why)
+            info(format!("release of freeze {scope} requested by {by}; a second person must confirm")).why(why)
         }
         BreakerTripped { breaker } => {
-            warn(format!("breaker {} tripped; nothing new of it begins until a person resets it", breaker.scope))
+            warn(format!("breaker {} tripped; no new step of it starts until an operator resets it", breaker.scope))
                 .why(&breaker.why)
         }
         BreakerReset { scope, by, why } => info(format!("breaker {scope} reset by {by}")).why(why),
@@ -367,11 +367,11 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
         BreakGlassUsed { by, what, times, .. } => {
             warn(format!("break-glass access used by {by}, {times} times: {what}"))
         }
-        Refused { who, what, why, times } => warn(format!("request refused to {who}, {times} times: {what}")).why(why),
-        PeopleChanged { changes } => info(format!("people or tokens changed: {}", changes.join("; "))),
+        Refused { who, what, why, times } => warn(format!("request by {who} denied, {times} times: {what}")).why(why),
+        PeopleChanged { changes } => info(format!("access changed: {}", changes.join("; "))),
         SubjectLinked { person, subject, .. } => info(format!("subject {subject} of the provider linked to {person}")),
         SubjectRefused { person, subject, mail, .. } => warn(format!(
-            "sign-in refused to subject {subject}: {mail} is the mail of {person}, who is linked to another subject"
+            "sign-in denied for subject {subject}: {mail} is the mail of {person}, who is linked to another subject"
         )),
         SubjectMailChanged { person, subject, .. } => {
             warn(format!("{person} (subject {subject}) signed in with another mail than before"))

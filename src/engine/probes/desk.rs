@@ -1,6 +1,6 @@
-//! One source of kind `inference`: what it looks at, and what it has to say of it.
+//! One source of kind `inference`: its engines, and its conditions.
 //!
-//! Invariant: the labels of a complaint are the engine's own names, so that it is the same complaint at the next look.
+//! Invariant: the labels of a condition are the engine's own names, so that it is the same condition at the next look.
 
 use crate::config::{INFERENCE, Source};
 use crate::engine::Parts;
@@ -27,7 +27,7 @@ pub(super) struct Desk {
     listed: AtomicBool,
 }
 
-/// What a list of pods says: engines by key, and pods whose labels make no sense, with the reason.
+/// The result of a list of pods: engines by key, and pods whose labels make no sense, with the reason.
 #[derive(Default)]
 pub(super) struct Found {
     pub engines: BTreeMap<String, EnginePoint>,
@@ -58,15 +58,18 @@ impl Desk {
         }
     }
 
+    /// The board of conditions, locked.
     pub fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether engines are found by the labels of pods.
     pub fn finds_pods(&self) -> bool {
         self.kube.is_some()
     }
 
-    /// Whether what is not said by now is not so: everything had the time to last as long as it must.
+    /// Whether a condition that was not reported by now does not hold: everything had the time to last as long as it
+    /// must.
     pub fn is_whole(&self, now: Time) -> bool {
         let patience = self.probe.limits.longest().0 + 4 * (self.probe.every.0 + self.probe.within.0);
         self.listed.load(Ordering::Relaxed) && now >= self.began + patience
@@ -79,6 +82,10 @@ impl Desk {
     }
 
     /// The engines among the pods of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses.
     pub async fn find(&self) -> Result<Found, WorldError> {
         let Some(kube) = &self.kube else { return Ok(Found::default()) };
         let pods = kube.pods_with(PROBE_LABEL, limits::PODS).await?;
@@ -96,7 +103,7 @@ impl Desk {
     }
 }
 
-/// Everything that is wrong with an engine, as complaints.
+/// Everything that is wrong with an engine, as conditions.
 pub(super) fn complaints(point: &EnginePoint, troubles: &[EngineTrouble]) -> Vec<Complaint> {
     let complaint = |trouble: &EngineTrouble| Complaint {
         name: trouble.check.alertname,
@@ -127,14 +134,14 @@ fn labels(point: &EnginePoint) -> Vec<(&'static str, String)> {
 
 fn odd(pod: &Pod, why: &str) -> Complaint {
     let labels = vec![("namespace", pod.namespace.clone()), ("pod", pod.name.clone())];
-    let summary = format!("pod {}/{} cannot be looked at: {why}", pod.namespace, pod.name);
+    let summary = format!("pod {}/{} cannot be polled: {why}", pod.namespace, pod.name);
     plain("InferenceProbeWrong", labels, summary)
 }
 
 /// More engines than are looked at.
 pub(super) fn left_out(source: &str, count: usize) -> Complaint {
     let summary =
-        format!("{count} engines of source {source} are not looked at: one installation looks at {}", limits::PROBES);
+        format!("{count} engines of source {source} are not polled: one installation polls at most {}", limits::PROBES);
     plain("InferenceProbesLeftOut", vec![("probes", source.to_owned())], summary)
 }
 

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 /// Which engine: the place of its desk, and its key there.
 type Name = (usize, String);
 
-/// What ended.
+/// The end of a probe or of a list.
 pub(super) enum Came {
     Looked { name: Name, look: EngineLook, took: Duration },
     Listed { desk: usize, found: Result<Found, WorldError> },
@@ -53,6 +53,7 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// A schedule of the engines that are named in the configuration; pods are listed at the first turn.
     pub fn new(parts: &Parts, desks: Vec<Arc<Desk>>) -> Round {
         let now = parts.clock.now();
         let list = |_: &Arc<Desk>| Listing { due: now, is_under_way: false, is_well: true, odd: BTreeSet::new() };
@@ -103,12 +104,13 @@ impl Round {
     pub fn wake(&self, now: Time) -> Time {
         let looks = self.patients.values().filter(|patient| patient.looked_since.is_none()).map(|patient| patient.due);
         let lists = self.lists.iter().filter(|list| !list.is_under_way).map(|list| list.due);
-        // What is due already waits for room, and hears of it by what ends.
+        // A probe that is due already waits for room, and is woken by the end of another.
         let next = looks.chain(lists).filter(|due| *due > now).min();
         let latest = now + Duration::from_secs(1);
         next.map_or(latest, |due| due.min(latest))
     }
 
+    /// Takes the end of a probe or of a list, and sets when the next one is due.
     pub fn take(&mut self, parts: &Parts, came: Came) {
         let now = parts.clock.now();
         match came {
@@ -186,13 +188,13 @@ impl Round {
     fn unlisted(&mut self, desk: usize, error: &WorldError) {
         if std::mem::take(&mut self.lists[desk].is_well) {
             let source = &self.desks[desk].source;
-            tracing::warn!(%source, %error, "pods with engines cannot be listed; those that are known are looked at on");
+            tracing::warn!(%source, %error, "cannot list pods with inference engines; polling the known ones");
         }
     }
 
     fn say_well(&mut self, desk: usize) {
         if !std::mem::replace(&mut self.lists[desk].is_well, true) {
-            tracing::info!(source = %self.desks[desk].source, "pods with engines are listed again");
+            tracing::info!(source = %self.desks[desk].source, "listing of pods with inference engines restored");
         }
     }
 
@@ -214,7 +216,7 @@ impl Round {
             return;
         }
         self.told = Some(now);
-        for kind in EngineKind::ALL {
+        for &kind in EngineKind::ALL {
             let of = || self.patients.values().filter(move |patient| patient.point.kind == kind);
             let ages = of().map(|patient| patient.last.map_or(f64::INFINITY, |(at, _)| since(at, now).as_secs_f64()));
             // One that was not looked at yet is not old, it is new.

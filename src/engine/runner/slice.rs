@@ -1,4 +1,4 @@
-//! One slice of one run: from where it stands until it waits, asks, is held, or ends.
+//! One turn of one run: from its present state until it waits, requests approval, is held, or ends.
 //!
 //! The heart: *open step? perform it; else advance; Call → begin, perform, end; Done → finish; Broken → stuck.*
 //! Invariant: every path out of a slice has left the run parked, asking, held or final in the store.
@@ -44,7 +44,7 @@ enum Next {
     Rest,
 }
 
-/// What the run wants to do next.
+/// The run's next act.
 enum Want {
     Begin {
         call: Call,
@@ -126,7 +126,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Questions that wait, complaints that ended meanwhile, modes that plan. True: rest.
+    /// Questions that wait, alerts that ended meanwhile, modes that plan. True: rest.
     async fn before_acting(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Result<bool, StoreError> {
         let run = &claimed.run;
         let asking = matches!(run.state, RunState::Asking { .. });
@@ -134,10 +134,10 @@ impl<'a> Slice<'a> {
         let only_read = claimed.journal.iter().all(|step| step.effect == Effect::Read);
         let idle = run.unwinding.is_none() && only_read && (asking || !open);
         if let Some(until) = claimed.kept.filter(|_| idle) {
-            // It may be a flap: the question stays open, and what was planned or approved stands.
+            // It may be a flap: the question stays open, and planned or approved calls stand.
             if !asking {
                 let text = format!(
-                    "its alert has ended; it goes on if that fires again before {}",
+                    "its alert has ended; the run continues if it fires again before {}",
                     until.strftime("%H:%M UTC")
                 );
                 let held = RunState::Held { reason: Reason::new(ReasonCode::EpisodeOver, text) };
@@ -159,7 +159,10 @@ impl<'a> Slice<'a> {
             return Ok(false);
         }
         if run.mode == Mode::Approve && run.approved.is_none() && self.rule_is_gone(run) {
-            let text = format!("rule {} was removed before anybody was asked", run.rule.as_deref().unwrap_or_default());
+            let text = format!(
+                "rule {} was removed before an approval was requested",
+                run.rule.as_deref().unwrap_or_default()
+            );
             let reason = Reason::new(ReasonCode::NoRuleMatched, text);
             self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
             self.parts.nudge.nudge();
@@ -175,7 +178,7 @@ impl<'a> Slice<'a> {
                 if changes {
                     self.ask_for_plan(run, runbook, planned).await?;
                 }
-                // A plan that changes nothing needs no leave: it only reads and tells.
+                // A plan that changes nothing needs no approval: it only reads and notifies.
                 Ok(changes)
             }
             Mode::Observe | Mode::Suggest => {
@@ -188,7 +191,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Without its rule nobody knows who may approve.
+    /// Without its rule the approvers are unknown.
     fn rule_is_gone(&self, run: &Run) -> bool {
         let loaded = self.parts.catalog.current();
         run.rule.as_deref().is_some_and(|name| loaded.rules.rule(name).is_none())
@@ -220,7 +223,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// The newest successful step that is not taken back yet, whose action knows how.
+    /// The newest successful step that is not undone yet, whose action has an undo.
     fn want_undo(&self, claimed: &Claimed, runbook: &Runbook, why: &str) -> Want {
         if runbook.header.undo == UndoPolicy::Never {
             return Want::End(RunState::Failed { why: why.to_owned(), undone: false });
@@ -306,8 +309,8 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Reads what the guards and the witness need; with it the world in which they looked, for the first performance. An
-    /// error is a target that does not answer.
+    /// Reads the facts for the guards and the precondition; with it the world in which they were read, for the first
+    /// performance. An error is a target that does not answer.
     async fn propose(
         &self,
         run: &Run,
@@ -323,7 +326,7 @@ impl<'a> Slice<'a> {
             proposal.carry = match action.witness(&world, &proposal.call).await {
                 Ok(witness) => witness,
                 Err(error) if error.is_transient() => return Err(error.to_string()),
-                // What is not there cannot be witnessed; `perform` will say so as an outcome.
+                // An object that does not exist has no precondition; `perform` will report it as an outcome.
                 Err(_) => Value::Null,
             };
         }

@@ -1,6 +1,6 @@
-//! Runbooks by hash: a run sees the text it started with, whatever the files say now.
+//! Runbooks by hash: a run has the text it started with, whatever the files hold now.
 //!
-//! Invariant: what is returned has exactly the wanted hash.
+//! Invariant: a returned runbook has exactly the requested hash.
 
 use crate::catalog::{self, Catalog};
 use crate::limits;
@@ -18,11 +18,16 @@ pub struct Texts {
 }
 
 impl Texts {
+    /// Texts from the catalog, and older ones from the store.
     pub fn new(journal: Arc<dyn RunJournal>, catalog: Arc<Catalog>) -> Texts {
         Texts { journal, catalog, old: Mutex::default() }
     }
 
     /// The runbook with this hash; `None` if its text is not kept or no longer compiles with this program.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store cannot be read.
     pub async fn find(&self, pin: &Pin) -> Result<Option<Arc<Runbook>>, StoreError> {
         if let Some(current) = self.catalog.current().runbooks.get(&pin.name)
             && current.pin.hash == pin.hash

@@ -1,110 +1,60 @@
-//! A call as people say it: `drain gpu-3 (GPU pods only, up to 30m)` before, `drained gpu-3: 4 GPU pods moved` after.
+//! A call in words: `drain gpu-3 (GPU pods only, up to 30m)` before, `drained gpu-3: 4 GPU pods moved` after.
 //!
-//! Invariant: a call without a phrase of its own is shown as it is written in a runbook.
+//! Invariant: the words are those that the action declares; a call of an action that this program does not have is shown as
+//! it is written in a runbook.
 
+use crate::actions::{self, Action};
 use crate::limits::NAMES_SHOWN;
 use crate::model::{Call, Effect, Outcome, PlannedCall, Reach, Subject};
 use serde_json::Value;
 
-/// Action, what to do, what was done. Data: an action without a line here is shown as its call.
-const VERBS: &[(&str, &str, &str)] = &[
-    ("k8s::cordon", "cordon", "cordoned"),
-    ("k8s::uncordon", "uncordon", "uncordoned"),
-    ("k8s::drain", "drain", "drained"),
-    ("k8s::evict", "evict", "evicted"),
-    ("k8s::delete_pod", "delete pod", "deleted pod"),
-    ("k8s::taint", "taint", "tainted"),
-    ("k8s::untaint", "remove a taint from", "removed a taint from"),
-    ("k8s::label", "label", "labeled"),
-    ("k8s::annotate", "annotate", "annotated"),
-    ("k8s::rollout_restart", "restart", "restarted"),
-    ("k8s::scale", "scale", "scaled"),
-    ("gpu::reset", "reset", "reset"),
-    ("gpu::sharing", "change the sharing of", "changed the sharing of"),
-    ("node::reboot", "reboot", "rebooted"),
-    ("node::collect", "collect diagnostics from", "collected diagnostics from"),
-    ("mig::rebalance", "change the MIG layout of", "changed the MIG layout of"),
-    ("docker::restart", "restart container", "restarted container"),
-    ("inference::restart", "restart", "restarted"),
-    ("inference::drain_traffic", "take traffic off", "took traffic off"),
-    ("inference::return_traffic", "return traffic to", "returned traffic to"),
-    ("cache::warm", "warm model weights on", "warmed model weights on"),
-    ("cache::verify", "check model weights on", "checked model weights on"),
-    ("http::post", "post to", "posted to"),
-];
-
-/// What is only read, for the lists of steps; an action without a line here is shown as its call.
-const READS: &[(&str, &str)] = &[
-    ("k8s::node", "read the state of"),
-    ("k8s::pods_on", "list the pods on"),
-    ("k8s::ready_replicas", "count the ready replicas of"),
-    ("k8s::spare_node", "look for a spare node for"),
-    ("gpu::health", "read the health of"),
-    ("gpu::processes", "list the processes on"),
-    ("gpu::recovery_action", "read the recovery action of"),
-    ("inference::health", "read the health of"),
-    ("inference::models_on", "list the models on"),
-    ("cache::status", "read the cached weights on"),
-    ("docker::containers", "list the containers of"),
-];
-
-/// Arguments that the target already says.
+/// Arguments that the target already names.
 const SAID: &[&str] = &["node", "pod", "workload", "namespace", "name", "gpu", "model", "cluster"];
-
-/// Steps of a runbook's own flow: they have entries and words of their own, and a `verify` sleeps many times.
-const SILENT: &[&str] = &["now", "sleep", "tell", "approve"];
 
 /// Whether the beginning is worth a line: it may take long and change something.
 pub fn announced(call: &Call, effect: Effect) -> bool {
-    reported(call, effect) && call.action != "note"
+    reported(call, effect) && effect != Effect::Read
 }
 
 /// Whether a good end is worth a line.
 pub fn reported(call: &Call, effect: Effect) -> bool {
-    call.action == "note" || (effect != Effect::Read && !SILENT.contains(&call.action.as_str()))
+    actions::find(&call.action).map_or(effect != Effect::Read, |action| action.spec().phrases.done.is_some())
 }
 
 /// `drain gpu-3 (GPU pods only, up to 30m)`.
 pub fn todo(call: &Call, target: Option<&Subject>) -> String {
-    match call.action.as_str() {
-        "sleep" => format!("wait {}", first(call)),
-        "note" => format!("note: {}", first(call)),
-        "tell" => format!("notify {}: {}", call.text("channel"), call.text("text")),
-        "approve" => format!("ask: {}", call.text("question")),
-        "now" => "read the time".to_owned(),
-        action => match verb(action) {
-            Some((todo, _)) => format!("{todo} {}{}", name(call, target), details(call)),
-            None => match READS.iter().find(|(read, _)| *read == action) {
-                Some((_, words)) => format!("{words} {}", name(call, target)),
-                None => call.to_string(),
-            },
-        },
+    match actions::find(&call.action) {
+        Some(action) => fill(action.spec().phrases.todo, call, &name(call, target), || details(action, call, None)),
+        None => call.to_string(),
     }
 }
 
-/// `drained gpu-3: 4 pods moved in 5s`; `value` is what the step gave back.
+/// `drained gpu-3: 4 pods moved in 5s`; `value` is the step's return value.
 pub fn done(call: &Call, target: &Subject, value: &Value) -> String {
-    match call.action.as_str() {
-        "sleep" => format!("waited {}", first(call)),
-        "note" => format!("note: {}", first(call)),
-        "k8s::drain" if value["evicted"].is_array() => drained(call, target, value),
-        action => match verb(action) {
-            Some((_, done)) => format!("{done} {}{}", name(call, Some(target)), details(call)),
-            None => format!("done: {call}"),
-        },
+    let known = actions::find(&call.action).and_then(|action| Some((action, action.spec().phrases.done?)));
+    match known {
+        Some((action, done)) => fill(done, call, &name(call, Some(target)), || details(action, call, Some(value))),
+        None => format!("done: {call}"),
     }
 }
 
-fn drained(call: &Call, target: &Subject, value: &Value) -> String {
-    let moved = value["evicted"].as_array().map_or(0, Vec::len);
-    let gpu = if call.text("only") == "all" { "" } else { "GPU " };
-    let noun = if moved == 1 { "pod" } else { "pods" };
-    let within = value["waited"].as_str().map(|waited| format!(" in {waited}")).unwrap_or_default();
-    let forced = match value["forced"].as_array().map_or(0, Vec::len) {
-        0 => String::new(),
-        forced => format!(", {forced} deleted against their disruption budget"),
-    };
-    format!("drained {}: {moved} {gpu}{noun} moved{within}{forced}", name(call, Some(target)))
+/// A phrase with its braces filled in.
+fn fill(phrase: &str, call: &Call, thing: &str, details: impl Fn() -> String) -> String {
+    let mut text = String::new();
+    let mut rest = phrase;
+    while let Some((before, (slot, after))) = rest.split_once('{').and_then(|(b, a)| Some((b, a.split_once('}')?))) {
+        text.push_str(before);
+        match (slot, call.args.get(slot)) {
+            ("target", _) => text.push_str(thing),
+            ("details", _) => text.push_str(&details()),
+            ("call", _) => text.push_str(&call.to_string()),
+            (_, Some(Value::String(argument))) => text.push_str(argument),
+            (_, Some(argument)) => text.push_str(&argument.to_string()),
+            (_, None) => {}
+        }
+        rest = after;
+    }
+    text + rest
 }
 
 /// The calls of a plan that change something, in half a sentence: `cordon gpu-1, drain it (4 pods move) and reset GPU 2`.
@@ -119,8 +69,8 @@ pub fn brief(calls: &[PlannedCall]) -> String {
             thing = if thing == node { "it".to_owned() } else { thing.replace(&format!(" on {node}"), "") };
         }
         before = node.or(before);
-        let what = match verb(&planned.call.action) {
-            Some((todo, _)) => format!("{todo} {thing}"),
+        let what = match actions::find(&planned.call.action) {
+            Some(action) => fill(action.spec().phrases.todo, &planned.call, &thing, String::new),
             None => planned.call.to_string(),
         };
         let moved = match moves(planned).map_or(0, |pods| pods.len()) {
@@ -148,11 +98,11 @@ fn moves(planned: &PlannedCall) -> Option<Vec<&str>> {
     Some(value["evicted"].as_array()?.iter().filter_map(Value::as_str).collect())
 }
 
-/// What a planned call gives or costs where that says more than the call: `evicts 4 pods: inference/llm-0, …`.
+/// The gain or cost of a planned call where it is more than the call: `evicts 4 pods: inference/llm-0, …`.
 pub fn predicted(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("cannot run now: {}", failure.message)),
-        Outcome::Ok(value) if value["changed"] == false => Some("it is so already".to_owned()),
+        Outcome::Ok(value) if value["changed"] == false => Some("already in that state".to_owned()),
         Outcome::Ok(_) => {
             let pods = moves(planned).filter(|pods| !pods.is_empty())?;
             let shown = pods[..pods.len().min(NAMES_SHOWN)].join(", ");
@@ -164,10 +114,6 @@ pub fn predicted(planned: &PlannedCall) -> Option<String> {
             Some(format!("evicts {} {noun}: {shown}{more}", pods.len()))
         }
     }
-}
-
-fn verb(action: &str) -> Option<(&'static str, &'static str)> {
-    VERBS.iter().find(|(name, ..)| *name == action).map(|(_, todo, done)| (*todo, *done))
 }
 
 /// The thing itself, as short as it can be called.
@@ -190,10 +136,10 @@ fn name(call: &Call, target: Option<&Subject>) -> String {
         .unwrap_or_else(|| "the fleet".to_owned())
 }
 
-/// What the target does not say: reason first, then the rest by name.
-fn details(call: &Call) -> String {
-    if call.action == "k8s::drain" {
-        return drain_details(call);
+/// The arguments beyond the target: reason first, then the rest by name.
+fn details(action: &dyn Action, call: &Call, value: Option<&Value>) -> String {
+    if let Some(details) = action.details(call, value) {
+        return details;
     }
     let mut parts = Vec::new();
     let why = call.text("why");
@@ -211,33 +157,4 @@ fn details(call: &Call) -> String {
         }
     }
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
-}
-
-/// ` (GPU pods only, up to 30m)`, with the options that allow more than the gentle way.
-fn drain_details(call: &Call) -> String {
-    let mut parts = vec![if call.text("only") == "all" { "all pods" } else { "GPU pods only" }.to_owned()];
-    let within = call.text("within");
-    if !within.is_empty() {
-        parts.push(format!("up to {within}"));
-    }
-    match call.text("then") {
-        "force" => parts.push("then deleted whatever disruption budgets say".to_owned()),
-        "hold" => parts.push("then waits on".to_owned()),
-        _ => {}
-    }
-    for (option, words) in [("delete_empty_dir", "also pods that lose local data"), ("evict_bare", "also bare pods")] {
-        if call.args.get(option) == Some(&Value::Bool(true)) {
-            parts.push(words.to_owned());
-        }
-    }
-    format!(" ({})", parts.join(", "))
-}
-
-/// The first argument as text.
-fn first(call: &Call) -> String {
-    match call.args.values().next() {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
 }

@@ -1,13 +1,14 @@
-//! A plan and the question about it, as people read them: steps, what each costs, what would hold it.
+//! A plan and its approval request, as users read them: steps, the cost of each, the guards that would hold it.
 //!
-//! Invariant: what is predicted is what the planner and the guards said, in their words; nothing is computed again here.
+//! Invariant: predictions are the planner's and the guards', in their words; nothing is computed again here.
 
 use super::{after, cause, over_to_you, phrase};
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{Approval, Ask, Call, Foretold, Outcome, Plan, PlanEnd, PlannedCall, PlannedStep, Reach, Subject};
 use crate::notifiers::one_line;
 
-/// An approval that is open, as people are asked: each step that changes something, what it costs, what would hold it.
+/// An open approval request, as approvers read it: each step that changes something, its cost, the guards that would
+/// hold it.
 pub fn question(approval: &Approval) -> Ask {
     let plan = approval.plan.as_ref();
     let steps = plan.map(|plan| planned_steps(plan, &approval.foretold)).unwrap_or_default();
@@ -25,11 +26,11 @@ pub fn question(approval: &Approval) -> Ask {
     }
 }
 
-/// The steps of a plan that change something, with what each costs and what the guards would say to it.
+/// The steps of a plan that change something, with the cost of each and the guards' predicted decisions.
 pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> = Vec::new();
     for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
-        // A freeze stops everything, and is said of everything.
+        // A freeze stops everything, and is shown once for all steps.
         let foretold = foretold.iter().find(|foretold| foretold.call == at);
         let floor_kept = foretold.is_some_and(Foretold::keeps_the_floor);
         let floor = if floor_kept { "; the serving floor is kept" } else { "" };
@@ -38,7 +39,7 @@ pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
             .filter(|foretold| !foretold.is_frozen())
             .and_then(Foretold::words)
             .map(|words| one_line(&words, STORY_LINE_CHARS));
-        // What holds the first step holds the next ones for the same reason.
+        // The reason that holds the first step holds the next ones as well.
         let held = held.filter(|words| !steps.iter().any(|step| step.held.as_ref() == Some(words)));
         steps.push(PlannedStep {
             what: planned_words(&planned.call, &planned.target),
@@ -73,12 +74,12 @@ pub fn brief(plan: &Plan) -> String {
     one_line(&text, STORY_LINE_CHARS)
 }
 
-/// What a planned call gives or costs, where that says more than the call.
+/// The gain or cost of a planned call, where it is more than the call.
 pub fn predicted(planned: &PlannedCall) -> Option<String> {
     phrase::predicted(planned).map(|words| one_line(&words, STORY_LINE_CHARS))
 }
 
-/// A call of a plan as people read it: `drain gpu-3 (GPU pods only, up to 30m)`.
+/// A call of a plan as users read it: `drain gpu-3 (GPU pods only, up to 30m)`.
 pub fn planned_words(call: &Call, target: &Subject) -> String {
     one_line(&phrase::todo(call, Some(target)), STORY_LINE_CHARS)
 }
@@ -86,7 +87,7 @@ pub fn planned_words(call: &Call, target: &Subject) -> String {
 /// The line of a plan.
 pub(super) fn planned(plan: &Plan) -> String {
     let list = match phrase::brief(&plan.calls) {
-        list if list.is_empty() => "nothing would change".to_owned(),
+        list if list.is_empty() => "no changes".to_owned(),
         list => list,
     };
     match &plan.end {

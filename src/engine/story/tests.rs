@@ -259,28 +259,28 @@ fn every_kind_of_entry_has_words() {
     insta::assert_snapshot!(shown.join("\n"), @r"
       Nightshift 0.1.0 started (epoch 4)
       1 rule and 5 runbooks in force
-    * ana made t3 `ci`, role operator, good until 2026-11-23
+    * ana created t3 `ci`, role operator, valid until 2026-11-23
     * ana revoked t3 `ci`: it leaked
     * break-glass: ana has admin rights until 03:40 UTC (t4). Reason: no login
     * break-glass (ana): POST /x
       break-glass (ana): POST /x, 7 more times
-      refused to vic: POST /x, by Slack: no
-      refused to vic 9 more times: POST /x
+      denied for vic: POST /x, by Slack: no
+      denied for vic 9 more times: POST /x
     * access rights changed: ada: approver → viewer
     * ada signed in for the first time as subject 00u1 (ada@example.com)
-      sign-in refused to subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
+      sign-in denied for subject 00u2: ada@example.com is the mail of ada, and another subject has signed in as ada
     * ada (subject 00u1) signed in with another mail
     * ana unlinked 1 of ada's subjects, so the next one with their mail is linked: new account
     * ana ended 2 sessions of bob: he left
-    * rules/a.yaml is refused, the last good one stays in force: line 3: unknown key `wen`
+    * rules/a.yaml rejected; its last good version stays active: line 3: unknown key `wen`
       am: alert opened: XID 79 on gpu-3 and 1 more; started r17
-      am: alert opened: XID 79 on gpu-3; nothing started: none of 3 rules matches
+      am: alert opened: XID 79 on gpu-3; no run started: none of 3 rules matches
     * gap in the alerts from am: 40 alerts were cut off
     * opened: XID 79 on gpu-3
     * gpu-3: GPU 5 fell off the bus (XID 79), GpuHot and 3 more joined
     * xid-79 (r17) started for gpu-3, mode approve, rule xid79
     * plan: cordon gpu-3 and drain it; then it would stop: needs hands
-    * asked (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
+    * approval requested (a3): run xid-79 on gpu-3? Expires 03:40 UTC; without an answer it counts as denied.
     * a3 approved by ana: go
     * a4 denied by bo
     * a5 expired without an answer: it counts as denied
@@ -288,7 +288,7 @@ fn every_kind_of_entry_has_words() {
     * on hold, cordon gpu-3 (XID 79): 1 of 4 nodes is out (gpu-2); the limit is 2 at once
     * cordoned gpu-3 (XID 79 on GPU 1)
     * could not drain gpu-3 (GPU pods only, up to 30m): 2 pods are left after 30m: a/llm-0, a/llm-1
-    * uncordoned gpu-3; nothing had to change
+    * uncordoned gpu-3; no change was needed
     * begins: acme::poke(where: rack 7)
     * note: rack 7 is warm
       step 10 done
@@ -296,11 +296,11 @@ fn every_kind_of_entry_has_words() {
     * message to hardware: GPU 1 did not come back
     * xid-79 (r17) is waiting: PodDisruptionBudget llama-70b allows no eviction now
     * xid-79 (r17) failed and undid its steps: drain timed out
-    * r18 is stuck and needs a person: the reboot may have happened
+    * r18 is stuck and needs an operator: the reboot may have happened
     * r18 is done
     * acknowledged by ana
       notified: oncall
-    * could not notify mail: 550 no such user; given up until something new happens
+    * could not notify mail: 550 no such user; no further attempt until the incident changes
     * frozen: all by ana: storage upgrade
     * no longer frozen: all, released by ana
     * resolved: all alerts have ended
@@ -368,7 +368,7 @@ fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
             "opened: gpu-1: XID 48",
             "gpu-reset (r3) started for gpu-1, GPU 2, mode suggest",
             "notified: oncall, pager, mail",
-            "suggestion only: gpu-reset (r3) would cordon gpu-1, drain it (4 pods move) and reset GPU 2; nothing was done",
+            "suggestion only: gpu-reset (r3) would cordon gpu-1, drain it (4 pods move) and reset GPU 2; no action taken",
         ]
     );
 }
@@ -393,7 +393,7 @@ fn a_drain_says_how_many_pods_moved_and_a_plan_that_cannot_run_says_which_step_a
     assert_eq!(cause(&why), format!("gpu::reset: {message}"));
     assert_eq!(cause("the drain timed out"), "the drain timed out");
     let held = RunState::Stopped { why: "needs hands: reset GPU 5 or reboot gpu-3, then uncordon it".into() };
-    let over = "x (r1) has done its part, over to you: reset GPU 5 or reboot gpu-3, then uncordon it";
+    let over = "x (r1) is finished, over to you: reset GPU 5 or reboot gpu-3, then uncordon it";
     assert_eq!(run_words("x (r1)", &held), over);
     let late = "2026-11-24T00:20:00Z".parse().unwrap();
     assert_eq!(deadline(late, at(0)), "Expires 24 Nov 00:20 UTC; without an answer it counts as denied.");
@@ -414,4 +414,67 @@ fn a_hostile_label_stays_one_bounded_line() {
     let line = line(&entry(0, None, kind)).unwrap();
     assert!(line.text.starts_with("opened: a b\\u{202e}xxx") && line.text.ends_with('…'));
     assert_eq!(line.text.chars().count(), STORY_LINE_CHARS);
+}
+
+/// `src/actions/trial_shelve.rs` and its line in `actions!` are all that there is of this action.
+#[test]
+fn an_action_of_one_file_and_one_line_is_known_to_guards_plans_timelines_undo_and_metrics() {
+    use crate::policy::{Facts, GuardLimits, Levels, Proposal, Replica, Serving, admit};
+    let action = crate::actions::find("trial::shelve").unwrap();
+    let spec = action.spec();
+    let shelve = call("trial::shelve", json!({ "node": "gpu-3", "why": "a fan" }));
+    let target = action.target(&shelve);
+    assert_eq!(target, Subject::node("gpu-3"));
+    assert_eq!(action.takes(&shelve), Takes::Node { name: "gpu-3".into(), gpu_only: false });
+
+    assert!(phrase::announced(&shelve, spec.effect) && phrase::reported(&shelve, spec.effect));
+    assert_eq!(phrase::todo(&shelve, Some(&target)), "shelve gpu-3 (a fan)");
+    assert_eq!(phrase::done(&shelve, &target, &json!({})), "shelved gpu-3 (a fan)");
+    let predicted = Outcome::Ok(json!({ "evicted": ["llm/chat-0"] }));
+    let planned =
+        PlannedCall { call: shelve.clone(), effect: spec.effect, reach: spec.reach, target: target.clone(), predicted };
+    assert_eq!(phrase::brief(std::slice::from_ref(&planned)), "shelve gpu-3 (1 pod moves)");
+
+    let replica = Replica { pod: "llm/chat-0".into(), node: "gpu-3".into() };
+    let serving = Serving {
+        set: "llm/chat".into(),
+        floor: 1,
+        takes: vec![replica.pod.clone()],
+        ready: vec![replica],
+        ..Serving::default()
+    };
+    let facts = Facts { nodes_total: Some(40), serving: vec![serving], ..Facts::default() };
+    let proposal = Proposal { facts, ..Proposal::new(spec, (RunId(1), 1), shelve.clone(), target, at(0)) };
+    let auto = Levels { mode: Mode::Auto, declared_reach: Reach::Node, ..Levels::default() };
+    let verdict = |levels: &Levels, proposal: &Proposal| match admit(&GuardLimits::default(), levels, proposal, at(0)) {
+        Verdict::Deny { reason } | Verdict::Hold { reason, .. } => reason.to_string(),
+        Verdict::Allow => "allowed".to_owned(),
+    };
+    let refused = verdict(&auto, &proposal);
+    assert!(refused.contains("requires an approved plan"), "a last resort asks in mode auto: {refused}");
+    let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
+    let approved = Levels { approved: Some(plan), ..auto };
+    let floor = verdict(&approved, &proposal);
+    assert!(floor.contains("shelving it leaves 0; the floor is 1"), "{floor}");
+    let busy = Levels { node_holder: Some(RunId(7)), ..approved };
+    let gentle = Proposal { disruptive: false, facts: Facts::default(), ..proposal.clone() };
+    assert!(verdict(&busy, &gentle).contains("r7 works on gpu-3 already"), "it touches the node's schedule");
+
+    let outcome = Some(Outcome::Ok(json!({ "changed": true })));
+    let step = Step {
+        run: RunId(1),
+        no: 0,
+        call: shelve,
+        effect: spec.effect,
+        undoes: None,
+        begun_at: at(0),
+        deadline: at(1),
+        attempt: 1,
+        carry: serde_json::Value::Null,
+        outcome,
+        ended_at: Some(at(1)),
+        incarnation: String::new(),
+    };
+    assert_eq!(action.undo(&step), Some(call("trial::shelve", json!({ "node": "gpu-3", "back": true }))));
+    assert_eq!(action.bytes_read(&json!({ "all": 4, "read": 3 })), Some((4, 3)));
 }

@@ -1,12 +1,13 @@
 //! A mail about an incident or a storm: subject, text part, HTML part.
 //!
-//! Invariant: both parts say the same.
+//! Invariant: both parts have the same content.
 
-use super::html::{Html, link, tag, words};
 use crate::limits::{MAIL_SUBJECT_CHARS, STORY_LINE_CHARS, STORY_LINES};
 use crate::model::{Digest, IncidentState, Notice, StoryLine};
 use crate::notifiers::{alert_words, date_time, firing, how_to_answer, mark, plan_lines, standing, suggested, text};
+use maud::{Markup, PreEscaped, html};
 
+/// A mail: its subject, and its body as plain text and as HTML.
 pub struct Mail {
     pub subject: String,
     pub text: String,
@@ -21,27 +22,31 @@ const BODY: &str = "font-family:sans-serif;font-size:15px;line-height:1.4";
 #[derive(Default)]
 struct Draft {
     text: String,
-    html: Vec<Html>,
+    html: String,
 }
 
 impl Draft {
+    fn add(&mut self, node: Markup) {
+        self.html.push_str(&node.into_string());
+    }
+
     fn title(&mut self, title: &str) {
         self.text.push_str(&text::plain(title, STORY_LINE_CHARS));
         self.text.push('\n');
-        self.html.push(tag("h2", "margin:0", vec![words(title, STORY_LINE_CHARS)]));
+        self.add(html! { h2 style="margin:0" { (text::plain(title, STORY_LINE_CHARS)) } });
     }
 
     fn line(&mut self, line: &str) {
         self.text.push_str(&text::plain(line, STORY_LINE_CHARS));
         self.text.push('\n');
-        self.html.push(tag("p", GREY, vec![words(line, STORY_LINE_CHARS)]));
+        self.add(html! { p style=(GREY) { (text::plain(line, STORY_LINE_CHARS)) } });
     }
 
     /// The sentence that counts.
     fn strong(&mut self, line: &str) {
         self.text.push_str(&text::plain(line, 2 * STORY_LINE_CHARS));
         self.text.push('\n');
-        self.html.push(tag("p", "margin:4px 0", vec![tag("strong", "", vec![words(line, 2 * STORY_LINE_CHARS)])]));
+        self.add(html! { p style="margin:4px 0" { strong { (text::plain(line, 2 * STORY_LINE_CHARS)) } } });
     }
 
     /// Lines as they stand, with their indent.
@@ -51,14 +56,14 @@ impl Draft {
             self.text.push_str(&line);
             self.text.push('\n');
             let indent = if line.starts_with("    ") { "margin:2px 0 2px 32px" } else { "margin:4px 0" };
-            self.html.push(tag("p", indent, vec![words(line.trim(), 2 * STORY_LINE_CHARS)]));
+            self.add(html! { p style=(indent) { (line.trim()) } });
         }
     }
 
     /// An address that was checked, with our words.
     fn link(&mut self, href: &str, label: &str) {
         self.text.push_str(&format!("{label}: {href}\n"));
-        self.html.push(tag("p", "margin:4px 0", vec![link(href, label)]));
+        self.add(html! { p style="margin:4px 0" { a href=(href) { (text::plain(label, 200)) } } });
     }
 
     fn list(&mut self, items: impl Iterator<Item = String>) {
@@ -66,14 +71,13 @@ impl Draft {
         for item in &items {
             self.text.push_str(&format!("  {item}\n"));
         }
-        let items = items.iter().map(|item| tag("li", "", vec![words(item, STORY_LINE_CHARS)])).collect();
-        self.html.push(tag("ul", "padding-left:20px", items));
+        self.add(html! { ul style="padding-left:20px" { @for item in &items { li { (item) } } } });
     }
 
     fn command(&mut self, command: &str, note: &str) {
         self.text.push_str(&format!("\n    {command}\n    ({note})\n"));
-        self.html.push(tag("p", MONO, vec![words(command, 200)]));
-        self.html.push(tag("p", GREY, vec![words(note, 200)]));
+        self.add(html! { p style=(MONO) { (text::plain(command, 200)) } });
+        self.add(html! { p style=(GREY) { (text::plain(note, 200)) } });
     }
 
     fn gap(&mut self) {
@@ -81,11 +85,11 @@ impl Draft {
     }
 
     fn mail(self, subject: &str) -> Mail {
-        Mail {
-            subject: text::plain(subject, MAIL_SUBJECT_CHARS),
-            text: self.text,
-            html: tag("body", BODY, self.html).page(),
-        }
+        let page = html! {
+            (PreEscaped("<!doctype html>"))
+            html { head { meta charset="utf-8"; } body style=(BODY) { (PreEscaped(self.html)) } }
+        };
+        Mail { subject: text::plain(subject, MAIL_SUBJECT_CHARS), text: self.text, html: page.into_string() }
     }
 }
 
@@ -102,6 +106,7 @@ pub fn subject(notice: &Notice) -> String {
     text::plain(&format!("[Nightshift {}] {word}{}", incident.shown_id(), incident.title), MAIL_SUBJECT_CHARS)
 }
 
+/// The mail of an incident in its present state.
 pub fn incident(notice: &Notice) -> Mail {
     let incident = &notice.incident;
     let mut draft = Draft::default();
@@ -180,11 +185,12 @@ fn facts(notice: &Notice) -> String {
     facts.join(" · ")
 }
 
+/// The mail of a digest, at its beginning and at its end.
 pub fn digest(digest: &Digest, install: &str) -> Mail {
     let mut draft = Draft::default();
     draft.title(&format!("{} incidents at once, worst: {}", digest.total, digest.worst));
-    let over = "The storm is over; new incidents have mails of their own again.";
-    let more = "More may follow; the next mail comes when it is over.";
+    let over = "The storm is over; each new incident gets its own mail again.";
+    let more = "More may follow; the next mail is sent when the storm is over.";
     draft.line(&format!("Since {}. {}", date_time(digest.since), if digest.over { over } else { more }));
     draft.list(digest.shown.iter().map(|item| format!("{}: {} {}", item.severity, item.title, item.line)));
     let more = digest.total.saturating_sub(digest.own + digest.shown.len());
@@ -201,4 +207,25 @@ fn story(notice: &Notice) -> Vec<&StoryLine> {
     lines.sort_by_key(|line| line.no);
     lines.dedup_by_key(|line| line.no);
     lines.split_off(lines.len().saturating_sub(STORY_LINES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_stays_text_in_every_place() {
+        let hostile = "</p><script>alert(1)</script>\" onclick='x'";
+        let mut draft = Draft::default();
+        draft.title(hostile);
+        draft.line(hostile);
+        draft.strong(hostile);
+        draft.paragraphs(&[hostile.to_owned()]);
+        draft.link(hostile, hostile);
+        draft.list([hostile.to_owned()].into_iter());
+        draft.command(hostile, hostile);
+        let page = draft.mail(hostile).html;
+        assert!(!page.contains("<script") && !page.contains("\" onclick") && !page.contains("' onclick"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;").count(), 9);
+    }
 }

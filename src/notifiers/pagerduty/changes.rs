@@ -1,6 +1,7 @@
-//! PagerDuty's change events: what Nightshift did, on the timeline of a service. They page nobody.
+//! PagerDuty's change events: Nightshift's actions, on the timeline of a service. They page no one.
 //!
-//! Invariant: only a change that happened is told, once for each news of an incident; nothing here opens or ends an alert.
+//! Invariant: only a change that happened is sent, once for each news of an incident; nothing here opens or ends an
+//! alert.
 
 use super::door::Door;
 use crate::limits::{NAMES_SHOWN, PAGERDUTY_BURST, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
@@ -10,6 +11,7 @@ use crate::telemetry::ChannelKind;
 use crate::world::Http;
 use serde_json::{Value, json};
 
+/// A channel to PagerDuty's change events.
 pub struct Changes {
     door: Door,
     install: String,
@@ -17,6 +19,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// A channel of this integration. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the routing key is not one of a service's Events API V2 integration.
     pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<Changes, String> {
         let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
         let door = Door::new(http, routing_key, api)?;
@@ -75,7 +82,7 @@ impl Notifier for Changes {
         }
     }
 
-    /// A storm is no change; what is done about it is told with each incident.
+    /// A storm is no change; actions on it are sent with each incident.
     async fn digest(&self, _: &Digest, _: Option<&Receipt>) -> Delivery {
         Delivery::Nothing(None)
     }
@@ -89,7 +96,7 @@ impl Notifier for Changes {
     }
 
     async fn probe(&self) -> Result<String, String> {
-        Ok("the routing key has the right form; whether PagerDuty knows it shows only with an event, and none was sent"
+        Ok("the routing key has the right form; only an event can show whether PagerDuty accepts it, and none was sent"
             .to_owned())
     }
 }

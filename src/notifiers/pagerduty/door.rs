@@ -1,6 +1,6 @@
 //! One address of PagerDuty's Events API, and the key of one integration.
 //!
-//! Invariant: taken is what PagerDuty says that it has taken, not every 2xx; the key is in no message.
+//! Invariant: an event is taken when PagerDuty confirms it, not at every 2xx; the key is in no message.
 
 use crate::model::Delivery;
 use crate::notifiers::{answer, text};
@@ -24,6 +24,11 @@ struct Said {
 }
 
 impl Door {
+    /// An endpoint with this routing key; white space around the key is removed.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the key is not 32 letters and digits; the message hints at the likely mistake.
     pub fn new(http: Http, routing_key: String, api: String) -> Result<Door, String> {
         let routing_key = routing_key.trim().to_owned();
         let good = routing_key.len() == 32 && routing_key.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -39,7 +44,11 @@ impl Door {
         Ok(Door { http, routing_key, api })
     }
 
-    /// Sends one event. PagerDuty takes it with 202; that it pages somebody is PagerDuty's business.
+    /// Sends one event. PagerDuty takes it with 202; whether it pages is PagerDuty's decision.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the delivery's result: a retry where PagerDuty may take it later, a refusal where it never will.
     pub async fn send(&self, body: Value) -> Result<(), Delivery> {
         let request = HttpRequest { method: "POST".to_owned(), url: self.api.clone(), headers: BTreeMap::new(), body };
         let sent = self.http.send(&request).await.map_err(|error| answer::no_answer("PagerDuty", &error));

@@ -1,6 +1,6 @@
-//! What PagerDuty shows of an incident: summary, source, component and details.
+//! PagerDuty's view of an incident: summary, source, component and details.
 //!
-//! Invariant: the summary is the title with what is needed of people, never the latest line of the timeline.
+//! Invariant: the summary is the title with the reason why a user is needed, never the latest line of the timeline.
 
 use crate::limits::{ASKS, DIGEST_ITEMS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS, STORY_LINES};
 use crate::model::{Ask, Digest, Need, NeedKind, Notice, Severity, Time};
@@ -51,12 +51,12 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
     };
     let paged = digest.own.min(digest.total);
     let rest = match digest.over {
-        true => "the storm is over",
-        false => "more are not paged one by one",
+        true => "alert storm over",
+        false => "further incidents are not paged one by one",
     };
     Payload {
         summary: format!(
-            "{} incidents at once, worst: {}{asking} ({paged} of them paged on their own; {rest})",
+            "{} incidents at once, worst: {}{asking} ({paged} of them paged separately; {rest})",
             digest.total, digest.worst
         ),
         source: text::plain(install, 200),
@@ -87,8 +87,8 @@ fn summary(notice: &Notice) -> String {
     format!("[{mark}] {title} – {rest}")
 }
 
-/// What the question asks for, as short as it can be: `approve: cordon gpu-3 and drain it (4 pods move)?`, or the question's
-/// own first sentence.
+/// The request of the question, as short as it can be: `approve: cordon gpu-3 and drain it (4 pods move)?`, or the
+/// question's own first sentence.
 fn brief(ask: &Ask) -> String {
     match ask.brief.as_str() {
         "" => ask.question.split_once("? ").map_or(ask.question.clone(), |(first, _)| format!("{first}?")),

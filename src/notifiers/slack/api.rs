@@ -1,4 +1,4 @@
-//! Slack's Web API: one call, and what its answer asks of us.
+//! Slack's Web API: one call, and the reading of its answer.
 //!
 //! Invariant: HTTP 200 is not success; only `ok: true` is.
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The client of Slack's Web API, with one token.
 #[derive(Clone)]
 pub struct Api {
     pub http: Http,
@@ -17,7 +18,7 @@ pub struct Api {
     pub token: String,
 }
 
-/// What Slack says when it has done it.
+/// Slack's answer to a call.
 #[derive(Debug, Default, Deserialize)]
 pub struct Said {
     #[serde(default)]
@@ -38,7 +39,7 @@ pub struct Said {
     pub team_id: String,
     #[serde(default)]
     pub user: String,
-    /// What the token may do, where Slack says so.
+    /// The token's scopes, where Slack lists them.
     #[serde(skip)]
     pub scopes: Option<String>,
     /// Where to connect to, of `apps.connections.open`.
@@ -47,7 +48,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Which of these rights the token has not, as far as Slack says what it has.
+    /// The rights of these that the token lacks, as far as Slack lists its scopes.
     pub fn lacks(&self, rights: &[&'static str]) -> Vec<&'static str> {
         let Some(scopes) = &self.scopes else { return Vec::new() };
         let has = |right: &str| scopes.split(',').any(|scope| scope.trim() == right);
@@ -71,20 +72,29 @@ pub enum Trouble {
     Doubtful(Delivery),
     /// It was not done.
     Not(Delivery),
-    /// `msg_too_long`, `msg_blocks_too_long`: say it shorter.
+    /// `msg_too_long`, `msg_blocks_too_long`: send it shorter.
     TooLong,
-    /// Slack does not like our blocks: say it without.
+    /// Slack refuses our blocks: send it without.
     BadBlocks,
     /// The message to edit is gone or may not be edited any more.
     Gone,
 }
 
 impl Api {
+    /// Calls a method with a JSON body.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
     pub async fn post(&self, method: &str, body: &Value) -> Result<Said, Trouble> {
         self.call("POST", &format!("{}/{method}", self.base), body.clone(), method).await
     }
 
     /// Reads take their arguments in the query.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
     pub async fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<Said, Trouble> {
         let url = url::Url::parse_with_params(&format!("{}/{method}", self.base), query)
             .map_err(|error| Trouble::Not(Delivery::Refused { why: format!("the address of Slack's API: {error}") }))?;
@@ -100,7 +110,7 @@ impl Api {
         let request = HttpRequest { method: verb.to_owned(), url: url.to_owned(), headers, body };
         let sent = self.http.send(&request).await;
         let answered = sent.map_err(|error| match (&error, answer::no_answer("Slack", &error)) {
-            // Without a connection nothing was said.
+            // Without a connection nothing was sent.
             (WorldError::Unreached(_), delivery) => Trouble::Not(delivery),
             (_, delivery) => doubt(delivery),
         })?;
@@ -112,8 +122,7 @@ impl Api {
             });
         }
         let mut said: Said = serde_json::from_str(&answered.body).map_err(|_| {
-            let why =
-                format!("Slack answered {method} with something that is not its JSON{}", answer::quote(&answered.body));
+            let why = format!("Slack's answer to {method} is not valid JSON{}", answer::quote(&answered.body));
             Trouble::Doubtful(Delivery::Retry { after, why })
         })?;
         said.scopes = answered.scopes;
@@ -132,7 +141,7 @@ fn doubt(delivery: Delivery) -> Trouble {
 /// The one call that takes an app token.
 const SOCKET: &str = "apps.connections.open";
 
-/// Slack's words for what is wrong, and what to mend.
+/// Slack's error in words, and its fix.
 fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
     let error = text::plain(&said.error, 80);
     let mend = match said.error.as_str() {
@@ -145,7 +154,7 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         | "trigger_expired"
         | "exchanged_trigger_id"
         | "trigger_exchanged"
-        | "invalid_trigger_id" => "it waited too long, or was used before: press the button again",
+        | "invalid_trigger_id" => "the form expired or was already used: press the button again",
         "not_authed"
         | "invalid_auth"
         | "account_inactive"
@@ -155,7 +164,7 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
             if method == SOCKET =>
         {
             "the app token is not valid: make one with `connections:write` (Basic Information, App-Level Tokens) and put it \
-             into the secret of `slack.app_token`; it is read again by itself"
+             into the secret of `slack.app_token`, which is reloaded automatically"
         }
         "socket_mode_not_enabled" | "forbidden_team" | "app_not_found" if method == SOCKET => {
             "Socket Mode is off for this app: switch it on at api.slack.com/apps, Socket Mode"
@@ -166,23 +175,23 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
         | "token_revoked"
         | "token_expired"
         | "not_allowed_token_type" => {
-            "the bot token is not valid: install the app anew and put its `xoxb-` token into the channel's secret"
+            "the bot token is not valid: reinstall the app and put its `xoxb-` token into the channel's secret"
         }
         "channel_not_found" => {
-            "there is no such channel, or the bot may not see it: check `channel`, invite the bot if it is private"
+            "there is no such channel, or the bot may not see it: check `channel`, and invite the bot if it is private"
         }
         "not_in_channel" => "the bot is not in the channel: write `/invite @nightshift` there",
         "is_archived" => "the channel is archived: choose another one",
         "missing_scope" | "no_permission" | "restricted_action" | "access_denied" => {
             let needed = text::plain(&said.needed, 80);
             let why = format!(
-                "Slack refused {method}: {error}: the app lacks a right{}{needed}; add it and install the app anew",
+                "Slack refused {method}: {error}: the app lacks a scope{}{needed}; add it and reinstall the app",
                 if needed.is_empty() { "" } else { ": " }
             );
             return Trouble::Not(Delivery::Refused { why });
         }
         "ratelimited" | "rate_limited" | "message_limit_exceeded" => {
-            return Trouble::Not(Delivery::Retry { after, why: format!("Slack asks us to slow down ({error})") });
+            return Trouble::Not(Delivery::Retry { after, why: format!("Slack limits our rate ({error})") });
         }
         // Unknown words may pass by themselves (internal_error, fatal_error, …): rather twice than never.
         _ => {
@@ -211,6 +220,7 @@ pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
     body
 }
 
+/// How a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Blocks,

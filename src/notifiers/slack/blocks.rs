@@ -1,6 +1,6 @@
-//! Block Kit as types: what cannot be written here cannot be sent, so a label can never become a mention or a button.
+//! Block Kit as types: only these shapes can be sent, so a label can never become a mention or a button.
 //!
-//! Invariant: a `Message` never has more blocks or characters than Slack takes; what did not fit is said in its last line.
+//! Invariant: a `Message` never has more blocks or characters than Slack takes; its last line states an omission.
 
 use crate::limits::{
     SLACK_BLOCKS, SLACK_CONTEXT_CHARS, SLACK_HEADER_CHARS, SLACK_SECTION_CHARS, SLACK_TEXT_CHARS, SLACK_TOTAL_CHARS,
@@ -10,6 +10,7 @@ use crate::model::Time;
 use crate::notifiers::text::{self, SlackTime};
 use serde::Serialize;
 
+/// A block of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Block {
@@ -19,13 +20,13 @@ pub enum Block {
     Actions { elements: Vec<Button> },
 }
 
-/// Something to press. What it does and what it carries are ours; only the words of `confirm` may be from outside.
+/// A button. Its action and its value are ours; only the words of `confirm` may be from outside.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "button")]
 pub struct Button {
     pub action_id: &'static str,
     pub text: Text,
-    /// What was shown, sealed; it opens nothing by itself.
+    /// The state that was shown, sealed; it opens nothing by itself.
     pub value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub style: Option<&'static str>,
@@ -33,7 +34,7 @@ pub struct Button {
     pub confirm: Option<Confirm>,
 }
 
-/// Asked once more before it is sent.
+/// A confirmation before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Confirm {
     pub title: Text,
@@ -48,6 +49,7 @@ impl Button {
         self.text.size() + self.value.len() + confirm
     }
 
+    /// A button without style and confirmation.
     pub fn new(action_id: &'static str, words: &'static str, value: String) -> Button {
         let text = Text::Plain { text: words.to_owned(), emoji: false };
         Button { action_id, text, value, style: None, confirm: None }
@@ -65,12 +67,12 @@ pub enum Text {
 }
 
 impl Text {
-    /// Text that somebody else wrote. Escaped too: Slack reads `&lt;` in plain text as `<`.
+    /// Text from outside. Escaped too: Slack reads `&lt;` in plain text as `<`.
     pub fn outside(words: &str, max: usize) -> Text {
         Text::Plain { text: text::slack(words, max), emoji: false }
     }
 
-    /// Lines of text that somebody else wrote, each escaped before.
+    /// Lines of text from outside, each escaped before.
     fn lines(escaped: String) -> Text {
         Text::Plain { text: escaped, emoji: false }
     }
@@ -87,23 +89,24 @@ impl Text {
     }
 }
 
-/// What goes to `chat.postMessage`, `chat.update` and incoming webhooks.
+/// The body of `chat.postMessage`, `chat.update` and incoming webhooks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Shown in notifications and by clients that know no blocks; already escaped.
+    /// Shown in notifications and by clients without blocks; already escaped.
     pub text: String,
     pub blocks: Vec<Block>,
     left: usize,
     closing: bool,
 }
 
-/// Kept free for the line that says what was left out.
+/// Kept free for the line that states an omission.
 const TAIL: usize = 200;
 
 /// Blocks that a timeline leaves free for buttons and the last line.
 const KEPT_BLOCKS: usize = 4;
 
 impl Message {
+    /// A message without blocks; `fallback` is shown in notifications.
     pub fn new(fallback: &str) -> Message {
         Message {
             text: text::slack(fallback, SLACK_TEXT_CHARS),
@@ -113,10 +116,12 @@ impl Message {
         }
     }
 
+    /// Adds a header.
     pub fn header(&mut self, words: &str) {
         self.push(Block::Header { text: Text::outside(words, SLACK_HEADER_CHARS) });
     }
 
+    /// Adds a section; false where it did not fit.
     pub fn section(&mut self, text: Text) -> bool {
         self.push(Block::Section { text })
     }
@@ -126,6 +131,7 @@ impl Message {
         self.push(Block::Actions { elements })
     }
 
+    /// Adds a line of small text; false where it did not fit.
     pub fn context(&mut self, elements: Vec<Text>) -> bool {
         self.push(Block::Context { elements })
     }
@@ -199,7 +205,7 @@ impl Message {
         first
     }
 
-    /// Lines that somebody else wrote, the newest that fit. Returns how many were left out.
+    /// Lines from outside, the newest that fit. Returns how many were left out.
     pub fn says(&mut self, words: &str, budget: usize) -> usize {
         let lines: Vec<String> = words.lines().map(|line| text::slack(line, STORY_LINE_CHARS)).collect();
         self.story(&lines, budget)

@@ -1,6 +1,6 @@
-//! A person's page of the app: what waits for them, what is open, how the guards stand.
+//! A user's page of the app: pending requests, open incidents, the state of the guards.
 //!
-//! Invariant: it is the message's own blocks, so what a label says is text here, too.
+//! Invariant: it consists of the message's own blocks, so a label's content is text here, too.
 
 use super::blocks::{Button, Message, Text};
 use super::render::ask_blocks;
@@ -11,41 +11,42 @@ use crate::model::{Ask, Incident, Time};
 use crate::notifiers::mark;
 use crate::notifiers::text::{self, SlackTime};
 
-/// What the page shows.
+/// The content of the page.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub install: String,
     pub person: String,
     pub role: String,
-    /// What was just done from this page.
+    /// The last act from this page.
     pub note: String,
-    /// Questions that this person may answer, and how many more there are for others.
+    /// Questions that this user may answer, and how many more there are for others.
     pub asks: Vec<Ask>,
     pub others: usize,
     pub incidents: Vec<Incident>,
     pub open: u64,
     /// How the guards stand, a line each.
     pub guards: Vec<String>,
-    /// What stops automation now, a line each: it stands at the top.
+    /// Freezes and switches that stop automation now, a line each: it stands at the top.
     pub frozen: Vec<String>,
     pub at: Time,
     pub link: Option<String>,
 }
 
+/// The page as Slack publishes it; `seal` seals its buttons.
 pub fn page(page: &Page, seal: &Seal) -> Home {
     let mut message = Message::new("Nightshift");
     message.header(&format!("Nightshift · {}", page.install));
     message
         .says(&page.frozen.iter().map(|line| format!(":rotating_light: {line}")).collect::<Vec<_>>().join("\n"), 1_000);
     message.says(&page.note, 1_000);
-    message.section(Text::ours("*Waits for you*"));
+    message.section(Text::ours("*Waiting for you*"));
     for ask in page.asks.iter().take(SLACK_HOME_ROWS) {
         ask_blocks(&mut message, ask, Some(seal));
     }
     let more = page.asks.len().saturating_sub(SLACK_HOME_ROWS);
     let waits = match (page.asks.len(), page.others) {
         (0, 0) => "Nothing.".to_owned(),
-        (0, others) => format!("Nothing; {others} for others."),
+        (0, others) => format!("No requests for you; {others} for others."),
         (_, 0) if more == 0 => String::new(),
         (_, others) => format!("… and {more} more for you, {others} for others: `/nightshift incidents`"),
     };
@@ -71,13 +72,13 @@ pub fn page(page: &Page, seal: &Seal) -> Home {
     Home::of(message)
 }
 
-/// For who is in the workspace, but is nobody here.
+/// For a member of the workspace without an entry here.
 pub fn stranger(user: &str) -> Home {
     let mut message = Message::new("Nightshift");
-    message.header("Nightshift does not know you yet");
+    message.header("Your Slack account is not linked");
     message.section(Text::ours(
-        "What you may see and do depends on who you are there. Ask an operator to add your member id to your entry \
-         under `people` in nightshift.yaml:",
+        "Your rights depend on your entry under `people` in nightshift.yaml. Ask an operator to add your member ID \
+         to it:",
     ));
     message.section(Text::outside(&format!("slack: {user}"), 100));
     Home::of(message)

@@ -1,4 +1,4 @@
-//! What an incident looks like in Slack: the one message that changes, the lines of its thread, a digest.
+//! An incident in Slack: the one message that changes, the lines of its thread, a digest.
 //!
 //! Invariant: every text that came from outside passes `Text::outside` or `text::slack`.
 
@@ -56,12 +56,14 @@ pub fn thread(notice: &Notice, first_post: FirstPost) -> Option<Message> {
     Some(message)
 }
 
+/// Whether a message is the first one of its incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstPost {
     Yes,
     No,
 }
 
+/// The message of a digest.
 pub fn digest(digest: &Digest) -> Message {
     let since = date_time(digest.since);
     let told = format!("{} incidents since {since}, worst: {}", digest.total, digest.worst);
@@ -72,7 +74,7 @@ pub fn digest(digest: &Digest) -> Message {
         resolved => format!(" {resolved} of them are resolved already."),
     };
     let now = if digest.over {
-        "The storm is over; new incidents have messages of their own again."
+        "The storm is over; each new incident gets its own message again."
     } else {
         "More may follow; this message is edited."
     };
@@ -95,7 +97,7 @@ pub fn digest(digest: &Digest) -> Message {
     message
 }
 
-/// The posts of an incoming webhook, which cannot edit: what is new, below what it is about.
+/// The posts of an incoming webhook, which cannot edit: the news, below the incident's title.
 pub fn simple(notice: &Notice) -> Message {
     let mut message = brief(notice);
     for ask in notice.asks.iter().take(ASKS) {
@@ -140,7 +142,7 @@ fn brief(notice: &Notice) -> Message {
     message
 }
 
-/// What the alerts say that the title does not, and their links.
+/// The alerts' text beyond the title, and their links.
 fn alert_blocks(message: &mut Message, notice: &Notice) {
     let words: Vec<String> = alert_words(notice).iter().map(|line| text::slack(line, 2 * STORY_LINE_CHARS)).collect();
     message.story(&words, SLACK_SECTION_CHARS);
@@ -195,7 +197,7 @@ pub(super) fn ask_blocks(message: &mut Message, ask: &Ask, seal: Option<&Seal>) 
     }
 }
 
-/// What a person may do about an incident that goes on.
+/// The buttons of an incident that goes on.
 fn hands(notice: &Notice, seal: &Seal) -> Vec<Button> {
     let incident = &notice.incident;
     if incident.is_test() {
@@ -212,7 +214,7 @@ fn hands(notice: &Notice, seal: &Seal) -> Vec<Button> {
     }
 }
 
-/// A plan that was only shown; one press says whether it would have been right, the first one counts.
+/// A plan that was only shown; one press reviews it as right or wrong, the first one counts.
 fn suggestion_blocks(message: &mut Message, suggestion: &Suggestion, notice: &Notice, seal: Option<&Seal>) {
     let run = suggestion.run.to_string();
     let said = suggested(suggestion);
@@ -236,7 +238,7 @@ fn suggestion_blocks(message: &mut Message, suggestion: &Suggestion, notice: &No
 
 /// Yes and no, each for the plan that is shown here.
 fn answers(ask: &Ask, seal: &Seal) -> Vec<Button> {
-    // The question knows itself when it is over, and says who answered; the seal only ends after it.
+    // The engine decides when the question is over, and names the approver; the seal only ends after it.
     let until = ask.expires_at + SLACK_BUTTON_LIFE;
     let button = |action, words| {
         Button::new(action, words, seal.close(action, &ask.approval.to_string(), &ask.plan_hash, until))

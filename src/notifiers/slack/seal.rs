@@ -1,4 +1,4 @@
-//! What a button carries: sealed words that say nothing to Slack, open nothing elsewhere, and end.
+//! A button's value: sealed words that mean nothing to Slack, open nothing elsewhere, and expire.
 //!
 //! Invariant: only this installation makes and opens a seal, and only for the button that it was made for. The same words
 //! make the same seal, so a message that did not change is not edited.
@@ -10,9 +10,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 
-/// Tells seals from what buttons carried before there were any.
+/// Distinguishes seals from the values of buttons before there were any.
 const MARK: &str = "n1.";
 
+/// The key that seals the values of buttons.
 pub struct Seal {
     /// Makes the nonce from the words, so that it never serves two of them.
     words: hmac::Key,
@@ -20,12 +21,12 @@ pub struct Seal {
     install: String,
 }
 
-/// What was sealed.
+/// The content of a seal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
-    /// What the button is about: `a3`, `r7`, `i3`.
+    /// The object of the button: `a3`, `r7`, `i3`.
     pub id: String,
-    /// What was shown with it: the hash of a plan; empty where there is none.
+    /// The state that was shown with it: the hash of a plan; empty where there is none.
     pub shown: String,
 }
 
@@ -65,6 +66,11 @@ impl Seal {
         format!("{MARK}{}", URL_SAFE_NO_PAD.encode([&nonce[..], &sealed[..]].concat()))
     }
 
+    /// The content of a seal, if this installation made it for this button's action.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Broken::Late`] for a seal that has expired, and [`Broken::Foreign`] for any other value.
     pub fn open(&self, action: &str, value: &str, now: Time) -> Result<Carried, Broken> {
         let text = value.strip_prefix(MARK).filter(|text| text.len() <= SLACK_SEAL_BYTES).ok_or(Broken::Foreign)?;
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Broken::Foreign)?;

@@ -1,4 +1,4 @@
-//! Slack's views as types: a form that asks, a form that says, and a person's page.
+//! Slack's views as types: a form with fields, a form with text, and a user's page.
 //!
 //! Invariant: a view never has more blocks, fields or characters than Slack takes, and carries nothing but an opaque id.
 
@@ -6,7 +6,7 @@ use super::blocks::{Block, Message, Text};
 use crate::limits;
 use serde::Serialize;
 
-/// What opens over the chat, and what replaces it.
+/// A form that opens over the chat, or replaces one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "modal")]
 pub struct Modal {
@@ -14,13 +14,13 @@ pub struct Modal {
     close: Text,
     #[serde(skip_serializing_if = "Option::is_none")]
     submit: Option<Text>,
-    /// Opens nothing by itself: the engine knows what it stands for, and whose it is.
+    /// Opens nothing by itself: the engine keeps its meaning and its owner.
     #[serde(skip_serializing_if = "String::is_empty")]
     private_metadata: String,
     blocks: Vec<Part>,
 }
 
-/// A person's page of the app.
+/// A user's page of the app.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "home")]
 pub struct Home {
@@ -69,7 +69,7 @@ struct Choice {
     value: String,
 }
 
-/// One thing that a form asks. Its id is the field of the answer.
+/// One field of a form. Its id is the field of the answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
     id: String,
@@ -83,9 +83,10 @@ pub struct Field {
 }
 
 impl Field {
-    /// The name that each field's value has in what Slack sends.
+    /// The name of each field's value in Slack's payload.
     pub const VALUE: &'static str = "value";
 
+    /// A required field of one line.
     pub fn new(id: &str, label: &str) -> Field {
         Field {
             id: id.to_owned(),
@@ -98,10 +99,12 @@ impl Field {
         }
     }
 
+    /// Sets the text under the field.
     pub fn hint(self, words: impl Into<String>) -> Field {
         Field { hint: words.into(), ..self }
     }
 
+    /// Sets whether the field may stay empty.
     pub fn optional(self, optional: bool) -> Field {
         Field { optional, ..self }
     }
@@ -111,6 +114,7 @@ impl Field {
         Field { long: true, ..self }
     }
 
+    /// Sets the value that the field opens with.
     pub fn initial(self, value: Option<String>) -> Field {
         Field { initial: value, ..self }
     }
@@ -175,7 +179,7 @@ impl Modal {
         empty.says(words)
     }
 
-    /// Lines that somebody else may have written.
+    /// Lines that may come from outside.
     pub fn says(mut self, words: &str) -> Modal {
         let mut message = Message::new("");
         message.says(words, limits::SLACK_SECTION_CHARS);
@@ -184,7 +188,7 @@ impl Modal {
         self
     }
 
-    /// False where it is full, or the field's name is none that Slack takes back: then it is not asked.
+    /// False where it is full, or the field's name is none that Slack returns: then it is not added.
     pub fn asks(&mut self, field: Field) -> bool {
         let asked = self.blocks.iter().filter(|part| matches!(part, Part::Asked(_))).count();
         let named = (1..=limits::SLACK_ID_CHARS).contains(&field.id.encode_utf16().count());

@@ -1,6 +1,6 @@
-//! Slack's incoming webhook: the simple form. It cannot edit, so it speaks only when there is something to hear.
+//! Slack's incoming webhook: the simple form. It cannot edit, so it posts only when there is news.
 //!
-//! Invariant: a notice that opens nothing, changes no headline and asks nothing posts nothing.
+//! Invariant: a notice that opens nothing, changes no headline and requests nothing posts nothing.
 
 use super::blocks::Message;
 use super::render;
@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// A channel to one of Slack's incoming webhooks.
 pub struct Webhook {
     http: Http,
     url: String,
     pace: Pace,
 }
 
-/// What was said last: the receipt.
+/// The last message: the receipt.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Said {
     state: String,
@@ -28,6 +29,11 @@ struct Said {
 }
 
 impl Webhook {
+    /// A channel to this address. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is no web address.
     pub fn new(http: Http, url: String) -> Result<Webhook, String> {
         match url::Url::parse(&url) {
             Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => {
@@ -38,7 +44,7 @@ impl Webhook {
         }
     }
 
-    /// Whether there is something to hear, and what will have been said then.
+    /// Whether there is news, and the receipt after it is sent.
     fn news(&self, notice: &Notice, prior: Option<&Receipt>) -> (bool, Said) {
         let before = prior.and_then(|receipt| Said::deserialize(&receipt.0).ok()).unwrap_or_default();
         let ids = |asks: &[Ask]| asks.iter().map(|ask| ask.approval.to_string()).collect::<Vec<_>>();
@@ -57,7 +63,7 @@ impl Webhook {
         if answered.body.trim() == "ok" {
             return Ok(());
         }
-        let why = format!("Slack's webhook answered something else than ok{}", answer::quote(&answered.body));
+        let why = format!("Slack's webhook did not answer ok{}", answer::quote(&answered.body));
         Err(answer::without(&self.url, Delivery::Retry { after: None, why }))
     }
 }

@@ -1,7 +1,7 @@
 //! Our own small certificate authority for agents: one key, made at the first start.
 //!
-//! Invariant: the key is readable by its owner alone; a certificate says node, cluster and family, and nothing of what was asked for
-//! but the public key.
+//! Invariant: the key is readable by its owner alone; a certificate has the node, cluster and family that were granted,
+//! and of the request only the public key.
 
 use crate::agent::Granted;
 use crate::limits;
@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+/// The certificate authority, with its key in memory.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -23,6 +24,10 @@ pub struct Authority {
 
 impl Authority {
     /// Reads key and certificate of `data_dir`, or makes them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file cannot be read or written, or holds no key or certificate.
     pub fn open_or_create(data_dir: &Path, install: &str, now: Time) -> Result<Authority, String> {
         let (key_path, pem_path) = (data_dir.join("agents-ca.key"), data_dir.join("agents-ca.pem"));
         if !key_path.exists() {
@@ -41,16 +46,21 @@ impl Authority {
         Ok(Authority { issuer, pem, der: parsed.contents })
     }
 
-    /// What agents trust, PEM.
+    /// The certificate that agents trust, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
+    /// The certificate that agents trust, DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// A certificate for the key in the request. Whatever else the request asks for is not looked at.
+    /// A certificate for the key in the request. Other fields of the request are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the request cannot be parsed or its signature does not hold.
     pub fn grant(&self, request: &str, agent: &AgentName, family: &str, now: Time) -> Result<Granted, String> {
         let wrong = |error: rcgen::Error| format!("the request for a certificate cannot be used: {error}");
         let mut asked = CertificateSigningRequestParams::from_pem(request).map_err(wrong)?;
@@ -69,8 +79,12 @@ impl Authority {
     }
 
     /// The door's own certificate and key, PEM, for these names and addresses.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a name cannot stand in a certificate, or no key can be made.
     pub fn door(&self, names: &[String], now: Time) -> Result<(String, String), String> {
-        let wrong = |error: rcgen::Error| format!("no certificate for the agents' door: {error}");
+        let wrong = |error: rcgen::Error| format!("cannot create a certificate for the agent listener: {error}");
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = lasting(now, limits::DOOR_CERTIFICATE)?;
         params.distinguished_name.push(DnType::CommonName, "nightshift");

@@ -1,6 +1,6 @@
 //! The agent inside the engine: the same door, without a network.
 //!
-//! Invariant: what it says goes the way of every other agent's words, for the one node that this process runs on.
+//! Invariant: its reports take the way of every other agent's, for the one node that this process runs on.
 
 use super::routes;
 use super::who::Speaker;
@@ -9,12 +9,14 @@ use crate::model::{AgentName, Answered, Command, Reports, Standing, Taken};
 use crate::server::{App, Problem};
 use crate::store::{AgentProof, NewAgent};
 
+/// The link of the agent that runs in the engine's own process.
 pub struct Inside {
     app: App,
     speaker: Speaker,
 }
 
 impl Inside {
+    /// The link of the agent of this node, in the default cluster.
     pub fn new(app: App, node: &str) -> Inside {
         let name = AgentName::new(&app.parts.world.default_cluster, node);
         let agent = NewAgent { name, how: AgentProof::Inside, family: String::new(), generation: 0 };

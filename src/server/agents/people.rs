@@ -1,4 +1,4 @@
-//! What people see and decide about agents: the list, a join token, a removal.
+//! Users' views and decisions on agents: the list, a join token, a removal.
 //!
 //! Invariant: the text of a join token is in the answer to who made it and nowhere else.
 
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What a join token is wanted for.
+/// The terms of a join token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
@@ -26,7 +26,11 @@ pub struct Wanted {
     expires: Option<Span>,
 }
 
-/// Every agent that was ever heard of and not removed, with how it stands now.
+/// Every agent that ever connected and was not removed, with its present state.
+///
+/// # Errors
+///
+/// Fails when the store cannot be read.
 pub async fn list(app: &App) -> Result<Value, StoreError> {
     let seen = app.parts.world.agents.list();
     let rows = app.parts.store.agents().await?;
@@ -47,13 +51,18 @@ pub async fn list(app: &App) -> Result<Value, StoreError> {
     Ok(json!({ "agents": agents.collect::<Vec<_>>() }))
 }
 
+/// Makes a join token; the answer has its text, which is stored nowhere.
+///
+/// # Errors
+///
+/// Fails when the caller's clusters or the terms forbid it, agents cannot join here, or the store refuses.
 pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Value, Problem> {
     scoped(caller, wanted.cluster.as_deref())?;
     let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
     if let Way::BreakGlass(id, _) = &caller.way {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("{id} is of a broken glass: what it does must end with it, and an agent that joins would not"),
+            format!("{id} is break-glass access, and an agent joined with it would outlive it"),
             "make the join token with this machine's own token, or with an admin's",
         ));
     }
@@ -97,6 +106,10 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
 }
 
 /// Who may act in some clusters alone must name one of them.
+///
+/// # Errors
+///
+/// Fails with 403 when the caller may not act in that cluster, or in every one where none is named.
 pub fn scoped(caller: &Caller, cluster: Option<&str>) -> Result<(), Problem> {
     match cluster {
         Some(cluster) => caller.need_cluster(Some(cluster)),
@@ -104,7 +117,11 @@ pub fn scoped(caller: &Caller, cluster: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-/// `cluster` may be left out where one agent has that node's name.
+/// Removes an agent. `cluster` may be left out where one agent has that node's name.
+///
+/// # Errors
+///
+/// Fails when no agent has the name, agents of several clusters have it, or the store refuses.
 pub async fn remove(
     app: &App,
     caller: &Caller,
@@ -119,7 +136,7 @@ pub async fn remove(
             let mut named = rows.into_iter().map(|row| row.name).filter(|name| name.node == node);
             match (named.next(), named.next()) {
                 (Some(_), Some(_)) => {
-                    let why = format!("agents of several clusters have the name {node}: say which with `cluster`");
+                    let why = format!("agents of several clusters have the name {node}: choose one with `cluster`");
                     return Err(StoreError::Refused(why));
                 }
                 (only, _) => only.unwrap_or_else(|| AgentName::from(node)),

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, PoisonError};
 
+/// The routes of agents that have an identity.
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/agent/v1/reports", post(reports))
@@ -29,6 +30,7 @@ pub fn routes() -> Router<App> {
         .route("/agent/v1/renew", post(renew))
 }
 
+/// The route of a machine that joins.
 pub fn join_route() -> Router<App> {
     Router::new().route("/agent/v1/join", post(join))
 }
@@ -51,7 +53,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 }
 
 fn misunderstood(error: serde_json::Error) -> Problem {
-    let why = format!("the body is not what this route takes: {error}");
+    let why = format!("the body does not match this route's schema: {error}");
     Problem::new(StatusCode::BAD_REQUEST, why, "agent and engine should be of the same version")
 }
 
@@ -108,7 +110,7 @@ async fn poll(
     Ok(Json(Commands { commands: hand_over(&app, &speaker, standing).await? }))
 }
 
-/// What an agent says of itself, as it may stand in the ledger and on a terminal.
+/// An agent's report on itself, made fit for the ledger and a terminal.
 fn cleaned(mut standing: Standing) -> Standing {
     for text in [&mut standing.version, &mut standing.boot, &mut standing.spool, &mut standing.trouble] {
         *text = text.chars().filter(|c| !c.is_control()).take(limits::REASON_CHARS).collect();
@@ -128,7 +130,7 @@ pub(super) async fn hand_over(app: &App, speaker: &Speaker, standing: Standing) 
     Ok(commands)
 }
 
-/// The store knows of an agent within a minute, so that its silence is noticed after a restart too.
+/// The store has an agent within a minute, so that its silence is noticed after a restart too.
 async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result<(), Problem> {
     let (name, now) = (&speaker.agent.name, app.parts.clock.now());
     {
@@ -150,7 +152,7 @@ async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result
             app.parts.metrics.auth_failed();
             return Err(who::unknown(why));
         }
-        Err(error) => tracing::warn!(%error, agent = %name, "that an agent was heard of could not be written down"),
+        Err(error) => tracing::warn!(%error, agent = %name, "cannot record the last contact of an agent"),
     }
     Ok(())
 }
@@ -165,7 +167,7 @@ async fn answer(
     Ok(Json(json!({ "wanted": wanted })))
 }
 
-/// Sender, node and token are looked at in the order of what they cost: a body within its bounds, names, the token, whether
+/// Checks the sender, node and token in the order of their cost: a body within its bounds, names, the token, whether
 /// there is such a node, and only then the request for a certificate.
 async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
@@ -192,7 +194,8 @@ async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>,
     if !is_bound {
         check_there(&app, &name).await?;
     }
-    let agent = NewAgent { name, how: AgentProof::Certificate, family: hex(&secret::bytes::<8>()), generation: 1 };
+    let agent =
+        NewAgent { name, how: AgentProof::Certificate, family: hex::encode(secret::bytes::<8>()), generation: 1 };
     // First what can fail without a trace; a token is used up last.
     let granted = granted(&authority, &joining.request, &agent, now)?;
     app.parts.store.join(&hash, agent, now).await.map_err(|error| unjoined(&app, error))?;
@@ -209,11 +212,11 @@ fn name_of(app: &App, joining: &Joining) -> Result<AgentName, Problem> {
     }
     let clusters: Vec<&str> = app.parts.world.clusters.keys().map(String::as_str).collect();
     if cluster.is_empty() && clusters.len() > 1 {
-        let why = format!("which cluster is {node} in? This engine knows {}", clusters.join(", "));
+        let why = format!("the cluster of {node} is missing: choose one of {}", clusters.join(", "));
         return bad(why, "set `cluster` in agent.yaml, or --cluster");
     }
     if !cluster.is_empty() && !clusters.is_empty() && !clusters.contains(&cluster.as_str()) {
-        let why = format!("no cluster `{cluster}` is configured; this engine knows {}", clusters.join(", "));
+        let why = format!("no cluster `{cluster}` is configured; configured are {}", clusters.join(", "));
         return bad(why, "set `cluster` in agent.yaml to one of them");
     }
     Ok(AgentName::new(cluster, node))
@@ -239,13 +242,13 @@ async fn check_there(app: &App, name: &AgentName) -> Result<(), Problem> {
         }
         // Without the right to read nodes nothing is known of them.
         Err(error) => {
-            tracing::warn!(%error, agent = %name, "whether the node of an agent that joins is there could not be read");
+            tracing::warn!(%error, agent = %name, "cannot check whether the node of a joining agent exists");
             Ok(())
         }
     }
 }
 
-/// The certificate says family and generation in one word.
+/// The certificate has family and generation in one word.
 fn granted(authority: &Authority, request: &str, agent: &NewAgent, now: Time) -> Result<Granted, Problem> {
     let family = format!("{}.{}", agent.family, agent.generation);
     let granted = authority.grant(request, &agent.name, &family, now);
@@ -273,7 +276,7 @@ async fn renew(
     }
     speaker.confirm(&app).await?;
     let now = app.parts.clock.now();
-    // What cannot be signed is refused before it counts as a renewal.
+    // A request that cannot be signed is refused before it counts as a renewal.
     granted(&authority, &renewal.request, &speaker.agent, now)?;
     let generation = app.parts.store.agent_renewed(speaker.agent.clone(), now).await.map_err(|error| match error {
         StoreError::Refused(why) => who::unknown(why),
@@ -286,7 +289,7 @@ async fn renew(
 pub(super) fn no_door() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
-        "this engine has no door for agents with certificates",
+        "this engine has no listener for agents with certificates",
         "set `agents.listen` in nightshift.yaml, or use ServiceAccount tokens",
     )
 }
@@ -296,16 +299,12 @@ pub(super) fn is_node_name(name: &str) -> bool {
     (1..=253).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['-', '.'])
 }
 
-/// What the store keeps of a join token.
+/// The store's form of a join token.
 pub(super) fn hash_of(token: &str) -> String {
-    hex(&Sha256::digest(token.trim().as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(token.trim().as_bytes()))
 }
 
 fn unstored(error: StoreError) -> Problem {
-    tracing::warn!(%error, "what an agent said could not be stored; it sends it again");
+    tracing::warn!(%error, "cannot store an agent's findings; the agent sends them again");
     Problem::busy("the store is busy")
 }

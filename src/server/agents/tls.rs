@@ -24,7 +24,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-/// Everything that the door's handshake needs, or what to mend.
+/// The TLS settings of the agents' listener.
+///
+/// # Errors
+///
+/// Fails when a file cannot be read, a certificate cannot be made, or certificate and key do not fit; the message has
+/// the fix.
 pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result<TlsAcceptor, String> {
     crate::world::install_tls();
     let (certificate, key) = match (&config.cert_file, &config.key_file) {
@@ -44,7 +49,7 @@ pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result
         }
         _ => return Err("`agents.cert_file` and `agents.key_file` go together".to_owned()),
     };
-    let wrong = |error: &dyn std::fmt::Display| format!("the agents' door: {error}");
+    let wrong = |error: &dyn std::fmt::Display| format!("agent listener: {error}");
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| wrong(&error))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(&error))?;
@@ -61,6 +66,10 @@ pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result
 }
 
 /// Serves agents until `shutdown` is done.
+///
+/// # Errors
+///
+/// Never fails today; the socket is bound before.
 pub async fn serve(
     app: App,
     listener: TcpListener,
@@ -76,7 +85,7 @@ pub async fn serve(
         .with_state(app);
     let strangers = Arc::new(Semaphore::new(limits::AGENT_STRANGERS));
     let talk = move |stream, stopped| connection(stream, tls.clone(), router.clone(), Arc::clone(&strangers), stopped);
-    // Long polls need not end: what they would have said is asked again.
+    // Long polls need not end: their answers are requested again.
     accept(listener, limits::AGENT_CONNECTIONS, limits::SHUTDOWN_SIGN, shutdown, talk).await;
     Ok(())
 }
@@ -90,8 +99,8 @@ async fn connection(
 ) {
     let stream = match tokio::time::timeout(limits::HEADER_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agents' door failed"),
-        Err(_) => return tracing::debug!("a handshake at the agents' door took too long"),
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake at the agent listener failed"),
+        Err(_) => return tracing::debug!("TLS handshake with an agent timed out"),
     };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(shown);
     let stranger = match (&shown, strangers.try_acquire_owned()) {
@@ -119,7 +128,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stranger.overdue() => return tracing::debug!("a connection without a certificate proved nothing in time"),
+        () = stranger.overdue() => return tracing::debug!("connection closed: no certificate and no authentication in time"),
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -135,7 +144,7 @@ fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let node = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    // Certificates from before generations were counted say the family alone.
+    // Certificates from before generations were counted have the family alone.
     let word = subject.iter_organizational_unit().next()?.as_str().ok()?;
     let (family, generation) = word.split_once('.').unwrap_or((word, "0"));
     let (family, generation) = (family.to_owned(), generation.parse().ok()?);

@@ -1,4 +1,4 @@
-//! Which node speaks: by a certificate of our authority, or by a ServiceAccount token that Kubernetes vouches for.
+//! The node of a request: by a certificate of our authority, or by a ServiceAccount token that Kubernetes accepts.
 //!
 //! Invariant: a `Speaker` names the node that proof names; a review is remembered by the token's hash for a minute, and only
 //! if it was good.
@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What the TLS handshake of this connection has proven: a certificate of our authority, if one was shown.
+/// The result of this connection's TLS handshake: a certificate of our authority, if one was shown.
 #[derive(Debug, Clone, Default)]
 pub struct Peer(pub Option<Shown>);
 
@@ -37,6 +37,7 @@ pub struct Shown {
 pub struct Stranger(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Stranger {
+    /// A connection without an identity yet, which holds a place among `AGENT_STRANGERS`.
     pub fn holding(place: OwnedSemaphorePermit) -> Stranger {
         Stranger(Arc::new(Mutex::new(Some(place))))
     }
@@ -61,7 +62,7 @@ pub struct Speaker {
     pub agent: NewAgent,
 }
 
-/// A token's hash, and the cluster that was asked.
+/// A token's hash, and the cluster that reviewed it.
 type Asked = ([u8; 32], String);
 
 /// Good reviews of the last minute: → (node, until).
@@ -79,7 +80,7 @@ impl FromRequestParts<App> for Speaker {
             app.parts.metrics.auth_failed();
             return Err(unknown("neither a certificate nor a token came with the request"));
         };
-        // Only a hint at whom to ask: what counts is that cluster's own word for the token.
+        // Only a hint at the cluster to query: that cluster's own review of the token counts.
         let cluster = parts.headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let speaker = by_token(app, token, cluster).await.inspect_err(|_| app.parts.metrics.auth_failed())?;
         if let Some(stranger) = parts.extensions.get::<Stranger>() {
@@ -90,8 +91,8 @@ impl FromRequestParts<App> for Speaker {
 }
 
 impl Speaker {
-    /// Whether its certificate is good at this moment. Asked again once a body has arrived: it may have been taken away
-    /// meanwhile. Of two holders of one identity the one that shows an older certificate is refused, loudly.
+    /// Whether its certificate is good at this moment. Checked again once a body has arrived: it may have been taken
+    /// away meanwhile. Of two holders of one identity the one that shows an older certificate is refused, loudly.
     pub(super) async fn confirm(&self, app: &App) -> Result<(), Problem> {
         let agent = &self.agent;
         if agent.how != AgentProof::Certificate || planted("removed-agent-comes-back") {
@@ -101,8 +102,7 @@ impl Speaker {
         let identity = identity.map_err(|_| Problem::busy("the store is busy"))?;
         let Some(identity) = identity.filter(|identity| identity.family == agent.family) else {
             app.parts.metrics.auth_failed();
-            let why =
-                format!("the certificate of node {} was taken away, or another agent has joined for it", agent.name);
+            let why = format!("the certificate of node {} was revoked, or another agent has joined for it", agent.name);
             if !planted("dead-certificate-untold") {
                 // It is still in use: a node that was sold, a disk that was copied, an agent with its old folder.
                 let who = format!("agent {}", agent.name);
@@ -174,7 +174,7 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
     };
     match app.parts.store.intake(batch).await {
         Ok(_) => app.parts.nudge.nudge(),
-        Err(error) => tracing::error!(%error, "that two senders use one identity could not be stored"),
+        Err(error) => tracing::error!(%error, "cannot store the alert about two senders with one identity"),
     }
 }
 
@@ -265,13 +265,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(super) fn unknown(why: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for how an agent shows who it is")
+    Problem::new(StatusCode::UNAUTHORIZED, why, "see `nightshift agents --help` for the auth methods of agents")
 }
 
-/// Kubernetes did not answer: that is no proof against anybody.
+/// Kubernetes did not answer: that is no proof against the agent.
 fn unreviewed(error: WorldError) -> Problem {
-    tracing::warn!(%error, "an agent's token could not be looked at");
-    Problem::busy("Kubernetes could not be asked about the token")
+    tracing::warn!(%error, "cannot check an agent's token");
+    Problem::busy("Kubernetes could not review the token")
 }
 
 #[cfg(test)]

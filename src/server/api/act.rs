@@ -1,5 +1,5 @@
-//! What people may change: start, cancel, approve, acknowledge, freeze, redact. Each goes through the store, which writes
-//! its ledger entry in the same commit.
+//! Changes by users: start, cancel, approve, acknowledge, freeze, redact. Each goes through the store, which writes its
+//! ledger entry in the same commit.
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A runbook with its parameters, as a person asks for it.
+/// A runbook with its parameters, in a user's request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -49,7 +49,7 @@ pub(super) struct Why {
 #[serde(deny_unknown_fields)]
 pub(super) struct Answer {
     approve: bool,
-    /// What was shown to whoever answers; another plan than that is not answered.
+    /// The hash of the plan that was shown to the approver; another plan than that is not answered.
     #[serde(default)]
     plan_hash: Option<String>,
     #[serde(default)]
@@ -98,13 +98,13 @@ pub(super) async fn start(
     if mode > ceiling {
         return Err(refuse::conflict(
             format!("mode {mode} is above this installation's ceiling, {ceiling}"),
-            format!("ask for `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
+            format!("use `--mode {ceiling}`, or raise `mode_ceiling` in the configuration"),
         ));
     }
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     caller.need_subject(&app, &subject)?;
     let now = parts.clock.now();
-    parts.store.pin(&runbook.pin, &runbook.text, now).await.map_err(refuse::store)?;
+    parts.store.pin(&runbook.pin, &runbook.text, runbook.header.reach, now).await.map_err(refuse::store)?;
     let new = NewRun {
         pin: runbook.pin.clone(),
         subject,
@@ -131,7 +131,10 @@ pub(super) async fn simulate(
     let (runbook, input) = bind(&app, &wanted)?;
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     let _place = app.simulations.try_acquire().map_err(|_| {
-        Problem::busy(format!("{} plans are made already, which each ask the world", limits::SIMULATIONS))
+        Problem::busy(format!(
+            "{} plans are being made already, and each one queries live systems",
+            limits::SIMULATIONS
+        ))
     })?;
     let mut parts = app.parts.clone();
     parts.world = parts.world.within(subject.cluster.as_deref());
@@ -143,7 +146,7 @@ pub(super) async fn simulate(
     })))
 }
 
-/// What a run by hand is about, in the cluster that was named for it.
+/// The subject of a run by hand, in the cluster that was named for it.
 fn subject_in(app: &App, wanted: &Wanted, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
     let mut subject = subject_of(&runbook.header, &input.params, None);
     if let Some(cluster) = &wanted.cluster {
@@ -201,7 +204,7 @@ pub(super) async fn decide(
     if answer.plan_hash.as_ref().is_some_and(|shown| *shown != approval.plan_hash) {
         return Err(refuse::conflict(
             format!("{} is not the question that was shown: its plan is another one", approval.id),
-            "look at the plan as it is now, then decide again",
+            "check the current plan, then decide again",
         ));
     }
     let why = refuse::bounded(&answer.why)?;
@@ -214,7 +217,7 @@ pub(super) async fn decide(
         Decided::Seconded(approval) => Ok(Json(json!({ "approval": approval }))),
         Decided::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
-            let by = approval.decided_by.as_deref().unwrap_or("nobody");
+            let by = approval.decided_by.as_deref().unwrap_or("expiry");
             Err(refuse::conflict(
                 format!("{} is {} already (by {by})", approval.id, state.as_str().unwrap_or("answered")),
                 format!("see `nightshift show {}`", approval.run),
@@ -223,8 +226,8 @@ pub(super) async fn decide(
     }
 }
 
-/// Nobody answers where they may not act, nor says yes to what they asked for or said yes to, by whatever way they came.
-/// The store looks once more, by name.
+/// Refuses an answer from a user who may not act there, or who approves their own request or approves twice, by any way
+/// of signing in. The store checks once more, by name.
 async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) -> Result<(), Problem> {
     let run = read::find_run(app, approval.run).await?;
     caller.need_subject(app, &run.subject)?;
@@ -243,14 +246,14 @@ async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) 
     }
     for before in approval.given.iter().filter(|name| yes && **name != caller.name) {
         if humans::same(app, before, caller).await? {
-            let error = format!("{} said yes to {} already, as {before}", caller.name, approval.id);
+            let error = format!("{} already approved {}, as {before}", caller.name, approval.id);
             return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must"));
         }
     }
     Ok(())
 }
 
-/// Whether a scope lies within the clusters in which somebody may act. Rules are about every cluster.
+/// Whether a scope lies within the clusters in which the caller may act. Rules are about every cluster.
 fn in_reach(caller: &Caller, scope: &str) -> Result<(), Problem> {
     match scope.strip_prefix("cluster:") {
         Some(cluster) => caller.need_cluster(Some(cluster)),
@@ -316,7 +319,7 @@ pub(super) async fn unfreeze(
             freezes.iter().take(limits::NAMES_SHOWN).map(|freeze| format!("`{}`", freeze.way_back())).collect();
         let scopes: Vec<&str> = freezes.iter().map(|freeze| freeze.scope.as_str()).collect();
         let hint = match ways.is_empty() {
-            true => "nothing is frozen".to_owned(),
+            true => "no freeze is active".to_owned(),
             false => format!("frozen: {}; to release: {}", scopes.join(", "), ways.join(" or ")),
         };
         return Err(refuse::missing(format!("freeze of `{}`", body.scope.escape_debug()), hint));
@@ -328,8 +331,8 @@ pub(super) async fn unfreeze(
     if let Some(first) = freeze.release_by.as_ref().filter(|first| persons > 1 && **first != caller.name)
         && humans::same(&app, first, &caller).await?
     {
-        let error = format!("{} asked for the release of `{}` already, as {first}", caller.name, freeze.scope);
-        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must agree"));
+        let error = format!("{} already requested the release of `{}`, as {first}", caller.name, freeze.scope);
+        return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must confirm"));
     }
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
@@ -371,7 +374,7 @@ pub(super) async fn redact(
     }
     let notify: Vec<String> = app.parts.config.channels.keys().cloned().collect();
     control(&app, Control::Redact { entry, by: caller.name, why, persons, notify }).await?;
-    // The first of two persons has only asked for it.
+    // The first of two users has only requested it.
     let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
     let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
     let gone = there.first().is_none_or(|found| found.no != entry);

@@ -1,6 +1,6 @@
-//! Agents, as people see them and let them in or go.
+//! Agents, as users see them, admit them and remove them.
 //!
-//! Invariant: what is decided here is an entry of the ledger.
+//! Invariant: each decision here is an entry of the ledger.
 
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::server::agents::{self, Wanted};

@@ -1,6 +1,6 @@
 //! The ledger for auditors: checkpoints, inclusion proofs, raw entries.
 //!
-//! Invariant: read only; whoever verifies needs nothing from here but bytes, and trusts none of them.
+//! Invariant: read only; a verifier needs nothing from here but bytes, and trusts none of them.
 
 use super::{Allowed, App, Asked, Problem, act, refuse};
 use crate::model::EntryNo;
@@ -54,8 +54,8 @@ pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<Str
     let raw = raw.into_iter().next().filter(|raw| raw.no == no);
     Ok(Json(json!({
         "entry": no,
-        "leaf": hex(&leaf),
-        "path": path.iter().map(hex).collect::<Vec<_>>(),
+        "leaf": leaf.to_string(),
+        "path": path.iter().map(LeafHash::to_string).collect::<Vec<_>>(),
         "checkpoint": checkpoint,
         "raw": raw.as_ref().map(raw_json),
     })))
@@ -69,9 +69,5 @@ pub(super) async fn raw(_: Allowed, State(app): State<App>, Asked(page): Asked<P
 
 fn raw_json(raw: &crate::store::RawEntry) -> Value {
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
-    json!({ "no": raw.no, "at": raw.at, "commit": hex(&raw.commit), "salt": bytes(&raw.salt), "body": bytes(&raw.body) })
-}
-
-fn hex(hash: &LeafHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    json!({ "no": raw.no, "at": raw.at, "commit": raw.commit.to_string(), "salt": bytes(&raw.salt), "body": bytes(&raw.body) })
 }

@@ -48,7 +48,7 @@ fn standing(name: &str, notifier: &dyn Notifier, entries: &[Entry]) -> Value {
     })
 }
 
-/// What is off in the running engine: channels, and other settings whose secret or file cannot be read.
+/// The parts of the running engine that are off: channels, and other settings whose secret or file cannot be read.
 pub(super) fn off(app: &App) -> Vec<Value> {
     let channels = app.parts.notifiers.iter().filter_map(|(name, notifier)| {
         let why = notifier.off()?;
@@ -95,7 +95,7 @@ pub(super) async fn test(
     let entry = EntryKind::Remarked { by: by.clone(), text };
     let noted = app.parts.store.note(Actor::person(&by), About::default(), entry, app.parts.clock.now()).await;
     noted.map_err(refuse::store)?;
-    // A delivery like another: how the channel stands is what became of the last one.
+    // A delivery like another: the channel's state is the result of the last one.
     let became = match trial.delivered {
         true => EntryKind::Delivered { channel: name.clone(), upto: EntryNo(0) },
         false => EntryKind::DeliveryFailed { channel: name.clone(), why: trial.answer.clone(), final_: true },

@@ -1,6 +1,6 @@
-//! Who is the same human as who: two names in the ledger, and whoever asks now by whatever way.
+//! Which names belong to the same human: two names in the ledger, and the caller by any way of signing in.
 //!
-//! Invariant: what is said here is said early and in good words; where it counts, the store asks once more.
+//! Invariant: the checks here give early and clear refusals; where it counts, the store checks once more.
 
 use super::{App, Problem, refuse};
 use crate::limits;
@@ -10,8 +10,8 @@ use crate::server::{Caller, Way};
 use http::StatusCode;
 use std::collections::BTreeSet;
 
-/// Whether whoever has asked for something, or said yes to it, may be the same human as the caller: by name, by a name that
-/// is theirs now, or because one of the two is behind the token by which the other is here.
+/// Whether the user behind a request or an approval may be the same human as the caller: by name, by a name that is
+/// theirs now, or because one of the two is behind the token by which the other is here.
 pub(super) async fn same(app: &App, name: &str, caller: &Caller) -> Result<bool, Problem> {
     if app.roster.now().same(name, &caller.name) {
         return Ok(true);
@@ -19,41 +19,44 @@ pub(super) async fn same(app: &App, name: &str, caller: &Caller) -> Result<bool,
     app.parts.store.same_person(name, &caller.name).await.map_err(refuse::store)
 }
 
-/// Whether a caller is some person, and it is not known which: with this machine's own token, unless `people` says whose it is, or
-/// with break-glass access.
+/// Whether a caller is an unnamed human: with this machine's own token, unless `people` names its owner, or with
+/// break-glass access.
 pub(super) fn is_unnamed(caller: &Caller) -> bool {
     let way = matches!(caller.way, Way::Local | Way::BreakGlass(..));
     way && caller.person.is_none() && !planted("local-is-a-person")
 }
 
-/// 403 for an unnamed caller where several different persons must agree.
+/// 403 for an unnamed caller where several different users must agree.
 pub(super) fn need_name(caller: &Caller) -> Result<(), Problem> {
     if !is_unnamed(caller) {
         return Ok(());
     }
-    let error =
-        format!("several persons must agree, and {} counts as none: by {} anyone may come", caller.name, caller.way);
+    let error = format!(
+        "several approvers are required, and {} does not count as one: anyone may use {}",
+        caller.name, caller.way
+    );
     Err(refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT))
 }
 
-/// Why the caller cannot approve what this name has caused; `did` stands between the two.
+/// Why the caller cannot approve a run that this name has caused; `did` stands between the two.
 pub(super) fn own_request(name: &str, did: &str, run: RunId, caller: &Caller) -> Problem {
     let machine = identity(name) == LOCAL || name.starts_with("break-glass (");
     if is_unnamed(caller) || machine {
         let error = format!(
             "{name} {did} {run}, and {} may be the same person, so it cannot approve it too: this machine's own token and \
-             break-glass access may be anyone's",
+             break-glass access belong to no single user",
             caller.name
         );
         return refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT);
     }
-    let error = format!("{} {did} {run} and cannot approve it too: another person must", caller.name);
+    let error = format!("{} {did} {run} and cannot approve it too: another approver must", caller.name);
     refuse::with(StatusCode::FORBIDDEN, error, "ask another approver: they see the same request")
 }
 
-const UNNAMED_HINT: &str = "use a token of your own, or write under `people` whose token `local` is";
+const UNNAMED_HINT: &str = "use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
-/// How many different humans must agree before a freeze is released: what the configuration says, else two where two can.
+/// The number of different humans that must agree before a freeze is released: the configuration's, else two where two
+/// can.
 pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
     match app.parts.config.guards.release_persons {
         Some(wanted) => Ok(wanted.max(1)),
@@ -61,13 +64,13 @@ pub(super) async fn release_persons(app: &App) -> Result<u32, Problem> {
     }
 }
 
-/// How many different humans must want an entry redacted: two where two can.
+/// The number of different humans that must request a redaction: two where two can.
 pub(super) async fn redaction_persons(app: &App) -> Result<u32, Problem> {
     Ok(if two_can(app, Right::Administer).await? { 2 } else { 1 })
 }
 
-/// Whether two different humans have this right: by tokens, by Slack or by the provider. The machine's own token
-/// is nobody's, and a group of the provider's is more than one.
+/// Whether two different humans have this right: by tokens, by Slack or by the provider. The machine's own token has no
+/// owner, and a group of the provider's is more than one.
 async fn two_can(app: &App, right: Right) -> Result<bool, Problem> {
     if app.roster.now().some_group_may(right) {
         return Ok(true);

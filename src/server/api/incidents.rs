@@ -1,6 +1,6 @@
-//! What people do with an incident besides acknowledging it: give it to somebody, silence its alerts at their source.
+//! Acts on an incident besides acknowledging it: assigning an owner, silencing its alerts at their source.
 //!
-//! Invariant: an owner is a person whom the configuration knows, and a silence ends by itself.
+//! Invariant: an owner is a user of the configuration, and a silence ends by itself.
 
 use super::{Allowed, App, Body, Problem, read, refuse};
 use crate::config::closest;
@@ -68,7 +68,7 @@ pub(super) async fn assign(
     Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
 }
 
-/// A person who is known here.
+/// A user who is known here.
 fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
     let to = to.trim();
     if to.eq_ignore_ascii_case("me") {
@@ -98,12 +98,12 @@ fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
 pub(super) struct Over {
     #[serde(default)]
     why: String,
-    /// Only what this source holds open.
+    /// Only episodes that this source holds open.
     #[serde(default)]
     source: Option<String>,
 }
 
-/// Ends what is open of an incident: a source that will not say that it is over must not keep it open.
+/// Ends the open episodes of an incident: a source that will never report the end must not keep it open.
 pub(super) async fn resolve(
     Allowed(caller): Allowed,
     State(app): State<App>,
@@ -138,7 +138,7 @@ pub(super) async fn silence(
         done.made.iter().map(|(source, silence)| json!({ "source": source, "silence": silence })).collect();
     if made.is_empty() {
         return Err(refuse::conflict(
-            format!("nothing was silenced: {}", done.left.join("; ")),
+            format!("no alert was silenced: {}", done.left.join("; ")),
             "silence it in Alertmanager, or set `sources.NAME.api` so that it can be done from here",
         ));
     }

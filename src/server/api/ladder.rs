@@ -1,6 +1,6 @@
-//! The ladder over HTTP: what rules have on record, a person's word on a run, and the moves up and down.
+//! Promotion over HTTP: the rules' statistics, a user's review of a run, and the moves up and down.
 //!
-//! Invariant: a move is decided in the store, over what is on record there at that moment; nothing here is remembered.
+//! Invariant: a move is decided in the store, over the statistics at that moment; nothing here is remembered.
 
 use super::{Allowed, App, Body, Problem, act, read, refuse};
 use crate::model::{
@@ -22,7 +22,7 @@ pub(super) struct Word {
     verdict: String,
     #[serde(default)]
     why: String,
-    /// Only where nobody has judged it yet: a button counts once, and a word changes it.
+    /// Only where there is no review yet: a button counts once, and a command changes it.
     #[serde(default)]
     first: bool,
 }
@@ -30,14 +30,14 @@ pub(super) struct Word {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Move {
-    /// Left out: the next rung.
+    /// Left out: the next mode.
     #[serde(default)]
     to: Option<Mode>,
     #[serde(default)]
     why: String,
 }
 
-/// One click: the reason is welcome, and not asked for.
+/// One click: a reason is welcome, and not required.
 pub(super) async fn judge(
     Allowed(caller): Allowed,
     State(app): State<App>,
@@ -52,7 +52,7 @@ pub(super) async fn judge(
         "wrong" => Verdict::Wrong,
         other => {
             let error = format!("`{}` is no verdict", other.escape_debug());
-            return Err(refuse::bad(error, "say `right` or `wrong`"));
+            return Err(refuse::bad(error, "write `right` or `wrong`"));
         }
     };
     let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
@@ -68,7 +68,7 @@ pub(super) async fn judge(
     Ok(Json(json!({ "run": id, "verdict": verdict.word(), "by": caller.name, "rule": rule, "scorecard": card })))
 }
 
-/// What people have said of a run, from its entries in ascending order: of each person the latest word.
+/// The reviews of a run, from its entries in ascending order: of each user the latest one.
 pub(super) fn judgements(entries: &[Entry]) -> Vec<Judgement> {
     let mut said: Vec<Judgement> = Vec::new();
     for entry in entries {
@@ -119,14 +119,17 @@ pub(super) async fn promote(
     let channels = &app.parts.config.channels;
     if let Some(unknown) = rule.tell.iter().find(|name| !channels.is_empty() && !channels.contains_key(*name)) {
         return Err(refuse::conflict(
-            format!("rule {} tells `{unknown}`, which is no channel: nobody would hear of it", rule.name),
+            format!(
+                "rule {} notifies `{unknown}`, which is not a configured channel, so its messages would be lost",
+                rule.name
+            ),
             "configure the channel, or name another one in the rule's `tell`, before it is promoted",
         ));
     }
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
     act::control(&app, Control::Promote(climb)).await.map_err(|problem| match problem.status {
         StatusCode::CONFLICT => Problem {
-            hint: format!("`nightshift scorecard {}` shows what is on record and what is missing", rule.name),
+            hint: format!("`nightshift scorecard {}` shows the rule's statistics and the missing evidence", rule.name),
             ..problem
         },
         _ => problem,
@@ -169,7 +172,7 @@ fn find(app: &App, name: &str) -> Result<(Rule, Terms), Problem> {
     };
     let terms = rules.terms(name).cloned().ok_or_else(|| {
         refuse::conflict(
-            format!("rule {name} runs nothing: it only tells"),
+            format!("rule {name} runs no runbook: it only notifies"),
             "only rules with a runbook have a mode to move",
         )
     })?;
@@ -210,7 +213,7 @@ async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by
     })
 }
 
-/// Where each rule with a runbook stands: what its file says, and how far it goes.
+/// The state of each rule with a runbook: its file's mode, and the mode in force.
 pub(in crate::server) async fn places(app: &App) -> Result<Vec<(Mode, Mode)>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let ceiling = app.parts.config.mode_ceiling;
@@ -225,7 +228,7 @@ fn of<'a>(levels: &'a [Level], rule: &Rule, terms: &Terms) -> Option<&'a Level> 
     levels.iter().find(|level| level.rule == rule.name && level.content == terms.content)
 }
 
-/// Rules that do not go as far as their files say, or go further, with who moved them and why.
+/// Rules whose mode differs from their file's, with the user and the reason of the move.
 pub(super) async fn moved(app: &App) -> Result<Vec<Value>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let ceiling = app.parts.config.mode_ceiling;
@@ -241,7 +244,7 @@ pub(super) async fn moved(app: &App) -> Result<Vec<Value>, Problem> {
     Ok(climbers(app).into_iter().filter_map(row).collect())
 }
 
-/// For `why`: where a rule stands and why, and what is on record; none where there is no such rule with a runbook.
+/// For `why`: the mode of a rule and its reason, and its statistics; none where there is no such rule with a runbook.
 pub(super) async fn standing(app: &App, name: &str) -> Result<Option<Scorecard>, Problem> {
     match find(app, name) {
         Ok((rule, terms)) => card(app, &rule, &terms, "").await.map(Some),

@@ -1,4 +1,4 @@
-//! What can be read: incidents, runs, approvals, entries, guards, status.
+//! Reads: incidents, runs, approvals, entries, guards, status.
 //!
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
@@ -13,8 +13,8 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What every list takes: `open`, `limit`, `after`, `incident`, `run`, `kind`; incidents and runs also `state`, `node`,
-/// `rule`, `since`, and incidents `severity`.
+/// The parameters of every list: `open`, `limit`, `after`, `incident`, `run`, `kind`; incidents and runs also `state`,
+/// `node`, `rule`, `since`, and incidents `severity`.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct List {
@@ -39,7 +39,7 @@ pub(super) struct List {
 const INCIDENT_STATES: [&str; 3] = ["open", "acknowledged", "resolved"];
 
 impl List {
-    /// The same with the words that a person typed: a state of these, and a time.
+    /// The same with the words that a user typed: a state of these, and a time.
     fn picked(mut self, states: &[&'static str], now: Time) -> Result<Filter, Problem> {
         let state = match self.state.take() {
             None => None,
@@ -335,7 +335,7 @@ pub(super) async fn find_run(app: &App, id: RunId) -> Result<Run, Problem> {
 }
 
 pub(super) async fn find_approval(app: &App, id: ApprovalId) -> Result<crate::model::Approval, Problem> {
-    // "After" is exclusive and ascending, so this page begins with the one that is wanted.
+    // "After" is exclusive and ascending, so this page begins with the requested one.
     let filter = Filter { after: Some(id.0 - 1), limit: 1, ..Filter::default() };
     let found = app.parts.store.approvals(filter).await.map_err(refuse::store)?;
     found

@@ -1,6 +1,6 @@
 //! Refusals of the API: `{"error", "hint"}` with the right status.
 //!
-//! Invariant: every refusal says what happened and what to do.
+//! Invariant: every refusal has the error and its fix.
 
 use super::Problem;
 use crate::store::StoreError;
@@ -24,22 +24,20 @@ pub(super) fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Pro
     with(StatusCode::CONFLICT, error, hint)
 }
 
-/// What the store could not do, as the caller should hear it.
+/// The store's error, in the words for the caller.
 pub(in crate::server) fn store(error: StoreError) -> Problem {
     match error {
         StoreError::NotFound { what } => missing(what, "see `nightshift runs` and `nightshift incidents`"),
-        StoreError::Refused(why) => conflict(why, "look at how it stands now, then decide again"),
+        StoreError::Refused(why) => conflict(why, "check its current state, then decide again"),
         StoreError::Fenced { run } => {
-            conflict(format!("run {run} belongs to another engine"), "ask the engine that runs it")
+            conflict(format!("run {run} belongs to another engine"), "send it to the engine that runs it")
         }
         StoreError::Busy(why) => {
             with(StatusCode::SERVICE_UNAVAILABLE, format!("the store is busy: {why}"), "try again in a moment")
         }
-        other => with(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            other.to_string(),
-            "look at the engine's log and at `nightshift doctor`",
-        ),
+        other => {
+            with(StatusCode::INTERNAL_SERVER_ERROR, other.to_string(), "see the engine's log and `nightshift doctor`")
+        }
     }
 }
 
@@ -50,26 +48,26 @@ pub(super) fn id<T: FromStr<Err = crate::model::IdError>>(text: &str) -> Result<
     })
 }
 
-/// Words that a person gives as a reason: there, and not endless.
+/// Words that a user gives as a reason: there, and not endless.
 pub(super) fn reason(why: &str) -> Result<String, Problem> {
     let why = why.trim();
     if why.is_empty() {
-        return Err(bad("a reason is missing", "say why: it goes into the ledger, and somebody will read it"));
+        return Err(bad("a reason is missing", "give a reason: it is recorded in the ledger"));
     }
     bounded(why)
 }
 
-/// The same where saying nothing is fine.
+/// The same where an empty text is fine.
 pub(super) fn bounded(why: &str) -> Result<String, Problem> {
     let bound = crate::limits::WHY_BYTES;
     if why.len() > bound {
-        return Err(bad(format!("the reason has {} bytes", why.len()), format!("say it in at most {bound}")));
+        return Err(bad(format!("the reason has {} bytes", why.len()), format!("use at most {bound}")));
     }
     Ok(why.trim().to_owned())
 }
 
-/// What the JSON and query readers say, as a person would say it: the key or value, what was expected, no type names and no
-/// columns.
+/// The error of the JSON and query readers, in plain words: the key or value, and the expected one, no type names and
+/// no columns.
 pub(super) fn in_words(text: &str) -> String {
     let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
     let text = text.split(" at line ").next().unwrap_or(text);
@@ -79,7 +77,7 @@ pub(super) fn in_words(text: &str) -> String {
     }
     let listed = |rest: &str| rest.replace("expected one of ", "one of ").replace("expected ", "");
     if let Some((name, rest)) = text.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", ")) {
-        return format!("{name} is not known; write {}", listed(rest));
+        return format!("{name} is unknown; write {}", listed(rest));
     }
     if let Some((name, rest)) = text.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", ")) {
         return format!("unknown key {name}; keys: {}", listed(rest));
@@ -109,7 +107,7 @@ mod tests {
         for (text, expect) in [
             (
                 "unknown variant `king`, expected one of `viewer`, `admin` at line 1 column 56",
-                "`king` is not known; write one of `viewer`, `admin`",
+                "`king` is unknown; write one of `viewer`, `admin`",
             ),
             (
                 "unknown field `wy`, expected `scope` or `why` at line 1 column 3",
@@ -117,7 +115,7 @@ mod tests {
             ),
             (
                 "Failed to deserialize query string: severity: unknown variant `awful`, expected one of `info`, `error`",
-                "severity: `awful` is not known; write one of `info`, `error`",
+                "severity: `awful` is unknown; write one of `info`, `error`",
             ),
             ("missing field `scope` at line 1 column 2", "`scope` is missing"),
             ("Failed to deserialize query string: limit: invalid digit found in string", "limit: not a whole number"),

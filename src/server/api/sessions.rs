@@ -1,6 +1,6 @@
-//! Who is signed in on the pages, and how an admin ends that.
+//! The sessions on the pages, and how an admin ends one.
 //!
-//! Invariant: no name of a session leaves the process; what is ended is in the ledger.
+//! Invariant: no name of a session leaves the process; the end of a session is in the ledger.
 
 use super::{Allowed, App, Body, Problem, refuse};
 use crate::model::{About, Actor, EntryKind};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whose {
-    /// A person, the mail of a sign-in, or `oidc:SUBJECT`.
+    /// A user, the mail of a sign-in, or `oidc:SUBJECT`.
     name: String,
     why: String,
 }
@@ -44,7 +44,7 @@ pub(super) async fn unlink(
     State(app): State<App>,
     Body(body): Body<Whose>,
 ) -> Result<Json<Value>, Problem> {
-    caller.need_everywhere("who a person is")?;
+    caller.need_everywhere("user identities")?;
     let (person, why) = (refuse::reason(&body.name)?, refuse::reason(&body.why)?);
     let now = app.parts.clock.now();
     let control = Control::UnlinkSubjects { person: person.clone(), by: caller.name, why };

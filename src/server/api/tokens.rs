@@ -1,4 +1,4 @@
-//! Tokens as people make, list and revoke them, and the broken glass.
+//! Tokens as users make, list and revoke them, and the broken glass.
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
@@ -40,7 +40,7 @@ pub(super) struct Glass {
     reason: String,
     #[serde(default)]
     expires: Option<String>,
-    /// Who they say they are; the token of the machine is all that is known.
+    /// The caller's own claim; only the machine's token is certain.
     #[serde(default)]
     by: Option<String>,
 }
@@ -76,7 +76,7 @@ pub(super) async fn make(
     if let Way::BreakGlass(id, _) = &caller.way {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
-            format!("{id} is of a broken glass: what it does must end with it, and a token would not"),
+            format!("{id} is break-glass access, and a token created with it would outlive it"),
             "make the token with this machine's own one, or with an admin's",
         ));
     }
@@ -87,14 +87,14 @@ pub(super) async fn make(
     if !caller.covers(&grant) {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
-            format!("`{}` cannot give what they have not: role {}{}", caller.name, grant.role, places(&grant)),
+            format!("`{}` cannot grant rights they do not have: role {}{}", caller.name, grant.role, places(&grant)),
             "give it a role and clusters that you have yourself",
         ));
     }
     if let Some(until) = caller.until.filter(|until| now + lasts.0 > *until) {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
-            format!("the token that you came with ends at {until}, and what it makes cannot outlive it"),
+            format!("your token expires at {until}, and tokens it creates cannot outlive it"),
             "make it with a token that lasts longer",
         ));
     }
@@ -156,7 +156,7 @@ pub(super) async fn break_glass(
     if caller.way != Way::Local {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
-            "the glass is broken on the engine's own machine, with its own token",
+            "break-glass access is activated on the engine's own machine, with its own token",
             "run `nightshift break-glass --reason '…'` there, as the user who runs the engine",
         ));
     }
@@ -164,7 +164,7 @@ pub(super) async fn break_glass(
     let lasts = life(glass.expires.as_deref().unwrap_or("1h"), limits::BREAK_GLASS_LIFE)?;
     let now = app.parts.clock.now();
     let (text, hash) = made::draw()?;
-    let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("somebody"), 60);
+    let said = crate::notifiers::one_line(glass.by.as_deref().unwrap_or("an unknown user"), 60);
     let by = format!("{said} on {}", app.parts.config.install);
     let new = NewToken {
         name: format!("break-glass ({said})"),
@@ -180,7 +180,7 @@ pub(super) async fn break_glass(
     let channels: Vec<String> = app.parts.config.channels.keys().cloned().collect();
     let made = app.parts.store.break_glass(new, why, channels.clone(), now).await.map_err(refuse::store)?;
     app.parts.nudge.nudge();
-    tracing::warn!(token = %made.id, by = %made.made_by, until = %made.expires_at, "the glass is broken");
+    tracing::warn!(token = %made.id, by = %made.made_by, until = %made.expires_at, "break-glass access activated");
     Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": made, "told": channels }))))
 }
 
@@ -202,7 +202,7 @@ fn life(text: &str, most: Span) -> Result<Span, Problem> {
     Ok(lasts)
 }
 
-/// Whose it will be, where it is a person's.
+/// Whose it will be, where it is a user's.
 fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<String>, Problem> {
     let name = &wanted.name;
     if let Some(why) = crate::config::wrong_name(name) {
@@ -212,15 +212,15 @@ fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<Stri
     if name == LOCAL || roster.has_token(name) {
         return Err(refuse::conflict(
             format!("`{name}` is a token of the configuration already"),
-            "choose another name: a name tells who did it",
+            "choose another name: it identifies the actor in the ledger",
         ));
     }
     let Some(person) = roster.of_token(name) else { return Ok(None) };
-    // In a person's name nobody else acts; whoever has this machine's own token can write who they are anyway.
+    // No other caller acts in a user's name; a holder of this machine's own token can write any name anyway.
     if caller.way != Way::Local && caller.name != person.name {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
-            format!("`{name}` is {}'s, and a token lets whoever has it act in their name", person.name),
+            format!("`{name}` belongs to {}, and the holder of a token acts in its owner's name", person.name),
             "run `nightshift tokens make` on the engine's own machine, or give it a machine's name",
         ));
     }
@@ -230,7 +230,7 @@ fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<Stri
     let given = Grant { role: wanted.role, clusters: wanted.clusters.clone().or_else(|| person.clusters.clone()) };
     if !given.within(&person.grant()) {
         return Err(refuse::conflict(
-            format!("`{name}` is {}'s, who has role {}: no token gives more", person.name, person.role),
+            format!("`{name}` belongs to {}, with role {}: a token cannot have more rights", person.name, person.role),
             format!("make it with `--role {}`", person.role),
         ));
     }
@@ -245,10 +245,13 @@ fn check_places(app: &App, wanted: &Wanted) -> Result<(), Problem> {
     }
     match (wanted.role, wanted.sources.is_empty()) {
         (Role::Source, true) => {
-            return Err(refuse::bad("a token of role source must say where it may post", "add `--sources prod`"));
+            return Err(refuse::bad(
+                "a token with role source must list the sources it may post to",
+                "add `--sources prod`",
+            ));
         }
         (Role::Source, false) if wanted.clusters.is_some() => {
-            return Err(refuse::bad("a token of role source acts on nothing", "leave the clusters out"));
+            return Err(refuse::bad("a token with role source takes no action", "leave the clusters out"));
         }
         (Role::Source, false) => {}
         (_, false) => return Err(refuse::bad("only a token of role source has sources", "write `--role source`")),

@@ -1,7 +1,6 @@
 //! `GET /api/v1/why?subject=`: action and inaction explained from the ledger.
 //!
-//! Invariant: every sentence comes from an entry, but for the near misses, which say that they speak of the rules as they
-//! are now.
+//! Invariant: every sentence comes from an entry, but for the near misses, which are marked as about the present rules.
 
 mod moves;
 
@@ -19,7 +18,7 @@ use serde_json::Value;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
-/// Rules whose first failed matcher is told when none matched.
+/// Rules whose first failed matcher is shown when none matched.
 const NEAR_MISSES: usize = 12;
 
 #[derive(Deserialize)]
@@ -49,7 +48,7 @@ struct Block {
 
 #[derive(Serialize)]
 struct Line {
-    /// The entry that says so; none for near misses.
+    /// The entry behind it; none for near misses.
     #[serde(skip_serializing_if = "Option::is_none")]
     no: Option<EntryNo>,
     /// `did`, `did not`, `decided` or `now`.
@@ -95,13 +94,13 @@ pub(super) async fn why(
         Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
         Named::Words(words) => search(&app, &words).await?,
     };
-    // Of one moment what was heard stands below what came of it: the sort is stable, and those come in that order.
+    // Of one moment an event stands below its consequences: the sort is stable, and the blocks come in that order.
     blocks.reverse();
     blocks.sort_by_key(|block| std::cmp::Reverse(block.at));
     if blocks.is_empty() {
         return Err(refuse::missing(
-            format!("event, run or incident known as `{}`", subject.escape_debug()),
-            "nothing was heard of it, so nothing was done: is its source pointed at us? See `nightshift audit log --kind heard`",
+            format!("event, run or incident named `{}`", subject.escape_debug()),
+            "no event about it was received, so no action was taken: does its source send to Nightshift? See `nightshift audit log --kind heard`",
         ));
     }
     let answer = serde_json::to_value(Explanation { subject, blocks });
@@ -131,12 +130,12 @@ fn parse(subject: &str) -> Named {
     }
 }
 
-/// What can be frozen, or has a breaker.
+/// Whether it can be frozen, or has a breaker.
 fn is_scope(words: &str) -> bool {
     words == "all" || ["cluster:", "rule:", "symptom:"].iter().any(|kind| words.starts_with(kind))
 }
 
-/// Who stopped a scope or let it go on, and what tripped its breaker, in which run.
+/// The freezes and releases of a scope, and the runs that tripped its breaker.
 async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     let kinds = [["breaker_tripped", "breaker_reset", "frozen", "unfrozen", "release_asked"].as_slice(), &moves::MOVES]
         .concat();
@@ -159,13 +158,13 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         since = since.or(Some(app.parts.clock.now()));
         lines.extend(moves::stands(&card));
     } else if let Some(rule) = words.strip_prefix("rule:").and_then(|name| loaded.rules.rule(name)) {
-        // It runs nothing, so it has no record: what it does is all that can be said.
+        // It runs nothing, so it has no statistics: only its settings can be listed.
         since = since.or(Some(app.parts.clock.now()));
         let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
-        let text = format!("it matches alerts and notifies {channels}; it runs nothing");
+        let text = format!("it matches alerts and notifies {channels}; it runs no runbook");
         lines.push(Line { no: None, what: "now", text, code: None });
         let text =
-            "what it matched: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
+            "for its matches: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
         lines.push(Line { no: None, what: "now", text, code: None });
     }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
@@ -190,7 +189,7 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
         }
         EntryKind::ReleaseAsked { scope, by, why } => (
             scope.clone(),
-            line("decided", format!("{by} wants it released, and a second person must agree: {why}"), None),
+            line("decided", format!("{by} requests its release, and a second person must confirm: {why}"), None),
         ),
         EntryKind::Unfrozen { scope, by, why } => {
             (scope.clone(), line("decided", format!("{by} released it: {why}"), None))
@@ -215,8 +214,8 @@ fn about(incident: Option<IncidentId>, run: Option<RunId>) -> Filter {
     Filter { incident, run, limit: crate::limits::READ_LIMIT, ..Filter::default() }
 }
 
-/// What was heard since an incident began. One `heard` entry speaks of many incidents and so belongs to none: it stands
-/// before what its batch led to, never farther than a batch can reach.
+/// The alerts received since an incident began. One `heard` entry belongs to many incidents and so to none: it stands
+/// before the entries of its batch, never farther than a batch can reach.
 async fn heard_since(app: &App, id: IncidentId) -> Result<Vec<Entry>, Problem> {
     let first = Filter { kinds: vec!["incident_opened"], limit: 1, ..about(Some(id), None) };
     let opened = read::oldest_first(app, first).await?.first().map_or(0, |entry| entry.no.0);
@@ -278,13 +277,15 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         lines.push(Line { no: Some(entry.no), what: "did", text: format!("run {run} was started"), code: None });
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
-    // A resolve starts nothing by its nature; what rules think of it would only be noise.
+    // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
         let now = |text: String| Line { no: None, what: "now", text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");
-            let text =
-                format!("rule `{}`, as it is now, matches: it tells {channels} and runs nothing", told.rule.name);
+            let text = format!(
+                "rule `{}`, in its current version matches: it notifies {channels} and runs no runbook",
+                told.rule.name
+            );
             lines.push(now(text));
         }
         // Where a rule did match, those that did not are only counted.
@@ -301,14 +302,14 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
         }
     }
     if lines.is_empty() {
-        let text = format!("it {} its episode {}; that starts nothing", heard.change, heard.episode);
+        let text = format!("it {} its episode {}; that starts no run", heard.change, heard.episode);
         lines.push(Line { no: Some(entry.no), what: "did not", text, code: None });
     }
-    let title = format!("{source} said: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
+    let title = format!("{source} reported: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
     Block { title, at: entry.at, incident: heard.incident, run: None, lines }
 }
 
-/// A block for each run that these entries tell of.
+/// A block for each run in these entries.
 fn runs(entries: &[Entry]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for entry in entries {
@@ -334,9 +335,9 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunCreated { runbook, rule, subject, mode, requested_by, .. } => {
             let by = rule.as_ref().map_or(format!("by hand ({requested_by})"), |rule| format!("by rule `{rule}`"));
             let far = match mode {
-                Mode::Observe => "observe: plans are written down, nothing is done",
-                Mode::Suggest => "suggest: people are told what would be done",
-                Mode::Approve => "approve: people are asked first",
+                Mode::Observe => "observe: plans are recorded, no action is taken",
+                Mode::Suggest => "suggest: users are notified of the plan",
+                Mode::Approve => "approve: an approval is required first",
                 Mode::Auto => "auto: it acts within the guards",
             };
             line("did", format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
@@ -344,11 +345,14 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::RunPlanned { plan } => {
             let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
             let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
-            line("did", if acts == 0 { "planned: nothing would change".to_owned() } else { list })
+            line("did", if acts == 0 { "planned: no changes".to_owned() } else { list })
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
             "decided",
-            format!("{approval} was asked: {question}. {}", crate::engine::story::deadline(*expires_at, entry.at)),
+            format!(
+                "approval {approval} was requested: {question}. {}",
+                crate::engine::story::deadline(*expires_at, entry.at)
+            ),
         ),
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
@@ -376,7 +380,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::BreakerTripped { breaker } => Some(Line {
             no: Some(entry.no),
             what: "did not",
-            text: format!("breaker {} tripped: {}; `why {0}` has its story", breaker.scope, breaker.why),
+            text: format!("breaker {} tripped: {}; `why {0}` shows its timeline", breaker.scope, breaker.why),
             code: Some(ReasonCode::BreakerTripped.name()),
         }),
         EntryKind::RunProved { .. } | EntryKind::RunJudged { .. } => {
@@ -394,7 +398,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
                     Some(Line { text: format!("ended {}: {}", state.words(), reason.text), ..ended })
                 }
                 Failed { why, undone } => {
-                    let undone = if *undone { ", and what it did was taken back" } else { "" };
+                    let undone = if *undone { ", and its steps were undone" } else { "" };
                     line("did", format!("ended failed: {why}{undone}"))
                 }
                 Stopped { why } => line("did", format!("stopped itself: {why}")),

@@ -1,6 +1,6 @@
-//! Tokens that were made here: their text, and who comes with one.
+//! Tokens that were made here: their text, and their owner.
 //!
-//! Invariant: what does not look like one never reaches the store, and the store is asked in every request.
+//! Invariant: a text that does not look like one never reaches the store, and the store is read in every request.
 
 use super::{App, Caller, Problem, Way};
 use crate::limits;
@@ -20,7 +20,7 @@ const PREFIX: &str = "nst_";
 /// 256 bits in URL-safe letters.
 const LETTERS: usize = 43;
 
-/// A new one: its text, to be shown once, and what is kept.
+/// A new one: its text, to be shown once, and the hash to store.
 pub(in crate::server) fn draw() -> Result<(String, String), Problem> {
     let mut secret = [0_u8; 32];
     SystemRandom::new().fill(&mut secret).map_err(|_| Problem::busy("the system has no randomness"))?;
@@ -30,7 +30,7 @@ pub(in crate::server) fn draw() -> Result<(String, String), Problem> {
 }
 
 fn hash_of(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 pub(in crate::server) fn looks_like_one(text: &str) -> bool {
@@ -66,15 +66,15 @@ pub(super) async fn caller(app: &App, text: &str) -> Result<Option<Caller>, Prob
     by_hash(app, &hash_of(text)).await
 }
 
-/// The same by the hash of a text, for whom a session remembers.
+/// The same by the hash of a text, for a session.
 pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<Caller>, Problem> {
     let store = &app.parts.store;
-    // The hash of 256 random bits tells nothing to who measures how long it is looked for.
+    // The hash of 256 random bits reveals nothing to a timing attack on its look-up.
     let found = store.token(hash).await.map_err(|error| match error {
         StoreError::Busy(why) => Problem::busy(format!("the store is busy: {why}")),
         other => {
-            tracing::error!(error = %other, "a token could not be looked up");
-            Problem::busy("the token could not be looked up")
+            tracing::error!(error = %other, "cannot look up a token");
+            Problem::busy("the token could not be read")
         }
     })?;
     let Some(token) = found else { return Ok(None) };
@@ -88,14 +88,14 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
         // It is still in use: a lost laptop, a leaked secret, a job with its old configuration.
         let what = format!("a request with token {}, which is dead", token.id);
         app.witness.refused(app, &token.name, &what, "", &error).await;
-        let hint = "ask an admin for another one (`nightshift tokens make`), or sign in anew";
+        let hint = "ask an admin for another one (`nightshift tokens make`), or sign in again";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
     }
     if app.used.is_news(&token, now) {
         let (store, id) = (store.clone(), token.id);
         tokio::spawn(async move {
             if let Err(error) = store.token_used(id, now).await {
-                tracing::warn!(%error, token = %id, "that a token was used could not be written down");
+                tracing::warn!(%error, token = %id, "cannot record the use of a token");
             }
         });
     }
@@ -109,13 +109,13 @@ fn who(app: &App, token: ApiToken) -> Result<Caller, Problem> {
         None => Way::Made(token.id),
     };
     let caller = match glass {
-        // It is nobody's but its own, whatever people are called.
+        // It has no owner, whatever the users' names are.
         Some(_) => Caller::with(&token.name, token.grant, way),
         None => {
             let roster = app.roster.now();
             if let Some(person) = token.person.as_ref().filter(|person| roster.by_name(person).is_none()) {
                 app.parts.metrics.auth_failed();
-                let error = format!("token {} is {person}'s, who is nobody here any more", token.id);
+                let error = format!("token {} belongs to {person}, who is no longer in `people`", token.id);
                 let hint = "ask an admin for a token of your own (`nightshift tokens make`)";
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, error, hint));
             }

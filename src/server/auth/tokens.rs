@@ -8,7 +8,6 @@ use crate::limits;
 use crate::model::Grant;
 use ring::rand::SecureRandom;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -39,7 +38,12 @@ pub(in crate::server) struct Known {
 }
 
 impl Tokens {
-    /// Errors name the token, never its text.
+    /// The tokens by the hash of their text.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a token is too short, opens nothing, or has the text of another one; the message names the token,
+    /// never its text.
     pub fn new(given: Vec<GivenToken>) -> Result<Tokens, String> {
         let mut known: Vec<Known> = Vec::with_capacity(given.len());
         for token in given {
@@ -52,12 +56,14 @@ impl Tokens {
             }
             if token.role == Role::Source && token.sources.is_empty() {
                 return Err(format!(
-                    "token `{name}` has role source but no `sources:`, so it opens nothing: list them"
+                    "token `{name}` has role source but no `sources:`, so it has no rights: list them"
                 ));
             }
             let hash = digest(&token.text);
             if known.iter().any(|other| other.hash == hash && other.name != name) {
-                return Err(format!("token `{name}` has the same text as another one: nobody could tell them apart"));
+                return Err(format!(
+                    "token `{name}` has the same text as another one, so they cannot be distinguished"
+                ));
             }
             let grant = Grant { role: token.role, clusters: token.clusters };
             known.push(Known { name, grant, sources: token.sources, hash });
@@ -66,6 +72,10 @@ impl Tokens {
     }
 
     /// Reads the secrets of the configuration and adds the local token of `data_dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a secret or the local token cannot be read, and as [`Tokens::new`] does.
     pub fn load(server: &Server, data_dir: &Path) -> Result<Tokens, String> {
         let mut given = vec![GivenToken {
             name: LOCAL.to_owned(),
@@ -94,14 +104,14 @@ impl Tokens {
         hashes(self) == hashes(other)
     }
 
-    /// Each token's name and what it gives.
+    /// Each token's name and rights.
     pub(in crate::server) fn all(&self) -> impl Iterator<Item = &Known> {
         self.0.iter()
     }
 
-    /// What has this hash.
+    /// The token with this hash.
     pub(in crate::server) fn by_hash(&self, hash: &[u8; 32]) -> Option<&Known> {
-        // Every token is compared, so that the time tells nothing about which one came close.
+        // Every token is compared, so that the time does not reveal which one came close.
         let mut found = None;
         for known in &self.0 {
             if bool::from(known.hash.ct_eq(hash)) {
@@ -113,16 +123,17 @@ impl Tokens {
 }
 
 /// The local token: born at first start, 256 random bits, readable by its owner alone.
+///
+/// # Errors
+///
+/// Fails when the file cannot be read or made, or others may read it.
 pub fn local_token(data_dir: &Path) -> Result<String, String> {
     let path = data_dir.join("token");
     let shown = path.display();
     if !path.exists() {
         let mut bytes = [0_u8; 32];
         ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-        let mut text = String::with_capacity(65);
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
-        }
+        let text = hex::encode(bytes);
         std::fs::create_dir_all(data_dir).map_err(|e| format!("cannot make {}: {e}", data_dir.display()))?;
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -133,7 +144,7 @@ pub fn local_token(data_dir: &Path) -> Result<String, String> {
         writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(|e| format!("cannot write {shown}: {e}"))?;
         return Ok(text);
     }
-    let mode = std::fs::metadata(&path).map_err(|e| format!("cannot look at {shown}: {e}"))?.permissions().mode();
+    let mode = std::fs::metadata(&path).map_err(|e| format!("cannot read {shown}: {e}"))?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(format!("{shown} can be read by others (mode {:o}): run `chmod 600 {shown}`", mode & 0o777));
     }

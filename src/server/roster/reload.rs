@@ -1,4 +1,4 @@
-//! Takes in changed people, tokens and secrets of doors while the engine runs: the file that names them, and the files that
+//! Takes in changed users, tokens and secrets of doors while the engine runs: the file that names them, and the files that
 //! they lie in.
 //!
 //! Invariant: every change that is taken in is an entry in the ledger, and a file that cannot be used changes nothing and is
@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// What of a file shows that it is another one.
+/// The fields of a file that show a change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     modified: Option<SystemTime>,
@@ -28,8 +28,8 @@ fn mark(path: &Path) -> Option<Mark> {
     Some(Mark { modified: about.modified().ok(), bytes: about.len(), inode: about.ino() })
 }
 
-/// Every file that decides who may what: the configuration, and the secrets that it names and that can be read anew. Those
-/// of doors are the running configuration's: other ones are opened at the next start.
+/// Every file with principals and rights: the configuration, and the secrets that it names and that can be read anew.
+/// Those of endpoints are the running configuration's: other ones are opened at the next start.
 fn files(path: &Path, running: &Config, read: &Config) -> Vec<PathBuf> {
     let tokens = read.server.tokens.iter().map(|token| &token.secret);
     let secrets = tokens.chain(door_secrets(running)).filter_map(|secret| match secret {
@@ -65,7 +65,7 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
             _ = shutdown.changed() => {}
             () = async { match &mut hangup { Some(signal) => drop(signal.recv().await), None => std::future::pending().await } } => {
                 asked = true;
-                tracing::info!("SIGHUP: reading people, tokens and secrets again");
+                tracing::info!("SIGHUP received; reloading users, tokens and secrets");
             }
         }
         let now = marks(&looked);
@@ -85,15 +85,15 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
     }
 }
 
-/// What was read of the files.
+/// The content that was read of the files.
 struct Read {
     config: Config,
     tokens: Tokens,
     doors: Doors,
 }
 
-/// What opens doors besides tokens, as it is now. A secret that cannot be read leaves its door as it was: who may what must not
-/// wait for it.
+/// The secrets of endpoints besides tokens, as they are now. A secret that cannot be read leaves its endpoint as it
+/// was: a change of rights must not wait for it.
 struct Doors {
     slack: Option<String>,
     pagerduty: Option<Vec<String>>,
@@ -133,7 +133,8 @@ fn or_say<T>(read: Result<T, String>, unread: &mut Vec<String>) -> Option<T> {
     read.map_err(|why| unread.push(why)).ok()
 }
 
-/// Reads the files again; people, tokens and secrets hold from then on. What was read; none where it cannot be used.
+/// Reads the files again; users, tokens and secrets hold from then on. Returns the configuration; none where it cannot
+/// be used.
 async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let (file, running) = (path.to_owned(), app.parts.config.clone());
     let reading = tokio::task::spawn_blocking(move || {
@@ -148,22 +149,20 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let Read { config, tokens, doors } = match read {
         Ok(read) => read,
         Err(why) => {
-            tracing::error!(%why, "the configuration cannot be used: who may what stays as it was; mend the file");
+            tracing::error!(%why, "access configuration not reloaded; the previous version stays active; fix the file");
             refused(app, path, &why).await;
             return None;
         }
     };
     if needs_a_restart(&app.parts.config, &config) {
-        tracing::warn!(
-            "the configuration has changed: people, groups and tokens are taken in now, the rest at the next start"
-        );
+        tracing::warn!("configuration changed; users, groups and tokens are reloaded now; the rest at the next start");
     }
     let next = Roster::new(config.people.clone(), tokens).with_groups(&config.server);
     let mut changes = app.roster.now().changes(&next);
     // In force first: a role that was taken away must not wait for a disk.
     app.roster.replace(next);
     for why in &doors.unread {
-        tracing::error!(%why, "a door keeps the secret that it had; mend the file");
+        tracing::error!(%why, "secret not reloaded; the previous one stays active; fix the file");
         refused(app, path, why).await;
     }
     changes.extend(doors.take_effect(app));
@@ -175,7 +174,7 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     if more > 0 {
         changes.push(format!("and {more} more"));
     }
-    tracing::info!(changes = %changes.join("; "), "people and tokens were taken in");
+    tracing::info!(changes = %changes.join("; "), "users and tokens reloaded");
     note(app, EntryKind::PeopleChanged { changes }).await;
     Some(config)
 }

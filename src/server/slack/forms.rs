@@ -1,6 +1,7 @@
-//! Forms: what a button or a command leaves open is asked for, and the answer is joined to what it was asked for.
+//! Forms: they request the open parameters of a button or a command, and the answer is joined to its purpose.
 //!
-//! Invariant: what a form stands for stays here; Slack carries a random id, which counts once, for one person, for a while.
+//! Invariant: the purpose of a form stays here; Slack carries a random id, which counts once, for one user, for a
+//! while.
 
 use super::said::Answers;
 use super::{Caller, Chat, Problem};
@@ -15,21 +16,21 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What an answer is for.
+/// The purpose of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Purpose {
     Deny {
         approval: String,
         shown: String,
     },
-    /// Empty: the form asks which one.
+    /// Empty: the form has a field for it.
     Silence {
         incident: String,
     },
     Freeze {
         scope: String,
     },
-    /// What of an incident is frozen: the form asks.
+    /// The form selects the part of an incident to freeze.
     FreezeAround {
         incident: String,
     },
@@ -42,7 +43,7 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    /// What is needed to send it, so that nobody fills in a form for nothing.
+    /// The API route that sends it, whose right is checked first, so that no user fills in a form for nothing.
     fn route(&self) -> &'static str {
         match self {
             Purpose::Deny { .. } => "approvals/{id}",
@@ -52,7 +53,7 @@ impl Purpose {
         }
     }
 
-    /// The same with what it is about in its place.
+    /// The same with its subject in its place.
     fn path(&self) -> String {
         let id = match self {
             Purpose::Deny { approval, .. } => approval,
@@ -63,13 +64,13 @@ impl Purpose {
     }
 }
 
-/// A form that somebody has open.
+/// A form that a user has open.
 #[derive(Debug, Clone)]
 pub(super) struct Form {
     pub(super) id: String,
     pub(super) user: String,
     pub(super) purpose: Purpose,
-    /// Where the answer goes; empty: to the person's page.
+    /// Where the answer goes; empty: to the user's page.
     pub(super) reply_to: String,
     pub(super) until: Time,
 }
@@ -98,7 +99,7 @@ impl Forms {
 }
 
 impl Chat {
-    /// Opens a form in the name of this person. False where the engine has no token to do so with.
+    /// Opens a form in the name of this user. False where the engine has no token to do so with.
     pub(super) async fn ask(
         &self,
         caller: &Caller,
@@ -112,7 +113,7 @@ impl Chat {
             return Ok(false);
         }
         if let Err(problem) = api::may(caller, "POST", purpose.route()) {
-            // What is asked of the API is witnessed there; this was not asked.
+            // Requests to the API are recorded there; this one was never sent.
             let what = format!("POST /api/v1/{}", purpose.route());
             let why = format!("POST {}, by {}: {}", purpose.path(), caller.way, problem.error);
             self.app.witness.refused(&self.app, &caller.name, &what, &purpose.path(), &why).await;
@@ -147,14 +148,14 @@ impl Chat {
                 let question = answer["approval"]["question"].as_str().unwrap_or_default().to_owned();
                 let mut modal = Modal::form("Say no", "Say no", id).says(&format!("{approval}: {question}"));
                 modal.asks(
-                    Field::new(WHY, "Why not?").long().optional(true).hint("It goes into the ledger and the thread."),
+                    Field::new(WHY, "Why not?").long().optional(true).hint("Recorded in the ledger and the thread."),
                 );
                 modal
             }
             Purpose::Silence { incident } => self.silence(caller, incident, id).await?,
             Purpose::Freeze { scope } => {
                 let mut modal = Modal::form("Freeze", "Freeze", id)
-                    .says(&format!("Stops all actions of `{scope}` within two seconds; what is under way ends first."));
+                    .says(&format!("Stops all actions of `{scope}` within two seconds; running steps finish first."));
                 modal.asks(Field::new(WHY, "Why?").long());
                 modal
             }
@@ -189,7 +190,7 @@ impl Chat {
             let answer = self.get(caller, &format!("incidents?open=true&limit={}", limits::SLACK_OPTIONS)).await?;
             let open: Vec<Incident> = serde_json::from_value(answer["incidents"].clone()).unwrap_or_default();
             if open.is_empty() {
-                return Err(Problem::new(StatusCode::CONFLICT, "nothing is open", "there is nothing to silence"));
+                return Err(Problem::new(StatusCode::CONFLICT, "no open incidents", "there are no alerts to silence"));
             }
             let choices = open.iter().map(|open| (format!("{} {}", open.id, open.title), open.id.to_string()));
             modal.asks(Field::new(INCIDENT, "Which incident?").of(choices));
@@ -218,9 +219,9 @@ impl Chat {
         let narrowest = choices.first().map(|(_, scope)| scope.clone());
         let mut modal = Modal::form("Freeze", "Freeze", id)
             .says(&format!("{incident}: {title}"))
-            .says("Stops all actions within two seconds; what is under way ends first.");
+            .says("Stops all actions within two seconds; running steps finish first.");
         modal.asks(Field::new(SCOPE, "What?").of(choices).initial(narrowest));
-        modal.asks(Field::new(WHY, "Why?").long().hint("It goes into the ledger."));
+        modal.asks(Field::new(WHY, "Why?").long().hint("Recorded in the ledger."));
         Ok(modal)
     }
 
@@ -238,7 +239,7 @@ impl Chat {
         api::ask(&self.app, caller.clone(), "GET", path.to_owned(), Value::Null).await
     }
 
-    /// What a command leaves out that a form can ask for.
+    /// The omitted parts of a command that a form can request.
     pub(super) fn left_open(&self, line: &str) -> Option<Purpose> {
         self.door.web.as_ref()?;
         let mut words = line.split_whitespace();
@@ -294,7 +295,7 @@ fn run(runbook: &Runbook, given: &Map<String, Value>, id: &str) -> Result<Modal,
     Ok(modal)
 }
 
-/// The parameters as a form gives them: texts, but for what is no text.
+/// The parameters in a form: texts, except those of another type.
 pub(super) fn params(runbook: &Runbook, answers: &Answers) -> Map<String, Value> {
     let value = |param: &Param| {
         let text = answers.get(&param.name)?;
@@ -324,7 +325,7 @@ mod tests {
         let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
         let later = now + limits::SLACK_FORM_LIFE;
         forms.open(form("x", "U1", later), now);
-        assert!(forms.take("x", "U2", now).is_none(), "somebody else's");
+        assert!(forms.take("x", "U2", now).is_none(), "another user's");
         assert!(forms.take("x", "U1", now).is_some());
         assert!(forms.take("x", "U1", now).is_none(), "sent before");
         forms.open(form("y", "U1", later), now);

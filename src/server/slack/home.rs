@@ -1,6 +1,6 @@
-//! A person's page: published when they open it, and after what they did.
+//! A user's page: published when they open it, and after their acts.
 //!
-//! Invariant: at most one publication of a page each `SLACK_HOME_EVERY`, and the last one shows how it stands then.
+//! Invariant: at most one publication of a page each `SLACK_HOME_EVERY`, and the last one shows the state then.
 
 use super::Chat;
 use super::said::EventCallback;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// When whose page was published last, and what the next publication will say.
+/// When each user's page was published last, and the note on the next publication.
 #[derive(Default)]
 pub(super) struct Homes(Mutex<HashMap<String, Shown>>);
 
@@ -56,7 +56,7 @@ impl Homes {
 }
 
 impl Chat {
-    /// An event: that somebody opened their page.
+    /// An event: a user has opened their page.
     pub(super) fn event(&self, said: EventCallback) {
         let Some(event) = &said.event else { return };
         let opened = said.kind == "event_callback" && event.kind == "app_home_opened" && event.tab != "messages";
@@ -65,7 +65,7 @@ impl Chat {
         }
     }
 
-    /// Brings the page of somebody who did something up to date. They were identified when they did it.
+    /// Brings a user's page up to date after an act of theirs. They were identified then.
     pub(super) fn stir(&self, user: &str, note: Option<String>) {
         let slack = self.app.parts.config.slack.as_ref();
         let ours =
@@ -91,7 +91,7 @@ impl Chat {
                 Err(problem) => Err(problem.error),
             };
             if let Err(why) = published {
-                tracing::warn!(%why, "a page of the app was not published");
+                tracing::warn!(%why, "app home page not published");
             }
         });
     }
@@ -129,7 +129,7 @@ impl Chat {
         Ok(page(&shown, &self.door.seal))
     }
 
-    /// Whether this person's answer would count: the page shows no button that says no afterwards.
+    /// Whether this user's answer would count: the page shows no button whose press is refused.
     async fn may_answer(&self, caller: &Caller, approval: &Approval) -> bool {
         let listed = approval.approvers.is_empty() || approval.approvers.contains(&caller.name);
         if approval.state != ApprovalState::Open

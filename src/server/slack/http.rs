@@ -1,7 +1,7 @@
-//! Slack's three doors over HTTP: the command, what people press and send, events.
+//! Slack's three endpoints over HTTP: the command, interactions and forms, events.
 //!
-//! Invariant: the signature over the raw body comes first, whatever the body says it is; what carries none, or an old one,
-//! is not even read.
+//! Invariant: the signature over the raw body is checked first, whatever the body's content; a request without one, or
+//! with an old one, is not even read.
 
 use super::said::{EventCallback, Interaction, Slash};
 use super::{App, Chat};
@@ -40,7 +40,7 @@ async fn interact(State(app): State<App>, request: Request) -> Result<Response, 
     let fields: BTreeMap<String, String> = form(&held.bytes)?;
     drop(held);
     let said: Interaction = serde_json::from_str(fields.get("payload").map_or("", String::as_str))
-        .map_err(|_| malformed("`payload` is not what Slack sends"))?;
+        .map_err(|_| malformed("`payload` is not a valid Slack payload"))?;
     let answer = chat.interact(said).await;
     app.parts.metrics.slack_answered(Kind::Interaction, begun.elapsed());
     Ok(answered(answer))
@@ -49,7 +49,7 @@ async fn interact(State(app): State<App>, request: Request) -> Result<Response, 
 async fn event(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (chat, held) = opened(&app, request).await?;
     let said: EventCallback =
-        serde_json::from_slice(&held.bytes).map_err(|_| malformed("this is not an event as Slack sends it"))?;
+        serde_json::from_slice(&held.bytes).map_err(|_| malformed("this is not a valid Slack event"))?;
     if said.kind == "url_verification" {
         let challenge: String = said.challenge.chars().take(limits::SLACK_ID_CHARS).collect();
         return Ok(answered(json!({ "challenge": challenge })));
@@ -75,7 +75,7 @@ async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Probl
     Ok((chat, held))
 }
 
-/// Slack wants an empty body where there is nothing to say.
+/// Slack expects an empty body where there is no answer.
 fn answered(answer: Value) -> Response {
     if answer.is_null() { StatusCode::OK.into_response() } else { Json(answer).into_response() }
 }
@@ -83,7 +83,7 @@ fn answered(answer: Value) -> Response {
 fn form<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let fields: serde_json::Map<String, Value> =
         url::form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), json!(value))).collect();
-    serde_json::from_value(Value::Object(fields)).map_err(|_| malformed("this is not the form that Slack sends"))
+    serde_json::from_value(Value::Object(fields)).map_err(|_| malformed("this is not a valid Slack form"))
 }
 
 fn malformed(error: &str) -> Problem {

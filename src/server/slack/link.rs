@@ -23,18 +23,18 @@ pub(super) struct Link {
     clock: Arc<dyn Clock>,
     socket: Socket,
     born: Time,
-    /// Acknowledgements that wait for what a form comes to.
+    /// Acknowledgements that wait for the result of a form.
     acks: FuturesUnordered<BoxFuture<'static, Value>>,
-    /// When to ask whether Slack is there, or to believe that it is not.
+    /// When to ping Slack, or to give the connection up.
     deadline: Time,
     asked: bool,
-    /// Slack wants us to use another one; then this one hears on for so long.
+    /// Slack requires another connection; then this one goes on receiving for so long.
     until: Option<Time>,
 }
 
 /// Why a connection is handed back.
 pub(super) enum Left {
-    /// Slack wants a successor; this one still hears.
+    /// Slack requires a successor; this one still receives.
     CalledOff {
         link: Box<Link>,
         born: Time,
@@ -47,14 +47,14 @@ pub(super) enum Left {
     },
 }
 
-/// What Slack says when it ends a connection.
+/// Slack's reason for ending a connection.
 enum Goodbye {
     Successor,
     End { why: String, lasting: bool },
 }
 
 impl Link {
-    /// Asks for an address, connects, and waits for the hello.
+    /// Requests an address, connects, and waits for the hello.
     pub(super) async fn open(chat: Chat) -> Result<Box<Link>, Refusal> {
         let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
         let lasting = |why: String| Refusal { why, after: None, lasting: true };
@@ -71,7 +71,7 @@ impl Link {
         let acks = FuturesUnordered::new();
         let mut link = Link { chat, clock, socket, born: now, acks, deadline, asked: false, until: None };
         let hello = timeout(limits::SLACK_HELLO, link.hello()).await;
-        let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket says no hello".to_owned())))?;
+        let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket sent no hello".to_owned())))?;
         match &slack.app {
             Some(ours) if !app.is_empty() && *ours != app => {
                 let app = one_line(&app, 40);
@@ -90,7 +90,9 @@ impl Link {
                     Ok(frame) if frame.kind == "disconnect" => {
                         let (why, lasting) = match goodbye(&frame.reason) {
                             Goodbye::End { why, lasting } => (why, lasting),
-                            Goodbye::Successor => ("Slack ended the connection before it began".to_owned(), false),
+                            Goodbye::Successor => {
+                                ("Slack closed the connection during the handshake".to_owned(), false)
+                            }
                         };
                         return Err(Refusal { why, after: None, lasting });
                     }
@@ -105,7 +107,7 @@ impl Link {
         }
     }
 
-    /// Hears until Slack wants a successor, or the end.
+    /// Receives until Slack requires a successor, or the end.
     pub(super) async fn listen(mut self) -> Left {
         loop {
             let wake = self.until.map_or(self.deadline, |until| until.min(self.deadline));
@@ -136,10 +138,10 @@ impl Link {
                 }
                 () = self.clock.sleep_until(wake) => {
                     if self.until.is_some_and(|until| until <= self.clock.now()) {
-                        return self.ended("Slack wanted another connection".to_owned(), false).await;
+                        return self.ended("Slack requested another connection".to_owned(), false).await;
                     }
                     if self.asked {
-                        return self.ended("Slack fell silent".to_owned(), false).await;
+                        return self.ended("Slack stopped sending".to_owned(), false).await;
                     }
                     (self.asked, self.deadline) = (true, self.clock.now() + limits::SLACK_QUIET);
                     if let Err(error) = self.socket.ping().await {
@@ -159,7 +161,7 @@ impl Link {
     /// One frame: acknowledged, then begun. Something, where it is the end.
     async fn heard(&mut self, text: &str) -> Option<Goodbye> {
         let Ok(frame) = serde_json::from_str::<Envelope>(text) else {
-            tracing::warn!("Slack's socket said something that is no frame of Socket Mode");
+            tracing::warn!("Slack's socket sent an invalid Socket Mode frame");
             return None;
         };
         if frame.kind == "disconnect" {
@@ -181,7 +183,7 @@ impl Link {
         None
     }
 
-    /// A form is shown what it came to, in the acknowledgement itself.
+    /// A form shows its result, in the acknowledgement itself.
     async fn form(&mut self, frame: Envelope) -> Option<Goodbye> {
         let id = frame.envelope_id;
         let said = serde_json::from_value::<Interaction>(frame.payload).ok();
@@ -217,12 +219,12 @@ impl Link {
             _ => Ok(()),
         };
         if begun.is_err() {
-            tracing::warn!("Slack's socket brought something that is not what Slack sends");
+            tracing::warn!("Slack's socket sent an invalid payload");
         }
     }
 }
 
-/// What a `disconnect` wants of us.
+/// The consequence of a `disconnect`.
 fn goodbye(reason: &str) -> Goodbye {
     match reason {
         "link_disabled" => Goodbye::End {
@@ -235,7 +237,7 @@ fn goodbye(reason: &str) -> Goodbye {
                 .to_owned(),
             lasting: true,
         },
-        // `warning`, `refresh_requested`, and what Slack may invent.
+        // `warning`, `refresh_requested`, and future reasons.
         _ => Goodbye::Successor,
     }
 }

@@ -1,7 +1,7 @@
-//! Who somebody in Slack is here.
+//! The entry of a Slack user here.
 //!
-//! Invariant: a person is a user id of our workspace and our app, with the role that holds now; who is nobody here is told
-//! so, and the ledger has it.
+//! Invariant: a user is a user id of our workspace and our app, with the role that holds now; a user without an entry
+//! is refused with that reason, and the ledger has it.
 
 use super::Chat;
 use crate::planted::planted;
@@ -9,7 +9,7 @@ use crate::server::{Caller, Problem, Way};
 use axum::http::StatusCode;
 
 impl Chat {
-    /// The person behind a user id, with the role that holds now.
+    /// The user behind a user id, with the role that holds now.
     pub(super) async fn person(&self, team: &str, app: &str, user: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.known(team, app, user) {
             return Ok(caller);
@@ -17,17 +17,17 @@ impl Chat {
         self.app.parts.metrics.auth_failed();
         let shown: String = user.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
         let problem = if self.at_home(team, app) {
-            let error = format!("nobody in `people` has the Slack user id {shown}");
+            let error = format!("no entry of `people` has the Slack user ID {shown}");
             Problem::new(StatusCode::FORBIDDEN, error, "an operator adds `slack: …` to your entry under `people`")
         } else {
             Problem::new(
                 StatusCode::FORBIDDEN,
                 "this workspace, or this app, is not the one that is set up here",
-                "an operator compares `slack.team` and `slack.app` in nightshift.yaml with Slack's ids",
+                "an operator compares `slack.team` and `slack.app` in nightshift.yaml with Slack's IDs",
             )
         };
         let who = format!("Slack user {shown}");
-        self.app.witness.refused(&self.app, &who, "anything in Slack", "", &problem.error).await;
+        self.app.witness.refused(&self.app, &who, "this in Slack", "", &problem.error).await;
         Err(problem)
     }
 

@@ -1,7 +1,7 @@
-//! What people press: each button says what it does and carries what it was shown for.
+//! Interactions: each button names its action and carries the state that it was shown for.
 //!
 //! Invariant: a press is acknowledged before it is done, is done once however often it is delivered, and its answer goes to
-//! the person who pressed.
+//! the user who pressed.
 
 use super::forms::Purpose;
 use super::said::{Interaction, Press};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 impl Chat {
-    /// What Slack shows for it at once; null: nothing.
+    /// Slack's immediate answer to it; null: none.
     pub(super) async fn interact(&self, said: Interaction) -> Value {
         match said.kind.as_str() {
             "block_actions" => {
@@ -26,7 +26,7 @@ impl Chat {
         }
     }
 
-    /// Begins what was pressed and returns at once.
+    /// Begins the action of a press and returns at once.
     fn pressed(&self, said: Interaction) {
         if self.door.heard.again(&said.trigger_id) {
             return;
@@ -55,7 +55,7 @@ impl Chat {
             Err(problem) => words(problem),
         };
         if from.response_url.is_empty() {
-            // Pressed on the person's own page, which says what came of it.
+            // Pressed on the user's own page, which shows the result.
             self.stir(&from.user.id, Some(text));
             return;
         }
@@ -69,7 +69,7 @@ impl Chat {
         self.reply(&from.response_url, answer).await;
     }
 
-    /// None: a form has opened, which asks for the rest.
+    /// None: a form has opened for the rest.
     async fn do_press(&self, caller: &Caller, from: &Interaction, press: &Press) -> Result<Option<String>, Problem> {
         let carried = match self.door.seal.open(&press.action_id, &press.value, self.app.parts.clock.now()) {
             Ok(carried) => carried,
@@ -77,7 +77,7 @@ impl Chat {
         };
         let (id, shown) = (carried.id.as_str(), carried.shown.as_str());
         let asks = match press.action_id.as_str() {
-            // One that is decided is said to be, without a form first.
+            // A decided one is answered as such, without a form first.
             "deny" if self.still_the_same(caller, id, shown).await? => {
                 Some(Purpose::Deny { approval: id.to_owned(), shown: shown.to_owned() })
             }
@@ -118,7 +118,7 @@ impl Chat {
         command::perform(&self.app, caller, &line).await.map(Some)
     }
 
-    /// A button that is none of ours, or too old: said in place, and written down.
+    /// A button that is none of ours, or too old: answered in place, and recorded.
     async fn broken(&self, caller: &Caller, broken: Broken) -> Problem {
         let problem = match broken {
             Broken::Foreign => Problem::new(
@@ -128,8 +128,8 @@ impl Chat {
             ),
             Broken::Late => Problem::new(
                 StatusCode::GONE,
-                "this button is too old: it did something for thirty days",
-                "look at how it stands now: `/nightshift incidents`",
+                "this button has expired: buttons work for thirty days",
+                "see the current state: `/nightshift incidents`",
             ),
         };
         self.app.witness.refused(&self.app, &caller.name, "a button in Slack", "", &problem.error).await;
@@ -144,7 +144,7 @@ impl Chat {
         if !shown.is_empty() && shown == hash {
             return Ok(answer["approval"]["state"] == "open");
         }
-        let error = format!("{id} is not the question that this button was shown with");
-        Err(Problem::new(StatusCode::CONFLICT, error, "look at the message as it is now, or use `show`"))
+        let error = format!("{id} is not the request that this button belongs to");
+        Err(Problem::new(StatusCode::CONFLICT, error, "see the current message, or use `show`"))
     }
 }

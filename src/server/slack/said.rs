@@ -1,6 +1,6 @@
-//! What Slack sends, as types: the same over HTTP and over Socket Mode.
+//! Slack's payloads as types: the same over HTTP and over Socket Mode.
 //!
-//! Invariant: only ids identify; what is not needed is not read.
+//! Invariant: only ids identify; fields that are not needed are not read.
 
 use crate::notifiers::slack::Field;
 use serde::Deserialize;
@@ -79,7 +79,7 @@ impl Interaction {
 }
 
 impl View {
-    /// The opaque id of the form, and what it says.
+    /// The opaque id of the form, and its values.
     pub(super) fn answers(&self) -> (&str, Answers) {
         let value = |element: &Value| {
             let value = element["value"].as_str().or_else(|| element["selected_option"]["value"].as_str());

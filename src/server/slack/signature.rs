@@ -32,7 +32,8 @@ impl Signature {
         other
     }
 
-    /// What the headers claim: when it was signed, and how. What cannot hold whatever the body says needs no reading of it.
+    /// The headers' claims: when it was signed, and the signature. A claim that cannot hold for any body needs no
+    /// reading of it.
     pub(super) fn claims(&self, headers: &HeaderMap, now: Time) -> Result<(i64, String, Vec<u8>), Problem> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let stamp = text("x-slack-request-timestamp").unwrap_or_default();
@@ -45,7 +46,7 @@ impl Signature {
         Ok((at, stamp.to_owned(), signature))
     }
 
-    /// Lets through what Slack has signed just now.
+    /// Accepts requests that Slack has signed just now.
     pub(super) fn check(&self, headers: &HeaderMap, body: &[u8], now: Time) -> Result<(), Problem> {
         let (at, stamp, signature) = self.claims(headers, now)?;
         let mut signed = Vec::with_capacity(body.len() + 32);
@@ -58,7 +59,7 @@ impl Signature {
         self.once(at, signature, now)
     }
 
-    /// A request that was seen before is somebody else's copy.
+    /// A request that was seen before is a replayed copy.
     fn once(&self, at: i64, signature: Vec<u8>, now: Time) -> Result<(), Problem> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let old = now.as_second() - limits::SLACK_SKEW.as_secs() as i64;

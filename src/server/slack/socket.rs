@@ -1,8 +1,8 @@
-//! Socket Mode: the engine connects to Slack and is told there what HTTP would bring. Keeps one connection open, and opens
-//! its successor before it closes.
+//! Socket Mode: the engine connects to Slack and receives there the requests of HTTP. Keeps one connection open, and
+//! opens its successor before it closes.
 //!
-//! Invariant: between two attempts there is always a wait with jitter, at least what Slack asks for; what is wrong is said
-//! in the status, with what to do.
+//! Invariant: between two attempts there is always a wait with jitter, at least Slack's own; an error is in the status,
+//! with its fix.
 
 use super::link::{Left, Link};
 use super::{App, Chat};
@@ -27,7 +27,7 @@ pub(in crate::server) struct Standing(Mutex<State>);
 struct State {
     links: usize,
     since: Option<Time>,
-    /// What is wrong, and what to do.
+    /// The error, and its fix.
     why: String,
 }
 
@@ -83,7 +83,7 @@ struct Keeper {
     seed: u64,
     links: FuturesUnordered<BoxFuture<'static, Left>>,
     opening: Option<Opening>,
-    /// Connections that hear, and those of them that Slack has not called off.
+    /// Connections that receive, and those of them that Slack has not called off.
     live: usize,
     fresh: usize,
     /// Attempts and short-lived connections since the last good one.
@@ -150,7 +150,7 @@ impl Keeper {
                 self.live = self.live.saturating_sub(1);
                 if !called_off {
                     self.fresh = self.fresh.saturating_sub(1);
-                    tracing::warn!(%why, "a connection with Slack has ended");
+                    tracing::warn!(%why, "a connection with Slack ended");
                 }
                 let wait = match lasting {
                     true => self.wait(None, true),

@@ -1,6 +1,6 @@
-//! A form that was sent: done at once where that is quick, and said in place where it cannot be done.
+//! A form that was sent: done at once where that is quick, and answered in place where it cannot be done.
 //!
-//! Invariant: a form counts once; it comes back to life only where nothing was done and the person can mend what is wrong.
+//! Invariant: a form counts once; it comes back to life only where nothing was done and the user can correct the error.
 
 use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, SCOPE, WHY, params};
 use super::said::{Answers, Interaction};
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What came of a form.
+/// The result of a form.
 enum Filled {
     Done(String),
-    /// The field that is wrong, and how: the person may send it again.
+    /// The field that is wrong, and how: the user may send it again.
     Wrong(&'static str, String),
     Field(String, String),
     /// Another form follows.
@@ -27,14 +27,13 @@ enum Filled {
 }
 
 impl Chat {
-    /// What Slack shows in place of the form: errors at its fields, words, or nothing (it closes).
+    /// Slack's answer in place of the form: errors at its fields, words, or nothing (it closes).
     pub(super) async fn submitted(&self, from: Interaction) -> Value {
         let Some(view) = &from.view else { return Value::Null };
         let (id, answers) = view.answers();
         let Some(form) = self.door.forms.take(id, &from.user.id, self.app.parts.clock.now()) else {
             return in_place(
-                "This form is not open any more: it was sent already, is older than half an hour, or the engine was started \
-                 anew.\nPress the button again.",
+                "This form has expired: it was already sent, is older than half an hour, or the engine has restarted.\nPress the button again.",
             );
         };
         let caller = match self.person(from.team(), &from.api_app_id, &from.user.id).await {
@@ -43,7 +42,7 @@ impl Chat {
         };
         let Ok(place) = Arc::clone(&self.door.places).try_acquire_owned() else {
             self.door.forms.open(form, self.app.parts.clock.now());
-            return in_place("Too much is being done for Slack at once. Press the button again in a moment.");
+            return in_place("Too many Slack requests are in progress. Press the button again in a moment.");
         };
         let (chat, kept) = (self.clone(), form.clone());
         let mut work = tokio::spawn(async move {
@@ -83,7 +82,7 @@ impl Chat {
         }
     }
 
-    /// Nothing was done: the same form, with what is wrong beside its field.
+    /// Nothing was done: the same form, with the error beside its field.
     fn again(&self, form: Form, field: &str, why: &str) -> Value {
         self.door.forms.open(form, self.app.parts.clock.now());
         let why: String = why.chars().take(limits::SLACK_HINT_CHARS).collect();
@@ -132,7 +131,7 @@ impl Chat {
             }
             Purpose::Freeze { scope } => self.perform_line(caller, &format!("freeze {scope} {}", text(WHY))).await,
             Purpose::FreezeAround { .. } if text(SCOPE).is_empty() => {
-                return Filled::Wrong(SCOPE, "choose what is frozen".to_owned());
+                return Filled::Wrong(SCOPE, "choose a scope to freeze".to_owned());
             }
             Purpose::FreezeAround { .. } => {
                 self.perform_line(caller, &format!("freeze {} {}", text(SCOPE), text(WHY))).await
@@ -157,7 +156,7 @@ impl Chat {
             Ok(text) => Filled::Done(text),
             Err(problem) => {
                 match (&form.purpose, problem.status) {
-                    // What the API finds wrong with the words themselves.
+                    // The API's errors in the words themselves.
                     (Purpose::Silence { .. }, StatusCode::BAD_REQUEST) => Filled::Wrong(LASTS, words(&problem)),
                     (
                         Purpose::Deny { .. } | Purpose::Freeze { .. } | Purpose::FreezeAround { .. },

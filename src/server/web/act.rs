@@ -1,4 +1,4 @@
-//! What people do on pages: each is the request to the API that a command line would send, in their name.
+//! Acts on pages: each is the request to the API that a command line would send, in the user's name.
 //!
 //! Invariant: the API's table of roles decides; a form carries the hash of the plan that was shown above its buttons.
 
@@ -29,7 +29,7 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
     }
 }
 
-/// One press; why is welcome, and not asked for.
+/// One press; a reason is welcome, and not required.
 pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, fields } = posted;
     let verdict = fields.get("verdict");
@@ -78,5 +78,5 @@ async fn ask(app: &App, visitor: &Visitor, path: String, body: Value) -> Result<
 }
 
 fn unknown(hint: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "this form does not say what to do", hint)
+    Problem::new(StatusCode::BAD_REQUEST, "this form has no action", hint)
 }

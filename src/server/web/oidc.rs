@@ -1,7 +1,7 @@
-//! The identity provider: what it says of itself, its keys, and a code made into an identity.
+//! The identity provider: its metadata, its keys, and a code made into an identity.
 //!
 //! Invariant: every answer is bounded in time and size and belongs to the issuer of the configuration; an identity comes
-//! out only of a token that was proved, and says who somebody is, not what they may do.
+//! comes only from a verified token, and names a user, not their rights.
 
 mod keys;
 mod known;
@@ -40,7 +40,7 @@ use token::{Wanted, Wrong};
 use tokio::sync::Semaphore;
 use url::Url;
 
-/// A provider that people sign in with.
+/// A provider that users sign in with.
 pub struct Provider {
     config: OidcConfig,
     secret: RwLock<Option<String>>,
@@ -63,7 +63,7 @@ type Client = oauth2::Client<
     EndpointSet,
 >;
 
-/// What comes with the tokens, beyond OAuth.
+/// The fields that come with the tokens, beyond OAuth.
 #[derive(Serialize, Deserialize)]
 struct IdToken {
     #[serde(default)]
@@ -78,19 +78,19 @@ impl fmt::Debug for IdToken {
 
 impl ExtraTokenFields for IdToken {}
 
-/// Why a sign-in came to nothing, and what to do about it; no secret is in it.
+/// Why a sign-in failed, and its fix; no secret is in it.
 struct Failed {
     status: StatusCode,
     why: String,
     hint: String,
 }
 
-const AGAIN: &str = "sign in again; if it stays so, tell an administrator";
+const AGAIN: &str = "sign in again; if it persists, tell an administrator";
 
 impl Failed {
-    /// The provider does not do its part: nothing that the person did is wrong.
+    /// The provider does not do its part: nothing that the user did is wrong.
     fn provider(why: impl Into<String>) -> Failed {
-        let hint = "try again in a moment, or sign in with a token (below); if it stays so, tell an administrator";
+        let hint = "try again in a moment, or sign in with a token (below); if it persists, tell an administrator";
         Failed { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
     }
 
@@ -111,6 +111,11 @@ impl Failed {
 }
 
 impl Provider {
+    /// The provider of this configuration. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `public_url` is no URL.
     pub fn new(config: OidcConfig, public_url: &str, secret: Option<String>) -> Result<Provider, String> {
         let redirect = RedirectUrl::new(format!("{}/login/callback", public_url.trim_end_matches('/')));
         Ok(Provider {
@@ -172,7 +177,7 @@ impl Provider {
     async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<(Identity, who::Told), Failed> {
         let place = tokio::time::timeout(limits::OIDC_PLACE, self.exchanges.acquire()).await;
         let Ok(Ok(_place)) = place else {
-            let why = "too many people sign in at this moment".to_owned();
+            let why = "too many sign-ins at this moment".to_owned();
             return Err(Failed {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 why,
@@ -202,19 +207,19 @@ impl Provider {
         Ok(Identity::of(&self.config, &app.roster.now(), claims.sub, &[claims.rest, more]))
     }
 
-    /// The provider sent a person back with an error instead of a code.
+    /// The provider sent a user back with an error instead of a code.
     fn not_signed_in(&self, code: &str, description: Option<&str>) -> Failed {
         let word: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
         let hint = match word.as_str() {
             "invalid_scope" => format!(
-                "`server.oidc.scopes` asks for `{}`: does the client have all of them at the provider?",
+                "`server.oidc.scopes` asks for `{}`: does the provider allow all of them to the client?",
                 self.config.scopes.join(" ")
             ),
             "unauthorized_client" => format!(
                 "is the authorization code flow (standard flow) on for the client `{}` at the provider?",
                 self.config.client_id
             ),
-            "access_denied" => "you or the provider said no; sign in again, or with a token (below)".to_owned(),
+            "access_denied" => "you or the provider refused; sign in again, or with a token (below)".to_owned(),
             "login_required" | "interaction_required" | "temporarily_unavailable" => "sign in again".to_owned(),
             _ => AGAIN.to_owned(),
         };
@@ -229,10 +234,10 @@ impl Provider {
                 let client = &self.config.client_id;
                 let hint = match &self.config.client_secret {
                     Some(_) => format!(
-                        "most likely `server.oidc.client_secret` is not what the provider has for `{client}`; tell an administrator"
+                        "most likely `server.oidc.client_secret` differs from the provider's secret for `{client}`; tell an administrator"
                     ),
                     None => format!(
-                        "most likely the provider wants a `server.oidc.client_secret` for `{client}`; tell an administrator"
+                        "most likely the provider requires a `server.oidc.client_secret` for `{client}`; tell an administrator"
                     ),
                 };
                 Failed { hint, ..Failed::provider(why) }
@@ -241,7 +246,7 @@ impl Provider {
         }
     }
 
-    /// The claims of a token, with keys that are asked for again where it names one that is new.
+    /// The claims of a token, with keys that are fetched again where it names a new one.
     async fn proved(&self, app: &App, id_token: &str, nonce: &str) -> Result<token::Claims, Failed> {
         let wanted = || Wanted {
             issuer: &self.config.issuer,
@@ -261,13 +266,13 @@ impl Provider {
             Wrong::UnknownKey => Failed::refused(
                 "the provider's token is refused: it is signed by a key that is not among those that the provider showed \
                  within the last minute",
-                "if the provider has just changed its keys, try again in a minute; if it stays so, tell an administrator",
+                "if the provider has just changed its keys, try again in a minute; if it persists, tell an administrator",
             ),
             Wrong::No(why) => Failed::refused(format!("the provider's token is refused: {why}"), AGAIN),
         })
     }
 
-    /// Mail and groups, where the token itself does not say them; nothing where the provider does not either.
+    /// Mail and groups, where the token itself lacks them; none where the provider has none either.
     async fn asked_further(
         &self,
         app: &App,
@@ -317,7 +322,7 @@ impl Provider {
     }
 }
 
-/// What a provider explains of an error: one line, bounded, for the log and the page.
+/// A provider's description of an error: one line, bounded, for the log and the page.
 fn described(description: Option<&str>) -> String {
     let text = description.map(|text| one_line(text, limits::OIDC_WORDS)).unwrap_or_default();
     if text.is_empty() { text } else { format!(" ({text})") }

@@ -1,13 +1,13 @@
 //! Where the pages stand, as browsers see it, and whether a form was sent from there.
 //!
-//! Invariant: a form from anywhere else, or from a place that the browser does not tell, changes nothing.
+//! Invariant: a form from anywhere else, or from an origin that the browser does not name, changes nothing.
 
 use crate::config::Server;
 use crate::server::Problem;
 use axum::http::{HeaderMap, StatusCode, header};
 use url::{Host, Url};
 
-/// The addresses under which people may use the pages.
+/// The addresses under which users may use the pages.
 pub(super) struct Place {
     origins: Vec<String>,
     /// Whether cookies are for TLS alone.
@@ -15,6 +15,7 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The addresses of the pages: `server.public_url`, and this machine's own.
     pub fn of(server: &Server) -> Place {
         let public = server.public_url.as_deref().and_then(|text| Url::parse(text).ok());
         // In the clear, a cookie is for this machine alone.
@@ -28,7 +29,11 @@ impl Place {
         Place { origins, secure }
     }
 
-    /// 403 unless the browser says that one of our own pages sent this.
+    /// Requires that one of our own pages sent this.
+    ///
+    /// # Errors
+    ///
+    /// Fails with 403 unless the browser's headers prove it.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
         let mut origins = headers.get_all(header::ORIGIN).iter();
@@ -42,7 +47,7 @@ impl Place {
         let hint = match self.origins.first() {
             Some(first) => format!("open {first} and use the form there; `server.public_url` says where the pages are"),
             None => {
-                "set `server.public_url: https://…` in nightshift.yaml: without it nobody knows which pages are ours"
+                "set `server.public_url: https://…` in nightshift.yaml: without it our own pages cannot be recognized"
                     .to_owned()
             }
         };

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 use words::plain;
 
-/// A page for somebody who has signed in; `said` is why what they just did does not count.
+/// A page for a signed-in user; `said` is why their last act does not count.
 pub(super) async fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, title: &str, body: Markup) -> Response {
     let caller = &visitor.caller;
     let now = app.parts.clock.now();
@@ -47,7 +47,8 @@ pub(super) async fn show(app: &App, visitor: &Visitor, said: Option<&Problem>, t
     page(status, title, true, frame)
 }
 
-/// What stops automation now: at the top of every page, and it stays there when the page is scrolled.
+/// The freezes and switches that stop automation now: at the top of every page, and it stays there when the page is
+/// scrolled.
 async fn banner(app: &App) -> Markup {
     let stopped = app.parts.world.stopped();
     let freezes = app.parts.store.freezes().await;
@@ -59,7 +60,7 @@ async fn banner(app: &App) -> Markup {
                     p role="alert" {
                         strong { "Frozen: " (plain(&freeze.scope)) } " by " (plain(&freeze.by)) " " (freeze.lasts()) ": " (plain(&freeze.why))
                         @if let Some(by) = &freeze.release_by {
-                            " " strong { "Release requested by " (plain(by)) "; a second person must agree." }
+                            " " strong { "Release requested by " (plain(by)) "; a second person must confirm." }
                         }
                         " " span.back { "To release: " code { (plain(&freeze.way_back())) } }
                     }
@@ -70,7 +71,7 @@ async fn banner(app: &App) -> Markup {
     }
 }
 
-/// What they may, in a word: the narrower of what the way in gives and what the person has.
+/// Their rights, in a word: the narrower of the credential's and the user's role.
 fn role(caller: &Caller) -> Role {
     let own = caller.person.as_ref().map(|grant| grant.role);
     own.filter(|own| own.within(caller.grant.role)).unwrap_or(caller.grant.role)
@@ -95,7 +96,7 @@ pub(super) fn missing(path: &str) -> Response {
     page(StatusCode::NOT_FOUND, "Page not found", false, frame)
 }
 
-/// Where people sign in: no data, not even the name of the installation.
+/// Where users sign in: no data, not even the name of the installation.
 pub(super) fn sign_in(app: &App, to: &str, said: Option<&Problem>) -> Response {
     way_in(app, to, said, said.is_some())
 }
@@ -115,7 +116,7 @@ fn way_in(app: &App, to: &str, said: Option<&Problem>, other: bool) -> Response 
             @if let Some(problem) = said { (refusal(problem)) }
             @if let Some(provider) = &app.web.provider {
                 @if out {
-                    p { "Your session at the identity provider goes on: on a shared screen, end it there too." }
+                    p { "Your session at the identity provider continues: on a shared screen, end it there too." }
                     @if provider.end_session().is_some() {
                         p { a.button href="/login/provider/end" { "Sign out at the identity provider" } }
                     }
@@ -143,7 +144,7 @@ fn token_form(to: &str) -> Markup {
     }
 }
 
-/// What stands in every form: only our own pages know it.
+/// A field of every form: only our own pages have its value.
 fn csrf(visitor: &Visitor) -> Markup {
     html! { input type="hidden" name="csrf" value=(visitor.csrf); }
 }

@@ -1,4 +1,4 @@
-//! What pages show: asked of the API in the visitor's name, so that its table of roles decides here too.
+//! The data of pages: requested from the API in the visitor's name, so that its table of roles decides here too.
 //!
 //! Invariant: nothing here changes anything.
 
@@ -44,7 +44,7 @@ pub(super) async fn incidents(State(app): State<App>, Query(wanted): Query<Wante
     }
 }
 
-/// What the form above the list of incidents says; empty means any.
+/// The values of the form above the list of incidents; empty means any.
 #[derive(serde::Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Wanted {
@@ -74,7 +74,7 @@ pub(super) async fn why(State(app): State<App>, Path(subject): Path<String>, vis
     }
 }
 
-/// The first page: what waits for an answer, what is ill, what runs, how the guards stand.
+/// The first page: pending requests, open incidents, runs, the state of the guards.
 pub(super) async fn home_page(app: &App, visitor: &Visitor, said: Option<&Problem>) -> Response {
     let data = async {
         let rows = crate::limits::WEB_ROWS;

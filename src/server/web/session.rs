@@ -1,6 +1,6 @@
-//! Who has signed in: a random name in a cookie, here only as its hash, with who it is and since when.
+//! Sessions: a random name in a cookie, here only as its hash, with its user and its beginning.
 //!
-//! Invariant: a session says who somebody is, never what they may do; the name of one is new at each sign-in.
+//! Invariant: a session identifies a user, and never has their rights; the name of one is new at each sign-in.
 
 use super::oidc::Identity;
 use crate::limits;
@@ -11,12 +11,12 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Who somebody is, as they have shown when they signed in.
+/// The identity of a user, as proven at the sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Who {
     /// By a token with this hash.
     Token([u8; 32]),
-    /// By what an identity provider said.
+    /// By the claims of an identity provider.
     Person(Identity),
 }
 
@@ -33,7 +33,7 @@ impl Who {
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub who: Who,
-    /// What they were called at the sign-in, and by what they came.
+    /// Their name at the sign-in, and the auth method.
     pub name: String,
     pub way: String,
     /// Stands in every form of this session.
@@ -80,7 +80,7 @@ impl Session {
 pub(super) struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
 
 impl Sessions {
-    /// A new session; what comes back is for the cookie, and is kept nowhere else.
+    /// A new session; the returned text is for the cookie, and is kept nowhere else.
     pub fn begin(&self, who: Who, name: &str, way: &str, now: Time) -> String {
         let cookie = secret::text::<32>();
         let mut all = self.lock();
@@ -98,7 +98,7 @@ impl Sessions {
         cookie
     }
 
-    /// The session of that name, if it lives. A person's own request keeps it alive, a script's look does not.
+    /// The session of that name, if it lives. A user's own request keeps it alive, a script's look does not.
     pub fn find(&self, name: &str, now: Time, by_hand: bool) -> Option<Session> {
         let hash = digest(name);
         let mut all = self.lock();

@@ -34,12 +34,12 @@ pub(super) async fn page(State(app): State<App>, Query(asked): Query<Asked>) -> 
     }
 }
 
-/// Sends somebody to sign in first, and then to where they wanted to go.
+/// Redirects to the sign-in page, and after it to the requested page.
 pub(super) fn first(to: &str) -> Response {
     Redirect::to(&format!("/login?to={}", path(to))).into_response()
 }
 
-/// A page of ours that one can be sent to, and no address of anybody else.
+/// A page of ours as a redirect's target, and never another site's address.
 pub(super) fn path(to: &str) -> &str {
     let known = to.strip_prefix('/').is_some_and(|rest| {
         rest.split('/').count() <= 2
@@ -60,7 +60,8 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     let to = path(fields.get("to"));
     let text = fields.get("token").trim();
     let hash = digest(text);
-    // What is no token of the configuration and does not look like one that was made here is asked of nobody.
+    // A text that is no token of the configuration and does not look like one that was made here is not looked up in
+    // the store.
     let may_be_one = app.roster.now().caller_by_hash(&hash).is_some() || made::looks_like_one(text);
     let who = Who::Token(hash);
     let told = if may_be_one { visitor::caller(&app, &who).await } else { Ok(None) };
@@ -70,7 +71,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
         Ok(None) => {
             app.parts.metrics.auth_failed();
             let hint = "use a token of `server.tokens`, or one that was made here and is in force; a token for a source opens no page";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token opens nothing here", hint);
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "this token has no rights here", hint);
             pages::sign_in(&app, to, Some(&problem))
         }
     }

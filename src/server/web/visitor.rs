@@ -1,4 +1,4 @@
-//! Somebody who has signed in, for the length of one request; and a form of theirs.
+//! A signed-in user, for the length of one request; and a form of theirs.
 //!
 //! Invariant: without a session that lives and a role that holds now there is no `Visitor`; without our origin and the
 //! session's own token there is no `Posted`.
@@ -18,15 +18,15 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 use url::Url;
 
-/// The script that keeps a page fresh says so.
+/// Set by the script that keeps a page fresh.
 const LIVE: &str = "x-nightshift-live";
 
 pub(super) struct Visitor {
     pub caller: Caller,
-    /// What they are called on their own pages.
+    /// Their name on their own pages.
     pub shown: String,
     pub csrf: String,
-    /// What the cookie holds, to end the session.
+    /// The value of the cookie, to end the session.
     pub session: String,
 }
 
@@ -54,13 +54,14 @@ impl FromRequestParts<App> for Visitor {
     }
 }
 
-/// The page of ours with the form that was sent, as the browser says; it decides only where to go after a sign-in.
+/// The page of ours with the form that was sent, from the browser's header; it decides only where to go after a
+/// sign-in.
 fn came_from(headers: &HeaderMap) -> String {
     let referrer = headers.get(header::REFERER).and_then(|value| Url::parse(value.to_str().ok()?).ok());
     referrer.map_or_else(|| "/".to_owned(), |url| sign::path(url.path()).to_owned())
 }
 
-/// Who sends this; an error where that cannot be found out now, which ends nobody's session.
+/// The sender's session; an error where it cannot be read now, which ends no session.
 pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visitor>, Problem> {
     let by_hand = !headers.contains_key(LIVE);
     let living = |name: String| Some((app.web.sessions.find(&name, app.parts.clock.now(), by_hand)?, name));
@@ -84,7 +85,7 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visito
     }
 }
 
-/// What somebody may do now; nothing where they are nobody (any more). Machines do not look at pages.
+/// A user's present rights; none where they have no entry (any more). Machines do not look at pages.
 pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Problem> {
     let caller = match who {
         Who::Person(identity) => match oidc::standing(app, identity, false).await? {
@@ -94,8 +95,7 @@ pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Probl
         Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
             Some(caller) => Some(caller),
             None => {
-                let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-                match made::by_hash(app, &hex).await {
+                match made::by_hash(app, &hex::encode(hash)).await {
                     // Revoked or expired.
                     Err(problem) if problem.status == StatusCode::UNAUTHORIZED => None,
                     told => told?,
@@ -123,7 +123,7 @@ impl FromRequest<App> for Posted {
         let fields = Fields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
             let error = "this form belongs to another session";
-            let hint = "look at the page as it is now, then decide again";
+            let hint = "reload the page, then decide again";
             let problem = Problem::new(StatusCode::FORBIDDEN, error, hint);
             return Err(pages::problem(app, &visitor, &problem).await);
         }
@@ -131,11 +131,15 @@ impl FromRequest<App> for Posted {
     }
 }
 
-/// What stood in a form, each name once.
+/// The fields of a form, each name once.
 pub(super) struct Fields(BTreeMap<String, String>);
 
 impl Fields {
     /// The form with which a stranger signs in: small, and soon over.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the refusal as a page when the body is too large, too slow, or no form.
     pub async fn of_sign_in(request: Request, app: &App) -> Result<Fields, Response> {
         let (parts, body) = request.into_parts();
         let bound = body::Bound::new(body::Unproved::SignIn, limits::SIGN_IN_BYTES);
@@ -154,13 +158,13 @@ impl Fields {
         Ok(Fields(fields))
     }
 
-    /// What was written there; nothing where it was left out.
+    /// The field's value; empty where it was left out.
     pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 }
 
-/// A refusal to somebody of whom nothing is known.
+/// A refusal to an unknown caller.
 pub(super) fn refused(app: &App, problem: &Problem) -> Response {
     app.parts.metrics.auth_failed();
     pages::sign_in(app, "/", Some(problem))

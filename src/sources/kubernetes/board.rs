@@ -1,6 +1,7 @@
-//! What a cluster complains of now, against what the store was told: the difference is what must still be said.
+//! The present conditions of a cluster, against those that the store has: the difference must still be sent.
 //!
-//! Invariant: bounded by what is wrong, not by how often it is said; nothing is forgotten until its end was taken over.
+//! Invariant: bounded by the number of conditions, not of their repeats; no condition is dropped until its end was
+//! taken over.
 
 use super::{Complaint, is_ours, node, pod, silent_kubelet, warning};
 use crate::config::Source;
@@ -23,7 +24,7 @@ pub enum Kind {
     Engine,
 }
 
-/// One complaint that the store knows of, or will.
+/// One condition that the store has, or will have.
 struct Entry {
     event: Event,
     object: (Kind, String),
@@ -31,13 +32,13 @@ struct Entry {
     linger: Duration,
     /// Out of sight since then.
     absent: Option<Time>,
-    /// When it was last heard of.
+    /// When it was last received.
     heard: Time,
-    /// When the store was last told; none: it must be.
+    /// When it was last sent to the store; none: it must be.
     told: Option<Time>,
 }
 
-/// The complaints of one cluster for one source.
+/// The conditions of one cluster for one source.
 pub struct Board {
     name: String,
     source: Source,
@@ -45,7 +46,7 @@ pub struct Board {
     cluster: String,
     entries: BTreeMap<String, Entry>,
     objects: HashMap<(Kind, String), Vec<String>>,
-    /// While a list is read: the objects with complaints that it named.
+    /// While a list is read: the objects with conditions that it named.
     listing: HashMap<Kind, HashSet<String>>,
     whole: HashSet<Kind>,
     /// Hashes of `namespace/name` of the pods that are ours, for their Events.
@@ -56,12 +57,13 @@ pub struct Board {
     leases: HashMap<String, (String, Duration)>,
     /// When the Leases were last listed.
     leases_read: Option<Time>,
-    /// New warnings in this minute, and those that were left out since the last gap was told.
+    /// New warnings in this minute, and those that were left out since the last gap was sent.
     minute: (i64, usize),
     left_out: usize,
 }
 
 impl Board {
+    /// A board of one source without conditions; nothing was listed yet.
     pub fn new(name: &str, source: &Source, cluster: &str) -> Board {
         Board {
             name: name.to_owned(),
@@ -81,16 +83,17 @@ impl Board {
         }
     }
 
-    /// What is wrong with an inference engine now.
+    /// Takes the present conditions of an inference engine.
     pub fn hear_engine(&mut self, engine: &str, complaints: Vec<Complaint>, now: Time) {
         self.say(Kind::Engine, engine, complaints, now);
     }
 
-    /// Nobody looks at this engine any more, so what was said of it is over.
+    /// The engine is no longer probed, so its conditions are over.
     pub fn forget_engine(&mut self, engine: &str, now: Time) {
         self.gone(Kind::Engine, engine, now);
     }
 
+    /// Takes a change of a node.
     pub fn hear_node(&mut self, told: &Told<NodeSeen>, now: Time) {
         match told {
             Told::Is(seen) => self.say(Kind::Node, &seen.node.name, node(seen), now),
@@ -153,8 +156,8 @@ impl Board {
         }
     }
 
-    /// All Leases, as they were listed. Time in which nobody could list them, or in which a clock jumped, tells nothing
-    /// about kubelets: they cannot renew a Lease either where the API server is away.
+    /// All Leases, as they were listed. Time without a list, or in which a clock jumped, is no evidence about kubelets:
+    /// they cannot renew a Lease either where the API server is away.
     pub fn hear_leases(&mut self, leases: Vec<LeaseSeen>, now: Time) {
         let gap = self.leases_read.map_or(0, |before| now.as_microsecond() - before.as_microsecond());
         let gap = Duration::from_micros(u64::try_from(gap).unwrap_or(0));
@@ -198,7 +201,7 @@ impl Board {
         }
     }
 
-    /// What is wrong with an object now; what it complained of before and does no more is over.
+    /// Takes the present conditions of an object; its earlier ones that are not among them are over.
     fn say(&mut self, kind: Kind, object: &str, complaints: Vec<Complaint>, now: Time) {
         let key = (kind, object.to_owned());
         let known = self.objects.get(&key).cloned().unwrap_or_default();
@@ -253,7 +256,7 @@ impl Board {
         Some(fingerprint)
     }
 
-    /// Holds the number of complaints, and of new warnings in a minute.
+    /// Holds the number of conditions, and of new warnings in a minute.
     fn is_too_much(&mut self, happens: bool, now: Time) -> bool {
         if self.entries.len() >= limits::COMPLAINTS {
             return true;
@@ -298,8 +301,8 @@ impl Board {
         }
     }
 
-    /// What the store must be told, at most so many: what is new, what is over, and what must be repeated. With it, in
-    /// words, what was left out.
+    /// The events for the store, at most so many: new ones, ended ones, and those that must be repeated. With them, in
+    /// words, the number left out.
     pub fn take(&mut self, most: usize, now: Time) -> (Vec<Event>, Vec<String>) {
         let refresh = self.source.stale_after.0 / 4;
         let mut events = Vec::new();
@@ -315,7 +318,7 @@ impl Board {
         }
         let left_out = std::mem::take(&mut self.left_out);
         let words = format!(
-            "{left_out} complaints of the cluster were left out: {} at once and {} new warnings a minute are heard",
+            "{left_out} alerts of the cluster were dropped: the limits are {} at once and {} new warnings a minute",
             limits::COMPLAINTS,
             limits::WARNINGS_PER_MINUTE
         );
@@ -343,7 +346,7 @@ impl Board {
         }
     }
 
-    /// Whether all kinds were listed, so that what is not here is not there.
+    /// Whether all kinds were listed, so that an object that is not here does not exist.
     pub fn is_whole(&self) -> bool {
         self.listing.is_empty() && self.whole.len() == 4
     }
@@ -353,6 +356,7 @@ impl Board {
         self.entries.is_empty() && self.objects.is_empty()
     }
 
+    /// Whether the condition with this fingerprint holds.
     pub fn is_firing(&self, fingerprint: &str) -> bool {
         self.entries.get(fingerprint).is_some_and(|entry| entry.event.status == Status::Firing)
     }

@@ -34,7 +34,7 @@ struct Line {
     body: Option<String>,
 }
 
-/// What a good export holds.
+/// The content of a good export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub entries: u64,
@@ -46,14 +46,14 @@ pub struct Report {
     pub root: LeafHash,
 }
 
-/// What is wrong, and where first.
+/// The error, and its first place.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("cannot read the export: {0}")]
     Io(#[from] std::io::Error),
     #[error("line {line}: {what}")]
     Malformed { line: u64, what: String },
-    #[error("entry #{no} is not what was written: {what}")]
+    #[error("entry #{no} differs from the entry that was written: {what}")]
     BadEntry { no: u64, what: String },
     #[error("the checkpoint over {size} entries: {what}")]
     BadCheckpoint { size: u64, what: String },
@@ -62,14 +62,18 @@ pub enum VerifyError {
          removed or added"
     )]
     WrongRoot { after: i64, upto: u64 },
-    #[error("the export has no checkpoint: nothing in it is vouched for")]
+    #[error("the export has no signed checkpoint, so it cannot be verified")]
     Unsigned,
-    #[error("the export holds {found} entries, its header says {said}")]
+    #[error("the export holds {found} entries, its header lists {said}")]
     Incomplete { said: u64, found: u64 },
 }
 
-/// Writes header, entries and checkpoints, a line of JSON each; checkpoints must come in the order of their size. Neither is
-/// gathered: a ledger of years is written in the memory of one page.
+/// Writes header, entries and checkpoints, a line of JSON each; checkpoints must come in the order of their size. Neither
+/// is gathered: a ledger of years is written in the memory of one page.
+///
+/// # Errors
+///
+/// Fails when `out` cannot be written, or a body is no UTF-8.
 pub fn write_export<W: Write>(
     out: &mut W,
     public_key: &PublicKey,
@@ -84,7 +88,7 @@ pub fn write_export<W: Write>(
     line(&Header { format: FORMAT.to_owned(), entries: size, public_key: public_key.to_string() })?;
     for entry in entries {
         let body = entry.body.map(String::from_utf8).transpose().map_err(std::io::Error::other)?;
-        let salt = entry.salt.as_deref().map(hex);
+        let salt = entry.salt.as_deref().map(hex::encode);
         line(&Line { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
     }
     checkpoints.into_iter().try_for_each(|checkpoint| {
@@ -94,6 +98,10 @@ pub fn write_export<W: Write>(
 }
 
 /// Checks an export: every body against its commitment, every entry's place, and every checkpoint's root and signature.
+///
+/// # Errors
+///
+/// Fails with the first error: the reader's, or one in the export, with its line.
 pub fn verify_export<R: BufRead>(mut reader: R, public_key: &PublicKey) -> Result<Report, VerifyError> {
     let mut lines = Lines { reader: &mut reader, line: 0, text: Vec::new() };
     let header: Header = lines.next()?.ok_or_else(|| malformed(1, "the export is empty"))?;
@@ -208,17 +216,14 @@ fn malformed(line: u64, what: impl Into<String>) -> VerifyError {
     VerifyError::Malformed { line, what: what.into() }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let plain = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    plain.then(|| (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    plain.then(|| hex::decode(text).ok())?
 }
 
 /// One closure for lines of several types.
 mod erased {
+    /// A value that writes itself as JSON, behind a pointer.
     pub trait Json {
         fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()>;
     }

@@ -1,6 +1,6 @@
-//! C2SP signed notes: a checkpoint as text, signed with Ed25519, readable by other people's tools.
+//! C2SP signed notes: a checkpoint as text, signed with Ed25519, readable by other tools.
 //!
-//! Invariant: a statement leaves `verify_note` only with a good signature of the key that was asked for.
+//! Invariant: a statement leaves `verify_note` only with a good signature of the given key.
 
 use super::{Checkpoint, LeafHash, sha256};
 use base64::Engine as _;
@@ -16,6 +16,7 @@ use std::str::FromStr;
 /// The signature type byte of Ed25519 in C2SP signed notes.
 const ALGORITHM: u8 = 1;
 
+/// Why the signing key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("signing key {path}: {source}")]
@@ -26,6 +27,7 @@ pub enum KeyError {
     Malformed { path: String, what: &'static str },
 }
 
+/// Why a note is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     #[error("the note is malformed: {0}")]
@@ -44,14 +46,14 @@ pub struct SigningKey {
     public: PublicKey,
 }
 
-/// What verifies checkpoints. As text: `name+key hash+base64`, as C2SP writes it.
+/// The key that verifies checkpoints. As text: `name+key hash+base64`, as C2SP writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     pub name: String,
     bytes: [u8; 32],
 }
 
-/// What a good note says.
+/// The content of a good note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     pub origin: String,
@@ -61,6 +63,10 @@ pub struct Statement {
 
 impl SigningKey {
     /// Reads the key, or makes it at first start. `name` is the origin in notes: no blanks, no plus sign.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read or made, can be read by others, or holds no key.
     pub fn open_or_create(path: &Path, name: &str) -> Result<SigningKey, KeyError> {
         let shown = path.display().to_string();
         let io = |source| KeyError::Io { path: shown.clone(), source };
@@ -100,13 +106,15 @@ impl SigningKey {
         Ok(SigningKey { pair, others, public: PublicKey { name: name.to_owned(), bytes } })
     }
 
-    /// A secret of this installation for one other purpose; it tells nothing of the key, nor of what other purposes have.
+    /// A secret of this installation for one other purpose; it reveals neither the key nor the secrets of other
+    /// purposes.
     pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
         let mut secret = [0; 32];
         secret.copy_from_slice(ring::hmac::sign(&self.others, purpose.as_bytes()).as_ref());
         secret
     }
 
+    /// The public half of the key.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
@@ -158,13 +166,17 @@ impl FromStr for PublicKey {
         let bytes = bytes.try_into().map_err(|_| NoteError::Malformed("a public key has 32 bytes"))?;
         let key = PublicKey { name: name.to_owned(), bytes };
         if format!("{:08x}", u32::from_be_bytes(key.key_hash())) != hash {
-            return Err(NoteError::Malformed("the public key does not fit the hash beside it"));
+            return Err(NoteError::Malformed("the public key does not match its hash"));
         }
         Ok(key)
     }
 }
 
 /// Reads a note and checks its signature by `key`. Signatures of others are passed over.
+///
+/// # Errors
+///
+/// Fails when the note is malformed, has no signature of `key`, or that one does not verify.
 pub fn verify_note(note: &str, key: &PublicKey) -> Result<Statement, NoteError> {
     let (text, signatures) =
         note.rsplit_once("\n\n").ok_or(NoteError::Malformed("no empty line before the signatures"))?;

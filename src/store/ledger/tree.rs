@@ -15,6 +15,7 @@ pub struct Tile {
     pub nodes: Vec<LeafHash>,
 }
 
+/// The hash of a leaf, RFC 6962.
 pub fn hash_leaf(data: &[u8]) -> LeafHash {
     sha256(&[&[0], data])
 }
@@ -40,7 +41,7 @@ fn split(n: u64) -> u64 {
     1 << (63 - (n - 1).leading_zeros())
 }
 
-/// The right edge of a growing tree: all that is needed to add leaves and to know the root.
+/// The right edge of a growing tree: all that is needed to add leaves and to compute the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
@@ -50,6 +51,10 @@ pub struct Frontier {
 
 impl Frontier {
     /// Takes up a tree of `size` leaves that is stored in `source`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `source` does.
     pub fn load<S: NodeSource>(source: &mut S, size: u64) -> Result<Frontier, S::Error> {
         let mut partial = Vec::new();
         let (mut level, mut nodes) = (0, size);
@@ -62,6 +67,7 @@ impl Frontier {
         Ok(Frontier { size, partial })
     }
 
+    /// The number of leaves.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -88,6 +94,7 @@ impl Frontier {
         full
     }
 
+    /// The hash of the tree's root; of the empty tree the hash of nothing.
     pub fn root(&self) -> LeafHash {
         let mut tail: Option<LeafHash> = None;
         for nodes in &self.partial {
@@ -117,6 +124,10 @@ impl NodeSource for &[LeafHash] {
 }
 
 /// The hash of the subtree over leaves `from..to`, where `from` is a multiple of a power of two that is at least its size.
+///
+/// # Errors
+///
+/// Fails when `source` does.
 pub fn subtree_hash<S: NodeSource>(source: &mut S, from: u64, to: u64) -> Result<LeafHash, S::Error> {
     if from == to {
         return Ok(tree_hash(&[]));
@@ -140,6 +151,10 @@ pub fn subtree_hash<S: NodeSource>(source: &mut S, from: u64, to: u64) -> Result
 }
 
 /// The audit path of leaf `index` in the tree of the first `size` leaves, from the leaf up. `index < size`.
+///
+/// # Errors
+///
+/// Fails when `source` does.
 pub fn inclusion_proof<S: NodeSource>(source: &mut S, index: u64, size: u64) -> Result<Vec<LeafHash>, S::Error> {
     assert!(index < size, "leaf {index} is not in a tree of {size}");
     let (mut from, mut to) = (0, size);
@@ -159,6 +174,10 @@ pub fn inclusion_proof<S: NodeSource>(source: &mut S, index: u64, size: u64) -> 
 }
 
 /// The proof that the tree of `new` leaves extends that of `old`. `0 < old <= new`.
+///
+/// # Errors
+///
+/// Fails when `source` does.
 pub fn consistency_proof<S: NodeSource>(source: &mut S, old: u64, new: u64) -> Result<Vec<LeafHash>, S::Error> {
     assert!(0 < old && old <= new, "no proof from {old} to {new}");
     let (mut from, mut to) = (0, new);
@@ -258,7 +277,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn unhex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+        hex::decode(text).unwrap()
     }
 
     fn leaves(count: u64) -> Vec<LeafHash> {

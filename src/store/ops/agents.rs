@@ -52,8 +52,8 @@ pub(crate) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), S
     Ok((upto, heard))
 }
 
-/// That an agent speaks. One with a certificate must have joined, by that very family; one that speaks with a token or from
-/// within needs no row before. How an agent shows who it is never changes here.
+/// Records that an agent is connected. One with a certificate must have joined, by that very family; one with a token
+/// or from within needs no row before. An agent's proof of identity never changes here.
 pub(crate) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &Standing, now: Time) -> Result<(), StoreError> {
     let insert = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT (cluster, node) DO UPDATE SET seen_at = excluded.seen_at, \
@@ -80,16 +80,16 @@ fn unknown(conn: &dyn Db, agent: &NewAgent) -> Result<String, StoreError> {
     let name = &agent.name;
     if agent.how != AgentProof::Certificate {
         return Ok(format!(
-            "node {name} is served by an agent that shows who it is in another way: `nightshift agents remove {}` lets this \
-             one in",
+            "node {name} is served by an agent with another auth method: run `nightshift agents remove {}` to admit this \
+             one",
             name.node
         ));
     }
     let sql = "SELECT at, why FROM agent_removed WHERE family = ?1";
     let removed = one(conn, sql, [&agent.family], |row| Ok((time(row, 0)?, row.get::<String>(1)?)))?;
     Ok(match removed {
-        Some((at, why)) => format!("the certificate of node {name} was taken away at {at}: {why}"),
-        None => format!("the certificate of node {name} was taken away, or another agent has joined for it"),
+        Some((at, why)) => format!("the certificate of node {name} was revoked at {at}: {why}"),
+        None => format!("the certificate of node {name} was revoked, or another agent has joined for it"),
     })
 }
 
@@ -221,7 +221,7 @@ pub(crate) fn join_check(conn: &dyn Db, hash: &str, agent: &AgentName, now: Time
     })?;
     let refused = |why: String| Err(StoreError::Refused(why));
     let Some((bound, made, expires_at, (used_at, used_by), cluster)) = found else {
-        return refused("this join token is not known here: make one with `nightshift agents join-token`".to_owned());
+        return refused("unknown join token: create one with `nightshift agents join-token`".to_owned());
     };
     if let Some(used_at) = used_at {
         let who = used_by.unwrap_or_default();
@@ -250,7 +250,7 @@ pub(crate) fn join_check(conn: &dyn Db, hash: &str, agent: &AgentName, now: Time
     Ok(made)
 }
 
-/// Uses a token up and enters the agent, or says why not.
+/// Uses a token up and enters the agent, or returns why not.
 pub(crate) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Result<(), StoreError> {
     let made = join_check(&tx.conn, hash, &agent.name, now)?;
     let AgentName { cluster, node } = agent.name.clone();

@@ -9,11 +9,12 @@ use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Span, Step, Time, Verdict,
+    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Scheduling, Span, Step, Time,
+    Verdict,
 };
 use crate::planted::planted;
 use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
-use crate::store::db::{Db, all, exec, micros, number, one, params, time, to_json, to_word};
+use crate::store::db::{Db, all, exec, micros, number, one, params, time, to_json, to_word, word};
 use crate::store::{Begun, Prospect, StoreError};
 use std::time::Duration;
 
@@ -50,8 +51,8 @@ pub(crate) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
     }
 }
 
-/// What the guards would say to the steps of a run that nobody has started: over the levels of this moment, each step as if
-/// those before it had been made.
+/// The guards' predicted decisions on the steps of a run that was not started: over the levels of this moment, each
+/// step as if those before it had been made.
 pub(crate) fn foretell(
     tx: &mut Tx,
     prospect: Prospect,
@@ -88,7 +89,7 @@ fn as_if_made(levels: &mut Levels, before: &Proposal, step: &Proposal) {
     }
 }
 
-/// The open step is to be performed once more: people may have stopped everything since.
+/// The open step is to be performed once more: users may have stopped everything since.
 pub(crate) fn again(
     tx: &mut Tx,
     proposal: Proposal,
@@ -131,7 +132,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let (at, now) = (now, micros(now));
     let sql = "SELECT run FROM hold WHERE cluster = ?1 AND node = ?2 AND run <> ?3";
     let node_holder = one(conn, sql, params![cluster, node, run.id.0], |row| Ok(RunId(row.get(0)?)))?;
-    // What was read of the world may be older than the end of a run that took a node just before.
+    // A read of the world may be older than the end of a run that took a node just before.
     let read_at = proposal.facts.read_at.map_or(i64::MAX, micros);
     let sql = "SELECT node FROM hold WHERE cluster = ?1 AND node <> ?2 UNION \
                SELECT taken.node FROM run JOIN taken ON taken.run = run.id \
@@ -161,7 +162,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         rule: run.rule.clone(),
         cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
         attempts_max,
-        declared_reach: Reach::None,
+        declared_reach: declared_reach(conn, &run.runbook.hash)?,
         approved: run.approved.clone(),
         freezes: freezes(conn, at)?,
         node_holder,
@@ -182,7 +183,6 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
         came_back,
         came_back_at,
     })
-    .and_then(|levels| Ok(Levels { declared_reach: declared_reach(tx, &run.runbook.hash)?, ..levels }))
 }
 
 fn freezes(conn: &dyn Db, now: Time) -> Result<Vec<Freeze>, StoreError> {
@@ -195,12 +195,12 @@ fn freezes(conn: &dyn Db, now: Time) -> Result<Vec<Freeze>, StoreError> {
 
 /// Whether the last thing that this run did to the node's schedulability was to cordon it.
 fn has_cordoned(conn: &dyn Db, run: RunId, node: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT json_extract(call, '$.action') FROM step WHERE run = ?1 \
-               AND json_extract(call, '$.action') IN ('k8s::cordon', 'k8s::uncordon') \
+    let sql = "SELECT scheduling FROM step WHERE run = ?1 AND scheduling IN (?3, ?4) \
                AND json_extract(call, '$.args.node') = ?2 AND json_extract(outcome, '$.ok') IS NOT NULL \
                ORDER BY no DESC LIMIT 1";
-    let last = one(conn, sql, params![run.0, node], |row| row.get::<String>(0))?;
-    Ok(last.as_deref() == Some("k8s::cordon"))
+    let cordon = to_word(&Scheduling::Cordon)?;
+    let asked = params![run.0, node, cordon, to_word(&Scheduling::Uncordon)?];
+    Ok(one(conn, sql, asked, |row| row.get::<String>(0))?.is_some_and(|last| last == cordon))
 }
 
 fn taken_since(conn: &dyn Db, cluster: &str, node: &str, since: i64) -> Result<u32, StoreError> {
@@ -208,31 +208,12 @@ fn taken_since(conn: &dyn Db, cluster: &str, node: &str, since: i64) -> Result<u
     Ok(number(conn, sql, params![cluster, node, since])? as u32)
 }
 
-/// The reach in the header of the pinned text; none where there is no text, so that nothing is allowed by accident.
-fn declared_reach(tx: &mut Tx, hash: &str) -> Result<Reach, StoreError> {
-    if let Some(reach) = tx.reaches.get(hash) {
-        return Ok(*reach);
+/// The reach that was pinned with the runbook; none where none was, so that nothing is allowed by accident.
+fn declared_reach(conn: &dyn Db, hash: &str) -> Result<Reach, StoreError> {
+    if planted("pinned-reach-not-read") {
+        return Ok(Reach::Cluster);
     }
-    let text = one(&tx.conn, "SELECT text FROM pin WHERE hash = ?1", [hash], |row| row.get::<String>(0))?;
-    let Some(text) = text else { return Ok(Reach::None) };
-    let reach = reach_of(&text);
-    if tx.reaches.len() >= limits::STATEMENTS {
-        tx.reaches.clear();
-    }
-    tx.reaches.insert(hash.to_owned(), reach);
-    Ok(reach)
-}
-
-fn reach_of(text: &str) -> Reach {
-    let header = text.lines().map_while(|line| line.trim_start().strip_prefix("//!"));
-    let word = header.filter_map(|line| line.trim().strip_prefix("reach:")).map(str::trim).next();
-    match word {
-        Some("pod") => Reach::Pod,
-        Some("workload") => Reach::Workload,
-        Some("node") => Reach::Node,
-        Some("cluster") => Reach::Cluster,
-        _ => Reach::None,
-    }
+    Ok(one(conn, "SELECT reach FROM pin WHERE hash = ?1", [hash], |row| word(row, 0))?.unwrap_or_default())
 }
 
 fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, now: Time) -> Result<Step, StoreError> {
@@ -240,11 +221,13 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
         reserve(tx, run.id, proposal.target.cluster.as_deref().unwrap_or_default(), node, now)?;
     }
     replicas::reserve(tx, proposal.target.cluster.as_deref().unwrap_or_default(), run.id, &proposal.facts, now)?;
-    // Speaking to people is not acting on the subject.
+    // Speaking to users is not acting on the subject.
     if proposal.effect != Effect::Read && proposal.reach > Reach::None && !levels.acted {
         let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";
         exec(&tx.conn, sql, params![run.id.0, run.runbook.name, run.subject.to_string(), micros(now)])?;
     }
+    let forgets = planted("step-forgets-its-cordon");
+    let scheduling = if forgets { Scheduling::Unchanged } else { proposal.scheduling };
     let step = Step {
         run: run.id,
         no,
@@ -261,8 +244,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
     };
     exec(
         &tx.conn,
-        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry, incarnation) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
+        "INSERT INTO step (run, no, call, effect, undoes, begun_at, deadline, attempt, carry, incarnation, scheduling) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?10)",
         params![
             run.id.0,
             no,
@@ -272,7 +255,8 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
             micros(now),
             micros(step.deadline),
             to_json(&step.carry)?,
-            step.incarnation
+            step.incarnation,
+            to_word(&scheduling)?
         ],
     )?;
     exec(
@@ -291,7 +275,7 @@ fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, n
     Ok(step)
 }
 
-/// Takes the node for this run. Policy has seen that nobody else holds it; the primary key sees it once more.
+/// Takes the node for this run. Policy has checked that no other run holds it; the primary key ensures it once more.
 fn reserve(tx: &Tx, run: RunId, cluster: &str, node: &str, now: Time) -> Result<(), StoreError> {
     let sql = "INSERT INTO hold (cluster, node, run) VALUES (?1, ?2, ?3) ON CONFLICT (cluster, node) DO NOTHING";
     if exec(&tx.conn, sql, params![cluster, node, run.0])? > 0 {
@@ -322,7 +306,7 @@ fn hold(
     if exec(&tx.conn, sql, params![run.id.0, seen, long])? > 0 {
         tx.append(&Actor::engine(), about(run), &entry, now)?;
     } else {
-        // Once more when it has lasted: by then it is a matter for people.
+        // Once more when it has lasted: by then it is a matter for users.
         let sql = "UPDATE run SET held = ?3 WHERE id = ?1 AND held = ?2 \
                    AND (SELECT max(at) FROM entry WHERE run = ?1 AND kind = 'step_held') <= ?4";
         let since = micros(now - limits::HELD_LONG);
@@ -332,17 +316,4 @@ fn hold(
         }
     }
     super::runs::set_state(tx, run.id, &RunState::Held { reason: reason.clone() }, Some(until))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reach_is_read_from_the_header_and_from_nowhere_else() {
-        assert_eq!(reach_of("//! Title\n//!\n//! reach: node\nlet x = 1;\n"), Reach::Node);
-        assert_eq!(reach_of("//! Title\nlet x = 1;\n//! reach: cluster\n"), Reach::None);
-        assert_eq!(reach_of("// reach: node\n"), Reach::None);
-        assert_eq!(reach_of(""), Reach::None);
-    }
 }

@@ -1,7 +1,7 @@
-//! Breakers, symptoms and flaps: what went wrong lately, counted where it is written.
+//! Breakers, symptoms and flaps: recent failures, counted where they are written.
 //!
-//! Invariant: a breaker trips in the transaction that saw the reason, and is reset by a person alone; what lies before
-//! the reset never counts again.
+//! Invariant: a breaker trips in the transaction that saw the reason, and is reset by a user alone; failures before the
+//! reset never count again.
 
 use super::runs::about;
 use super::tx::Tx;
@@ -48,7 +48,7 @@ fn symptom_scope(run: &Run) -> Option<String> {
     run.rule.as_deref().map(|rule| format!("symptom:{rule}"))
 }
 
-/// Writes it down once; people hear of it in the incident of the run that saw it.
+/// Records it once; users are notified in the incident of the run that saw it.
 fn trip(tx: &mut Tx, scope: String, why: String, about: About, now: Time) -> Result<(), StoreError> {
     let sql = "INSERT INTO breaker (scope, why, since) VALUES (?1, ?2, ?3) ON CONFLICT (scope) DO UPDATE \
                SET why = excluded.why, since = excluded.since, reset_at = NULL WHERE reset_at IS NOT NULL";
@@ -95,7 +95,7 @@ pub(crate) fn after(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
     Ok(())
 }
 
-/// A person has found the cause: what came before does not count any more.
+/// A user has found the cause: earlier failures do not count any more.
 pub(crate) fn reset(tx: &mut Tx, scope: String, by: String, why: String, now: Time) -> Result<(), StoreError> {
     let sql = "UPDATE breaker SET reset_at = ?2 WHERE scope = ?1 AND reset_at IS NULL";
     if exec(&tx.conn, sql, params![scope, micros(now)])? == 0 {
@@ -136,12 +136,12 @@ pub(crate) fn symptoms(tx: &Tx, run: &Run, now: Time) -> Result<u32, StoreError>
     Ok(number(&tx.conn, sql, params![rule, cluster, since, unnamed])? as u32)
 }
 
-/// A complaint that had ended is back.
+/// An alert that had ended is back.
 pub(crate) fn came_back(conn: &dyn Db, complaint: i64, now: Time) -> Result<(), StoreError> {
     exec(conn, "INSERT INTO flap (complaint, at) VALUES (?1, ?2)", params![complaint, micros(now)]).map(drop)
 }
 
-/// How often an episode's complaint came back within the window, and when last.
+/// How often an episode's alert came back within the window, and when last.
 pub(crate) fn flaps(conn: &dyn Db, episode: Option<EpisodeId>, now: Time) -> Result<(u32, Option<Time>), StoreError> {
     let Some(episode) = episode else { return Ok((0, None)) };
     let since = micros(now).saturating_sub(i64::try_from(limits::FLAP_WINDOW.0.as_micros()).unwrap_or(i64::MAX));

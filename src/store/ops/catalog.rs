@@ -1,6 +1,6 @@
 //! The files of the last good catalog, whole.
 //!
-//! Invariant: what is kept was in force together, and is replaced together.
+//! Invariant: kept files were in force together, and are replaced together.
 
 use super::tx::Tx;
 use crate::model::CatalogFile;
@@ -14,7 +14,7 @@ pub(crate) fn kept(conn: &dyn Db) -> Result<Vec<CatalogFile>, StoreError> {
 }
 
 pub(crate) fn keep(tx: &mut Tx, files: &[CatalogFile]) -> Result<(), StoreError> {
-    // What cannot be read back is replaced as well.
+    // A version that cannot be read back is replaced as well.
     if kept(&tx.conn).is_ok_and(|kept| kept == files) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Freezes: set, released by one or two persons, ended by their own time; each with an incident that notifies channels.
+//! Freezes: set, released by one or two users, ended by their own time; each with an incident that notifies channels.
 //!
 //! Invariant: a second freeze of a scope never makes the first one shorter; until the end is in the ledger it holds.
 
@@ -76,7 +76,7 @@ pub(crate) struct Release {
     pub persons: u32,
 }
 
-/// Where two persons must agree, the first one's word is kept for a while and the second one's releases.
+/// Where two users must agree, the first one's word is kept for a while and the second one's releases.
 pub(crate) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> {
     let Release { scope, by, why, persons } = release;
     let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
@@ -90,7 +90,8 @@ pub(crate) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
         match first.filter(|_| fresh) {
             Some(first) if persons::same(&tx.conn, &first, &by)? => {
                 let also = if first == by { String::new() } else { format!(", as {first}") };
-                let text = format!("{by} asked for the release of `{scope}` already{also}: a second person must agree");
+                let text =
+                    format!("{by} already requested the release of `{scope}`{also}: a second person must confirm");
                 return Err(StoreError::Refused(text));
             }
             Some(_) => {}
@@ -107,7 +108,7 @@ pub(crate) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
     lift(tx, scope, by, why, &actor, now)
 }
 
-/// The freeze is over: its row goes, the ledger says so, and its incident is resolved.
+/// The freeze is over: its row goes, the ledger has an entry, and its incident is resolved.
 fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now: Time) -> Result<(), StoreError> {
     let incident = incident_of(tx, &scope)?;
     if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
@@ -124,7 +125,7 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
     Ok(())
 }
 
-/// A release that no second person agreed to in time is no longer requested, on no page either.
+/// A release that no second user agreed to in time is no longer requested, on no page either.
 pub(crate) fn forget_releases(tx: &Tx, now: Time) -> Result<(), StoreError> {
     let sql = "UPDATE freeze SET release_by = NULL, release_at = NULL WHERE release_at <= ?1";
     exec(&tx.conn, sql, [micros(now - limits::RELEASE_WINDOW.0)]).map(drop)

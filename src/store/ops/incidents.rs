@@ -1,6 +1,6 @@
 //! Incidents: opened, joined, reopened, kept open for a while when nothing of them fires any more, and then resolved.
 //!
-//! Invariant: at most one incident with a key is open (a unique index says so too).
+//! Invariant: at most one incident with a key is open (a unique index ensures it too).
 
 pub(crate) mod group;
 
@@ -10,12 +10,12 @@ use crate::model::{About, Actor, EntryKind, IncidentId, Severity, Span, Subject,
 use crate::store::StoreError;
 use crate::store::db::{Db, all, exec, json, micros, number, one, params, time_opt, to_json};
 
-/// What a batch changes of one incident.
+/// The changes of a batch to one incident.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Touched {
     pub firing: i64,
     pub episodes: i64,
-    /// The gravest that was heard.
+    /// The gravest severity so far.
     pub severity: Option<Severity>,
     /// The alert that began to fire last, and where.
     pub alert: String,
@@ -104,7 +104,7 @@ pub(crate) fn settle(
         }
         Some((0, true, _, shown)) => {
             let until = now.checked_add(hold.0).unwrap_or(Time::MAX);
-            // What was not shown long enough ago is in the ledger as what was heard; people see the end of it.
+            // An end that was not shown long enough ago is in the ledger as received; users see the next one.
             let lately = shown.is_some_and(|shown| shown + limits::RECOVERY_SHOWN_EVERY.0 > until);
             let shown = if lately { shown } else { Some(until) };
             let sql = "UPDATE incident SET resolves_at = ?2, recovery_shown = ?3 WHERE id = ?1";

@@ -1,7 +1,7 @@
 //! Events in: one transaction decides and stores a whole batch, with one ledger entry for all of it.
 //!
-//! Invariant: each event leaves either a counter (refreshed, late) or a line in the batch's `Heard` entry with what
-//! came of it; the event's bytes are kept there and nowhere else.
+//! Invariant: each event leaves either a counter (refreshed, late) or a line in the batch's `Heard` entry with its
+//! consequences; the event's bytes are kept there and nowhere else.
 
 mod consult;
 mod quota;
@@ -33,6 +33,11 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// Reviews the batch's fault codes and writes its events as JSON, outside of the transaction.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Refused` when an event cannot be written as JSON.
     pub fn new(mut batch: Batch) -> Result<Prepared, StoreError> {
         for event in &mut batch.events {
             batch.rules.judge(event);
@@ -49,22 +54,22 @@ impl Prepared {
     }
 }
 
-/// The latest episode of a complaint.
+/// The latest episode of an alert.
 struct Known {
     id: EpisodeId,
     prior: Prior,
     incident: Option<IncidentId>,
 }
 
-/// What an event would do, before anything is written.
+/// The change of an event, before anything is written.
 struct Found<'b> {
     known: Option<Known>,
     change: Change,
-    /// The rules that match; only for what opens or reopens.
+    /// The rules that match; only for events that open or reopen.
     selected: Vec<Selected<'b>>,
 }
 
-/// What the rules made of one event.
+/// The rules' decisions on one event.
 #[derive(Default)]
 struct Say {
     incident: Option<IncidentId>,
@@ -75,14 +80,14 @@ struct Say {
 /// An event that fires anew: its episode, and the incident that it comes from.
 struct Coming {
     episode: EpisodeId,
-    /// It belongs to this incident, whatever rules say.
+    /// It belongs to this incident, whatever the rules are.
     before: Option<IncidentId>,
     /// The alert has come back to this incident, which is still open.
     back: Option<IncidentId>,
     change: Change,
 }
 
-/// The latest episode of a complaint, among those that are filed.
+/// The latest episode of an alert, among those that are filed.
 const FILED: &str = "SELECT e.id, e.state, e.starts_at, e.incident FROM complaint c JOIN episode e ON e.id = c.episode \
      WHERE c.key = ?1 AND e.fingerprint = ?2 AND e.source = ?3 ORDER BY c.episode DESC LIMIT 1";
 
@@ -94,25 +99,25 @@ struct Intake<'t> {
     /// The number that the `Heard` entry will have, and its body as far as it is written.
     no: EntryNo,
     body: Vec<u8>,
-    /// What follows from it: entries written behind it.
+    /// Its consequences: entries written behind it.
     later: Vec<(Actor, About, EntryKind)>,
     touched: BTreeMap<IncidentId, Touched>,
     open: HashMap<String, IncidentId>,
     told: BTreeSet<(IncidentId, String)>,
-    /// What has become part of a group, and of which.
+    /// Incidents that have become part of a group, and of which.
     absorbed: HashMap<IncidentId, IncidentId>,
     groups: BTreeMap<IncidentId, storm::Member>,
     joined: BTreeMap<IncidentId, storm::Joined>,
     /// How far the rules of this batch go.
     modes: HashMap<String, Mode>,
     heard: Heard,
-    /// A run that waits for people must look at its question again.
+    /// A run that waits for users must look at its question again.
     woken: bool,
-    /// The person who posted the batch, where a person did.
+    /// The user who posted the batch, where a user did.
     poster: Option<String>,
     /// The batch is an agent's, which may say how often it has seen an alert.
     counts: bool,
-    /// Whose quota new incidents take: the source, or the agent; none for what this engine finds itself.
+    /// The sender whose quota new incidents take: the source, or the agent; none for the engine's own findings.
     sender: Option<String>,
 }
 
@@ -199,7 +204,7 @@ impl Intake<'_> {
             (Change::Reopened, Some(known)) => self.reopened(event, json, &selected, &known),
             (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
             (Change::Refreshed, Some(known)) => {
-                // An agent counts for itself in a flood, and says how many it has seen; of other senders it is a label.
+                // An agent counts for itself in a flood, and sends its own count; of other senders it is a label.
                 let counted = if self.counts { event.labels.get("seen").parse::<u32>().unwrap_or(0) } else { 0 };
                 exec(
                     &self.tx.conn,
@@ -294,7 +299,7 @@ impl Intake<'_> {
         self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
     }
 
-    /// The incident of the complaint's last episode, if it is still open: then the alert has only come back.
+    /// The incident of the alert's last episode, if it is still open: then the alert has only come back.
     fn returns_to(&self, known: Option<&Known>) -> Result<Option<IncidentId>, StoreError> {
         match known.and_then(|known| known.incident) {
             Some(incident) if incidents::is_open(&self.tx.conn, incident)? => Ok(Some(incident)),
@@ -302,7 +307,7 @@ impl Intake<'_> {
         }
     }
 
-    /// Two complaints may share a key on disk, so their texts are compared there.
+    /// Two alerts may share a key on disk, so their texts are compared there.
     fn known(&self, event: &Event, complaint: Complaint) -> Result<Option<Known>, StoreError> {
         let known = |row: &Row<'_>| {
             let state = super::rows::episode_state(row.get(1)?);
@@ -366,7 +371,7 @@ impl Intake<'_> {
         start as i64
     }
 
-    /// Ends the event's line with what came of it.
+    /// Ends the event's line with its consequences.
     fn unquote(&mut self, episode: EpisodeId, change: Change, say: &Say) -> Result<(), StoreError> {
         let broken =
             |error: &dyn std::fmt::Display| StoreError::Refused(format!("a decision that is not JSON: {error}"));
@@ -394,7 +399,7 @@ impl Intake<'_> {
         }
     }
 
-    /// Writes the entries, the incidents' counters, and what channels should show.
+    /// Writes the entries, the incidents' counters, and the channels' news.
     fn finish(mut self, batch: &Batch) -> Result<Heard, StoreError> {
         self.write_joined()?;
         let hold = self.tx.resolve_after;

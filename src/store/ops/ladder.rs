@@ -1,4 +1,4 @@
-//! Levels: how far rules may go, moved up by people on evidence, and down by people or by what went wrong.
+//! Levels: the modes of rules, raised by users on evidence, and lowered by users or by bad outcomes.
 //!
 //! Invariant: a level moves in the transaction that saw the reason, and never up without an entry of who did it and why.
 
@@ -15,8 +15,8 @@ use crate::store::db::{Db, Row, all, exec, json, micros, number, one, params, ti
 use crate::store::{Climb, StoreError};
 use std::collections::BTreeMap;
 
-/// Entries that follow from something, and channels that have to hear of an incident among them; the caller appends them where
-/// the ledger has its place for them.
+/// Entries that follow from something, and channels that must be notified of an incident among them; the caller appends
+/// them where the ledger has its place for them.
 #[derive(Default)]
 pub(crate) struct News {
     pub entries: Vec<(Actor, About, EntryKind)>,
@@ -24,10 +24,16 @@ pub(crate) struct News {
 }
 
 impl News {
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Writes the entries, and the news for the channels.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database does; the transaction is undone then.
     pub fn append(self, tx: &mut Tx, now: Time) -> Result<(), StoreError> {
         let mut last = BTreeMap::new();
         for (actor, about, entry) in self.entries {
@@ -43,8 +49,8 @@ impl News {
     }
 }
 
-/// A move of a rule, with everybody who has to hear of it. Where no channel would by the incident that it is about, it is told by
-/// an incident of its own, which is over at once: one message, and nobody is paged.
+/// A move of a rule, with every channel to notify. Where no channel would be by the incident that it is about, it is
+/// sent by an incident of its own, which is over at once: one message, and no page.
 fn told(
     tx: &mut Tx,
     (actor, mut about, entry): (Actor, About, EntryKind),
@@ -58,21 +64,21 @@ fn told(
     let channels = if tell.is_empty() { tx.channels.clone() } else { tell.to_vec() };
     let (rule, title, severity) = match &entry {
         EntryKind::RulePromoted { rule, from, to, by, .. } => {
-            (rule, format!("rule {rule} goes from {from} to {to}, promoted by {by}"), Severity::Info)
+            (rule, format!("rule {rule} promoted from {from} to {to} by {by}"), Severity::Info)
         }
         EntryKind::RuleDemoted { rule, from, to, why, content, past: true, .. } => {
             let content = short_content(content);
             (
                 rule,
-                format!("rule {rule} as it was (content {content}) goes down from {from} to {to}: {why}"),
+                format!("the earlier version of rule {rule} (content {content}) is demoted from {from} to {to}: {why}"),
                 Severity::Info,
             )
         }
         EntryKind::RuleDemoted { rule, from, to, by, why, .. } if by == ENGINE => {
-            (rule, format!("rule {rule} goes down from {from} to {to}: {why}"), Severity::Warning)
+            (rule, format!("rule {rule} demoted from {from} to {to}: {why}"), Severity::Warning)
         }
         EntryKind::RuleDemoted { rule, from, to, by, .. } => {
-            (rule, format!("rule {rule} goes down from {from} to {to}, by {by}"), Severity::Info)
+            (rule, format!("rule {rule} demoted from {from} to {to} by {by}"), Severity::Info)
         }
         _ => return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() }),
     };
@@ -85,12 +91,12 @@ fn told(
     exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
     let alone = About { incident: Some(incident), run: None };
     about.incident = about.incident.or(Some(incident));
-    let over = EntryKind::IncidentResolved { why: "it was to be told, and nothing is left to do".to_owned() };
+    let over = EntryKind::IncidentResolved { why: "this is a notification only; no step is left".to_owned() };
     let entries = vec![(Actor::engine(), alone, opened), (actor, about, entry), (Actor::engine(), alone, over)];
     Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
 }
 
-/// How the keys of incidents begin that tell of a rule's move.
+/// The prefix of the keys of incidents about a rule's move.
 const MOVES: &str = "rule-moved/";
 /// Who moves a rule by itself.
 const ENGINE: &str = "engine";
@@ -123,7 +129,7 @@ fn level(conn: &dyn Db, rule: &str, content: &str) -> Result<Option<Level>, Stor
     one(conn, &format!("SELECT {LEVEL} FROM level WHERE rule = ?1 AND content = ?2"), [rule, content], read)
 }
 
-/// What counts for the rule now.
+/// The statistics that count for the rule now.
 pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str) -> Result<Card, StoreError> {
     let from = level(conn, rule, content)?.map_or(RunId(0), |level| level.evidence_from);
     record::card(conn, rule, content, from)
@@ -139,7 +145,7 @@ pub(crate) fn effective(tx: &Tx, rule: &str, terms: &Terms) -> Result<Mode, Stor
 pub(crate) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
     let mut mode = run.mode.min(tx.ceiling);
     if let Some(rule) = run.rule.as_deref().filter(|_| !planted("cached-mode")) {
-        // What went wrong with one content says nothing of another; a person who brings a rule down means whatever it does.
+        // A bad outcome of one content is no evidence about another; a user who demotes a rule means any content.
         let sql = "SELECT mode FROM level WHERE rule = ?1 AND from_run > ?2 \
                    AND (content = (SELECT content FROM record WHERE run = ?2) OR (down AND by <> ?3))";
         for level in all(&tx.conn, sql, params![rule, run.id.0, ENGINE], |row| word::<Mode>(row, 0))? {
@@ -170,7 +176,7 @@ fn write(conn: &dyn Db, level: &Level) -> Result<(), StoreError> {
     exec(conn, sql, values).map(drop)
 }
 
-/// What a bad outcome was seen in.
+/// The rule and run of a bad outcome.
 struct Seen {
     rule: String,
     content: String,
@@ -179,8 +185,8 @@ struct Seen {
     tell: Vec<String>,
 }
 
-/// A run turned out badly: whether its rule has had too many of those at this rung. Then it goes one down, here and now; and
-/// only as it was for this run. `in_force`: what the rule does now, where that is known; else it is what it last did.
+/// A run ended badly: whether its rule has had too many of those at this level. Then its mode is lowered, here and now;
+/// and only as it was for this run. `in_force`: the content of the rule in force, where it is known; else its last one.
 pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<News, StoreError> {
     let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
@@ -239,7 +245,7 @@ pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
     told(tx, (Actor::engine(), about, entry), &seen.tell, now)
 }
 
-/// What was bad about a run.
+/// The bad outcome of a run, in words.
 fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
     let sql = format!(
         "SELECT coalesce(aftermath, '') = 'back', acted AND coalesce(ended, '') IN ('failed', 'stuck'), ended, undone, \
@@ -251,9 +257,9 @@ fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
         let (back, broke, undone) = (row.get::<bool>(0)?, row.get::<bool>(1)?, row.get::<bool>(3)?);
         let blamed: Option<String> = row.get(4)?;
         Ok(match (blamed, back, broke) {
-            (Some(who), ..) => format!("{run} was judged wrong by {who}"),
-            (None, true, _) => format!("after {run} the complaint came back within the bake time"),
-            (None, false, true) if undone => format!("{run} failed and took back what it did"),
+            (Some(who), ..) => format!("{run} was reviewed as wrong by {who}"),
+            (None, true, _) => format!("after {run} the alert came back within the bake time"),
+            (None, false, true) if undone => format!("{run} failed and undid its steps"),
             (None, false, true) => format!("{run} {}", row.get::<Option<String>>(2)?.unwrap_or_default()),
             (None, false, false) => {
                 format!("{run} was denied by {}", row.get::<Option<String>>(5)?.unwrap_or_default())
@@ -263,16 +269,16 @@ fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
     Ok(found.unwrap_or_default())
 }
 
-/// One rung up, or a refusal that lists what is missing.
+/// One level up, or a refusal that lists the missing evidence.
 pub(crate) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let refused = |text: String| Err(StoreError::Refused(text));
     let before = level(&tx.conn, rule, &terms.content)?;
     let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
-    let Some(to) = from.up() else { return refused(format!("rule {rule} is in auto: there is no rung above")) };
+    let Some(to) = from.up() else { return refused(format!("rule {rule} is in auto: this is the highest level")) };
     if let Some(wanted) = climb.to.filter(|wanted| *wanted != to) {
         return refused(format!(
-            "rule {rule} is in {from}: one rung at a time, and the next one is {to}, not {wanted}"
+            "rule {rule} is in {from}: promotion goes one level at a time, and the next level is {to}, not {wanted}"
         ));
     }
     if to > tx.ceiling {
@@ -301,13 +307,13 @@ pub(crate) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     by_hand(tx, &moved, entry(&moved), now)
 }
 
-/// Down, because a person says so: no evidence is asked for.
+/// Down, at a user's request: no evidence is required.
 pub(crate) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let before = level(&tx.conn, rule, &terms.content)?;
     let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
     let Some(to) = climb.to.or(from.down()) else {
-        return Err(StoreError::Refused(format!("rule {rule} only observes: there is no rung below")));
+        return Err(StoreError::Refused(format!("rule {rule} is in observe, the lowest level")));
     };
     if to >= from {
         return Err(StoreError::Refused(format!("rule {rule} is in {from}: {to} is not below that")));
@@ -354,7 +360,7 @@ fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Resul
         card: moved.card.clone(),
     };
     write(&tx.conn, &level)?;
-    // Where people last heard of the rule, they hear of this.
+    // The channels of the rule's last news get this, too.
     let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
                AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
     let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;

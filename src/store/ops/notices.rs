@@ -1,7 +1,7 @@
-//! The outbox: what each channel should show of each incident, and what came of telling it.
+//! The outbox: the entry up to which each channel should show each incident, and the results of sending it.
 //!
-//! Invariant: a channel that failed keeps wanting; its next attempt is later, and nothing behind it waits. What came between
-//! the read behind a report and the report itself (`want` or `urgent` beyond its `upto`) is due at once.
+//! Invariant: a channel that failed keeps wanting; its next attempt is later, and nothing behind it waits. Changes
+//! between the read behind a report and the report itself (`want` or `urgent` beyond its `upto`) is due at once.
 
 use super::tx::Tx;
 use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Time};
@@ -34,7 +34,7 @@ pub(crate) fn receipted(
                  next_at = CASE WHEN urgent > ?3 THEN ?6 ELSE ?5 END WHERE incident = ?1 AND channel = ?2"
             );
             let receipt = to_json(&receipt)?;
-            // What happens within the next moments goes into one more edit, not into one each.
+            // Changes of the next moments go into one more edit, not into one each.
             let next = now + crate::limits::NOTICE_PACE;
             exec(&tx.conn, &sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             record(tx, incident, EntryKind::Delivered { channel: channel.to_owned(), upto }, now)
@@ -46,7 +46,7 @@ pub(crate) fn receipted(
                  next_at = CASE WHEN urgent > ?3 THEN ?6 ELSE ?5 END WHERE incident = ?1 AND channel = ?2"
             );
             let receipt = receipt.as_ref().map(to_json).transpose()?;
-            // What a channel has nothing to say of is looked at no more often than what it shows.
+            // An incident without a message on the channel is looked at no more often than one with a message.
             let next = now + crate::limits::NOTICE_PACE;
             exec(&tx.conn, &sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             Ok(())

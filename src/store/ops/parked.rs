@@ -1,4 +1,4 @@
-//! Rows that cannot be read back: set aside with a reason, told to people once, and read again when upkeep comes by.
+//! Rows that cannot be read back: set aside with a reason, reported to users once, and read again by maintenance.
 //!
 //! Invariant: one unreadable row costs that row alone; a parked row is never acted on and never forgotten silently.
 
@@ -11,7 +11,7 @@ use crate::store::db::{Db, Params, Row, all, exec, json_opt, micros, one, params
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The key of the incident that tells of parked rows.
+/// The key of the incident about parked rows.
 const KEY: &str = "store/unreadable-rows";
 
 /// The key of a row: its table, and its own key as text.
@@ -22,6 +22,7 @@ pub(crate) type Place = (&'static str, String);
 pub(crate) struct Unreadable(Arc<Mutex<BTreeMap<Place, String>>>);
 
 impl Unreadable {
+    /// Remembers a row that could not be read, up to `UNREADABLE_ROWS`.
     pub fn add(&self, place: Place, reason: String) {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if met.len() < limits::UNREADABLE_ROWS {
@@ -29,6 +30,7 @@ impl Unreadable {
         }
     }
 
+    /// Returns the remembered rows and forgets them.
     pub fn take(&self) -> BTreeMap<Place, String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -66,20 +68,20 @@ pub(crate) fn number(row: &Row<'_>) -> Result<String, StoreError> {
     row.get::<i64>(0).map(|number| number.to_string())
 }
 
-/// Sets a row aside. People are notified with the first one; `false`: it was parked already.
+/// Sets a row aside. Users are notified with the first one; `false`: it was parked already.
 pub(crate) fn park(tx: &mut Tx, table: &str, row: &str, reason: &str, now: Time) -> Result<bool, StoreError> {
     let sql = "SELECT count(*) FROM parked WHERE tab = ?1";
     if crate::store::db::number(&tx.conn, sql, [table])? >= limits::UNREADABLE_ROWS as i64 {
-        // So many are one fault of the whole table; those that are named already say which.
+        // So many are one fault of the whole table; the named ones already show which.
         return Ok(false);
     }
     let sql = "INSERT INTO parked (tab, row, reason, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     if exec(&tx.conn, sql, params![table, row, reason, micros(now)])? == 0 {
         return Ok(false);
     }
-    let mut what = "it is set aside and everything else goes on; restore it from a backup, or ask for its removal";
+    let mut what = "it is set aside and everything else continues; restore it from a backup, or request its removal";
     if table == "outbox" && lose_receipt(tx, row)? {
-        what = "its receipt is dropped: the message is sent anew, perhaps a second time";
+        what = "its receipt is dropped: the message is sent again, perhaps a second time";
     }
     let text = format!("row {row} of table `{table}` cannot be read ({reason}); {what}");
     let title = "The store holds rows that cannot be read";
@@ -177,7 +179,7 @@ fn read(conn: &dyn Db, table: &str, row: &str) -> Result<(), StoreError> {
             Some(raw) if raw.body.is_some() => super::read::entry(raw).map(drop),
             _ => Ok(()),
         },
-        // What is left has no reader of its own: it stays set aside until a person has looked.
+        // A row of another table has no reader of its own: it stays set aside until a user has looked.
         other => Err(StoreError::Damaged(format!("a row of `{other}`"))),
     }
 }

@@ -1,4 +1,4 @@
-//! People: answers to questions, controls, bare notes; and what becomes of questions that nobody answered.
+//! Users: answers to questions, controls, bare notes; and the end of questions without an answer.
 //!
 //! Invariant: an approval is decided once; no answer in time is no.
 
@@ -16,7 +16,7 @@ use crate::store::{Control, Decided, StoreError};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// An answer of a person.
+/// An answer of a user.
 pub(crate) struct Answer {
     pub approval: ApprovalId,
     pub approved: bool,
@@ -42,8 +42,8 @@ pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         if persons::same(&tx.conn, requester, &answer.by)? {
             let (by, run) = (&answer.by, run.id);
             let text = match identity(requester) != identity(by) && persons::is_unnamed(&tx.conn, requester)? {
-                true => format!("{by} cannot approve {run}: {requester}, who asked for it, {}", persons::UNNAMED),
-                false => format!("{by} asked for {run} and cannot approve it too: another person must"),
+                true => format!("{by} cannot approve {run}: its requester {requester} {}", persons::UNNAMED),
+                false => format!("{by} requested {run} and cannot approve it too: another approver must"),
             };
             return Err(StoreError::Refused(text));
         }
@@ -55,7 +55,7 @@ pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         }
         if let Some(before) = persons::again(&tx.conn, &found.given, &answer.by)?.filter(|before| **before != answer.by)
         {
-            let text = format!("{} said yes to {} already, as {before}: a different person must", answer.by, found.id);
+            let text = format!("{} already approved {}, as {before}: a different approver must", answer.by, found.id);
             return Err(StoreError::Refused(text));
         }
         let sql = "INSERT INTO decision (approval, who, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -67,7 +67,7 @@ pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
         if given < found.needed {
             if !fresh {
                 let text = format!(
-                    "{} said yes to {} already: {} different persons must, and {given} has",
+                    "{} already approved {}: {} different approvers are required, and there is {given}",
                     answer.by, found.id, found.needed
                 );
                 return Err(StoreError::Refused(text));
@@ -108,7 +108,7 @@ fn settle(tx: &Tx, approval: ApprovalId, state: ApprovalState, by: Option<&str>,
     Ok(())
 }
 
-/// What an answer needs of a question; its plan as the text that is stored, so that a no needs nothing that cannot be read.
+/// The fields of a question that an answer needs; its plan as the stored text, so that a no needs no readable plan.
 struct Question {
     run: RunId,
     step: Option<u32>,
@@ -123,7 +123,7 @@ fn question(tx: &Tx, approval: ApprovalId) -> Result<Question, StoreError> {
     found.ok_or_else(|| StoreError::NotFound { what: format!("approval {approval}") })
 }
 
-/// What an answer does to the run: a step gets its outcome; a plan is approved, or the run ends.
+/// The effect of an answer on the run: a step gets its outcome; a plan is approved, or the run ends.
 fn resume(
     tx: &mut Tx,
     approval: &Question,
@@ -150,7 +150,7 @@ fn resume(
             exec(&tx.conn, "UPDATE run SET approved = ?2 WHERE id = ?1", params![run.id.0, approval.plan])?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
         }
-        // It has done things already: they are taken back if the runbook says so, and then it ends.
+        // It has acted already: its steps are undone if the runbook declares it, and then it ends.
         (None, false) if runs::has_acted(tx, run.id)? => {
             let sql = "UPDATE run SET unwinding = ?2 WHERE id = ?1 AND unwinding IS NULL";
             exec(&tx.conn, sql, params![run.id.0, reason.to_string()])?;
@@ -188,7 +188,7 @@ pub(crate) fn void_approvals(tx: &Tx, run: RunId, now: Time) -> Result<(), Store
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Chore {
     Expire(ApprovalId),
-    /// What a run holds that is over.
+    /// The nodes of a run that is over.
     Release(RunId),
     Resolve(IncidentId),
     /// The incidents of tokens that have ended.
@@ -211,7 +211,8 @@ impl Chore {
     }
 }
 
-/// What is due now, by numbers and names alone: no row is read whole here. Parks what readers could not read.
+/// The work that is due now, by numbers and names alone: no row is read whole here. Parks rows that readers could not
+/// read.
 pub(crate) fn chores(
     tx: &mut Tx,
     unreadable: BTreeMap<parked::Place, String>,
@@ -282,7 +283,7 @@ pub(crate) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
                 let nodes = runs::let_go(tx, run.id)?;
                 if nodes.is_empty() {
                     return Err(StoreError::Refused(format!(
-                        "{} is stuck and holds no node: nothing to let go",
+                        "{} is stuck and holds no node, so there is no node to release",
                         run.id
                     )));
                 }
@@ -389,7 +390,7 @@ fn end_as(
         tx.append(actor, About::default(), &EntryKind::Gap { source, text }, now)?;
     }
     for (incident, touched) in touched {
-        // Nothing of these is heard any more, so there is no flap to wait for.
+        // Nothing of these is received any more, so there is no flap to wait for.
         if incidents::settle(tx, incident, &touched, Span::default(), now)?.is_some() {
             let about = About { incident: Some(incident), run: None };
             tx.append(actor, about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;

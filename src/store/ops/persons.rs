@@ -1,6 +1,6 @@
-//! Who is behind a name in the ledger: whoever made the token that bears it may have kept it.
+//! Maps a name in the ledger to a user: the maker of the token that bears it may have kept it.
 //!
-//! Invariant: asked in the transaction that counts persons, so that two answers at one moment cannot be one person's.
+//! Invariant: decided in the transaction that counts users, so that two answers at one moment cannot be one user's.
 
 use super::subjects;
 use crate::model::{LOCAL, identity};
@@ -9,7 +9,7 @@ use crate::store::StoreError;
 use crate::store::db::{Db, all, number};
 use std::collections::BTreeSet;
 
-/// One person as far as it can be told: by what name, and who else may have what they came by.
+/// One user as far as known: by which name, and which others may have the same credential.
 struct Behind {
     name: String,
     all: BTreeSet<String>,
@@ -18,7 +18,8 @@ struct Behind {
 impl Behind {
     fn of(conn: &dyn Db, name: &str) -> Result<Behind, StoreError> {
         let name = identity(name);
-        // Whoever breaks the glass says who they are, and all that is known is that they had this machine's own token.
+        // The name with break-glass access is the user's own claim; all that is certain is that they had this machine's
+        // own token.
         let glass =
             number(conn, "SELECT count(*) FROM api_token WHERE name = ?1 AND incident IS NOT NULL", [name])? > 0;
         let name = if glass { LOCAL } else { name };
@@ -32,8 +33,8 @@ impl Behind {
         Ok(Behind { name: name.to_owned(), all })
     }
 
-    /// This machine's own token may be behind many: who holds it can say in the configuration who is who, so what it made
-    /// are different persons. The token itself, and break-glass access, may be any of them.
+    /// This machine's own token may be behind many: its holders can be named in the configuration, so its requests are
+    /// different users. The token itself, and break-glass access, may be any of them.
     fn may_be(&self, other: &Behind) -> bool {
         let shared = || self.all.intersection(&other.all).any(|name| name != LOCAL);
         let unnamed = (self.name == LOCAL || other.name == LOCAL) && !planted("local-is-a-person");
@@ -43,9 +44,9 @@ impl Behind {
 
 /// Why an unnamed one is not counted, after its name.
 pub(crate) const UNNAMED: &str = "came by this machine's own token or by break-glass access, which may be anyone's, so it \
-     counts as no person where several must agree: use a token of your own, or write under `people` whose `local` is";
+     does not count where several approvers are required: use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
-/// Whether this is the machine's own token or break-glass access: some person, and it is not known which.
+/// Whether this is the machine's own token or break-glass access: some user, and it is not known which.
 pub(crate) fn is_unnamed(conn: &dyn Db, name: &str) -> Result<bool, StoreError> {
     Ok(Behind::of(conn, name)?.name == LOCAL && !planted("local-is-a-person"))
 }
@@ -60,7 +61,7 @@ pub(crate) fn same(conn: &dyn Db, one: &str, other: &str) -> Result<bool, StoreE
     Ok(Behind::of(conn, one)?.may_be(&Behind::of(conn, other)?))
 }
 
-/// The first of the names that may be the same person as this one.
+/// The first of the names that may be the same user as this one.
 pub(crate) fn again<'a>(conn: &dyn Db, names: &'a [String], by: &str) -> Result<Option<&'a String>, StoreError> {
     for name in names {
         if same(conn, name, by)? {

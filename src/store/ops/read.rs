@@ -1,6 +1,6 @@
 //! Reading: what pages, messages and loops ask for, put together from a filter.
 //!
-//! Invariant: a read sees only what is committed, and returns at most `limits::READ_LIMIT` rows.
+//! Invariant: a read sees only committed rows, and returns at most `limits::READ_LIMIT` rows.
 
 use super::parked::{self, Unreadable, readable};
 use super::rows;
@@ -112,7 +112,7 @@ impl Query {
     }
 
     /// The rows, newest first, or in order after `filter.after`. One that cannot be read is left out and noted; where it is
-    /// the one that was asked for (`alone`), that is an error.
+    /// the requested one (`alone`), that is an error.
     fn rows<T>(
         mut self,
         conn: &dyn Db,
@@ -180,7 +180,8 @@ pub(crate) fn runs(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> R
         .rows(conn, filter, ("run", "id", filter.run.is_some()), rows::run, unreadable)
 }
 
-/// Runs in a state, by its word. Rows of before say `denied` for each that was not done, and only the reason tells which.
+/// Runs in a state, by its word. Older rows have `denied` for each that was not done, and only the reason tells them
+/// apart.
 fn in_state(dialect: &Dialect, word: &'static str) -> String {
     let Dialect { state_is, state_code, .. } = dialect;
     let codes = RunState::codes(word);
@@ -203,7 +204,7 @@ pub(crate) fn approvals(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable)
         .rows(conn, filter, ("approval", "id", false), rows::approval, unreadable)
 }
 
-/// `Heard` entries speak of many incidents; for one of them they are found only when asked for by kind.
+/// `Heard` entries are about many incidents; for one of them they are found only when requested by kind.
 pub(crate) fn entries(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Entry>, StoreError> {
     let mut query =
         Query::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
@@ -277,7 +278,7 @@ pub(crate) fn pressure(conn: &dyn Db, now: Time) -> Result<Pressure, StoreError>
         let sql = "SELECT DISTINCT cluster, node FROM taken WHERE at > ?1 ORDER BY 1, 2 LIMIT ?2";
         all(conn, sql, [since(span), i64::from(limits::NODES)], |row| Ok((row.get(0)?, row.get(1)?)))
     };
-    // What lies before the reset of the rule's breaker does not count.
+    // Symptoms before the reset of the rule's breaker do not count.
     let greatest = conn.dialect().greatest;
     let sql = format!(
         "SELECT rule, count(DISTINCT node) AS nodes FROM symptom WHERE at > {greatest}(?1, \
@@ -356,7 +357,7 @@ pub(crate) fn consistency(conn: &dyn Db, old: u64, new: u64) -> Result<Vec<LeafH
     has(conn, new)?;
     if old == 0 || old > new {
         return Err(StoreError::Refused(format!(
-            "a proof goes from a smaller tree to a larger one, not from {old} to {new}"
+            "a consistency proof needs a smaller tree first: {old} is larger than {new}"
         )));
     }
     consistency_proof(&mut Nodes { conn }, old, new)

@@ -1,8 +1,8 @@
-//! Complaints that were heard lately, in memory, until there are enough of them to write their index in order.
+//! Alerts that were received lately, in memory, until there are enough of them to write their index in order.
 //!
 //! A key is a hash, so an index that is kept event by event costs a page of the disk for each: with many together,
 //! sorted, a page takes many of them.
-//! Invariant: of every complaint the latest episode is either here or filed in the table `complaint`; what is here is
+//! Invariant: of every alert the latest episode is either here or filed in the table `complaint`; entries here are
 //! found again at the next start, since episodes after the last filed one are read then.
 
 use crate::limits;
@@ -11,7 +11,7 @@ use crate::store::db::{Db, exec, number, params};
 use ring::digest;
 use std::collections::HashMap;
 
-/// A hash of (source, fingerprint). The whole of it tells complaints apart in memory; the index on disk has its first
+/// A hash of (source, fingerprint). The whole of it distinguishes alerts in memory; the index on disk has its first
 /// half, and texts are compared there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Complaint {
@@ -20,6 +20,7 @@ pub(crate) struct Complaint {
 }
 
 impl Complaint {
+    /// The key of an alert: the first 16 bytes of a SHA-256 over source and fingerprint.
     pub fn of(source: &str, fingerprint: &str) -> Complaint {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(source.as_bytes());
@@ -34,7 +35,7 @@ impl Complaint {
 #[derive(Default)]
 pub(crate) struct Recent {
     latest: HashMap<Complaint, i64>,
-    /// What is being filed: keys and episodes, the smallest key last.
+    /// Entries being filed: keys and episodes, the smallest key last.
     filing: Vec<(i64, i64)>,
     /// Episodes up to this one are filed; and those up to `aim` will be once `filing` is empty.
     filed: i64,
@@ -42,7 +43,11 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Reads what is not filed: at start, and after something was undone.
+    /// Reads episodes that are not filed: at start, and after a transaction was undone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be read.
     pub fn load(conn: &dyn Db) -> Result<Recent, StoreError> {
         let filed = number(conn, "SELECT value FROM setting WHERE name = 'filed'", [])?;
         let mut recent = Recent { filed, ..Recent::default() };
@@ -65,12 +70,17 @@ impl Recent {
         self.filed > 0
     }
 
+    /// Records the latest episode of an alert.
     pub fn opened(&mut self, complaint: Complaint, episode: i64) {
         self.latest.insert(complaint, episode);
     }
 
     /// Files some, once there are many: four for each that was opened, so that the filing overtakes the opening.
     /// `newest`: the last episode there is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the next call files the rest.
     pub fn file(&mut self, conn: &dyn Db, opened: usize, newest: i64) -> Result<(), StoreError> {
         if self.filing.is_empty() {
             if self.latest.len() < limits::RECENT_COMPLAINTS {
@@ -121,7 +131,7 @@ mod tests {
         let mut recent = Recent::load(&conn).unwrap();
         let many = limits::RECENT_COMPLAINTS as i64 * 3;
         conn.execute_batch("BEGIN").unwrap();
-        // Every third complaint comes back later as another episode.
+        // Every third alert comes back later as another episode.
         let name = |id: i64| if id % 3 == 0 { format!("f{}", id / 3) } else { format!("f{id}") };
         let mut latest = HashMap::new();
         for id in 1..=many {

@@ -1,6 +1,6 @@
 //! The record of a rule's runs: planned, judged, done, and whether it held. Written in the transactions that saw it.
 //!
-//! Invariant: a row belongs to one run and one content; it says what people and the world said of that run, nothing else.
+//! Invariant: a row belongs to one run and one content; it has the reviews and the outcome of that run, nothing else.
 
 use super::ladder::{self, News};
 use super::people::Answer;
@@ -49,7 +49,7 @@ pub(crate) fn planned(conn: &dyn Db, run: RunId, plan: &Plan) -> Result<(), Stor
     exec(conn, "UPDATE record SET planned = ?2 WHERE run = ?1", params![run.0, whole]).map(drop)
 }
 
-/// A person has answered a question about a plan: that is a judgement, too; a no counts as one if it has a reason.
+/// A user has answered a question about a plan: that is a judgement, too; a no counts as one if it has a reason.
 pub(crate) fn answered(tx: &mut Tx, asked: &Approval, answer: &Answer, now: Time) -> Result<News, StoreError> {
     if asked.step.is_some() {
         return Ok(News::default());
@@ -77,7 +77,8 @@ pub(crate) fn ended(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
 }
 
 /// The problem is there again: whatever run of this rule had fixed it within its bake time has not. `key` is the incident's,
-/// as the rule groups alerts: another alert about the same subject that is another incident says nothing of that run.
+/// as the rule groups alerts: another alert about the same subject that is another incident is no evidence about that
+/// run.
 pub(crate) fn came_back(
     tx: &mut Tx,
     rule: &str,
@@ -117,11 +118,11 @@ pub(crate) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     let Some((rule, bake)) = found else { return Ok(()) };
     let aftermath = match runs::get(&tx.conn, run) {
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
-        // A source that fell silent has not said that all is well.
+        // A source that fell silent has not reported a recovery.
         Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
         // Or no alert was behind it, and none has come since.
         Ok(_) => Aftermath::Held,
-        // The run has left with its retention, and so has what it was about.
+        // The run has left with its retention, and so has its alert.
         Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
         Err(error) => return Err(error),
     };
@@ -133,38 +134,40 @@ pub(crate) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     tx.append_quietly(&Actor::engine(), about, &proved, now).map(drop)
 }
 
-/// What somebody says of a run.
+/// A user's review of a run.
 pub(crate) struct Judgement {
     pub right: bool,
     pub by: String,
     pub why: String,
-    /// Only where nobody has said anything yet.
+    /// Only where there is no review yet.
     pub first: bool,
-    /// What the rule does now, where it is still there.
+    /// The content of the rule in force, where it still exists.
     pub in_force: Option<String>,
 }
 
-/// A person's word on a run; an earlier one of theirs does not count any more.
+/// A user's word on a run; an earlier one of theirs does not count any more.
 pub(crate) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Result<(), StoreError> {
     let Judgement { right, by, why, first, in_force } = word;
     let run = runs::get(&tx.conn, id)?;
     let Some(rule) = run.rule.clone() else {
-        return Err(StoreError::Refused(format!("{id} was started by hand: what is judged are the plans of rules")));
+        return Err(StoreError::Refused(format!("{id} was started by hand: only runs of rules are reviewed")));
     };
     let found =
         one(&tx.conn, "SELECT planned IS NOT NULL FROM record WHERE run = ?1", [id.0], |row| row.get::<bool>(0))?;
     let Some(planned) = found else {
-        return Err(StoreError::Refused(format!("{id} is from before records were kept: it counts for nothing")));
+        return Err(StoreError::Refused(format!(
+            "{id} is from a version without rule statistics, so it does not count"
+        )));
     };
     if !planned && !has_acted(tx, id)? {
-        return Err(StoreError::Refused(format!("{id} has planned and done nothing yet: there is nothing to judge")));
+        return Err(StoreError::Refused(format!("{id} has no plan and no steps yet: there is nothing to review")));
     }
     if *first {
         let sql = "SELECT verdict, who FROM judgement WHERE run = ?1 ORDER BY at, who LIMIT 1";
         let before = one(&tx.conn, sql, [id.0], |row| Ok((row.get::<bool>(0)?, row.get::<String>(1)?)))?;
         if let Some((right, who)) = before {
             let verdict = if right { "right" } else { "wrong" };
-            return Err(StoreError::Refused(format!("{id} is judged {verdict} already (by {who})")));
+            return Err(StoreError::Refused(format!("{id} is already reviewed as {verdict} (by {who})")));
         }
     }
     let sql = "INSERT INTO judgement (run, who, verdict, at) VALUES (?1, ?2, ?3, ?4) \
@@ -175,7 +178,7 @@ pub(crate) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Resu
     if *right { Ok(()) } else { ladder::weigh(tx, id, in_force.as_deref(), now)?.append(tx, now) }
 }
 
-/// The runs of one content from one run on, each with what people and the world say of it.
+/// The runs of one content from one run on, each with its reviews and its outcome.
 fn rows() -> String {
     let changed = if planted("evidence-of-a-changed-runbook") { "?2 = ?2" } else { "content = ?2" };
     format!(
@@ -240,7 +243,7 @@ pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str, from: RunId) -> Res
     took.sort_unstable();
     card.answers = took.len() as u32;
     card.answer_median = took.get(took.len() / 2).map(|micros| span(*micros));
-    // The rule's runs would each have waited so long for a person, had they asked.
+    // The rule's runs would each have waited so long for a user, in mode approve.
     let known = card.answer_median.filter(|_| card.answers >= limits::ANSWERS_MIN);
     card.saved = known.map(|median| Span(median.0.saturating_mul(spared)));
     Ok(card)

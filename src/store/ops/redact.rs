@@ -1,6 +1,6 @@
-//! Redaction: the body of an entry goes, its hash stays; asked for by two persons, and shown to every channel.
+//! Redaction: the body of an entry goes, its hash stays; requested by two users, and shown to every channel.
 //!
-//! Invariant: only what carries text from outside can go; what says who did what, and what was refused, stays.
+//! Invariant: only entries with text from outside can go; entries about acts of users, and about refusals, stay.
 
 use super::tx::Tx;
 use super::{incidents, persons};
@@ -38,7 +38,7 @@ pub(crate) struct Wish {
     pub notify: Vec<String>,
 }
 
-/// Where two persons must agree, the first one's word is kept for a while, and the second one's redacts.
+/// Where two users must agree, the first one's word is kept for a while, and the second one's redacts.
 pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreError> {
     let Wish { entry, by, why, .. } = wish;
     let sql = "SELECT body IS NULL, kind FROM entry WHERE no = ?1";
@@ -48,8 +48,8 @@ pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
         Some((true, _)) => return Err(StoreError::Refused(format!("the body of {entry} is gone already"))),
         Some((false, kind)) if !FROM_OUTSIDE.contains(&kind.as_str()) && !planted("evidence-can-be-redacted") => {
             let text = format!(
-                "{entry} is of kind {kind}, which is evidence of what was done here and stays: only text from outside is \
-                 redacted ({})",
+                "{entry} is of kind {kind}, which is evidence of actions and is never redacted: only text from outside \
+                 is ({})",
                 FROM_OUTSIDE.join(", ")
             );
             return Err(StoreError::Refused(text));
@@ -65,7 +65,7 @@ pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
         let first = one(&tx.conn, sql, [entry.0], |row| Ok((row.get::<String>(0)?, time(row, 1)?)))?;
         match first.filter(|(_, at)| *at + limits::RELEASE_WINDOW.0 > now) {
             Some((first, _)) if persons::same(&tx.conn, &first, by)? => {
-                let text = format!("{by} asked for the redaction of {entry} already: a second person must agree");
+                let text = format!("{by} already requested the redaction of {entry}: a second person must confirm");
                 return Err(StoreError::Refused(text));
             }
             Some(_) => {}
@@ -88,8 +88,8 @@ pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
     tx.append(&Actor::person(by), about, &over, now).map(drop)
 }
 
-/// The incident that shows every channel what is to go, and who wants it; none where neither a channel nor a second person is to
-/// see it.
+/// The incident that shows every channel which entry is to go, and at whose request; none where neither a channel nor a
+/// second user is to see it.
 fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, StoreError> {
     if wish.notify.is_empty() && wish.persons < 2 {
         return Ok(None);
@@ -109,13 +109,13 @@ fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, 
 }
 
 /// A run keeps the event that started it, for its script. Once it is over nothing needs that any more; before, the event
-/// cannot go, because the script would no longer say what it said.
+/// cannot go, because the script's replay would differ.
 fn forget_copies(tx: &Tx, entry: EntryNo) -> Result<(), StoreError> {
     const SAID: &str = "episode IN (SELECT CAST(substr(json_extract(value, '$.episode'), 2) AS INTEGER) FROM \
         json_each((SELECT CAST(body AS TEXT) FROM entry WHERE no = ?1 AND kind = 'heard'), '$.events'))";
     let sql = format!("SELECT id FROM run WHERE final = 0 AND {SAID} LIMIT 1");
     if let Some(run) = one(&tx.conn, &sql, [entry.0], |row| Ok(RunId(row.get(0)?)))? {
-        let text = format!("{run} still works with what {entry} says: cancel it, or wait for its end");
+        let text = format!("{run} still uses {entry}: cancel the run, or wait for its end");
         return Err(StoreError::Refused(text));
     }
     let words = "UPDATE level SET why = '(redacted)' WHERE at = \

@@ -1,7 +1,7 @@
-//! Replicas that runs take away: reserved with the step that takes them, weighed by whoever wants others of the set.
+//! Replicas that runs take away: reserved with the step that takes them, counted by steps that take others of the set.
 //!
-//! Invariant: a reservation is written in the transaction that begins its step, and weighs as long as the run is not over,
-//! and after that with everybody whose look at the world is older than its end.
+//! Invariant: a reservation is written in the transaction that begins its step, and counts as long as the run is not
+//! over, and after that for every step whose look at the world is older than its end.
 
 use super::tx::Tx;
 use crate::limits;
@@ -11,7 +11,7 @@ use crate::policy::{Facts, TakenReplica};
 use crate::store::StoreError;
 use crate::store::db::{Db, all, exec, micros, params};
 
-/// What other runs take of the sets that these facts name.
+/// The replicas that other runs take of the sets that these facts name.
 pub(crate) fn taken(conn: &dyn Db, cluster: &str, run: RunId, facts: &Facts) -> Result<Vec<TakenReplica>, StoreError> {
     let read_at = facts.read_at.map_or(i64::MAX, micros);
     let sql = "SELECT replica.run, replica.pod, replica.count, run.final FROM replica JOIN run ON run.id = replica.run \
@@ -33,7 +33,7 @@ pub(crate) fn taken(conn: &dyn Db, cluster: &str, run: RunId, facts: &Facts) -> 
     Ok(found)
 }
 
-/// Writes down what a step takes.
+/// Records the replicas that a step takes.
 pub(crate) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Time) -> Result<(), StoreError> {
     let sql = format!(
         "INSERT INTO replica (cluster, run, sets, pod, count, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -52,7 +52,7 @@ pub(crate) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Ti
     Ok(())
 }
 
-/// What runs that are not over take, for people to see.
+/// The replicas that unfinished runs take, for display.
 pub(crate) fn open(conn: &dyn Db) -> Result<Vec<TakenReplica>, StoreError> {
     let sql = "SELECT replica.run, replica.sets, replica.pod, replica.count FROM replica \
                JOIN run ON run.id = replica.run WHERE run.final = 0 ORDER BY 2, 3 LIMIT ?1";

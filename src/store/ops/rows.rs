@@ -112,6 +112,7 @@ pub(crate) fn incident(row: &Row<'_>) -> Result<Incident, StoreError> {
     })
 }
 
+/// The severity of a stored rank.
 pub fn severity(rank: i64) -> Severity {
     match rank {
         0 => Severity::Info,
@@ -121,7 +122,7 @@ pub fn severity(rank: i64) -> Severity {
     }
 }
 
-/// The event is cut out of the body of the entry that heard it; none once that body is gone.
+/// The event is cut out of the body of its `Heard` entry; none once that body is gone.
 pub(crate) fn episode_columns(dialect: &Dialect) -> String {
     format!(
         "e.id, e.state, e.incident, e.opened_at, e.last_seen, e.seen, e.reopened, e.source, e.fingerprint, e.starts_at, {}",
@@ -145,7 +146,7 @@ pub(crate) fn episode(row: &Row<'_>) -> Result<Episode, StoreError> {
             annotations: Labels::default(),
             subject: Subject::default(),
             severity: Severity::default(),
-            summary: "(what was said has been removed)".to_owned(),
+            summary: "(text removed)".to_owned(),
             url: String::new(),
         },
     };

@@ -15,7 +15,7 @@ use crate::store::db::{Db, all, exec, json, micros, number, one, params, time_op
 use crate::store::{Claimed, NewApproval, NewRun, StoreError};
 use serde_json::Value;
 
-/// What a new run is made of.
+/// The fields of a new run.
 pub(crate) struct New<'a> {
     pub pin: &'a Pin,
     pub input: &'a Input,
@@ -24,7 +24,7 @@ pub(crate) struct New<'a> {
     pub rule: Option<&'a str>,
     pub terms: Option<&'a Terms>,
     pub requested_by: &'a str,
-    /// The person who posted the alert behind it.
+    /// The user who posted the alert behind it.
     pub posted_by: Option<&'a str>,
     pub once: Option<&'a str>,
     pub bucket: Option<&'a str>,
@@ -106,7 +106,7 @@ pub(crate) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         (Some(rule), Some(terms)) => ladder::effective(tx, rule, terms)?,
         _ => new.mode.min(tx.ceiling),
     };
-    // A rule's schedule is its own pace, and a person knows what was tried: no cooldown, no cap on attempts.
+    // A rule's schedule is its own rate limit, and a user has chosen to run it: no cooldown, no cap on attempts.
     let row = New {
         pin: &new.pin,
         input: &new.input,
@@ -151,7 +151,7 @@ pub(crate) fn owned(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> 
     Ok(found)
 }
 
-/// The same, and it does not wait for people: until they answer, nothing of it goes on.
+/// The same, and it does not wait for users: until they answer, nothing of it goes on.
 pub(crate) fn at_work(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError> {
     let found = owned(tx, run, epoch)?;
     if let RunState::Asking { approval } = found.state {
@@ -178,13 +178,13 @@ pub(crate) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>
     let noted = number(&tx.conn, "SELECT count(*) FROM run WHERE id = ?1 AND held IS NOT NULL", [id.0])? > 0;
     let held = noted || matches!(run.state, RunState::Held { .. });
     match run.state {
-        // From now on an open step is in doubt if we die, so the row no longer says that it waits. The owner is told
-        // how it was found: a step that waited was not on its way.
+        // From now on an open step is in doubt if we die, so the row no longer has it as waiting. The owner receives
+        // the earlier state: a step that waited was not on its way.
         RunState::Waiting { .. } | RunState::Held { .. } => {
             let sql = "UPDATE run SET state = ?2 WHERE id = ?1";
             exec(&tx.conn, sql, params![id.0, to_json(&RunState::Ready)?])?;
         }
-        // Whoever asks people still waits for them; it was only woken to see whether the question is moot.
+        // A run with an open question still waits for it; it was only woken to see whether the question is moot.
         RunState::Asking { .. } => {
             let sql = "UPDATE run SET wake_at = ?2 WHERE id = ?1";
             exec(&tx.conn, sql, params![id.0, kept.map(micros)])?;
@@ -220,8 +220,9 @@ pub(crate) fn resume(conn: &dyn Db, incident: IncidentId, episode: EpisodeId, no
     Ok(exec(conn, &sql, params![incident.0, episode.0, micros(now)])? > 0)
 }
 
-/// What a rule has decided for this incident already, so that an alert that only comes back does not bring it up again: it
-/// was planned (and may not go further in this mode), or people said no, or it stopped itself without having changed anything.
+/// A rule's earlier decision for this incident, so that an alert that only comes back does not bring it up again: it
+/// was planned (and may not go further in this mode), or it was denied, or it stopped itself without having changed
+/// anything.
 pub(crate) fn settled(
     tx: &Tx,
     incident: IncidentId,
@@ -237,8 +238,8 @@ pub(crate) fn settled(
     let what = match &state {
         RunState::Planned if mode < Mode::Approve => "has planned it",
         RunState::Denied { reason } => match reason.code {
-            ReasonCode::NotApproved => "was denied by a person",
-            ReasonCode::Cancelled => "was cancelled by a person",
+            ReasonCode::NotApproved => "was denied by an approver",
+            ReasonCode::Cancelled => "was cancelled by an operator",
             _ => return Ok(None),
         },
         RunState::Stopped { .. } if !has_acted(tx, run)? => "has stopped itself",
@@ -265,13 +266,13 @@ pub(crate) fn backed(conn: &dyn Db, run: &Run, state: EpisodeState) -> Result<bo
     Ok(number(conn, sql, params![episode.0, run.id.0, state as i64])? > 0)
 }
 
-/// Another episode wants what this run is there for.
+/// Another episode shares the purpose of this run.
 pub(crate) fn back(conn: &dyn Db, run: RunId, episode: EpisodeId) -> Result<(), StoreError> {
     let sql = "INSERT INTO backs (run, episode) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     exec(conn, sql, params![run.0, episode.0]).map(drop)
 }
 
-/// An episode has ended: runs of its incident that wait for people see whether their question is moot, and those that a
+/// An episode has ended: runs of its incident that wait for users see whether their question is moot, and those that a
 /// guard holds whether they are still needed.
 pub(crate) fn wake_askers(
     conn: &dyn Db,
@@ -373,7 +374,7 @@ pub(crate) fn end(
     Ok(())
 }
 
-/// A run by hand or by schedule that speaks to people gets an incident to speak of.
+/// A run by hand or by schedule that sends messages gets an incident for them.
 fn own_incident(tx: &mut Tx, run: &mut Run, now: Time) -> Result<IncidentId, StoreError> {
     let title = format!("{} ({})", run.runbook.name, run.subject);
     let key = format!("run={}", run.id);
@@ -462,7 +463,7 @@ pub(crate) fn finish(tx: &mut Tx, run: RunId, epoch: i64, state: RunState, now: 
     conclude(tx, &run, state, &Actor::engine(), now)
 }
 
-/// The end of a run: its questions are moot, what it held is free, people hear of it.
+/// The end of a run: its questions are moot, its nodes are free, users are notified.
 pub(crate) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, now: Time) -> Result<(), StoreError> {
     people::void_approvals(tx, run.id, now)?;
     exec(
@@ -470,7 +471,7 @@ pub(crate) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
         "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0",
         params![run.id.0, to_json(&state)?, micros(now)],
     )?;
-    // Nobody knows how a stuck run left its nodes, so they stay with it until a person says otherwise.
+    // The state of a stuck run's nodes is unknown, so they stay with it until a user releases them.
     if !matches!(state, RunState::Stuck { .. }) {
         release(tx, run.id, now)?;
     }
@@ -486,7 +487,7 @@ pub(crate) fn conclude(tx: &mut Tx, run: &Run, state: RunState, actor: &Actor, n
     }
 }
 
-/// A person ends a run that cannot be read: nothing is taken back, and its nodes are free again.
+/// A user ends a run that cannot be read: nothing is taken back, and its nodes are free again.
 pub(crate) fn cut_off(tx: &mut Tx, run: RunId, by: &str, why: String, now: Time) -> Result<(), StoreError> {
     let reason = Reason::new(ReasonCode::Cancelled, format!("cancelled by {by}: {why}"));
     let state = to_json(&RunState::Denied { reason })?;
@@ -499,7 +500,8 @@ pub(crate) fn cut_off(tx: &mut Tx, run: RunId, by: &str, why: String, now: Time)
     tx.append(&Actor::person(by), about, &entry, now).map(drop)
 }
 
-/// A cancelled run with an open step stays due, so that what the step left under way is stopped, whoever owns it then.
+/// A cancelled run with an open step stays due, so that the step's remaining work is stopped, whichever engine owns it
+/// then.
 pub(crate) fn abandon(tx: &Tx, run: RunId, now: Time) -> Result<(), StoreError> {
     let sql = "UPDATE run SET wake_at = ?2 WHERE id = ?1 AND final = 1 \
                AND EXISTS (SELECT 1 FROM step WHERE run = ?1 AND outcome IS NULL)";
@@ -534,7 +536,7 @@ pub(crate) fn release(tx: &Tx, run: RunId, now: Time) -> Result<u64, StoreError>
     Ok(exec(&tx.conn, sql, params![run.0, micros(now)])? as u64)
 }
 
-/// A person has looked at what a stuck run left: its nodes are free again. Returns their names.
+/// A user has checked the remains of a stuck run: its nodes are free again. Returns their names.
 pub(crate) fn let_go(tx: &Tx, run: RunId) -> Result<Vec<String>, StoreError> {
     all(&tx.conn, "DELETE FROM hold WHERE run = ?1 RETURNING node", [run.0], |row| row.get(0))
 }

@@ -1,9 +1,8 @@
 //! State in memory that is right only because one writer changes the database.
 //!
 //! Every member names what it saves, why one writer makes it right, and what a store with several writers must do instead.
-//! Whatever else the store keeps in memory is right with any number of writers: the scope of a pinned runbook (`Tx::reaches`, its
-//! key is the hash of the text), the epoch and the incarnation (of this process and of the database), settings, and the entries of
-//! the transaction at hand (`Tx::fresh`).
+//! Whatever else the store keeps in memory is right with any number of writers: the epoch and the incarnation (of this process
+//! and of the database), settings, and the entries of the transaction at hand (`Tx::fresh`).
 //!
 //! Invariant: all of it is read back from the database at the start, and again after an operation that was undone, so none of it
 //! says anything that the database does not; `Quotas` alone counts in memory only.

@@ -1,7 +1,7 @@
-//! Subjects of the identity provider, and the persons that they signed in as.
+//! Subjects of the identity provider, and the users that they signed in as.
 //!
-//! Invariant: a subject that signed in as a person is that person until an admin says otherwise, and no second subject
-//! becomes that person by the same mail.
+//! Invariant: a subject that signed in as a user is that user until an admin unlinks it, and no second subject becomes
+//! that user by the same mail.
 
 use super::tx::Tx;
 use crate::model::{About, Actor, EntryKind, Time, subject_name};
@@ -55,7 +55,7 @@ pub(crate) fn link(tx: &mut Tx, new: &SubjectLink, now: Time) -> Result<Linked, 
     Ok(Linked::Yes)
 }
 
-/// Whether another subject is the person by the same mail. An entry that names a subject is an admin's word.
+/// Whether another subject is the user by the same mail. An entry that names a subject is an admin's word.
 fn taken(tx: &Tx, new: &SubjectLink) -> Result<bool, StoreError> {
     if !new.via.contains('@') {
         return Ok(false);
@@ -105,7 +105,7 @@ pub(crate) fn unlink(tx: &mut Tx, person: String, by: String, why: String, now: 
     tx.append(&actor, About::default(), &EntryKind::SubjectsUnlinked { person, subjects, by, why }, now).map(drop)
 }
 
-/// Other names of the same human: the person that a subject signed in as, and the subjects that are a person.
+/// Other names of the same human: the user that a subject signed in as, and the subjects that are a user.
 pub(crate) fn names(conn: &dyn Db, name: &str) -> Result<BTreeSet<String>, StoreError> {
     if planted("subject-is-dropped") {
         return Ok(BTreeSet::new());

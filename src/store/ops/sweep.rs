@@ -1,6 +1,6 @@
 //! Upkeep: old rows go, a bounded number at a time; the ledger's hashes stay for ever.
 //!
-//! Invariant: nothing that is open, owned or wanted is removed, and no number is ever given twice.
+//! Invariant: nothing that is open, owned or still needed is removed, and no number is ever given twice.
 
 use super::tx::Tx;
 use crate::limits;
@@ -10,9 +10,9 @@ use crate::store::StoreError;
 use crate::store::db::{exec, micros, number, one, params};
 use std::time::Duration;
 
-/// What is removed: a name for the entry, and a statement with `?1` the cutoff, `?2` the most rows and `{row}` the dialect's name
-/// of a row. The newest row
-/// of a table always stays, because the next number is counted from it.
+/// The rows to remove: a name for the entry, and a statement with `?1` the cutoff, `?2` the most rows and `{row}` the dialect's name
+/// of a row. The newest
+/// row of a table always stays, because the next number is counted from it.
 const EPISODES: [(&str, &str); 14] = [
     (
         "episode",
@@ -108,7 +108,7 @@ const BODIES: &str = "UPDATE entry SET body = NULL, salt = NULL WHERE no IN (SEL
 
 const MARK: &str = "SELECT value FROM setting WHERE name = 'retained'";
 
-/// Where retention stands; a store without a mark begins with what stood before this start, not with what a clock says.
+/// The cutoff of retention; a store without a mark begins with the last time before this start, not with the clock's.
 pub(crate) fn retain_until(tx: &mut Tx, further: Duration, now: Time) -> Result<Time, StoreError> {
     let before =
         "SELECT at FROM entry WHERE no < (SELECT max(no) FROM entry WHERE kind = 'started') ORDER BY no DESC LIMIT 1";

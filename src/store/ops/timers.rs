@@ -1,7 +1,7 @@
-//! The wall clock was set for good: what waits is moved with it, so that it fires after the time that it was to wait.
+//! The wall clock was set for good: timers are moved with it, so that each fires after its full wait.
 //!
-//! Invariant: what people read as history keeps its time; only what is still to come, and the windows that guards count
-//! in, are moved, all in one transaction with the entry that says so.
+//! Invariant: history keeps its time; only future times, and the windows that guards count in, are moved, all in one
+//! transaction with the entry about it.
 
 use super::tx::Tx;
 use crate::model::{About, Actor, EntryKind, Time};
@@ -14,13 +14,13 @@ const MOVED: [&str; 17] = [
     // How long it has waited is counted from its beginning; the ledger keeps when that was.
     "UPDATE step SET begun_at = begun_at + ?1, deadline = deadline + ?1 WHERE ended_at IS NULL",
     "UPDATE approval SET asked_at = asked_at + ?1, expires_at = expires_at + ?1 WHERE state = 'open'",
-    // Those that want nothing, too: what comes next is sent no earlier than this.
+    // Channels without news, too: their next message is sent no earlier than this.
     "UPDATE outbox SET next_at = next_at + ?1, first_at = first_at + ?1",
     "UPDATE incident SET resolves_at = resolves_at + ?1 WHERE resolves_at IS NOT NULL",
     "UPDATE record SET bake_until = bake_until + ?1 WHERE bake_until IS NOT NULL",
     "UPDATE freeze SET until = until + ?1, release_at = release_at + ?1",
     "UPDATE breaker SET reset_at = reset_at + ?1 WHERE reset_at IS NOT NULL",
-    // A source is silent by the time that has passed, whatever the clock says.
+    // A source is silent by the time that has passed, whatever the clock shows.
     "UPDATE episode SET last_seen = last_seen + ?1 WHERE state = 0",
     "UPDATE taken SET at = at + ?1",
     "UPDATE attempt SET at = at + ?1",
@@ -28,9 +28,9 @@ const MOVED: [&str; 17] = [
     "UPDATE symptom SET at = at + ?1",
     "UPDATE flap SET at = at + ?1",
     "UPDATE replica SET at = at + ?1",
-    // The first of two persons is waited for.
+    // The first of two users is waited for.
     "UPDATE redaction SET at = at + ?1",
-    // With what it is the mark of: a process that ends here does not move them once more at its next start.
+    // With the times that it marks: a process that ends here does not move them once more at its next start.
     "UPDATE setting SET value = value + ?1 WHERE name = 'clock_offset'",
 ];
 

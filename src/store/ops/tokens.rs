@@ -62,7 +62,7 @@ pub(crate) fn make(tx: &mut Tx, new: &NewToken, now: Time) -> Result<ApiToken, S
         let text = format!("{} tokens are in force, which is as many as there may be: revoke some", limits::TOKENS);
         return Err(StoreError::Refused(text));
     }
-    // Two of one name and one meaning are how a token is rotated; with two meanings a name would say nothing.
+    // Two of one name and one meaning are how a token is rotated; with two meanings a name would be ambiguous.
     let sql = format!("SELECT {COLUMNS} FROM api_token WHERE name = ?1 AND revoked_at IS NULL AND expires_at > ?2");
     let same_name = all(&tx.conn, &sql, params![new.name, micros(now)], token)?;
     if let Some(other) = same_name.iter().find(|other| other.grant != new.grant || other.sources != new.sources) {
@@ -103,7 +103,7 @@ fn insert(tx: &Tx, new: &NewToken, incident: Option<(&str, IncidentId)>, now: Ti
     number(&tx.conn, sql, values).map(TokenId)
 }
 
-/// A token for everything, the incident that tells everybody, and the ledger's word, in one commit.
+/// A token for everything, the incident that notifies everyone, and the ledger's entry, in one commit.
 pub(crate) fn break_glass(
     tx: &mut Tx,
     new: &NewToken,
@@ -127,7 +127,7 @@ pub(crate) fn break_glass(
     get(&tx.conn, id)
 }
 
-/// How the keys of incidents begin that tell of a broken glass.
+/// The prefix of the keys of incidents about break-glass access.
 pub(crate) const BREAK_GLASS: &str = "break-glass/";
 
 /// The token and all that it made, and these made, that are in force.

@@ -1,15 +1,14 @@
-//! The writer's desk: its connection, the right edge of the ledger, the next numbers. What every operation gets.
+//! The writer's state: its connection, the right edge of the ledger, the next numbers. Every operation receives it.
 //!
-//! Invariant: an entry, its leaf and the tiles it completes are written together; people's channels learn of it with it.
+//! Invariant: an entry, its leaf and the tiles it completes are written together; users' channels learn of it with it.
 
 use super::sole_writer::SoleWriter;
-use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, Reach, RunState, Span, Time};
+use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, RunState, Span, Time};
 use crate::store::db::{Db, Dialect, all, exec, micros, one, params};
 use crate::store::ledger::{EntryLeaf, LeafHash, NodeSource, TILE, commitment};
 use crate::store::{Commit, Follower, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// `D` is the database; operations take the default, and a store opens it over its own connection.
@@ -17,12 +16,12 @@ pub(crate) struct Tx<D: ?Sized = dyn Db> {
     /// State that is right because this is the one writer.
     pub sole: SoleWriter,
     pub epoch: i64,
-    /// Which incarnation of the database this is: what is begun bears it in its keys.
+    /// The incarnation of the database: steps bear it in their keys.
     pub incarnation: String,
     pub ceiling: Mode,
     /// The cluster that is meant where none is named.
     pub home: String,
-    /// Everybody who can be told something.
+    /// Every channel that can be notified.
     pub channels: Vec<String>,
     /// Those that are notified of an event that no rule matches.
     pub unmatched_tell: Vec<String>,
@@ -30,16 +29,14 @@ pub(crate) struct Tx<D: ?Sized = dyn Db> {
     pub resolve_after: Span,
     /// Within this time many alerts of one name are one incident.
     pub group_wait: Span,
-    /// The reach that a pinned runbook declares, by hash.
-    pub reaches: HashMap<String, Reach>,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
     pub follower: Option<Follower>,
-    /// What is let go when the disk is full.
+    /// The room that is given up when the disk is full.
     pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
     /// Ends the process once the store cannot be trusted any more.
     pub on_fatal: Option<crate::store::OnFatal>,
-    /// Entries of the transaction so far, where somebody follows.
+    /// Entries of the transaction so far, where there is a follower.
     pub fresh: Vec<Entry>,
     /// The database, within a transaction. Last, so that a `Tx` of any database is one of `dyn Db`.
     pub conn: D,
@@ -64,7 +61,11 @@ pub(crate) struct Stored {
 }
 
 impl<D: Db + 'static> Tx<D> {
-    /// The desk over a database that is open, with the numbers and the ledger's edge read from it.
+    /// The state of the writer over an open database, with numbers and edge read from it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be read.
     pub fn open(conn: D, epoch: i64, ceiling: Mode) -> Result<Tx<D>, StoreError> {
         let mut tx = Tx {
             sole: SoleWriter::default(),
@@ -76,7 +77,6 @@ impl<D: Db + 'static> Tx<D> {
             unmatched_tell: Vec::new(),
             resolve_after: Span::default(),
             group_wait: Span::default(),
-            reaches: HashMap::new(),
             random: SystemRandom::new(),
             failpoint: None,
             follower: None,
@@ -116,19 +116,27 @@ impl<D: ?Sized> Tx<D> {
         self.sole.next_no()
     }
 
-    /// Size and root of the ledger's tree.
+    /// The number of entries, and the root of the tree over them.
     pub fn root(&self) -> (u64, LeafHash) {
         (self.sole.frontier.size(), self.sole.frontier.root())
     }
 }
 
 impl Tx {
-    /// Reads the numbers and the ledger's edge from the database: at start, and after something was undone.
+    /// Reads the numbers and the ledger's edge from the database: at start, and after a transaction was undone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be read.
     pub fn reload(&mut self) -> Result<(), StoreError> {
         self.sole.reload(&self.conn)
     }
 
     /// Appends an entry; channels that show its incident come to want it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn append(&mut self, actor: &Actor, about: About, kind: &EntryKind, now: Time) -> Result<EntryNo, StoreError> {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
@@ -140,8 +148,12 @@ impl Tx {
         Ok(no)
     }
 
-    /// Marks an entry for which people wait: it waits for no turn among edits; a channel that failed waits all the same.
+    /// Marks an entry for which users wait: it waits for no turn among edits; a channel that failed waits all the same.
     /// While a delivery is under way its end looks at the mark.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn urge(&self, incident: Option<IncidentId>, no: EntryNo, now: Time) -> Result<(), StoreError> {
         let Some(incident) = incident else { return Ok(()) };
         let Dialect { greatest, least, .. } = self.conn.dialect();
@@ -153,6 +165,11 @@ impl Tx {
     }
 
     /// Appends an entry, for a caller that bumps the channels once for many.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the entry cannot be written as JSON or the database cannot be written; the transaction must be undone
+    /// then.
     pub fn append_quietly(
         &mut self,
         actor: &Actor,
@@ -170,6 +187,11 @@ impl Tx {
     }
 
     /// Appends an entry whose body is already text.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the system gives no random numbers or the database cannot be written; the transaction must be undone
+    /// then.
     pub fn append_body(&mut self, kind: &str, about: About, body: &[u8], now: Time) -> Result<EntryNo, StoreError> {
         let mut salt = [0; 16];
         let dry = |_| StoreError::Database("the system gives no random numbers".to_owned());
@@ -200,10 +222,14 @@ impl Tx {
         Ok(leaf.no)
     }
 
-    /// The channels of an incident should now know up to `no`.
+    /// Marks that the channels of an incident should show it up to `no`. Returns whether there are any.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
         let Dialect { greatest, least, .. } = self.conn.dialect();
-        // One that was never told, and did not fail, waits for nothing but news.
+        // One that was never shown, and did not fail, waits for nothing but news.
         let sql = format!(
             "UPDATE outbox SET want = {greatest}(want, ?2), next_at = CASE WHEN want <= done THEN {greatest}(next_at, ?3) \
              WHEN shown IS NULL AND attempts = 0 AND sending = 0 THEN {least}(next_at, {greatest}(?3, first_at)) \
@@ -214,6 +240,10 @@ impl Tx {
     }
 
     /// This channel, too, should show the incident, from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn want(&self, incident: IncidentId, channel: &str, no: EntryNo, first: Time) -> Result<(), StoreError> {
         exec(
             &self.conn,
@@ -225,14 +255,14 @@ impl Tx {
     }
 }
 
-/// Deliveries about deliveries would never end; what was heard shows in the entries that follow from it.
+/// Deliveries about deliveries would never end; received alerts show in the entries that follow from them.
 fn people_hear_of(kind: &EntryKind) -> bool {
-    // What somebody was refused must not become a way to edit messages.
+    // A refusal must not become a way to edit messages.
     use EntryKind::{Delivered, DeliveryFailed, Heard, PageJudged, Refused};
     !matches!(kind, Heard { .. } | Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } | Refused { .. })
 }
 
-/// What a person must act on: a question, or a run that ended and left the rest to people.
+/// Entries that need a user: a question, or a run that ended and left the rest to users.
 fn people_wait_for(kind: &EntryKind) -> bool {
     match kind {
         EntryKind::ApprovalAsked { .. } | EntryKind::AlertsJoined { raised: Some(_), .. } => true,

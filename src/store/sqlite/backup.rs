@@ -2,17 +2,17 @@
 //! before it counts, and put back only where no engine runs.
 //!
 //! Invariant: a backup that is reported was read back and its ledger recomputed up to the signed root; a restore loses nothing
-//! of what it replaces, and a crash in the middle of it leaves a start that is refused, never an empty engine.
+//! of the files it replaces, and a crash in the middle of it leaves a start that is refused, never an empty engine.
 
 use super::{incarnation, loss, schema};
 use crate::limits;
 use crate::model::{EntryNo, Mode, Severity, Time};
 use crate::store::db::{all, exec, micros, number, one, params};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, PublicKey, commitment, verify_note};
-use crate::store::mark::replace;
 use crate::store::ops::parked;
 use crate::store::ops::tx::Tx;
 use crate::store::{Mark, StoreError};
+use nightshift_runtime::file::replace;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -22,13 +22,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Place {
     pub database: PathBuf,
-    /// The mark of what was signed last.
+    /// The mark of the newest signature.
     pub mark: PathBuf,
     /// Keys and the like that stand beside the database; those that exist are part of a backup.
     pub keys: Vec<PathBuf>,
 }
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     pub entries: u64,
@@ -38,7 +38,7 @@ pub struct Contents {
     pub keys: Vec<String>,
 }
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     pub contents: Contents,
@@ -58,6 +58,10 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreEr
 }
 
 /// Writes a backup of a store that may be in use to a file that must not exist.
+///
+/// # Errors
+///
+/// Fails when `to` exists, there is no database, or the written backup does not verify.
 pub fn take(place: &Place, to: &Path) -> Result<Contents, StoreError> {
     if to.exists() {
         return Err(StoreError::Refused(format!("{} exists: name a file that does not", to.display())));
@@ -106,10 +110,15 @@ fn write(place: &Place, part: &Path) -> Result<(), StoreError> {
 }
 
 /// Reads a whole backup: the file, each entry against its hash, and the tree against the root that was signed.
+///
+/// # Errors
+///
+/// Fails when the file cannot be read, was not written by `nightshift backup`, is newer than this program, or does not
+/// verify.
 pub fn verify(path: &Path) -> Result<Contents, StoreError> {
     let shown = path.display();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let damaged = |what: &str| StoreError::Refused(format!("{shown} is no good backup: {what}"));
+    let damaged = |what: &str| StoreError::Refused(format!("{shown} is not a valid backup: {what}"));
     let conn = Connection::open_with_flags(path, flags).map_err(|error| damaged(&error.to_string()))?;
     let sql = "SELECT count(*) FROM sqlite_master WHERE name IN ('backup_file', 'entry', 'migration')";
     let tables = conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|error| damaged(&error.to_string()))?;
@@ -141,7 +150,7 @@ fn public_key(conn: &Connection) -> Result<Option<PublicKey>, StoreError> {
     Ok(text.and_then(|text| text.trim().parse().ok()))
 }
 
-/// Every entry against its commitment, and the tree of them against what was signed. Returns how many there are.
+/// Every entry against its commitment, and the tree of them against the signed root. Returns their number.
 fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
     let words = |error: rusqlite::Error| error.to_string();
     let mut select = conn.prepare("SELECT no, at, commitment, salt, body FROM entry ORDER BY no").map_err(words)?;
@@ -158,7 +167,7 @@ fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
         if let (Some(salt), Some(body)) = (salt, body)
             && commitment(&salt, &body) != commit
         {
-            return Err(format!("entry #{no} is not what was written"));
+            return Err(format!("entry #{no} differs from the entry that was written"));
         }
         frontier.push(EntryLeaf { no: EntryNo(no), at: row.get(1).map_err(words)?, commit }.hash());
         if let Some(mark) = signed.filter(|mark| mark.size == frontier.size())
@@ -175,7 +184,12 @@ fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
     }
 }
 
-/// Puts a backup in the place of what is there. Refused while an engine runs. People are notified when the engine starts.
+/// Puts a backup in the place of the present database. Users are notified when the engine starts.
+///
+/// # Errors
+///
+/// Fails when the backup does not verify, an engine runs, or a file cannot be written; the present database is kept
+/// aside.
 pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Time) -> Result<Restored, StoreError> {
     let contents = verify(from)?;
     let _lock = schema::lock(&place.database)?;
@@ -191,7 +205,7 @@ pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Tim
     std::fs::rename(&part, &place.database).map_err(io("cannot put the database in place", &place.database))?;
     let folder = place.database.parent().unwrap_or(Path::new("."));
     for (name, mode, bytes) in keys {
-        // Only names that this program gives, whatever the file says.
+        // Only names that this program gives, whatever the file holds.
         let known = place.keys.iter().find(|path| path.file_name().is_some_and(|known| *known == *name));
         let Some(path) = known else { continue };
         replace(path, &bytes, mode & 0o777).map_err(io("cannot write a key", path))?;
@@ -206,13 +220,14 @@ pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Tim
         },
     }
     sync_folder(&place.database)?;
-    tracing::info!(folder = %folder.display(), epoch, "a backup was restored");
+    tracing::info!(folder = %folder.display(), epoch, "backup restored");
     Ok(Restored { contents, epoch, missing, aside })
 }
 
 type Keys = Vec<(String, u32, Vec<u8>)>;
 
-/// Makes a database of the copy: without what only a backup has, up to date, in another life, and with an entry that says so.
+/// Makes a database of the copy: without the tables of a backup, up to date, in another life, and with an entry about
+/// it.
 fn prepare(
     part: &Path,
     from: &Path,
@@ -237,8 +252,8 @@ fn prepare(
     };
     let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = format!(
-        "restored from backup {name} by {by}, with {} entries{lost}. What was done after the backup is not known here: look at \
-         the cluster before you release a freeze",
+        "restored from backup {name} by {by}, with {} entries{lost}. Actions after the backup are not recorded here: check the \
+         cluster before you release a freeze",
         tx.next_no().0
     );
     let incident = parked::alarm(
@@ -249,7 +264,7 @@ fn prepare(
         &text,
         now,
     )?;
-    // It is told once, and there is nothing to wait for.
+    // It is reported once, and there is nothing to wait for.
     exec(
         &tx.conn,
         "UPDATE incident SET resolves_at = ?2 WHERE id = ?1",
@@ -262,7 +277,7 @@ fn prepare(
     Ok((epoch, keys, note))
 }
 
-/// Moves what is there into a folder of its own; the mark stays until the end, so that a crash here is noticed.
+/// Moves the present files into a folder of their own; the mark stays until the end, so that a crash here is noticed.
 fn set_aside(place: &Place) -> Result<Option<PathBuf>, StoreError> {
     let folder = place.database.parent().unwrap_or(Path::new("."));
     let log = |ending: &str| PathBuf::from(format!("{}{ending}", place.database.display()));
@@ -322,6 +337,10 @@ pub(super) fn before_upgrade(conn: &Connection, path: &Path) -> Result<(), Store
 }
 
 /// How many entries were signed of a database that is not open, for the question whether a lost key may be replaced.
+///
+/// # Errors
+///
+/// Fails when the database cannot be opened or read.
 pub fn signed_entries(path: &Path) -> Result<u64, StoreError> {
     if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! What SQLite's errors say of the disk: it is full, or what it holds is no longer known.
+//! The disk's state, from SQLite's errors: it is full, or its content is no longer known.
 //!
 //! Invariant: an error is fatal exactly when a write or an fsync may have been lost without a trace; a full disk, a quota and
 //! a read that failed are not.
@@ -25,7 +25,7 @@ impl Fault {
         }
     }
 
-    /// What an error says, with the connection's `errno`.
+    /// The fault behind an error, with the connection's `errno`.
     pub fn of(error: &Error, conn: &Connection) -> Fault {
         let errno = Fault::last(conn).errno;
         Fault { code: error.sqlite_error().map_or(ffi::SQLITE_ERROR, |error| error.extended_code), errno }
@@ -35,7 +35,7 @@ impl Fault {
         self.code & 0xff == ffi::SQLITE_IOERR
     }
 
-    /// Room is missing: nothing was written, and it goes on by itself once there is some. SQLite knows ENOSPC in most
+    /// Room is missing: nothing was written, and it goes on by itself once there is some. SQLite reports ENOSPC in most
     /// places; a quota, and a log index that cannot grow, are I/O errors to it.
     pub fn is_full(self) -> bool {
         let full = self.errno == rustix::io::Errno::NOSPC.raw_os_error()
@@ -43,6 +43,7 @@ impl Fault {
         self.code & 0xff == ffi::SQLITE_FULL || (self.is_io() && full && !self.is_sync())
     }
 
+    /// Whether another connection held the lock.
     pub fn is_busy(self) -> bool {
         self.code & 0xff == ffi::SQLITE_BUSY
     }
@@ -58,7 +59,7 @@ impl Fault {
     }
 }
 
-/// Whether an fsync failed: the kernel may have dropped what it could not write, and will not say so again.
+/// Whether an fsync failed: the kernel may have dropped pages that it could not write, and will not report it again.
 pub(super) fn is_lost_sync(error: &Error) -> bool {
     error.sqlite_error().is_some_and(|error| Fault { code: error.extended_code, errno: 0 }.is_sync())
 }

@@ -13,8 +13,8 @@ pub(super) fn raise_epoch(conn: &Connection) -> Result<i64, StoreError> {
     number(conn, "SELECT value FROM setting WHERE name = 'epoch'", [])
 }
 
-/// The hook of a restore: everything that tells one life of the database from another is renewed here. Returns the
-/// incarnation that was drawn, which what is written next bears in its keys.
+/// The hook of a restore: everything that distinguishes one life of the database from another is renewed here. Returns
+/// the new incarnation, which keys of later steps bear.
 pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
     raise_epoch(conn)?;
     super::schema::renew_incarnation(conn)

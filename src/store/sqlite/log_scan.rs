@@ -1,5 +1,5 @@
-//! SQLite's write-ahead log, read before SQLite does: it cuts the log at the first frame whose checksum is wrong, and says
-//! nothing. A torn end is what a crash leaves; a wrong frame with whole transactions behind it is damage.
+//! SQLite's write-ahead log, read before SQLite does: it silently cuts the log at the first frame whose checksum is
+//! wrong. A torn end is the trace of a crash; a wrong frame with whole transactions behind it is damage.
 //!
 //! Invariant: nothing is written, and a log that a crash of any moment can leave is no damage.
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 
-/// What SQLite will cut off.
+/// The part that SQLite will cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogDamage {
     /// Where the wrong frame begins in the file.

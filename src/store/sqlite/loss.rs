@@ -1,4 +1,4 @@
-//! What is missing of the ledger at a start: less than was signed, or another history.
+//! The missing part of the ledger at a start: fewer entries than were signed, or another history.
 //!
 //! Invariant: a start that is refused here has written nothing.
 
@@ -10,21 +10,23 @@ use crate::store::{Mark, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 
-/// What stands in place of a ledger that was signed.
+/// The present content in place of a ledger that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Loss {
     text: String,
 }
 
 impl Loss {
+    /// The error that refuses the start, with the ways out.
     pub fn refuse(&self) -> StoreError {
         StoreError::Refused(format!(
-            "{}; freezes, approvals, holds of runs and what was done since are missing with them. Restore the newest backup \
+            "{}; freezes, approvals, holds and actions recorded since then are missing with them. Restore the newest backup \
              (`nightshift restore FILE`); if there is none, start once with `--accept-loss`",
             self.text
         ))
     }
 
+    /// The text of the incident about a loss that was accepted.
     pub fn accepted(&self, by: &str) -> String {
         format!("the loss was accepted by {by}: {}", self.text)
     }

@@ -23,6 +23,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    /// Readers of this database; connections open when they are needed.
     pub fn new(path: PathBuf) -> Readers {
         Readers {
             path,
@@ -32,6 +33,11 @@ impl Readers {
         }
     }
 
+    /// Runs a query on a read connection, on a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the store is closed, the database cannot be opened, or the query fails.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -63,6 +69,7 @@ impl Readers {
         }
     }
 
+    /// Ends further reads, and closes idle connections.
     pub fn close(&self) {
         self.turns.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();

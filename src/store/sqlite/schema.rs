@@ -18,7 +18,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 23] = [
+const MIGRATIONS: [(&str, &str); 24] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -42,6 +42,7 @@ const MIGRATIONS: [(&str, &str); 23] = [
     ("0025_posters", include_str!("schema/0025_posters.sql")),
     ("0026_redactions", include_str!("schema/0026_redactions.sql")),
     ("0027_subjects", include_str!("schema/0027_subjects.sql")),
+    ("0029_action_facts", include_str!("schema/0029_action_facts.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.
@@ -89,7 +90,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    // The number is for people alone; on a full disk there is none, and the lock holds all the same.
+    // The number is for users alone; on a full disk there is none, and the lock holds all the same.
     let _ = write(&mut file);
     Ok(file)
 }
@@ -195,7 +196,7 @@ pub(super) fn refuse_newer(conn: &Connection) -> Result<(), StoreError> {
     if newest > MIGRATIONS.len() as i64 {
         let known = MIGRATIONS.len();
         return Err(StoreError::Refused(format!(
-            "the database is of version {newest}, this program knows {known}: it was opened by a newer Nightshift"
+            "the database has version {newest}, and this program supports up to {known}: it was opened by a newer Nightshift"
         )));
     }
     Ok(())
@@ -221,7 +222,7 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
     migrate_to(conn, MIGRATIONS.len(), now)
 }
 
-/// The first `count` migrations alone: what a version before knew.
+/// The first `count` migrations alone: the schema of an earlier version.
 pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Result<(), StoreError> {
     let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     exec(
@@ -233,7 +234,7 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
     refuse_newer(&change)?;
     for (version, (name, text)) in (1_i64..).zip(MIGRATIONS.into_iter().take(count)) {
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(hash);
         let done =
             one(&*change, "SELECT sha256 FROM migration WHERE version = ?1", [version], |row| row.get::<String>(0))?;
         match done {
@@ -252,16 +253,60 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
     Ok(())
 }
 
-/// A new epoch for this process: what an earlier one owned is no longer owned.
+/// A new epoch for this process: runs of an earlier one are no longer owned.
 pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
     let sql = "UPDATE setting SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     number(conn, sql, [])
 }
 
-/// A new incarnation: what is begun from now on shares no key with what another copy of this database has begun. Each
-/// start draws one, because nothing else tells a copy from the original.
+/// A new incarnation: steps that begin from now on share no key with those of another copy of this database. Each start
+/// draws one, because nothing else distinguishes a copy from the original.
 pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
     let sql = "UPDATE incarnation SET id = lower(hex(randomblob(8))) RETURNING id";
     let drawn = one(conn, sql, [], |row| row.get::<String>(0))?;
     drawn.ok_or_else(|| StoreError::Damaged("the table `incarnation` has no row".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::all;
+
+    #[test]
+    fn steps_and_texts_of_before_keep_their_cordons_and_their_reach() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.pragma_update(None, "foreign_keys", "OFF").unwrap();
+        let before = MIGRATIONS.iter().position(|(name, _)| name.starts_with("0029")).unwrap();
+        migrate_to(&mut conn, before, Time::UNIX_EPOCH).unwrap();
+        let mut step = 0;
+        for (run, name) in [(1, "k8s::cordon"), (1, "k8s::drain"), (1, "k8s::uncordon"), (2, "k8s::cordon")] {
+            let sql = "INSERT INTO step (run, no, call, effect, begun_at, deadline, attempt, carry) \
+                       VALUES (?1, ?2, json_object('action', ?3), 'converge', 0, 0, 1, 'null')";
+            exec(&conn, sql, params![run, step, name]).unwrap();
+            step += 1;
+        }
+        // Run 1 goes on; run 2 is over.
+        let sql = "INSERT INTO run (id, runbook, hash, input, subject, mode, state, final, epoch, cooldown, attempts, created_at, \
+                   ended_at, requested_by) VALUES (?1, 'r', 'h', '{}', '{}', 'auto', '{}', ?2 IS NOT NULL, 1, 0, 0, 0, ?2, 'x')";
+        for (run, ended) in [(1, None), (2, Some(5))] {
+            exec(&conn, sql, params![run, ended]).unwrap();
+        }
+        let texts = [
+            ("a", "//! Title\n//!\n//! reach: node\nlet x = 1;\n", "node"),
+            ("b", "//! Title\nlet x = 1;\n//! reach: cluster\n", "none"),
+            ("c", "// reach: node\n", "none"),
+            ("d", "", "none"),
+            ("e", "//! T\r\n  //!reach:\tpod  \r\n//! reach: node\r\n", "pod"),
+            ("f", "//! reach: galaxy", "none"),
+            ("g", "//! Title\n//! scope: workload\n", "workload"),
+        ];
+        for (hash, text, _) in texts {
+            exec(&conn, "INSERT INTO pin (hash, name, text, at) VALUES (?1, 'r', ?2, 0)", params![hash, text]).unwrap();
+        }
+        migrate(&mut conn, Time::UNIX_EPOCH).unwrap();
+        let column = |sql: &str| all(&conn, sql, [], |row| row.get::<String>(0)).unwrap();
+        let scheduling = column("SELECT scheduling FROM step ORDER BY no");
+        assert_eq!(scheduling, ["cordon", "unchanged", "uncordon", "unchanged"]);
+        assert_eq!(column("SELECT reach FROM pin ORDER BY hash"), texts.map(|(.., reach)| reach));
+    }
 }

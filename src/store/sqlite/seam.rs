@@ -7,11 +7,11 @@ use super::{SqliteStore, faults, schema};
 use crate::limits;
 use crate::model::{
     About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
-    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Run, RunId, RunState, Span, Standing,
-    Step, Time, TokenId, Verdict,
+    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Span,
+    Standing, Step, Time, TokenId, Verdict,
 };
 use crate::policy::{GuardLimits, Proposal, TakenReplica};
-use crate::store::db::{Row, exec, micros, one, params};
+use crate::store::db::{Row, exec, micros, one, params, to_word};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
 use crate::store::mark::Mark;
 use crate::store::ops::{
@@ -61,7 +61,7 @@ impl RunJournal for SqliteStore {
         limits: Arc<GuardLimits>,
         now: Time,
     ) -> Result<Vec<Verdict>, StoreError> {
-        // Where the levels are read for a step: what is being written is in them.
+        // Where the levels are read for a step: operations under way are in them.
         self.write(move |tx| begin::foretell(tx, prospect, &limits, now)).await
     }
 
@@ -131,13 +131,14 @@ impl RunJournal for SqliteStore {
         self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
     }
 
-    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError> {
+    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError> {
         let (pin, text) = (pin.clone(), text.to_owned());
         self.write(move |tx| {
             // A text that comes back is kept from then on.
-            let sql = "INSERT INTO pin (hash, name, text, at) VALUES (?1, ?2, ?3, ?4) \
-                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at)";
-            exec(&tx.conn, sql, params![pin.hash, pin.name, text, micros(now)]).map(drop)
+            let sql = "INSERT INTO pin (hash, name, text, at, reach) VALUES (?1, ?2, ?3, ?4, ?5) \
+                       ON CONFLICT (hash) DO UPDATE SET at = max(at, excluded.at), reach = excluded.reach";
+            let reach = to_word(&reach)?;
+            exec(&tx.conn, sql, params![pin.hash, pin.name, text, micros(now), reach]).map(drop)
         })
         .await
     }
@@ -276,7 +277,7 @@ impl Ledger for SqliteStore {
         if let (Some(path), Some(newest)) = (&self.mark, &signed)
             && let Err(error) = Mark::write(path, newest)
         {
-            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; trying again in a minute");
+            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; retrying in 1 min");
         }
         Ok(signed)
     }

@@ -2,8 +2,8 @@
 //! arrive wait in a queue of their own, so that in a flood of them a step, a decision or a notification waits for one batch and
 //! not for all.
 //!
-//! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that
-//! failed nothing is written any more, and the process is ended where the options say so.
+//! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that failed
+//! nothing is written any more, and the process is ended where the options require it.
 
 use super::faults::Fault;
 use crate::limits;
@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// One operation on its way through the writer.
 trait Work: Send {
-    /// `false`: it failed, and what it wrote must be undone.
+    /// `false`: it failed, and its writes must be undone.
     fn perform(&mut self, tx: &mut Tx<Connection>) -> bool;
-    /// Answers; `failure` says why nothing of the transaction stands.
+    /// Answers; `failure` is why nothing of the transaction stands.
     fn answer(self: Box<Self>, failure: Option<&str>);
 }
 
@@ -39,12 +39,12 @@ impl<T: Send, F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send> Wo
 
     fn answer(self: Box<Self>, failure: Option<&str>) {
         let answer = match (failure, self.result) {
-            // What was refused stays refused, whatever became of the others.
+            // A refused operation stays refused, whatever the result of the others.
             (_, Some(Err(error))) => Err(error),
             (None, Some(Ok(value))) => Ok(value),
             (failure, _) => Err(StoreError::Database(failure.unwrap_or("the operation never ran").to_owned())),
         };
-        // Who asked may have gone away; what was written stands all the same.
+        // The caller may have gone away; the write stands all the same.
         let _ = reply(self.reply, answer);
     }
 }
@@ -61,7 +61,7 @@ pub(super) struct Queue {
     broken: Arc<AtomicBool>,
 }
 
-/// What to do when the queue is full.
+/// The behavior when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Wait,
@@ -106,6 +106,10 @@ impl Waiting {
 
 impl Queue {
     /// Starts the thread; it ends when the last queue is dropped, and then runs `last`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the thread cannot be started.
     pub fn start(
         tx: Tx<Connection>,
         last: impl FnOnce(Tx<Connection>) + Send + 'static,
@@ -123,6 +127,10 @@ impl Queue {
     }
 
     /// Runs `op` in a transaction and returns when that is durable.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the queue is full (with [`WhenFull::Refuse`]), the writer has ended, `op` fails, or the commit does.
     pub async fn write<T, F>(&self, when_full: WhenFull, op: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -144,10 +152,14 @@ impl Queue {
         answer.await.map_err(|_| gone())?
     }
 
-    /// An error once a commit has failed.
+    /// Whether every commit so far succeeded.
+    ///
+    /// # Errors
+    ///
+    /// Fails once a commit has failed.
     pub fn sound(&self) -> Result<(), StoreError> {
         if self.broken.load(Ordering::Acquire) {
-            let what = "an earlier commit failed, so nothing is written any more: look at the disk and start again";
+            let what = "an earlier commit failed, so the store is read-only: check the disk and restart";
             return Err(StoreError::Database(what.to_owned()));
         }
         Ok(())
@@ -201,7 +213,7 @@ impl Drop for EndOnPanic {
 /// Why nothing of a transaction stands.
 struct Broken {
     text: String,
-    /// Nobody knows what is on the disk: this process must not write again.
+    /// The state of the disk is not known: this process must not write again.
     fatal: bool,
     /// The disk has no room.
     full: bool,
@@ -247,7 +259,7 @@ fn transact(
     };
     let broken = Broken::new("the commit failed", &error, tx);
     if !tx.conn.is_autocommit() {
-        // Whether this works or not, the answer to everybody is the same.
+        // Whether this works or not, every caller gets the same answer.
         let _ = run(tx, "ROLLBACK");
     }
     Some(broken)

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every write of a run is conditional on its epoch: under an old one it changes nothing and returns `Fenced`.
 
-use crate::model::{ApprovalId, CatalogFile, Outcome, Pin, Plan, Run, RunId, RunState, Step, Time, Verdict};
+use crate::model::{ApprovalId, CatalogFile, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Step, Time, Verdict};
 use crate::policy::{GuardLimits, Proposal};
 use crate::store::{Begun, Claimed, NewApproval, NewRun, Prospect, StoreError};
 use serde_json::Value;
@@ -119,8 +119,8 @@ pub trait RunJournal: Send + Sync + 'static {
     /// `Fenced`; `Refused` where the state is not final.
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
 
-    /// Keeps the text of a runbook under its hash.
-    async fn pin(&self, pin: &Pin, text: &str, now: Time) -> Result<(), StoreError>;
+    /// Keeps the text of a runbook under its hash, with the scope that its header declares.
+    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError>;
 
     /// The text that was kept under this hash; none where none was, or it was removed with the last run that needed it.
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;

@@ -25,6 +25,11 @@ pub(super) struct Allow {
 }
 
 impl Allow {
+    /// Reads one entry of the allow-list.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the entry is no URL of http or https that ends at a path; the message has the right form.
     pub fn parse(entry: &str) -> Result<Allow, WorldError> {
         let wrong = |what: &str| {
             WorldError::Invalid(format!(
@@ -47,6 +52,7 @@ impl Allow {
         Ok(Allow { space, prefix })
     }
 
+    /// The networks that the entry reaches.
     pub fn space(&self) -> Space {
         self.space
     }
@@ -94,8 +100,8 @@ pub(super) fn system_lookup() -> Lookup {
     })
 }
 
-/// Resolves a name once and refuses it if any of its addresses is out of bounds; the client connects to what comes
-/// out of here and asks nobody again.
+/// Resolves a name once and refuses it if any of its addresses is out of bounds; the client connects to these results
+/// and resolves nothing again.
 pub(super) struct Checked {
     pub space: Space,
     pub lookup: Lookup,
@@ -129,7 +135,7 @@ fn has_userinfo(url: &Url) -> bool {
 }
 
 /// Whether a path lies under a prefix, on a segment boundary. Escaped slashes and dots are no part of an allowed path:
-/// servers disagree on what they mean.
+/// servers disagree on their meaning.
 fn under(prefix: &str, path: &str) -> bool {
     if prefix == "/" {
         return true;

@@ -83,7 +83,7 @@ pub(super) fn open(
         };
         if !is_for(secret, url) && !planted("secret-header-anywhere") {
             return Err(WorldError::Forbidden(format!(
-                "the secret `{shown}` is for {} alone, not for {}: nothing was sent; `http_secrets.{shown}.hosts` in nightshift.yaml \
+                "the secret `{shown}` is only for {}, not for {}: no request was sent; `http_secrets.{shown}.hosts` in nightshift.yaml \
                  lists its hosts",
                 secret.hosts.join(", "),
                 place(url)

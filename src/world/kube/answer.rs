@@ -1,4 +1,4 @@
-//! What the API server's answer means: status codes and Status bodies as our errors.
+//! The meaning of the API server's answer: status codes and Status bodies as our errors.
 //!
 //! Invariant: a refusal names the request, and a missing right names the RBAC line to add.
 
@@ -21,14 +21,17 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// A request for one cluster-wide object; an empty name means a list.
     pub const fn new(verb: &'static str, group: &'static str, resource: &'static str, name: &'a str) -> Asked<'a> {
         Asked { verb, group, resource, namespace: "", name }
     }
 
+    /// The same request with another verb.
     pub fn with_verb(self, verb: &'static str) -> Asked<'a> {
         Asked { verb, ..self }
     }
 
+    /// The same request in this namespace.
     pub fn within(self, namespace: &'a str) -> Asked<'a> {
         Asked { namespace, ..self }
     }
@@ -75,11 +78,11 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
     match code.as_u16() {
         404 => WorldError::NotFound(asked.object()),
         409 => WorldError::Conflict(format!("{asked}: {said}")),
-        401 => {
-            WorldError::Forbidden(format!("{asked}: the API server does not know us (401); check the token: {said}"))
-        }
+        401 => WorldError::Forbidden(format!(
+            "{asked}: the API server rejects our credentials (401); check the token: {said}"
+        )),
         403 if is_admission(&said) => {
-            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster says no: {said}"))
+            WorldError::Forbidden(format!("{asked}: an admission policy of the cluster denied it: {said}"))
         }
         403 => WorldError::Forbidden(format!("{asked}: {}; {said}", missing_right(asked))),
         429 => WorldError::TooMany { why: format!("{asked}: {said}"), after: retry_after(&status, headers) },
@@ -88,19 +91,19 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
     }
 }
 
-/// What a refusal of who we are or what we may means from an API server that was away until a moment ago.
+/// The meaning of a 401 or 403 from an API server that was away until a moment ago.
 pub(super) fn not_yet(asked: &Asked<'_>, code: StatusCode, body: &[u8]) -> Option<WorldError> {
     let said = words(&read(body), body);
     let is_refusal = code == StatusCode::UNAUTHORIZED || code == StatusCode::FORBIDDEN && !is_admission(&said);
     is_refusal.then(|| {
         WorldError::Unavailable(format!(
-            "{asked}: refused ({}) by an API server that was away a moment ago and may not have read its roles yet: {said}",
+            "{asked}: refused ({}) by an API server that has just restarted and may not have loaded its roles yet: {said}",
             code.as_u16()
         ))
     })
 }
 
-/// The eviction API says four things with status codes that mean something else everywhere else.
+/// The eviction API uses four status codes with a meaning of its own.
 pub(super) fn eviction(
     asked: &Asked<'_>,
     code: StatusCode,
@@ -116,7 +119,7 @@ pub(super) fn eviction(
     let budget =
         lower.contains("disruption budget") || status.details.causes.iter().any(|c| c.reason == "DisruptionBudget");
     match code.as_u16() {
-        // Only the API server itself can say that a pod is gone; a proxy's 404 says nothing about pods.
+        // Only the API server itself can report that a pod is gone; a proxy's 404 is no proof.
         404 if status.reason == "NotFound" => Ok(EvictAnswer::Gone),
         404 => Err(WorldError::Unavailable(format!("{asked}: a 404 that is not the API server's: {said}"))),
         409 if lower.contains("uid") => Ok(EvictAnswer::Gone),
@@ -139,7 +142,7 @@ pub(super) fn unanswered(asked: &Asked<'_>, error: &kube::Error) -> WorldError {
         last = error.to_string();
         cause = error.source();
     }
-    // The innermost cause is the one that a person can act on: "connection refused", "certificate expired".
+    // The innermost cause is the one that a user can act on: "connection refused", "certificate expired".
     message.push_str(&last);
     match error {
         kube::Error::Auth(_) => WorldError::Forbidden(message),

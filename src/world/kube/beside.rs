@@ -1,6 +1,6 @@
-//! What others on the cluster see of us: a node condition while a run holds the node, and Events that tell its story.
+//! Our marks for others on the cluster: a node condition while a run holds the node, and Events with its timeline.
 //!
-//! Invariant: for people and other controllers to read; nothing of ours ever decides by it.
+//! Invariant: for users and other controllers to read; no code of ours ever decides by it.
 
 use super::answer::Asked;
 use super::{Kube, segment};
@@ -35,6 +35,10 @@ pub struct EventNote {
 
 impl Kube {
     /// Sets our condition on a node; no other part of its status is touched.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such node, or the API server is not reached or refuses.
     pub async fn set_condition(
         &self,
         node: &str,
@@ -59,7 +63,11 @@ impl Kube {
         Ok(())
     }
 
-    /// Writes an Event. `Conflict`: it is there already.
+    /// Writes an Event.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Conflict` when it exists already, or when the API server is not reached or refuses.
     pub async fn write_event(&self, event: &EventNote) -> Result<(), WorldError> {
         // Events about nodes live in `default`, where `kubectl describe node` looks for them.
         let namespace = if event.namespace.is_empty() { "default" } else { segment("namespace", &event.namespace)? };

@@ -1,4 +1,4 @@
-//! Disruption budgets and pods that wait for devices: what a plan that moves pods must know.
+//! Disruption budgets and pods that wait for devices: the input of a plan that moves pods.
 //!
 //! Invariant: a budget whose selector is not understood protects every pod of its namespace.
 
@@ -33,12 +33,16 @@ pub struct WaitingPod {
     pub namespace: String,
     pub name: String,
     pub seating: Seating,
-    /// `nvidia.com/mig-…` that it asks for.
+    /// `nvidia.com/mig-…` in its requests.
     pub devices: BTreeMap<String, u32>,
 }
 
 impl Kube {
     /// All budgets.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `BUDGETS`.
     pub async fn budgets(&self) -> Result<Vec<Budget>, WorldError> {
         let asked = Asked::new("list", "policy", "poddisruptionbudgets", "");
         let mut budgets = Vec::new();
@@ -53,7 +57,11 @@ impl Kube {
         Ok(budgets)
     }
 
-    /// Pods that the scheduler has no place for and that ask for MIG devices.
+    /// Pods that the scheduler has no place for and that request MIG devices.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `PODS`.
     pub async fn waiting_for_mig(&self) -> Result<Vec<WaitingPod>, WorldError> {
         let asked = Asked::new("list", "", "pods", "");
         let mut pods = Vec::new();
@@ -71,7 +79,7 @@ fn count(value: &Value) -> Option<u32> {
 fn waiting(pod: &Value) -> Option<WaitingPod> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    // One that a gate holds back is nobody's to serve yet.
+    // One that a gate holds back is not to be scheduled yet.
     let unseated = conditions
         .any(|one| one["type"] == "PodScheduled" && one["status"] == "False" && one["reason"] != "SchedulingGated");
     if !unseated || pod["metadata"]["deletionTimestamp"].is_string() {

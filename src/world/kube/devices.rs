@@ -1,4 +1,4 @@
-//! What a node offers of NVIDIA's devices, and whether a DRA driver hands them out.
+//! NVIDIA's devices on a node, and whether a DRA driver allocates them.
 //!
 //! Invariant: a cluster that serves no ResourceSlices has no DRA driver; one that does not let us look is no such cluster.
 
@@ -10,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Kube {
     /// `nvidia.com/…` in a node's allocatable, with the counts.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such node, or the API server is not reached or refuses.
     pub async fn devices(&self, node: &str) -> Result<BTreeMap<String, u32>, WorldError> {
         let path = format!("/api/v1/nodes/{}", segment("node", node)?);
         let object: Value = self.get(Asked::new("get", "", "nodes", node), path).await?;
@@ -22,6 +26,10 @@ impl Kube {
     }
 
     /// The DRA drivers that publish devices of a node.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses; a cluster without ResourceSlices has no driver.
     pub async fn dra_drivers(&self, node: &str) -> Result<BTreeSet<String>, WorldError> {
         let filter = escape(&format!("spec.nodeName={}", segment("node", node)?));
         let path =

@@ -1,7 +1,7 @@
 //! Which nodes a cluster has and which are out of service, kept by a watch, or read by lists that callers share.
 //!
-//! Invariant: an answer says when it was read; a memory that nobody has proven for some seconds answers nothing: then the
-//! cluster is listed, and a list is shared only with those who came before it began.
+//! Invariant: an answer has the time of its read; a map that was not confirmed for some seconds answers nothing: then
+//! the cluster is listed, and a list is shared only with callers that came before it began.
 
 use super::{Kube, Node};
 use crate::clock::Clock;
@@ -13,18 +13,18 @@ use crate::world::WorldError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// GPU nodes, or all where none has a GPU; and those out of service, whoever did it.
+/// GPU nodes, or all where none has a GPU; and those out of service, for any reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::world) struct Level {
     pub total: u32,
     pub out: Vec<String>,
-    /// By the labels that are kept: what the node that was asked about has in common with others, or all there is.
+    /// By the kept labels: the groups that the node shares with others, or all there are.
     pub groups: Vec<Group>,
-    /// What happened before this is in it; what our own program changed after it is in it too.
+    /// Changes before this are in it; later changes by our own program are in it too.
     pub read_at: Time,
 }
 
-/// Which groups an answer tells of.
+/// The groups that an answer includes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::world) enum About<'a> {
     Fleet,
@@ -32,7 +32,7 @@ pub(in crate::world) enum About<'a> {
     Groups,
 }
 
-/// What is kept of a node.
+/// The kept fields of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     version: u64,
@@ -47,13 +47,13 @@ struct Known {
     nodes: HashMap<String, Seen>,
     /// A watch is under way, so the map follows the cluster.
     live: bool,
-    /// When the map was last known to be what the cluster is.
+    /// When the map was last known to equal the cluster.
     proven: Option<Time>,
     /// Why there is no watch, and since when.
     broken: Option<(Time, String)>,
 }
 
-/// The last shared list: which one it was, and what came of it.
+/// The last shared list: its number, and its result.
 struct Shared {
     number: u64,
     answer: Result<(Time, Arc<Nodes>), WorldError>,
@@ -66,17 +66,18 @@ pub(super) struct Fleet {
     known: Mutex<Known>,
     /// Labels by which nodes are grouped; set once, before anything is listed.
     kept: OnceLock<Vec<String>>,
-    /// Lists begun so far. Whoever reads it before waiting for the turn knows which lists began later.
+    /// Lists begun so far. A caller that reads it before waiting for its turn can tell which lists began later.
     begun: std::sync::atomic::AtomicU64,
     turn: tokio::sync::Mutex<Option<Shared>>,
 }
 
 impl Fleet {
-    /// These labels of nodes are kept. Said again, it changes nothing.
+    /// Sets the labels of nodes that are kept. A repeat changes nothing.
     pub fn keep(&self, labels: Vec<String>) {
         let _ = self.kept.set(labels);
     }
 
+    /// The labels that are kept of each node.
     pub fn kept(&self) -> &[String] {
         self.kept.get().map_or(&[], Vec::as_slice)
     }
@@ -85,14 +86,15 @@ impl Fleet {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node as an answer of the API server just showed it: what we changed ourselves is known at once.
+    /// Takes a node from an answer of the API server: our own changes are known at once.
     pub fn observe(&self, node: &Node) {
-        // Only what is known already: an answer may be older than the node's end.
+        // Only nodes that are known already: an answer may be older than the node's end.
         if let Some(seen) = self.known().nodes.get_mut(&node.name) {
             seen.take(node, self.kept());
         }
     }
 
+    /// Takes a node from the watch.
     pub fn changed(&self, node: &Node, now: Time) {
         let mut known = self.known();
         let kept = self.kept();
@@ -100,13 +102,14 @@ impl Fleet {
         known.proven = Some(now);
     }
 
+    /// Removes a node: the watch reported its end.
     pub fn gone(&self, name: &str, now: Time) {
         let mut known = self.known();
         known.nodes.remove(name);
         known.proven = Some(now);
     }
 
-    /// The watch has said that nothing is new.
+    /// The watch has confirmed that nothing is new.
     pub fn alive(&self, now: Time) {
         let mut known = self.known();
         known.proven = Some(now);
@@ -114,6 +117,7 @@ impl Fleet {
         known.broken = None;
     }
 
+    /// The watch has ended; the map is no longer current.
     pub fn broken(&self, why: String, now: Time) {
         let mut known = self.known();
         known.live = false;
@@ -181,7 +185,7 @@ fn level<'n>(
     read_at: Time,
 ) -> Level {
     let any_gpu = nodes.clone().any(|(_, seen)| seen.gpus > 0);
-    // In the order of the labels; none is made that was not asked for.
+    // In the order of the labels; only requested groups are made.
     let mut groups: BTreeMap<(usize, &str), Group> = BTreeMap::new();
     let is_asked = |label: &(usize, Box<str>), shared: &[(usize, Box<str>)]| match about {
         About::Fleet => false,
@@ -216,7 +220,7 @@ fn level<'n>(
 
 impl Kube {
     /// How many nodes there are and which are out: from memory where a watch has proven it within seconds, else listed.
-    /// `about`: whose groups are wanted beside the count.
+    /// `about`: the node whose groups are needed beside the count.
     pub(in crate::world) async fn level(&self, clock: &dyn Clock, about: About<'_>) -> Result<Level, WorldError> {
         use std::sync::atomic::Ordering;
         if let Some(level) = self.fleet.remembered(about, clock.now()) {

@@ -24,9 +24,10 @@ pub struct CacheJob {
     pub claim: Option<String>,
     /// Where the container sees it; left out with `host_path`: under the same name, so that paths mean the same everywhere.
     pub mount: Option<PathBuf>,
-    /// The owner of the models' files: to others the kernel does not say what is in memory.
+    /// The owner of the models' files: to others the kernel does not show which pages are in memory.
     pub user: u32,
-    /// `400Gi`; left out: no limit. What is read counts against it, so it must be larger than the models together.
+    /// `400Gi`; left out: no limit. Pages that are read count against it, so it must be larger than the models
+    /// together.
     pub memory_limit: Option<String>,
     /// Secrets for the image's registry.
     pub pull_secrets: Vec<String>,
@@ -74,7 +75,7 @@ pub struct JobPod {
     /// Why it does not run, or did not end well.
     pub why: String,
     pub exit: Option<i64>,
-    /// What its container left as its last words.
+    /// The container's termination message.
     pub said: String,
 }
 
@@ -85,6 +86,10 @@ impl Kube {
     }
 
     /// Makes a Job; `Conflict` if one of that name is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Conflict` when a Job of that name exists, or when the API server is not reached or refuses.
     pub async fn create_job(&self, namespace: &str, name: &str, job: &Value) -> Result<Job, WorldError> {
         let path = format!("{}?fieldManager={}", jobs(namespace)?, self.manager);
         let asked = Asked::new("create", "batch", "jobs", name).within(namespace);
@@ -92,6 +97,11 @@ impl Kube {
         Ok(read(&made))
     }
 
+    /// A Job, as the API server has it now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such Job, or the API server is not reached or refuses.
     pub async fn job(&self, namespace: &str, name: &str) -> Result<Job, WorldError> {
         let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
         let found: Value = self.get(Asked::new("get", "batch", "jobs", name).within(namespace), path).await?;
@@ -99,6 +109,10 @@ impl Kube {
     }
 
     /// Deletes exactly the Job with this uid, and its pods: `Conflict` if another one bears the name.
+    ///
+    /// # Errors
+    ///
+    /// Fails also with `NotFound` when there is none, or when the API server is not reached or refuses.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
         let asked = Asked::new("delete", "batch", "jobs", name).within(namespace);
         let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
@@ -109,7 +123,7 @@ impl Kube {
         self.write::<serde::de::IgnoredAny>(asked, Method::DELETE, path, &options).await.map(drop)
     }
 
-    /// The last line of what a pod's only container wrote, if the kubelet tells it in time.
+    /// The last line of the log of a pod's only container, if the kubelet returns it in time.
     pub async fn last_line(&self, namespace: &str, pod: &str) -> Option<String> {
         let path = format!(
             "/api/v1/namespaces/{}/pods/{}/log?tailLines=1&limitBytes={}",
@@ -125,6 +139,10 @@ impl Kube {
     }
 
     /// The pods with that label, newest last.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `PODS_PER_NODE`.
     pub async fn pods_of_job(&self, namespace: &str, label: &str, value: &str) -> Result<Vec<JobPod>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
         let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
@@ -222,7 +240,7 @@ mod tests {
         };
         assert!(job("Complete", "True").complete && !job("Complete", "False").complete);
         assert_eq!(job("Failed", "True").failed, Some(("DeadlineExceeded".to_owned(), "too long".to_owned())));
-        // Kubernetes says these first, and the other one once the pods are gone.
+        // Kubernetes sets these first, and the other one once the pods are gone.
         assert_eq!((job("FailureTarget", "True").failed, job("SuccessCriteriaMet", "True").complete), (None, false));
     }
 }

@@ -1,4 +1,4 @@
-//! The Lease that says which of several engines of an installation acts on a cluster, and whether this one may.
+//! The Lease by which one of several engines of an installation acts on a cluster, and whether this one may.
 //!
 //! Invariant: a Lease is made, or changed at the version that was read; nothing else in the cluster is.
 
@@ -61,6 +61,11 @@ impl Kube {
         self.lease_namespace.as_deref()
     }
 
+    /// The Lease of an engine.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` when there is none, or when the API server is not reached or refuses.
     pub async fn engine_lease(&self, namespace: &str, name: &str) -> Result<EngineLease, WorldError> {
         let path = format!("{}/{}", leases(namespace)?, segment("Lease", name)?);
         let asked = Asked::new("get", "coordination.k8s.io", "leases", name).within(namespace);
@@ -68,6 +73,10 @@ impl Kube {
     }
 
     /// Makes the Lease, or changes it at the version that it bears. `Conflict`: another engine was quicker.
+    ///
+    /// # Errors
+    ///
+    /// Fails also when the API server is not reached or refuses.
     pub async fn keep_engine_lease(
         &self,
         namespace: &str,

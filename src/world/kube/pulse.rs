@@ -1,6 +1,6 @@
-//! How an API server answers when it is asked for nothing: how fast, as which version, and what time it thinks it is.
+//! The responsiveness of an API server: how fast it answers, its version, and its time.
 //!
-//! Invariant: `pulse` asks for `/version` alone, which every identity may read; the time comes with every answer.
+//! Invariant: `pulse` requests `/version` alone, which every identity may read; the time comes with every answer.
 
 use super::{Asked, Kube, decode};
 use crate::limits;
@@ -21,7 +21,7 @@ pub struct Pulse {
     pub date: Option<Time>,
 }
 
-/// What the API server's answers, and its silence, have told.
+/// The record of the API server's answers, and of its silence.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     /// The last answer's date, and when it came.
@@ -31,6 +31,11 @@ pub(super) struct Heard {
 }
 
 impl Kube {
+    /// Requests the API server's version, and measures the time.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached, refuses, or answers with another body.
     pub async fn pulse(&self) -> Result<Pulse, WorldError> {
         let asked = Asked::new("get", "", "version", "");
         let began = Instant::now();
@@ -40,13 +45,13 @@ impl Kube {
         Ok(Pulse { version: said["gitVersion"].as_str().unwrap_or_default().to_owned(), took, date: date(&headers) })
     }
 
-    /// What time the API server thinks it is, within a second or two, from its last answer; none before the first one.
+    /// The API server's time, within a second or two, from its last answer; none before the first one.
     pub fn now(&self) -> Option<Time> {
         self.heard().date.map(|(date, at)| date + at.elapsed())
     }
 
-    /// Whether it was not reached a short while ago. An API server that has just started refuses everybody until it has
-    /// read its roles and accounts: such a no is no answer yet.
+    /// Whether it was not reached a short while ago. An API server that has just started refuses every request until it
+    /// has read its roles and accounts: such a no is no answer yet.
     pub(super) fn was_away(&self) -> bool {
         self.heard().away.is_some_and(|at| at.elapsed() < limits::API_SETTLES)
     }

@@ -1,6 +1,6 @@
 //! How a cluster is reached: by URL and token, by a kubeconfig, or from within.
 //!
-//! Invariant: what is written out in the configuration goes before what is found.
+//! Invariant: an explicit setting of the configuration goes before a discovered one.
 
 use super::CacheJob;
 use crate::limits;
@@ -52,12 +52,16 @@ pub(super) struct ClusterClient {
 }
 
 impl ClusterClient {
+    /// A client of these settings. Connects to nothing yet.
     pub fn new(config: &KubeConfig, identity: &str) -> ClusterClient {
         ClusterClient { config: config.clone(), identity: identity.to_owned(), built: tokio::sync::OnceCell::new() }
     }
 
+    /// Connects, once.
+    ///
     /// # Errors
-    /// What is wrong with the settings or the files that they name.
+    ///
+    /// Fails when the settings or the files that they name are wrong.
     pub async fn connect(&self) -> Result<&kube::Client, WorldError> {
         self.built.get_or_try_init(|| client(&self.config, &self.identity)).await
     }
@@ -116,7 +120,7 @@ async fn settings(config: &KubeConfig) -> Result<kube::Config, WorldError> {
         let mut settings = kube::Config::new(url);
         settings.root_cert_file = config.ca_file.clone();
         if config.ca_file.is_none() && settings.cluster_url.scheme_str() == Some("http") {
-            // Nobody is to be trusted, so the system need not have CA certificates.
+            // There is no server to be trusted, so the system need not have CA certificates.
             settings.root_cert = Some(Vec::new());
         }
         settings.auth_info.token_file = config.token_file.as_ref().map(|path| path.to_string_lossy().into_owned());

@@ -1,6 +1,6 @@
 //! TokenReview: whose ServiceAccount token is this, and on which node does its pod run?
 //!
-//! Invariant: a token that the API server does not vouch for, for our audience, names nobody.
+//! Invariant: a token that the API server does not accept for our audience identifies no one.
 
 use super::answer::Asked;
 use super::{Kube, WorldError};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub struct Reviewed {
     /// `system:serviceaccount:<namespace>:<name>`.
     pub user: String,
-    /// The node that the token is bound to; empty where the API server does not say.
+    /// The node that the token is bound to; empty where the API server returns none.
     pub node: String,
     /// The pod that it is bound to: namespace and name.
     pub pod: Option<(String, String)>,
@@ -20,11 +20,19 @@ pub struct Reviewed {
 
 impl Kube {
     /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses the review.
     pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, WorldError> {
         self.may_within("", group, resource, verb).await
     }
 
     /// The same in one namespace; an empty one means all.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses the review.
     pub async fn may_within(
         &self,
         namespace: &str,
@@ -47,7 +55,11 @@ impl Kube {
         Ok(review["status"]["allowed"].as_bool().unwrap_or(false))
     }
 
-    /// Asks the API server about a token; none: it does not vouch for it.
+    /// Reviews a token by TokenReview; none: the token is not valid for the audience.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses the review.
     pub async fn review_token(&self, token: &str, audience: &str) -> Result<Option<Reviewed>, WorldError> {
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -62,7 +74,7 @@ impl Kube {
 }
 
 fn read(status: &Value, audience: &str) -> Option<Reviewed> {
-    // A server that knows no audiences vouches for a token of anybody's.
+    // A server without audiences accepts a token of any audience.
     let ours = status["audiences"].as_array().is_some_and(|list| list.iter().any(|one| one == audience));
     if status["authenticated"] != json!(true) || !ours {
         return None;

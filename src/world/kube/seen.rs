@@ -1,6 +1,6 @@
-//! What a watch keeps of an object: the fields that say whether something is wrong, and no others.
+//! The fields that a watch keeps of an object: those that show a fault, and no others.
 //!
-//! Invariant: plain data, read once; what a server leaves out is empty.
+//! Invariant: plain data, read once; a field that a server leaves out is empty.
 
 use super::{Node, Pod};
 use crate::model::Time;
@@ -15,6 +15,7 @@ pub struct NodeSeen {
     pub devices: Vec<(String, u32, u32)>,
 }
 
+/// A condition of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionSeen {
     pub kind: String,
@@ -25,6 +26,7 @@ pub struct ConditionSeen {
     pub since: Option<Time>,
 }
 
+/// A pod, with the fields that show a fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodSeen {
     pub pod: Pod,
@@ -32,6 +34,7 @@ pub struct PodSeen {
     pub containers: Vec<ContainerSeen>,
 }
 
+/// A container's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSeen {
     pub name: String,

@@ -55,7 +55,7 @@ impl Kube {
             let items = list.items.unwrap_or_default();
             count += items.len();
             if count > most {
-                return Err(WorldError::Invalid(format!("{asked}: more than {most} objects, which is our bound")));
+                return Err(WorldError::Invalid(format!("{asked}: more than {most} objects, our limit")));
             }
             items.into_iter().for_each(&mut *each);
             from = list.metadata.more;
@@ -152,9 +152,9 @@ pub(super) fn decode<T: DeserializeOwned>(
     if !status.is_success() {
         return Err(refusal(asked, status, headers, bytes));
     }
-    // The effect of a write has happened, but what answered may be a proxy: let the step ask again.
+    // The effect of a write has happened, but the answer may be a proxy's: let the step ask again.
     serde_json::from_slice(bytes)
-        .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer is not what the API sends: {error}")))
+        .map_err(|error| WorldError::Unavailable(format!("{asked}: the answer is not a valid API object: {error}")))
 }
 
 pub(super) fn conditional(mut patch: Value, resource_version: Option<&str>) -> Value {
@@ -179,7 +179,9 @@ pub(super) fn segment<'a>(what: &str, name: &'a str) -> Result<&'a str, WorldErr
         return Ok(name);
     }
     let shown: String = name.chars().take(64).collect();
-    Err(WorldError::Invalid(format!("{shown:?} is no {what}: Kubernetes allows small letters, digits, `-` and `.`")))
+    Err(WorldError::Invalid(format!(
+        "{shown:?} is not a valid {what}: Kubernetes allows lower-case letters, digits, `-` and `.`"
+    )))
 }
 
 pub(super) fn escape(text: &str) -> String {

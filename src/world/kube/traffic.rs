@@ -1,6 +1,6 @@
-//! How traffic comes to a pod: the Services that select it, and by which labels its own controller knows it.
+//! How traffic comes to a pod: the Services that select it, and the labels by which its own controller selects it.
 //!
-//! Invariant: reads but for one conditional patch of one pod; what a selector of another kind asks for is not guessed.
+//! Invariant: reads but for one conditional patch of one pod; a selector of another kind is not interpreted.
 
 use super::answer::Asked;
 use super::wire::PodWire;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A Service by what it selects.
+/// A Service and its selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selects {
     pub name: String,
@@ -20,7 +20,8 @@ pub struct Selects {
 }
 
 impl Selects {
-    /// Whether a pod with these labels gets its traffic. Without a selector somebody else writes its endpoints.
+    /// Whether a pod with these labels gets its traffic. The endpoints of a Service without a selector have another
+    /// owner.
     pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.labels.is_empty() && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
@@ -72,14 +73,22 @@ impl From<Wire<Flat>> for Selects {
 
 impl Kube {
     /// The Services of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses.
     pub async fn services(&self, namespace: &str) -> Result<Vec<Selects>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/services", segment("namespace", namespace)?);
         let asked = Asked::new("list", "", "services", "").within(namespace);
         self.list::<Wire<Flat>, Selects>(asked, &path, "", limits::NODES as usize).await
     }
 
-    /// The keys by which the controller of a pod knows its pods: without one of them it would let go of the pod and make
-    /// another. None for a controller that is neither a ReplicaSet nor a StatefulSet.
+    /// The keys by which the controller of a pod selects its pods: without one of them it would let go of the pod and
+    /// make another. None for a controller that is neither a ReplicaSet nor a StatefulSet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such controller, or the API server is not reached or refuses.
     pub async fn keys_of_owner(
         &self,
         namespace: &str,
@@ -101,6 +110,11 @@ impl Kube {
     }
 
     /// A JSON merge patch of a pod, conditional on `resource_version`.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Conflict` when the pod has another version, with `NotFound` when there is none, or when the API
+    /// server is not reached or refuses.
     pub async fn patch_pod(
         &self,
         namespace: &str,
@@ -115,7 +129,11 @@ impl Kube {
         Ok(pod.into())
     }
 
-    /// Pods of the whole cluster that bear a label, whatever it says.
+    /// Pods of the whole cluster that bear a label, whatever its value.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses, or there are more than `most`.
     pub async fn pods_with(&self, label: &str, most: usize) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("labelSelector={}", escape(label));
         self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, most).await

@@ -1,7 +1,7 @@
-//! Watches: a list, then each change as the API server tells it, resumed by version after a break.
+//! Watches: a list, then each change that the API server sends, resumed by version after a break.
 //!
-//! Invariant: a consumer hears of every object that is there and of every one that went, whatever broke in between; a
-//! watch that keeps breaking asks ever more rarely, at times that no two watches share.
+//! Invariant: a consumer receives every object that exists and every one that went, whatever broke in between; a watch
+//! that keeps breaking is opened ever more rarely, at times that no two watches share.
 
 use super::answer::{Asked, not_yet, refusal, unanswered};
 use super::fleet::version;
@@ -18,15 +18,15 @@ use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told<T> {
-    /// A list begins: what is not named before `Whole` is no longer there.
+    /// A list begins: an object that is not named before `Whole` no longer exists.
     Restart,
     /// It is there, like this.
     Is(T),
     Gone(T),
-    /// The list is complete; from here on each change is told.
+    /// The list is complete; from here on each change is sent.
     Whole,
     /// Nothing new, but the watch lives.
     Alive,
@@ -34,7 +34,7 @@ pub enum Told<T> {
     Broken(WorldError),
 }
 
-/// What is watched, and in the words of RBAC.
+/// The watched resource, also in the words of RBAC.
 struct Watched {
     asked: Asked<'static>,
     path: &'static str,
@@ -61,7 +61,7 @@ const WARNINGS: Watched = Watched {
 enum Ended {
     /// The server closed it, as it does every few minutes.
     Closed,
-    /// 410: what happened since our version is forgotten, so everything is listed again.
+    /// 410: changes since our version are forgotten, so everything is listed again.
     TooOld,
     Failed(WorldError),
 }
@@ -92,6 +92,7 @@ impl Kube {
         self.follow::<NodeWire, NodeSeen>(&NODES, clock, &mut told).await
     }
 
+    /// Follows the pods of the cluster, and calls `tell` with each change. Never returns.
     pub async fn watch_pods(&self, clock: &dyn Clock, tell: &mut (dyn FnMut(Told<PodSeen>) + Send)) -> Infallible {
         self.follow::<PodWire, PodSeen>(&PODS, clock, &mut |told, _| tell(told)).await
     }
@@ -105,14 +106,18 @@ impl Kube {
         self.follow::<EventWire, EventSeen>(&WARNINGS, clock, &mut |told, _| tell(told)).await
     }
 
-    /// The heartbeats of all kubelets. Listed, not watched: a watch would be told of each beat of each node.
+    /// The heartbeats of all kubelets. Listed, not watched: a watch would receive each beat of each node.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the API server is not reached or refuses.
     pub async fn leases(&self) -> Result<Vec<LeaseSeen>, WorldError> {
         let asked = Asked::new("list", "coordination.k8s.io", "leases", "").within("kube-node-lease");
         let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
         self.list::<wire::LeaseWire, LeaseSeen>(asked, path, "", limits::NODES as usize).await
     }
 
-    /// Since when there is no watch of the nodes, and why; none while there is one, or nobody wants one.
+    /// Since when there is no watch of the nodes, and why; none while there is one, or none is needed.
     pub fn trouble(&self) -> Option<(crate::model::Time, String)> {
         self.fleet.trouble()
     }
@@ -175,7 +180,7 @@ impl Kube {
         }
     }
 
-    /// One request: until the server closes it, falls silent, or says that our version is forgotten.
+    /// One request: until the server closes it, falls silent, or reports that our version is forgotten.
     async fn stretch<W, T>(
         &self,
         watched: &Watched,
@@ -205,7 +210,7 @@ impl Kube {
         let mut held: Vec<u8> = Vec::new();
         loop {
             let frame = match tokio::time::timeout(limits::WATCH_SILENCE, body.frame()).await {
-                // Bookmarks come each minute, so this is a connection that nobody holds at the other end.
+                // Bookmarks come each minute, so the other end of this connection is gone.
                 Err(_) => {
                     let seconds = limits::WATCH_SILENCE.as_secs();
                     return Ended::Failed(WorldError::Unavailable(format!("{asked}: silent for {seconds} s")));
@@ -236,7 +241,7 @@ impl Kube {
         }
     }
 
-    /// The stream of a watch; `None` where the server says at once that our version is too old.
+    /// The stream of a watch; `None` where the server answers at once that our version is too old.
     async fn open(&self, asked: &Asked<'_>, path: String) -> Result<Option<Body>, WorldError> {
         let request = Request::get(path)
             .header(http::header::ACCEPT, "application/json")
@@ -274,7 +279,7 @@ where
     W: DeserializeOwned + Into<T>,
 {
     let odd = |error: serde_json::Error| {
-        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not what the API sends: {error}")))
+        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not a valid watch event: {error}")))
     };
     let head: Line<wire::Versioned> = serde_json::from_slice(line).map_err(odd)?;
     if head.r#type == "ERROR" {
@@ -293,7 +298,7 @@ where
         "DELETED" => tell(Told::Gone(serde_json::from_slice::<Line<W>>(line).map_err(odd)?.object.into()), ""),
         _ => tell(Told::Alive, ""),
     }
-    // Only once it was told: a consumer that panics must hear it again.
+    // Only after `tell`: a consumer that panics must receive it again.
     *from = head.object.metadata.resource_version;
     Ok(())
 }

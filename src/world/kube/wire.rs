@@ -1,6 +1,6 @@
 //! The fields of Kubernetes objects that we read, and no others: a node object is mostly images and managed fields.
 //!
-//! Invariant: a missing field is its zero, as the API server leaves out what is empty.
+//! Invariant: a missing field is its zero, as the API server leaves out empty ones.
 
 mod happened;
 mod workloads;
@@ -37,7 +37,7 @@ pub(super) struct Line<T> {
     pub object: T,
 }
 
-/// What every object of a watch has, and a Status in its place.
+/// The fields of every object of a watch, and of a Status in its place.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Versioned {
@@ -94,7 +94,7 @@ impl From<Condition> for ConditionSeen {
     }
 }
 
-/// What cannot be read as a time is none: nothing that matters hangs on another program's clock.
+/// A text that cannot be read as a time is none: no decision depends on another program's clock.
 fn time(text: Option<&str>) -> Option<Time> {
     text.and_then(|text| text.parse().ok())
 }
@@ -134,7 +134,7 @@ struct NodeInfo {
     boot_id: String,
 }
 
-/// `"8"` or `8`; what is not a whole number (memory, say) counts as none, since we only ask for devices.
+/// `"8"` or `8`; a value that is not a whole number (such as memory) counts as none, since only devices are read.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Quantity {

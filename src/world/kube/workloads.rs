@@ -1,6 +1,6 @@
-//! Deployments and StatefulSets, asked for by one name.
+//! Deployments and StatefulSets, read by one name.
 //!
-//! Invariant: the second kind is asked only where the first has nothing of that name, so nothing happens twice.
+//! Invariant: the second kind is tried only where the first has nothing of that name, so nothing happens twice.
 
 use super::answer::Asked;
 use super::send::{conditional, segment};
@@ -28,6 +28,11 @@ impl Kind {
 }
 
 impl Kube {
+    /// A Deployment or, where there is none of that name, a StatefulSet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is neither, or the API server is not reached or refuses.
     pub async fn workload(&self, namespace: &str, name: &str) -> Result<Workload, WorldError> {
         let first = self.workload_of(DEPLOYMENT, namespace, name).await;
         match first {
@@ -42,6 +47,11 @@ impl Kube {
     }
 
     /// A JSON merge patch of a Deployment or StatefulSet, conditional on `resource_version` if given.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Conflict` when the object has another version, with `NotFound` when there is neither, or when the
+    /// API server is not reached or refuses.
     pub async fn patch_workload(
         &self,
         namespace: &str,
@@ -54,12 +64,16 @@ impl Kube {
         if !matches!(first, Err(WorldError::NotFound(_))) {
             return Ok(first?.named(DEPLOYMENT.name).into());
         }
-        // Nothing of that name was there, so nothing happened, and the other kind may be asked.
+        // Nothing of that name was there, so nothing happened, and the other kind may be tried.
         let second: WorkloadWire = self.patch_workload_of(STATEFUL_SET, namespace, name, "", &body).await?;
         Ok(second.named(STATEFUL_SET.name).into())
     }
 
-    /// The scale subresource.
+    /// Sets the number of replicas, by the scale subresource.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is neither a Deployment nor a StatefulSet, or the API server is not reached or refuses.
     pub async fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<(), WorldError> {
         let body = json!({ "spec": { "replicas": replicas } });
         let first = self.patch_workload_of::<serde::de::IgnoredAny>(DEPLOYMENT, namespace, name, "/scale", &body);

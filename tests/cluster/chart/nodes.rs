@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Who answers what is asked; the runs are started by somebody else.
+/// Who answers what is asked; the runs are started by another user.
 const ADA: &str = "0123456789abcdef0123456789abcdef";
 const SETS: [&str; 2] = ["--set", "agent.enabled=true,agent.tlsSecret=agents"];
 

@@ -18,20 +18,20 @@ const STATEFUL_SET: &str = "/apis/apps/v1/namespaces/llm/statefulsets/kept";
 
 /// Each action that changes a workload, a pod or a Job.
 const WORKLOADS: &str = "//! Every change of workloads.\n//!\n//! params:\n//!   pod: Pod\n//!   other: Pod\n//!   node: Node\n\
-    //! reach: node\n//! undo: never\n\n\
+    //! scope: node\n//! undo: never\n\n\
     k8s::scale(\"llm/kept\", 2);\nk8s::rollout_restart(\"llm/kept\", #{ within: \"2m\" });\n\
     k8s::evict(pod);\nk8s::delete_pod(other);\nk8s::scale(\"llm/served\", 4);\n\
     k8s::rollout_restart(\"llm/served\", #{ within: \"2m\" });\n\
     cache::warm(\"/models/llama\", node, #{ via: \"job\" });\n";
 
 /// Each action that changes a node.
-const NODES: &str = "//! Every change of a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const NODES: &str = "//! Every change of a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
     k8s::cordon(node, \"a test\");\nk8s::taint(node, \"nightshift.dev/faulty\", \"x\", \"NoSchedule\");\n\
     k8s::label(node, \"nightshift.dev/quarantine\", \"yes\");\nk8s::annotate(node, \"nightshift.dev/note\", \"x\");\n\
     k8s::untaint(node, \"nightshift.dev/faulty\");\nk8s::uncordon(node);\n";
 
 /// One that a policy refuses.
-const EXPEL: &str = "//! A taint that throws pods out.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n//! undo: never\n\n\
+const EXPEL: &str = "//! A taint that throws pods out.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\
     k8s::taint(node, \"nightshift.dev/faulty\", \"x\", \"NoExecute\");\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

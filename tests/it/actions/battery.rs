@@ -211,10 +211,14 @@ async fn a_cordon_of_somebody_else_is_neither_taken_over_nor_lifted() {
     let cordoned = json!({ "spec": { "unschedulable": true } });
     stage.kube().patch_node(&node, cordoned, None).await.unwrap();
     let before = stage.mark();
-    refused(stage.run(cordon(&node)).await, FailureKind::Conflict, "cordoned by somebody");
+    refused(stage.run(cordon(&node)).await, FailureKind::Conflict, "cordoned by another user or tool");
     let uncordon = call("k8s::uncordon", &[("node", json!(node))]);
-    refused(stage.run(uncordon.clone()).await, FailureKind::Conflict, "only they may give it back");
-    refused(action("k8s::cordon").predict(&stage.world, &cordon(&node)).await, FailureKind::Conflict, "somebody");
+    refused(stage.run(uncordon.clone()).await, FailureKind::Conflict, "only they may");
+    refused(
+        action("k8s::cordon").predict(&stage.world, &cordon(&node)).await,
+        FailureKind::Conflict,
+        "another user or tool",
+    );
     assert_eq!(stage.since(before), [""; 0]);
     assert!(stage.kube().node(&node).await.unwrap().unschedulable);
 

@@ -42,7 +42,7 @@ async fn a_server_is_restarted_while_another_one_serves_and_the_last_one_is_not(
     let before = stage.fleet.changes().len();
     let last = stage.pod_of("llama-70b");
     refused(stage.run(restart(&last)).await, FailureKind::Refused, "is the last one that serves");
-    refused(stage.run(restart("research/notebook-ada")).await, FailureKind::Refused, "nothing would start");
+    refused(stage.run(restart("research/notebook-ada")).await, FailureKind::Refused, "no controller would start");
     refused(
         action("inference::restart").predict(&stage.world, &restart(&last)).await,
         FailureKind::Refused,
@@ -66,7 +66,7 @@ async fn one_signal_is_refused_with_what_speaks_for_and_against_and_two_restart_
     for words in [
         "is not restarted: 1 of 2 independent signals agree",
         "(progress): 9 requests wait and 0 run of m/0, and no step was made",
-        "(readiness): it says that it is ready",
+        "(readiness): it reports ready",
         "(cache): its KV cache is not full",
     ] {
         assert!(failure.message.contains(words), "{words}: {failure}");
@@ -210,19 +210,19 @@ async fn what_would_orphan_a_pod_stop_a_model_or_only_look_drained_is_refused_be
         refused(stage.run(call.clone()).await, kind, words);
         refused(action("inference::drain_traffic").predict(&stage.world, &call).await, kind, words);
     };
-    check(drain(&pod, &[("label", json!("app"))]), FailureKind::Refused, "would let go of").await;
+    check(drain(&pod, &[("label", json!("app"))]), FailureKind::Refused, "would release").await;
     check(drain(&pod, &[("label", json!("tier"))]), FailureKind::Refused, "has no label tier").await;
     check(drain(&pod, &[("label", json!("kubernetes.io/x"))]), FailureKind::Refused, "belongs to Kubernetes").await;
     check(drain("inference/gone", &[]), FailureKind::NotFound, "gone").await;
     let llama = stage.pod_of("llama-70b");
-    check(drain(&llama, &[]), FailureKind::NotFound, "nobody could tell when its requests have ended").await;
+    check(drain(&llama, &[]), FailureKind::NotFound, "the end of its requests cannot be seen").await;
     // Another Service reaches it without the label: nothing would be drained.
     let other = json!({ "metadata": { "name": "side" }, "spec": { "selector": { "app": "mistral-7b" } } });
     let url = format!("{}/api/v1/namespaces/inference/services", stage.fleet.url());
     let made = crate::harness::client().post(url).body(other.to_string()).send().await.unwrap();
     assert!(made.status().is_success(), "{}", made.status());
     let before = stage.mark();
-    check(drain(&pod, &[]), FailureKind::Refused, "do not ask for the label nightshift.dev/traffic: side").await;
+    check(drain(&pod, &[]), FailureKind::Refused, "do not select the label nightshift.dev/traffic: side").await;
     assert_eq!(stage.since(before), [""; 0]);
     assert_eq!(ok(stage.run(drain(&pod, &[("except", json!(["side"]))])).await)["drained"], true);
     // The last one that has its traffic keeps it.
@@ -259,8 +259,8 @@ async fn traffic_that_somebody_else_took_or_a_label_that_a_person_has_set_since_
     assert_eq!(traffic(&stage, &pod), ("canary".to_owned(), false));
     let mark = "nightshift/other r9 nightshift.dev/traffic=on";
     set(json!({ "labels": { "nightshift.dev/traffic": "off" }, "annotations": { "nightshift.dev/traffic-taken-by": mark } })).await;
-    refused(stage.run(drain(&pod, &[])).await, FailureKind::Conflict, "taken away by nightshift/other");
-    refused(stage.run(back()).await, FailureKind::Conflict, "only they may give it back");
+    refused(stage.run(drain(&pod, &[])).await, FailureKind::Conflict, "removed by nightshift/other");
+    refused(stage.run(back()).await, FailureKind::Conflict, "only they may");
     assert_eq!(
         ok(stage.run(call("inference::return_traffic", &[("pod", json!("inference/gone"))])).await)["changed"],
         false

@@ -82,9 +82,10 @@ async fn the_label_becomes_a_layout_and_the_node_must_offer_what_was_asked_for()
 
 #[tokio::test]
 async fn a_mig_manager_that_fails_or_wedges_gets_its_old_label_back_and_nobody_stays_paused() {
-    for (behaviour, words) in
-        [(MigBehaviour::FailsOnce, "says `failed` to all-1g.10gb"), (MigBehaviour::WedgesOnce, "not done within 20m")]
-    {
+    for (behaviour, words) in [
+        (MigBehaviour::FailsOnce, "reports `failed` for all-1g.10gb"),
+        (MigBehaviour::WedgesOnce, "not done within 20m"),
+    ] {
         let stage = with_manager(behaviour).await;
         let call = rebalance(&[("config", json!("all-1g.10gb"))]);
         let outcome = stage.run(call).await;
@@ -105,7 +106,7 @@ async fn a_mig_manager_that_fails_or_wedges_gets_its_old_label_back_and_nobody_s
 async fn the_label_is_not_touched_while_pods_hold_gpus_or_the_node_is_not_ours() {
     let stage = Stage::new().await;
     let config = rebalance(&[("config", json!("all-1g.10gb"))]);
-    refused(stage.run(config.clone()).await, FailureKind::Refused, "no mig-manager owns it");
+    refused(stage.run(config.clone()).await, FailureKind::Refused, "no mig-manager manages it");
     let node = stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works });
     node.unwrap();
     refused(stage.run(config.clone()).await, FailureKind::Conflict, "is not cordoned");
@@ -318,7 +319,7 @@ async fn what_pods_wait_for_is_a_demand_as_far_as_this_node_could_serve_it() {
     assert_eq!(served.iter().filter(|place| place["profile"] == "2g.20gb").count(), 1, "{planned}");
     assert_eq!(planned["moves"].as_array().unwrap().len(), 1);
 
-    // A taint that they do not tolerate, or a cordon of somebody else's, and nobody waits for this node.
+    // A taint that they do not tolerate, or a cordon of another user's, and nobody waits for this node.
     let taint = call(
         "k8s::taint",
         &[("node", json!(node)), ("key", json!("example.com/ill")), ("effect", json!("NoSchedule"))],

@@ -176,7 +176,7 @@ async fn facts_count_gpu_nodes_and_those_that_are_out_whoever_did_it() {
     stage.clock.advance(minutes(5));
     let facts = stage.world.facts(&Subject::node("gpu-1")).await;
     assert_eq!(facts.nodes_out, ["gpu-1", "gpu-2", "gpu-3"]);
-    assert_eq!(facts.foreign_cordon.as_deref(), Some("somebody"));
+    assert_eq!(facts.foreign_cordon.as_deref(), Some("another user or tool"));
     assert_eq!(stage.world.facts(&Subject::node("gpu-2")).await.foreign_cordon, None, "ours");
 }
 

@@ -7,7 +7,7 @@ use super::commands::ended;
 use super::*;
 use sha2::Digest;
 
-const RUNBOOK: &str = "//! Collect.\n//!\n//! reach: none\n\nnode::collect(\"gpu-1\");\n";
+const RUNBOOK: &str = "//! Collect.\n//!\n//! scope: none\n\nnode::collect(\"gpu-1\");\n";
 
 struct Stand {
     place: Place,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RUNBOOK: &str = "//! Reset a GPU.\n//!\n//! reach: node\n\ngpu::reset(\"gpu-1\", \"GPU-1\");\n";
+const RUNBOOK: &str = "//! Reset a GPU.\n//!\n//! scope: node\n\ngpu::reset(\"gpu-1\", \"GPU-1\");\n";
 
 /// Two nodes, so that one may be out of service; the tool waits for a pipe where a test wants that.
 async fn fleet(gate: bool) -> (Place, Engine, Agent, Agent) {

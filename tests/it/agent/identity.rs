@@ -25,7 +25,7 @@ async fn a_join_token_is_good_once_for_its_node_and_for_its_time() {
     refused(&place.join("gpu-3", &forged), "no join token");
     let mut parts: Vec<&str> = any.split('.').collect();
     parts[1] = "c29tZXRoaW5nLWVsc2U";
-    refused(&place.join("gpu-3", &parts.join(".")), "is not known here");
+    refused(&place.join("gpu-3", &parts.join(".")), "unknown join token");
     let key = place.folder("gpu-1").join("data/identity/agent.key");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -42,7 +42,7 @@ async fn an_agent_that_was_removed_is_refused_at_once_and_may_join_again() {
     let (status, _) = engine.post("/api/v1/agents/gpu-1/remove", &json!({ "why": "sold" })).await.unwrap();
     assert_eq!(status, 200);
     agent.hears(["xid-79 after".to_owned()]);
-    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+    eventually("a refusal", async || place.log("gpu-1").contains("was revoked").then_some(())).await;
     assert_eq!(heard(&engine).await, []);
     agent.kill();
     // What it heard meanwhile was kept, and is sent once it is trusted again.
@@ -197,12 +197,12 @@ async fn an_agent_renews_its_certificate_by_itself_long_before_it_ends() {
     let mut agent = place.start("gpu-1");
     agent.hears(["xid-79 again".to_owned()]);
     eventually("another", async || (heard(&engine).await.len() == 2).then_some(())).await;
-    assert!(!place.log("gpu-1").contains("could not be renewed"), "{}", place.log("gpu-1"));
+    assert!(!place.log("gpu-1").contains("not renewed"), "{}", place.log("gpu-1"));
     // Taking it away works with the new certificate as it did with the old one.
     let (status, _) = engine.post("/api/v1/agents/gpu-1/remove", &json!({ "why": "sold" })).await.unwrap();
     assert_eq!(status, 200);
     agent.hears(["xid-79 after".to_owned()]);
-    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+    eventually("a refusal", async || place.log("gpu-1").contains("was revoked").then_some(())).await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn what_a_token_makes_of_agents_ends_with_it() {
     assert_eq!(status, 201, "{glass}");
     let wish = "/api/v1/agents/join-tokens";
     let (status, said) = engine.ask("POST", wish, Some(&text(&glass)), &json!({ "expires": "1d" })).await;
-    assert!(status == 403 && said["error"].to_string().contains("must end with it"), "{status} {said}");
+    assert!(status == 403 && said["error"].to_string().contains("would outlive it"), "{status} {said}");
     let wanted = json!({ "name": "ci", "role": "admin", "expires": "1h" });
     let (status, made) = engine.post("/api/v1/tokens", &wanted).await.unwrap();
     assert_eq!(status, 201, "{made}");
@@ -260,8 +260,8 @@ async fn what_a_token_makes_of_agents_ends_with_it() {
         engine.post(&format!("/api/v1/tokens/{id}/revoke"), &json!({ "why": "leaked" })).await.unwrap();
     assert_eq!(status, 200, "{said}");
     assert!(listed(&engine, "gpu-1").await.is_none() && listed(&engine, "gpu-2").await.is_some());
-    refused(&place.join("gpu-3", &joins[1]), "is not known here");
+    refused(&place.join("gpu-3", &joins[1]), "unknown join token");
     let mut agent = place.start("gpu-1");
     agent.hears(["xid-79 after".to_owned()]);
-    eventually("a refusal", async || place.log("gpu-1").contains("was taken away").then_some(())).await;
+    eventually("a refusal", async || place.log("gpu-1").contains("was revoked").then_some(())).await;
 }

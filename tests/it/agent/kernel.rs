@@ -6,7 +6,7 @@ use crate::gpus::Gpus;
 /// Where the imitated GPUs are: `BUSES` of `tests/nvml`.
 const KNOWN: [&str; 8] = ["0f", "2d", "44", "5b", "89", "a8", "c0", "d8"];
 
-const NOTE: &str = "//! Note it.\n//!\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! reach: none\n\n\
+const NOTE: &str = "//! Note it.\n//!\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! scope: none\n\n\
                     note(`${gpu} on ${node}`);\n";
 const RULE: &str = "rules:\n  - name: note\n    when: ['alertname=\"GpuXid\"']\n    run: note\n    mode: auto\n    \
                     cooldown: 0s\n    attempts: 1000\n";
@@ -18,7 +18,7 @@ async fn with_gpus(place: &Place, engine: &Engine, node: &str) -> (Gpus, Agent) 
     place.write_config(node, &library);
     let agent = place.agent(engine, node).await;
     connected(engine, node).await;
-    eventually("NVML", async || place.log(node).contains("NVML has begun").then_some(())).await;
+    eventually("NVML", async || place.log(node).contains("NVML session started").then_some(())).await;
     (gpus, agent)
 }
 
@@ -62,7 +62,7 @@ async fn each_of_many_xids_of_addresses_that_nvml_does_not_know_is_an_event_that
         assert!(summary.contains(&format!("{address}.0")), "{heard}");
         let is_known = number % 4 == 0;
         assert_eq!(labels["gpu_known"] == "no", !is_known, "{heard}");
-        assert_eq!(summary.contains("NVML knows no GPU there"), !is_known, "{summary}");
+        assert_eq!(summary.contains("NVML lists no GPU there"), !is_known, "{summary}");
         let answered = heard["runs"].as_array().is_some_and(|runs| !runs.is_empty());
         let reasons = heard["reasons"].as_array().map_or(0, Vec::len);
         assert!(answered || reasons > 0, "neither a run nor a reason: {heard}");

@@ -6,7 +6,7 @@ use super::commands::ended;
 use super::*;
 use crate::gpus::Gpus;
 
-const RUNBOOK: &str = "//! Make room.\n//!\n//! params:\n//!   node: Node\n//!   profile: String\n//!   count: Int\n//! reach: node\n\n\
+const RUNBOOK: &str = "//! Make room.\n//!\n//! params:\n//!   node: Node\n//!   profile: String\n//!   count: Int\n//! scope: node\n\n\
                        let demand = #{};\ndemand[profile] = count;\nmig::rebalance(node, #{ demand: demand, within: \"5m\" });\n";
 
 struct Stand {
@@ -79,7 +79,7 @@ async fn the_first_failure_on_the_node_puts_the_old_layouts_back_and_the_run_say
     stand.gpus.say("gpu 1 error nvmlDeviceCreateGpuInstanceWithPlacement 23");
     let run = stand.room("7g.80gb", 2).await;
     let text = run["run"]["state"].to_string();
-    assert!(text.contains("nothing of this size fits there") && text.contains("the old layout is back"), "{run}");
+    assert!(text.contains("no instance of this size fits there") && text.contains("the old layout is back"), "{run}");
     assert_eq!(stand.lies(), [""; 0], "{}", stand.gpus.timeline());
     stand.gpus.say("gpu 1 error nvmlDeviceCreateGpuInstanceWithPlacement none");
     let run = stand.room("7g.80gb", 2).await;

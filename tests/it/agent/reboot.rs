@@ -9,7 +9,7 @@ use super::commands::ended;
 use super::*;
 
 const RUNBOOK: &str =
-    "//! Reboot a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nnode::reboot(node);\n";
+    "//! Reboot a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nnode::reboot(node);\n";
 const RULES: &str = "rules:\n  - name: reboot\n    when: ['alertname=\"GpuXid\"']\n    run: reboot\n    mode: auto\n";
 
 struct Stand {
@@ -94,7 +94,7 @@ async fn people_are_asked_also_in_mode_auto_and_another_boot_is_what_ends_it() {
     // It has been asked, and it is still the old boot that speaks: that is no end.
     let waits = eventually("the run waits for it", async || {
         let run = stand.engine.get(&format!("/api/v1/runs/{run}")).await?;
-        run["run"]["state"]["why"].as_str().filter(|why| why.contains("goes down")).map(str::to_owned)
+        run["run"]["state"]["why"].as_str().filter(|why| why.contains("is shutting down")).map(str::to_owned)
     })
     .await;
     assert!(waits.contains("gpu-1"), "{waits}");

@@ -158,6 +158,6 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
     assert!((400..500).contains(&status) && words.to_string().contains("say which"), "{status} {words}");
     let (status, words) = engine.post(remove, &json!({ "why": "sold", "cluster": "us-1" })).await.unwrap();
     assert_eq!(status, 200, "{words}");
-    eventually("a refusal", async || place.log("gpu-1-us").contains("was taken away").then_some(())).await;
-    assert!(!place.log("gpu-1").contains("was taken away"), "{}", place.log("gpu-1"));
+    eventually("a refusal", async || place.log("gpu-1-us").contains("was revoked").then_some(())).await;
+    assert!(!place.log("gpu-1").contains("was revoked"), "{}", place.log("gpu-1"));
 }

@@ -8,7 +8,7 @@ use rustix::fs::Advice;
 use std::fs::File;
 
 const MIB: usize = 1 << 20;
-const RUNBOOK: &str = "//! Warm a model.\n//!\n//! params:\n//!   path: String\n//!   rate: Int = 0\n//! reach: none\n\n\
+const RUNBOOK: &str = "//! Warm a model.\n//!\n//! params:\n//!   path: String\n//!   rate: Int = 0\n//! scope: none\n\n\
                        let options = #{ within: \"10m\" };\nif rate > 0 { options.mib_per_second = rate; }\n\
                        cache::warm(path, \"gpu-1\", options);\n";
 

@@ -148,9 +148,9 @@ async fn the_service_of_the_compose_file_runs_without_rights_and_each_override_g
         assert!(good && said.contains("gpu-host") && said.contains("inside"), "{said}");
         // The secrets have the mode that they have on the host, where their folder keeps others out.
         let (_, said) = project.inside(&["doctor"]);
-        assert!(!said.contains("open to everybody"), "{said}");
+        assert!(!said.contains("open to all users"), "{said}");
         assert!(said.contains("http://nightshift.localhost:7676 leads to an engine"), "{said}");
-        assert!(!said.contains("can be read by everybody") && !logs().contains("can be read by everybody"), "{said}");
+        assert!(!said.contains("is readable by all users") && !logs().contains("is readable by all users"), "{said}");
         assert!(!logs().contains("KernelLogUnreadable") && !logs().contains("panicked"), "{}", logs());
         container
     };

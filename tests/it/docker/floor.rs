@@ -11,7 +11,7 @@ const RESTART: &str = r#"//! Restart a container.
 //!
 //! params:
 //!   container: String
-//! reach: pod
+//! scope: pod
 
 docker::restart(container);
 "#;

@@ -21,7 +21,7 @@ const TWO: &str = r#"//! Empty two nodes, one after the other.
 //! params:
 //!   first: Node
 //!   second: Node
-//! reach: node
+//! scope: node
 
 k8s::cordon(first, "test");
 k8s::drain(first, #{ within: "30m" });

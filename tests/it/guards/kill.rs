@@ -13,7 +13,7 @@ const LOAD: &str = r#"//! Write labels, one after another.
 //!
 //! params:
 //!   node: Node
-//! reach: node
+//! scope: node
 
 for i in range(0, 900) {
     k8s::label(node, "nightshift.dev/load", `v${i}`);

@@ -9,7 +9,7 @@ use nightshift::model::{
 use nightshift::policy::{Closed, Facts, Group, GuardLimits, Proposal, Replica, Serving};
 use nightshift::store::{Begun, Claimed, Control, Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ enum Do {
     Finish(usize, How),
     Freeze(bool),
     ByHand(usize),
-    /// A fact that forbids: a window, a silence, no second signal, protection, the kill file, somebody else's cordon.
+    /// A fact that forbids: a window, a silence, no second signal, protection, the kill file, another user's cordon.
     Forbidden(usize, usize),
     Reset,
     Pass(u64),
@@ -282,19 +282,14 @@ impl Play {
             Some(node) => Subject::node(name(node)),
             None => Subject::pod("llm", "some"),
         };
-        let arg = target.node.clone().unwrap_or_default();
+        let call = Call::new(action, [("node", json!(target.node.clone().unwrap_or_default()))]);
+        let spec = nightshift::actions::find(action).unwrap().spec();
         Proposal {
-            run: claimed.run.id,
-            epoch: claimed.run.epoch,
-            call: Call::new(action, [("node", json!(arg))]),
             effect: Effect::Converge,
             reach: if node.is_some() { Reach::Node } else { Reach::Pod },
             disruptive: true,
-            target,
-            undoes: None,
-            deadline: self.now(),
-            carry: Value::Null,
             facts,
+            ..Proposal::new(spec, (claimed.run.id, claimed.run.epoch), call, target, self.now())
         }
     }
 
@@ -490,7 +485,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut play = Play::new();
-            play.store().pin(&pin(), TEXT, start()).await.unwrap();
+            play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
             for command in commands {
                 play.perform(command).await;
                 play.check().await;
@@ -509,7 +504,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
 #[tokio::test]
 async fn two_runs_never_count_on_the_same_replica_to_stay() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let other = play.pods[0][1].0.clone();
     let seen = play.facts(0, |(pod, _)| *pod == other);
     let claimed = play.claimed(1).await;
@@ -533,7 +528,7 @@ async fn two_runs_never_count_on_the_same_replica_to_stay() {
 #[tokio::test]
 async fn two_runs_never_take_the_same_node() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     for run in 0..2 {
         play.perform(Do::Look(run, 5)).await;
     }

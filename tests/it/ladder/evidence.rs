@@ -67,7 +67,7 @@ async fn a_source_that_fell_silent_has_not_said_that_it_held() {
         "{card:#}"
     );
     let why = house.why(&run.id.to_string()).await;
-    assert!(why.contains("whether it fixed anything is not known: the source fell silent within 30m"), "{why}");
+    assert!(why.contains("result unknown: the source stopped reporting within 30m"), "{why}");
 }
 
 #[tokio::test]
@@ -85,8 +85,8 @@ async fn a_late_word_on_what_a_rule_did_before_leaves_it_where_it_is_now() {
     assert_eq!(house.night.effects().get("patch nodes gpu-2"), Some(&1), "{:?}", house.night.run(heard.runs[0]).await);
     house.judge("rae", before.id, "wrong").await;
     let as_it_was = format!(
-        "rule xid as it was (content {content}) goes down from auto to approve; as it is now it stays where it is: \
-         r1 was judged wrong by rae; 1 of 1 bad outcomes in auto"
+        "the earlier version of rule xid (content {content}) is demoted from auto to approve; its current version keeps its level: \
+         r1 was reviewed as wrong by rae; 1 of 1 bad outcomes in auto"
     );
     assert_eq!(house.downs().await, [as_it_was]);
     assert_eq!(house.mode().await, "auto");
@@ -106,7 +106,7 @@ async fn what_was_edited_and_has_not_run_yet_is_not_said_to_come_down_either() {
     house.does_now(SLOW).await;
     house.judge("rae", before.id, "wrong").await;
     let said = house.downs().await;
-    assert!(said.len() == 1 && said[0].contains("as it is now it stays where it is"), "{said:?}");
+    assert!(said.len() == 1 && said[0].contains("its current version keeps its level"), "{said:?}");
     assert_eq!(house.mode().await, "auto");
 }
 

@@ -70,7 +70,7 @@ async fn a_way_down_is_told_in_the_incident_that_saw_it_where_its_channels_hear_
     assert_eq!(house.mode().await, "approve");
     courier.pass().await.unwrap();
     assert_eq!(incidents(&house).await.len(), 1, "no second incident");
-    let heard = server.seen().into_iter().any(|seen| seen.text.contains("rule xid goes down from auto to approve"));
+    let heard = server.seen().into_iter().any(|seen| seen.text.contains("rule xid demoted from auto to approve"));
     assert!(heard, "{:#?}", server.seen());
 }
 
@@ -106,8 +106,8 @@ async fn a_scheduled_rule_that_fails_and_goes_down_is_told_and_pages_nobody() {
     courier.pass().await.unwrap();
     let told = posted(&slack);
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].contains("rule nightly goes down from auto to approve"), "{told:#?}");
-    assert!(told[0].contains("r1 failed and took back what it did; 1 of 1 bad outcomes in auto"), "{told:#?}");
+    assert!(told[0].contains("rule nightly demoted from auto to approve"), "{told:#?}");
+    assert!(told[0].contains("r1 failed and undid its steps; 1 of 1 bad outcomes in auto"), "{told:#?}");
     assert!(pager.seen().is_empty(), "nobody is woken for it: {:#?}", pager.seen());
     let entry = house.night.entries().await.into_iter().find(|entry| entry.kind.name() == "rule_demoted").unwrap();
     assert_eq!((entry.about.run, entry.about.incident), (Some(run.id), Some(incidents(&house).await[0].id)));

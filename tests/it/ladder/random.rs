@@ -3,7 +3,7 @@
 //! Invariant: what is checked is what runs are started with, and what the ledger says.
 
 use crate::store::fixtures::*;
-use nightshift::model::{Demote, EntryKind, Mode, Outcome, Promote, RunState, Span, Terms};
+use nightshift::model::{Demote, EntryKind, Mode, Outcome, Promote, Reach, RunState, Span, Terms};
 use nightshift::policy::{GuardLimits, effective};
 use nightshift::store::{Claimed, Climb, Control, Filter, SqliteOptions, SqliteStore, Store};
 use proptest::prelude::*;
@@ -173,7 +173,7 @@ impl Play {
         self.seen = entries.last().map_or(self.seen, |entry| entry.no.0);
         let promoted = entries.iter().any(|entry| match &entry.kind {
             EntryKind::RulePromoted { from, to, by, .. } => {
-                assert_eq!(from.up(), Some(*to), "one rung at a time");
+                assert_eq!(from.up(), Some(*to), "one level at a time");
                 assert!(by.starts_with('p'), "only people promote: {by}");
                 *to == mode
             }
@@ -199,7 +199,7 @@ proptest! {
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let store = open(dir.path(), Mode::Auto);
-            store.pin(&pin(), TEXT, start()).await.unwrap();
+            store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
             let (file, seen) = (RUNGS[file], -1);
             let mut play =
                 Play { dir, store, ceiling: Mode::Auto, file, content: 1, second: 0, runs: Vec::new(), last: file, seen };

@@ -23,13 +23,13 @@ const RULES: &str = "rules:\n  - { name: label, when: ['alertname=\"Label\"'], r
 const ALL: &str = "mode: auto, group_by: [id], cooldown: 0s, attempts: 100000, demote: { auto: 0 }";
 
 /// An idempotent step: it is judged by what the label is, so each alert has a label of its own.
-const LABEL_BOOK: &str = "//! Labels.\n//!\n//! params:\n//!   node: Node\n//!   id: String\n//! reach: node\n//! undo: never\n\n\
+const LABEL_BOOK: &str = "//! Labels.\n//!\n//! params:\n//!   node: Node\n//!   id: String\n//! scope: node\n//! undo: never\n\n\
                           k8s::label(node, `nightshift.dev/loop-${id}`, id);\n";
 /// A step that cannot be repeated.
-const POST_BOOK: &str = "//! Posts.\n//!\n//! params:\n//!   id: String\n//! reach: pod\n//! undo: never\n\n\
+const POST_BOOK: &str = "//! Posts.\n//!\n//! params:\n//!   id: String\n//! scope: pod\n//! undo: never\n\n\
                          http::post(`URL/effect/${id}`, id);\n";
 /// A step with a key.
-const RESTART_BOOK: &str = "//! Restarts.\n//!\n//! params:\n//!   workload: Workload\n//! reach: workload\n//! undo: never\n\n\
+const RESTART_BOOK: &str = "//! Restarts.\n//!\n//! params:\n//!   workload: Workload\n//! scope: workload\n//! undo: never\n\n\
                             k8s::rollout_restart(workload, #{ within: \"2m\" });\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -39,7 +39,7 @@ async fn after_each_io_error_the_process_ends_and_the_next_one_lacks_nothing_tha
             assert_eq!(code, Some(1), "round {round}, {env:?}: {}", bed.last_of_log());
         }
         let new = bed.site.log()[said..].to_owned();
-        if !(new.contains("the store cannot be written any more") || new.contains("error:")) {
+        if !(new.contains("the store is no longer writable") || new.contains("error:")) {
             eprintln!("round {round}, {env:?} is silent:\n{new}");
             silent += 1;
         }

@@ -157,7 +157,7 @@ async fn what_is_held_ill_pending_or_not_as_planned_is_refused_before_anything_i
     refused(&node.apply(&[("3", "", "4g.40gb@0")]).await, FailureKind::Refused, "not partitioned");
     refused(&node.apply(&[("9", "", "4g.40gb@0")]).await, FailureKind::NotFound, "not on this node");
     let stale = node.apply(&[("0", "1g.10gb@6", "4g.40gb@0")]).await;
-    refused(&stale, FailureKind::Conflict, "somebody else changed the layout");
+    refused(&stale, FailureKind::Conflict, "the layout was changed by another user or tool");
     // One GPU that is refused keeps the others as they are.
     refused(
         &node.apply(&[("0", "3g.40gb@4", "3g.40gb@4 1g.10gb@0"), ("1", "", "4g.40gb@0")]).await,
@@ -175,7 +175,7 @@ async fn the_first_failure_puts_every_layout_back() {
     node.gpus.say("gpu 1 error nvmlDeviceCreateGpuInstanceWithPlacement 23");
     let both = [("0", "3g.40gb@0", "4g.40gb@0 1g.10gb@6"), ("1", "", "7g.80gb@0")];
     let outcome = node.apply(&both).await;
-    refused(&outcome, FailureKind::Conflict, "nothing of this size fits there");
+    refused(&outcome, FailureKind::Conflict, "no instance of this size fits there");
     refused(&outcome, FailureKind::Conflict, "the old layout is back");
     assert_eq!((node.layout(0).await.as_str(), node.layout(1).await.as_str()), ("3g.40gb@0", ""));
 
@@ -183,7 +183,7 @@ async fn the_first_failure_puts_every_layout_back() {
     node.gpus.say("gpu 1 error nvmlDeviceCreateGpuInstanceWithPlacement none");
     node.gpus.say("gpu 0 error nvmlGpuInstanceCreateComputeInstance 999");
     let outcome = node.apply(&[("0", "3g.40gb@0", "4g.40gb@0")]).await;
-    refused(&outcome, FailureKind::Conflict, "could NOT be put back, a person must look");
+    refused(&outcome, FailureKind::Conflict, "could NOT be restored; an operator must check it");
     node.gpus.say("gpu 0 error nvmlGpuInstanceCreateComputeInstance none");
     // What was cut short is ended by asking again.
     assert!(node.layout(0).await.contains('!') || node.layout(0).await.is_empty(), "{}", node.layout(0).await);

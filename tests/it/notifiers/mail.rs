@@ -166,7 +166,7 @@ async fn a_mail_says_where_it_stands_what_it_costs_what_holds_it_and_how_to_answ
     assert!(text.contains("Runbook: https://wiki.example/xid?a=1&b=2\n"), "{text}");
     assert!(html.contains("<a href=\"https://wiki.example/xid?a=1&amp;b=2\">Runbook</a>"), "{html}");
     assert!(!sent.contains("javascript"), "{sent}");
-    assert!(text.contains("Only ana, bo may answer. 2 different people must approve."), "{text}");
+    assert!(text.contains("Only ana, bo may answer. 2 different approvers are required."), "{text}");
     let (_, body) = text.split_once("text/plain\n").unwrap();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/notifiers/question.txt");
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -63,8 +63,8 @@ async fn a_plan_in_observe_is_shown_as_a_suggestion_of_which_nothing_was_done() 
     reader.pass(5).await;
     let read = reader.message();
     assert!(
-        read.contains("Suggestion only: would cordon gpu-2, drain it (1 pod moves). Nothing was done.")
-            || read.contains("Suggestion only: would cordon gpu-2 and drain it (1 pod moves). Nothing was done."),
+        read.contains("Suggestion only: would cordon gpu-2, drain it (1 pod moves). No action taken.")
+            || read.contains("Suggestion only: would cordon gpu-2 and drain it (1 pod moves). No action taken."),
         "{read}"
     );
     is_as_written("observe", &read);
@@ -168,7 +168,7 @@ async fn an_alert_without_labels_or_annotations_has_a_title_and_says_that_someon
     reader.scene.night.hear_events(vec![event(&[], &[])]).await;
     reader.pass(3).await;
     let read = reader.message();
-    assert!(read.contains("Nothing is automated for this; someone needs to look."), "{read}");
+    assert!(read.contains("There is no automation for this; an operator must look into it."), "{read}");
     is_as_written("bare", &read);
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 const RULE: &str = "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: auto\n";
 const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2"), ("gpu", "3")];
 
 /// A night whose alerts come from this Alertmanager, at today's time, because its silences end by the real clock.

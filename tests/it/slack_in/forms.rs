@@ -56,17 +56,17 @@ async fn no_is_asked_for_its_reason_and_counts_once_for_who_was_asked() {
     assert!(kept.len() == 22 && kept.chars().all(letter), "{kept}: only a random id leaves us");
     assert_eq!(chat.night.run(run).await.state.name(), "asking");
     let form = sent("U0ADA", view, &[("why", "the <!channel> fan is being changed")]);
-    for (user, what) in [("U0BOB", "somebody else's"), ("U0EVE", "a stranger's")] {
+    for (user, what) in [("U0BOB", "another user's"), ("U0EVE", "a stranger's")] {
         let mut stolen = form.clone();
         stolen["user"]["id"] = json!(user);
-        assert!(words(&chat.interacts(&stolen).await).contains("not open any more"), "{what}");
+        assert!(words(&chat.interacts(&stolen).await).contains("has expired"), "{what}");
     }
     let mut forged = form.clone();
     forged["view"]["private_metadata"] = json!("a1");
-    assert!(words(&chat.interacts(&forged).await).contains("not open any more"));
+    assert!(words(&chat.interacts(&forged).await).contains("has expired"));
     assert_eq!(chat.interacts(&form).await, json!({ "response_action": "clear" }));
     assert_eq!(chat.slack.answers(2).await[1], "a1 is denied by ada");
-    assert!(words(&chat.interacts(&form).await).contains("sent already"), "it counts once");
+    assert!(words(&chat.interacts(&form).await).contains("already sent"), "it counts once");
     let state = chat.night.until_rest(run, MINUTE).await.state;
     assert!(matches!(state, RunState::Denied { .. }), "{state:?}");
     let entries = chat.night.entries().await;
@@ -89,7 +89,7 @@ async fn a_form_over_the_socket_is_answered_in_its_acknowledgement() {
     let again = line.deliver("e2", "interactive", sent("U0ADA", &view, &[])).await;
     assert_eq!(again, json!({ "envelope_id": "e2" }), "delivered again");
     let again = line.deliver("e3", "interactive", sent("U0ADA", &view, &[])).await;
-    assert!(words(&again["payload"]).contains("sent already"));
+    assert!(words(&again["payload"]).contains("already sent"));
     assert_eq!(chat.slack.answers(1).await, ["a1 is denied by ada"]);
     assert!(matches!(chat.night.until_rest(run, MINUTE).await.state, RunState::Denied { .. }));
 }
@@ -112,7 +112,7 @@ async fn what_is_wrong_with_a_silence_is_said_at_its_field_and_the_form_stays() 
     }
     let good = sent("U0ADA", &view, &[("incident", "i1"), ("lasts", "2h"), ("why", "new fan")]);
     let said = words(&chat.interacts(&good).await);
-    assert!(said.contains("has no Alertmanager to ask"), "{said}: what a form cannot mend takes its place");
+    assert!(said.contains("has no Alertmanager API"), "{said}: what a form cannot mend takes its place");
     // The button of the message knows which incident it is.
     chat.presses("U0ADA", "silence", "i1").await;
     let view = form(&chat, 2).await;
@@ -180,12 +180,12 @@ async fn whose_role_was_taken_away_in_between_is_refused_in_place_and_the_ledger
     assert!(chat.slack.answers(1).await[0].contains("`ada` has role viewer"));
     chat.configure(|config| drop(config.people.remove(0)));
     chat.presses("U0ADA", "approve", &value).await;
-    assert!(chat.slack.answers(2).await[1].contains("nobody in `people`"));
+    assert!(chat.slack.answers(2).await[1].contains("no entry of `people`"));
     chat.night.settle().await;
     assert!(matches!(chat.night.run(run).await.state, RunState::Asking { .. }));
     assert!(chat.night.effects().is_empty());
     let refusals = chat.refusals().await;
-    for words in ["approvals/a1, by Slack: `ada` has role viewer", "nobody in `people` has the Slack user id U0ADA"] {
+    for words in ["approvals/a1, by Slack: `ada` has role viewer", "no entry of `people` has the Slack user ID U0ADA"] {
         assert!(refusals.iter().any(|refusal| refusal.contains(words)), "{words}: {refusals:?}");
     }
     // Who may not say no is not asked why, and the ledger has it all the same.
@@ -245,7 +245,7 @@ async fn the_freeze_button_of_an_incident_asks_what_and_why_and_freezes_that() {
     let answer = chat.interacts(&sent("U0ADA", &view, &[("scope", "rule:r")])).await;
     assert_eq!(answer["errors"]["why"], "a reason is missing", "{answer}");
     let answer = chat.interacts(&sent("U0ADA", &view, &[("why", "it drains the wrong ones")])).await;
-    assert_eq!(answer["errors"]["scope"], "choose what is frozen", "{answer}");
+    assert_eq!(answer["errors"]["scope"], "choose a scope to freeze", "{answer}");
     let good = sent("U0ADA", &view, &[("scope", "rule:r"), ("why", "it drains the wrong ones")]);
     assert_eq!(chat.interacts(&good).await, json!({ "response_action": "clear" }));
     assert!(chat.slack.answers(2).await[1].starts_with("frozen: rule:r."));

@@ -35,7 +35,7 @@ async fn who_opens_the_page_sees_what_waits_for_them_and_decides_there() {
     let call = chat.slack.called(PUBLISH, 1).await.remove(0);
     assert_eq!(call["user_id"], "U0ADA");
     let (words, buttons) = page(&call);
-    for expected in ["*Waits for you*", "*Open incidents: 1*", "i1 ", "nodes are out"] {
+    for expected in ["*Waiting for you*", "*Open incidents: 1*", "i1 ", "nodes are out"] {
         assert!(words.contains(expected), "{expected}: {words}");
     }
     assert!(!call.to_string().contains("<!channel>"));
@@ -70,13 +70,13 @@ async fn who_may_not_answer_sees_no_button_and_a_stranger_sees_how_to_be_known()
     chat.event(&opened("U0EVE", "Ev2")).await;
     let call = chat.slack.called(PUBLISH, 2).await.remove(1);
     let (words, buttons) = page(&call);
-    assert!(words.contains("does not know you") && words.contains("slack: U0EVE"), "{words}");
+    assert!(words.contains("is not linked") && words.contains("slack: U0EVE"), "{words}");
     assert!(!words.contains("i1") && buttons.is_empty(), "{words}");
     let mut foreign = opened("U0ADA", "Ev3");
     foreign["team_id"] = json!("T9");
     chat.event(&foreign).await;
     let (words, _) = page(&chat.slack.called(PUBLISH, 3).await[2]);
-    assert!(words.contains("does not know you"), "another workspace's U0ADA is not ours: {words}");
+    assert!(words.contains("is not linked"), "another workspace's U0ADA is not ours: {words}");
 }
 
 #[tokio::test]

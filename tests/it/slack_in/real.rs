@@ -179,7 +179,7 @@ async fn doctor_says_of_a_bad_token_a_missing_right_and_a_foreign_workspace_what
     place.slack.then(OPEN, 200, None, json!({ "ok": false, "error": "socket_mode_not_enabled" }));
     place.finds("bad", "switch it on at api.slack.com", "app's settings").await;
     place.slack.then(OPEN, 429, Some(30), json!({ "ok": false, "error": "ratelimited" }));
-    place.finds("bad", "slow down", "port 443").await;
+    place.finds("bad", "limits our rate", "port 443").await;
     // Asked twice: for forms and pages, and for the channel.
     for _ in 0..2 {
         place.slack.then("auth.test", 200, None, json!({ "ok": false, "error": "token_revoked" }));
@@ -193,8 +193,8 @@ async fn doctor_says_of_a_bad_token_a_missing_right_and_a_foreign_workspace_what
     place.slack.bot("commands,channels:history", "T0");
     place.finds("bad", "lacks `chat:write`", "channels.oncall").await;
     place.slack.bot("chat:write", "T0");
-    place.finds("bad", "no /nightshift in the workspace", "install the app anew").await;
-    place.finds("good", "may come twice after a crash", "").await;
+    place.finds("bad", "no /nightshift in the workspace", "reinstall the app").await;
+    place.finds("good", "may be sent twice after a crash", "").await;
     place.slack.bot(ALL, "T9");
     place.finds("bad", "`slack.team` is T0, and the bot token is of T9", "team: T9").await;
     place.slack.bot(ALL, "T0");

@@ -35,7 +35,7 @@ pub const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 pub const MINUTE: Duration = Duration::from_secs(60);
 const RULE: &str = "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: approve\n";
 const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 pub const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
 
 /// What Slack was told, and what it will answer.

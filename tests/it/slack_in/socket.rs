@@ -33,7 +33,7 @@ async fn a_command_over_the_socket_is_acknowledged_first_and_answered_at_its_own
     foreign["api_app_id"] = json!("A9");
     line.deliver("e5", "slash_commands", foreign).await;
     let answers = chat.slack.answers(5).await;
-    for words in ["`vic` has role viewer", "nobody in `people`", "this workspace, or this app"] {
+    for words in ["`vic` has role viewer", "no entry of `people`", "this workspace, or this app"] {
         assert!(answers.iter().any(|answer| answer.contains(words)), "{words}: {answers:?}");
     }
     assert!(chat.night.effects().is_empty());
@@ -147,7 +147,7 @@ async fn what_slack_asks_us_to_wait_is_waited() {
     chat.connect();
     chat.slack.called(OPEN, 1).await;
     crate::harness::eventually("that it is said", async || {
-        chat.standing().await["why"].as_str().is_some_and(|why| why.contains("slow down")).then_some(())
+        chat.standing().await["why"].as_str().is_some_and(|why| why.contains("limits our rate")).then_some(())
     })
     .await;
     chat.night.pass(Duration::from_secs(119)).await;

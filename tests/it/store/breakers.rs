@@ -4,7 +4,7 @@
 
 use super::Open;
 use super::fixtures::*;
-use nightshift::model::{Mode, ReasonCode, RunState};
+use nightshift::model::{Mode, Reach, ReasonCode, RunState};
 use nightshift::policy::GuardLimits;
 use nightshift::store::{Begun, Claimed, Control, Store, StoreError};
 use serde_json::json;
@@ -93,7 +93,7 @@ pub async fn a_failure_before_anything_was_done_trips_nothing(open: Open<'_>) {
 
 pub async fn one_symptom_on_many_nodes_trips_a_breaker_of_its_own(open: Open<'_>) {
     let store = open();
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let names: Vec<String> = (0..15).map(|number| format!("gpu-{number}")).collect();
     let mut runs = Vec::new();
     for name in &names {
@@ -113,7 +113,7 @@ pub async fn one_symptom_on_many_nodes_trips_a_breaker_of_its_own(open: Open<'_>
 
 pub async fn a_complaint_that_comes_and_goes_is_held_until_it_was_steady(open: Open<'_>) {
     let store = open();
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let rules = rules(json!([rule(Mode::Auto)]));
     let one = |start: u64| nightshift::model::Event { starts_at: at(start), ..event("Xid79", "gpu-3") };
     let mut runs = Vec::new();
@@ -145,8 +145,7 @@ pub async fn undo_and_giving_back_pass_a_breaker_that_has_tripped(open: Open<'_>
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
     let outcome = nightshift::model::Outcome::Ok(json!({ "changed": true }));
     store.end(next.run.id, next.run.epoch, 0, outcome, Vec::new(), at(1_502)).await.unwrap();
-    let call = nightshift::model::Call::new("k8s::uncordon", [("node", json!("gpu-4"))]);
-    let give_back = nightshift::policy::Proposal { call, disruptive: false, ..cordon(&next, "gpu-4") };
+    let give_back = proposal(&next, "k8s::uncordon", nightshift::model::Subject::node("gpu-4"));
     let begun = store.begin(give_back, wide(), at(1_503)).await.unwrap();
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }

@@ -3,8 +3,8 @@
 //! Invariant: nothing here is random and nothing reads a clock.
 
 use nightshift::model::{
-    Call, Effect, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject,
-    Time, UndoPolicy,
+    Call, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject, Time,
+    UndoPolicy,
 };
 use nightshift::policy::{Facts, GuardLimits, Proposal, RuleSet};
 use nightshift::store::{Batch, Claimed, Filter, Heard, Origin, Store};
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const TEXT: &str = "//! Empty the node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\nk8s::cordon(node);\n";
+pub const TEXT: &str = "//! Empty the node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\nk8s::cordon(node);\n";
 
 pub fn start() -> Time {
     "2026-03-01T03:00:00Z".parse().unwrap()
@@ -93,25 +93,22 @@ pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Batch {
 
 /// A claimed run of rule `xid` for a node, its runbook pinned.
 pub async fn running(store: &Arc<dyn Store>, node: &str) -> Claimed {
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let heard = hear(store, &auto(), vec![event("Xid79", node)], start()).await;
     store.claim(heard.runs[0], start()).await.unwrap().unwrap()
 }
 
+/// A step of a run, as the action of that name declares it.
+pub fn proposal(claimed: &Claimed, action: &str, target: Subject) -> Proposal {
+    let spec = nightshift::actions::find(action).unwrap().spec();
+    let call = Call::new(action, [("node", json!(target.node))]);
+    let facts = Facts { nodes_total: Some(100), ..Facts::default() };
+    let by = (claimed.run.id, claimed.run.epoch);
+    Proposal { deadline: at(60), facts, ..Proposal::new(spec, by, call, target, start()) }
+}
+
 pub fn cordon(claimed: &Claimed, node: &str) -> Proposal {
-    Proposal {
-        run: claimed.run.id,
-        epoch: claimed.run.epoch,
-        call: Call::new("k8s::cordon", [("node", json!(node))]),
-        effect: Effect::Converge,
-        reach: Reach::Node,
-        disruptive: true,
-        target: Subject::node(node),
-        undoes: None,
-        deadline: at(60),
-        carry: Value::Null,
-        facts: Facts { nodes_total: Some(100), ..Facts::default() },
-    }
+    proposal(claimed, "k8s::cordon", Subject::node(node))
 }
 
 pub fn guards() -> Arc<GuardLimits> {

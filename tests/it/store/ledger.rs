@@ -103,7 +103,7 @@ pub async fn every_changed_byte_of_an_export_is_noticed_and_named(open: Open<'_>
     let unsigned = verify_export(without(lines.len() - 1).as_slice(), key.public());
     assert!(matches!(unsigned, Err(VerifyError::Unsigned)), "{unsigned:?}");
     let other = self::key();
-    assert!(verify_export(good.as_slice(), other.public()).is_err(), "signed by somebody else");
+    assert!(verify_export(good.as_slice(), other.public()).is_err(), "signed by another user");
 }
 
 pub async fn a_redacted_body_is_gone_everywhere_and_the_proof_holds(open: Open<'_>) {

@@ -3,7 +3,7 @@
 //! Invariant: the checks after each sequence use nothing but reads of the trait.
 
 use super::fixtures::*;
-use nightshift::model::{EpisodeState, IncidentState, Outcome, Receipt, RunState, Span};
+use nightshift::model::{EpisodeState, IncidentState, Outcome, Reach, Receipt, RunState, Span};
 use nightshift::store::{Claimed, Control, NewApproval, Receipted, SqliteOptions, SqliteStore, Store};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -217,7 +217,7 @@ fn play(opens: fn(&Path) -> Arc<dyn Store>, commands: Vec<Do>) {
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let store = opens(dir.path());
-        store.pin(&pin(), TEXT, start()).await.unwrap();
+        store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
         let mut play = Play { dir, opens, store, second: 0, claimed: Vec::new() };
         for command in commands {
             play.perform(command).await;

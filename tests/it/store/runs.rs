@@ -7,8 +7,9 @@ use super::fixtures::*;
 use nightshift::limits;
 use nightshift::model::{
     Call, Effect, EntryKind, Failure, FailureKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunState,
-    Subject,
+    Scheduling, Subject,
 };
+use nightshift::policy::{Facts, Proposal};
 use nightshift::store::{Begun, Control, Filter, NewRun, Store, StoreError};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -145,6 +146,42 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
     assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
 }
 
+pub async fn no_step_reaches_further_than_what_was_pinned_with_the_text(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    store.pin(&pin(), TEXT, Reach::Pod, at(1)).await.unwrap();
+    let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(2)).await.unwrap();
+    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::ReachExceeded), "{begun:?}");
+    store.pin(&pin(), TEXT, Reach::Node, at(3)).await.unwrap();
+    let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(4)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
+/// What a step did to its node's schedule is kept with it, so no name of an action counts.
+pub async fn a_cordon_by_any_name_is_remembered_until_it_is_taken_back(open: Open<'_>) {
+    let store = open();
+    let claimed = running(&store, "gpu-3").await;
+    let (run, epoch) = (claimed.run.id, claimed.run.epoch);
+    let close = |name: &str, scheduling| {
+        let call = Call { action: name.to_owned(), ..cordon(&claimed, "gpu-3").call };
+        Proposal { call, scheduling, ..cordon(&claimed, "gpu-3") }
+    };
+    // The next step, on a node that bears no cordon of ours: somebody gave it back, if there was one.
+    let next = |now| {
+        let facts = Facts { our_cordon: Some(false), ..cordon(&claimed, "gpu-3").facts };
+        store.begin(Proposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), now)
+    };
+    let changed = Outcome::Ok(json!({ "changed": true }));
+    store.begin(close("site::close", Scheduling::Cordon), guards(), at(1)).await.unwrap();
+    store.end(run, epoch, 0, changed.clone(), Vec::new(), at(2)).await.unwrap();
+    let begun = next(at(3)).await.unwrap();
+    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::GivenBack), "{begun:?}");
+    store.begin(close("site::open", Scheduling::Uncordon), guards(), at(4)).await.unwrap();
+    store.end(run, epoch, 1, changed, Vec::new(), at(5)).await.unwrap();
+    let begun = next(at(6)).await.unwrap();
+    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+}
+
 pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
     let store = open();
     let claimed = running(&store, "gpu-3").await;
@@ -235,7 +272,7 @@ pub async fn a_run_held_for_an_alert_that_ended_goes_on_at_once_if_it_fires_agai
 
 pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     let store: Arc<dyn Store> = open();
-    store.pin(&pin(), TEXT, start()).await.unwrap();
+    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
     let by_hand = NewRun {
         pin: pin(),
         input: Input::default(),

@@ -44,7 +44,7 @@ async fn a_token_in_a_persons_name_is_made_by_that_person_or_on_the_engines_mach
     }
     let (status, said) = chat.posts(&secret("root"), "/api/v1/tokens", wanted("vic", "viewer", "1d")).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{said}");
-    assert!(said["error"].as_str().unwrap().contains("act in their name"), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("acts in its owner's name"), "{said}");
     make(&chat, &secret("local"), wanted("vic", "viewer", "1d")).await;
 }
 
@@ -86,7 +86,7 @@ async fn a_persons_token_opens_nothing_once_they_are_gone() {
     with(people);
     let (status, said) = ask().await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{said}");
-    assert!(said["error"].as_str().unwrap().contains("is eve's, who is nobody here any more"), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("belongs to eve, who is no longer in `people`"), "{said}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn breaking_the_glass_pages_everybody_and_each_use_is_in_the_ledger() {
         assert!(code == 2 && err.contains("cannot last 2h"), "{code} {err}");
         let (code, out, err) = nightshift(&site, &["break-glass", "--reason", "Slack and the login are down"]);
         assert_eq!(code, 0, "{err}");
-        assert!(err.contains("being told now: pager, second") && err.contains("revoke t1"), "{err}");
+        assert!(err.contains("notifying: pager, second") && err.contains("revoke t1"), "{err}");
         (site, out.trim().to_owned())
     })
     .await;
@@ -96,12 +96,12 @@ async fn breaking_the_glass_pages_everybody_and_each_use_is_in_the_ledger() {
     let site = beside(move || {
         let (_, out, _) = nightshift(&site, &["status"]);
         assert!(
-            out.contains("break-glass t1 is in force until ") && out.contains("Slack and the login are down"),
+            out.contains("break-glass access t1 is active until ") && out.contains("Slack and the login are down"),
             "{out}"
         );
         assert_eq!(nightshift(&site, &["tokens", "revoke", "t1", "--why", "over"]).0, 0);
         let (_, out, _) = nightshift(&site, &["status"]);
-        assert!(!out.contains("is in force until"), "{out}");
+        assert!(!out.contains("is active until"), "{out}");
         site
     })
     .await;

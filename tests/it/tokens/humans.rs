@@ -1,6 +1,6 @@
 //! Two persons are two humans, by whatever names they come.
 //!
-//! Invariant: what is frozen stays so until somebody else agrees, and the refusal says as whom they asked before.
+//! Invariant: what is frozen stays so until another user agrees, and the refusal says as whom they asked before.
 
 use super::{make, wanted, with_an_admin};
 use crate::harness::secret;
@@ -45,7 +45,7 @@ async fn a_token_made_here_is_no_second_person_of_its_maker_nor_are_two_of_them(
         assert!(said["error"].as_str().unwrap().ends_with(&format!("already, as {as_whom}")), "{said}");
         assert!(frozen(&chat).await);
         let (status, said) = release(&chat, &secret("bob")).await;
-        assert_eq!((status, &said["unfrozen"]), (200, &json!("all")), "somebody else: {said}");
+        assert_eq!((status, &said["unfrozen"]), (200, &json!("all")), "another user: {said}");
     }
 }
 
@@ -128,7 +128,7 @@ async fn broken_glasses_and_the_machines_own_token_are_one_human_together() {
     let refused = async || {
         for other in [&ann, &ben, &secret("local")] {
             let (status, said) = release(&chat, other).await;
-            assert!(status == 403 && said.to_string().contains("counts as none"), "{status} {said}");
+            assert!(status == 403 && said.to_string().contains("does not count as one"), "{status} {said}");
         }
     };
     // Neither the first of two persons nor the second one.

@@ -17,7 +17,7 @@ use url::Url;
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const RULE: &str = "rules:\n  - name: r\n    when: ['alertname=\"GpuXid\"']\n    run: cordon\n    mode: approve\n";
 pub const CORDON: &str =
-    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! reach: node\n\nk8s::cordon(node, \"test\");\n";
+    "//! Cordon a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"test\");\n";
 pub const XID: &[(&str, &str)] = &[("alertname", "GpuXid"), ("node", "gpu-2")];
 
 pub struct Desk {

@@ -46,7 +46,7 @@ async fn a_plan_that_was_only_suggested_is_shown_and_judged_with_one_press() {
     let at = desk.at(&format!("/runs/{}", run.id));
     let page = ada.open(&at).await;
     let words = page.words();
-    assert!(words.contains("Suggestion only: what it would do") && words.contains("cordon gpu-2"), "{words}");
+    assert!(words.contains("Suggestion only: the plan") && words.contains("cordon gpu-2"), "{words}");
     assert!(words.contains("Would that have been right?") && words.contains("It counts for rule r"), "{words}");
     let form = page.form("/judge");
     let after = ada.send(&form.clone().with("verdict", "wrong").with("why", "the <b>fan</b> was loose")).await;
@@ -111,7 +111,7 @@ async fn who_may_not_judge_sees_the_verdict_without_buttons_and_a_forged_form_is
     assert_eq!(refused.status, 403);
     assert!(refused.words().contains("`vic` has role viewer"), "{}", refused.words());
     assert_eq!(counts(&desk).await, (1, 0), "the approval alone");
-    assert!(desk.remarks().await[0].starts_with("refused to vic: POST /api/v1/runs/r1/judge"));
+    assert!(desk.remarks().await[0].starts_with("denied for vic: POST /api/v1/runs/r1/judge"));
     // Somebody who may act elsewhere alone.
     let far =
         nightshift::server::GivenToken { clusters: Some(vec!["elsewhere".into()]), ..given("far", Role::Operator) };
@@ -130,10 +130,10 @@ async fn what_nobody_can_judge_has_no_buttons() {
     desk.night.until_rest(by_hand, MINUTE).await;
     let (mut ada, _) = desk.signed_in("ada").await;
     let page = ada.open(&desk.at(&format!("/runs/{by_hand}"))).await;
-    assert!(page.words().contains("Suggestion only: what it would do") && !has_buttons(&page), "{}", page.words());
+    assert!(page.words().contains("Suggestion only: the plan") && !has_buttons(&page), "{}", page.words());
     // A rule's run that has planned nothing yet.
     let heard = desk.night.hear("firing", &[("alertname", "GpuXid"), ("node", "gpu-3")]).await;
     let page = ada.open(&desk.at(&format!("/runs/{}", heard.runs[0]))).await;
     assert!(!has_buttons(&page), "{}", page.words());
-    assert!(CORDON.contains("reach: node"), "it is not for want of an effect");
+    assert!(CORDON.contains("scope: node"), "it is not for want of an effect");
 }

@@ -161,7 +161,7 @@ async fn who_is_in_a_named_group_is_let_in_and_who_only_says_a_mail_is_not() {
     assert!(page.status == 200 && page.words().contains("bob@example.com · viewer"), "{}", page.words());
     let (browser, page) = scene.sign_in("u-eve", "/").await;
     assert_eq!((page.status, browser.session()), (403, None));
-    assert!(page.words().contains("the provider knows you as `u-eve`"), "{}", page.words());
+    assert!(page.words().contains("your subject at the provider is `u-eve`"), "{}", page.words());
     assert!(!page.words().contains("Open incidents"));
     let doctor = scene.doctor();
     assert!(doctor.contains("answers, with") && !doctor.contains("identity provider: ID tokens"), "{doctor}");

@@ -172,7 +172,7 @@ async fn docs_web_md_works_literally_with_keycloak() {
     // Signed out here, Keycloak still knows bob: one click and he is back, unless another user is asked for.
     let home = bob.open(&scene.at("/")).await;
     let out = bob.send(&home.form("/logout")).await;
-    assert!(out.words().contains("Your session at the identity provider goes on"), "{}", out.words());
+    assert!(out.words().contains("Your session at the identity provider continues"), "{}", out.words());
     let mut next = bob.clone();
     assert!(scene.leave(&mut next, "/login/provider?to=/").await.words().contains("bob@example.com · approver"));
     let page = scene.leave(&mut bob.clone(), "/login/provider?to=/&other=1").await;
@@ -188,7 +188,7 @@ async fn docs_web_md_works_literally_with_keycloak() {
     scene.site.edit(|text| text.replace("scopes: [openid, email]", "scopes: [openid, email, groups]"));
     let engine = scene.engine().await;
     let page = scene.leave(&mut Browser::new(), "/login/provider?to=/incidents").await;
-    for part in ["invalid_scope (Invalid scopes: openid email groups)", "does the client have all of them"] {
+    for part in ["invalid_scope (Invalid scopes: openid email groups)", "does the provider allow all of them"] {
         assert!(page.words().contains(part), "{part}: {}", page.words());
     }
     assert!(scene.site.log().contains("Invalid scopes: openid email groups"), "{}", scene.site.log());

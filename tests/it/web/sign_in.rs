@@ -21,9 +21,11 @@ async fn nobody_is_let_in_by_default_and_is_told_what_to_tell() {
     let (browser, page) = sign_in(&desk).await;
     assert_eq!((page.status, browser.session()), (403, None));
     let words = page.words();
-    for part in
-        ["knows you as `00u1` (mail ada@example.com)", "`oidc: 00u1`", forged.url.as_str().trim_end_matches('/')]
-    {
+    for part in [
+        "your subject at the provider is `00u1` (mail ada@example.com)",
+        "`oidc: 00u1`",
+        forged.url.as_str().trim_end_matches('/'),
+    ] {
         assert!(words.contains(part), "{part}: {words}");
     }
 }
@@ -69,7 +71,7 @@ async fn somebody_is_who_the_configuration_says_by_subject_by_verified_mail_or_b
         (json!({ "email": "ada@example.com", "email_verified": "true" }), nothing()),
         // A subject that looks like somebody's address.
         (json!({ "sub": "dan@example.com" }), nothing()),
-        // What is said of somebody else, or half of it here and half of it there.
+        // What is said of another user, or half of it here and half of it there.
         (nothing(), json!({ "sub": "00u2", "email": "ada@example.com", "email_verified": true })),
         (
             json!({ "email": "ada@example.com", "email_verified": false }),
@@ -136,7 +138,7 @@ async fn a_code_is_taken_once_and_only_in_the_browser_where_the_sign_in_began() 
     browser.jar.clear();
     let again = browser.open(&back).await;
     assert_eq!(again.status, 400, "the ticket is gone from the browser");
-    assert!(again.words().contains("was not begun in this browser, has been used"), "{}", again.words());
+    assert!(again.words().contains("was not started in this browser, has been used"), "{}", again.words());
     // A victim who is led to the attacker's answer does not become the attacker.
     let mut victim = Browser::new();
     assert_eq!((victim.open(&back).await.status, victim.session()), (400, None));

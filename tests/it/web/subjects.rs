@@ -56,7 +56,7 @@ async fn who_changes_her_mail_at_the_provider_does_not_release_what_she_asked_to
     assert!(words.contains("ann · operator"), "{words}");
     act(&desk, &mut before, "/web/freezes").await;
     let words = act(&desk, &mut before, "/web/unfreeze").await;
-    assert!(words.contains("Release requested by ann; a second person must agree."), "{words}");
+    assert!(words.contains("Release requested by ann; a second person must confirm."), "{words}");
     // Her own account page, in a minute: the new mail is not verified. In a group she is as well.
     let (mut after, words) = signs_in(claims("00u1", "ann.new@example.com", false)).await;
     let released = act(&desk, &mut after, "/web/unfreeze").await;

@@ -73,7 +73,7 @@ async fn an_error_of_the_provider_is_quoted_with_what_to_look_at() {
     let words = page.words();
     for part in [
         "did not sign you in: invalid_scope (Invalid scopes: openid email",
-        "`server.oidc.scopes` asks for `openid email`: does the client have all of them",
+        "`server.oidc.scopes` asks for `openid email`: does the provider allow all of them",
     ] {
         assert!(words.contains(part), "{part}: {words}");
     }
@@ -155,7 +155,7 @@ async fn after_a_sign_out_the_next_one_at_the_screen_can_be_another_user() {
     let home = browser.open(&desk.at("/")).await;
     let page = browser.send(&home.form("/logout")).await;
     assert_eq!((page.url.path(), browser.session()), ("/login", None));
-    assert!(page.words().contains("Your session at the identity provider goes on"), "{}", page.words());
+    assert!(page.words().contains("Your session at the identity provider continues"), "{}", page.words());
     assert!(page.text.contains("/login/provider?to=/&amp;other=1"), "{}", page.text);
     let ended = browser.leave(&desk.at("/login/provider/end")).await;
     assert_eq!(ended, forged.url.join("/end?client_id=ns").unwrap());

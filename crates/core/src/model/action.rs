@@ -1,14 +1,14 @@
-//! What an action declares about itself: the table that `check`, the guards, the docs and the RBAC all read.
+//! The declaration of an action: the table that `check`, the guards, the docs and the RBAC all read.
 //!
-//! Invariant: an effect has no default; who adds an action must say what a crash in its middle leaves behind.
+//! Invariant: an effect has no default; each action must declare the state that a crash in its middle leaves behind.
 
 use super::Span;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// What may be done when a crash or a lost reply leaves a step open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Effect {
     /// No effect: perform again.
     Read,
@@ -18,35 +18,29 @@ pub enum Effect {
     Keyed,
     /// Compare-and-set on a witness read before: changed means it happened, same means do it.
     Witnessed,
-    /// Can be asked afterwards: ask, then decide.
+    /// Can be checked afterwards: check, then decide.
     Probed,
-    /// None of it: stop, a human decides.
+    /// None of it: stop, a user decides.
     Blind,
 }
 
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Effect::Read => "read",
-            Effect::Converge => "converge",
-            Effect::Keyed => "keyed",
-            Effect::Witnessed => "witnessed",
-            Effect::Probed => "probed",
-            Effect::Blind => "blind",
-        })
+impl Effect {
+    pub const fn name(self) -> &'static str {
+        self.into_str()
     }
 }
 
 /// How much a call can hurt, from nothing to the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Reach {
-    /// Changes nothing, or only what people read.
+    /// Changes nothing, or only messages to users.
     #[default]
     None,
     /// One pod, or one container of a Docker engine.
     Pod,
-    /// One workload: all replicas of a model, say.
+    /// One workload, such as all replicas of a model.
     Workload,
     /// One node and all that runs on it.
     Node,
@@ -54,7 +48,7 @@ pub enum Reach {
     Cluster,
 }
 
-/// What a call takes away from those who serve, from its arguments alone: what the serving floor counts.
+/// The capacity that a call takes away from serving, computed from its arguments alone; the serving floor counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Takes {
     #[default]
@@ -85,20 +79,109 @@ pub enum Takes {
     },
 }
 
-impl fmt::Display for Reach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reach::None => "none",
-            Reach::Pod => "pod",
-            Reach::Workload => "workload",
-            Reach::Node => "node",
-            Reach::Cluster => "cluster",
-        })
+/// The thing that a call is about, from its arguments of the same name: what `Action::target` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    Nothing,
+    Node,
+    /// A GPU of a node; all of them where the call names none.
+    Gpu,
+    Pod,
+    Workload,
+    Container,
+}
+
+/// What a call may take from those who serve, with the words for it in a sentence: `draining it` leaves 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// Ends no pod; a disruptive action may still keep new ones away.
+    Nothing,
+    /// A GPU that no process holds, so no replica with it.
+    Gpu,
+    /// The pods of a node.
+    Node(&'static str),
+    Pod(&'static str),
+    /// The replicas above the number that a workload is scaled to.
+    Replicas(&'static str),
+    /// As many at once as the workload's own strategy lets go.
+    Rollout(&'static str),
+    Container(&'static str),
+}
+
+impl Capacity {
+    /// The words for taking it; empty where no replica goes.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Capacity::Nothing | Capacity::Gpu => "",
+            Capacity::Node(doing)
+            | Capacity::Pod(doing)
+            | Capacity::Replicas(doing)
+            | Capacity::Rollout(doing)
+            | Capacity::Container(doing) => doing,
+        }
     }
 }
 
+/// What an action does to a node's place in the scheduler. Kept with each step, so that the store can tell whether a run
+/// has cordoned a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduling {
+    Unchanged,
+    /// Marks the node unschedulable.
+    Cordon,
+    /// Removes that mark.
+    Uncordon,
+    /// Keeps pods away, or moves them, by other means.
+    Withdraw,
+    /// Ends that.
+    Return,
+}
+
+impl Scheduling {
+    /// Whether it only gives the node back.
+    pub fn gives_back(self) -> bool {
+        matches!(self, Scheduling::Uncordon | Scheduling::Return)
+    }
+}
+
+/// When people must agree before a call of it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalNeed {
+    /// As the run's mode requires.
+    ByMode,
+    /// In every mode: there is nothing left to try if it fails.
+    LastResort,
+    /// The call is itself the question, which the engine puts to people instead of performing anything.
+    Requests,
+}
+
+/// An action in words. `{target}` is the thing that the call is about, `{details}` its other arguments in brackets, `{call}`
+/// the call as a runbook writes it, and any other name in braces the argument of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phrases {
+    /// `drain {target}{details}`.
+    pub todo: &'static str,
+    /// `drained {target}{details}`, for the timeline of an incident; none where the timeline has no line for it: a read, or
+    /// a step that the ledger has other entries for.
+    pub done: Option<&'static str>,
+}
+
 /// The type of a parameter of a runbook or an action. Names of things are validated against the world before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[strum(const_into_str)]
 pub enum ParamType {
     /// The name of an existing node.
     Node,
@@ -114,7 +197,7 @@ pub enum ParamType {
     /// A text such as `30m`.
     Duration,
     String,
-    /// A query of Prometheus. It comes from a rule, a header or a person, never from an event.
+    /// A query of Prometheus. It comes from a rule, a header or a user, never from an event.
     Query,
     Int,
     Float,
@@ -124,42 +207,17 @@ pub enum ParamType {
 }
 
 impl ParamType {
-    pub const ALL: [ParamType; 13] = [
-        ParamType::Node,
-        ParamType::Gpu,
-        ParamType::Pod,
-        ParamType::Workload,
-        ParamType::Namespace,
-        ParamType::Model,
-        ParamType::Duration,
-        ParamType::String,
-        ParamType::Query,
-        ParamType::Int,
-        ParamType::Float,
-        ParamType::Bool,
-        ParamType::Any,
-    ];
+    /// Every type, in the order of the documentation.
+    pub const NAMES: &'static [&'static str] = <ParamType as strum::VariantNames>::VARIANTS;
 
+    /// The type's name in a runbook's header.
     pub fn name(self) -> &'static str {
-        match self {
-            ParamType::Node => "Node",
-            ParamType::Gpu => "Gpu",
-            ParamType::Pod => "Pod",
-            ParamType::Workload => "Workload",
-            ParamType::Namespace => "Namespace",
-            ParamType::Model => "Model",
-            ParamType::Duration => "Duration",
-            ParamType::String => "String",
-            ParamType::Query => "Query",
-            ParamType::Int => "Int",
-            ParamType::Float => "Float",
-            ParamType::Bool => "Bool",
-            ParamType::Any => "Any",
-        }
+        self.into_str()
     }
 
+    /// The type of this name; none where no type has it. The inverse of [`ParamType::name`].
     pub fn from_name(name: &str) -> Option<ParamType> {
-        ParamType::ALL.into_iter().find(|ty| ty.name() == name)
+        name.parse().ok()
     }
 }
 
@@ -182,6 +240,7 @@ pub struct Permission {
 }
 
 impl Permission {
+    /// One right in Kubernetes' RBAC: `verb` on `resource` of the API group.
     pub const fn new(group: &'static str, resource: &'static str, verb: &'static str) -> Permission {
         Permission { group, resource, verb }
     }
@@ -203,7 +262,7 @@ impl Permission {
     }
 }
 
-/// What an action declares.
+/// The declaration of one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionSpec {
     /// The Rhai name, audit name and docs heading: `k8s::cordon`.
@@ -214,12 +273,17 @@ pub struct ActionSpec {
     pub params: &'static [ParamSpec],
     /// Keys of a trailing `#{…}` map; empty: no such map is taken.
     pub options: &'static [ParamSpec],
-    /// What the script gets back, in words.
+    /// The value that the script receives, in words.
     pub returns: &'static str,
     pub effect: Effect,
     pub reach: Reach,
     /// Takes serving capacity away: counted by the blast radius and serialised per node.
     pub disruptive: bool,
+    pub target: TargetKind,
+    pub takes: Capacity,
+    pub scheduling: Scheduling,
+    pub approval: ApprovalNeed,
+    pub phrases: Phrases,
     pub permissions: &'static [Permission],
     /// The action that reverses it, where one does.
     pub undo: Option<&'static str>,

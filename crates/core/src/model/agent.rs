@@ -14,6 +14,7 @@ pub struct AgentName {
 }
 
 impl AgentName {
+    /// The agent of this node in this cluster; an empty cluster stands for a machine without Kubernetes.
     pub fn new(cluster: &str, node: &str) -> AgentName {
         AgentName { cluster: cluster.to_owned(), node: node.to_owned() }
     }

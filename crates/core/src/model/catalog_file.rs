@@ -1,6 +1,6 @@
-//! A file of rules, runbooks or integrations, as it was when it was good.
+//! A file of rules, runbooks or integrations in its last good version.
 //!
-//! Invariant: the text is the whole file, so that a start from it compiles what the folder held.
+//! Invariant: the text is the whole file, so that a start from it compiles the content that the folder held.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +16,13 @@ pub enum FileKind {
     Encoder,
 }
 
+/// A file's kind, place and text in its last good version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CatalogFile {
     pub kind: FileKind,
     /// The folder as configured, and the name in it.
     pub path: String,
-    /// What it is called in the catalog.
+    /// Its name in the catalog.
     pub name: String,
     pub text: String,
 }

@@ -1,4 +1,4 @@
-//! What the engine asks of an agent, and what it answers.
+//! Commands from the engine to an agent, and the agent's answers.
 //!
 //! Invariant: a command is known by run, step and incarnation of the store for ever; the same one again is never done twice.
 
@@ -26,7 +26,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// What the agent remembers on disk.
+    /// The key under which the agent stores the command on disk.
     pub fn key(&self) -> String {
         key(self.run, self.step, &self.incarnation)
     }
@@ -43,8 +43,8 @@ pub(super) fn key(run: RunId, step: u32, incarnation: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub enum Answer {
-    /// For good or ill; never changes again.
+    /// Done or failed; never changes again.
     Ended { outcome: Outcome },
-    /// Under way, with what a person may see of it.
+    /// Under way, with its progress as users may see it.
     Working { why: String, progress: Value },
 }

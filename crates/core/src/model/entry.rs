@@ -1,4 +1,4 @@
-//! One line of what happened. A run's journal and the audit trail are two readings of these.
+//! One entry of the ledger: a fact that happened. A run's journal and the audit trail are two readings of the entries.
 //!
 //! Invariant: entries are never changed or reordered; their order is their number, never their time.
 
@@ -14,14 +14,17 @@ use serde::{Deserialize, Serialize};
 pub struct Actor(pub String);
 
 impl Actor {
+    /// The engine itself: `engine`.
     pub fn engine() -> Actor {
         Actor("engine".to_owned())
     }
 
+    /// A user or a token: `person:NAME`.
     pub fn person(name: &str) -> Actor {
         Actor(format!("person:{name}"))
     }
 
+    /// A source of alerts: `source:NAME`.
     pub fn source(name: &str) -> Actor {
         Actor(format!("source:{name}"))
     }
@@ -47,7 +50,7 @@ pub struct Freeze {
     /// When it ends by itself; none: it lasts until it is released.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<Time>,
-    /// The first of two persons who want it released.
+    /// The first of two users who request its release.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub release_by: Option<String>,
 }
@@ -61,7 +64,7 @@ impl Freeze {
         }
     }
 
-    /// What releases exactly this one.
+    /// The command that releases exactly this freeze.
     pub fn way_back(&self) -> String {
         match self.scope.as_str() {
             "all" => "nightshift unfreeze --why '…'".to_owned(),
@@ -85,7 +88,7 @@ pub struct Poster {
     pub by: String,
     /// The token or the certificate, in words: `token t3`.
     pub with: String,
-    /// A person (any role but `source`): a requester of the runs that the events start.
+    /// A user (any role but `source`): a requester of the runs that the events start.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub person: bool,
 }
@@ -97,18 +100,19 @@ pub struct HeardEvent {
     pub episode: EpisodeId,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incident: Option<IncidentId>,
-    /// `opened`, `reopened`, `resolved`, `late`: what it did to its episode.
+    /// The change of its episode: `opened`, `reopened`, `resolved` or `late`.
     pub change: String,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub runs: Vec<RunId>,
-    /// Why nothing (more) was started, one for each rule that had a say.
+    /// Why nothing (more) was started, one for each rule that matched.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub reasons: Vec<Reason>,
 }
 
 /// What happened. Refreshes ("still firing") change a counter and are no entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum EntryKind {
     /// The engine started on this store.
     Started {
@@ -123,7 +127,7 @@ pub enum EntryKind {
         via: Option<Poster>,
         events: Vec<HeardEvent>,
     },
-    /// Something a source could not tell us: a truncated list, a gap, a body we had to refuse.
+    /// A gap of a source: a truncated list, a missing part, a body that was refused.
     Gap {
         source: String,
         text: String,
@@ -162,7 +166,7 @@ pub enum EntryKind {
         /// The incident's title, where it follows.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         title: Option<String>,
-        /// They are graver than what the incident had: its severity from now on.
+        /// They are graver than the incident was: its severity from now on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         raised: Option<Severity>,
     },
@@ -174,7 +178,7 @@ pub enum EntryKind {
         owner: String,
         by: String,
     },
-    /// Intent: a person wants the alerts of an incident silenced at their sources.
+    /// Intent: a user requests that the alerts of an incident be silenced at their sources.
     SilenceAsked {
         alerts: usize,
         until: Time,
@@ -195,7 +199,7 @@ pub enum EntryKind {
         subject: Subject,
         mode: Mode,
         requested_by: String,
-        /// What its rule does, as evidence and levels know it.
+        /// The hash of the rule's behavior, by which evidence and levels refer to it.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         content: Option<String>,
     },
@@ -241,20 +245,20 @@ pub enum EntryKind {
     RunEnded {
         state: RunState,
     },
-    /// What became of the complaint after a run had done its work.
+    /// The state of the alert after a run had done its work.
     RunProved {
         rule: String,
         aftermath: Aftermath,
         bake: Span,
     },
-    /// A person says whether what a run did, or would have done, was right. Of one person the latest word counts.
+    /// A user's review of a run's actions, done or planned: right or wrong. Of one user the latest review counts.
     RunJudged {
         rule: String,
         right: bool,
         by: String,
         why: String,
     },
-    /// A rule may go one rung further, on this evidence.
+    /// A rule's mode is raised, on this evidence.
     RulePromoted {
         rule: String,
         from: Mode,
@@ -264,7 +268,7 @@ pub enum EntryKind {
         content: String,
         card: Box<Card>,
     },
-    /// A rule goes less far from now on, until somebody promotes it or changes what it does.
+    /// A rule's mode is lowered from now on, until it is promoted or its content changes.
     RuleDemoted {
         rule: String,
         from: Mode,
@@ -277,7 +281,7 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         past: bool,
     },
-    /// A runbook spoke to a channel.
+    /// A runbook sent a message to a channel.
     Told {
         channel: String,
         text: String,
@@ -291,7 +295,7 @@ pub enum EntryKind {
         why: String,
         final_: bool,
     },
-    /// Whether a channel that is patient with automation speaks of an incident, and why.
+    /// Whether a channel that waits for automation notifies about an incident, and why.
     PageJudged {
         channel: String,
         paged: bool,
@@ -308,20 +312,20 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
-    /// The first of two persons wants a freeze released.
+    /// The first of two users requests the release of a freeze.
     ReleaseAsked {
         scope: String,
         by: String,
         why: String,
     },
-    /// Somebody said yes to a question that needs more than one person.
+    /// An approver agreed to a question that needs more than one.
     ApprovalSeconded {
         approval: ApprovalId,
         by: String,
         given: u32,
         needed: u32,
     },
-    /// Too much went wrong: nothing new of this scope begins until a person resets it.
+    /// Too much went wrong: nothing new of this scope begins until a user resets it.
     BreakerTripped {
         breaker: Breaker,
     },
@@ -357,21 +361,21 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
-    /// A way in for everything, for an hour; everybody is told.
+    /// Access to everything for an hour; everyone is notified.
     BreakGlass {
         token: TokenId,
         by: String,
         why: String,
         until: Time,
     },
-    /// What it was used for; several times, where it was the same again.
+    /// The request it was used for, with a count of repeats.
     BreakGlassUsed {
         token: TokenId,
         by: String,
         what: String,
         times: u64,
     },
-    /// Somebody may not do what they tried; several times, where it was the same again.
+    /// A request that was refused for a missing right, with a count of repeats.
     Refused {
         who: String,
         what: String,
@@ -379,11 +383,11 @@ pub enum EntryKind {
         why: String,
         times: u64,
     },
-    /// People or tokens of the configuration are others now, in words.
+    /// Users or tokens of the configuration are others now, in words.
     PeopleChanged {
         changes: Vec<String>,
     },
-    /// A subject of the identity provider signed in as this person for the first time: from now on it is that person.
+    /// A subject of the identity provider signed in as this user for the first time: from now on it is that user.
     SubjectLinked {
         person: String,
         issuer: String,
@@ -391,14 +395,14 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         mail: Option<String>,
     },
-    /// The mail of this person's entry belongs to another subject than the one that has signed in as them: refused.
+    /// The mail of this user's entry belongs to another subject than the one that has signed in as them: refused.
     SubjectRefused {
         person: String,
         issuer: String,
         subject: String,
         mail: String,
     },
-    /// A subject that is this person signed in with another mail than before; it stays that person.
+    /// A subject that is this user signed in with another mail than before; it stays that user.
     SubjectMailChanged {
         person: String,
         issuer: String,
@@ -406,7 +410,7 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         mail: Option<String>,
     },
-    /// An admin lets the next subject with the mail of this person's entry be that person.
+    /// An admin lets the next subject with the mail of this user's entry be that user.
     SubjectsUnlinked {
         person: String,
         subjects: u64,
@@ -420,7 +424,7 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
-    /// A person has looked at what a stuck run left, and gave its nodes free for others.
+    /// A user has checked the remains of a stuck run and released its nodes for other runs.
     NodesReleased {
         nodes: Vec<String>,
         by: String,
@@ -443,7 +447,7 @@ pub enum EntryKind {
         /// Counts from 1, the one that it got when it joined.
         generation: u64,
     },
-    /// An agent has got its first certificate, by a token that this person made.
+    /// An agent has got its first certificate, by a token that this user made.
     AgentJoined {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         cluster: String,
@@ -469,12 +473,12 @@ pub enum EntryKind {
         by: String,
         why: String,
     },
-    /// A person said or did something elsewhere that belongs to the story.
+    /// A user's remark or act elsewhere that belongs to the timeline.
     Remarked {
         by: String,
         text: String,
     },
-    /// Something that should not be: shown to people, counted.
+    /// Something that should not be: shown to users, counted.
     Trouble {
         text: String,
     },
@@ -482,131 +486,11 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every word that `name` gives.
-    pub const NAMES: [&'static str; 59] = [
-        "started",
-        "heard",
-        "gap",
-        "incident_opened",
-        "incident_resolved",
-        "incident_recovering",
-        "incident_recurred",
-        "incident_grouped",
-        "alerts_joined",
-        "incident_acknowledged",
-        "incident_assigned",
-        "silence_asked",
-        "silence_made",
-        "run_created",
-        "run_planned",
-        "approval_asked",
-        "approval_decided",
-        "approval_expired",
-        "step_begun",
-        "step_ended",
-        "step_held",
-        "step_denied",
-        "run_ended",
-        "run_proved",
-        "run_judged",
-        "rule_promoted",
-        "rule_demoted",
-        "told",
-        "delivered",
-        "delivery_failed",
-        "page_judged",
-        "frozen",
-        "unfrozen",
-        "release_asked",
-        "approval_seconded",
-        "breaker_tripped",
-        "breaker_reset",
-        "catalog_loaded",
-        "catalog_refused",
-        "token_made",
-        "token_revoked",
-        "break_glass",
-        "break_glass_used",
-        "refused",
-        "people_changed",
-        "agent_token_made",
-        "agent_renewed",
-        "subject_linked",
-        "subject_refused",
-        "subject_mail_changed",
-        "subjects_unlinked",
-        "sessions_ended",
-        "agent_joined",
-        "agent_removed",
-        "swept",
-        "nodes_released",
-        "redacted",
-        "remarked",
-        "trouble",
-    ];
+    pub const NAMES: &'static [&'static str] = <EntryKind as strum::VariantNames>::VARIANTS;
 
     /// The `kind` word as it is stored.
     pub fn name(&self) -> &'static str {
-        match self {
-            EntryKind::Started { .. } => "started",
-            EntryKind::Heard { .. } => "heard",
-            EntryKind::Gap { .. } => "gap",
-            EntryKind::IncidentOpened { .. } => "incident_opened",
-            EntryKind::IncidentResolved { .. } => "incident_resolved",
-            EntryKind::IncidentRecovering { .. } => "incident_recovering",
-            EntryKind::IncidentRecurred { .. } => "incident_recurred",
-            EntryKind::IncidentGrouped { .. } => "incident_grouped",
-            EntryKind::AlertsJoined { .. } => "alerts_joined",
-            EntryKind::IncidentAcknowledged { .. } => "incident_acknowledged",
-            EntryKind::IncidentAssigned { .. } => "incident_assigned",
-            EntryKind::SilenceAsked { .. } => "silence_asked",
-            EntryKind::SilenceMade { .. } => "silence_made",
-            EntryKind::RunCreated { .. } => "run_created",
-            EntryKind::RunPlanned { .. } => "run_planned",
-            EntryKind::ApprovalAsked { .. } => "approval_asked",
-            EntryKind::ApprovalDecided { .. } => "approval_decided",
-            EntryKind::ApprovalExpired { .. } => "approval_expired",
-            EntryKind::StepBegun { .. } => "step_begun",
-            EntryKind::StepEnded { .. } => "step_ended",
-            EntryKind::StepHeld { .. } => "step_held",
-            EntryKind::StepDenied { .. } => "step_denied",
-            EntryKind::RunEnded { .. } => "run_ended",
-            EntryKind::RunProved { .. } => "run_proved",
-            EntryKind::RunJudged { .. } => "run_judged",
-            EntryKind::RulePromoted { .. } => "rule_promoted",
-            EntryKind::RuleDemoted { .. } => "rule_demoted",
-            EntryKind::Told { .. } => "told",
-            EntryKind::Delivered { .. } => "delivered",
-            EntryKind::DeliveryFailed { .. } => "delivery_failed",
-            EntryKind::PageJudged { .. } => "page_judged",
-            EntryKind::Frozen { .. } => "frozen",
-            EntryKind::Unfrozen { .. } => "unfrozen",
-            EntryKind::ReleaseAsked { .. } => "release_asked",
-            EntryKind::ApprovalSeconded { .. } => "approval_seconded",
-            EntryKind::BreakerTripped { .. } => "breaker_tripped",
-            EntryKind::BreakerReset { .. } => "breaker_reset",
-            EntryKind::CatalogLoaded { .. } => "catalog_loaded",
-            EntryKind::CatalogRefused { .. } => "catalog_refused",
-            EntryKind::AgentTokenMade { .. } => "agent_token_made",
-            EntryKind::AgentRenewed { .. } => "agent_renewed",
-            EntryKind::AgentJoined { .. } => "agent_joined",
-            EntryKind::AgentRemoved { .. } => "agent_removed",
-            EntryKind::Swept { .. } => "swept",
-            EntryKind::TokenMade { .. } => "token_made",
-            EntryKind::TokenRevoked { .. } => "token_revoked",
-            EntryKind::BreakGlass { .. } => "break_glass",
-            EntryKind::BreakGlassUsed { .. } => "break_glass_used",
-            EntryKind::Refused { .. } => "refused",
-            EntryKind::PeopleChanged { .. } => "people_changed",
-            EntryKind::SubjectLinked { .. } => "subject_linked",
-            EntryKind::SubjectRefused { .. } => "subject_refused",
-            EntryKind::SubjectMailChanged { .. } => "subject_mail_changed",
-            EntryKind::SubjectsUnlinked { .. } => "subjects_unlinked",
-            EntryKind::SessionsEnded { .. } => "sessions_ended",
-            EntryKind::NodesReleased { .. } => "nodes_released",
-            EntryKind::Redacted { .. } => "redacted",
-            EntryKind::Remarked { .. } => "remarked",
-            EntryKind::Trouble { .. } => "trouble",
-        }
+        self.into_str()
     }
 }
 

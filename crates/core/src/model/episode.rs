@@ -1,17 +1,18 @@
-//! One firing-to-resolved span of one complaint.
+//! One firing-to-resolved span of one alert.
 //!
 //! Invariant: at most one episode per (source, fingerprint) is open, and its start is the earliest one reported.
 
 use super::{EpisodeId, Event, IncidentId, Time};
 use serde::{Deserialize, Serialize};
 
+/// Whether an alert is firing, as far as its source reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EpisodeState {
     Open,
-    /// The source said that it ended.
+    /// The source reported its end.
     Resolved,
-    /// The source fell silent: nobody knows. Nothing acts on a stale episode.
+    /// The source fell silent: its state is unknown. Nothing acts on a stale episode.
     Stale,
 }
 
@@ -23,7 +24,7 @@ pub struct Episode {
     pub incident: Option<IncidentId>,
     pub opened_at: Time,
     pub last_seen: Time,
-    /// How often the source has said it, the first time included.
+    /// Reports of the source, the first one included.
     pub seen: u32,
     /// How often it came back with the same start after a resolve.
     pub reopened: u32,

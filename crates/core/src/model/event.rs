@@ -1,10 +1,9 @@
-//! One thing a source said about one subject, once, never changed.
+//! One report of a source about one subject, never changed.
 //!
 //! Invariant: an event of one source is identified by its fingerprint; nothing else in it is an identity.
 
 use super::{Labels, Subject, Time};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Whether the complaint holds or has ended, in the source's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,8 +14,9 @@ pub enum Status {
 }
 
 /// How bad a source says it is, from mild to grave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     Info,
     #[default]
@@ -37,23 +37,12 @@ impl Severity {
     }
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-            Severity::Critical => "critical",
-        })
-    }
-}
-
 /// One statement of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// The logical source, e.g. an Alertmanager cluster; never a network address.
     pub source: String,
-    /// The source's identity for the complaint: for Alertmanager, 16 hex digits over the labels.
+    /// The source's identity for the alert: for Alertmanager, 16 hex digits over the labels.
     pub fingerprint: String,
     pub status: Status,
     pub starts_at: Time,
@@ -65,7 +54,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Subject::is_empty", default)]
     pub subject: Subject,
     pub severity: Severity,
-    /// One line for a human: the summary annotation, else the alert's name.
+    /// One line for a user: the summary annotation, else the alert's name.
     pub summary: String,
     /// Where the source shows more; text to display, never fetched.
     #[serde(skip_serializing_if = "String::is_empty", default)]

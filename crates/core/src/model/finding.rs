@@ -1,13 +1,13 @@
-//! What an agent says of its node: one complaint about one piece of hardware, begun or over.
+//! A finding of an agent: one condition of one piece of hardware, begun or over.
 //!
-//! Invariant: the same complaint has the same `complaint` text for as long as it lasts, so that it is one episode.
+//! Invariant: the same alert has the same `complaint` text for as long as it lasts, so that it is one episode.
 
 use super::{Severity, Status, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Every alert that an agent may report. An engine takes no other from an agent, so that the holder of an agent's key can
-/// speak of its node's hardware alone. A test of the node's watchers holds them to it.
+/// Every alert that an agent may report. An engine takes no other from an agent, so that the holder of an agent's key
+/// can report on its node's hardware alone. A test of the node's watchers holds them to it.
 pub const AGENT_ALERTS: [&str; 39] = [
     "GpuDramRetirement",
     "GpuDramRetirementFailed",
@@ -108,7 +108,7 @@ pub struct Finding {
     pub gpu: Option<GpuName>,
     /// `alertname`, `xid`, `action`, … as rules match them. The engine adds `node` and the GPU's names.
     pub labels: BTreeMap<String, String>,
-    /// One line for a human.
+    /// One line for a user.
     pub summary: String,
     /// The source line as it was read (a kernel line), bounded; empty where there is none.
     #[serde(skip_serializing_if = "String::is_empty", default)]

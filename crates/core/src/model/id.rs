@@ -1,4 +1,4 @@
-//! Identifiers: small numbers that a person can read out on the phone, given by the store in order.
+//! Identifiers: small numbers that a user can read out on the phone, given by the store in order.
 //!
 //! Invariant: an identifier prints with the letter of its kind (`r17`, `i3`) and parses back from exactly that.
 
@@ -54,11 +54,11 @@ macro_rules! id {
 }
 
 id!(
-    /// One firing-to-resolved span of one complaint.
+    /// One firing-to-resolved span of one alert.
     EpisodeId, 'e', "an episode"
 );
 id!(
-    /// The episodes that are one problem for a human.
+    /// The episodes that are one problem for a user.
     IncidentId, 'i', "an incident"
 );
 id!(
@@ -66,7 +66,7 @@ id!(
     RunId, 'r', "a run"
 );
 id!(
-    /// One question to a human.
+    /// One question to a user.
     ApprovalId, 'a', "an approval"
 );
 id!(

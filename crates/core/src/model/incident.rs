@@ -1,10 +1,11 @@
-//! The episodes that are one problem for a human, and the state they add up to.
+//! The episodes that are one problem for a user, and the state they add up to.
 //!
 //! Invariant: at most one incident with a given key is open at a time.
 
 use super::{IncidentId, Severity, Subject, Time};
 use serde::{Deserialize, Serialize};
 
+/// The state of an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IncidentState {
@@ -16,7 +17,7 @@ pub enum IncidentState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     pub id: IncidentId,
-    /// What makes two episodes one incident, e.g. `node=gpu-3`.
+    /// The key that joins episodes into one incident, e.g. `node=gpu-3`.
     pub key: String,
     pub title: String,
     pub subject: Subject,
@@ -30,7 +31,7 @@ pub struct Incident {
     pub resolves_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub acknowledged_by: Option<String>,
-    /// Whose it is, once somebody said so.
+    /// Its owner, once one was assigned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub owner: Option<String>,
     /// Episodes still firing.
@@ -57,7 +58,7 @@ impl Incident {
         self.id.0 == 0
     }
 
-    /// What people read as its number: of a test message there is none.
+    /// Its number as users read it: a test message has none.
     pub fn shown_id(&self) -> String {
         if self.is_test() { "test message".to_owned() } else { self.id.to_string() }
     }

@@ -1,4 +1,4 @@
-//! Labels: sorted name-value pairs as a source said them, and the fingerprint that names the set.
+//! Labels: a source's name-value pairs, sorted, and the fingerprint that names the set.
 //!
 //! Invariant: names are unique and sorted bytewise, and no value is empty (an empty label does not exist).
 
@@ -20,14 +20,17 @@ impl Labels {
         }
     }
 
+    /// Names and values, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// The number of labels.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there is no label.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
-//! The ladder: what a rule has shown, how far it may go for that, and what brings it down again.
+//! Promotion: the evidence of a rule, the level that it allows, and the outcomes that lower it again.
 //!
-//! Invariant: evidence and levels belong to one content, the hash of what a rule does; other content has none of them.
+//! Invariant: evidence and levels belong to one content, the hash of a rule's behavior; other content has none of them.
 
 use super::{Mode, RunId, Span, Time};
 use crate::limits;
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Promote {
-    /// The highest rung that it can be promoted to.
+    /// The highest mode that it can be promoted to.
     pub to: Mode,
     /// Matches with a whole plan or a run that acted: from `approve` on.
     pub matches: u32,
-    /// Of them judged right by a person, or approved: from `approve` on.
+    /// Of them judged right by a user, or approved: from `approve` on.
     pub judged_right: u32,
-    /// At most so many judged wrong or that ended badly: for every rung.
+    /// At most so many reviewed as wrong or that ended badly: for every mode.
     pub wrong: u32,
-    /// Runs after which the complaint stayed gone for the bake time: for `auto`.
+    /// Runs after which the alert stayed gone for the bake time: for `auto`.
     pub held: u32,
     /// The first match must be so long ago: for `auto`.
     pub over: Span,
@@ -64,13 +64,13 @@ impl Default for Demote {
 /// What a run needs to know of the rule that started it, frozen with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// 32 hex digits over what the rule does and the runbook's hash.
+    /// 32 hex digits over the rule's behavior and the runbook's hash.
     pub content: String,
-    /// The mode that the rule's file says.
+    /// The mode in the rule's file.
     pub file: Mode,
     pub bake: Span,
     pub demote: Demote,
-    /// Who hears of the rule; nobody named: everybody, of its moves.
+    /// Channels of its moves; empty: every channel.
     pub tell: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub struct Scorecard {
     pub runbook: String,
     /// How far it goes now.
     pub mode: Mode,
-    /// How far its file says, and how far this installation lets anything go.
+    /// The file's mode, and this installation's ceiling.
     pub file: Mode,
     pub ceiling: Mode,
     /// Everything here is about this content: another runbook text or other matchers begin anew.
@@ -104,17 +104,17 @@ impl Scorecard {
     /// Why it goes as far as it does, as one sentence.
     pub fn because(&self) -> String {
         let ceiling = match self.ceiling {
-            low if self.mode == low && low < self.wanted() => ", cut down by `mode_ceiling`",
+            low if self.mode == low && low < self.wanted() => ", limited by `mode_ceiling`",
             _ => "",
         };
         match &self.level {
             Some(level) if level.mode.min(self.ceiling) == self.mode => {
                 let verb = if level.by == "engine" {
-                    "brought down by the engine".to_owned()
+                    "demoted by the engine".to_owned()
                 } else if level.down && level.mode < level.file {
                     format!("held below its file by {}", level.by)
                 } else if level.down {
-                    format!("brought down by {}", level.by)
+                    format!("demoted by {}", level.by)
                 } else {
                     format!("promoted by {}", level.by)
                 };
@@ -122,7 +122,7 @@ impl Scorecard {
                 let on = level.at.strftime("%Y-%m-%d %H:%M UTC");
                 format!("{} because it was {verb} on {on} with {}{why}{ceiling}", self.mode, level.card.words())
             }
-            _ => format!("{} because its file says {}{ceiling}", self.mode, self.file),
+            _ => format!("{} because of its file's mode {}{ceiling}", self.mode, self.file),
         }
     }
 
@@ -151,7 +151,7 @@ pub enum Aftermath {
     Back,
     /// It was still there at the end of the bake time.
     Lingers,
-    /// Its source fell silent within the bake time, and nobody knows.
+    /// Its source fell silent within the bake time; its state is unknown.
     Unknown,
 }
 
@@ -161,11 +161,11 @@ pub struct Level {
     pub rule: String,
     pub content: String,
     pub mode: Mode,
-    /// What the file said then.
+    /// The mode in the rule's file at that time.
     pub file: Mode,
-    /// It went down, or is still below what the file said: a file that says more does not lift it.
+    /// It was demoted, or is still below the file's mode of that time: a file with a higher mode does not lift it.
     pub down: bool,
-    /// A person, or `engine`.
+    /// A user, or `engine`.
     pub by: String,
     pub why: String,
     pub at: Time,
@@ -173,11 +173,11 @@ pub struct Level {
     pub from_run: RunId,
     /// Evidence counts from this run on: a way down begins it anew.
     pub evidence_from: RunId,
-    /// What was on record when it moved.
+    /// The rule's statistics when it moved.
     pub card: Card,
 }
 
-/// As much of a content's hash as people need to tell it from another.
+/// The part of a content's hash that suffices to distinguish it.
 pub fn short_content(content: &str) -> &str {
     content.get(..8).unwrap_or(content)
 }
@@ -192,9 +192,9 @@ pub struct Card {
     pub started: u32,
     /// Of them those with a whole plan, or that acted.
     pub matches: u32,
-    /// Judged right by a person or approved, and by nobody judged wrong.
+    /// Reviewed as right or approved, and never reviewed as wrong.
     pub right: u32,
-    /// Judged wrong, or denied with a reason and by nobody judged right.
+    /// Reviewed as wrong, or denied with a reason and never reviewed as right.
     pub wrong: u32,
     pub approved: u32,
     pub denied: u32,
@@ -205,18 +205,18 @@ pub struct Card {
     /// Of those that failed: what they did was taken back.
     pub taken_back: u32,
     pub stuck: u32,
-    /// After those that were done: the complaint stayed gone, came back, was never gone, or it is too early to say.
+    /// After those that were done: the alert stayed resolved, came back, never resolved, or it is too early to decide.
     pub held: u32,
     pub back: u32,
     pub lingers: u32,
     pub baking: u32,
-    /// Judged wrong, failed or stuck after acting, or followed by the complaint coming back: each run once.
+    /// Judged wrong, failed or stuck after acting, or followed by the alert coming back: each run once.
     pub bad: u32,
-    /// Persons who judged right or approved, a few of them.
+    /// Users who judged right or approved, a few of them.
     pub judges: Vec<String>,
     /// Answers to this rule's questions, of any content, and the median time from question to yes.
     pub answers: u32,
     pub answer_median: Option<Span>,
-    /// Runs in auto that were done and not bad, each the median wait for a person; none where too few answers are known.
+    /// Runs in auto that were done and not bad, each the median wait for a user; none where too few answers are known.
     pub saved: Option<Span>,
 }

@@ -1,4 +1,4 @@
-//! MIG as plain data: what a GPU offers, what is on it, and the steps that change it.
+//! MIG as plain data: the profiles a GPU offers, the instances on it, and the steps that change them.
 //!
 //! Invariant: an instance is known by its profile and its start, never by an index that a driver may give anew.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct MigProfile {
     /// As the driver names it: `1g.10gb`, `1g.10gb+me`. Names change with drivers, so they are read, not assumed.
     pub name: String,
-    /// The profile's number in `nvidia-smi`, which NVML wants when an instance is created.
+    /// The profile's number in `nvidia-smi`, which NVML requires when an instance is created.
     pub id: u32,
     /// Compute slices.
     pub slices: u32,
@@ -81,7 +81,7 @@ pub struct MigGpu {
     pub pending: bool,
     pub profiles: Vec<MigProfile>,
     pub instances: Vec<MigInstance>,
-    /// Why it must not be touched, if it is ill.
+    /// Why it must not be touched, if it is unhealthy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ill: Option<String>,
 }
@@ -123,7 +123,7 @@ pub enum MigAct {
         profile: String,
         count: u32,
     },
-    /// What waited may start.
+    /// The deployment that waited may start.
     Release {
         profile: String,
         count: u32,
@@ -136,11 +136,11 @@ pub struct MigStep {
     /// The GPU's name in the plan: its UUID, or `node/index`.
     pub gpu: String,
     pub act: MigAct,
-    /// What must hold before, in words.
+    /// The condition that must hold before, in words.
     pub needs: String,
-    /// What holds after, in words.
+    /// The condition that holds after, in words.
     pub gives: String,
-    /// What takes it back, where something does.
+    /// The act that undoes it, where one does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub undo: Option<MigAct>,
 }

@@ -1,4 +1,4 @@
-//! Something a human should hear, and one attempt to say it.
+//! A message for users, and one attempt to send it.
 //!
 //! Invariant: a notice is the incident's present state plus the story since the last delivery; a later one replaces it.
 
@@ -28,7 +28,7 @@ pub struct PlannedStep {
     /// `evicts 4 pods: inference/llm-0, …; the serving floor is kept`. None: it moves no pod.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cost: Option<String>,
-    /// `would be held now: gpu-4 is already out of service and …`, as the guards saw it when the question was asked.
+    /// `would be held now: gpu-4 is already out of service and …`, from the guards at the time of the request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held: Option<String>,
 }
@@ -38,11 +38,11 @@ pub struct PlannedStep {
 pub struct Ask {
     pub approval: ApprovalId,
     pub question: String,
-    /// What an answer is bound to.
+    /// The hash of the plan that an answer is bound to.
     pub plan_hash: String,
     /// The planned mutating calls, a line each.
     pub plan: Vec<String>,
-    /// The same calls with what they cost; empty for a question that a runbook asks in the middle.
+    /// The same calls with their costs; empty for a question that a runbook asks in the middle.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub steps: Vec<PlannedStep>,
     /// The plan in half a sentence: `cordon gpu-3 and drain it (4 pods move)`. Empty where there is no plan.
@@ -50,10 +50,10 @@ pub struct Ask {
     pub brief: String,
     pub asked_at: Time,
     pub expires_at: Time,
-    /// The only people who may answer; empty: everybody with the role `approver` or more.
+    /// The only users who may answer; empty: everyone with the role `approver` or more.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub approvers: Vec<String>,
-    /// How many different people must approve.
+    /// How many different users must approve.
     pub needed: u32,
 }
 
@@ -88,7 +88,7 @@ pub struct AlertLine {
     pub severity: Severity,
     pub firing: bool,
     pub since: Time,
-    /// The annotation `description`, where it says more than the line; empty otherwise.
+    /// The annotation `description`, where it is more than the line; empty otherwise.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub description: String,
 }
@@ -99,11 +99,11 @@ pub struct AlertLine {
 pub enum NeedKind {
     /// A question waits for an answer.
     Approval,
-    /// A run is stuck: what it left is not known.
+    /// A run is stuck: its effect is not known.
     Stuck,
     /// A run failed.
     Failed,
-    /// A run stopped itself and leaves the rest to people.
+    /// A run stopped itself and leaves the rest to users.
     Stopped,
     /// A guard has held a run for long.
     Held,
@@ -113,7 +113,7 @@ pub enum NeedKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     pub kind: NeedKind,
-    /// Tells it from every other one of the incident: `a2`, `r7 failed`.
+    /// Distinguishes it from every other one of the incident: `a2`, `r7 failed`.
     pub key: String,
     pub run: RunId,
     /// One line: `gpu-reset (r7) failed: the drain timed out`.
@@ -132,22 +132,22 @@ pub struct Notice {
     /// The headlines so far, oldest first, bounded.
     pub headlines: Vec<StoryLine>,
     pub asks: Vec<Ask>,
-    /// Plans that nobody has judged yet.
+    /// Plans without a review yet.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub suggestions: Vec<Suggestion>,
     /// Stable over the incident's life: `nightshift/<install>/i3`.
     pub dedup_key: String,
-    /// Where a human can look closer, if the engine has a public address.
+    /// Where a user can look closer, if the engine has a public address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub link: Option<String>,
     /// Why a channel that waits for automation is notified now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub because: Option<String>,
     /// Where it stands, in one or two sentences that follow the title: `Waiting for your OK to cordon gpu-3 and drain it
-    /// (4 pods move).`, `Nothing is automated for this; someone needs to look.`
+    /// (4 pods move).`, `There is no automation for this; an operator must look into it.`
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub now: String,
-    /// What its alerts say, firing ones first, bounded; how many more there are.
+    /// Its alerts' lines, firing ones first, bounded; how many more there are.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub alerts: Vec<AlertLine>,
     #[serde(default)]
@@ -155,8 +155,8 @@ pub struct Notice {
     /// Runbook, dashboards and the source of the alerts, bounded.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub links: Vec<Link>,
-    /// A freeze that stops what waits or runs here: `Frozen by ana since 03:12 UTC: storage upgrade. Approving will not
-    /// start it.`
+    /// A freeze that stops the runs that wait or run here: `Frozen by ana since 03:12 UTC: storage upgrade. Approving
+    /// will not start it.`
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub frozen: Option<String>,
     /// How many nodes are out of service and how many more may be, while a run is open.
@@ -165,10 +165,10 @@ pub struct Notice {
     /// Automation gave up, and nothing works on it: the words of its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hands: Option<String>,
-    /// Why people are needed now, the most urgent first, bounded.
+    /// Why users are needed now, the most urgent first, bounded.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub needs: Vec<Need>,
-    /// People are wanted since the last delivery: a question, or automation that gave up. An edit alone wakes nobody.
+    /// A user is needed since the last delivery: a question, or automation that gave up. An edit alone notifies no one.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub needs_people: bool,
     /// This exact state may have been sent before (a crash between sending and recording).
@@ -221,6 +221,6 @@ pub enum Delivery {
     Nothing(Option<Receipt>),
     /// Not now: the channel is slow, limited or down.
     Retry { after: Option<Duration>, why: String },
-    /// Never with these settings: a human must mend the configuration.
+    /// Never with these settings: the configuration must be fixed.
     Refused { why: String },
 }

@@ -5,13 +5,14 @@
 use super::{Call, Effect, Outcome, Reach, Reason, ReasonCode, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
+/// A mutating or reading call of a plan, with its effect and scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedCall {
     pub call: Call,
     pub effect: Effect,
     pub reach: Reach,
     pub target: Subject,
-    /// Read live for reads, foretold by the action's own model for the rest.
+    /// Read live for reads, predicted by the action's own model for the rest.
     pub predicted: Outcome,
 }
 
@@ -20,14 +21,15 @@ pub struct PlannedCall {
 #[serde(rename_all = "lowercase")]
 pub enum PlanEnd {
     Done,
-    /// The runbook said `stop`.
+    /// The runbook called `stop`.
     Stopped(String),
-    /// It would fail: what and where.
+    /// It would fail: the error and its place.
     Failed(String),
     /// The plan is longer than the limit.
     Cut(Reason),
 }
 
+/// The calls that a run would make now, and its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub calls: Vec<PlannedCall>,
@@ -59,7 +61,7 @@ impl Foretold {
         matches!(&self.verdict, Verdict::Hold { reason, .. } if reason.code == ReasonCode::Frozen)
     }
 
-    /// Whether the guard of the serving floor has let it through: only the budget of nodes is asked after it.
+    /// Whether the guard of the serving floor has let it through: only the budget of nodes is checked after it.
     pub fn keeps_the_floor(&self) -> bool {
         match &self.verdict {
             Verdict::Allow => true,

@@ -1,6 +1,7 @@
-//! What travels from an agent to its engine: numbered findings, and how the agent stands.
+//! Reports from an agent to its engine: numbered findings, and the agent's own state.
 //!
-//! Invariant: a report is known by node, boot, spool and number; the node is never read from here, but from who speaks.
+//! Invariant: a report is identified by node, boot, spool and number; the node is never read from here, but from the
+//! sender.
 
 use super::{Answer, Command, Finding};
 use serde::{Deserialize, Serialize};

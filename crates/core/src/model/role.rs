@@ -1,12 +1,11 @@
-//! What people and machines may do: roles, the rights of each, and where they hold.
+//! The rights of users and machines: roles, the rights of each, and their scope.
 //!
-//! Invariant: `Role::rights` is the only table of who may what; a right that it does not list is not there.
+//! Invariant: `Role::rights` is the only table of rights; a right that it does not list does not exist.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// One kind of thing that can be done through a door of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::VariantArray)]
 pub enum Right {
     Read,
     Check,
@@ -15,7 +14,7 @@ pub enum Right {
     Operate,
     Post,
     Audit,
-    /// What everybody may with what is theirs.
+    /// The revocation of one's own tokens; every role includes it.
     Own,
     Administer,
     /// The page of metrics.
@@ -23,8 +22,21 @@ pub enum Right {
 }
 
 /// Roles have no order: each has its own rights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Role {
     /// A machine that posts events to its own sources, and reads nothing.
     Source,
@@ -34,7 +46,7 @@ pub enum Role {
     Responder,
     /// Also approves.
     Approver,
-    /// Writes runbooks: reads, and tries what they would do; decides nothing.
+    /// Writes runbooks: reads, and tries them in plans; decides nothing.
     Author,
     /// Also runs runbooks, cancels, unfreezes, resets breakers.
     Operator,
@@ -44,12 +56,14 @@ pub enum Role {
     Auditor,
     /// A machine that scrapes `/metrics`, and reads nothing else.
     Metrics,
-    /// No right at all, by no auth method: blocks a person or a group. Not in `ALL`, which lists the roles that give something.
+    /// No right at all, by no auth method: blocks a user or a group. Not in `ALL`, which lists the roles that give something.
     #[serde(rename = "none")]
+    #[strum(to_string = "none")]
     Blocked,
 }
 
 impl Role {
+    /// Every role, in the order of the documentation.
     pub const ALL: [Role; 9] = [
         Role::Source,
         Role::Viewer,
@@ -79,6 +93,7 @@ impl Role {
         }
     }
 
+    /// Whether the role includes the right.
     pub fn may(self, right: Right) -> bool {
         self.rights().contains(&right)
     }
@@ -88,52 +103,26 @@ impl Role {
         self.rights().iter().all(|right| other.may(*right))
     }
 
+    /// The role's name in the configuration.
     pub const fn name(self) -> &'static str {
-        match self {
-            Role::Source => "source",
-            Role::Viewer => "viewer",
-            Role::Responder => "responder",
-            Role::Approver => "approver",
-            Role::Author => "author",
-            Role::Operator => "operator",
-            Role::Admin => "admin",
-            Role::Auditor => "auditor",
-            Role::Metrics => "metrics",
-            Role::Blocked => "none",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.into_str()
     }
 }
 
 impl Right {
-    pub const ALL: [Right; 10] = [
-        Right::Read,
-        Right::Check,
-        Right::Respond,
-        Right::Approve,
-        Right::Operate,
-        Right::Post,
-        Right::Audit,
-        Right::Own,
-        Right::Administer,
-        Right::Measure,
-    ];
+    /// Every right, in the order of the documentation.
+    pub const ALL: &'static [Right] = <Right as strum::VariantArray>::VARIANTS;
 
     /// "this needs the right to …"
     pub const fn words(self) -> &'static str {
         match self {
             Right::Read => "read",
-            Right::Check => "try what a runbook would do",
-            Right::Respond => "acknowledge, assign, silence, judge and freeze",
-            Right::Approve => "answer what a run asks",
+            Right::Check => "run a preflight of a runbook",
+            Right::Respond => "acknowledge, assign, silence, review and freeze",
+            Right::Approve => "answer approval requests",
             Right::Operate => "start and end runs, promote rules, unfreeze and reset breakers",
             Right::Post => "post events to every source",
-            Right::Audit => "export and prove the ledger, and see who has tokens and sessions",
+            Right::Audit => "export and verify the ledger, and list tokens and sessions",
             Right::Own => "revoke tokens of one's own",
             Right::Administer => "make tokens, redact, let agents in, and end sessions",
             Right::Measure => "scrape metrics",
@@ -157,6 +146,7 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The role in every cluster.
     pub fn everywhere(role: Role) -> Grant {
         Grant { role, clusters: None }
     }
@@ -201,7 +191,7 @@ mod tests {
         for (line, role) in table.lines().zip(Role::ALL) {
             let mut words = line.split_whitespace();
             assert_eq!(words.next(), Some(role.name()));
-            for (word, right) in words.zip(Right::ALL) {
+            for (word, &right) in words.zip(Right::ALL) {
                 assert_eq!(role.may(right), word != "-", "{role} {right:?}");
             }
         }

@@ -1,31 +1,43 @@
-//! When this matches, run that, in this mode, tell them, unless.
+//! A rule: matchers, a runbook, a mode and channels.
 //!
-//! Invariant: a rule is pure data as its file says it; matchers are text here and compiled by `policy`.
+//! Invariant: a rule is its file's content as pure data; matchers are text here and compiled by `policy`.
 
 use super::{Demote, Promote, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// How far a rule may go, from looking to acting.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::Display,
 )]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Mode {
-    /// Plan against the live world and write the plan down: nothing is done. People are notified of the incident.
+    /// Plan against the live world and write the plan down: nothing is done. Users are notified of the incident.
     #[default]
     Observe,
-    /// The same, and people are asked whether the plan is right.
+    /// The same, and users are asked to review the plan.
     Suggest,
-    /// Freeze the plan, ask, and do only what was approved.
+    /// Freeze the plan, request approval, and perform only the approved calls.
     Approve,
     /// Do it, within the guards.
     Auto,
 }
 
 impl Mode {
-    /// The next rung; none above auto.
+    /// The next mode; none above auto.
     pub fn up(self) -> Option<Mode> {
         match self {
             Mode::Observe => Some(Mode::Suggest),
@@ -35,7 +47,7 @@ impl Mode {
         }
     }
 
-    /// The rung below; none below observe.
+    /// The mode below; none below observe.
     pub fn down(self) -> Option<Mode> {
         match self {
             Mode::Observe => None,
@@ -43,17 +55,6 @@ impl Mode {
             Mode::Approve => Some(Mode::Suggest),
             Mode::Auto => Some(Mode::Approve),
         }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Mode::Observe => "observe",
-            Mode::Suggest => "suggest",
-            Mode::Approve => "approve",
-            Mode::Auto => "auto",
-        })
     }
 }
 
@@ -117,13 +118,13 @@ pub struct Rule {
     /// Names of channels from the configuration.
     #[serde(default)]
     pub tell: Vec<String>,
-    /// The lowest mode in which it notifies these channels: the mode governs acting, and silence is said explicitly.
+    /// The lowest mode in which it notifies these channels: the mode governs acting, and silence is always explicit.
     #[serde(default)]
     pub tell_in: Mode,
     /// Why these events need no incident and no message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<String>,
-    /// What makes episodes one incident: parts of the subject or label names. Empty: the design's default.
+    /// The parts of the subject or the labels that join episodes into one incident. Empty: the built-in grouping.
     #[serde(default)]
     pub group_by: Vec<String>,
     #[serde(default)]
@@ -131,29 +132,29 @@ pub struct Rule {
     /// After a run on a subject, the next one waits this long; doubled each time.
     #[serde(default = "Rule::default_cooldown")]
     pub cooldown: Span,
-    /// Runs on one subject within 24 hours before people are asked instead.
+    /// Runs on one subject within 24 hours before a user is needed instead.
     #[serde(default = "Rule::default_attempts")]
     pub attempts: u32,
-    /// How long people have to answer; no answer is no.
+    /// How long users have to answer; no answer is no.
     #[serde(default = "Rule::default_approval")]
     pub approve_within: Span,
-    /// A query to Prometheus that has a result as long as the complaint holds; asked before each act. `$node`, `$gpu`, …
+    /// A query to Prometheus that has a result as long as the alert holds; sent before each act. `$node`, `$gpu`, …
     /// stand for parts of the subject, as quoted texts.
-    #[serde(default)]
+    #[serde(default, rename = "confirm_query", alias = "still")]
     pub still: Option<String>,
-    /// How many different persons must say yes.
-    #[serde(default = "Rule::default_persons")]
+    /// Number of different approvers.
+    #[serde(default = "Rule::default_persons", rename = "min_approvers", alias = "persons")]
     pub persons: u32,
-    /// Names of those who may approve; empty: everybody with the role.
+    /// Names of those who may approve; empty: everyone with the role.
     #[serde(default)]
     pub approvers: Vec<String>,
-    /// What must be on record before `nightshift promote` lets it go further than `mode` says.
+    /// The evidence that `nightshift promote` requires before the rule's mode goes beyond `mode`.
     #[serde(default)]
     pub promote: Promote,
-    /// How many bad outcomes bring it one rung down.
+    /// The number of bad outcomes that lower its mode.
     #[serde(default)]
     pub demote: Demote,
-    /// How long the complaint must stay gone after a run before that counts as held.
+    /// How long the alert must stay gone after a run before that counts as held.
     #[serde(default = "Rule::default_bake")]
     pub bake: Span,
 }

@@ -20,20 +20,21 @@ pub struct Input {
 }
 
 /// Where a run stands. In JSON `is` is `name()`; rows and entries of before say `denied` for every run that was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, strum::IntoStaticStr)]
 #[serde(tag = "is", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum RunState {
     /// To be advanced now.
     Ready,
-    /// A step asked to be performed again later: a timer, a drain, a retry.
+    /// A step is to be performed again later: a timer, a drain, a retry.
     Waiting {
         why: String,
     },
-    /// A guard said: not now.
+    /// A guard holds it for now.
     Held {
         reason: Reason,
     },
-    /// A human is asked.
+    /// It waits for an approver.
     Asking {
         approval: ApprovalId,
     },
@@ -43,18 +44,19 @@ pub enum RunState {
     Stopped {
         why: String,
     },
-    /// A call failed and the runbook did not catch it; `undone` says whether its effects were taken back.
+    /// A call failed and the runbook did not catch it; `undone`: whether its effects were undone.
     Failed {
         why: String,
         undone: bool,
     },
-    /// Needs a human: see the reason's page.
+    /// Needs a user: see the reason's page.
     Stuck {
         reason: Reason,
     },
     /// The plan is recorded; nothing was done (observe, suggest).
     Planned,
-    /// Not done: denied by a person, expired, cancelled, withdrawn, refused by a guard. The reason's code says which.
+    /// Not done: denied by a user, expired, cancelled, withdrawn, refused by a guard. The reason's code distinguishes
+    /// these.
     #[serde(alias = "cancelled", alias = "withdrawn", alias = "expired", alias = "refused")]
     Denied {
         reason: Reason,
@@ -62,6 +64,7 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// Whether the run has ended; a final state never changes.
     pub fn is_final(&self) -> bool {
         !matches!(self, RunState::Ready | RunState::Waiting { .. } | RunState::Held { .. } | RunState::Asking { .. })
     }
@@ -73,16 +76,8 @@ impl RunState {
     /// The word for tables and metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            RunState::Ready => "ready",
-            RunState::Waiting { .. } => "waiting",
-            RunState::Held { .. } => "held",
-            RunState::Asking { .. } => "asking",
-            RunState::Done => "done",
-            RunState::Stopped { .. } => "stopped",
-            RunState::Failed { .. } => "failed",
-            RunState::Stuck { .. } => "stuck",
-            RunState::Planned => "planned",
             RunState::Denied { reason } => not_done(reason.code),
+            _ => self.into_str(),
         }
     }
 
@@ -106,7 +101,7 @@ impl RunState {
 
     /// The reasons with which a run that was not done has this name; none for other states.
     pub fn codes(name: &str) -> Vec<ReasonCode> {
-        ReasonCode::ALL.into_iter().filter(|code| not_done(*code) == name).collect()
+        ReasonCode::ALL.iter().copied().filter(|code| not_done(*code) == name).collect()
     }
 
     /// Every word that `name` has.
@@ -139,7 +134,7 @@ fn not_done(code: ReasonCode) -> &'static str {
     }
 }
 
-/// The name in the reason of a run that a person denied.
+/// The name in the reason of a run that a user denied.
 fn who_denied(text: &str) -> Option<&str> {
     let who = match text.strip_prefix("denied by ") {
         Some(said) => said.split_once(": ").map_or(said, |(who, _)| who),
@@ -169,6 +164,7 @@ impl Serialize for RunState {
     }
 }
 
+/// One execution of a runbook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     pub id: RunId,
@@ -181,7 +177,7 @@ pub struct Run {
     pub episode: Option<EpisodeId>,
     pub runbook: Pin,
     pub input: Input,
-    /// What it is about, for locks, cooldowns and people.
+    /// Its subject, for locks, cooldowns and messages.
     pub subject: Subject,
     pub mode: Mode,
     pub state: RunState,
@@ -199,21 +195,22 @@ pub struct Run {
     pub created_at: Time,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended_at: Option<Time>,
-    /// Who asked for it: `rule`, `schedule` or a person's name.
+    /// Its origin: `rule`, `schedule` or a user's name.
     pub requested_by: String,
-    /// The person who posted the alert that started it, where a person did.
+    /// The user who posted the alert that started it, where a user did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub posted_by: Option<String>,
 }
 
 impl Run {
-    /// The persons who caused it, by starting it or by posting its alert: none of them approves it.
+    /// The users who caused it, by starting it or by posting its alert: none of them approves it.
     pub fn requesters(&self) -> impl Iterator<Item = &str> {
         let by_hand = self.rule.is_none().then_some(self.requested_by.as_str());
         by_hand.into_iter().chain(self.posted_by.as_deref().filter(|_| !planted("poster-approves")))
     }
 }
 
+/// The state of one approval request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ApprovalState {
@@ -233,16 +230,16 @@ pub struct Approval {
     pub question: String,
     pub plan_hash: String,
     pub plan: Option<Plan>,
-    /// What the guards would have said to the calls of the plan when it was asked.
+    /// The guards' predicted decisions on the plan's calls at the time of the request.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub foretold: Vec<Foretold>,
-    /// The step that asked, for `approve(...)` in a runbook; none for the plan of a run in mode approve.
+    /// The step of the request, for `approve(...)` in a runbook; none for the plan of a run in mode approve.
     pub step: Option<u32>,
     pub state: ApprovalState,
     pub asked_at: Time,
     pub expires_at: Time,
     pub approvers: Vec<String>,
-    /// How many different persons must say yes, and who has.
+    /// The number of different approvers that are needed, and those so far.
     #[serde(default = "one_person")]
     pub needed: u32,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

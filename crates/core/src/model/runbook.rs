@@ -13,7 +13,7 @@ pub struct Pin {
     pub hash: String,
 }
 
-/// When to take back what was done.
+/// When to undo the effects of earlier steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoPolicy {
@@ -44,6 +44,6 @@ pub struct Header {
     pub params: Vec<Param>,
     pub reach: Reach,
     pub undo: UndoPolicy,
-    /// Names of those who may approve; empty: everybody with the role.
+    /// Names of those who may approve; empty: everyone with the role.
     pub approvers: Vec<String>,
 }

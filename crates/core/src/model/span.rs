@@ -1,4 +1,4 @@
-//! A length of time as people write it: `30m`, `1h 30m`, `10s`.
+//! A length of time as users write it: `30m`, `1h 30m`, `10s`.
 //!
 //! Invariant: a span is never negative, and prints as a text that parses back to the same span.
 
@@ -11,15 +11,18 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(pub Duration);
 
+/// A text that is not a duration; the message names the text and the accepted forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a length of time: write a number and a unit, as in `30s`, `10m`, `1h 30m` or `2d`")]
 pub struct SpanError(pub String);
 
 impl Span {
+    /// A duration of whole seconds.
     pub const fn seconds(seconds: u64) -> Span {
         Span(Duration::from_secs(seconds))
     }
 
+    /// A duration of whole minutes.
     pub const fn minutes(minutes: u64) -> Span {
         Span(Duration::from_secs(minutes * 60))
     }

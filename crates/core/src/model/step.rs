@@ -15,6 +15,7 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call of `action` with these arguments.
     pub fn new(action: &str, args: impl IntoIterator<Item = (&'static str, Value)>) -> Call {
         Call {
             action: action.to_owned(),
@@ -43,16 +44,17 @@ impl fmt::Display for Call {
 }
 
 /// Why the world said no. Closed, so that scripts, metrics and tests can rely on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum FailureKind {
     /// The thing is not there.
     NotFound,
-    /// It changed under us, or belongs to somebody else.
+    /// It changed under us, or belongs to another owner.
     Conflict,
     /// A right is missing.
     Forbidden,
-    /// A guard or a policy said no.
+    /// A guard or a policy refused it.
     Refused,
     /// The target did not answer, also after retries.
     Unavailable,
@@ -65,20 +67,13 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The kind's name in scripts and in the ledger.
     pub fn name(self) -> &'static str {
-        match self {
-            FailureKind::NotFound => "not_found",
-            FailureKind::Conflict => "conflict",
-            FailureKind::Forbidden => "forbidden",
-            FailureKind::Refused => "refused",
-            FailureKind::Unavailable => "unavailable",
-            FailureKind::Timeout => "timeout",
-            FailureKind::Invalid => "invalid",
-            FailureKind::Unverified => "unverified",
-        }
+        self.into_str()
     }
 }
 
+/// A step's failure: its kind for scripts, and a message for users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -87,6 +82,7 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A failure of this kind with this message.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { kind, message: message.into() }
     }
@@ -117,7 +113,7 @@ pub struct Step {
     pub deadline: Time,
     /// How often it was performed, from 1.
     pub attempt: u32,
-    /// What was read just before the first attempt, for a witnessed effect; also where a long step keeps its place.
+    /// The state that was read just before the first attempt of a conditional effect; also the position of a long step.
     #[serde(skip_serializing_if = "Value::is_null", default)]
     pub carry: Value,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -143,7 +139,7 @@ impl Step {
         if crate::planted::planted("step-key-without-incarnation") { "" } else { &self.incarnation }
     }
 
-    /// As an agent knows the command that this step gives.
+    /// The agent's key of the command that this step gives.
     pub fn command_key(&self) -> String {
         super::command::key(self.run, self.no, self.born())
     }

@@ -1,4 +1,5 @@
-//! What is ill, with what contains it: cluster ⊃ node ⊃ GPU ⊃ slice; cluster ⊃ namespace ⊃ workload ⊃ pod; container; model.
+//! The unhealthy object and the objects that contain it: cluster ⊃ node ⊃ GPU ⊃ slice; cluster ⊃ namespace ⊃ workload ⊃
+//! pod; container; model.
 //!
 //! Invariant: a part that is unknown is absent, never the empty string.
 
@@ -31,8 +32,8 @@ pub struct Subject {
     pub model: Option<String>,
 }
 
-/// For each part of a subject, the labels that may name it, the first non-empty one wins. Data, so that a site
-/// whose exporters use other names says so in its configuration.
+/// For each part of a subject, the labels that may name it, the first non-empty one wins. Data, so that a site whose
+/// exporters use other names sets them in its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelMap {
@@ -77,22 +78,26 @@ impl Default for LabelMap {
 }
 
 impl Subject {
-    /// The names of all parts, what contains before what is contained.
+    /// The names of all parts, containers before their contents.
     pub const PARTS: [&str; 9] =
         ["cluster", "node", "gpu", "slice", "namespace", "workload", "pod", "container", "model"];
 
+    /// A node, without its cluster.
     pub fn node(name: impl Into<String>) -> Subject {
         Subject { node: Some(name.into()), ..Subject::default() }
     }
 
+    /// A pod, without its cluster.
     pub fn pod(namespace: impl Into<String>, name: impl Into<String>) -> Subject {
         Subject { namespace: Some(namespace.into()), pod: Some(name.into()), ..Subject::default() }
     }
 
+    /// A workload, without its cluster.
     pub fn workload(namespace: impl Into<String>, name: impl Into<String>) -> Subject {
         Subject { namespace: Some(namespace.into()), workload: Some(name.into()), ..Subject::default() }
     }
 
+    /// A container of this machine.
     pub fn container(name: impl Into<String>) -> Subject {
         Subject { container: Some(name.into()), ..Subject::default() }
     }
@@ -131,7 +136,7 @@ impl Subject {
         }
     }
 
-    /// The parts that both have with the same value: what two faults have in common.
+    /// The parts that both have with the same value: the common ground of two faults.
     pub fn common(&self, other: &Subject) -> Subject {
         let same = |a: &Option<String>, b: &Option<String>| a.clone().filter(|_| a == b);
         Subject {
@@ -147,11 +152,12 @@ impl Subject {
         }
     }
 
+    /// Whether every part is unknown.
     pub fn is_empty(&self) -> bool {
         *self == Subject::default()
     }
 
-    /// As people say it: `gpu-3, GPU 5`, `llama-70b (inference)`, `cluster prod, gpu-3`; `the fleet` where it is empty.
+    /// In words: `gpu-3, GPU 5`, `llama-70b (inference)`, `cluster prod, gpu-3`; `the fleet` where it is empty.
     pub fn words(&self) -> String {
         let named = |name: &String| match &self.namespace {
             Some(namespace) => format!("{name} ({namespace})"),

@@ -1,4 +1,4 @@
-//! A token that was made here, as everybody may see it: its text is kept nowhere.
+//! A token that was made here, without its text, which is kept nowhere.
 //!
 //! Invariant: it ends by itself.
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 /// The name of this machine's own token.
 pub const LOCAL: &str = "local";
 
-/// Who a name in the ledger stands for where persons are counted or compared: `local:root (uid 0)` is this machine's own
+/// Who a name in the ledger stands for where users are counted or compared: `local:root (uid 0)` is this machine's own
 /// token, whatever user the command line named, and `bob@example.com (oidc:SUBJECT)` is that subject, whatever mail it has
-/// today. Names of people and tokens have no colon.
+/// today. Names of users and tokens have no colon.
 pub fn identity(name: &str) -> &str {
     match name.strip_prefix(LOCAL) {
         Some(rest) if rest.starts_with(':') => return LOCAL,
         _ => {}
     }
-    // The first one: what stands before it has neither blank nor parenthesis of its own, a subject may have both.
+    // The first one: the text before it has no space and no parenthesis of its own, a subject may have both.
     match name.find(SHOWN).zip(name.strip_suffix(')')) {
         Some((at, without)) if is_shown(&name[..at]) => &without[at + 2..],
         _ => name,
@@ -28,19 +28,19 @@ fn is_shown(text: &str) -> bool {
     !word.is_empty() && !word.contains([' ', '(', ':'])
 }
 
-/// How the name of a person begins who has no entry in the configuration: the subject of the identity provider follows.
+/// How the name of a user begins who has no entry in the configuration: the subject of the identity provider follows.
 const OIDC: &str = "oidc:";
 const SHOWN: &str = " (oidc:";
 const USER: &str = "user ";
 
 /// The name of a subject of the identity provider that no entry of `people` stands for: the same for each subject for
-/// ever, and no name that a person or a token can have.
+/// ever, and no name that a user or a token can have.
 pub fn subject_name(subject: &str) -> String {
     format!("{OIDC}{}", subject.escape_debug())
 }
 
-/// The same with what people know the subject by: a verified mail, or the user name at the provider. `identity` takes it
-/// off again; one that could not be taken off is left out.
+/// The same with the user's known name: a verified mail address, or the user name at the provider. `identity` removes
+/// it again; a name that could not be removed is left out.
 pub fn shown_subject(subject: &str, mail: Option<&str>, user: Option<&str>) -> String {
     let name = subject_name(subject);
     let plain = |text: &&str| {
@@ -50,13 +50,13 @@ pub fn shown_subject(subject: &str, mail: Option<&str>, user: Option<&str>) -> S
     };
     match (mail.filter(|mail| plain(mail) && mail.contains('@')), user.filter(plain)) {
         (Some(mail), _) => format!("{mail} ({name})"),
-        // Not verified by anybody: it is marked, so that it is not taken for an entry of `people`.
+        // Not verified: it is marked, so that it is not taken for an entry of `people`.
         (None, Some(user)) => format!("{USER}{user} ({name})"),
         (None, None) => name,
     }
 }
 
-/// What people know a user by, without the subject behind it.
+/// The user's known name, without the subject behind it.
 pub fn short_name(name: &str) -> &str {
     let identity = identity(name);
     let before = name.len() - identity.len();
@@ -73,21 +73,22 @@ pub fn local_user(said: &str) -> Option<String> {
     (named && numbered).then(|| format!("{LOCAL}:{user} (uid {uid})"))
 }
 
+/// An API token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiToken {
     pub id: TokenId,
-    /// Who comes with it, or one of the `tokens:` of a person.
+    /// Who comes with it, or one of the `tokens:` of a user.
     pub name: String,
     #[serde(flatten)]
     pub grant: Grant,
     /// For role `source`: where it may post.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sources: Vec<String>,
-    /// The person whose it was when it was made: it opens nothing once they are gone.
+    /// The user whose it was when it was made: it opens nothing once they are gone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub person: Option<String>,
     pub made_by: String,
-    /// Who is behind it in the end, whatever tokens made it; none: it is a person's own.
+    /// Who is behind it in the end, whatever tokens made it; none: it is a user's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub root: Option<String>,
     /// The token by which it was made: it is revoked with it.
@@ -105,14 +106,16 @@ pub struct ApiToken {
     pub break_glass: Option<BreakGlass>,
 }
 
+/// The break-glass access that a token gives: its reason and its incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakGlass {
     pub why: String,
-    /// What tells everybody.
+    /// The incident that notifies everyone of it.
     pub incident: IncidentId,
 }
 
 impl ApiToken {
+    /// Whether the token is in force: not revoked, and not yet expired at `now`.
     pub fn opens(&self, now: Time) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
     }

@@ -1,14 +1,28 @@
 //! Allow, hold or deny; always with words from a closed list.
 //!
-//! Invariant: there is no hold and no denial without a reason that a human can read.
+//! Invariant: there is no hold and no denial without a reason that a user can read.
 
 use super::Time;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Why something was not done. Closed: it is a metric label, and each has a page in `nightshift why --explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ReasonCode {
     // intake: why an event started nothing
     NoRuleMatched,
@@ -57,96 +71,12 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    pub const ALL: [ReasonCode; 40] = {
-        use ReasonCode::*;
-        [
-            NoRuleMatched,
-            Muted,
-            AlreadyRunning,
-            AlreadyHandled,
-            NotYetRepeated,
-            ParameterMissing,
-            NoRunbook,
-            Mode,
-            Frozen,
-            Cooldown,
-            AttemptsUsedUp,
-            NodeBusy,
-            BlastRadius,
-            FleetUnknown,
-            Protected,
-            ForeignCordon,
-            GivenBack,
-            NotApproved,
-            ApprovalExpired,
-            NotInPlan,
-            ReachExceeded,
-            ActionOff,
-            EpisodeOver,
-            NoLongerNeeded,
-            BreakerTripped,
-            Correlated,
-            Flapping,
-            Window,
-            NotConfirmed,
-            ServingFloor,
-            DomainBusy,
-            Silenced,
-            Diverged,
-            InDoubt,
-            StepLimit,
-            ScriptBroken,
-            UndoFailed,
-            RunbookMissing,
-            TargetUnavailable,
-            Cancelled,
-        ]
-    };
+    /// Every code, in the order of the documentation.
+    pub const ALL: &'static [ReasonCode] = <ReasonCode as strum::VariantArray>::VARIANTS;
 
+    /// The code's name in the ledger, the API and `nightshift why --explain`.
     pub fn name(self) -> &'static str {
-        use ReasonCode::*;
-        match self {
-            NoRuleMatched => "no_rule_matched",
-            Muted => "muted",
-            AlreadyRunning => "already_running",
-            AlreadyHandled => "already_handled",
-            NotYetRepeated => "not_yet_repeated",
-            ParameterMissing => "parameter_missing",
-            NoRunbook => "no_runbook",
-            Mode => "mode",
-            Frozen => "frozen",
-            Cooldown => "cooldown",
-            AttemptsUsedUp => "attempts_used_up",
-            NodeBusy => "node_busy",
-            BlastRadius => "blast_radius",
-            FleetUnknown => "fleet_unknown",
-            Protected => "protected",
-            ForeignCordon => "foreign_cordon",
-            GivenBack => "given_back",
-            NotApproved => "not_approved",
-            ApprovalExpired => "approval_expired",
-            NotInPlan => "not_in_plan",
-            ReachExceeded => "reach_exceeded",
-            ActionOff => "action_off",
-            EpisodeOver => "episode_over",
-            NoLongerNeeded => "no_longer_needed",
-            BreakerTripped => "breaker_tripped",
-            Correlated => "correlated",
-            Flapping => "flapping",
-            Window => "window",
-            NotConfirmed => "not_confirmed",
-            ServingFloor => "serving_floor",
-            DomainBusy => "domain_busy",
-            Silenced => "silenced",
-            Diverged => "diverged",
-            InDoubt => "in_doubt",
-            StepLimit => "step_limit",
-            ScriptBroken => "script_broken",
-            UndoFailed => "undo_failed",
-            RunbookMissing => "runbook_missing",
-            TargetUnavailable => "target_unavailable",
-            Cancelled => "cancelled",
-        }
+        self.into_str()
     }
 }
 
@@ -158,6 +88,7 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// A reason with its code and its text.
     pub fn new(code: ReasonCode, text: impl Into<String>) -> Reason {
         Reason { code, text: text.into() }
     }
@@ -169,12 +100,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a guard says.
+/// The decision of one guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Allow,
-    /// Not now; ask again at `until`.
+    /// Not now; check again at `until`.
     Hold {
         reason: Reason,
         until: Time,

@@ -8,7 +8,8 @@ pub use serving::{Group, Replica, Serving, TakenReplica};
 
 use super::guards;
 use crate::model::{
-    Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Span, Subject, Time, Verdict,
+    ActionSpec, ApprovalNeed, Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Scheduling,
+    Span, Subject, Time, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardLimits {
-    /// Nodes out of service at once, by anybody: at most this many …
+    /// Nodes out of service at once, for any reason: at most this many …
     pub nodes_at_once: u32,
     /// … and at most this share of all GPU nodes (0.05 is 5 %), but never less than one node.
     pub share_at_once: f64,
@@ -31,30 +32,30 @@ pub struct GuardLimits {
     pub correlated_nodes: u32,
     /// Whether the only node of a site may be taken out of service: a GPU of it may in any case.
     pub only_node: bool,
-    /// Persons who must agree before a freeze is released; left out: two, where two have the right.
+    /// Users who must agree before a freeze is released; left out: two, where two have the right.
     pub release_persons: Option<u32>,
-    /// A plan that touches so many nodes needs two persons to approve it; 0: none does.
+    /// A plan that touches so many nodes needs two users to approve it; 0: none does.
     pub two_person_nodes: u32,
-    /// What no runbook may touch.
+    /// Objects that no runbook may touch.
     pub protected: Protected,
-    /// Ready replicas that no step may go below, where the workload's annotation does not say another number.
+    /// Ready replicas that no step may go below, where the workload's annotation does not set another number.
     pub serving_floor: u32,
     /// A label of pods by which several workloads are one set: they serve the same model.
     pub model_label: Option<String>,
     /// Labels of nodes: those with the same value fail together, so one run at a time disturbs them.
     pub domains: Vec<String>,
-    /// Labels of nodes that name their pool, the first one that a node has counts. What holds for all nodes holds for
+    /// Labels of nodes that name their pool, the first one that a node has counts. A limit for all nodes also holds for
     /// those of a pool too.
     pub pools: Vec<String>,
 }
 
-/// What no runbook may touch.
+/// Objects that no runbook may touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protected {
     /// Nodes by name.
     pub nodes: Vec<String>,
-    /// Namespaces whose pods stay.
+    /// Namespaces whose pods are never moved.
     pub namespaces: Vec<String>,
 }
 
@@ -113,7 +114,11 @@ impl GuardLimits {
 }
 
 impl Protected {
-    /// Refuses what looks like a pattern: it would protect nothing.
+    /// Refuses names that look like a pattern: they would protect nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a name is empty or contains `*` or a space; the message names it.
     pub fn check(&self) -> Result<(), String> {
         let names = self.nodes.iter().chain(&self.namespaces);
         match names.into_iter().find(|name| name.is_empty() || name.contains(['*', ' '])) {
@@ -130,15 +135,15 @@ pub struct Closed {
     pub until: Time,
 }
 
-/// What the engine read from the live world just before: `None` where it could not.
+/// Facts that the engine read from the live world just before: `None` where the read failed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
-    /// Names of all GPU nodes' count and those out of service (cordoned or not ready), whoever did it.
+    /// The number of all GPU nodes, and names of those out of service (cordoned or not ready) for any reason.
     pub nodes_total: Option<u32>,
     pub nodes_out: Vec<String>,
-    /// Why the world says hands off: opt-out label, control plane, the node we run on. In words.
+    /// Why the target is protected: opt-out label, control plane, the node we run on. In words.
     pub protected: Option<String>,
-    /// Who else cordoned the target node, if somebody did.
+    /// The other owner of the target node's cordon, if there is one.
     pub foreign_cordon: Option<String>,
     /// Whether the target node bears a cordon of ours; none where no node was read.
     pub our_cordon: Option<bool>,
@@ -146,7 +151,7 @@ pub struct Facts {
     pub unread: Option<String>,
     /// The window of the calendar that forbids acting now.
     pub closed: Option<Closed>,
-    /// Why the rule's second signal does not confirm the complaint.
+    /// Why the rule's second signal does not confirm the alert.
     pub unconfirmed: Option<String>,
     /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
     pub stopped: Option<String>,
@@ -154,15 +159,15 @@ pub struct Facts {
     pub silenced: Option<String>,
     /// Sets of replicas that the step takes some from; empty where it takes none.
     pub serving: Vec<Serving>,
-    /// Why it could not be read what would be left.
+    /// Why the remaining replicas could not be read.
     pub serving_unread: Option<String>,
-    /// What the target node has in common with others, by the labels that the guards look at.
+    /// The groups that the target node shares with others, by the labels that the guards read.
     pub groups: Vec<Group>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
     pub read_at: Option<Time>,
 }
 
-/// The step that wants to begin.
+/// The step to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     pub run: RunId,
@@ -171,6 +176,10 @@ pub struct Proposal {
     pub effect: Effect,
     pub reach: Reach,
     pub disruptive: bool,
+    pub scheduling: Scheduling,
+    pub approval: ApprovalNeed,
+    /// The words for what it takes from those who serve; empty where it takes nothing.
+    pub doing: &'static str,
     pub target: Subject,
     /// Set when this takes back step number so.
     pub undoes: Option<u32>,
@@ -180,13 +189,36 @@ pub struct Proposal {
     pub facts: Facts,
 }
 
+/// Counts that the store read in the transaction that would begin the step.
+impl Proposal {
+    /// The step as its action declares it, with nothing read yet.
+    pub fn new(spec: &ActionSpec, (run, epoch): (RunId, i64), call: Call, target: Subject, now: Time) -> Proposal {
+        Proposal {
+            run,
+            epoch,
+            call,
+            effect: spec.effect,
+            reach: spec.reach,
+            disruptive: spec.disruptive,
+            scheduling: spec.scheduling,
+            approval: spec.approval,
+            doing: spec.takes.doing(),
+            target,
+            undoes: None,
+            deadline: now + spec.deadline.0,
+            carry: serde_json::Value::Null,
+            facts: Facts::default(),
+        }
+    }
+}
+
 /// What the store read in the transaction that would begin the step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Levels {
     pub mode: Mode,
     pub rule: Option<String>,
     pub cooldown: Span,
-    /// Zero means no cap, and is only so where no rule is behind the run (a person asked for it).
+    /// Zero means no cap, and is only so where no rule is behind the run (a user started it).
     pub attempts_max: u32,
     /// The reach that the runbook's header declares.
     pub declared_reach: Reach,
@@ -221,7 +253,7 @@ pub struct Levels {
     pub breakers: Vec<Breaker>,
     /// Nodes that runs of the same rule were started about within `SYMPTOM_WINDOW`, since its breaker was reset.
     pub symptom_nodes: u32,
-    /// How often the run's complaint came back within `FLAP_WINDOW`, and when it last did.
+    /// How often the run's alert came back within `FLAP_WINDOW`, and when it last did.
     pub came_back: u32,
     pub came_back_at: Option<Time>,
 }
@@ -232,13 +264,14 @@ pub fn admit(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Ti
     guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
 }
 
-/// May a step that has begun be performed once more? Its reservation stands; but what people do meanwhile counts.
+/// Decides whether a begun step may be performed once more. Its reservation stands; only decisions of users since then
+/// count.
 pub fn admit_again(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
     let asked = Asked { limits, levels, proposal, now };
     guards::AGAIN.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
 }
 
-/// What every guard looks at.
+/// The input of every guard.
 pub(super) struct Asked<'a> {
     pub limits: &'a GuardLimits,
     pub levels: &'a Levels,
@@ -251,7 +284,7 @@ impl Asked<'_> {
         self.proposal.effect == Effect::Read
     }
 
-    /// Whether it changes more than what people read. Words for people fail open, acts fail closed.
+    /// Whether it changes more than messages to users. Messages fail open, acts fail closed.
     pub(super) fn acts(&self) -> bool {
         let proposal = self.proposal;
         !self.reads() && (proposal.reach > Reach::None || proposal.disruptive || proposal.effect == Effect::Blind)
@@ -263,18 +296,17 @@ impl Asked<'_> {
 
     /// Whether it only gives a node back.
     pub(super) fn gives_back(&self) -> bool {
-        matches!(self.proposal.call.action.as_str(), "k8s::uncordon" | "k8s::untaint")
+        self.proposal.scheduling.gives_back()
     }
 
     /// Whether it takes the node from the scheduler or gives it back.
     pub(super) fn schedules(&self) -> bool {
-        const NAMES: [&str; 5] = ["k8s::cordon", "k8s::uncordon", "k8s::drain", "k8s::taint", "k8s::untaint"];
-        NAMES.contains(&self.proposal.call.action.as_str())
+        self.proposal.scheduling != Scheduling::Unchanged
     }
 
-    /// Not now; ask again after this long.
+    /// Not now; check again after this long.
     pub(super) fn hold(&self, code: ReasonCode, after: Span, text: String) -> Option<Verdict> {
-        // At the end of time there is no later moment; then holding until now is all that can be said.
+        // At the end of time there is no later moment; then it is held until now.
         let until = self.now.checked_add(after.0).unwrap_or(self.now);
         Some(Verdict::Hold { reason: Reason::new(code, text), until })
     }

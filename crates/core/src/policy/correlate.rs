@@ -1,4 +1,4 @@
-//! What an event does to its episode, and which incident an episode belongs to.
+//! The change that an event makes to its episode, and the incident that an episode belongs to.
 //!
 //! Invariant: a new episode opens only after an observed end; the same start after an end reopens the old one.
 
@@ -19,8 +19,9 @@ pub struct Prior {
     pub starts_at: Time,
 }
 
-/// What an event does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The change that an event makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Change {
     /// A new episode.
     Opened,
@@ -35,18 +36,13 @@ pub enum Change {
 }
 
 impl Change {
+    /// The change's name in the ledger.
     pub fn name(self) -> &'static str {
-        match self {
-            Change::Opened => "opened",
-            Change::Reopened => "reopened",
-            Change::Refreshed => "refreshed",
-            Change::Resolved => "resolved",
-            Change::Late => "late",
-        }
+        self.into_str()
     }
 }
 
-/// What the event does to the latest episode of its complaint.
+/// Returns the change that the event makes to the latest episode of its alert.
 pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
     let Some(prior) = prior else {
         return match event.status {
@@ -55,10 +51,11 @@ pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
         };
     };
     match (event.status, prior.state) {
-        // Starts move between replicas, so any start refreshes what is open; the earliest is kept.
+        // Starts move between replicas, so any start refreshes an open episode; the earliest is kept.
         (Status::Firing, EpisodeState::Open) => Change::Refreshed,
         (Status::Firing, EpisodeState::Resolved | EpisodeState::Stale) => {
-            // A late duplicate of a replica, or an alert that had only timed out: nobody can tell, so it is the old one.
+            // A late duplicate of a replica, or an alert that had only timed out: both look the same, so it is the old
+            // one.
             if event.starts_at <= prior.starts_at { Change::Reopened } else { Change::Opened }
         }
         (Status::Resolved, EpisodeState::Open) if is_of_an_earlier_span(event, prior) => Change::Late,
@@ -68,11 +65,12 @@ pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
 }
 
 /// The key of the incident: the values of `group_by` (parts of the subject or labels), or, where that is empty, the
-/// most telling container: cluster and node; else namespace and workload (or pod); else model; else alert name and instance.
+/// most specific container: cluster and node; else namespace and workload (or pod); else model; else alert name and
+/// instance.
 pub fn incident_key(event: &Event, group_by: &[String]) -> String {
     let mut parts: Vec<(&str, &str)> = group_by.iter().map(|name| (name.as_str(), value_of(event, name))).collect();
     if parts.iter().all(|(_, value)| value.is_empty()) {
-        // Nothing of what the rule groups by is known: all such events must not become one incident.
+        // None of the rule's `group_by` parts is known: all such events must not become one incident.
         parts = default_parts(event);
     }
     let mut key = String::new();
@@ -87,7 +85,8 @@ pub fn incident_key(event: &Event, group_by: &[String]) -> String {
     bounded_key(key)
 }
 
-/// The part of the subject (or the label) that tells this event's incident from another one's: `node`, `workload`, …
+/// The part of the subject (or the label) that distinguishes this event's incident from another one's: `node`,
+/// `workload`, …
 pub fn incident_part<'g>(event: &Event, group_by: &'g [String]) -> &'g str {
     match group_by.iter().rev().find(|name| !value_of(event, name).is_empty()) {
         Some(name) => name,
@@ -96,7 +95,7 @@ pub fn incident_part<'g>(event: &Event, group_by: &'g [String]) -> &'g str {
 }
 
 /// The key under which alerts of one name are one incident, once they fire on many subjects: of one rule (none: the
-/// catch-all) and one cluster, as people may act in one cluster and not in another.
+/// catch-all) and one cluster, as users may act in one cluster and not in another.
 pub fn group_key(event: &Event, rule: Option<&str>) -> String {
     let mut key = "group/alertname=".to_owned();
     push_value(&mut key, event.name());
@@ -111,7 +110,7 @@ pub fn group_key(event: &Event, rule: Option<&str>) -> String {
     bounded_key(key)
 }
 
-/// `GpuHot on 30 nodes`. `part`: what its subjects are, where they are all of one kind.
+/// `GpuHot on 30 nodes`. `part`: the common kind of its subjects, where they have one.
 pub fn group_title(alert: &str, subjects: u32, part: Option<&str>) -> String {
     let what = match part {
         Some("node") => "nodes",
@@ -146,7 +145,7 @@ pub fn alert_place(event: &Event) -> String {
     cut(&text, limits::ALERT_PLACE_CHARS)
 }
 
-/// Whether a resolve speaks of a span that was over before the open one began: a peer that lags behind.
+/// Whether a resolve is about a span that was over before the open one began: a peer that lags behind.
 fn is_of_an_earlier_span(event: &Event, prior: &Prior) -> bool {
     event.starts_at < prior.starts_at && event.ends_at.is_some_and(|end| end <= prior.starts_at)
 }
@@ -172,7 +171,7 @@ fn default_parts(event: &Event) -> Vec<(&'static str, &str)> {
         parts.push(("model", model));
     } else {
         parts.push(("alertname", event.name()));
-        // What Prometheus scraped is where it is, when nothing else says so.
+        // Without another place, the target that Prometheus scraped is the place.
         let instance = event.labels.get("instance");
         if !instance.is_empty() {
             parts.push(("instance", instance));
@@ -197,13 +196,10 @@ fn bounded_key(key: String) -> String {
     }
     let mut short = key[..key.floor_char_boundary(limits::INCIDENT_KEY_BYTES - 40)].to_owned();
     short.push_str("…#");
-    for byte in &Sha256::digest(key.as_bytes())[..16] {
-        let _ = write!(short, "{byte:02x}");
-    }
-    short
+    short + &hex::encode(&Sha256::digest(key.as_bytes())[..16])
 }
 
-/// Where to look for an event: its subject, or what Prometheus scraped.
+/// The place to look at for an event: its subject, or the target that Prometheus scraped.
 fn place_of(event: &Event) -> String {
     match place(&event.subject) {
         place if place.is_empty() => event.labels.get("instance").to_owned(),
@@ -211,7 +207,7 @@ fn place_of(event: &Event) -> String {
     }
 }
 
-/// The shortest name that tells people where to look.
+/// The shortest name that locates the subject.
 fn place(subject: &Subject) -> String {
     let within = |name: &String| match &subject.namespace {
         Some(namespace) => format!("{namespace}/{name}"),
@@ -233,7 +229,7 @@ fn place(subject: &Subject) -> String {
 }
 
 /// Runs of blanks and control characters become one space; marks that turn the reading direction are dropped, for they
-/// can make a title show what it does not say.
+/// can make a title show another text than it holds.
 fn one_line(text: &str) -> String {
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');

@@ -1,11 +1,11 @@
-//! Whether somebody is woken: only when automation gave up, is refused, needs hands, or takes too long.
+//! Whether the on-call is paged: only when automation gave up, is refused, needs a user, or takes too long.
 //!
 //! Invariant: pure, and in doubt it wakes; every silence has its reason.
 
 use crate::model::{Incident, IncidentState, Run, RunState, Span, Time};
 use std::collections::BTreeMap;
 
-/// What a channel that is patient with automation does about an incident of which it has not spoken yet.
+/// The action for a channel that waits for automation, about an incident without a message on it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Page {
     Now {
@@ -16,29 +16,29 @@ pub enum Page {
         why: String,
         until: Time,
     },
-    /// Nobody needs to hear of it any more.
+    /// No page is needed any more.
     Spared {
         why: String,
     },
 }
 
 /// `runs`: all of the incident's, in any order. `unknown`: a source fell silent, so that it is over is a guess.
-/// `patience`: how long automation may work before somebody is woken.
+/// `patience`: how long automation may work before the on-call is paged.
 pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, now: Time) -> Page {
     let latest = runs.iter().max_by_key(|run| run.id);
     match incident.state {
         IncidentState::Open => {}
-        IncidentState::Acknowledged => return Page::Spared { why: "somebody has it in hand".to_owned() },
+        IncidentState::Acknowledged => return Page::Spared { why: "it is acknowledged".to_owned() },
         IncidentState::Resolved => {
             if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
                 return Page::Now { why };
             }
             if unknown {
-                return Page::Now { why: "its source fell silent: whether it is over is not known".to_owned() };
+                return Page::Now { why: "its source stopped reporting, so its state is unknown".to_owned() };
             }
             let why = match latest {
                 Some(run) if run.state == RunState::Done => format!("{} fixed it", name(run)),
-                _ => "it ended by itself before anybody was needed".to_owned(),
+                _ => "it resolved by itself before anyone was needed".to_owned(),
             };
             return Page::Spared { why };
         }
@@ -55,7 +55,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     let Some(latest) = acting.first() else {
         return Page::Now { why: "no runbook works on it".to_owned() };
     };
-    // A question, or nodes that nobody else may touch, need a person whatever came after.
+    // A question, or nodes that no other run may touch, need a user whatever came after.
     let in_need = runs.iter().rev().find(|run| matches!(run.state, RunState::Asking { .. } | RunState::Stuck { .. }));
     if let Some(why) = in_need.into_iter().chain(acting.iter().copied()).find_map(hands) {
         return Page::Now { why };
@@ -63,7 +63,7 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
     let name = name(latest);
     let how = match &latest.state {
-        RunState::Done => format!("{name} is done, and whether that fixed it is not known yet"),
+        RunState::Done => format!("{name} is done; not yet verified as fixed"),
         RunState::Held { reason } => format!("{name} is held: {reason}"),
         RunState::Waiting { why } => format!("{name} is at work: {why}"),
         _ => format!("{name} is at work"),
@@ -71,12 +71,12 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
     if now < until {
         return Page::NotYet { why: how, until };
     }
-    Page::Now { why: format!("it is not over after {patience}: {how}") }
+    Page::Now { why: format!("it is still open after {patience}: {how}") }
 }
 
-/// The latest run on each subject of each rule, or of each runbook that somebody started by hand, the newest first: one
-/// that is done says nothing of what another rule wanted, or of another node. What was only planned counts where no rule
-/// acts.
+/// The latest run on each subject of each rule, or of each runbook that was started by hand, the newest first: a run
+/// that is done gives no evidence about another rule's work, or about another node. Runs that were only planned count
+/// where no rule acts.
 fn acting(runs: &[Run]) -> Vec<&Run> {
     let mut latest: BTreeMap<(Option<&str>, &str, String), &Run> = BTreeMap::new();
     for run in runs {
@@ -97,7 +97,7 @@ fn acting(runs: &[Run]) -> Vec<&Run> {
     all
 }
 
-/// Why automation will not end this without a person; none: it may.
+/// Why automation will not end this without a user; none: it may.
 fn hands(run: &Run) -> Option<String> {
     let name = name(run);
     Some(match &run.state {

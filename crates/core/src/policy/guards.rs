@@ -1,6 +1,7 @@
-//! The guards, one a file, in the order in which they are asked.
+//! The guards, one a file, in the order in which they are checked.
 //!
-//! Invariant: a guard says nothing or refuses with a reason that carries the numbers; it never allows over another's head.
+//! Invariant: a guard passes or refuses with a reason that carries the numbers; it never overrules another one's
+//! refusal.
 
 mod approval;
 mod blast_radius;
@@ -28,10 +29,10 @@ use super::admit::Asked;
 use crate::limits;
 use crate::model::Verdict;
 
-/// A guard: `None` where it has nothing to say.
+/// A guard: `None` where it passes.
 pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
 
-/// Cheap and absolute ones first, budgets last: who is denied for ever must not be told to wait.
+/// Cheap and absolute ones first, budgets last: a step that is denied for ever must not wait.
 pub(super) const ALL: [Guard; 19] = [
     mode::check,
     kill_switch::check,
@@ -54,7 +55,7 @@ pub(super) const ALL: [Guard; 19] = [
     blast_radius::check,
 ];
 
-/// For a step that has begun and is performed again: only what people may have changed since.
+/// For a step that has begun and is performed again: only decisions that users may have changed since.
 pub(super) const AGAIN: [Guard; 1] = [kill_switch::check];
 
 /// A few names for a sentence: `gpu-1, gpu-7 and 3 more`.

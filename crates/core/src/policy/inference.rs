@@ -1,6 +1,6 @@
-//! What an inference engine's own pages say of it, and what of that is a complaint: readings in, findings out.
+//! Readings of an inference engine's own pages, and the conditions they show: readings in, findings out.
 //!
-//! Invariant: pure; what a page does not say changes nothing, and a page that cannot be read is a finding of its own.
+//! Invariant: pure; a value that a page lacks changes nothing, and a page that cannot be read is a finding of its own.
 
 mod checks;
 mod judge;
@@ -17,8 +17,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which program serves the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum EngineKind {
     Vllm,
     Tgi,
@@ -26,21 +42,20 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    pub const ALL: [EngineKind; 3] = [EngineKind::Vllm, EngineKind::Tgi, EngineKind::Triton];
+    /// Every kind, in the order of the documentation.
+    pub const ALL: &'static [EngineKind] = <EngineKind as strum::VariantArray>::VARIANTS;
 
+    /// The kind's name in labels and in the configuration.
     pub const fn word(self) -> &'static str {
-        match self {
-            EngineKind::Vllm => "vllm",
-            EngineKind::Tgi => "tgi",
-            EngineKind::Triton => "triton",
-        }
+        self.into_str()
     }
 
+    /// The kind of this name; none where no kind has it. The inverse of [`EngineKind::word`].
     pub fn named(word: &str) -> Option<EngineKind> {
-        EngineKind::ALL.into_iter().find(|kind| kind.word() == word)
+        word.parse().ok()
     }
 
-    /// Where it says whether it is ready.
+    /// The path of its readiness.
     pub const fn ready_path(self) -> &'static str {
         match self {
             EngineKind::Vllm | EngineKind::Tgi => "/health",
@@ -48,7 +63,7 @@ impl EngineKind {
         }
     }
 
-    /// The ports that it listens on unless told otherwise: of its API, and of its metrics.
+    /// The default ports: of its API, and of its metrics.
     pub const fn ports(self) -> (u16, u16) {
         match self {
             EngineKind::Vllm => (8_000, 8_000),
@@ -62,7 +77,7 @@ impl EngineKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineLimits {
-    /// Looks in a row that it is not ready, or cannot be read.
+    /// Polls in a row in which it is not ready, or cannot be read.
     pub looks: u32,
     /// A new engine loads its weights; for so long it may be not ready, if it never was.
     pub starting: Span,
@@ -78,7 +93,7 @@ pub struct EngineLimits {
     pub cache_for: Span,
     /// This share of requests gets its first token later than this, for so long.
     pub first_token: Span,
-    /// The share of requests that is looked at: 0.95 is the 95th percentile.
+    /// The percentile: 0.95 is the 95th.
     pub first_token_quantile: f64,
     /// How long it must be later than `first_token`.
     pub first_token_for: Span,
@@ -102,7 +117,7 @@ impl Default for EngineLimits {
 }
 
 impl EngineLimits {
-    /// After so long a look at everything has had the time to begin each complaint.
+    /// After so long a look at everything has had the time to begin each condition.
     pub fn longest(&self) -> Span {
         [self.frozen_for, self.queue_for, self.cache_for, self.first_token_for].into_iter().max().unwrap_or_default()
     }
@@ -113,11 +128,12 @@ impl EngineLimits {
 pub struct Lane {
     pub running: f64,
     pub waiting: f64,
-    /// Counts what only grows while it works: steps and tokens. None where the page has no such counter.
+    /// The sum of counters that only grow while it works: steps and tokens. None where the page has no such counter.
     pub steps: Option<f64>,
 }
 
 impl Lane {
+    /// Whether requests run or wait.
     pub fn has_work(&self) -> bool {
         self.running + self.waiting > 0.0
     }
@@ -130,7 +146,7 @@ pub struct FirstTokens {
     pub total: f64,
 }
 
-/// What a metrics page says.
+/// The values of a metrics page.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineReading {
     pub lanes: BTreeMap<String, Lane>,
@@ -139,16 +155,18 @@ pub struct EngineReading {
     pub cache: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_tokens: Option<FirstTokens>,
-    /// When the process began, in seconds since 1970, where it says so.
+    /// When the process began, in seconds since 1970, where the page has it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub began: Option<f64>,
 }
 
 impl EngineReading {
+    /// Requests that run, over all models or engine cores.
     pub fn running(&self) -> f64 {
         self.lanes.values().map(|lane| lane.running).sum()
     }
 
+    /// Requests that wait, over all models or engine cores.
     pub fn waiting(&self) -> f64 {
         self.lanes.values().map(|lane| lane.waiting).sum()
     }
@@ -165,10 +183,11 @@ impl EngineReading {
 }
 
 /// Why there is no reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Unread {
-    /// Nobody takes the connection.
+    /// The connection is refused.
     Unreached,
     /// No answer in time, or one that broke off.
     Silent,
@@ -180,14 +199,9 @@ pub enum Unread {
 }
 
 impl Unread {
+    /// The reason's name in findings.
     pub const fn word(self) -> &'static str {
-        match self {
-            Unread::Unreached => "unreached",
-            Unread::Silent => "silent",
-            Unread::TooLarge => "too-large",
-            Unread::Status => "status",
-            Unread::Garbage => "garbage",
-        }
+        self.into_str()
     }
 }
 
@@ -195,13 +209,14 @@ impl Unread {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngineLook {
     pub at: Time,
-    /// Why it is not ready; none: it says that it is.
+    /// Why it is not ready; none: it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unready: Option<String>,
     pub page: Result<EngineReading, (Unread, String)>,
 }
 
 impl EngineLook {
+    /// The reading; none where the page could not be read.
     pub fn reading(&self) -> Option<&EngineReading> {
         self.page.as_ref().ok()
     }

@@ -1,13 +1,12 @@
-//! The ladder's arithmetic: how far a rule may go now, and what it lacks for the next rung.
+//! The arithmetic of promotion: a rule's present mode, and the evidence that the next mode still needs.
 //!
-//! Invariant: nothing here goes above the ceiling, and nothing but a level that a person has set goes above the file.
+//! Invariant: nothing here goes above the ceiling, and nothing but a level that a user has set goes above the file.
 
 use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
 use crate::planted::planted;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
-/// How far a rule goes: what its file says, unless a level of the same content says otherwise.
+/// The mode in force: the file's, unless a level of the same content sets another one.
 pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
     let mode = match level {
         None => file,
@@ -19,8 +18,8 @@ pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
     mode.min(ceiling)
 }
 
-/// What is missing for `to`, a sentence each; nothing: it may go there. `others`: whether one of the card's judges is
-/// certainly another person than `by`.
+/// The missing evidence for `to`, a sentence each; empty: it may be promoted. `others`: whether one of the card's
+/// reviewers is certainly another user than `by`.
 pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, now: Time) -> Vec<String> {
     let mut missing = Vec::new();
     if to > asked.to {
@@ -28,26 +27,28 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
     }
     let mut needs = |wanted: u32, has: u32, what: &str| {
         if has < wanted {
-            missing.push(format!("needs {wanted} {what}, has {has}"));
+            missing.push(format!("requires {wanted} {what}, has {has}"));
         }
     };
-    // From observe to suggest nothing more is done, and people are notified in both: no record is needed for that.
+    // From observe to suggest nothing more is done, and users are notified in both: no record is needed for that.
     if to >= Mode::Approve {
         needs(asked.matches, card.matches, "matches");
-        needs(asked.judged_right, card.right, "judged right");
+        needs(asked.judged_right, card.right, "reviewed as right");
     }
     if to == Mode::Auto {
         needs(asked.held, card.held, "outcomes that held");
     }
     if card.wrong.max(card.bad) > asked.wrong {
         let bad = card.bad.saturating_sub(card.wrong);
-        missing
-            .push(format!("allows {} wrong, has {} judged wrong and {bad} that ended badly", asked.wrong, card.wrong));
+        missing.push(format!(
+            "allows {} wrong, has {} reviewed as wrong and {bad} that ended badly",
+            asked.wrong, card.wrong
+        ));
     }
     if to == Mode::Auto {
         missing.extend(too_young(asked.over, card.since, now));
         if !others {
-            missing.push(format!("needs a judgement or approval by somebody else than {by}, has none"));
+            missing.push(format!("requires a review or approval by a user other than {by}, has none"));
         }
     }
     missing
@@ -62,8 +63,8 @@ fn too_young(over: Span, since: Option<Time>, now: Time) -> Option<String> {
     (age < over.0.as_secs()).then(|| format!("needs matches over {over}, the first is {whole_minutes} old"))
 }
 
-/// 32 hex digits over what a rule does and the text of its runbook. Who is told and asked, and the mode itself, are not in
-/// it: changing them does not change what was judged.
+/// 32 hex digits over a rule's behavior and the text of its runbook. Notified users, approvers and the mode itself are
+/// not in it: a change of them does not change the reviewed behavior.
 pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     let does = (&rule.when, &rule.unless, &rule.at, &rule.run, &rule.with, &rule.repeat, &rule.still);
     // A list of plain data always has its JSON.
@@ -74,10 +75,7 @@ pub(super) fn content(rule: &Rule, runbook: &str) -> String {
     if !planted("runbook-not-in-the-content") {
         hash.update(runbook.as_bytes());
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]
@@ -129,14 +127,14 @@ mod tests {
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
         check(&card, Mode::Suggest, &[]);
-        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 judged right, has 2"]);
+        check(&card, Mode::Approve, &["needs 20 matches, has 7", "needs 10 reviewed as right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];
         let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };
-        check(&full, Mode::Auto, &["needs a judgement or approval by somebody else than ada, has none"]);
+        check(&full, Mode::Auto, &["requires a review or approval by a user other than ada, has none"]);
         check(&Card { judges: vec!["bob".into()], ..full.clone() }, Mode::Auto, &[]);
         let bad = Card { wrong: 1, bad: 3, ..full };
-        check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 judged wrong and 2 that ended badly"]);
+        check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 reviewed as wrong and 2 that ended badly"]);
         let least = Promote { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
         let told = missing(&least, &bad, Mode::Approve, "ada", false, now);
         assert_eq!(told, ["the rule's file lets it be promoted to suggest at most"]);

@@ -10,6 +10,7 @@ pub use parse::parse_matchers;
 use crate::model::Labels;
 use std::fmt;
 
+/// A matcher's operator, as in Alertmanager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Equal,
@@ -19,6 +20,7 @@ pub enum Op {
 }
 
 impl Op {
+    /// The operator as it is written.
     pub fn sign(self) -> &'static str {
         match self {
             Op::Equal => "=",
@@ -38,7 +40,7 @@ pub struct Matcher {
     pub(super) regex: Option<regex::Regex>,
 }
 
-/// What is wrong with a matcher text, where (offset in characters, from 0), and what to write instead.
+/// A matcher text's error: the fault, its place (offset in characters, from 0), and the text to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at character {at} of `{text}`: {hint}")]
 pub struct MatcherError {
@@ -49,6 +51,7 @@ pub struct MatcherError {
 }
 
 impl Matcher {
+    /// Whether the label's value matches; an absent label has the empty value.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.accepts(labels.get(&self.name))
     }
@@ -84,6 +87,7 @@ impl fmt::Display for Matcher {
     }
 }
 
+/// Whether every matcher matches; true for the empty list.
 pub fn matches_all(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels))
 }

@@ -1,8 +1,8 @@
-//! The MIG planner: given what lies on each GPU, what may move and at what price, and what waits for room, the cheapest
-//! ordered steps that make room.
+//! The MIG planner: from the instances on each GPU, the movable pods and their prices, and the demand that waits for
+//! room, it computes the cheapest ordered steps that make room.
 //!
 //! Each GPU is searched exhaustively (an A100 has 723 layouts); the GPUs are then put together exactly while that is
-//! few states, and by the best states beyond it, which the plan says (`exact`).
+//! few states, and by the best states beyond it, which the plan marks (`exact`).
 //!
 //! Invariant: a GPU that is shut is never touched, a pinned instance never moves, and an evicted pod always has a new
 //! place in the same plan.
@@ -52,17 +52,18 @@ pub struct MigBoard {
     pub name: String,
     pub geometry: Arc<Geometry>,
     pub seats: Vec<MigSeat>,
-    /// Why it must not be touched: ill, its mode pending, somebody else's.
+    /// Why it must not be touched: ill, its mode pending, another user's.
     pub shut: Option<String>,
 }
 
-/// What waits for room.
+/// Instances that wait for room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigDemand {
     pub profile: String,
     pub count: u32,
 }
 
+/// The bounds of one plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MigBounds {
     /// Pods that one run may move.
@@ -75,10 +76,10 @@ impl Default for MigBounds {
     }
 }
 
-/// What a plan comes to. Plans are compared field by field, in this order.
+/// The cost of a plan. Plans are compared field by field, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MigCost {
-    /// Of the demand, what has no place.
+    /// Instances of the demand without a place.
     pub unserved: u32,
     /// Of the pods that move.
     pub moving: u64,
@@ -108,10 +109,11 @@ pub struct MigDiff {
     pub gpu: String,
     pub before: Vec<MigPlace>,
     pub after: Vec<MigPlace>,
-    /// Of `after`, what serves the demand: idle before, or new.
+    /// The part of `after` that serves the demand: idle before, or new.
     pub serves: Vec<MigPlace>,
 }
 
+/// Ordered steps that make room, with their moves, diffs and cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MigPlan {
     pub steps: Vec<MigStep>,
@@ -123,11 +125,12 @@ pub struct MigPlan {
     pub exact: bool,
 }
 
+/// Why no plan was computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MigPlanError {
     #[error("{0} different profiles at once are too many (at most {1}): plan for fewer at a time")]
     TooManyProfiles(usize, usize),
-    #[error("{0} instances are asked for at once, at most {1} are planned: plan in parts")]
+    #[error("{0} instances are requested at once, the limit is {1}: plan in parts")]
     TooMuchDemand(u32, u32),
     #[error("GPU {gpu}: {why}")]
     Board { gpu: String, why: String },
@@ -135,6 +138,10 @@ pub enum MigPlanError {
 
 /// The cheapest steps that make room for the demand: first as little of it unserved as can be, then the least price of
 /// moved pods, then the fewest changes, then the layouts that leave the most legal placements.
+///
+/// # Errors
+///
+/// Fails when the demand names too many profiles or instances, or when a GPU's description is contradictory.
 pub fn plan_mig(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> Result<MigPlan, MigPlanError> {
     let question = options::Question::new(boards, demand, bounds)?;
     let options: Vec<Vec<options::Choice>> =

@@ -1,6 +1,6 @@
-//! Which rules an event meets, and what each of them would start. Compiled once, when files change.
+//! The rules that match an event, and the run that each of them would start. Compiled once, when files change.
 //!
-//! Invariant: every rule that has a say leaves a decision; a parameter from a label is data with a checked type.
+//! Invariant: every rule that matches leaves a decision; a parameter from a label is data with a checked type.
 
 mod bind;
 mod compile;
@@ -14,10 +14,9 @@ use bind::Binder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
-/// What a rule would start for an event.
+/// The run that a rule would start for an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Start {
     pub pin: Pin,
@@ -28,25 +27,25 @@ pub struct Start {
     pub terms: Terms,
 }
 
-/// What a rule says to an event that it matches.
+/// A rule's decision on an event that it matches.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Chosen {
     /// A run (in the rule's mode), unless the store finds that it runs already.
     Run(Box<Start>),
-    /// Only tell: the rule names no runbook.
+    /// Only notify: the rule names no runbook.
     Tell,
     /// Nothing, and why: muted or ignored, a parameter missing, runbook unknown.
     Nothing(Reason),
 }
 
 impl Selected<'_> {
-    /// Whether the rule has something to say: it is neither muted nor there to ignore the event.
+    /// Whether the rule decides: it is neither muted nor there to ignore the event.
     pub fn speaks(&self) -> bool {
         !matches!(&self.chosen, Chosen::Nothing(reason) if reason.code == ReasonCode::Muted)
     }
 }
 
-/// One rule's say.
+/// One rule's decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selected<'a> {
     pub rule: &'a Rule,
@@ -55,13 +54,14 @@ pub struct Selected<'a> {
     pub terms: Option<&'a Terms>,
 }
 
+/// An error in a rule file; it names the rule, and the field where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     #[error("rule `{rule}`, `{field}`: {source}")]
     Matcher { rule: String, field: &'static str, source: MatcherError },
     #[error("rule `{rule}`: {what}")]
     Invalid { rule: String, what: String },
-    /// `near`: what was meant, perhaps.
+    /// `near`: a suggestion of a similar name, or empty.
     #[error("rule `{rule}`: there is no runbook `{runbook}`{near}")]
     NoRunbook { rule: String, runbook: String, near: String },
 }
@@ -82,11 +82,11 @@ impl RuleError {
 pub struct RuleSet {
     pub(super) rules: Vec<Compiled>,
     pub(super) runbooks: HashMap<String, (Pin, Header)>,
-    /// Rules that ask for exactly this `alertname`, by position, in file order.
+    /// Rules that match exactly this `alertname`, by position, in file order.
     by_name: HashMap<String, Vec<usize>>,
     /// Rules that any event may meet, in file order.
     others: Vec<usize>,
-    /// What codes of GPU faults call for: asked before the rules.
+    /// The remedies for GPU fault codes: applied before the rules.
     xids: Arc<XidTable>,
 }
 
@@ -123,6 +123,10 @@ impl<'e> From<'e> {
 
 impl RuleSet {
     /// Compiles rules against the runbooks at hand (name → pin and header). All errors come at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails with every error of every rule: matchers, parameters, and runbooks that do not exist.
     pub fn compile(rules: Vec<Rule>, runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
         let mut compiled = compile::compile(rules, &runbooks)?;
         for one in &mut compiled {
@@ -145,25 +149,28 @@ impl RuleSet {
         self
     }
 
-    /// What the table says of this event becomes labels of it, for rules to match. Every event passes here before `select`.
+    /// The table's result for this event becomes labels of it, for rules to match. Every event passes here before
+    /// `select`.
     pub fn judge(&self, event: &mut Event) {
         self.xids.judge(event);
     }
 
+    /// The rules, in file order.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().map(|compiled| &compiled.rule)
     }
 
+    /// The rule of this name; none where there is no such rule.
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules().find(|rule| rule.name == name)
     }
 
-    /// What decides how far a rule goes; none where there is no such rule, or it names no runbook.
+    /// The terms that decide a rule's mode; none where there is no such rule, or it names no runbook.
     pub fn terms(&self, name: &str) -> Option<&Terms> {
         self.rules.iter().find(|compiled| compiled.rule.name == name)?.terms.as_ref()
     }
 
-    /// The rules that run something, each with what decides how far it goes, in file order.
+    /// The rules that run something, each with the terms that decide its mode, in file order.
     pub fn climbers(&self) -> impl Iterator<Item = (&Rule, &Terms)> {
         self.rules.iter().filter_map(|compiled| Some((&compiled.rule, compiled.terms.as_ref()?)))
     }
@@ -173,7 +180,11 @@ impl RuleSet {
         self.rules().filter_map(|rule| rule.at.as_ref().map(|schedule| (rule, schedule)))
     }
 
-    /// What a rule with a schedule would start now.
+    /// Returns the run that a rule with a schedule would start now.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a reason when no rule of this name has a schedule, or its parameters cannot be bound.
     pub fn start_scheduled(&self, rule: &str) -> Result<Start, Reason> {
         let compiled = self.rules.iter().find(|compiled| compiled.rule.name == rule && compiled.rule.at.is_some());
         let Some(compiled) = compiled else {
@@ -182,7 +193,7 @@ impl RuleSet {
         self.start(compiled, None)
     }
 
-    /// The rules that match, in file order, each with what it would do. Empty: no rule matched. The kind of the event's
+    /// The rules that match, in file order, each with its decision. Empty: no rule matched. The kind of the event's
     /// source is not known.
     pub fn select<'a>(&'a self, event: &Event) -> Vec<Selected<'a>> {
         self.select_from(event, "")
@@ -213,12 +224,17 @@ impl RuleSet {
                     "" => format!("no label `{}`", failed.name),
                     value => format!("{}={}", failed.name, syntax::quote(value)),
                 };
-                Some((compiled.rule.name.clone(), format!("it wants {failed}, and the event has {has}")))
+                Some((compiled.rule.name.clone(), format!("it requires {failed}, and the event has {has}")))
             })
             .collect()
     }
 
-    /// Binds and checks parameters for a run by hand or by schedule: unknown, missing or ill-typed ones are refused in words.
+    /// Binds and checks parameters for a run by hand or by schedule: unknown, missing or mistyped ones are refused in
+    /// words.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a parameter is unknown, missing or of another type; the message names each.
     pub fn bind(header: &Header, given: &Map<String, Value>, event: Option<&Event>) -> Result<Input, String> {
         let with = given.iter().map(|(name, value)| (name.clone(), Argument::Value(value.clone()))).collect();
         let params =
@@ -260,7 +276,7 @@ impl RuleSet {
         let runbook = rule.run.as_deref().unwrap_or_default();
         let found = (self.runbooks.get(runbook), &compiled.binder, &compiled.terms);
         let (Some((pin, header)), Some(binder), Some(terms)) = found else {
-            let text = format!("rule `{}` wants runbook `{runbook}`, which does not exist", rule.name);
+            let text = format!("rule `{}` names runbook `{runbook}`, which does not exist", rule.name);
             return Err(Reason::new(ReasonCode::NoRunbook, text));
         };
         let params = binder.bind(event).map_err(|problems| {
@@ -308,10 +324,7 @@ fn bucket(rule: &str, params: &Map<String, Value>) -> String {
         eat(name);
         eat(value);
     }
-    hash.finalize()[..16].iter().fold(String::with_capacity(32), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! What an XID means and what it calls for. The answer is data (`rules/xid.yaml`), which a site may overrule code by code.
+//! The meaning of an XID and its remedy. The answer is data (`rules/xid.yaml`), which a site may overrule code by code.
 //!
-//! Invariant: a code that nobody knows, and bits that fit no row, are told and never acted upon; what the driver itself
-//! asks for outranks the table.
+//! Invariant: an unknown code, and bits that fit no row, are reported and never acted upon; the driver's own request
+//! outranks the table.
 //!
-//! The engine asks this for every event with a label `xid`, `sxid` or `recovery`, whatever source it came from, so that
-//! agents need no policy and a changed table needs no new agents. Repeats (13 and 31 within a day) are counted by the
-//! rules' own `repeat`, over the labels `gpc` and `tpc` that stay on the event.
+//! The engine applies this to every event with a label `xid`, `sxid` or `recovery`, whatever source it came from, so
+//! that agents need no policy and a changed table needs no new agents. Repeats (13 and 31 within a day) are counted by
+//! the rules' own `repeat`, over the labels `gpc` and `tpc` that stay on the event.
 
 mod bits;
 mod table;
@@ -14,10 +14,10 @@ pub use table::{Blame, Remedy, XidEntry, XidTable, XidTableError};
 
 use crate::model::{Event, Labels, Severity};
 
-/// The names of our own events and alerts: their severity is the table's. Others keep what their source says.
+/// The names of our own events and alerts: their severity is the table's. Others keep their source's.
 const OURS: [&str; 3] = ["GpuXid", "NvSwitchSxid", "GpuRecoveryAction"];
 
-/// What is to be done, and who says so.
+/// The remedy, and its origin.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Judged<'t> {
     entry: &'t XidEntry,
@@ -43,7 +43,7 @@ impl XidTable {
 
     fn decide(&self, labels: &Labels) -> Option<Judged<'_>> {
         let by_table = self.by_code(labels);
-        // The driver knows what it has seen of this GPU; the table only knows the code. "Nothing" is no wish.
+        // The driver has seen this GPU's history; the table has only the code. "Nothing" is no request.
         let wish = self.wishes.get(labels.get("recovery")).filter(|entry| entry.action != Remedy::None);
         if let Some(entry) = wish {
             let named = by_table.map_or(entry, |judged| judged.entry);

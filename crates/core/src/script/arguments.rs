@@ -1,6 +1,6 @@
 //! Arguments as a script writes them (positions, then a map of options) to arguments by name.
 //!
-//! Invariant: equal calls have equal arguments: spans and indices in one spelling, what is left out stays left out.
+//! Invariant: equal calls have equal arguments: spans and indices in one spelling, omitted ones stay omitted.
 
 use super::near::nearest;
 use super::value::{kind_of, to_json};
@@ -8,7 +8,7 @@ use crate::model::{ActionSpec, ParamSpec, ParamType, Span};
 use rhai::Dynamic;
 use serde_json::{Map, Value};
 
-/// The call's arguments by name, checked; the error says what to write.
+/// The call's arguments by name, checked; the error names a correction.
 pub(super) fn named(spec: &ActionSpec, args: &[&mut Dynamic]) -> Result<Map<String, Value>, String> {
     let mut named = Map::new();
     let (positional, options) = split(spec, args);
@@ -114,7 +114,7 @@ pub(super) fn names_a_thing(ty: ParamType) -> bool {
     matches!(ty, Node | Gpu | Pod | Workload | Namespace | Model)
 }
 
-/// What a type takes, in words.
+/// The values that a type accepts, in words.
 pub(super) fn wants(ty: ParamType) -> &'static str {
     match ty {
         ParamType::Node => "the name of a node",
@@ -133,7 +133,7 @@ pub(super) fn wants(ty: ParamType) -> &'static str {
     }
 }
 
-/// `k8s::drain(node, #{within, only})`; what may be left out is in brackets.
+/// `k8s::drain(node, #{within, only})`; optional arguments are in brackets.
 pub(super) fn usage(spec: &ActionSpec) -> String {
     let mut parts: Vec<String> = Vec::new();
     for param in spec.params {

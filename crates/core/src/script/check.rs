@@ -1,6 +1,6 @@
 //! Static checks of a runbook, and diagnostics that read like a good compiler's.
 //!
-//! Invariant: every diagnostic has a place, says what is wrong, and suggests what to write.
+//! Invariant: every diagnostic has a place, an error and a correction.
 
 mod walk;
 
@@ -12,13 +12,17 @@ use crate::model::{Header, Reach, UndoPolicy};
 use rhai::{AST, Dynamic, LexError, ParseError, ParseErrorType, Position, Scope};
 use std::collections::BTreeSet;
 
+/// The severity of a diagnostic: an error prevents a run, a warning does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Error,
     Warning,
+    /// Correct as it is, and to be changed before the next release.
+    Note,
 }
 
+/// One finding of the checks, with its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
     pub level: Level,
@@ -43,18 +47,22 @@ impl Diagnostic {
         Diagnostic { level: Level::Warning, ..Diagnostic::error(code, at, length, message) }
     }
 
+    pub(super) fn note(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
+        Diagnostic { level: Level::Note, ..Diagnostic::error(code, at, length, message) }
+    }
+
     pub(super) fn help(mut self, help: &str) -> Diagnostic {
         self.help = (!help.is_empty()).then(|| help.to_owned());
         self
     }
 }
 
-/// All that can be said about a runbook without running it, errors first.
+/// All findings about a runbook that need no run, errors first.
 pub fn check(_name: &str, text: &str, api: &HostApi) -> Vec<Diagnostic> {
     analyse(text, &host::of(api)).diagnostics
 }
 
-/// Renders diagnostics with the source line, a caret and the suggestion; colours only if asked.
+/// Renders diagnostics with the source line, a caret and the suggestion; colors only on request.
 pub fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
     super::render::render(name, text, diagnostics, colour)
 }
@@ -64,12 +72,13 @@ pub(super) struct Analysis {
     pub(super) header: Header,
     /// None where the text does not parse.
     pub(super) ast: Option<AST>,
-    /// Numbers of the actions that the text names: what a person reviews, and all that a run may call.
+    /// Numbers of the actions that the text names: the list that a reviewer reads, and the only calls that a run may
+    /// make.
     pub(super) actions: BTreeSet<usize>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
-/// Everything that a runbook's text says.
+/// The result of all checks of a runbook's text.
 pub(super) fn analyse(text: &str, host: &Host) -> Analysis {
     if text.len() > limits::SCRIPT_BYTES {
         return too_long(text);
@@ -108,7 +117,7 @@ fn take_apart(text: &str, host: &Host) -> Analysis {
 
 fn too_long(text: &str) -> Analysis {
     let message = format!("the runbook has {} bytes; the most is {}", text.len(), limits::SCRIPT_BYTES);
-    let help = "split it: a runbook is a script that an on-call person can read aloud";
+    let help = "split it: an on-call engineer must be able to read a runbook from top to bottom";
     refused(Diagnostic::error("too-long", (0, 0), 1, message).help(help))
 }
 
@@ -142,7 +151,7 @@ fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> 
         {
             (
                 "eval",
-                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "`eval` is not allowed: it would run text that was not reviewed".to_owned(),
                 "write the code itself".to_owned(),
             )
         }
@@ -208,7 +217,7 @@ pub(super) fn spot(text: &str, at: Position) -> (usize, usize) {
     }
 }
 
-/// Rhai places `k8s::cordon` at `cordon`; people look at the whole of it.
+/// Rhai places `k8s::cordon` at `cordon`; users look at the whole of it.
 fn namespace_before(text: &str, line: usize, column: usize) -> usize {
     let Some(line) = text.lines().nth(line - 1) else { return 0 };
     let before: String = line.chars().take(column - 1).collect();

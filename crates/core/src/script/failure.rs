@@ -1,6 +1,6 @@
-//! Failures as a script sees them, and errors of a script as people read them.
+//! Failures as a script sees them, and errors of a script as users read them.
 //!
-//! Invariant: what is thrown is a map with `kind`, `message` and `action`; what people read has a place.
+//! Invariant: a thrown value is a map with `kind`, `message` and `action`; a text for users has a place.
 
 use crate::model::Failure;
 use rhai::{Dynamic, EvalAltResult, Map, Position};
@@ -49,7 +49,7 @@ pub(super) fn place(name: &str, at: Position) -> String {
     }
 }
 
-/// One line: where, what, and through which calls.
+/// One line: the place, the error, and the calls on its way.
 pub(super) fn words(name: &str, error: Box<EvalAltResult>) -> String {
     words_at(error, |at| place(name, at))
 }

@@ -1,6 +1,7 @@
-//! The `//!` block at the top of a runbook: title, parameters, reach, undo, approvers.
+//! The `//!` block at the top of a runbook: title, parameters, scope, undo, approvers.
 //!
-//! Invariant: what is not understood is refused with its place; nothing in a header is silently ignored but prose.
+//! Invariant: a line that is not understood is refused with its place; nothing in a header is silently ignored but
+//! prose.
 
 use super::arguments::{Wrong, normal, wants};
 use super::check::Diagnostic;
@@ -8,7 +9,9 @@ use super::near::nearest;
 use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
 use serde_json::Value;
 
-const KEYS: [&str; 4] = ["params", "reach", "undo", "approvers"];
+const KEYS: [&str; 4] = ["params", "scope", "undo", "approvers"];
+/// The name of `scope` before; accepted for one release.
+const OLD_SCOPE: &str = "reach";
 const REACHES: [(&str, Reach); 5] = [
     ("none", Reach::None),
     ("pod", Reach::Pod),
@@ -25,7 +28,7 @@ struct At {
     column: usize,
 }
 
-/// Reads the header; the diagnostics say what is wrong with it.
+/// Reads the header; the diagnostics list its errors.
 pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
     let mut reading = Reading {
         header: Header {
@@ -96,7 +99,9 @@ impl Reading {
         }
         let first = self.header.title.is_empty() && self.place == Place::Title;
         match key(text) {
-            Some((key, value)) if !first || KEYS.contains(&key) => self.key(key, value.trim(), text, at),
+            Some((key, value)) if !first || key == OLD_SCOPE || KEYS.contains(&key) => {
+                self.key(key, value.trim(), text, at)
+            }
             _ if self.place == Place::Title => {
                 let space = if first { "" } else { " " };
                 self.header.title = format!("{}{space}{text}", self.header.title);
@@ -115,7 +120,12 @@ impl Reading {
     }
 
     fn key(&mut self, key: &str, value: &str, text: &str, at: At) {
-        let Some(known) = KEYS.into_iter().find(|known| *known == key) else {
+        if key == OLD_SCOPE {
+            let old = Diagnostic::note("deprecated-key", at.into(), key.len(), format!("`{OLD_SCOPE}:` is deprecated"));
+            self.diagnostics.push(old.help("write `scope:`; the old name is removed in the next release"));
+        }
+        let meant = if key == OLD_SCOPE { "scope" } else { key };
+        let Some(known) = KEYS.into_iter().find(|known| *known == meant) else {
             let help = match nearest(key, KEYS) {
                 Some(near) => format!("did you mean `{near}:`?"),
                 None => format!("the keys are {}", KEYS.join(", ")),
@@ -145,9 +155,9 @@ impl Reading {
                 "parameters stand on lines of their own".to_owned(),
                 "write one a line below: `//!   node: Node`",
             ),
-            "reach" => match REACHES.iter().find(|(name, _)| *name == value) {
+            "scope" => match REACHES.iter().find(|(name, _)| *name == value) {
                 Some((_, reach)) => self.header.reach = *reach,
-                None => self.no_such("reach", value, &REACHES.map(|(name, _)| name), value_at),
+                None => self.no_such("scope", value, &REACHES.map(|(name, _)| name), value_at),
             },
             "undo" => match value {
                 "never" => self.header.undo = UndoPolicy::Never,
@@ -223,18 +233,18 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     if !rhai::is_valid_identifier(name) || reserved {
         return Err((
             format!("`{name}` cannot be the name of a parameter"),
-            "use letters, digits and `_`, and no word of the language; `event` is taken".to_owned(),
+            "use letters, digits and `_`, and no keyword; `event` is reserved".to_owned(),
         ));
     }
     let rest = rest.trim();
     let end = rest.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(rest.len());
     let (ty, mut rest) = rest.split_at(end);
     let ty = ParamType::from_name(ty).ok_or_else(|| {
-        let names = ParamType::ALL.map(ParamType::name);
-        let lower = names.into_iter().find(|name| name.eq_ignore_ascii_case(ty));
-        let help = match lower.or_else(|| nearest(ty, names)) {
+        let names = || ParamType::NAMES.iter().copied();
+        let lower = names().find(|name| name.eq_ignore_ascii_case(ty));
+        let help = match lower.or_else(|| nearest(ty, names())) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the types are {}", names.join(", ")),
+            None => format!("the types are {}", ParamType::NAMES.join(", ")),
         };
         (format!("there is no type `{ty}`"), help)
     })?;
@@ -256,7 +266,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     }
     if let Some(value) = &param.default {
         fits(&param, value).map_err(|why| {
-            (format!("the default of `{name}` does not fit: {why}"), "mend the default, or leave it out".to_owned())
+            (format!("the default of `{name}` does not fit: {why}"), "fix the default, or leave it out".to_owned())
         })?;
     }
     Ok(param)

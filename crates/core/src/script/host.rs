@@ -1,6 +1,7 @@
-//! The host: what a runbook may call, registered once per set of actions and shared by all its runbooks.
+//! The host: the functions that a runbook may call, registered once per set of actions and shared by all its runbooks.
 //!
-//! Invariant: a host function never acts; it asks the session, which answers from the journal or stops the script.
+//! Invariant: a host function never acts; it passes the call to the session, which answers from the journal or stops
+//! the script.
 
 use super::{HostApi, arguments, failure, sandbox, session, verify};
 use crate::limits;
@@ -88,7 +89,7 @@ fn register_actions(engine: &mut Engine, specs: &[&'static ActionSpec]) {
     }
 }
 
-/// All numbers of arguments lead to one place, because our message says more than "function not found".
+/// All numbers of arguments lead to one place, because our message is clearer than "function not found".
 fn register_action(module: &mut Module, name: &str, at: usize, spec: &'static ActionSpec) {
     let call = move |context: Option<NativeCallContext>, args: &mut [&mut Dynamic]| {
         let place = context.map(|context| context.call_position()).unwrap_or_default();

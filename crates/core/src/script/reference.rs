@@ -1,6 +1,6 @@
-//! The reference of actions as Markdown, from what they declare.
+//! The reference of actions as Markdown, from their declarations.
 //!
-//! Invariant: the page says nothing that the table of actions does not say, so it cannot grow old.
+//! Invariant: the page is generated from the table of actions alone, so it cannot grow old.
 
 use super::arguments::usage;
 use super::host::BUILT_IN;
@@ -13,7 +13,7 @@ const OPENING: &str = "\
 
 What a runbook can call. This page is generated from the actions themselves.
 
-Arguments are given by position; what is optional beside them goes into a map at the end: `#{within: \"30m\"}`.
+Required arguments are given by position; optional ones go into a map at the end: `#{within: \"30m\"}`.
 A call that fails throws a map with `kind`, `message` and `action`:
 
 ```rhai
@@ -42,8 +42,8 @@ fn built_in(page: &mut String) {
     );
     page.push_str("\n## `verify(condition, #{hold, within, every})`\n\n");
     page.push_str(
-        "Looks until the condition, a closure such as `|| prom::value(\"up\") == 1.0`, is true and stays true; \
-                   throws `unverified` when time is up.\nA read that fails counts as not true. \
+        "Waits until the condition, a closure such as `|| prom::value(\"up\") == 1.0`, is true and stays true; \
+                   throws `unverified` when the time is up.\nA read that fails counts as not true. \
                    Its steps are those of the condition, `now` and `sleep`.\n\n",
     );
     page.push_str("| option | type | meaning |\n|---|---|---|\n");
@@ -64,10 +64,10 @@ fn section(page: &mut String, spec: &ActionSpec) {
     let disruptive = if spec.disruptive { ", takes serving capacity away" } else { "" };
     line(
         page,
-        format_args!("- Effect: {}. Reach: {}{disruptive}. Deadline: {}.", spec.effect, spec.reach, spec.deadline),
+        format_args!("- Effect: {}. Scope: {}{disruptive}. Deadline: {}.", spec.effect, spec.reach, spec.deadline),
     );
     if let Some(undo) = spec.undo {
-        line(page, format_args!("- Taken back by: `{undo}`"));
+        line(page, format_args!("- Undone by: `{undo}`"));
     }
     if !spec.permissions.is_empty() {
         let rights: Vec<String> = spec

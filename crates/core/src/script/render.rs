@@ -8,7 +8,7 @@ use annotate_snippets::{AnnotationKind, Level as Shown, Renderer, Snippet};
 /// Each diagnostic with its line; a blank line between two.
 pub(super) fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    // Callers know a runbook by its name or by its path.
+    // Callers give a runbook's name or its path.
     let path = format!("{}.rhai", name.trim_end_matches(".rhai"));
     // Every control character becomes one space, so that places stay where they are.
     let text: String = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
@@ -21,6 +21,7 @@ fn render_one(renderer: &Renderer, path: &str, lines: &[&str], diagnostic: &Diag
     let level = match diagnostic.level {
         Level::Error => Shown::ERROR,
         Level::Warning => Shown::WARNING,
+        Level::Note => Shown::NOTE,
     };
     let message = clean(&diagnostic.message);
     let help = diagnostic.help.as_deref().map(clean);

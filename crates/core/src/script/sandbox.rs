@@ -20,7 +20,7 @@ thread_local! {
     /// Operations left to the script on this thread. Rhai counts operations itself, but forgets those made inside
     /// closures that a native function calls (`map`, `filter`), so a nest of them could run almost for ever.
     static FUEL: Cell<u64> = const { Cell::new(0) };
-    /// Somebody else's wish that the script on this thread end.
+    /// The brake of another thread on the script of this thread.
     static BRAKE: RefCell<Option<Brake>> = const { RefCell::new(None) };
 }
 
@@ -41,10 +41,12 @@ impl Brake {
         Brake { spent: Some(Arc::new(spent)), ..Brake::default() }
     }
 
+    /// Pulls the brake: the script stops at its next operation.
     pub fn pull(&self) {
         self.pulled.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the brake was pulled, or the CPU time is spent.
     pub fn pulled(&self) -> bool {
         self.pulled.load(Ordering::Relaxed) || self.spent.as_ref().is_some_and(|spent| spent())
     }
@@ -65,7 +67,7 @@ fn braked() -> bool {
 /// A raw engine without any host function. Costs some hundred microseconds; make one and share it.
 pub(super) fn engine() -> Engine {
     static SEED: Once = Once::new();
-    // Somebody who set another seed before us keeps it; it is fixed all the same.
+    // A seed that was set before us stays; it is fixed all the same.
     SEED.call_once(|| rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED)).unwrap_or_default());
     let mut engine = Engine::new_raw();
     // Left out on purpose: LanguageCorePackage (its `sleep` blocks the thread, `exit` ends a run out of a closure),
@@ -94,7 +96,7 @@ pub(super) fn engine() -> Engine {
         .set_max_functions(limits::SCRIPT_FUNCTIONS)
         .set_max_modules(0);
     engine.disable_symbol("eval");
-    // What a script prints goes nowhere: a replay would print it again.
+    // A script's prints are dropped: a replay would print them again.
     engine.on_print(|_| ()).on_debug(|_, _, _| ());
     engine.on_progress(|_| match FUEL.get() {
         0 => Some(Dynamic::UNIT),
@@ -115,7 +117,7 @@ pub(super) fn halt() {
     FUEL.set(0);
 }
 
-/// What came of letting a script run.
+/// The result of running a script.
 pub(super) enum Ran<T> {
     Ended(Result<T, Box<rhai::EvalAltResult>>),
     /// It used up its operations; the result means nothing.

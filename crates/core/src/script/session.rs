@@ -1,4 +1,4 @@
-//! One advance: the journal's answers, what the script asks, and the turn that follows.
+//! One advance: the journal's answers, the script's calls, and the turn that follows.
 //!
 //! Invariant: the session decides the turn, never the script's result, because a script can swallow the stop.
 
@@ -20,7 +20,7 @@ thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
 }
 
-/// Whether a script runs for real or to see what it would do.
+/// Whether a script runs for real or to compute a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intent {
     Advance,
@@ -31,9 +31,9 @@ struct Session {
     intent: Intent,
     /// By the number of the action: whether the runbook's reviewed list has it.
     allowed: Arc<[bool]>,
-    /// What the journal answers, in order.
+    /// The journal's answers, in order.
     answers: Vec<Result<Dynamic, Failure>>,
-    /// What the script asked and the journal answered, in order, and where.
+    /// The calls that the script made and the journal answered, in order, and their places.
     asked: Vec<(Call, Position)>,
     end: Option<End>,
 }
@@ -44,7 +44,7 @@ enum End {
     Broken(Reason),
 }
 
-/// Runs `script` with the journal's answers and says what comes next.
+/// Runs `script` with the journal's answers and returns the next turn.
 pub(super) fn turn(
     name: &str,
     intent: Intent,
@@ -57,7 +57,7 @@ pub(super) fn turn(
     SESSION.set(Some(Session { intent, allowed, answers, asked, end: None }));
     let ran = script();
     // A panic cannot leave it borrowed: the guard is dropped while unwinding.
-    let session = SESSION.take().unwrap_or_else(|| unreachable!("set above, and nobody else takes it"));
+    let session = SESSION.take().unwrap_or_else(|| unreachable!("set above; no other handler takes it"));
     session.settle(name, journal, ran)
 }
 
@@ -80,8 +80,7 @@ pub(super) fn ask(action: usize, call: Call, at: Position) -> Result<Dynamic, Th
             return Err(session.end(End::Broken(Reason::new(ReasonCode::ScriptBroken, text)), at));
         }
         if no >= limits::STEPS_PER_RUN {
-            let text =
-                format!("the runbook asks for more than {} steps; the next would be {call}", limits::STEPS_PER_RUN);
+            let text = format!("the runbook makes more than {} steps; the next would be {call}", limits::STEPS_PER_RUN);
             return Err(session.end(End::Broken(Reason::new(ReasonCode::StepLimit, text)), at));
         }
         let Some(answer) = session.answers.get_mut(no) else {
@@ -102,7 +101,7 @@ pub(super) fn stop(reason: String, at: Position) -> Thrown {
     })
 }
 
-/// The run cannot go on, for a reason that a human must look at.
+/// The run cannot go on, for a reason that a user must look at.
 pub(super) fn break_off(reason: Reason, at: Position) -> Thrown {
     with(|session| match session.end {
         Some(_) => stop_here(at),
@@ -137,7 +136,7 @@ impl Session {
         stop_here(at)
     }
 
-    /// Order matters: an answer to another question than was asked makes all that follows it meaningless.
+    /// Order matters: an answer to another call than the script's makes all that follows it meaningless.
     fn settle(mut self, name: &str, journal: &[Step], ran: Ran<Dynamic>) -> Turn {
         if let Some(reason) = self.diverged(name, journal) {
             return Turn::Broken(reason);
@@ -153,7 +152,8 @@ impl Session {
         }
         match ran {
             Ran::Ended(Ok(value)) => {
-                // A last value that JSON cannot hold (a closure, say) is nobody's: the run is done all the same.
+                // A last value that JSON cannot hold (a closure, for example) is not needed: the run is done all the
+                // same.
                 let done = Turn::Done(to_json(&value).unwrap_or(Value::Null));
                 self.answers_used(name, journal, "came to its end", done)
             }
@@ -179,21 +179,21 @@ impl Session {
         }
     }
 
-    /// The first place where the script asked for something else than the journal holds.
+    /// The first place where the script's call differs from the journal's.
     fn diverged(&self, name: &str, journal: &[Step]) -> Option<Reason> {
         let differs = |(_, (step, (call, _))): &(usize, (&Step, &(Call, Position)))| {
             step.call.action != call.action || !maps_alike(&step.call.args, &call.args)
         };
         let (no, (step, (call, at))) = journal.iter().zip(&self.asked).enumerate().find(differs)?;
         let text = format!(
-            "step {no} of the journal is {}, but the script now asks for {call} at {}",
+            "step {no} of the journal is {}, but the script now calls {call} at {}",
             step.call,
             place(name, *at)
         );
         Some(Reason::new(ReasonCode::Diverged, text))
     }
 
-    /// The script ended: right only if it asked for everything that was done.
+    /// The script ended: right only if it made every call in the journal.
     fn answers_used(&self, name: &str, journal: &[Step], how: &str, turn: Turn) -> Turn {
         let asked = self.asked.len();
         if asked == self.answers.len() {

@@ -18,6 +18,7 @@ pub struct Shape {
     ast: Arc<AST>,
 }
 
+/// Why a shape could not be compiled or run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     #[error("{name}:{line}:{column}: {message}")]
@@ -48,6 +49,11 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 
 impl Shape {
     /// `function` must exist with one parameter: `decode` or `encode`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is too long, does not compile, lacks `function` with one parameter, or has statements
+    /// outside functions.
     pub fn compile(name: &str, text: &str, function: &'static str) -> Result<Shape, ShapeError> {
         let wrong = |at: Position, message: String| ShapeError::Compile {
             name: name.to_owned(),
@@ -75,6 +81,10 @@ impl Shape {
     }
 
     /// Runs on the caller's thread and stack; a script that goes too far is stopped and is an error.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the script throws, runs out of operations or CPU time, or returns a value that is no JSON.
     pub fn call(&self, input: &Value) -> Result<Value, ShapeError> {
         let wrong = |message: String| ShapeError::Run { name: self.name.clone(), message };
         let options = CallFnOptions::new().eval_ast(false);

@@ -1,6 +1,7 @@
 //! Values across the border between JSON and a script.
 //!
-//! Invariant: what a script gets from the journal is made from JSON, always, so a first run and a replay see equal types.
+//! Invariant: a value from the journal reaches a script as made from JSON, always, so a first run and a replay see
+//! equal types.
 
 use crate::limits;
 use rhai::Dynamic;
@@ -23,7 +24,7 @@ pub(super) fn to_dynamic(value: &Value) -> Dynamic {
     }
 }
 
-/// A script's value to JSON. The error says in words what JSON cannot hold.
+/// A script's value as JSON. The error names the value that JSON cannot hold.
 pub(super) fn to_json(value: &Dynamic) -> Result<Value, String> {
     json_within(value, limits::SCRIPT_VALUE_DEPTH)
 }
@@ -48,7 +49,7 @@ fn json_within(value: &Dynamic, depth: usize) -> Result<Value, String> {
         return Ok(Value::Bool(flag));
     }
     if let Ok(float) = value.as_float() {
-        return Number::from_f64(float).map(Value::Number).ok_or_else(|| format!("{float} is not a number JSON knows"));
+        return Number::from_f64(float).map(Value::Number).ok_or_else(|| format!("{float} is not a JSON number"));
     }
     if let Ok(letter) = value.as_char() {
         return Ok(Value::String(letter.to_string()));
@@ -66,7 +67,7 @@ fn json_within(value: &Dynamic, depth: usize) -> Result<Value, String> {
     Err(format!("{} cannot be handed over; give a text, a number, a bool, an array or a map", kind_of(value)))
 }
 
-/// The word a runbook's author knows the type by.
+/// The type's name for authors of runbooks.
 pub(super) fn kind_of(value: &Dynamic) -> &'static str {
     if value.is_shared() {
         return kind_of(&value.flatten_clone());

@@ -1,6 +1,6 @@
 //! `verify(|| condition, #{hold, within, every})`: look, wait, look again, until it held or time is up.
 //!
-//! Invariant: it knows the time only from journaled calls of `now`, so a replay decides as the first run did.
+//! Invariant: it reads the time only by journaled calls of `now`, so a replay decides as the first run did.
 
 use super::arguments::{Wrong, normal, wants};
 use super::failure;
@@ -16,11 +16,11 @@ use std::time::Duration;
 
 type Thrown = Box<EvalAltResult>;
 
-/// Its options, for checks and docs: name and what it means.
+/// Its options, for checks and docs: name and meaning.
 pub(super) const OPTIONS: [(&str, &str); 3] = [
     ("hold", "how long the condition must stay true; default: seeing it true once is enough"),
     ("within", "when to give up; default: 15m and `hold`"),
-    ("every", "how often to look; default: a tenth of `hold`, at least 15s"),
+    ("every", "polling interval; default: a tenth of `hold`, at least 15s"),
 ];
 
 struct Terms {
@@ -41,7 +41,7 @@ pub(super) fn verify(
     let (mut started, mut held_since) = (None, None);
     loop {
         let (holds, seen) = look(context, condition)?;
-        // In a plan nobody waits: the condition's reads are shown, and what comes after is what matters.
+        // A plan never waits: the condition's reads are shown, and then the plan goes on.
         if session::planning() || (holds && terms.hold.is_zero()) {
             return Ok(Dynamic::TRUE);
         }
@@ -93,13 +93,13 @@ fn now(host: &Host, context: &NativeCallContext) -> Result<Time, Thrown> {
         _ => None,
     };
     moment.ok_or_else(|| {
-        let text = format!("`now` answered {value}, which is not a moment; verify cannot tell how long it waited");
+        let text = format!("`now` returned {value}, which is not a time; verify cannot measure how long it waited");
         session::break_off(Reason::new(ReasonCode::ScriptBroken, text), at)
     })
 }
 
 fn sleep(host: &Host, context: &NativeCallContext, nap: Duration) -> Result<(), Thrown> {
-    // Whole seconds, upwards: a journal that people can read, and never a nap of nothing.
+    // Whole seconds, upwards: a journal that users can read, and never a nap of nothing.
     let seconds = nap.as_secs() + u64::from(nap.subsec_nanos() > 0);
     let text = Span::seconds(seconds.max(1)).to_string();
     let call = Call::new("sleep", [("duration", Value::String(text))]);

@@ -1,4 +1,4 @@
-//! What the agent remembers of commands, on disk: the newest epoch, what was begun, and how it ended.
+//! The agent's journal of commands, on disk: the newest epoch, the commands that began, and their outcomes.
 //!
 //! Invariant: nothing is begun that is not written down and synced first; an outcome that is written is never changed.
 
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// The journal of commands, in memory and on disk.
 pub struct Book {
     path: PathBuf,
     file: File,
@@ -33,7 +34,7 @@ struct Noted {
     bytes: usize,
 }
 
-/// What is known of a command.
+/// The journal's state of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Known {
     New,
@@ -68,18 +69,22 @@ enum Line {
     },
 }
 
-/// What tells two commands' arguments apart. What a step carries along changes from one request to the next.
+/// A digest that distinguishes two commands' arguments. The part that a step carries along changes between requests.
 fn digest(args: &Map<String, Value>) -> String {
     let mut hash = Sha256::new();
     for (name, value) in args.iter().filter(|(name, _)| *name != "carry") {
         // Neither can hold a zero byte: JSON escapes it.
         hash.update(format!("{}\0{value}\0", Value::from(name.as_str())));
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash.finalize()[..16])
 }
 
 impl Book {
-    /// Reads what is there, forgets the oldest beyond the bound, and writes the rest anew.
+    /// Reads the file, drops the oldest commands beyond the bound, and writes the rest anew.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the folder cannot be made, or the file cannot be read or written.
     pub fn open(path: &Path) -> std::io::Result<Book> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -102,10 +107,12 @@ impl Book {
         Ok(book)
     }
 
+    /// The newest epoch of an engine that was seen.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
+    /// The command's state; [`Known::Other`] where its key belongs to another verb or other arguments.
     pub fn known(&self, command: &Command) -> Known {
         let is_same = |noted: &Noted| {
             noted.verb == command.verb && (noted.args.is_empty() || noted.args == digest(&command.args))
@@ -124,7 +131,11 @@ impl Book {
         others.filter_map(|(_, noted)| noted.begun_at).max()
     }
 
-    /// The time was moved by so many microseconds.
+    /// Moves the times of begun commands: the engine's time was moved by so many microseconds.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written anew.
     pub fn shift(&mut self, by: i64) -> std::io::Result<()> {
         for noted in self.noted.values_mut() {
             noted.begun_at = noted.begun_at.map(|at| moved_by(at, by));
@@ -134,18 +145,30 @@ impl Book {
         self.write_all(&new)
     }
 
-    /// A newer engine has spoken; older ones are refused from now on.
+    /// A newer engine has sent a command; older ones are refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written and synced; the epoch is unchanged then.
     pub fn epoch_seen(&mut self, epoch: i64) -> std::io::Result<()> {
         if epoch > self.epoch { self.write(Line::Epoch { epoch }) } else { Ok(()) }
     }
 
     /// Durable before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written and synced; the command must not begin then.
     pub fn begin(&mut self, command: &Command, now: Time) -> std::io::Result<()> {
         let (verb, args) = (command.verb.clone(), digest(&command.args));
         self.write(Line::Begun { key: command.key(), verb, at: now, args })
     }
 
-    /// What came of it, for good. A disk that cannot take it is said; the answer is given all the same, and kept here.
+    /// The command's outcome, for good. It is kept in memory even where the disk refuses it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written and synced; the outcome is answered all the same.
     pub fn end(&mut self, command: &Command, outcome: &Outcome) -> std::io::Result<()> {
         let (verb, args) = (command.verb.clone(), digest(&command.args));
         let line = Line::Ended { key: command.key(), verb, outcome: outcome.clone(), args };
@@ -254,7 +277,7 @@ fn read(path: &Path) -> std::io::Result<Vec<Line>> {
     for line in BufReader::new(file.take(2 * limits::BOOK_FILE_BYTES)).split(b'\n') {
         match serde_json::from_slice(&line?) {
             Ok(line) => lines.push(line),
-            Err(error) => tracing::warn!(%error, "a line of what this agent remembers cannot be read and is left out"),
+            Err(error) => tracing::warn!(%error, "command journal: unreadable line skipped"),
         }
     }
     Ok(lines)

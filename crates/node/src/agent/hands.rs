@@ -1,7 +1,7 @@
 //! Takes a command, does it once, and answers. The engine may hand over the same command as often as it likes.
 //!
-//! Invariant: an older epoch is refused, an outcome that is written is what is answered, and nothing new begins while the
-//! kill file exists or a limit of this node is used up; each refusal is in words.
+//! Invariant: an older epoch is refused, a written outcome is the answer, and nothing new begins while the kill file
+//! exists or a limit of this node is used up; each refusal has a reason in words.
 
 use super::book::{Book, Known};
 use super::{Link, LinkError};
@@ -16,17 +16,18 @@ pub(super) struct Hands {
     machine: Machine,
     book: Mutex<Book>,
     link: Arc<dyn Link>,
-    /// What is being done, with what a person may see of it.
+    /// Commands under way, each with its progress as users may see it.
     at_work: Mutex<HashMap<String, Value>>,
 }
 
-/// What is to be done with a command.
+/// The decision on a command.
 enum Decided {
     Answer(Answer),
     Do(&'static dyn Verb),
 }
 
 impl Hands {
+    /// An executor of commands that writes to `book` and answers over `link`.
     pub fn new(machine: Machine, book: Book, link: Arc<dyn Link>) -> Hands {
         Hands { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
     }
@@ -57,12 +58,12 @@ impl Hands {
         if let (Answer::Ended { outcome }, false) = (&answer, verb.reads())
             && let Err(error) = self.book().end(command, outcome)
         {
-            tracing::error!(%error, command = %command.key(), "an outcome cannot be written down; it is kept in memory");
+            tracing::error!(%error, command = %command.key(), "cannot write a command's outcome to the journal; it stays in memory");
         }
         answer
     }
 
-    /// Everything that is asked before something is done. What is decided for good is written down.
+    /// The checks before a command begins. A final decision is written down.
     fn decide(&self, command: &Command, now: Time) -> Decided {
         let Some(verb) = node::find(&command.verb) else {
             let known: Vec<&str> = node::verbs().collect();
@@ -81,8 +82,8 @@ impl Hands {
         let mut book = self.book();
         if command.epoch < book.epoch() {
             let why = format!(
-                "epoch {} is older than {}, which this agent has seen: another engine has taken over. If the engine's \
-                 store was made anew, remove {} on {}",
+                "epoch {} is older than {}, which this agent has accepted: another engine has taken over. If the \
+                 engine's store was recreated, remove {} on {}",
                 command.epoch,
                 book.epoch(),
                 self.machine.settings.data_dir.join("commands").display(),
@@ -91,7 +92,7 @@ impl Hands {
             return Decided::Answer(node::failed(FailureKind::Conflict, why));
         }
         let unwritten = |error: std::io::Error| {
-            let why = format!("nothing is begun that cannot be written down first: {error}");
+            let why = format!("the command was not started because the journal cannot be written: {error}");
             Decided::Answer(node::failed(FailureKind::Unavailable, why))
         };
         if let Err(error) = book.epoch_seen(command.epoch) {
@@ -99,12 +100,12 @@ impl Hands {
         }
         let killed = self.machine.settings.kill_file.exists();
         match book.known(command) {
-            // Not written down: what is known under that key stays what it is.
+            // Not written down: the key's entry stays as it is.
             Known::Other { verb } => {
                 let why = format!(
-                    "command {} is known to the agent of {} as `{verb}` with other arguments, and is never done as \
-                     `{}`: the engine's store was restored from a copy, or two engines run on copies of one store; run \
-                     the runbook again, and let one engine run",
+                    "command {} is in the journal of the agent of {} as `{verb}` with other arguments, so it is \
+                     not run as `{}`: the engine's store was restored from a copy, or two engines run on copies of one \
+                     store; keep one engine and run the runbook again",
                     command.key(),
                     self.machine.name,
                     command.verb
@@ -114,7 +115,7 @@ impl Hands {
             Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
             // It may have happened, so it is not refused; but it is not touched either.
             Known::Begun if killed => {
-                let why = format!("{} stops what was begun already", self.machine.settings.kill_file.display());
+                let why = format!("{} stops a running command", self.machine.settings.kill_file.display());
                 return Decided::Answer(Answer::Working { why, progress: Value::Null });
             }
             Known::Begun => return self.claim(command, verb),
@@ -139,11 +140,13 @@ impl Hands {
         let name = &self.machine.name;
         if self.machine.settings.kill_file.exists() {
             let file = self.machine.settings.kill_file.display();
-            return refused(format!("{file} exists on {name}: this agent does nothing until it is removed"));
+            return refused(format!("{file} exists on {name}: this agent runs no commands until the file is removed"));
         }
         if now > command.deadline {
-            let why =
-                format!("it came after its deadline {} (the clock of {name} says {now}); not begun", command.deadline);
+            let why = format!(
+                "it arrived after its deadline {} (the clock of {name} shows {now}); not started",
+                command.deadline
+            );
             return Some(Failure::new(FailureKind::Timeout, why));
         }
         let every = verb.at_most_every()?;
@@ -160,7 +163,7 @@ impl Hands {
         ))
     }
 
-    /// Nobody does it twice at the same time.
+    /// Claims the command, so that it is not performed twice at the same time.
     fn claim(&self, command: &Command, verb: &'static dyn Verb) -> Decided {
         let mut at_work = self.at_work();
         if let Some(progress) = at_work.get(&command.key()) {
@@ -200,7 +203,7 @@ impl Hands {
                     if !wanted && verb.stops() {
                         doing.abort();
                         let why =
-                            format!("the run was cancelled in the middle of `{}`; nothing is half done", command.verb);
+                            format!("the run was cancelled during `{}`; no change was left half done", command.verb);
                         return node::failed(FailureKind::Refused, why);
                     }
                 }
@@ -208,14 +211,14 @@ impl Hands {
         }
     }
 
-    /// A lost answer is asked for again, so a few tries are enough. Returns whether anybody waits for more.
+    /// The engine requests a lost answer again, so a few tries are enough. Returns whether a step waits for more.
     async fn say(&self, key: &str, answer: Answer) -> bool {
         let answered = Answered { key: key.to_owned(), answer };
         for attempt in 1..=limits::AGENT_ANSWER_TRIES {
             match self.link.answer(&answered).await {
                 Ok(wanted) => return wanted,
                 Err(LinkError::Refused(why)) => {
-                    tracing::warn!(why, key, "the engine does not take an answer");
+                    tracing::warn!(why, key, "the engine rejected a command's result");
                     return true;
                 }
                 Err(error) => {
@@ -242,7 +245,7 @@ fn working(command: &Command, progress: Value) -> Answer {
     Answer::Working { why, progress }
 }
 
-/// An outcome is kept on disk and sent; one that is too large is a failure that says so.
+/// An outcome is kept on disk and sent; one that is too large becomes a failure with that reason.
 fn bounded(answer: Answer) -> Answer {
     let size = match &answer {
         Answer::Ended { outcome } => serde_json::to_vec(outcome).map_or(0, |bytes| bytes.len()),

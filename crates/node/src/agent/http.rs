@@ -1,7 +1,7 @@
-//! The way to the engine over HTTPS: a ServiceAccount token or a certificate says who we are.
+//! The way to the engine over HTTPS: a ServiceAccount token or a certificate authenticates the agent.
 //!
-//! Invariant: what we send goes to the engine that was named and nowhere else: no redirect, no proxy; and a certificate
-//! is renewed long before it ends.
+//! Invariant: requests go to the configured engine and nowhere else: no redirect, no proxy; and a certificate is
+//! renewed long before it ends.
 
 use super::identity::{self, Identity};
 use super::{Link, LinkError};
@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// With a token: the cluster whose API server is to be asked about it.
+/// With a token: the cluster whose API server reviews it.
 pub const CLUSTER_HEADER: &str = "nightshift-cluster";
 
+/// The connection to the engine, over HTTPS.
 pub struct HttpLink {
     base: Url,
     settings: Arc<AgentConfig>,
@@ -32,7 +33,11 @@ struct Client {
 }
 
 impl HttpLink {
-    /// Reads what says who we are. Connects to nothing yet.
+    /// Reads the credentials. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the engine's address is no URL, or a credential cannot be read.
     pub fn new(settings: Arc<AgentConfig>) -> Result<HttpLink, String> {
         let base = engine(&settings)?;
         let client = RwLock::new(build(&settings)?);
@@ -59,7 +64,7 @@ impl HttpLink {
         }
         match request.send().await {
             Ok(answer) => understand(answer).await,
-            // The handshake's own words do not say what to do.
+            // The handshake's own message names no correction.
             Err(error) => Err(match client.life {
                 Some((_, ends)) if ends <= RealClock.now() => LinkError::Refused(format!(
                     "this agent's certificate ended at {ends}: make a token with `nightshift agents join-token --node {}` \
@@ -72,15 +77,15 @@ impl HttpLink {
         }
     }
 
-    /// Asks for another certificate for a new key once most of the time of the present one is used up.
+    /// Requests another certificate for a new key once most of the time of the present one is used up.
     async fn renew_if_due(&self) {
         let life = self.client.read().unwrap_or_else(PoisonError::into_inner).life;
         if life.is_none_or(|(due, _)| RealClock.now() < due) {
             return;
         }
         match self.renew().await {
-            Ok(()) => tracing::info!("this agent's certificate was renewed"),
-            Err(why) => tracing::warn!(why, "this agent's certificate could not be renewed; trying again"),
+            Ok(()) => tracing::info!("agent certificate renewed"),
+            Err(why) => tracing::warn!(why, "agent certificate not renewed; retrying"),
         }
     }
 
@@ -110,7 +115,7 @@ impl Link for HttpLink {
 
     async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
         let said: serde_json::Value = self.post("agent/v1/answers", answered, limits::HTTP_TIMEOUT).await?;
-        // An engine that does not say it waits.
+        // An engine that does not answer this waits.
         Ok(said["wanted"] != false)
     }
 }
@@ -131,7 +136,7 @@ pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
         "http" if local => {}
         "http" => {
             return Err(format!(
-                "engine `{text}` is plain HTTP, and who this agent is would travel in the clear: use https://"
+                "engine `{text}` is plain HTTP, which would send this agent's credentials unencrypted: use https://"
             ));
         }
         _ => return Err(format!("engine `{text}` must begin with https://")),
@@ -183,7 +188,7 @@ pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Res
     built.map_err(|error| format!("no HTTP client: {error:?}"))
 }
 
-/// The body of a good answer, or what a bad one says.
+/// The body of a successful answer, or the message of a refusal.
 pub(super) async fn understand<T: DeserializeOwned>(mut answer: reqwest::Response) -> Result<T, LinkError> {
     let status = answer.status();
     let mut bytes = Vec::new();
@@ -207,7 +212,7 @@ pub(super) async fn understand<T: DeserializeOwned>(mut answer: reqwest::Respons
     }
 }
 
-/// The whole chain: "error sending request" alone says nothing.
+/// The whole chain: "error sending request" alone has no cause.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,7 +1,7 @@
 //! Who this agent is where there is no Kubernetes: a key made here, and a certificate that the engine gives for it once,
 //! against a join token.
 //!
-//! Invariant: the key never leaves this machine and is readable by its owner alone; a token is sent to nobody but an engine
+//! Invariant: the key never leaves this machine and is readable by its owner alone; a token is sent only to an engine
 //! whose authority the token itself names.
 
 use super::http;
@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use x509_parser::pem::parse_x509_pem;
 
-/// What joining left on disk.
+/// The files that joining left on disk.
 pub struct Identity {
     pub(super) key: String,
     pub(super) certificate: String,
@@ -25,7 +25,8 @@ pub struct Identity {
     pub(super) ends: Time,
 }
 
-/// Asks for a certificate; the engine takes the key from the request and the name from nobody but the token or caller.
+/// A request for a certificate; the engine takes the key from the request and the name only from the token or the
+/// caller.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Joining {
@@ -37,6 +38,7 @@ pub struct Joining {
     pub request: String,
 }
 
+/// A request for the next certificate, as it is sent to the engine.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renewal {
@@ -63,7 +65,11 @@ pub fn identity_paths(data_dir: &Path) -> [PathBuf; 3] {
 }
 
 impl Identity {
-    /// None: this agent has never joined.
+    /// Reads the identity. None: this agent has never joined.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file cannot be read, or the certificate has no readable validity.
     pub fn load(data_dir: &Path) -> Result<Option<Identity>, String> {
         let [key, certificate, ca] = identity_paths(data_dir);
         finish(&key, &certificate)?;
@@ -73,7 +79,7 @@ impl Identity {
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
         let (key, certificate, ca) = (read(&key)?, read(&certificate)?, read(&ca)?);
         let (from, to) = validity(&certificate)?;
-        // A third of its life is left for engines that are away, and for people to notice.
+        // A third of its life is left for engines that are away, and for users to notice.
         let renew_at = Time::from_second(from + (to - from) / 3).unwrap_or(Time::MIN);
         let ends = Time::from_second(to).unwrap_or(Time::MAX);
         Ok(Some(Identity { key, certificate, ca, renew_at, ends }))
@@ -114,6 +120,11 @@ pub(super) fn request(node: &str) -> Result<(String, String), String> {
 }
 
 /// Exchanges a join token for a certificate of this node.
+///
+/// # Errors
+///
+/// Fails when the token or an authority cannot be read, the engine is not reached or refuses, or the files cannot be
+/// written.
 pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String> {
     let ca = authority_of(token)?;
     let mut authorities = vec![ca];
@@ -157,7 +168,7 @@ pub(super) fn keep(data_dir: &Path, key: &str, granted: &Granted) -> Result<(), 
     let [key_path, certificate, ca] = identity_paths(data_dir);
     let folder = data_dir.join("identity");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // Written beside, all of them, then moved: what a crash leaves undone is finished by `load`.
+    // Written to temporary files, all of them, then moved: `load` finishes a move that a crash cut short.
     let files = [(&ca, granted.ca.as_str()), (&key_path, key), (&certificate, granted.certificate.as_str())];
     for (path, text) in files {
         write_private(&beside(path), text).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -1,6 +1,7 @@
 //! From watchers to the spool, and from the spool to the engine.
 //!
-//! Invariant: what was taken from the channel is on disk before more is taken; what is sent stays until the engine has it.
+//! Invariant: a finding from the channel is on disk before more are taken; a sent finding stays until the engine has
+//! it.
 
 use super::spool::Spool;
 use super::{Link, Patience};
@@ -10,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Writes down what is heard, until every watcher has ended.
+/// Writes findings to the spool, until every watcher has ended.
 pub(super) async fn keep(spool: Arc<Mutex<Spool>>, mut heard: mpsc::Receiver<Finding>, stop: watch::Receiver<bool>) {
     let mut findings = Vec::new();
     loop {
         let count = tokio::select! {
             count = heard.recv_many(&mut findings, limits::FINDINGS_AT_ONCE) => count,
             () = ended(stop.clone()) => {
-                // What is in the channel still counts.
+                // Findings in the channel still count.
                 while let Ok(finding) = heard.try_recv() {
                     findings.push(finding);
                 }
@@ -44,15 +45,15 @@ async fn append(spool: &Arc<Mutex<Spool>>, findings: Vec<Finding>) {
         spool.append(findings);
         let after = spool.standing().trouble;
         if before != after {
-            tracing::warn!(trouble = %after, "the spool has changed how it keeps findings");
+            tracing::warn!(trouble = %after, "the spool changed how it stores findings");
         }
     };
     if let Err(bug) = tokio::task::spawn_blocking(work).await {
-        tracing::error!(%bug, "findings were lost by a bug");
+        tracing::error!(%bug, "findings were lost because of a bug in the agent");
     }
 }
 
-/// Sends what the spool has, oldest first, one request at a time.
+/// Sends the spool's findings, oldest first, one request at a time.
 pub(super) async fn send(spool: Arc<Mutex<Spool>>, link: Arc<dyn Link>, stop: watch::Receiver<bool>) {
     let mut grown = lock(&spool).grown();
     let mut patience = Patience::default();

@@ -2,8 +2,8 @@
 //! Each start of an agent begins a spool of its own, so that no number is ever given twice; those of earlier starts
 //! are emptied first.
 //!
-//! Invariant: what is dropped leaves a hole in the numbers, which the engine sees; on a full disk findings are kept in
-//! memory, within a bound, and the agent says so.
+//! Invariant: dropped findings leave a hole in the numbers, which the engine sees; on a full disk findings are kept in
+//! memory, within a bound, and the agent reports it.
 
 mod part;
 
@@ -29,7 +29,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Finds what earlier starts left and begins a new part. Works without a disk, and says so in `standing`.
+    /// Finds the parts of earlier starts and begins a new one. Works without a disk, and reports it in `standing`.
     pub fn open(folder: &Path, boot: &str, bound: u64) -> Spool {
         let (old, last) = leftovers(folder);
         let place = folder.join(format!("{:06}", last + 1));
@@ -38,11 +38,11 @@ impl Spool {
         Spool { bound, old, current, dropped: 0, disk, grown: watch::Sender::new(0) }
     }
 
-    /// Numbers and keeps findings. They are on disk when this returns, or `trouble` says why not.
+    /// Numbers and keeps findings. They are on disk when this returns, or `trouble` has the reason.
     pub fn append(&mut self, findings: Vec<Finding>) {
         let mut dropped = self.keep(findings);
         if dropped > 0 {
-            // Said once for each time that it happens; saying it may drop one more.
+            // Reported once for each overflow; the report may drop one more.
             dropped += self.keep(vec![overflowed(dropped)]);
         }
         self.dropped += dropped;
@@ -71,7 +71,7 @@ impl Spool {
         lost
     }
 
-    /// What to send next: reports of one part, in order, within the bounds of a request.
+    /// The next findings to send: reports of one part, in order, within the bounds of a request.
     pub fn batch(&mut self) -> Option<Reports> {
         loop {
             let standing = self.standing();
@@ -93,7 +93,7 @@ impl Spool {
         }
     }
 
-    /// Tries again to write what is only in memory.
+    /// Tries again to write findings that are only in memory.
     pub fn retry_disk(&mut self) {
         if self.disk.is_some() {
             self.current.flush();
@@ -101,6 +101,7 @@ impl Spool {
         }
     }
 
+    /// The spool's state, as it is reported to the engine.
     pub fn standing(&self) -> Standing {
         Standing {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,10 +1,10 @@
 //! Weight caches: is a model's folder whole, how much of it is in memory, and read the rest in.
 //!
 //! The page cache is charged to the control group that first touches a page. An agent in a pod with a memory limit would
-//! push out what it has just read: run it (or the Job) without a limit, and look at `charged_to` in the answer. More in
-//! docs/caches.md.
+//! evict pages that it has just read: run it (or the Job) without a limit, and look at `charged_to` in the answer.
+//! More in docs/caches.md.
 //!
-//! Invariant: only files under the configured roots are opened, whatever a command or a link says.
+//! Invariant: only files under the configured roots are opened, whatever a command or a link names.
 
 mod memory;
 mod model;

@@ -33,10 +33,12 @@ impl fmt::Debug for NodeClock {
 }
 
 impl NodeClock {
+    /// The node's view of `clock`, which was not moved yet.
     pub fn of(clock: Arc<dyn Clock>) -> NodeClock {
         NodeClock { clock, moved: Arc::default() }
     }
 
+    /// The agent's time.
     pub fn now(&self) -> Time {
         self.clock.now()
     }
@@ -45,12 +47,13 @@ impl NodeClock {
         self.clock.offset()
     }
 
-    /// By how much the time was moved in all: who keeps moments to come compares it with what it was, and moves them.
+    /// By how much the time was moved in all, in microseconds: a holder of future moments compares it with its earlier
+    /// value, and moves them.
     pub(crate) fn moved(&self) -> i64 {
         self.moved.load(Ordering::Acquire)
     }
 
-    /// What was kept from before the start was moved by that much.
+    /// Moments kept from before the start were moved by that much.
     pub(super) fn was_moved(&self, micros: i64) {
         self.moved.fetch_add(micros, Ordering::AcqRel);
     }
@@ -95,7 +98,8 @@ impl NodeClockWatch {
         if clock.clock.monotonic() < step.since + limits::CLOCK_SETTLE {
             return None;
         }
-        // Forward what waits goes first, backward the time: in between it is late for a moment, and never early.
+        // Forward, the waits are moved first, backward the time: in between a wait is late for a moment, and never
+        // early.
         if step.by > 0 {
             clock.moved.fetch_add(step.by, Ordering::AcqRel);
             faults.shift(step.by);

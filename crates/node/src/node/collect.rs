@@ -1,6 +1,6 @@
-//! `node::collect`: a folder with what will be asked for: NVIDIA's bug report, the last kernel lines, how the GPUs are.
+//! `node::collect`: a folder of diagnostics: NVIDIA's bug report, the last kernel lines, the state of the GPUs.
 //!
-//! Invariant: a part that is missing is said and the others stand; a bundle is bounded, and so is their number.
+//! Invariant: a missing part is noted and the others stand; a bundle is bounded, and so is their number.
 
 use super::program::Program;
 use super::{Machine, Verb, ended, failed};
@@ -35,7 +35,7 @@ impl Verb for NodeCollect {
         let read =
             tokio::task::spawn_blocking(move || kernel_lines(&log)).await.unwrap_or_else(|bug| Err(bug.to_string()));
         keep(&kernel, read, &mut missing);
-        progress(json!({ "doing": "asking how the GPUs are" }));
+        progress(json!({ "doing": "reading GPU health" }));
         keep(&folder.join("gpus.json"), gpus(machine).await, &mut missing);
         progress(json!({ "doing": "waiting for NVIDIA's bug report, which takes minutes" }));
         if let Err(why) = bug_report(machine, command, &folder).await {
@@ -68,7 +68,7 @@ fn keep(path: &Path, text: Result<String, String>, missing: &mut Vec<String>) {
     }
 }
 
-/// What the kernel still has, without waiting for more.
+/// The lines that the kernel still has, without waiting for more.
 fn kernel_lines(log: &Path) -> Result<String, String> {
     use std::os::fd::AsFd;
     let wrong = |error: std::io::Error| format!("{}: {error}", log.display());
@@ -92,7 +92,7 @@ fn kernel_lines(log: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// The newest lines say most.
+/// The newest lines are the most useful.
 fn newest(text: &mut String) {
     let cut = text.len().saturating_sub(limits::BUNDLE_KERNEL_BYTES);
     if let Some(at) = (cut..text.len()).find(|at| text.is_char_boundary(*at)).filter(|at| *at > 0) {
@@ -101,7 +101,7 @@ fn newest(text: &mut String) {
 }
 
 async fn gpus(machine: &Machine) -> Result<String, String> {
-    let verb = super::find("gpu::health").ok_or("this agent cannot ask NVML")?;
+    let verb = super::find("gpu::health").ok_or("this agent has no access to NVML")?;
     let name = verb.name().to_owned();
     let command = Command {
         run: RunId(0),
@@ -153,7 +153,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
     let mut piece = vec![0_u8; 64 * 1024];
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex::encode(sum.finalize())),
             count => sum.update(&piece[..count]),
         }
     }
@@ -168,7 +168,7 @@ fn forget_oldest(all: &Path, but: &Path) {
     let spare = bundles.len().saturating_sub(limits::BUNDLES - 1);
     for old in &bundles[..spare] {
         if let Err(error) = std::fs::remove_dir_all(old) {
-            tracing::warn!(%error, path = %old.display(), "an old bundle cannot be removed");
+            tracing::warn!(%error, path = %old.display(), "cannot remove an old bundle");
         }
     }
 }

@@ -1,17 +1,19 @@
-//! The faults of a node, shared by its watchers, and what is remembered of them between two runs of the agent: which
-//! complaints are open, and the place in the kernel log.
+//! The faults of a node, shared by its watchers, and their record between two runs of the agent: the open conditions,
+//! and the position in the kernel log.
 //!
-//! Invariant: the file is replaced whole, and only after what came before the place is safe; a crash repeats, and never skips.
+//! Invariant: the file is replaced whole, and only after all findings before the position are safe; a crash repeats,
+//! and never skips.
 
 use super::clock::moved_by;
 use super::join::{Join, Open};
 use super::sight::{Sight, kin, place, recovery_finding};
 use crate::limits;
 use crate::model::{Finding, GpuName, Severity, Status, Time};
+use nightshift_runtime::file::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +21,9 @@ use tokio::sync::Notify;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "what the agent remembers cannot be written to {path}: {source}; after a restart it will read the kernel log again"
+    "the agent's state cannot be written to {path}: {source}; after a restart the agent reads the kernel log again"
 )]
+/// The record of faults could not be written to this path.
 pub struct MemoryError {
     path: String,
     source: std::io::Error,
@@ -38,7 +41,7 @@ struct Memory {
     offset: Option<i64>,
     #[serde(default)]
     open: Vec<Open>,
-    /// What NVML's polls alone complain of.
+    /// Conditions from NVML's polls alone.
     #[serde(default)]
     told: Vec<Finding>,
 }
@@ -50,7 +53,7 @@ pub struct Faults {
     path: Option<PathBuf>,
     boot: String,
     inner: Mutex<Inner>,
-    /// Rung when something is due earlier than before.
+    /// Notified when something is due earlier than before.
     bell: Notify,
 }
 
@@ -58,20 +61,20 @@ pub struct Faults {
 struct Inner {
     join: Join,
     last: Option<u64>,
-    /// Complaints of NVML's polls that nobody else tells, by complaint, with when each was last said.
+    /// Conditions from NVML's polls alone, by key, with when each was last sent.
     told: BTreeMap<String, (Finding, Time)>,
-    /// What is to be said at the next tick.
+    /// Findings to send at the next tick.
     later: Vec<Finding>,
     unsaved: bool,
     /// By which clock the times are (`Clock::offset`); none: of another boot, or not known.
     offset: Option<i64>,
-    /// When something was given out to be said: it needs a moment to reach the disk.
+    /// When a finding was last given out: it needs a moment to reach the disk.
     said: Option<Instant>,
 }
 
 impl Faults {
-    /// Goes on where the last run of the agent was. What is open is said again at the first tick, and what a reboot has
-    /// ended is said to be over.
+    /// Continues from the last run of the agent. Open conditions are sent again at the first tick, and those that a
+    /// reboot has ended are sent as over.
     pub fn open(path: &Path, boot: &str, now: Time) -> Faults {
         let memory = remember(path);
         let rebooted = memory.boot != boot;
@@ -95,7 +98,7 @@ impl Faults {
     }
 
     /// Call once after `open`, with the clock of now: the clock may have been set since the last run of the agent. Returns by
-    /// how many microseconds what waits was moved for that.
+    /// how many microseconds the waits were moved for that.
     pub(crate) fn reckon(&self, offset: i64) -> i64 {
         let by = self.inner().offset.map_or(0, |kept| offset.saturating_sub(kept));
         let is_step = by.unsigned_abs() > limits::CLOCK_STEP.as_micros() as u64;
@@ -111,7 +114,7 @@ impl Faults {
         self.inner().offset = Some(offset);
     }
 
-    /// The time was moved: so is what waits.
+    /// The time was moved: so are the waits.
     pub(crate) fn shift(&self, by: i64) {
         let mut inner = self.inner();
         inner.join.shift(by);
@@ -128,7 +131,7 @@ impl Faults {
         self.inner().last
     }
 
-    /// A sight of a fault; what is to be sent on now comes back.
+    /// Takes an observation of a fault; returns the findings to send now.
     pub fn hear(&self, sight: Sight, now: Time) -> Vec<Finding> {
         let mut inner = self.inner();
         let before = inner.join.due();
@@ -140,8 +143,8 @@ impl Faults {
         inner.given(said)
     }
 
-    /// A finding of NVML's watcher: a fault that the kernel log tells as well is joined, any other goes on as it is and is
-    /// remembered.
+    /// A finding of NVML's watcher: a fault that the kernel log reports as well is joined, any other goes on as it is
+    /// and is remembered.
     pub fn seen_by_nvml(&self, finding: Finding, now: Time) -> Vec<Finding> {
         let alertname = finding.labels.get("alertname").map(String::as_str).unwrap_or_default();
         if matches!(alertname, "GpuXid" | "GpuRecoveryAction") || kin::key(alertname).is_some() {
@@ -158,7 +161,7 @@ impl Faults {
         inner.given(vec![finding])
     }
 
-    /// What NVML's polls complained of in the last run of the agent and is not over: they go on from there.
+    /// Open conditions from NVML's polls in the last run of the agent: the polls continue from them.
     pub(super) fn polled(&self) -> Vec<Finding> {
         let inner = self.inner();
         let joined = inner.join.open().flat_map(|open| {
@@ -171,8 +174,8 @@ impl Faults {
         inner.told.values().map(|(finding, _)| finding.clone()).chain(joined).collect()
     }
 
-    /// A look at a GPU saw that the driver wants nothing of it. If that ends a wish that somebody else told, and that is
-    /// not so new that the look may be older, the end comes back.
+    /// A look at a GPU saw that the driver requires nothing. If that ends a request from another source, and that one
+    /// is not so new that the look may be older, the end comes back.
     pub(super) fn content(&self, gpu: &GpuName, now: Time) -> Option<Finding> {
         let inner = self.inner();
         let complaint = format!("recovery-action {}", place(gpu));
@@ -196,7 +199,7 @@ impl Faults {
         self.inner().join.words_come(come);
     }
 
-    /// A GPU (index, UUID or address) was reset: its complaints are over, and that is said at the next tick.
+    /// A GPU (index, UUID or address) was reset: its conditions are over, and their ends are sent at the next tick.
     pub fn healed(&self, gpu: &str, why: &str, now: Time) {
         let mut name = GpuName { index: gpu.parse().ok(), ..GpuName::default() };
         match gpu.contains(':') {
@@ -212,7 +215,7 @@ impl Faults {
         self.bell.notify_one();
     }
 
-    /// What is wrong with a GPU that is not over, in words. What an application did to itself is no illness.
+    /// The open faults of a GPU, in words. An application's own fault is no fault of the GPU.
     pub fn open_on(&self, gpu: &GpuName) -> Option<String> {
         let mut inner = self.inner();
         let mut gpu = gpu.clone();
@@ -226,7 +229,7 @@ impl Faults {
         Some(format!("{} (since {})", found.finding.summary, found.finding.at.strftime("%Y-%m-%d %H:%M UTC")))
     }
 
-    /// What is to be sent on because time has passed.
+    /// Returns the findings to send because time has passed.
     pub fn tick(&self, now: Time) -> Vec<Finding> {
         let mut inner = self.inner();
         let mut said = std::mem::take(&mut inner.later);
@@ -254,14 +257,18 @@ impl Faults {
         }
     }
 
-    /// Whether there is something to remember, and what was given out has had the time to reach the disk.
+    /// Whether there is something to store, and the findings given out have had the time to reach the disk.
     pub(super) fn may_commit(&self, last: Option<u64>) -> bool {
         let inner = self.inner();
         let settled = inner.said.is_none_or(|said| said.elapsed() >= limits::FAULTS_SETTLE);
         settled && (inner.unsaved || last > inner.last)
     }
 
-    /// Call when everything that was said is safe: in the spool, on the disk.
+    /// Stores the record. Call when every finding is safe: in the spool, on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written; the next call tries again.
     pub fn commit(&self, last: Option<u64>) -> Result<(), MemoryError> {
         let memory = {
             let mut inner = self.inner();
@@ -276,7 +283,7 @@ impl Faults {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while it holds the lock; if it did, a complaint half changed is better than none.
+        // Nothing panics while it holds the lock; if it did, a condition half changed is better than none.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -291,15 +298,10 @@ impl Inner {
 }
 
 fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
-    let text = serde_json::to_vec(memory)?;
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(&text)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)
+    replace(path, &serde_json::to_vec(memory)?, 0o666)
 }
 
-/// A file that is missing or damaged is no memory: the log is read from its beginning, and the engine knows a repeat.
+/// A missing or damaged file is no record: the log is read from its beginning, and the engine recognises repeats.
 fn remember(path: &Path) -> Memory {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(limits::MEMORY_BYTES).read_to_string(&mut text));
@@ -307,7 +309,7 @@ fn remember(path: &Path) -> Memory {
         Ok(memory) => memory,
         Err(why) => {
             if path.exists() {
-                tracing::warn!(path = %path.display(), why, "what the agent remembered is damaged: it begins anew");
+                tracing::warn!(path = %path.display(), why, "the agent's saved state is damaged; starting with an empty one");
             }
             Memory::default()
         }

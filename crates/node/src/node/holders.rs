@@ -1,6 +1,6 @@
-//! Who holds a GPU: open files under `/dev/nvidia*`, whatever the process is, and what the driver advises.
+//! The holders of a GPU: open files under `/dev/nvidia*`, whatever the process is, and the driver's advice.
 //!
-//! Invariant: where that cannot be told, it is not "nobody".
+//! Invariant: where the holders cannot be read, the answer is never "none".
 
 use super::Machine;
 use crate::limits;
@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Nobody but this agent holds that GPU, or why that is not so.
+/// Succeeds when only this agent holds that GPU; the error lists the other holders, or why they cannot be read.
 pub(super) async fn none_hold(machine: &Machine, gpu: &str) -> Result<(), String> {
-    // NVML says which processes compute on this very GPU …
+    // NVML lists the processes that compute on this very GPU …
     if let Some(Outcome::Ok(Value::Array(list))) = ask(machine, "gpu::processes", gpu).await {
         let of = |process: &Value| format!("{} ({})", process["name"].as_str().unwrap_or("?"), process["pid"]);
         if !list.is_empty() {
@@ -19,7 +19,7 @@ pub(super) async fn none_hold(machine: &Machine, gpu: &str) -> Result<(), String
             return Err(format!("{} processes hold GPU {gpu}: {}", list.len(), names.join(", ")));
         }
     }
-    // … and the file system says who has its device open, computing or not.
+    // … and the file system lists those that have its device open, computing or not.
     let Ok(index) = gpu.parse::<u32>() else { return Ok(()) };
     let device = format!("/dev/nvidia{index}");
     if !std::fs::metadata(&device).is_ok_and(|meta| meta.file_type().is_char_device()) {
@@ -28,12 +28,12 @@ pub(super) async fn none_hold(machine: &Machine, gpu: &str) -> Result<(), String
     match tokio::task::spawn_blocking(move || openers(Path::new(&device))).await {
         Ok(Ok(pids)) if pids.is_empty() => Ok(()),
         Ok(Ok(pids)) => Err(format!("processes {pids:?} have GPU {gpu} open")),
-        Ok(Err(error)) => Err(format!("who holds GPU {gpu} cannot be told: {error}")),
-        Err(bug) => Err(format!("who holds GPU {gpu} cannot be told: {bug}")),
+        Ok(Err(error)) => Err(format!("the processes on GPU {gpu} cannot be listed: {error}")),
+        Err(bug) => Err(format!("the processes on GPU {gpu} cannot be listed: {bug}")),
     }
 }
 
-/// What the driver says that the GPU needs, if it can be asked.
+/// The recovery action that the driver requires for the GPU; none where NVML cannot be read.
 pub(super) async fn recovery_action(machine: &Machine, gpu: &str) -> Option<String> {
     match ask(machine, "gpu::recovery_action", gpu).await? {
         Outcome::Ok(value) => value.as_str().map(str::to_owned),

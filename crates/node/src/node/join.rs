@@ -1,13 +1,14 @@
-//! One fault, one complaint: NVML and the kernel log see the same fault, milliseconds apart, and often many times.
+//! One fault, one condition: NVML and the kernel log see the same fault, milliseconds apart, and often many times.
 //!
-//! Invariant: the first sight of a fault goes out at once, unless its meaning is in words that the other one has, and then
-//! after `JOIN_WORDS` at the latest; every later one is counted, and the count is told.
+//! Invariant: the first observation of a fault is sent at once, unless its meaning is in words that the other one has,
+//! and then after `JOIN_WORDS` at the latest; every later one is counted, and the count is sent.
 //!
-//! A fault that the driver tells as an XID and NVML's polls by another name (`sight::kin`) is one complaint as well, the XID's.
+//! A fault that the driver reports as an XID and NVML's polls by another name (`sight::kin`) is one condition as well,
+//! the XID's.
 //!
-//! When it ends. A fault of an application, and what the driver has dealt with, is over after `JOIN_QUIET` without another
-//! sight of it. One that leaves the GPU ill (`sight::lasts`) is not: it ends when the driver's recovery action goes back
-//! to none, when we reset the GPU (`healed`), or with the boot.
+//! Its end: a fault of an application, or one that the driver has dealt with, is over after `JOIN_QUIET` without
+//! another observation. One that leaves the GPU unhealthy (`sight::lasts`) is not: it ends when the driver's recovery
+//! action goes back to none, when we reset the GPU (`healed`), or with the boot.
 
 mod names;
 
@@ -20,25 +21,25 @@ use crate::model::{Finding, Severity, Span, Status, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A complaint that is not over.
+/// A condition that is not over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
-    /// As it was said, with what was learned since.
+    /// The finding as it was sent, with later details.
     pub finding: Finding,
     pub last_seen: Time,
     pub last_said: Time,
-    /// Sights since it was said, and in all.
+    /// Observations since it was sent, and in all.
     pub unsaid: u64,
     pub total: u64,
     /// It waits until then for the words of the other witness.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_until: Option<Time>,
-    /// Complaints by which NVML's polls tell the same; it is over when they say so.
+    /// Conditions by which NVML's polls report the same; it is over when they end.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub also: BTreeSet<String>,
 }
 
-/// All complaints of a node that are not over, by complaint.
+/// All conditions of a node that are not over, by condition.
 #[derive(Debug, Default)]
 pub struct Join {
     open: BTreeMap<String, Open>,
@@ -48,8 +49,8 @@ pub struct Join {
 }
 
 impl Join {
-    /// Goes on with what was open before a restart of the agent, and says each again, since nobody knows what of it was
-    /// heard. After a reboot it is all over: the end of each is given.
+    /// Continues with the open conditions of before a restart of the agent, and returns each again, since the engine
+    /// may not have received it. After a reboot all are over: the end of each is returned.
     pub fn restore(open: Vec<Open>, rebooted: bool, now: Time) -> (Join, Vec<Finding>) {
         let mut join = Join::default();
         if rebooted {
@@ -63,7 +64,7 @@ impl Join {
         (join, said)
     }
 
-    /// The time was moved by so many microseconds: what waits ends when it would have.
+    /// The time was moved by so many microseconds: each wait ends when it would have.
     pub(super) fn shift(&mut self, by: i64) {
         for open in self.open.values_mut() {
             open.last_seen = moved_by(open.last_seen, by);
@@ -80,10 +81,12 @@ impl Join {
         }
     }
 
+    /// The open faults, each with its finding.
     pub fn open(&self) -> impl Iterator<Item = &Open> {
         self.open.values()
     }
 
+    /// The names of the node's GPUs, as far as they are known.
     pub fn names(&mut self) -> &mut Names {
         &mut self.names
     }
@@ -93,7 +96,7 @@ impl Join {
         self.words_come = come;
     }
 
-    /// A sight of something. What is to be said now comes back.
+    /// Takes an observation; returns the findings to send now.
     pub fn hear(&mut self, mut sight: Sight, now: Time) -> Vec<Finding> {
         let unnamed = sight.finding.complaint.clone();
         self.name(&mut sight.finding);
@@ -121,12 +124,13 @@ impl Join {
             return if whole { self.say(&complaint, now) } else { Vec::new() };
         }
         known.unsaid += sight.times;
-        // The driver may want more than it said first; everything else can wait for the next count.
+        // The driver may require more than at first; everything else can wait for the next count.
         let wants = |labels: &BTreeMap<String, String>| labels.get("recovery").cloned();
         if wants(&was_told) == wants(&known.finding.labels) { Vec::new() } else { self.say(&complaint, now) }
     }
 
-    /// What time alone brings: complaints that waited long enough, counts, ends. Call it when `due` has come.
+    /// Returns the findings that time alone brings: conditions that waited long enough, counts, ends. Call it when
+    /// `due` has come.
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
         let mut said = Vec::new();
         let all: Vec<String> = self.open.keys().cloned().collect();
@@ -149,17 +153,17 @@ impl Join {
         self.open.values().map(|open| next(open).0).min()
     }
 
-    /// The GPU was reset (by us, or the driver wants nothing of it any more): what was wrong with it is over.
+    /// The GPU was reset (by us, or the driver requires nothing any more): its open faults are over.
     pub fn healed(&mut self, gpu: &str, why: &str, now: Time) -> Vec<Finding> {
         let is_its = |open: &Open| open.finding.gpu.as_ref().is_some_and(|name| place(name) == gpu || name.uuid == gpu);
         let (healed, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.open).into_iter().partition(|(_, open)| is_its(open));
         self.open = rest;
-        // What nobody was told of needs no end.
+        // A condition that was never sent needs no end.
         healed.into_values().filter(|open| open.held_until.is_none()).map(|open| over(open, now, why)).collect()
     }
 
-    /// The XID's complaint that is open and of which NVML's polls tell the same by this one; it is noted there.
+    /// The XID's open condition that NVML's polls report by this key; it is noted there.
     fn joined(&mut self, complaint: &str) -> Option<String> {
         if self.open.contains_key(complaint) {
             return None;
@@ -170,7 +174,7 @@ impl Join {
     }
 
     fn begun(&mut self, complaint: String, mut sight: Sight, now: Time) -> Vec<Finding> {
-        // What a poll has seen and nobody was told of yet is the same fault: it is told as the XID.
+        // A poll's condition that was not sent yet is the same fault: it is sent as the XID.
         let poll = kin::of_xid(&complaint);
         let waited = poll.filter(|poll| self.open.get(poll).is_some_and(|open| open.held_until.is_some()));
         let mut also = BTreeSet::new();
@@ -197,7 +201,7 @@ impl Join {
         said
     }
 
-    /// Says a complaint, with the number of sights where there was more than one.
+    /// Sends a condition, with the number of observations where there was more than one.
     fn say(&mut self, complaint: &str, now: Time) -> Vec<Finding> {
         let Some(open) = self.open.get_mut(complaint) else { return Vec::new() };
         (open.last_said, open.unsaid, open.held_until) = (now, 0, None);
@@ -205,7 +209,7 @@ impl Join {
         vec![self.doubted(finding)]
     }
 
-    /// A watcher says itself that something is over.
+    /// A watcher itself reports that a condition is over.
     fn ended(&mut self, finding: &Finding, now: Time) -> Vec<Finding> {
         let complaint = &finding.complaint;
         let joined = || self.open.values().find(|open| open.also.contains(complaint));
@@ -223,11 +227,11 @@ impl Join {
         said
     }
 
-    /// There are too many complaints for a node: the one that was quiet for longest is given up, visibly.
+    /// There are too many conditions for a node: the one that was quiet for longest is given up, visibly.
     fn forget_one(&mut self, now: Time) -> Vec<Finding> {
         let oldest = self.open.iter().min_by_key(|(_, open)| open.last_seen).map(|(complaint, _)| complaint.clone());
         let forgotten = oldest.and_then(|complaint| self.open.remove(&complaint));
-        let words = format!("given up: more than {} complaints at once", limits::COMPLAINTS_PER_NODE);
+        let words = format!("dropped: more than {} alerts at once", limits::COMPLAINTS_PER_NODE);
         forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
     }
 
@@ -239,19 +243,19 @@ impl Join {
         }
     }
 
-    /// An address at which NVML has no GPU is as likely a GPU that was lost before we looked as a line that lies: it is told,
-    /// with the doubt. NVML's list may come later than the fault, and gives a name or the doubt then.
+    /// An address at which NVML has no GPU is as likely a GPU that was lost before we looked as a forged line: it is
+    /// sent, with the doubt. NVML's list may come later than the fault, and gives a name or the doubt then.
     fn doubted(&self, mut finding: Finding) -> Finding {
         let Some(gpu) = &mut finding.gpu else { return finding };
         self.names.complete(gpu);
         if self.names.is_stranger(gpu) {
             finding.labels.insert(GPU_KNOWN.to_owned(), "no".to_owned());
-            finding.summary = format!("{} (NVML knows no GPU there)", finding.summary);
+            finding.summary = format!("{} (NVML lists no GPU there)", finding.summary);
         }
         finding
     }
 
-    /// All names of its GPU, and the one complaint that such a fault has, whoever saw it.
+    /// All names of its GPU, and the one key of such a fault, whichever watcher saw it.
     fn name(&self, finding: &mut Finding) {
         let Some(gpu) = &mut finding.gpu else { return };
         self.names.complete(gpu);
@@ -268,7 +272,7 @@ impl Join {
     }
 }
 
-/// The label of a finding whose address NVML does not know: `no`.
+/// The label of a finding whose address is not in NVML's list: `no`.
 const GPU_KNOWN: &str = "gpu_known";
 
 enum Next {
@@ -276,7 +280,7 @@ enum Next {
     End,
 }
 
-/// What a complaint waits for, and when that is.
+/// The next event of a condition, and its time.
 fn next(open: &Open) -> (Time, Next) {
     let after = |time: Time, span: Span| time.checked_add(span.0).unwrap_or(Time::MAX);
     if let Some(until) = open.held_until {
@@ -291,9 +295,9 @@ fn next(open: &Open) -> (Time, Next) {
     if end <= say { (end, Next::End) } else { (say, Next::Say) }
 }
 
-/// Takes over what the first sight did not know.
+/// Takes over the fields that the first observation lacked.
 fn learn(finding: &mut Finding, sight: &Sight) {
-    // What a poll calls it, and what it would do, adds nothing to an XID.
+    // A poll's name and remedy add nothing to an XID.
     let same = finding.labels.get("alertname") == sight.finding.labels.get("alertname");
     let adds = |name: &str| same || !matches!(name, "alertname" | "action" | "xid");
     for (name, value) in sight.finding.labels.iter().filter(|(name, _)| adds(name)) {

@@ -1,7 +1,7 @@
-//! The kernel log: the driver's own words, among them faults that NVML never tells (SXids, a GPU that is gone).
+//! The kernel log: the driver's own lines, among them faults that NVML never reports (SXids, a GPU that is gone).
 //!
-//! Invariant: every line of the driver that speaks of a fault leaves a sight or a count; lines that were lost, and lines
-//! that cannot be read, are sights themselves.
+//! Invariant: every line of the driver about a fault leaves an observation or a count; lines that were lost, and lines
+//! that cannot be read, are observations themselves.
 
 mod line;
 mod record;
@@ -26,11 +26,11 @@ use tail::{Piece, Tail};
 /// Where the kernel keeps its log.
 pub const KMSG: &str = "/dev/kmsg";
 
-/// What one look at the log gave.
+/// The result of one read of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pass {
     pub sights: Vec<Sight>,
-    /// Which GPU is at which address, as the driver says before it complains.
+    /// The address of each GPU, from the driver's lines before its faults.
     pub names: Vec<GpuName>,
     /// The last record that was looked at; once the sights are safe, reading may go on behind it.
     pub last: Option<u64>,
@@ -49,11 +49,19 @@ pub struct KernelLog {
 
 impl KernelLog {
     /// Opens the log behind record `after` (of this boot), or at the oldest record there is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the log cannot be opened.
     pub fn open(path: &Path, after: Option<u64>) -> Result<KernelLog, KmsgError> {
         Ok(KernelLog { tail: Tail::open(path, after)?, story: Story::default(), more: true })
     }
 
-    /// Waits for something new, at most so long, and gives what it says. A burst takes several passes.
+    /// Waits for new records, at most so long, and returns their findings. A burst takes several passes.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the log cannot be read.
     pub fn pass(&mut self, most: Duration) -> Result<Pass, KmsgError> {
         if !self.more {
             self.tail.wait(most)?;
@@ -106,7 +114,7 @@ pub fn read_bytes(bytes: &[u8]) -> Vec<Sight> {
     story.take().0
 }
 
-/// Follows a log for ever, in the calling thread: each pass that says something is given to `take`, until that gives back
+/// Follows a log for ever, in the calling thread: each pass with content is given to `take`, until that returns
 /// `false`. A log that cannot be opened or read is a sight as well, and is tried again.
 pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> bool) {
     let path = PathBuf::from(path);
@@ -121,7 +129,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
                         if std::mem::take(&mut broken) {
                             pass.sights.insert(0, story::readable(&path, RealClock.now()));
                         }
-                        // An empty pass is given as well: that is how the taker can say that it is enough.
+                        // An empty pass is given as well, so that `take` can end the loop.
                         if !take(pass) {
                             return;
                         }

@@ -1,7 +1,7 @@
-//! MIG on the node: what lies on its GPUs, and another layout put in its place.
+//! MIG on the node: the layout of its GPUs, and its replacement by another one.
 //!
-//! Invariant: a change either ends at the layout that was asked for, or puts the old one back and says what failed; an
-//! instance that a process holds is never destroyed.
+//! Invariant: a change either ends at the requested layout, or restores the old one and returns the error; an instance
+//! that a process holds is never destroyed.
 
 mod apply;
 mod boot;
@@ -59,7 +59,7 @@ impl Verb for MigApply {
         let machine = machine.clone();
         match bounded(move || Ok(apply::apply(&machine, &orders))).await {
             Ok(answer) => answer,
-            // A call that hangs has perhaps done its work; who asks again finds out, since the layout says.
+            // A call that hangs has perhaps done its work; a repeat finds out from the layout.
             Err(why) => failed(FailureKind::Unavailable, why),
         }
     }
@@ -79,7 +79,7 @@ fn library(machine: &Machine) -> PathBuf {
     machine.settings.nvml.library.clone().unwrap_or_else(|| PathBuf::from("libnvidia-ml.so.1"))
 }
 
-/// A GPU as NVML reads it, with what this agent has heard of it: a fault that is not over shuts it.
+/// A GPU as NVML reads it, with the agent's record of it: an open fault shuts it.
 fn looked_at(machine: &Machine, mut gpu: MigGpu) -> MigGpu {
     if gpu.ill.is_none() {
         gpu.ill = machine.faults.open_on(&gpu.gpu);

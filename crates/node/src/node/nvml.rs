@@ -1,4 +1,4 @@
-//! NVML: what NVIDIA's library tells of the GPUs of this node, watched as long as the agent runs.
+//! NVML: NVIDIA's library reports on the GPUs of this node, and is watched as long as the agent runs.
 //!
 //! ```text
 //!   nvml-events thread ── events ──┐

@@ -1,7 +1,8 @@
 //! Programs that an agent starts, so that their end is known even if the agent dies meanwhile: a process of this same binary
 //! waits for each and leaves its exit code in a file.
 //!
-//! Invariant: one key never has two programs at work; what it printed and how it ended stays until the key is forgotten.
+//! Invariant: one key never has two programs at work; the program's output and exit code stay until the key is
+//! forgotten.
 
 use super::Machine;
 use crate::limits;
@@ -37,11 +38,11 @@ pub(super) fn tool(named: &Path) -> Result<PathBuf, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
     pub code: i32,
-    /// The last of what it printed.
+    /// The end of its output.
     pub said: String,
 }
 
-/// What is known of an earlier start.
+/// The state of an earlier start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Earlier {
     Never,
@@ -83,7 +84,7 @@ impl Program {
         Program { own: machine.own.clone(), code: at("code"), output: at("out"), pid: at("pid") }
     }
 
-    /// What became of it.
+    /// The state of the start before, if there was one.
     pub fn earlier(&self) -> Earlier {
         let ended = || {
             let text = std::fs::read_to_string(&self.code).ok()?;
@@ -102,7 +103,11 @@ impl Program {
         ended().unwrap_or(Earlier::Unknown)
     }
 
-    /// Starts it and waits for its end. An error is one in words; nothing was started then.
+    /// Starts it and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be started, does not end within `within` (it goes on then), or ends without an exit code.
     pub async fn run(&self, program: &Path, args: &[OsString], within: Duration) -> Result<Ended, String> {
         let wrong = |what: &str, error: std::io::Error| format!("{what}: {error}");
         if let Some(folder) = self.code.parent() {
@@ -120,7 +125,7 @@ impl Program {
         if tokio::time::timeout(within, child.wait()).await.is_err() {
             return Err(format!("{} is not done after {} s; it is left running", program.display(), within.as_secs()));
         }
-        self.ended().ok_or_else(|| format!("{} ended, and how is not known", program.display()))
+        self.ended().ok_or_else(|| format!("{} ended with an unknown outcome", program.display()))
     }
 
     /// Waits for one that an earlier agent started.
@@ -150,7 +155,7 @@ impl Program {
     /// Removes all traces: the key is free again.
     pub fn forget(&self) {
         for path in [&self.code, &self.output, &self.pid] {
-            // What is not there is forgotten.
+            // A file that does not exist needs no removal.
             let _ = std::fs::remove_file(path);
         }
     }

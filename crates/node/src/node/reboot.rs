@@ -1,6 +1,6 @@
-//! `node::reboot`: asks the machine to go down and come back.
+//! `node::reboot`: reboots the machine.
 //!
-//! Invariant: asked of one boot, done to that boot alone: a copy that comes after the reboot finds another one.
+//! Invariant: requested for one boot, done to that boot alone: a copy that comes after the reboot finds another one.
 
 use super::program::{Earlier, Program};
 use super::waiter::ASK_INIT;
@@ -27,7 +27,7 @@ impl Verb for NodeReboot {
     async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
         let before = command.args.get("carry").and_then(|carry| carry["boot"].as_str()).unwrap_or_default();
         if before.is_empty() {
-            return failed(FailureKind::Invalid, "it does not say which boot it means");
+            return failed(FailureKind::Invalid, "the command does not name the boot it is for");
         }
         if before != machine.boot {
             return ended(json!({ "changed": true, "before": before, "boot": machine.boot }));
@@ -37,15 +37,15 @@ impl Verb for NodeReboot {
             return ended(json!({ "asked": true, "before": before }));
         }
         let Some((name, args)) = machine.settings.reboot.split_first() else {
-            let why = "`reboot` in agent.yaml is empty: this agent reboots nothing; write `[systemctl, reboot]`, or `[init]` in a container";
+            let why = "`reboot` in agent.yaml is empty: this agent does not reboot the node; write `[systemctl, reboot]`, or `[init]` in a container";
             return failed(FailureKind::Invalid, why);
         };
         let (name, args) = match (name.as_str(), args) {
-            // What a container has instead of `systemctl`.
+            // The way of a container without `systemctl`.
             ("init", []) => (machine.own.as_path(), &[ASK_INIT.to_owned(), "1".to_owned()][..]),
             (name, args) => (Path::new(name), args),
         };
-        progress(json!({ "doing": format!("asking {} to reboot", machine.name) }));
+        progress(json!({ "doing": format!("running {} to reboot", machine.name) }));
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         match program.run(name, &args, limits::REBOOT_WITHIN).await {
             Ok(how) if how.code == 0 => ended(json!({ "asked": true, "before": before })),

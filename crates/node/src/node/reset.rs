@@ -1,7 +1,7 @@
-//! `gpu::reset`: NVIDIA's tool resets one GPU that nobody holds.
+//! `gpu::reset`: NVIDIA's tool resets one GPU that no process holds.
 //!
-//! Invariant: a GPU that a process holds is never reset; a reset that was begun and whose end nobody saw is settled by
-//! what it left: its exit code, another boot, or the driver's own advice that has gone.
+//! Invariant: a GPU that a process holds is never reset; a reset that began and whose end was not seen is settled by
+//! its traces: its exit code, another boot, or the driver's own advice that has gone.
 
 use super::program::{Earlier, Ended, Program};
 use super::{Machine, Verb, ended, failed};
@@ -42,7 +42,7 @@ impl Verb for GpuReset {
         if let Err(why) = super::holders::none_hold(machine, &gpu).await {
             return failed(FailureKind::Refused, why);
         }
-        // The tool refuses as long as anybody, this agent too, has the library open.
+        // The tool refuses as long as any process, this agent too, has the library open.
         let _released = match machine.nvml.release().await {
             Ok(released) => released,
             Err(why) => return failed(FailureKind::Refused, why),
@@ -79,12 +79,12 @@ fn said(machine: &Machine, gpu: &str, how: Ended) -> Answer {
         machine.faults.healed(gpu, "the GPU was reset", machine.clock.now());
         return ended(json!({ "changed": true, "said": how.said }));
     }
-    // The tool says "in use by another client" in words only.
+    // The tool reports "in use by another client" in words only.
     let kind = if how.said.contains("in use") { FailureKind::Refused } else { FailureKind::Unavailable };
     failed(kind, format!("GPU {gpu} was not reset, code {}: {}", how.code, how.said))
 }
 
-/// What shows that it happened although nobody saw it end, in words; none: it did not.
+/// The evidence that it happened although its end was not seen, in words; none: it did not.
 async fn witnessed(machine: &Machine, command: &Command, gpu: &str) -> Option<String> {
     let before = &command.args.get("carry")?;
     let boot = before["boot"].as_str().unwrap_or_default();
@@ -93,7 +93,7 @@ async fn witnessed(machine: &Machine, command: &Command, gpu: &str) -> Option<St
     }
     let advised = before["recovery"].as_str().filter(|advice| *advice != "none")?;
     let now = super::holders::recovery_action(machine, gpu).await?;
-    (now == "none").then(|| format!("the driver advised {advised} before and advises nothing now"))
+    (now == "none").then(|| format!("the driver requested {advised} before and requests nothing now"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! What a watcher hands to the join: a finding, where it comes from, and how often it was seen.
+//! An observation that a watcher gives to the fault correlation: a finding, its origin, and its count.
 //!
-//! Invariant: one fault has one complaint, whoever saw it: `xid-79 0000:65:00.0`, `sxid-20034 0000:c4:00.0`,
+//! Invariant: one fault has one key, whichever watcher saw it: `xid-79 0000:65:00.0`, `sxid-20034 0000:c4:00.0`,
 //! `recovery-action 0000:65:00.0`.
 
 use crate::limits;
@@ -23,6 +23,7 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// One observation by NVML.
     pub fn nvml(finding: Finding) -> Sight {
         Sight { finding, seen: Seen::Nvml, times: 1 }
     }
@@ -32,7 +33,7 @@ impl Sight {
     }
 }
 
-/// The finding of an XID. NVML's events and kernel lines are both told with this, so that they are the same complaint.
+/// The finding of an XID. NVML's events and kernel lines are both sent as this, so that they are the same condition.
 pub fn xid_finding(code: u32, gpu: GpuName, details: BTreeMap<String, String>, words: &str, at: Time) -> Finding {
     let mut labels = details;
     labels.insert("alertname".to_owned(), "GpuXid".to_owned());
@@ -47,7 +48,7 @@ pub fn xid_finding(code: u32, gpu: GpuName, details: BTreeMap<String, String>, w
     Finding { complaint, status: Status::Firing, at, severity, gpu: Some(gpu), labels, summary, detail: String::new() }
 }
 
-/// The finding of the driver's own wish (XID 154, NVML field 230): `none` ends the complaint.
+/// The finding of the driver's own wish (XID 154, NVML field 230): `none` ends the condition.
 pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, String>, at: Time) -> Finding {
     let mut labels = details;
     labels.insert("alertname".to_owned(), "GpuRecoveryAction".to_owned());
@@ -55,8 +56,8 @@ pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, 
     let place = place(&gpu);
     let status = if recovery == "none" { Status::Resolved } else { Status::Firing };
     let summary = match status {
-        Status::Firing => format!("the driver asks for `{recovery}` of GPU {place}"),
-        Status::Resolved => format!("the driver asks for nothing more of GPU {place}"),
+        Status::Firing => format!("the driver requests `{recovery}` for GPU {place}"),
+        Status::Resolved => format!("the driver no longer requests anything for GPU {place}"),
     };
     let complaint = format!("recovery-action {place}");
     Finding {
@@ -71,12 +72,12 @@ pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, 
     }
 }
 
-/// Faults that the driver tells as an XID and NVML's polls see as well, under a name of their own.
+/// Faults that the driver reports as an XID and NVML's polls see as well, under a name of their own.
 pub(super) mod kin {
-    /// The poll's complaint, its alertname, and the XID.
+    /// The poll's condition, its alertname, and the XID.
     const KIN: [(&str, &str, u32); 2] = [("gpu-lost", "GpuLost", 79), ("row-remap-pending", "GpuRowRemapPending", 63)];
 
-    /// The first word of the complaint that such a finding of a poll has, if it is one.
+    /// The first word of the condition that such a finding of a poll has, if it is one.
     pub fn key(alertname: &str) -> Option<&'static str> {
         KIN.iter().find(|(_, name, _)| *name == alertname).map(|(key, ..)| *key)
     }
@@ -104,15 +105,16 @@ pub(super) fn place(gpu: &GpuName) -> String {
     }
 }
 
-/// Whether the GPU stays ill after such a sight until it is reset or the node is: then silence proves nothing. These
-/// are the codes whose remedy is a reset or a reboot in NVIDIA's catalogue (`rules/xid.yaml`; a test compares the two).
+/// Whether the GPU stays unhealthy after such an observation until it is reset or the node is: then silence proves
+/// nothing. These are the codes whose remedy is a reset or a reboot in NVIDIA's catalogue (`rules/xid.yaml`; a test
+/// compares the two).
 pub(super) fn lasts(labels: &BTreeMap<String, String>) -> bool {
     const LASTING: [u32; 17] = [46, 48, 62, 64, 79, 95, 109, 110, 119, 120, 136, 140, 143, 151, 155, 156, 158];
     let label = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
     match label("xid").parse::<u32>() {
         Ok(74 | 144..=150) => label("fatal") == "yes",
         Ok(code) if label("alertname") == "GpuXid" => LASTING.contains(&code),
-        // A switch's fatal error and the driver's wish are over when the driver says so, or with the node.
+        // A switch's fatal error and the driver's request end by the driver's own report, or with the node.
         _ => {
             matches!(label("alertname"), "NvSwitchSxid" if label("fatal") == "yes")
                 || label("alertname") == "GpuRecoveryAction"
@@ -120,8 +122,8 @@ pub(super) fn lasts(labels: &BTreeMap<String, String>) -> bool {
     }
 }
 
-/// Codes whose meaning is in the kernel's words: which engine, what caused it, which bits; and what a poll sees of a fault
-/// that has a code.
+/// Codes whose meaning is in the kernel's text: the engine, the cause, the bits; and a poll's view of a fault that has
+/// a code.
 pub(super) fn needs_words(labels: &BTreeMap<String, String>) -> bool {
     if labels.get("alertname").is_some_and(|name| kin::key(name).is_some()) {
         return true;

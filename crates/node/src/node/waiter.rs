@@ -1,25 +1,25 @@
 //! The two small programs that this binary is for itself, because an image with nothing else in it has no shell, no
-//! `kill` and no `systemctl`: one waits for a program and notes how it ended, one asks the node's init for a reboot.
+//! `kill` and no `systemctl`: one waits for a program and notes how it ended, one signals the node's init to reboot.
 //!
-//! Invariant: neither reads a configuration nor speaks to anybody; all that they need is in their arguments.
+//! Invariant: neither reads a configuration nor uses the network; all that they need is in their arguments.
 
 #![allow(unsafe_code)]
 
+use nightshift_runtime::file::replace;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-/// Words that no person types; each is the first argument of its program.
+/// Words that no user types; each is the first argument of its program.
 pub(super) const WAIT: &str = "wait-for-program";
 pub(super) const ASK_INIT: &str = "ask-init-to-reboot";
-/// As a shell says that a program could not be started.
+/// A shell's exit code for a program that could not be started.
 const NOT_STARTED: i32 = 127;
-/// What a shell adds to the number of the signal that ended a program.
+/// A shell adds this to the number of the signal that ended a program.
 const SIGNALLED: i32 = 128;
 
-/// Is one of these programs if the first argument says so; else nothing happens and the command line is as it was.
+/// Runs one of these programs if the first argument names it; else nothing happens and the command line is as it was.
 pub fn is_meant(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let word = words.next()?;
     let end = if word == WAIT {
@@ -51,18 +51,10 @@ fn wait(mut words: impl Iterator<Item = OsString>) -> Result<(), String> {
             NOT_STARTED
         }
     };
-    let mut fresh = code.clone().into_os_string();
-    fresh.push(".new");
-    let write = || {
-        let mut file = std::fs::File::create(&fresh)?;
-        writeln!(file, "{how}")?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &code)
-    };
-    write().map_err(|error| wrong(&code, error))
+    replace(&code, format!("{how}\n").as_bytes(), 0o666).map_err(|error| wrong(&code, error))
 }
 
-/// Argument: the process to ask, which is 1 but in a test. systemd(1): "SIGRTMIN+5: reboots the machine".
+/// Argument: the process to signal, which is 1 but in a test. systemd(1): "SIGRTMIN+5: reboots the machine".
 fn ask_init(pid: Option<&OsStr>) -> Result<(), String> {
     let pid: libc::pid_t = match pid.and_then(OsStr::to_str).map(str::parse) {
         Some(Ok(pid)) if pid > 0 => pid,
@@ -83,6 +75,6 @@ fn ask_init(pid: Option<&OsStr>) -> Result<(), String> {
     let answer = unsafe { libc::kill(pid, libc::SIGRTMIN() + 5) };
     match answer {
         0 => Ok(()),
-        _ => Err(format!("process {pid} cannot be asked: {}", std::io::Error::last_os_error())),
+        _ => Err(format!("process {pid} cannot be inspected: {}", std::io::Error::last_os_error())),
     }
 }

@@ -25,7 +25,7 @@
 {{- if .Values.cacheJob.enabled -}}
 {{- $job := .Values.cacheJob -}}
 {{- if eq (empty $job.hostPath) (empty $job.claim) -}}
-{{- fail "cacheJob: say where models lie: `hostPath` (a folder on every node) or `claim`, and not both" -}}
+{{- fail "cacheJob: set the place of the models: `hostPath` (a folder on every node) or `claim`, not both" -}}
 {{- end -}}
 {{- $ask := dict "namespace" (include "nightshift.jobs" .) "image" (include "nightshift.image" .) "user" (int $job.user) -}}
 {{- range $key, $value := dict "host_path" $job.hostPath "claim" $job.claim "mount" $job.mount "memory_limit" $job.memoryLimit -}}

@@ -1,6 +1,6 @@
-//! Questions to people: about the plan of a run in mode approve, and those that a runbook asks itself.
+//! Approval requests: for the plan of a run in mode approve, and those that a runbook makes itself.
 //!
-//! Invariant: a question names who may answer it, and nothing that a rule adds lets more people answer than the header.
+//! Invariant: a question names who may answer it, and nothing that a rule adds lets more users answer than the header.
 
 use super::{Next, Slice};
 use crate::engine::{foretell, story};
@@ -22,8 +22,10 @@ impl Slice<'_> {
         let asked = format!("Run {} on {}? {title}", run.runbook.name, run.subject.words());
         let question = match &planned.end {
             PlanEnd::Done | PlanEnd::Stopped(_) => asked,
-            PlanEnd::Failed(_) => format!("{asked}. It would fail: {}", story::cannot(&planned).unwrap_or_default()),
-            PlanEnd::Cut(reason) => format!("{asked}. Only the beginning is known: {}", reason.text),
+            PlanEnd::Failed(_) => {
+                format!("{asked}. The preflight fails: {}", story::cannot(&planned).unwrap_or_default())
+            }
+            PlanEnd::Cut(reason) => format!("{asked}. The preflight covers only the first steps: {}", reason.text),
         };
         let foretold = self.foretold(run, runbook, &planned).await;
         let rules = self.parts.catalog.current();
@@ -47,30 +49,32 @@ impl Slice<'_> {
         Ok(())
     }
 
-    /// What the guards would say to the plan now; nothing where that could not be read in time: the question does not wait.
+    /// The guards' predicted decisions on the plan; none where they could not be read in time: the question does not
+    /// wait.
     async fn foretold(&self, run: &Run, runbook: &Runbook, planned: &Plan) -> Vec<Foretold> {
         let reading = foretell::foretell_run(self.parts, runbook, run.clone(), planned);
         match tokio::time::timeout(limits::FORETELL_PATIENCE, reading).await {
             Ok(Ok(foretold)) => foretold,
             Ok(Err(error)) => {
-                tracing::warn!(run = %run.id, %error, "the guards could not be read for a question; it is asked without them");
+                tracing::warn!(run = %run.id, %error, "cannot read the guards for an approval request; it is sent without them");
                 Vec::new()
             }
             Err(_) => {
-                tracing::warn!(run = %run.id, "the guards took too long to read for a question; it is asked without them");
+                tracing::warn!(run = %run.id, "reading the guards for an approval request took too long; it is sent without them");
                 Vec::new()
             }
         }
     }
 
-    /// How many persons must say yes: what the rule asks for, and two where more than one node is touched.
+    /// The number of approvers: the rule's, and two where more than one node is touched.
     fn persons(&self, rule: Option<&Rule>, nodes: usize) -> u32 {
         let touched = self.parts.config.guards.two_person_nodes;
         let wide = touched > 0 && nodes >= touched as usize;
         rule.map_or(1, |rule| rule.persons).max(if wide { 2 } else { 1 })
     }
 
-    /// `approve(…)` in a runbook: the answer ends the step; asking parks the run in the same commit, so nobody is asked twice.
+    /// `approve(…)` in a runbook: the answer ends the step; the request parks the run in the same commit, so it is made
+    /// once.
     pub(super) async fn ask_for_step(&self, run: &Run, runbook: &Runbook, step: &Step) -> Result<Next, StoreError> {
         let rules = self.parts.catalog.current();
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
@@ -91,12 +95,12 @@ impl Slice<'_> {
     }
 }
 
-/// Who may say yes, by the header and the rule; an empty list is everybody with the role. Named in both: those in both.
+/// The approvers, by the header and the rule; an empty list is everyone with the role. Named in both: those in both.
 fn approvers(header: &[String], rule: &[String]) -> Vec<String> {
     let both: Vec<String> = header.iter().filter(|name| rule.contains(name)).cloned().collect();
     match (header, rule, both.as_slice()) {
         ([], rule, _) => rule.to_vec(),
-        // Lists that share nobody contradict each other: then the one that was reviewed with the runbook counts.
+        // Lists without a common name contradict each other: then the one that was reviewed with the runbook counts.
         (header, [], _) | (header, _, []) => header.to_vec(),
         _ => both,
     }

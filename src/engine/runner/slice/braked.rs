@@ -24,6 +24,7 @@ impl Braked {
         *count
     }
 
+    /// Drops the run's count.
     pub fn forget(&self, run: RunId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
     }

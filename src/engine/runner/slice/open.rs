@@ -1,18 +1,18 @@
 //! The open step: performed the first time, again after waiting, or settled after a crash.
 //!
-//! Invariant: before each performance its record is committed and the kill switch was asked; a blind step is performed
-//! once.
+//! Invariant: before each performance its record is committed and the kill switch was checked; a non-idempotent step is
+//! performed once.
 
 use super::{Next, Slice};
 use crate::actions::{self, Action, Performed};
 use crate::engine::propose;
 use crate::limits;
-use crate::model::{Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::model::{ApprovalNeed, Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
 use crate::planted::planted;
 use crate::policy::backoff;
 use crate::script::Runbook;
 use crate::store::{Begun, Claimed, StoreError};
-use crate::telemetry::{Ended, Phase, Settled, Via};
+use crate::telemetry::{Ended, Phase, Settled};
 use crate::world::World;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Slice<'_> {
         }
         self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
-            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is not known").await,
+            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is unknown").await,
             // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
             Effect::Probed if self.now() < step.deadline => {
                 let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
@@ -52,14 +52,14 @@ impl Slice<'_> {
         }
     }
 
-    /// The step stays open, and people decide: whether a blind one happened is not guessed.
+    /// The step stays open, and users decide: whether a blind one happened is not guessed.
     async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<Next, StoreError> {
-        let text = format!("`{}` was begun and {what}; it cannot be asked or repeated", step.call);
+        let text = format!("`{}` was started and {what}; its effect can be neither read nor repeated", step.call);
         self.stuck(run, ReasonCode::InDoubt, text).await?;
         Ok(Next::Rest)
     }
 
-    /// Once more, if people have not stopped everything since: a drain evicts at each of its passes.
+    /// Once more, if users have not stopped everything since: a drain evicts at each of its passes.
     async fn again(
         &self,
         claimed: &mut Claimed,
@@ -91,7 +91,7 @@ impl Slice<'_> {
         step: Step,
         world: &World,
     ) -> Result<Next, StoreError> {
-        if step.call.action == "approve" {
+        if action.spec().approval == ApprovalNeed::Requests {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
         // The last question before the effect: the write of the record took its time, and a blind step has no second chance.
@@ -156,7 +156,7 @@ impl Slice<'_> {
             Performed::Retry { why, after } => self.retry(claimed, step, deadline, why, after).await,
             Performed::InDoubt { why } => {
                 self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
-                self.in_doubt(&claimed.run, &step, &format!("its answer is not known ({why})")).await
+                self.in_doubt(&claimed.run, &step, &format!("its answer is unknown ({why})")).await
             }
         }
     }
@@ -173,8 +173,8 @@ impl Slice<'_> {
         self.parts.store.park(self.id, claimed.run.epoch, carry, state, self.now() + after, self.now()).await
     }
 
-    /// Returns once people have stopped what is being performed, and what was on its way is to be cut off, which its effect
-    /// allows. Never returns for what must not be cut off. `true`: the run is still to be held; `false`: it is, its step open.
+    /// Returns once a user has stopped the step, and its call is to be cut off, which its effect allows. Never returns
+    /// for a call that must not be cut off. `true`: the run is still to be held; `false`: it is, its step open.
     async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let spec = action.spec();
         let may_be_cut = matches!(step.effect, Effect::Converge | Effect::Keyed | Effect::Witnessed);
@@ -192,7 +192,7 @@ impl Slice<'_> {
         }
     }
 
-    /// Whether people have stopped this step: then the run is parked with its reason, and the step is open and not under way.
+    /// Whether users have stopped this step: then the run is parked with its reason, and the step is open and not under way.
     async fn is_held(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
         let limits = Arc::new(self.parts.config.guards.clone());
@@ -238,8 +238,8 @@ impl Slice<'_> {
         self.parts
             .metrics
             .effect(step.effect, if matches!(outcome, Outcome::Ok(_)) { Ended::Ok } else { Ended::Failed });
-        if step.call.action == "cache::warm" {
-            self.count_warm(&step, &outcome);
+        if let Some(action) = actions::find(&step.call.action) {
+            action.measure(&self.parts.metrics, &step, &outcome);
         }
         let told = !tell.is_empty();
         let began = std::time::Instant::now();
@@ -256,19 +256,6 @@ impl Slice<'_> {
     }
 }
 
-impl Slice<'_> {
-    fn count_warm(&self, step: &Step, outcome: &Outcome) {
-        let via = if step.carry["route"] == "job" { Via::Job } else { Via::Agent };
-        let (ended, value) = match outcome {
-            Outcome::Ok(value) => (Ended::Ok, value),
-            Outcome::Failed(_) => (Ended::Failed, &serde_json::Value::Null),
-        };
-        let seconds = value["seconds"].as_f64().unwrap_or(0.0);
-        let read = value["read_bytes"].as_u64().unwrap_or(0);
-        self.parts.metrics.warmed(via, ended, seconds, read, value["resident"].as_f64());
-    }
-}
-
 fn settled_by(effect: Effect) -> Settled {
     match effect {
         Effect::Blind => Settled::Asked,
@@ -277,13 +264,13 @@ fn settled_by(effect: Effect) -> Settled {
     }
 }
 
-/// An answer that is too large to keep is a failure that says so; cutting it would make replay lie.
+/// An answer that is too large to keep is a failure with that reason; a cut one would falsify the replay.
 fn within_bounds(outcome: Outcome) -> Outcome {
     let size = serde_json::to_vec(&outcome).map_or(0, |bytes| bytes.len());
     if size <= limits::OUTCOME_BYTES {
         return outcome;
     }
     let text =
-        format!("the answer has {size} bytes, more than the {} that are kept; ask for less", limits::OUTCOME_BYTES);
+        format!("the answer has {size} bytes, more than the {} that are stored; request less", limits::OUTCOME_BYTES);
     Outcome::Failed(Failure::new(FailureKind::Invalid, text))
 }

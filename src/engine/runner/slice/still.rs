@@ -1,11 +1,13 @@
 //! After a hold: does the runbook, with fresh reads, still come to the step that was held?
 //!
-//! Invariant: nothing is recorded of these reads; a run that has changed something is not asked.
+//! Invariant: nothing is recorded of these reads; a run that has changed something is not checked.
 
 use super::{Next, Slice};
 use crate::actions::{self, Action};
 use crate::engine::plan;
-use crate::model::{Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step, Verdict};
+use crate::model::{
+    ApprovalNeed, Call, Effect, PlanEnd, PlannedCall, Reach, Reason, ReasonCode, Run, RunState, Step, Verdict,
+};
 use crate::policy::{GuardLimits, Proposal};
 use crate::script::Runbook;
 use crate::store::{Claimed, Prospect, StoreError};
@@ -18,7 +20,10 @@ pub(super) fn may_be_out_of_date(claimed: &Claimed) -> bool {
         step.effect != Effect::Read
             && actions::find(&step.call.action).is_none_or(|action| action.spec().reach > Reach::None)
     };
-    let asked = || claimed.journal.iter().any(|step| step.call.action == "approve");
+    let asks = |step: &Step| {
+        actions::find(&step.call.action).is_some_and(|action| action.spec().approval == ApprovalNeed::Requests)
+    };
+    let asked = || claimed.journal.iter().any(asks);
     (claimed.held || asked()) && !claimed.journal.iter().any(changes)
 }
 
@@ -54,12 +59,12 @@ impl Slice<'_> {
         }
         let other = fresh.calls.iter().find(|planned| planned.reach > Reach::None && planned.effect != Effect::Read);
         let now = match (&fresh.end, other) {
-            // Only its beginning is known, so nothing speaks against the step.
+            // Only its beginning is planned, so nothing stands against the step.
             (PlanEnd::Cut(_), _) => return Ok(None),
             (_, Some(other)) => format!("it would now call {}", other.call),
             (PlanEnd::Stopped(why), None) => format!("it stops itself: {why}"),
             (PlanEnd::Done, None) => "it has nothing to do".to_owned(),
-            // What cannot be read now may be there again in a moment.
+            // An object that cannot be read now may be there again in a moment.
             (PlanEnd::Failed(why), None) => {
                 let why = format!("whether {call} is still needed could not be read after the hold: {why}");
                 return self.wait_for_target(run, why).await.map(Some);

@@ -1,4 +1,4 @@
-//! A run that people have cancelled in the middle of a step: what the step left under way is stopped.
+//! A run that was cancelled in the middle of a step: the work that the step left under way is stopped.
 //!
 //! Invariant: the store keeps such a run due until this is settled, so a crash in between only makes it happen later.
 
@@ -24,11 +24,11 @@ impl Slice<'_> {
             }
             Some(Performed::Again { after, .. }) => after.max(limits::AGAIN_MIN),
             Some(Performed::InDoubt { why }) => {
-                tracing::warn!(run = %self.id, why, call = %step.call, "whether a cancelled step happened is not known");
+                tracing::warn!(run = %self.id, why, call = %step.call, "the outcome of a cancelled step is unknown");
                 limits::CANCEL_AGAIN
             }
             Some(Performed::Retry { why, after }) => {
-                tracing::warn!(run = %self.id, why, call = %step.call, "a cancelled step cannot be stopped yet; trying again");
+                tracing::warn!(run = %self.id, why, call = %step.call, "cannot stop a cancelled step yet; retrying");
                 after.unwrap_or(limits::CANCEL_AGAIN)
             }
         };

@@ -1,6 +1,6 @@
-//! Why a rule went as far as it did: its moves up and down, from the ledger; and where it stands now.
+//! Why a rule had its mode: its moves up and down, from the ledger; and its present state.
 //!
-//! Invariant: what is said of the past rests on an entry; what is said of now says that it is now.
+//! Invariant: a statement about the past rests on an entry; one about the present is marked as such.
 
 use super::{Block, Line, about, explain_scope};
 use crate::model::{Entry, EntryKind, Scorecard};
@@ -8,12 +8,12 @@ use crate::server::App;
 use crate::server::api::{Problem, read};
 use crate::store::Filter;
 
-/// Where a rule stands now, and what it lacks for the next rung.
+/// The present mode of a rule, and the evidence that it lacks for the next one.
 pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
     let now = |text: String| Line { no: None, what: "now", text, code: None };
     let mut lines = vec![now(format!("it is in {}", card.because()))];
     let since = card.card.since.map(|at| format!(" since {}", at.strftime("%Y-%m-%d"))).unwrap_or_default();
-    lines.push(now(format!("on record{since}: {}", card.card.words())));
+    lines.push(now(format!("statistics{since}: {}", card.card.words())));
     lines.extend(card.next.iter().map(|next| match next.missing.is_empty() {
         true => now(format!("it may go to {}: `nightshift promote {} --why …`", next.to, card.rule)),
         false => now(format!("for {}: {}", next.to, next.missing.join("; "))),
@@ -24,7 +24,7 @@ pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
 /// Moves of rules up and down the ladder.
 pub(super) const MOVES: [&str; 2] = ["rule_promoted", "rule_demoted"];
 
-/// Says below each start of a run why its rule went as far as it did then: the last move before it, of the same content.
+/// Adds below each start of a run why its rule had its mode then: the last move before it, of the same content.
 pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) -> Result<(), Problem> {
     let starts = entries.iter().filter_map(|entry| match &entry.kind {
         EntryKind::RunCreated { rule: Some(rule), content: Some(content), mode, .. } => {
@@ -46,9 +46,8 @@ pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) 
                 Line { text: format!("rule `{rule}` was in {mode} because, on {on}, {}", line.text), ..line }
             }
             None => {
-                let text = format!(
-                    "rule `{rule}` was in {mode} because its file said so, or the ceiling: nobody had moved it"
-                );
+                let text =
+                    format!("rule `{rule}` was in {mode} because of its file or the ceiling: it had never been moved");
                 Line { no: Some(no), what: "decided", text, code: None }
             }
         };

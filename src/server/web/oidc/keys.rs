@@ -1,6 +1,7 @@
 //! The keys that a provider signs with, and the algorithms that count here.
 //!
-//! Invariant: a key verifies only what its own kind signs; nothing symmetric and nothing weaker than RSA 2048 is in the list.
+//! Invariant: a key verifies only signatures of its own kind; nothing symmetric and nothing weaker than RSA 2048 is in
+//! the list.
 
 use crate::limits;
 use base64::Engine as _;
@@ -36,6 +37,7 @@ impl Algorithm {
         ("EdDSA", Algorithm::EdDsa),
     ];
 
+    /// The algorithm of this name in a token's header; none where it is not accepted.
     pub fn named(name: &str) -> Option<Algorithm> {
         Algorithm::NAMES.iter().find(|(known, _)| *known == name).map(|(_, algorithm)| *algorithm)
     }
@@ -44,7 +46,7 @@ impl Algorithm {
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub kid: Option<String>,
-    /// Where the provider says that it is for one algorithm alone.
+    /// The one algorithm that the provider restricts it to.
     only: Option<Algorithm>,
     kind: Kind,
 }
@@ -110,6 +112,7 @@ fn trimmed(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 impl Key {
+    /// Whether the key is of the algorithm's kind, and not restricted to another one.
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
         use Algorithm::*;
         let kind = match &self.kind {
@@ -121,6 +124,7 @@ impl Key {
         kind && self.only.is_none_or(|only| only == algorithm)
     }
 
+    /// Whether `by` is the key's signature of `message`.
     pub fn signed(&self, algorithm: Algorithm, message: &[u8], by: &[u8]) -> bool {
         let plain = |how: &'static dyn signature::VerificationAlgorithm, key: &[u8]| {
             UnparsedPublicKey::new(how, key).verify(message, by).is_ok()

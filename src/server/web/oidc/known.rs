@@ -1,7 +1,7 @@
-//! What a provider says of itself, and its keys: asked for by one at a time and remembered, and so is that it did not answer.
+//! A provider's metadata and keys: fetched by one request at a time and cached, and so is a failure to answer.
 //!
 //! Invariant: however many strangers come, a provider that does not answer keeps a few of them waiting, and the others are
-//! told at once; what is remembered belongs to the issuer of the configuration.
+//! refused at once; the cache belongs to the issuer of the configuration.
 
 use super::get;
 use super::keys::{self, Key};
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use url::Url;
 
-/// What the provider says of itself.
+/// The provider's metadata.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Described {
     issuer: String,
@@ -38,7 +38,7 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// What the provider is asked for, so that another user can sign in: to choose an account where it can, else to
+    /// The value of `prompt`, so that another user can sign in: to choose an account where the provider can, else to
     /// authenticate again.
     pub fn other_user(&self) -> &'static str {
         let choose = |values: &Vec<String>| values.iter().any(|value| value == "select_account");
@@ -48,9 +48,9 @@ impl Described {
 
 pub(super) struct Known {
     said: Mutex<Said>,
-    /// One at a time asks the provider, and the others wait for what it says …
+    /// One request at a time goes to the provider, and the others wait for its answer …
     turn: tokio::sync::Mutex<()>,
-    /// … of whom there is room for so many.
+    /// … and there is room for so many of them.
     room: Semaphore,
 }
 
@@ -75,7 +75,12 @@ impl Default for Known {
 }
 
 impl Known {
-    /// What the provider says of itself, not older than an hour.
+    /// The provider's metadata, not older than an hour.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the provider does not answer, or its answer is not the configured issuer's; the failure is cached for
+    /// `OIDC_RETRY`.
     pub async fn described(&self, app: &App, config: &OidcConfig) -> Result<Described, String> {
         self.remembered(app, limits::OIDC_KNOWN, |said| &mut said.described, async {
             describe(&app.parts.world.http, config).await.map(|(described, _)| described)
@@ -83,8 +88,12 @@ impl Known {
         .await
     }
 
-    /// That it answers, not longer ago than some seconds. What it says of itself is remembered for much longer, and a browser that
-    /// is sent to a provider that is gone shows an error page of its own.
+    /// Checks that it answers, not longer ago than some seconds. Its metadata is cached for much longer, and a browser
+    /// that is sent to a provider that is gone shows an error page of its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the provider does not answer within `OIDC_LOOK`, or answers with a server's error.
     pub async fn answers(&self, app: &App, config: &OidcConfig) -> Result<(), String> {
         self.remembered(app, limits::OIDC_HERE, |said| &mut said.here, is_there(&app.parts.world.http, config)).await
     }
@@ -94,7 +103,11 @@ impl Known {
         self.said().described.as_ref()?.1.end_session_endpoint.clone()
     }
 
-    /// Its keys; asked for anew at most once a minute, however many tokens name one that is not there.
+    /// Its keys; fetched anew at most once a minute, however many tokens name one that is not there.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the provider does not answer, or its keys cannot be read.
     pub async fn keys(&self, app: &App, config: &OidcConfig, anew: bool) -> Result<Vec<Key>, String> {
         let described = self.described(app, config).await?;
         let lasts = if anew { limits::OIDC_KEYS_PACE } else { limits::OIDC_KNOWN };
@@ -102,7 +115,7 @@ impl Known {
         self.remembered(app, lasts, |said| &mut said.keys, ask).await
     }
 
-    /// What it has said, or that it would not; else what it says now.
+    /// The cached answer, or the cached failure; else a new one.
     async fn remembered<T: Clone>(
         &self,
         app: &App,
@@ -122,7 +135,8 @@ impl Known {
         }
         let waiting = || "the provider does not answer, and others wait for it already".to_owned();
         let _room = self.room.try_acquire().map_err(|_| waiting())?;
-        // Whoever asks may leave in the middle of it: then the next one asks, and nobody waits for all who ask.
+        // A request may end in the middle of it: then the next one goes to the provider, and none waits for all of
+        // them.
         let _turn = timeout(limits::OIDC_TIMEOUT, self.turn.lock()).await.map_err(|_| waiting())?;
         if let Some(known) = look() {
             return known;
@@ -143,7 +157,7 @@ impl Known {
     }
 }
 
-/// Whether it answers at all: what it answers is looked at where it matters.
+/// Whether it answers at all: the content is checked where it matters.
 async fn is_there(http: &Http, config: &OidcConfig) -> Result<(), String> {
     let url = description(config);
     match timeout(limits::OIDC_LOOK, http.send(&super::asking(&url, BTreeMap::new()))).await {
@@ -158,7 +172,7 @@ fn description(config: &OidcConfig) -> String {
     format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'))
 }
 
-/// What a provider says of itself where `server.oidc` says that it is, and its time.
+/// The metadata of the provider at the issuer of `server.oidc`, and its time.
 pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Described, Option<String>), String> {
     let url = description(config);
     let answer = get(http, &url, BTreeMap::new()).await?;
@@ -166,7 +180,7 @@ pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Descri
         .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
     if described.issuer != config.issuer {
         let theirs = crate::notifiers::one_line(&described.issuer, 200);
-        return Err(format!("the provider calls itself {theirs}, and `server.oidc.issuer` says something else"));
+        return Err(format!("the provider's issuer is {theirs}, and `server.oidc.issuer` differs"));
     }
     let plain = config.issuer.starts_with("http://");
     let all = [&described.authorization_endpoint, &described.token_endpoint, &described.jwks_uri];

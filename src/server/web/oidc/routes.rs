@@ -56,7 +56,7 @@ fn set(response: &mut Response, cookie: &str) {
     }
 }
 
-/// What the provider sends back.
+/// The provider's response.
 #[derive(Deserialize)]
 pub(in crate::server::web) struct Back {
     #[serde(default)]
@@ -92,14 +92,15 @@ pub(in crate::server::web) async fn callback(
     response
 }
 
-/// A sign-in whose ticket is not there (any more). Who has signed in meanwhile, in another tab, goes where they wanted to.
+/// A sign-in whose ticket is not there (any more). A user who has signed in meanwhile, in another tab, goes to the
+/// requested page.
 async fn void(app: &App, headers: &HeaderMap, state: &str) -> Response {
     let wish = ticket::wish(state).unwrap_or_default();
     let to = sign::path(&wish);
     if let Ok(Some(_)) = visitor::find(app, headers).await {
         return Redirect::to(to).into_response();
     }
-    let why = "this sign-in was not begun in this browser, has been used, or is more than ten minutes old";
+    let why = "this sign-in was not started in this browser, has been used, or is more than ten minutes old";
     let hint = "sign in again (below)".to_owned();
     failed(app, Failed { status: StatusCode::BAD_REQUEST, why: why.to_owned(), hint }, to)
 }
@@ -157,12 +158,12 @@ fn denied(app: &App, provider: &Provider, identity: &Identity, told: &Told, stan
     pages::sign_in(app, to, Some(&Problem::new(StatusCode::FORBIDDEN, error, hint)))
 }
 
-/// Ends the provider's own session, at the provider, where it says how.
+/// Ends the provider's own session, at the provider, where it has an endpoint for it.
 pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
     match provider(&app).and_then(Provider::end_session) {
         Some(url) => Redirect::to(url.as_str()).into_response(),
         None => {
-            let problem = Problem::not_found("the provider does not say how its session is ended", "sign out there");
+            let problem = Problem::not_found("the provider publishes no sign-out address", "sign out there");
             pages::sign_in(&app, "/", Some(&problem))
         }
     }

@@ -1,7 +1,7 @@
-//! What a browser carries from the beginning of a sign-in to its end: sealed, so that it can neither be read nor made.
+//! A browser's state from the beginning of a sign-in to its end: sealed, so that it can neither be read nor made.
 //!
-//! Invariant: a ticket ends one sign-in, in the browser where it began, within ten minutes; a restart voids them all. What
-//! strangers do with theirs takes no place from those with which people have signed in, and keeps nobody out.
+//! Invariant: a ticket ends one sign-in, in the browser where it began, within ten minutes; a restart voids them all.
+//! Tickets of strangers take no place from those with which users have signed in, and block none.
 
 use crate::limits;
 use crate::model::Time;
@@ -20,22 +20,22 @@ pub(super) struct Ticket {
     pub nonce: String,
     /// PKCE's.
     pub verifier: String,
-    /// Where the person wanted to go.
+    /// The page that the user requested.
     pub to: String,
     pub until: Time,
 }
 
-/// A new state. It also says where the person wanted to go, for when the ticket is void by the time they come back.
+/// A new state. It also holds the requested page, for when the ticket is void by the time the user comes back.
 pub(super) fn state(to: &str) -> String {
     format!("{}.{}", secret::text::<32>(), URL_SAFE_NO_PAD.encode(to))
 }
 
-/// Where a state says that the person wanted to go. Anybody can write one: it is good for a page of ours alone.
+/// The page in a state. A state can be forged: it is good for a page of ours alone.
 pub(super) fn wish(state: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(state.split_once('.')?.1).ok()?).ok()
 }
 
-/// Seals tickets, and remembers what became of them.
+/// Seals tickets, and remembers the used ones.
 pub(super) struct Tickets {
     key: LessSafeKey,
     /// A code was sent to the provider for these …
@@ -49,8 +49,9 @@ pub(super) struct Tickets {
 struct Marks(HashMap<[u8; 32], Time>);
 
 impl Marks {
-    /// Whether it happens for the first time. The oldest is forgotten rather than a new one refused: anybody can begin a
-    /// sign-in and come back with nonsense, and a code that was taken once the provider itself takes no second time.
+    /// Whether it happens for the first time. The oldest is forgotten rather than a new one refused: any stranger can
+    /// begin a sign-in and come back with nonsense, and a code that was taken once the provider itself takes no second
+    /// time.
     fn first(&mut self, ticket: &Ticket, now: Time) -> bool {
         let Marks(all) = self;
         all.retain(|_, until| now < *until);
@@ -75,6 +76,7 @@ impl Default for Tickets {
 }
 
 impl Tickets {
+    /// Seals a ticket for a cookie.
     pub fn seal(&self, ticket: &Ticket) -> String {
         let nonce = secret::bytes::<NONCE_LEN>();
         let mut bytes = serde_json::to_vec(ticket).expect("a ticket is made of texts and a time");
@@ -89,7 +91,7 @@ impl Tickets {
         bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes())).then_some(ticket)
     }
 
-    /// When one of our tickets becomes void; none where it is so already.
+    /// When one of our tickets becomes void; none where already in that state.
     pub fn until(&self, text: &str, now: Time) -> Option<Time> {
         self.unsealed(text, now).map(|ticket| ticket.until)
     }
@@ -110,7 +112,7 @@ impl Tickets {
         !ended && lock(&self.tried).first(ticket, now)
     }
 
-    /// The provider took its code: whether somebody signs in by it now, for the first and last time.
+    /// The provider took its code: whether a user signs in by it now, for the first and last time.
     pub fn end(&self, ticket: &Ticket, now: Time) -> bool {
         lock(&self.ended).first(ticket, now)
     }

@@ -1,4 +1,4 @@
-//! An ID token: its signature, for whom it is, from whom, until when, and for which sign-in.
+//! An ID token: its signature, audience, issuer, validity, and its sign-in.
 //!
 //! Invariant: claims come out only of a token whose every check has passed; the algorithm is one of ours, and never the
 //! token's own choice of `none` or of a shared secret.
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-/// What the token must be for.
+/// The audience of the token.
 pub(super) struct Wanted<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
@@ -45,7 +45,7 @@ pub(super) struct Claims {
     nbf: Option<f64>,
     #[serde(default)]
     nonce: String,
-    /// Mail, groups and whatever else the provider says.
+    /// Mail, groups and further claims of the provider.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -75,7 +75,7 @@ pub(super) fn verify(token: &str, keys: &[Key], wanted: &Wanted) -> Result<Claim
     let (header, claims) = signed.split_once('.').ok_or_else(|| no("it is no signed token"))?;
     let header: Header = decode(header)?;
     if header.crit.is_some() {
-        return Err(no("it asks for an extension that is not known here"));
+        return Err(no("it requires an unsupported extension"));
     }
     let algorithm = Algorithm::named(&header.alg).ok_or_else(|| no("its algorithm is not allowed"))?;
     let fit = |key: &&Key| key.is_for(algorithm) && header.kid.as_ref().is_none_or(|kid| key.kid.as_ref() == Some(kid));
@@ -95,7 +95,7 @@ fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
     let skew = limits::OIDC_SKEW.as_secs_f64();
     let for_us = match &claims.aud {
         Audience::One(one) => one == wanted.client_id,
-        // For others too: then the one that asked for it must be us.
+        // For others too: then the party that requested it must be us.
         Audience::Many(many) => {
             many.iter().any(|one| one == wanted.client_id)
                 && (many.len() == 1 || claims.azp.as_deref() == Some(wanted.client_id))
@@ -107,13 +107,13 @@ fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
         (claims.iss == wanted.issuer, "it is from another issuer"),
         (for_us && asked_by_us, "it is for another application"),
         (same_sign_in, "it is for another sign-in"),
-        (!claims.sub.is_empty() && claims.sub.len() <= limits::OIDC_SUBJECT_BYTES, "it names nobody"),
+        (!claims.sub.is_empty() && claims.sub.len() <= limits::OIDC_SUBJECT_BYTES, "it names no user"),
     ] {
         if !holds {
             return Err(no(why));
         }
     }
-    // Almost always it is a clock, and almost always ours: the size says which.
+    // Almost always it is a clock, and almost always ours: the size shows which.
     let (expired, early) = (now - claims.exp, claims.iat.max(claims.nbf.unwrap_or(claims.iat)) - now);
     if expired >= skew || expired.is_nan() {
         return Err(no(format!("it expired {expired:.0} s ago by our clock: is the time right here?")));

@@ -1,7 +1,7 @@
-//! From an identity to what somebody may do here: an entry of `people`, else a group that the configuration names.
+//! From an identity to its rights here: an entry of `people`, else a group that the configuration names.
 //!
-//! Invariant: no user is let in by default; a subject that signed in as a person is that person from then on, whatever mail
-//! it has, and a mail counts only where the provider says that it has verified it.
+//! Invariant: no user is let in by default; a subject that signed in as a user is that user from then on, whatever mail
+//! it has, and a mail counts only where the provider has verified it.
 
 use super::known;
 use crate::config::{OidcConfig, Person, Role};
@@ -16,7 +16,7 @@ use crate::store::{Linked, SubjectLink};
 use crate::world::Http;
 use serde_json::{Map, Value};
 
-/// Who somebody is to the provider.
+/// A user's identity at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server::web) struct Identity {
     pub issuer: String,
@@ -24,11 +24,11 @@ pub(in crate::server::web) struct Identity {
     pub verified_mail: Option<String>,
     /// The user name at the provider, which is not verified.
     user: Option<String>,
-    /// As they were when the person signed in.
+    /// As they were when the user signed in.
     groups: Vec<String>,
 }
 
-/// What else the provider said, to explain a refusal; not kept.
+/// Further claims of the provider, to explain a refusal; not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
     pub unverified_mail: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct Told {
 }
 
 impl Identity {
-    /// `said`: claims of the token, then what the provider said besides; the former come first.
+    /// `said`: claims of the token, then further claims of the provider; the former come first.
     pub(super) fn of(
         config: &OidcConfig,
         roster: &Roster,
@@ -71,7 +71,7 @@ impl Identity {
         (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
     }
 
-    /// What the ledger calls them where no entry of `people` stands for them.
+    /// Their name in the ledger where no entry of `people` stands for them.
     fn name(&self) -> String {
         shown_subject(&self.subject, self.verified_mail.as_deref(), self.user.as_deref())
     }
@@ -81,18 +81,18 @@ impl Identity {
     }
 }
 
-/// What becomes of a user that the provider has identified.
+/// The result for a user that the provider has identified.
 pub(in crate::server::web) enum Standing {
     In(Box<Caller>),
-    /// `role: none`, and who it says so of.
+    /// `role: none`, and the group or user with it.
     Blocked(String),
-    /// Their mail is that of this person, and another subject has signed in as this person.
+    /// Their mail is that of this user, and another subject has signed in as this user.
     Taken(String),
     /// Nothing here names them.
     Unknown,
 }
 
-/// What they may do now. At a sign-in it is noted where the mail of a subject has changed.
+/// Their present rights. At a sign-in a change of a subject's mail is noted.
 pub(in crate::server::web) async fn standing(
     app: &App,
     identity: &Identity,
@@ -128,8 +128,8 @@ pub(in crate::server::web) async fn standing(
     })
 }
 
-/// Whose entry it is: by subject, as an admin wrote it; else the person that this subject signed in as before, as long as the
-/// entry says what it said then; else by mail.
+/// The user's entry: by subject, as an admin wrote it; else the one that this subject signed in as before, as long as
+/// the entry is unchanged since; else by mail.
 fn person<'a>(roster: &'a Roster, identity: &Identity, links: &[SubjectLink]) -> Option<&'a Person> {
     let linked = || {
         let mut known = links.iter().filter(|_| !planted("subject-is-dropped"));
@@ -160,8 +160,8 @@ pub(super) fn refusal(
         ),
         Standing::Taken(person) => (
             format!(
-                "the provider knows you as `{subject}`, with the mail of `{person}`, and another account has signed in as \
-                 `{person}` before"
+                "your subject at the provider is `{subject}`, with the mail of `{person}`, and another account has signed \
+                 in as `{person}` before"
             ),
             format!(
                 "if this is a new account of the same person, an administrator writes `oidc: {subject}` in the entry \
@@ -174,7 +174,7 @@ pub(super) fn refusal(
                 (None, Some(mail)) => format!(" (mail {}, not verified)", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
                 (None, None) => String::new(),
             };
-            let error = format!("the provider knows you as `{subject}`{mail}, and no role here is yours");
+            let error = format!("your subject at the provider is `{subject}`{mail}, and it has no role here");
             let reasons = reasons(&app.roster.now(), config, identity, told).join("; ");
             // An entry by such a subject would be taken for one by mail.
             let entry = match subject.contains('@') {
@@ -190,7 +190,7 @@ pub(super) fn refusal(
     }
 }
 
-/// What stands in the way, as far as it can be told.
+/// The obstacles, as far as they are known.
 pub(super) fn reasons(roster: &Roster, config: &OidcConfig, identity: &Identity, told: &Told) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(mail) = told.unverified_mail.as_deref().filter(|_| identity.verified_mail.is_none()) {
@@ -226,7 +226,7 @@ pub(super) fn reasons(roster: &Roster, config: &OidcConfig, identity: &Identity,
         });
     }
     if found.is_empty() {
-        found.push("no entry of `people` names you".to_owned());
+        found.push("no entry of `people` matches you".to_owned());
     }
     found
 }
@@ -239,7 +239,11 @@ fn list(claim: &Value) -> Vec<String> {
     }
 }
 
-/// What a provider answers now, for a look at the installation: its keys, and its time where it says it.
+/// A provider's present answer, for a check of the installation: the number of its keys, and its time where it has one.
+///
+/// # Errors
+///
+/// Fails when the provider does not answer, or its metadata or keys cannot be read.
 pub async fn look(http: &Http, config: &OidcConfig) -> Result<(usize, Option<String>), String> {
     let (described, date) = known::describe(http, config).await?;
     Ok((known::keys_of(http, &described).await?.len(), date))

@@ -1,4 +1,4 @@
-//! The page of the guards: each level with its limit, what is held, what is frozen.
+//! The page of the guards: each level with its limit, held nodes, freezes.
 //!
 //! Invariant: the numbers are the API's own, those of `nightshift guards`.
 
@@ -6,6 +6,7 @@ use super::words::{guards, plain, value};
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The page's content, from the API's answer.
 pub fn body(answer: &Value, now: crate::model::Time) -> Markup {
     let names = |key: &str| {
         let names: Vec<String> = answer[key].as_array().into_iter().flatten().map(value).collect();

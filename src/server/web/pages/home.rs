@@ -1,6 +1,6 @@
-//! The first page: what waits for an answer, what is ill, what runs, how the guards stand.
+//! The first page: pending requests, open incidents, runs, the state of the guards.
 //!
-//! Invariant: what waits for a person stands before everything else.
+//! Invariant: pending requests stand before everything else.
 
 use super::csrf;
 use super::words::{guards, plain, planned, severity, since, ticked, to_incident, to_run, value};
@@ -10,6 +10,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The data of the first page.
 pub struct Home {
     pub status: Value,
     pub guards: Value,
@@ -18,6 +19,7 @@ pub struct Home {
     pub runs: Vec<Run>,
 }
 
+/// The page's content.
 pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
     html! {
         h1 { "Now" }
@@ -78,7 +80,7 @@ fn worst_first(incidents: &[Incident]) -> Vec<&Incident> {
     sorted
 }
 
-/// One incident of a list; `when` is what the list says of its time.
+/// One incident of a list; `when` is the list's text about its time.
 pub fn row(incident: &Incident, when: &Markup) -> Markup {
     html! {
         li {
@@ -102,23 +104,23 @@ fn brake(home: &Home, visitor: &Visitor) -> Markup {
             summary { "Freeze" @if !freezes.is_empty() { " or release" } }
             form.card method="post" action="/web/freezes" {
                 (csrf(visitor))
-                label for="scope" { "What to stop: " code { "all" } ", " code { "cluster:NAME" } " or " code { "rule:NAME" } }
+                label for="scope" { "Scope:  " code { "all" } ", " code { "cluster:NAME" } " or " code { "rule:NAME" } }
                 input id="scope" name="scope" value="all" required maxlength="200";
                 label for="why-freeze" { "Why" }
                 input id="why-freeze" name="why" required maxlength="500";
                 label for="for-freeze" { "For how long (30m, 2h); empty: until it is released" }
                 input id="for-freeze" name="for" maxlength="20" autocomplete="off";
-                button.danger type="submit" { "Freeze: nothing new begins" }
+                button.danger type="submit" { "Freeze: start no new steps" }
             }
             @for freeze in &freezes {
                 @let scope = value(&freeze["scope"]);
                 form.card method="post" action="/web/unfreeze" {
                     @if let Some(by) = freeze["release_by"].as_str() {
-                        p { "Release requested by " strong { (plain(by)) } "; a second person must agree." }
+                        p { "Release requested by " strong { (plain(by)) } "; a second person must confirm." }
                     }
                     (csrf(visitor))
                     input type="hidden" name="scope" value=(scope);
-                    label { "Why " strong { (scope) } " may go on"
+                    label { "Why " strong { (scope) } " is released"
                         input name="why" required maxlength="500"; }
                     button type="submit" { "Release " (scope) }
                 }

@@ -1,4 +1,4 @@
-//! The page of an incident: what is ill, what was said of it, what was done, by whom.
+//! The page of an incident: the unhealthy objects, their alerts, the acts on them, and by whom.
 //!
 //! Invariant: labels and annotations are shown as the source wrote them, and as nothing but text.
 
@@ -13,16 +13,18 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The data of an incident's page.
 pub struct Story {
     pub incident: Incident,
     pub episodes: Vec<Episode>,
     pub runs: Vec<Run>,
     pub approvals: Vec<Approval>,
     pub story: Vec<StoryLine>,
-    /// How the guards stand: what is frozen.
+    /// The state of the guards: freezes.
     pub guards: Value,
 }
 
+/// The page's content.
 pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
     let incident = &story.incident;
     html! {
@@ -41,7 +43,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Right::Respond).is_ok() {
             form method="post" action=(format!("/web/incidents/{}/ack", incident.id)) {
                 (csrf(visitor))
-                button type="submit" { "Acknowledge: I am looking at it" }
+                button type="submit" { "Acknowledge" }
             }
         }
         section aria-labelledby="story" {
@@ -71,7 +73,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
     }
 }
 
-/// An open question with its steps, what they cost, what would hold them, and the way to the buttons.
+/// An open approval request with its steps, their cost, the guards that would hold them, and the way to the buttons.
 fn question(approval: &Approval, story: &Story, now: Time) -> Markup {
     let run = story.runs.iter().find(|run| run.id == approval.run);
     let rule = run.and_then(|run| run.rule.as_deref());
@@ -105,7 +107,7 @@ fn said(episode: &Episode, now: Time) -> Markup {
     let state = match episode.state {
         EpisodeState::Open => "firing",
         EpisodeState::Resolved => "resolved",
-        EpisodeState::Stale => "stale: the source fell silent",
+        EpisodeState::Stale => "stale: the source stopped reporting",
     };
     html! {
         details.card id=(format!("said-{}", episode.id)) {

@@ -1,6 +1,6 @@
 //! The list of incidents, open and resolved, the newest first, with a form that narrows it.
 //!
-//! Invariant: the form is a GET, so that what is shown has an address that can be sent to others.
+//! Invariant: the form is a GET, so that the list has an address that can be sent to others.
 
 use super::home::row;
 use super::words::{moment_with_date, since};
@@ -12,6 +12,7 @@ use maud::{Markup, html};
 const STATES: [&str; 3] = ["open", "acknowledged", "resolved"];
 const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
 
+/// The page's content; `wanted` fills the form.
 pub fn body(incidents: &[Incident], wanted: &Wanted, now: Time) -> Markup {
     html! {
         h1 { "Incidents" }

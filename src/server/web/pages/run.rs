@@ -1,4 +1,4 @@
-//! The page of a run: the frozen plan with its hash, what was done, what holds it, and the two buttons.
+//! The page of a run: the frozen plan with its hash, the steps done, the guards that hold it, and the two buttons.
 //!
 //! Invariant: a form answers the question whose plan stands above it: it carries that plan's hash.
 
@@ -14,6 +14,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The data of a run's page.
 pub struct Telling {
     pub run: Run,
     pub approvals: Vec<Approval>,
@@ -27,6 +28,7 @@ pub struct Telling {
     pub may_judge: bool,
 }
 
+/// The page's content.
 pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.run;
     let (open, answered): (Vec<_>, Vec<_>) =
@@ -45,10 +47,10 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
             }
         }
         @if open.is_empty() && let Some(approved) = &run.approved {
-            section aria-labelledby="plan" { h2 id="plan" { "What was approved" } (plan(approved, &[])) }
+            section aria-labelledby="plan" { h2 id="plan" { "Approved plan" } (plan(approved, &[])) }
         }
         @if run.state == RunState::Planned && let Some(planned) = &telling.planned {
-            section aria-labelledby="plan" { h2 id="plan" { "Suggestion only: what it would do" } p { "Nothing was done." } (plan(planned, &[])) }
+            section aria-labelledby="plan" { h2 id="plan" { "Suggestion only: the plan" } p { "No action taken." } (plan(planned, &[])) }
         }
         @if open.is_empty() { (verdict(telling, visitor, now)) }
         @if !run.state.is_final() {
@@ -56,7 +58,7 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
         }
         section aria-labelledby="steps" {
             h2 id="steps" { "Steps" }
-            @if telling.steps.is_empty() { p.dim { "Nothing was done yet." } }
+            @if telling.steps.is_empty() { p.dim { "No action yet." } }
             ol.steps { @for step in telling.steps.iter().take(limits::WEB_ROWS) { (row(step, now)) } }
             @if telling.steps.len() > limits::WEB_ROWS { p.dim { "and more: " code { "nightshift show " (run.id) } } }
         }
@@ -77,13 +79,13 @@ fn question(approval: &Approval, telling: &Telling, visitor: &Visitor, now: Time
             @if let Some(shown) = &approval.plan { (plan(shown, &approval.foretold)) } @else {
                 details { summary { "Details" } p.dim.hash { "Question " code { (approval.plan_hash) } } }
             }
-            @if !approval.foretold.is_empty() { p.dim { "The guards were checked when this was asked, " (since(approval.asked_at, now)) "." } }
+            @if !approval.foretold.is_empty() { p.dim { "The guards were checked at the time of the request,  " (since(approval.asked_at, now)) "." } }
             p { "Expires " (moment(approval.expires_at)) " (" (since(approval.expires_at, now)) "); without an answer it counts as denied." }
             @if approval.approvers.is_empty() { p.dim { "Needs the role approver." } }
             @else { p { "Only " (plain(&approval.approvers.join(", "))) " may answer." } }
             @if let Some(frozen) = frozen(&telling.guards, run.rule.as_deref(), run.subject.cluster.as_deref(), now) { (frozen) }
             @if approval.needed > 1 {
-                p { (approval.needed) " different people must approve"
+                p { (approval.needed) " different approvers are required"
                     @if !approval.given.is_empty() { "; so far: " (plain(&approval.given.join(", "))) } "." }
             }
             @match visitor.caller.need(Right::Approve) {
@@ -101,7 +103,7 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
             (csrf(visitor))
             input type="hidden" name="run" value=(approval.run);
             input type="hidden" name="plan_hash" value=(approval.plan_hash);
-            label for=(why) { "Why (goes into the ledger)" }
+            label for=(why) { "Reason (recorded in the ledger)" }
             input id=(why) name="why" maxlength="500" autocomplete="off";
             div.buttons {
                 button.go type="submit" name="answer" value="approve" { "Approve" }
@@ -111,7 +113,7 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
     }
 }
 
-/// Whether it was right: who has said so, and the two buttons. While a question is open its answer is the verdict.
+/// Whether it was right: the reviews so far, and the two buttons. While a question is open its answer is the verdict.
 fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.run;
     let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };
@@ -135,7 +137,7 @@ fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
                         @if let Some(rule) = &run.rule {
                             p.dim { "It counts for rule " (plain(rule)) "." @if said_before { " Your latest review counts." } }
                         }
-                        label for="why-verdict" { "Why, if you like (goes into the ledger)" }
+                        label for="why-verdict" { "Reason, optional (recorded in the ledger)" }
                         input id="why-verdict" name="why" maxlength="500" autocomplete="off";
                         div.buttons {
                             button.go type="submit" name="verdict" value="right" { "Right" }

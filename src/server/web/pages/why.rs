@@ -7,11 +7,12 @@ use crate::limits;
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// The page's content, from the API's answer about `subject`.
 pub fn body(subject: &str, answer: &Value) -> Markup {
     let blocks = answer["blocks"].as_array().cloned().unwrap_or_default();
     html! {
         h1 { "Why: " (plain(subject)) }
-        p.dim { "The newest first; within a card in the order in which it happened." }
+        p.dim { "Newest first; within a card in order of time." }
         @for block in blocks.iter().take(limits::WEB_ROWS) {
             section.card {
                 h2 { (value(&block["title"])) }

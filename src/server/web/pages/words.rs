@@ -1,7 +1,6 @@
 //! Small pieces of pages: texts, times, links, stories, calls.
 //!
-//! Invariant: what came from outside is shown as text; a link is http or https, shows its host, and tells the other side
-//! nothing of us.
+//! Invariant: a text from outside is shown as text; a link is http or https, shows its host, and sends no referrer.
 
 use crate::engine::story::{cannot, over_to_you, planned_steps};
 use crate::limits;
@@ -53,12 +52,12 @@ pub fn severity(severity: Severity) -> Markup {
     html! { span.mark.(class) { (severity) } }
 }
 
-/// A moment with its date and zone, for what is not of today.
+/// A moment with its date and zone, for times of other days.
 pub fn moment_with_date(at: Time) -> Markup {
     html! { time datetime=(at) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// How far off it is, in the largest unit that says something.
+/// How far off it is, in the largest unit with a count.
 pub fn distance(at: Time, now: Time) -> String {
     let seconds = (at.as_second() - now.as_second()).abs();
     if seconds < 1 {
@@ -73,11 +72,12 @@ pub fn distance(at: Time, now: Time) -> String {
     if at >= now { format!("in {number} {unit}") } else { format!("{number} {unit} ago") }
 }
 
+/// The time since `at`; the moment itself is in the element's title.
 pub fn since(at: Time, now: Time) -> Markup {
     html! { time datetime=(at) title=(at.strftime("%Y-%m-%d %H:%M:%S UTC")) { (distance(at, now)) } }
 }
 
-/// What an annotation says: a link where it is one, with its host in sight, else text.
+/// The value of an annotation: a link where it is one, with its host in sight, else text.
 pub fn outside(text: &str) -> Markup {
     match web_link(text).zip(host(text)) {
         Some((href, host)) => html! {
@@ -89,15 +89,15 @@ pub fn outside(text: &str) -> Markup {
 
 fn host(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok()?;
-    // Whoever writes `https://google.com@evil.example` wants it to be misread.
+    // `https://google.com@evil.example` is written to be misread.
     (url.username().is_empty() && url.password().is_none()).then(|| url.host_str().map(plain)).flatten()
 }
 
-/// A story, oldest line first; what is too old for one page is a number.
+/// A timeline, oldest line first; lines beyond the bound of one page are a number.
 pub fn story(lines: &[StoryLine]) -> Markup {
     let skip = lines.len().saturating_sub(limits::WEB_ROWS);
     html! {
-        @if lines.is_empty() { p.dim { "Nothing yet." } }
+        @if lines.is_empty() { p.dim { "No entries yet." } }
         @if skip > 0 { p.dim { "… " (skip) " earlier lines: nightshift show" } }
         ol.story {
             @for line in &lines[skip..] {
@@ -107,11 +107,12 @@ pub fn story(lines: &[StoryLine]) -> Markup {
     }
 }
 
-/// The steps of a plan, a line each with what it costs and what would hold it; calls, reads and the hash folded away.
+/// The steps of a plan, a line each with its cost and the guards that would hold it; calls, reads and the hash folded
+/// away.
 pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
     html! {
-        @if acts.is_empty() { p { "Nothing would change." } }
+        @if acts.is_empty() { p { "No changes." } }
         ol.plan { @for step in planned_steps(plan, foretold) { li { strong { (plain(&step.what)) } (costs(&step)) } } }
         @match &plan.end {
             PlanEnd::Done => {},
@@ -127,7 +128,7 @@ pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
             ul {
                 @for call in &acts {
                     li { code { (plain(&call.call.to_string())) }
-                        div.dim { (plain(&call.target.words())) " · reach " (call.reach) " · effect " (call.effect) } }
+                        div.dim { (plain(&call.target.words())) " · scope " (call.reach) " · effect " (call.effect) } }
                 }
                 @for call in reads { li { code { (plain(&call.call.to_string())) } " " span.dim { "only reads or notifies" } } }
             }
@@ -136,7 +137,7 @@ pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
     }
 }
 
-/// What a step costs, and what would hold it.
+/// The cost of a step, and the guards that would hold it.
 pub fn costs(step: &PlannedStep) -> Markup {
     html! {
         @if let Some(cost) = &step.cost { div { (ticked(cost)) } }
@@ -144,7 +145,7 @@ pub fn costs(step: &PlannedStep) -> Markup {
     }
 }
 
-/// The freeze that covers a run with this rule and cluster, in words; none where nothing is frozen.
+/// The freeze that covers a run with this rule and cluster, in words; none where no freeze is active.
 pub fn frozen(guards: &Value, rule: Option<&str>, cluster: Option<&str>, now: Time) -> Option<Markup> {
     let then = " – approving will not start it.";
     if let Some(why) = guards["stopped"].as_str() {
@@ -179,10 +180,12 @@ pub fn planned(plan: &Plan, foretold: &[Foretold]) -> Markup {
     }
 }
 
+/// The address of a run's page.
 pub fn to_run(id: impl std::fmt::Display) -> String {
     format!("/runs/{}", segment(&id.to_string()))
 }
 
+/// The address of an incident's page.
 pub fn to_incident(id: impl std::fmt::Display) -> String {
     format!("/incidents/{}", segment(&id.to_string()))
 }
@@ -197,7 +200,7 @@ pub fn guards(guards: &Value, now: Time) -> Markup {
             list("nodes_out").len(),
             value(&guards["nodes_out_allowed"])
         ),
-        None => "The number of nodes out of service is not known: nothing that disturbs a node begins".to_owned(),
+        None => "The number of nodes out of service is unknown: steps that disturb a node are on hold".to_owned(),
     };
     html! {
         ul.guards {

@@ -1,7 +1,7 @@
 //! Groups: alerts of one name that fire on many subjects are one incident, which absorbs those that no one has seen yet.
 //!
-//! Invariant: an incident that a channel has shown, or that a person has taken up, is never absorbed; what is absorbed moves
-//! with all of its episodes and runs in one transaction.
+//! Invariant: an incident that a channel has shown, or that a user has acknowledged, is never absorbed; an absorbed one
+//! moves with all of its episodes and runs in one transaction.
 
 use crate::model::{IncidentId, Subject, Time};
 use crate::policy::group_title;
@@ -13,7 +13,7 @@ use crate::store::ops::tx::Tx;
 pub(crate) struct Recent {
     pub incident: IncidentId,
     pub subject: Subject,
-    /// No channel has shown it and no person has taken it up: it can become part of a group.
+    /// No channel has shown it and no user has taken it up: it can become part of a group.
     pub unseen: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn recent(conn: &dyn Db, storm: &str, since: Time) -> Result<Vec<Rece
     })
 }
 
-/// The incident is the first of what may become this storm.
+/// The incident is the first of a possible storm.
 pub(crate) fn mark(conn: &dyn Db, incident: IncidentId, storm: &str, part: &str) -> Result<(), StoreError> {
     let sql = "UPDATE incident SET storm = ?2, part = ?3 WHERE id = ?1";
     exec(conn, sql, params![incident.0, storm, part]).map(drop)

@@ -1,6 +1,7 @@
-//! What the rules make of one event: its incident, its runs, and the reasons for all that is not done.
+//! The rules' decisions on one event: its incident, its runs, and the reasons for all that is not done.
 //!
-//! Invariant: every rule that has a say leaves a run or a reason; a muted one makes no incident; what no rule matches is one.
+//! Invariant: every rule that matches leaves a run or a reason; a muted one makes no incident; an event without a rule
+//! makes one.
 
 use super::{Coming, Intake, Say, storm};
 use crate::model::{
@@ -13,7 +14,7 @@ use crate::store::ops::incidents::group;
 use crate::store::ops::{incidents, ladder, record, runs};
 
 impl Intake<'_> {
-    /// Does what the rules say that match, or the catch-all where none does.
+    /// Applies the rules that match, or the catch-all where none does.
     pub(super) fn consult(
         &mut self,
         event: &Event,
@@ -42,13 +43,13 @@ impl Intake<'_> {
                 Chosen::Run(_) => self.not_yet(rule, event, change)?,
                 Chosen::Tell | Chosen::Nothing(_) => None,
             };
-            // Below the number of times that the rule asks for, the complaint is not there by the rule's own words.
+            // Below the rule's own number of repeats, the alert does not count yet.
             if let Chosen::Run(start) = chosen
                 && early.is_none()
             {
                 self.came_back(rule, start, event)?;
             }
-            // The mode governs acting; a rule that is to be silent says so.
+            // The mode governs acting; a rule that is to be silent declares it.
             if rule.run.is_none() || self.mode(rule, *terms)? >= rule.tell_in {
                 self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
             }
@@ -79,7 +80,7 @@ impl Intake<'_> {
         say.incident = Some(incident);
         self.heard.unmatched += 1;
         let text = match self.tx.unmatched_tell.as_slice() {
-            [] => "no rule matches this event: it is an incident, and `default.tell` names no channel".to_owned(),
+            [] => "no rule matches this event: it opens an incident, and `default.tell` names no channel".to_owned(),
             tell => format!("no rule matches this event: by `default` it is an incident, for {}", tell.join(", ")),
         };
         say.reasons.push(Reason::new(ReasonCode::NoRuleMatched, text));
@@ -99,7 +100,7 @@ impl Intake<'_> {
         Ok(mode)
     }
 
-    /// What a run of this rule had mended within its bake time was not mended; that may bring the rule down.
+    /// An alert that a run of this rule had fixed came back within its bake time; that may demote the rule.
     fn came_back(&mut self, rule: &Rule, start: &Start, event: &Event) -> Result<(), StoreError> {
         let key = policy::incident_key(event, storm::group_by(Some(rule)));
         let what = (&start.subject, key.as_str());
@@ -198,7 +199,7 @@ impl Intake<'_> {
         }))
     }
 
-    /// Creates the run that a rule wants, or says why not.
+    /// Creates a rule's run, or returns why not.
     fn start(
         &mut self,
         rule: &Rule,
@@ -207,7 +208,7 @@ impl Intake<'_> {
         incident: IncidentId,
     ) -> Result<Result<RunId, Reason>, StoreError> {
         if let Some(run) = runs::unfinished(&self.tx.conn, incident, &rule.name, &start.bucket)? {
-            // It is not over for this run while one of those who wanted it is open.
+            // It is not over for this run while one of its alerts is open.
             runs::back(&self.tx.conn, run, episode)?;
             self.woken |= runs::resume(&self.tx.conn, incident, episode, self.now)?;
             let text = format!("{run} of rule {} does the same for {incident} already", rule.name);

@@ -35,8 +35,8 @@ impl Quotas {
 }
 
 impl Intake<'_> {
-    /// Whether the sender of this batch may open an incident of its own for this event. What this engine finds itself is bounded
-    /// where it is found.
+    /// Whether the sender of this batch may open an incident of its own for this event. The engine's own findings are
+    /// bounded where it is found.
     pub(super) fn may_open(&mut self, event: &Event) -> bool {
         let Some(sender) = &self.sender else { return true };
         self.tx.sole.quotas.admits(sender, event.severity, self.now) || planted("floods-have-no-quota")

@@ -1,4 +1,4 @@
-//! Storms: what of a batch is one incident, decided before any event of it is written.
+//! Storms: which events of a batch are one incident, decided before any event of it is written.
 //!
 //! Invariant: a group is formed only here, so that no event of the batch belongs to an incident that is gone.
 
@@ -11,7 +11,7 @@ use crate::store::ops::incidents::{self, group};
 use crate::store::{Batch, StoreError};
 use std::collections::BTreeMap;
 
-/// The rule that decides which incident an event belongs to: the first that has something to say. `Some(None)`: the
+/// The rule that decides which incident an event belongs to: the first that decides at all. `Some(None)`: the
 /// catch-all; `None`: it belongs to none.
 pub(super) fn decides<'a>(selected: &[Selected<'a>]) -> Option<Option<&'a Rule>> {
     match selected.is_empty() {
@@ -24,12 +24,12 @@ pub(super) fn group_by(rule: Option<&Rule>) -> &[String] {
     rule.map_or(&[], |rule| rule.group_by.as_slice())
 }
 
-/// What opens in this batch, by its own key, with the part of the subject that tells it from the others.
+/// Alerts that open in this batch, by their own key, with the part of the subject that distinguishes them.
 type Fresh<'b> = BTreeMap<String, (&'b Event, &'b str)>;
 
 /// A group to which alerts of this batch belong.
 pub(super) struct Member {
-    /// It was formed in this batch, and its opening says what it has.
+    /// It was formed in this batch, and its opening has its number.
     pub formed: bool,
     pub alert: String,
     pub single: String,
@@ -44,7 +44,7 @@ pub(super) struct Joined {
 }
 
 impl Intake<'_> {
-    /// Finds the storms of a batch, together with what opened just before, and forms their groups.
+    /// Finds the storms of a batch, together with alerts that opened just before, and forms their groups.
     pub(super) fn storms(&mut self, batch: &Batch, found: &[Found<'_>]) -> Result<(), StoreError> {
         let wait = self.tx.group_wait;
         let Some(since) = self.now.checked_sub(wait.0).ok().filter(|_| wait.0.as_micros() > 0) else { return Ok(()) };
@@ -78,7 +78,7 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Opens the group; what no one has seen yet becomes part of it.
+    /// Opens the group; incidents that no one has seen yet become part of it.
     fn form(&mut self, storm: String, fresh: &Fresh<'_>, recent: &[group::Recent]) -> Result<(), StoreError> {
         let Some((first, _)) = fresh.values().next() else { return Ok(()) };
         let unseen: Vec<&group::Recent> = recent.iter().filter(|one| one.unseen).collect();
@@ -151,7 +151,7 @@ impl Intake<'_> {
         member.subject = member.subject.common(&event.subject);
     }
 
-    /// Entries of what joined, one for each incident, and the titles of groups.
+    /// Entries of joined alerts, one for each incident, and the titles of groups.
     pub(super) fn write_joined(&mut self) -> Result<(), StoreError> {
         let mut titles = BTreeMap::new();
         for (incident, member) in std::mem::take(&mut self.groups) {

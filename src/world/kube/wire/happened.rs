@@ -1,6 +1,6 @@
-//! Events and Leases: what the cluster says of its own accord.
+//! Events and Leases: the cluster's own reports.
 //!
-//! Invariant: what both shapes of an event say alike is read from either.
+//! Invariant: fields that both shapes of an event share are read from either.
 
 use super::{Meta, time};
 use crate::world::kube::{EventSeen, LeaseSeen};

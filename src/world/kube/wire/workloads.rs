@@ -1,4 +1,4 @@
-//! What controls pods, and how many of them it would let go at once.
+//! Controllers of pods, and how many pods each would let go at once.
 //!
 //! Invariant: rounded as the controller itself rounds.
 
@@ -92,6 +92,7 @@ struct WorkloadStatus {
 }
 
 impl WorkloadWire {
+    /// The same object with this kind, which an answer leaves out.
     pub fn named(mut self, kind: &str) -> WorkloadWire {
         kind.clone_into(&mut self.kind);
         self
@@ -107,7 +108,7 @@ impl From<WorkloadWire> for Workload {
             name: wire.metadata.name,
             resource_version: wire.metadata.resource_version,
             annotations: wire.metadata.annotations,
-            // Absent means one, says the API.
+            // By the API, absent means one.
             replicas: wire.spec.replicas.unwrap_or(1),
             total: wire.status.replicas,
             ready: wire.status.ready_replicas,

@@ -1,4 +1,5 @@
-//! Who serves, who shares a rack, a link or a pool: what the serving floor, failure domains and pools weigh.
+//! Replicas in service, and nodes that share a rack, a link or a pool: the input of the serving floor, failure domains
+//! and pools.
 //!
 //! Invariant: plain values; a replica that is not known to be ready is in no list.
 
@@ -43,7 +44,7 @@ impl Serving {
 pub struct TakenReplica {
     pub run: RunId,
     pub set: String,
-    /// Empty where nobody knows which ones go.
+    /// Empty where the pods that go are unknown.
     pub pod: String,
     pub count: u32,
     /// The run is not over.
@@ -56,6 +57,6 @@ pub struct Group {
     pub label: String,
     pub value: String,
     pub members: Vec<String>,
-    /// Those of them that are out of service, whoever did it.
+    /// Those of them that are out of service, for any reason.
     pub out: Vec<String>,
 }

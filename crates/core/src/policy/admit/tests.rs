@@ -39,6 +39,9 @@ fn cordon(node: &str) -> Proposal {
         effect: Effect::Converge,
         reach: Reach::Node,
         disruptive: true,
+        scheduling: Scheduling::Cordon,
+        approval: ApprovalNeed::ByMode,
+        doing: "",
         target: Subject::node(node),
         undoes: None,
         deadline: now(),
@@ -125,6 +128,7 @@ fn the_kill_switch_holds_acts_and_undo_but_not_words_for_people() {
         effect: Effect::Keyed,
         reach: Reach::None,
         disruptive: false,
+        scheduling: Scheduling::Unchanged,
         target: Subject::default(),
         ..cordon("gpu-3")
     };
@@ -154,7 +158,7 @@ fn what_is_protected_is_never_touched() {
 #[test]
 fn a_runbook_stays_within_the_reach_of_its_header() {
     let low = Levels { declared_reach: Reach::Pod, ..levels() };
-    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`reach: pod`");
+    refused(&low, &cordon("gpu-3"), "deny", ReasonCode::ReachExceeded, "`scope: pod`");
 }
 
 #[test]
@@ -165,18 +169,20 @@ fn a_node_that_somebody_else_cordoned_is_left_alone() {
     let give_back = Proposal {
         call: Call::new("k8s::uncordon", [("node", json!("gpu-3"))]),
         disruptive: false,
+        scheduling: Scheduling::Uncordon,
         undoes: Some(0),
         ..mine.clone()
     };
     refused(&levels(), &give_back, "deny", ReasonCode::ForeignCordon, "bob");
-    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..mine };
+    let scheduling = Scheduling::Unchanged;
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, scheduling, ..mine };
     allowed(&levels(), &label);
 }
 
 #[test]
 fn in_mode_approve_only_what_the_plan_names_may_begin() {
     let levels = Levels { mode: Mode::Approve, ..levels() };
-    refused(&levels, &cordon("gpu-3"), "deny", ReasonCode::NotApproved, "needs an approved plan");
+    refused(&levels, &cordon("gpu-3"), "deny", ReasonCode::NotApproved, "requires an approved plan");
     let step = cordon("gpu-3");
     let planned = PlannedCall {
         call: step.call.clone(),
@@ -216,7 +222,8 @@ fn the_wait_between_attempts_doubles_until_they_are_used_up() {
 fn one_disruptive_run_has_a_node_at_a_time() {
     let busy = Levels { node_holder: Some(RunId(7)), ..levels() };
     refused(&busy, &cordon("gpu-3"), "hold", ReasonCode::NodeBusy, "r7 works on gpu-3 already");
-    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, ..cordon("gpu-3") };
+    let scheduling = Scheduling::Unchanged;
+    let label = Proposal { call: Call::new("k8s::label", []), disruptive: false, scheduling, ..cordon("gpu-3") };
     allowed(&busy, &label);
 }
 
@@ -312,7 +319,7 @@ fn a_pattern_that_would_protect_nothing_is_refused() {
 fn who_is_denied_for_ever_is_not_told_to_wait() {
     let both =
         Levels { attempts: vec![ago(90), ago(60), ago(30)], node_holder: Some(RunId(7)), nodes_hour: 30, ..levels() };
-    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "a person must look");
+    refused(&both, &cordon("gpu-3"), "deny", ReasonCode::AttemptsUsedUp, "an operator must look into it");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Titles of incidents and the line of one alert, from what the events say: where, what, and the code.
+//! Titles of incidents and the line of one alert, from the events' fields: the place, the symptom and the code.
 //!
 //! Invariant: a title is one line of at most `TITLE_CHARS` characters, never empty, without control characters.
 
@@ -7,7 +7,7 @@ use crate::limits;
 use crate::model::Event;
 use std::collections::BTreeSet;
 
-/// What a GPU does or has, by XID: for codes that people meet. Others are named as the table (`xid_name`) names them.
+/// The symptom of a GPU by XID, for common codes. Others have the name in the table (`xid_name`).
 const XID_WORDS: &[(u32, &str)] = &[
     (13, "had a graphics engine exception"),
     (31, "had a memory page fault"),
@@ -27,7 +27,7 @@ const XID_WORDS: &[(u32, &str)] = &[
     (120, "firmware (GSP) has an error"),
 ];
 
-/// A title for people, from the first event: one line, bounded, with where it is.
+/// A title for users, from the first event: one line, bounded, with where it is.
 pub fn incident_title(event: &Event) -> String {
     let place = one_line(&place_of(event));
     if let Some(what) = xid_words(event).filter(|_| !place.is_empty()) {
@@ -44,7 +44,7 @@ pub fn incident_title(event: &Event) -> String {
     if place.is_empty() || what.contains(&place) {
         return cut(&what, limits::TITLE_CHARS);
     }
-    // The words name the node already, so the cluster is what they lack.
+    // The words name the node already, so only the cluster is missing.
     if let Some(cluster) = event.subject.cluster.as_deref().filter(|_| says_node(&what, event)) {
         return cut(&format!("{}: {what}", one_line(cluster)), limits::TITLE_CHARS);
     }

@@ -91,7 +91,7 @@ fn while_automation_works_nobody_is_woken_until_it_takes_too_long() {
         );
         assert!(matches!(judge(IncidentState::Open, &runs, 14), Page::NotYet { .. }), "{state:?}");
         let Page::Now { why } = judge(IncidentState::Open, &runs, 15) else { panic!("{state:?}") };
-        assert!(why.starts_with("it is not over after 15m: gpu-reset (r7) is"), "{why}");
+        assert!(why.starts_with("it is still open after 15m: gpu-reset (r7) is"), "{why}");
     }
 }
 
@@ -137,7 +137,7 @@ fn what_ended_without_anybody_knowing_how_is_no_reason_to_be_silent() {
     assert!(why.starts_with("gpu-reset (r7) is stuck"), "{why}");
     let done = [run(7, RunState::Done)];
     let silent = page(&incident(IncidentState::Resolved), &done, true, Span::minutes(15), at(1));
-    assert_eq!(silent, Page::Now { why: "its source fell silent: whether it is over is not known".into() });
+    assert_eq!(silent, Page::Now { why: "its source stopped reporting, so its state is unknown".into() });
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn a_rule_that_only_looks_wakes_nobody_while_another_works() {
 fn what_is_in_hand_or_over_spares_people_with_its_reason() {
     let spared = |why: &str| Page::Spared { why: why.into() };
     let done = [run(7, RunState::Done)];
-    assert_eq!(judge(IncidentState::Acknowledged, &done, 1), spared("somebody has it in hand"));
+    assert_eq!(judge(IncidentState::Acknowledged, &done, 1), spared("it is acknowledged"));
     assert_eq!(judge(IncidentState::Resolved, &done, 1), spared("gpu-reset (r7) fixed it"));
-    assert_eq!(judge(IncidentState::Resolved, &[], 1), spared("it ended by itself before anybody was needed"));
+    assert_eq!(judge(IncidentState::Resolved, &[], 1), spared("it resolved by itself before anyone was needed"));
 }
 
 #[test]

@@ -1,24 +1,21 @@
-//! Approval: what people approved, and nothing else.
+//! Approval: only acts that an approver has approved.
 //!
 //! Invariant: in mode approve an act is in the approved plan with the same arguments, or it takes back one that was; a last
 //! resort is so in every mode.
 
 use super::some_of;
-use crate::model::{Effect, Mode, ReasonCode, Verdict};
+use crate::model::{ApprovalNeed, Effect, Mode, ReasonCode, Verdict};
 use crate::planted::planted;
 use crate::policy::admit::Asked;
 
-/// What nobody does without people: nothing stands behind it but luck.
-const LAST_RESORTS: [&str; 1] = ["node::reboot"];
-
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let call = &asked.proposal.call;
-    let asks = asked.levels.mode == Mode::Approve || LAST_RESORTS.contains(&call.action.as_str());
+    let asks = asked.levels.mode == Mode::Approve || asked.proposal.approval == ApprovalNeed::LastResort;
     if !asks || !asked.acts() || asked.undoes() {
         return None;
     }
     let Some(plan) = &asked.levels.approved else {
-        return asked.deny(ReasonCode::NotApproved, format!("{call} needs an approved plan, and there is none"));
+        return asked.deny(ReasonCode::NotApproved, format!("{call} requires an approved plan, and there is none"));
     };
     if plan.names(call) || planted("approval-not-bound-to-the-plan") {
         return None;
@@ -30,7 +27,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         .map(|planned| planned.call.to_string())
         .collect();
     let names = match planned.len() {
-        0 => "nothing that changes anything".to_owned(),
+        0 => "no changes".to_owned(),
         _ => some_of(planned.iter().map(String::as_str)),
     };
     asked.deny(ReasonCode::NotInPlan, format!("{call} is not in the approved plan, which names {names}"))

@@ -1,5 +1,5 @@
-//! Blast radius as a level: how many nodes are out of service now, in this hour, in this day, whoever took them out; of
-//! the fleet, and of the target's pool.
+//! Blast radius as a level: how many nodes are out of service now, in this hour, in this day, for any reason; of the
+//! fleet, and of the target's pool.
 //!
 //! Invariant: with this step each level stays within its limit; an unknown level is never within it.
 
@@ -10,7 +10,7 @@ use crate::policy::GuardLimits;
 use crate::policy::admit::{Asked, Group};
 use std::collections::BTreeSet;
 
-/// What is counted together.
+/// One group of nodes that is counted together.
 struct Level<'a> {
     /// Empty for the fleet, ` of pool a100` for a pool.
     of: String,
@@ -28,7 +28,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let proposal = asked.proposal;
     let Some(total) = proposal.facts.nodes_total.filter(|total| *total > 0) else {
         let text = format!(
-            "{} takes a node out of service, and the number of GPU nodes could not be read: it waits until that is known",
+            "{} takes a node out of service, and the number of GPU nodes could not be read: the run waits until it can be",
             proposal.call.action
         );
         return asked.hold(ReasonCode::FleetUnknown, limits::HOLD_RECHECK, text);
@@ -38,7 +38,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
             return None;
         }
         let text = format!(
-            "{} reaches {} and names no node, so what it takes out of service cannot be counted",
+            "{} affects a {} and names no node, so the nodes it takes out of service cannot be counted",
             proposal.call.action, proposal.reach
         );
         return asked.deny(ReasonCode::BlastRadius, text);
@@ -46,7 +46,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let held = asked.levels.nodes_held.iter();
     let out: BTreeSet<&str> =
         proposal.facts.nodes_out.iter().chain(held).map(String::as_str).filter(|name| *name != node).collect();
-    // Of a fleet of one the pool says nothing more.
+    // Of a fleet of one the pool adds nothing.
     let pool = pool(asked).filter(|_| total > 1).map(|group| of_pool(asked, group, node, &out));
     let (taken_hour, taken_day) = (asked.levels.nodes_hour, asked.levels.nodes_day);
     let fleet = Level { of: String::new(), total, out, taken_hour, taken_day };

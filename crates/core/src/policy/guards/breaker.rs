@@ -1,6 +1,6 @@
-//! Tripped breakers: something went wrong so often, or in so many places, that a person must look before more is tried.
+//! Tripped breakers: something went wrong so often, or in so many places, that a user must look before more is tried.
 //!
-//! Invariant: only a person resets one; undo, giving back, and a run that has acted already pass.
+//! Invariant: only a user resets one; undo, giving back, and a run that has acted already pass.
 
 use crate::limits;
 use crate::model::{Breaker, ReasonCode, Verdict};
@@ -14,7 +14,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let Breaker { scope, why, since } = asked.levels.breakers.first()?;
     let text = format!(
-        "breaker {scope} has tripped at {}: {why}. A person resets it: `nightshift guards reset {scope} --why …`",
+        "breaker {scope} has tripped at {}: {why}. Reset it with `nightshift guards reset {scope} --why …`",
         since.strftime("%Y-%m-%d %H:%M UTC")
     );
     asked.hold(ReasonCode::BreakerTripped, limits::HOLD_RECHECK, text)

@@ -1,6 +1,7 @@
 //! Cooldown with doubling, and a cap on attempts: the same remedy over and over does not heal.
 //!
-//! Invariant: asked once, when a run is about to act for the first time; within 24 hours no more attempts than the cap.
+//! Invariant: checked once, when a run is about to act for the first time; within 24 hours no more attempts than the
+//! cap.
 
 use crate::limits;
 use crate::model::{ReasonCode, Span, Time, Verdict};
@@ -20,8 +21,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let uncapped = cap == 0 && levels.rule.is_none();
     if !uncapped && made >= cap as usize {
         let text = format!(
-            "this runbook has acted {made} times on {} within {window} (last at {}), and the limit is {cap}: \
-             it does not help, a person must look",
+            "this runbook has acted {made} times on {} within {window} (last at {}); the limit is {cap}: it \
+             does not help, so an operator must look into it",
             asked.proposal.target.words(),
             minute(last)
         );

@@ -1,6 +1,6 @@
 //! Many nodes with one symptom at once: then it is not the nodes, and treating them one by one makes it worse.
 //!
-//! Invariant: asked before a run acts for the first time; what it refuses trips a breaker that only a person resets.
+//! Invariant: checked before a run acts for the first time; a refusal trips a breaker that only a user resets.
 
 use crate::limits;
 use crate::model::{ReasonCode, Verdict};
@@ -18,8 +18,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return None;
     }
     let text = format!(
-        "rule {rule} matched {} of {total} nodes within {}; from {limit} nodes on the cause is not the nodes: look for \
-         what they share (network, power, driver, a release)",
+        "rule {rule} matched {} of {total} nodes within {}; from {limit} nodes on, a shared cause is likely: check the \
+         network, power, the driver, or a recent release",
         levels.symptom_nodes,
         limits::SYMPTOM_WINDOW
     );

@@ -14,7 +14,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
 }
 
 fn shared_by_nodes(asked: &Asked<'_>) -> Option<Verdict> {
-    // Whoever holds the node already was let in before; held now, two runs could wait for each other for ever.
+    // A run that holds the node already was let in before; held now, two runs could wait for each other for ever.
     if asked.levels.is_holder || !(asked.proposal.disruptive || asked.schedules()) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Still true: an alert that ended before anything was done needs no remedy; while it may be a flap, the step waits.
 //!
-//! Invariant: asked in the transaction that begins the first act; a run that has acted goes on to its end.
+//! Invariant: checked in the transaction that begins the first act; a run that has acted goes on to its end.
 
 use crate::model::{Reason, ReasonCode, Verdict};
 use crate::policy::admit::Asked;
@@ -11,12 +11,12 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     if let Some(until) = asked.levels.kept {
         let text = format!(
-            "its alert has ended; {} begins only if that fires again before {}",
+            "its alert has ended; {} starts only if the alert fires again before {}",
             asked.proposal.call,
             until.strftime("%H:%M UTC")
         );
         return Some(Verdict::Hold { reason: Reason::new(ReasonCode::EpisodeOver, text), until });
     }
-    let text = format!("the alert ended before {} could begin; nothing was done", asked.proposal.call);
+    let text = format!("the alert ended before {} could start; no action was taken", asked.proposal.call);
     asked.deny(ReasonCode::EpisodeOver, text)
 }

@@ -1,6 +1,6 @@
 //! Flap hold: an alert that comes and goes is no ground to act on.
 //!
-//! Invariant: asked before a run acts for the first time; held until the alert was steady for the whole window.
+//! Invariant: checked before a run acts for the first time; held until the alert was steady for the whole window.
 
 use crate::limits;
 use crate::model::{Reason, ReasonCode, Verdict};

@@ -1,6 +1,6 @@
-//! Other people's cordon: somebody works on that node, so we keep away from it.
+//! A foreign cordon: another user or tool works on that node, so automation keeps away from it.
 //!
-//! Invariant: we never drain, disturb or give back a node that somebody else took out of service.
+//! Invariant: we never drain, disturb or give back a node that another owner took out of service.
 
 use crate::model::{ReasonCode, Verdict};
 use crate::policy::admit::Asked;
@@ -12,7 +12,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let target = &asked.proposal.target;
     let text = format!(
-        "{} was cordoned by {who}, not by this run: {} is left to them",
+        "{} was cordoned by {who}, not by this run: {} is left alone",
         target.words(),
         asked.proposal.call.action
     );

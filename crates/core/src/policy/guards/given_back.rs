@@ -1,13 +1,13 @@
-//! A person's uncordon in the middle: who gives back a node that this run took says "leave it".
+//! A user's uncordon in the middle of a run: releasing a node that the run took means "leave it alone".
 //!
-//! Invariant: a run does nothing more to a node that it cordoned and that no longer bears our cordon, but to take back
-//! what it did.
+//! Invariant: once a node that the run cordoned no longer bears its cordon, the run does nothing more to it but undo
+//! its own changes.
 
 use crate::model::{ReasonCode, Verdict};
 use crate::policy::admit::Asked;
 
 pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
-    // What was not read is not known to have changed; a target that does not answer is another guard's to hold.
+    // A fact that was not read is not known to have changed; a target that does not answer is held by another guard.
     let taken_back = asked.levels.cordoned && asked.proposal.facts.our_cordon == Some(false);
     if !taken_back || asked.undoes() || !asked.acts() {
         return None;

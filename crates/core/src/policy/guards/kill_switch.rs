@@ -1,6 +1,6 @@
-//! The kill switch: somebody froze everything, a cluster or a rule.
+//! The kill switch: a freeze of everything, a cluster or a rule.
 //!
-//! Invariant: it holds undo too, and a scope that cannot be told apart from ours counts as ours.
+//! Invariant: it holds undo too, and a scope that cannot be distinguished from ours counts as ours.
 
 use crate::limits;
 use crate::model::{Freeze, ReasonCode, Verdict};
@@ -42,5 +42,5 @@ fn covers(freeze: &Freeze, asked: &Asked<'_>) -> Option<&'static str> {
     if let Some(rule) = freeze.scope.strip_prefix("rule:") {
         return (asked.levels.rule.as_deref() == Some(rule)).then_some("");
     }
-    Some(" (a scope that is not known stops everything)")
+    Some(" (an unknown scope stops everything)")
 }

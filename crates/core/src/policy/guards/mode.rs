@@ -1,7 +1,7 @@
 //! Mode: a rule that only looks must not act.
 //!
-//! Invariant: in observe and suggest nothing but reads begins, and what takes back or gives back what an earlier step did:
-//! a rule that was demoted in the middle must not leave things half done.
+//! Invariant: in observe and suggest only reads begin, and steps that undo or release an earlier step's change: a rule
+//! that was demoted in the middle must not leave things half done.
 
 use crate::model::{Mode, ReasonCode, Verdict};
 use crate::policy::admit::Asked;
@@ -16,7 +16,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         None => String::new(),
     };
     let text = format!(
-        "{} would change something, and the mode is {} now: only reads may begin{why}",
+        "{} changes something, and the mode is {} now: only reads may start{why}",
         asked.proposal.call.action, asked.levels.mode
     );
     asked.deny(ReasonCode::Mode, text)

@@ -1,7 +1,7 @@
-//! The only node of a site: on one machine its GPUs are what can be out of service, and the machine itself only where the
-//! site says so.
+//! The only node of a site: on one machine only its GPUs can be out of service, and the machine itself only where the
+//! site allows it.
 //!
-//! Invariant: asked before people are, so that nobody says yes to what is denied afterwards.
+//! Invariant: checked before approval is requested, so that no approver approves a step that is denied afterwards.
 
 use crate::model::{ReasonCode, Verdict};
 use crate::policy::admit::Asked;
@@ -14,8 +14,8 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     }
     let node = proposal.target.node.as_deref()?;
     let text = format!(
-        "node {node} is the only GPU node: taking it out would leave none in service; on a site of one machine say \
-         `guards: {{ only_node: true }}` in the configuration, or act on a GPU or a container of it"
+        "node {node} is the only GPU node: taking it out would leave none in service; on a site with one machine \
+         set `guards: {{ only_node: true }}` in the configuration, or act on one of its GPUs or containers"
     );
     asked.deny(ReasonCode::BlastRadius, text)
 }

@@ -1,4 +1,4 @@
-//! Protected subjects: what the site, the world or common sense says no runbook may touch.
+//! Protected subjects: objects that the site, the world or common sense protects from every runbook.
 //!
 //! Invariant: protection holds for undo too; hands off means hands off.
 

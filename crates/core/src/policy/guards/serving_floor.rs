@@ -1,7 +1,7 @@
 //! The serving floor: no step takes the last ready replica of a set, or goes below the number that it may not go below.
 //!
-//! Invariant: a replica counts as staying only if it is ready, and neither this step, another run nor the end of its node
-//! takes it; what could not be read stays for nobody.
+//! Invariant: a replica counts as staying only if it is ready, and neither this step, another run nor the end of its
+//! node takes it; a replica that could not be read does not count.
 
 use super::some_of;
 use crate::limits;
@@ -53,7 +53,7 @@ fn below(asked: &Asked<'_>, serving: &Serving) -> Option<Verdict> {
     if unnamed > 0 {
         text.push_str(&format!(", {unnamed} are being taken by another run"));
     }
-    let doing = doing(asked.proposal.call.action.as_str());
+    let doing = asked.proposal.doing;
     text.push_str(&format!("; {doing} leaves {left}; the floor is {floor} ({floor_from})"));
     asked.hold(ReasonCode::ServingFloor, limits::HOLD_RECHECK, text)
 }
@@ -73,16 +73,4 @@ fn goes(asked: &Asked<'_>, serving: &Serving, replica: &Replica) -> bool {
         return false;
     }
     asked.proposal.facts.nodes_out.contains(&replica.node) || levels.nodes_held.contains(&replica.node)
-}
-
-fn doing(action: &str) -> &'static str {
-    match action {
-        "k8s::drain" => "draining it",
-        "node::reboot" => "rebooting it",
-        "k8s::taint" => "emptying it by a taint",
-        "k8s::scale" => "the smaller scale",
-        "k8s::rollout_restart" => "the rollout",
-        "docker::restart" => "restarting it",
-        _ => "taking one away",
-    }
 }

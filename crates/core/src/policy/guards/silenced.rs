@@ -1,4 +1,4 @@
-//! Silences: who silences an alert at Alertmanager works on it, and does not want to be helped meanwhile.
+//! Silences: an alert silenced at Alertmanager is being handled by a user, so automation is held meanwhile.
 //!
 //! Invariant: held, not denied, until the silence ends; whether there is one and could not be read is a hold too.
 

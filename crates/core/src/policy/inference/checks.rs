@@ -1,26 +1,26 @@
-//! The table of what can be wrong with an inference engine: each line a complaint, when it begins, and when it is over.
+//! The table of an inference engine's faults: each line a condition, when it begins, and when it is over.
 //! `docs/inference.md` is this table.
 //!
-//! Invariant: a check decides from two looks alone; what it cannot see leaves its complaint as it is.
+//! Invariant: a check decides from two looks alone; a value that it cannot see leaves its condition as it is.
 
 use super::{EngineLimits, EngineLook, EngineReading, FirstTokens, Lane};
 use crate::limits;
 use crate::model::{Severity, Span};
 use std::fmt::Write as _;
 
-/// What one check says of one look.
+/// The result of one check on one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// In words for a person.
+    /// In words for a user.
     Ill(String),
     Well,
-    /// Well beyond doubt: the complaint is over at once.
+    /// Well beyond doubt: the condition is over at once.
     Over,
-    /// Neither: what was so stays so.
+    /// Neither: the condition stays as it was.
     Same,
 }
 
-/// What a check may look at.
+/// The input of a check.
 pub(super) struct View<'a> {
     pub look: &'a EngineLook,
     /// The last reading before this one, unless the engine has begun anew since.
@@ -32,12 +32,13 @@ pub(super) struct View<'a> {
     pub limits: &'a EngineLimits,
 }
 
-/// What a signal rests on. Signals of one group are one signal: they would err together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The source of a signal. Signals of one group are one signal: they would err together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum SignalGroup {
     /// Counters of steps and tokens.
     Progress,
-    /// The readiness endpoint, and the kubelet that asks it.
+    /// The readiness endpoint, and the kubelet that probes it.
     Readiness,
     /// How long first tokens take.
     Latency,
@@ -45,24 +46,18 @@ pub enum SignalGroup {
     Cache,
     /// A request of one token that was sent to it.
     Request,
-    /// What Prometheus says, a query each.
+    /// Values from Prometheus, a query each.
     Prometheus,
 }
 
 impl SignalGroup {
+    /// The group's name in reasons.
     pub const fn word(self) -> &'static str {
-        match self {
-            SignalGroup::Progress => "progress",
-            SignalGroup::Readiness => "readiness",
-            SignalGroup::Latency => "latency",
-            SignalGroup::Cache => "cache",
-            SignalGroup::Request => "request",
-            SignalGroup::Prometheus => "prometheus",
-        }
+        self.into_str()
     }
 }
 
-/// When a complaint begins.
+/// When a condition begins.
 #[derive(Clone, Copy)]
 pub(super) enum Begins {
     /// After so many looks in a row.
@@ -79,11 +74,11 @@ pub struct EngineCheck {
     /// Which kind of signal for a restart it is, if it is one.
     pub group: Option<SignalGroup>,
     pub(super) begins: Begins,
-    /// The setting that says when it begins, for the page.
+    /// The setting of its threshold, for the page.
     setting: &'static str,
     /// Looks in a row that must be well before it is over.
     pub(super) ends: u32,
-    /// Not said of an engine that was never ready, while it may be starting.
+    /// Skipped for an engine that was never ready, while it may be starting.
     pub(super) waits_for_start: bool,
     when: &'static str,
     pub(super) judge: fn(&View) -> Verdict,
@@ -94,10 +89,10 @@ pub struct EngineCheck {
 pub(super) static CHECKS: [EngineCheck; 6] = [
     EngineCheck { key: "no-progress", alertname: "InferenceNoProgress", severity: Severity::Critical, group: Some(SignalGroup::Progress),
         begins: Begins::After(|limits| limits.frozen_for), setting: "frozen_for", ends: 4, waits_for_start: false,
-        when: "requests run or wait, and no counter of steps or tokens has grown; over at once when one grows, or when nothing waits any more for some looks", judge: no_progress },
+        when: "requests run or wait, and no counter of steps or tokens has grown; over at once when one grows, or when no request waits for some polls", judge: no_progress },
     EngineCheck { key: "not-ready", alertname: "InferenceNotReady", severity: Severity::Error, group: Some(SignalGroup::Readiness),
         begins: Begins::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
-        when: "its readiness endpoint says no, or nothing in time", judge: not_ready },
+        when: "its readiness endpoint reports not ready, or does not answer in time", judge: not_ready },
     EngineCheck { key: "slow-first-token", alertname: "InferenceSlowFirstToken", severity: Severity::Warning, group: Some(SignalGroup::Latency),
         begins: Begins::After(|limits| limits.first_token_for), setting: "first_token_for", ends: 2, waits_for_start: false,
         when: "the quantile `first_token_quantile` of the time to the first token is above `first_token`, of ten requests or more", judge: slow_first_token },
@@ -146,7 +141,7 @@ fn not_ready(view: &View) -> Verdict {
 fn slow_first_token(view: &View) -> Verdict {
     let Some(tokens) = view.first_tokens else { return Verdict::Same };
     let (limit, quantile) = (view.limits.first_token.0.as_secs_f64(), view.limits.first_token_quantile);
-    // The bucket that holds the limit counts as within it, so that only what is surely late is late.
+    // The bucket that holds the limit counts as within it, so that only certainly late tokens count as late.
     let within = tokens.buckets.iter().find(|(bound, _)| *bound >= limit).map_or(tokens.total, |(_, count)| *count);
     if within >= quantile * tokens.total {
         return Verdict::Well;
@@ -194,15 +189,15 @@ pub(super) fn came(now: &FirstTokens, before: &FirstTokens) -> Option<FirstToken
     Some(FirstTokens { buckets: pairs.map(|((bound, is), (_, was))| (*bound, is - was)).collect(), total })
 }
 
-/// The page of all findings of the probes, for people who write rules.
+/// The page of all findings of the probes, for users who write rules.
 pub fn inference_page() -> String {
     let mut page = String::from(
-        "# What the probes say of inference engines\n\nGenerated from `crates/core/src/policy/inference/checks.rs`. A source of kind `inference` looks at \
+        "# Alerts of the probes about inference engines\n\nGenerated from `crates/core/src/policy/inference/checks.rs`. A source of kind `inference` polls \
          each engine's readiness and metrics every 15 s; how to set it up: `integrations/inference/README.md`. *begins*: the setting under \
-         `probe.limits` that says how long it must last (or how many looks), with its default. *ends*: looks in a row that must be well. What \
-         a page does not say leaves a complaint as it is. *signal*: what `inference::restart` and `inference::health` count it as; \
+         `probe.limits` for how long it must last (or how many polls), with its default. *ends*: healthy polls in a row. A value that a page \
+         does not report leaves an alert as it is. *signal*: what `inference::restart` and `inference::health` count it as; \
          two signals of one kind are one.\n\n\
-         | complaint | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
+         | alert | alertname | severity | begins | ends | signal | when |\n|---|---|---|---|---|---|---|\n",
     );
     let defaults = EngineLimits::default();
     for check in &CHECKS {
@@ -218,7 +213,7 @@ pub fn inference_page() -> String {
         );
     }
     page += "\nAbout the probes themselves:\n\n| alertname | severity | when |\n|---|---|---|\n\
-         | `InferenceProbeWrong` | warning | a pod's label `nightshift.dev/probe` or a port beside it makes no sense |\n\
-         | `InferenceProbesLeftOut` | warning | there are more engines than one installation looks at |\n";
+         | `InferenceProbeWrong` | warning | a pod's label `nightshift.dev/probe` or its port annotation is invalid |\n\
+         | `InferenceProbesLeftOut` | warning | there are more engines than one installation polls |\n";
     page
 }

@@ -1,6 +1,7 @@
-//! From looks to complaints: begun when enough looks agree, over when enough agree again.
+//! From looks to conditions: begun when enough looks agree, over when enough agree again.
 //!
-//! Invariant: pure, and what it answers is all that is wrong with the engine now; whoever asks compares with before.
+//! Invariant: pure, and each answer lists all present conditions of the engine; the caller compares with the previous
+//! answer.
 
 use super::checks::{Begins, CHECKS, EngineCheck, Verdict, View, came};
 use super::{EngineLimits, EngineLook, EngineReading, FirstTokens};
@@ -8,7 +9,7 @@ use crate::model::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is remembered of one engine.
+/// The state kept for one engine.
 #[derive(Debug, Default)]
 pub struct EngineJudge {
     before: Option<(Time, EngineReading)>,
@@ -19,7 +20,7 @@ pub struct EngineJudge {
     runs: BTreeMap<&'static str, Run>,
 }
 
-/// What the last looks said to one check.
+/// The results of the last looks for one check.
 #[derive(Debug, Default)]
 struct Run {
     ill: u32,
@@ -56,7 +57,7 @@ impl EngineJudge {
         let view = View { look, before: reading, is_anew, first_tokens: first_tokens.as_ref(), limits };
         for check in CHECKS.iter().filter(|check| !(is_starting && check.waits_for_start)) {
             let run = self.runs.entry(check.key).or_default();
-            // What compares two looks has lasted since the first of them.
+            // A condition that compares two looks has lasted since the first of them.
             let since = if check.key == "no-progress" { before.map_or(look.at, |(at, _)| at) } else { look.at };
             run.take(check, (check.judge)(&view), look.at, since, limits);
         }
@@ -98,7 +99,7 @@ impl Run {
                     Begins::After(span) => span(limits).0,
                     Begins::Looks(_) => Duration::MAX,
                 };
-                // What was seen long ago, with nothing in between, is no part of this.
+                // A sighting of long ago, with none in between, is no part of this.
                 let is_stale = self.last_ill.is_some_and(|last| lasted(last, now) > hold.max(Duration::from_secs(60)));
                 if is_stale && !self.is_open {
                     *self = Run::default();

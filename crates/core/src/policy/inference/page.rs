@@ -1,13 +1,13 @@
 //! A metrics page in Prometheus' text format, of vLLM, TGI or Triton, as one reading.
 //!
-//! Invariant: what the page says is bounded by its own size and `limits`; a line that is not understood is skipped unless
-//! it is one that counts, and a page without any that counts is refused.
+//! Invariant: the reading is bounded by the page's own size and `limits`; a line that is not understood is skipped
+//! unless it is one that counts, and a page without any that counts is refused.
 
 use super::{EngineKind, EngineReading, FirstTokens, Lane};
 use crate::limits;
 use std::collections::BTreeMap;
 
-/// What a metric means.
+/// The meaning of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Means {
     Running,
@@ -49,6 +49,11 @@ const TRITON: [(&str, Means); 4] = [
 ];
 
 /// Reads a page. `model`: of an engine that serves several, only this one counts.
+///
+/// # Errors
+///
+/// Fails when a line of a metric that counts cannot be read, or when the page has no such metric; the message names the
+/// line.
 pub fn parse_engine_page(kind: EngineKind, page: &str, model: Option<&str>) -> Result<EngineReading, String> {
     let metrics: &[(&str, Means)] = match kind {
         EngineKind::Vllm => &VLLM,
@@ -124,7 +129,7 @@ fn sample(rest: &str) -> Option<(Labels<'_>, f64)> {
     Some((labels, value.parse().ok()?))
 }
 
-/// What stands before the closing bracket, and what comes after it.
+/// The labels up to the closing bracket, and the text after it.
 fn labels(mut text: &str) -> Option<(Labels<'_>, &str)> {
     let mut found = Vec::new();
     loop {

@@ -1,21 +1,22 @@
-//! What two looks at an engine say for a restart and against it.
+//! Evidence for and against a restart of an engine, from two looks at it.
 //!
-//! Invariant: only what both looks show is a signal, and one group is one signal, however much of it agrees.
+//! Invariant: only facts that both looks show are a signal, and one group is one signal, however many of its members
+//! agree.
 
 use super::checks::{CHECKS, SignalGroup, Verdict, View, came};
 use super::{EngineLimits, EngineLook};
 use crate::limits;
 
-/// What one check says.
+/// One signal, for a restart or against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSignal {
     pub group: SignalGroup,
-    /// Whether it speaks for a restart.
+    /// Whether it is evidence for a restart.
     pub agrees: bool,
     pub words: String,
 }
 
-/// All that two looks say, a line for each group; `first` before `second`.
+/// All signals of two looks, a line for each group; `first` before `second`.
 pub fn engine_signals(first: &EngineLook, second: &EngineLook, limits: &EngineLimits) -> Vec<EngineSignal> {
     let is_anew = second.reading().zip(first.reading()).is_some_and(|(now, before)| now.is_anew(before));
     let before = first.reading().filter(|_| !is_anew);
@@ -42,18 +43,18 @@ fn against(group: SignalGroup, verdict: &Verdict, look: &EngineLook) -> String {
     match group {
         SignalGroup::Progress => match look.page.as_ref() {
             Err((_, why)) => format!("its page cannot be read: {why}"),
-            Ok(_) if matches!(verdict, Verdict::Well) => "nothing waits".to_owned(),
-            Ok(_) if unknown => "whether it makes steps cannot be told yet".to_owned(),
-            Ok(_) => "it makes steps, or has begun anew".to_owned(),
+            Ok(_) if matches!(verdict, Verdict::Well) => "no request waits".to_owned(),
+            Ok(_) if unknown => "it is not yet known whether it makes progress".to_owned(),
+            Ok(_) => "it makes progress, or has restarted".to_owned(),
         },
         SignalGroup::Readiness => {
-            if look.unready.is_some() { "it was ready a moment ago" } else { "it says that it is ready" }.to_owned()
+            if look.unready.is_some() { "it was ready a moment ago" } else { "it reports ready" }.to_owned()
         }
         SignalGroup::Latency if unknown => {
-            format!("fewer than {} requests got a first token meanwhile", limits::ENGINE_FIRST_TOKENS)
+            format!("fewer than {} requests got a first token in that time", limits::ENGINE_FIRST_TOKENS)
         }
         SignalGroup::Latency => "first tokens come in time".to_owned(),
-        SignalGroup::Cache if unknown => "its page says nothing of a KV cache".to_owned(),
+        SignalGroup::Cache if unknown => "its metrics page has no KV cache value".to_owned(),
         SignalGroup::Cache => "its KV cache is not full".to_owned(),
         // These are no checks of looks.
         SignalGroup::Request | SignalGroup::Prometheus => String::new(),

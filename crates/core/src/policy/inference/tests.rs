@@ -56,7 +56,7 @@ fn a_page_of_another_program_or_with_a_broken_line_says_why() {
 proptest! {
     #[test]
     fn no_page_breaks_the_reader(text in "\\PC{0,400}", cut in 0usize..3_000) {
-        for kind in EngineKind::ALL {
+        for &kind in EngineKind::ALL {
             let _ = parse_engine_page(kind, &text, None);
             let part: String = sample(EngineKind::Vllm).chars().take(cut).collect();
             let _ = parse_engine_page(kind, &part, Some("mistral"));

@@ -1,11 +1,16 @@
-//! The parser of matchers: tokens, escapes as Go writes them, and errors that say what to write instead.
+//! The parser of matchers: tokens, escapes as Go writes them, and errors that name a correction.
 //!
-//! Invariant: it never panics, whatever the text, and what it accepts prints as a text that parses to the same.
+//! Invariant: it never panics, whatever the text, and an accepted text prints as a text that parses to the same.
 
 use super::{Matcher, MatcherError, Op};
 use crate::limits;
 
 /// Parses one matcher or a comma-separated list, with or without braces. Empty and `{}` are the empty list.
+///
+/// # Errors
+///
+/// Fails when the text is longer than `MATCHER_BYTES`, or is not a list of matchers; the error has the place and a
+/// correction.
 pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, MatcherError> {
     if text.len() > limits::MATCHER_BYTES {
         let shown: String = text.chars().take(40).collect();
@@ -75,7 +80,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What may follow the last matcher: the brace that closes, if one was opened, and then nothing.
+    /// Parses the end after the last matcher: the closing brace, if one was opened, and then nothing.
     fn finish(
         &mut self,
         at: usize,
@@ -87,11 +92,11 @@ impl Parser<'_> {
             (Token::End, false) => Ok(found),
             (Token::Close, true) => match self.next()? {
                 (_, Token::End) => Ok(found),
-                (at, more) => Err(self.error(at, more.words(), "nothing may follow the closing brace")),
+                (at, more) => Err(self.error(at, more.words(), "remove the text after the closing brace")),
             },
             (Token::End, true) => Err(self.error(at, "the text ends".to_owned(), "close the brace with `}`")),
             (Token::Close, false) => {
-                Err(self.error(at, "unexpected `}`".to_owned(), "no brace was opened: remove it, or begin with `{`"))
+                Err(self.error(at, "unexpected `}`".to_owned(), "no brace was opened: remove it, or start with `{`"))
             }
             (other @ Token::Text(_), _) => Err(self.error(
                 at,
@@ -131,7 +136,7 @@ impl Parser<'_> {
                 regex::Error::CompiledTooBig(limit) => {
                     format!("the regular expression needs more than {limit} bytes when compiled")
                 }
-                // The crate draws a picture of several lines; its last line says what is wrong.
+                // The crate draws a picture of several lines; its last line has the error.
                 other => {
                     let text = other.to_string();
                     let last = text.lines().last().unwrap_or_default();

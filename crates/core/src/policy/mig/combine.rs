@@ -1,7 +1,7 @@
 //! One choice for each GPU, so that together they serve the demand at the least price.
 //!
-//! Invariant: a pod that leaves one GPU has a place on some GPU; with few states nothing is left out, and what is left
-//! out beyond that is said.
+//! Invariant: a pod that leaves one GPU has a place on some GPU; with few states no combination is left out, and an
+//! omission beyond that is reported (`exact`).
 
 use super::MigCost;
 use super::options::{Choice, Net, Question};
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 pub(super) struct Picked {
     /// Index of a choice, for each GPU.
     pub choices: Vec<usize>,
-    /// Of the demand, what has no place, by profile.
+    /// The demand without a place, by profile.
     pub left: Net,
     pub cost: MigCost,
 }
@@ -20,7 +20,7 @@ pub(super) struct Picked {
 /// Where the first GPUs of the row have led.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
-    /// What is still to be placed: demand and pods that left, less what was made; below zero, made for pods to come.
+    /// The rest to be placed: demand and pods that left, less new instances; below zero, made for pods to come.
     left: Net,
     moves: u32,
     cost: u64,
@@ -98,7 +98,7 @@ fn advance(before: &[State], list: &[Choice], question: &Question) -> Vec<State>
     next
 }
 
-/// What is left, unless more is made than pods that may yet move could use.
+/// The rest after this choice, unless more is made than pods that may yet move could use.
 fn after(state: &State, choice: &Choice, moves: u32, question: &Question) -> Option<Net> {
     if moves > question.most_moves {
         return None;

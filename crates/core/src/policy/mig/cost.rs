@@ -1,4 +1,4 @@
-//! What it costs to move one pod, in seconds of service that somebody misses.
+//! The cost of moving one pod, in seconds of lost service.
 //!
 //! Invariant: a pod that its disruption budget protects right now has no price: it may not be moved.
 

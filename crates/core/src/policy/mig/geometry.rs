@@ -1,4 +1,4 @@
-//! What fits on a GPU: the places of its profiles as bit masks of memory slots.
+//! The instances that fit on a GPU: the places of its profiles as bit masks of memory slots.
 //!
 //! Invariant: two instances never share a slot, and together they have no more compute slices than the GPU.
 
@@ -27,7 +27,12 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The error says in words what makes no sense.
+    /// The geometry of a GPU with these profiles.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the profiles span no or more than 16 memory slots, or one has no width or no slices; the message
+    /// names it.
     pub fn new(profiles: Vec<MigProfile>) -> Result<Geometry, String> {
         let end =
             |profile: &MigProfile| profile.starts.iter().max().map_or(0, |start| start.saturating_add(profile.width));
@@ -58,6 +63,7 @@ impl Geometry {
         Geometry { profiles: Vec::new(), slots: 0, slices: 0, places: Vec::new(), freedom: vec![0] }
     }
 
+    /// The profiles that the geometry was made from.
     pub fn profiles(&self) -> &[MigProfile] {
         &self.profiles
     }

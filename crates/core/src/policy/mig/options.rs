@@ -1,5 +1,5 @@
-//! What one GPU can do for the demand: every set of pods that may leave it, with every set of new instances that then
-//! fits, and the cheapest way to each net gain.
+//! The choices of one GPU for the demand: every set of pods that may leave it, with every set of new instances that
+//! then fits, and the cheapest way to each net gain.
 //!
 //! Invariant: no choice shares a slot between two instances, and each leaves pinned ones where they are.
 
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 /// Gains (or, below zero, losses) of instances, by profile of the question.
 pub(super) type Net = [i16; limits::MIG_PROFILES_AT_ONCE];
 
-/// What is asked of all GPUs together.
+/// The demand on all GPUs together.
 pub(super) struct Question {
-    /// Profiles that are asked for, or that a pod which may move has.
+    /// Profiles in the demand, and those of pods that may move.
     pub profiles: Vec<String>,
-    /// How many are asked for, by profile.
+    /// The demand, by profile.
     pub wanted: Net,
-    /// How many of each may have to be made: those asked for, and those of pods that move.
+    /// How many of each may have to be made: the demand's, and those of pods that move.
     pub ceiling: Net,
     /// Memory slots of each profile, for judging how much is left to do.
     pub widths: [i64; limits::MIG_PROFILES_AT_ONCE],
@@ -41,6 +41,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// The number of pods that leave the GPU.
     pub fn moves(&self) -> u32 {
         self.leaving.count_ones()
     }
@@ -52,6 +53,12 @@ impl Choice {
 }
 
 impl Question {
+    /// The demand, the pods that may move and the bounds, by profile.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the demand has more than `MIG_DEMAND` instances, or demand and movable pods together more than
+    /// `MIG_PROFILES_AT_ONCE` profiles.
     pub fn new(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> Result<Question, MigPlanError> {
         let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
         for wanted in demand.iter().filter(|wanted| wanted.count > 0) {
@@ -93,7 +100,7 @@ impl Question {
 /// A seat with its place found.
 struct Seat {
     place: Place,
-    /// What moving it costs; none: it is pinned. Idle ones are kept apart.
+    /// The price of moving it; none: it is pinned. Idle ones are kept apart.
     price: Option<u64>,
     bit: u32,
     /// Index into the question's profiles.
@@ -123,7 +130,7 @@ struct Search<'a> {
     pinned: Vec<Seat>,
     movable: Vec<Seat>,
     idle: Vec<Seat>,
-    /// Places of profiles that are asked for, with the index of the profile in the question.
+    /// Places of the demanded profiles, with the index of the profile in the question.
     useful: Vec<(Place, usize)>,
     freedom_now: i32,
 }
@@ -252,7 +259,7 @@ impl<'a> Search<'a> {
                 counts[seat.place.profile] += 1;
             }
         }
-        // An idle instance beside the new ones must not exceed what the GPU has either.
+        // An idle instance beside the new ones must not exceed the GPU's slices either.
         let too_many = counts.iter().zip(geometry.profiles()).any(|(count, profile)| *count > profile.most);
         if slices > geometry.slices() || too_many {
             return;

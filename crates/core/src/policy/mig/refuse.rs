@@ -1,4 +1,4 @@
-//! Why demand has no place, in words that say what is missing and what would help.
+//! Why demand has no place, in words that name the obstacle and a way out.
 //!
 //! Invariant: every unserved profile has a reason, and the reason names the GPUs that were left out.
 
@@ -37,14 +37,14 @@ fn why(boards: &[MigBoard], chosen: &[&Choice], profile: &str, allowed: u32) -> 
     parts.join("; ")
 }
 
-/// The best place of one GPU, with what is in its way: how much that is, and the words.
+/// The best place of one GPU, with the obstacles in its way: their number, and the words.
 fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u32) -> (u32, String) {
     let name = &board.name;
     let overlaps = |seat: &MigSeat, start: u32| {
         let width = board.geometry.profiles().iter().find(|p| p.name == seat.place.profile).map_or(0, |p| p.width);
         seat.place.start < start + profile.width && start < seat.place.start + width
     };
-    // What the plan itself puts on the GPU is in the way like a pod that may move.
+    // An instance that the plan itself puts on the GPU is an obstacle like a pod that may move.
     let planned = |start: u32| {
         choice
             .serving
@@ -94,7 +94,7 @@ fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u3
             )
         }
         (None, Some((by, why))) => {
-            (u32::MAX, format!("every place on GPU {name} is held by what may not move: {by} ({why})"))
+            (u32::MAX, format!("every slot on GPU {name} is held by a pod that may not move: {by} ({why})"))
         }
         (None, None) => (u32::MAX, format!("GPU {name} has no place for {}", profile.name)),
     }

@@ -1,4 +1,4 @@
-//! From chosen layouts to ordered steps, and to the difference that people look at.
+//! From chosen layouts to ordered steps, and to the difference that users look at.
 //!
 //! Invariant: an instance is created only where nothing lies any more, and a pod is evicted only after its new place is
 //! there, wherever that can be had.
@@ -88,7 +88,7 @@ pub(super) fn steps(boards: &[MigBoard], chosen: &[&Choice], question: &Question
         }
         to_create.extend(created(&boards[board], choice).into_iter().map(|place| (board, place)));
     }
-    // Idle instances first: nobody misses them, and what they make room for may receive a pod that moves.
+    // Idle instances first: no workload uses them, and their room may receive a pod that moves.
     doomed.sort_by_key(|doomed| doomed.pod.is_some());
     let mut doomed = doomed.into_iter().peekable();
     while !to_create.is_empty() || doomed.peek().is_some() {
@@ -118,7 +118,7 @@ impl Builder<'_> {
             let profile = self.boards[board].geometry.profiles()[profile].name.clone();
             let resource = mig_resource(&profile);
             let gives = format!("the node offers {count} more {resource}");
-            let needs = "the device plugin has read the GPU anew".to_owned();
+            let needs = "the device plugin has read the GPU again".to_owned();
             self.push(board, MigAct::WaitAdvertised { profile, count }, needs, gives, None);
         }
     }
@@ -160,7 +160,7 @@ impl Builder<'_> {
         self.slices[board] -= doomed.place.slices;
     }
 
-    /// What waited may start, board by board.
+    /// The deployments that waited may start, board by board.
     fn release(&mut self, chosen: &[&Choice], question: &Question) {
         let mut left = question.wanted;
         for (board, choice) in chosen.iter().enumerate() {
@@ -174,7 +174,7 @@ impl Builder<'_> {
                     let count = u32::from(count.unsigned_abs());
                     let needs = format!("the node offers a free {} for each", mig_resource(name));
                     let act = MigAct::Release { profile: name.clone(), count };
-                    self.push(board, act, needs, "what waited runs".to_owned(), None);
+                    self.push(board, act, needs, "the waiting pods run".to_owned(), None);
                 }
             }
         }

@@ -1,6 +1,7 @@
-//! What the GPU families offer, for planning without the machine. What NVML says of a real GPU overrides it.
+//! The profiles of the GPU families, for planning without the machine. NVML's description of a real GPU overrides it.
 //!
-//! Invariant: a table is used only for a product that is named here; an unknown one is asked, never guessed.
+//! Invariant: a table is used only for a product that is named here; the layout of an unknown one is read from NVML,
+//! never guessed.
 
 use crate::model::MigProfile;
 
@@ -24,9 +25,9 @@ const SEVEN: [(&[&str], Names); 10] = [
 const EIGHTY: Names = ["1g.10gb", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
 const NINETY_SIX: Names = ["1g.12gb", "1g.24gb", "2g.24gb", "3g.48gb", "4g.48gb", "7g.96gb"];
 
-/// The profiles of a product such as `NVIDIA-H100-80GB-HBM3`; nothing for one that no table knows.
+/// The profiles of a product such as `NVIDIA-H100-80GB-HBM3`; none for one without a table.
 pub fn profiles_of_product(product: &str) -> Option<Vec<MigProfile>> {
-    // GH200's plain product name says neither HBM; and "H200" is a part of "GH200".
+    // GH200's plain product name has no HBM; and "H200" is a part of "GH200".
     let has = |parts: &[&str]| parts.iter().all(|part| product.contains(part));
     if has(&["GH200"]) && !has(&["GH200", "96GB"]) {
         return None;

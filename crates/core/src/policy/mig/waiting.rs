@@ -1,7 +1,7 @@
-//! Which pods that wait could run on a node, were there room: as the scheduler filters nodes by selector, required node
-//! affinity and taints. What pods ask of each other (anti-affinity, spread) and plain CPU and memory are not looked at.
+//! Which waiting pods could run on a node, were there room: as the scheduler filters nodes by selector, required node
+//! affinity and taints. Constraints between pods (anti-affinity, spread) and plain CPU and memory are not read.
 //!
-//! Invariant: what is not understood keeps a pod away, so that room is made only for one that can take it.
+//! Invariant: a constraint that is not understood keeps a pod away, so that room is made only for one that can take it.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub struct MigNode {
     pub shut: bool,
 }
 
-/// Where a pod may run, as its `spec` says it.
+/// The nodes that a pod may run on, from its `spec`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seating {
     pub selector: BTreeMap<String, String>,
@@ -26,10 +26,11 @@ pub struct Seating {
     pub tolerations: Vec<Value>,
 }
 
-/// What a cordon adds; the node controller writes it, and takes it away again.
+/// The taint that a cordon adds; the node controller writes it, and removes it again.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 impl Seating {
+    /// The constraints in a pod's spec.
     pub fn of(spec: &Value) -> Seating {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let selector = spec["nodeSelector"].as_object().into_iter().flatten();
@@ -41,6 +42,7 @@ impl Seating {
         }
     }
 
+    /// Whether the scheduler's filters would let the pod run on the node.
     pub fn allows(&self, node: &MigNode) -> bool {
         let same = self.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
         let wanted = self.terms.as_ref().is_none_or(|terms| terms.iter().any(|term| meets(term, node)));

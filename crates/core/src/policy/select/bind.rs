@@ -1,7 +1,7 @@
-//! Parameters of a runbook from what a rule says, from the subject, from defaults; in this order.
+//! Parameters of a runbook from the rule's values, from the subject, from defaults; in this order.
 //!
-//! Invariant: what is bound has the type that the header declares; what cannot be bound is named, never guessed; a label of
-//! an event fills a parameter only where the rule says so, and a `Query` never.
+//! Invariant: a bound value has the type that the header declares; a parameter that cannot be bound is named, never
+//! guessed; a label of an event fills a parameter only where the rule allows it, and a `Query` never.
 
 use super::syntax;
 use crate::model::{Argument, Event, Header, Param, ParamType, Subject};
@@ -159,8 +159,9 @@ impl Slot {
     }
 }
 
-/// What a run with these parameters is about: the things its parameters name with what contains them; where they name
-/// none, what the event is about. So cooldowns and locks go by what is acted on, not by which GPU complained.
+/// The subject of a run with these parameters: the objects that its parameters name, with their containers; where they
+/// name none, the event's subject. So cooldowns and locks go by the object acted on, not by the GPU that raised the
+/// alert.
 pub fn subject_of(header: &Header, params: &Map<String, Value>, heard: Option<&Subject>) -> Subject {
     let none = Subject::default();
     let heard = heard.unwrap_or(&none);

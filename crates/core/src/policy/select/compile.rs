@@ -1,6 +1,6 @@
 //! The checks of rules when files change: all that is wrong, at once, each with the rule's name.
 //!
-//! Invariant: a rule that compiles can be asked about any event without an error.
+//! Invariant: a rule that compiles can be matched against any event without an error.
 
 use super::bind::Binder;
 use super::{Compiled, RuleError};
@@ -11,7 +11,7 @@ use crate::policy::matcher::{Matcher, parse_matchers};
 use crate::policy::suggest::did_you_mean;
 use std::collections::{HashMap, HashSet};
 
-/// Compiles every rule or tells everything that is wrong.
+/// Compiles every rule, or returns every error.
 pub(super) fn compile(
     rules: Vec<Rule>,
     runbooks: &HashMap<String, (Pin, Header)>,
@@ -24,8 +24,7 @@ pub(super) fn compile(
     let mut seen = HashSet::new();
     for rule in &rules {
         if !seen.insert(rule.name.as_str()) {
-            errors
-                .push(invalid(rule, "the name is used twice; a name is how people freeze and find a rule".to_owned()));
+            errors.push(invalid(rule, "the name is used twice; users freeze and find a rule by its name".to_owned()));
         }
     }
     let mut compiled = Vec::with_capacity(rules.len());
@@ -58,12 +57,12 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     let broken = errors.iter().any(|error| matches!(error, RuleError::Matcher { .. }));
     let selects_all = when.iter().all(|matcher| matcher.accepts("")) && !planted("an-empty-selector-is-all");
     if rule.ignore.is_some() && !rule.when.is_empty() && !broken && selects_all {
-        let what = "it ignores every event: add a matcher that asks for a label, as in `alertname=\"Watchdog\"`";
+        let what = "it ignores every event: add a matcher that requires a label, as in `alertname=\"Watchdog\"`";
         errors.push(invalid(&rule, what.to_owned()));
     }
     if rule.run.is_some() && !rule.when.is_empty() && !broken && selects_all {
         let what =
-            "it runs a runbook for every event: add a matcher that asks for a label, as in `alertname=\"GpuXid\"`";
+            "it runs a runbook for every event: add a matcher that requires a label, as in `alertname=\"GpuXid\"`";
         errors.push(invalid(&rule, what.to_owned()));
     }
     let binder = rule.run.as_deref().and_then(|name| match bound(&rule, name, runbooks) {
@@ -76,7 +75,7 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
     Compiled { rule, when, unless, binder, terms: None }
 }
 
-/// What is wrong with the rule apart from matchers and parameters.
+/// Errors of the rule apart from matchers and parameters, a sentence each.
 fn shape(rule: &Rule) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut no = |bad: bool, what: &str| {
@@ -91,11 +90,11 @@ fn shape(rule: &Rule) -> Vec<String> {
         name.trim() != name || name.chars().any(char::is_control),
         "the name has blanks around it or control characters",
     );
-    no(rule.when.is_empty() && rule.at.is_none(), "it says neither `when` nor `at`: it would never do anything");
-    no(!rule.when.is_empty() && rule.at.is_some(), "it says both `when` and `at`: write two rules");
+    no(rule.when.is_empty() && rule.at.is_none(), "it has neither `when` nor `at`, so it never starts: add one");
+    no(!rule.when.is_empty() && rule.at.is_some(), "it has both `when` and `at`: write two rules");
     no(
         rule.run.is_none() && rule.tell.is_empty() && rule.ignore.is_none(),
-        "it neither runs nor tells: add `run:` or `tell:`, or `ignore:` with a reason",
+        "it neither runs a runbook nor notifies a channel: add `run:` or `tell:`, or `ignore:` with a reason",
     );
     wrong.extend(silence(rule));
     let mut no = |bad: bool, what: &str| {
@@ -107,20 +106,26 @@ fn shape(rule: &Rule) -> Vec<String> {
     no(rule.tell.iter().any(|channel| channel.trim().is_empty()), "`tell` holds an empty channel name");
     no(rule.group_by.iter().any(|part| part.trim().is_empty()), "`group_by` holds an empty name");
     no(rule.approvers.iter().any(|person| person.trim().is_empty()), "`approvers` holds an empty name");
-    no(rule.persons == 0, "`persons: 0` would ask nobody: use `mode: auto` for that");
-    no(rule.still.as_deref().is_some_and(|query| query.trim().is_empty()), "`still` is an empty query");
+    no(rule.persons == 0, "`min_approvers: 0` requires no approver: use `mode: auto` for that");
+    no(rule.still.as_deref().is_some_and(|query| query.trim().is_empty()), "`confirm_query` is empty");
     no(
         rule.still.as_deref().is_some_and(names_no_part),
-        "`still` has a `$` before something that is no part of a subject",
+        "`confirm_query` has a `$` before a word that is not a part of a subject",
     );
     no(rule.attempts == 0, "`attempts: 0` would never let it act: use `mode: observe` for that");
     no(rule.mode == Mode::Approve && rule.approve_within == Span::default(), "`approve_within` is zero");
-    no(rule.bake == Span::default(), "`bake` is zero: nothing could ever come back in no time");
-    no(rule.bake > limits::BAKE_MAX, "`bake` is longer than a week: what comes back then is another fault");
-    no(rule.promote.to == Mode::Observe, "`promote.to: observe` promotes to nothing: leave it out, or say `suggest`");
+    no(rule.bake == Span::default(), "`bake` is zero, so no recurrence could be seen: write a longer time");
+    no(rule.bake > limits::BAKE_MAX, "`bake` is longer than a week: a recurrence after that is another fault");
+    no(
+        rule.promote.to == Mode::Observe,
+        "`promote.to: observe` has no level below it to promote from: leave it out, or write `suggest`",
+    );
     let asked = &rule.promote;
     let most = asked.matches.max(asked.judged_right).max(asked.held).max(asked.wrong);
-    no(most > limits::EVIDENCE_MAX, "`promote` asks for more than 10000 of something: it could never be shown");
+    no(
+        most > limits::EVIDENCE_MAX,
+        "`promote` requires a count above 10000, which is never reached: write a smaller one",
+    );
     no(asked.over > limits::RECORD_KEPT, "`promote.over` is longer than the record is kept (400 days)");
     if let Some(repeat) = &rule.repeat {
         no(repeat.count == 0, "`repeat.count` is zero: two means the second time");
@@ -129,7 +134,7 @@ fn shape(rule: &Rule) -> Vec<String> {
     }
     if rule.at.is_some() {
         no(rule.run.is_none(), "a rule with a schedule needs a `run`");
-        no(!rule.unless.is_empty(), "`unless` looks at events, and a schedule has none");
+        no(!rule.unless.is_empty(), "`unless` matches events, and a schedule has none: remove it");
         no(rule.repeat.is_some(), "`repeat` counts episodes, and a schedule has none");
         no(!rule.group_by.is_empty(), "`group_by` groups episodes, and a schedule has none");
         let from_label = |argument: &Argument| matches!(argument, Argument::Label { .. });
@@ -138,7 +143,7 @@ fn shape(rule: &Rule) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with how a rule is silent: `ignore` and `tell_in`.
+/// Errors of the rule's silence keys `ignore` and `tell_in`, a sentence each.
 fn silence(rule: &Rule) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut no = |bad: bool, what: &str| {
@@ -151,13 +156,13 @@ fn silence(rule: &Rule) -> Vec<String> {
         no(why.chars().count() > limits::TITLE_CHARS, "`ignore` is longer than 160 characters");
         no(rule.run.is_some() || !rule.tell.is_empty(), "`ignore` and `run` or `tell` contradict: keep one of them");
         no(rule.at.is_some(), "`ignore` is about events, and a schedule has none");
-        no(
-            !rule.unless.is_empty(),
-            "`ignore` has no `unless`: write what is not ignored into `when`, as in `team!=\"ml\"`",
-        );
+        no(!rule.unless.is_empty(), "`ignore` has no `unless`: write the exception into `when`, as in `team!=\"ml\"`");
     }
     if rule.tell_in > Mode::Observe {
-        no(rule.tell.is_empty(), "`tell_in` without `tell` is silent in every mode: add `tell:`, or leave it out");
+        no(
+            rule.tell.is_empty(),
+            "`tell_in` without `tell` notifies no channel in any mode: add `tell:`, or leave it out",
+        );
         no(
             rule.run.is_none(),
             "`tell_in` is for rules with a `run`: one without always notifies; to be silent, write `ignore:` with a reason",

@@ -1,6 +1,6 @@
-//! What a value of each parameter type must look like. Whether the thing exists is asked of the world later.
+//! The syntax of a value of each parameter type. Whether the object exists is checked against the world later.
 //!
-//! Invariant: a value that passes contains no character that could mean something to what we hand it to.
+//! Invariant: a value that passes contains no character with a special meaning to its receiver.
 
 use crate::limits;
 use crate::model::{ParamType, Span};

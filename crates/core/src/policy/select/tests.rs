@@ -248,7 +248,7 @@ fn a_wrong_rule_is_refused_in_words() {
     bad(json!({"name": " ", "when": ["a=b"], "tell": ["x"]}), "needs a name");
     bad(json!({"name": "r", "tell": ["x"]}), "neither `when` nor `at`");
     bad(json!({"name": "r", "when": ["a=b"], "at": {"cron": "* * * * *"}, "run": "none"}), "both `when` and `at`");
-    bad(json!({"name": "r", "when": ["a=b"]}), "neither runs nor tells");
+    bad(json!({"name": "r", "when": ["a=b"]}), "neither runs a runbook nor notifies a channel");
     bad(json!({"name": "r", "when": ["a=b"], "run": "buss"}), "there is no runbook `buss` (did you mean `bus`?)");
     bad(json!({"name": "r", "when": ["a=b"], "run": "bus", "with": {"nod": "x"}}), "did you mean `node`?");
     bad(json!({"name": "r", "when": ["a=b"], "run": "bus", "with": {"node": "A B"}}), "is not the name of a node");
@@ -332,7 +332,7 @@ fn silence_below_a_mode_is_refused_where_it_would_mean_silence_for_ever() {
     };
     set(vec![rule(json!({}))]);
     set(vec![rule(json!({"tell_in": "auto", "mode": "auto", "promote": {"to": "suggest"}}))]);
-    assert!(refused(vec![rule(json!({"tell": []}))]).contains("silent in every mode"));
+    assert!(refused(vec![rule(json!({"tell": []}))]).contains("notifies no channel in any mode"));
     assert!(refused(vec![rule(json!({"run": null}))]).contains("write `ignore:` with a reason"));
     let never = refused(vec![rule(json!({"tell_in": "auto", "promote": {"to": "approve"}}))]);
     assert!(never.contains("it would never notify"), "{never}");

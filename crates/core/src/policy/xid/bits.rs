@@ -1,4 +1,4 @@
-//! Codes whose number says too little: NVLink 5 (144 to 150) by block, sub-code and status; XID 74 by its registers.
+//! Codes whose number is ambiguous: NVLink 5 (144 to 150) by block, sub-code and status; XID 74 by its registers.
 //!
 //! Invariant: of several rows that fit, the gravest counts; if none fits, the table's own entry for the code does.
 

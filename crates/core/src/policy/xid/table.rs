@@ -1,4 +1,4 @@
-//! The table as its file says it, and a site's own file laid over it.
+//! The table in its file, and a site's own file laid over it.
 //!
 //! Invariant: an unknown key is refused; a code that the shipped table has may be given in part, a new one is given whole.
 
@@ -8,16 +8,17 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// What is to be done, from nothing to what only people can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+/// A remedy, from none to a vendor's support case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Remedy {
-    /// Not even told: it follows something else, or is good news.
+    /// Not even notified: it follows another fault, or is good news.
     None,
     Tell,
-    /// Restart what ran on the GPU; the GPU is well.
+    /// Restart the workload on the GPU; the GPU is healthy.
     RestartApp,
-    /// Empty the node of GPU pods; people look.
+    /// Empty the node of GPU pods; users look.
     Drain,
     /// Empty the node of GPU pods and reset the GPU.
     Reset,
@@ -27,22 +28,16 @@ pub enum Remedy {
 }
 
 impl Remedy {
+    /// The remedy's name in the table and in labels.
     pub fn name(self) -> &'static str {
-        match self {
-            Remedy::None => "none",
-            Remedy::Tell => "tell",
-            Remedy::RestartApp => "restart-app",
-            Remedy::Drain => "drain",
-            Remedy::Reset => "reset",
-            Remedy::Reboot => "reboot",
-            Remedy::Support => "support",
-        }
+        self.into_str()
     }
 }
 
 /// Whose fault it mostly is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Blame {
     App,
     Driver,
@@ -55,17 +50,9 @@ pub enum Blame {
 }
 
 impl Blame {
+    /// The cause's name in the table and in labels.
     pub fn name(self) -> &'static str {
-        match self {
-            Blame::App => "app",
-            Blame::Driver => "driver",
-            Blame::Gpu => "gpu",
-            Blame::Link => "link",
-            Blame::Switch => "switch",
-            Blame::Machine => "machine",
-            Blame::Nobody => "nobody",
-            Blame::Unknown => "unknown",
-        }
+        self.into_str()
     }
 }
 
@@ -75,7 +62,7 @@ impl Blame {
 pub struct XidEntry {
     #[serde(default)]
     pub name: String,
-    /// One line for people.
+    /// One line for users.
     #[serde(default)]
     pub about: String,
     pub severity: Severity,
@@ -93,13 +80,13 @@ fn unknown() -> Blame {
 #[serde(deny_unknown_fields)]
 pub struct BitRow {
     pub xid: u32,
-    /// NVLink 5: the block that speaks, by any of its names.
+    /// NVLink 5: the reporting block, by any of its names.
     #[serde(default)]
     pub unit: Vec<String>,
     /// NVLink 5: bits 20 to 25 of the first word; empty: whatever they are.
     #[serde(default)]
     pub subcode: Vec<u32>,
-    /// NVLink 5: the second word; empty: whatever it is. `exactly` decides what "is" means.
+    /// NVLink 5: the second word; empty: any. `exactly` decides how it is compared.
     #[serde(default)]
     pub status: Vec<u32>,
     /// The status is a number, not a set of bits.
@@ -122,24 +109,27 @@ pub struct XidTable {
     pub(super) sxid_fatal: XidEntry,
     pub(super) sxid_other: XidEntry,
     pub(super) unknown: XidEntry,
-    /// What the driver may ask for: XID 154, field 230.
+    /// Requests of the driver: XID 154, field 230.
     pub(super) wishes: BTreeMap<String, XidEntry>,
     pub(super) bits: Vec<BitRow>,
 }
 
+/// Why a file of the table was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum XidTableError {
     #[error("{0}")]
     Text(String),
     #[error("{code}: the shipped table does not have it, so `severity` and `action` must both be given")]
     Incomplete { code: String },
-    #[error("recovery `{0}`: the driver asks for none, gpu-reset, node-reboot, drain-p2p, drain-and-reset or unknown")]
+    #[error(
+        "recovery `{0}`: the driver's recovery actions are none, gpu-reset, node-reboot, drain-p2p, drain-and-reset and unknown"
+    )]
     Wish(String),
     #[error("a row of `bits` for XID {0} names neither `unit` nor `register` with `bits`: it would fit everything")]
     Row(u32),
 }
 
-/// A file: the shipped one, or a site's own with only what it changes.
+/// A file: the shipped one, or a site's own with only its changes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Document {
@@ -177,7 +167,12 @@ impl Default for XidTable {
 }
 
 impl XidTable {
-    /// This table with a file laid over it: each code and field that the file gives replaces what was there.
+    /// This table with a file laid over it: each code and field of the file replaces the earlier one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is not such a file, when a new code lacks `severity` or `action`, or when a recovery action
+    /// or a row of bits is unknown.
     pub fn overlaid(&self, text: &str) -> Result<XidTable, XidTableError> {
         let options = serde_saphyr::options! {
             // A table is written out: an anchor that is replayed a million times is not one.

@@ -1,6 +1,6 @@
 //! A walk over every call and statement of a parsed runbook.
 //!
-//! Invariant: the actions it finds are all that a run may call; what it cannot see, the session refuses.
+//! Invariant: a run may call only the actions it finds; the session refuses calls that it cannot see.
 
 mod calls;
 
@@ -78,7 +78,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// One function or closure. Only its parameters are in view (what a closure captures is among them), but the parser
+    /// One function or closure. Only its parameters are in view (a closure's captures are among them), but the parser
     /// takes the header's names for known everywhere.
     fn function(&mut self, ast: &AST, function: &ScriptFnMetadata<'_>) {
         // Not `clone_functions_only_filtered`: rhai 1.27 filters nothing there where the target is empty.
@@ -150,7 +150,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What stands after a statement that never goes on.
+    /// Statements after one that never goes on.
     fn sequence(&mut self, statements: &[Stmt]) {
         for pair in statements.windows(2) {
             let [first, next] = pair else { continue };
@@ -193,7 +193,7 @@ impl Walk<'_> {
             "eval" => self.error(
                 "eval",
                 at,
-                "`eval` is not allowed: a runbook is what was reviewed".to_owned(),
+                "`eval` is not allowed: it would run text that was not reviewed".to_owned(),
                 "write the code itself",
             ),
             "stop" => self.built_in_arity(name, 1..=1, args.count(), "stop(\"why\")", at),
@@ -248,7 +248,7 @@ impl Walk<'_> {
     }
 
     fn meant(&self, name: &str) -> String {
-        // `cordon(node)` for `k8s::cordon(node)` is the mistake that everybody makes once.
+        // `cordon(node)` for `k8s::cordon(node)` is a common first mistake.
         let bare = self.host.specs.iter().map(|spec| spec.name).find(|full| full.rsplit("::").next() == Some(name));
         let own = self.functions.keys().copied();
         let library = self
@@ -262,7 +262,7 @@ impl Walk<'_> {
         near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default()
     }
 
-    /// Whether enough is said: suggestions cost time, and a hostile text has thousands of wrong names.
+    /// Whether there are enough diagnostics: suggestions cost time, and a hostile text has thousands of wrong names.
     fn full(&self) -> bool {
         self.diagnostics.len() >= limits::DIAGNOSTICS
     }
@@ -316,7 +316,7 @@ impl Walk<'_> {
             self.warn(
                 "missing-verify",
                 at,
-                format!("nothing verifies that `{name}` helped"),
+                format!("the result of `{name}` is not verified"),
                 "end with `verify(|| …, #{hold: \"10m\"});`",
             );
         }
@@ -361,7 +361,7 @@ enum Style {
     Method,
 }
 
-/// What a call is given; of a method the receiver is the first.
+/// The arguments of a call; of a method the receiver is the first.
 struct Arguments<'e> {
     exprs: &'e [Expr],
     receiver: usize,

@@ -4,8 +4,8 @@
 
 use crate::limits;
 use crate::model::{
-    ActionSpec, Call, Effect, Failure, FailureKind, Input, Outcome, ParamSpec, ParamType, Permission, Reach, RunId,
-    Span, Step, Time,
+    ActionSpec, ApprovalNeed, Call, Capacity, Effect, Failure, FailureKind, Input, Outcome, ParamSpec, ParamType,
+    Permission, Phrases, Reach, RunId, Scheduling, Span, Step, TargetKind, Time,
 };
 use crate::script::{HostApi, Runbook, Turn, advance, compile};
 use serde_json::{Value, json};
@@ -30,6 +30,11 @@ const fn action(
         effect,
         reach,
         disruptive: false,
+        target: TargetKind::Nothing,
+        takes: Capacity::Nothing,
+        scheduling: Scheduling::Unchanged,
+        approval: ApprovalNeed::ByMode,
+        phrases: Phrases { todo: "{call}", done: None },
         permissions: &[],
         undo: None,
         deadline: Span::seconds(30),
@@ -98,7 +103,7 @@ pub(super) fn api() -> HostApi {
 
 /// A runbook with the usual header, which may reach a node.
 pub(super) fn runbook(body: &str) -> Runbook {
-    whole(&format!("//! A test.\n//!\n//! params:\n//!   node: Node\n//! reach: cluster\n\n{body}"))
+    whole(&format!("//! A test.\n//!\n//! params:\n//!   node: Node\n//! scope: cluster\n\n{body}"))
 }
 
 pub(super) fn whole(text: &str) -> Runbook {

@@ -7,7 +7,7 @@ use crate::script::{Level, check, reference, render};
 
 fn found(body: &str) -> Vec<(Level, &'static str, usize, usize, usize)> {
     let text =
-        format!("//! T\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! reach: node\nprint(node + gpu);\n{body}");
+        format!("//! T\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! scope: node\nprint(node + gpu);\n{body}");
     check("test", &text, &api()).iter().map(|one| (one.level, one.code, one.line, one.column, one.length)).collect()
 }
 
@@ -89,7 +89,7 @@ fn shown(text: &str) -> String {
 
 #[test]
 fn a_misspelt_action_reads_like_this() {
-    insta::assert_snapshot!(shown("//! T\n//! params:\n//!   node: Node\n//! reach: node\nk8s::cordn(node);\n"), @r###"
+    insta::assert_snapshot!(shown("//! T\n//! params:\n//!   node: Node\n//! scope: node\nk8s::cordn(node);\n"), @r###"
     error[unknown-action]: there is no action `k8s::cordn`
      --> xid79.rhai:5:1
       |
@@ -102,14 +102,14 @@ fn a_misspelt_action_reads_like_this() {
 
 #[test]
 fn a_call_that_reaches_too_far_reads_like_this() {
-    insta::assert_snapshot!(shown("//! T\n//! reach: pod\nk8s::drain(\"n1\", #{ within: \"soon\" });\n"), @r###"
-    error[reach-exceeded]: `k8s::drain` reaches a node, but the header declares `reach: pod`
+    insta::assert_snapshot!(shown("//! T\n//! scope: pod\nk8s::drain(\"n1\", #{ within: \"soon\" });\n"), @r###"
+    error[reach-exceeded]: `k8s::drain` affects a node, but the header declares `scope: pod`
      --> xid79.rhai:3:1
       |
     3 | k8s::drain("n1", #{ within: "soon" });
       | ^^^^^^^^^^
       |
-      = help: write `//! reach: node` in the header, if that is meant
+      = help: write `//! scope: node` in the header, if that is intended
 
     error[bad-duration]: `within`: `soon` is not a length of time: write a number and a unit, as in `30s`, `10m`, `1h 30m` or `2d`
      --> xid79.rhai:3:29
@@ -119,7 +119,7 @@ fn a_call_that_reaches_too_far_reads_like_this() {
       |
       = help: `within` is as its name says
 
-    warning[missing-verify]: nothing verifies that `k8s::drain` helped
+    warning[missing-verify]: the result of `k8s::drain` is not verified
      --> xid79.rhai:3:1
       |
     3 | k8s::drain("n1", #{ within: "soon" });
@@ -181,7 +181,7 @@ fn the_reference_lists_every_action_with_what_it_declares() {
     assert!(page.contains("## `k8s::drain(node, #{within, only})`"));
     assert!(page.contains("| `within` | Duration | optional | as its name says |"));
     assert!(page.contains("- Effect: converge. Reach: node, takes serving capacity away. Deadline: 30s."));
-    assert!(page.contains("- Taken back by: `k8s::uncordon`"));
+    assert!(page.contains("- Undone by: `k8s::uncordon`"));
     assert!(page.contains("- Needs: `patch nodes`"));
     assert!(page.contains("## `verify(condition, #{hold, within, every})`"));
 }

@@ -59,7 +59,7 @@ fn wrong_arguments_fail_with_the_place_and_what_to_write() {
         ("let x = \"\"; k8s::cordon(x);", "k8s::cordon: `node`: an empty text names no Node [invalid]"),
         ("let x = #{withn: 1}; k8s::drain(node, x);", "there is no option `withn`; did you mean `within`?"),
         ("let x = \"5 parsecs\"; sleep(x);", "`5 parsecs` is not a length of time"),
-        ("let x = 0.0 / 0.0; http::post(\"u\", x);", "`body`: NaN is not a number JSON knows"),
+        ("let x = 0.0 / 0.0; http::post(\"u\", x);", "`body`: NaN is not a JSON number"),
         ("let f = || 1; http::post(\"u\", f);", "a function cannot be handed over"),
         (
             "let o = 1; k8s::drain(node, o);",
@@ -128,7 +128,7 @@ fn another_call_than_the_journal_holds_is_a_divergence() {
             other => panic!("{body}: {other:?}"),
         }
     };
-    let names = "step 1 of the journal is k8s::drain(node: n1), but the script now asks for k8s::uncordon(node: n1) at test.rhai:7:6";
+    let names = "step 1 of the journal is k8s::drain(node: n1), but the script now calls k8s::uncordon(node: n1) at test.rhai:7:6";
     check("k8s::cordon(node);\nk8s::uncordon(node);", &journal, &names.replace("7:6", "8:6"));
     check("k8s::cordon(node);\nk8s::drain(\"n2\");", &journal, "asks for k8s::drain(node: n2)");
     check("k8s::cordon(node);\nk8s::drain(node, #{within: \"1m\"});", &journal, "within: 1m");

@@ -138,7 +138,7 @@ async fn a_node_is_reset_once_in_ten_minutes_and_the_refusal_stands() {
 async fn the_kill_file_stops_what_is_new_and_what_was_begun_waits_for_it_to_go() {
     let mut bench = Bench::new("exit 0");
     std::fs::write(bench.kill_file(), "").unwrap();
-    assert_eq!(refused(bench.ask(reset(3)).await, "does nothing until it is removed"), FailureKind::Refused);
+    assert_eq!(refused(bench.ask(reset(3)).await, "runs no commands until the file is removed"), FailureKind::Refused);
     bench.hands.book().begin(&reset(4), Time::UNIX_EPOCH).unwrap();
     bench.hands.take(reset(4));
     let answered = bench.heard.recv().await.unwrap();
@@ -211,9 +211,12 @@ async fn a_known_key_with_another_verb_or_other_arguments_is_refused_and_nothing
     bench.restart("boot-a");
     let other = Map::from_iter([("gpu".to_owned(), json!("GPU-2")), ("carry".to_owned(), json!({ "boot": "boot-a" }))]);
     let refusal = bench.ask(Command { args: other, ..reset(3) }).await;
-    assert_eq!(refused(refusal, "command r7/3 is known to the agent of gpu-1 as `gpu::reset`"), FailureKind::Conflict);
+    assert_eq!(
+        refused(refusal, "command r7/3 is in the journal of the agent of gpu-1 as `gpu::reset`"),
+        FailureKind::Conflict
+    );
     let refusal = bench.ask(Command { verb: "node::reboot".to_owned(), ..reset(3) }).await;
-    assert_eq!(refused(refusal, "is never done as `node::reboot`"), FailureKind::Conflict);
+    assert_eq!(refused(refusal, "so it is not run as `node::reboot`"), FailureKind::Conflict);
     assert_eq!(bench.calls(), ["--gpu-reset -i GPU-1"]);
 }
 

@@ -1,4 +1,4 @@
-//! The spool of one start: a folder of segments, each a file of lines, and what could not be written yet.
+//! The spool of one start: a folder of segments, each a file of lines, and the findings that could not be written yet.
 //!
 //! Invariant: a line is `<checksum> <json>`; a segment ends for its reader where that does not hold; numbers only grow.
 
@@ -43,6 +43,7 @@ struct Birth {
 }
 
 impl Part {
+    /// A new part in `folder`. A folder that cannot be made is reported by [`Part::broken`].
     pub fn begin(folder: PathBuf, boot: &str) -> Part {
         let mut part = Part::empty(folder, Birth { boot: boot.to_owned(), name: random_name() });
         if let Err(error) = part.make_folder() {
@@ -51,7 +52,7 @@ impl Part {
         part
     }
 
-    /// What an earlier start left; none: it is no part, or was never finished being made.
+    /// The part that an earlier start left; none: it is no part, or was never finished being made.
     pub fn reopen(folder: PathBuf) -> Option<Part> {
         let birth: Birth = serde_json::from_slice(&std::fs::read(folder.join("birth")).ok()?).ok()?;
         let mut part = Part::empty(folder, birth);
@@ -107,7 +108,7 @@ impl Part {
         self.forget_recent()
     }
 
-    /// Writes what is not on disk yet, and waits until it is.
+    /// Writes findings that are not on disk yet, and waits until they are.
     pub fn flush(&mut self) {
         if self.on_disk + 1 == self.next {
             return;
@@ -115,7 +116,7 @@ impl Part {
         self.broken = match self.write() {
             Ok(()) => None,
             Err(error) => {
-                // What was half written must not be read; the next try begins a new segment.
+                // A half-written line must not be read; the next try begins a new segment.
                 if let (Some(file), Some(segment)) = (self.open.take(), self.segments.back()) {
                     let _ = file.set_len(segment.bytes);
                 }
@@ -148,7 +149,7 @@ impl Part {
     }
 
     fn begin_segment(&mut self) -> std::io::Result<()> {
-        // What memory had to let go of is not written any more.
+        // Findings that were dropped from memory are not written any more.
         let first = self.recent.front().map_or(self.next, |(no, _)| (*no).max(self.on_disk + 1));
         let path = self.folder.join(format!("{first:020}.seg"));
         let file = File::create(&path)?;
@@ -158,7 +159,7 @@ impl Part {
         Ok(())
     }
 
-    /// Keeps memory within its bound. What is on disk can be read there; what is not is lost, and counted.
+    /// Keeps memory within its bound. Findings on disk can be read there; the others are lost, and counted.
     fn forget_recent(&mut self) -> u64 {
         let mut lost = 0;
         while self.recent.len() > limits::SPOOL_MEMORY || self.recent_bytes > limits::SPOOL_MEMORY_BYTES {
@@ -173,18 +174,22 @@ impl Part {
         lost
     }
 
+    /// Why the disk cannot be written; none where it can.
     pub fn broken(&self) -> Option<String> {
         self.broken.clone()
     }
 
+    /// Findings that the engine has not taken yet.
     pub fn waiting(&self) -> u64 {
         (self.next - 1).saturating_sub(self.taken)
     }
 
+    /// Bytes of all segments on disk.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Whether the engine has taken every finding.
     pub fn is_empty(&self) -> bool {
         self.waiting() == 0
     }
@@ -204,6 +209,7 @@ impl Part {
         lost
     }
 
+    /// Drops findings up to this number: the engine has them.
     pub fn taken(&mut self, upto: u64) {
         self.taken = self.taken.max(upto.min(self.next - 1));
         while self.recent.front().is_some_and(|(no, _)| *no <= self.taken && *no <= self.on_disk) {
@@ -267,7 +273,7 @@ impl Part {
                     room = room.saturating_sub(count);
                     found.push(report);
                 } else {
-                    // Only what is taken may be passed over for good.
+                    // Only taken findings may be passed over for good.
                     self.at = (first, self.at.1 + count as u64, report.no + 1);
                 }
             }
@@ -275,14 +281,15 @@ impl Part {
                 return found;
             }
         }
-        // Nothing of it can be read: what memory still has comes next.
+        // Nothing of it can be read: findings in memory come next.
         let rest = self.recent.iter().take(most).filter_map(|(_, json)| serde_json::from_str(json).ok());
         rest.filter(|report: &Report| report.no >= from).collect()
     }
 
+    /// Removes the part's folder; where that fails, the next start finds the part again.
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "an old spool cannot be removed; it is looked at again at the next start");
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove an old spool; the next start tries again");
         }
     }
 }
@@ -304,7 +311,7 @@ fn segment_of(entry: std::fs::DirEntry) -> Option<Segment> {
     Some(Segment { first, bytes: entry.metadata().ok()?.len(), path })
 }
 
-/// Lines that can be read; what comes behind a broken one cannot.
+/// Lines that can be read; lines after a broken one cannot.
 fn lines_in(path: &Path) -> u64 {
     let Ok(file) = File::open(path) else { return 0 };
     let mut reader = BufReader::new(file);
@@ -332,8 +339,7 @@ fn parse(line: &[u8]) -> Option<Report> {
 }
 
 fn checksum(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(text.as_bytes())[..4])
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
@@ -344,9 +350,9 @@ fn random_name() -> String {
     use crate::clock::Clock as _;
     use ring::rand::SecureRandom;
     let mut bytes = [0_u8; 8];
-    // Without chance the time tells two starts apart.
+    // Without random numbers the time distinguishes two starts.
     if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
         bytes = crate::clock::RealClock.now().as_microsecond().to_be_bytes();
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }

@@ -1,13 +1,14 @@
-//! May so many bytes be read into memory: what the machine has, what our control group may have, and how hard memory is pressed.
+//! Whether so many bytes may be read into memory: by the machine's memory, the control group's limit, and the memory
+//! pressure.
 //!
-//! Invariant: a refusal says which of the three it was, with both numbers.
+//! Invariant: a refusal names the limit of the three that applied, with both numbers.
 
 use super::roots::failed;
 use crate::limits;
 use crate::model::{Failure, FailureKind};
 use std::path::{Path, PathBuf};
 
-/// Where the kernel says it; another folder in tests.
+/// The kernel's folders; other folders in tests.
 #[derive(Debug, Clone)]
 pub struct Memory {
     top: PathBuf,
@@ -19,7 +20,7 @@ impl Default for Memory {
     }
 }
 
-/// What a control group may still take in.
+/// The memory that a control group may still take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Room {
     pub group: String,
@@ -28,6 +29,7 @@ pub(super) struct Room {
 }
 
 impl Memory {
+    /// Reads `/proc` and `/sys` below this folder.
     pub fn under(top: impl Into<PathBuf>) -> Memory {
         Memory { top: top.into() }
     }
@@ -38,7 +40,7 @@ impl Memory {
         if total > available.saturating_sub(reserve) {
             let text = format!(
                 "the model needs {} of memory, and the machine has {} available, of which {} are kept for others \
-                 (`cache.reserve_mib`): reading it would push out what is in use",
+                 (`cache.reserve_mib`): reading it would evict memory in use",
                 size(total),
                 size(available),
                 size(reserve)
@@ -60,8 +62,8 @@ impl Memory {
         }
         if let Some(full) = self.pressure("full").filter(|full| *full > limits::CACHE_PRESSURE_FULL) {
             let text = format!(
-                "the machine has been short of memory for {full:.0} % of the last ten seconds (pressure-stall \
-                 information): nothing is read until that is over"
+                "the machine was short of memory for {full:.0} % of the last ten seconds (pressure-stall \
+                 information): the warm waits until that is over"
             );
             return Err(failed(FailureKind::Unavailable, text));
         }
@@ -87,14 +89,14 @@ impl Memory {
         })
     }
 
-    /// `avg10` of a line of /proc/pressure/memory; a kernel without it says nothing.
+    /// `avg10` of a line of /proc/pressure/memory; none on a kernel without it.
     fn pressure(&self, line: &str) -> Option<f64> {
         let text = self.read("/proc/pressure/memory")?;
         let rest = text.lines().find_map(|found| found.strip_prefix(line))?;
         rest.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
     }
 
-    /// The name of our own control group, for the report: what is read is charged to it.
+    /// The name of our own control group, for the report: pages that are read are charged to it.
     pub fn group(&self) -> Option<String> {
         let text = self.read("/proc/self/cgroup")?;
         let of = |wanted: fn(&str) -> bool| {

@@ -22,7 +22,7 @@ pub struct Shard {
     /// Tensors lie in it; the others are small files beside them.
     pub weights: bool,
     pub(super) path: PathBuf,
-    /// Where the links lead: in a hub's cache the last part is the hash of what is in it.
+    /// The target of the links: in a hub's cache the last part is the hash of the content.
     pub(super) real: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Flaw {
     pub what: String,
 }
 
-/// What a folder holds.
+/// The content of a model's folder.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// By its real name.
@@ -41,7 +41,7 @@ pub struct Model {
     /// Weights first, by name: as servers load them.
     pub shards: Vec<Shard>,
     pub flaws: Vec<Flaw>,
-    /// What is odd and does no harm.
+    /// Oddities that do no harm.
     pub remarks: Vec<String>,
     /// The tensors that an index promises, by shard.
     promised: BTreeMap<String, HashSet<String>>,
@@ -64,7 +64,11 @@ struct IndexMetadata {
 const INDEX: &str = ".safetensors.index.json";
 
 impl Model {
-    /// Lists the files, and what an index promises and is not there. Reads no weights.
+    /// Lists the files, and the files that an index names but the folder lacks. Reads no weights.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the folder lies under no root, or a file of it cannot be listed or opened.
     pub fn resolve(roots: &Roots, folder: &Path) -> Result<Model, Failure> {
         let dir = snapshot(roots, roots.folder(folder)?)?;
         let mut model = Model {
@@ -104,6 +108,7 @@ impl Model {
         Ok(model)
     }
 
+    /// Bytes of all shards.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }
@@ -125,14 +130,18 @@ impl Model {
                 }
             }
         }
-        // Written wrongly by some exporters, so it is told and does not refuse.
+        // Written wrongly by some exporters, so it is a remark and no flaw.
         if let Some(total) = self.total_size.filter(|total| *total != data_bytes && self.flaws.is_empty()) {
-            self.remarks.push(format!("the index says {total} bytes of tensors, the shards hold {data_bytes}"));
+            self.remarks.push(format!("the index lists {total} bytes of tensors, the shards hold {data_bytes}"));
         }
         self.flaws.sort_by(|a, b| a.file.cmp(&b.file));
     }
 
     /// The flaws as a refusal, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first flaw and the number of further ones, where there are any.
     pub fn sound(&self) -> Result<(), Failure> {
         let Some(first) = self.flaws.first() else { return Ok(()) };
         let more = match self.flaws.len() {
@@ -211,13 +220,13 @@ pub(super) fn reopen(roots: &Roots, shard: &Shard) -> Result<File, Failure> {
     let (file, meta, _) = roots.open(&shard.path)?;
     if meta.len() != shard.bytes {
         let Shard { name, bytes, .. } = shard;
-        let what = format!("{name} had {bytes} bytes and now has {}: somebody is writing it", meta.len());
+        let what = format!("{name} had {bytes} bytes and now has {}: the file is being written", meta.len());
         return Err(failed(FailureKind::Conflict, what));
     }
     Ok(file)
 }
 
-/// Reads from here on bring in what they ask for and nothing ahead of it.
+/// Further reads load only their own bytes and nothing ahead of them.
 pub(super) fn without_reading_ahead(file: &File) {
     // Advice: where it is refused, a little more is read.
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
@@ -303,7 +312,7 @@ fn is_weights(name: &str) -> bool {
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Bytes of tensors, where the format says.
+/// Bytes of tensors, where the format has them.
 fn inspect(roots: &Roots, shard: &Shard, wanted: &mut HashSet<String>) -> Result<u64, String> {
     let mut file = reopen(roots, shard).map_err(|failure| failure.message)?;
     without_reading_ahead(&file);
@@ -319,7 +328,7 @@ fn inspect(roots: &Roots, shard: &Shard, wanted: &mut HashSet<String>) -> Result
         return Err("is a pointer of Git LFS, not the weights: run `git lfs pull`".to_owned());
     }
     if shard.name.ends_with(".gguf") && !head.starts_with(b"GGUF") {
-        return Err("is no GGUF file: it does not begin with `GGUF`".to_owned());
+        return Err("is not a GGUF file: it does not start with `GGUF`".to_owned());
     }
     // PyTorch writes zip archives, whose directory is at the end: cut off by a byte, it is no longer found.
     if head.starts_with(b"PK\x03\x04") && !ends_as_zip(&file, shard.bytes) {

@@ -1,6 +1,6 @@
 //! Reading files into the page cache with several readers: throttled, held back under pressure, stopped at once.
 //!
-//! Invariant: what is resident is not read again, so a warm that was cut off goes on where it stopped.
+//! Invariant: resident pages are not read again, so a warm that was cut off goes on from its end.
 
 use super::memory::Memory;
 use super::model::{Model, Shard, reopen, without_reading_ahead};
@@ -75,7 +75,7 @@ struct Shared<'a> {
     ended: Condvar,
 }
 
-/// Reads what is not resident; returns the bytes read.
+/// Reads pages that are not resident; returns the bytes read.
 pub(super) fn read(
     roots: &Roots,
     model: &Model,
@@ -143,7 +143,7 @@ impl Shared<'_> {
         if open.as_ref().is_none_or(|(at, _)| *at != chunk.shard) {
             let file = reopen(self.roots, shard)?;
             match self.pace {
-                // What the kernel reads ahead would not be counted.
+                // Pages that the kernel reads ahead would not be counted.
                 Some(_) => without_reading_ahead(&file),
                 // Advice: twice the device's own window, for disks whose window is small.
                 None => drop(fadvise(&file, 0, None, Advice::Sequential)),
@@ -202,7 +202,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Until the readers have ended: says how far they are, and holds them back or stops them.
+    /// Until the readers have ended: reports their progress, and holds them back or stops them.
     fn watch(&self, total: u64, memory: &Memory, progress: &(dyn Fn(Progress) + Sync)) {
         let mut pressed_since: Option<Instant> = None;
         let mut looked = Instant::now();
@@ -247,8 +247,8 @@ impl Shared<'_> {
     }
 }
 
-/// Where what is read goes: from the page cache to /dev/null, which copies nothing and maps nothing; or into a buffer
-/// where a file system cannot do that.
+/// The sink of the bytes read: from the page cache to /dev/null, which copies nothing and maps nothing; or into a
+/// buffer where a file system cannot do that.
 struct Drain {
     null: Option<File>,
     buffer: Vec<u8>,
@@ -269,7 +269,7 @@ impl Drain {
             Some(Err(_)) => self.null = None,
             None => {}
         }
-        // A bad disk then says its own error, too.
+        // A bad disk then returns its own error, too.
         self.buffer.resize(limits::CACHE_READ_BYTES, 0);
         file.read_at(&mut self.buffer[..want], at)
     }

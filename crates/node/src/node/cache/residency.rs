@@ -1,6 +1,7 @@
 //! How much of a file is in the page cache: `cachestat` where the kernel has it, else `mincore`.
 //!
-//! Invariant: an answer is a count of the kernel's, never an estimate; what cannot be counted is an error that says why.
+//! Invariant: an answer is a count of the kernel's, never an estimate; a file that cannot be counted is an error with
+//! its reason.
 
 use super::sys;
 use crate::limits;
@@ -19,7 +20,7 @@ pub enum By {
     Mincore,
 }
 
-/// Set once the kernel has said that it does not know `cachestat`.
+/// Set once the kernel has refused `cachestat` as unknown.
 static TOO_OLD: AtomicBool = AtomicBool::new(false);
 
 /// The way this kernel counts.
@@ -45,7 +46,7 @@ pub(super) fn resident(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
         match sys::cachestat(file, from, bytes) {
             // Read-ahead may have brought in more than the file's last page.
             Ok(count) => return Ok(count.min(pages(bytes))),
-            // Sandboxes that filter system calls they do not know answer EPERM; the other call tells the two apart.
+            // Sandboxes that filter unknown system calls answer EPERM; the other call distinguishes the two.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                 if error.raw_os_error() == Some(libc::ENOSYS) {
                     TOO_OLD.store(true, Ordering::Relaxed);
@@ -62,7 +63,7 @@ pub(super) fn by_mincore(file: &File, from: u64, bytes: u64) -> io::Result<u64> 
     if !may_count(file) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "the kernel counts cached pages only for a file's owner, one who may write it, or with CAP_FOWNER",
+            "the kernel counts cached pages only for the file's owner, for a user with write access, or with CAP_FOWNER",
         ));
     }
     let mut sum = 0;
@@ -75,7 +76,7 @@ pub(super) fn by_mincore(file: &File, from: u64, bytes: u64) -> io::Result<u64> 
     Ok(sum)
 }
 
-/// Whether the kernel would say the truth: to others it says that everything is resident.
+/// Whether the kernel would give the true count: to others it reports that everything is resident.
 fn may_count(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     let owned = file.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());

@@ -1,4 +1,4 @@
-//! The folders that models may lie in, and opening what lies there.
+//! The folders that models may lie in, and opening files under them.
 //!
 //! Invariant: a file is known to lie under a root by the kernel's own name of the open file, not by the path that led to it.
 
@@ -20,7 +20,7 @@ pub(super) fn failed(kind: FailureKind, message: impl Into<String>) -> Failure {
     Failure::new(kind, message)
 }
 
-/// As a person reads it, with the path.
+/// As a user reads it, with the path.
 pub(super) fn trouble(path: &Path, error: &io::Error) -> Failure {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => FailureKind::NotFound,
@@ -37,6 +37,7 @@ impl Roots {
         Roots { real, named: named.to_vec() }
     }
 
+    /// Whether no root is configured.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
@@ -72,7 +73,7 @@ impl Roots {
         }
         let real = match path.canonicalize() {
             Ok(real) => real,
-            // Whether something exists outside the roots is nobody's business.
+            // Whether a file exists outside the roots is not revealed.
             Err(_) if !self.holds(&normal(path)) && !self.named.iter().any(|root| path.starts_with(root)) => {
                 return Err(self.refuse(path, path));
             }
@@ -90,7 +91,7 @@ impl Roots {
         Ok(real)
     }
 
-    /// Opens a plain file under a root for reading. Links are followed; where they lead is what counts.
+    /// Opens a plain file under a root for reading. Links are followed; their target counts.
     pub(super) fn open(&self, path: &Path) -> Result<(File, Metadata, PathBuf), Failure> {
         let wrong = |error: rustix::io::Errno| trouble(path, &io::Error::from(error));
         // A handle only: opening a device or a pipe has effects, and could wait for ever.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::{BufReader, Read};
 
-/// What a good header says.
+/// The content of a good header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub tensors: usize,
@@ -17,7 +17,7 @@ pub(super) struct Header {
     pub data_bytes: u64,
 }
 
-/// Reads and checks a header against the file's size. Names that it holds are taken out of `wanted`.
+/// Reads and checks a header against the file's size. Its names are removed from `wanted`.
 pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) -> Result<Header, String> {
     let mut file = BufReader::with_capacity(64 * 1024, file);
     let mut first = [0_u8; 8];
@@ -47,7 +47,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
     let mut end = 0;
     for (from, to) in &spans {
         if *from != end || to < from {
-            return Err(format!("its header is broken: a tensor begins at {from}, the one before ends at {end}"));
+            return Err(format!("its header is broken: a tensor starts at {from}, the previous one ends at {end}"));
         }
         end = *to;
     }
@@ -55,7 +55,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
     match size.cmp(&need) {
         std::cmp::Ordering::Less => Err(short(size, need, "its header says")),
         std::cmp::Ordering::Greater => {
-            Err(format!("has {size} bytes, its header says {need}: {} too many", bytes(size - need)))
+            Err(format!("has {size} bytes, its header requires {need}: {} too many", bytes(size - need)))
         }
         std::cmp::Ordering::Equal => Ok(Header { tensors: spans.len(), data_bytes: end }),
     }
@@ -178,7 +178,7 @@ mod tests {
         assert!(said(&file("[1]", 0)).contains("its header is broken"));
         assert!(said(&file("{}x", 0)).contains("its header is broken"));
         let hole = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
-        assert!(said(&file(hole, 8)).contains("a tensor begins at 4"));
+        assert!(said(&file(hole, 8)).contains("a tensor starts at 4"));
         let wrong = r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,8]}}"#;
         assert!(said(&file(wrong, 8)).contains("does not fill its place"));
         let huge = r#"{"a":{"dtype":"F32","shape":[4294967295,4294967295,4294967295],"data_offsets":[0,8]}}"#;

@@ -39,7 +39,7 @@ pub(super) fn cachestat(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
 }
 
 /// The same by mapping the range and asking `mincore`; `from` is a multiple of the page size, the range not empty.
-/// For a file that is neither ours nor writable the kernel says "all of it", so the caller must look before.
+/// For a file that is neither ours nor writable the kernel answers "all of it", so the caller must check before.
 pub(super) fn mincore(file: &File, from: u64, bytes: usize) -> io::Result<u64> {
     let map = MmapOptions::new().offset(from).len(bytes).map_raw_read_only(file)?;
     let mut pages = vec![0_u8; bytes.div_ceil(rustix::param::page_size())];
@@ -51,7 +51,7 @@ pub(super) fn mincore(file: &File, from: u64, bytes: usize) -> io::Result<u64> {
     Ok(pages.iter().filter(|page| **page & 1 == 1).count() as u64)
 }
 
-/// Puts the calling thread behind everybody else at the disk. A kernel that refuses leaves it where it was.
+/// Gives the calling thread the lowest priority at the disk. A kernel that refuses leaves it where it was.
 pub(super) fn yield_the_disk() {
     const WHO_THREAD: libc::c_int = 1;
     const BEST_EFFORT_LAST: libc::c_int = (2 << 13) | 7;

@@ -1,6 +1,6 @@
 //! `cache::status`, `cache::warm`, `cache::verify` as an agent does them.
 //!
-//! Invariant: files are read on threads of their own, and reading stops when nobody waits for the answer any more.
+//! Invariant: files are read on threads of their own, and reading stops when the answer is no longer waited for.
 
 use super::read::Progress;
 use super::roots::failed;
@@ -127,7 +127,7 @@ fn within(command: &Command) -> Result<Span, Failure> {
     }
 }
 
-/// Tells the threads to stop when the answer is no longer waited for.
+/// Stops the threads when the answer is no longer waited for.
 struct Cut(Arc<AtomicBool>);
 
 impl Drop for Cut {
@@ -148,7 +148,7 @@ async fn apart<T: Serialize + Send + 'static>(
     let cancel = Arc::clone(&cut.0);
     let (said, mut heard) = watch::channel(Progress::default());
     let mut work = tokio::task::spawn_blocking(move || {
-        // Nobody listening any more is what `cancel` is for.
+        // A dropped receiver needs no error here: `cancel` ends the work.
         work(&settings, &cancel, &|now| drop(said.send_replace(now)))
     });
     let outcome = loop {

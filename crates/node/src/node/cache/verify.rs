@@ -1,6 +1,6 @@
-//! Is a model what it should be? Headers and sizes always; every byte against its hash when asked to.
+//! Whether a model is intact. Headers and sizes always; every byte against its hash on request.
 //!
-//! Invariant: hashing leaves the page cache as it was: what was not in memory before is let go again.
+//! Invariant: hashing leaves the page cache as it was: pages that were not in memory before are released again.
 
 use super::memory::size;
 use super::model::{Flaw, Model, Shard, reopen, without_reading_ahead};
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verified {
     pub path: String,
@@ -35,6 +35,10 @@ pub struct Verified {
 
 /// Looks at headers and sizes; with `hash` also at every byte of files whose SHA-256 is known: from `SHA256SUMS` in the
 /// folder, or from the name that the hub's cache gives a file.
+///
+/// # Errors
+///
+/// Fails when the model cannot be opened, a file of hashes cannot be read, or `cancel` is set; flaws are in the result.
 pub fn verify(
     settings: &Settings,
     path: &Path,
@@ -48,7 +52,7 @@ pub fn verify(
     if hash {
         let known = known(&settings.roots, &model)?;
         if known.is_empty() {
-            model.remarks.push("no hash of any file is known here: add a SHA256SUMS to the folder".to_owned());
+            model.remarks.push("no SHA-256 is available for any file: add a SHA256SUMS file to the folder".to_owned());
         }
         let (count, flaws) = hash_all(settings, &model, &known, cancel, progress)?;
         hashed = count;
@@ -137,10 +141,10 @@ fn hash_all(
     Ok((work.len(), flaws.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// The SHA-256 of a file in hexadecimal; `step` says whether to go on.
+/// The SHA-256 of a file in hexadecimal; `step` returns whether to go on.
 fn hash(roots: &Roots, shard: &Shard, step: &dyn Fn(u64) -> bool) -> Result<String, Failure> {
     let file = reopen(roots, shard)?;
-    // Else what is read ahead of a piece would look as if it had been there before.
+    // Else pages that are read ahead of a piece would look as if they had been there before.
     without_reading_ahead(&file);
     let wrong = |error: std::io::Error| trouble(Path::new(&shard.name), &error);
     let mut sum = Sha256::new();
@@ -160,5 +164,5 @@ fn hash(roots: &Roots, shard: &Shard, step: &dyn Fn(u64) -> bool) -> Result<Stri
             break;
         }
     }
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(sum.finalize()))
 }

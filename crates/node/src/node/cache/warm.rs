@@ -1,6 +1,6 @@
-//! Warming a model: see that it is whole, that it fits, read what is missing, and count again.
+//! Warming a model: check that it is whole and that it fits, read the missing pages, and count again.
 //!
-//! Invariant: success says that the kernel counts (nearly) every page in memory, not that something was read.
+//! Invariant: success means that the kernel counts (nearly) every page in memory, not that something was read.
 
 use super::memory::{Memory, size};
 use super::model::{Flaw, Model, reopen};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// What this node allows, from its configuration.
+/// The limits of this node, from its configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub roots: Roots,
@@ -22,7 +22,7 @@ pub struct Settings {
     pub readers: usize,
     /// Memory that is left to others.
     pub reserve: u64,
-    /// No warm reads faster, whatever it asks for.
+    /// No warm reads faster, whatever its argument.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -33,6 +33,7 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The settings of this part of the configuration; MiB become bytes.
     pub fn of(config: &crate::config::Cache) -> Settings {
         const MIB: u64 = 1024 * 1024;
         Settings {
@@ -72,7 +73,7 @@ pub struct Status {
     /// 0 to 1.
     pub resident: f64,
     pub by: By,
-    /// Nothing is wrong with the files, as far as headers and sizes tell.
+    /// The files have no flaw that headers and sizes show.
     pub sound: bool,
     pub flaws: Vec<Flaw>,
     pub remarks: Vec<String>,
@@ -88,7 +89,7 @@ pub struct Part {
     pub resident: f64,
 }
 
-/// What a warm did.
+/// The result of a warm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub path: String,
@@ -102,7 +103,7 @@ pub struct Report {
     pub read_bytes: u64,
     pub seconds: f64,
     pub bytes_per_second: u64,
-    /// The control group that the page cache is charged to, where it can be told.
+    /// The control group that the page cache is charged to, where it is known.
     pub charged_to: Option<String>,
     pub remarks: Vec<String>,
 }
@@ -131,6 +132,10 @@ fn count(settings: &Settings, model: &Model, missing: &mut Vec<Part>) -> Result<
 }
 
 /// How a model stands; reads nothing but headers.
+///
+/// # Errors
+///
+/// Fails when the model cannot be opened, or its pages cannot be counted.
 pub fn status(settings: &Settings, path: &Path) -> Result<Status, Failure> {
     let model = open(settings, path)?;
     let mut missing = Vec::new();
@@ -148,7 +153,12 @@ pub fn status(settings: &Settings, path: &Path) -> Result<Status, Failure> {
     })
 }
 
-/// Reads what is missing. `within` bounds the reading; `cancel` stops it at the next piece.
+/// Reads pages that are missing. `within` bounds the reading; `cancel` stops it at the next piece.
+///
+/// # Errors
+///
+/// Fails when the model has a flaw or does not fit into memory, when its pages do not stay there, when time runs out, or when
+/// `cancel` is set.
 pub fn warm(
     settings: &Settings,
     path: &Path,
@@ -203,7 +213,7 @@ pub fn warm(
     })
 }
 
-/// What several warms came to.
+/// The sum of several warms.
 #[derive(Debug, Clone, Serialize)]
 pub struct Warmed {
     pub changed: bool,
@@ -215,7 +225,11 @@ pub struct Warmed {
     pub models: Vec<Report>,
 }
 
-/// One model after another: the first that fails ends it, and what is warm by then stays so.
+/// One model after another: the first that fails ends it; models that are warm by then stay so.
+///
+/// # Errors
+///
+/// Fails as [`warm`] does for the first model that fails; `within` bounds all of them together.
 pub fn warm_all<P: AsRef<Path>>(
     settings: &Settings,
     paths: &[P],

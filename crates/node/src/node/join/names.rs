@@ -1,4 +1,4 @@
-//! Which GPU is at which address: the kernel knows addresses, NVML indices and UUIDs, people all of them.
+//! Which GPU is at which address: the kernel uses addresses, NVML indices and UUIDs, users all of them.
 //!
 //! Invariant: a name that is known is never overwritten by one that is empty.
 
@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct Names(Vec<GpuName>);
 
 impl Names {
-    /// Takes in what somebody knows: NVML's inventory, the kernel's line, the driver's files.
+    /// Takes in names from NVML's inventory, the kernel's line or the driver's files.
     pub fn learn(&mut self, names: impl IntoIterator<Item = GpuName>) {
         for mut name in names {
             spell(&mut name);
@@ -32,7 +32,7 @@ impl Names {
         }
     }
 
-    /// Adds what is known to a name of which a part is given.
+    /// Fills in the known parts of an incomplete name.
     pub fn complete(&self, gpu: &mut GpuName) {
         spell(gpu);
         let Some(known) = self.0.iter().find(|known| same(known, gpu)) else { return };
@@ -41,13 +41,13 @@ impl Names {
         fill(&mut gpu.pci, &known.pci);
     }
 
-    /// Whether it stands at an address where nobody knows a GPU, although NVML has told which there are.
+    /// Whether it stands at an address without a known GPU, although NVML has listed them.
     pub fn is_stranger(&self, gpu: &GpuName) -> bool {
         let listed = self.0.iter().any(|known| known.index.is_some() && !known.pci.is_empty());
         listed && !gpu.pci.is_empty() && !self.0.iter().any(|known| same(known, gpu))
     }
 
-    /// What the driver's files say, which are there when NVML is not: `/proc/driver/nvidia/gpus/<address>/information`.
+    /// Reads the driver's files, which exist without NVML: `/proc/driver/nvidia/gpus/<address>/information`.
     pub fn learn_from_files(&mut self, gpus: &Path) {
         let Ok(entries) = fs::read_dir(gpus) else { return };
         for entry in entries.flatten().take(limits::GPUS_PER_NODE) {

@@ -234,7 +234,7 @@ fn an_address_that_nvml_does_not_know_is_told_with_the_doubt_each_for_itself() {
     assert_eq!(said.len(), 28, "none is swallowed");
     for finding in &said {
         let place = &finding.gpu.as_ref().unwrap().pci;
-        assert!(finding.complaint.ends_with(place.as_str()) && finding.summary.ends_with("(NVML knows no GPU there)"));
+        assert!(finding.complaint.ends_with(place.as_str()) && finding.summary.ends_with("(NVML lists no GPU there)"));
         assert_eq!(finding.labels["gpu_known"], "no");
     }
     assert!(!join.hear(kernel(31, &[], 99), at(99))[0].labels.contains_key("gpu_known"));
@@ -265,7 +265,7 @@ fn a_list_of_gpus_that_comes_later_than_the_fault_gives_it_a_name_or_the_doubt()
     let gpu = of(known).gpu.as_ref().unwrap();
     assert_eq!((gpu.index, &gpu.uuid, of(known).labels.get("gpu_known")), (Some(3), &uuid, None));
     assert_eq!(of(stranger).labels["gpu_known"], "no");
-    assert!(of(stranger).summary.ends_with("(seen 2 times) (NVML knows no GPU there)"), "{}", of(stranger).summary);
+    assert!(of(stranger).summary.ends_with("(seen 2 times) (NVML lists no GPU there)"), "{}", of(stranger).summary);
     // And one that was doubted is not any more, once NVML knows it: a GPU that was lost when the list was made.
     join.names().learn([GpuName { index: Some(4), uuid: String::new(), pci: stranger.to_owned() }]);
     assert!(join.hear(at_address(stranger, 121_000), at(121_000)).is_empty());

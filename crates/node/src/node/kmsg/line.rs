@@ -1,13 +1,13 @@
-//! What one line of the GPU driver says: XIDs, SXids, GPUs that fell off the bus, and which GPU is where.
+//! One line of the GPU driver, parsed: XIDs, SXids, GPUs that fell off the bus, and the place of each GPU.
 //!
-//! Invariant: a line counts only if it *begins* as the driver's lines do, because other lines quote texts that anybody
+//! Invariant: a line counts only if it *begins* as the driver's lines do, because other lines quote texts that any user
 //! can choose; a line that begins so and cannot be read is `Unread`, never silence.
 
 mod detail;
 
 pub(super) use detail::detail;
 
-/// A line that says something, borrowed from the log.
+/// A line with a meaning, borrowed from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said<'t> {
     Xid(Xid<'t>),
@@ -17,7 +17,7 @@ pub(super) enum Said<'t> {
         pci: String,
         uuid: &'t str,
     },
-    /// `NVRM: The NVIDIA GPU 0000:18:00.0`: what is wrong with it comes in the next lines.
+    /// `NVRM: The NVIDIA GPU 0000:18:00.0`: the next lines have its fault.
     About {
         pci: String,
     },
@@ -33,9 +33,9 @@ pub(super) struct Xid<'t> {
     pub pci: String,
     pub code: u32,
     pub pid: Option<u32>,
-    /// Empty where the driver does not know it.
+    /// Empty where the driver has none.
     pub process: &'t str,
-    /// What comes behind the code, the process and its name.
+    /// The text after the code, the process and its name.
     pub rest: &'t str,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Sxid<'t> {
     pub switch: &'t str,
     pub pci: String,
     pub code: u32,
-    /// `None` for the lines that only add data to one that was said.
+    /// `None` for the lines that only add data to an earlier one.
     pub fatal: Option<bool>,
     pub link: Option<u32>,
     pub rest: &'t str,
@@ -113,7 +113,7 @@ fn xid(text: &str) -> Option<Xid<'_>> {
     let (place, rest) = bracketed(text)?;
     let (code, mut rest) = code(rest)?;
     let (mut pid, mut process) = (None, "");
-    // Old drivers say neither; newer ones one or both, the process perhaps as `'<unknown>'`.
+    // Old drivers print neither; newer ones one or both, the process perhaps as `'<unknown>'`.
     if let Some(value) = rest.strip_prefix("pid=") {
         let (value, behind) = value.split_once(',').unwrap_or((value, ""));
         pid = value.trim_matches('\'').parse().ok();
@@ -143,13 +143,13 @@ fn sxid<'t>(switch: &'t str, text: &'t str) -> Option<Sxid<'t>> {
     Some(Sxid { switch, pci: place, code, fatal, link, rest: rest.trim_end() })
 }
 
-/// ` (PCI:0000:65:00): 79` → the address, and what comes behind the colon.
+/// ` (PCI:0000:65:00): 79` → the address, and the text after the colon.
 fn bracketed(text: &str) -> Option<(String, &str)> {
     let (place, rest) = text.trim_start().strip_prefix('(')?.split_once(')')?;
     Some((pci(place)?, rest.strip_prefix(':')?.trim_start()))
 }
 
-/// `79, pid=…` or `79` alone → the code, and what comes behind it.
+/// `79, pid=…` or `79` alone → the code, and the text after it.
 fn code(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let code = text[..digits].parse().ok().filter(|code| (1..=CODE_MAX).contains(code))?;
@@ -158,7 +158,7 @@ fn code(text: &str) -> Option<(u32, &str)> {
     ends.then(|| (code, rest.trim_start_matches([',', ' ', '\t'])))
 }
 
-/// `PCI:0000:03:00: GPU-…` or `0000:29:00.0: …` → the address, and what comes behind it.
+/// `PCI:0000:03:00: GPU-…` or `0000:29:00.0: …` → the address, and the text after it.
 fn split_place(text: &str) -> Option<(String, &str)> {
     let bare = text.strip_prefix("PCI:").unwrap_or(text);
     let end = bare.find(|c: char| !(c.is_ascii_hexdigit() || matches!(c, ':' | '.'))).unwrap_or(bare.len());
@@ -172,7 +172,7 @@ fn is_uuid(text: &str) -> bool {
     })
 }
 
-/// A plain file may hold what `dmesg` prints: `<6>[  123.456789] NVRM: …`.
+/// A plain file may hold the output of `dmesg`: `<6>[  123.456789] NVRM: …`.
 fn without_prefix(line: &str) -> &str {
     let mut line = line.trim_start();
     for (open, close) in [('<', '>'), ('[', ']')] {

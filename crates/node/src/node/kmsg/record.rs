@@ -1,6 +1,7 @@
 //! One record of the kernel log: `prio,seq,usec,flags;text`, then lines that begin with a space (the device's dictionary).
 //!
-//! Invariant: any bytes give a record or nothing, never a panic; what cannot be a header is taken as text without a number.
+//! Invariant: any bytes give a record or nothing, never a panic; bytes that cannot be a header are taken as text
+//! without a number.
 
 use crate::limits;
 use std::borrow::Cow;
@@ -33,7 +34,7 @@ impl<'r> Record<'r> {
         Some(Record { seq: Some(seq), micros: Some(micros), raw: &first[semicolon + 1..] })
     }
 
-    /// Whether it may be the GPU driver's: asked of every line, so it looks at bytes only.
+    /// Whether it may be the GPU driver's: called for every line, so it looks at bytes only.
     pub fn may_concern_us(&self) -> bool {
         find(self.raw, b"NVRM").is_some() || find(self.raw, b"nvidia-nvswitch").is_some()
     }

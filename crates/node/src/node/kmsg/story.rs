@@ -1,6 +1,6 @@
 //! From lines to sights: lines that belong together become one, and floods become a number.
 //!
-//! Invariant: between two `take`s a complaint is one sight, however many lines there were; their number is in it.
+//! Invariant: between two `take`s a condition is one sight, however many lines there were; their number is in it.
 
 use super::line::{self, Said, Sxid, Xid};
 use super::record::Record;
@@ -11,14 +11,14 @@ use crate::node::sight::{Sight, cut, recovery_finding, xid_finding};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What the lines since the last `take` say.
+/// The findings of the lines since the last `take`.
 #[derive(Default)]
 pub(super) struct Story {
     sights: Vec<Sight>,
     /// (address, code) → its place in `sights`.
     known: HashMap<(String, u32), usize>,
     names: Vec<GpuName>,
-    /// The GPU that the driver began to speak of, and for how many of its lines that still holds.
+    /// The GPU that the driver's last lines are about, and for how many of its lines that still holds.
     about: Option<(String, u32)>,
 }
 
@@ -28,6 +28,7 @@ const SENTENCE: u32 = 4;
 const SXID: u32 = 1_000_000;
 
 impl Story {
+    /// Takes in one record; records that are not the GPU driver's are skipped.
     pub fn hear(&mut self, record: &Record<'_>, times: &Times) {
         if !record.may_concern_us() {
             return;
@@ -53,6 +54,7 @@ impl Story {
         }
     }
 
+    /// Adds a finding that records were lost; `count` where their number is known.
     pub fn lost(&mut self, count: Option<u64>, times: &Times) {
         let words = match count {
             Some(count) => format!("{count} records of the kernel log were overwritten before they could be read"),
@@ -66,6 +68,7 @@ impl Story {
         self.push(key, Sight { times: count.unwrap_or(1), ..Sight::kernel(finding) });
     }
 
+    /// Returns the findings and the GPU names since the last call.
     pub fn take(&mut self) -> (Vec<Sight>, Vec<GpuName>) {
         self.known.clear();
         (std::mem::take(&mut self.sights), std::mem::take(&mut self.names))
@@ -81,7 +84,7 @@ impl Story {
         let mut details: BTreeMap<String, String> = details.collect();
         let finding = match details.remove("recovery") {
             Some(recovery) => {
-                // What the driver wants changes from line to line, and each change counts.
+                // The driver's request changes from line to line, and each change counts.
                 let known = self.known.get(&key).map(|place| &self.sights[*place].finding.labels);
                 if known.is_some_and(|labels| labels.get("recovery") == Some(&recovery)) {
                     self.again(&key, 1);
@@ -144,13 +147,13 @@ impl Story {
         if self.again(&key, 1) {
             return;
         }
-        let words = "a line of the GPU driver looks like a fault and cannot be read".to_owned();
+        let words = "a kernel log line of the GPU driver looks like a fault and cannot be parsed".to_owned();
         let finding = about_the_log("kernel-line-unread", "KernelLineUnread", words, at);
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
         self.push(key, Sight::kernel(Finding { detail, ..finding }));
     }
 
-    /// Whether this was said since the last `take`; then it is counted.
+    /// Whether this was seen since the last `take`; then it is counted.
     fn again(&mut self, key: &(String, u32), times: u64) -> bool {
         let Some(place) = self.known.get(key) else { return false };
         self.sights[*place].times += times;
@@ -174,7 +177,7 @@ pub(super) fn readable(path: &Path, at: Time) -> Sight {
     Sight::kernel(Finding { status: Status::Resolved, ..finding })
 }
 
-/// A complaint about the log itself: the agent is partly blind, the GPU may be well.
+/// A condition about the log itself: the agent is partly blind, the GPU may be well.
 fn about_the_log(complaint: &str, alertname: &str, summary: String, at: Time) -> Finding {
     Finding {
         complaint: complaint.to_owned(),

@@ -1,7 +1,7 @@
 //! Following the log: `/dev/kmsg`, one record a read; or a plain file or FIFO, line by line.
 //!
-//! Invariant: a record is given once, in order; what was overwritten before it could be read is given as a number. Only
-//! what was read before is skipped: where the numbers begin anew it is another log, and is read.
+//! Invariant: a record is given once, in order; records that were overwritten before they could be read are given as a
+//! number. Only records that were read before are skipped: where the numbers begin anew it is another log, and is read.
 
 use super::record::Record;
 use crate::limits;
@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Why the kernel log cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsgError {
     #[error(
@@ -44,7 +45,7 @@ struct Place {
     buffer: Vec<u8>,
     /// In a plain file: the beginning of a line whose end has not come.
     torn: Vec<u8>,
-    /// The kernel said that something was overwritten; the next record's number says how much.
+    /// The kernel reported that records were overwritten; the next record's number shows how many.
     overwritten: bool,
 }
 
@@ -70,6 +71,10 @@ enum Kind {
 
 impl Tail {
     /// Opens at the oldest record that is still there; those up to `after` are skipped.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be opened or its type cannot be read.
     pub fn open(path: &Path, after: Option<u64>) -> Result<Tail, KmsgError> {
         let wrong = |source: std::io::Error| KmsgError::Open { path: path.display().to_string(), source };
         let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or_default();
@@ -85,15 +90,21 @@ impl Tail {
         Ok(Tail { file, path: path.to_owned(), place: Place::new(kind, after) })
     }
 
+    /// Whether the file is `/dev/kmsg`, whose records have numbers and times.
     pub fn is_device(&self) -> bool {
         self.place.marks.kind == Kind::Device
     }
 
+    /// The number of the last record that was read.
     pub fn last(&self) -> Option<u64> {
         self.place.marks.last
     }
 
     /// Waits until there is something to read, at most so long.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be polled.
     pub fn wait(&self, most: Duration) -> Result<(), KmsgError> {
         if self.place.marks.kind == Kind::Plain {
             std::thread::sleep(most.min(limits::KERNEL_FILE_LOOK));
@@ -107,13 +118,17 @@ impl Tail {
         }
     }
 
-    /// Gives what is there, at most `most` records. `true` if there may be more.
+    /// Gives the available records, at most `most`. `true` if there may be more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read.
     pub fn read(&mut self, most: usize, take: impl FnMut(Piece<'_>)) -> Result<bool, KmsgError> {
         let more = self.place.read(&mut &self.file, most, take).map_err(|error| self.unread(error))?;
         if more || !self.place.marks.of_another_log() {
             return Ok(more);
         }
-        tracing::warn!(path = %self.path.display(), "not the log that was read before: it is read from its beginning");
+        tracing::warn!(path = %self.path.display(), "the log file was replaced; reading it from the beginning");
         (&self.file).rewind().map_err(|error| self.unread(error))?;
         self.place = Place::new(Kind::Plain, None);
         Ok(true)
@@ -159,7 +174,7 @@ impl Place {
         }
     }
 
-    /// Cuts what was read into lines, and says how many; of a line that is too long its first part is given.
+    /// Splits the bytes read into lines, and returns their number; of a line that is too long its first part is given.
     fn lines(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) -> usize {
         let mut count = 0;
         for part in self.buffer[..length].split_inclusive(|byte| *byte == b'\n') {
@@ -179,7 +194,7 @@ impl Place {
 }
 
 impl Marks {
-    /// Skips what was given before, and says what is missing.
+    /// Skips records that were given before, and reports missing ones.
     fn give(&mut self, record: Record<'_>, overwritten: bool, take: &mut impl FnMut(Piece<'_>)) {
         let Some(seq) = record.seq else { return take(Piece::Record(record)) };
         match self.last {
@@ -188,7 +203,7 @@ impl Marks {
                     self.skipped = Some(seq);
                     return;
                 }
-                tracing::warn!(seq, last, "the numbers of the kernel log begin anew: what follows is read");
+                tracing::warn!(seq, last, "the kernel log's sequence numbers restarted; reading the new records");
             }
             Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
             None if overwritten => take(Piece::Lost(None)),

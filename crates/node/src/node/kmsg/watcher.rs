@@ -1,6 +1,8 @@
-//! The kernel log as one of the agent's watchers; it also sends what only time brings: counts, and ends of complaints.
+//! The kernel log as one of the agent's watchers; it also sends findings that time alone brings: counts, and ends of
+//! conditions.
 //!
-//! Invariant: the place in the log is remembered only after what came before it was taken and had time to be written.
+//! Invariant: the position in the log is stored only after all findings before it were taken and had time to be
+//! written.
 
 use super::{Pass, follow};
 use crate::limits;
@@ -69,7 +71,7 @@ fn passes(machine: &Machine) -> Option<mpsc::Receiver<Pass>> {
     match std::thread::Builder::new().name("kmsg".to_owned()).spawn(work) {
         Ok(_) => Some(told),
         Err(error) => {
-            tracing::error!(%error, "the kernel log is not followed: no thread for it");
+            tracing::error!(%error, "cannot start the kernel log thread; the kernel log is not watched");
             None
         }
     }

@@ -1,6 +1,6 @@
-//! From the layout that lies there to the one that was asked for, and back if that fails.
+//! From the present layout to the requested one, and back if that fails.
 //!
-//! Invariant: what is done follows from what lies there now, so a change that was cut short is ended, not begun anew.
+//! Invariant: each act follows from the present layout, so a change that was cut short is ended, not begun anew.
 
 use super::super::{Machine, ended, failed};
 use super::boot;
@@ -98,7 +98,7 @@ fn refuse(found: &MigGpu, change: &Change) -> Result<(), (FailureKind, String)> 
     let now = places(found);
     if let Some(other) = now.iter().find(|place| !change.before.contains(place) && !change.after.contains(place)) {
         let why = format!(
-            "GPU {name} has a {} at {}, which the plan does not know: somebody else changed the layout; plan again",
+            "GPU {name} has a {} at {}, which is not in the plan: the layout was changed by another user or tool; plan again",
             other.profile, other.start
         );
         return Err((FailureKind::Conflict, why));
@@ -116,7 +116,7 @@ fn refuse(found: &MigGpu, change: &Change) -> Result<(), (FailureKind, String)> 
     Ok(())
 }
 
-/// Destroys what is not wanted, creates what is missing, completes what has no compute instance.
+/// Destroys unwanted instances, creates missing ones, and completes those without a compute instance.
 fn lead_to(gpu: &Gpu<'_>, now: &MigGpu, wanted: &[MigPlace]) -> Result<(), NvmlError> {
     let of = |place: &MigPlace| now.profiles.iter().find(|profile| profile.name == place.profile);
     for instance in &now.instances {
@@ -142,7 +142,7 @@ fn verify(work: &[Work<'_>]) -> Result<Vec<MigGpu>, String> {
         let read = one.gpu.read().map_err(|error| error.to_string())?;
         let name = &read.gpu.uuid;
         if !same(&places(&read), &one.change.after) {
-            return Err(format!("GPU {name} does not have the layout that was asked for, but {:?}", places(&read)));
+            return Err(format!("GPU {name} does not have the requested layout, but {:?}", places(&read)));
         }
         if let Some(bare) = read.instances.iter().find(|instance| instance.compute.is_empty()) {
             return Err(format!("GPU {name}: the {} at {} has no compute instance", bare.profile, bare.start));
@@ -152,7 +152,7 @@ fn verify(work: &[Work<'_>]) -> Result<Vec<MigGpu>, String> {
     Ok(after)
 }
 
-/// Puts the layouts back that were found, and says how that went.
+/// Restores the layouts that were found, and returns the result in words.
 fn roll_back(work: &[Work<'_>]) -> String {
     let mut failures = Vec::new();
     for one in work.iter().rev() {
@@ -164,7 +164,7 @@ fn roll_back(work: &[Work<'_>]) -> String {
     if failures.is_empty() {
         return "the old layout is back".to_owned();
     }
-    format!("and the old layout could NOT be put back, a person must look: {}", failures.join("; "))
+    format!("and the old layout could NOT be restored; an operator must check it: {}", failures.join("; "))
 }
 
 pub(super) fn places(gpu: &MigGpu) -> Vec<MigPlace> {

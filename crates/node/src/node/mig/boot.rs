@@ -7,9 +7,9 @@ use super::apply::{places, restore};
 use super::raw::Session;
 use crate::clock::{Clock, RealClock};
 use crate::model::{Finding, GpuName, MigGpu, MigPlace, Severity, Status};
+use nightshift_runtime::file::replace;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
@@ -26,12 +26,8 @@ pub(super) fn keep(machine: &Machine, gpus: &[MigGpu]) -> std::io::Result<()> {
     for gpu in gpus {
         all.insert(gpu.gpu.uuid.clone(), places(gpu));
     }
-    let path = path(machine);
-    let fresh = path.with_extension("json.new");
-    let mut file = std::fs::File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(&all).map_err(std::io::Error::other)?)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, &path)
+    let text = serde_json::to_vec_pretty(&all).map_err(std::io::Error::other)?;
+    replace(&path(machine), &text, 0o666)
 }
 
 fn read(machine: &Machine) -> Layouts {
@@ -69,7 +65,7 @@ impl Watcher for LayoutAtBoot {
         for (gpu, result) in results {
             let finding = match result {
                 Ok(Value::Bool(true)) => {
-                    tracing::info!(gpu = gpu.uuid, "the MIG layout of before the boot is back");
+                    tracing::info!(gpu = gpu.uuid, "MIG layout from before the reboot restored");
                     continue;
                 }
                 Ok(_) => continue,

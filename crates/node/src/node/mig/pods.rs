@@ -1,6 +1,6 @@
 //! Which pod was given which MIG device, from the kubelet's own checkpoint of device assignments.
 //!
-//! Invariant: where the checkpoint cannot be read, that is said; it is never taken for "no pod".
+//! Invariant: a checkpoint that cannot be read is reported; it is never taken for "no pod".
 
 use crate::limits;
 use crate::model::MigGpu;

@@ -5,7 +5,7 @@
 //!
 //! Invariant: every return code is looked at; a handle never outlives the session that gave it.
 
-// C functions through pointers: the library vouches for what its header says, and each call gives it room for its answer.
+// C functions through pointers: the library guarantees its header, and each call gives it room for its answer.
 #![allow(unsafe_code)]
 
 use crate::limits;
@@ -15,7 +15,7 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::path::Path;
 use std::ptr;
 
-/// What NVML answered when it did not do as asked.
+/// NVML's error: the call, its code and its text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("NVML: {call}: {text} (code {code})")]
 pub(super) struct NvmlError {
@@ -59,6 +59,11 @@ pub(super) struct Gpu<'s> {
 }
 
 impl Session {
+    /// Loads the library and starts NVML; dropping the session ends it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the library cannot be loaded, or NVML cannot be started.
     pub fn open(library: &Path) -> Result<Session, NvmlError> {
         // SAFETY: loading runs the library's initialisers; the path is the operator's own setting.
         let lib = unsafe { NvmlLib::new(library) }.map_err(|error| NvmlError {
@@ -71,6 +76,11 @@ impl Session {
         Ok(session)
     }
 
+    /// The GPUs of the node, by index.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML cannot count the GPUs, or refuses one of them.
     pub fn gpus(&self) -> Result<Vec<Gpu<'_>>, NvmlError> {
         let mut count: c_uint = 0;
         nvml!(self, nvmlDeviceGetCount_v2(&mut count))?;
@@ -97,7 +107,7 @@ impl Session {
         };
         // The wrapper's list ends at 22; this one comes when no slot fits.
         let text = match (code, text.as_str()) {
-            (23, _) => "insufficient resources: nothing of this size fits there".to_owned(),
+            (23, _) => "insufficient resources: no instance of this size fits there".to_owned(),
             (_, "") => "unknown".to_owned(),
             _ => text,
         };
@@ -108,7 +118,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Ok(shutdown) = &self.lib.nvmlShutdown {
-            // SAFETY: takes nothing; what it answers changes nothing any more.
+            // SAFETY: takes nothing; its result changes nothing any more.
             unsafe { shutdown() };
         }
     }
@@ -116,6 +126,10 @@ impl Drop for Session {
 
 impl<'s> Gpu<'s> {
     /// Everything about its MIG side.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML refuses one of the reads.
     pub fn read(&self) -> Result<MigGpu, NvmlError> {
         let (enabled, pending) = self.mode()?;
         let profiles = if enabled { self.profiles()? } else { Vec::new() };
@@ -131,6 +145,11 @@ impl<'s> Gpu<'s> {
         })
     }
 
+    /// The GPU's index, UUID and PCI address; an address that cannot be read is empty.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML does not give the UUID.
     pub fn name(&self) -> Result<GpuName, NvmlError> {
         let uuid = self.text("nvmlDeviceGetUUID", &self.session.lib.nvmlDeviceGetUUID)?;
         // SAFETY: a C structure of numbers and texts, for which all zeroes is a value.
@@ -140,7 +159,7 @@ impl<'s> Gpu<'s> {
         Ok(GpuName { index: Some(self.index), uuid, pci })
     }
 
-    /// What the driver says that must be done first, or why it could not be asked.
+    /// The driver's required recovery action, or why it could not be read.
     fn illness(&self) -> Option<String> {
         // SAFETY: as above: a plain structure.
         let mut field: nvmlFieldValue_t = unsafe { std::mem::zeroed() };
@@ -148,7 +167,7 @@ impl<'s> Gpu<'s> {
         match nvml!(self.session, nvmlDeviceGetFieldValues(self.handle, 1, &mut field)) {
             Err(error) if error.code == NOT_SUPPORTED || error.code == 13 => None,
             Err(error) => Some(error.to_string()),
-            // A driver that does not know the field says so in the field.
+            // A driver without the field returns that in the field.
             Ok(()) if field.nvmlReturn != SUCCESS => None,
             // SAFETY: every variant of the union is a number of at most eight bytes, and all of it was zeroed.
             Ok(()) => match unsafe { field.value.uiVal } {
@@ -170,7 +189,7 @@ impl<'s> Gpu<'s> {
             nvmlDeviceGetRemappedRows(self.handle, &mut corrected, &mut uncorrected, &mut pending, &mut failed)
         );
         match asked {
-            // Older GPUs have none, and with instances that are in use the driver does not say.
+            // Older GPUs have none, and with instances in use the driver does not return it.
             Err(_) => None,
             Ok(()) if failed != 0 => Some("rows of its memory could not be remapped".to_owned()),
             Ok(()) if pending != 0 => Some("rows of its memory wait for a reset to be remapped".to_owned()),
@@ -236,7 +255,7 @@ impl<'s> Gpu<'s> {
         for profile in profiles {
             for handle in self.handles(profile)? {
                 let info = self.info(handle)?;
-                // Names that share a profile number cannot be; the number is what the driver counts by.
+                // Names that share a profile number cannot exist; the number is the driver's own key.
                 let mut compute = self.computes(handle)?;
                 for one in &mut compute {
                     if let Some((_, _, found)) = devices.iter().find(|(gi, ci, _)| (*gi, *ci) == (info.id, one.id)) {
@@ -350,6 +369,10 @@ impl<'s> Gpu<'s> {
     // ── changes ──
 
     /// Destroys an instance with its compute instances. Fails where a process, or a monitor, holds it.
+    ///
+    /// # Errors
+    ///
+    /// Fails also where NVML does not find the instance; compute instances that were destroyed by then are gone.
     pub fn destroy(&self, id: u32) -> Result<(), NvmlError> {
         let lib = self.session;
         let mut handle = ptr::null_mut();
@@ -363,6 +386,10 @@ impl<'s> Gpu<'s> {
     }
 
     /// Creates an instance at a place, with one compute instance that takes all of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML has no room at that place, or refuses the compute instance.
     pub fn create(&self, profile: &MigProfile, start: u32) -> Result<(), NvmlError> {
         let lib = self.session;
         let place = nvmlGpuInstancePlacement_t { start, size: profile.width };
@@ -372,6 +399,10 @@ impl<'s> Gpu<'s> {
     }
 
     /// Gives an instance that has none its compute instance.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML does not find the instance, or refuses the compute instance.
     pub fn complete(&self, id: u32, slices: u32) -> Result<(), NvmlError> {
         let mut handle = ptr::null_mut();
         nvml!(self.session, nvmlDeviceGetGpuInstanceById(self.handle, id, &mut handle))?;

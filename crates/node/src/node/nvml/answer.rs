@@ -1,6 +1,6 @@
 //! Answers to the verbs that read: some from the last look, some from NVML at once.
 //!
-//! Invariant: what is asked of the library here is asked on the worker's thread, within the time that any call gets.
+//! Invariant: calls of the library here are made on the worker's thread, within the time that any call gets.
 
 use super::checks::recovery_word;
 use super::judge::Judge;
@@ -10,7 +10,7 @@ use super::session::{Device, Session};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// How all GPUs are, or the one asked for.
+/// The health of all GPUs, or of the named one.
 pub(super) fn health(
     session: &Session,
     judge: &Judge,
@@ -46,14 +46,14 @@ pub(super) fn unknown(gpu: &str, session: &Session) -> String {
     format!("this node has no GPU `{gpu}`; NVML names {}", session.gpus.len())
 }
 
-/// What the driver advises for one GPU, now.
+/// The driver's advice for one GPU, now.
 pub(super) fn recovery(session: &Session, at: usize) -> Result<Value, String> {
     let gpu = session.gpus.get(at).ok_or("no such GPU")?;
     let asked = [Field { id: 230, scope: 0 }];
     let values = raw::fields(&session.nvml, gpu.handle, &asked)
-        .map_err(|code| format!("NVML does not say what GPU {} needs: {code}", gpu.name.pci))?;
+        .map_err(|code| format!("NVML does not report the recovery action of GPU {}: {code}", gpu.name.pci))?;
     let action = values.first().copied().flatten().and_then(|value| u32::try_from(value).ok());
-    let action = action.ok_or("this driver does not say what a GPU needs")?;
+    let action = action.ok_or("this driver does not report a recovery action")?;
     Ok(json!(recovery_word(action)))
 }
 
@@ -63,7 +63,7 @@ pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, S
     let mut list = Vec::new();
     for (_, gpu) in all {
         let found = raw::processes(&session.nvml, gpu.handle)
-            .map_err(|code| format!("NVML does not say who computes on GPU {}: {code}", gpu.name.pci))?;
+            .map_err(|code| format!("NVML does not list the processes on GPU {}: {code}", gpu.name.pci))?;
         for process in found {
             let mut entry = Map::new();
             entry.insert("gpu".to_owned(), json!(gpu.name.index));
@@ -81,7 +81,7 @@ pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, S
     Ok(Value::Array(list))
 }
 
-/// As NVML says, else as the kernel does; a process in another namespace may have no name here.
+/// NVML's name, else the kernel's; a process in another namespace may have no name here.
 fn name(session: &Session, pid: u32) -> String {
     raw::process_name(&session.nvml, pid)
         .ok()

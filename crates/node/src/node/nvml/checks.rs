@@ -1,22 +1,22 @@
-//! The table of what can be wrong with a GPU as NVML tells it: each line a complaint, when it begins, and when it is over.
+//! The table of GPU faults that NVML shows: each line a condition, when it begins, and when it is over.
 //! `docs/findings.md` is this table.
 //!
-//! Invariant: a check decides from readings alone; what it cannot see leaves its complaint as it is.
+//! Invariant: a check decides from readings alone; a value that it cannot see leaves its condition as it is.
 
 use super::reading::{Limits, Looked, Reading};
 use crate::model::Severity;
 
-/// What one check says of one look.
+/// The result of one check on one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// In words for a person.
+    /// In words for a user.
     Ill(String),
     Well,
-    /// Neither: what was so stays so.
+    /// Neither: the condition stays as it was.
     Same,
 }
 
-/// What a check may look at.
+/// The input of a check.
 pub(super) struct View<'a> {
     pub looked: &'a Looked,
     /// The values of the look before this one, where there was one.
@@ -30,16 +30,16 @@ pub(super) struct View<'a> {
 
 /// One line of the table.
 pub(super) struct Check {
-    /// The first word of the complaint.
+    /// The first word of the condition.
     pub key: &'static str,
     pub alertname: &'static str,
     pub severity: Severity,
-    /// What helps, for the label `action`: `reset`, `reboot`, `support`, `tell`.
+    /// The remedy, for the label `action`: `reset`, `reboot`, `support`, `tell`.
     pub action: &'static str,
     /// Looks in a row that must agree before it begins, and before it is over.
     pub begins: u32,
     pub ends: u32,
-    /// Only looks that ask everything can say.
+    /// Only looks that read everything can decide it.
     pub whole: bool,
     pub when: &'static str,
     pub judge: fn(&View) -> Verdict,
@@ -60,7 +60,7 @@ impl View<'_> {
     }
 }
 
-/// The driver's own words for what it wants, as field 230 numbers them.
+/// The driver's own names of the recovery actions, as field 230 numbers them.
 pub(super) fn recovery_word(action: u32) -> &'static str {
     match action {
         0 => "none",
@@ -81,7 +81,7 @@ fn flag(flag: Option<bool>, words: &str) -> Verdict {
     }
 }
 
-/// Ill above a limit, well again only some degrees below it.
+/// Faulty above a limit, healthy again only some degrees below it.
 fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> Verdict {
     const LEEWAY: u32 = 3;
     match degrees.zip(limit.filter(|limit| *limit > 0)) {
@@ -93,10 +93,10 @@ fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> Verdict {
     }
 }
 
-/// Ill while a counter grows by at least so much from look to look.
+/// Faulty while a counter grows by at least so much from look to look.
 fn growing(grew: Option<u64>, least: u64, what: &str) -> Verdict {
     match grew {
-        Some(by) if by >= least => Verdict::Ill(format!("{by} more {what} since the look before")),
+        Some(by) if by >= least => Verdict::Ill(format!("{by} more {what} since the previous poll")),
         Some(_) => Verdict::Well,
         None => Verdict::Same,
     }
@@ -105,16 +105,14 @@ fn growing(grew: Option<u64>, least: u64, what: &str) -> Verdict {
 fn recovery(view: &View) -> Verdict {
     match view.reading().and_then(|reading| reading.recovery) {
         Some(0) => Verdict::Well,
-        Some(action) => Verdict::Ill(format!("the driver asks for `{}`", recovery_word(action))),
+        Some(action) => Verdict::Ill(format!("the driver requests `{}`", recovery_word(action))),
         None => Verdict::Same,
     }
 }
 
 fn lost(view: &View) -> Verdict {
     match view.looked {
-        Looked::Lost => {
-            Verdict::Ill("NVML says that it is lost: it has fallen off the bus or cannot be reached".into())
-        }
+        Looked::Lost => Verdict::Ill("NVML reports it as lost: it has fallen off the bus or cannot be reached".into()),
         Looked::Hangs => Verdict::Same,
         _ => Verdict::Well,
     }
@@ -206,7 +204,9 @@ fn fabric(view: &View) -> Verdict {
     let Some(fabric) = view.reading().and_then(|reading| reading.fabric) else { return Verdict::Same };
     match (fabric.state, fabric.status, fabric.summary) {
         (0, ..) => Verdict::Same,
-        (1, ..) => Verdict::Ill("it has not begun to join the NVSwitch fabric: is the fabric manager running?".into()),
+        (1, ..) => {
+            Verdict::Ill("it has not started to join the NVSwitch fabric: is the fabric manager running?".into())
+        }
         (2, ..) => Verdict::Ill("it is still joining the NVSwitch fabric".into()),
         (_, status, _) if status != 0 => {
             Verdict::Ill(format!("joining the NVSwitch fabric ended with: {}", super::raw::Code(status)))
@@ -233,13 +233,13 @@ const HARDWARE: u64 = 0x08;
 #[rustfmt::skip]
 pub(super) static CHECKS: [Check; 21] = [
     Check { key: "recovery-action", alertname: "GpuRecoveryAction", severity: Severity::Critical, action: "", begins: 1, ends: 1, whole: false,
-        when: "the driver's own advice (field 230) is not none; the label `recovery` says which, and outranks every table", judge: recovery },
+        when: "the driver's recovery action (field 230) is not none; the label `recovery` names it, and it overrides every table", judge: recovery },
     Check { key: "gpu-lost", alertname: "GpuLost", severity: Severity::Critical, action: "reboot", begins: 1, ends: 2, whole: false,
         when: "NVML answers 15 for it", judge: lost },
     Check { key: "gpu-reset-required", alertname: "GpuResetRequired", severity: Severity::Critical, action: "reset", begins: 1, ends: 2, whole: false,
         when: "NVML answers 16 for it", judge: reset_required },
     Check { key: "gpu-hangs", alertname: "GpuHangs", severity: Severity::Critical, action: "reboot", begins: 1, ends: 1, whole: false,
-        when: "a call of NVML on it takes longer than `nvml.hang`; it is asked nothing more until that call is back", judge: hangs },
+        when: "a call of NVML on it takes longer than `nvml.hang`; it is not polled again until that call returns", judge: hangs },
     Check { key: "nvml-error", alertname: "GpuNvmlError", severity: Severity::Warning, action: "tell", begins: 3, ends: 2, whole: false,
         when: "NVML answers another error for it (999, 17, …)", judge: failed },
     Check { key: "ecc-uncorrected", alertname: "GpuEccUncorrected", severity: Severity::Error, action: "reset", begins: 1, ends: 2, whole: false,
@@ -257,7 +257,7 @@ pub(super) static CHECKS: [Check; 21] = [
     Check { key: "thermal-throttle", alertname: "GpuThermalThrottle", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
         when: "software or hardware slows it down for its temperature", judge: |view| throttled(view, THERMAL, "its temperature") },
     Check { key: "power-throttle", alertname: "GpuPowerBrake", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
-        when: "the power brake or another hardware slowdown that is not thermal; the software power cap is normal under load and no complaint", judge: power },
+        when: "the power brake or another hardware slowdown that is not thermal; the software power cap is normal under load and raises no alert", judge: power },
     Check { key: "hot", alertname: "GpuHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
         when: "it is at or above its maximum of operation; over 3 °C below", judge: |view| hot(view.reading().and_then(|reading| reading.temperature), view.limits.gpu_max, "it") },
     Check { key: "memory-hot", alertname: "GpuMemoryHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
@@ -267,11 +267,11 @@ pub(super) static CHECKS: [Check; 21] = [
     Check { key: "nvlink-down", alertname: "GpuNvlinkDown", severity: Severity::Error, action: "reset", begins: 2, ends: 2, whole: true,
         when: "it has fewer NVLinks up than another GPU of this node has, or than it had itself", judge: links },
     Check { key: "nvlink-errors", alertname: "GpuNvlinkErrors", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
-        when: "links are recovered or replayed, or 100 flits have a bad CRC within one look", judge: nvlink_errors },
+        when: "links are recovered or replayed, or 100 flits have a bad CRC within one poll", judge: nvlink_errors },
     Check { key: "pcie-replays", alertname: "GpuPcieReplays", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
-        when: "10 PCIe replays within one look", judge: |view| growing(view.grew(|reading| reading.pcie_replays), 10, "PCIe replays") },
+        when: "10 PCIe replays within one poll", judge: |view| growing(view.grew(|reading| reading.pcie_replays), 10, "PCIe replays") },
     Check { key: "pcie-width", alertname: "GpuPcieWidth", severity: Severity::Warning, action: "support", begins: 2, ends: 2, whole: true,
-        when: "its PCIe link has fewer lanes than it could; the generation drops by itself at rest and is only told", judge: width },
+        when: "its PCIe link has fewer lanes than it could; the generation drops by itself at rest and is only reported", judge: width },
     Check { key: "fabric", alertname: "GpuFabric", severity: Severity::Critical, action: "tell", begins: 3, ends: 2, whole: true,
         when: "it has not joined the NVSwitch fabric, or the fabric calls it unhealthy or limited", judge: fabric },
 ];
@@ -308,7 +308,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Check> {
     CHECKS.iter().chain(std::iter::once(&MIG_PENDING))
 }
 
-/// What the driver tells at once, as events: bit, complaint, alertname, severity, what helps, meaning.
+/// Faults that the driver reports at once, as events: bit, condition, alertname, severity, remedy, meaning.
 pub(super) struct Alarm {
     pub bit: u64,
     pub key: &'static str,

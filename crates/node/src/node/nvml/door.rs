@@ -1,13 +1,13 @@
-//! How verbs reach the watch: they ask, and the loop that owns NVML answers or lets go.
+//! How verbs reach the watch: they send requests, and the loop that owns NVML answers or releases the library.
 //!
-//! Invariant: nobody but the watch holds NVML; what is released comes back when the guard is dropped, whoever drops it.
+//! Invariant: only the watch holds NVML; it takes the library back when the guard is dropped, wherever that is.
 
 use crate::limits;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
-/// The way to the watch of this node's GPUs. Without a watch nobody holds NVML, and nobody knows anything.
+/// The way to the watch of this node's GPUs. Without a watch NVML is not held, and no request is answered.
 #[derive(Debug, Clone, Default)]
 pub struct NvmlDoor(Arc<Mutex<Option<mpsc::Sender<Ask>>>>);
 
@@ -17,7 +17,7 @@ pub struct Released {
     _back: Option<oneshot::Sender<()>>,
 }
 
-/// What a verb wants to know.
+/// A verb's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     Health,
@@ -34,7 +34,7 @@ pub(super) enum Ask {
 }
 
 impl Released {
-    /// The guard, and what tells that it was dropped.
+    /// The guard, and the receiver that ends when the guard is dropped.
     pub(super) fn new() -> (Released, oneshot::Receiver<()>) {
         let (back, dropped) = oneshot::channel();
         (Released { _back: Some(back) }, dropped)
@@ -43,6 +43,10 @@ impl Released {
 
 impl NvmlDoor {
     /// Lets go of every handle and of the library, for a reset; it comes back when the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Fails when NVML is not released within `NVML_RELEASE_WITHIN`, or the watch refuses.
     pub async fn release(&self) -> Result<Released, String> {
         let Some(watch) = self.watch() else { return Ok(Released { _back: None }) };
         let (reply, comes) = oneshot::channel();

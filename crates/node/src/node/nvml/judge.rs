@@ -1,4 +1,4 @@
-//! From looks to findings: begun when enough looks in a row agree, over when enough agree again, told once each.
+//! From looks to findings: begun when enough looks in a row agree, over when enough agree again, sent once each.
 //!
 //! Invariant: pure; for each GPU and check, a firing finding is followed by its resolved one before it fires again, but
 //! where its labels change.
@@ -11,13 +11,13 @@ use crate::model::{Finding, GpuName, Severity, Status, Time};
 use crate::node::moved_by;
 use std::collections::BTreeMap;
 
-/// What is remembered of one GPU.
+/// The state kept for one GPU.
 #[derive(Debug, Default)]
 struct Patient {
     before: Option<Reading>,
     margin_works: bool,
     limits: Limits,
-    /// By check: how many looks in a row said the same, and which.
+    /// By check: how many looks in a row agreed, and on which result.
     runs: BTreeMap<&'static str, Run>,
 }
 
@@ -27,12 +27,12 @@ struct Run {
     well: u32,
 }
 
-/// All GPUs of the node, and what is wrong with the node itself.
+/// All GPUs of the node, and the node's own faults.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     patients: BTreeMap<String, Patient>,
     usual_links: u32,
-    /// What was said and is not over, by complaint.
+    /// Conditions that were sent and are not over, by key.
     open: BTreeMap<String, Open>,
 }
 
@@ -43,7 +43,7 @@ struct Open {
     quiet_until: Option<Time>,
 }
 
-/// The name that a complaint ends with: what lasts longest.
+/// The name that a condition ends with: the most lasting one.
 pub(super) fn place(gpu: &GpuName) -> String {
     match (gpu.pci.as_str(), gpu.uuid.as_str(), gpu.index) {
         ("", "", index) => index.map_or_else(|| "unknown".to_owned(), |index| index.to_string()),
@@ -91,15 +91,15 @@ impl Judge {
             }
         }
         match looked {
-            // Counters that only some looks ask are compared with the look that asked them last.
+            // Counters that only some looks read are compared with the last look that read them.
             Looked::Well(reading) => patient.before.get_or_insert_default().learn(Reading::clone(reading)),
-            // What was counted before a fault is nothing to compare with.
+            // Counts from before a fault are no base for a comparison.
             _ => patient.before = None,
         }
         said
     }
 
-    /// Goes on with what the last run of the agent complained of: it ends when the looks say so.
+    /// Continues with the conditions of the agent's last run: they end when the looks show it.
     pub fn restore(&mut self, polled: Vec<Finding>, now: Time) {
         let is_alarm = |complaint: &str| ALARMS.iter().any(|alarm| complaint.split(' ').next() == Some(alarm.key));
         for finding in polled {
@@ -116,7 +116,7 @@ impl Judge {
         }
     }
 
-    /// What the driver told at once, other than an XID.
+    /// A fault that the driver reported at once, other than an XID.
     pub fn alarm(&mut self, gpu: &GpuName, told: &Told, now: Time) -> Vec<Finding> {
         let mut said = Vec::new();
         for alarm in ALARMS.iter().filter(|alarm| told.kind & alarm.bit != 0) {
@@ -147,37 +147,37 @@ impl Judge {
         begin(&mut self.open, finding, None).into_iter().collect()
     }
 
-    /// What time alone ends.
+    /// Returns the conditions that time alone ends.
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
         let over = |open: &Open| open.quiet_until.is_some_and(|until| until <= now);
         let keys: Vec<String> =
             self.open.iter().filter(|(_, open)| over(open)).map(|(complaint, _)| complaint.clone()).collect();
-        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not told again")).collect()
+        keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not reported again")).collect()
     }
 
-    /// The complaints of a GPU that are not over.
+    /// The conditions of a GPU that are not over.
     pub fn complaints(&self, gpu: &GpuName) -> Vec<String> {
         let of = |open: &&Open| open.finding.gpu.as_ref().is_some_and(|named| place(named) == place(gpu));
         self.open.values().filter(of).map(|open| open.finding.summary.clone()).collect()
     }
 
-    /// The complaints that are about no single GPU.
+    /// The conditions that are about no single GPU.
     pub fn of_node(&self) -> Vec<String> {
         self.open.values().filter(|open| open.finding.gpu.is_none()).map(|open| open.finding.summary.clone()).collect()
     }
 }
 
-/// What is wrong with the node itself.
+/// A fault of the node itself.
 pub(super) struct NodeTrouble {
     pub alertname: &'static str,
     pub severity: Severity,
     pub action: &'static str,
     pub words: String,
-    /// So many GPUs, where that is what is wrong.
+    /// The expected number of GPUs, where their number is the fault.
     pub expected: Option<u32>,
 }
 
-/// The label of a complaint about missing GPUs: how many there should be, also for the next run of the agent.
+/// The label of a condition about missing GPUs: how many there should be, also for the next run of the agent.
 pub(super) const EXPECTED: &str = "expected";
 
 fn labels<const N: usize>(alertname: &str, action: &str, more: [(&str, String); N]) -> BTreeMap<String, String> {
@@ -229,7 +229,7 @@ fn with_instances(mut labels: BTreeMap<String, String>, told: &Told) -> BTreeMap
     labels
 }
 
-/// An XID as NVML tells it. It has no end here: silence proves nothing, and NVML never takes one back.
+/// An XID from NVML. It has no end here: silence proves nothing, and NVML never takes one back.
 pub(super) fn xid(gpu: &GpuName, told: &Told, now: Time) -> Finding {
     let code = told.data;
     let labels = labels("GpuXid", "", [("source", "nvml".to_owned()), ("xid", code.to_string())]);
@@ -245,7 +245,7 @@ pub(super) fn xid(gpu: &GpuName, told: &Told, now: Time) -> Finding {
     }
 }
 
-/// Says it, unless the same was said and is not over.
+/// Sends it, unless the same one is open.
 fn begin(open: &mut BTreeMap<String, Open>, finding: Finding, quiet_until: Option<Time>) -> Option<Finding> {
     if let Some(known) = open.get_mut(&finding.complaint) {
         known.quiet_until = quiet_until;
@@ -264,15 +264,15 @@ fn end(open: &mut BTreeMap<String, Open>, complaint: &str, now: Time, why: &str)
     Some(Finding { status: Status::Resolved, at: now.max(finding.at), summary, ..finding })
 }
 
-/// The page of all findings of NVML's watch, for people who write rules.
+/// The page of all findings of NVML's watch, for users who write rules.
 pub fn findings_page() -> String {
     let mut page = String::from(
-        "# What the agent says of GPUs\n\nGenerated from `crates/node/src/node/nvml/checks.rs`. Each line is one complaint for one GPU; rules match its labels \
-         (`alertname`, `action`, and what the line says), and the engine adds the node and the GPU's names. *begins* and *ends*: looks \
-         in a row that must agree (`nvml.poll` apart, one second unless set; lines marked × are looked at only every tenth time). \
-         What NVML cannot see leaves a complaint as it is. Where the kernel log tells `gpu-lost` as XID 79, or `row-remap-pending` as \
-         XID 63, there is one event, the XID's.\n\n\
-         | complaint | alertname | severity | action | begins | ends | when |\n|---|---|---|---|---|---|---|\n",
+        "# GPU alerts of the agent\n\nGenerated from `crates/node/src/node/nvml/checks.rs`. Each line is one alert about one GPU; rules match its labels \
+         (`alertname`, `action`, and those in the line), and the engine adds the node and the GPU's names. *begins* and *ends*: polls \
+         in a row that must agree (every `nvml.poll`, one second by default; lines marked × only every tenth poll). A value that \
+         NVML cannot read leaves an alert as it is. If the kernel log reports `gpu-lost` as XID 79, or `row-remap-pending` as XID 63, \
+         there is one event, the XID's.\n\n\
+         | alert | alertname | severity | action | begins | ends | when |\n|---|---|---|---|---|---|---|\n",
     );
     for check in checks::all() {
         let action = if check.action.is_empty() { "as `recovery`" } else { check.action };
@@ -289,8 +289,8 @@ pub fn findings_page() -> String {
     }
     page += &format!(
         "\nTold at once by the driver (event types beyond the safe wrapper's 0x100), over after {} minutes without another:\n\n\
-         | complaint | alertname | severity | action | event | when |\n|---|---|---|---|---|---|\n\
-         | `xid-N` | `GpuXid` | warning | by the table of XIDs | 0x8 | labels `xid`, and `GPU_I_ID`, `GPU_CI_ID` of the MIG instance; NVML never takes one back |\n",
+         | alert | alertname | severity | action | event | when |\n|---|---|---|---|---|---|\n\
+         | `xid-N` | `GpuXid` | warning | by the table of XIDs | 0x8 | labels `xid`, and `GPU_I_ID`, `GPU_CI_ID` of the MIG instance; NVML never clears one |\n",
         limits::GPU_ALARM_QUIET.as_secs() / 60
     );
     for alarm in &ALARMS {
@@ -304,11 +304,11 @@ pub fn findings_page() -> String {
             alarm.when
         );
     }
-    page += "\nAbout the node:\n\n| complaint | alertname | severity | action | when |\n|---|---|---|---|---|\n\
-         | `gpus-missing` | `GpuMissing` | critical | reboot | NVML counts fewer GPUs than `nvml.expected`, or than it has counted since the agent began |\n\
-         | `nvml-unavailable` | `NvmlUnavailable` | warning | tell | NVML cannot be loaded or begun (no driver, 18 = library and driver do not match, …); a missing library on a node without `nvml.expected` is only logged |\n\
-         | `nvml-hangs` | `NvmlHangs` | critical | reboot | a call that is about no single GPU does not come back |\n\
-         | `nvml-events` | `NvmlEvents` | warning | tell | waiting for events fails again and again; polls go on |\n";
+    page += "\nAbout the node:\n\n| alert | alertname | severity | action | when |\n|---|---|---|---|---|\n\
+         | `gpus-missing` | `GpuMissing` | critical | reboot | NVML counts fewer GPUs than `nvml.expected`, or fewer than earlier since the agent's start |\n\
+         | `nvml-unavailable` | `NvmlUnavailable` | warning | tell | NVML cannot be loaded or initialized (no driver, 18 = library and driver do not match, …); a missing library on a node without `nvml.expected` is only logged |\n\
+         | `nvml-hangs` | `NvmlHangs` | critical | reboot | a call not about a single GPU does not return |\n\
+         | `nvml-events` | `NvmlEvents` | warning | tell | waiting for events fails repeatedly; polling continues |\n";
     page
 }
 

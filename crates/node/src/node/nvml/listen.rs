@@ -11,13 +11,13 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// What is asked for, of what the GPU can tell: not p-states and clocks, of which there are hundreds an hour.
+/// The events to receive, of all that the GPU can send: not p-states and clocks, of which there are hundreds an hour.
 const WANTED: u64 = 0x8 | 0x2 | 0x100 | 0x200 | 0x400 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
 
 #[derive(Debug)]
 pub(super) enum Heard {
     Told(Told),
-    /// The wait ended ill; it is begun again.
+    /// The wait failed; it is begun again.
     Broken(Code),
     /// It waits again, after it was broken.
     Works,
@@ -40,6 +40,11 @@ struct Shared {
 }
 
 impl Listener {
+    /// Starts the thread that waits for events of the session.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the thread cannot be started.
     pub fn start(session: Arc<Session>) -> std::io::Result<Listener> {
         let (told, heard) = mpsc::channel(limits::NVML_EVENTS);
         let (ends, ended) = oneshot::channel();
@@ -74,11 +79,15 @@ impl Listener {
         self.shared.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Ends it. If it does not come back in that time: what tells when it does.
+    /// Ends it.
+    ///
+    /// # Errors
+    ///
+    /// Where the thread does not end in that time: the receiver that completes when it does.
     pub async fn stop(self, within: Duration) -> Result<(), oneshot::Receiver<()>> {
         let Listener { heard, shared, mut ended, thread } = self;
         shared.stop.store(true, Ordering::SeqCst);
-        // A thread that waits for room in the channel sees that nobody reads it.
+        // A thread that waits for room in the channel sees that the channel is closed.
         drop(heard);
         thread.unpark();
         match tokio::time::timeout(within, &mut ended).await {
@@ -99,7 +108,7 @@ impl Shared {
 }
 
 fn listen(session: &Session, shared: &Shared, told: &mpsc::Sender<Heard>) {
-    // As if it had been broken, so that the first wait that works is told.
+    // As if it had been broken, so that the first wait that works is reported.
     let mut ear = Ear { set: None, registered: Vec::new(), broken: true };
     while !shared.stopped() {
         shared.beat();
@@ -147,7 +156,7 @@ impl Ear {
             }
             match raw::set_register(&session.nvml, set, gpu, WANTED) {
                 Ok(()) => self.registered.push(gpu),
-                // It is wanted again when it answers again.
+                // It is registered again when it answers again.
                 Err(code) => tracing::debug!(%code, "a GPU does not register for events"),
             }
         }
@@ -159,7 +168,7 @@ impl Ear {
         raw::set_wait(&session.nvml, set, milliseconds)
     }
 
-    /// Lets go of the set; who was in it is wanted again.
+    /// Releases the set; its GPUs are registered again.
     fn forget(&mut self, session: &Session, shared: &Shared) {
         if let Some(set) = self.set.take() {
             // A session that is over has no sets any more.

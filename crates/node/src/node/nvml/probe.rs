@@ -1,4 +1,4 @@
-//! One look at one GPU: which calls, in which order, and what a refusal of one means.
+//! One look at one GPU: which calls, in which order, and the meaning of a refusal.
 //!
 //! Invariant: a call that the product lacks costs nothing but its own value; 15 and 16 end the look.
 
@@ -14,7 +14,7 @@ const LINK5: [u32; 3] = [213, 214, 208];
 const SLOWDOWN_MARGIN: u32 = 194;
 const LINKS: u32 = 18;
 
-/// A look. `whole` asks also for what is expensive, or changes slowly.
+/// A look. `whole` includes values that are expensive to read, or change slowly.
 pub(super) fn look(nvml: &Nvml, gpu: Handle, whole: bool) -> Looked {
     let mut reading = Reading::default();
     let fast = read_fast(nvml, gpu, &mut reading);
@@ -29,7 +29,7 @@ pub(super) fn look(nvml: &Nvml, gpu: Handle, whole: bool) -> Looked {
 
 type Step<T> = Result<T, (&'static str, Code)>;
 
-/// What a call gives, `None` where this product does not have it.
+/// The value of a call, `None` where this product does not have it.
 fn has<T>(call: &'static str, given: Result<T, Code>) -> Step<Option<T>> {
     match given {
         Ok(value) => Ok(Some(value)),

@@ -1,7 +1,8 @@
-//! NVML's own functions, through the table of the loaded library: what the safe wrapper lacks, cuts short or gets wrong.
+//! NVML's own functions, through the table of the loaded library: those that the safe wrapper lacks, cuts short or gets
+//! wrong.
 //!
-//! Invariant: a pointer that is handed to the library is valid for the whole call and for as much as the library is told;
-//! nothing here keeps one.
+//! Invariant: a pointer that is handed to the library is valid for the whole call and for the size in the call; nothing
+//! here keeps one.
 
 // The library is C: each call below passes pointers to our own variables, and handles that only the library reads.
 #![allow(unsafe_code)]
@@ -12,7 +13,7 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::*;
 use std::ffi::{CStr, c_char, c_uint};
 
-/// A return code of NVML that is not success. The wrapper knows 22 of them; this keeps them all.
+/// A return code of NVML that is not success. The wrapper has 22 of them; this keeps them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Code(pub u32);
 
@@ -31,11 +32,12 @@ impl Code {
         matches!(self, Code::UNINITIALIZED | Code::NO_DRIVER | Code::MISMATCH)
     }
 
-    /// Nothing is wrong: this driver or this product does not have it, or we may not ask.
+    /// No fault: this driver or this product does not have it, or we may not read it.
     pub fn is_absence(self) -> bool {
         matches!(self.0, 3 | 4 | 6 | 13 | 21 | 25 | 26)
     }
 
+    /// The code's meaning in words.
     pub fn words(self) -> &'static str {
         match self.0 {
             1 => "the session is over",
@@ -85,7 +87,7 @@ impl Handle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Set(usize);
 
-/// One event, with all that the library says.
+/// One event, with all of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     pub handle: Handle,
@@ -95,7 +97,7 @@ pub(super) struct Told {
     pub part: Option<u32>,
 }
 
-/// One field asked for, and its answer.
+/// One field to read, and its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
     pub id: u32,
@@ -116,7 +118,7 @@ pub(super) struct Process {
 macro_rules! call {
     ($nvml:expr, $name:ident($($argument:expr),* $(,)?)) => {
         match $nvml.lib().$name.as_ref() {
-            // SAFETY: the arguments are our own variables, valid for the call, with the sizes that the library is told.
+            // SAFETY: the arguments are our own variables, valid for the call, with the sizes in the call.
             Ok(function) => match unsafe { function($($argument),*) } {
                 0 => Ok(()),
                 code => Err(Code(code)),
@@ -181,7 +183,7 @@ pub(super) fn pci(nvml: &Nvml, gpu: Handle) -> Result<String, Code> {
     Ok(format!("{:04x}:{:02x}:{:02x}.0", info.domain, info.bus, info.device))
 }
 
-/// Several fields in one call, in the order asked; what the product lacks is `None`.
+/// Several fields in one call, in the given order; a field that the product lacks is `None`.
 pub(super) fn fields(nvml: &Nvml, gpu: Handle, asked: &[Field]) -> Result<Vec<Option<i64>>, Code> {
     let mut values: Vec<nvmlFieldValue_t> = asked
         .iter()
@@ -202,7 +204,7 @@ fn number(value: &nvmlFieldValue_t) -> Option<i64> {
     if value.nvmlReturn != 0 {
         return None;
     }
-    // SAFETY: every member is a plain number at the same place, and the type says which one was written.
+    // SAFETY: every member is a plain number at the same place, and the type names the one that was written.
     unsafe {
         match value.valueType {
             1 => Some(value.value.uiVal.into()),
@@ -305,7 +307,7 @@ pub(super) fn mig_mode(nvml: &Nvml, gpu: Handle) -> Result<(bool, bool), Code> {
     Ok((current != 0, pending != 0))
 }
 
-/// The MIG devices that exist. Indices have holes, so all are asked up to the most there can be.
+/// The MIG devices that exist. Indices have holes, so all are read up to the most there can be.
 pub(super) fn slices(nvml: &Nvml, gpu: Handle) -> Result<Vec<Slice>, Code> {
     let mut most = 0;
     call!(nvml, nvmlDeviceGetMaxMigDeviceCount(gpu.get(), &mut most))?;
@@ -339,7 +341,8 @@ fn slice(nvml: &Nvml, device: Handle) -> Result<Slice, Code> {
 // ── processes ──
 
 pub(super) fn processes(nvml: &Nvml, gpu: Handle) -> Result<Vec<Process>, Code> {
-    // Processes come and go between the question how many and the question which; a table of fixed size asks once.
+    // Processes come and go between the call for the number and the call for the list; a table of fixed size needs one
+    // call.
     let mut infos: Vec<nvmlProcessInfo_t> = vec![empty(); limits::GPU_PROCESSES];
     let mut count = u32::try_from(infos.len()).unwrap_or(0);
     call!(nvml, nvmlDeviceGetComputeRunningProcesses_v3(gpu.get(), &mut count, infos.as_mut_ptr()))?;
@@ -370,7 +373,7 @@ pub(super) fn set_free(nvml: &Nvml, set: Set) -> Result<(), Code> {
     call!(nvml, nvmlEventSetFree(set.0 as nvmlEventSet_t))
 }
 
-/// Asks for those of the wanted types that the GPU can tell. The raw call leaves the set alone when it fails.
+/// Registers those of the wanted types that the GPU supports. The raw call leaves the set alone when it fails.
 pub(super) fn set_register(nvml: &Nvml, set: Set, gpu: Handle, wanted: u64) -> Result<(), Code> {
     let mut supported = 0;
     call!(nvml, nvmlDeviceGetSupportedEventTypes(gpu.get(), &mut supported))?;

@@ -1,6 +1,6 @@
-//! What one look at one GPU found. Plain values; what they mean is `checks`' matter.
+//! The values of one look at one GPU. Plain values; `checks` has their meaning.
 //!
-//! Invariant: what was not asked, or what this product or driver cannot tell, is `None`, never zero.
+//! Invariant: a value that was not read, or that this product or driver cannot give, is `None`, never zero.
 
 use super::raw::Code;
 use serde::Serialize;
@@ -85,7 +85,7 @@ pub(super) struct Banks {
 pub(super) struct Pcie {
     pub width: u32,
     pub most_width: u32,
-    /// Drops by itself while the GPU idles, so it is told and not judged.
+    /// Drops by itself while the GPU idles, so it is reported and not judged.
     pub generation: u32,
     pub most_generation: u32,
 }
@@ -119,7 +119,7 @@ pub(super) struct Slice {
     pub memory_mib: u64,
 }
 
-/// From what temperature on it is too hot: the GPU's own maximum of operation, and its memory's.
+/// The temperatures above which it is too hot: the GPU's own maximum of operation, and its memory's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +129,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Takes in what is known now, and keeps the rest.
+    /// Takes in known values, and keeps the rest.
     pub fn learn(&mut self, newer: &Limits) {
         self.gpu_max = newer.gpu_max.or(self.gpu_max);
         self.memory_max = newer.memory_max.or(self.memory_max);
@@ -137,7 +137,7 @@ impl Limits {
 }
 
 impl Reading {
-    /// Lays a newer reading over this one: what it did not ask stays.
+    /// Lays a newer reading over this one: values that it did not read stay.
     pub fn learn(&mut self, newer: Reading) {
         macro_rules! take {
             ($($field:ident)*) => { $( if newer.$field.is_some() { self.$field = newer.$field; } )* };

@@ -1,6 +1,6 @@
 //! One session with NVML: the library loaded, begun, and its GPUs by all their names. Dropping it lets go of everything.
 //!
-//! Invariant: whoever drops the last share of a session shuts NVML down and unloads the library; no handle outlives it.
+//! Invariant: dropping the last share of a session shuts NVML down and unloads the library; no handle outlives it.
 
 use super::raw::{self, Code, Handle};
 use crate::limits;
@@ -42,8 +42,8 @@ impl std::fmt::Display for Absent {
             Absent::Code(Code::MISMATCH) => {
                 write!(f, "NVML and the kernel driver do not match (18): the driver was upgraded; reload it, or reboot")
             }
-            Absent::Code(code) => write!(f, "NVML does not begin: {code}"),
-            Absent::Other(why) => write!(f, "NVML does not begin: {why}"),
+            Absent::Code(code) => write!(f, "NVML cannot be initialized: {code}"),
+            Absent::Other(why) => write!(f, "NVML cannot be initialized: {why}"),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn open(library: Option<&Path>) -> Result<Session, Absent> {
             Ok(device) => gpus.push(device),
             Err(code) if code.ends_session() => return Err(Absent::Code(code)),
             Err(code) => {
-                tracing::warn!(index, %code, "a GPU that is counted cannot be opened");
+                tracing::warn!(index, %code, "NVML counts a GPU that cannot be opened");
                 unopened.push(index);
             }
         }
@@ -93,7 +93,7 @@ fn absent(error: NvmlError) -> Absent {
 }
 
 impl Session {
-    /// The GPU that somebody names by index, UUID or address.
+    /// The GPU with this index, UUID or address.
     pub fn find(&self, wanted: &str) -> Option<usize> {
         let wanted = wanted.to_ascii_lowercase();
         self.gpus.iter().position(|gpu| {
@@ -103,6 +103,7 @@ impl Session {
         })
     }
 
+    /// The position of the GPU with this handle in `gpus`.
     pub fn by_handle(&self, handle: Handle) -> Option<usize> {
         self.gpus.iter().position(|gpu| gpu.handle == handle)
     }

@@ -1,6 +1,6 @@
-//! `gpu::health`, `gpu::processes`, `gpu::recovery_action`: what NVML knows, asked for by a person or a runbook.
+//! `gpu::health`, `gpu::processes`, `gpu::recovery_action`: NVML's data, for a user's or a runbook's request.
 //!
-//! Invariant: they read only, and where NVML cannot be asked they say so instead of "well", "nobody" or "none".
+//! Invariant: they read only, and where NVML cannot be read they return that instead of "well", "nobody" or "none".
 
 use super::door::Question;
 use crate::model::{Answer, Command, FailureKind};

@@ -1,7 +1,7 @@
 //! Who owns NVML: begins a session, attends to it, lets go for a reset, and begins again when the driver went away.
 //!
-//! Invariant: one call at a time is under way besides those that hang; a GPU whose call hangs is asked nothing more until
-//! that call is back.
+//! Invariant: one call at a time is under way besides those that hang; a GPU whose call hangs gets no further call
+//! until that call is back.
 
 mod attend;
 
@@ -32,11 +32,11 @@ impl Watcher for NvmlWatch {
     async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, stop: watch::Receiver<bool>) {
         let worker = match Worker::start() {
             Ok(worker) => worker,
-            Err(error) => return tracing::error!(%error, "no thread for NVML: its GPUs are not watched"),
+            Err(error) => return tracing::error!(%error, "cannot start the NVML thread; GPUs are not watched"),
         };
         let (door, asks) = mpsc::channel(limits::NVML_ASKS);
         machine.nvml.set(Some(door));
-        // What the last run of the agent said and did not end goes on, and ends when a look says so.
+        // Open conditions of the agent's last run go on, and end when a look shows it.
         let polled = machine.faults.polled();
         let expected = |finding: &Finding| finding.labels.get(super::judge::EXPECTED)?.parse().ok();
         let most = polled.iter().filter_map(expected).max().unwrap_or(0);
@@ -72,7 +72,7 @@ struct Watch {
     asks: mpsc::Receiver<Ask>,
     worker: Worker,
     judge: Judge,
-    /// By UUID: the last values of each GPU, also for those of a look that did not ask them.
+    /// By UUID: the last values of each GPU, also for those of a look that did not read them.
     last: BTreeMap<String, Reading>,
     stuck: Vec<Stuck>,
     /// An event thread that did not end: until it does, no other is begun.
@@ -100,7 +100,7 @@ enum After {
     Release(oneshot::Sender<Result<Released, String>>),
 }
 
-/// What came of waiting for something of the worker.
+/// The end of a wait for the worker.
 enum Came<T> {
     Here(T),
     Late,
@@ -125,20 +125,20 @@ impl Watch {
             match self.attend(Arc::new(session)).await {
                 After::Stop => return,
                 After::Again(why) => {
-                    tracing::info!(why, "the session with NVML is over; beginning another");
+                    tracing::info!(why, "NVML session ended; starting another");
                     if self.failures > 0 && self.pause(self.patience()).await {
                         return;
                     }
                 }
                 After::Release(reply) => {
                     let (guard, dropped) = Released::new();
-                    // Who asked and went away has dropped the guard with the reply.
+                    // A caller that went away has dropped the guard with the reply.
                     let _ = reply.send(Ok(guard));
-                    tracing::info!("NVML is released");
-                    if self.idle(dropped, "NVML is released while a GPU is reset").await {
+                    tracing::info!("NVML released");
+                    if self.idle(dropped, "NVML released while a GPU is reset").await {
                         return;
                     }
-                    tracing::info!("NVML is taken back");
+                    tracing::info!("NVML acquired again");
                 }
             }
         }
@@ -174,7 +174,7 @@ impl Watch {
             tokio::select! {
                 came = &mut *comes => return Came::Here(came.ok()),
                 () = tokio::time::sleep_until(deadline) => return Came::Late,
-                ask = self.asks.recv() => refuse(ask, "NVML has not begun"),
+                ask = self.asks.recv() => refuse(ask, "NVML is not initialized"),
                 () = stopped(&mut self.stop) => return Came::Stop,
             }
         }
@@ -184,24 +184,24 @@ impl Watch {
     fn renew(&mut self) {
         match Worker::start() {
             Ok(worker) => self.worker = worker,
-            Err(error) => tracing::error!(%error, "no further thread for NVML"),
+            Err(error) => tracing::error!(%error, "cannot start another NVML thread"),
         }
     }
 
     /// Waits; true: we are to stop.
     async fn pause(&mut self, time: Duration) -> bool {
-        let why = self.absence.clone().unwrap_or_else(|| "NVML begins again".to_owned());
+        let why = self.absence.clone().unwrap_or_else(|| "NVML is restarting".to_owned());
         self.idle(tokio::time::sleep(time), &why).await
     }
 
-    /// Until `over`; who asks meanwhile is told why not. True: we are to stop.
+    /// Until `over`; requests meanwhile are answered with `why`. True: we are to stop.
     async fn idle<T>(&mut self, over: impl Future<Output = T>, why: &str) -> bool {
         tokio::pin!(over);
         loop {
             tokio::select! {
                 _ = &mut over => return false,
                 ask = self.asks.recv() => match ask {
-                    // Nobody holds anything: whoever wants to reset may.
+                    // NVML is not held: a reset may begin.
                     Some(Ask::Release(reply)) => drop(reply.send(Ok(Released::new().0))),
                     ask => refuse(ask, why),
                 },
@@ -214,7 +214,7 @@ impl Watch {
         let why = absent.to_string();
         self.failures = self.failures.saturating_add(1);
         if self.absence.as_ref() != Some(&why) {
-            tracing::warn!("{why}; trying again, the kernel log is heard meanwhile");
+            tracing::warn!("{why}; retrying; the kernel log is still watched");
         }
         let expected = self.machine.settings.nvml.expected;
         // A machine without GPUs has no library, and a driver that is being loaded anew is back in a moment.
@@ -236,7 +236,7 @@ impl Watch {
     async fn present(&mut self, session: &Session) {
         self.absence = None;
         let now = self.machine.clock.now();
-        tracing::info!(driver = session.driver, gpus = session.count, "NVML has begun");
+        tracing::info!(driver = session.driver, gpus = session.count, "NVML session started");
         let mut said = self.judge.node("nvml-unavailable", None, now);
         said.extend(self.count(session.count, now));
         for index in &session.unopened {
@@ -276,7 +276,7 @@ impl Watch {
 
     async fn say(&self, findings: Vec<Finding>) {
         let now = self.machine.clock.now();
-        // What the kernel log tells as well is said once.
+        // A fault that the kernel log reports as well is sent once.
         let findings = findings.into_iter().flat_map(|finding| self.machine.faults.seen_by_nvml(finding, now));
         for finding in findings {
             tracing::info!(complaint = finding.complaint, status = ?finding.status, "{}", finding.summary);
@@ -298,7 +298,7 @@ fn nameless(index: u32) -> GpuName {
 
 fn refuse(ask: Option<Ask>, why: &str) {
     match ask {
-        // Who asked and went away needs no answer.
+        // A caller that went away needs no answer.
         Some(Ask::Read { reply, .. }) => drop(reply.send(Err(why.to_owned()))),
         Some(Ask::Release(reply)) => drop(reply.send(Err(why.to_owned()))),
         None => {}

@@ -1,6 +1,6 @@
 //! The thread that calls NVML. A call that hangs keeps its thread; the caller goes on with another one.
 //!
-//! Invariant: a thread does one thing at a time, and ends when it is back and nobody holds its `Worker` any more.
+//! Invariant: a thread does one job at a time, and ends when it is back and its `Worker` was dropped.
 
 use crate::limits;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -12,6 +12,11 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(super) struct Worker(SyncSender<Job>);
 
 impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the thread cannot be started.
     pub fn start() -> std::io::Result<Worker> {
         let (jobs, work) = sync_channel::<Job>(1);
         let work = move || {
@@ -23,13 +28,13 @@ impl Worker {
         Ok(Worker(jobs))
     }
 
-    /// Has it done. The answer does not come if the thread is dead or stays away; what the job held is dropped before it
+    /// Runs the job. The answer does not come if the thread is dead or hangs; the job's captures are dropped before it
     /// comes.
     pub fn ask<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
         let (answer, comes) = oneshot::channel();
         let whole = move || {
             let value = job();
-            // Nobody may be waiting any more.
+            // The caller may have gone away.
             let _ = answer.send(value);
         };
         // Full or dead: the sender inside is dropped, which the receiver sees.

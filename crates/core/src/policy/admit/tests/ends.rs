@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn a_complaint_that_is_over_begins_nothing_and_ends_nothing() {
     let over = Levels { over: true, ..levels() };
-    refused(&over, &cordon("gpu-3"), "deny", ReasonCode::EpisodeOver, "nothing was done");
+    refused(&over, &cordon("gpu-3"), "deny", ReasonCode::EpisodeOver, "no action was taken");
     allowed(&Levels { acted: true, ..over.clone() }, &cordon("gpu-3"));
     allowed(&over, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
 }
@@ -16,7 +16,7 @@ fn a_complaint_that_is_over_begins_nothing_and_ends_nothing() {
 fn while_an_alert_may_come_back_a_first_step_waits_and_is_not_given_up() {
     let until = now() + Span::minutes(5).0;
     let kept = Levels { over: true, kept: Some(until), ..levels() };
-    refused(&kept, &cordon("gpu-3"), "hold", ReasonCode::EpisodeOver, "begins only if that fires again before");
+    refused(&kept, &cordon("gpu-3"), "hold", ReasonCode::EpisodeOver, "starts only if the alert fires again before");
     allowed(&Levels { acted: true, ..kept }, &cordon("gpu-3"));
 }
 
@@ -62,7 +62,8 @@ fn a_tripped_breaker_holds_what_is_new_and_lets_work_and_taking_back_go_on() {
     allowed(&Levels { acted: true, ..tripped.clone() }, &cordon("gpu-3"));
     allowed(&tripped, &Proposal { undoes: Some(0), ..cordon("gpu-3") });
     let back = Call::new("k8s::uncordon", [("node", json!("gpu-3"))]);
-    allowed(&tripped, &Proposal { call: back, disruptive: false, ..cordon("gpu-3") });
+    let scheduling = Scheduling::Uncordon;
+    allowed(&tripped, &Proposal { call: back, disruptive: false, scheduling, ..cordon("gpu-3") });
 }
 
 #[test]
@@ -89,9 +90,9 @@ fn what_stops_everything_from_outside_the_store_holds_undo_too_and_a_step_under_
 #[test]
 fn a_reboot_asks_people_in_every_mode_and_what_they_named_may_begin() {
     let call = Call::new("node::reboot", [("node", json!("gpu-3"))]);
-    let reboot = Proposal { call, effect: Effect::Witnessed, ..cordon("gpu-3") };
+    let reboot = Proposal { call, effect: Effect::Witnessed, approval: ApprovalNeed::LastResort, ..cordon("gpu-3") };
     let auto = Levels { mode: Mode::Auto, ..levels() };
-    refused(&auto, &reboot, "deny", ReasonCode::NotApproved, "needs an approved plan");
+    refused(&auto, &reboot, "deny", ReasonCode::NotApproved, "requires an approved plan");
     let planned = PlannedCall {
         call: reboot.call.clone(),
         effect: reboot.effect,

@@ -27,6 +27,12 @@ fn proposals() -> impl Strategy<Value = Proposal> {
             let nodes_out = out.iter().map(|n| format!("gpu-{n}")).collect();
             Proposal {
                 call: Call::new(action, []),
+                scheduling: match action {
+                    "k8s::cordon" => Scheduling::Cordon,
+                    "k8s::uncordon" => Scheduling::Uncordon,
+                    "k8s::drain" => Scheduling::Withdraw,
+                    _ => Scheduling::Unchanged,
+                },
                 effect,
                 reach,
                 disruptive,

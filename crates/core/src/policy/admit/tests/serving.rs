@@ -18,7 +18,9 @@ fn chat(nodes: &[&str], takes: &[usize]) -> Serving {
 
 fn drain(node: &str, serving: Serving) -> Proposal {
     let facts = Facts { serving: vec![serving], ..cordon(node).facts };
-    Proposal { run: RunId(5), call: Call::new("k8s::drain", [("node", json!(node))]), facts, ..cordon(node) }
+    let call = Call::new("k8s::drain", [("node", json!(node))]);
+    let scheduling = Scheduling::Withdraw;
+    Proposal { run: RunId(5), call, scheduling, doing: "draining it", facts, ..cordon(node) }
 }
 
 #[test]
@@ -72,7 +74,8 @@ fn a_smaller_scale_counts_what_it_ends_whichever_that_is() {
         let serving = Serving { takes_any, ..chat(&["gpu-1", "gpu-2", "gpu-3"], &[]) };
         let facts = Facts { serving: vec![serving], ..cordon("x").facts };
         let target = Subject::workload("llm", "chat");
-        Proposal { call: Call::new("k8s::scale", []), reach: Reach::Pod, target, facts, ..cordon("x") }
+        let (call, scheduling, doing) = (Call::new("k8s::scale", []), Scheduling::Unchanged, "the smaller scale");
+        Proposal { call, reach: Reach::Pod, scheduling, doing, target, facts, ..cordon("x") }
     };
     allowed(&levels(), &scale(2));
     let words = "llm/chat has 3 ready replicas; the smaller scale leaves 0; the floor is 1 (guards.serving_floor)";

@@ -1,6 +1,6 @@
 //! The arguments of one call: their number, their types, their options, and how far the call reaches.
 //!
-//! Invariant: only what is surely wrong is an error; what a variable holds is left to the run.
+//! Invariant: only a certain mistake is an error; the value of a variable is left to the run.
 
 use super::super::super::arguments::{normal, plural, takes_options, typed, unknown_option, usage};
 use super::super::super::verify;
@@ -21,10 +21,10 @@ impl Walk<'_> {
                 "reach-exceeded",
                 at,
                 format!(
-                    "`{}` reaches a {}, but the header declares `reach: {}`",
+                    "`{}` affects a {}, but the header declares `scope: {}`",
                     spec.name, spec.reach, self.header.reach
                 ),
-                &format!("write `//! reach: {}` in the header, if that is meant", spec.reach),
+                &format!("write `//! scope: {}` in the header, if that is intended", spec.reach),
             );
         }
         self.arity(spec, args, at);
@@ -68,7 +68,7 @@ impl Walk<'_> {
         let at = expr.start_position();
         let wrong = match expr {
             Expr::InterpolatedString(..) => {
-                // Whatever it says, it is a text that is not empty.
+                // Whatever its content, it is a text that is not empty.
                 let text = match param.ty {
                     ParamType::Duration => "1s",
                     _ => "text",
@@ -90,7 +90,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A parameter of the header given where another type of thing is wanted.
+    /// A parameter of the header given where another type is required.
     fn parameter(&self, name: &str, wanted: &ParamSpec) -> Option<String> {
         if self.declared.contains(name) {
             return None;

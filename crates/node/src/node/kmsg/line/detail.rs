@@ -1,6 +1,6 @@
-//! What an XID's own words add: where on the chip, which link, what the driver wants done, what caused it.
+//! The details in an XID's own text: the unit of the chip, the link, the driver's request, the cause.
 //!
-//! Invariant: a detail that is not there, or not as we know it, is left out; nothing is guessed.
+//! Invariant: a detail that is not there, or not in a known form, is left out; nothing is guessed.
 
 use super::Xid;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
-//! One session: looks at each GPU in turn, one call at a time, beside the events that come and the verbs that ask.
+//! One session: looks at each GPU in turn, one call at a time, beside the events that come and the verbs' requests.
 //!
-//! Invariant: what comes back late is kept with its GPU's name until it is back; a storm of events keeps nothing else away.
+//! Invariant: a late answer is kept with its GPU's name until it is back; a storm of events delays nothing else.
 
 use super::{After, Stuck, Watch, stopped};
 use crate::limits;
@@ -19,14 +19,14 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// What is asked of the worker.
+/// A request to the worker.
 enum Job {
     Look { at: usize, whole: bool },
     Count,
     Read { question: Question, at: Option<usize>, reply: Reply },
 }
 
-/// What comes back.
+/// The worker's answer.
 pub(super) enum Landed {
     Looked(Looked),
     Counted(Result<(u32, bool), Code>),
@@ -85,7 +85,7 @@ impl Watch {
         self.close(session, listener, after).await
     }
 
-    /// The thread that hears events, unless an earlier one still hangs.
+    /// The thread that receives events, unless an earlier one still hangs.
     fn listen(&mut self, session: &Arc<Session>) -> Option<Listener> {
         if let Some(ended) = &mut self.deaf {
             if matches!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
@@ -94,14 +94,14 @@ impl Watch {
             self.deaf = None;
         }
         Listener::start(Arc::clone(session))
-            .inspect_err(|error| tracing::error!(%error, "no thread for NVML's events: polls go on"))
+            .inspect_err(|error| tracing::error!(%error, "cannot start the NVML event thread; polling continues"))
             .ok()
     }
 
     /// Lets go of a session. One that hangs cannot be let go: it stays until its call is back.
     async fn close(&mut self, session: Arc<Session>, listener: Option<Listener>, after: After) -> After {
         let within = match after {
-            // The process ends, and what hangs ends with it.
+            // The process ends, and a hanging call ends with it.
             After::Stop => limits::NVML_EVENT_WAIT.saturating_mul(2),
             _ => self.machine.settings.nvml.hang.0 + limits::NVML_EVENT_WAIT,
         };
@@ -128,7 +128,7 @@ impl Watch {
         }
         match (after, why) {
             (After::Release(reply), Some(why)) => {
-                // Who asked and went away needs no answer.
+                // A caller that went away needs no answer.
                 let _ = reply.send(Err(why.clone()));
                 After::Again(why)
             }
@@ -181,7 +181,7 @@ impl Watch {
                     _ => None,
                 };
                 if let Job::Read { reply, .. } = job {
-                    // Who asked and went away needs no answer.
+                    // A caller that went away needs no answer.
                     let _ = reply.send(Err("NVML does not come back from this call".to_owned()));
                 }
                 match &gpu {
@@ -205,7 +205,7 @@ impl Watch {
             }
             (Job::Count, Lands::Here(Landed::Counted(counted))) => self.counted(turn, counted).await,
             (Job::Read { reply, .. }, Lands::Here(Landed::Read(answer))) => {
-                // Who asked and went away needs no answer.
+                // A caller that went away needs no answer.
                 let _ = reply.send(answer);
                 None
             }
@@ -295,7 +295,7 @@ impl Watch {
             match (stuck.back.try_recv(), &stuck.gpu) {
                 (Err(oneshot::error::TryRecvError::Empty), _) => still.push(stuck),
                 (Ok(Landed::Looked(looked)), Some(gpu)) => said.extend(self.judge.look(gpu, &looked, false, now)),
-                // It is back; the next look says how it fares.
+                // It is back; the next look shows its state.
                 (_, Some(_)) => {}
                 (_, None) => said.extend(self.judge.node("nvml-hangs", None, now)),
             }
@@ -347,12 +347,12 @@ impl Watch {
 
     fn told(&mut self, turn: &mut Turn, told: &Told, now: Time) -> Vec<Finding> {
         let Some(at) = turn.session.by_handle(told.handle) else {
-            tracing::warn!(kind = told.kind, data = told.data, "NVML tells an event of a GPU that it does not name");
+            tracing::warn!(kind = told.kind, data = told.data, "NVML reported an event without its GPU");
             return Vec::new();
         };
         let gpu = turn.session.gpus[at].name.clone();
-        // What the event means for the counters is read at once, not at the next turn.
-        // A storm of events asks for one look.
+        // The counters behind the event are read at once, not at the next turn.
+        // A storm of events needs one look.
         if !matches!(turn.jobs.front(), Some(Job::Look { at: first, .. }) if *first == at) {
             let whole = told.kind & 0x100 != 0;
             turn.jobs.retain(|job| !matches!(job, Job::Look { at: queued, whole: false } if *queued == at));
@@ -367,7 +367,7 @@ impl Watch {
     fn asked(&mut self, turn: &mut Turn, question: Question, gpu: Option<String>, reply: Reply) {
         let session = &turn.session;
         if question == Question::Health {
-            // Who asked and went away needs no answer.
+            // A caller that went away needs no answer.
             let _ = reply.send(answer::health(session, &self.judge, &self.last, gpu.as_deref()));
             return;
         }
@@ -441,7 +441,7 @@ async fn land(flight: &mut Option<Flight>) -> Lands {
     }
 }
 
-/// The next thing heard; never, if nobody listens.
+/// The next event; never, without a listener.
 async fn hear(listener: &mut Option<Listener>) -> Heard {
     match listener {
         Some(listener) => match listener.heard.recv().await {

@@ -1,0 +1,7 @@
+//! The words that a declaration of an action is made of, for the files of actions to import at once.
+//!
+//! Invariant: nothing is defined here.
+
+pub(super) use crate::model::{
+    ActionSpec, ApprovalNeed, Capacity, Effect, ParamType, Phrases, Reach, Scheduling, Span, TargetKind,
+};
