@@ -23,7 +23,7 @@
 //! 1. `server/ingest.rs`: `POST /in/alertmanager/prod`. The sender, the size, the source; the answer is 2xx after the
 //! commit.
 //! 2. `sources/alertmanager.rs`: the body becomes [`model::Event`]s. Pure.
-//! 3. `store/sqlite/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
+//! 3. `store/ops/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
 //! are due, and one ledger entry with the reasons. The decisions come from [`policy`], which is pure.
 //! 4. `engine/runner/slice.rs`: the heart. Open step? Perform it. Else [`script::advance`] returns the next turn: a
 //! call is

@@ -462,7 +462,15 @@ async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has()
     let told = BTreeMap::from([("oncall".to_owned(), crate::notifiers::slack_with_buttons(&server))]);
     let parts = &house.night.parts;
     let clock = parts.clock.clone();
-    let courier = Courier::with(parts.store.clone(), Arc::new(told), clock, parts.nudge.clone(), "test", None);
+    let courier = Courier::with(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::new(told),
+        clock,
+        parts.nudge.clone(),
+        "test",
+        None,
+    );
     let buttons = || {
         let body = server.seen().into_iter().rfind(|seen| seen.body["metadata"]["event_payload"]["rev"].is_string());
         let blocks = body.unwrap().body["blocks"].as_array().unwrap().clone();

@@ -10,7 +10,7 @@ use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
 use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
-use crate::store::{self, Filter, Mark, OnFatal, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::store::{self, Filter, Ledger, Mark, OnFatal, RunJournal, SqliteOptions, SqliteStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::{Agents, Docker, Engines, Http, HttpSecret, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<
 /// The catalog of the last good files, where the folders hold one that is wrong.
 async fn last_good(
     config: &Config,
-    store: &SqliteStore,
+    store: &dyn RunJournal,
     problems: &[Problem],
 ) -> Result<(Catalog, Vec<Problem>), Stop> {
     let kept = store.kept_catalog().await.unwrap_or_default();

@@ -38,8 +38,9 @@ fn scene() -> Scene {
         ("oncall".to_owned(), waiting),
     ]);
     let url = Some("https://ns.example/");
-    let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
-        .patient([("pager".to_owned(), Span::minutes(15))]);
+    let courier =
+        Courier::with(store.clone(), store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
+            .patient([("pager".to_owned(), Span::minutes(15))]);
     Scene { store, clock, courier, nudge, slack, mail, pager, oncall }
 }
 

@@ -17,7 +17,15 @@ use std::sync::Arc;
 fn courier(house: &House, channels: Vec<(&str, Box<dyn Notifier>)>) -> Courier {
     let parts = &house.night.parts;
     let told = channels.into_iter().map(|(name, notifier)| (name.to_owned(), notifier)).collect::<BTreeMap<_, _>>();
-    Courier::with(parts.store.clone(), Arc::new(told), parts.clock.clone(), parts.nudge.clone(), "test", None)
+    Courier::with(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::new(told),
+        parts.clock.clone(),
+        parts.nudge.clone(),
+        "test",
+        None,
+    )
 }
 
 async fn incidents(house: &House) -> Vec<Incident> {
