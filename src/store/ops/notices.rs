@@ -15,11 +15,7 @@ pub(crate) fn receipted(
     what: Receipted,
     now: Time,
 ) -> Result<(), StoreError> {
-    let sql = "SELECT attempts FROM outbox WHERE incident = ?1 AND channel = ?2";
-    let attempts = one(&tx.conn, sql, params![incident.0, channel], |row| row.get::<u32>(0))?;
-    let Some(attempts) = attempts else {
-        return Err(StoreError::NotFound { what: format!("notice of {incident} for channel `{channel}`") });
-    };
+    let attempts = attempts(tx, channel, incident)?;
     let greatest = tx.conn.dialect().greatest;
     match what {
         Receipted::Sending => {
@@ -91,6 +87,12 @@ pub(crate) fn receipted(
             record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: true }, now)
         }
     }
+}
+
+fn attempts(tx: &Tx, channel: &str, incident: IncidentId) -> Result<u32, StoreError> {
+    let sql = "SELECT attempts FROM outbox WHERE incident = ?1 AND channel = ?2";
+    let attempts = one(&tx.conn, sql, params![incident.0, channel], |row| row.get::<u32>(0))?;
+    attempts.ok_or_else(|| StoreError::NotFound { what: format!("notice of {incident} for channel `{channel}`") })
 }
 
 fn record(tx: &mut Tx, incident: IncidentId, kind: EntryKind, now: Time) -> Result<(), StoreError> {
