@@ -156,7 +156,7 @@ impl Caller {
         };
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("`{}` may act in {clusters} alone, and {there}", self.name),
+            format!("`{}` may act only in {clusters}, and {there}", self.name),
             "ask a user with rights there; they are set by `clusters` under `people` and `server.tokens`",
         ))
     }
@@ -209,7 +209,7 @@ impl Caller {
             let about = if about.is_empty() { "every cluster".to_owned() } else { about.join(", ") };
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
-                format!("`{}` may act in {clusters} alone, and source `{source}` is about {about}", self.name),
+                format!("`{}` may act only in {clusters}, and source `{source}` is about {about}", self.name),
                 format!(
                     "post to a source of one of these clusters, or set `sources.{source}.add_labels: {{ cluster: NAME }}` in \
                      nightshift.yaml"

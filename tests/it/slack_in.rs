@@ -103,7 +103,7 @@ async fn two_who_press_in_the_same_moment_hear_who_was_first() {
     let (run, value) = chat.asking().await;
     tokio::join!(chat.presses("U0ADA", "approve", &value), chat.presses("U0BOB", "approve", &value));
     let answers = chat.slack.answers(2).await;
-    assert_eq!(answers.iter().filter(|text| text.contains("is already reviewed")).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|text| text.contains("is approved already (by ")).count(), 1, "{answers:?}");
     assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
     assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);
 }

@@ -278,12 +278,11 @@ mod tests {
         conn.pragma_update(None, "foreign_keys", "OFF").unwrap();
         let before = MIGRATIONS.iter().position(|(name, _)| name.starts_with("0029")).unwrap();
         migrate_to(&mut conn, before, Time::UNIX_EPOCH).unwrap();
-        let mut step = 0;
-        for (run, name) in [(1, "k8s::cordon"), (1, "k8s::drain"), (1, "k8s::uncordon"), (2, "k8s::cordon")] {
+        let calls = [(1, "k8s::cordon"), (1, "k8s::drain"), (1, "k8s::uncordon"), (2, "k8s::cordon")];
+        for (step, (run, name)) in (0_i64..).zip(calls) {
             let sql = "INSERT INTO step (run, no, call, effect, begun_at, deadline, attempt, carry) \
                        VALUES (?1, ?2, json_object('action', ?3), 'converge', 0, 0, 1, 'null')";
             exec(&conn, sql, params![run, step, name]).unwrap();
-            step += 1;
         }
         // Run 1 goes on; run 2 is over.
         let sql = "INSERT INTO run (id, runbook, hash, input, subject, mode, state, final, epoch, cooldown, attempts, created_at, \

@@ -347,7 +347,10 @@ mod tests {
         begun.wait();
         let waiting = names.map(|(when_full, name)| {
             let order = order.clone();
-            queue.write(when_full, move |_| Ok(order.lock().unwrap().push(name)))
+            queue.write(when_full, move |_| {
+                order.lock().unwrap().push(name);
+                Ok(())
+            })
         });
         let mut all = std::pin::pin!(futures::future::join_all(waiting));
         queued(all.as_mut()).await;
