@@ -270,9 +270,10 @@ impl Courier {
         let begun = self.clock.monotonic();
         for row in &sorted.single {
             if self.clock.monotonic() - begun >= LANE_TURN {
-                // What is behind stays due: graver news may have come meanwhile, which goes first.
+                // The rest stays due: graver news may have come meanwhile, which goes first. A digest is one message, and has no
+                // other turn where edits are always due.
                 self.not_said(&channel, &sorted, row);
-                return (channel, passed);
+                break;
             }
             if self.stopping.load(Ordering::Relaxed) {
                 // A message that was not sent stays due, for the next start.

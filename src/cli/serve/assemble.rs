@@ -258,7 +258,7 @@ pub(crate) fn folders(config: &Config) -> Folders {
     }
 }
 
-/// The folder holds a signing key and an admin's token: nobody else may look.
+/// The folder holds a signing key and an admin's token: no other user may read it.
 fn make_private(folder: &Path) -> Result<(), Stop> {
     crate::cli::private::folder(folder)
         .map_err(|why| Stop::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))

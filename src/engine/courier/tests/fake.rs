@@ -262,6 +262,8 @@ pub struct Told {
     pub digests: Vec<(Digest, Option<Receipt>)>,
     /// Answers to give before all is well again.
     pub answers: VecDeque<Delivery>,
+    /// Each delivery takes a second of this clock.
+    pub takes_a_second: Option<Arc<SimClock>>,
     /// The next delivery ends only then.
     pub slow: Option<Arc<tokio::sync::Notify>>,
 }
@@ -298,6 +300,9 @@ impl Notifier for FakeChannel {
             slow.notified().await;
         }
         self.ear.with(|heard| {
+            if let Some(clock) = &heard.takes_a_second {
+                later(clock, 1);
+            }
             heard.posts.push((notice.clone(), prior.cloned()));
             let given = Receipt(json!({ "ts": notice.incident.id }));
             heard.answers.pop_front().unwrap_or(Delivery::Delivered(given))
